@@ -1,0 +1,12 @@
+"""Alembic's entry: runs the revisions on the connection that `virtualchain.store.migrate` hands over."""
+
+from alembic import context
+
+from virtualchain.store.sql import queries
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, version_table_schema="vc")
+with context.begin_transaction():
+    for name in ("lock", "create_schema"):
+        connection.exec_driver_sql(queries("migrate")[name])
+    context.run_migrations()

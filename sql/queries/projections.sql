@@ -1,0 +1,152 @@
+-- name: create_schemas
+-- One schema for the app's views, one for the tables of this build.
+CREATE SCHEMA {schema};
+CREATE SCHEMA {build};
+
+-- name: search_path
+-- Let unqualified names of the DDL mean the build's schema, until the transaction ends.
+SELECT set_config('search_path', quote_ident(%(build)s), true);
+
+-- name: strangers
+-- What the DDL made outside of the build's schema, in this transaction.
+SELECT c.oid::regclass::text
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.xmin = pg_current_xact_id()::xid AND n.nspname NOT LIKE 'pg\_%%' AND n.nspname <> %(build)s
+    AND NOT (n.nspname = 'vc');
+
+-- name: not_tables
+-- What the DDL made that is neither a plain table nor an index of one.
+SELECT relname, CASE relkind WHEN 'S' THEN 'a sequence' WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view'
+    WHEN 'p' THEN 'a partitioned table' WHEN 'f' THEN 'a foreign table' WHEN 'c' THEN 'a type'
+    ELSE CASE WHEN relispartition THEN 'a partition' ELSE 'an unlogged table' END END
+FROM pg_class
+WHERE relnamespace = %(build)s::regnamespace
+    AND (relkind NOT IN ('r', 'i') OR relispartition OR (relkind = 'r' AND relpersistence <> 'p'))
+UNION ALL
+SELECT proname, 'a function' FROM pg_proc WHERE pronamespace = %(build)s::regnamespace
+ORDER BY 1;
+
+-- name: triggers
+-- Triggers and rules that the app brought along.
+SELECT c.relname, t.tgname
+FROM pg_trigger AS t
+JOIN pg_class AS c ON c.oid = t.tgrelid
+WHERE c.relnamespace = %(build)s::regnamespace AND NOT t.tgisinternal
+UNION ALL
+SELECT c.relname, r.rulename
+FROM pg_rewrite AS r
+JOIN pg_class AS c ON c.oid = r.ev_class
+WHERE c.relnamespace = %(build)s::regnamespace
+ORDER BY 1, 2;
+
+-- name: tables
+-- The tables of a build with their columns and the columns of their primary keys, in order.
+SELECT c.relname AS name,
+    ARRAY(SELECT a.attname::text FROM pg_attribute AS a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
+    ARRAY(SELECT a.attname::text FROM pg_index AS i
+        CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum
+        WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place) AS key
+FROM pg_class AS c
+WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r'
+ORDER BY c.relname COLLATE "C";
+
+-- name: foreign_keys
+-- Foreign keys that rollback could not live with.
+SELECT c.relname, k.conname,
+    k.confrelid::regclass::text AS target,
+    (SELECT relnamespace FROM pg_class WHERE oid = k.confrelid) = %(build)s::regnamespace AS inside,
+    k.condeferrable AS deferrable,
+    k.confupdtype = 'a' AND k.confdeltype = 'a' AS no_action
+FROM pg_constraint AS k
+JOIN pg_class AS c ON c.oid = k.conrelid
+WHERE k.connamespace = %(build)s::regnamespace AND k.contype = 'f'
+ORDER BY 1, 2;
+
+-- name: columns
+-- Per column what would make it differ between nodes.
+SELECT c.relname, a.attname,
+    a.attidentity <> '' AS identity,
+    a.attgenerated <> '' AS generated,
+    coalesce(e.typname, t.typname) IN ('float4', 'float8') AS float,
+    d.adbin::text ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR' OR EXISTS (
+        SELECT FROM regexp_matches(d.adbin::text, ':(?:opfuncid|funcid) (\d+)', 'g') AS m
+        JOIN pg_proc AS p ON p.oid = m[1]::oid
+        WHERE p.provolatile <> 'i') AS unstable_default,
+    a.attcollation <> 0 AND l.collname NOT IN ('C', 'POSIX', 'ucs_basic')
+        AND NOT (l.collname = 'default' AND (
+            SELECT coalesce(to_jsonb(b) ->> 'datlocale', b.datcollate) IN ('C', 'POSIX', 'C.UTF-8', 'C.UTF8', 'C.utf8')
+                AND b.datlocprovider <> 'i'
+            FROM pg_database AS b WHERE b.datname = current_database())) AS collates
+FROM pg_attribute AS a
+JOIN pg_class AS c ON c.oid = a.attrelid
+JOIN pg_type AS t ON t.oid = a.atttypid
+LEFT JOIN pg_type AS e ON e.oid = t.typelem AND t.typcategory = 'A'
+LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
+WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY c.relname COLLATE "C", a.attnum;
+
+-- name: keep_history
+-- Give one projection its since_block, its history twin, the record of its births, and the triggers that keep them.
+ALTER TABLE {table} ADD COLUMN since_block integer NOT NULL;
+COMMENT ON COLUMN {table}.since_block IS 'The block that made the row what it is.';
+CREATE TABLE {history} (LIKE {table}, until_block integer NOT NULL, PRIMARY KEY (until_block, {key}));
+COMMENT ON TABLE {history} IS 'Rows as they were before the block that changed or removed them.';
+COMMENT ON COLUMN {history}.until_block IS 'The block that changed or removed the row.';
+CREATE TABLE {births} AS SELECT since_block, {key} FROM {table} WITH NO DATA;
+ALTER TABLE {births} ADD PRIMARY KEY (since_block, {key});
+COMMENT ON TABLE {births} IS 'Keys of the rows that each block made or changed: found without a scan, and without an index that would end HOT updates.';
+CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $body$
+DECLARE
+    block CONSTANT integer := vc.writing_block(TG_RELID);
+BEGIN
+    IF TG_OP <> 'INSERT' AND OLD.since_block < block THEN
+        INSERT INTO {history} VALUES (OLD.*, block);
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    END IF;
+    NEW.since_block := block;
+    IF TG_OP = 'INSERT' OR OLD.since_block < block OR ({old_key}) IS DISTINCT FROM ({new_key}) THEN
+        INSERT INTO {births} VALUES (block, {new_key}) ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NEW;
+END;
+$body$;
+COMMENT ON FUNCTION {function}() IS 'Keeps since_block, history and births of one projection, whoever writes.';
+CREATE TRIGGER keep_history BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW
+    WHEN (current_setting('virtualchain.block_id', true) IS DISTINCT FROM 'undo')
+    EXECUTE FUNCTION {function}();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION vc.refuse_truncate();
+
+-- name: publish
+-- The view that people read: the app's own columns only.
+CREATE VIEW {view} AS SELECT {columns} FROM {table};
+
+-- name: copy_comment
+-- Carry the table's comment over to its view, and each column's.
+SELECT format('COMMENT ON %%s IS %%L', target, description)
+FROM (
+    SELECT CASE d.objsubid WHEN 0 THEN format('VIEW %%I.%%I', %(schema)s::text, c.relname)
+        ELSE format('COLUMN %%I.%%I.%%I', %(schema)s::text, c.relname, a.attname) END AS target, d.description
+    FROM pg_description AS d
+    JOIN pg_class AS c ON c.oid = d.objoid AND d.classoid = 'pg_class'::regclass
+    LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0
+    WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND c.relname = %(table)s
+        AND a.attname IS DISTINCT FROM 'since_block'
+) AS comments;
+
+-- name: went
+-- Rows of one projection that a block changed or removed, as they were before it.
+SELECT {place}, false, ARRAY[{texts}] FROM {history} AS r WHERE until_block = %(block_id)s
+
+-- name: came
+-- Rows of one projection that a block made or changed, as they are after it.
+SELECT {place}, true, ARRAY[{texts}] FROM {births} AS b JOIN {table} AS r USING ({key}) WHERE b.since_block = %(block_id)s AND r.since_block = %(block_id)s
+
+-- name: text
+-- The text of a column as its type's output function gives it; null stays null.
+CASE num_nulls(r.{column}) WHEN 0 THEN format('%%s', r.{column}) END

@@ -1,0 +1,57 @@
+-- name: has_views
+-- Whether the database has the schema that everything here reads from.
+SELECT to_regclass('virtualchain.apps') IS NOT NULL;
+
+-- name: network
+-- The network that the deployment follows; no row before its first start.
+SELECT network FROM vc.deployment;
+
+-- name: apps
+-- Every app, or those named, and where each of them stands.
+SELECT name, version, schema, first_block_id, block_id, block_hash, consensus_hash, state_hash, status, error
+FROM virtualchain.apps
+WHERE %(apps)s::text[] IS NULL OR name = ANY(%(apps)s)
+ORDER BY name COLLATE "C";
+
+-- name: digests
+-- The digests of every app, or of those named, at a block.
+SELECT app AS name, block_id, block_hash, ops_hash, consensus_hash, state_hash
+FROM virtualchain.snapshots
+WHERE block_id = %(block_id)s AND (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
+ORDER BY app COLLATE "C";
+
+-- name: latest_digests
+-- The digests of every app, or of those named, at its own last block.
+SELECT s.app AS name, s.block_id, s.block_hash, s.ops_hash, s.consensus_hash, s.state_hash
+FROM virtualchain.apps AS a
+JOIN virtualchain.snapshots AS s ON s.app = a.name AND s.block_id = a.block_id
+WHERE %(apps)s::text[] IS NULL OR a.name = ANY(%(apps)s)
+ORDER BY a.name COLLATE "C";
+
+-- name: ops
+-- Accepted inputs in chain order, or with {direction} the other way round.
+SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields, canonical
+FROM virtualchain.ops
+WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
+    AND block_id BETWEEN %(first)s AND %(last)s
+    AND (%(opcode)s::bytea IS NULL OR opcode = %(opcode)s)
+    AND (%(txid)s::text IS NULL OR txid = %(txid)s)
+ORDER BY block_id {direction}, txindex {direction}, app COLLATE "C" {direction}
+LIMIT %(limit)s;
+
+-- name: rejections
+-- Refused candidates in chain order, or with {direction} the other way round.
+SELECT app, block_id, txindex, txid, opcode, step, reason
+FROM virtualchain.rejections
+WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
+    AND block_id BETWEEN %(first)s AND %(last)s
+    AND (%(opcode)s::bytea IS NULL OR opcode = %(opcode)s)
+    AND (%(txid)s::text IS NULL OR txid = %(txid)s)
+ORDER BY block_id {direction}, txindex {direction}, app COLLATE "C" {direction}
+LIMIT %(limit)s;
+
+-- name: search_path
+-- Let unqualified names mean the apps' views, then those on the log, until the transaction ends.
+SELECT set_config('search_path', concat_ws(', ',
+    (SELECT string_agg(quote_ident(schema), ', ' ORDER BY name COLLATE "C") FROM virtualchain.apps),
+    'virtualchain'), true);

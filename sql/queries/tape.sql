@@ -1,0 +1,73 @@
+-- name: deployment
+-- The chain that this database follows.
+SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;
+
+-- name: set_deployment
+-- Bind an empty deployment to its chain; a second call changes nothing.
+INSERT INTO vc.deployment (network, genesis_hash)
+VALUES (%(network)s, decode(%(genesis_hash)s, 'hex'))
+ON CONFLICT DO NOTHING;
+
+-- name: tip
+-- The last block of the tape.
+SELECT block_id, header FROM vc.blocks ORDER BY block_id DESC LIMIT 1;
+
+-- name: bottom
+-- The first block of the tape.
+SELECT block_id, header FROM vc.blocks ORDER BY block_id LIMIT 1;
+
+-- name: headers
+-- The blocks of a stretch of the tape, in order.
+SELECT block_id, header FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
+
+-- name: append_block
+-- Append a block to the tape; the guard checks that it is the tip's child.
+INSERT INTO vc.blocks (block_id, hash, prev_hash, header, time, chainwork)
+SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(header)s, to_timestamp(%(time)s),
+    coalesce((SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s - 1) + %(work)s, 0);
+
+-- name: prepend_block
+-- Put a block in front of the first one; its chainwork counts backwards.
+INSERT INTO vc.blocks (block_id, hash, prev_hash, header, time, chainwork)
+SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(header)s, to_timestamp(%(time)s),
+    (SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s + 1) - %(child_work)s;
+
+-- name: add_input
+-- Keep an input; where another app's search met the transaction before, its magics are joined.
+INSERT INTO vc.inputs AS kept (block_id, txindex, txid, raw, magics, senders, outputs, fee)
+VALUES (%(block_id)s, %(txindex)s, decode(%(txid)s, 'hex'), %(raw)s, %(magics)s, %(senders)s, %(outputs)s, %(fee)s)
+ON CONFLICT (block_id, txindex) DO UPDATE
+SET magics = ARRAY(SELECT DISTINCT m FROM unnest(kept.magics || EXCLUDED.magics) AS m ORDER BY m);
+
+-- name: inputs
+-- The inputs of a stretch of the tape that carry one of these magics, in chain order.
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, senders, outputs, fee
+FROM vc.inputs
+WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s
+ORDER BY block_id, txindex;
+
+-- name: coverage
+-- What was searched where; an open end means up to the tape's tip.
+SELECT magic, rule, from_block, until_block FROM vc.coverage ORDER BY magic, rule, from_block;
+
+-- name: open_coverage
+-- Say that from this block on a search goes on with every new block.
+INSERT INTO vc.coverage (magic, rule, from_block) VALUES (%(magic)s, %(rule)s, %(from_block)s);
+
+-- name: close_coverage
+-- Say that a search ended with this block.
+UPDATE vc.coverage SET until_block = %(until_block)s
+WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL AND from_block <= %(until_block)s;
+
+-- name: forget_coverage
+-- Drop the record of a search that never saw a block.
+DELETE FROM vc.coverage
+WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL AND from_block > %(until_block)s;
+
+-- name: set_durable
+-- Whether a commit waits until it is on disk.
+SELECT set_config('synchronous_commit', %(setting)s, false);
+
+-- name: notify_block
+-- Tell listeners of a new block; they hear it when the block's transaction commits.
+SELECT pg_notify('virtualchain', json_build_object('event', 'block', 'block_id', %(block_id)s::integer, 'block_hash', %(hash)s::text)::text);

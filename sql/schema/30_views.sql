@@ -1,0 +1,115 @@
+CREATE SCHEMA virtualchain;
+COMMENT ON SCHEMA virtualchain IS 'Views on the log, for everyone: hashes and transaction ids are lower-case hex text.';
+
+CREATE VIEW virtualchain.blocks AS
+SELECT block_id, encode(hash, 'hex') AS hash, encode(prev_hash, 'hex') AS prev_hash, time, chainwork, header
+FROM vc.blocks;
+COMMENT ON VIEW virtualchain.blocks IS 'Every block that was taken.';
+COMMENT ON COLUMN virtualchain.blocks.block_id IS 'Height of the block.';
+COMMENT ON COLUMN virtualchain.blocks.hash IS 'Block hash.';
+COMMENT ON COLUMN virtualchain.blocks.prev_hash IS 'Hash of the block before.';
+COMMENT ON COLUMN virtualchain.blocks.time IS 'The time that the miner wrote into the header.';
+COMMENT ON COLUMN virtualchain.blocks.chainwork IS 'Expected hashes spent since the first block ever taken.';
+COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that the hash is made of.';
+
+CREATE VIEW virtualchain.inputs AS
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw
+FROM vc.inputs;
+COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not.';
+COMMENT ON COLUMN virtualchain.inputs.block_id IS 'Height of its block.';
+COMMENT ON COLUMN virtualchain.inputs.txindex IS 'Place of the transaction in its block.';
+COMMENT ON COLUMN virtualchain.inputs.txid IS 'Transaction id.';
+COMMENT ON COLUMN virtualchain.inputs.magics IS 'The registered magics that its payload starts with.';
+COMMENT ON COLUMN virtualchain.inputs.senders IS 'For each input of the transaction the output that it spends.';
+COMMENT ON COLUMN virtualchain.inputs.outputs IS 'The outputs of the transaction.';
+COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs less sum of outputs, in satoshi.';
+COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, witness included.';
+
+CREATE VIEW virtualchain.ops AS
+SELECT o.app, o.block_id, encode(b.hash, 'hex') AS block_hash, b.time, o.txindex, o.vtxindex,
+    encode(i.txid, 'hex') AS txid, o.opcode, o.payload, o.fields, o.canonical
+FROM vc.ops AS o
+JOIN vc.inputs AS i USING (block_id, txindex)
+JOIN vc.blocks AS b USING (block_id);
+COMMENT ON VIEW virtualchain.ops IS 'Every input that an app accepted, in one row.';
+COMMENT ON COLUMN virtualchain.ops.app IS 'Name of the app.';
+COMMENT ON COLUMN virtualchain.ops.block_id IS 'Height of its block.';
+COMMENT ON COLUMN virtualchain.ops.block_hash IS 'Hash of its block.';
+COMMENT ON COLUMN virtualchain.ops.time IS 'Time of its block.';
+COMMENT ON COLUMN virtualchain.ops.txindex IS 'Place of its transaction in the block.';
+COMMENT ON COLUMN virtualchain.ops.vtxindex IS 'Place among the app''s parsed candidates of the block, from 0.';
+COMMENT ON COLUMN virtualchain.ops.txid IS 'Transaction id.';
+COMMENT ON COLUMN virtualchain.ops.opcode IS 'The byte after the magic.';
+COMMENT ON COLUMN virtualchain.ops.payload IS 'The payload after magic and opcode.';
+COMMENT ON COLUMN virtualchain.ops.fields IS 'The op as the app committed it; an array where the commit made several of it.';
+COMMENT ON COLUMN virtualchain.ops.canonical IS 'The serialised ops that entered the block''s ops hash.';
+
+CREATE VIEW virtualchain.rejections AS
+SELECT r.app, r.block_id, r.txindex, encode(i.txid, 'hex') AS txid, r.opcode, r.step, r.reason
+FROM vc.rejections AS r
+JOIN vc.inputs AS i USING (block_id, txindex);
+COMMENT ON VIEW virtualchain.rejections IS 'Every candidate that an app refused, and why.';
+COMMENT ON COLUMN virtualchain.rejections.app IS 'Name of the app.';
+COMMENT ON COLUMN virtualchain.rejections.block_id IS 'Height of its block.';
+COMMENT ON COLUMN virtualchain.rejections.txindex IS 'Place of its transaction in the block.';
+COMMENT ON COLUMN virtualchain.rejections.txid IS 'Transaction id.';
+COMMENT ON COLUMN virtualchain.rejections.opcode IS 'The byte after the magic.';
+COMMENT ON COLUMN virtualchain.rejections.step IS 'The step that refused it: parse, check or commit.';
+COMMENT ON COLUMN virtualchain.rejections.reason IS 'What the app, or the database, had against it.';
+
+CREATE VIEW virtualchain.snapshots AS
+SELECT s.app, s.block_id, encode(b.hash, 'hex') AS block_hash, encode(s.ops_hash, 'hex') AS ops_hash,
+    encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash
+FROM vc.snapshots AS s
+LEFT JOIN vc.blocks AS b USING (block_id);
+COMMENT ON VIEW virtualchain.snapshots IS 'An app''s digests at each of its blocks.';
+COMMENT ON COLUMN virtualchain.snapshots.app IS 'Name of the app.';
+COMMENT ON COLUMN virtualchain.snapshots.block_id IS 'Height of the block.';
+COMMENT ON COLUMN virtualchain.snapshots.block_hash IS 'Hash of the block; null for an initial snapshot below the first block taken.';
+COMMENT ON COLUMN virtualchain.snapshots.ops_hash IS 'Digest of the block''s ops; null in an initial snapshot.';
+COMMENT ON COLUMN virtualchain.snapshots.consensus_hash IS 'Digest of the block''s ops and of all history before it.';
+COMMENT ON COLUMN virtualchain.snapshots.state_hash IS 'Digest of every row of every projection after the block; null in an initial snapshot.';
+
+CREATE VIEW virtualchain.apps AS
+SELECT a.name, a.version, a.schema, a.build, a.magics, a.rule, a.first_block_id, a.valid_window, a.confirmations,
+    a.status, a.error, s.block_id, encode(b.hash, 'hex') AS block_hash,
+    encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash
+FROM vc.apps AS a
+LEFT JOIN LATERAL (
+    SELECT block_id, consensus_hash, state_hash FROM vc.snapshots
+    WHERE app = a.name ORDER BY block_id DESC LIMIT 1
+) AS s ON true
+LEFT JOIN vc.blocks AS b USING (block_id);
+COMMENT ON VIEW virtualchain.apps IS 'The apps of this deployment and where each of them stands.';
+COMMENT ON COLUMN virtualchain.apps.name IS 'The app''s name.';
+COMMENT ON COLUMN virtualchain.apps.version IS 'Its version.';
+COMMENT ON COLUMN virtualchain.apps.schema IS 'The schema with its views.';
+COMMENT ON COLUMN virtualchain.apps.build IS 'The build that the views show.';
+COMMENT ON COLUMN virtualchain.apps.magics IS 'The magics that its payloads start with.';
+COMMENT ON COLUMN virtualchain.apps.rule IS 'Name of the payload rule that finds its payloads.';
+COMMENT ON COLUMN virtualchain.apps.first_block_id IS 'The block of its first input.';
+COMMENT ON COLUMN virtualchain.apps.valid_window IS 'For how many blocks a consensus hash stays valid.';
+COMMENT ON COLUMN virtualchain.apps.confirmations IS 'The least confirmations that it accepts.';
+COMMENT ON COLUMN virtualchain.apps.status IS 'running, catching_up, halted or stopped.';
+COMMENT ON COLUMN virtualchain.apps.error IS 'Why it is halted.';
+COMMENT ON COLUMN virtualchain.apps.block_id IS 'Its last block.';
+COMMENT ON COLUMN virtualchain.apps.block_hash IS 'Hash of its last block.';
+COMMENT ON COLUMN virtualchain.apps.consensus_hash IS 'Its consensus hash at that block.';
+COMMENT ON COLUMN virtualchain.apps.state_hash IS 'Its state hash at that block.';
+
+CREATE VIEW virtualchain.reorgs AS
+SELECT reorg_id, detected_at, fork_block_id, old_block_id, encode(old_hash, 'hex') AS old_hash,
+    new_block_id, encode(new_hash, 'hex') AS new_hash, depth, blocks_undone, ops_undone, duration
+FROM vc.reorgs;
+COMMENT ON VIEW virtualchain.reorgs IS 'Every deep fork that was undone.';
+COMMENT ON COLUMN virtualchain.reorgs.reorg_id IS 'Running number.';
+COMMENT ON COLUMN virtualchain.reorgs.detected_at IS 'When it was met, by the clock of the database.';
+COMMENT ON COLUMN virtualchain.reorgs.fork_block_id IS 'The last block that both branches share.';
+COMMENT ON COLUMN virtualchain.reorgs.old_block_id IS 'Height of the tip that was left.';
+COMMENT ON COLUMN virtualchain.reorgs.old_hash IS 'Hash of the tip that was left.';
+COMMENT ON COLUMN virtualchain.reorgs.new_block_id IS 'Height of the node''s tip at that time.';
+COMMENT ON COLUMN virtualchain.reorgs.new_hash IS 'Hash of the node''s tip at that time.';
+COMMENT ON COLUMN virtualchain.reorgs.depth IS 'How many taken blocks were replaced.';
+COMMENT ON COLUMN virtualchain.reorgs.blocks_undone IS 'How many blocks were truncated.';
+COMMENT ON COLUMN virtualchain.reorgs.ops_undone IS 'How many ops of all apps were undone.';
+COMMENT ON COLUMN virtualchain.reorgs.duration IS 'How long undoing took.';

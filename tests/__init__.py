@@ -1,0 +1,1 @@
+"""Tests, from the pure rooms to the whole system."""

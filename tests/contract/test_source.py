@@ -1,0 +1,211 @@
+"""One contract for every source: the same answers from a real node and a fake one, whatever way they come.
+
+Each test runs over JSON-RPC alone, over REST as older nodes have it, and over REST with /rest/spenttxouts,
+on the generated chain, whose truth the generator wrote down.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.contract.conftest import GeneratedChain
+from virtualchain.bitcoin.block import Scanner, inputs, txids
+from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.node import NodeSource, open_source
+from virtualchain.bitcoin.payload import watch
+from virtualchain.bitcoin.prefetch import prefetch
+from virtualchain.bitcoin.source import BlockSource, Tip
+from virtualchain.errors import MissingData
+from virtualchain.model import Block, Watch
+from virtualchain.testing import FakeNode
+
+if TYPE_CHECKING:
+    from virtualchain.testing.bitcoind import Bitcoind
+
+WAYS = ("rpc", "rest", "rest with spenttxouts")
+REGTEST = network("regtest")
+UNKNOWN = "11" * 32
+SUBSIDY = 50 * 100_000_000
+
+
+@dataclass
+class Subject:
+    """A source on the generated chain, and how to call a block of its node invalid for the test's time."""
+
+    source: BlockSource
+    invalidate: Callable[[int], object]
+
+
+@pytest.fixture(params=[pytest.param("bitcoind", marks=pytest.mark.node), "fake node"])
+def node(request: pytest.FixtureRequest, generated: GeneratedChain) -> str:
+    """Name the node of this test."""
+    return str(request.param)
+
+
+@pytest.fixture(params=WAYS)
+def subject(request: pytest.FixtureRequest, node: str, generated: GeneratedChain) -> Iterator[Subject]:
+    """Give the source under test."""
+    yield from (_on_bitcoind if node == "bitcoind" else _on_fake_node)(request, generated)
+
+
+def _on_bitcoind(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
+    bitcoind: Bitcoind = request.getfixturevalue("loaded_bitcoind")
+    source = open_source(bitcoind.url, bitcoind.cookie, rest=request.param != "rpc")
+    assert isinstance(source, NodeSource)
+    if request.param == "rest":
+        source._spent_by_rest = False
+    assert source._spent_by_rest == (request.param == WAYS[2])
+    called: list[str] = []
+
+    def invalidate(block_id: int) -> None:
+        called.append(generated.hash(block_id))
+        bitcoind.rpc("invalidateblock", called[-1])
+
+    yield Subject(source, invalidate)
+    for block_hash in called:
+        bitcoind.rpc("reconsiderblock", block_hash)
+        bitcoind.wait_for_height(generated.tip)
+    source.close()
+
+
+def _on_fake_node(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
+    chain = request.getfixturevalue("fake_chain")
+    node = FakeNode.from_blocks(
+        "regtest", chain, rest=request.param != "rpc", spent_outputs=request.param == WAYS[2]
+    )
+    source = open_source(node.url)
+    yield Subject(source, node.invalidate)
+    source.close()
+    node.close()
+
+
+@pytest.fixture(scope="session")
+def fake_chain(generated: GeneratedChain) -> list[bytes]:
+    """Give the chain's blocks, behind the genesis block."""
+    return [generated.raw(block_id) for block_id in range(1, generated.tip + 1)]
+
+
+def all_headers(source: BlockSource) -> list[Block]:
+    """Read every header behind the genesis block, page by page."""
+    headers: list[Block] = []
+    last = Tip(0, REGTEST.genesis_hash)
+    while page := source.headers_after(last.block_id, last.hash):
+        headers += page
+        last = Tip(page[-1].block_id, page[-1].hash)
+    assert page == []
+    return headers
+
+
+def test_network_and_tip(subject: Subject, generated: GeneratedChain) -> None:
+    """The source knows its network and the last block."""
+    assert subject.source.network == REGTEST
+    assert subject.source.tip() == Tip(generated.tip, generated.hash(generated.tip))
+
+
+def test_block_hash(subject: Subject, generated: GeneratedChain) -> None:
+    """A height has its block's hash, from the genesis block to the tip, and none outside."""
+    for block_id in (0, 1, 77, generated.tip):
+        assert subject.source.block_hash(block_id) == generated.hash(block_id)
+    for block_id in (-1, generated.tip + 1, 10_000_000):
+        with pytest.raises(MissingData):
+            subject.source.block_hash(block_id)
+
+
+def test_headers_of_the_whole_chain(subject: Subject, generated: GeneratedChain) -> None:
+    """Page after page gives every header once, numbered and in order, and ends with an empty page."""
+    headers = all_headers(subject.source)
+    assert [(block.block_id, block.hash) for block in headers] == [
+        (row[0], row[1]) for row in generated.index[1:]
+    ]
+    assert [block.prev_hash for block in headers] == [row[1] for row in generated.index[:-1]]
+    assert headers[99].header == generated.raw(100)[:80]
+
+
+def test_headers_of_an_unknown_block(subject: Subject) -> None:
+    """A block that the node never heard of is on no chain."""
+    assert subject.source.headers_after(7, UNKNOWN) is None
+
+
+def test_raw_block(subject: Subject, generated: GeneratedChain) -> None:
+    """A block comes byte for byte, the genesis block and the largest included."""
+    for block_id in (0, 1, generated.tip - 2, generated.tip):
+        assert subject.source.raw_block(generated.hash(block_id)) == generated.raw(block_id)
+
+
+def test_unknown_block_is_missing(subject: Subject) -> None:
+    """A block that the node does not have is an error, and so is what it spends."""
+    with pytest.raises(MissingData):
+        subject.source.raw_block(UNKNOWN)
+    with pytest.raises(MissingData):
+        subject.source.spent_outputs(UNKNOWN, {1: UNKNOWN})
+
+
+def test_inputs_are_what_the_generator_wrote_down(subject: Subject, generated: GeneratedChain) -> None:
+    """The whole chain's payload transactions come out with fees, senders and outputs to the satoshi."""
+    scanner = Scanner([watch(b"id", None, "test")], REGTEST)
+    found = {
+        scanned.block.block_id: [
+            {
+                "txid": each.txid,
+                "txpos": each.txindex,
+                "fee": each.fee,
+                "senders": [[sender.script_pubkey, sender.value] for sender in each.senders],
+                "outputs": [[output.script_pubkey, output.value] for output in each.outputs],
+            }
+            for each in scanned.inputs
+        ]
+        for scanned in prefetch(subject.source, scanner, all_headers(subject.source))
+    }
+    known = ("txid", "txpos", "fee", "senders", "outputs")
+    assert found == {
+        block_id: [{name: each[name] for name in known} for each in generated.truth.get(str(block_id), [])]
+        for block_id in range(1, generated.tip + 1)
+    }
+    assert sum(map(len, found.values())) > 20
+
+
+def test_spent_outputs_of_every_transaction(subject: Subject, generated: GeneratedChain) -> None:
+    """Of a whole block, what is spent less what is created is what the miner took."""
+    raw = generated.raw(generated.tip)
+    everything = Scanner([Watch(b"", "all", lambda _: b"payload", prefilter=False)], REGTEST)
+    scan = everything.scan(generated.tip, raw)
+    wanted = {each.txindex: each.transaction.txid for each in scan.candidates}
+    assert list(wanted.values()) == txids(raw)[1:]
+    spent = subject.source.spent_outputs(generated.hash(generated.tip), wanted)
+    assert set(spent) == set(wanted)
+    fees = sum(each.fee for each in inputs(scan, spent))
+    created = int.from_bytes(raw[raw.index(b"\xff\xff\xff\xff\x02") + 5 :][:8], "little")
+    assert created == SUBSIDY + fees
+
+
+def test_ways_of_asking_agree_on_few_and_many(subject: Subject, generated: GeneratedChain) -> None:
+    """One transaction, fifteen and sixteen give the same outputs, in the order of their inputs."""
+    block_id = generated.tip
+    ids = txids(generated.raw(block_id))
+    many = subject.source.spent_outputs(generated.hash(block_id), {n: ids[n] for n in range(1, 17)})
+    for count in (1, 15):
+        few = subject.source.spent_outputs(generated.hash(block_id), {n: ids[n] for n in range(1, count + 1)})
+        assert few == {n: many[n] for n in few}
+        assert len(few) == count
+
+
+def test_branch_that_is_called_invalid(subject: Subject, generated: GeneratedChain) -> None:
+    """Blocks that left the chain have no followers, are told from those that stayed, and can be read."""
+    source, tip = subject.source, generated.tip
+    assert not source.is_invalid(tip, generated.hash(tip))
+    subject.invalidate(tip - 1)
+    assert source.tip() == Tip(tip - 2, generated.hash(tip - 2))
+    assert source.headers_after(tip - 2, generated.hash(tip - 2)) == []
+    for block_id in (tip - 1, tip):
+        assert source.headers_after(block_id, generated.hash(block_id)) is None
+        assert source.is_invalid(block_id, generated.hash(block_id))
+    assert not source.is_invalid(tip - 2, generated.hash(tip - 2))
+    assert not source.is_invalid(tip, UNKNOWN)
+    with pytest.raises(MissingData):
+        source.block_hash(tip - 1)
+    assert source.raw_block(generated.hash(tip)) == generated.raw(tip)
+    parent = source.headers_after(tip - 3, generated.hash(tip - 3))
+    assert parent is not None
+    assert [block.hash for block in parent] == [generated.hash(tip - 2)]

@@ -1,0 +1,82 @@
+"""The first example, end to end: blocks on a node, rows in PostgreSQL."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from tests.integration.conftest import Rows
+from virtualchain.examples.notary import app
+from virtualchain.testing import FakeNode, key
+
+DOCUMENT = hashlib.sha256(b"a document").digest()
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
+
+def p2wpkh(name: str) -> str:
+    """Give the address that a named key receives on."""
+    return key(name).address("regtest")
+
+
+def documents(query: Query) -> Rows:
+    """Read the projection as an analyst does."""
+    return query("SELECT owner, claimed_at, revoked FROM notary.documents")
+
+
+def reasons(query: Query) -> list[tuple[Any, ...]]:
+    """Read the recorded refusals in order."""
+    return [
+        (row["block_id"], row["step"], row["reason"])
+        for row in query("SELECT * FROM virtualchain.rejections ORDER BY block_id, txindex")
+    ]
+
+
+def test_first_claim_in_a_block_wins(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Of two claims in one block the earlier transaction's is accepted and the other refused at check."""
+    claims = [fake_node.send(b"ntc" + DOCUMENT, sender=name) for name in ("alice", "bob")]
+    fake_node.mine(claims)
+    height = run(app)
+    assert documents(query) == [{"owner": p2wpkh("alice"), "claimed_at": height, "revoked": False}]
+    assert reasons(query) == [(height, "check", f"claimed in block {height}")]
+
+
+def test_transfer_and_revoke_follow_the_owner(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Only the owner gives a document away, and only the new owner can then withdraw it."""
+    fake_node.mine([fake_node.send(b"ntc" + DOCUMENT, sender="alice")])
+    fake_node.mine([fake_node.send(b"ntt" + DOCUMENT, sender="eve", to=[("eve", 1000)])])
+    fake_node.mine([fake_node.send(b"ntt" + DOCUMENT, sender="alice", to=[("bob", 1000)])])
+    fake_node.mine([fake_node.send(b"ntr" + DOCUMENT, sender="alice")])
+    last = run(app)
+    assert [row["owner"] for row in documents(query)] == [p2wpkh("bob")]
+    assert reasons(query) == [
+        (last - 2, "check", f"the document belongs to {p2wpkh('alice')}"),
+        (last, "check", f"the document belongs to {p2wpkh('bob')}"),
+    ]
+    fake_node.mine([fake_node.send(b"ntr" + DOCUMENT, sender="bob")])
+    fake_node.mine([fake_node.send(b"ntc" + DOCUMENT, sender="carol")])
+    run(app)
+    assert [row["revoked"] for row in documents(query)] == [True]
+    assert reasons(query)[-1][2].startswith("claimed in block")
+
+
+def test_malformed_payloads_are_refused_at_parse(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A payload that is no SHA-256 is a recorded refusal; an unknown opcode is an input and nobody's op."""
+    fake_node.mine([fake_node.send(b"ntc" + b"short"), fake_node.send(b"ntz" + DOCUMENT)])
+    height = run(app)
+    assert documents(query) == []
+    assert reasons(query) == [(height, "parse", "not parsed")]
+    assert [row["count"] for row in query("SELECT count(*) FROM virtualchain.inputs")] == [2]
+
+
+def test_ops_carry_what_was_committed(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """The log shows an op with its place, its payload, its fields and its canonical bytes."""
+    sent = fake_node.send(b"ntc" + DOCUMENT, sender="alice")
+    fake_node.mine([sent])
+    height = run(app)
+    (op,) = query("SELECT * FROM virtualchain.ops")
+    sender = p2wpkh("alice")
+    assert (op["app"], op["block_id"], op["vtxindex"], op["txid"]) == ("notary", height, 0, sent.txid)
+    assert (op["opcode"], op["payload"]) == (b"c", DOCUMENT)
+    assert op["fields"] == {"sha256": DOCUMENT.hex(), "sender": sender}
+    assert op["canonical"] == [f"c:64:{DOCUMENT.hex()},{len(sender)}:{sender}".encode()]

@@ -1,0 +1,144 @@
+"""Laws of the consensus hash over all inputs."""
+
+import json
+import random
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.consensus_history import History
+from virtualchain import consensus
+from virtualchain.errors import InvalidProof
+
+HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex) | st.binary(min_size=16, max_size=16).map(
+    bytes.hex
+)
+OPS = st.lists(st.binary(max_size=8).map(b"a:".__add__), max_size=5)
+TEXTS = st.text(st.characters(codec="utf-8"))
+VALUES = st.none() | st.booleans() | st.integers() | TEXTS | st.lists(st.integers())
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(HASHES, min_size=1, max_size=40))
+def test_every_leafs_path_verifies(hashes: list[str]) -> None:
+    """Whatever the number and the lengths of the leaves."""
+    root = consensus.merkle_root(hashes)
+    for leaf in hashes:
+        assert consensus.verify_merkle_path(root, consensus.merkle_path(hashes, leaf), leaf)
+
+
+@given(st.lists(HASHES, min_size=1, max_size=20, unique=True), st.data())
+def test_a_path_with_one_character_changed_fails(hashes: list[str], data: st.DataObject) -> None:
+    """But for the side of a row's repeated last, where left and right are the same."""
+    leaf = data.draw(st.sampled_from(hashes))
+    path = consensus.merkle_path(hashes, leaf)
+    place = data.draw(st.integers(0, len(path) - 1))
+    character = data.draw(st.sampled_from("0123456789abcdeflmrx:,-").filter(lambda c: c != path[place]))
+    changed = path[:place] + character + path[place + 1 :]
+    verified = consensus.verify_merkle_path(consensus.merkle_root(hashes), changed, leaf)
+    if {path[place], character} != {"l", "r"}:
+        assert not verified
+    other = ("0" if leaf[0] != "0" else "1") + leaf[1:]
+    assert not consensus.verify_merkle_path(consensus.merkle_root(hashes), path, other)
+
+
+@given(st.lists(st.binary(), max_size=30), st.randoms(use_true_random=False))
+def test_the_order_of_ops_does_not_matter(ops: list[bytes], rng: random.Random) -> None:
+    """Transaction order enters through fields only."""
+    shuffled = rng.sample(ops, len(ops))
+    assert consensus.ops_hash(shuffled) == consensus.ops_hash(ops)
+
+
+@given(st.integers(0, 2**31), st.integers(0, 2**31))
+def test_prior_blocks_are_powers_of_two_less_one_away(block_id: int, first: int) -> None:
+    """All that lie at or above the first block, and no more."""
+    distances = [block_id - prior for prior in consensus.prior_block_ids(block_id, first)]
+    assert distances == [2**i - 1 for i in range(1, 33) if block_id - (2**i - 1) >= first]
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), VALUES, min_size=1))
+def test_an_op_reads_back_field_by_field(op: dict[str, object]) -> None:
+    """Lengths are those of the bytes, so that no field can run into the next."""
+    fields = sorted(op)
+    rest = consensus.serialize_op(b"x", op, fields)
+    assert rest.startswith(b"x:")
+    rest = rest[2:]
+    for field in fields:
+        length, _, rest = rest.partition(b":")
+        assert rest[: int(length)] == consensus.text_of(op[field])
+        rest = rest[int(length) :].removeprefix(b",")
+    assert rest == b""
+
+
+@given(NUMBERS)
+def test_a_floats_text_is_a_float_to_twelve_digits(number: float) -> None:
+    """It shows that it is no int, and is the number rounded as C rounds it."""
+    text = consensus.text_of(number).decode()
+    assert float(text) == float(f"{number:.12g}")
+    assert set(text) & set(".e")
+
+
+@given(st.integers(0, 3), st.lists(OPS, min_size=1, max_size=24).filter(any), st.data())
+def test_every_op_can_be_proved_from_every_later_block(
+    first: int, blocks: list[list[bytes]], data: st.DataObject
+) -> None:
+    """Through JSON and back."""
+    history = History(first, blocks)
+    block_id = data.draw(st.sampled_from([block_id for block_id, ops in history.ops.items() if ops]))
+    index = data.draw(st.integers(0, len(history.ops[block_id]) - 1))
+    trusted = data.draw(st.integers(block_id, history.tip))
+    proof = json.loads(json.dumps(history.prove(block_id, index, trusted)))
+    assert consensus.check_op_proof(proof, history.hashes[trusted]) == history.ops[block_id][index]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # noqa: ANN401 -- any JSON
+    """List the paths to every value inside a JSON value, the containers among them."""
+    inner = (
+        list(value.items())
+        if isinstance(value, dict)
+        else list(enumerate(value))
+        if isinstance(value, list)
+        else []
+    )
+    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 30) | st.floats() | st.text(max_size=3) | HASHES,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(st.lists(OPS, min_size=1, max_size=12).filter(any), st.data())
+def test_a_proof_with_one_change_fails_or_shows_a_true_op(
+    blocks: list[list[bytes]], data: st.DataObject
+) -> None:
+    """Replace, drop, double or rename any part: what still passes gives an op of the same block."""
+    history = History(2, blocks)
+    block_id = data.draw(st.sampled_from([block_id for block_id, ops in history.ops.items() if ops]))
+    proof = json.loads(json.dumps(history.prove(block_id, 0)))
+    *path, key = data.draw(st.sampled_from(places(proof)[1:]))
+    parent = proof
+    for step in path:
+        parent = parent[step]
+    match data.draw(st.sampled_from(["replace", "drop", "double", "rename", "nudge"])):
+        case "drop":
+            del parent[key]
+        case "double" if isinstance(parent, list):
+            parent.insert(key, parent[key])
+        case "rename" if isinstance(parent, dict):
+            parent[data.draw(st.text(max_size=3))] = parent.pop(key)
+        case "nudge" if isinstance(parent[key], str) and parent[key]:
+            at = data.draw(st.integers(0, len(parent[key]) - 1))
+            parent[key] = parent[key][:at] + data.draw(st.sampled_from("0aAz")) + parent[key][at + 1 :]
+        case "nudge" if isinstance(parent[key], int):
+            parent[key] += data.draw(st.sampled_from([-1, 1]))
+        case _:
+            parent[key] = data.draw(JSON)
+    try:
+        shown = consensus.check_op_proof(proof, history.hashes[history.tip])
+    except InvalidProof:
+        return
+    assert shown in history.ops[block_id]

@@ -1,0 +1,185 @@
+"""Reading ahead: in order, within bounds, and leaving nothing behind however it ends."""
+
+import random
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from virtualchain.bitcoin.block import Scanner
+from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.payload import watch
+from virtualchain.bitcoin.prefetch import prefetch
+from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
+from virtualchain.model import Block, ScannedBlock, SpentOutput
+from virtualchain.testing import ChainBuilder
+
+if TYPE_CHECKING:
+    from virtualchain.bitcoin.source import BlockSource
+
+REGTEST = network("regtest")
+SCANNER = Scanner([watch(b"id", None, "test")], REGTEST)
+
+
+class Recorded:
+    """A source of a made-up chain that notes what is asked, and when it is told to, fails."""
+
+    def __init__(self, chain: ChainBuilder) -> None:
+        self.stored = {stored.block.hash: stored for stored in chain.tree.chain}
+        self.headers = [stored.block for stored in chain.tree.chain]
+        self.asked: list[int] = []
+        self.failing: dict[int, Exception] = {}
+        self.slow = 0.0
+        self.pause = threading.Event()
+        self.pause.set()
+        self._random = random.Random(7)
+
+    def raw_block(self, block_hash: str) -> bytes:
+        """Give the block, some sooner than others."""
+        stored = self.stored[block_hash]
+        self.asked.append(stored.height)
+        time.sleep(self._random.random() * self.slow)
+        self.pause.wait(10)
+        if stored.height in self.failing:
+            raise self.failing[stored.height]
+        return stored.raw
+
+    def spent_outputs(
+        self, block_hash: str, transactions: Mapping[int, str]
+    ) -> Mapping[int, Sequence[SpentOutput]]:
+        """Give an output of one bitcoin for each of them."""
+        assert block_hash in self.stored
+        assert all(len(txid) == 64 for txid in transactions.values())
+        return {txindex: [SpentOutput(100_000_000, b"\x51")] for txindex in transactions}
+
+
+@pytest.fixture(scope="module")
+def chain() -> ChainBuilder:
+    """Make a chain of 131 blocks, two inputs in the last."""
+    made = ChainBuilder(premine=130)
+    made.mine([made.send(b"id?one"), made.send(b"id?two"), made.send(b"no")])
+    return made
+
+
+@pytest.fixture
+def source(chain: ChainBuilder) -> Iterator[Recorded]:
+    """Give a source of that chain, and see that no thread is left in the end."""
+    yield Recorded(chain)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+def start(
+    source: Recorded, headers: Iterable[Block], threads: int = 3, ahead: int = 8
+) -> Generator[ScannedBlock, None, None]:
+    """Begin to read ahead; the source has the two methods that this needs."""
+    return prefetch(cast("BlockSource", source), SCANNER, headers, threads, ahead)
+
+
+def test_prefetch_keeps_the_order(source: Recorded) -> None:
+    """Blocks come in the order of their headers, whichever is fetched first."""
+    source.slow = 0.01
+    with closing(start(source, source.headers)) as blocks:
+        assert [scanned.block for scanned in blocks] == source.headers
+
+
+def test_prefetch_joins_inputs_with_what_they_spend(source: Recorded) -> None:
+    """The inputs are those with the magic, with senders and a fee."""
+    (scanned,) = start(source, source.headers[-1:])
+    assert [[sender.value for sender in found.senders] for found in scanned.inputs] == [[100_000_000]] * 2
+    for found in scanned.inputs:
+        assert found.fee == 100_000_000 - sum(output.value for output in found.outputs)
+
+
+@pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (3, 8), (4, 2)])
+def test_prefetch_stays_within_its_bounds(source: Recorded, threads: int, ahead: int) -> None:
+    """However slow the consumer is, no more than `ahead` blocks are fetched beyond the one it has."""
+    taken = 0
+    with closing(start(source, iter(source.headers), threads, ahead)) as blocks:
+        for _ in blocks:
+            taken += 1
+            if taken in {1, 5, 9}:
+                time.sleep(0.05)
+                assert len(source.asked) == taken + ahead
+    assert sorted(source.asked) == list(range(132))
+
+
+def test_prefetch_takes_headers_as_it_needs_them(source: Recorded) -> None:
+    """Headers may be read in pages: none is taken before there is room for its block."""
+    given = []
+
+    def paged() -> Iterator[Block]:
+        for header in source.headers:
+            given.append(header.block_id)
+            yield header
+
+    with closing(start(source, paged(), ahead=4)) as blocks:
+        next(blocks)
+        assert given == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("error", [MissingData("pruned"), NodeUnavailable("gone"), ZeroDivisionError("ours")])
+def test_prefetch_raises_at_the_turn_of_the_block(source: Recorded, error: Exception) -> None:
+    """What goes wrong with a block comes after all the blocks before it, as it was raised."""
+    source.failing[5] = error
+    source.slow = 0.01
+    got: list[ScannedBlock] = []
+    with pytest.raises(type(error)) as caught, closing(start(source, source.headers)) as blocks:
+        got.extend(blocks)  # keeps what comes before the error
+    assert caught.value is error
+    assert len(got) == 5
+    assert max(source.asked) < 5 + 9
+
+
+def test_prefetch_refuses_another_block(source: Recorded) -> None:
+    """A source that answers with another block is found out, whatever it checks itself."""
+    source.stored[source.headers[3].hash] = source.stored[source.headers[4].hash]
+    with pytest.raises(MalformedBlock, match=source.headers[4].hash):
+        list(prefetch(source, SCANNER, source.headers[:5]))  # type: ignore[arg-type]
+
+
+def test_prefetch_closed_early(source: Recorded) -> None:
+    """A consumer that has enough waits only for what has begun; the rest is never fetched."""
+    with closing(start(source, source.headers, threads=2, ahead=8)) as blocks:
+        next(blocks)
+        source.pause.clear()
+        threading.Timer(0.05, source.pause.set).start()
+    assert len(source.asked) <= 1 + 8
+
+
+def test_prefetch_closed_before_it_began(source: Recorded) -> None:
+    """Closing what was never asked for a block does nothing."""
+    start(source, source.headers).close()
+    assert source.asked == []
+
+
+def test_prefetch_of_no_headers(source: Recorded) -> None:
+    """Without headers there are no blocks."""
+    with closing(start(source, [])) as blocks:
+        assert list(blocks) == []
+
+
+def test_prefetch_interrupted(source: Recorded) -> None:
+    """A KeyboardInterrupt of the consumer ends it like any other way out."""
+
+    def consume() -> None:
+        with closing(start(source, source.headers)) as blocks:
+            next(blocks)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+    assert len(source.asked) <= 1 + 8
+
+
+def test_prefetch_when_its_headers_fail(source: Recorded) -> None:
+    """An error of the headers comes out, and no thread stays."""
+
+    def failing() -> Iterator[Block]:
+        yield from source.headers[:3]
+        raise NodeUnavailable("gone")
+
+    with pytest.raises(NodeUnavailable), closing(start(source, failing())) as blocks:
+        list(blocks)

@@ -1,0 +1,194 @@
+"""Texts, trees and skip-list gaps, case by case."""
+
+import enum
+
+import pytest
+
+from virtualchain import consensus
+from virtualchain.errors import Unserialisable, UsageError
+
+EMPTY = "5df6e0e2761359d30a8275058e299fcc0381534545f55cf43e41983f5d4c9456"
+
+
+class Colour(enum.IntEnum):
+    """An int whose own text is not its number."""
+
+    RED = 3
+
+    def __str__(self) -> str:
+        return "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (True, "True"),
+        (False, "False"),
+        (0, "0"),
+        (-5, "-5"),
+        (2**64, "18446744073709551616"),
+        (Colour.RED, "3"),
+        ("", ""),
+        ("p,1:q\0", "p,1:q\0"),
+        ("Grüße €", "Grüße €"),
+        (0.0, "0.0"),
+        (-0.0, "-0.0"),
+        (6400000.0, "6400000.0"),
+        (1e11, "100000000000.0"),
+        (1e12, "1e+12"),
+        (1e-5, "1e-05"),
+        (0.1, "0.1"),
+        (1 / 3, "0.333333333333"),
+        (2.5e-300, "2.5e-300"),
+        (123456789012.5, "123456789012.0"),
+        (1234567890123.5, "1.23456789012e+12"),
+        ([], "[]"),
+        ([6, 5, 4], "[6, 5, 4]"),
+        ([-1], "[-1]"),
+        ([2**63 - 1, -(2**63)], "[9223372036854775807, -9223372036854775808]"),
+        ([2**63, -(2**63) - 1], "[9223372036854775808L, -9223372036854775809L]"),
+    ],
+)
+def test_text_is_what_python_2_printed(value: object, text: str) -> None:
+    """Long ints in a list carry the L that Python 2's repr gave them."""
+    assert consensus.text_of(value) == text.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"bytes", "a bytes cannot be hashed"),
+        ((1, 2), "a tuple cannot be hashed"),
+        ({"a": 1}, "a dict cannot be hashed"),
+        ({1}, "a set cannot be hashed"),
+        (1j, "a complex cannot be hashed"),
+        (float("nan"), "nan is not a number"),
+        (float("inf"), "inf is not a number"),
+        (float("-inf"), "-inf is not a number"),
+        ("half \ud800", "character 5 is a lone surrogate"),
+        ([1, "2"], "ints only, not a str"),
+        ([1.0], "ints only, not a float"),
+        ([True], "ints only, not a bool"),
+        ([[1]], "ints only, not a list"),
+        ([None], "ints only, not a NoneType"),
+        (2**2048, "more than 2048 bits"),
+        ([-(2**2048)], "more than 2048 bits"),
+    ],
+)
+def test_what_cannot_be_hashed_is_refused_with_its_field(value: object, why: str) -> None:
+    """The error is both ours and a ValueError, so a parser's refusal of it is one, too."""
+    with pytest.raises(Unserialisable, match=f"field 'colour'.*{why}") as caught:
+        consensus.serialize_op(b"a", {"colour": value}, ["colour"])
+    assert isinstance(caught.value, ValueError)
+
+
+def test_the_largest_int_is_printed() -> None:
+    """Its 617 digits are fewer than Python can be told to refuse."""
+    assert consensus.text_of(2**2048 - 1) == str(2**2048 - 1).encode()
+
+
+def test_length_counts_bytes_and_an_opcode_may_be_any_byte() -> None:
+    """Text beyond ASCII is longer in UTF-8 than in characters."""
+    op = {"name": "é€", "n": 7, "extra": object()}
+    assert (
+        consensus.serialize_op(b"\xff", op, ["name", "n", "name"])
+        == b"\xff:5:\xc3\xa9\xe2\x82\xac,1:7,5:\xc3\xa9\xe2\x82\xac"
+    )
+
+
+def test_every_missing_field_is_named() -> None:
+    """One error tells all that is to be done."""
+    with pytest.raises(Unserialisable, match="op b'a' lacks y, z:"):
+        consensus.serialize_op(b"a", {"x": 1}, ["x", "y", "z"])
+
+
+def test_an_empty_first_block_has_the_known_hashes() -> None:
+    """The two digests that the design page names."""
+    assert consensus.ops_hash([]) == EMPTY
+    assert consensus.consensus_hash(EMPTY, []) == "2a9148d8b13939723d2aca16c75c6d68"
+
+
+def test_the_last_op_doubled_leaves_the_ops_hash_as_it_is() -> None:
+    """The shape of CVE-2012-2459 is part of the wire format: an ops hash does not count its ops."""
+    ops = sorted([b"a:1:1", b"a:1:2", b"a:1:3"], key=lambda op: consensus.ops_hash([op]))
+    assert consensus.ops_hash([*ops, ops[-1]]) == consensus.ops_hash(ops)
+    assert consensus.ops_hash([*ops, ops[0]]) != consensus.ops_hash(ops)
+
+
+@pytest.mark.parametrize(
+    ("block_id", "first", "ids"),
+    [
+        (100, 100, []),
+        (101, 100, [100]),
+        (102, 100, [101]),
+        (103, 100, [102, 100]),
+        (131, 100, [130, 128, 124, 116, 100]),
+        (0, 0, []),
+        (7, 0, [6, 4, 0]),
+        (99, 100, []),
+    ],
+)
+def test_prior_blocks_lie_one_less_than_powers_of_two_below(
+    block_id: int, first: int, ids: list[int]
+) -> None:
+    """1, 3, 7, 15, 31 …, down to the first block and no further."""
+    assert consensus.prior_block_ids(block_id, first) == ids
+
+
+@pytest.mark.parametrize(
+    ("ops_hash", "prior"),
+    [
+        (EMPTY[:-2], []),
+        (EMPTY.upper(), []),
+        (EMPTY[:-1] + "g", []),
+        (EMPTY[:-2] + " 0", []),
+        (EMPTY, [EMPTY]),
+        (EMPTY, ["2a9148d8b13939723d2aca16c75c6d6"]),
+        (EMPTY, ["2A9148d8b13939723d2aca16c75c6d68"]),
+        (EMPTY, ["é" * 32]),
+    ],
+)
+def test_a_malformed_hash_is_refused(ops_hash: str, prior: list[str]) -> None:
+    """A wrong length or an upper-case digit would silently give another chain."""
+    with pytest.raises(UsageError, match="hex"):
+        consensus.consensus_hash(ops_hash, prior)
+
+
+def test_a_tree_needs_a_leaf() -> None:
+    """Nothing has no root."""
+    with pytest.raises(UsageError, match="at least one hash"):
+        consensus.merkle_root([])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "0:,",
+        f"66:r-{EMPTY},",
+        f"69:66:r-{EMPTY},,",
+        f"070:66:r-{EMPTY},,",
+        f"70:66:r-{EMPTY.upper()},,",
+        f"70:66:x-{EMPTY},,",
+        f"70:66:r-{EMPTY},,\n",
+        f"140:66:m-{EMPTY},66:m-{EMPTY},,",
+        f"140:66:r-{EMPTY},66:m-{EMPTY},,",
+    ],
+)
+def test_a_malformed_path_verifies_nothing(path: str) -> None:
+    """Neither does it raise: the answer is False."""
+    assert consensus.verify_merkle_path(EMPTY, path, EMPTY) is False
+
+
+def test_a_malformed_leaf_verifies_nothing() -> None:
+    """A leaf that is no hash is in no tree."""
+    assert consensus.verify_merkle_path(EMPTY, f"70:66:r-{EMPTY},,", "no hash") is False
+
+
+def test_an_m_step_is_no_sibling() -> None:
+    """It stands alone, in a tree of one leaf; elsewhere it leads nowhere."""
+    other = "00" * 32
+    root = consensus.merkle_root([EMPTY, other])
+    assert consensus.verify_merkle_path(root, f"70:66:r-{other},,", EMPTY)
+    assert not consensus.verify_merkle_path(root, f"70:66:m-{other},,", EMPTY)

@@ -1,0 +1,281 @@
+"""Where each setting comes from, and what a mistake in each place says."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtualchain.errors import UsageError
+from virtualchain.settings import AppSetting, Settings, load
+
+FILE = """
+[virtualchain]
+bitcoin = "http://file:8332"
+blocks = "blocks"
+confirmations = 1
+cookie = "~/cookie"
+database = "postgresql://file"
+json = true
+network = "signet"
+verbose = true
+
+[[apps]]
+use = "names:app"
+on_deep_fork = "halt"
+[[apps]]
+use = "notary"
+"""
+
+FLAGS: dict[str, Any] = {
+    "bitcoin": "http://flag:8332",
+    "blocks": "flag/blocks",
+    "confirmations": 3,
+    "cookie": Path("flag/cookie"),
+    "database": "postgresql://flag",
+    "network": "regtest",
+}
+ENVIRONMENT = {
+    "VIRTUALCHAIN_BITCOIN": "http://env:8332",
+    "VIRTUALCHAIN_BLOCKS": "env/blocks",
+    "VIRTUALCHAIN_CONFIRMATIONS": "0",
+    "VIRTUALCHAIN_COOKIE": "env/cookie",
+    "VIRTUALCHAIN_DATABASE": "postgresql://env",
+    "VIRTUALCHAIN_NETWORK": "testnet4",
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    """Write the settings file of a folder."""
+    file = folder / "virtualchain.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def failure(
+    folder: Path, *, flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> str:
+    """Load settings that hold a mistake, and give what it says."""
+    with pytest.raises(UsageError) as caught:
+        load(flags or {}, environ or {}, folder)
+    return str(caught.value)
+
+
+def test_defaults_hold_where_nothing_is_set(tmp_path: Path) -> None:
+    """Six confirmations, no app, nothing else."""
+    assert load({}, {}, tmp_path) == Settings(confirmations=6)
+
+
+def test_the_file_is_over_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its relative paths start where it lies, and `~` is the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    file = write(tmp_path, FILE)
+    assert load({}, {}, tmp_path) == Settings(
+        apps=(AppSetting("names:app", "halt"), AppSetting("notary", "rollback")),
+        bitcoin="http://file:8332",
+        blocks=tmp_path / "blocks",
+        confirmations=1,
+        cookie=tmp_path / "home" / "cookie",
+        database="postgresql://file",
+        json=True,
+        network="signet",
+        verbose=True,
+        config=file,
+    )
+
+
+@pytest.mark.parametrize("key", FLAGS)
+def test_a_variable_is_over_the_file_and_a_flag_over_both(tmp_path: Path, key: str) -> None:
+    """One option at a time: the other ones stay those of the file."""
+    write(tmp_path, FILE)
+    variable = f"VIRTUALCHAIN_{key.upper()}"
+    environ = {variable: ENVIRONMENT[variable]}
+    in_file = load({}, {}, tmp_path)
+    from_env = load({}, environ, tmp_path)
+    from_flag = load({key: FLAGS[key]}, environ, tmp_path)
+    expected_env: Any = ENVIRONMENT[variable]
+    expected_flag: Any = FLAGS[key]
+    if key in ("blocks", "cookie"):
+        expected_env, expected_flag = tmp_path / expected_env, tmp_path / expected_flag
+    if key == "confirmations":
+        expected_env = 0
+    assert getattr(from_env, key) == expected_env
+    assert getattr(from_flag, key) == expected_flag
+    for other in set(Settings.__slots__) - {key}:
+        assert getattr(from_env, other) == getattr(from_flag, other) == getattr(in_file, other)
+
+
+def test_a_flag_of_zero_confirmations_is_given(tmp_path: Path) -> None:
+    """Zero is a number of confirmations, not the absence of one."""
+    write(tmp_path, FILE)
+    assert load({"confirmations": 0}, {}, tmp_path).confirmations == 0
+
+
+def test_flags_that_were_not_given_and_empty_variables_set_nothing(tmp_path: Path) -> None:
+    """None, False and no app are what a command line passes on without them."""
+    write(tmp_path, FILE)
+    flags = {"app": (), "json": False, "bitcoin": None, "config": None}
+    environ = {"VIRTUALCHAIN_BITCOIN": "", "VIRTUALCHAIN_APP": "", "VIRTUALCHAIN_CONFIG": "", "OTHER": "x"}
+    assert load(flags, environ, tmp_path) == load({}, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "switch"),
+    [("1", True), ("true", True), ("YES", True), ("0", False), ("False", False), ("no", False)],
+)
+def test_switches_in_the_environment(tmp_path: Path, text: str, switch: bool) -> None:
+    """A variable can also turn off what the file turns on."""
+    write(tmp_path, FILE)
+    assert load({}, {"VIRTUALCHAIN_JSON": text}, tmp_path).json is switch
+    assert load({"json": True}, {"VIRTUALCHAIN_JSON": text}, tmp_path).json is True
+
+
+def test_apps_of_flags_are_over_those_of_the_environment_and_the_file(tmp_path: Path) -> None:
+    """They replace, and do not add; an app keeps the policy that the file gives it."""
+    write(tmp_path, FILE)
+    environ = {"VIRTUALCHAIN_APP": "other:app, names:app"}
+    assert load({}, environ, tmp_path).apps == (AppSetting("other:app"), AppSetting("names:app", "halt"))
+    assert load({"app": ["third"]}, environ, tmp_path).apps == (AppSetting("third"),)
+    assert load({"app": "third"}, {}, tmp_path).apps == (AppSetting("third"),)
+
+
+def test_the_file_is_found_by_flag_then_variable_then_folder(tmp_path: Path) -> None:
+    """An explicit file may have any name; only one is read."""
+    write(tmp_path, "[virtualchain]\nnetwork = 'folder'")
+    for name in ("flag", "env"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "my.toml").write_text(f"[virtualchain]\nnetwork = '{name}'\nblocks = 'here'")
+    environ = {"VIRTUALCHAIN_CONFIG": "env/my.toml"}
+    assert load({}, {}, tmp_path).network == "folder"
+    assert load({}, environ, tmp_path).network == "env"
+    by_flag = load({"config": "flag/my.toml"}, environ, tmp_path)
+    assert by_flag.network == "flag"
+    assert by_flag.config == tmp_path / "flag" / "my.toml"
+    assert by_flag.blocks == tmp_path / "flag" / "here"
+
+
+def test_passwords_are_not_shown(tmp_path: Path) -> None:
+    """Settings may end up in a log."""
+    flags = {"bitcoin": "http://user:secret@host", "database": "postgresql://user:secret@host"}
+    assert "secret" not in repr(load(flags, {}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[virtualchain", "is not TOML: "),
+        (
+            "[virtualchain]\nconfirmation = 6",
+            "[virtualchain] does not know confirmation; allowed: bitcoin, blocks,",
+        ),
+        ("[virtualchain]\nconfig = 'x'", "[virtualchain] does not know config; allowed:"),
+        ("[app]\nuse = 'x'", "does not know app; allowed: virtualchain, apps"),
+        ("virtualchain = 3", "virtualchain must be a table, [virtualchain]"),
+        (
+            "[virtualchain]\nconfirmations = -1",
+            "[virtualchain] confirmations must be a whole number, 0 or more",
+        ),
+        (
+            "[virtualchain]\nconfirmations = '6'",
+            "[virtualchain] confirmations must be a whole number, 0 or more",
+        ),
+        ("[virtualchain]\nconfirmations = true", "[virtualchain] confirmations must be a whole number"),
+        ("[virtualchain]\nconfirmations = 6.0", "[virtualchain] confirmations must be a whole number"),
+        ("[virtualchain]\nbitcoin = 8332", "[virtualchain] bitcoin must be text that is not empty"),
+        ("[virtualchain]\nnetwork = ''", "[virtualchain] network must be text that is not empty"),
+        ("[virtualchain]\nblocks = 1", "[virtualchain] blocks must be a path"),
+        ("[virtualchain]\ncookie = ''", "[virtualchain] cookie must be a path"),
+        (
+            "[virtualchain]\ncookie = '~nobody-of-this-name/c'",
+            "[virtualchain] cookie: ~nobody-of-this-name/c",
+        ),
+        ("[virtualchain]\njson = 'yes'", "[virtualchain] json must be true or false"),
+        ("[virtualchain]\nverbose = 1", "[virtualchain] verbose must be true or false"),
+        ("[apps]\nuse = 'x'", "apps must be tables, one [[apps]] for each"),
+        ("apps = ['x']", "apps must be tables, one [[apps]] for each"),
+        ("[[apps]]\non_deep_fork = 'halt'", "[[apps]] use must name an app: MODULE or MODULE:OBJECT"),
+        ("[[apps]]\nuse = 3", "[[apps]] use must name an app: MODULE or MODULE:OBJECT"),
+        ("[[apps]]\nuse = ' '", "[[apps]] use must name an app: MODULE or MODULE:OBJECT"),
+        ("[[apps]]\nuse = 'x'\n[[apps]]\nuse = 'x'", "[[apps]] use names x more than once"),
+        ("[[apps]]\nuse = 'x'\nname = 'y'", "[[apps]] does not know name; allowed: use, on_deep_fork"),
+        (
+            "[[apps]]\nuse = 'x'\non_deep_fork = 'ignore'",
+            "[[apps]] on_deep_fork must be one of rollback, checkpoint, halt",
+        ),
+        ("[[apps]]\nuse = 'x'\non_deep_fork = []", "[[apps]] on_deep_fork must be one of"),
+    ],
+)
+def test_a_mistake_in_the_file_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    """And says what is allowed."""
+    file = write(tmp_path, text)
+    said = failure(tmp_path)
+    assert said.startswith(str(file))
+    assert message in said
+
+
+def test_a_mistake_shows_even_where_a_flag_hides_it(tmp_path: Path) -> None:
+    """The next run, without the flag, would fail for no visible reason."""
+    write(tmp_path, "[virtualchain]\nconfirmations = -1")
+    assert "confirmations" in failure(tmp_path, flags={"confirmations": 6})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("CONFIRMATIONS", "six", "must be a whole number, 0 or more"),
+        ("CONFIRMATIONS", "-1", "must be a whole number, 0 or more"),
+        ("CONFIRMATIONS", "1.5", "must be a whole number, 0 or more"),
+        ("CONFIRMATIONS", "\uff19", "must be a whole number, 0 or more"),
+        ("CONFIRMATIONS", "9" * 5000, "must be a whole number, 0 or more"),
+        ("JSON", "maybe", "must be true or false"),
+        ("VERBOSE", "2", "must be true or false"),
+        ("APP", "names,,notary", "must name an app: MODULE or MODULE:OBJECT"),
+        ("APP", "names, names", "names names more than once"),
+        ("COOKIE", "~nobody-of-this-name/c", ": ~nobody-of-this-name/c: "),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(
+    tmp_path: Path, variable: str, text: str, message: str
+) -> None:
+    """Also where a flag hides it."""
+    said = failure(tmp_path, environ={f"VIRTUALCHAIN_{variable}": text})
+    assert re.match(f"VIRTUALCHAIN_{variable}:? ?", said)
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"confirmations": -1}, "--confirmations must be a whole number, 0 or more"),
+        ({"confirmations": "x"}, "--confirmations must be a whole number, 0 or more"),
+        ({"bitcoin": ""}, "--bitcoin must be text that is not empty"),
+        ({"blocks": ""}, "--blocks must be a path"),
+        ({"app": [""]}, "--app must name an app"),
+        ({"app": ["x", "x"]}, "--app names x more than once"),
+        ({"config": ""}, "--config must be a path"),
+    ],
+)
+def test_a_mistake_in_a_flag_names_it(tmp_path: Path, flags: Mapping[str, object], message: str) -> None:
+    """As the user typed it."""
+    assert message in failure(tmp_path, flags=flags)
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    """One that is only looked for need not be."""
+    said = failure(tmp_path, flags={"config": "gone.toml"})
+    assert said == f"{tmp_path / 'gone.toml'}: cannot be read: No such file or directory"
+    assert "gone.toml: cannot be read" in failure(tmp_path, environ={"VIRTUALCHAIN_CONFIG": "gone.toml"})
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    """A folder, or bytes that are no UTF-8."""
+    (tmp_path / "virtualchain.toml").write_bytes(b"\xff")
+    assert "is not TOML" in failure(tmp_path)
+    assert "cannot be read: Is a directory" in failure(tmp_path, flags={"config": "."})
+
+
+def test_no_password_is_in_a_message(tmp_path: Path) -> None:
+    """What was wrong with it does not need its text."""
+    write(tmp_path, "[virtualchain]\nbitcoin = ['http://user:secret@host']")
+    assert "secret" not in failure(tmp_path)

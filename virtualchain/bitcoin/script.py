@@ -1,0 +1,213 @@
+"""Scripts: types and addresses as bitcoind gives them, OP_RETURN payloads, and the keys of a spending."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from embit import base58, bech32
+
+from virtualchain._digest import hash160
+from virtualchain.bitcoin.networks import Network
+
+OP_PUSHDATA1: Final = 0x4C
+OP_PUSHDATA4: Final = 0x4E
+OP_1: Final = 0x51
+OP_16: Final = 0x60
+OP_RETURN: Final = 0x6A
+OP_EQUAL: Final = 0x87
+OP_CHECKSIG: Final = 0xAC
+OP_CHECKMULTISIG: Final = 0xAE
+
+_MAX_MULTISIG_KEYS = 20
+_KEY_SIZES: Final = {2: 33, 3: 33, 4: 65, 6: 65, 7: 65}
+"""Bytes of a public key by its first byte; 6 and 7 are the hybrid form that the network still takes."""
+_ANCHOR_PROGRAM: Final = bytes.fromhex("4e73")
+
+
+def operations(script: bytes) -> Iterator[tuple[int, bytes | None]]:
+    """Walk a script: each opcode with the bytes that it pushes, empty for one that pushes none.
+
+    A push that runs past the script's end comes with None and ends the walk.
+    """
+    at = 0
+    while at < len(script):
+        opcode = script[at]
+        if opcode > OP_PUSHDATA4:
+            at += 1
+            yield opcode, b""
+        else:
+            start, at = _push(script, at)
+            yield opcode, script[start:at] if at <= len(script) else None
+
+
+def pushes(script: bytes) -> list[bytes]:
+    """Give the data that a script pushes, in order, up to a push that is cut short; OP_0 is the empty one."""
+    found = []
+    for opcode, data in operations(script):
+        if data is None:
+            break
+        if opcode <= OP_PUSHDATA4:
+            found.append(data)
+        elif OP_1 <= opcode <= OP_16:
+            found.append(bytes([opcode - OP_1 + 1]))
+    return found
+
+
+def op_return_payload(script: bytes) -> bytes | None:
+    """Give the single push behind an OP_RETURN, or None where the script is anything else.
+
+    A push that runs past the script's end gives the bytes there are, at worst none (consensus.md,
+    extraction rules).
+    """
+    if len(script) < 2 or script[0] != OP_RETURN or not 1 <= script[1] <= OP_PUSHDATA4:
+        return None
+    start, end = _push(script, 1)
+    return script[start:end] if end >= len(script) else None
+
+
+def classify(script: bytes, network: Network) -> tuple[str, tuple[str, ...]]:
+    """Give a script's type as today's bitcoind names it, and its address where it has one.
+
+    pubkey, multisig, nulldata and nonstandard have none; no type has several.
+    """
+    program = _witness_program(script)
+    if program is not None:
+        return _classify_witness(*program, network)
+    if _is_script_hash(script):
+        return "scripthash", (base58.encode_check(network.p2sh + script[2:22]),)
+    if _is_public_key_hash(script):
+        return "pubkeyhash", (base58.encode_check(network.p2pkh + script[3:23]),)
+    return _type_without_address(script), ()
+
+
+def public_keys(script_pubkey: bytes, script_sig: bytes, witness: Sequence[bytes]) -> tuple[str, ...]:
+    """Give the public keys, as hex, that a spending reveals and the spent script commits to, in its order.
+
+    Of a multisig script these are all its keys, whoever signed; of taproot the 32-byte output key. Bytes
+    that commit to no key, or do not fit the commitment, give none.
+    """
+    program = _witness_program(script_pubkey)
+    if program is not None and program[0] == 1 and len(program[1]) == 32:
+        return (program[1].hex(),)
+    stack: Sequence[bytes] = pushes(script_sig)
+    script = script_pubkey
+    if _is_script_hash(script):
+        if not stack or hash160(stack[-1]) != script[2:22]:
+            return ()
+        *stack, script = stack
+        program = _witness_program(script)
+    if program is not None:
+        return tuple(key.hex() for key in _witness_keys(*program, witness))
+    return tuple(key.hex() for key in _committed_keys(script, stack))
+
+
+def _push(script: bytes, at: int) -> tuple[int, int]:
+    """Give where the data of the push at `at` starts and ends; both may lie behind the script's end."""
+    opcode = script[at]
+    if opcode < OP_PUSHDATA1:
+        return at + 1, at + 1 + opcode
+    start = at + 1 + (1 << (opcode - OP_PUSHDATA1))
+    return start, start + int.from_bytes(script[at + 1 : start], "little")
+
+
+def _is_push_only(script: bytes) -> bool:
+    # OP_RESERVED counts as a push here, as it does in Bitcoin Core.
+    return all(opcode <= OP_16 and data is not None for opcode, data in operations(script))
+
+
+def _is_script_hash(script: bytes) -> bool:
+    return len(script) == 23 and script[:2] == b"\xa9\x14" and script[22] == OP_EQUAL
+
+
+def _is_public_key_hash(script: bytes) -> bool:
+    return len(script) == 25 and script[:3] == b"\x76\xa9\x14" and script[23:] == b"\x88\xac"
+
+
+def _witness_program(script: bytes) -> tuple[int, bytes] | None:
+    """Give version and program of a segwit output script (BIP 141)."""
+    if not 4 <= len(script) <= 42 or script[1] + 2 != len(script):
+        return None
+    if script[0] == 0:
+        return 0, script[2:]
+    if OP_1 <= script[0] <= OP_16:
+        return script[0] - OP_1 + 1, script[2:]
+    return None
+
+
+def _classify_witness(version: int, program: bytes, network: Network) -> tuple[str, tuple[str, ...]]:
+    if version == 0:
+        names = {20: "witness_v0_keyhash", 32: "witness_v0_scripthash"}
+        if len(program) not in names:
+            return "nonstandard", ()
+        name = names[len(program)]
+    elif version == 1 and len(program) == 32:
+        name = "witness_v1_taproot"
+    elif version == 1 and program == _ANCHOR_PROGRAM:
+        name = "anchor"
+    else:
+        name = "witness_unknown"
+    return name, (bech32.encode(network.bech32_hrp, version, program),)
+
+
+def _type_without_address(script: bytes) -> str:
+    if script[:1] == bytes([OP_RETURN]) and _is_push_only(script[1:]):
+        return "nulldata"
+    if _public_key(script) is not None:
+        return "pubkey"
+    return "multisig" if _multisig_keys(script) else "nonstandard"
+
+
+def _is_key(data: bytes) -> bool:
+    return bool(data) and _KEY_SIZES.get(data[0]) == len(data)
+
+
+def _public_key(script: bytes) -> bytes | None:
+    """Give the key of a pay-to-public-key script."""
+    key = script[1:-1]
+    if len(script) >= 35 and script[0] == len(key) and script[-1] == OP_CHECKSIG and _is_key(key):
+        return key
+    return None
+
+
+def _multisig_keys(script: bytes) -> list[bytes]:
+    """Give the keys of a script `m <key> … n OP_CHECKMULTISIG`, empty where it is none."""
+    if script[-1:] != bytes([OP_CHECKMULTISIG]):
+        return []
+    walk = operations(script)
+    required = _small_number(*next(walk))
+    keys: list[bytes] = []
+    for opcode, data in walk:
+        if data is None or not _is_key(data):
+            fits = 1 <= required <= _small_number(opcode, data) == len(keys)
+            return keys if fits and list(walk) == [(OP_CHECKMULTISIG, b"")] else []
+        keys.append(data)
+    return []
+
+
+def _small_number(opcode: int, data: bytes | None) -> int:
+    """Read a count from 1 to 20 in its one minimal form, else 0; above 16 it takes a push of one byte."""
+    if OP_1 <= opcode <= OP_16:
+        return opcode - OP_1 + 1
+    if opcode == 1 and data is not None and 16 < data[0] <= _MAX_MULTISIG_KEYS:
+        return data[0]
+    return 0
+
+
+def _committed_keys(script: bytes, stack: Sequence[bytes]) -> list[bytes]:
+    """Give the keys that `script` holds, or the one on `stack` whose hash it holds."""
+    key = _public_key(script)
+    if key is not None:
+        return [key]
+    if _is_public_key_hash(script):
+        return next(([data] for data in stack if hash160(data) == script[3:23]), [])
+    return _multisig_keys(script)
+
+
+def _witness_keys(version: int, program: bytes, witness: Sequence[bytes]) -> list[bytes]:
+    if version != 0 or not witness:
+        return []
+    if len(program) == 20:
+        return [witness[-1]] if hash160(witness[-1]) == program else []
+    if hashlib.sha256(witness[-1]).digest() != program:
+        return []
+    return _committed_keys(witness[-1], witness[:-1])

@@ -1,0 +1,114 @@
+"""Transactions: their serialised form (BIP 144) to values."""
+
+from dataclasses import dataclass
+
+from virtualchain.bitcoin.header import display, sha256d
+from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.script import classify
+from virtualchain.errors import MalformedBlock
+from virtualchain.model import Output, TxIn
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A decoded transaction."""
+
+    txid: str
+    inputs: tuple[TxIn, ...]
+    outputs: tuple[Output, ...]
+
+
+def read_transaction(raw: bytes, network: Network) -> Transaction:
+    """Decode one serialised transaction, with or without witness; raises MalformedBlock for anything else."""
+    found, outputs, txid = _decode(raw)
+    return Transaction(
+        txid=txid,
+        inputs=found,
+        outputs=tuple(
+            Output(n, value, script.hex(), *classify(script, network))
+            for n, (value, script) in enumerate(outputs)
+        ),
+    )
+
+
+def read_inputs(raw: bytes) -> tuple[TxIn, ...]:
+    """Decode only the inputs of one serialised transaction; raises MalformedBlock as `read_transaction`."""
+    return _decode(raw)[0]
+
+
+def transaction_id(raw: bytes, outputs_end: int) -> str:
+    """Compute the id of a serialised transaction: the hash of what is not witness (BIP 141)."""
+    if raw[4]:
+        return display(sha256d(raw))
+    return display(sha256d(raw[:4] + raw[6:outputs_end] + raw[-4:]))
+
+
+def long_count(raw: bytes, at: int) -> tuple[int, int]:
+    """Read the count or length of three, five or nine bytes at `at`; also gives where it ends."""
+    size = 2 << (raw[at] - 0xFD)
+    end = at + 1 + size
+    value = int.from_bytes(raw[at + 1 : end], "little")
+    # Whatever is counted takes a byte at least: a larger count is refused before anything loops over it.
+    if value > len(raw) - end:
+        raise MalformedBlock(f"a count of {value} stands where {max(0, len(raw) - end)} bytes are left")
+    if value < (0xFD, 1 << 16, 1 << 32)[raw[at] - 0xFD]:
+        raise MalformedBlock(f"a count of {value} takes {1 + size} bytes, more than it needs")
+    return value, end
+
+
+class _Reader:
+    """Takes the fields of one serialised transaction, in order."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self.at = 0
+
+    def take(self, size: int) -> bytes:
+        """Take the next `size` bytes."""
+        end = self.at + size
+        if end > len(self._raw):
+            raise MalformedBlock(f"a transaction ends {end - len(self._raw)} bytes too early")
+        taken = self._raw[self.at : end]
+        self.at = end
+        return taken
+
+    def number(self, size: int, *, signed: bool = False) -> int:
+        """Take a little-endian integer of `size` bytes."""
+        return int.from_bytes(self.take(size), "little", signed=signed)
+
+    def count(self) -> int:
+        """Take a count or length of variable size."""
+        first = self.number(1)
+        if first < 0xFD:
+            return first
+        value, self.at = long_count(self._raw, self.at - 1)
+        return value
+
+    def script(self) -> bytes:
+        """Take bytes behind their length."""
+        return self.take(self.count())
+
+
+def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], list[tuple[int, bytes]], str]:
+    """Decode a transaction to its inputs, its outputs as (satoshi, script), and its id."""
+    reader = _Reader(raw)
+    reader.take(4)
+    has_witness = raw[4:5] == b"\0"
+    if has_witness and reader.take(2) != b"\0\1":
+        raise MalformedBlock("a transaction has no input")
+    spendings = [
+        (display(reader.take(32)), reader.number(4), reader.script().hex(), reader.number(4))
+        for _ in range(reader.count())
+    ]
+    outputs = [(reader.number(8, signed=True), reader.script()) for _ in range(reader.count())]
+    outputs_end = reader.at
+    witnesses: list[tuple[str, ...]] = [
+        tuple(reader.script().hex() for _ in range(reader.count())) if has_witness else () for _ in spendings
+    ]
+    if has_witness and not any(witnesses):  # as the network, which lets no transaction have two forms
+        raise MalformedBlock("a transaction announces a witness and has none")
+    reader.take(4)
+    if reader.at != len(raw):
+        raise MalformedBlock(f"{len(raw) - reader.at} bytes stand behind a transaction's end")
+    found = tuple(TxIn(*spending, witness) for spending, witness in zip(spendings, witnesses, strict=True))
+    return found, outputs, transaction_id(raw, outputs_end)

@@ -1,0 +1,181 @@
+"""The planner: from what we hold and what the node says to what is to be done next.
+
+Values in, a value out, so every rule can be tested without a node (`house.md`, "What one block does").
+Work is summed from header bits above the fork alone: partial chains and files of blocks compare, too.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from virtualchain.errors import MalformedBlock, NodeUnavailable, UsageError
+from virtualchain.model import Block
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Take these blocks, in this order: each is the next one's parent, the first is our tip's child."""
+
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing for now; `reason` tells the operator what is waited for."""
+
+    reason: str
+    fork: int | None
+    """The last common block where the node's chain is not ours, else None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reorg:
+    """Undo our blocks above the fork, then plan again."""
+
+    fork_block_id: int
+    """The last block that stays."""
+    fork_hash: str | None
+    """None: the chains part below the lowest block that we hold, and none of ours stays."""
+    old_tip: Block
+    new_tip: Block | None
+    """None: the node has no block above the fork."""
+    depth: int
+    """How many blocks are undone."""
+    invalid: bool
+    """Whether our branch goes only because the node calls it invalid, not for more work."""
+
+
+Plan = Extend | Wait | Reorg
+
+
+def plan(
+    *,
+    tip: Block | None,
+    first_block_id: int,
+    node_tip: int,
+    confirmations: int,
+    following: Sequence[Block] | None,
+    ours: Sequence[Block] = (),
+    theirs: Sequence[Block] = (),
+    invalid: bool = False,
+) -> Plan:
+    """Decide what comes next.
+
+    `tip` is the last block that we took (None: nothing yet, and `first_block_id` comes first),
+    `node_tip` the height of the node's active chain, `following` the headers that come after our tip on
+    it (from the first block on where there is no tip; some of them are enough), or None where our tip is
+    not active. Only then the rest counts: `ours` and `theirs` are all headers above the last common
+    block, ours up to `tip` and the node's up to its tip, and `invalid` says whether the node calls our
+    branch invalid. Where even our lowest block is not active, `ours` is all that we hold and `theirs`
+    starts at the same height.
+
+    Raises NodeUnavailable for headers that do not fit together, because the node's chain changed while
+    it was read, and UsageError for a node whose genesis block is another one than ours.
+    """
+    if following is not None:
+        return _extend(tip, first_block_id, node_tip, confirmations, following)
+    if tip is None or not ours or ours[-1].hash != tip.hash:
+        raise _changed("our tip is not on it, but no block of ours lies above the fork")
+    return _leave(tip, node_tip, ours, theirs, invalid=invalid)
+
+
+def _extend(
+    tip: Block | None, first_block_id: int, node_tip: int, confirmations: int, following: Sequence[Block]
+) -> Plan:
+    next_id = first_block_id if tip is None else tip.block_id + 1
+    _require_chain(following, next_id)
+    if tip is not None and following and following[0].prev_hash != tip.hash:
+        raise _changed(f"block {next_id} is no child of our tip")
+    stable = tuple(block for block in following if block.block_id <= node_tip - confirmations)
+    if stable:
+        return Extend(stable)
+    if node_tip < next_id:
+        return Wait(f"waiting for block {next_id}: the node is at block {node_tip}", None)
+    have = node_tip - next_id
+    return Wait(f"at the stable tip: block {next_id} has {have} of {confirmations} confirmations", None)
+
+
+def _leave(
+    tip: Block, node_tip: int, ours: Sequence[Block], theirs: Sequence[Block], *, invalid: bool
+) -> Plan:
+    lowest = ours[0]
+    fork = lowest.block_id - 1
+    _require_chain(theirs, lowest.block_id)
+    if fork < 0:
+        raise UsageError(
+            "the node's genesis block is another one than ours:"
+            " choose a node of the same network, or another database"
+        )
+    has_more_work = branch_work(theirs) > branch_work(ours)
+    if has_more_work or invalid:
+        parts_at_fork = not theirs or theirs[0].prev_hash == lowest.prev_hash
+        return Reorg(
+            fork_block_id=fork,
+            fork_hash=lowest.prev_hash if parts_at_fork else None,
+            old_tip=tip,
+            new_tip=theirs[-1] if theirs else None,
+            depth=tip.block_id - fork,
+            invalid=not has_more_work,
+        )
+    if not theirs:
+        return Wait(f"waiting for the node: it is at block {node_tip}, we are at block {tip.block_id}", fork)
+    return Wait(
+        f"waiting for the node: above block {fork} it follows another branch with no more work than ours"
+        f" (up to block {theirs[-1].block_id}, we are at block {tip.block_id})",
+        fork,
+    )
+
+
+def find_fork(tip_id: int, lowest_id: int, is_active: Callable[[int], bool]) -> int | None:
+    """Find the highest of our blocks that is on the node's active chain; None: not even the lowest is.
+
+    `is_active` tells it for one height, our hash at that height being the caller's to know. It is asked
+    at `tip_id`, then 1, 3, 7 … below, then by halves in between, and never twice for a height:
+    about twice the logarithm of the fork's depth.
+    """
+    if tip_id < lowest_id:
+        return None
+    active, inactive, step = tip_id, tip_id + 1, 1
+    while not is_active(active):
+        if active == lowest_id:
+            return None
+        inactive = active
+        active = max(lowest_id, active - step)
+        step *= 2
+    while inactive - active > 1:
+        middle = (active + inactive) // 2
+        if is_active(middle):
+            active = middle
+        else:
+            inactive = middle
+    return active
+
+
+def branch_work(blocks: Iterable[Block]) -> int:
+    """Sum the work of some blocks' headers."""
+    return sum(work(block.bits) for block in blocks)
+
+
+def work(bits: int) -> int:
+    """Compute the hashes that a block with this compact target takes on average: 2^256 // (target + 1).
+
+    Raises MalformedBlock for a target that is negative, zero or over 256 bits: no node accepts such a
+    header (Bitcoin's consensus field `nBits`).
+    """
+    exponent, mantissa = bits >> 24 & 0xFF, bits & 0x7FFFFF
+    target = mantissa << 8 * (exponent - 3) if exponent > 3 else mantissa >> 8 * (3 - exponent)
+    if not 0 <= bits < 2**32 or bits & 0x800000 or not 0 < target < 2**256:
+        raise MalformedBlock(f"bits {bits:#x} are no target that a block can have")
+    return 2**256 // (target + 1)
+
+
+def _require_chain(headers: Sequence[Block], first_id: int) -> None:
+    if headers and headers[0].block_id != first_id:
+        raise _changed(f"block {headers[0].block_id} came where block {first_id} was due")
+    for parent, child in pairwise(headers):
+        if child.prev_hash != parent.hash or child.block_id != parent.block_id + 1:
+            raise _changed(f"block {child.block_id} is no child of block {parent.block_id}")
+
+
+def _changed(what: str) -> NodeUnavailable:
+    return NodeUnavailable(f"the node's chain changed while it was read ({what}): ask again")

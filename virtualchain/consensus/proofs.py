@@ -1,0 +1,159 @@
+"""Proofs that an op was accepted, for whoever trusts one later consensus hash.
+
+A proof walks down the skip list that consensus hashes form: at every hop it shows what the hash was
+made of, goes on to the lowest of the prior hashes that is not below the op's block, and there shows
+that block's ops (`consensus.md`, "Why it is a skip list"; the format is in `interfaces.md`).
+
+It proves that the op's bytes are hashed into the history which ends in the trusted hash. The heights,
+the app's name and the op's place among its block's ops are not hashed: they are what the prover says.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from virtualchain.consensus.digests import consensus_hash, ops_hash, prior_block_ids
+from virtualchain.errors import InvalidProof, UsageError
+from virtualchain.model import Json
+
+FORMAT = "virtualchain-proof-1"
+_KEYS = {"format", "app", "first_block_id", "hops", "ops", "index"}
+_HOP_KEYS = {"block_id", "ops_hash", "prior"}
+_HIGHEST_BLOCK_ID = 2**31 - 1
+_HEX = re.compile("(?:[0-9a-f]{2})*")
+
+
+class _Hop(NamedTuple):
+    block_id: int
+    ops_hash: str
+    prior: dict[int, str]
+
+
+def make_op_proof(
+    *,
+    app: str,
+    first_block_id: int,
+    trusted_block_id: int,
+    block_id: int,
+    index: int,
+    ops_hash_at: Callable[[int], str],
+    consensus_hash_at: Callable[[int], str],
+    ops_at: Callable[[int], Sequence[bytes]],
+) -> Json:
+    """Prove the op that stands at `index` among those of `block_id` to whoever trusts `trusted_block_id`.
+
+    The three functions look up, by block, the ops hash, the consensus hash (an initial snapshot, too)
+    and the serialised ops. Raises UsageError where there is no such op below the trusted block, and
+    InvalidProof where the digests that were looked up do not agree.
+    """
+    if not first_block_id <= block_id <= trusted_block_id:
+        raise UsageError(
+            f"{app}: block {block_id} does not lie between the first block, {first_block_id},"
+            f" and the trusted one, {trusted_block_id}"
+        )
+    ops = ops_at(block_id)
+    if not 0 <= index < len(ops):
+        raise UsageError(f"{app}: block {block_id} has {len(ops)} ops, none at index {index}")
+    hops = [
+        {
+            "block_id": hop_id,
+            "ops_hash": ops_hash_at(hop_id),
+            "prior": {
+                str(prior_id): consensus_hash_at(prior_id)
+                for prior_id in prior_block_ids(hop_id, first_block_id)
+            },
+        }
+        for hop_id in _route(trusted_block_id, block_id, first_block_id)
+    ]
+    proof = {
+        "format": FORMAT,
+        "app": app,
+        "first_block_id": first_block_id,
+        "hops": hops,
+        "ops": [op.hex() for op in ops],
+        "index": index,
+    }
+    check_op_proof(proof, consensus_hash_at(trusted_block_id))
+    return proof
+
+
+def _route(block_id: int, target: int, first_block_id: int) -> Iterator[int]:
+    yield block_id
+    while block_id != target:
+        block_id = min(prior for prior in prior_block_ids(block_id, first_block_id) if prior >= target)
+        yield block_id
+
+
+def check_op_proof(proof: object, trusted_hash: str) -> bytes:
+    """Check a proof (as `json.loads` gives it) against a trusted consensus hash; return the op's bytes.
+
+    Raises InvalidProof for any flaw.
+    """
+    parts = _record(proof, _KEYS, "the proof")
+    if parts["format"] != FORMAT:
+        raise InvalidProof(f"the proof's format is another than {FORMAT!r}, the one that this version reads")
+    if not isinstance(parts["app"], str):
+        raise InvalidProof("the app's name is not text")
+    first_block_id = _int(parts["first_block_id"], "first_block_id")
+    hops = [_read_hop(hop, first_block_id) for hop in _list(parts["hops"], "hops")]
+    if not hops:
+        raise InvalidProof("the proof has no hops")
+    trusted = {hops[0].block_id: _hex(trusted_hash, 32, "the trusted hash")}
+    for hop in hops:
+        if hop.block_id not in trusted:
+            raise InvalidProof(f"the hop to block {hop.block_id} does not follow from the one before")
+        if consensus_hash(hop.ops_hash, hop.prior.values()) != trusted[hop.block_id]:
+            raise InvalidProof(f"block {hop.block_id}: what is shown does not make the trusted hash")
+        trusted = hop.prior
+    return _find_op(parts["ops"], parts["index"], hops[-1])
+
+
+def _find_op(listed: object, index: object, hop: _Hop) -> bytes:
+    ops = [bytes.fromhex(_hex(op, None, "an op")) for op in _list(listed, "ops")]
+    # An empty string hashes like a block without ops: it must not pass for an op.
+    if any(op[1:2] != b":" for op in ops):
+        raise InvalidProof(f"block {hop.block_id}: an op starts with its opcode and a colon")
+    if ops_hash(ops) != hop.ops_hash:
+        raise InvalidProof(f"block {hop.block_id}: the ops shown do not make its ops hash")
+    place = _int(index, "index")
+    if place >= len(ops):
+        raise InvalidProof(f"block {hop.block_id}: of {len(ops)} ops none has index {place}")
+    return ops[place]
+
+
+def _read_hop(hop: object, first_block_id: int) -> _Hop:
+    parts = _record(hop, _HOP_KEYS, "a hop")
+    block_id = _int(parts["block_id"], "block_id")
+    if block_id < first_block_id:
+        raise InvalidProof(f"block {block_id} lies below the first block, {first_block_id}")
+    ids = prior_block_ids(block_id, first_block_id)
+    prior = _record(parts["prior"], {str(prior_id) for prior_id in ids}, f"prior of block {block_id}")
+    return _Hop(
+        block_id,
+        _hex(parts["ops_hash"], 64, f"ops_hash of block {block_id}"),
+        {prior_id: _hex(prior[str(prior_id)], 32, f"prior hash {prior_id}") for prior_id in ids},
+    )
+
+
+def _record(value: object, keys: set[str], what: str) -> dict[str, object]:
+    if not isinstance(value, dict) or value.keys() != keys:
+        raise InvalidProof(f"{what} must be an object with exactly these keys: {', '.join(sorted(keys))}")
+    return value
+
+
+def _list(value: object, what: str) -> list[object]:
+    if not isinstance(value, list):
+        raise InvalidProof(f"{what} must be a list")
+    return value
+
+
+def _int(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _HIGHEST_BLOCK_ID:
+        raise InvalidProof(f"{what} must be a whole number from 0 to {_HIGHEST_BLOCK_ID}")
+    return value
+
+
+def _hex(value: object, digits: int | None, what: str) -> str:
+    if not isinstance(value, str) or not _HEX.fullmatch(value) or digits not in (None, len(value)):
+        raise InvalidProof(f"{what} must be {digits or 'an even number of'} lower-case hex digits")
+    return value

@@ -1,0 +1,279 @@
+"""The contract between an implementation and the engine: read once, checked, then only called.
+
+An implementation is a module, class or object with the callbacks of the published API. `read_contract`
+turns it into a `Contract`, whose values are normalised and whose calls pass what each callback takes.
+"""
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from virtualchain.errors import InvalidApp
+from virtualchain.model import FindPayload
+
+_REQUIRED: Final = (
+    "get_virtual_chain_name",
+    "get_virtual_chain_version",
+    "get_first_block_id",
+    "get_magic_bytes",
+    "get_opcodes",
+    "db_parse",
+    "db_check",
+    "db_commit",
+)
+_RESERVED: Final = frozenset({"vc", "virtualchain", "public", "information_schema"})
+_HASH = re.compile(r"[0-9a-f]{32}")
+
+DEFAULT_WINDOW: Final = 24
+"""S of an app that does not say: for how many blocks a consensus hash stays valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A callback of an implementation; `db_state` is passed where its signature has room for it."""
+
+    function: Callable[..., Any]
+    takes_state: bool
+
+    def __call__(self, *arguments: object, db_state: object) -> Any:  # noqa: ANN401 - what a callback gives
+        """Call it with the arguments of the published API, in their order."""
+        return self.function(*arguments, db_state) if self.takes_state else self.function(*arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What an implementation declares, normalised, and its callbacks."""
+
+    name: str
+    version: str
+    schema: str
+    first_block_id: int
+    magics: tuple[bytes, ...]
+    opcodes: frozenset[bytes]
+    opfields: Mapping[bytes, tuple[str, ...]]
+    initial_snapshots: Mapping[int, str]
+    window: int
+    confirmations: int | None
+    projections: str
+    max_payload: int | None
+    find_payload: FindPayload | None
+    parse: Callback
+    scan: Callback | None
+    check: Callback
+    commit: Callback
+    final: Callback | None
+    proceed: Callable[[int, str], object] | None
+
+    @property
+    def start(self) -> int:
+        """The first block that is processed: after every initial snapshot, not below the first block."""
+        return max(self.first_block_id, *(block_id + 1 for block_id in self.initial_snapshots), 0)
+
+    def hashed_fields(self, opcode: bytes, op: Mapping[str, object]) -> Sequence[str]:
+        """Give the fields of an op that enter the consensus hash, in order; undeclared, all by name."""
+        declared = self.opfields.get(opcode)
+        return sorted(op) if declared is None else declared
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything declared that the app's state or digests depend on."""
+        declared = {
+            "version": self.version,
+            "first_block_id": self.first_block_id,
+            "magics": [magic.hex() for magic in self.magics],
+            "opcodes": sorted(code.hex() for code in self.opcodes),
+            "opfields": {code.hex(): list(fields) for code, fields in self.opfields.items()},
+            "initial_snapshots": {str(block): value for block, value in self.initial_snapshots.items()},
+            "window": self.window,
+            "max_payload": self.max_payload,
+            "projections": self.projections,
+        }
+        return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
+
+
+def read_contract(implementation: object) -> Contract:
+    """Read and check what an implementation declares.
+
+    A class is instantiated, without arguments. Raises InvalidApp, naming the callback and what is
+    wrong with it.
+    """
+    if isinstance(implementation, type):
+        implementation = implementation()
+    reader = _Reader(implementation)
+    name = reader.text("get_virtual_chain_name")
+    return Contract(
+        name=name,
+        version=str(reader.call("get_virtual_chain_version")),
+        schema=schema_name(name),
+        first_block_id=reader.whole("get_first_block_id"),
+        magics=reader.magics(),
+        opcodes=reader.opcodes(),
+        opfields=reader.opfields(),
+        initial_snapshots=reader.initial_snapshots(),
+        window=reader.window(),
+        confirmations=reader.optional_whole("get_confirmations"),
+        projections=reader.projections(),
+        max_payload=reader.optional_whole("get_max_payload"),
+        find_payload=getattr(implementation, "find_payload", None),
+        parse=reader.callback("db_parse", 7),
+        scan=reader.optional_callback("db_scan_block", 2),
+        check=reader.callback("db_check", 6),
+        commit=reader.callback("db_commit", 5),
+        final=reader.optional_callback("db_final", 2),
+        proceed=getattr(implementation, "db_continue", None),
+    )
+
+
+def schema_name(name: str) -> str:
+    """Give the schema of an app: its name in lower case, everything but a-z and 0-9 as `_`.
+
+    Raises InvalidApp for names that are reserved, contain `__`, or are longer than 40 bytes.
+    """
+    schema = re.sub(r"[^a-z0-9]", "_", name.lower())
+    if not name or len(schema) > 40 or "__" in schema or schema in _RESERVED or schema.startswith("pg_"):
+        raise InvalidApp(
+            f"app {name!r} cannot have the schema {schema!r}: a name has 1 to 40 characters, no two in a row "
+            f"other than letters and digits, and is not {', '.join(sorted(_RESERVED))} or pg_…"
+        )
+    return schema
+
+
+class _Reader:
+    """Reads one implementation; every complaint names it."""
+
+    def __init__(self, implementation: object) -> None:
+        self._implementation = implementation
+        kind = getattr(implementation, "__name__", None) or type(implementation).__name__
+        self._label = f"the app {kind}"
+        missing = [name for name in _REQUIRED if not callable(getattr(implementation, name, None))]
+        if missing:
+            raise self._invalid(f"lacks {', '.join(missing)}: it is no implementation")
+        self._label = f"app {self.text('get_virtual_chain_name')!r}"
+
+    def _invalid(self, complaint: str) -> InvalidApp:
+        return InvalidApp(f"{self._label} {complaint}")
+
+    def call(self, name: str, default: object = None) -> Any:  # noqa: ANN401 - what a callback gives
+        function = getattr(self._implementation, name, None)
+        return default if function is None else function()
+
+    def text(self, name: str) -> str:
+        value = self.call(name)
+        if not isinstance(value, str):
+            raise self._invalid(f"{name} gives {value!r}: it should be a str")
+        return value
+
+    def whole(self, name: str) -> int:
+        value = self.call(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self._invalid(f"{name} gives {value!r}: it should be a whole number, 0 or more")
+        return value
+
+    def optional_whole(self, name: str) -> int | None:
+        return None if self.call(name) is None else self.whole(name)
+
+    def window(self) -> int:
+        value = self.optional_whole("get_valid_transaction_window")
+        return DEFAULT_WINDOW if value is None else value
+
+    def magics(self) -> tuple[bytes, ...]:
+        value = self.call("get_magic_bytes")
+        several = [value] if isinstance(value, bytes | str) else value
+        magics = [self._bytes("get_magic_bytes", item) for item in self._iterable("get_magic_bytes", several)]
+        if not magics or len(set(magics)) < len(magics):
+            raise self._invalid(
+                f"get_magic_bytes gives {value!r}: it should be one magic, or several different"
+            )
+        return tuple(magics)
+
+    def opcodes(self) -> frozenset[bytes]:
+        value = self.call("get_opcodes")
+        if isinstance(value, bytes | str):
+            value = [bytes([byte]) for byte in self._bytes("get_opcodes", value)]
+        codes = frozenset(self._opcode("get_opcodes", item) for item in self._iterable("get_opcodes", value))
+        if not codes:
+            raise self._invalid("get_opcodes gives no opcode")
+        return codes
+
+    def opfields(self) -> dict[bytes, tuple[str, ...]]:
+        value = self.call("get_opfields", {})
+        if not isinstance(value, Mapping):
+            raise self._invalid(f"get_opfields gives {value!r}: it should be a dict of opcode to fields")
+        result: dict[bytes, tuple[str, ...]] = {}
+        for key, fields in value.items():
+            if isinstance(fields, str | bytes) or not all(isinstance(item, str) for item in fields):
+                raise self._invalid(
+                    f"get_opfields gives {fields!r} for {key!r}: it should be a list of names"
+                )
+            result[self._opcode("get_opfields", key)] = tuple(fields)
+        return result
+
+    def initial_snapshots(self) -> dict[int, str]:
+        value = self.call("get_initial_snapshots", {})
+        for block_id, consensus_hash in dict(value).items():
+            if not isinstance(block_id, int) or block_id < 0 or not _HASH.fullmatch(str(consensus_hash)):
+                raise self._invalid(
+                    f"get_initial_snapshots gives {block_id!r}: {consensus_hash!r}; it should be a height "
+                    "and a consensus hash of 32 hex digits"
+                )
+        return dict(sorted(value.items()))
+
+    def projections(self) -> str:
+        value = self.call("get_projections")
+        if value is None:
+            return ""
+        if isinstance(value, Path) or (
+            isinstance(value, str) and value.endswith(".sql") and "\n" not in value
+        ):
+            try:
+                return Path(value).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise self._invalid(f"names {str(value)!r} for its projections: {error}") from error
+        if not isinstance(value, str):
+            raise self._invalid(
+                f"get_projections gives {value!r}: it should be SQL or the path of a .sql file"
+            )
+        return value
+
+    def callback(self, name: str, arguments: int) -> Callback:
+        function = getattr(self._implementation, name)
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            return Callback(function, takes_state=True)
+        several = any(item.kind is item.VAR_POSITIONAL for item in parameters)
+        places = [
+            item for item in parameters if item.kind in {item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD}
+        ]
+        if len(places) < arguments and not several:
+            raise self._invalid(
+                f"has a {name} with {len(places)} arguments: it is called with {arguments + 1}"
+            )
+        return Callback(function, takes_state=several or len(places) > arguments)
+
+    def optional_callback(self, name: str, arguments: int) -> Callback | None:
+        if getattr(self._implementation, name, None) is None:
+            return None
+        return self.callback(name, arguments)
+
+    def _iterable(self, name: str, value: object) -> Sequence[object]:
+        if not isinstance(value, Iterable):
+            raise self._invalid(f"{name} gives {value!r}: it should be bytes, or several of them")
+        return list(value)
+
+    def _bytes(self, name: str, value: object) -> bytes:
+        if isinstance(value, str) and value.isascii():
+            return value.encode("ascii")
+        if not isinstance(value, bytes):
+            raise self._invalid(f"{name} gives {value!r}: it should be bytes or ASCII text")
+        return value
+
+    def _opcode(self, name: str, value: object) -> bytes:
+        code = self._bytes(name, value)
+        if len(code) != 1:
+            raise self._invalid(f"{name} gives {value!r}: an opcode is one byte")
+        return code

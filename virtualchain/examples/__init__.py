@@ -1,0 +1,1 @@
+"""Apps to learn from and to build on."""

@@ -1,0 +1,112 @@
+"""A notary on Bitcoin: it keeps who claimed a document first, and whose it is now.
+
+An input is an OP_RETURN output with the payload ``nt``, one opcode, and the 32 bytes of a document's
+SHA-256:
+
+    c   claim     the sender becomes the owner; the first claim wins, in a block the earlier transaction
+    t   transfer  the owner gives it to the address of the transaction's first payable output
+    r   revoke    the owner withdraws the claim, for good
+
+An owner is the address that the transaction's first input spends from.
+"""
+
+from typing import Any
+
+from virtualchain import App, Rejected, State
+
+app = App(
+    "notary",
+    magic=b"nt",
+    projections="""
+        CREATE TABLE documents (
+            sha256 text PRIMARY KEY,
+            owner text NOT NULL,
+            claimed_at integer NOT NULL,
+            txid text NOT NULL,
+            revoked boolean NOT NULL DEFAULT false
+        );
+        COMMENT ON TABLE documents IS 'Every document that was ever claimed, and whose it is.';
+        COMMENT ON COLUMN documents.sha256 IS 'SHA-256 of the document, hex.';
+        COMMENT ON COLUMN documents.owner IS 'The address that it belongs to.';
+        COMMENT ON COLUMN documents.claimed_at IS 'The block that holds the claim.';
+        COMMENT ON COLUMN documents.txid IS 'The transaction that made the claim.';
+        COMMENT ON COLUMN documents.revoked IS 'Whether the owner withdrew the claim.';
+        CREATE INDEX documents_owner ON documents (owner);
+    """,
+)
+
+
+def document(payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | None:
+    """Read what all three opcodes share: a SHA-256, and the sender's address."""
+    if len(payload) != 32 or not senders[0]["addresses"]:
+        return None
+    return {"sha256": payload.hex(), "sender": senders[0]["addresses"][0]}
+
+
+def owned_by_sender(op: dict[str, Any], state: State) -> bool | Rejected:
+    """Check that a claim stands and is the sender's."""
+    claim = state.one("SELECT owner, revoked FROM documents WHERE sha256 = %s", [op["sha256"]])
+    if claim is None:
+        return Rejected("nobody claimed this document")
+    if claim["revoked"]:
+        return Rejected("the claim was revoked")
+    return claim["owner"] == op["sender"] or Rejected(f"the document belongs to {claim['owner']}")
+
+
+@app.opcode(b"c", fields=["sha256", "sender"])
+class Claim:
+    """The sender claims a document that nobody has claimed before."""
+
+    def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | None:
+        """Take a SHA-256, and nothing more."""
+        return document(payload, senders)
+
+    def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
+        """Refuse all but the first claim, whatever became of it."""
+        taken = state.one("SELECT claimed_at FROM documents WHERE sha256 = %s", [op["sha256"]])
+        return taken is None or Rejected(f"claimed in block {taken['claimed_at']}")
+
+    def commit(self, op: dict[str, Any], state: State, block_id: int, txid: str) -> None:
+        """Enter the claim."""
+        state.execute(
+            "INSERT INTO documents (sha256, owner, claimed_at, txid) VALUES (%s, %s, %s, %s)",
+            [op["sha256"], op["sender"], block_id, txid],
+        )
+
+
+@app.opcode(b"t", fields=["sha256", "sender", "recipient"])
+class Transfer:
+    """The owner gives a document to somebody else."""
+
+    def parse(
+        self, payload: bytes, senders: list[dict[str, Any]], outputs: list[dict[str, Any]]
+    ) -> dict[str, str] | None:
+        """Find the recipient: the address of the first output that has one."""
+        recipient = next((output["addresses"][0] for output in outputs if output["addresses"]), None)
+        op = document(payload, senders)
+        return None if op is None or recipient is None else {**op, "recipient": recipient}
+
+    def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
+        """Let the owner alone give it away."""
+        return owned_by_sender(op, state)
+
+    def commit(self, op: dict[str, Any], state: State) -> None:
+        """Change the owner."""
+        state.execute("UPDATE documents SET owner = %s WHERE sha256 = %s", [op["recipient"], op["sha256"]])
+
+
+@app.opcode(b"r", fields=["sha256", "sender"])
+class Revoke:
+    """The owner withdraws a claim."""
+
+    def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | None:
+        """Take a SHA-256, and nothing more."""
+        return document(payload, senders)
+
+    def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
+        """Let the owner alone withdraw it."""
+        return owned_by_sender(op, state)
+
+    def commit(self, op: dict[str, Any], state: State) -> None:
+        """Mark the claim."""
+        state.execute("UPDATE documents SET revoked = true WHERE sha256 = %s", [op["sha256"]])

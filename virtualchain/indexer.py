@@ -1,0 +1,244 @@
+"""`StateEngine`: follow a chain and keep apps' states in PostgreSQL.
+
+It asks the source what there is, lets the planner say what to do, and hands the blocks to the
+deployment. It holds no state of its own: whatever fails, it starts again from what the database says.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Self
+
+import psycopg
+
+from virtualchain import chain
+from virtualchain.bitcoin.block import Scanner
+from virtualchain.bitcoin.node import open_source
+from virtualchain.bitcoin.prefetch import prefetch
+from virtualchain.bitcoin.source import BlockSource
+from virtualchain.contract import Contract, read_contract
+from virtualchain.deployment import Deployment
+from virtualchain.errors import AppHalted, NodeUnavailable, StoreError, UsageError, WriterBusy
+from virtualchain.machine import Machine
+from virtualchain.model import Block
+from virtualchain.planning import deep_fork, make_plan
+from virtualchain.store.database import resolve
+from virtualchain.store.failures import is_passing
+from virtualchain.store.migrate import migrate
+
+NEAR_TIP = 10
+"""Blocks below the stable tip from which on commits wait for the disk and listeners are told."""
+POLL = 3.0
+"""Seconds between two looks at the node."""
+_PATIENCE = (0.2, 1.0, 3.0, 10.0, 30.0)
+"""Seconds before each further attempt after a passing fault of the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Told after each block: which it was, what it held, and where the stable tip is."""
+
+    block: Block
+    inputs: int
+    stable_tip: int
+
+
+class StateEngine:
+    """Runs apps on a chain.
+
+    ::
+
+        with StateEngine(app, source="http://user:password@127.0.0.1:8332") as engine:
+            engine.build()
+
+    `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
+    subclass that has the callbacks. `database` is a PostgreSQL URL; None means the embedded server.
+    `source` is a node's URL or a BlockSource. A block is taken once `confirmations` blocks stand on it.
+
+    Raises UsageError for what cannot be run so, StoreError, NodeError.
+    """
+
+    def __init__(
+        self,
+        *apps: object,
+        database: str | None = None,
+        source: BlockSource | str,
+        confirmations: int = 6,
+        wait_for_writer: bool = False,
+        on_block: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._contracts = [read_contract(app) for app in apps or (self,)]
+        self._confirmations = confirmations
+        _check(self._contracts, confirmations)
+        self._wait_for_writer = wait_for_writer
+        self._on_block = on_block
+        self._stopping = threading.Event()
+        self._waits_for: str | None = None
+        self._url = resolve(database)
+        migrate(self._url)
+        self._source = open_source(source) if isinstance(source, str) else source
+        self._deployment = self._open()
+        self._scanner = Scanner(self._deployment.watches, self._source.network)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database and the node."""
+        self._deployment.close()
+        self._source.close()
+
+    def stop(self) -> None:
+        """End `build` or `follow` behind the block at hand; for signal handlers and other threads."""
+        self._stopping.set()
+        self._source.wake()
+
+    def build(self, to: int | None = None) -> int:
+        """Process blocks up to `to`, or to the stable tip; give the last block processed.
+
+        Where no block was processed ever, that is the one before the first. Raises DeepFork where the
+        node has left our branch, AppHalted where no app is left that can go on, StoreError, NodeError.
+        """
+        failures = 0
+        while True:
+            try:
+                while not self._stopping.is_set() and self._advance(to):
+                    failures = 0
+                return self._last_block()
+            except psycopg.Error as error:
+                if not is_passing(error) or failures == len(_PATIENCE):
+                    raise StoreError(f"the database failed: {str(error).strip()}") from error
+                self._reopen(_PATIENCE[failures:])
+                failures += 1
+
+    def follow(self) -> None:
+        """Build, wait for new blocks, and build again, until `stop`; a node that is away is waited for."""
+        while not self._stopping.is_set():
+            try:
+                self.build()
+            except NodeUnavailable as error:
+                self._waits_for = str(error)
+            if not self._deployment.running:
+                return
+            if not self._stopping.is_set():
+                self._source.wait(POLL)
+
+    @property
+    def waits_for(self) -> str | None:
+        """What the engine waits for; None while it has blocks to process."""
+        return self._waits_for
+
+    def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:
+        """Give an app's consensus hash (32 hex digits) at a block; None where it has none there."""
+        return self._machine(app).log.consensus_at([block_id]).get(block_id)
+
+    def get_valid_consensus_hashes(self, block_id: int, app: str | None = None) -> list[str]:
+        """Give the hashes that are fresh at a block: those of the last S blocks and its own, oldest first."""
+        machine = self._machine(app)
+        return machine.log.consensus_between(block_id - machine.contract.window, block_id)
+
+    def is_consensus_hash_valid(self, block_id: int, consensus_hash: str, app: str | None = None) -> bool:
+        """Tell whether a hash is fresh at a block."""
+        return consensus_hash in self.get_valid_consensus_hashes(block_id, app)
+
+    def get_current_block(self, app: str | None = None) -> int:
+        """Give the last block that an app was advanced to, or the one before its first."""
+        return self._machine(app).cursor
+
+    def _machine(self, app: str | None) -> Machine:
+        found = [item for item in self._deployment.machines if app in {None, item.contract.name}]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(item.contract.name for item in self._deployment.machines)
+        raise UsageError(
+            f"name one app of {names}" if app is None else f"there is no app {app} among {names}"
+        )
+
+    def _open(self) -> Deployment:
+        return Deployment(self._url, self._contracts, self._source.network, wait=self._wait_for_writer)
+
+    def _reopen(self, pauses: Sequence[float]) -> None:
+        """Get a new session after a passing fault: all that was under way is forgotten."""
+        self._deployment.close()
+        for place, pause in enumerate(pauses):
+            self._stopping.wait(pause)
+            try:
+                self._deployment = self._open()
+            except WriterBusy:
+                raise
+            except StoreError:
+                if place == len(pauses) - 1:
+                    raise
+            else:
+                return
+
+    def _last_block(self) -> int:
+        tip = self._deployment.tip()
+        return self._deployment.first_block_id() - 1 if tip is None else tip.block_id
+
+    def _advance(self, to: int | None) -> bool:
+        """Take the next stretch of blocks; tell whether there may be more to take."""
+        deployment = self._deployment
+        deployment.catch_up(lambda: not self._stopping.is_set())
+        if not deployment.running:
+            self._raise_halted()
+            return False
+        tip = deployment.tip()
+        if to is not None and tip is not None and tip.block_id >= to:
+            return False
+        node_tip = self._source.tip().block_id
+        match make_plan(deployment, self._source, node_tip, self._confirmations):
+            case chain.Wait(reason=reason):
+                self._waits_for = reason
+                return False
+            case chain.Reorg() as reorg:
+                raise deep_fork(reorg)
+            case chain.Extend(blocks=blocks):
+                self._waits_for = None
+                wanted = [block for block in blocks if to is None or block.block_id <= to]
+                self._take(wanted, node_tip - self._confirmations)
+                return bool(wanted)
+
+    def _take(self, blocks: Sequence[Block], stable_tip: int) -> None:
+        with closing(prefetch(self._source, self._scanner, blocks)) as scanned_blocks:
+            for scanned in scanned_blocks:
+                near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
+                self._deployment.take(scanned, near_tip=near_tip)
+                if self._on_block is not None:
+                    self._on_block(Progress(scanned.block, len(scanned.inputs), stable_tip))
+                if self._stopping.is_set() or not self._deployment.running:
+                    return
+
+    def _raise_halted(self) -> None:
+        for machine in self._deployment.machines:
+            record = machine.log.error()
+            if record is not None:
+                name = machine.contract.name
+                raise AppHalted(
+                    f"app {name} is halted before block {record['block_id']}: {record['callback']} failed "
+                    f"with {record['error']}; mend it, then say `virtualchain resume {name}`",
+                    record,
+                )
+
+
+def _check(contracts: Sequence[Contract], confirmations: int) -> None:
+    names = [contract.name for contract in contracts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"two apps have the name {', '.join(twice)}")
+    for contract in contracts:
+        if contract.confirmations is not None and confirmations < contract.confirmations:
+            raise UsageError(
+                f"app {contract.name} takes a block only with {contract.confirmations} confirmations: "
+                f"raise --confirmations from {confirmations}"
+            )
+        if 0 < contract.window <= confirmations:
+            raise UsageError(
+                f"app {contract.name} takes consensus hashes of the last {contract.window} blocks, but "
+                f"with {confirmations} confirmations authors see none of these: lower --confirmations, or "
+                "widen the app's window (0 if it uses no consensus hashes)"
+            )

@@ -1,0 +1,1 @@
+"""Places where the published documentation of the reference library puts things."""

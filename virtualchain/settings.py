@@ -1,0 +1,235 @@
+"""What a run is told to do: flags, then `VIRTUALCHAIN_…`, then `virtualchain.toml`, then defaults.
+
+Every layer is checked whole, also where a higher one wins, so a mistake shows when it is made and not
+when the flag that hid it is left out. Values of `bitcoin` and `database` may hold passwords: no message
+and no repr shows them.
+"""
+
+import importlib
+import re
+import sys
+import tomllib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, cast, get_args
+
+from virtualchain.errors import UsageError
+
+Policy = Literal["rollback", "checkpoint", "halt"]
+_Kind = Literal["text", "path", "number", "switch"]
+
+_KINDS: Mapping[str, _Kind] = {
+    "bitcoin": "text",
+    "blocks": "path",
+    "confirmations": "number",
+    "cookie": "path",
+    "database": "text",
+    "json": "switch",
+    "network": "text",
+    "verbose": "switch",
+}
+_ALLOWED: Mapping[str, str] = {
+    "text": "text that is not empty",
+    "number": "a whole number, 0 or more",
+    "switch": "true or false",
+}
+_SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_NUMBER = re.compile("[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class AppSetting:
+    """One app to run, and what becomes of it at a deep fork."""
+
+    use: str
+    """MODULE or MODULE:OBJECT, as `load_app` takes it."""
+    on_deep_fork: Policy = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The global options; None: not set, the caller's default holds."""
+
+    apps: tuple[AppSetting, ...] = ()
+    bitcoin: str | None = field(default=None, repr=False)
+    """URL of the node."""
+    cookie: Path | None = None
+    blocks: Path | None = None
+    database: str | None = field(default=None, repr=False)
+    confirmations: int = 6
+    network: str | None = None
+    json: bool = False
+    verbose: bool = False
+    config: Path | None = None
+    """The file that was read."""
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
+    """Put the settings together.
+
+    `flags` are the options of the command line by name (`app`: a sequence); None, False and an empty
+    sequence mean that an option was not given. An empty variable counts as unset. Relative paths start at
+    `folder`, the working directory; those in the file start where the file lies. Apps named by flags or
+    environment replace those of the file, and keep the policy that the file gives them.
+
+    Raises UsageError, which names the flag, variable or key and what is allowed, for every mistake.
+    """
+    given = {key: flag for key, flag in flags.items() if flag is not None and flag is not False}
+    variables = {
+        key: environ[_variable(key)] for key in ("app", "config", *_KINDS) if environ.get(_variable(key))
+    }
+    config = _find_file(given, variables, folder)
+    values, in_file = ({}, []) if config is None else _read_file(config)
+    values |= _layer(variables, _variable, folder)
+    values |= _layer(given, _flag, folder)
+    named = _app_names(variables["app"].split(","), _variable("app")) if "app" in variables else ()
+    named = _app_names(given.get("app", ()), _flag("app")) or named
+    settings = {app.use: app for app in in_file}
+    apps = [settings.get(use, AppSetting(use)) for use in named] or in_file
+    return Settings(apps=tuple(apps), config=config, **values)
+
+
+def load_app(use: str) -> object:
+    """Import the implementation that MODULE:OBJECT names; MODULE alone means its `app`, else itself.
+
+    Modules beside which the command was started are found, too. Raises UsageError where there is no such
+    module or object, or where importing it fails.
+    """
+    module_name, colon, name = use.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")) or (colon and not name.isidentifier()):
+        raise UsageError(f"app {use!r}: write MODULE or MODULE:OBJECT, as in mypackage.names:app")
+    module = _import(module_name, use)
+    if not colon:
+        return getattr(module, "app", module)
+    if not hasattr(module, name):
+        raise UsageError(f"app {use!r}: module {module_name} has no {name}")
+    return getattr(module, name)
+
+
+def _variable(key: str) -> str:
+    return f"VIRTUALCHAIN_{key.upper()}"
+
+
+def _flag(key: str) -> str:
+    return f"--{key}"
+
+
+def _find_file(given: Mapping[str, object], variables: Mapping[str, str], folder: Path) -> Path | None:
+    if "config" in given:
+        return _path(given["config"], _flag("config"), folder)
+    if "config" in variables:
+        return _path(variables["config"], _variable("config"), folder)
+    file = folder / "virtualchain.toml"
+    return file if file.exists() else None
+
+
+def _layer(layer: Mapping[str, object], label: Callable[[str], str], folder: Path) -> dict[str, Any]:
+    return {
+        key: _check(kind, _from_text(kind, layer[key]), label(key), folder)
+        for key, kind in _KINDS.items()
+        if key in layer
+    }
+
+
+def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting]]:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # neither UTF-8 nor TOML
+        raise UsageError(f"{file}: is not TOML: {error}") from error
+    _refuse_unknown(document, ("virtualchain", "apps"), str(file))
+    table = document.get("virtualchain", {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{file}: virtualchain must be a table, [virtualchain]")
+    where = f"{file}: [virtualchain]"
+    _refuse_unknown(table, tuple(_KINDS), where)
+    values = {key: _check(_KINDS[key], value, f"{where} {key}", file.parent) for key, value in table.items()}
+    return values, _read_apps(document.get("apps", []), str(file))
+
+
+def _read_apps(tables: object, file: str) -> list[AppSetting]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"{file}: apps must be tables, one [[apps]] for each")
+    policies = get_args(Policy)
+    for table in tables:
+        _refuse_unknown(table, ("use", "on_deep_fork"), f"{file}: [[apps]]")
+        if table.get("on_deep_fork", "rollback") not in policies:
+            raise UsageError(f"{file}: [[apps]] on_deep_fork must be one of {', '.join(policies)}")
+    uses = _app_names([table.get("use") for table in tables], f"{file}: [[apps]] use")
+    return [AppSetting(**table | {"use": use}) for table, use in zip(tables, uses, strict=True)]
+
+
+def _app_names(uses: object, where: str) -> tuple[str, ...]:
+    names = [uses] if isinstance(uses, str) else cast("Sequence[object]", uses)
+    stripped = tuple(name.strip() if isinstance(name, str) else "" for name in names)
+    if not all(stripped):
+        raise UsageError(f"{where} must name an app: MODULE or MODULE:OBJECT")
+    twice = [name for name in stripped if stripped.count(name) > 1]
+    if twice:
+        raise UsageError(f"{where} names {twice[0]} more than once")
+    return stripped
+
+
+def _refuse_unknown(table: Mapping[str, object], known: Sequence[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise UsageError(f"{where} does not know {key}; allowed: {', '.join(known)}")
+
+
+def _from_text(kind: _Kind, value: object) -> object:
+    """Read what flags and variables can only write as text; what does not fit stays for `_check`."""
+    if not isinstance(value, str):
+        return value
+    if kind == "number" and _NUMBER.fullmatch(value):
+        return int(value)
+    return _SWITCHES.get(value.lower(), value) if kind == "switch" else value
+
+
+def _check(kind: _Kind, value: object, where: str, folder: Path) -> object:
+    match kind, value:
+        case ("number", int()) if not isinstance(value, bool) and value >= 0:
+            return value
+        case ("switch", bool()):
+            return value
+        case ("text", str()) if value:
+            return value
+        case ("path", _):
+            return _path(value, where, folder)
+    raise UsageError(f"{where} must be {_ALLOWED[kind]}")
+
+
+def _path(value: object, where: str, folder: Path) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise UsageError(f"{where} must be a path")
+    try:
+        return folder / Path(value).expanduser()
+    except RuntimeError as error:  # the home of an unknown user
+        raise UsageError(f"{where}: {value}: {error}") from error
+
+
+def _import(module_name: str, use: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"app {use!r}: there is no module {error.name}: start in its folder, or install it"
+            ) from error
+        raise _broken(use, error) from error
+    except (Exception, SystemExit) as error:  # whatever the app's own code does while it is imported
+        raise _broken(use, error) from error
+
+
+def _broken(use: str, error: BaseException) -> UsageError:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    # Code that cannot be compiled fails inside Python's own importer, and the error itself says where.
+    place = "" if last.filename.startswith("<frozen ") else f" ({last.filename}, line {last.lineno})"
+    what = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return UsageError(f"app {use!r}: importing it fails: {what}{place}")

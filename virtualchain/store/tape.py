@@ -1,0 +1,166 @@
+"""The tape: blocks, and the transactions in them that carry a registered magic.
+
+It knows the chain and no app's rules. Everything here runs in the caller's transaction.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Json
+
+from virtualchain.errors import StoreError
+from virtualchain.model import Block, Input, Output, ScannedBlock, Sender
+from virtualchain.store.sql import queries
+
+_Q = queries("tape")
+
+
+@dataclass(frozen=True, slots=True)
+class TapeBlock:
+    """A block's place on the tape: enough to build a `Block` from."""
+
+    block_id: int
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A stretch of the tape that was searched for one magic by one payload rule.
+
+    `until_block` is None while the search goes on with every new block.
+    """
+
+    magic: bytes
+    rule: str
+    from_block: int
+    until_block: int | None
+
+
+class Tape:
+    """Reads, appends to and prepends to the tape of one deployment."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def bind(self, network: str, genesis_hash: str) -> None:
+        """Bind the deployment to its chain, or check that it is the one it is bound to.
+
+        Raises StoreError where the database follows another chain.
+        """
+        wanted = {"network": network, "genesis_hash": genesis_hash}
+        self._connection.execute(_Q["set_deployment"], wanted)
+        bound = self.deployment()
+        if bound != (network, genesis_hash):
+            raise StoreError(
+                f"this database follows {bound[0] if bound else 'nothing'}, and the node is on {network} "
+                f"(genesis {genesis_hash}): use another database or another node"
+            )
+
+    def deployment(self) -> tuple[str, str] | None:
+        """Give the network's name and its genesis hash; None before the first `bind`."""
+        row = self._connection.execute(_Q["deployment"]).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def tip(self) -> TapeBlock | None:
+        """Give the last block; None on an empty tape."""
+        return self._edge("tip")
+
+    def bottom(self) -> TapeBlock | None:
+        """Give the first block; None on an empty tape."""
+        return self._edge("bottom")
+
+    def _edge(self, query: str) -> TapeBlock | None:
+        row = self._connection.execute(_Q[query]).fetchone()
+        return None if row is None else TapeBlock(row[0], bytes(row[1]))
+
+    def headers(self, first: int, last: int) -> list[TapeBlock]:
+        """Give the blocks of a stretch, both ends included, in order."""
+        rows = self._connection.execute(_Q["headers"], {"first": first, "last": last})
+        return [TapeBlock(row[0], bytes(row[1])) for row in rows]
+
+    def append(self, scanned: ScannedBlock, work: int) -> None:
+        """Append a block, whose expected work is `work` hashes, and its inputs.
+
+        Raises psycopg.Error with SQLSTATE VC001 where it is not the tip's child.
+        """
+        self._connection.execute(_Q["append_block"], {**_block_row(scanned.block), "work": work})
+        self.add_inputs(scanned.inputs)
+
+    def prepend(self, scanned: ScannedBlock, child_work: int) -> None:
+        """Put a block in front of the first one, whose expected work is `child_work` hashes."""
+        row = {**_block_row(scanned.block), "child_work": child_work}
+        self._connection.execute(_Q["prepend_block"], row)
+        self.add_inputs(scanned.inputs)
+
+    def add_inputs(self, inputs: Sequence[Input]) -> None:
+        """Keep inputs of a block that is on the tape."""
+        if inputs:
+            with self._connection.cursor() as cursor:
+                cursor.executemany(_Q["add_input"], [_input_row(item) for item in inputs])
+
+    def inputs(self, first: int, last: int, magics: Sequence[bytes]) -> Iterator[Input]:
+        """Give the inputs of a stretch that carry one of `magics`, in chain order."""
+        wanted = {"first": first, "last": last, "magics": list(magics)}
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            for row in cursor.execute(_Q["inputs"], wanted):
+                yield _read_input(row)
+
+    def coverage(self) -> list[Covered]:
+        """Give every stretch that was searched, by magic, rule and height."""
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            return [Covered(**row) for row in cursor.execute(_Q["coverage"])]
+
+    def open_coverage(self, magic: bytes, rule: str, from_block: int) -> None:
+        """Say that from this block on a search goes on with every new block."""
+        search = {"magic": magic, "rule": rule, "from_block": from_block}
+        self._connection.execute(_Q["open_coverage"], search)
+
+    def close_coverage(self, magic: bytes, rule: str, until_block: int) -> None:
+        """Say that a search ended with this block."""
+        search = {"magic": magic, "rule": rule, "until_block": until_block}
+        self._connection.execute(_Q["forget_coverage"], search)
+        self._connection.execute(_Q["close_coverage"], search)
+
+    def set_durable(self, *, durable: bool) -> None:
+        """Have commits wait for the disk, or let a crash of the database lose the last blocks, whole."""
+        self._connection.execute(_Q["set_durable"], {"setting": "on" if durable else "off"})
+
+    def notify(self, block: Block) -> None:
+        """Tell listeners of a block once this transaction commits."""
+        self._connection.execute(_Q["notify_block"], {"block_id": block.block_id, "hash": block.hash})
+
+
+def _block_row(block: Block) -> dict[str, object]:
+    return {
+        "block_id": block.block_id,
+        "hash": block.hash,
+        "prev_hash": block.prev_hash,
+        "header": block.header,
+        "time": block.time,
+    }
+
+
+def _input_row(item: Input) -> dict[str, object]:
+    return {
+        "block_id": item.block_id,
+        "txindex": item.txindex,
+        "txid": item.txid,
+        "raw": item.raw,
+        "magics": list(item.magics),
+        "senders": Json([sender.as_dict() for sender in item.senders]),
+        "outputs": Json([output.as_dict() for output in item.outputs]),
+        "fee": item.fee,
+    }
+
+
+def _read_input(row: dict[str, Any]) -> Input:
+    senders = tuple(Sender(**_tuples(item)) for item in row["senders"])
+    outputs = tuple(Output(**_tuples(item)) for item in row["outputs"])
+    return Input(**{**row, "magics": tuple(row["magics"]), "senders": senders, "outputs": outputs})
+
+
+def _tuples(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}

@@ -1,0 +1,140 @@
+"""A real Bitcoin node on regtest, for tests: in a folder of its own, on loopback, and gone afterwards."""
+
+import base64
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from virtualchain.errors import NodeError, NodeUnavailable
+
+_CACHE = Path("~/.cache/virtualchain-bitcoind/bin")
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 60.0
+_RPC_TIMEOUT = 120.0
+_OPTIONS = (
+    "-regtest",
+    "-server",
+    "-rest=1",
+    "-listen=0",
+    "-txindex=0",
+    "-dnsseed=0",
+    "-fallbackfee=0.0001",
+    "-datacarriersize=100000",
+    "-acceptnonstdtxn=1",
+    "-rpcthreads=8",
+    "-rpcworkqueue=64",
+    "-dbcache=50",
+    "-printtoconsole=0",
+)
+
+
+def find_bitcoind() -> Path | None:
+    """Give the program: the environment's BITCOIND (it or its folder), from PATH, or from CI's cache."""
+    named = os.environ.get("BITCOIND")
+    if named:
+        path = Path(named).expanduser()
+        path = path / "bitcoind" if path.is_dir() else path
+        if not path.is_file():
+            raise NodeError(f"BITCOIND names no program: {named}")
+        return path
+    found = shutil.which("bitcoind") or shutil.which("bitcoind", path=_CACHE.expanduser())
+    return Path(found) if found else None
+
+
+class Bitcoind:
+    """One running node; `url`, `cookie` (a file) and `datadir` are what a client needs."""
+
+    def __init__(self, program: Path, *arguments: str) -> None:
+        """Start a node with further `arguments`, which win over ours; NodeError where it does not come up."""
+        self.datadir = Path(tempfile.mkdtemp(prefix="virtualchain-bitcoind-"))
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.cookie = self.datadir / "regtest" / ".cookie"
+        self._output = self.datadir / "output.log"
+        command: list[str | Path] = [
+            program,
+            f"-datadir={self.datadir}",
+            f"-rpcport={self.port}",
+            *_OPTIONS,
+            *arguments,
+        ]
+        try:
+            with self._output.open("wb") as output:
+                self._process = subprocess.Popen(  # noqa: S603 - the program that the tester named
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                )
+        except OSError as error:
+            shutil.rmtree(self.datadir)
+            raise NodeError(f"{program} cannot be run: {error.strerror}") from error
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.stop()
+            raise
+
+    def rpc(self, method: str, *arguments: object, wallet: str | None = None) -> Any:  # noqa: ANN401 - any JSON
+        """Call a method of the node, or of a wallet on it.
+
+        Raises NodeUnavailable where nobody answers, NodeError with the node's own message where it refuses.
+        """
+        body = json.dumps({"id": 0, "method": method, "params": arguments})
+        path = f"/wallet/{wallet}" if wallet is not None else "/"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_RPC_TIMEOUT)
+        try:
+            credentials = base64.b64encode(self.cookie.read_bytes()).decode("ascii")
+            connection.request("POST", path, body, {"Authorization": f"Basic {credentials}"})
+            answer = json.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NodeUnavailable(f"the test node does not answer {method}: {error}") from error
+        finally:
+            connection.close()
+        if answer["error"] is not None:
+            raise NodeError(f"{method}: {answer['error']['message']} ({answer['error']['code']})")
+        return answer["result"]
+
+    def wait_for_height(self, height: int, timeout: float = 60.0) -> None:
+        """Wait until the node has connected that many blocks, as after `-loadblock`; else NodeError."""
+        deadline = time.monotonic() + timeout
+        while (reached := self.rpc("getblockcount")) < height:
+            if time.monotonic() > deadline:
+                raise NodeError(f"the test node is at height {reached} and not {height} after {timeout} s")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop the node and remove its folder; nothing happens the second time."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.datadir, ignore_errors=True)
+
+    def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while True:
+            if self._process.poll() is not None:
+                said = self._output.read_text("utf-8", "replace").strip()
+                raise NodeError(f"bitcoind ended with {self._process.returncode}: {said}")
+            try:
+                self.rpc("getblockchaininfo")
+            except NodeError as error:
+                # No cookie yet, no listener yet, or an error while it warms up.
+                if time.monotonic() > deadline:
+                    raise NodeUnavailable(f"bitcoind is not up after {_START_TIMEOUT} s: {error}") from error
+                time.sleep(0.05)
+            else:
+                return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,131 @@
+"""Databases for tests: one server a session, a fresh database a test, cloned from a migrated template."""
+
+import importlib
+import importlib.util
+import itertools
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from virtualchain.store._cluster import ENGINE
+from virtualchain.store.embedded import EmbeddedServer
+from virtualchain.store.migrate import migrate
+from virtualchain.store.sql import queries
+
+_NAMED = queries("testing")
+_IMAGE = "postgres:18-alpine"
+# As the embedded server makes its own: text compares in byte order.
+_INITDB = "--encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+
+
+class DatabaseServer:
+    """A server for tests, and the databases made on it."""
+
+    def __init__(self, url: str) -> None:
+        """Take the URL of any database of a role that may make databases."""
+        self.url = url
+        self._numbers = itertools.count(1)
+        self._template: str | None = None
+
+    def create(self) -> str:
+        """Make an empty database; give its URL."""
+        name = self._new_name()
+        self._run("create_database", name=name)
+        return self._url_for(name)
+
+    def clone(self) -> str:
+        """Make a database with the current schema; give its URL."""
+        if self._template is None:
+            template = self.create()
+            migrate(template)
+            self._template = _name_of(template)
+        name = self._new_name()
+        self._run("clone_database", name=name, template=self._template)
+        return self._url_for(name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database, ending what is still connected to it."""
+        self._run("drop_database", name=_name_of(url))
+
+    def _new_name(self) -> str:
+        return f"test_{os.getpid()}_{next(self._numbers)}"
+
+    def _run(self, statement: str, **names: str) -> None:
+        quoted = {key: sql.Identifier(name) for key, name in names.items()}
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(sql.SQL(_NAMED[statement]).format(**quoted))
+
+    def _url_for(self, name: str) -> str:
+        return urlsplit(self.url)._replace(path=f"/{name}").geturl()
+
+
+@contextmanager
+def running_server() -> Iterator[DatabaseServer]:
+    """Run a throw-away server: a container where Docker answers, else the embedded server."""
+    with _container() if _docker_answers() else _embedded() as url:
+        yield DatabaseServer(url)
+
+
+def _name_of(url: str) -> str:
+    return urlsplit(url).path.removeprefix("/")
+
+
+@contextmanager
+def _embedded() -> Iterator[str]:
+    folder = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
+    # Where root runs the tests, the server runs as another user, who must get in.
+    folder.chmod(0o711)
+    server = EmbeddedServer(folder / "postgresql", durable=False)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _container() -> Iterator[str]:
+    container = _postgres_container()(_IMAGE, driver=None).with_env("POSTGRES_INITDB_ARGS", _INITDB)
+    with container.with_command("postgres -c fsync=off -c jit=off -c max_connections=50") as running:
+        admin = running.get_connection_url()
+        role = sql.SQL(queries("database")["create_engine_role"]).format(password=sql.Literal(ENGINE))
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(role)
+        place = urlsplit(admin).netloc.rpartition("@")[2]
+        yield urlsplit(admin)._replace(netloc=f"{ENGINE}:{ENGINE}@{place}").geturl()
+
+
+def _postgres_container() -> Any:  # noqa: ANN401 - the library is optional and moved the class between releases
+    try:
+        module = importlib.import_module("testcontainers.community.postgres")
+    except ImportError:
+        module = importlib.import_module("testcontainers.postgres")
+    return module.PostgresContainer
+
+
+def _docker_answers() -> bool:
+    """Whether there is a Docker engine, and the library that starts containers on it.
+
+    Asked without that library: its client leaks a socket where nobody answers, which fails a strict test run.
+    """
+    if importlib.util.find_spec("testcontainers") is None:
+        return False
+    host = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    try:
+        if host.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(host.path)
+        else:
+            socket.create_connection((host.hostname or "", host.port or 2375), timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,269 @@
+"""Blocks as full as mainnet's, for benchmarks: about 2,400 transactions and 1.3 MB each.
+
+Input and output counts, script types, inscriptions and other protocols' OP_RETURNs come in shares like
+mainnet's. Ids, Merkle roots, amounts, spent outputs and proof of work (regtest's) are right. Signatures are
+random bytes and coinbases are spent at once: a fake node serves these blocks, a real one refuses them.
+"""
+
+import hashlib
+import random
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from virtualchain._digest import hash160
+from virtualchain.bitcoin.header import read_header, sha256d
+from virtualchain.bitcoin.networks import network
+from virtualchain.errors import UsageError
+from virtualchain.testing.blocks import genesis_block, make_block, subsidy
+from virtualchain.testing.chain import BuiltBlock
+from virtualchain.testing.coins import Coin, make_undo
+from virtualchain.testing.transactions import op_return, push
+from virtualchain.testing.wire import HEADER_SIZE, compact_size, serialise_output
+
+SEED_BLOCKS: Final = 6
+"""Blocks in front of the full ones that split coinbases into enough outputs to spend."""
+
+_TRANSACTIONS = 2_400
+_SEED_OUTPUTS = 3_000
+_OWNERS = 200
+_MOST_MATCHES = 20
+_LEAST_VALUE = 1_000
+_MOST_WEIGHT = 3_900_000
+_SEQUENCE: Final = b"\xfd\xff\xff\xff"
+_VERSION: Final = b"\x02\x00\x00\x00"
+_LOCKTIME: Final = bytes(4)
+_OTHER_OP_RETURNS = 0.15
+"""The share of transactions that carry another protocol's data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A transaction that carries the magic."""
+
+    txindex: int
+    txid: str
+    payload: bytes
+    """Magic included."""
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class FullBlock(BuiltBlock):
+    """A block, what it spends, and what an app should find in it."""
+
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """An output script and the bytes with which it is spent, lengths included."""
+
+    script: bytes
+    script_sig: bytes
+    witness: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Unspent:
+    outpoint: bytes
+    coin: Coin
+    owner: _Owner
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    raw: bytes
+    txid: bytes
+    spent: list[Coin]
+    fee: int
+    weight: int
+
+
+def mainnet_like(blocks: int, *, magic: bytes = b"id", seed: int = 1) -> Iterator[FullBlock]:
+    """Make `SEED_BLOCKS` small blocks and `blocks` full ones on regtest's genesis block, one at a time.
+
+    Up to 20 transactions of a full block carry `magic`, an opcode and random bytes in an OP_RETURN. The same
+    arguments give the same bytes. UsageError where the magic is too short to be told from chance.
+    """
+    if len(magic) < 2:
+        raise UsageError("mainnet-like blocks need a magic of two bytes or more")
+    yield from _Miner(random.Random(seed), magic).mine(blocks)  # noqa: S311 - repeatable, not secret
+
+
+class _Miner:
+    def __init__(self, rng: random.Random, magic: bytes) -> None:
+        self._rng = rng
+        self._magic = magic
+        self._network = network("regtest")
+        self._tip = read_header(0, genesis_block(self._network)[:HEADER_SIZE])
+        kinds = [kind for kind, share in _KINDS.items() for _ in range(share)]
+        self._owners = [kinds[place % len(kinds)](rng) for place in range(_OWNERS)]
+        self._pool: list[_Unspent] = []
+
+    def mine(self, blocks: int) -> Iterator[FullBlock]:
+        yield self._block([])
+        for _ in range(SEED_BLOCKS - 1):
+            yield self._block([self._transaction([self._pool.pop()], _SEED_OUTPUTS)])
+        for _ in range(blocks):
+            yield self._full_block()
+
+    def _full_block(self) -> FullBlock:
+        rng = self._rng
+        count = round(rng.gauss(_TRANSACTIONS, _TRANSACTIONS / 8))
+        marked = set(rng.sample(range(count), rng.randint(0, _MOST_MATCHES)))
+        made: list[_Made] = []
+        payloads: dict[int, bytes] = {}
+        weight = 0
+        for place in range(count):
+            data = None
+            if place in marked:
+                payload = self._magic + rng.choice(b"?:+&>~;").to_bytes() + rng.randbytes(rng.randint(20, 77))
+                payloads[len(made)] = payload
+                data = op_return(payload)
+            elif rng.random() < _OTHER_OP_RETURNS:
+                data = self._other_data()
+            made.append(self._transaction(self._inputs(), self._output_count(), data))
+            weight += made[-1].weight
+            if weight > _MOST_WEIGHT:
+                break
+        return self._block(made, payloads)
+
+    def _block(self, made: Sequence[_Made], payloads: dict[int, bytes] | None = None) -> FullBlock:
+        height = self._tip.block_id + 1
+        owner = self._owners[0]
+        reward = subsidy(self._network, height) + sum(tx.fee for tx in made)
+        raw, coinbase = make_block(self._tip, [(tx.raw, tx.txid) for tx in made], owner.script, reward)
+        self._tip = read_header(height, raw[:HEADER_SIZE])
+        self._pool.append(_Unspent(coinbase + bytes(4), Coin(reward, owner.script, height, True), owner))
+        matches = (
+            Match(place + 1, made[place].txid[::-1].hex(), payload, made[place].fee)
+            for place, payload in (payloads or {}).items()
+        )
+        return FullBlock(raw, make_undo([[], *(tx.spent for tx in made)]), tuple(matches))
+
+    def _transaction(self, spent: list[_Unspent], outputs: int, data: bytes | None = None) -> _Made:
+        rng = self._rng
+        total = sum(each.coin.value for each in spent)
+        fee = rng.randint(300, 4_000)
+        owners = rng.choices(self._owners, k=max(1, min(outputs, (total - fee) // _LEAST_VALUE)))
+        share, rest = divmod(total - fee, len(owners))
+        values = [share + rest, *([share] * (len(owners) - 1))]
+        parts = [serialise_output(value, owner.script) for value, owner in zip(values, owners, strict=True)]
+        if data is not None:
+            parts.append(serialise_output(0, data))
+        body = b"".join(
+            [
+                compact_size(len(spent)),
+                *(each.outpoint + each.owner.script_sig + _SEQUENCE for each in spent),
+                compact_size(len(parts)),
+                *parts,
+            ]
+        )
+        stripped = _VERSION + body + _LOCKTIME
+        witness = b"".join(each.owner.witness for each in spent)
+        raw = _VERSION + b"\x00\x01" + body + witness + _LOCKTIME if any(witness) else stripped
+        txid = sha256d(stripped)
+        for place, (value, owner) in enumerate(zip(values, owners, strict=True)):
+            coin = Coin(value, owner.script, self._tip.block_id + 1, generated=False)
+            self._pool.append(_Unspent(txid + struct.pack("<I", place), coin, owner))
+        return _Made(raw, txid, [each.coin for each in spent], fee, 3 * len(stripped) + len(raw))
+
+    def _inputs(self) -> list[_Unspent]:
+        """Take coins from anywhere in the pool, enough of them for a fee and one output."""
+        rng, pool = self._rng, self._pool
+        wanted = rng.choices((1, 2, 3, rng.randint(4, 8), rng.randint(9, 60)), (62, 20, 7, 9, 2))[0]
+        taken: list[_Unspent] = []
+        while len(taken) < wanted or sum(each.coin.value for each in taken) < 6_000:
+            place = rng.randrange(len(pool))
+            pool[place], pool[-1] = pool[-1], pool[place]
+            taken.append(pool.pop())
+        return taken
+
+    def _output_count(self) -> int:
+        rng = self._rng
+        return rng.choices(
+            (1, 2, rng.randint(3, 5), rng.randint(6, 20), rng.randint(21, 120)), (12, 68, 14, 5, 1)
+        )[0]
+
+    def _other_data(self) -> bytes:
+        rng = self._rng
+        return rng.choices(
+            (
+                b"\x6a\x5d" + push(rng.randbytes(rng.randint(4, 24))),
+                op_return(b"omni" + rng.randbytes(16)),
+                op_return(b"\x00" + rng.randbytes(31)),
+                op_return(b"=:ETH.ETH:0x" + rng.randbytes(20).hex().encode()),
+                op_return(b"\x00" + rng.randbytes(79)),
+                b"\x6a" + push(b"\x00" + rng.randbytes(19)) + push(rng.randbytes(8)),
+            ),
+            (45, 15, 15, 10, 10, 5),
+        )[0]
+
+
+def _key(rng: random.Random) -> bytes:
+    return b"\x02" + rng.randbytes(32)
+
+
+def _signature(rng: random.Random) -> bytes:
+    """Make 71 bytes that look like a signature in DER with its hash type."""
+    return b"\x30\x44\x02\x20" + rng.randbytes(32) + b"\x02\x20" + rng.randbytes(32) + b"\x01"
+
+
+def _witness(*items: bytes) -> bytes:
+    return b"".join([compact_size(len(items)), *(compact_size(len(item)) + item for item in items)])
+
+
+def _sized(script: bytes) -> bytes:
+    return compact_size(len(script)) + script
+
+
+_NO_SCRIPT: Final = b"\x00"
+_NO_WITNESS: Final = b"\x00"
+
+
+def _p2wpkh(rng: random.Random) -> _Owner:
+    key = _key(rng)
+    return _Owner(b"\x00\x14" + hash160(key), _NO_SCRIPT, _witness(_signature(rng), key))
+
+
+def _p2pkh(rng: random.Random) -> _Owner:
+    key = _key(rng)
+    script = b"\x76\xa9\x14" + hash160(key) + b"\x88\xac"
+    return _Owner(script, _sized(push(_signature(rng)) + push(key)), _NO_WITNESS)
+
+
+def _p2sh_p2wpkh(rng: random.Random) -> _Owner:
+    inner = _p2wpkh(rng)
+    return _Owner(b"\xa9\x14" + hash160(inner.script) + b"\x87", _sized(push(inner.script)), inner.witness)
+
+
+def _p2wsh(rng: random.Random) -> _Owner:
+    """Own by two keys of three."""
+    script = b"\x52" + b"".join(push(_key(rng)) for _ in range(3)) + b"\x53\xae"
+    program = hashlib.sha256(script).digest()
+    return _Owner(b"\x00\x20" + program, _NO_SCRIPT, _witness(b"", _signature(rng), _signature(rng), script))
+
+
+def _p2tr(rng: random.Random) -> _Owner:
+    return _Owner(b"\x51\x20" + rng.randbytes(32), _NO_SCRIPT, _witness(rng.randbytes(64)))
+
+
+def _inscription(rng: random.Random) -> _Owner:
+    """Own by a taproot script path that carries data in an envelope that is never run."""
+    data = rng.randbytes(min(12_000, round(rng.lognormvariate(6.0, 1.2)) + 60))
+    pushes = b"".join(push(data[at : at + 520]) for at in range(0, len(data), 520))
+    leaf = b"\x00\x63" + push(b"ord") + b"\x01\x01" + push(b"text/plain") + b"\x00" + pushes + b"\x68\x51"
+    return _Owner(b"\x51\x20" + rng.randbytes(32), _NO_SCRIPT, _witness(leaf, b"\xc0" + rng.randbytes(32)))
+
+
+_KINDS: Final[dict[Callable[[random.Random], _Owner], int]] = {
+    _p2wpkh: 48,
+    _p2tr: 18,
+    _p2pkh: 14,
+    _p2sh_p2wpkh: 11,
+    _p2wsh: 5,
+    _inscription: 4,
+}
+"""How many of a hundred outputs are of which kind."""

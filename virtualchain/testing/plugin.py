@@ -1,0 +1,88 @@
+"""Fixtures for pytest, there for every project that has virtualchain installed.
+
+pytest imports this module in each of its runs, so it only declares: a fixture imports what it needs when it
+is used.
+"""
+
+# For that reason:
+# ruff: noqa: PLC0415
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from virtualchain.testing import FakeNode
+    from virtualchain.testing.bitcoind import Bitcoind
+    from virtualchain.testing.database import DatabaseServer
+
+
+@pytest.fixture(scope="session")
+def database_server() -> "Iterator[DatabaseServer]":
+    """Run one throw-away PostgreSQL server for the whole session."""
+    from virtualchain.testing.database import running_server
+
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(database_server: "DatabaseServer") -> Iterator[str]:
+    """Give the URL of a fresh database with virtualchain's schema."""
+    url = database_server.clone()
+    yield url
+    database_server.drop(url)
+
+
+@pytest.fixture
+def empty_database_url(database_server: "DatabaseServer") -> Iterator[str]:
+    """Give the URL of a fresh database without anything in it."""
+    url = database_server.create()
+    yield url
+    database_server.drop(url)
+
+
+@pytest.fixture
+def fake_node() -> "Iterator[FakeNode]":
+    """Give a fake Bitcoin node on regtest with nothing but its genesis block."""
+    from virtualchain.testing import FakeNode
+
+    node = FakeNode()
+    yield node
+    node.close()
+
+
+@pytest.fixture(scope="session")
+def bitcoind() -> "Iterator[Bitcoind]":
+    """Give a real Bitcoin node on regtest, shared by the whole session; skips where there is no bitcoind."""
+    node = _start_bitcoind()
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+def bitcoind_factory() -> "Iterator[Callable[..., Bitcoind]]":
+    """Give a function that starts further nodes, with arguments such as `-loadblock=FILE`, for one test."""
+    nodes: list[Bitcoind] = []
+
+    def start(*arguments: str) -> "Bitcoind":
+        nodes.append(_start_bitcoind(*arguments))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.stop()
+
+
+def _start_bitcoind(*arguments: str) -> "Bitcoind":
+    from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
+
+    program = find_bitcoind()
+    if program is not None:
+        return Bitcoind(program, *arguments)
+    reason = "no bitcoind: name one in the environment's BITCOIND, or put it on PATH"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason} (in CI these tests must run)")
+    pytest.skip(reason)

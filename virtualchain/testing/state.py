@@ -1,0 +1,74 @@
+"""What the fake node answers from: its chain, and what it has lost or does not have yet."""
+
+import re
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+from virtualchain.model import Json
+from virtualchain.testing.blocks import target
+from virtualchain.testing.chain import ChainBuilder
+from virtualchain.testing.coins import Undo
+from virtualchain.testing.tree import StoredBlock
+from virtualchain.testing.verbose import difficulty, median_time
+
+_HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(slots=True)
+class NodeState:
+    """A node as its interfaces see it."""
+
+    chain: ChainBuilder
+    pruned_below: int = 0
+    """Blocks below this height are gone, and their undo data with them."""
+    syncing: bool = False
+    """Whether it says that it is in initial block download."""
+    started: float = field(default_factory=monotonic)
+    confused: bool = False
+    """Whether it takes a block for its parent, and the genesis block for the tip."""
+
+    def find(self, block_hash: str) -> StoredBlock | None:
+        """Give the block with this hash."""
+        found = self.chain.tree.find(block_hash.lower())
+        if found is not None and self.confused:
+            return found.parent or self.chain.tree.tip
+        return found
+
+    def has(self, stored: StoredBlock) -> bool:
+        """Say whether the node still has a block's bytes."""
+        return stored.height >= self.pruned_below
+
+    def undo(self, stored: StoredBlock) -> Undo | None:
+        """Give what a block spends, None where the node does not have it."""
+        # The genesis block spends nothing, and nobody needs undo data to say so.
+        return self.chain.undo(stored) if stored.parent is None or self.has(stored) else None
+
+    def chain_info(self) -> Json:
+        """Answer `getblockchaininfo`."""
+        tree = self.chain.tree
+        tip = tree.tip
+        answer: Json = {
+            "chain": tree.network.chain,
+            "blocks": tip.height,
+            "headers": tip.height,
+            "bestblockhash": tip.block.hash,
+            "bits": f"{tip.block.bits:08x}",
+            "target": f"{target(tip.block.bits):064x}",
+            "difficulty": difficulty(tip.block.bits),
+            "time": tip.block.time,
+            "mediantime": median_time(tip),
+            "verificationprogress": 0.5 if self.syncing else 1,
+            "initialblockdownload": self.syncing,
+            "chainwork": f"{tip.chainwork:064x}",
+            "size_on_disk": sum(len(stored.raw) for stored in tree.chain if self.has(stored)),
+            "pruned": bool(self.pruned_below),
+        }
+        if self.pruned_below:
+            answer |= {"pruneheight": self.pruned_below, "automatic_pruning": False}
+        return answer | {"warnings": []}
+
+
+def is_hash(text: str) -> bool:
+    """Say whether this is a hash in hex."""
+    return _HASH.fullmatch(text) is not None
