@@ -21,7 +21,7 @@ from virtualchain.contract import Contract, read_contract
 from virtualchain.deployment import Deployment
 from virtualchain.errors import AppHalted, NodeUnavailable, StoreError, UsageError, WriterBusy
 from virtualchain.machine import Machine
-from virtualchain.model import Block
+from virtualchain.model import Block, Json
 from virtualchain.planning import deep_fork, make_plan
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import is_passing
@@ -55,6 +55,7 @@ class StateEngine:
     `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
     subclass that has the callbacks. `database` is a PostgreSQL URL; None means the embedded server.
     `source` is a node's URL or a BlockSource. A block is taken once `confirmations` blocks stand on it.
+    `on_block` is told of each block behind its transaction, `on_wait` what `follow` is about to wait for.
 
     Raises UsageError for what cannot be run so, StoreError, NodeError.
     """
@@ -67,18 +68,24 @@ class StateEngine:
         confirmations: int = 6,
         wait_for_writer: bool = False,
         on_block: Callable[[Progress], None] | None = None,
+        on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self._contracts = [read_contract(app) for app in apps or (self,)]
         self._confirmations = confirmations
         _check(self._contracts, confirmations)
         self._wait_for_writer = wait_for_writer
         self._on_block = on_block
+        self._on_wait = on_wait
         self._stopping = threading.Event()
         self._waits_for: str | None = None
         self._url = resolve(database)
         migrate(self._url)
         self._source = open_source(source) if isinstance(source, str) else source
-        self._deployment = self._open()
+        try:
+            self._deployment = self._open()
+        except BaseException:
+            self._source.close()
+            raise
         self._scanner = Scanner(self._deployment.watches, self._source.network)
 
     def __enter__(self) -> Self:
@@ -125,12 +132,22 @@ class StateEngine:
             if not self._deployment.running:
                 return
             if not self._stopping.is_set():
+                if self._on_wait is not None and self._waits_for is not None:
+                    self._on_wait(self._waits_for)
                 self._source.wait(POLL)
 
     @property
     def waits_for(self) -> str | None:
         """What the engine waits for; None while it has blocks to process."""
         return self._waits_for
+
+    def halted(self) -> dict[str, AppHalted]:
+        """Give what happened to each app that is halted, by its name."""
+        return {
+            machine.contract.name: _halted(machine.contract.name, record)
+            for machine in self._deployment.machines
+            if machine not in self._deployment.running and (record := machine.log.error()) is not None
+        }
 
     def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:
         """Give an app's consensus hash (32 hex digits) at a block; None where it has none there."""
@@ -214,15 +231,17 @@ class StateEngine:
                     return
 
     def _raise_halted(self) -> None:
-        for machine in self._deployment.machines:
-            record = machine.log.error()
-            if record is not None:
-                name = machine.contract.name
-                raise AppHalted(
-                    f"app {name} is halted before block {record['block_id']}: {record['callback']} failed "
-                    f"with {record['error']}; mend it, then say `virtualchain resume {name}`",
-                    record,
-                )
+        for halted in self.halted().values():
+            raise halted
+
+
+def _halted(name: str, record: Json) -> AppHalted:
+    error = record["error"].splitlines()[0]
+    return AppHalted(
+        f"app {name} is halted before block {record['block_id']}: {record['callback']} failed "
+        f"with {error}; mend it, then say `virtualchain resume {name}`",
+        record,
+    )
 
 
 def _check(contracts: Sequence[Contract], confirmations: int) -> None:

@@ -13,7 +13,7 @@ SELECT c.oid::regclass::text
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.xmin = pg_current_xact_id()::xid AND n.nspname NOT LIKE 'pg\_%%' AND n.nspname <> %(build)s
-    AND NOT (n.nspname = 'vc');
+    AND c.relkind <> 'i';
 
 -- name: not_tables
 -- What the DDL made that is neither a plain table nor an index of one.
@@ -75,7 +75,7 @@ SELECT c.relname, a.attname,
         SELECT FROM regexp_matches(d.adbin::text, ':(?:opfuncid|funcid) (\d+)', 'g') AS m
         JOIN pg_proc AS p ON p.oid = m[1]::oid
         WHERE p.provolatile <> 'i') AS unstable_default,
-    a.attcollation <> 0 AND l.collname NOT IN ('C', 'POSIX', 'ucs_basic')
+    a.attcollation <> 0 AND l.collname NOT IN ('C', 'POSIX', 'ucs_basic', 'pg_c_utf8', 'pg_unicode_fast')
         AND NOT (l.collname = 'default' AND (
             SELECT coalesce(to_jsonb(b) ->> 'datlocale', b.datcollate) IN ('C', 'POSIX', 'C.UTF-8', 'C.UTF8', 'C.utf8')
                 AND b.datlocprovider <> 'i'

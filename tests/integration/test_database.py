@@ -108,8 +108,7 @@ def test_lock_is_free_when_its_process_was_killed(url: str, holder: "subprocess.
 
 def test_waiting_writer_gets_its_turn(url: str) -> None:
     """With `wait` a writer starts when the one before it ends, and keeps no snapshot open meanwhile."""
-    first = connect_writer(url)
-    with ThreadPoolExecutor(1) as background:
+    with ThreadPoolExecutor(1) as background, connect_writer(url) as first:
         second = background.submit(connect_writer, url, wait=True)
         time.sleep(0.3)
         assert not second.done()

@@ -141,8 +141,11 @@ def test_killed_server_recovers_what_was_committed(server: EmbeddedServer) -> No
     assert value(url, "SELECT answer FROM kept") == 42
 
 
-def test_start_waits_for_a_server_that_is_about_to_end(server: EmbeddedServer) -> None:
+def test_start_waits_for_a_server_that_is_about_to_end(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server between two states is waited for, however long it takes, and started where it is gone then."""
+    monkeypatch.setattr(embedded, "_GRACE", 0.1)
     pid = postmaster(server)
     connection = psycopg.connect(server.url)
     os.kill(pid, signal.SIGTERM)  # ends when the last session does

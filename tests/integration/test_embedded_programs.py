@@ -106,8 +106,10 @@ def test_root_copies_programs_that_the_servers_user_cannot_reach(
     made = {path: path.stat() for path in copy.rglob("*")}
     assert all(stat.st_uid == 0 and stat.st_mode & 0o077 in (0o055, 0o044) for stat in made.values())
     assert private.stat().st_mode & 0o777 == 0o700
+    at_first = home.stat().st_mtime_ns
     server.stop()
     server.start()
+    assert home.stat().st_mtime_ns == at_first
     assert {path: path.stat().st_ino for path in copy.rglob("*")} == {
         path: s.st_ino for path, s in made.items()
     }

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.node_client import NodeClient, Reply
-from virtualchain.testing import FakeNode, Tx, key, op_return
+from virtualchain.testing import ChainBuilder, FakeNode, Tx, key, op_return
 from virtualchain.testing.bitcoind import Bitcoind
 from virtualchain.testing.chain import PREMINE
 from virtualchain.testing.keys import KINDS
@@ -168,6 +169,16 @@ def test_a_real_node_takes_the_blocks_of_the_builder(pair: Pair) -> None:
     pair.share()
     pair.node.reorg(3, txs=[pair.node.double_spend(claim, b"other"), pair.node.send(b"y" * 100_000, "zoe")])
     pair.share()
+
+
+def test_a_real_node_loads_a_saved_chain(bitcoind_factory: Callable[..., Bitcoind], tmp_path: Path) -> None:
+    """The file goes in through -loadblock, genesis block included."""
+    chain = ChainBuilder()
+    chain.mine([chain.send(b"hello", to=[("bob", 10_000)])])
+    chain.save(tmp_path / "blocks.dat")
+    node = bitcoind_factory(f"-loadblock={tmp_path / 'blocks.dat'}")
+    node.wait_for_height(102)
+    assert node.rpc("getbestblockhash") == chain.tip
 
 
 def test_blocks_and_transactions_are_told_as_a_real_node_tells_them(pair: Pair) -> None:

@@ -1,7 +1,6 @@
 """Where a node listens and how we log in: its URL, a password, or the cookie file that it writes."""
 
 import base64
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +92,7 @@ def data_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "Bitcoin"
     if sys.platform == "win32":
-        return Path(os.environ["LOCALAPPDATA"]) / "Bitcoin"
+        return Path.home() / "AppData" / "Local" / "Bitcoin"
     return Path.home() / ".bitcoin"
 
 

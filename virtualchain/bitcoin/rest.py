@@ -1,5 +1,6 @@
 """REST: a node's binary answers, which cost it and us a tenth of what the same costs as JSON."""
 
+from contextlib import closing
 from http import HTTPStatus
 from typing import Final
 
@@ -52,11 +53,8 @@ class Rest:
     def _get(self, path: str, limit: int) -> tuple[int, bytes]:
         try:
             response = self._pool.request("GET", path, retries=False, redirect=False, preload_content=False)
-            try:
+            with closing(response):  # the connection is kept where all of the answer was read
                 body = response.read((limit if response.status == HTTPStatus.OK else _REASON_SIZE) + 1)
-            finally:
-                # One that was not read to its end cannot be used again.
-                response.release_conn() if response.length_remaining == 0 else response.close()
         except HTTPError as error:
             raise NodeUnavailable(
                 f"{self._where} does not answer {path} ({error}): is it running?"

@@ -158,16 +158,22 @@ def _take_lock(connection: psycopg.Connection, *, wait: bool) -> None:
     Waiting is asking again and again: a statement that blocks for hours would hold back every VACUUM.
     """
     while not _try_lock(connection):
-        holder = connection.execute(_NAMED["advisory_lock_holder"]).fetchone()
-        if holder is not None and not wait:
-            name, pid, address = holder
-            where = f" from {address}" if address else ""
+        if not wait:
             raise WriterBusy(
-                f"another writer is at work on this database: {name or 'unknown program'} "
-                f"(server process {pid}{where}); stop it, or wait for it with --wait"
+                f"another writer is at work on this database: {_holder(connection)}; "
+                "stop it, or wait for it with --wait"
             )
-        if holder is not None:
-            time.sleep(_POLL)
+        time.sleep(_POLL)
+
+
+def _holder(connection: psycopg.Connection) -> str:
+    """Describe the session that holds the writer's lock."""
+    row = connection.execute(_NAMED["advisory_lock_holder"]).fetchone()
+    if row is None:
+        return "one that has ended by now"
+    name, pid, address = row
+    where = f" from {address}" if address else ""
+    return f"{name or 'an unknown program'} (server process {pid}{where})"
 
 
 def _try_lock(connection: psycopg.Connection) -> bool:

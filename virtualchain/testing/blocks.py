@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from virtualchain.bitcoin.header import sha256d
+from virtualchain._digest import sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.model import Block
 from virtualchain.testing.transactions import push

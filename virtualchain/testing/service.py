@@ -60,7 +60,7 @@ class Service:
         return self._respond_rpc(jsonrpc.parse(request.body))
 
     def _respond_rest(self, path: str, query: str) -> Answer | None:
-        self.calls["/".join(path.split("/")[:3])] += 1
+        self._count(["/".join(path.split("/")[:3])])
         starting = rest_error(503, f"Service temporarily unavailable: {_WARM_UP}")
 
         def compute(state: NodeState) -> Answer:
@@ -72,7 +72,7 @@ class Service:
 
     def _respond_rpc(self, call: Any) -> Answer | None:  # noqa: ANN401 - whatever the client sent
         names = jsonrpc.method_names(call)
-        self.calls.update(names)
+        self._count(names)
         starting = jsonrpc.answer(self.state, call, RpcError(jsonrpc.WARMING_UP, _WARM_UP))
         return self._strike(
             self.faults.take(" ".join(names)), starting, lambda state: jsonrpc.answer(state, call)
@@ -93,6 +93,10 @@ class Service:
         if kind == "cut":
             return replace(answer, breaks_off=True)
         return _half(answer) if kind == "truncate" else answer
+
+    def _count(self, names: list[str]) -> None:
+        with self.lock:
+            self.calls.update(names)
 
     def _credentials(self) -> str:
         return "Basic " + b64encode(f"{self.user}:{self.password}".encode()).decode()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from embit.transaction import Transaction, TransactionInput
 
-from virtualchain.bitcoin.header import sha256d
+from virtualchain._digest import sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.model import Json
 from virtualchain.testing.blocks import target

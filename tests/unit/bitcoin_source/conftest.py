@@ -9,6 +9,7 @@ from virtualchain.bitcoin import retry
 from virtualchain.bitcoin.login import NodeUrl, find_login, read_url
 from virtualchain.bitcoin.rest import Rest
 from virtualchain.bitcoin.rpc import Rpc
+from virtualchain.testing import FakeNode
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +46,11 @@ def rest(where: NodeUrl) -> Iterator[Rest]:
     client = Rest(where)
     yield client
     client.close()
+
+
+@pytest.fixture
+def node() -> Iterator[FakeNode]:
+    """Give a node with 150 blocks, the last of them with some inputs."""
+    with FakeNode(premine=149) as running:
+        running.mine([running.send(b"id?%d" % number) for number in range(3)])
+        yield running

@@ -77,7 +77,7 @@ class Scripted:
                 request = Request(self.path, self.headers.get("Authorization", ""), body, self.number)
                 scripted.requests.append(request)
                 reply = scripted.replies.popleft() if scripted.replies else scripted.always(request)
-                self.close_connection = reply.hang_up or reply.say_nothing or reply.missing > 0
+                self.close_connection |= reply.hang_up or reply.say_nothing or reply.missing > 0
                 if reply.wait_for is not None:
                     reply.wait_for.wait(10)
                 if reply.say_nothing:

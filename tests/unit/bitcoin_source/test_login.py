@@ -111,8 +111,11 @@ def test_data_folder(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """The node's folder is where its documentation says for each system."""
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    names = {"linux": ".bitcoin", "darwin": "Library/Application Support/Bitcoin", "win32": "Bitcoin"}
+    names = {
+        "linux": ".bitcoin",
+        "darwin": "Library/Application Support/Bitcoin",
+        "win32": "AppData/Local/Bitcoin",
+    }
     assert login.data_folder() == tmp_path / names[platform]
 
 

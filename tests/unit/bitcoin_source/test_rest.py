@@ -89,7 +89,7 @@ def test_get_reads_no_more_than_the_limit(scripted: Scripted, rest: Rest) -> Non
 
 def test_get_times_out(where: NodeUrl, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that says nothing is given up, once, and asked over another connection later."""
-    monkeypatch.setattr(rest_module, "_TIMEOUT", urllib3.Timeout(connect=1, read=0.05))
+    monkeypatch.setattr(rest_module, "_TIMEOUT", urllib3.Timeout(connect=1, read=0.3))
     monkeypatch.setattr(retry, "LONGEST", 0.01)
     rest = Rest(where)
     late = threading.Event()

@@ -57,8 +57,11 @@ def test_call_keeps_its_connection(scripted: Scripted, rpc: Rpc) -> None:
     assert len({request.connection for request in scripted.requests}) == 1
 
 
-def test_call_connects_anew_after_an_idle_drop(scripted: Scripted, rpc: Rpc) -> None:
+def test_call_connects_anew_after_an_idle_drop(
+    scripted: Scripted, rpc: Rpc, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection that the node closed meanwhile costs a new one and no attempt."""
+    monkeypatch.setattr(retry, "PAUSES", ())
     scripted.will(result(1, hang_up=True), result(2))
     rpc.call("first")
     connection = rpc._idle[0]
@@ -141,7 +144,7 @@ def test_call_refused_connection(where: NodeUrl, scripted: Scripted) -> None:
 
 def test_call_times_out(scripted: Scripted, rpc: Rpc, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that says nothing is given up, once, and asked over another connection later."""
-    monkeypatch.setattr(rpc_module, "TIMEOUT", 0.05)
+    monkeypatch.setattr(rpc_module, "TIMEOUT", 0.3)
     monkeypatch.setattr(retry, "LONGEST", 0.01)
     late = threading.Event()
     scripted.will(result("late", wait_for=late), result("in time"))
@@ -239,6 +242,7 @@ def test_interrupted_call_does_not_leave_its_answer_to_the_next(
     scripted: Scripted, rpc: Rpc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a KeyboardInterrupt in the middle of a call its connection is not used again."""
+    monkeypatch.setattr(retry, "PAUSES", ())
     scripted.always = lambda request: result(request.body["method"])
 
     def interrupt(_: object) -> None:

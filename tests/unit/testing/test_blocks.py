@@ -3,7 +3,8 @@
 import pytest
 
 from tests.shared_data import shared
-from virtualchain.bitcoin.header import read_header, sha256d
+from virtualchain._digest import sha256d
+from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import NETWORKS, network
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.blocks import framed, genesis_block, merkle_root, subsidy, target, work

@@ -39,7 +39,7 @@ def test_the_ids_of_a_real_block_are_those_that_a_node_gives(block_id: int) -> N
 
 
 def test_the_weights_of_a_real_segwit_block_add_up() -> None:
-    """Block 481824 is the first with witnesses: its transactions fill it, and each is lighter without them."""
+    """Block 481824 is the first with witnesses: its transactions fill it, and some are lighter without."""
     raw = shared("mainnet/481824.blk").read_bytes()
     read = read_block(raw)
     assert sum(len(tx.raw) for tx in read) + 80 + 3 == len(raw)

@@ -1,0 +1,348 @@
+"""The steps of a block, by apps that exercise one callback each, on a fake node and a real database."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Rows
+from virtualchain import App, Rejected, State, VirtualchainError, consensus
+from virtualchain.errors import AppHalted
+from virtualchain.testing import FakeNode
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
+COUNTERS = """
+    CREATE TABLE counters (name text PRIMARY KEY, value integer NOT NULL);
+    CREATE TABLE marks (
+        name text NOT NULL REFERENCES counters DEFERRABLE, place integer NOT NULL, PRIMARY KEY (name, place)
+    );
+"""
+
+
+def text(payload: bytes) -> dict[str, str]:
+    """Parse a payload as text."""
+    return {"text": payload.decode()}
+
+
+def an_app(**steps: Any) -> App:
+    """Make an app with one opcode, `o`, and these steps."""
+    app = App("steps", magic=b"st", projections=COUNTERS)
+    app.add(b"o", **{"parse": text, **steps})
+    return app
+
+
+def outcome(query: Query) -> tuple[list[Any], list[Any]]:
+    """Read the texts of the accepted ops, and step and reason of the refusals."""
+    ops = query("SELECT fields FROM virtualchain.ops ORDER BY block_id, vtxindex")
+    refused = query("SELECT step, reason FROM virtualchain.rejections ORDER BY block_id, txindex")
+    return [op["fields"]["text"] for op in ops], [(row["step"], row["reason"]) for row in refused]
+
+
+def mine(node: FakeNode, *texts: bytes) -> None:
+    """Mine one block with an op per text."""
+    node.mine([node.send(b"sto" + item) for item in texts])
+
+
+def test_a_refused_commit_leaves_nothing(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Commit gives False: what it wrote is undone, what came before and after it stays."""
+
+    def commit(op: dict[str, Any], state: State) -> bool | None:
+        state.execute("INSERT INTO counters VALUES (%s, 1)", [op["text"]])
+        return False if op["text"] == "bad" else None
+
+    mine(fake_node, b"one", b"bad", b"two")
+    run(an_app(commit=commit))
+    assert outcome(query) == (["one", "two"], [("commit", "refused")])
+    assert query("SELECT name FROM steps.counters ORDER BY name") == [{"name": "one"}, {"name": "two"}]
+
+
+def test_writes_of_check_are_kept_with_a_refusal(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A check that refuses may still have counted: its writes stay, in careful judging as well."""
+
+    def check(op: dict[str, Any], state: State) -> bool | Rejected:
+        state.execute("INSERT INTO counters VALUES (%s, 1)", [op["text"]])
+        return Rejected("not this one") if op["text"] == "bad" else True
+
+    def commit(op: dict[str, Any], state: State) -> bool:
+        return op["text"] != "undone"
+
+    mine(fake_node, b"bad", b"undone", b"good")
+    run(an_app(check=check, commit=lambda op, state: None if commit(op, state) else False))
+    assert outcome(query) == (["good"], [("check", "not this one"), ("commit", "refused")])
+    assert [row["name"] for row in query("SELECT name FROM steps.counters ORDER BY name")] == [
+        "bad",
+        "good",
+        "undone",
+    ]
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["raised", "hidden by the app"])
+@pytest.mark.parametrize("step", ["check", "commit"])
+def test_a_data_error_is_a_refusal(
+    fake_node: FakeNode, run: Run, query: Query, step: str, *, hidden: bool
+) -> None:
+    """A number out of range meets the database: that call is undone and refused, the block goes on."""
+
+    def write(op: dict[str, Any], state: State) -> bool | None:
+        try:
+            state.execute("INSERT INTO counters VALUES (%s, %s)", [op["text"], int(op["text"])])
+        except Exception:
+            if not hidden:
+                raise
+        return True if step == "check" else None
+
+    mine(fake_node, b"1", b"99999999999", b"2")
+    run(an_app(**{step: write}))
+    assert outcome(query) == (["1", "2"], [(step, "22003 NumericValueOutOfRange")])
+    assert [row["value"] for row in query("SELECT value FROM steps.counters ORDER BY value")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("a\x00b", "field 'text' contains a NUL character"),
+        ("\ud800", "field 'text' contains a lone surrogate"),
+        (float("nan"), "field 'text': nan is not a number that JSON can hold"),
+        (2**4000, "field 'text': an int of more than 2048 bits"),
+        (b"raw", "field 'text': a bytes cannot be hashed"),
+    ],
+    ids=["nul", "surrogate", "nan", "huge", "bytes"],
+)
+def test_what_cannot_be_kept_is_refused_at_parse(
+    fake_node: FakeNode, run: Run, query: Query, field: object, reason: str
+) -> None:
+    """A field that no database or digest could hold is a refusal that names the field."""
+    mine(fake_node, b"x")
+    run(an_app(parse=lambda payload: {"text": field} if payload else None))
+    ((step, told),) = outcome(query)[1]
+    assert step == "parse"
+    assert told.startswith(reason)
+
+
+def test_nesting_and_broken_utf8_are_refused(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Deeper than 64 lists, or text that is no UTF-8: refused at parse."""
+
+    def parse(payload: bytes) -> dict[str, Any]:
+        nested: list[Any] = []
+        for _ in range(payload[0]):
+            nested = [nested]
+        return {"text": payload.decode(), "nested": nested}
+
+    app = App("steps", magic=b"st")
+    app.add(b"o", parse=parse, fields=["text"])
+    mine(fake_node, bytes([63]), bytes([64]), b"\xff")
+    run(app)
+    accepted, refused = outcome(query)
+    assert accepted == ["?"]
+    assert [reason[:30] for _, reason in refused] == [
+        "field 'nested' is nested deepe",
+        "'utf-8' codec can't decode byt",
+    ]
+
+
+def test_a_payload_over_the_limit_is_not_even_parsed(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """`max_payload` counts the bytes after magic and opcode."""
+    app = an_app()
+    app.max_payload = 3
+    mine(fake_node, b"abc", b"abcd")
+    run(app)
+    assert outcome(query) == (["abc"], [("parse", "a payload of 4 bytes; the app takes 3")])
+
+
+def test_a_raising_app_halts_alone(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Its block is undone for it, callback and traceback are recorded, and the other app goes on."""
+
+    def commit(op: dict[str, Any], state: State) -> None:
+        state.execute("INSERT INTO counters VALUES (%s, 1)", [op["text"]])
+        if op["text"] == "bomb":
+            raise RuntimeError("boom")
+
+    other = App("other", magic=b"st")
+    other.add(b"o", parse=text)
+    mine(fake_node, b"fine")
+    mine(fake_node, b"before", b"bomb")
+    mine(fake_node, b"after")
+    last = run(an_app(commit=commit), other)
+    halted, running = query("SELECT name, status, block_id, error FROM virtualchain.apps ORDER BY name DESC")
+    assert (halted["status"], halted["block_id"]) == ("halted", last - 2)
+    assert halted["error"]["callback"] == "db_commit"
+    assert "RuntimeError: boom" in halted["error"]["traceback"]
+    assert (running["status"], running["block_id"]) == ("running", last)
+    assert query("SELECT name FROM steps.counters") == [{"name": "fine"}]
+    with pytest.raises(AppHalted, match="boom"):
+        run(an_app(commit=commit))
+
+
+def test_violated_deferred_constraint_halts(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Foreign keys may be open within a block; one that is open at its end halts the app."""
+
+    def commit(op: dict[str, Any], state: State) -> None:
+        state.execute("INSERT INTO marks VALUES (%s, 1)", [op["text"]])
+        if op["text"] == "closed":
+            state.execute("INSERT INTO counters VALUES (%s, 1)", [op["text"]])
+
+    mine(fake_node, b"closed")
+    height = run(an_app(commit=commit))
+    assert query("SELECT name FROM steps.marks") == [{"name": "closed"}]
+    mine(fake_node, b"open")
+    with pytest.raises(AppHalted, match="a deferred constraint failed with ForeignKeyViolation"):
+        run(an_app(commit=commit))
+    assert query("SELECT block_id FROM virtualchain.apps") == [{"block_id": height}]
+
+
+def test_commit_may_replace_or_multiply_an_op(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A dict stands for the op, a list for several; later checks see them in `checked`."""
+    seen: list[list[str]] = []
+
+    def check(op: dict[str, Any], state: State, checked: list[dict[str, Any]]) -> bool:
+        seen.append([item["text"] for item in checked])
+        return bool(op) and bool(state)
+
+    def commit(op: dict[str, Any], state: State) -> Any:
+        assert state.block_id
+        return {"text": "other"} if op["text"] == "one" else [{"text": "a"}, {"text": "b"}]
+
+    mine(fake_node, b"one", b"two")
+    run(an_app(check=check, commit=commit))
+    first, second = query("SELECT fields, canonical FROM virtualchain.ops ORDER BY vtxindex")
+    assert first == {"fields": {"text": "other"}, "canonical": [b"o:5:other"]}
+    assert second == {"fields": [{"text": "a"}, {"text": "b"}], "canonical": [b"o:1:a", b"o:1:b"]}
+    assert seen == [[], ["other"]]
+
+
+def test_scan_and_final_see_the_block(fake_node: FakeNode, run: Run) -> None:
+    """Scan sees what was parsed, final what was committed, with the engine's own keys in every op."""
+    app = an_app(check=lambda op, state: op["text"] != "no" and bool(state))
+    seen: list[Any] = []
+
+    @app.scan
+    def scan(ops: list[dict[str, Any]], state: State, block_id: int) -> None:
+        seen.append(("scan", block_id, state.block_id, [op["text"] for op in ops]))
+
+    @app.final
+    def final(ops: list[dict[str, Any]], state: State) -> None:
+        seen.append(("final", state.block_id, [(op["text"], op["virtualchain_opcode"]) for op in ops]))
+
+    mine(fake_node, b"yes", b"no")
+    last = run(app)
+    assert seen[-2:] == [("scan", last, last, ["yes", "no"]), ("final", last, [("yes", b"o")])]
+
+
+def test_vtxindex_counts_parsed_candidates(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """What parse drops has no place; what check refuses has one."""
+    mine(fake_node, b"a", b"", b"b", b"c")
+    run(
+        an_app(
+            parse=lambda payload: {"text": payload.decode()} if payload else None,
+            check=lambda op, state: op["text"] != "b" and bool(state),
+        )
+    )
+    rows = query("SELECT fields ->> 'text' AS text, vtxindex FROM virtualchain.ops ORDER BY vtxindex")
+    assert rows == [{"text": "a", "vtxindex": 0}, {"text": "c", "vtxindex": 2}]
+
+
+def test_plain_module_of_functions_is_an_app(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Functions with the published names are enough; state is passed where a signature has room for it."""
+    module = SimpleNamespace(
+        __name__="plain",
+        get_virtual_chain_name=lambda: "Plain App",
+        get_virtual_chain_version=lambda: 3,
+        get_first_block_id=lambda: 101,
+        get_magic_bytes=lambda: "st",
+        get_opcodes=lambda: "op",
+        get_opfields=lambda: {"o": ["text", "vtxindex"]},
+        db_parse=lambda block, opcode, payload, senders, inputs, outputs, fee, db_state: {
+            "text": payload.decode(),
+            "fee": fee,
+            "vtxindex": None,
+        },
+        db_check=lambda block, opcode, op, txid, vtxindex, checked: op.update(vtxindex=vtxindex) or True,
+        db_commit=lambda block, opcode, op, txid, vtxindex, db_state: None,
+    )
+    mine(fake_node, b"x")
+    run(module)
+    (op,) = query("SELECT app, fields, canonical FROM virtualchain.ops")
+    assert (op["app"], op["canonical"]) == ("Plain App", [b"o:1:x,1:0"])
+    assert op["fields"]["fee"] > 0
+    assert query("SELECT schema, version FROM virtualchain.apps") == [{"schema": "plain_app", "version": "3"}]
+
+
+def test_db_continue_stops_an_app(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """False ends the app behind that block; without another app the engine ends there."""
+    app = App("steps", magic=b"st")
+    app.add(b"o", parse=text)
+    app.proceed(lambda block_id, consensus_hash: block_id < 3 and len(consensus_hash) == 32)
+    fake_node.mine(n=10)
+    assert run(app) == 3
+    assert query("SELECT status, block_id FROM virtualchain.apps") == [{"status": "stopped", "block_id": 3}]
+
+
+def test_reducers_may_not_end_the_transaction(fake_node: FakeNode, run: Run) -> None:
+    """Transaction control is refused, with comments in front of it as well."""
+    app = an_app(commit=lambda op, state: state.execute("/* now */ -- then\n COMMIT") or op)
+    mine(fake_node, b"x")
+    with pytest.raises(AppHalted, match="may not run"):
+        run(app)
+
+
+def test_fresh_hashes_are_those_of_the_window(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """At block h the hashes of [h - S, h) are fresh, and the block's own does not exist yet."""
+    seen: dict[str, bool] = {}
+    hashes: dict[int, str | None] = {}
+
+    def check(op: dict[str, Any], state: State) -> bool:
+        for back in (0, 1, 8, 9):
+            known = state.consensus_hash(state.block_id - back)
+            hashes[back] = known
+            seen[f"{back}"] = known is not None and state.is_fresh(known)
+        seen["nonsense"] = state.is_fresh("nonsense")
+        return bool(op)
+
+    app = an_app(check=check)
+    app.valid_transaction_window = 8
+    fake_node.mine(n=12)
+    mine(fake_node, b"x")
+    run(app)
+    assert seen == {"0": False, "1": True, "8": True, "9": False, "nonsense": False}
+    assert hashes[0] is None
+    assert hashes[9] is not None
+
+
+def test_consensus_hash_follows_from_ops_and_priors(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Every snapshot can be recomputed from the log with the pure functions."""
+    for number in range(20):
+        mine(fake_node, *[f"{number}-{i}".encode() for i in range(number % 4)])
+    run(an_app())
+    known: dict[int, str] = {}
+    for row in query("SELECT * FROM virtualchain.snapshots ORDER BY block_id"):
+        ops = query("SELECT canonical FROM vc.ops WHERE block_id = %s", [row["block_id"]])
+        ops_hash = consensus.ops_hash(text for op in ops for text in op["canonical"])
+        prior = [known[item] for item in consensus.prior_block_ids(row["block_id"], 0)]
+        assert row["ops_hash"] == ops_hash
+        assert row["consensus_hash"] == consensus.consensus_hash(ops_hash, prior)
+        known[row["block_id"]] = row["consensus_hash"]
+
+
+def test_initial_snapshots_stand_for_their_blocks(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Below the first block they only count as fresh; from it on they are mixed in and not processed."""
+    below, at = "11" * 16, "22" * 16
+    app = App("steps", magic=b"st", first_block_id=5, initial_snapshots={4: below, 5: at})
+    app.add(b"o", parse=text)
+    fake_node.mine(n=8)
+    run(app, to=6)
+    rows = query("SELECT block_id, consensus_hash FROM virtualchain.snapshots ORDER BY block_id")
+    expected = consensus.consensus_hash(consensus.ops_hash([]), [at])
+    assert [tuple(row.values()) for row in rows] == [(4, below), (5, at), (6, expected)]
+    assert query("SELECT min(block_id) FROM virtualchain.blocks") == [{"min": 6}]
+
+
+def test_a_changed_app_is_noticed(fake_node: FakeNode, run: Run) -> None:
+    """Other declared rules than those that built the tables are refused in one line."""
+    run(an_app())
+    changed = an_app()
+    changed.version = "2"
+    with pytest.raises(VirtualchainError, match="was installed as version 1"):
+        run(changed)

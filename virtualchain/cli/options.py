@@ -1,0 +1,165 @@
+"""The global options, which every command takes before and after its name.
+
+A command's own help would drown in them, so they are shown once, by `virtualchain --help`. What was given
+in either place is put together here and becomes `Settings` when a command asks for them.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from virtualchain.errors import UsageError
+
+if TYPE_CHECKING:
+    from virtualchain.bitcoin.networks import Network
+    from virtualchain.bitcoin.source import BlockSource
+    from virtualchain.settings import Settings
+
+EPILOG: Final = "The options of `virtualchain --help`, such as --app, --bitcoin, --database and --json, may stand here, too."
+EXAMPLE: Final = "--app virtualchain.examples.notary"
+
+
+class Given:
+    """What the command line gave of the global options, and the settings that follow from it."""
+
+    def __init__(self) -> None:
+        self.flags: dict[str, Any] = {}
+
+    def take(self, name: str, value: object) -> None:
+        """Note an option; given twice, the one behind the command counts, and apps add up."""
+        if isinstance(value, tuple):
+            self.flags[name] = (*self.flags.get(name, ()), *value)
+        elif value is not None and value is not False:
+            self.flags[name] = value
+
+    @cached_property
+    def settings(self) -> "Settings":
+        """Flags, environment and file put together; raises UsageError."""
+        from virtualchain.settings import load
+
+        return load(self.flags, os.environ, Path.cwd())
+
+    @property
+    def verbose(self) -> bool:
+        """Whether tracebacks are wanted; asked when settings may be what is wrong."""
+        return bool(self.flags.get("verbose")) or bool(os.environ.get("VIRTUALCHAIN_VERBOSE"))
+
+    def apps(self) -> list[object]:
+        """Import the apps to run; UsageError where none is named."""
+        from virtualchain.settings import load_app
+
+        if not self.settings.apps:
+            raise UsageError(f"name an app to run, for example {EXAMPLE}")
+        return [load_app(app.use) for app in self.settings.apps]
+
+    def source(self, network: str | None = None) -> "BlockSource":
+        """Open the node; by default the one on this machine, of the network asked for, else of `network`."""
+        from virtualchain.bitcoin import networks
+        from virtualchain.bitcoin.node import open_source
+
+        settings = self.settings
+        if settings.blocks is not None:
+            raise UsageError("blocks come from a node so far: take the setting `blocks` out, give --bitcoin")
+        name = settings.network or network
+        wanted: Network | None = None if name is None else networks.network(name)
+        port = (wanted or networks.NETWORKS["mainnet"]).rpc_port
+        return open_source(settings.bitcoin or f"http://127.0.0.1:{port}", settings.cookie, wanted)
+
+
+pass_given = click.make_pass_decorator(Given, ensure=True)
+
+
+class Command(click.Command):
+    """A command that takes the global options."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*arguments, **{"epilog": EPILOG, **options})
+        self.params += global_options(hidden=True)
+
+
+class Group(click.Group):
+    """A group of commands that takes them, too, and shows them where it is the whole program."""
+
+    command_class = Command
+    group_class = type
+
+    def __init__(self, *arguments: Any, whole: bool = False, **options: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*arguments, **{"epilog": None if whole else EPILOG, **options})
+        self.params += global_options(hidden=not whole)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Give the commands in the order in which one meets them, not by the alphabet."""
+        del context
+        return list(self.commands)
+
+
+def global_options(*, hidden: bool) -> list[click.Option]:
+    """Make the global options anew: each command has its own."""
+
+    def option(*names: str, help: str, **attributes: Any) -> click.Option:  # noqa: A002, ANN401 - click's own
+        return click.Option(
+            names, help=help, hidden=hidden, expose_value=False, callback=_remember, **attributes
+        )
+
+    return [
+        option(
+            "--app",
+            multiple=True,
+            metavar="MODULE[:OBJECT]",
+            help="An app, by its module or an object in it; may be given several times.",
+        ),
+        option(
+            "--bitcoin",
+            metavar="URL",
+            help="The node: http://user:password@host:port. Default: the one on this machine.",
+        ),
+        option(
+            "--cookie",
+            metavar="FILE",
+            help="The node's cookie file, instead of a password. Default: where bitcoind puts it.",
+        ),
+        option(
+            "--database",
+            metavar="URL",
+            help="PostgreSQL: postgresql://user:password@host/name. Default: the embedded server.",
+        ),
+        option(
+            "--confirmations",
+            metavar="K",
+            type=click.IntRange(min=0),
+            help="Take a block once K blocks stand on it. Default: 6.",
+        ),
+        option(
+            "--network",
+            metavar="NAME",
+            help="What the node must be on: mainnet, testnet3, testnet4, signet or regtest.",
+        ),
+        option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
+        option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),
+        option("-v", "--verbose", is_flag=True, help="Show where an error comes from."),
+        click.Option(
+            ("--version",),
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            hidden=hidden,
+            callback=_print_version,
+            help="Show the version and exit.",
+        ),
+    ]
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    assert parameter.name is not None, "every option has a name"
+    context.ensure_object(Given).take(parameter.name, value)
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's own
+    if value:
+        import virtualchain
+
+        click.echo(f"virtualchain {virtualchain.__version__}")
+        context.exit()

@@ -1,0 +1,140 @@
+"""How far a sync is, on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from virtualchain.cli.failures import say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from virtualchain.indexer import Progress
+
+_REDRAW: Final = 0.1
+"""Seconds between two states of the bar."""
+_REPEAT: Final = 10.0
+"""Seconds between two lines where there is no terminal."""
+_MEMORY: Final = 30.0
+"""Seconds that rates are averaged over."""
+_NEAR_TIP: Final = 10
+"""Blocks below the stable tip from which on a follower names every block."""
+
+
+class Meter:
+    """Blocks and inputs per second over the last half minute."""
+
+    def __init__(self) -> None:
+        self.blocks = self.inputs = 0
+        self.started = time.monotonic()
+        self._samples = deque([(self.started, 0, 0)])
+
+    def count(self, inputs: int) -> float:
+        """Count a block and its inputs; give the time."""
+        now = time.monotonic()
+        self.blocks += 1
+        self.inputs += inputs
+        if now - self._samples[-1][0] >= _REDRAW:
+            self._samples.append((now, self.blocks, self.inputs))
+            while now - self._samples[0][0] > _MEMORY:
+                self._samples.popleft()
+        return now
+
+    @property
+    def seconds(self) -> float:
+        """How long it has gone on."""
+        return time.monotonic() - self.started
+
+    def rates(self) -> tuple[float, float]:
+        """Give blocks and inputs per second."""
+        since, blocks, inputs = self._samples[0]
+        passed = max(time.monotonic() - since, 0.001)
+        return (self.blocks - blocks) / passed, (self.inputs - inputs) / passed
+
+    def told(self, left: int) -> str:
+        """Say the rates, and how long `left` blocks will take."""
+        blocks, inputs = self.rates()
+        return f"{blocks:,.0f} blocks/s, {inputs:,.0f} inputs/s, {_duration(left / max(blocks, 0.001))} left"
+
+
+class Reporter:
+    """Told of every block by the engine, and tells the user; use it as a context manager.
+
+    `to` is the block that was asked for; `follows` says that there is no end, so each block at the tip is named.
+    """
+
+    def __init__(self, *, to: int | None = None, follows: bool = False) -> None:
+        self.meter = Meter()
+        self._to = to
+        self._follows = follows
+        self._is_terminal = sys.stderr.isatty()
+        self._next = self.meter.started + (0.0 if self._is_terminal else _REPEAT)
+        self._bar: Bar | None = None
+        self._said: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hide()
+
+    def block(self, progress: "Progress") -> None:
+        """Take note of a block that was processed."""
+        now = self.meter.count(progress.inputs)
+        block_id = progress.block.block_id
+        goal = progress.stable_tip if self._to is None else min(self._to, progress.stable_tip)
+        if self._follows and block_id > goal - _NEAR_TIP:
+            self._hide()
+            say(f"block {block_id} ({progress.block.hash}), {_count(progress.inputs, 'input')}")
+        elif now >= self._next:
+            self._next = now + (_REDRAW if self._is_terminal else _REPEAT)
+            self._show(block_id, goal)
+
+    def waiting(self, reason: str) -> None:
+        """Say what is waited for, where that is news."""
+        self._hide()
+        if reason != self._said:
+            say(reason)
+        self._said = reason
+
+    def _show(self, block_id: int, goal: int) -> None:
+        told = self.meter.told(goal - block_id)
+        if not self._is_terminal:
+            say(f"block {block_id:,} of {goal:,}, {told}")
+            return
+        if self._bar is None:
+            self._bar = _make_bar()
+            self._bar.start()
+        share = {"total": goal - block_id + self.meter.blocks, "completed": self.meter.blocks}
+        self._bar.update(self._bar.task_ids[0], **share, block=f"{block_id:,} of {goal:,}", told=told)
+
+    def _hide(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _make_bar() -> "Bar":
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("block {task.fields[block]}"), BarColumn(), TextColumn("{task.fields[told]}"))
+    bar = Bar(*columns, console=Console(stderr=True, highlight=False), transient=True)
+    bar.add_task("sync", block="", told="")
+    return bar
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -1,0 +1,136 @@
+"""The commands that write: migrate, sync, run, resume."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from virtualchain.cli.failures import say
+from virtualchain.cli.options import Command, Given, pass_given
+from virtualchain.cli.output import write_fields, write_json
+from virtualchain.cli.progress import Reporter, counted
+from virtualchain.errors import AppHalted, Halted, UsageError, WriterBusy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtualchain.indexer import Progress, StateEngine
+
+_waits = click.option("--wait", is_flag=True, help="Wait while another process writes, instead of giving up.")
+
+
+@click.command(cls=Command)
+@pass_given
+def migrate(given: Given) -> None:
+    """Bring the database's schema up to date.
+
+    Commands that write do so by themselves; this one does nothing else.
+    """
+    from virtualchain.store.database import redact, resolve
+    from virtualchain.store.migrate import migrate as upgrade
+
+    url = resolve(given.settings.database)
+    revision = upgrade(url)
+    if given.settings.json:
+        write_json({"database": redact(url), "revision": revision})
+    else:
+        click.echo(f"{redact(url)} is at revision {revision}")
+
+
+@click.command(cls=Command)
+@click.option("--to", type=click.IntRange(min=0), metavar="BLOCK", help="Stop behind this block.")
+@_waits
+@pass_given
+def sync(given: Given, to: int | None, wait: bool) -> None:
+    """Process blocks up to the stable tip, and end.
+
+    The stable tip is the last block with as many confirmations as --confirmations asks for. A second sync
+    goes on where the first one ended.
+    """
+    with Reporter(to=to) as reporter, _engine(given, reporter, wait=wait) as engine:
+        with suppress(AppHalted):  # told below, together with those that let others go on
+            engine.build(to)
+        halted, waits_for = engine.halted(), engine.waits_for
+    _summarise(given, reporter, waits_for)
+    if halted:
+        raise Halted("\n".join(str(error) for error in halted.values()))
+
+
+@click.command(cls=Command)
+@_waits
+@pass_given
+def run(given: Given, wait: bool) -> None:
+    """Follow the chain: process each block as it becomes stable.
+
+    Ends behind the block at hand on Ctrl-C and SIGTERM, and at once when told a second time.
+    """
+    with (
+        _Signals() as signals,
+        Reporter(follows=True) as reporter,
+        _engine(given, reporter, wait=wait) as engine,
+    ):
+        signals.stop = engine.stop
+        engine.follow()
+    say("stopped" if reporter.last is None else f"stopped behind block {reporter.last}")
+
+
+@click.command(cls=Command)
+@click.argument("app", metavar="APP")
+@pass_given
+def resume(given: Given, app: str) -> None:
+    """Let a halted app go on: the next sync or run catches it up.
+
+    APP is its name, as `virtualchain status` shows it.
+    """
+    from virtualchain.store import reading
+    from virtualchain.store.database import connect_writer, resolve
+    from virtualchain.store.log import AppLog
+
+    url = resolve(given.settings.database)
+    with reading.reading(url) as connection:
+        [row] = reading.apps(connection, [app])
+    if row["status"] != "halted":
+        raise UsageError(f"app {app} is not halted: it is {row['status'].replace('_', ' ')}")
+    with connect_writer(url) as connection:
+        AppLog(connection, app).set_status("running")
+    if given.settings.json:
+        write_json({"name": app, "block_id": row["block_id"], "status": "running"})
+    else:
+        behind = "its first block" if row["block_id"] is None else f"block {row['block_id']}"
+        click.echo(f"app {app} goes on behind {behind} with the next sync or run")
+
+
+@contextmanager
+def _engine(given: Given, reporter: Reporter, *, wait: bool) -> "Iterator[StateEngine]":
+    """Open the engine as the settings say, its news going to the reporter."""
+    from virtualchain.contract import read_contract
+    from virtualchain.indexer import StateEngine
+
+    apps = given.apps()
+    for app in apps:
+        read_contract(app)  # a mistake in it is told before a node is looked for
+
+    def open_engine(*, wait: bool) -> StateEngine:
+        return StateEngine(
+            *apps,
+            database=given.settings.database,
+            source=given.source(),
+            confirmations=given.settings.confirmations,
+            wait_for_writer=wait,
+            on_block=lambda progress: _tell(reporter, progress, told, engine.halted),
+            on_wait=reporter.waiting,
+        )
+
+    told: set[str] = set()
+    try:
+        engine = open_engine(wait=False)
+    except WriterBusy:
+        if not wait:
+            raise
+        say("another writer is at work on this database: waiting for it to end")
+        engine = open_engine(wait=True)
+    with engine:
+        yield engine

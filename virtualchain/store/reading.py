@@ -1,0 +1,174 @@
+"""What the log says, for people and programs: plain dicts, keyed by the columns of the views.
+
+Everything here only reads. One `reading` is one transaction and shows the database as of one moment,
+whatever a writer does meanwhile.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row, tuple_row
+from psycopg.types.string import TextLoader
+
+from virtualchain.errors import StoreError, UsageError
+from virtualchain.model import Json
+from virtualchain.store.database import connect_reader, redact
+from virtualchain.store.failures import is_passing
+from virtualchain.store.sql import queries
+
+_Q = queries("reading")
+_HIGHEST = 2**31 - 1
+_CHUNK = 1000
+"""Rows that are fetched at once."""
+_AS_TEXT = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+"""Types with values that Python cannot hold, such as infinity: given as the database writes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which ops or rejections to give; what is None does not narrow it."""
+
+    apps: Sequence[str] | None = None
+    first: int = 0
+    last: int = _HIGHEST
+    opcode: bytes | None = None
+    txid: str | None = None
+    limit: int | None = None
+    newest_first: bool = False
+
+
+@contextmanager
+def reading(url: str) -> Iterator[psycopg.Connection]:
+    """Open a read-only transaction on a deployment, and end it.
+
+    Raises StoreError where the database cannot be read or holds no deployment.
+    """
+    connection = connect_reader(url)
+    for name in _AS_TEXT:
+        connection.adapters.register_loader(name, TextLoader)
+    try:
+        connection.autocommit = False
+        connection.read_only = True
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        if not _value(connection, "has_views"):
+            raise StoreError(
+                f"{redact(url)} holds nothing of virtualchain's yet: "
+                "run `virtualchain migrate`, or `virtualchain sync` with an app"
+            )
+        yield connection
+    except psycopg.Error as error:
+        raise StoreError(f"the database {redact(url)} failed: {_told(error)}") from error
+    finally:
+        connection.close()
+
+
+def network(connection: psycopg.Connection) -> str | None:
+    """Give the name of the network that the deployment follows; None before its first start."""
+    name: str | None = _value(connection, "network")
+    return name
+
+
+def apps(connection: psycopg.Connection, names: Sequence[str] | None = None) -> list[Json]:
+    """Give all apps, or those named, by name: where each of them stands, how it fares, and why.
+
+    Keys: name, version, schema, first_block_id, block_id, block_hash, consensus_hash, state_hash, status,
+    error; those of the block are None before an app's first. Raises UsageError for a name that none has.
+    """
+    found = _dicts(connection, "apps", {"apps": _list(names)})
+    missing = sorted(set(names or ()) - {row["name"] for row in found})
+    if missing:
+        there = ", ".join(row["name"] for row in apps(connection)) or "no app at all"
+        raise UsageError(f"this database has no app {missing[0]}; it has {there}")
+    return found
+
+
+def digests(
+    connection: psycopg.Connection, block_id: int | None = None, names: Sequence[str] | None = None
+) -> list[Json]:
+    """Give the digests of all apps, or of those named, at a block, or at each app's own last one.
+
+    Keys: name, block_id, block_hash, ops_hash, consensus_hash, state_hash. Apps without it are left out.
+    """
+    if block_id is None:
+        return _dicts(connection, "latest_digests", {"apps": _list(names)})
+    return _dicts(connection, "digests", {"apps": _list(names), "block_id": block_id})
+
+
+def ops(connection: psycopg.Connection, selection: Selection) -> Iterator[Json]:
+    """Give accepted inputs in chain order, as `virtualchain.ops` has them."""
+    return _select(connection, "ops", selection)
+
+
+def rejections(connection: psycopg.Connection, selection: Selection) -> Iterator[Json]:
+    """Give refused candidates in chain order, as `virtualchain.rejections` has them."""
+    return _select(connection, "rejections", selection)
+
+
+def query(connection: psycopg.Connection, statement: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Run one statement of the user's; give the names of the columns, and the rows.
+
+    Unqualified names mean the apps' views, then those of schema `virtualchain`. Raises UsageError with the
+    database's message where it refuses the statement.
+    """
+    connection.execute(_Q["search_path"])
+    cursor = connection.cursor(row_factory=tuple_row)
+    try:
+        # Prepared, so that the server takes one statement and no more.
+        cursor.execute(statement.encode(), prepare=True)
+    except psycopg.Error as error:
+        if is_passing(error):
+            raise
+        raise UsageError(f"the database refuses this: {_told(error)}") from error
+    except UnicodeEncodeError as error:
+        raise UsageError("the query is not text that can be sent as UTF-8") from error
+    if cursor.description is None:
+        return [], iter(())
+    return [column.name for column in cursor.description], iter(cursor)
+
+
+def _select(connection: psycopg.Connection, name: str, selection: Selection) -> Iterator[Json]:
+    direction = sql.SQL("DESC" if selection.newest_first else "ASC")
+    statement = sql.SQL(_Q[name]).format(direction=direction)
+    wanted = {
+        "apps": _list(selection.apps),
+        "first": selection.first,
+        "last": selection.last,
+        "opcode": selection.opcode,
+        "txid": selection.txid,
+        "limit": selection.limit,
+    }
+    # A cursor on the server: the log may be longer than memory is.
+    with connection.cursor("log", row_factory=dict_row) as cursor:
+        cursor.itersize = _CHUNK
+        yield from cursor.execute(statement, wanted)
+
+
+def _dicts(connection: psycopg.Connection, name: str, wanted: Json) -> list[Json]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_Q[name], wanted).fetchall()
+
+
+def _value(connection: psycopg.Connection, name: str) -> Any:  # noqa: ANN401 - whatever the query gives
+    row = connection.execute(_Q[name]).fetchone()
+    return None if row is None else row[0]
+
+
+def _list(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else list(names)
+
+
+def _told(error: psycopg.Error) -> str:
+    """Put the database's complaint into one line: what is wrong, where in the statement, and its hint."""
+    primary, position, hint = (
+        error.diag.message_primary,
+        error.diag.statement_position,
+        error.diag.message_hint,
+    )
+    if primary is None:
+        return " ".join(str(error).split())
+    place = f" (at character {position})" if position else ""
+    return f"{primary}{place}" + (f". {hint}" if hint else "")
