@@ -176,7 +176,10 @@ class StateEngine:
         )
 
     def _open(self) -> Deployment:
-        return Deployment(self._url, self._contracts, self._source.network, wait=self._wait_for_writer)
+        try:
+            return Deployment(self._url, self._contracts, self._source.network, wait=self._wait_for_writer)
+        except psycopg.Error as error:
+            raise StoreError(f"the database failed: {str(error).strip()}") from error
 
     def _reopen(self, pauses: Sequence[float]) -> None:
         """Get a new session after a passing fault: all that was under way is forgotten."""

@@ -156,7 +156,7 @@ class Judge:
             if not isinstance(op, dict):
                 raise TypeError(f"db_parse gave a {type(op).__name__}: it should be a dict, or None")
             self._admit(candidate.opcode, op)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # RecursionError: a parser met deep nesting
             return Rejected(str(error) or type(error).__name__)
         return op
 

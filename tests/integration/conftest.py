@@ -1,13 +1,13 @@
 """What the engine's tests share: an app that accepts everything, and engines on a fake node."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from virtualchain import App, StateEngine
+from virtualchain import StateEngine
 from virtualchain.testing import FakeNode
 
 Rows = list[dict[str, Any]]

@@ -163,8 +163,10 @@ def test_a_lost_connection_is_mended(fake_node: FakeNode, database_url: str, que
     def cut_once(_: object) -> None:
         if not cut.is_set():
             cut.set()
-            query("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = "
-                  "(SELECT oid FROM pg_database WHERE datname = current_database())")
+            query(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = "
+                "(SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
 
     with StateEngine(
         an_app(), database=database_url, source=fake_node.url, confirmations=0, on_block=cut_once
@@ -228,7 +230,7 @@ def test_killed_at_any_moment_nothing_is_lost(fake_node: FakeNode, database_url:
 
 def test_what_cannot_run_is_said_at_once(database_url: str, fake_node: FakeNode) -> None:
     """Wrong confirmations, windows, names and sources: one clear error each."""
-    settings = {"database": database_url, "source": fake_node.url}
+    settings: dict[str, Any] = {"database": database_url, "source": fake_node.url}
     with pytest.raises(UsageError, match="two apps have the name plain"):
         StateEngine(an_app(), an_app(), **settings)
     with pytest.raises(UsageError, match="only with 3 confirmations"):

@@ -67,7 +67,7 @@ def test_writes_of_check_are_kept_with_a_refusal(fake_node: FakeNode, run: Run, 
         return Rejected("not this one") if op["text"] == "bad" else True
 
     def commit(op: dict[str, Any], state: State) -> bool:
-        return op["text"] != "undone"
+        return bool(op["text"] != "undone")
 
     mine(fake_node, b"bad", b"undone", b"good")
     run(an_app(check=check, commit=lambda op, state: None if commit(op, state) else False))

@@ -25,19 +25,25 @@ Run = Callable[..., int]
         ("CREATE TABLE t (a int)", "projection t has no primary key"),
         ("CREATE TABLE t (a serial PRIMARY KEY)", "a sequence, t_a_seq"),
         ("CREATE TABLE t (a int GENERATED ALWAYS AS IDENTITY PRIMARY KEY)", "column a of t is an identity"),
-        ("CREATE TABLE t (a int PRIMARY KEY, b int GENERATED ALWAYS AS (a + 1) STORED)", "b of t is generated"),
+        (
+            "CREATE TABLE t (a int PRIMARY KEY, b int GENERATED ALWAYS AS (a + 1) STORED)",
+            "b of t is generated",
+        ),
         ("CREATE TABLE t (a int PRIMARY KEY, b real)", "column b of t is a float"),
         ("CREATE TABLE t (a int PRIMARY KEY, b double precision[])", "column b of t is a float"),
         ("CREATE TABLE t (a int PRIMARY KEY, b timestamptz DEFAULT now())", "column b of t has a default"),
         ("CREATE TABLE t (a int PRIMARY KEY, b date DEFAULT CURRENT_DATE)", "column b of t has a default"),
         ("CREATE TABLE t (a uuid PRIMARY KEY DEFAULT gen_random_uuid())", "column a of t has a default"),
         (
-            "CREATE COLLATION mine (provider = libc, locale = 'C.UTF-8'); "
-            "CREATE TABLE t (a text COLLATE mine PRIMARY KEY)",
+            """CREATE COLLATION mine (provider = libc, locale = 'C.UTF-8');
+            CREATE TABLE t (a text COLLATE mine PRIMARY KEY)""",
             "column a of t does not compare in byte order",
         ),
         ("CREATE TABLE t (a int PRIMARY KEY, since_block int)", "has a column since_block"),
-        ("CREATE TABLE t (a int PRIMARY KEY); CREATE TABLE t_history (a int PRIMARY KEY)", "needs for a twin"),
+        (
+            "CREATE TABLE t (a int PRIMARY KEY); CREATE TABLE t_history (a int PRIMARY KEY)",
+            "needs for a twin",
+        ),
         (f"CREATE TABLE {'t' * 55} (a int PRIMARY KEY)", "is longer than 54 bytes"),
         ("CREATE TABLE t (a int PRIMARY KEY); CREATE VIEW v AS SELECT 1 AS a", "a view, v"),
         ("CREATE TABLE t (a int PRIMARY KEY) PARTITION BY RANGE (a)", "a partitioned table, t"),
@@ -48,14 +54,15 @@ Run = Callable[..., int]
             "u_a_fkey of u must be DEFERRABLE",
         ),
         (
-            "CREATE TABLE t (a int PRIMARY KEY); "
-            "CREATE TABLE u (a int PRIMARY KEY REFERENCES t ON DELETE CASCADE DEFERRABLE)",
+            """CREATE TABLE t (a int PRIMARY KEY);
+            CREATE TABLE u (a int PRIMARY KEY REFERENCES t ON DELETE CASCADE DEFERRABLE)""",
             "u_a_fkey of u must be DEFERRABLE",
         ),
         ("CREATE TABLE t (a int PRIMARY KEY REFERENCES vc.blocks DEFERRABLE)", "leads out of the app"),
         (
-            "CREATE TABLE t (a int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS "
-            "'BEGIN RETURN NULL; END'; CREATE TRIGGER mine BEFORE INSERT ON t EXECUTE FUNCTION f()",
+            """CREATE TABLE t (a int PRIMARY KEY);
+            CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+            CREATE TRIGGER mine BEFORE INSERT ON t EXECUTE FUNCTION f()""",
             "trigger or rule of its own, mine",
         ),
         ("CREATE TABLE t (a int PRIMARY KEY", "cannot be created: syntax error"),
@@ -107,13 +114,13 @@ def test_history_keeps_rows_as_they_were(fake_node: FakeNode, run: Run, query: Q
         (1, "un", last - 1, last),
     ]
     assert query("SELECT * FROM keep.rows") == [{"a": 3, "b": "un"}]
-    comments = query("SELECT obj_description('keep.rows'::regclass) AS t, col_description('keep.rows'::regclass, 2) AS c")
+    comments = query(
+        "SELECT obj_description('keep.rows'::regclass) AS t, col_description('keep.rows'::regclass, 2) AS c"
+    )
     assert comments == [{"t": "Rows.", "c": "A text."}]
 
 
-def test_projections_are_written_by_reducers_alone(
-    fake_node: FakeNode, run: Run, database_url: str
-) -> None:
+def test_projections_are_written_by_reducers_alone(fake_node: FakeNode, run: Run, database_url: str) -> None:
     """A statement from outside a block, and TRUNCATE from anywhere, are refused by the database."""
     fake_node.mine([fake_node.send(b"stoINSERT INTO rows VALUES (1, 'one')")])
     run(an_app(ROWS))
@@ -150,14 +157,15 @@ def test_state_hash_is_that_of_the_rows(
                 state.execute("UPDATE many SET id = %s, flag = NOT flag WHERE id = %s", [next(fresh), key])
             elif choice == 3:
                 state.execute(
-                    "INSERT INTO other VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET many_id = other.many_id + 1",
+                    "INSERT INTO other VALUES (%s, %s) ON CONFLICT (id) "
+                    "DO UPDATE SET many_id = other.many_id + 1",
                     [key, None if key == 2 else key],
                 )
             else:
                 state.execute(
                     "INSERT INTO many VALUES (%s, %s, %s, true, %s, to_timestamp(%s), '1 day 2 hours', "
                     "'{1,NULL,3}', %s) ON CONFLICT DO NOTHING",
-                    [key, f"näme \"{key}\"\n", "1.50", b"\x00\xff", state.block_time, '{"b": 1, "a": [null]}'],
+                    [key, f'näme "{key}"\n', "1.50", b"\x00\xff", state.block_time, '{"b": 1, "a": [null]}'],
                 )
 
     texts = {

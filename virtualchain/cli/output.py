@@ -72,9 +72,12 @@ def write_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
         click.echo(_line(row, widths))
 
 
-def pairs(row: Mapping[str, object], *names: str) -> list[object]:
-    """Give the values of a dict by name, as a row."""
-    return [row[name] for name in names]
+def write_fields(title: str, fields: Mapping[str, object]) -> None:
+    """Write one thing: its title, and what there is to say about it; what is None is a dash."""
+    click.secho(visible(title), bold=True)
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        click.echo(f"{_GAP}{name.ljust(width)}{_GAP}{'-' if value is None else visible(_text(value))}")
 
 
 def opcode_text(opcode: bytes) -> str:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Final, Self
 from virtualchain.cli.failures import say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.progress import Progress as Bar
 
+    from virtualchain.errors import AppHalted
     from virtualchain.indexer import Progress
 
 _REDRAW: Final = 0.1
@@ -73,6 +76,9 @@ class Reporter:
         self._next = self.meter.started + (0.0 if self._is_terminal else _REPEAT)
         self._bar: Bar | None = None
         self._said: str | None = None
+        self._halted: set[str] = set()
+        self.last: int | None = None
+        """The last block that was processed."""
 
     def __enter__(self) -> Self:
         return self
@@ -85,11 +91,11 @@ class Reporter:
     def block(self, progress: "Progress") -> None:
         """Take note of a block that was processed."""
         now = self.meter.count(progress.inputs)
-        block_id = progress.block.block_id
+        self.last = block_id = progress.block.block_id
         goal = progress.stable_tip if self._to is None else min(self._to, progress.stable_tip)
         if self._follows and block_id > goal - _NEAR_TIP:
             self._hide()
-            say(f"block {block_id} ({progress.block.hash}), {_count(progress.inputs, 'input')}")
+            say(f"block {block_id} ({progress.block.hash}), {counted(progress.inputs, 'input')}")
         elif now >= self._next:
             self._next = now + (_REDRAW if self._is_terminal else _REPEAT)
             self._show(block_id, goal)
@@ -100,6 +106,12 @@ class Reporter:
         if reason != self._said:
             say(reason)
         self._said = reason
+
+    def halted(self, halted: "Mapping[str, AppHalted]") -> None:
+        """Say which apps are halted while others go on; each once."""
+        for name in sorted(set(halted) - self._halted):
+            say(f"{halted[name]}. The other apps go on")
+            self._halted.add(name)
 
     def _show(self, block_id: int, goal: int) -> None:
         told = self.meter.told(goal - block_id)
@@ -136,5 +148,6 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _count(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """Write so many of a thing."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

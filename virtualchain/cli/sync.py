@@ -113,6 +113,12 @@ def _engine(given: Given, reporter: Reporter, *, wait: bool) -> "Iterator[StateE
     for app in apps:
         read_contract(app)  # a mistake in it is told before a node is looked for
 
+    def on_block(progress: "Progress") -> None:
+        reporter.block(progress)
+        halted = engine.halted()
+        if len(halted) < len(apps):
+            reporter.halted(halted)
+
     def open_engine(*, wait: bool) -> StateEngine:
         return StateEngine(
             *apps,
@@ -120,11 +126,10 @@ def _engine(given: Given, reporter: Reporter, *, wait: bool) -> "Iterator[StateE
             source=given.source(),
             confirmations=given.settings.confirmations,
             wait_for_writer=wait,
-            on_block=lambda progress: _tell(reporter, progress, told, engine.halted),
+            on_block=on_block,
             on_wait=reporter.waiting,
         )
 
-    told: set[str] = set()
     try:
         engine = open_engine(wait=False)
     except WriterBusy:
@@ -134,3 +139,62 @@ def _engine(given: Given, reporter: Reporter, *, wait: bool) -> "Iterator[StateE
         engine = open_engine(wait=True)
     with engine:
         yield engine
+
+
+def _summarise(given: Given, reporter: Reporter, waits_for: str | None) -> None:
+    """Say what a sync did, and where its apps stand now."""
+    from virtualchain.contract import read_contract
+    from virtualchain.store import reading
+    from virtualchain.store.database import resolve
+
+    names = [read_contract(app).name for app in given.apps()]
+    with reading.reading(resolve(given.settings.database)) as connection:
+        rows = reading.apps(connection, names)
+    meter = reporter.meter
+    if given.settings.json:
+        apps = [{key: row[key] for key in _APP_KEYS} for row in rows]
+        told = {"blocks": meter.blocks, "inputs": meter.inputs, "seconds": round(meter.seconds, 3)}
+        write_json({**told, "waits_for": waits_for, "apps": apps})
+        return
+    for row in rows:
+        write_fields(
+            f"{row['name']}: {row['status'].replace('_', ' ')}",
+            {
+                "block": row["block_id"],
+                "consensus hash": row["consensus_hash"],
+                "state hash": row["state_hash"],
+            },
+        )
+    done = f"{counted(meter.blocks, 'block')} and {counted(meter.inputs, 'input')} in {meter.seconds:.1f} s"
+    click.echo(done if waits_for is None else f"{done}; {waits_for}")
+
+
+_APP_KEYS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash", "status", "error")
+
+
+class _Signals:
+    """Turns SIGINT and SIGTERM into a quiet end: through `stop` where it is set, at once before that."""
+
+    def __init__(self) -> None:
+        self.stop: Callable[[], None] | None = None
+        self._asked = 0
+
+    def __enter__(self) -> Self:
+        self._before = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        return kind is KeyboardInterrupt and self._asked == 1
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._asked += 1
+        if self.stop is None or self._asked > 1:
+            raise KeyboardInterrupt
+        self.stop()

@@ -192,6 +192,16 @@ def test_transactions_survive_any_reorg_in_any_company() -> None:
     assert first.txid in _txids(chain)
 
 
+def test_a_coin_is_signed_away_once() -> None:
+    """Also when the faucet's coins run out while some of them wait in transactions that are not mined."""
+    chain = ChainBuilder()
+    txs = [chain.send(b"%d" % number) for number in range(10)]
+    chain.mine(txs[:1])
+    txs.append(chain.send(b"10", to=[("bob", 998_400)]))
+    chain.mine(txs[1:])
+    assert {tx.txid for tx in txs[1:]} <= set(_txids(chain))
+
+
 def test_a_rival_takes_the_place_on_the_other_branch() -> None:
     """The double spend that a deep fork allows."""
     chain = ChainBuilder()

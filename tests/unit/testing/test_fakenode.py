@@ -1,6 +1,7 @@
 """The fake node's verbs: what they do to its chain, seen through its interfaces."""
 
 import http.client
+import sys
 import threading
 from collections.abc import Iterator
 from time import perf_counter
@@ -134,9 +135,13 @@ def test_an_invalid_branch_is_told_as_such(node: FakeNode, client: NodeClient) -
 
 
 def test_the_best_other_branch_takes_over_from_an_invalid_one(node: FakeNode) -> None:
-    """The one that a reorg left comes back."""
+    """The one that a reorg left comes back; of equal ones that which came first."""
     old = node.mine(n=2)
     node.reorg(2)
+    node.invalidate(102)
+    assert node.tip == old[1]
+    node.reorg(2, 2)
+    node.reorg(2, 2)
     node.invalidate(102)
     assert node.tip == old[1]
 
@@ -259,13 +264,18 @@ def test_many_clients_ask_while_the_chain_moves(node: FakeNode) -> None:
                 seen.append(client.result("getblockcount"))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    node.mine(n=20)
-    for _ in range(20):
-        node.reorg(20, 20)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        node.mine(n=20)
+        for _ in range(20):
+            node.reorg(20, 20)
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert seen
     assert set(seen) <= {101, 121}

@@ -1,0 +1,5 @@
+"""`python -m virtualchain`: the command line."""
+
+from virtualchain.cli import main
+
+main()

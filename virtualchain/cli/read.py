@@ -1,0 +1,230 @@
+"""The commands that read the log: status, ops, consensus."""
+
+import re
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from virtualchain.cli.failures import say
+from virtualchain.cli.options import Command, Given, pass_given
+from virtualchain.cli.output import opcode_text, write_fields, write_json, write_rows
+from virtualchain.errors import NodeError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from virtualchain.bitcoin.source import Tip
+    from virtualchain.model import Json
+
+_STATUS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
+_OPS = ("app", "block_id", "block_hash", "time", "txindex", "vtxindex", "txid", "opcode", "payload", "fields")
+_OPS_SHOWN = ("block_id", "vtxindex", "app", "opcode", "txid", "fields")
+_REJECTIONS = ("app", "block_id", "txindex", "txid", "opcode", "step", "reason")
+_REJECTIONS_SHOWN = ("block_id", "txindex", "app", "opcode", "txid", "step", "reason")
+
+_block = click.IntRange(min=0, max=2**31 - 1)
+
+
+@click.command(cls=Command)
+@pass_given
+def status(given: Given) -> None:
+    """Show where the apps and the node stand.
+
+    The node is asked where it can be reached; all the rest is what the database says.
+    """
+    from virtualchain.store import reading
+
+    with open_reading(given) as connection:
+        network = reading.network(connection)
+        rows = reading.apps(connection, chosen_apps(given, connection))
+    tip = _node_tip(given, network)
+    if given.settings.json:
+        node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}
+        apps = [
+            {
+                **{key: row[key] for key in _STATUS},
+                "lag": _lag(row, tip),
+                "status": row["status"],
+                "error": row["error"],
+            }
+            for row in rows
+        ]
+        write_json({"network": network or given.settings.network, "tip": node, "apps": apps})
+        return
+    write_fields(
+        network or "no network yet", {"node": None if tip is None else f"block {tip.block_id} ({tip.hash})"}
+    )
+    for row in rows:
+        _write_app(row, _lag(row, tip))
+
+
+def _write_app(row: "Json", lag: int | None) -> None:
+    fields = {
+        "block": row["block_id"],
+        "block hash": row["block_hash"],
+        "lag": lag,
+        "consensus hash": row["consensus_hash"],
+        "state hash": row["state_hash"],
+    }
+    if row["error"] is not None:
+        error = row["error"]
+        fields["failed"] = f"{error['callback']} in block {error['block_id']}: {error['error']}"
+        fields["transaction"] = error["txid"]
+        fields["mend it, then"] = f"virtualchain resume {row['name']}"
+    write_fields(f"{row['name']} {row['version']}: {row['status'].replace('_', ' ')}", fields)
+
+
+def _lag(row: "Json", tip: "Tip | None") -> int | None:
+    """Count the blocks between the app and the node's tip, unconfirmed ones included."""
+    if tip is None:
+        return None
+    reached = row["first_block_id"] - 1 if row["block_id"] is None else row["block_id"]
+    return max(tip.block_id - int(reached), 0)
+
+
+def _node_tip(given: Given, network: str | None) -> "Tip | None":
+    try:
+        with closing(given.source(network)) as source:
+            return source.tip()
+    except NodeError as error:
+        say(f"the node was not reached: {error}")
+        return None
+
+
+@click.command(cls=Command)
+@click.option("--block", type=_block, metavar="BLOCK", help="Only those of one block.")
+@click.option("--from", "first", type=_block, metavar="BLOCK", help="Only those from this block on.")
+@click.option("--to", "last", type=_block, metavar="BLOCK", help="Only those up to this block.")
+@click.option("--opcode", metavar="BYTE", help="Only those of one opcode: a character, or two hex digits.")
+@click.option("--txid", metavar="TXID", help="Only those of one transaction.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
+@click.option("--newest-first", is_flag=True, help="Begin at the last block.")
+@click.option("--rejected", is_flag=True, help="List what was refused, at which step and why, instead.")
+@pass_given
+def ops(
+    given: Given,
+    block: int | None,
+    first: int | None,
+    last: int | None,
+    opcode: str | None,
+    txid: str | None,
+    limit: int | None,
+    newest_first: bool,
+    rejected: bool,
+) -> None:
+    """List the ops that the apps accepted, in chain order.
+
+    --app narrows the list to an app, here also by its name.
+    """
+    from virtualchain.store import reading
+
+    if block is not None and (first is not None or last is not None):
+        raise UsageError("give either --block, or --from and --to")
+    with open_reading(given) as connection:
+        selection = reading.Selection(
+            apps=chosen_apps(given, connection),
+            first=block or first or 0,
+            last=next((item for item in (block, last) if item is not None), reading.Selection.last),
+            opcode=None if opcode is None else _read_opcode(opcode),
+            txid=None if txid is None else _read_txid(txid),
+            limit=limit,
+            newest_first=newest_first,
+        )
+        found = (reading.rejections if rejected else reading.ops)(connection, selection)
+        if given.settings.json:
+            columns = _REJECTIONS if rejected else _OPS
+            write_rows(columns, ([row[name] for name in columns] for row in found), as_json=True)
+        else:
+            columns = _REJECTIONS_SHOWN if rejected else _OPS_SHOWN
+            shown = ({**row, "opcode": opcode_text(row["opcode"])} for row in found)
+            write_rows(columns, ([row[name] for name in columns] for row in shown), as_json=False)
+
+
+@click.command(cls=Command)
+@click.argument("block", type=_block, required=False)
+@pass_given
+def consensus(given: Given, block: int | None) -> None:
+    """Show the apps' digests at BLOCK, or at the last block of each.
+
+    Two nodes with the same consensus hash at a block accepted the same ops up to it; with the same state
+    hash, their tables are the same, too.
+    """
+    from virtualchain.store import reading
+
+    with open_reading(given) as connection:
+        names = chosen_apps(given, connection)
+        rows = reading.digests(connection, block, names)
+        apps = reading.apps(connection, names)
+    if block is not None and not rows:
+        places = ", ".join(f"{app['name']} is at block {app['block_id']}" for app in apps)
+        raise UsageError(f"no app has digests of block {block}: {places or 'there is no app yet'}")
+    if given.settings.json:
+        write_json({"apps": rows})
+        return
+    for row in rows:
+        write_fields(
+            f"{row['name']} at block {row['block_id']}",
+            {
+                "block hash": row["block_hash"],
+                "ops hash": row["ops_hash"],
+                "consensus hash": row["consensus_hash"],
+                "state hash": row["state_hash"],
+            },
+        )
+
+
+@contextmanager
+def open_reading(given: Given) -> "Iterator[psycopg.Connection]":
+    """Open a read-only transaction on the settings' database; an embedded server is started, but never made."""
+    from virtualchain.store import reading
+    from virtualchain.store.database import resolve
+
+    database = given.settings.database
+    if database is None:
+        from virtualchain.store.embedded import EmbeddedServer
+
+        if EmbeddedServer().status().address is None:
+            raise StoreError("there is no database yet: run `virtualchain sync` with an app, or give --database")
+    with reading.reading(resolve(database)) as connection:
+        yield connection
+
+
+def chosen_apps(given: Given, connection: "psycopg.Connection") -> list[str] | None:
+    """Give the names of the apps that --app chose on the command line, by name or module; None: all."""
+    from virtualchain.store import reading
+
+    named = given.flags.get("app")
+    if not named:
+        return None
+    known = [row["name"] for row in reading.apps(connection)]
+    return [use if use in known else _name_of(use, known) for use in named]
+
+
+def _name_of(use: str, known: list[str]) -> str:
+    from virtualchain.contract import read_contract
+    from virtualchain.settings import load_app
+
+    try:
+        name = read_contract(load_app(use)).name
+    except UsageError as error:
+        raise UsageError(f"{use} is no app of this database (it has {', '.join(known) or 'none'}): {error}") from error
+    if name not in known:
+        raise UsageError(f"this database has no app {name} (it has {', '.join(known) or 'none'})")
+    return name
+
+
+def _read_opcode(text: str) -> bytes:
+    if len(text) == 1 and text.isascii():
+        return text.encode()
+    if re.fullmatch(r"(0x)?[0-9a-fA-F]{2}", text):
+        return bytes.fromhex(text[-2:])
+    raise UsageError(f"--opcode {text}: write one character, or the byte as two hex digits")
+
+
+def _read_txid(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise UsageError(f"--txid {text}: a transaction id has 64 hex digits")
+    return text.lower()

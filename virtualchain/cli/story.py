@@ -1,0 +1,64 @@
+"""The chain of the demonstration: a few people, a few documents, and what they do with them."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from virtualchain.testing import FakeNode, key
+
+PEOPLE: Final = ("alice", "bob", "carol")
+_FIRST_BLOCKS: Final = 10
+"""Empty ones: somebody has to earn the coins that are spent later."""
+_BETWEEN: Final = 2
+_LAST_BLOCKS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One transaction: who does what with which document, in words and as a payload."""
+
+    told: str
+    who: str
+    opcode: bytes
+    document: str
+    to: str | None = None
+    cut: int = 0
+    """How many bytes its payload lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A step that was taken: its block and its transaction."""
+
+    block_id: int
+    txid: str
+    step: Step
+
+
+_BLOCKS: Final = (
+    (
+        Step("alice claims the contract", "alice", b"c", "contract"),
+        Step("bob claims the contract, too, behind her in the same block", "bob", b"c", "contract"),
+    ),
+    (Step("bob claims the letter", "bob", b"c", "letter"),),
+    (Step("bob tries the contract once more", "bob", b"c", "contract"),),
+    (Step("alice gives the contract to carol", "alice", b"t", "contract", to="carol"),),
+    (Step("alice gives it away again, to bob", "alice", b"t", "contract", to="bob"),),
+    (
+        Step("bob revokes the letter", "bob", b"r", "letter"),
+        Step("carol claims the recipe", "carol", b"c", "recipe"),
+    ),
+    (Step("alice sends a claim with half a hash", "alice", b"c", "poem", cut=16),),
+)
+
+
+def tell(node: FakeNode) -> list[Told]:
+    """Mine the story; give its steps in the order of the chain."""
+    told: list[Told] = []
+    for steps in _BLOCKS:
+        sent = [(step, _send(node, step)) for step in steps]
+        node.mine([tx for _, tx in sent])
+        told += [Told(node.height, tx.txid, step) for step, tx in sent]
+        node.mine(n=_BETWEEN)
+    node.mine(n=_LAST_BLOCKS - _BETWEEN)
+    return told
