@@ -17,7 +17,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
-    def json(self) -> Any:  # noqa: ANN401 - any JSON
+    def json(self) -> Any:
         """Parse the body."""
         return json.loads(self.body)
 
@@ -62,7 +62,7 @@ class NodeClient:
         """Call a JSON-RPC method."""
         return self.post(json.dumps({"method": method, "params": params, "id": 1}))
 
-    def result(self, method: str, *params: object) -> Any:  # noqa: ANN401 - any JSON
+    def result(self, method: str, *params: object) -> Any:
         """Call a JSON-RPC method that must succeed."""
         reply = self.call(method, *params)
         assert reply.status == 200, reply

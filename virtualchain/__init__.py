@@ -1,14 +1,12 @@
 """Replicated state machines on a blockchain, with PostgreSQL as event store.
 
 The public names, and nothing else: an app is written with `App`, `Rejected` and `State`, or as any
-module or class with the published callbacks, and run by `StateEngine`.
-
-Each is imported when it is first asked for: a command that only prints its help, or a pytest run that
-only looks at our plugin, waits for no database driver.
+module or class with the published callbacks, and run by `StateEngine`. Each is imported when it is
+first used: a command's help, or a test run that needs none of them, does not wait for database drivers.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from virtualchain.app import App, Rejected
@@ -30,38 +28,24 @@ __all__ = [
     "last_op_return",
 ]
 
-_HOMES = {
-    "App": "virtualchain.app",
-    "Rejected": "virtualchain.app",
-    "State": "virtualchain.store.state",
-    "StateEngine": "virtualchain.indexer",
-    "VirtualchainError": "virtualchain.errors",
-    "first_op_return": "virtualchain.bitcoin.payload",
-    "last_op_return": "virtualchain.bitcoin.payload",
+_ROOMS = {
+    "App": "app",
+    "Rejected": "app",
+    "State": "store.state",
+    "StateEngine": "indexer",
+    "VirtualchainError": "errors",
+    "first_op_return": "bitcoin.payload",
+    "last_op_return": "bitcoin.payload",
 }
 
-if not TYPE_CHECKING:  # or every name would pass the type checker
 
-    def __getattr__(name: str) -> object:
-        """Import a public name's module, and keep the name."""
-        if name == "__version__":
-            value = _version()
-        elif name in _HOMES:
-            value = getattr(import_module(_HOMES[name]), name)
-        else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value
-        return value
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name == "__version__":
+        return import_module("importlib.metadata").version("virtualchain")
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slower than all the rest
-
-    try:
-        return version("virtualchain")
-    except PackageNotFoundError:  # a checkout that is not installed
-        return "0+unknown"
+    return __all__

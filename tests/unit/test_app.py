@@ -53,10 +53,14 @@ def test_hooks_are_callbacks_only_when_registered() -> None:
     app = App("x", magic=b"x")
     assert (app.db_scan_block, app.db_final, app.db_continue) == (None, None, None)
     seen: list[Any] = []
-    app.scan(lambda ops, state: seen.extend([ops, state]))
+
+    @app.scan
+    def scan(ops: list[Any], state: object) -> None:
+        seen.append((ops, state))
+
     assert app.db_scan_block is not None
     app.db_scan_block(1, ["op"], "state")
-    assert seen == [["op"], "state"]
+    assert seen == [(["op"], "state")]
 
 
 def test_a_refusal_is_false_and_keeps_its_reason() -> None:

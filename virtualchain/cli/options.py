@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from virtualchain.bitcoin.source import BlockSource
     from virtualchain.settings import Settings
 
-EPILOG: Final = "The options of `virtualchain --help`, such as --app, --bitcoin, --database and --json, may stand here, too."
+EPILOG: Final = (
+    "The options of `virtualchain --help`, such as --app, --bitcoin, --database, --json, may stand here, too."
+)
 EXAMPLE: Final = "--app virtualchain.examples.notary"
 
 
@@ -129,7 +131,6 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--confirmations",
             metavar="K",
-            type=click.IntRange(min=0),
             help="Take a block once K blocks stand on it. Default: 6.",
         ),
         option(

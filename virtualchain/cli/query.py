@@ -15,9 +15,9 @@ from virtualchain.errors import UsageError
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @pass_given
 def sql(given: Given, query: str, as_csv: bool) -> None:
-    """Ask the database: one SQL statement, in a read-only transaction.
+    """Ask the database one SQL statement.
 
-    Names without a schema mean the apps' tables, then the views of schema virtualchain: blocks, inputs, ops,
+    It runs in a read-only transaction. Names without a schema mean the apps' tables, then the views of schema virtualchain: blocks, inputs, ops,
     rejections, snapshots, apps. With - as QUERY it is read from standard input.
     """
     from virtualchain.store import reading

@@ -187,7 +187,9 @@ def open_reading(given: Given) -> "Iterator[psycopg.Connection]":
         from virtualchain.store.embedded import EmbeddedServer
 
         if EmbeddedServer().status().address is None:
-            raise StoreError("there is no database yet: run `virtualchain sync` with an app, or give --database")
+            raise StoreError(
+                "there is no database yet: run `virtualchain sync` with an app, or give --database"
+            )
     with reading.reading(resolve(database)) as connection:
         yield connection
 
@@ -210,7 +212,9 @@ def _name_of(use: str, known: list[str]) -> str:
     try:
         name = read_contract(load_app(use)).name
     except UsageError as error:
-        raise UsageError(f"{use} is no app of this database (it has {', '.join(known) or 'none'}): {error}") from error
+        raise UsageError(
+            f"{use} is no app of this database (it has {', '.join(known) or 'none'}): {error}"
+        ) from error
     if name not in known:
         raise UsageError(f"this database has no app {name} (it has {', '.join(known) or 'none'})")
     return name

@@ -4,10 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from virtualchain.testing import FakeNode, key
+from virtualchain.testing import FakeNode, Tx
 
 PEOPLE: Final = ("alice", "bob", "carol")
-_FIRST_BLOCKS: Final = 10
+FIRST_BLOCKS: Final = 10
 """Empty ones: somebody has to earn the coins that are spent later."""
 _BETWEEN: Final = 2
 _LAST_BLOCKS: Final = 8
@@ -62,3 +62,14 @@ def tell(node: FakeNode) -> list[Told]:
         node.mine(n=_BETWEEN)
     node.mine(n=_LAST_BLOCKS - _BETWEEN)
     return told
+
+
+def sha256_of(document: str) -> str:
+    """Give the hash that stands for a document, hex."""
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def _send(node: FakeNode, step: Step) -> Tx:
+    content = bytes.fromhex(sha256_of(step.document))
+    payload = b"nt" + step.opcode + content[: len(content) - step.cut]
+    return node.send(payload, step.who, to=[] if step.to is None else [(step.to, 10_000)])

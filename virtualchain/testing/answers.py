@@ -1,7 +1,7 @@
 """HTTP answers in the forms that bitcoind uses."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from virtualchain.testing.verbose import dumps
 
@@ -29,7 +29,7 @@ BUSY: Final = Answer(503, HTML, b"Work queue depth exceeded")
 NO_CONTENT: Final = Answer(204, HTML, b"")
 
 
-def json_answer(value: Any, status: int = 200) -> Answer:  # noqa: ANN401 - whatever JSON can say
+def json_answer(value: object, status: int = 200) -> Answer:
     """Answer with JSON and a line end."""
     return Answer(status, "application/json", dumps(value) + b"\n")
 

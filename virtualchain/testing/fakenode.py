@@ -53,7 +53,12 @@ class FakeNode:
         self._port = self._server.port
 
     @classmethod
-    def from_blocks(cls, network: str, blocks: Iterable[bytes | BuiltBlock], **options: Any) -> Self:  # noqa: ANN401
+    def from_blocks(
+        cls,
+        network: str,
+        blocks: Iterable[bytes | BuiltBlock],
+        **options: Any,  # noqa: ANN401 - they are the class's own
+    ) -> Self:
         """Serve given blocks (see `ChainBuilder.from_blocks`); `options` are those of the class."""
         return cls(chain=ChainBuilder.from_blocks(network, blocks), **options)
 

@@ -28,7 +28,7 @@ _METHOD_NOT_FOUND = -32601
 _STATUSES: Final = {_INVALID_REQUEST: 400, _METHOD_NOT_FOUND: 404}
 
 
-def parse(body: bytes) -> Any:  # noqa: ANN401 - whatever the client sent
+def parse(body: bytes) -> object:
     """Read a request's body; None where it is no JSON."""
     try:
         return json.loads(body)
@@ -36,13 +36,13 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - whatever the client sent
         return None
 
 
-def method_names(request: Any) -> list[str]:  # noqa: ANN401 - whatever the client sent
+def method_names(request: object) -> list[str]:
     """Name the methods that a request calls."""
     calls = request if isinstance(request, list) else [request]
     return [str(call.get("method")) for call in calls if isinstance(call, dict)]
 
 
-def answer(state: NodeState, request: Any, failure: RpcError | None = None) -> Answer:  # noqa: ANN401
+def answer(state: NodeState, request: object, failure: RpcError | None = None) -> Answer:
     """Answer a parsed request; `failure` is what every call in it meets instead."""
     if isinstance(request, dict):
         reply, code = _call(state, request, failure)
@@ -58,7 +58,7 @@ def answer(state: NodeState, request: Any, failure: RpcError | None = None) -> A
     return json_answer({"result": None, "error": {"code": _PARSE_ERROR, "message": message}, "id": None}, 500)
 
 
-def _call(state: NodeState, request: Any, failure: RpcError | None) -> tuple[Json | None, int | None]:  # noqa: ANN401
+def _call(state: NodeState, request: object, failure: RpcError | None) -> tuple[Json | None, int | None]:
     """Make one call; the reply (None for a notification of version 2), and the error's code."""
     result = None
     error = failure
@@ -85,7 +85,7 @@ def _status(reply: Json, code: int | None) -> int:
     return _STATUSES.get(code, 500)
 
 
-def _dispatch(state: NodeState, request: Any) -> Any:  # noqa: ANN401
+def _dispatch(state: NodeState, request: object) -> object:
     if not isinstance(request, dict):
         raise RpcError(_INVALID_REQUEST, "Invalid Request object")
     name = request.get("method")

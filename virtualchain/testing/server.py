@@ -68,7 +68,8 @@ class _Server(socketserver.ThreadingTCPServer):
     def __init__(self, address: tuple[str, int], respond: Respond) -> None:
         self.respond = respond
         self._lock = threading.Lock()
-        self._open: dict[socket.socket, threading.Thread] = {}
+        self._open: set[socket.socket] = set()
+        self._serving: list[threading.Thread] = []
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
@@ -77,13 +78,14 @@ class _Server(socketserver.ThreadingTCPServer):
             target=self.process_request_thread, args=(request, client_address), daemon=self.daemon_threads
         )
         with self._lock:
-            self._open[request] = thread
-        thread.start()
+            self._open.add(request)
+            self._serving = [*(serving for serving in self._serving if serving.is_alive()), thread]
+            thread.start()
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as inherited
         super().shutdown_request(request)
         with self._lock:
-            self._open.pop(request, None)
+            self._open.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
         """Say nothing of clients that go away."""
@@ -97,9 +99,7 @@ class _Server(socketserver.ThreadingTCPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def join(self) -> None:
-        with self._lock:
-            threads = list(self._open.values())
-        for thread in threads:
+        for thread in self._serving:
             thread.join(_JOIN_SECONDS)
 
 

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from virtualchain.testing import jsonrpc, rest
 from virtualchain.testing.answers import (
@@ -70,7 +70,7 @@ class Service:
 
         return self._strike(self.faults.take(path), starting, compute)
 
-    def _respond_rpc(self, call: Any) -> Answer | None:  # noqa: ANN401 - whatever the client sent
+    def _respond_rpc(self, call: object) -> Answer | None:
         names = jsonrpc.method_names(call)
         self._count(names)
         starting = jsonrpc.answer(self.state, call, RpcError(jsonrpc.WARMING_UP, _WARM_UP))

