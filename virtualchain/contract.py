@@ -68,6 +68,9 @@ class Contract:
     commit: Callback
     final: Callback | None
     proceed: Callable[[int, str], object] | None
+    get_state: Callable[..., object] | None
+    """Makes or loads an opaque state; None for a SQL app."""
+    save: Callback | None
 
     @property
     def start(self) -> int:
@@ -125,6 +128,8 @@ def read_contract(implementation: object) -> Contract:
         commit=reader.callback("db_commit", 5),
         final=reader.optional_callback("db_final", 2),
         proceed=getattr(implementation, "db_continue", None),
+        get_state=getattr(implementation, "get_db_state", None),
+        save=reader.optional_callback("db_save", 2),
     )
 
 

@@ -6,6 +6,7 @@ that stands further back is advanced along the tape by the same step, block by b
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from virtualchain import chain
 from virtualchain.bitcoin.header import read_header
@@ -31,8 +32,15 @@ class Deployment:
     """
 
     def __init__(
-        self, url: str, contracts: Sequence[Contract], network: Network, *, wait: bool = False
+        self,
+        url: str,
+        contracts: Sequence[Contract],
+        network: Network,
+        *,
+        state_folder: Path,
+        wait: bool = False,
     ) -> None:
+        self._folder = state_folder
         self._connection = connect_writer(url, wait=wait)
         try:
             self.tape = Tape(self._connection)
@@ -54,7 +62,16 @@ class Deployment:
             tables = log.register(contract, rule_of(contract))
         if log.status() == "stopped":
             log.set_status("running")
-        return Machine(self._connection, contract, tables)
+        return Machine(self._connection, contract, tables, self._folder / f"{contract.schema}.state")
+
+    def settle(self) -> None:
+        """See to it that every block so far is on disk, and that saved files are in place."""
+        if not self._is_durable:
+            self.tape.set_durable(durable=True)
+            self.tape.flush()
+            self._is_durable = True
+        for machine in self.machines:
+            machine.settle()
 
     def close(self) -> None:
         """End the session; the writer's lock goes with it."""
@@ -130,6 +147,8 @@ class Deployment:
     def _proceed(self, block: Block, advanced: Sequence[tuple[Machine, str]]) -> None:
         """Behind the block's transaction: ask the apps whether to go on, and part with those that do not."""
         for machine, consensus_hash in advanced:
+            if self._is_durable:
+                machine.settle()
             proceed = machine.contract.proceed
             try:
                 if proceed is not None and proceed(block.block_id, consensus_hash) is False:

@@ -4,10 +4,10 @@ It asks the source what there is, lets the planner say what to do, and hands the
 deployment. It holds no state of its own: whatever fails, it starts again from what the database says.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import psycopg
@@ -26,6 +26,7 @@ from virtualchain.planning import deep_fork, make_plan
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import is_passing
 from virtualchain.store.migrate import migrate
+from virtualchain.store.state_files import default_folder
 
 NEAR_TIP = 10
 """Blocks below the stable tip from which on commits wait for the disk and listeners are told."""
@@ -56,6 +57,7 @@ class StateEngine:
     subclass that has the callbacks. `database` is a PostgreSQL URL; None means the embedded server.
     `source` is a node's URL or a BlockSource. A block is taken once `confirmations` blocks stand on it.
     `on_block` is told of each block behind its transaction, `on_wait` what `follow` is about to wait for.
+    Apps with a state of their own have it saved to `state_folder` (default: the user's data folder).
 
     Raises UsageError for what cannot be run so, StoreError, NodeError.
     """
@@ -69,6 +71,7 @@ class StateEngine:
         wait_for_writer: bool = False,
         on_block: Callable[[Progress], None] | None = None,
         on_wait: Callable[[str], None] | None = None,
+        state_folder: Path | None = None,
     ) -> None:
         self._contracts = [read_contract(app) for app in apps or (self,)]
         self._confirmations = confirmations
@@ -76,9 +79,10 @@ class StateEngine:
         self._wait_for_writer = wait_for_writer
         self._on_block = on_block
         self._on_wait = on_wait
-        self._stopping = threading.Event()
+        self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._waits_for: str | None = None
         self._url = resolve(database)
+        self._state_folder = state_folder or default_folder(self._url)
         migrate(self._url)
         self._source = open_source(source) if isinstance(source, str) else source
         try:
@@ -101,7 +105,7 @@ class StateEngine:
 
     def stop(self) -> None:
         """End `build` or `follow` behind the block at hand; for signal handlers and other threads."""
-        self._stopping.set()
+        self._stopping = True
         self._source.wake()
 
     def build(self, to: int | None = None) -> int:
@@ -113,8 +117,9 @@ class StateEngine:
         failures = 0
         while True:
             try:
-                while not self._stopping.is_set() and self._advance(to):
+                while not self._stopping and self._advance(to):
                     failures = 0
+                self._deployment.settle()
                 return self._last_block()
             except psycopg.Error as error:
                 if not is_passing(error) or failures == len(_PATIENCE):
@@ -124,14 +129,14 @@ class StateEngine:
 
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`; a node that is away is waited for."""
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 self.build()
             except NodeUnavailable as error:
                 self._waits_for = str(error)
             if not self._deployment.running:
                 return
-            if not self._stopping.is_set():
+            if not self._stopping:
                 if self._on_wait is not None and self._waits_for is not None:
                     self._on_wait(self._waits_for)
                 self._source.wait(POLL)
@@ -177,7 +182,13 @@ class StateEngine:
 
     def _open(self) -> Deployment:
         try:
-            return Deployment(self._url, self._contracts, self._source.network, wait=self._wait_for_writer)
+            return Deployment(
+                self._url,
+                self._contracts,
+                self._source.network,
+                state_folder=self._state_folder,
+                wait=self._wait_for_writer,
+            )
         except psycopg.Error as error:
             raise StoreError(f"the database failed: {str(error).strip()}") from error
 
@@ -185,7 +196,7 @@ class StateEngine:
         """Get a new session after a passing fault: all that was under way is forgotten."""
         self._deployment.close()
         for place, pause in enumerate(pauses):
-            self._stopping.wait(pause)
+            self._source.wait(pause)
             try:
                 self._deployment = self._open()
             except WriterBusy:
@@ -203,7 +214,7 @@ class StateEngine:
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks; tell whether there may be more to take."""
         deployment = self._deployment
-        deployment.catch_up(lambda: not self._stopping.is_set())
+        deployment.catch_up(lambda: not self._stopping)
         if not deployment.running:
             self._raise_halted()
             return False
@@ -230,7 +241,7 @@ class StateEngine:
                 self._deployment.take(scanned, near_tip=near_tip)
                 if self._on_block is not None:
                     self._on_block(Progress(scanned.block, len(scanned.inputs), stable_tip))
-                if self._stopping.is_set() or not self._deployment.running:
+                if self._stopping or not self._deployment.running:
                     return
 
     def _raise_halted(self) -> None:

@@ -6,13 +6,11 @@ savepoints as soon as one is needed.
 """
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
-
-import psycopg
 
 from virtualchain import consensus
 from virtualchain.app import Rejected
@@ -23,7 +21,7 @@ from virtualchain.fields import to_json
 from virtualchain.model import Block, Input, Json
 from virtualchain.store.failures import is_data_error, is_passing, told
 from virtualchain.store.log import Op, Rejection
-from virtualchain.store.state import State
+from virtualchain.states import AppState
 
 T = TypeVar("T")
 
@@ -64,6 +62,10 @@ class Verdicts:
     rejections: list[Rejection] = field(default_factory=list)
     committed: list[Json] = field(default_factory=list)
 
+    def canonical(self) -> Iterator[bytes]:
+        """Give the serialised ops that enter the ops hash."""
+        return (text for op in self.ops for text in op.canonical)
+
     def refuse(self, candidate: Candidate, step: str, refusal: Rejected) -> None:
         """Record a refusal; its reason may quote the hostile input, so it is made storable."""
         reason = refusal.reason.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
@@ -93,10 +95,7 @@ class Judge:
     NeedsSavepoints. A callback that fails raises AppHalted; a passing fault of the database, psycopg.Error.
     """
 
-    def __init__(
-        self, connection: psycopg.Connection, contract: Contract, state: State, block: Block, *, careful: bool
-    ) -> None:
-        self._connection = connection
+    def __init__(self, contract: Contract, state: AppState, block: Block, *, careful: bool) -> None:
         self._contract = contract
         self._state = state
         self._block = block
@@ -149,7 +148,7 @@ class Judge:
                 [spending.as_dict() for spending in read_inputs(item.raw)],
                 [output.as_dict() for output in item.outputs],
                 item.fee,
-                db_state=self._state,
+                db_state=self._state.db_state,
             )
             if op is None:
                 return Rejected("not parsed")
@@ -181,7 +180,7 @@ class Judge:
             candidate.source.txid,
             candidate.vtxindex,
             self._verdicts.committed,
-            db_state=self._state,
+            db_state=self._state.db_state,
         )
         if verdict is False:
             return Rejected("refused")
@@ -205,7 +204,7 @@ class Judge:
             candidate.op,
             candidate.source.txid,
             candidate.vtxindex,
-            db_state=self._state,
+            db_state=self._state.db_state,
         )
         if result is False:
             raise _Undone("refused")
@@ -234,7 +233,7 @@ class Judge:
         if callback is None:
             return
         try:
-            callback(self._block.block_id, ops, db_state=self._state)
+            callback(self._block.block_id, ops, db_state=self._state.db_state)
             self._reveal_failure()
         except Exception as error:
             if is_passing(error):
@@ -247,7 +246,7 @@ class Judge:
         """Run one callback on a candidate: its result, or why the candidate is refused."""
         before = deepcopy(candidate.op) if self._careful else {}
         try:
-            with self._connection.transaction() if self._careful else nullcontext():
+            with self._state.savepoint() if self._careful else nullcontext():
                 try:
                     result = run(candidate)
                 finally:

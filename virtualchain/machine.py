@@ -6,20 +6,20 @@ network's (consensus.md, Extraction rules): it decides what a check sees, so it 
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import psycopg
 
-from virtualchain import consensus, muhash
+from virtualchain import consensus
 from virtualchain.bitcoin.payload import last_op_return
 from virtualchain.contract import Contract
 from virtualchain.errors import StoreError
 from virtualchain.judge import Candidate, Judge, NeedsSavepoints, Verdicts, halt
 from virtualchain.model import Block, Input
+from virtualchain.states import AppState, OpaqueState, TableState
 from virtualchain.store.failures import is_passing
-from virtualchain.store.history import History
 from virtualchain.store.log import AppLog, Snapshot
-from virtualchain.store.projections import projections
-from virtualchain.store.state import State
+from virtualchain.store.state_files import StateFiles
 
 
 class Machine:
@@ -28,21 +28,21 @@ class Machine:
     `cursor` is the last block that the app was advanced to, or the block before its first.
     """
 
-    def __init__(self, connection: psycopg.Connection, contract: Contract, tables: str) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, contract: Contract, tables: str, state_file: Path
+    ) -> None:
         self.contract = contract
         self.log = AppLog(connection, contract.name)
         self._connection = connection
-        self._tables = tables
-        self._history = History(connection, projections(connection, tables))
-        self._state = State(connection, self.log, contract.window, tables)
-        self.load()
-
-    def load(self) -> None:
-        """Read from the database where the app stands: at the start, and after a failed transaction."""
-        last = self.log.cursor()
-        self.cursor = max(self.contract.start - 1, -1 if last is None else last)
-        self._number = self.log.state_number() or muhash.EMPTY
-        self._state_hash = muhash.digest(self._number)
+        self._recorded = self.log.cursor()
+        starts_over = False
+        if contract.get_state is None:
+            self._state: AppState = TableState(connection, contract, self.log, tables)
+        else:
+            opaque = OpaqueState(contract, StateFiles(connection, contract.name, state_file))
+            self._state, starts_over = opaque, opaque.starts_over
+        last = -1 if starts_over or self._recorded is None else self._recorded
+        self.cursor = max(contract.start - 1, last)
 
     def step(self, block: Block, inputs: Iterable[Input]) -> str:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
@@ -51,14 +51,19 @@ class Machine:
         AppHalted where a callback fails (the app's part is undone), psycopg.Error where the database does.
         """
         assert block.block_id == self.cursor + 1, "an app is advanced block by block"
-        verdicts, number = Verdicts(), self._number
         candidates = self._candidates(block, inputs)
-        if candidates or self.contract.scan or self.contract.final:
-            verdicts = self._judge(block, candidates)
-            number = self._history.state_number(number, block.block_id)
-        consensus_hash = self._append(block.block_id, verdicts, number)
-        self.cursor, self._number = block.block_id, number
+        touched = bool(candidates or self.contract.scan or self.contract.final)
+        verdicts = self._judge(block, candidates) if touched else Verdicts()
+        if self._recorded is not None and block.block_id <= self._recorded:
+            consensus_hash = self._compare(block, verdicts)
+        else:
+            consensus_hash = self._append(block, verdicts, self._digest(block, touched=touched))
+        self.cursor = block.block_id
         return consensus_hash
+
+    def settle(self) -> None:
+        """Learn that every block so far is on disk."""
+        self._state.settle()
 
     def _candidates(self, block: Block, inputs: Iterable[Input]) -> list[Candidate]:
         """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule."""
@@ -85,39 +90,52 @@ class Machine:
 
     def _judge(self, block: Block, candidates: Sequence[Candidate]) -> Verdicts:
         try:
-            return self._attempt(block, candidates, careful=False)
+            return self._attempt(block, candidates, careful=not self._state.is_transactional)
         except NeedsSavepoints:
             return self._attempt(block, candidates, careful=True)
 
     def _attempt(self, block: Block, candidates: Sequence[Candidate], *, careful: bool) -> Verdicts:
         with self._connection.transaction():
-            self.log.enter(block.block_id, self._tables)
-            self._state.begin(block)
-            judge = Judge(self._connection, self.contract, self._state, block, careful=careful)
-            verdicts = judge.judge(candidates)
+            self._state.enter(block)
+            verdicts = Judge(self.contract, self._state, block, careful=careful).judge(candidates)
             try:
-                self.log.leave()
+                self._state.leave()
             except psycopg.Error as error:
                 if is_passing(error):
                     raise
                 raise halt(self.contract, block, "a deferred constraint", None, error) from error
         return verdicts
 
-    def _append(self, block_id: int, verdicts: Verdicts, number: bytes) -> str:
-        wanted = consensus.prior_block_ids(block_id, self.contract.first_block_id)
+    def _digest(self, block: Block, *, touched: bool) -> str | None:
+        try:
+            return self._state.digest(block.block_id, touched=touched)
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            raise halt(self.contract, block, "db_save", None, error) from error
+
+    def _append(self, block: Block, verdicts: Verdicts, state_hash: str | None) -> str:
+        wanted = consensus.prior_block_ids(block.block_id, self.contract.first_block_id)
         prior = self.log.consensus_at(wanted)
         lost = [item for item in wanted if item >= self.contract.start and item not in prior]
         if lost:
             raise StoreError(
                 f"app {self.contract.name}: the snapshots of blocks {lost} are gone; restore the database"
             )
-        ops_hash = consensus.ops_hash(text for op in verdicts.ops for text in op.canonical)
+        ops_hash = consensus.ops_hash(verdicts.canonical())
         consensus_hash = consensus.consensus_hash(ops_hash, prior.values())
-        changed = number != self._number
-        if changed:
-            self._state_hash = muhash.digest(number)
-        self.log.add(block_id, verdicts.ops, verdicts.rejections)
+        self.log.add(block.block_id, verdicts.ops, verdicts.rejections)
         self.log.add_snapshot(
-            Snapshot(block_id, ops_hash, consensus_hash, self._state_hash, number if changed else None)
+            Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
         )
         return consensus_hash
+
+    def _compare(self, block: Block, verdicts: Verdicts) -> str:
+        """Check a block that is judged again, to bring back a state that could not be loaded."""
+        recorded = self.log.snapshot(block.block_id)
+        if recorded.ops_hash != consensus.ops_hash(verdicts.canonical()):
+            error = ValueError(
+                "judged again, the block has other ops than before: the rules changed, or chance"
+            )
+            raise halt(self.contract, block, "the replay", None, error)
+        return recorded.consensus_hash

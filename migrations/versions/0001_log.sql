@@ -170,6 +170,17 @@ COMMENT ON COLUMN vc.reorgs.depth IS 'How many taken blocks were replaced.';
 COMMENT ON COLUMN vc.reorgs.blocks_undone IS 'How many blocks were truncated.';
 COMMENT ON COLUMN vc.reorgs.ops_undone IS 'How many ops of all apps were undone.';
 COMMENT ON COLUMN vc.reorgs.duration IS 'How long undoing took.';
+
+CREATE TABLE vc.state_files (
+    app text NOT NULL,
+    block_id integer NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (app, block_id)
+);
+COMMENT ON TABLE vc.state_files IS 'What apps with a state of their own saved: a row where a block changed it, for the undo window. This copy is the truth; the file beside is for the app to read.';
+COMMENT ON COLUMN vc.state_files.app IS 'Name of the app.';
+COMMENT ON COLUMN vc.state_files.block_id IS 'The block after which the app saved this; it stands until the next row.';
+COMMENT ON COLUMN vc.state_files.content IS 'The saved file.';
 CREATE FUNCTION vc.guard_block() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

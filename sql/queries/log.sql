@@ -44,6 +44,11 @@ SELECT EXISTS (SELECT FROM vc.snapshots
 WHERE app = %(app)s AND block_id BETWEEN %(first)s AND %(last)s
     AND consensus_hash = decode(%(consensus_hash)s, 'hex'));
 
+-- name: snapshot
+-- An app's digests at a block.
+SELECT encode(ops_hash, 'hex'), encode(consensus_hash, 'hex'), encode(state_hash, 'hex')
+FROM vc.snapshots WHERE app = %(app)s AND block_id = %(block_id)s;
+
 -- name: add_snapshot
 -- An app's digests at a block; with it the app stands there.
 INSERT INTO vc.snapshots (app, block_id, ops_hash, consensus_hash, state_hash, state_number)

@@ -68,6 +68,10 @@ WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL AND from_blo
 -- Whether a commit waits until it is on disk.
 SELECT set_config('synchronous_commit', %(setting)s, false);
 
+-- name: flush
+-- A commit with a transaction id waits for the disk, and with it for all commits before.
+SELECT pg_current_xact_id();
+
 -- name: notify_block
 -- Tell listeners of a new block; they hear it when the block's transaction commits.
 SELECT pg_notify('virtualchain', json_build_object('event', 'block', 'block_id', %(block_id)s::integer, 'block_hash', %(hash)s::text)::text);

@@ -33,15 +33,15 @@ def demo(given: Given) -> None:
     It needs no node. Its database, virtualchain_demo on the embedded server, is made anew each time; another
     one, given by --database, must have a name that ends in _demo, because all that is in it is dropped.
     """
-    from virtualchain.cli import story
+    from virtualchain.cli.story import FIRST_BLOCKS, tell
     from virtualchain.examples import notary
     from virtualchain.indexer import StateEngine
     from virtualchain.store import reading
     from virtualchain.testing import FakeNode
 
     url = _fresh_database(given.settings.database)
-    with FakeNode(premine=story.FIRST_BLOCKS) as node:
-        told, tip = story.tell(node), node.height
+    with FakeNode(premine=FIRST_BLOCKS) as node:
+        told, tip = tell(node), node.height
         engine = StateEngine(notary.app, database=url, source=node.url, confirmations=_CONFIRMATIONS)
         with engine:
             last = engine.build()
@@ -99,16 +99,23 @@ def _fresh_database(database: str | None) -> str:
 
 
 def _show_story(told: "list[Told]", found: "Json", tip: int, last: int) -> None:
-    reasons = {row["txid"]: row["reason"] for row in found["rejections"]}
-    accepted = {row["txid"] for row in found["ops"]}
+    from virtualchain.cli.story import PEOPLE
+    from virtualchain.testing import key
+
+    names = {key(name).address(): name for name in PEOPLE}
+    verdicts = {row["txid"]: "accepted" for row in found["ops"]}
+    for row in found["rejections"]:
+        words = (names.get(word, word) for word in row["reason"].split())
+        verdicts[row["txid"]] = f"refused: {' '.join(words)}"
     _title(f"What happened on a chain of {tip} blocks, and what the notary made of it")
-    verdicts = {txid: f"refused: {reason}" for txid, reason in reasons.items()}
-    verdicts |= dict.fromkeys(accepted, "accepted")
     rows = [(item.block_id, item.step.told, verdicts[item.txid]) for item in told]
     write_rows(("block", "transaction", "verdict"), rows, as_json=False)
     click.echo(
-        f"\nA block counts once {_CONFIRMATIONS} blocks stand on it, so it went up to block {last} so far."
+        f"\nA block counts once {_CONFIRMATIONS} blocks stand on it, so it went up to block {last} so far.\n"
+        "These are the people, by their addresses:\n"
     )
+    for address, name in names.items():
+        click.echo(f"{name:5}  {address}")
 
 
 def _show_tables(found: "Json") -> None:

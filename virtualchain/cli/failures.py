@@ -71,6 +71,8 @@ def _of_database(error: Exception) -> VirtualchainError | None:
     psycopg = sys.modules.get("psycopg")
     if psycopg is None or not isinstance(error, psycopg.Error):
         return None
+    if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
+        return None
     return StoreError(f"the database failed: {' '.join(str(error).split())}")
 
 

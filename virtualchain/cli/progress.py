@@ -65,7 +65,7 @@ class Meter:
 class Reporter:
     """Told of every block by the engine, and tells the user; use it as a context manager.
 
-    `to` is the block that was asked for; `follows` says that there is no end, so each block at the tip is named.
+    `to` is the block that was asked for; with `follows` there is no end, and each block at the tip is named.
     """
 
     def __init__(self, *, to: int | None = None, follows: bool = False) -> None:
@@ -121,8 +121,11 @@ class Reporter:
         if self._bar is None:
             self._bar = _make_bar()
             self._bar.start()
-        share = {"total": goal - block_id + self.meter.blocks, "completed": self.meter.blocks}
-        self._bar.update(self._bar.task_ids[0], **share, block=f"{block_id:,} of {goal:,}", told=told)
+        done = self.meter.blocks
+        place = f"{block_id:,} of {goal:,}"
+        self._bar.update(
+            self._bar.task_ids[0], completed=done, total=done + goal - block_id, block=place, told=told
+        )
 
     def _hide(self) -> None:
         if self._bar is not None:

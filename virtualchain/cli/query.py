@@ -17,8 +17,9 @@ from virtualchain.errors import UsageError
 def sql(given: Given, query: str, as_csv: bool) -> None:
     """Ask the database one SQL statement.
 
-    It runs in a read-only transaction. Names without a schema mean the apps' tables, then the views of schema virtualchain: blocks, inputs, ops,
-    rejections, snapshots, apps. With - as QUERY it is read from standard input.
+    It runs in a read-only transaction. Names without a schema mean the apps' tables, then the views of schema
+    virtualchain: blocks, inputs, ops, rejections, snapshots, apps. With - as QUERY it is read from standard
+    input.
     """
     from virtualchain.store import reading
 

@@ -2,7 +2,7 @@
 
 import re
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,10 +20,25 @@ if TYPE_CHECKING:
     from virtualchain.model import Json
 
 _STATUS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
-_OPS = ("app", "block_id", "block_hash", "time", "txindex", "vtxindex", "txid", "opcode", "payload", "fields")
-_OPS_SHOWN = ("block_id", "vtxindex", "app", "opcode", "txid", "fields")
-_REJECTIONS = ("app", "block_id", "txindex", "txid", "opcode", "step", "reason")
-_REJECTIONS_SHOWN = ("block_id", "txindex", "app", "opcode", "txid", "step", "reason")
+_COLUMNS: Final[dict[tuple[str, bool], tuple[str, ...]]] = {
+    ("ops", False): ("block_id", "vtxindex", "app", "opcode", "txid", "fields"),
+    ("ops", True): (
+        "app",
+        "block_id",
+        "block_hash",
+        "time",
+        "txindex",
+        "vtxindex",
+        "txid",
+        "opcode",
+        "payload",
+        "fields",
+        "canonical",
+    ),
+    ("rejections", False): ("block_id", "txindex", "app", "opcode", "txid", "step", "reason"),
+    ("rejections", True): ("app", "block_id", "txindex", "txid", "opcode", "step", "reason"),
+}
+"""What is shown, by what is listed and whether it is JSON: for people less, so that lines stay short."""
 
 _block = click.IntRange(min=0, max=2**31 - 1)
 
@@ -127,20 +142,18 @@ def ops(
         selection = reading.Selection(
             apps=chosen_apps(given, connection),
             first=block or first or 0,
-            last=next((item for item in (block, last) if item is not None), reading.Selection.last),
+            last=next((item for item in (block, last) if item is not None), reading.HIGHEST),
             opcode=None if opcode is None else _read_opcode(opcode),
             txid=None if txid is None else _read_txid(txid),
             limit=limit,
             newest_first=newest_first,
         )
-        found = (reading.rejections if rejected else reading.ops)(connection, selection)
-        if given.settings.json:
-            columns = _REJECTIONS if rejected else _OPS
-            write_rows(columns, ([row[name] for name in columns] for row in found), as_json=True)
-        else:
-            columns = _REJECTIONS_SHOWN if rejected else _OPS_SHOWN
-            shown = ({**row, "opcode": opcode_text(row["opcode"])} for row in found)
-            write_rows(columns, ([row[name] for name in columns] for row in shown), as_json=False)
+        rows = (reading.rejections if rejected else reading.ops)(connection, selection)
+        as_json = given.settings.json
+        if not as_json:
+            rows = ({**row, "opcode": opcode_text(row["opcode"])} for row in rows)
+        columns = _COLUMNS["rejections" if rejected else "ops", as_json]
+        write_rows(columns, ([row[name] for name in columns] for row in rows), as_json=as_json)
 
 
 @click.command(cls=Command)
@@ -178,18 +191,16 @@ def consensus(given: Given, block: int | None) -> None:
 
 @contextmanager
 def open_reading(given: Given) -> "Iterator[psycopg.Connection]":
-    """Open a read-only transaction on the settings' database; an embedded server is started, but never made."""
+    """Open a read-only transaction on the settings' database; starts an embedded server that is there."""
     from virtualchain.store import reading
     from virtualchain.store.database import resolve
+    from virtualchain.store.embedded import EmbeddedServer
 
     database = given.settings.database
-    if database is None:
-        from virtualchain.store.embedded import EmbeddedServer
-
-        if EmbeddedServer().status().address is None:
-            raise StoreError(
-                "there is no database yet: run `virtualchain sync` with an app, or give --database"
-            )
+    if database is None and EmbeddedServer().status().address is None:
+        raise StoreError(
+            "there is no database yet: `virtualchain sync` with an app makes one; or give --database"
+        )
     with reading.reading(resolve(database)) as connection:
         yield connection
 
@@ -209,14 +220,13 @@ def _name_of(use: str, known: list[str]) -> str:
     from virtualchain.contract import read_contract
     from virtualchain.settings import load_app
 
+    there = f"the apps of this database are {', '.join(known)}" if known else "this database has no app yet"
     try:
         name = read_contract(load_app(use)).name
     except UsageError as error:
-        raise UsageError(
-            f"{use} is no app of this database (it has {', '.join(known) or 'none'}): {error}"
-        ) from error
+        raise UsageError(f"{there}, and {error}") from error
     if name not in known:
-        raise UsageError(f"this database has no app {name} (it has {', '.join(known) or 'none'})")
+        raise UsageError(f"there is no app {name} here: {there}")
     return name
 
 

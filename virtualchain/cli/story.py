@@ -38,17 +38,17 @@ class Told:
 _BLOCKS: Final = (
     (
         Step("alice claims the contract", "alice", b"c", "contract"),
-        Step("bob claims the contract, too, behind her in the same block", "bob", b"c", "contract"),
+        Step("bob claims it in the same block", "bob", b"c", "contract"),
     ),
     (Step("bob claims the letter", "bob", b"c", "letter"),),
-    (Step("bob tries the contract once more", "bob", b"c", "contract"),),
+    (Step("bob claims the contract again", "bob", b"c", "contract"),),
     (Step("alice gives the contract to carol", "alice", b"t", "contract", to="carol"),),
-    (Step("alice gives it away again, to bob", "alice", b"t", "contract", to="bob"),),
+    (Step("alice gives it to bob, too", "alice", b"t", "contract", to="bob"),),
     (
         Step("bob revokes the letter", "bob", b"r", "letter"),
         Step("carol claims the recipe", "carol", b"c", "recipe"),
     ),
-    (Step("alice sends a claim with half a hash", "alice", b"c", "poem", cut=16),),
+    (Step("alice claims with half a hash", "alice", b"c", "poem", cut=16),),
 )
 
 
@@ -64,12 +64,7 @@ def tell(node: FakeNode) -> list[Told]:
     return told
 
 
-def sha256_of(document: str) -> str:
-    """Give the hash that stands for a document, hex."""
-    return hashlib.sha256(document.encode()).hexdigest()
-
-
 def _send(node: FakeNode, step: Step) -> Tx:
-    content = bytes.fromhex(sha256_of(step.document))
+    content = hashlib.sha256(step.document.encode()).digest()
     payload = b"nt" + step.opcode + content[: len(content) - step.cut]
     return node.send(payload, step.who, to=[] if step.to is None else [(step.to, 10_000)])

@@ -1,10 +1,10 @@
 """The commands that write: migrate, sync, run, resume."""
 
 import signal
-from collections.abc import Iterator
+import time
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import click
 
@@ -12,13 +12,16 @@ from virtualchain.cli.failures import say
 from virtualchain.cli.options import Command, Given, pass_given
 from virtualchain.cli.output import write_fields, write_json
 from virtualchain.cli.progress import Reporter, counted
-from virtualchain.errors import AppHalted, Halted, UsageError, WriterBusy
+from virtualchain.errors import AppHalted, Halted, NodeUnavailable, UsageError, WriterBusy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from virtualchain.bitcoin.source import BlockSource
     from virtualchain.indexer import Progress, StateEngine
 
+_POLL: Final = 3.0
+"""Seconds between two attempts to reach a node."""
 _waits = click.option("--wait", is_flag=True, help="Wait while another process writes, instead of giving up.")
 
 
@@ -70,7 +73,7 @@ def run(given: Given, wait: bool) -> None:
     with (
         _Signals() as signals,
         Reporter(follows=True) as reporter,
-        _engine(given, reporter, wait=wait) as engine,
+        _engine(given, reporter, wait=wait, follows=True) as engine,
     ):
         signals.stop = engine.stop
         engine.follow()
@@ -78,9 +81,9 @@ def run(given: Given, wait: bool) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("app", metavar="APP")
+@click.argument("name", metavar="APP")
 @pass_given
-def resume(given: Given, app: str) -> None:
+def resume(given: Given, name: str) -> None:
     """Let a halted app go on: the next sync or run catches it up.
 
     APP is its name, as `virtualchain status` shows it.
@@ -91,21 +94,23 @@ def resume(given: Given, app: str) -> None:
 
     url = resolve(given.settings.database)
     with reading.reading(url) as connection:
-        [row] = reading.apps(connection, [app])
+        [row] = reading.apps(connection, [name])
     if row["status"] != "halted":
-        raise UsageError(f"app {app} is not halted: it is {row['status'].replace('_', ' ')}")
+        raise UsageError(f"app {name} is not halted: it is {row['status'].replace('_', ' ')}")
     with connect_writer(url) as connection:
-        AppLog(connection, app).set_status("running")
+        AppLog(connection, name).set_status("running")
     if given.settings.json:
-        write_json({"name": app, "block_id": row["block_id"], "status": "running"})
+        write_json({"name": name, "block_id": row["block_id"], "status": "running"})
     else:
         behind = "its first block" if row["block_id"] is None else f"block {row['block_id']}"
-        click.echo(f"app {app} goes on behind {behind} with the next sync or run")
+        click.echo(f"app {name} goes on behind {behind} with the next sync or run")
 
 
 @contextmanager
-def _engine(given: Given, reporter: Reporter, *, wait: bool) -> "Iterator[StateEngine]":
-    """Open the engine as the settings say, its news going to the reporter."""
+def _engine(
+    given: Given, reporter: Reporter, *, wait: bool, follows: bool = False
+) -> "Iterator[StateEngine]":
+    """Open the engine as the settings say, its news going to the reporter; a follower waits for the node."""
     from virtualchain.contract import read_contract
     from virtualchain.indexer import StateEngine
 
@@ -123,7 +128,7 @@ def _engine(given: Given, reporter: Reporter, *, wait: bool) -> "Iterator[StateE
         return StateEngine(
             *apps,
             database=given.settings.database,
-            source=given.source(),
+            source=_patient_source(given, reporter) if follows else given.source(),
             confirmations=given.settings.confirmations,
             wait_for_writer=wait,
             on_block=on_block,
@@ -139,6 +144,16 @@ def _engine(given: Given, reporter: Reporter, *, wait: bool) -> "Iterator[StateE
         engine = open_engine(wait=True)
     with engine:
         yield engine
+
+
+def _patient_source(given: Given, reporter: Reporter) -> "BlockSource":
+    """Open the node once it answers: both may be started at the same time."""
+    while True:
+        try:
+            return given.source()
+        except NodeUnavailable as error:
+            reporter.waiting(str(error))
+            time.sleep(_POLL)
 
 
 def _summarise(given: Given, reporter: Reporter, waits_for: str | None) -> None:
@@ -169,7 +184,16 @@ def _summarise(given: Given, reporter: Reporter, waits_for: str | None) -> None:
     click.echo(done if waits_for is None else f"{done}; {waits_for}")
 
 
-_APP_KEYS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash", "status", "error")
+_APP_KEYS: Final = (
+    "name",
+    "version",
+    "block_id",
+    "block_hash",
+    "consensus_hash",
+    "state_hash",
+    "status",
+    "error",
+)
 
 
 class _Signals:

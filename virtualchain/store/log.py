@@ -147,6 +147,12 @@ class AppLog:
         row = self._connection.execute(_Q["is_fresh"], wanted).fetchone()
         return bool(row and row[0])
 
+    def snapshot(self, block_id: int) -> Snapshot:
+        """Give the app's digests at a block that has them."""
+        row = self._connection.execute(_Q["snapshot"], {"app": self.app, "block_id": block_id}).fetchone()
+        assert row is not None, f"app {self.app} has no snapshot at block {block_id}"
+        return Snapshot(block_id, *row)
+
     def add_snapshot(self, snapshot: Snapshot) -> None:
         """Append an app's digests at a block: from then on the app stands there."""
         self._connection.execute(

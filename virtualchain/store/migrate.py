@@ -1,5 +1,7 @@
 """Bring a database's schema to what this version of the code needs, with alembic."""
 
+from contextlib import closing
+
 import psycopg
 from alembic import command
 from alembic.config import Config
@@ -8,6 +10,7 @@ from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
 from virtualchain.errors import StoreError
+from virtualchain.store.database import connect_reader
 from virtualchain.store.sql import migrations_root, queries
 
 _Q = queries("migrate")
@@ -41,13 +44,13 @@ def migrate(url: str) -> str:
     All steps run in one transaction: a failing one leaves the database as it was. Raises
     StoreError where the schema is newer than this code, or a step fails.
     """
+    with closing(connect_reader(url)) as probe:
+        _refuse_newer(current(probe))
     config = _config()
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool
     )
     try:
-        with psycopg.connect(url) as probe:
-            _refuse_newer(current(probe))
         with engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

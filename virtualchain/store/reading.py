@@ -21,7 +21,8 @@ from virtualchain.store.failures import is_passing
 from virtualchain.store.sql import queries
 
 _Q = queries("reading")
-_HIGHEST = 2**31 - 1
+HIGHEST = 2**31 - 1
+"""No block id is above this: the database keeps them as integers."""
 _CHUNK = 1000
 """Rows that are fetched at once."""
 _AS_TEXT = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
@@ -34,7 +35,7 @@ class Selection:
 
     apps: Sequence[str] | None = None
     first: int = 0
-    last: int = _HIGHEST
+    last: int = HIGHEST
     opcode: bytes | None = None
     txid: str | None = None
     limit: int | None = None
@@ -61,6 +62,8 @@ def reading(url: str) -> Iterator[psycopg.Connection]:
             )
         yield connection
     except psycopg.Error as error:
+        if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
+            raise  # the driver's complaint about us
         raise StoreError(f"the database {redact(url)} failed: {_told(error)}") from error
     finally:
         connection.close()

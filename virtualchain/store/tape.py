@@ -128,6 +128,10 @@ class Tape:
         """Have commits wait for the disk, or let a crash of the database lose the last blocks, whole."""
         self._connection.execute(_Q["set_durable"], {"setting": "on" if durable else "off"})
 
+    def flush(self) -> None:
+        """Wait until all that was committed in this session is on disk."""
+        self._connection.execute(_Q["flush"])
+
     def notify(self, block: Block) -> None:
         """Tell listeners of a block once this transaction commits."""
         self._connection.execute(_Q["notify_block"], {"block_id": block.block_id, "hash": block.hash})

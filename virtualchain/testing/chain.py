@@ -43,8 +43,9 @@ class BuiltBlock:
 class ChainBuilder:
     """A chain that grows block by block, branches included, and the wallets of its named senders.
 
-    `premine` blocks are mined at the start; with fewer than 101 the blocks that hold transactions are still
-    served by the fake node but refused by a real one, as coinbases are spent too early.
+    `premine` blocks are mined at the start. With fewer than 101, or where senders spend more than the
+    faucet's mature coinbases hold (100 bitcoin behind the premine, then 50 more with each block), coinbases
+    are spent too early: such blocks are still served by the fake node but refused by a real one.
     """
 
     def __init__(self, network: str = "regtest", *, premine: int = PREMINE) -> None:

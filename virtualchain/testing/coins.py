@@ -73,7 +73,8 @@ class Coins:
     """
 
     def __init__(self) -> None:
-        self._at: StoredBlock | None = None
+        self.at: StoredBlock | None = None
+        """The block that they stand behind; None before the first move."""
         self._coins: dict[bytes, Coin] = {}
         self._owned: defaultdict[bytes, dict[bytes, Coin]] = defaultdict(dict)
         self._confirmed: dict[bytes, int] = {}
@@ -94,17 +95,17 @@ class Coins:
         """Undo and apply blocks until the coins are those behind `to`; fills in the blocks' undo data."""
         coming = []
         at: StoredBlock | None = to
-        while at is not self._at:
+        while at is not self.at:
             assert at is not None, "both blocks stand on the genesis block"
-            if self._at is not None and self._at.height >= at.height:
-                self._disconnect(self._at)
-                self._at = self._at.parent
+            if self.at is not None and self.at.height >= at.height:
+                self._disconnect(self.at)
+                self.at = self.at.parent
             else:
                 coming.append(at)
                 at = at.parent
         for stored in reversed(coming):
             self._connect(stored)
-            self._at = stored
+            self.at = stored
 
     def _connect(self, stored: "StoredBlock") -> None:
         spent = []

@@ -46,7 +46,7 @@ def empty_database_url(database_server: "DatabaseServer") -> Iterator[str]:
 
 @pytest.fixture
 def fake_node() -> "Iterator[FakeNode]":
-    """Give a fake Bitcoin node on regtest with nothing but its genesis block."""
+    """Give a fake Bitcoin node on regtest with 101 empty blocks, so that names have coins to spend."""
     from virtualchain.testing import FakeNode
 
     node = FakeNode()

@@ -27,7 +27,8 @@ class Tx:
     """Display order."""
     fee: int | None = None
     """Satoshi; None where it is not known before the transaction stands in a block."""
-    funding: "Tx | None" = None
+    # Left out of repr, comparison and hash: the faucet's row may be longer than Python recurses.
+    funding: "Tx | None" = field(default=None, repr=False, compare=False)
     """The faucet's transaction that must be in the chain first; `mine` sees to it."""
     spends: tuple[SpentOutput, ...] = ()
     """What it spends, in the order of its inputs, where that lies outside of the chain."""

@@ -8,13 +8,16 @@ another branch, whatever becomes of the rest. The faucet's own transactions form
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from virtualchain.errors import UsageError
 from virtualchain.testing.coins import Coins
 from virtualchain.testing.keys import Key, key
 from virtualchain.testing.transactions import OwnedCoin, Tx, op_return, sign
 from virtualchain.testing.wire import outpoint, read_transaction
+
+if TYPE_CHECKING:
+    from virtualchain.testing.tree import StoredBlock
 
 FEE: Final = 1_000
 """What a transaction pays unless told otherwise, in satoshi."""
@@ -60,6 +63,7 @@ class Wallet:
         self._taken: set[bytes] = set()
         self._spent_by: dict[str, list[OwnedCoin]] = {}
         self._row: _Row | None = None
+        self._checked_at: StoredBlock | None = None
 
     def add_coinbase(self, txid: bytes) -> None:
         """Learn of a coinbase (its id as computed) whose first output is the faucet's."""
@@ -105,8 +109,9 @@ class Wallet:
 
     def _coin(self, sender: Key, amount: int) -> tuple[OwnedCoin, _Grant | None]:
         """Take a coin of a sender that pays `amount` with decent change, after funding it if need be."""
-        if self._row is not None and not self._stands(self._row):
+        if self._row is not None and self._checked_at is not self._coins.at and not self._stands(self._row):
             self._row = None
+        self._checked_at = self._coins.at
         found = self._choose(sender, amount)
         if found is None:
             self._fund(sender, amount)

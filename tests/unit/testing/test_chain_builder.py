@@ -120,6 +120,16 @@ def test_more_names_than_one_coinbase_can_fund() -> None:
     assert {tx.txid for tx in txs} <= set(_txids(chain))
 
 
+def test_a_thousand_names_send_before_anything_is_mined() -> None:
+    """The faucet's row gets long; each transaction can still be printed, compared and put into a set."""
+    chain = ChainBuilder()
+    txs = [chain.send(b"x", f"name {number}") for number in range(1_200)]
+    assert len(set(txs)) == 1_200
+    assert txs[-1].txid in repr(txs[-1])
+    chain.mine(txs)
+    assert chain.tree.tip.transactions == 2_401
+
+
 def test_a_raw_transaction_is_mined_as_it_is() -> None:
     """Its coins must be there: else it has to say what it spends."""
     chain = ChainBuilder()

@@ -1,0 +1,112 @@
+"""`run`: it follows, says what it waits for, and ends when it is told to."""
+
+import signal
+import threading
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Commands
+from tests.servers import value
+from virtualchain.testing import FakeNode
+
+TEXTS = "SELECT string_agg(text, ',' ORDER BY block_id) FROM notes.notes"
+
+Options = tuple[Any, ...]
+
+
+@pytest.fixture
+def common(fake_node: FakeNode, database_url: str) -> Options:
+    """Give the options that every command here takes."""
+    node = ("--bitcoin", fake_node.url, "--confirmations", 0)
+    return ("--app", "apps", "--database", database_url, *node)
+
+
+def at(node: FakeNode) -> str:
+    """Give what `run` says once it has processed the node's tip."""
+    return f"virtualchain: waiting for block {node.height + 1}: the node is at block {node.height}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_follows_until_a_signal(
+    cli: Commands, fake_node: FakeNode, database_url: str, common: Options, number: int
+) -> None:
+    """A block mined later shows up; on a signal it ends behind the block at hand with exit code 0."""
+    process = cli.start("run", *common)
+    process.until_said(at(fake_node))
+    [block_hash] = fake_node.mine([fake_node.send(b"stolater")])
+    process.until_said(at(fake_node))
+    assert value(database_url, TEXTS) == "later"
+    done = process.signal(number)
+    assert (done.code, done.out) == (0, "")
+    lines = done.err.splitlines()
+    assert f"virtualchain: block {fake_node.height} ({block_hash}), 1 input" in lines
+    assert lines[-1] == f"virtualchain: stopped behind block {fake_node.height}"
+    assert len(lines) == len(set(lines))
+
+
+def test_run_waits_for_a_node_that_is_away(cli: Commands, fake_node: FakeNode, common: Options) -> None:
+    """At the start and later: it says so, and goes on when the node is back."""
+    fake_node.stop()
+    process = cli.start("run", *common)
+    process.until_said("refused")
+    fake_node.start()
+    process.until_said(at(fake_node))
+    before = process.err
+    fake_node.stop()
+    process.until(lambda: "refused" in process.err.removeprefix(before))
+    fake_node.start()
+    fake_node.mine()
+    process.until_said(at(fake_node))
+    assert process.signal().code == 0
+
+
+def test_run_ends_at_once_while_it_waits_for_a_node(
+    cli: Commands, fake_node: FakeNode, common: Options
+) -> None:
+    """Nothing was begun, so there is nothing to finish."""
+    fake_node.stop()
+    process = cli.start("run", *common)
+    process.until_said("refused")
+    assert process.signal().code == 0
+
+
+def test_a_second_writer_ends_with_5_or_waits(cli: Commands, fake_node: FakeNode, common: Options) -> None:
+    """Without --wait it names the first one; with it, it takes over when that has ended."""
+    first = cli.start("run", *common)
+    first.until_said(at(fake_node))
+    second = cli("sync", *common, code=5)
+    assert "another writer is at work on this database: virtualchain writer " in second.err
+    third = cli.start("sync", "--wait", *common)
+    third.until_said("waiting for it to end")
+    assert first.signal().code == 0
+    done = third.end()
+    assert (done.code, "0 blocks" in done.out) == (0, True)
+
+
+def test_an_app_that_halts_is_told_and_the_others_go_on(
+    cli: Commands, fake_node: FakeNode, database_url: str, common: Options
+) -> None:
+    """Once, when it happens."""
+    (cli.folder / "broken").touch()
+    process = cli.start("run", "--app", "apps:plain", *common)
+    process.until_said(at(fake_node))
+    for text in (b"stoone", b"stotwo"):
+        fake_node.mine([fake_node.send(text)])
+    process.until_said(at(fake_node))
+    done = process.signal()
+    assert done.code == 0
+    assert done.err.count("app notes is halted before block 102") == 1
+    assert value(database_url, "SELECT max(block_id) FROM virtualchain.apps") == fake_node.height
+
+
+def test_an_interrupted_sync_ends_quietly_with_130(
+    cli: Commands, fake_node: FakeNode, common: Options
+) -> None:
+    """Ctrl-C in another command than run: no traceback."""
+    fake_node.fail("hang", None, on="/rest/block/")
+    process = cli.start("sync", *common)
+    process.until(lambda: fake_node.calls["/rest/block"] > 1)
+    threading.Timer(0.2, fake_node.heal).start()
+    done = process.signal(signal.SIGINT)
+    assert (done.code, done.out, done.err) == (130, "", "")

@@ -1,0 +1,164 @@
+"""`migrate`, `sync` and `resume`, as a user has them."""
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.acceptance.conftest import Commands
+from tests.servers import value
+from virtualchain.testing import ChainBuilder, FakeNode
+from virtualchain.testing.bitcoind import Bitcoind
+
+
+def mine(node: FakeNode, *texts: bytes) -> None:
+    """Mine one block with an op for each text."""
+    node.mine([node.send(b"sto" + text) for text in texts])
+
+
+def test_sync_goes_to_the_stable_tip_and_a_second_one_finds_nothing(
+    cli: Commands, fake_node: FakeNode, database_url: str
+) -> None:
+    """Options may stand before the command and behind it; the summary names app, block and what was done."""
+    mine(fake_node, b"one", b"no")
+    fake_node.mine(n=7)
+    first = cli("--app", "apps", "--bitcoin", fake_node.url, "sync", "--database", database_url)
+    stable = fake_node.height - 6
+    assert f"notes: running\n  block           {stable}\n" in first.out
+    assert f"{stable + 1} blocks and 2 inputs in " in first.out
+    assert f"at the stable tip: block {stable + 1} has 5 of 6 confirmations" in first.out
+    assert first.err == ""
+    again = cli("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url)
+    assert "0 blocks and 0 inputs in " in again.out
+    assert value(database_url, "SELECT string_agg(text, ',') FROM notes.notes") == "one"
+
+
+def test_sync_prints_one_json_object_and_nothing_else(
+    cli: Commands, fake_node: FakeNode, database_url: str
+) -> None:
+    """What was done, and where each app stands."""
+    mine(fake_node, b"one")
+    done = cli(
+        *("sync", "--json", "--app", "apps:plain", "--app", "apps", "--to", 100, "--confirmations", 0),
+        *("--bitcoin", fake_node.url, "--database", database_url),
+    )
+    told = json.loads(done.out)
+    assert told.keys() == {"blocks", "inputs", "seconds", "waits_for", "apps"}
+    assert (told["blocks"], told["inputs"], told["waits_for"]) == (101, 0, None)
+    assert [(app["name"], app["block_id"], app["status"]) for app in told["apps"]] == [
+        ("notes", 100, "running"),
+        ("plain", 100, "running"),
+    ]
+
+
+def test_settings_come_from_file_and_environment_too(
+    cli: Commands, fake_node: FakeNode, database_url: str
+) -> None:
+    """The file in the folder where the command is started, a variable over it, a flag over both."""
+    (cli.folder / "virtualchain.toml").write_text(
+        f'[virtualchain]\nbitcoin = "{fake_node.url}"\ndatabase = "postgresql://nobody@127.0.0.1:1/none"\n'
+        'confirmations = 50\n[[apps]]\nuse = "apps:plain"\n'
+    )
+    cli.environment |= {"VIRTUALCHAIN_DATABASE": database_url, "VIRTUALCHAIN_CONFIRMATIONS": "40"}
+    assert "with 30 confirmations authors see none" in cli("sync", "--confirmations", 30, code=2).err
+    told = json.loads(cli("sync", "--confirmations", 20, "--json").out)
+    assert told["apps"][0]["block_id"] == fake_node.height - 20
+
+
+def test_a_halted_app_stays_behind_until_it_is_resumed(
+    cli: Commands, fake_node: FakeNode, database_url: str
+) -> None:
+    """The other app goes on; exit code 4 says which one halted, and why; resumed, it catches up."""
+    common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
+    apps = ("--app", "apps:plain", "--app", "apps:notes")
+    cli("sync", *apps, *common)
+    height = fake_node.height
+    (cli.folder / "broken").touch()
+    mine(fake_node, b"one")
+    halted = cli("sync", *apps, *common, code=4)
+    assert f"plain: running\n  block           {height + 1}\n" in halted.out
+    assert f"notes: halted\n  block           {height}\n" in halted.out
+    last = halted.err.splitlines()[-1]
+    assert last == (
+        f"virtualchain: app notes is halted before block {height + 1}: db_check failed with "
+        "RuntimeError: out of; mend it, then say `virtualchain resume notes`"
+    )
+    assert "The other apps go on" in halted.err
+
+    shown = cli("status", *common)
+    assert f"failed          db_check in block {height + 1}: RuntimeError: out of\\npaper" in shown.out
+    error = json.loads(cli("status", "--json", *common).out)["apps"][0]["error"]
+    assert (error["block_id"], error["callback"]) == (height + 1, "db_check")
+    assert "out of" in error["traceback"]
+
+    (cli.folder / "broken").unlink()
+    assert "halted" in cli("sync", *apps, *common, code=4).err
+    assert "app notes goes on behind block" in cli("resume", "notes", *common).out
+    cli("sync", *apps, *common)
+    assert value(database_url, "SELECT text FROM notes.notes") == "one"
+    assert value(database_url, "SELECT count(DISTINCT block_id) FROM virtualchain.apps") == 1
+
+
+def test_an_app_halted_alone_ends_sync_with_4(
+    cli: Commands, fake_node: FakeNode, database_url: str
+) -> None:
+    """With no app left to go on the reason is told once."""
+    mine(fake_node, b"one")
+    (cli.folder / "broken").touch()
+    common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
+    done = cli("sync", "--app", "apps", *common, code=4)
+    assert done.err.count("app notes is halted") == 1
+    assert cli("run", "--app", "apps", *common, code=4).err.count("app notes is halted") == 1
+
+
+def test_resume_refuses_what_is_not_halted(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
+    """An app that runs, and one that is not there."""
+    cli("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url)
+    assert "app notes is not halted: it is running" in cli(
+        "resume", "notes", "--database", database_url, code=2
+    ).err
+    assert "this database has no app other; it has notes" in cli(
+        "resume", "other", "--database", database_url, code=2
+    ).err
+
+
+def test_migrate_makes_the_schema(cli: Commands, empty_database_url: str) -> None:
+    """Readers say that it is missing; migrate makes it, and finds nothing to do the second time."""
+    missing = cli("status", "--database", empty_database_url, code=3)
+    assert "run `virtualchain migrate`" in missing.err
+    first = cli("migrate", "--database", empty_database_url)
+    assert " is at revision " in first.out
+    assert cli("migrate", "--database", empty_database_url).out == first.out
+    told = json.loads(cli("migrate", "--database", empty_database_url, "--json").out)
+    assert told["revision"] == first.out.split()[-1]
+    assert ":***@" in told["database"]
+    assert json.loads(cli("status", "--json", "--database", empty_database_url).out)["apps"] == []
+
+
+def test_a_schema_newer_than_the_code_is_refused(
+    cli: Commands, fake_node: FakeNode, database_url: str
+) -> None:
+    """A database that a later version has migrated."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE vc.alembic_version SET version_num = '9999'")
+    done = cli("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url, code=3)
+    assert "(9999) is newer than this virtualchain" in done.err
+
+
+@pytest.mark.node
+def test_sync_from_a_real_node(cli: Commands, bitcoind_factory: type[Bitcoind], database_url: str) -> None:
+    """With its cookie file, to its tip; status compares with the node."""
+    chain = ChainBuilder()
+    claim = chain.send(b"ntc" + bytes(32), sender="alice")
+    chain.mine([claim])
+    node = bitcoind_factory()
+    for raw in chain.raw_blocks()[1:]:
+        assert node.rpc("submitblock", raw.hex()) is None
+    common = ("--bitcoin", node.url, "--cookie", node.cookie, "--database", database_url)
+    cli("sync", "--app", "virtualchain.examples.notary", "--confirmations", 0, *common)
+    told = json.loads(cli("status", "--json", *common).out)
+    assert told["tip"] == {"block_id": chain.height, "hash": chain.tip}
+    assert (told["apps"][0]["block_hash"], told["apps"][0]["lag"]) == (chain.tip, 0)
+    assert value(database_url, "SELECT txid FROM notary.documents") == claim.txid
+    assert Path(node.cookie).is_file()

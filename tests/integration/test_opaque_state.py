@@ -1,0 +1,211 @@
+"""Apps with a state of their own: saved, loaded, judged again, and never ahead of the database."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Rows
+from virtualchain import Rejected, StateEngine, consensus
+from virtualchain.errors import AppHalted
+from virtualchain.testing import FakeNode
+
+Query = Callable[..., Rows]
+
+
+class Ledger:
+    """Counts how often each text was sent, in a dict that it saves as JSON."""
+
+    bomb = ""
+    loads: list[str | None]
+
+    def __init__(self) -> None:
+        self.loads = []
+
+    def get_virtual_chain_name(self) -> str:
+        """Give the name."""
+        return "ledger"
+
+    def get_virtual_chain_version(self) -> str:
+        """Give the version."""
+        return "1"
+
+    def get_first_block_id(self) -> int:
+        """Give the first block."""
+        return 102
+
+    def get_magic_bytes(self) -> str:
+        """Give the magic."""
+        return "lg"
+
+    def get_opcodes(self) -> bytes:
+        """Give the opcode."""
+        return b"+"
+
+    def get_db_state(self, filename: str | None = None) -> dict[str, int]:
+        """Make a state, or load the saved one."""
+        self.loads.append(filename)
+        loaded: dict[str, int] = {} if filename is None else json.loads(Path(filename).read_text())
+        return loaded
+
+    def db_parse(self, *arguments: Any) -> dict[str, Any]:
+        """Parse a text."""
+        return {"text": arguments[2].decode(), "count": 0}
+
+    def db_check(self, *arguments: Any) -> bool | Rejected:
+        """Refuse a fourth time."""
+        op, state = arguments[2], arguments[6]
+        return state.get(op["text"], 0) < 3 or Rejected("often enough")
+
+    def db_commit(self, *arguments: Any) -> dict[str, Any] | bool:
+        """Count the text."""
+        op, state = arguments[2], arguments[5]
+        if op["text"] == self.bomb:
+            state["half"] = 1
+            raise RuntimeError("boom")
+        if op["text"] == "no":
+            return False
+        state[op["text"]] = state.get(op["text"], 0) + 1
+        return {**op, "count": state[op["text"]]}
+
+    def db_save(self, block_id: int, filename: str, db_state: dict[str, int]) -> None:
+        """Save the state."""
+        Path(filename).write_text(json.dumps(db_state, sort_keys=True))
+
+
+class Forgetful(Ledger):
+    """Keeps the same state, and cannot load it: the engine judges its blocks again."""
+
+    def get_db_state(self) -> dict[str, int]:  # type: ignore[override]
+        """Make a state."""
+        self.loads.append(None)
+        return {}
+
+
+def mine(node: FakeNode, *texts: str) -> None:
+    """Mine one block with an op per text."""
+    node.mine([node.send(b"lg+" + text.encode()) for text in texts])
+
+
+@pytest.fixture
+def run(database_url: str, fake_node: FakeNode, tmp_path: Path) -> Callable[..., int]:
+    """Give a function that runs an app up to the fake node's tip, with its files in a folder of the test."""
+
+    def build(app: object, to: int | None = None) -> int:
+        with StateEngine(
+            app, database=database_url, source=fake_node.url, confirmations=0, state_folder=tmp_path
+        ) as engine:
+            return engine.build(to)
+
+    return build
+
+
+def test_the_saved_file_is_loaded_again(
+    fake_node: FakeNode, run: Callable[..., int], query: Query, tmp_path: Path
+) -> None:
+    """Behind a restart the app gets the file as it stood behind the last block; its hash is the state hash."""
+    app = Ledger()
+    mine(fake_node, "a", "b", "a")
+    run(app)
+    mine(fake_node, "a", "a", "no")
+    run(app)
+    file = tmp_path / "ledger.state"
+    assert app.loads == [None, str(file)]
+    assert json.loads(file.read_text()) == {"a": 3, "b": 1}
+    (snapshot,) = query("SELECT state_hash FROM virtualchain.snapshots ORDER BY block_id DESC LIMIT 1")
+    assert snapshot["state_hash"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert query("SELECT reason FROM virtualchain.rejections ORDER BY txindex") == [
+        {"reason": "often enough"},
+        {"reason": "refused"},
+    ]
+
+
+def test_the_copy_in_the_database_is_the_truth(
+    fake_node: FakeNode, run: Callable[..., int], tmp_path: Path
+) -> None:
+    """A file that was lost or changed by hand is written anew before the app reads it."""
+    app = Ledger()
+    mine(fake_node, "a")
+    run(app)
+    (tmp_path / "ledger.state").write_text('{"a": 99}')
+    mine(fake_node, "a")
+    run(app)
+    assert json.loads((tmp_path / "ledger.state").read_text()) == {"a": 2}
+
+
+def test_a_failed_block_leaves_no_trace_in_the_state(
+    fake_node: FakeNode, run: Callable[..., int], query: Query, tmp_path: Path
+) -> None:
+    """Halted in mid-block and mended, the app goes on from the state before that block."""
+    app = Ledger()
+    mine(fake_node, "a")
+    app.bomb = "x"
+    mine(fake_node, "b", "x")
+    with pytest.raises(AppHalted, match="boom"):
+        run(app)
+    assert json.loads((tmp_path / "ledger.state").read_text()) == {"a": 1}
+    query("UPDATE vc.apps SET status = 'running', error = NULL RETURNING name")
+    app.bomb = ""
+    run(app)
+    assert json.loads((tmp_path / "ledger.state").read_text()) == {"a": 1, "b": 1, "x": 1}
+
+
+def test_a_state_that_cannot_be_loaded_is_judged_again(
+    fake_node: FakeNode, run: Callable[..., int], query: Query
+) -> None:
+    """From its first block on the tape, without a new row, to the same hashes as an undisturbed run."""
+    mine(fake_node, "a", "a")
+    app = Forgetful()
+    run(app)
+    before = query("SELECT * FROM vc.snapshots ORDER BY block_id")
+    mine(fake_node, "a", "a")
+    run(app)
+    assert query("SELECT * FROM vc.snapshots ORDER BY block_id")[: len(before)] == before
+    assert query("SELECT fields ->> 'count' AS n FROM vc.ops ORDER BY block_id, vtxindex") == [
+        {"n": "1"},
+        {"n": "2"},
+        {"n": "3"},
+    ]
+    assert app.loads == [None, None]
+
+
+def test_rules_that_changed_are_noticed_when_judged_again(
+    fake_node: FakeNode, run: Callable[..., int]
+) -> None:
+    """A replay that comes to other ops halts the app, instead of going on from a state nobody else has."""
+    mine(fake_node, "a")
+    run(Forgetful())
+    changed = Forgetful()
+    changed.db_check = lambda *arguments: False  # type: ignore[method-assign]
+    with pytest.raises(AppHalted, match="judged again, the block has other ops"):
+        run(changed)
+
+
+def test_a_save_that_fails_halts_and_keeps_nothing(
+    fake_node: FakeNode, run: Callable[..., int], query: Query
+) -> None:
+    """An app that does not write its file is told so; the block stays undone for it."""
+    mine(fake_node, "a")
+    app = Ledger()
+    app.db_save = lambda *arguments: None  # type: ignore[method-assign]
+    with pytest.raises(AppHalted, match="db_save failed with FileNotFoundError"):
+        run(app)
+    assert query("SELECT * FROM vc.snapshots") == query("SELECT * FROM vc.ops") == []
+
+
+def test_only_changed_states_are_kept(fake_node: FakeNode, run: Callable[..., int], query: Query) -> None:
+    """A row where a block changed the file, and none older than the undo window but the one that stands."""
+    mine(fake_node, "a")
+    fake_node.mine(n=5)
+    mine(fake_node, "b")
+    fake_node.mine(n=1005)
+    mine(fake_node, "c")
+    last = run(Ledger())
+    kept = query("SELECT block_id, content FROM vc.state_files ORDER BY block_id")
+    assert [row["block_id"] for row in kept] == [last - 1006, last]
+    assert consensus.ops_hash([]) in {
+        row["ops_hash"] for row in query("SELECT * FROM virtualchain.snapshots")
+    }

@@ -1,0 +1,68 @@
+"""The files that apps with a state of their own save: a copy in the database, and one in a folder.
+
+The copy in the database is written in the block's transaction and is the truth. The file is for the app
+to read; it follows behind the commit, and is written anew from the database whenever an app is loaded.
+"""
+
+from hashlib import sha256
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from virtualchain.store._host import home
+from virtualchain.store.sql import queries
+
+_Q = queries("state_files")
+UNDO_WINDOW = 1000
+"""Blocks for which a saved state is kept."""
+
+
+def default_folder(url: str) -> Path:
+    """Give the folder for the saved files of the deployment in the database at `url`."""
+    where = conninfo_to_dict(url)
+    place = ":".join(str(where.get(name) or "") for name in ("host", "port", "dbname"))
+    return home() / "state" / f"{where.get('dbname') or 'default'}-{sha256(place.encode()).hexdigest()[:8]}"
+
+
+class StateFiles:
+    """What one app saved."""
+
+    def __init__(self, connection: psycopg.Connection, app: str, file: Path) -> None:
+        self._connection = connection
+        self._app = app
+        self._file = file
+        self._pending: bytes | None = None
+
+    @property
+    def draft(self) -> Path:
+        """Where the app is to write; it is moved into place behind the commit."""
+        return self._file.with_suffix(".new")
+
+    def restore(self) -> Path | None:
+        """Write the file as the database has it and give its path; None where nothing was saved yet."""
+        row = self._connection.execute(_Q["latest"], {"app": self._app}).fetchone()
+        self._pending = None
+        if row is None:
+            self._file.unlink(missing_ok=True)
+            return None
+        self._place(bytes(row[0]))
+        return self._file
+
+    def keep(self, block_id: int, content: bytes) -> None:
+        """Keep what the app saved behind a block, in the block's transaction."""
+        place = {"app": self._app, "block_id": block_id}
+        self._connection.execute(_Q["keep"], {**place, "content": content})
+        self._connection.execute(_Q["prune"], {**place, "oldest": block_id - UNDO_WINDOW})
+        self._pending = content
+
+    def settle(self) -> None:
+        """Move what was kept last into place: only once its transaction is on disk."""
+        if self._pending is not None:
+            self._place(self._pending)
+            self._pending = None
+
+    def _place(self, content: bytes) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self.draft.write_bytes(content)
+        self.draft.replace(self._file)
