@@ -19,9 +19,9 @@ from virtualchain.contract import Callback, Contract
 from virtualchain.errors import AppHalted, Unserialisable
 from virtualchain.fields import to_json
 from virtualchain.model import Block, Input, Json
+from virtualchain.states import AppState
 from virtualchain.store.failures import is_data_error, is_passing, told
 from virtualchain.store.log import Op, Rejection
-from virtualchain.states import AppState
 
 T = TypeVar("T")
 

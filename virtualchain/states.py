@@ -7,7 +7,6 @@ state of its own, which the engine passes on, has saved, and loads again: `Opaqu
 import hashlib
 import inspect
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Protocol
 
 import psycopg
@@ -137,7 +136,7 @@ class OpaqueState:
         """Give none: there is no statement that could have failed."""
         return None
 
-    def digest(self, block_id: int, *, touched: bool) -> str | None:
+    def digest(self, block_id: int, *, touched: bool) -> str | None:  # noqa: ARG002 - saved in any case
         """Have the app save its state, and keep the file where it is another one than before."""
         if self._contract.save is None:
             return None

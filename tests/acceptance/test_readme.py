@@ -75,4 +75,5 @@ def test_the_demo_runs_on_a_machine_without_anything(home: Path) -> None:
 def _environment() -> dict[str, str]:
     """Give an environment in which this very virtualchain is the one on PATH."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VIRTUALCHAIN_")}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": path, "COLUMNS": "200"}

@@ -106,7 +106,7 @@ def run(database_url: str, fake_node: FakeNode, tmp_path: Path) -> Callable[...,
 def test_the_saved_file_is_loaded_again(
     fake_node: FakeNode, run: Callable[..., int], query: Query, tmp_path: Path
 ) -> None:
-    """Behind a restart the app gets the file as it stood behind the last block; its hash is the state hash."""
+    """Behind a restart the app gets the file that it saved last; its hash is the state hash."""
     app = Ledger()
     mine(fake_node, "a", "b", "a")
     run(app)
@@ -156,7 +156,7 @@ def test_a_failed_block_leaves_no_trace_in_the_state(
 def test_a_state_that_cannot_be_loaded_is_judged_again(
     fake_node: FakeNode, run: Callable[..., int], query: Query
 ) -> None:
-    """From its first block on the tape, without a new row, to the same hashes as an undisturbed run."""
+    """From its first block on the tape, without a new row, to the same hashes as without."""
     mine(fake_node, "a", "a")
     app = Forgetful()
     run(app)

@@ -92,7 +92,7 @@ def test_every_op_can_be_proved_from_every_later_block(
     assert consensus.check_op_proof(proof, history.hashes[trusted]) == history.ops[block_id][index]
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # noqa: ANN401 -- any JSON
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """List the paths to every value inside a JSON value, the containers among them."""
     inner = (
         list(value.items())

@@ -79,7 +79,7 @@ def test_wrong_handlers_are_refused_when_they_are_registered() -> None:
     with pytest.raises(InvalidApp, match=r"takes \(payload\) and by name any of .*senders"):
         app.add(b"a", parse=lambda payload, sender: {"payload": payload, "sender": sender})
     with pytest.raises(InvalidApp, match=r"takes \(op, state\)"):
-        app.add(b"a", parse=parse, check=lambda op: bool(op))
+        app.add(b"a", parse=parse, check=lambda op: op == {})
     app.add(b"a", parse=parse)
     with pytest.raises(InvalidApp, match="has a handler already"):
         app.add(b"a", parse=parse)

@@ -13,7 +13,7 @@ HISTORY = History(100, [[] if n == 30 else [b"a:2:%02d" % n, b"b:2:%02d" % n] fo
 TRUSTED = HISTORY.hashes[159]
 
 
-def proof() -> Any:  # noqa: ANN401 -- tests put whatever they like into it
+def proof() -> Any:
     """Give a fresh proof of block 128's first op, as it comes out of a file."""
     return json.loads(json.dumps(HISTORY.prove(128, 0)))
 

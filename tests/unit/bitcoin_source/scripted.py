@@ -39,7 +39,7 @@ class Request:
     """A number for each connection, the same for its requests."""
 
 
-def result(value: object, **options: Any) -> Reply:  # noqa: ANN401 - any field of a reply
+def result(value: object, **options: Any) -> Reply:
     """Answer as JSON-RPC does; `value` may be JSON text, so that numbers stay as they are written."""
     text = value if isinstance(value, bytes) else json.dumps(value).encode()
     return Reply(body=b'{"result": %b, "error": null, "id": 1}' % text, **options)

@@ -23,7 +23,7 @@ class Stub:
         self.answers = answers
         self.calls: list[tuple[object, ...]] = []
 
-    def call(self, method: str, *parameters: object) -> Any:  # noqa: ANN401 - JSON
+    def call(self, method: str, *parameters: object) -> Any:
         """Answer as planned; a method without a plan is not offered, an error is raised."""
         self.calls.append((method, *parameters))
         answer = self.answers.get(method, NotOffered("no such method"))
@@ -41,7 +41,7 @@ class Stub:
         return NodeSource(read_url("http://u:p@h:1"), REGTEST, self, None, spent_by_rest=False)  # type: ignore[arg-type]
 
 
-def scan_tip(source: Any, node: FakeNode) -> tuple[Any, ...]:  # noqa: ANN401 - the protocol, and a tuple of inputs
+def scan_tip(source: Any, node: FakeNode) -> tuple[Any, ...]:
     """Fetch the node's last block with all that it spends."""
     headers = source.headers_after(node.height - 1, node.chain.tree.chain[-2].block.hash)
     return fetch(source, Scanner([watch(b"id", None, "test")], REGTEST), headers[0]).inputs

@@ -48,7 +48,7 @@ def test_headers_are_read_again_when_the_tip_moves(
     start = node.chain.tree.chain[145].block
     call, heights = source._rpc.call, []
 
-    def call_and_change(method: str, *parameters: object) -> Any:  # noqa: ANN401 - JSON
+    def call_and_change(method: str, *parameters: object) -> Any:
         if method == "getblockhash":
             heights.append(parameters[0])
             if len(heights) == 4:
