@@ -16,7 +16,7 @@ import virtualchain
 _PATIENCE = 30.0
 """Seconds after which a test gives up on a command."""
 ROOT = Path(virtualchain.__file__).parents[1]
-APPS = '''
+APPS = """
 from pathlib import Path
 from virtualchain import App, Rejected
 
@@ -34,12 +34,13 @@ def commit(op, state, block_id, vtxindex):
 notes = App(
     "notes",
     magic=b"st",
-    projections="CREATE TABLE notes (block_id integer, vtxindex integer, text text, PRIMARY KEY (block_id, vtxindex))",
+    projections="CREATE TABLE notes ("
+    "block_id integer, vtxindex integer, text text, PRIMARY KEY (block_id, vtxindex))",
 )
 notes.add(b"o", parse=lambda payload: {"text": payload.decode()}, check=check, commit=commit)
 app = notes
-'''
-"""`apps.py`: one app that takes everything, and one that keeps notes and fails while a file `broken` is there."""
+"""
+"""`apps.py`: one app takes everything, the other keeps notes, and fails while there is a file `broken`."""
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,7 @@ def test_a_halted_app_stays_behind_until_it_is_resumed(
     assert value(database_url, "SELECT count(DISTINCT block_id) FROM virtualchain.apps") == 1
 
 
-def test_an_app_halted_alone_ends_sync_with_4(
-    cli: Commands, fake_node: FakeNode, database_url: str
-) -> None:
+def test_an_app_halted_alone_ends_sync_with_4(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
     """With no app left to go on the reason is told once."""
     mine(fake_node, b"one")
     (cli.folder / "broken").touch()
@@ -115,12 +113,14 @@ def test_an_app_halted_alone_ends_sync_with_4(
 def test_resume_refuses_what_is_not_halted(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
     """An app that runs, and one that is not there."""
     cli("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url)
-    assert "app notes is not halted: it is running" in cli(
-        "resume", "notes", "--database", database_url, code=2
-    ).err
-    assert "this database has no app other; it has notes" in cli(
-        "resume", "other", "--database", database_url, code=2
-    ).err
+    assert (
+        "app notes is not halted: it is running"
+        in cli("resume", "notes", "--database", database_url, code=2).err
+    )
+    assert (
+        "this database has no app other; it has notes"
+        in cli("resume", "other", "--database", database_url, code=2).err
+    )
 
 
 def test_migrate_makes_the_schema(cli: Commands, empty_database_url: str) -> None:

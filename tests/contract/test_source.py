@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.contract.conftest import GeneratedChain
+from tests.generated import GeneratedChain
 from virtualchain.bitcoin.block import Scanner, inputs, txids
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node import NodeSource, open_source

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.contract.conftest import GeneratedChain
+from tests.generated import GeneratedChain
 from virtualchain.bitcoin.block import txids
 from virtualchain.bitcoin.header import display, read_header, sha256d
 from virtualchain.bitcoin.node import NodeSource, open_source

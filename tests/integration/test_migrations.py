@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, LiteralString
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from virtualchain.errors import StoreError
 from virtualchain.store.migrate import current, head, migrate
 from virtualchain.store.sql import sql_root
+from virtualchain.testing.database import DatabaseServer
 
 # What belongs to vc.alembic_version is left out: alembic makes that table, and no schema file describes it.
 OURS: LiteralString = """
@@ -161,6 +163,16 @@ def test_migrating_at_the_same_time_works(database_url: str, empty_database_url:
     said = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert said == [head()] * 3
     assert described(empty_database_url) == described(database_url)
+
+
+def test_threads_may_migrate_at_the_same_time(database_server: DatabaseServer, database_url: str) -> None:
+    """Engines in threads of one process start on databases of their own without a thought."""
+    urls = [database_server.create() for _ in range(4)]
+    with ThreadPoolExecutor(len(urls)) as threads:
+        assert list(threads.map(migrate, urls)) == [head()] * len(urls)
+    for url in urls:
+        assert described(url) == described(database_url)
+        database_server.drop(url)
 
 
 def test_a_newer_schema_is_refused(database_url: str) -> None:

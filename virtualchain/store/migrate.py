@@ -1,6 +1,7 @@
 """Bring a database's schema to what this version of the code needs, with alembic."""
 
 from contextlib import closing
+from threading import Lock
 
 import psycopg
 from alembic import command
@@ -14,6 +15,8 @@ from virtualchain.store.database import connect_reader
 from virtualchain.store.sql import migrations_root, queries
 
 _Q = queries("migrate")
+_ALEMBIC = Lock()
+"""Alembic keeps the run that is under way in its module: threads take turns."""
 
 
 def _config() -> Config:
@@ -51,7 +54,7 @@ def migrate(url: str) -> str:
         "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool
     )
     try:
-        with engine.connect() as connection:
+        with _ALEMBIC, engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()

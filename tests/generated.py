@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ import pytest
 
 from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 
-GENERATOR = Path(__file__).parents[3] / "shared" / "tools" / "genchain.py"
+GENERATOR = Path(__file__).parents[2] / "shared" / "tools" / "genchain.py"
 
 
 @dataclass(frozen=True)
 class GeneratedChain:
-    """What the generator wrote: 134 regtest blocks, the last five with up to thousands of transactions."""
+    """What the generator wrote: regtest blocks, the last few of them with up to thousands of transactions."""
 
     file: Path
     """The blocks, in `blk*.dat` framing."""
@@ -34,7 +33,9 @@ class GeneratedChain:
     def raw(self, block_id: int) -> bytes:
         """Give a block's bytes."""
         offset, length = self.index[block_id][2:4]
-        return self.file.read_bytes()[offset : offset + length]
+        with self.file.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
 
     @property
     def tip(self) -> int:
@@ -42,13 +43,16 @@ class GeneratedChain:
         return len(self.index) - 1
 
 
-@pytest.fixture(scope="session")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedChain:
-    """Generate the chain once; skips where the generator is not here."""
-    if not GENERATOR.exists():
-        pytest.skip("shared/tools/genchain.py is not here")
-    folder = tmp_path_factory.mktemp("generated")
-    subprocess.run([sys.executable, GENERATOR, "--out", folder, "--full", "3", "--small", "2"], check=True)
+def generate(folder: Path, **options: int) -> GeneratedChain:
+    """Run the generator with options such as `full=4`; the same ones make the same chain."""
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command: list[str | Path] = [sys.executable, GENERATOR, "--out", folder, *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return read(folder)
+
+
+def read(folder: Path) -> GeneratedChain:
+    """Read what the generator wrote before."""
     return GeneratedChain(
         file=folder / "blocks.dat",
         index=json.loads((folder / "index.json").read_text()),
@@ -56,18 +60,18 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedChain:
     )
 
 
-@pytest.fixture(scope="session")
-def loaded_bitcoind(generated: GeneratedChain) -> Iterator[Bitcoind]:
-    """Give a real node, REST on, that holds the generated chain; skips where there is no bitcoind."""
+def load(chain: GeneratedChain) -> Bitcoind:
+    """Start a real node, REST on, and let it take the chain; skips where there is no bitcoind."""
     program = find_bitcoind()
     if program is None:
         reason = "no bitcoind: name one in the environment's BITCOIND, or put it on PATH"
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason} (in CI these tests must run)")
         pytest.skip(reason)
-    node = Bitcoind(program, f"-loadblock={generated.file}")
+    node = Bitcoind(program, f"-loadblock={chain.file}")
     try:
-        node.wait_for_height(generated.tip)
-        yield node
-    finally:
+        node.wait_for_height(chain.tip)
+    except BaseException:
         node.stop()
+        raise
+    return node

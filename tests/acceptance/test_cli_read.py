@@ -1,0 +1,261 @@
+"""`status`, `ops`, `consensus` and `sql` on one deployment that they leave as it is."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.acceptance.conftest import Commands
+from virtualchain import App, Rejected, StateEngine
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
+
+STATUS = {
+    "name",
+    "version",
+    "block_id",
+    "block_hash",
+    "consensus_hash",
+    "state_hash",
+    "lag",
+    "status",
+    "error",
+}
+NOWHERE = "http://user:password@127.0.0.1:1"
+
+
+class Deployment(NamedTuple):
+    """A node of 107 blocks, and a database with two apps on it up to the last but three."""
+
+    url: str
+    node: FakeNode
+    txids: list[str]
+
+
+def letters(name: str, magic: bytes) -> App:
+    """Make an app that keeps texts and refuses `no`."""
+    app = App(name, magic=magic, projections="CREATE TABLE letters (txid text PRIMARY KEY, text text)")
+    app.add(
+        b"s",
+        parse=lambda payload: {"text": payload.decode()},
+        check=lambda op, state: op["text"] != "no" or Rejected("we do not take \x1b[31mno"),
+        commit=lambda op, state, txid: state.execute(
+            "INSERT INTO letters VALUES (%s, %s)", [txid, op["text"]]
+        ),
+    )
+    app.add(b"\x00", parse=lambda payload: {"size": len(payload)})
+    return app
+
+
+@pytest.fixture(scope="module")
+def deployment(database_server: DatabaseServer) -> Iterator[Deployment]:
+    """Give a deployment with three ops and a rejection."""
+    url = database_server.clone()
+    with FakeNode() as node:
+        first = [node.send(b"aasone"), node.send(b"aasno"), node.send(b"bbstwo, \xe2\x82\xac")]
+        node.mine(first)
+        last = node.send(b"aa\x00123")
+        node.mine([last], n=5)
+        apps = (letters("alpha", b"aa"), letters("beta", b"bb"))
+        with StateEngine(*apps, database=url, source=node.url, confirmations=3) as engine:
+            assert engine.build() == 104
+        yield Deployment(url, node, [tx.txid for tx in (*first, last)])
+    database_server.drop(url)
+
+
+@pytest.fixture
+def read(cli: Commands, deployment: Deployment) -> Commands:
+    """Give the command line with the deployment's database, and no node, in its environment."""
+    cli.environment |= {"VIRTUALCHAIN_DATABASE": deployment.url, "VIRTUALCHAIN_BITCOIN": NOWHERE}
+    return cli
+
+
+def test_status_compares_with_the_node(read: Commands, deployment: Deployment) -> None:
+    """Its JSON has the keys that are promised; `lag` counts up to the node's tip."""
+    node = deployment.node
+    done = read("status", "--json", "--bitcoin", node.url)
+    told = json.loads(done.out)
+    assert (told.keys(), done.err) == ({"network", "tip", "apps"}, "")
+    assert (told["network"], told["tip"]) == ("regtest", {"block_id": node.height, "hash": node.tip})
+    assert [app.keys() for app in told["apps"]] == [STATUS, STATUS]
+    alpha = told["apps"][0]
+    assert (alpha["name"], alpha["version"], alpha["block_id"], alpha["lag"]) == ("alpha", "1", 104, 3)
+    assert (alpha["status"], alpha["error"]) == ("running", None)
+    assert [len(alpha[key]) for key in ("block_hash", "consensus_hash", "state_hash")] == [64, 32, 64]
+    text = read("--bitcoin", node.url, "status").out
+    assert text.startswith(f"regtest\n  node  block {node.height} ({node.tip})\nalpha 1: running\n")
+    assert "  lag             3\n" in text
+
+
+def test_status_works_while_the_node_is_away(read: Commands) -> None:
+    """The database alone says the rest; why there is no tip goes to standard error."""
+    done = read("status", "--json", "--app", "beta")
+    told = json.loads(done.out)
+    assert (told["network"], told["tip"], told["apps"][0]["lag"]) == ("regtest", None, None)
+    assert [app["name"] for app in told["apps"]] == ["beta"]
+    assert done.err.startswith("virtualchain: the node was not reached: ")
+    assert "  node  -\n" in read("status").out
+
+
+def test_status_does_not_take_another_networks_node_for_ours(read: Commands) -> None:
+    """The tip of another chain says nothing of this one."""
+    with FakeNode("signet", premine=0) as other:
+        done = read("status", "--json", "--bitcoin", other.url)
+    assert json.loads(done.out)["tip"] is None
+    assert "is on signet, but regtest was asked for" in done.err
+
+
+def test_ops_are_listed_in_chain_order(read: Commands, deployment: Deployment) -> None:
+    """As JSON with every column of the view, bytes as hex."""
+    one, _, two, last = deployment.txids
+    rows = json.loads(read("ops", "--json").out)
+    assert [(row["app"], row["block_id"], row["txid"]) for row in rows] == [
+        ("alpha", 102, one),
+        ("beta", 102, two),
+        ("alpha", 103, last),
+    ]
+    assert rows[0].keys() == {
+        *("app", "block_id", "block_hash", "time", "txindex", "vtxindex", "txid", "opcode", "payload"),
+        *("fields", "canonical"),
+    }
+    assert (rows[0]["opcode"], rows[0]["payload"], rows[0]["fields"]) == ("73", "6f6e65", {"text": "one"})
+    assert rows[0]["canonical"] == [b"s:3:one".hex()]
+    assert (rows[1]["fields"], rows[2]["opcode"]) == ({"text": "two, €"}, "00")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--app", "beta"), [2]),
+        (("--block", 103), [3]),
+        (("--block", 0), []),
+        (("--from", 103), [3]),
+        (("--to", 102), [0, 2]),
+        (("--from", 102, "--to", 103, "--opcode", "s"), [0, 2]),
+        (("--opcode", "73"), [0, 2]),
+        (("--opcode", "0x00"), [3]),
+        (("--limit", 1), [0]),
+        (("--newest-first",), [3, 2, 0]),
+        (("--newest-first", "--limit", 1, "--app", "alpha", "--app", "beta"), [3]),
+    ],
+)
+def test_ops_are_narrowed_down(
+    read: Commands, deployment: Deployment, options: tuple[object, ...], expected: list[int]
+) -> None:
+    """By app, block, opcode and number, and turned round."""
+    rows = json.loads(read("ops", "--json", *options).out)
+    assert [row["txid"] for row in rows] == [deployment.txids[place] for place in expected]
+
+
+def test_ops_of_one_transaction(read: Commands, deployment: Deployment) -> None:
+    """Its id is taken in upper case, too."""
+    txid = deployment.txids[2]
+    assert [row["txid"] for row in json.loads(read("ops", "--json", "--txid", txid.upper()).out)] == [txid]
+
+
+def test_rejections_say_at_which_step_and_why(read: Commands, deployment: Deployment) -> None:
+    """Text that came from the chain cannot steer the terminal."""
+    [row] = json.loads(read("ops", "--rejected", "--json").out)
+    assert row == {
+        "app": "alpha",
+        "block_id": 102,
+        "txindex": row["txindex"],
+        "txid": deployment.txids[1],
+        "opcode": "73",
+        "step": "check",
+        "reason": "we do not take \x1b[31mno",
+    }
+    head, line = read("ops", "--rejected").out.splitlines()
+    assert head.split() == ["block_id", "txindex", "app", "opcode", "txid", "step", "reason"]
+    assert line.endswith(f"alpha  s       {deployment.txids[1]}  check  we do not take \\x1b[31mno")
+
+
+def test_consensus_at_a_block_and_at_the_last(read: Commands) -> None:
+    """One object with the digests of each app."""
+    told = json.loads(read("consensus", "--json").out)
+    assert [(app["name"], app["block_id"]) for app in told["apps"]] == [("alpha", 104), ("beta", 104)]
+    keys = {"name", "block_id", "block_hash", "ops_hash", "consensus_hash", "state_hash"}
+    assert told["apps"][0].keys() == keys
+    [first] = json.loads(read("consensus", 0, "--json", "--app", "alpha").out)["apps"]
+    assert first["consensus_hash"] == "2a9148d8b13939723d2aca16c75c6d68"
+    assert f"  consensus hash  {first['consensus_hash']}\n" in read("consensus", 0).out
+    late = read("consensus", 105, code=2)
+    assert "no app has digests of block 105: alpha is at block 104" in late.err
+
+
+def test_sql_prints_columns(read: Commands) -> None:
+    """Unqualified names mean the apps' tables, then the log's views; null is empty, bytes are hex."""
+    done = read("sql", "SELECT text, NULL AS nothing, '\\x00ff'::bytea AS bytes FROM letters")
+    assert done.out == "text  nothing  bytes\none            00ff\n"
+    assert read("sql", "SELECT count(*) FROM beta.letters").out == "count\n1\n"
+    assert read("sql", "SELECT max(block_id) AS tip FROM blocks").out == "tip\n104\n"
+    assert read("sql", "SELECT 1 AS a WHERE false").out == "a\n"
+    assert read("sql", "SET work_mem = '8MB'").out == ""
+
+
+def test_sql_prints_json(read: Commands) -> None:
+    """An array of objects keyed by column, with numbers as numbers, from standard input as well."""
+    statement = (
+        "SELECT 1 AS a, 2.50 AS b, sum(fee) AS c, 'NaN'::float8 AS d, true AS e, ARRAY['\\xff'::bytea] AS f,"
+        " '{\"k\": [1]}'::jsonb AS g, 'infinity'::timestamptz AS h, 7 % 4 AS i FROM inputs"
+    )
+    [row] = json.loads(read("sql", "--json", "-", given=statement).out)
+    assert row == {
+        **{"a": 1, "b": 2.5, "c": 4000, "d": "nan", "e": True, "f": ["ff"], "g": {"k": [1]}},
+        **{"h": "infinity", "i": 3},
+    }
+    assert json.loads(read("sql", "--json", "SELECT WHERE false").out) == []
+    assert json.loads(read("sql", "--json", "SET work_mem = '8MB'").out) == []
+    assert "two columns are named a" in read("sql", "--json", "SELECT 1 AS a, 2 AS a", code=2).err
+
+
+def test_sql_prints_csv(read: Commands) -> None:
+    """With a line of names, quoted where need be."""
+    out = read("sql", "--csv", "SELECT app, fields FROM ops ORDER BY block_id, app").out
+    rows = list(csv.reader(io.StringIO(out)))
+    assert rows[0] == ["app", "fields"]
+    assert (rows[1][0], json.loads(rows[2][1])) == ("alpha", {"text": "two, €"})
+
+
+@pytest.mark.parametrize(
+    ("statement", "complaint"),
+    [
+        ("SELECT * FROM leters", 'relation "leters" does not exist (at character 15)'),
+        ("CREATE TABLE mine (a integer)", "cannot execute CREATE TABLE in a read-only transaction"),
+        ("DELETE FROM alpha.letters", "cannot execute DELETE in a read-only transaction"),
+        ("SELECT 1; SELECT 2", "cannot insert multiple commands into a prepared statement"),
+        ("COPY (SELECT 1) TO STDOUT", "COPY cannot be used"),
+        ("SET TRANSACTION READ WRITE", "must be set before any query"),
+        (" ", "there is no statement"),
+    ],
+)
+def test_sql_refuses_in_one_line(read: Commands, statement: str, complaint: str) -> None:
+    """What is wrong with a statement, or would write, is the user's mistake."""
+    done = read("sql", statement, code=2)
+    assert complaint in done.err
+    assert (done.out, done.err.count("\n")) == ("", 1)
+
+
+def test_a_closed_pipe_is_quiet(read: Commands) -> None:
+    """As in `virtualchain sql … | head -1`."""
+    command = [sys.executable, "-m", "virtualchain", "sql", "SELECT * FROM generate_series(1, 100000)"]
+    with subprocess.Popen(
+        command, cwd=read.folder, env=read.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"generate_series\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_readers_do_not_mind_a_writer(read: Commands, deployment: Deployment) -> None:
+    """They take no lock."""
+    with StateEngine(letters("alpha", b"aa"), database=deployment.url, source=deployment.node.url):
+        assert json.loads(read("ops", "--json", "--limit", 1).out)

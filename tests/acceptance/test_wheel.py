@@ -1,0 +1,158 @@
+"""The wheel as users get it: the files in it, and that it works where there is no checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from email.parser import HeaderParser
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from virtualchain.store.migrate import head
+
+ROOT = Path(__file__).parents[2]
+LOOK = """
+from pathlib import Path
+import virtualchain
+from virtualchain.store.sql import migrations_root, queries, sql_root
+
+home = Path(virtualchain.__file__).parent
+assert home.parent.name == "site-packages", home
+assert sql_root() == home / "sql"
+assert migrations_root() == home / "migrations"
+assert "append_block" in queries("tape")
+"""
+PROJECT_TEST = """
+def test_fixtures_are_there(fake_node):
+    assert fake_node.url.startswith("http://127.0.0.1:")
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build wheel and sdist out of the checkout, stray files included where the rules let them in."""
+    folder = tmp_path_factory.mktemp("built")
+    _run(sys.executable, "-m", "hatchling", "build", "-d", folder, cwd=ROOT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    """Give the wheel."""
+    (file,) = built.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel into an environment of its own; give that environment's folder of programs.
+
+    What the wheel depends on is taken from the environment that runs the tests: no network is needed.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=True, symlinks=True)
+    (packages,) = folder.glob("lib*/python*/site-packages")
+    # Behind the environment's own packages, and without the checkout, which a .pth file in there may name.
+    borrowed = [path for path in sys.path if path.endswith("-packages")]
+    (packages / "borrowed.pth").write_text("".join(f"{path}\n" for path in borrowed))
+    _run(folder / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
+    return folder / "bin"
+
+
+def test_wheel_holds_what_is_tracked_and_nothing_else(wheel: Path) -> None:
+    """The package, sql and migrations ship whole; tests, caches and files that lie about do not."""
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = {name for name in archive.namelist() if not name.startswith("virtualchain-")}
+    assert shipped == {_place_in_wheel(name) for name in _tracked("virtualchain", "sql", "migrations")}
+    for name in ("py.typed", "sql/queries/tape.sql", "sql/schema/10_tables.sql", "migrations/script.py.mako"):
+        assert f"virtualchain/{name}" in shipped
+    revisions = {name for name in shipped if name.startswith("virtualchain/migrations/versions/")}
+    assert {Path(name).suffix for name in revisions} == {".py", ".sql"}
+
+
+def test_wheel_describes_itself(wheel: Path) -> None:
+    """Metadata names the licence, the README, the command, and where pytest finds the fixtures."""
+    with zipfile.ZipFile(wheel) as archive:
+        (folder,) = {
+            name.partition("/")[0] for name in archive.namelist() if name.startswith("virtualchain-")
+        }
+        metadata = HeaderParser().parsestr(archive.read(f"{folder}/METADATA").decode())
+        entry_points = archive.read(f"{folder}/entry_points.txt").decode()
+        assert f"{folder}/licenses/LICENSE" in archive.namelist()
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "MIT"
+    assert "# virtualchain" in metadata.get_payload()
+    assert "virtualchain = virtualchain.cli:main" in entry_points
+    assert "virtualchain = virtualchain.testing.plugin" in entry_points
+
+
+def test_sdist_holds_what_is_tracked_and_makes_the_same_wheel(
+    built: Path, wheel: Path, tmp_path: Path
+) -> None:
+    """Who builds from the source archive, as distributions do, gets every file of the wheel."""
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    files = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
+    assert files - {"PKG-INFO"} <= set(_tracked())
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "tests/acceptance/test_wheel.py",
+    } <= files
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "again", cwd=unpacked)
+    (again,) = (tmp_path / "again").iterdir()
+    with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(again) as theirs:
+        assert sorted(theirs.namelist()) == sorted(ours.namelist())
+
+
+def test_installed_package_finds_its_sql(installed: Path, tmp_path: Path) -> None:
+    """Outside of any checkout the package reads the SQL and the migrations that it carries."""
+    _run(installed / "python", "-c", LOOK, cwd=tmp_path)
+
+
+def test_installed_command_migrates(installed: Path, tmp_path: Path, empty_database_url: str) -> None:
+    """The command is there, tells its version, and makes the schema in an empty database, twice over."""
+    virtualchain = installed / "virtualchain"
+    assert _run(virtualchain, "--version", cwd=tmp_path) == f"virtualchain {version('virtualchain')}\n"
+    for _ in range(2):
+        assert head() in _run(virtualchain, "--database", empty_database_url, "migrate", cwd=tmp_path)
+
+
+def test_installed_fixtures_reach_other_projects(installed: Path, tmp_path: Path) -> None:
+    """A project that tests strictly gets the fixtures by having virtualchain installed, and no warning."""
+    (tmp_path / "test_project.py").write_text(PROJECT_TEST)
+    command = ("-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "test_project.py")
+    assert "1 passed" in _run(installed / "python", *command, cwd=tmp_path)
+
+
+def _tracked(*folders: str) -> list[str]:
+    """List the files that git tracks; skips where there is no repository, as in an unpacked archive."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("which files are meant to ship is known from a git checkout alone")
+    # A checkout may belong to another user than the one who tests it.
+    return _run("git", "-c", "safe.directory=*", "ls-files", "-z", *folders, cwd=ROOT).split("\0")[:-1]
+
+
+def _place_in_wheel(name: str) -> str:
+    return name if name.startswith("virtualchain/") else f"virtualchain/{name}"
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    """Run a program without the settings and the path of whoever runs the tests; give what it prints."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("VIRTUALCHAIN_", "PYTHON", "PYTEST_", "PIP_"))
+    }
+    done = subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

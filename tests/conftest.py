@@ -1,0 +1,24 @@
+"""What several kinds of tests share for a whole session: one generated chain, and a real node with it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.generated import GENERATOR, GeneratedChain, generate, load
+from virtualchain.testing.bitcoind import Bitcoind
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedChain:
+    """Generate a small chain once; skips where the generator is not here."""
+    if not GENERATOR.exists():
+        pytest.skip("shared/tools/genchain.py is not here")
+    return generate(tmp_path_factory.mktemp("generated"), full=4, small=3, keys=40)
+
+
+@pytest.fixture(scope="session")
+def loaded_bitcoind(generated: GeneratedChain) -> Iterator[Bitcoind]:
+    """Give a real node that holds the generated chain."""
+    node = load(generated)
+    yield node
+    node.stop()
