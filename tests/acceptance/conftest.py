@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import virtualchain
+from virtualchain.cli import main
 
 _PATIENCE = 30.0
 """Seconds after which a test gives up on a command."""
@@ -128,3 +129,25 @@ def cli(tmp_path: Path) -> Iterator[Commands]:
     yield commands
     for command in commands.started:
         command.kill()
+
+
+@pytest.fixture
+def inside(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Done]:
+    """Give the command line without a process of its own: for many small cases."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in list(os.environ):
+        if name.startswith("VIRTUALCHAIN_"):
+            monkeypatch.delenv(name)
+
+    def run(*arguments: object, code: int = 0) -> Done:
+        monkeypatch.setattr(sys, "argv", ["virtualchain", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert ended.value.code == code, f"exit code {ended.value.code}:\n{out}\n{err}"
+        return Done(code, out, err)
+
+    return run

@@ -1,6 +1,7 @@
 """`migrate`, `sync` and `resume`, as a user has them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -147,7 +148,9 @@ def test_a_schema_newer_than_the_code_is_refused(
 
 
 @pytest.mark.node
-def test_sync_from_a_real_node(cli: Commands, bitcoind_factory: type[Bitcoind], database_url: str) -> None:
+def test_sync_from_a_real_node(
+    cli: Commands, bitcoind_factory: Callable[..., Bitcoind], database_url: str
+) -> None:
     """With its cookie file, to its tip; status compares with the node."""
     chain = ChainBuilder()
     claim = chain.send(b"ntc" + bytes(32), sender="alice")

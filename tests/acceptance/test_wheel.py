@@ -29,7 +29,9 @@ assert "append_block" in queries("tape")
 """
 PROJECT_TEST = """
 def test_fixtures_are_there(fake_node):
-    assert fake_node.url.startswith("http://127.0.0.1:")
+    before = fake_node.height
+    fake_node.mine(n=2)
+    assert fake_node.height == before + 2
 """
 
 
@@ -56,7 +58,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=True, symlinks=True)
-    (packages,) = folder.glob("lib*/python*/site-packages")
+    (packages,) = folder.glob("lib/python*/site-packages")
     # Behind the environment's own packages, and without the checkout, which a .pth file in there may name.
     borrowed = [path for path in sys.path if path.endswith("-packages")]
     (packages / "borrowed.pth").write_text("".join(f"{path}\n" for path in borrowed))

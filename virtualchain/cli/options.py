@@ -32,10 +32,9 @@ class Given:
 
     def take(self, name: str, value: object) -> None:
         """Note an option; given twice, the one behind the command counts, and apps add up."""
-        if isinstance(value, tuple):
-            self.flags[name] = (*self.flags.get(name, ()), *value)
-        elif value is not None and value is not False:
-            self.flags[name] = value
+        if value in {None, False, ()}:
+            return
+        self.flags[name] = (*self.flags.get(name, ()), *value) if isinstance(value, tuple) else value
 
     @cached_property
     def settings(self) -> "Settings":

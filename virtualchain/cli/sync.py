@@ -113,10 +113,12 @@ def _engine(
     """Open the engine as the settings say, its news going to the reporter; a follower waits for the node."""
     from virtualchain.contract import read_contract
     from virtualchain.indexer import StateEngine
+    from virtualchain.store.database import resolve
 
     apps = given.apps()
     for app in apps:
-        read_contract(app)  # a mistake in it is told before a node is looked for
+        read_contract(app)  # mistakes are told before a node is looked for
+    url = resolve(given.settings.database)
 
     def on_block(progress: "Progress") -> None:
         reporter.block(progress)
@@ -125,15 +127,20 @@ def _engine(
             reporter.halted(halted)
 
     def open_engine(*, wait: bool) -> StateEngine:
-        return StateEngine(
-            *apps,
-            database=given.settings.database,
-            source=_patient_source(given, reporter) if follows else given.source(),
-            confirmations=given.settings.confirmations,
-            wait_for_writer=wait,
-            on_block=on_block,
-            on_wait=reporter.waiting,
-        )
+        source = _patient_source(given, reporter) if follows else given.source()
+        try:
+            return StateEngine(
+                *apps,
+                database=url,
+                source=source,
+                confirmations=given.settings.confirmations,
+                wait_for_writer=wait,
+                on_block=on_block,
+                on_wait=reporter.waiting,
+            )
+        except BaseException:
+            source.close()
+            raise
 
     try:
         engine = open_engine(wait=False)

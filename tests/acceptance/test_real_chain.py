@@ -1,0 +1,260 @@
+"""The main job on real input: a generated chain on a real node, over REST and RPC, into PostgreSQL.
+
+The generator wrote down what an app must find; the node says itself what scripts and addresses are.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from tests.acceptance import accept_all
+from tests.acceptance.conftest import Commands
+from tests.generated import GeneratedChain
+from tests.tables import tables
+from virtualchain import StateEngine, consensus
+from virtualchain.bitcoin.node import open_source
+from virtualchain.bitcoin.source import BlockSource
+from virtualchain.testing import FakeNode
+from virtualchain.testing.bitcoind import Bitcoind
+from virtualchain.testing.database import DatabaseServer
+
+pytestmark = pytest.mark.node
+
+APPS = (accept_all, accept_all.builder)
+NAMES = ("module", "builder")
+
+Rows = list[dict[str, Any]]
+Sync = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def database(database_server: DatabaseServer) -> Iterator[Callable[[], str]]:
+    """Give a function that makes databases, which last as long as the module."""
+    urls: list[str] = []
+
+    def make() -> str:
+        urls.append(database_server.clone())
+        return urls[-1]
+
+    yield make
+    for url in urls:
+        database_server.drop(url)
+
+
+@pytest.fixture(scope="module")
+def source(loaded_bitcoind: Bitcoind) -> Callable[..., BlockSource]:
+    """Give a function that opens the real node, over REST or with `rest=False` over RPC alone."""
+    return lambda *, rest: open_source(loaded_bitcoind.url, loaded_bitcoind.cookie, rest=rest)
+
+
+@pytest.fixture(scope="module")
+def over_rest(database: Callable[[], str], source: Callable[..., BlockSource]) -> str:
+    """Give a database into which both apps were synced over REST."""
+    return sync(database(), source(rest=True))
+
+
+@pytest.fixture(scope="module")
+def over_rpc(database: Callable[[], str], source: Callable[..., BlockSource]) -> str:
+    """Give a database into which both apps were synced over RPC alone."""
+    return sync(database(), source(rest=False))
+
+
+@pytest.fixture(params=["over_rest", "over_rpc"])
+def synced(request: pytest.FixtureRequest) -> str:
+    """Give the one and the other database."""
+    return str(request.getfixturevalue(request.param))
+
+
+def sync(url: str, source: BlockSource | str, *apps: object) -> str:
+    """Sync apps, by default both, to the chain's tip; give the database again."""
+    with StateEngine(*(apps or APPS), database=url, source=source, confirmations=0) as engine:
+        engine.build()
+    return url
+
+
+def query(url: str, statement: str, *parameters: object) -> Rows:
+    """Ask a database."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        return connection.execute(statement.encode(), parameters).fetchall()
+
+
+def pairs(items: list[dict[str, Any]]) -> list[list[Any]]:
+    """Give scripts and values, as the generator writes them down."""
+    return [[item["script_pubkey"], item["value"]] for item in items]
+
+
+def test_inputs_are_those_that_the_generator_wrote_down(synced: str, generated: GeneratedChain) -> None:
+    """Place, id, senders, outputs and fee of every transaction with the magic, and of no other."""
+    found = [
+        (
+            row["block_id"],
+            row["txindex"],
+            row["txid"],
+            pairs(row["senders"]),
+            pairs(row["outputs"]),
+            row["fee"],
+        )
+        for row in query(synced, "SELECT * FROM virtualchain.inputs ORDER BY block_id, txindex")
+    ]
+    assert found == [
+        (int(height), each["txpos"], each["txid"], each["senders"], each["outputs"], each["fee"])
+        for height, block in generated.truth.items()
+        for each in block
+    ]
+    assert len(found) > 20
+
+
+@pytest.mark.parametrize("app", NAMES)
+def test_ops_are_those_that_the_generator_wrote_down(
+    synced: str, generated: GeneratedChain, app: str
+) -> None:
+    """All are accepted, in order, and hold what the callbacks were given of them."""
+    rows = query(synced, "SELECT * FROM virtualchain.ops WHERE app = %s ORDER BY block_id, vtxindex", app)
+    found = [
+        (
+            (row["block_id"], row["vtxindex"], row["txindex"], row["txid"]),
+            b"id" + row["opcode"] + row["payload"],
+            row["fields"],
+        )
+        for row in rows
+    ]
+    assert found == [
+        (
+            (int(height), vtxindex, each["txpos"], each["txid"]),
+            bytes.fromhex(each["payload"]),
+            {
+                "payload": each["payload"][6:],
+                "fee": each["fee"],
+                "senders": [value for _, value in each["senders"]],
+                "spends": each["senders"],
+                "outputs": each["outputs"],
+                "vtxindex": vtxindex,
+            },
+        )
+        for height, block in generated.truth.items()
+        for vtxindex, each in enumerate(block)
+    ]
+    assert query(synced, "SELECT * FROM virtualchain.rejections") == []
+
+
+@pytest.mark.parametrize("app", NAMES)
+def test_consensus_hashes_follow_from_the_ops(synced: str, generated: GeneratedChain, app: str) -> None:
+    """Every digest of every block can be computed again from the rows, as consensus.md says."""
+    ops: dict[int, list[bytes]] = {}
+    for row in query(synced, "SELECT block_id, opcode, fields FROM virtualchain.ops WHERE app = %s", app):
+        text = consensus.serialize_op(row["opcode"], row["fields"], accept_all.FIELDS)
+        ops.setdefault(row["block_id"], []).append(text)
+    known: dict[int, str] = {}
+    for block_id in range(generated.tip + 1):
+        known[block_id] = consensus.consensus_hash(
+            consensus.ops_hash(ops.get(block_id, [])),
+            [known[prior] for prior in consensus.prior_block_ids(block_id, 0)],
+        )
+    rows = query(synced, "SELECT * FROM virtualchain.snapshots WHERE app = %s ORDER BY block_id", app)
+    assert {row["block_id"]: row["consensus_hash"] for row in rows} == known
+    assert [row["block_hash"] for row in rows] == [generated.hash(n) for n in range(generated.tip + 1)]
+
+
+def test_both_forms_of_the_app_agree(synced: str) -> None:
+    """A module of functions and an `App` with the same rules have the same digests and the same table."""
+    [module, builder] = [
+        query(
+            synced,
+            "SELECT block_id, ops_hash, consensus_hash, state_hash FROM virtualchain.snapshots WHERE app = %s"
+            " ORDER BY block_id",
+            app,
+        )
+        for app in NAMES
+    ]
+    assert module == builder
+    assert query(synced, "TABLE module.seen EXCEPT TABLE builder.seen") == []
+    assert query(synced, "SELECT count(*) FROM builder.seen") == query(
+        synced, "SELECT count(*) FROM virtualchain.inputs"
+    )
+
+
+def test_types_and_addresses_are_those_that_the_node_gives(
+    over_rest: str, loaded_bitcoind: Bitcoind, generated: GeneratedChain
+) -> None:
+    """Of every output, and of every output that is spent, as the node's own JSON has them."""
+
+    def told(script: dict[str, Any]) -> tuple[str, str, list[str]]:
+        return script["hex"], script["type"], [script["address"]] if "address" in script else []
+
+    def ours(items: list[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
+        return [(item["script_pubkey"], item["type"], item["addresses"]) for item in items]
+
+    for height in generated.truth:
+        block = loaded_bitcoind.rpc("getblock", generated.hash(int(height)), 3)["tx"]
+        for row in query(over_rest, "SELECT * FROM virtualchain.inputs WHERE block_id = %s", int(height)):
+            theirs = block[row["txindex"]]
+            assert row["raw"].hex() == theirs["hex"]
+            assert ours(row["outputs"]) == [told(output["scriptPubKey"]) for output in theirs["vout"]]
+            assert ours(row["senders"]) == [
+                told(spending["prevout"]["scriptPubKey"]) for spending in theirs["vin"]
+            ]
+
+
+def test_rest_and_rpc_give_the_same_tables(over_rest: str, over_rpc: str, generated: GeneratedChain) -> None:
+    """Row by row, the engine's tables and the apps'."""
+    found = tables(over_rest)
+    assert len(found["vc.blocks"]) == generated.tip + 1
+    assert len(found["builder__1.seen"]) == len(found["vc.inputs"])
+    assert tables(over_rpc) == found
+
+
+def test_a_fake_node_gives_the_same_tables(
+    over_rest: str, database: Callable[[], str], generated: GeneratedChain
+) -> None:
+    """So what is shown on a fake node holds on a real one."""
+    raws = (generated.raw(block_id) for block_id in range(1, generated.tip + 1))
+    with FakeNode.from_blocks("regtest", raws) as node:
+        assert tables(sync(database(), node.url)) == tables(over_rest)
+
+
+def test_an_app_that_joins_later_gets_the_same_rows(
+    over_rest: str, database: Callable[[], str], source: Callable[..., BlockSource]
+) -> None:
+    """It is advanced along the tape, from inputs that come back out of the database."""
+    url = sync(database(), source(rest=True), accept_all.builder)
+    assert tables(sync(url, source(rest=True))) == tables(over_rest)
+
+
+def test_a_second_build_finds_nothing_to_do(synced: str, source: Callable[..., BlockSource]) -> None:
+    """Not one row is written, not even with the same values."""
+    before = tables(synced, versions=True)
+    for rest in (True, False):
+        sync(synced, source(rest=rest))
+    assert tables(synced, versions=True) == before
+
+
+def test_the_command_gives_the_same_tables(
+    over_rest: str,
+    database: Callable[[], str],
+    cli: Commands,
+    loaded_bitcoind: Bitcoind,
+    generated: GeneratedChain,
+) -> None:
+    """`virtualchain sync`, as a user types it; a second one finds nothing to do."""
+    url = database()
+    shutil.copy(Path(accept_all.__file__), cli.folder)
+    command = [
+        *("sync", "--app", "accept_all", "--app", "accept_all:builder", "--confirmations", 0, "--json"),
+        *("--bitcoin", loaded_bitcoind.url, "--cookie", loaded_bitcoind.cookie, "--database", url),
+    ]
+    told = json.loads(cli(*command).out)
+    matches = sum(map(len, generated.truth.values()))
+    assert (told["blocks"], told["inputs"]) == (generated.tip + 1, matches)
+    assert {app["name"]: app["block_hash"] for app in told["apps"]} == dict.fromkeys(
+        NAMES, generated.hash(generated.tip)
+    )
+    assert tables(url) == tables(over_rest)
+    before = tables(url, versions=True)
+    assert json.loads(cli(*command).out)["blocks"] == 0
+    assert tables(url, versions=True) == before

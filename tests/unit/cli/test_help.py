@@ -1,0 +1,79 @@
+"""Help: every command and option says what it is for, and says it at once."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from virtualchain.cli import program
+from virtualchain.cli.options import EPILOG
+
+HEAVY = ("psycopg", "alembic", "sqlalchemy", "urllib3", "rich", "embit", "virtualchain.indexer")
+
+
+def commands(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Give every command and group below `group`."""
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+ALL = list(commands(program))
+
+
+def test_the_commands_are_those_that_are_documented() -> None:
+    """In the order in which one meets them."""
+    assert [" ".join(path) for path, _ in ALL] == [
+        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "resume", "migrate", "db"),
+        *("db start", "db stop", "db status", "db url"),
+    ]
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_command_and_option_has_help(path: tuple[str, ...], command: click.Command) -> None:
+    """A whole sentence each; a command's own help shows its own options, and where the others are."""
+    assert command.help
+    assert command.get_short_help_str(100).endswith(".")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help
+            assert parameter.help.endswith(".")
+    shown = CliRunner().invoke(program, [*path, "--help"])
+    assert shown.exit_code == 0
+    assert " ".join(EPILOG.split()) in " ".join(shown.output.split())
+    assert "--bitcoin URL" not in shown.output
+
+
+def test_the_programs_help_shows_the_global_options() -> None:
+    """Without a command, help is what one gets."""
+    shown = CliRunner().invoke(program, [])
+    assert shown.exit_code == 0
+    for option in (
+        "--app",
+        "--bitcoin",
+        "--cookie",
+        "--database",
+        "--confirmations",
+        "--network",
+        "--config",
+    ):
+        assert f"  {option} " in shown.output
+    assert "--blocks" not in shown.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """It is there before one has let go of the key."""
+    code = (
+        "import sys; sys.argv = ['virtualchain', '--help']\n"
+        "from virtualchain.cli import main\n"
+        "try: main()\n"
+        f"finally: print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"

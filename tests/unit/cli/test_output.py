@@ -1,0 +1,97 @@
+"""How results are written."""
+
+import json
+from decimal import Decimal
+from uuid import UUID
+
+import click
+import pytest
+
+from virtualchain.cli import output
+from virtualchain.cli.failures import visible
+from virtualchain.errors import UsageError
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_control_characters_are_written_as_escapes() -> None:
+    """Escape sequences, new lines, and what turns the direction of writing."""
+    assert visible("plain, €") == "plain, €"
+    assert visible("a\x1b[31m\n\x9b\u202e\udcff") == "a\\x1b[31m\\n\\x9b\\u202e\\udcff"
+
+
+def test_a_table_has_aligned_columns(capsys: Capture) -> None:
+    """No value is cut, null is empty, no blanks stand at a line's end."""
+    output.write_table(["a", "long name"], [(1, None), (b"\x01\x02", {"k": ["x"]}), (True, "two\nlines")])
+    lines = ["a     long name", "1", '0102  {"k": ["x"]}', "true  two\\nlines"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_table_is_written_while_rows_come(capsys: Capture) -> None:
+    """The first rows decide the widths; later ones are not waited for."""
+    rows = ((number, "x") for number in range(10_001))
+    output.write_table(["n", "x"], rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[1], lines[-1], len(lines)) == ("0    x", "10000  x", 10_002)
+
+
+def test_a_narrow_terminal_gets_a_field_a_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the columns do not fit; elsewhere they stay."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "20")
+    output.write_table(["name", "a"], [("x" * 10, 1)])
+    output.write_table(["name", "a"], [("x" * 20, 1)])
+    out = click.unstyle(capsys.readouterr().out).splitlines()
+    assert out == ["name        a", "xxxxxxxxxx  1", "- 1 -", f"name  {'x' * 20}", "a     1"]
+
+
+def test_json_has_numbers_for_numerics_and_hex_for_bytes(capsys: Capture) -> None:
+    """What JSON cannot hold is text; it is ASCII, so that every reader takes it."""
+    columns = list("abcdefghij")
+    values = [
+        *(Decimal(12), Decimal("0.5"), Decimal("NaN"), float("inf"), b"\x00\xff", [b"\x01"], None, "€"),
+        *(UUID(int=1), Decimal("1e400")),
+    ]
+    output.write_json_rows(columns, [values])
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out) == [
+        dict(
+            zip(
+                columns,
+                [12, 0.5, "NaN", "inf", "00ff", ["01"], None, "€", str(UUID(int=1)), "1E+400"],
+                strict=True,
+            )
+        )
+    ]
+
+
+def test_json_of_no_rows_is_an_empty_array(capsys: Capture) -> None:
+    """And of several one array, a row a line."""
+    output.write_json_rows(["a"], [])
+    output.write_json_rows(["a"], [(1,), (2,)])
+    assert capsys.readouterr().out == '[]\n[\n{"a": 1},\n{"a": 2}\n]\n'
+
+
+def test_json_refuses_two_columns_of_one_name(capsys: Capture) -> None:
+    """One of them would be lost."""
+    with pytest.raises(UsageError, match="two columns are named a"):
+        output.write_json_rows(["a", "a"], [(1, 2)])
+    assert capsys.readouterr().out == ""
+
+
+def test_csv_is_quoted_where_need_be(capsys: Capture) -> None:
+    """Values stay what they are: no escapes but those of CSV."""
+    output.write_csv(["a", "b"], [(None, 'say "hi",\nthen go'), (b"\x01", False)])
+    assert capsys.readouterr().out == 'a,b\n,"say ""hi"",\nthen go"\n01,false\n'
+
+
+def test_fields_of_one_thing(capsys: Capture) -> None:
+    """What there is nothing to say about is a dash."""
+    output.write_fields("title", {"a": 1, "longer": None})
+    assert capsys.readouterr().out == "title\n  a       1\n  longer  -\n"
+
+
+def test_opcodes_are_characters_where_they_can_be() -> None:
+    """Else hex."""
+    assert [output.opcode_text(code) for code in (b"c", b"?", b"\x00", b"\xe9")] == ["c", "?", "0x00", "0xe9"]

@@ -1,0 +1,116 @@
+"""Spent outputs out of `rev*.dat`, the undo data that bitcoind keeps beside its blocks.
+
+The record of a block lies in the file of the same number and says neither its hash nor its height: a
+checksum over the parent's hash and the data is all that ties them together. Blocks with the same parent are
+told apart by what they spend, which is looked up in the blocks that made it.
+"""
+
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Final
+
+from virtualchain.bitcoin.block import split_transactions, txids
+from virtualchain.bitcoin.blockstore import BlockStore
+from virtualchain.bitcoin.framing import FramedFile, Framing, read_part
+from virtualchain.bitcoin.header import HEADER_SIZE, sha256d
+from virtualchain.bitcoin.transaction import read_inputs, read_transaction
+from virtualchain.bitcoin.undo import Coin, count_transactions, read_undo
+from virtualchain.errors import MalformedBlock, MissingData
+from virtualchain.model import SpentOutput
+
+LARGEST_UNDO: Final = 4_000_000 // (41 * 4) * (10_000 + 32)
+"""Bytes: an input weighs four units for each of its 41 bytes, a script that can be spent has 10,000."""
+_CHECKSUM: Final = 32
+_COUNT: Final = 9
+"""Bytes of a count at most."""
+_FEW: Final = 4
+"""Files whose records are remembered, and transactions that are looked at to tell blocks apart."""
+
+Spent = Mapping[int, Sequence[SpentOutput]]
+
+
+class UndoFiles:
+    """The undo data of a store's blocks; safe to use from several threads."""
+
+    def __init__(self, store: BlockStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._files: OrderedDict[int, _Records] = OrderedDict()
+
+    def is_connected(self, number: int) -> bool:
+        """Tell whether the node has connected a block: undo data are there that are surely this block's."""
+        records = self._records_of(number)
+        if not records or not self._has_siblings(number):
+            return bool(records)
+        spending = range(1, 1 + min(_FEW, count_transactions(records[0])))
+        return any(self._is_of(record, number, spending) for record in records)
+
+    def spent(self, number: int, transactions: Mapping[int, str]) -> Spent:
+        """Give what some transactions of a block spend; raises MissingData, MalformedBlock."""
+        records = self._records_of(number)
+        if len(records) > 1 or self._has_siblings(number):
+            records = self._choose(records, number, transactions)
+        if not records:
+            raise MissingData(
+                f"{self._store} has no undo data of block {self._store.hash(number)}: it was never connected, "
+                "or its rev*.dat is gone; give the node's whole folder, or ask the node itself"
+            )
+        found = read_undo(records[0], transactions)
+        return {
+            txindex: tuple(SpentOutput(coin.value, coin.script_pubkey) for coin in coins)
+            for txindex, coins in found.items()
+        }
+
+    def _has_siblings(self, number: int) -> bool:
+        with self._store.lock:
+            return self._store.index.has_siblings(number)
+
+    def _choose(self, records: Sequence[bytes], number: int, wanted: Collection[int]) -> list[bytes]:
+        """Pick the record that is this block's and not a sibling's."""
+        verdicts = [(record, self._is_of(record, number, wanted)) for record in records]
+        sure = [record for record, verdict in verdicts if verdict]
+        if sure:
+            return sure
+        open_ = [record for record, verdict in verdicts if verdict is None]
+        with self._store.lock:
+            index = self._store.index
+            # A block below the tip was connected, so its record is there: a single one left must be it.
+            is_below_tip = index.is_active(number) and number != index.tip
+        return open_ if is_below_tip and len(open_) == 1 else []
+
+    def _is_of(self, record: bytes, number: int, wanted: Collection[int]) -> bool | None:
+        """Tell whether these transactions of a block spend what a record says; None where it cannot be told."""
+        raw = self._store.read(number)
+        transactions = split_transactions(raw)
+        coins = read_undo(record, range(1, len(transactions)))
+        inputs = {txindex: read_inputs(transactions[txindex]) for txindex in range(1, len(transactions))}
+        if any(len(coins[txindex]) != len(inputs[txindex]) for txindex in inputs):
+            return False
+        makers = _Makers(self._store, number)
+        verdict: bool | None = True
+        for txindex in wanted:
+            for spending, coin in zip(inputs[txindex], coins[txindex], strict=True):
+                made = makers.output(coin.height, spending.txid, spending.vout)
+                if made is None:
+                    verdict = None
+                elif made != (coin.value, coin.script_pubkey):
+                    return False
+        return verdict
+
+    def _records_of(self, number: int) -> list[bytes]:
+        """Find the different records that go with a block's parent and its number of transactions."""
+        place = self._store.place(number)
+        start = self._store.part(number, 0, HEADER_SIZE + _COUNT)
+        count = count_transactions(start[HEADER_SIZE:]) - 1
+        with self._lock:
+            records = self._files.get(place.file)
+            if records is None:
+                records = self._files[place.file] = _Records(self._store, place.file)
+            self._files.move_to_end(place.file)
+            if len(self._files) > _FEW:
+                self._files.popitem(last=False)
+            records.look()
+        return list(dict.fromkeys(records.matching(start[4:36], count)))
