@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from virtualchain.app import App, Rejected
     from virtualchain.bitcoin.payload import first_op_return, last_op_return
     from virtualchain.errors import VirtualchainError
+    from virtualchain.fields import parse_json
     from virtualchain.indexer import StateEngine
     from virtualchain.store.state import State
 
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "first_op_return",
     "last_op_return",
+    "parse_json",
 ]
 
 _ROOMS = {
@@ -36,6 +38,7 @@ _ROOMS = {
     "VirtualchainError": "errors",
     "first_op_return": "bitcoin.payload",
     "last_op_return": "bitcoin.payload",
+    "parse_json": "fields",
 }
 
 

@@ -31,9 +31,13 @@ _POSITIONAL: Final = {"parse": 1, "check": 2, "commit": 2, "scan": 2, "final": 2
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Returned by a check (not raised): the input is refused, and `reason` is recorded."""
+    """Returned (not raised) by parse, check or commit: the input is refused, and `reason` is recorded."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        """Take whatever has a text, such as an exception."""
+        object.__setattr__(self, "reason", str(self.reason))
 
     def __bool__(self) -> bool:
         """Count as false, as a check that returns False does."""
@@ -69,7 +73,7 @@ class App:
 
         @app.opcode(b"c", fields=["document", "owner"])
         class Claim:
-            def parse(self, payload, senders): ...     # -> dict, or None to drop
+            def parse(self, payload, senders): ...     # -> dict, or None to drop, or Rejected("why")
             def check(self, op, state): ...            # -> True, or Rejected("why")
             def commit(self, op, state, block_id): ... # the reducer
 
@@ -126,7 +130,7 @@ class App:
         self,
         opcode: bytes,
         *,
-        parse: Callable[..., Json | None] | None,
+        parse: Callable[..., Json | Rejected | None] | None,
         check: Callable[..., bool | Rejected] | None = None,
         commit: Callable[..., Any] | None = None,
         fields: Iterable[str] | None = None,
@@ -238,9 +242,9 @@ class App:
         outputs: list[Json],
         fee: int,
         db_state: object,
-    ) -> Json | None:
+    ) -> Json | Rejected | None:
         """Hand a payload to its opcode's parse."""
-        op: Json | None = self._handlers[opcode].parse(
+        op: Json | Rejected | None = self._handlers[opcode].parse(
             op_payload,
             block_id=block_id,
             opcode=opcode,

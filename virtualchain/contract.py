@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from virtualchain.errors import InvalidApp
 from virtualchain.model import FindPayload
@@ -28,6 +28,8 @@ _REQUIRED: Final = (
 )
 _RESERVED: Final = frozenset({"vc", "virtualchain", "public", "information_schema"})
 _HASH = re.compile(r"[0-9a-f]{32}")
+_LARGEST: Final = 2**31 - 1
+"""The largest whole number that the database keeps where an app declares one."""
 
 DEFAULT_WINDOW: Final = 24
 """S of an app that does not say: for how many blocks a consensus hash stays valid."""
@@ -38,11 +40,17 @@ class Callback:
     """A callback of an implementation; `db_state` is passed where its signature has room for it."""
 
     function: Callable[..., Any]
-    takes_state: bool
+    takes_state: Literal["in its place", "by name", "not"]
 
     def __call__(self, *arguments: object, db_state: object) -> Any:  # noqa: ANN401 - what a callback gives
         """Call it with the arguments of the published API, in their order."""
-        return self.function(*arguments, db_state) if self.takes_state else self.function(*arguments)
+        match self.takes_state:
+            case "in its place":
+                return self.function(*arguments, db_state)
+            case "by name":
+                return self.function(*arguments, db_state=db_state)
+            case "not":
+                return self.function(*arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +109,20 @@ class Contract:
 def read_contract(implementation: object) -> Contract:
     """Read and check what an implementation declares.
 
-    A class is instantiated, without arguments. Raises InvalidApp, naming the callback and what is
-    wrong with it.
+    A class is instantiated, without arguments. An optional callback that gives None says nothing, as one
+    that is not there. Raises InvalidApp, naming the callback and what is wrong with it.
     """
     if isinstance(implementation, type):
-        implementation = implementation()
+        kind = implementation
+        try:
+            implementation = kind()
+        except Exception as error:
+            raise InvalidApp(f"the app {kind.__name__} cannot be made: {_told(error)}") from error
     reader = _Reader(implementation)
     name = reader.text("get_virtual_chain_name")
     return Contract(
         name=name,
-        version=str(reader.call("get_virtual_chain_version")),
+        version=reader.version(),
         schema=schema_name(name),
         first_block_id=reader.whole("get_first_block_id"),
         magics=reader.magics(),
@@ -121,13 +133,13 @@ def read_contract(implementation: object) -> Contract:
         confirmations=reader.optional_whole("get_confirmations"),
         projections=reader.projections(),
         max_payload=reader.optional_whole("get_max_payload"),
-        find_payload=getattr(implementation, "find_payload", None),
+        find_payload=reader.optional_function("find_payload", 1),
         parse=reader.callback("db_parse", 7),
         scan=reader.optional_callback("db_scan_block", 2),
         check=reader.callback("db_check", 6),
         commit=reader.callback("db_commit", 5),
         final=reader.optional_callback("db_final", 2),
-        proceed=getattr(implementation, "db_continue", None),
+        proceed=reader.optional_function("db_continue", 2),
         get_state=getattr(implementation, "get_db_state", None),
         save=reader.optional_callback("db_save", 2),
     )
@@ -136,15 +148,21 @@ def read_contract(implementation: object) -> Contract:
 def schema_name(name: str) -> str:
     """Give the schema of an app: its name in lower case, everything but a-z and 0-9 as `_`.
 
-    Raises InvalidApp for names that are reserved, contain `__`, or are longer than 40 bytes.
+    Raises InvalidApp for names that are reserved, contain `__` or what cannot be printed, or are longer
+    than 40 bytes.
     """
     schema = re.sub(r"[^a-z0-9]", "_", name.lower())
-    if not name or len(schema) > 40 or "__" in schema or schema in _RESERVED or schema.startswith("pg_"):
+    fits = 1 <= len(schema) <= 40 and "__" not in schema and name.isprintable()
+    if not fits or schema in _RESERVED or schema.startswith("pg_"):
         raise InvalidApp(
             f"app {name!r} cannot have the schema {schema!r}: a name has 1 to 40 characters, no two in a row "
             f"other than letters and digits, and is not {', '.join(sorted(_RESERVED))} or pg_…"
         )
     return schema
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class _Reader:
@@ -164,7 +182,11 @@ class _Reader:
 
     def call(self, name: str, default: object = None) -> Any:  # noqa: ANN401 - what a callback gives
         function = getattr(self._implementation, name, None)
-        return default if function is None else function()
+        try:
+            value = None if function is None else function()
+        except Exception as error:
+            raise self._invalid(f"fails in {name} with {_told(error)}") from error
+        return default if value is None else value
 
     def text(self, name: str) -> str:
         value = self.call(name)
@@ -172,10 +194,16 @@ class _Reader:
             raise self._invalid(f"{name} gives {value!r}: it should be a str")
         return value
 
+    def version(self) -> str:
+        version = str(self.call("get_virtual_chain_version"))
+        if not version.isprintable():
+            raise self._invalid(f"get_virtual_chain_version gives {version!r}: it should be printable")
+        return version
+
     def whole(self, name: str) -> int:
         value = self.call(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self._invalid(f"{name} gives {value!r}: it should be a whole number, 0 or more")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
+            raise self._invalid(f"{name} gives {value!r}: it should be a whole number from 0 to {_LARGEST}")
         return value
 
     def optional_whole(self, name: str) -> int | None:
@@ -210,17 +238,23 @@ class _Reader:
             raise self._invalid(f"get_opfields gives {value!r}: it should be a dict of opcode to fields")
         result: dict[bytes, tuple[str, ...]] = {}
         for key, fields in value.items():
-            if isinstance(fields, str | bytes) or not all(isinstance(item, str) for item in fields):
+            is_list = isinstance(fields, Iterable) and not isinstance(fields, str | bytes)
+            names: tuple[Any, ...] = tuple(fields) if is_list else (fields,)
+            if not is_list or not all(isinstance(name, str) for name in names):
                 raise self._invalid(
                     f"get_opfields gives {fields!r} for {key!r}: it should be a list of names"
                 )
-            result[self._opcode("get_opfields", key)] = tuple(fields)
+            result[self._opcode("get_opfields", key)] = names
         return result
 
     def initial_snapshots(self) -> dict[int, str]:
         value = self.call("get_initial_snapshots", {})
-        for block_id, consensus_hash in dict(value).items():
-            if not isinstance(block_id, int) or block_id < 0 or not _HASH.fullmatch(str(consensus_hash)):
+        if not isinstance(value, Mapping):
+            raise self._invalid(f"get_initial_snapshots gives {value!r}: it should be a dict")
+        for block_id, consensus_hash in value.items():
+            # An app that starts with the genesis block may name a hash that stands in front of it, at -1.
+            is_height = isinstance(block_id, int) and -1 <= block_id <= _LARGEST
+            if not is_height or not _HASH.fullmatch(str(consensus_hash)):
                 raise self._invalid(
                     f"get_initial_snapshots gives {block_id!r}: {consensus_hash!r}; it should be a height "
                     "and a consensus hash of 32 hex digits"
@@ -246,24 +280,31 @@ class _Reader:
 
     def callback(self, name: str, arguments: int) -> Callback:
         function = getattr(self._implementation, name)
-        try:
-            parameters = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):
-            return Callback(function, takes_state=True)
-        several = any(item.kind is item.VAR_POSITIONAL for item in parameters)
-        places = [
-            item for item in parameters if item.kind in {item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD}
-        ]
-        if len(places) < arguments and not several:
-            raise self._invalid(
-                f"has a {name} with {len(places)} arguments: it is called with {arguments + 1}"
-            )
-        return Callback(function, takes_state=several or len(places) > arguments)
+        given = [None] * arguments
+        if _takes(function, *given, None):
+            return Callback(function, "in its place")
+        if _takes(function, *given, db_state=None):
+            return Callback(function, "by name")
+        if _takes(function, *given):
+            return Callback(function, "not")
+        raise self._uncallable(name, arguments + 1)
 
     def optional_callback(self, name: str, arguments: int) -> Callback | None:
         if getattr(self._implementation, name, None) is None:
             return None
         return self.callback(name, arguments)
+
+    def optional_function(self, name: str, arguments: int) -> Callable[..., Any] | None:
+        """Read a callback that gets no state."""
+        function: Callable[..., Any] | None = getattr(self._implementation, name, None)
+        if function is not None and not _takes(function, *[None] * arguments):
+            raise self._uncallable(name, arguments)
+        return function
+
+    def _uncallable(self, name: str, arguments: int) -> InvalidApp:
+        function = getattr(self._implementation, name)
+        shape = f"{name}{inspect.signature(function)}" if callable(function) else f"{name}, {function!r}"
+        return self._invalid(f"has a {shape}: it is called with {arguments} arguments")
 
     def _iterable(self, name: str, value: object) -> Sequence[object]:
         if not isinstance(value, Iterable):
@@ -282,3 +323,16 @@ class _Reader:
         if len(code) != 1:
             raise self._invalid(f"{name} gives {value!r}: an opcode is one byte")
         return code
+
+
+def _takes(function: Callable[..., Any], *arguments: None, **named: None) -> bool:
+    """Say whether a function can be called so; of one that does not tell, nothing else is known."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return callable(function)
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError:
+        return False
+    return True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import psycopg
 
@@ -23,6 +23,7 @@ from virtualchain.errors import AppHalted, NodeUnavailable, StoreError, UsageErr
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Json
 from virtualchain.planning import deep_fork, make_plan
+from virtualchain.settings import Verification
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import is_passing
 from virtualchain.store.migrate import migrate
@@ -56,6 +57,7 @@ class StateEngine:
     `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
     subclass that has the callbacks. `database` is a PostgreSQL URL; None means the embedded server.
     `source` is a node's URL or a BlockSource. A block is taken once `confirmations` blocks stand on it.
+    `verify="merkle"` compares each block's transactions with its Merkle root before anything of it is taken.
     `on_block` is told of each block behind its transaction, `on_wait` what `follow` is about to wait for.
     Apps with a state of their own have it saved to `state_folder` (default: the user's data folder).
 
@@ -68,6 +70,7 @@ class StateEngine:
         database: str | None = None,
         source: BlockSource | str,
         confirmations: int = 6,
+        verify: Verification | None = None,
         wait_for_writer: bool = False,
         on_block: Callable[[Progress], None] | None = None,
         on_wait: Callable[[str], None] | None = None,
@@ -75,6 +78,9 @@ class StateEngine:
     ) -> None:
         self._contracts = [read_contract(app) for app in apps or (self,)]
         self._confirmations = confirmations
+        if verify not in {None, *get_args(Verification)}:
+            raise UsageError(f"verify={verify!r}: choose {' or '.join(get_args(Verification))}")
+        self._verify = verify is not None
         _check(self._contracts, confirmations)
         self._wait_for_writer = wait_for_writer
         self._on_block = on_block
@@ -235,7 +241,7 @@ class StateEngine:
                 return bool(wanted)
 
     def _take(self, blocks: Sequence[Block], stable_tip: int) -> None:
-        with closing(prefetch(self._source, self._scanner, blocks)) as scanned_blocks:
+        with closing(prefetch(self._source, self._scanner, blocks, verify=self._verify)) as scanned_blocks:
             for scanned in scanned_blocks:
                 near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
                 self._deployment.take(scanned, near_tip=near_tip)

@@ -17,10 +17,10 @@ from virtualchain.app import Rejected
 from virtualchain.bitcoin.block import read_inputs
 from virtualchain.contract import Callback, Contract
 from virtualchain.errors import AppHalted, Unserialisable
-from virtualchain.fields import to_json
+from virtualchain.fields import all_to_json, legible, to_json
 from virtualchain.model import Block, Input, Json
 from virtualchain.states import AppState
-from virtualchain.store.failures import is_data_error, is_passing, told
+from virtualchain.store.failures import is_data_error, is_passing, said, told
 from virtualchain.store.log import Op, Rejection
 
 T = TypeVar("T")
@@ -33,6 +33,10 @@ ENGINE_KEYS: Final = (
     "virtualchain_fee",
 )
 """What the engine adds to an op for the callbacks to see; never hashed or stored."""
+
+_LONGEST_REASON: Final = 1_000
+_LONGEST_TRACEBACK: Final = 20_000
+"""Characters that are kept: both may quote what a stranger wrote, as long as it may be."""
 
 
 class NeedsSavepoints(Exception):
@@ -68,7 +72,7 @@ class Verdicts:
 
     def refuse(self, candidate: Candidate, step: str, refusal: Rejected) -> None:
         """Record a refusal; its reason may quote the hostile input, so it is made storable."""
-        reason = refusal.reason.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+        reason = legible(refusal.reason, _LONGEST_REASON)
         self.rejections.append(Rejection(candidate.source.txindex, candidate.opcode, step, reason))
 
 
@@ -82,8 +86,8 @@ def halt(contract: Contract, block: Block, callback: str, item: Input | None, er
             "callback": callback,
             "txid": item.txid if item else None,
             "txindex": item.txindex if item else None,
-            "error": f"{type(error).__name__}: {error}".replace("\x00", "\\x00"),
-            "traceback": "".join(traceback.format_exception(error)).replace("\x00", "\\x00"),
+            "error": legible(said(error), _LONGEST_REASON),
+            "traceback": legible("".join(traceback.format_exception(error)), _LONGEST_TRACEBACK),
         },
     )
 
@@ -152,6 +156,8 @@ class Judge:
             )
             if op is None:
                 return Rejected("not parsed")
+            if isinstance(op, Rejected):
+                return op
             if not isinstance(op, dict):
                 raise TypeError(f"db_parse gave a {type(op).__name__}: it should be a dict, or None")
             self._admit(candidate.opcode, op)
@@ -206,14 +212,14 @@ class Judge:
             candidate.vtxindex,
             db_state=self._state.db_state,
         )
-        if result is False:
-            raise _Undone("refused")
+        if result is False or isinstance(result, Rejected):
+            raise _Undone("refused" if result is False else result.reason)
         ops = result if isinstance(result, list) else [candidate.op if result is None else result]
         if not all(isinstance(op, dict) for op in ops):
             raise TypeError(f"db_commit gave {result!r}: it should be None, False, a dict or a list of dicts")
         plain = [{name: value for name, value in op.items() if name not in ENGINE_KEYS} for op in ops]
         try:
-            stored = [to_json(op) for op in plain]
+            stored = all_to_json(plain)
             canonical = tuple(self._canonical(candidate.opcode, op) for op in plain)
         except Unserialisable as error:
             raise _Undone(str(error)) from error
@@ -244,7 +250,7 @@ class Judge:
         self, callback: str, candidate: Candidate, run: Callable[[Candidate], T | Rejected]
     ) -> T | Rejected:
         """Run one callback on a candidate: its result, or why the candidate is refused."""
-        before = deepcopy(candidate.op) if self._careful else {}
+        before = _copied(candidate.op) if self._careful else {}
         try:
             with self._state.savepoint() if self._careful else nullcontext():
                 try:
@@ -268,3 +274,14 @@ class Judge:
         failure = self._state.failure()
         if failure is not None:
             raise failure
+
+
+def _copied(op: Json) -> Json:
+    """Copy an op deeply, but for what an app put into it that cannot be copied."""
+    copied: Json = {}
+    for name, value in op.items():
+        try:
+            copied[name] = deepcopy(value)
+        except Exception:  # noqa: BLE001 - the value is the app's, and so may be the error
+            copied[name] = value
+    return copied

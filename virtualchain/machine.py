@@ -51,6 +51,8 @@ class Machine:
         AppHalted where a callback fails (the app's part is undone), psycopg.Error where the database does.
         """
         assert block.block_id == self.cursor + 1, "an app is advanced block by block"
+        if self._state.broken is not None:
+            raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
         candidates = self._candidates(block, inputs)
         touched = bool(candidates or self.contract.scan or self.contract.final)
         verdicts = self._judge(block, candidates) if touched else Verdicts()
@@ -80,12 +82,12 @@ class Machine:
                     raise TypeError(f"it gave a {type(payload).__name__}: it should be bytes or None")
             except Exception as error:
                 raise halt(self.contract, block, "find_payload", item, error) from error
-            magic = next((magic for magic in magics if payload.startswith(magic)), None)
-            if magic is None:
-                continue
-            opcode, rest = payload[len(magic) : len(magic) + 1], payload[len(magic) + 1 :]
-            if opcode in self.contract.opcodes:
-                found.append(Candidate(item, opcode, rest))
+            # One magic may be the beginning of another: the first counts that an opcode follows.
+            for magic in magics:
+                opcode = payload[len(magic) : len(magic) + 1]
+                if payload.startswith(magic) and opcode in self.contract.opcodes:
+                    found.append(Candidate(item, opcode, payload[len(magic) + 1 :]))
+                    break
         return found
 
     def _judge(self, block: Block, candidates: Sequence[Candidate]) -> Verdicts:

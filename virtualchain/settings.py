@@ -19,7 +19,8 @@ from typing import Any, Literal, cast, get_args
 from virtualchain.errors import UsageError
 
 Policy = Literal["rollback", "checkpoint", "halt"]
-_Kind = Literal["text", "path", "number", "switch"]
+Verification = Literal["merkle"]
+_Kind = Literal["text", "path", "number", "switch", "check"]
 
 _KINDS: Mapping[str, _Kind] = {
     "bitcoin": "text",
@@ -30,11 +31,15 @@ _KINDS: Mapping[str, _Kind] = {
     "json": "switch",
     "network": "text",
     "verbose": "switch",
+    "verify": "check",
 }
+_SOURCES: Sequence[str] = ("bitcoin", "blocks")
+"""Where blocks come from: one of them, and where several layers name one, the highest says which."""
 _ALLOWED: Mapping[str, str] = {
     "text": "text that is not empty",
     "number": "a whole number, 0 or more",
     "switch": "true or false",
+    "check": " or ".join(get_args(Verification)),
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _NUMBER = re.compile("[0-9]{1,9}")
@@ -58,11 +63,14 @@ class Settings:
     """URL of the node."""
     cookie: Path | None = None
     blocks: Path | None = None
+    """Files of blocks in place of a node."""
     database: str | None = field(default=None, repr=False)
     confirmations: int = 6
     network: str | None = None
     json: bool = False
     verbose: bool = False
+    verify: Verification | None = None
+    """What is compared of every block before it is taken."""
     config: Path | None = None
     """The file that was read."""
 
@@ -83,8 +91,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     }
     config = _find_file(given, variables, folder)
     values, in_file = ({}, []) if config is None else _read_file(config)
-    values |= _layer(variables, _variable, folder)
-    values |= _layer(given, _flag, folder)
+    for layer, label in ((variables, _variable), (given, _flag)):
+        values = _over(values, _layer(layer, label, folder), label)
     named = _app_names(variables["app"].split(","), _variable("app")) if "app" in variables else ()
     named = _app_names(given.get("app", ()), _flag("app")) or named
     settings = {app.use: app for app in in_file}
@@ -134,6 +142,20 @@ def _layer(layer: Mapping[str, object], label: Callable[[str], str], folder: Pat
     }
 
 
+def _over(values: Mapping[str, Any], layer: Mapping[str, Any], label: Callable[[str], str]) -> dict[str, Any]:
+    """Lay a layer over what lies below it; a source that it names replaces the other one."""
+    named = _one_source(layer, label)
+    dropped = [key for key in _SOURCES if named and key != named]
+    return {key: value for key, value in values.items() if key not in dropped} | dict(layer)
+
+
+def _one_source(layer: Mapping[str, Any], label: Callable[[str], str]) -> str | None:
+    named = [key for key in _SOURCES if key in layer]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(map(label, named))} are both given: blocks come from one of them")
+    return named[0] if named else None
+
+
 def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting]]:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -148,6 +170,7 @@ def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting]]:
     where = f"{file}: [virtualchain]"
     _refuse_unknown(table, tuple(_KINDS), where)
     values = {key: _check(_KINDS[key], value, f"{where} {key}", file.parent) for key, value in table.items()}
+    _one_source(values, lambda key: f"{where} {key}")
     return values, _read_apps(document.get("apps", []), str(file))
 
 
@@ -196,6 +219,8 @@ def _check(kind: _Kind, value: object, where: str, folder: Path) -> object:
         case ("switch", bool()):
             return value
         case ("text", str()) if value:
+            return value
+        case ("check", str()) if value in get_args(Verification):
             return value
         case ("path", _):
             return _path(value, where, folder)

@@ -33,6 +33,10 @@ class AppState(Protocol):
         """Whether savepoints undo what a callback did."""
 
     @property
+    def broken(self) -> Exception | None:
+        """Why there is no state to go on from, where the app failed to make or load it."""
+
+    @property
     def number(self) -> bytes | None:
         """The number under the state hash, where the last `digest` changed it."""
 
@@ -59,6 +63,7 @@ class TableState:
     """The state of a SQL app: the rows of its projections, written in the block's own transaction."""
 
     is_transactional = True
+    broken = None
 
     def __init__(self, connection: psycopg.Connection, contract: Contract, log: AppLog, tables: str) -> None:
         self.db_state = State(connection, log, contract.window, tables)
@@ -115,12 +120,17 @@ class OpaqueState:
         self._files = files
         self._hash: str | None = None
         self.starts_over = contract.save is None or not _takes_filename(contract.get_state)
-        if self.starts_over:
-            self.db_state = contract.get_state()
-        else:
+        arguments: dict[str, str | None] = {}
+        if not self.starts_over:
             file = files.restore()
             self._hash = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
-            self.db_state = contract.get_state(filename=None if file is None else str(file))
+            arguments = {"filename": None if file is None else str(file)}
+        self.db_state: object = None
+        self.broken: Exception | None = None
+        try:
+            self.db_state = contract.get_state(**arguments)
+        except Exception as error:  # noqa: BLE001 - an app's code may raise anything
+            self.broken = error
 
     def enter(self, block: Block) -> None:
         """Leave it to the app."""

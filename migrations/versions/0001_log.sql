@@ -72,6 +72,7 @@ CREATE TABLE vc.apps (
     first_block_id integer NOT NULL CHECK (first_block_id >= 0),
     valid_window integer NOT NULL CHECK (valid_window >= 0),
     confirmations integer CHECK (confirmations >= 0),
+    own_role boolean NOT NULL,
     status text NOT NULL CHECK (status IN ('running', 'catching_up', 'halted', 'stopped')),
     error jsonb
 );
@@ -86,6 +87,7 @@ COMMENT ON COLUMN vc.apps.rule IS 'Name of the payload rule that finds its paylo
 COMMENT ON COLUMN vc.apps.first_block_id IS 'The block of the app''s first input.';
 COMMENT ON COLUMN vc.apps.valid_window IS 'S: for how many blocks a consensus hash stays valid.';
 COMMENT ON COLUMN vc.apps.confirmations IS 'The least confirmations that the app accepts; null where it does not say.';
+COMMENT ON COLUMN vc.apps.own_role IS 'Whether its reducers run under the role that vc.role_of names; else they run as the engine does.';
 COMMENT ON COLUMN vc.apps.status IS 'running; catching_up (advancing along the tape); halted (a callback failed, see error); stopped (the app asked for it).';
 COMMENT ON COLUMN vc.apps.error IS 'Why it is halted: block_id, callback, txid, message and traceback.';
 
@@ -129,7 +131,7 @@ COMMENT ON COLUMN vc.rejections.reason IS 'What the app, or the database, had ag
 
 CREATE TABLE vc.snapshots (
     app text NOT NULL,
-    block_id integer NOT NULL CHECK (block_id >= 0),
+    block_id integer NOT NULL CHECK (block_id >= -1),
     ops_hash bytea CHECK (octet_length(ops_hash) = 32),
     consensus_hash bytea NOT NULL CHECK (octet_length(consensus_hash) = 16),
     state_hash bytea CHECK (octet_length(state_hash) = 32),
@@ -139,7 +141,7 @@ CREATE TABLE vc.snapshots (
 CREATE INDEX snapshots_state_number ON vc.snapshots (app, block_id) WHERE state_number IS NOT NULL;
 COMMENT ON TABLE vc.snapshots IS 'An app''s digests at each of its blocks; the last row is its cursor.';
 COMMENT ON COLUMN vc.snapshots.app IS 'Name of the app.';
-COMMENT ON COLUMN vc.snapshots.block_id IS 'Height of the block.';
+COMMENT ON COLUMN vc.snapshots.block_id IS 'Height of the block; -1 for an initial snapshot in front of the genesis block.';
 COMMENT ON COLUMN vc.snapshots.ops_hash IS 'Digest of the block''s ops; null in an initial snapshot, which the app declared.';
 COMMENT ON COLUMN vc.snapshots.consensus_hash IS 'Digest of the block''s ops and of all history before it.';
 COMMENT ON COLUMN vc.snapshots.state_hash IS 'Digest of every row of every projection after the block; null in an initial snapshot.';
@@ -222,6 +224,27 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION vc.writing_block(regclass) IS 'The block that the engine is writing, from its setting virtualchain.block_id; an error outside of a block.';
+CREATE FUNCTION vc.role_of(schema text) RETURNS text
+LANGUAGE sql STABLE
+RETURN CASE
+    WHEN octet_length(concat_ws(':', current_database(), schema)) <= 63 AND current_database() NOT LIKE 'pg\_%'
+    THEN concat_ws(':', current_database(), schema)
+    ELSE concat_ws(':', left(encode(sha256(convert_to(current_database(), 'UTF8')), 'hex'), 16), schema)
+END;
+COMMENT ON FUNCTION vc.role_of(text) IS 'The role of the app with this schema: roles belong to the whole server, so the database is part of the name, hashed where the name would be too long or reserved.';
+
+CREATE FUNCTION vc.consensus_hash(app text, block_id integer) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER
+RETURN (SELECT encode(s.consensus_hash, 'hex') FROM vc.snapshots AS s
+    WHERE s.app = consensus_hash.app AND s.block_id = consensus_hash.block_id);
+COMMENT ON FUNCTION vc.consensus_hash(text, integer) IS 'An app''s consensus hash at a block, for reducers: their role reads no table of the log.';
+
+CREATE FUNCTION vc.is_fresh(app text, consensus_hash text, first integer, last integer) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER
+RETURN EXISTS (SELECT FROM vc.snapshots AS s
+    WHERE s.app = is_fresh.app AND s.block_id BETWEEN first AND last
+        AND s.consensus_hash = decode(is_fresh.consensus_hash, 'hex'));
+COMMENT ON FUNCTION vc.is_fresh(text, text, integer, integer) IS 'Whether a consensus hash is an app''s at one of a stretch of blocks, for reducers.';
 CREATE SCHEMA virtualchain;
 COMMENT ON SCHEMA virtualchain IS 'Views on the log, for everyone: hashes and transaction ids are lower-case hex text.';
 
@@ -296,7 +319,7 @@ COMMENT ON COLUMN virtualchain.snapshots.state_hash IS 'Digest of every row of e
 
 CREATE VIEW virtualchain.apps AS
 SELECT a.name, a.version, a.schema, a.build, a.magics, a.rule, a.first_block_id, a.valid_window, a.confirmations,
-    a.status, a.error, s.block_id, encode(b.hash, 'hex') AS block_hash,
+    CASE WHEN a.own_role THEN vc.role_of(a.schema) END AS role, a.status, a.error, s.block_id, encode(b.hash, 'hex') AS block_hash,
     encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash
 FROM vc.apps AS a
 LEFT JOIN LATERAL (
@@ -314,6 +337,7 @@ COMMENT ON COLUMN virtualchain.apps.rule IS 'Name of the payload rule that finds
 COMMENT ON COLUMN virtualchain.apps.first_block_id IS 'The block of its first input.';
 COMMENT ON COLUMN virtualchain.apps.valid_window IS 'For how many blocks a consensus hash stays valid.';
 COMMENT ON COLUMN virtualchain.apps.confirmations IS 'The least confirmations that it accepts.';
+COMMENT ON COLUMN virtualchain.apps.role IS 'The role that its reducers run under; null where that is the engine''s own, for want of CREATEROLE.';
 COMMENT ON COLUMN virtualchain.apps.status IS 'running, catching_up, halted or stopped.';
 COMMENT ON COLUMN virtualchain.apps.error IS 'Why it is halted.';
 COMMENT ON COLUMN virtualchain.apps.block_id IS 'Its last block.';

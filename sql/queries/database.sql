@@ -1,13 +1,49 @@
 -- name: pin_settings
--- Fix every setting that shapes how values are written as text, and which keys fit an index.
-SELECT
-    set_config('TimeZone', 'UTC', false),
-    set_config('DateStyle', 'ISO, MDY', false),
-    set_config('IntervalStyle', 'iso_8601', false),
-    set_config('extra_float_digits', '1', false),
-    set_config('bytea_output', 'hex', false),
-    set_config('client_encoding', 'UTF8', false),
-    set_config('default_toast_compression', 'pglz', false);
+-- Fix what shapes values as text, what text means as a value or in a statement, and which keys fit an index.
+SELECT set_config(name, setting, false)
+FROM (VALUES
+    ('client_encoding', 'UTF8'),
+    ('TimeZone', 'UTC'),
+    ('timezone_abbreviations', 'Default'),
+    ('DateStyle', 'ISO, MDY'),
+    ('IntervalStyle', 'iso_8601'),
+    ('extra_float_digits', '1'),
+    ('bytea_output', 'hex'),
+    ('xmlbinary', 'base64'),
+    ('xmloption', 'content'),
+    ('lc_monetary', 'C'),
+    ('lc_numeric', 'C'),
+    ('lc_time', 'C'),
+    ('array_nulls', 'on'),
+    ('standard_conforming_strings', 'on'),
+    ('transform_null_equals', 'off'),
+    ('quote_all_identifiers', 'off'),
+    ('default_text_search_config', 'pg_catalog.simple'),
+    ('gin_fuzzy_search_limit', '0'),
+    ('default_toast_compression', 'pglz')
+) AS pinned (name, setting);
+
+-- name: pin_writing
+-- Fix how transactions run and what new tables are; nothing but its own end ends the writer's session.
+SELECT set_config(name, setting, false)
+FROM (VALUES
+    ('search_path', ''),
+    ('default_transaction_isolation', 'read committed'),
+    ('default_transaction_read_only', 'off'),
+    ('default_transaction_deferrable', 'off'),
+    ('default_table_access_method', 'heap'),
+    ('row_security', 'on'),
+    ('lock_timeout', '0'),
+    ('statement_timeout', '0'),
+    ('transaction_timeout', '0'), -- from PostgreSQL 17 on
+    ('idle_in_transaction_session_timeout', '0'),
+    ('idle_session_timeout', '0')
+) AS pinned (name, setting)
+WHERE current_setting(name, true) IS NOT NULL;
+
+-- name: triggers_fire
+-- Whether ordinary triggers fire in this session: a superuser can have that otherwise, and nobody else can mend it.
+SELECT current_setting('session_replication_role') <> 'replica';
 
 -- name: pin_keepalives
 -- Let the server notice within about a minute that a writer's machine is gone, and free its lock.

@@ -1,6 +1,6 @@
 -- name: app
 -- One app of the deployment.
-SELECT name, version, encode(fingerprint, 'hex') AS fingerprint, schema, build, status, error
+SELECT name, version, encode(fingerprint, 'hex') AS fingerprint, schema, build, own_role, status, error
 FROM vc.apps WHERE name = %(name)s;
 
 -- name: schema_owner
@@ -10,9 +10,13 @@ SELECT name FROM vc.apps WHERE schema = %(schema)s;
 -- name: add_app
 -- Install an app.
 INSERT INTO vc.apps (name, version, fingerprint, schema, build, magics, rule, first_block_id, valid_window,
-    confirmations, status)
+    confirmations, own_role, status)
 VALUES (%(name)s, %(version)s, decode(%(fingerprint)s, 'hex'), %(schema)s, %(build)s, %(magics)s, %(rule)s,
-    %(first_block_id)s, %(valid_window)s, %(confirmations)s, 'running');
+    %(first_block_id)s, %(valid_window)s, %(confirmations)s, %(own_role)s, 'running');
+
+-- name: set_own_role
+-- Say whether an app's reducers run under a role of their own.
+UPDATE vc.apps SET own_role = %(own_role)s WHERE name = %(name)s AND own_role <> %(own_role)s;
 
 -- name: set_status
 -- Say how an app fares, and why where it is halted.
@@ -38,11 +42,13 @@ WHERE app = %(app)s AND block_id = ANY(%(block_ids)s);
 SELECT encode(consensus_hash, 'hex') FROM vc.snapshots
 WHERE app = %(app)s AND block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
+-- name: consensus_hash
+-- The consensus hash of one block, as an app's role may ask for it.
+SELECT vc.consensus_hash(%(app)s, %(block_id)s);
+
 -- name: is_fresh
--- Whether a consensus hash is one of a stretch of blocks.
-SELECT EXISTS (SELECT FROM vc.snapshots
-WHERE app = %(app)s AND block_id BETWEEN %(first)s AND %(last)s
-    AND consensus_hash = decode(%(consensus_hash)s, 'hex'));
+-- Whether a consensus hash is one of a stretch of blocks, as an app's role may ask.
+SELECT vc.is_fresh(%(app)s, %(consensus_hash)s, %(first)s, %(last)s);
 
 -- name: snapshot
 -- An app's digests at a block.
@@ -66,12 +72,14 @@ INSERT INTO vc.rejections (app, block_id, txindex, opcode, step, reason)
 VALUES (%(app)s, %(block_id)s, %(txindex)s, %(opcode)s, %(step)s, %(reason)s);
 
 -- name: enter
--- What an app's callbacks see of the database: its own tables first, its block, and constraints judged at the end.
-SELECT set_config('search_path', quote_ident(%(build)s), true), set_config('virtualchain.block_id', %(block_id)s::text, true);
+-- What an app's callbacks see of the database: its own tables first, and its block; and whom they are, if the app has a role.
+SELECT set_config('search_path', quote_ident(%(build)s), true),
+    set_config('virtualchain.block_id', %(block_id)s::text, true),
+    set_config('role', (SELECT vc.role_of(schema) FROM vc.apps WHERE name = %(app)s AND own_role), true);
 
 -- name: leave
--- Behind an app's callbacks: nothing writes to a projection until the next app enters.
-SELECT set_config('search_path', '', true), set_config('virtualchain.block_id', '', true);
+-- Behind an app's callbacks: we are ourselves again, and nothing writes to a projection until the next app enters.
+SELECT set_config('role', NULL, true), set_config('search_path', '', true), set_config('virtualchain.block_id', '', true);
 
 -- name: defer_constraints
 -- Let a block pass through states that its end must not show.

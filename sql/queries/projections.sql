@@ -7,38 +7,13 @@ CREATE SCHEMA {build};
 -- Let unqualified names of the DDL mean the build's schema, until the transaction ends.
 SELECT set_config('search_path', quote_ident(%(build)s), true);
 
--- name: strangers
--- What the DDL made outside of the build's schema, in this transaction.
-SELECT c.oid::regclass::text
-FROM pg_class AS c
-JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.xmin = pg_current_xact_id()::xid AND n.nspname NOT LIKE 'pg\_%%' AND n.nspname <> %(build)s
-    AND c.relkind <> 'i';
+-- name: session_settings
+-- What was set in this session, other than by the server, the database or the user.
+SELECT name, setting FROM pg_settings WHERE source = 'session';
 
--- name: not_tables
--- What the DDL made that is neither a plain table nor an index of one.
-SELECT relname, CASE relkind WHEN 'S' THEN 'a sequence' WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view'
-    WHEN 'p' THEN 'a partitioned table' WHEN 'f' THEN 'a foreign table' WHEN 'c' THEN 'a type'
-    ELSE CASE WHEN relispartition THEN 'a partition' ELSE 'an unlogged table' END END
-FROM pg_class
-WHERE relnamespace = %(build)s::regnamespace
-    AND (relkind NOT IN ('r', 'i') OR relispartition OR (relkind = 'r' AND relpersistence <> 'p'))
-UNION ALL
-SELECT proname, 'a function' FROM pg_proc WHERE pronamespace = %(build)s::regnamespace
-ORDER BY 1;
-
--- name: triggers
--- Triggers and rules that the app brought along.
-SELECT c.relname, t.tgname
-FROM pg_trigger AS t
-JOIN pg_class AS c ON c.oid = t.tgrelid
-WHERE c.relnamespace = %(build)s::regnamespace AND NOT t.tgisinternal
-UNION ALL
-SELECT c.relname, r.rulename
-FROM pg_rewrite AS r
-JOIN pg_class AS c ON c.oid = r.ev_class
-WHERE c.relnamespace = %(build)s::regnamespace
-ORDER BY 1, 2;
+-- name: any_row
+-- Whether a table has a row.
+SELECT 1 FROM {table} LIMIT 1;
 
 -- name: tables
 -- The tables of a build with their columns and the columns of their primary keys, in order.
@@ -48,46 +23,10 @@ SELECT c.relname AS name,
     ARRAY(SELECT a.attname::text FROM pg_index AS i
         CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum
-        WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place) AS key
+        WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place) AS key
 FROM pg_class AS c
 WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r'
 ORDER BY c.relname COLLATE "C";
-
--- name: foreign_keys
--- Foreign keys that rollback could not live with.
-SELECT c.relname, k.conname,
-    k.confrelid::regclass::text AS target,
-    (SELECT relnamespace FROM pg_class WHERE oid = k.confrelid) = %(build)s::regnamespace AS inside,
-    k.condeferrable AS deferrable,
-    k.confupdtype = 'a' AND k.confdeltype = 'a' AS no_action
-FROM pg_constraint AS k
-JOIN pg_class AS c ON c.oid = k.conrelid
-WHERE k.connamespace = %(build)s::regnamespace AND k.contype = 'f'
-ORDER BY 1, 2;
-
--- name: columns
--- Per column what would make it differ between nodes.
-SELECT c.relname, a.attname,
-    a.attidentity <> '' AS identity,
-    a.attgenerated <> '' AS generated,
-    coalesce(e.typname, t.typname) IN ('float4', 'float8') AS float,
-    d.adbin::text ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR' OR EXISTS (
-        SELECT FROM regexp_matches(d.adbin::text, ':(?:opfuncid|funcid) (\d+)', 'g') AS m
-        JOIN pg_proc AS p ON p.oid = m[1]::oid
-        WHERE p.provolatile <> 'i') AS unstable_default,
-    a.attcollation <> 0 AND l.collname NOT IN ('C', 'POSIX', 'ucs_basic', 'pg_c_utf8', 'pg_unicode_fast')
-        AND NOT (l.collname = 'default' AND (
-            SELECT coalesce(to_jsonb(b) ->> 'datlocale', b.datcollate) IN ('C', 'POSIX', 'C.UTF-8', 'C.UTF8', 'C.utf8')
-                AND b.datlocprovider <> 'i'
-            FROM pg_database AS b WHERE b.datname = current_database())) AS collates
-FROM pg_attribute AS a
-JOIN pg_class AS c ON c.oid = a.attrelid
-JOIN pg_type AS t ON t.oid = a.atttypid
-LEFT JOIN pg_type AS e ON e.oid = t.typelem AND t.typcategory = 'A'
-LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
-WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY c.relname COLLATE "C", a.attnum;
 
 -- name: keep_history
 -- Give one projection its since_block, its history twin, the record of its births, and the triggers that keep them.
@@ -99,7 +38,7 @@ COMMENT ON COLUMN {history}.until_block IS 'The block that changed or removed th
 CREATE TABLE {births} AS SELECT since_block, {key} FROM {table} WITH NO DATA;
 ALTER TABLE {births} ADD PRIMARY KEY (since_block, {key});
 COMMENT ON TABLE {births} IS 'Keys of the rows that each block made or changed: found without a scan, and without an index that would end HOT updates.';
-CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     block CONSTANT integer := vc.writing_block(TG_RELID);
 BEGIN
@@ -141,12 +80,12 @@ FROM (
 
 -- name: went
 -- Rows of one projection that a block changed or removed, as they were before it.
-SELECT {place}, false, ARRAY[{texts}] FROM {history} AS r WHERE until_block = %(block_id)s
+SELECT {place}, false, ARRAY[{texts}] FROM {history} AS r WHERE until_block = $1
 
 -- name: came
 -- Rows of one projection that a block made or changed, as they are after it.
-SELECT {place}, true, ARRAY[{texts}] FROM {births} AS b JOIN {table} AS r USING ({key}) WHERE b.since_block = %(block_id)s AND r.since_block = %(block_id)s
+SELECT {place}, true, ARRAY[{texts}] FROM {births} AS b JOIN {table} AS r USING ({key}) WHERE b.since_block = $1 AND r.since_block = $1
 
 -- name: text
 -- The text of a column as its type's output function gives it; null stays null.
-CASE num_nulls(r.{column}) WHEN 0 THEN format('%%s', r.{column}) END
+CASE num_nulls(r.{column}) WHEN 0 THEN format('%s', r.{column}) END

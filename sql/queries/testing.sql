@@ -9,3 +9,12 @@ CREATE DATABASE {name} STRATEGY file_copy;
 -- name: drop_database
 -- Remove a test's database, whoever is still connected to it.
 DROP DATABASE IF EXISTS {name} WITH (FORCE);
+
+-- name: roles_of_database
+-- The roles of the apps in a database, which outlive it.
+SELECT rolname FROM pg_catalog.pg_roles
+WHERE split_part(rolname, ':', 1) IN (%(name)s, left(encode(sha256(convert_to(%(name)s, 'UTF8')), 'hex'), 16));
+
+-- name: drop_role
+-- Remove a role that no database knows any more.
+DROP ROLE {name};

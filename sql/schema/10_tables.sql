@@ -72,6 +72,7 @@ CREATE TABLE vc.apps (
     first_block_id integer NOT NULL CHECK (first_block_id >= 0),
     valid_window integer NOT NULL CHECK (valid_window >= 0),
     confirmations integer CHECK (confirmations >= 0),
+    own_role boolean NOT NULL,
     status text NOT NULL CHECK (status IN ('running', 'catching_up', 'halted', 'stopped')),
     error jsonb
 );
@@ -86,6 +87,7 @@ COMMENT ON COLUMN vc.apps.rule IS 'Name of the payload rule that finds its paylo
 COMMENT ON COLUMN vc.apps.first_block_id IS 'The block of the app''s first input.';
 COMMENT ON COLUMN vc.apps.valid_window IS 'S: for how many blocks a consensus hash stays valid.';
 COMMENT ON COLUMN vc.apps.confirmations IS 'The least confirmations that the app accepts; null where it does not say.';
+COMMENT ON COLUMN vc.apps.own_role IS 'Whether its reducers run under the role that vc.role_of names; else they run as the engine does.';
 COMMENT ON COLUMN vc.apps.status IS 'running; catching_up (advancing along the tape); halted (a callback failed, see error); stopped (the app asked for it).';
 COMMENT ON COLUMN vc.apps.error IS 'Why it is halted: block_id, callback, txid, message and traceback.';
 
@@ -129,7 +131,7 @@ COMMENT ON COLUMN vc.rejections.reason IS 'What the app, or the database, had ag
 
 CREATE TABLE vc.snapshots (
     app text NOT NULL,
-    block_id integer NOT NULL CHECK (block_id >= 0),
+    block_id integer NOT NULL CHECK (block_id >= -1),
     ops_hash bytea CHECK (octet_length(ops_hash) = 32),
     consensus_hash bytea NOT NULL CHECK (octet_length(consensus_hash) = 16),
     state_hash bytea CHECK (octet_length(state_hash) = 32),
@@ -139,7 +141,7 @@ CREATE TABLE vc.snapshots (
 CREATE INDEX snapshots_state_number ON vc.snapshots (app, block_id) WHERE state_number IS NOT NULL;
 COMMENT ON TABLE vc.snapshots IS 'An app''s digests at each of its blocks; the last row is its cursor.';
 COMMENT ON COLUMN vc.snapshots.app IS 'Name of the app.';
-COMMENT ON COLUMN vc.snapshots.block_id IS 'Height of the block.';
+COMMENT ON COLUMN vc.snapshots.block_id IS 'Height of the block; -1 for an initial snapshot in front of the genesis block.';
 COMMENT ON COLUMN vc.snapshots.ops_hash IS 'Digest of the block''s ops; null in an initial snapshot, which the app declared.';
 COMMENT ON COLUMN vc.snapshots.consensus_hash IS 'Digest of the block''s ops and of all history before it.';
 COMMENT ON COLUMN vc.snapshots.state_hash IS 'Digest of every row of every projection after the block; null in an initial snapshot.';

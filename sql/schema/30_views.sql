@@ -72,7 +72,7 @@ COMMENT ON COLUMN virtualchain.snapshots.state_hash IS 'Digest of every row of e
 
 CREATE VIEW virtualchain.apps AS
 SELECT a.name, a.version, a.schema, a.build, a.magics, a.rule, a.first_block_id, a.valid_window, a.confirmations,
-    a.status, a.error, s.block_id, encode(b.hash, 'hex') AS block_hash,
+    CASE WHEN a.own_role THEN vc.role_of(a.schema) END AS role, a.status, a.error, s.block_id, encode(b.hash, 'hex') AS block_hash,
     encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash
 FROM vc.apps AS a
 LEFT JOIN LATERAL (
@@ -90,6 +90,7 @@ COMMENT ON COLUMN virtualchain.apps.rule IS 'Name of the payload rule that finds
 COMMENT ON COLUMN virtualchain.apps.first_block_id IS 'The block of its first input.';
 COMMENT ON COLUMN virtualchain.apps.valid_window IS 'For how many blocks a consensus hash stays valid.';
 COMMENT ON COLUMN virtualchain.apps.confirmations IS 'The least confirmations that it accepts.';
+COMMENT ON COLUMN virtualchain.apps.role IS 'The role that its reducers run under; null where that is the engine''s own, for want of CREATEROLE.';
 COMMENT ON COLUMN virtualchain.apps.status IS 'running, catching_up, halted or stopped.';
 COMMENT ON COLUMN virtualchain.apps.error IS 'Why it is halted.';
 COMMENT ON COLUMN virtualchain.apps.block_id IS 'Its last block.';

@@ -1,5 +1,6 @@
 """What the tests of the command line share: the real command, as a process of its own."""
 
+import io
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ _PATIENCE = 30.0
 """Seconds after which a test gives up on a command."""
 ROOT = Path(virtualchain.__file__).parents[1]
 APPS = """
+import time
 from pathlib import Path
 from virtualchain import App, Rejected
 
@@ -27,6 +29,9 @@ plain.add(b"o", parse=lambda payload: {"text": payload.decode()})
 def check(op, state):
     if Path("broken").exists():
         raise RuntimeError("out of\\npaper")
+    if op["text"] == "slow":
+        Path("busy").touch()
+        time.sleep(1)
     return op["text"] != "no" or Rejected("we do not take no")
 
 def commit(op, state, block_id, vtxindex):
@@ -131,23 +136,41 @@ def cli(tmp_path: Path) -> Iterator[Commands]:
         command.kill()
 
 
-@pytest.fixture
-def inside(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Done]:
-    """Give the command line without a process of its own: for many small cases."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in list(os.environ):
-        if name.startswith("VIRTUALCHAIN_"):
-            monkeypatch.delenv(name)
+class Inside:
+    """Runs `virtualchain` in this very process, as quickly as many small cases want it."""
 
-    def run(*arguments: object, code: int = 0) -> Done:
-        monkeypatch.setattr(sys, "argv", ["virtualchain", *map(str, arguments)])
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.folder = folder
+        (folder / "apps.py").write_text(APPS)
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, "apps", raising=False)
+        for name in os.environ:
+            if name.startswith("VIRTUALCHAIN_"):
+                monkeypatch.delenv(name)
+        self.set(HOME=str(folder), COLUMNS="100")
+
+    def set(self, **variables: str) -> None:
+        """Set environment variables."""
+        for name, value in variables.items():
+            self._monkeypatch.setenv(name, value)
+
+    def __call__(self, *arguments: object, code: int = 0, given: str = "") -> Done:
+        """Run a command to its end; its exit code must be `code`."""
+        self._monkeypatch.setattr("sys.argv", ["virtualchain", *map(str, arguments)])
+        self._monkeypatch.setattr("sys.stdin", io.StringIO(given))
         with pytest.raises(SystemExit) as ended:
             main()
-        out, err = capsys.readouterr()
+        out, err = self._capsys.readouterr()
         assert ended.value.code == code, f"exit code {ended.value.code}:\n{out}\n{err}"
         return Done(code, out, err)
 
-    return run
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
+    """Give the command line without a process of its own."""
+    return Inside(tmp_path, monkeypatch, capsys)

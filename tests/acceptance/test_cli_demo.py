@@ -4,33 +4,32 @@ import json
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Commands, Done
+from tests.acceptance.conftest import Commands, Inside
 from tests.servers import value
 from virtualchain.testing.database import DatabaseServer
 
-Inside = Callable[..., Done]
 LAST = "171fb22500ac7ee2d45dcbe0bd8433ed"
 """The consensus hash that the demonstration ends with, for whoever runs it."""
 
 
 @pytest.fixture
-def home(cli: Commands, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(cli: Commands, inside: Inside) -> Iterator[Path]:
     """Give commands a home of their own, which the server's user can reach."""
     home = Path(tempfile.mkdtemp(prefix="virtualchain-demo-"))
     home.chmod(0o711)
     cli.environment["VIRTUALCHAIN_HOME"] = str(home)
-    monkeypatch.setenv("VIRTUALCHAIN_HOME", str(home))
+    inside.set(VIRTUALCHAIN_HOME=str(home))
     yield home
     inside("db", "stop")
     shutil.rmtree(home)
 
 
-def test_the_first_minute(cli: Commands, inside: Inside, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_minute(cli: Commands, inside: Inside, home: Path) -> None:
     """Twice the same to the letter; then what it says to try works, and so do the server's commands."""
     assert "not running" in inside("db", "status").out
     assert list(home.iterdir()) == []
@@ -45,7 +44,7 @@ def test_the_first_minute(cli: Commands, inside: Inside, home: Path, monkeypatch
     url = inside("db", "url", "virtualchain_demo").out.strip()
     assert url.endswith("/virtualchain_demo")
     assert value(url, "SELECT count(*) FROM notary.documents") == 3
-    monkeypatch.setenv("VIRTUALCHAIN_DATABASE", url)
+    inside.set(VIRTUALCHAIN_DATABASE=url)
     tried = [shlex.split(line)[1:] for line in first.out.splitlines() if line.startswith("virtualchain ")]
     assert [words[0] for words in tried] == ["sql", "ops", "consensus", "--network"]
     for words in tried[:3]:
@@ -57,13 +56,13 @@ def test_the_first_minute(cli: Commands, inside: Inside, home: Path, monkeypatch
     assert json.loads(inside("--json", "db", "start").out) == status
 
 
-def test_demo_prints_json(cli: Commands, database_server: DatabaseServer) -> None:
+def test_demo_prints_json(inside: Inside, database_server: DatabaseServer) -> None:
     """On another server, in a database whose name allows it, and which need not be there."""
     url = f"{database_server.url.rpartition('/')[0]}/shop_demo"
-    told = json.loads(cli("demo", "--json", "--database", url).out)
+    told = json.loads(inside("demo", "--json", "--database", url).out)
     assert told.keys() == {"ops", "rejections", "documents", "consensus"}
     assert [len(told[key]) for key in ("ops", "rejections", "documents", "consensus")] == [5, 4, 3, 3]
     assert told["consensus"][-1]["consensus_hash"] == LAST
-    refused = cli("demo", "--database", url.replace("_demo", ""), code=2)
+    refused = inside("demo", "--database", url.replace("_demo", ""), code=2)
     assert "takes only one whose name ends in _demo, and not 'shop'" in refused.err
     database_server.drop(url)

@@ -1,14 +1,12 @@
 """What a user can do wrong, and what can be out of order: one line each, and an exit code that tells."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Commands, Done
+from tests.acceptance.conftest import Commands, Done, Inside
 from virtualchain.testing import FakeNode
 
-Inside = Callable[..., Done]
 APP = ("--app", "virtualchain.examples.notary")
 CLOSED = "http://user:password@127.0.0.1:1"
 
@@ -78,7 +76,7 @@ def test_wrong_usage_ends_with_2(
 
 @pytest.mark.parametrize(
     ("app", "complaint"),
-    [("floating", "is a float: use numeric or integer"), ("mistyped", "cannot be created")],
+    [("floating", "column a of t is a float"), ("mistyped", "cannot be created")],
 )
 def test_projections_that_cannot_be_kept_end_with_2(
     inside: Inside, tmp_path: Path, fake_node: FakeNode, database_url: str, app: str, complaint: str
@@ -146,9 +144,9 @@ def test_block_files_are_not_offered_yet(inside: Inside, tmp_path: Path, databas
     one_line(inside("sync", *APP, "--database", database_url, code=2), "blocks come from a node so far")
 
 
-def test_there_is_no_database_yet(inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_database_yet(inside: Inside, tmp_path: Path) -> None:
     """Looking at nothing does not make a server."""
-    monkeypatch.setenv("VIRTUALCHAIN_HOME", str(tmp_path / "home"))
+    inside.set(VIRTUALCHAIN_HOME=str(tmp_path / "home"))
     for command in (("status",), ("ops",), ("sql", "SELECT 1"), ("consensus",)):
         one_line(inside(*command, code=3), "there is no database yet")
     assert not (tmp_path / "home").exists()

@@ -5,12 +5,12 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-from tests.acceptance.conftest import Commands, Done
+from tests.acceptance.conftest import Commands, Inside
 from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -23,10 +23,10 @@ STATUS = {
     "consensus_hash",
     "state_hash",
     "lag",
+    "role",
     "status",
     "error",
 }
-Inside = Callable[..., Done]
 NOWHERE = "http://user:password@127.0.0.1:1"
 
 
@@ -72,13 +72,13 @@ def deployment(database_server: DatabaseServer) -> Iterator[Deployment]:
 
 
 @pytest.fixture
-def read(cli: Commands, deployment: Deployment) -> Commands:
+def read(inside: Inside, deployment: Deployment) -> Inside:
     """Give the command line with the deployment's database, and no node, in its environment."""
-    cli.environment |= {"VIRTUALCHAIN_DATABASE": deployment.url, "VIRTUALCHAIN_BITCOIN": NOWHERE}
-    return cli
+    inside.set(VIRTUALCHAIN_DATABASE=deployment.url, VIRTUALCHAIN_BITCOIN=NOWHERE)
+    return inside
 
 
-def test_status_compares_with_the_node(read: Commands, deployment: Deployment) -> None:
+def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> None:
     """Its JSON has the keys that are promised; `lag` counts up to the node's tip."""
     node = deployment.node
     done = read("status", "--json", "--bitcoin", node.url)
@@ -95,7 +95,7 @@ def test_status_compares_with_the_node(read: Commands, deployment: Deployment) -
     assert "  lag             3\n" in text
 
 
-def test_status_works_while_the_node_is_away(read: Commands) -> None:
+def test_status_works_while_the_node_is_away(read: Inside) -> None:
     """The database alone says the rest; why there is no tip goes to standard error."""
     done = read("status", "--json", "--app", "beta")
     told = json.loads(done.out)
@@ -105,7 +105,7 @@ def test_status_works_while_the_node_is_away(read: Commands) -> None:
     assert "  node  -\n" in read("status").out
 
 
-def test_status_does_not_take_another_networks_node_for_ours(read: Commands) -> None:
+def test_status_does_not_take_another_networks_node_for_ours(read: Inside) -> None:
     """The tip of another chain says nothing of this one."""
     with FakeNode("signet", premine=0) as other:
         done = read("status", "--json", "--bitcoin", other.url)
@@ -113,7 +113,7 @@ def test_status_does_not_take_another_networks_node_for_ours(read: Commands) -> 
     assert "is on signet, but regtest was asked for" in done.err
 
 
-def test_ops_are_listed_in_chain_order(read: Commands, deployment: Deployment) -> None:
+def test_ops_are_listed_in_chain_order(read: Inside, deployment: Deployment) -> None:
     """As JSON with every column of the view, bytes as hex."""
     one, _, two, last = deployment.txids
     rows = json.loads(read("ops", "--json").out)
@@ -148,17 +148,17 @@ def test_ops_are_listed_in_chain_order(read: Commands, deployment: Deployment) -
     ],
 )
 def test_ops_are_narrowed_down(
-    inside: Inside, deployment: Deployment, options: tuple[object, ...], expected: list[int]
+    read: Inside, deployment: Deployment, options: tuple[object, ...], expected: list[int]
 ) -> None:
     """By app, block, opcode and number, and turned round."""
-    done = inside("ops", "--json", *options, "--database", deployment.url)
+    done = read("ops", "--json", *options)
     assert [row["txid"] for row in json.loads(done.out)] == [deployment.txids[place] for place in expected]
 
 
-def test_ops_of_one_transaction(inside: Inside, deployment: Deployment) -> None:
+def test_ops_of_one_transaction(read: Inside, deployment: Deployment) -> None:
     """Its id is taken in upper case, too."""
     txid = deployment.txids[2]
-    done = inside("ops", "--json", "--txid", txid.upper(), "--database", deployment.url)
+    done = read("ops", "--json", "--txid", txid.upper())
     assert [row["txid"] for row in json.loads(done.out)] == [txid]
 
 
@@ -177,16 +177,14 @@ def test_ops_of_one_transaction(inside: Inside, deployment: Deployment) -> None:
         (("--app", "virtualchain.examples.notary"), "there is no app notary here"),
     ],
 )
-def test_ops_refuses_what_cannot_be(
-    inside: Inside, deployment: Deployment, options: tuple[object, ...], complaint: str
-) -> None:
+def test_ops_refuses_what_cannot_be(read: Inside, options: tuple[object, ...], complaint: str) -> None:
     """In one line each."""
-    done = inside("ops", *options, "--database", deployment.url, code=2)
+    done = read("ops", *options, code=2)
     assert complaint in done.err
     assert (done.out, done.err.count("\n")) == ("", 1)
 
 
-def test_rejections_say_at_which_step_and_why(read: Commands, deployment: Deployment) -> None:
+def test_rejections_say_at_which_step_and_why(read: Inside, deployment: Deployment) -> None:
     """Text that came from the chain cannot steer the terminal."""
     [row] = json.loads(read("ops", "--rejected", "--json").out)
     assert row == {
@@ -203,7 +201,7 @@ def test_rejections_say_at_which_step_and_why(read: Commands, deployment: Deploy
     assert line.endswith(f"alpha  s       {deployment.txids[1]}  check  we do not take \\x1b[31mno")
 
 
-def test_consensus_at_a_block_and_at_the_last(read: Commands) -> None:
+def test_consensus_at_a_block_and_at_the_last(read: Inside) -> None:
     """One object with the digests of each app."""
     told = json.loads(read("consensus", "--json").out)
     assert [(app["name"], app["block_id"]) for app in told["apps"]] == [("alpha", 104), ("beta", 104)]
@@ -216,7 +214,7 @@ def test_consensus_at_a_block_and_at_the_last(read: Commands) -> None:
     assert "no app has digests of block 105: alpha is at block 104" in late.err
 
 
-def test_sql_prints_columns(read: Commands) -> None:
+def test_sql_prints_columns(read: Inside) -> None:
     """Unqualified names mean the apps' tables, then the log's views; null is empty, bytes are hex."""
     done = read("sql", "SELECT text, NULL AS nothing, '\\x00ff'::bytea AS bytes FROM letters")
     assert done.out == "text  nothing  bytes\none            00ff\n"
@@ -226,7 +224,7 @@ def test_sql_prints_columns(read: Commands) -> None:
     assert read("sql", "SET work_mem = '8MB'").out == ""
 
 
-def test_sql_prints_json(read: Commands) -> None:
+def test_sql_prints_json(read: Inside) -> None:
     """An array of objects keyed by column, with numbers as numbers, from standard input as well."""
     statement = (
         "SELECT 1 AS a, 2.50 AS b, sum(fee) AS c, 'NaN'::float8 AS d, true AS e, ARRAY['\\xff'::bytea] AS f,"
@@ -241,7 +239,7 @@ def test_sql_prints_json(read: Commands) -> None:
     assert "two columns are named a" in read("sql", "--json", "SELECT 1 AS a, 2 AS a", code=2).err
 
 
-def test_sql_prints_csv(read: Commands) -> None:
+def test_sql_prints_csv(read: Inside) -> None:
     """With a line of names, quoted where need be."""
     out = read("sql", "--csv", "SELECT app, fields FROM ops ORDER BY block_id, app").out
     rows = list(csv.reader(io.StringIO(out)))
@@ -261,20 +259,19 @@ def test_sql_prints_csv(read: Commands) -> None:
         (" ", "there is no statement"),
     ],
 )
-def test_sql_refuses_in_one_line(
-    inside: Inside, deployment: Deployment, statement: str, complaint: str
-) -> None:
+def test_sql_refuses_in_one_line(read: Inside, statement: str, complaint: str) -> None:
     """What is wrong with a statement, or would write, is the user's mistake."""
-    done = inside("sql", statement, "--database", deployment.url, code=2)
+    done = read("sql", statement, code=2)
     assert complaint in done.err
     assert (done.out, done.err.count("\n")) == ("", 1)
 
 
-def test_a_closed_pipe_is_quiet(read: Commands) -> None:
+def test_a_closed_pipe_is_quiet(cli: Commands, deployment: Deployment) -> None:
     """As in `virtualchain sql … | head -1`."""
+    cli.environment["VIRTUALCHAIN_DATABASE"] = deployment.url
     command = [sys.executable, "-m", "virtualchain", "sql", "SELECT * FROM generate_series(1, 100000)"]
     with subprocess.Popen(
-        command, cwd=read.folder, env=read.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=cli.folder, env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -284,7 +281,7 @@ def test_a_closed_pipe_is_quiet(read: Commands) -> None:
     assert process.returncode == 0
 
 
-def test_readers_do_not_mind_a_writer(read: Commands, deployment: Deployment) -> None:
+def test_readers_do_not_mind_a_writer(read: Inside, deployment: Deployment) -> None:
     """They take no lock."""
     with StateEngine(letters("alpha", b"aa"), database=deployment.url, source=deployment.node.url):
         assert json.loads(read("ops", "--json", "--limit", 1).out)

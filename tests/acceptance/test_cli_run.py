@@ -44,6 +44,18 @@ def test_run_follows_until_a_signal(
     assert len(lines) == len(set(lines))
 
 
+def test_run_finishes_the_block_at_hand(
+    cli: Commands, fake_node: FakeNode, database_url: str, common: Options
+) -> None:
+    """What was begun when the signal came is in the database afterwards."""
+    fake_node.mine([fake_node.send(b"stoslow")], n=2)
+    process = cli.start("run", *common)
+    process.until((cli.folder / "busy").exists)
+    assert process.signal().code == 0
+    assert value(database_url, TEXTS) == "slow"
+    assert value(database_url, "SELECT block_id FROM virtualchain.apps") == fake_node.height - 1
+
+
 def test_run_waits_for_a_node_that_is_away(cli: Commands, fake_node: FakeNode, common: Options) -> None:
     """Both may be started together: it says what it waits for, and goes on when the node is there."""
     fake_node.stop()

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.acceptance.conftest import Commands
+from tests.acceptance.conftest import Commands, Inside
 from tests.servers import value
 from virtualchain.testing import ChainBuilder, FakeNode
 from virtualchain.testing.bitcoind import Bitcoind
@@ -36,11 +36,11 @@ def test_sync_goes_to_the_stable_tip_and_a_second_one_finds_nothing(
 
 
 def test_sync_prints_one_json_object_and_nothing_else(
-    cli: Commands, fake_node: FakeNode, database_url: str
+    inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
     """What was done, and where each app stands."""
     mine(fake_node, b"one")
-    done = cli(
+    done = inside(
         *("sync", "--json", "--app", "apps:plain", "--app", "apps", "--to", 100, "--confirmations", 0),
         *("--bitcoin", fake_node.url, "--database", database_url),
     )
@@ -54,30 +54,30 @@ def test_sync_prints_one_json_object_and_nothing_else(
 
 
 def test_settings_come_from_file_and_environment_too(
-    cli: Commands, fake_node: FakeNode, database_url: str
+    inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
     """The file in the folder where the command is started, a variable over it, a flag over both."""
-    (cli.folder / "virtualchain.toml").write_text(
+    (inside.folder / "virtualchain.toml").write_text(
         f'[virtualchain]\nbitcoin = "{fake_node.url}"\ndatabase = "postgresql://nobody@127.0.0.1:1/none"\n'
         'confirmations = 50\n[[apps]]\nuse = "apps:plain"\n'
     )
-    cli.environment |= {"VIRTUALCHAIN_DATABASE": database_url, "VIRTUALCHAIN_CONFIRMATIONS": "40"}
-    assert "with 30 confirmations authors see none" in cli("sync", "--confirmations", 30, code=2).err
-    told = json.loads(cli("sync", "--confirmations", 20, "--json").out)
+    inside.set(VIRTUALCHAIN_DATABASE=database_url, VIRTUALCHAIN_CONFIRMATIONS="40")
+    assert "with 30 confirmations authors see none" in inside("sync", "--confirmations", 30, code=2).err
+    told = json.loads(inside("sync", "--confirmations", 20, "--json").out)
     assert told["apps"][0]["block_id"] == fake_node.height - 20
 
 
 def test_a_halted_app_stays_behind_until_it_is_resumed(
-    cli: Commands, fake_node: FakeNode, database_url: str
+    inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
     """The other app goes on; exit code 4 says which one halted, and why; resumed, it catches up."""
     common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
     apps = ("--app", "apps:plain", "--app", "apps:notes")
-    cli("sync", *apps, *common)
+    inside("sync", *apps, *common)
     height = fake_node.height
-    (cli.folder / "broken").touch()
+    (inside.folder / "broken").touch()
     mine(fake_node, b"one")
-    halted = cli("sync", *apps, *common, code=4)
+    halted = inside("sync", *apps, *common, code=4)
     assert f"plain: running\n  block           {height + 1}\n" in halted.out
     assert f"notes: halted\n  block           {height}\n" in halted.out
     last = halted.err.splitlines()[-1]
@@ -87,63 +87,64 @@ def test_a_halted_app_stays_behind_until_it_is_resumed(
     )
     assert "The other apps go on" in halted.err
 
-    shown = cli("status", *common)
+    shown = inside("status", *common)
     assert f"failed          db_check in block {height + 1}: RuntimeError: out of\\npaper" in shown.out
-    error = json.loads(cli("status", "--json", *common).out)["apps"][0]["error"]
+    error = json.loads(inside("status", "--json", *common).out)["apps"][0]["error"]
     assert (error["block_id"], error["callback"]) == (height + 1, "db_check")
     assert "out of" in error["traceback"]
 
-    (cli.folder / "broken").unlink()
-    assert "halted" in cli("sync", *apps, *common, code=4).err
-    assert "app notes goes on behind block" in cli("resume", "notes", *common).out
-    cli("sync", *apps, *common)
+    (inside.folder / "broken").unlink()
+    assert "halted" in inside("sync", *apps, *common, code=4).err
+    assert "app notes goes on behind block" in inside("resume", "notes", *common).out
+    inside("sync", *apps, *common)
     assert value(database_url, "SELECT text FROM notes.notes") == "one"
     assert value(database_url, "SELECT count(DISTINCT block_id) FROM virtualchain.apps") == 1
 
 
-def test_an_app_halted_alone_ends_sync_with_4(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
+def test_an_app_halted_alone_ends_sync_with_4(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
     """With no app left to go on the reason is told once."""
     mine(fake_node, b"one")
-    (cli.folder / "broken").touch()
+    (inside.folder / "broken").touch()
     common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
-    done = cli("sync", "--app", "apps", *common, code=4)
+    done = inside("sync", "--app", "apps", *common, code=4)
     assert done.err.count("app notes is halted") == 1
-    assert cli("run", "--app", "apps", *common, code=4).err.count("app notes is halted") == 1
+    assert "notes: halted\n" in done.out
+    assert inside("run", "--app", "apps", *common, code=4).err.count("app notes is halted") == 1
 
 
-def test_resume_refuses_what_is_not_halted(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
+def test_resume_refuses_what_is_not_halted(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
     """An app that runs, and one that is not there."""
-    cli("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url)
+    inside("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url)
     assert (
         "app notes is not halted: it is running"
-        in cli("resume", "notes", "--database", database_url, code=2).err
+        in inside("resume", "notes", "--database", database_url, code=2).err
     )
     assert (
         "this database has no app other; it has notes"
-        in cli("resume", "other", "--database", database_url, code=2).err
+        in inside("resume", "other", "--database", database_url, code=2).err
     )
 
 
-def test_migrate_makes_the_schema(cli: Commands, empty_database_url: str) -> None:
+def test_migrate_makes_the_schema(inside: Inside, empty_database_url: str) -> None:
     """Readers say that it is missing; migrate makes it, and finds nothing to do the second time."""
-    missing = cli("status", "--database", empty_database_url, code=3)
+    missing = inside("status", "--database", empty_database_url, code=3)
     assert "run `virtualchain migrate`" in missing.err
-    first = cli("migrate", "--database", empty_database_url)
+    first = inside("migrate", "--database", empty_database_url)
     assert " is at revision " in first.out
-    assert cli("migrate", "--database", empty_database_url).out == first.out
-    told = json.loads(cli("migrate", "--database", empty_database_url, "--json").out)
+    assert inside("migrate", "--database", empty_database_url).out == first.out
+    told = json.loads(inside("migrate", "--database", empty_database_url, "--json").out)
     assert told["revision"] == first.out.split()[-1]
     assert ":***@" in told["database"]
-    assert json.loads(cli("status", "--json", "--database", empty_database_url).out)["apps"] == []
+    assert json.loads(inside("status", "--json", "--database", empty_database_url).out)["apps"] == []
 
 
 def test_a_schema_newer_than_the_code_is_refused(
-    cli: Commands, fake_node: FakeNode, database_url: str
+    inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
     """A database that a later version has migrated."""
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE vc.alembic_version SET version_num = '9999'")
-    done = cli("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url, code=3)
+    done = inside("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url, code=3)
     assert "(9999) is newer than this virtualchain" in done.err
 
 

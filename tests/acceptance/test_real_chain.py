@@ -1,4 +1,4 @@
-"""The main job on real input: a generated chain on a real node, over REST and RPC, into PostgreSQL.
+"""The main job on real input: a generated chain, from a real node and from files, into PostgreSQL.
 
 The generator wrote down what an app must find; the node says itself what scripts and addresses are.
 """
@@ -18,6 +18,7 @@ from tests.acceptance.conftest import Commands
 from tests.generated import GeneratedChain
 from tests.tables import tables
 from virtualchain import StateEngine, consensus
+from virtualchain.bitcoin.blockfiles import open_blocks
 from virtualchain.bitcoin.node import open_source
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.testing import FakeNode
@@ -65,9 +66,21 @@ def over_rpc(database: Callable[[], str], source: Callable[..., BlockSource]) ->
     return sync(database(), source(rest=False))
 
 
-@pytest.fixture(params=["over_rest", "over_rpc"])
+@pytest.fixture(scope="module")
+def out_of_its_files(database: Callable[[], str], loaded_bitcoind: Bitcoind) -> str:
+    """Give a database into which both apps were synced out of the node's data folder."""
+    return sync(database(), open_blocks(loaded_bitcoind.datadir))
+
+
+@pytest.fixture(scope="module")
+def out_of_one_file(database: Callable[[], str], generated: GeneratedChain) -> str:
+    """Give a database into which both apps were synced out of the file that the generator wrote."""
+    return sync(database(), open_blocks(generated.file))
+
+
+@pytest.fixture(params=["over_rest", "over_rpc", "out_of_its_files", "out_of_one_file"])
 def synced(request: pytest.FixtureRequest) -> str:
-    """Give the one and the other database."""
+    """Give each of these databases."""
     return str(request.getfixturevalue(request.param))
 
 
@@ -201,12 +214,24 @@ def test_types_and_addresses_are_those_that_the_node_gives(
             ]
 
 
-def test_rest_and_rpc_give_the_same_tables(over_rest: str, over_rpc: str, generated: GeneratedChain) -> None:
+def test_every_source_gives_the_same_tables(synced: str, over_rest: str, generated: GeneratedChain) -> None:
     """Row by row, the engine's tables and the apps'."""
     found = tables(over_rest)
     assert len(found["vc.blocks"]) == generated.tip + 1
     assert len(found["builder__1.seen"]) == len(found["vc.inputs"])
-    assert tables(over_rpc) == found
+    assert tables(synced) == found
+
+
+def test_verified_blocks_give_the_same_tables(
+    over_rest: str, database: Callable[[], str], source: Callable[..., BlockSource]
+) -> None:
+    """Comparing every block's transactions with its header changes nothing but the time that it takes."""
+    url = database()
+    with StateEngine(
+        *APPS, database=url, source=source(rest=True), confirmations=0, verify="merkle"
+    ) as engine:
+        engine.build()
+    assert tables(url) == tables(over_rest)
 
 
 def test_a_fake_node_gives_the_same_tables(

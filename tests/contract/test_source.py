@@ -1,7 +1,7 @@
-"""One contract for every source: the same answers from a real node and a fake one, whatever way they come.
+"""One contract for every source: the same answers from a real node, a fake one and files, however they come.
 
-Each test runs over JSON-RPC alone, over REST as older nodes have it, and over REST with /rest/spenttxouts,
-on the generated chain, whose truth the generator wrote down.
+Each test runs over JSON-RPC alone, over REST as older nodes have it, over REST with /rest/spenttxouts, on
+the real node's own files and on one file, with the generated chain, whose truth the generator wrote down.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ import pytest
 
 from tests.generated import GeneratedChain
 from virtualchain.bitcoin.block import Scanner, inputs, txids
+from virtualchain.bitcoin.blockfiles import open_blocks
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node import NodeSource, open_source
 from virtualchain.bitcoin.payload import watch
@@ -35,28 +36,53 @@ class Subject:
     """A source on the generated chain, and how to call a block of its node invalid for the test's time."""
 
     source: BlockSource
-    invalidate: Callable[[int], object]
+    invalidate: Callable[[int], object] | None = None
 
 
-@pytest.fixture(params=[pytest.param("bitcoind", marks=pytest.mark.node), "fake node"])
-def node(request: pytest.FixtureRequest, generated: GeneratedChain) -> str:
-    """Name the node of this test."""
-    return str(request.param)
+NODES = [
+    pytest.param((node, way), id=f"{node}: {way}", marks=[pytest.mark.node] if node == "bitcoind" else [])
+    for node in ("bitcoind", "fake node")
+    for way in WAYS
+]
+FILES = [
+    pytest.param(("files", "blk*.dat"), id="blk*.dat of bitcoind", marks=pytest.mark.node),
+    pytest.param(("files", "one file"), id="one file"),
+]
 
 
-@pytest.fixture(params=WAYS)
-def subject(request: pytest.FixtureRequest, node: str, generated: GeneratedChain) -> Iterator[Subject]:
+@pytest.fixture(params=[*NODES, *FILES])
+def subject(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
     """Give the source under test."""
-    yield from (_on_bitcoind if node == "bitcoind" else _on_fake_node)(request, generated)
+    kind, way = request.param
+    openers = {"bitcoind": _on_bitcoind, "fake node": _on_fake_node, "files": _on_files}
+    yield from openers[kind](request, generated, way)
 
 
-def _on_bitcoind(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
+@pytest.fixture(params=NODES)
+def node_subject(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
+    """Give a source that can say which blocks are invalid."""
+    kind, way = request.param
+    yield from (_on_bitcoind if kind == "bitcoind" else _on_fake_node)(request, generated, way)
+
+
+def _on_files(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
+    path = generated.file
+    if way == "blk*.dat":
+        path = request.getfixturevalue("loaded_bitcoind").datadir
+        assert any((path / "regtest" / "blocks" / "xor.dat").read_bytes())
+        assert (path / "regtest" / "blocks" / "rev00000.dat").exists()
+    source = open_blocks(path)
+    yield Subject(source)
+    source.close()
+
+
+def _on_bitcoind(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
     bitcoind: Bitcoind = request.getfixturevalue("loaded_bitcoind")
-    source = open_source(bitcoind.url, bitcoind.cookie, rest=request.param != "rpc")
+    source = open_source(bitcoind.url, bitcoind.cookie, rest=way != "rpc")
     assert isinstance(source, NodeSource)
-    if request.param == "rest":
+    if way == "rest":
         source._spent_by_rest = False
-    assert source._spent_by_rest == (request.param == WAYS[2])
+    assert source._spent_by_rest == (way == WAYS[2])
     called: list[str] = []
 
     def invalidate(block_id: int) -> None:
@@ -70,11 +96,9 @@ def _on_bitcoind(request: pytest.FixtureRequest, generated: GeneratedChain) -> I
     source.close()
 
 
-def _on_fake_node(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
+def _on_fake_node(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
     chain = request.getfixturevalue("fake_chain")
-    node = FakeNode.from_blocks(
-        "regtest", chain, rest=request.param != "rpc", spent_outputs=request.param == WAYS[2]
-    )
+    node = FakeNode.from_blocks("regtest", chain, rest=way != "rpc", spent_outputs=way == WAYS[2])
     source = open_source(node.url)
     yield Subject(source, node.invalidate)
     source.close()
@@ -124,7 +148,7 @@ def test_headers_of_the_whole_chain(subject: Subject, generated: GeneratedChain)
 
 
 def test_headers_of_an_unknown_block(subject: Subject) -> None:
-    """A block that the node never heard of is on no chain."""
+    """A block that the source never heard of is on no chain."""
     assert subject.source.headers_after(7, UNKNOWN) is None
 
 
@@ -135,7 +159,7 @@ def test_raw_block(subject: Subject, generated: GeneratedChain) -> None:
 
 
 def test_unknown_block_is_missing(subject: Subject) -> None:
-    """A block that the node does not have is an error, and so is what it spends."""
+    """A block that the source does not have is an error, and so is what it spends."""
     with pytest.raises(MissingData):
         subject.source.raw_block(UNKNOWN)
     with pytest.raises(MissingData):
@@ -191,11 +215,12 @@ def test_ways_of_asking_agree_on_few_and_many(subject: Subject, generated: Gener
         assert len(few) == count
 
 
-def test_branch_that_is_called_invalid(subject: Subject, generated: GeneratedChain) -> None:
+def test_branch_that_is_called_invalid(node_subject: Subject, generated: GeneratedChain) -> None:
     """Blocks that left the chain have no followers, are told from those that stayed, and can be read."""
-    source, tip = subject.source, generated.tip
+    source, tip = node_subject.source, generated.tip
     assert not source.is_invalid(tip, generated.hash(tip))
-    subject.invalidate(tip - 1)
+    assert node_subject.invalidate is not None
+    node_subject.invalidate(tip - 1)
     assert source.tip() == Tip(tip - 2, generated.hash(tip - 2))
     assert source.headers_after(tip - 2, generated.hash(tip - 2)) == []
     for block_id in (tip - 1, tip):

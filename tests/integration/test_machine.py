@@ -280,9 +280,10 @@ def test_db_continue_stops_an_app(fake_node: FakeNode, run: Run, query: Query) -
     assert query("SELECT status, block_id FROM virtualchain.apps") == [{"status": "stopped", "block_id": 3}]
 
 
-def test_reducers_may_not_end_the_transaction(fake_node: FakeNode, run: Run) -> None:
-    """Transaction control is refused, with comments in front of it as well."""
-    app = an_app(commit=lambda op, state: state.execute("/* now */ -- then\n COMMIT") or op)
+@pytest.mark.parametrize("statement", ["/* now */ -- then\n COMMIT", "SET LOCAL TimeZone = 'Asia/Tokyo'"])
+def test_reducers_may_not_end_the_transaction(fake_node: FakeNode, run: Run, statement: Any) -> None:
+    """Transaction control is refused, with comments in front of it as well, and so are settings."""
+    app = an_app(commit=lambda op, state: state.execute(statement) or op)
     mine(fake_node, b"x")
     with pytest.raises(AppHalted, match="may not run"):
         run(app)
@@ -294,7 +295,7 @@ def test_fresh_hashes_are_those_of_the_window(fake_node: FakeNode, run: Run, que
     hashes: dict[int, str | None] = {}
 
     def check(op: dict[str, Any], state: State) -> bool:
-        for back in (0, 1, 8, 9):
+        for back in (0, 1, 8, 9, 2**40):
             known = state.consensus_hash(state.block_id - back)
             hashes[back] = known
             seen[f"{back}"] = known is not None and state.is_fresh(known)
@@ -306,9 +307,11 @@ def test_fresh_hashes_are_those_of_the_window(fake_node: FakeNode, run: Run, que
     fake_node.mine(n=12)
     mine(fake_node, b"x")
     run(app)
+    del seen[f"{2**40}"]
     assert seen == {"0": False, "1": True, "8": True, "9": False, "nonsense": False}
     assert hashes[0] is None
     assert hashes[9] is not None
+    assert hashes[2**40] is None
 
 
 def test_consensus_hash_follows_from_ops_and_priors(fake_node: FakeNode, run: Run, query: Query) -> None:

@@ -103,11 +103,17 @@ def test_projections_may_be_a_file(tmp_path: Path) -> None:
         ({"get_opcodes": [b"ab"]}, "an opcode is one byte"),
         ({"get_opfields": [1]}, "a dict of opcode to fields"),
         ({"get_opfields": {b"a": "field"}}, "a list of names"),
-        ({"get_first_block_id": -1}, "a whole number, 0 or more"),
-        ({"get_first_block_id": True}, "a whole number, 0 or more"),
+        ({"get_opfields": {b"a": None}}, "a list of names"),
+        ({"get_opfields": {b"a": [1]}}, "a list of names"),
+        ({"get_first_block_id": 2**31}, "a whole number from 0 to 2147483647"),
+        ({"get_first_block_id": -1}, "a whole number from 0 to"),
+        ({"get_first_block_id": True}, "a whole number from 0 to"),
         ({"get_valid_transaction_window": "x"}, "a whole number"),
         ({"get_initial_snapshots": {1: "xyz"}}, "consensus hash of 32 hex digits"),
+        ({"get_initial_snapshots": {-2: "11" * 16}}, "it should be a height"),
+        ({"get_initial_snapshots": [1]}, "it should be a dict"),
         ({"get_virtual_chain_name": 5}, "it should be a str"),
+        ({"get_virtual_chain_version": "1\x00"}, "it should be printable"),
         ({"get_projections": 5}, "SQL or the path"),
     ],
 )
@@ -117,10 +123,49 @@ def test_wrong_declarations_are_named(callbacks: dict[str, Any], complaint: str)
         declare(**callbacks)
 
 
+def test_an_optional_callback_that_gives_none_says_nothing() -> None:
+    """Whoever fills a table of callbacks may leave the value out instead of the callback."""
+    optional = (
+        "get_opfields",
+        "get_initial_snapshots",
+        "get_valid_transaction_window",
+        "get_confirmations",
+        "get_projections",
+        "get_max_payload",
+    )
+    contract = declare(**dict.fromkeys(optional))
+    assert contract.fingerprint() == read_contract(Plain()).fingerprint()
+
+
+def test_what_a_declaration_raises_is_told() -> None:
+    """An implementation that fails while it is read is named with the callback that fails."""
+    failing = type("Failing", (Plain,), {"get_opcodes": lambda self: 1 // 0})
+    with pytest.raises(InvalidApp, match="'plain' fails in get_opcodes with ZeroDivisionError"):
+        read_contract(failing())
+    greedy = type("Greedy", (Plain,), {"__init__": lambda self, settings: None})
+    with pytest.raises(InvalidApp, match="the app Greedy cannot be made: TypeError"):
+        read_contract(greedy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("db_continue", lambda self, block_id: True, r"has a db_continue\(block_id\)"),
+        ("find_payload", b"xy", "has a find_payload, b'xy': it is called with 1 arguments"),
+        ("db_final", lambda self: None, r"has a db_final\(\): it is called with 3 arguments"),
+        ("db_check", lambda self, *a, needed: True, "it is called with 7 arguments"),
+    ],
+)
+def test_optional_callbacks_that_cannot_be_called_are_refused(name: str, value: Any, complaint: str) -> None:
+    """Whatever the engine would call in mid-block is looked at before the first one."""
+    with pytest.raises(InvalidApp, match=complaint):
+        read_contract(type("Wrong", (Plain,), {name: value})())
+
+
 def test_callbacks_with_too_few_arguments_are_refused() -> None:
     """A check that could not be called is found before the first block."""
     short = type("Short", (Plain,), {"db_check": lambda self, block_id: True})
-    with pytest.raises(InvalidApp, match="has a db_check with 1 arguments: it is called with 7"):
+    with pytest.raises(InvalidApp, match=r"has a db_check\(block_id\): it is called with 7 arguments"):
         read_contract(short())
 
 
@@ -130,6 +175,10 @@ def test_the_state_is_passed_where_there_is_room() -> None:
     assert read_contract(without()).check(1, 2, 3, 4, 5, 6, db_state="state") == (1, 6)
     with_it = type("With", (Plain,), {"db_check": lambda self, a, b, c, d, e, f, g: g})
     assert read_contract(with_it()).check(1, 2, 3, 4, 5, 6, db_state="state") == "state"
+    by_name = type("ByName", (Plain,), {"db_check": lambda self, a, b, c, d, e, f, *, db_state: db_state})
+    assert read_contract(by_name()).check(1, 2, 3, 4, 5, 6, db_state="state") == "state"
+    hints = type("Hints", (Plain,), {"db_check": lambda self, a, b, c, d, e, f, **hints: hints})
+    assert read_contract(hints()).check(1, 2, 3, 4, 5, 6, db_state="state") == {"db_state": "state"}
 
 
 @pytest.mark.parametrize(("name", "schema"), [("notary", "notary"), ("My App", "my_app"), ("a.b-c", "a_b_c")])
@@ -139,7 +188,20 @@ def test_schema_follows_from_the_name(name: str, schema: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "vc", "virtualchain", "public", "information_schema", "pg_x", "a__b", "a  b", "x" * 41]
+    "name",
+    [
+        "",
+        "vc",
+        "virtualchain",
+        "public",
+        "information_schema",
+        "pg_x",
+        "a__b",
+        "a  b",
+        "x" * 41,
+        "a\x00b",
+        "a\ud800b",
+    ],
 )
 def test_reserved_names_are_refused(name: str) -> None:
     """Names that would meet other schemas, or that leave no room for a build."""

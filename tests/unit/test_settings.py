@@ -13,13 +13,13 @@ from virtualchain.settings import AppSetting, Settings, load
 FILE = """
 [virtualchain]
 bitcoin = "http://file:8332"
-blocks = "blocks"
 confirmations = 1
 cookie = "~/cookie"
 database = "postgresql://file"
 json = true
 network = "signet"
 verbose = true
+verify = "merkle"
 
 [[apps]]
 use = "names:app"
@@ -35,6 +35,7 @@ FLAGS: dict[str, Any] = {
     "cookie": Path("flag/cookie"),
     "database": "postgresql://flag",
     "network": "regtest",
+    "verify": "merkle",
 }
 ENVIRONMENT = {
     "VIRTUALCHAIN_BITCOIN": "http://env:8332",
@@ -43,6 +44,7 @@ ENVIRONMENT = {
     "VIRTUALCHAIN_COOKIE": "env/cookie",
     "VIRTUALCHAIN_DATABASE": "postgresql://env",
     "VIRTUALCHAIN_NETWORK": "testnet4",
+    "VIRTUALCHAIN_VERIFY": "merkle",
 }
 
 
@@ -74,13 +76,13 @@ def test_the_file_is_over_the_defaults(tmp_path: Path, monkeypatch: pytest.Monke
     assert load({}, {}, tmp_path) == Settings(
         apps=(AppSetting("names:app", "halt"), AppSetting("notary", "rollback")),
         bitcoin="http://file:8332",
-        blocks=tmp_path / "blocks",
         confirmations=1,
         cookie=tmp_path / "home" / "cookie",
         database="postgresql://file",
         json=True,
         network="signet",
         verbose=True,
+        verify="merkle",
         config=file,
     )
 
@@ -102,8 +104,35 @@ def test_a_variable_is_over_the_file_and_a_flag_over_both(tmp_path: Path, key: s
         expected_env = 0
     assert getattr(from_env, key) == expected_env
     assert getattr(from_flag, key) == expected_flag
-    for other in set(Settings.__slots__) - {key}:
+    for other in set(Settings.__slots__) - {key} - ({"bitcoin"} if key == "blocks" else set()):
         assert getattr(from_env, other) == getattr(from_flag, other) == getattr(in_file, other)
+
+
+def test_the_highest_layer_that_names_a_source_says_which(tmp_path: Path) -> None:
+    """A node in the file does not compete with the files of a flag, nor the other way round."""
+    write(tmp_path, FILE)
+    node, files = {"VIRTUALCHAIN_BITCOIN": "http://env:8332"}, {"VIRTUALCHAIN_BLOCKS": "env/blocks"}
+    for flags, environ, bitcoin, blocks in (
+        ({}, files, None, tmp_path / "env" / "blocks"),
+        ({"blocks": "flag"}, node, None, tmp_path / "flag"),
+        ({"bitcoin": "http://flag:8332"}, files, "http://flag:8332", None),
+        ({}, {}, "http://file:8332", None),
+    ):
+        settings = load(flags, environ, tmp_path)
+        assert (settings.bitcoin, settings.blocks) == (bitcoin, blocks)
+
+
+def test_two_sources_in_one_layer_are_refused(tmp_path: Path) -> None:
+    """Nobody can tell which of them was meant."""
+    both = {"bitcoin": "http://user:secret@host", "blocks": "here"}
+    for said in (
+        failure(tmp_path, flags=both),
+        failure(tmp_path, environ={f"VIRTUALCHAIN_{key.upper()}": value for key, value in both.items()}),
+    ):
+        assert "are both given" in said
+        assert "secret" not in said
+    file = write(tmp_path, "[virtualchain]\nbitcoin = 'http://host'\nblocks = 'here'")
+    assert failure(tmp_path).startswith(f"{file}: [virtualchain] bitcoin and ")
 
 
 def test_a_flag_of_zero_confirmations_is_given(tmp_path: Path) -> None:
@@ -192,6 +221,7 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
         ),
         ("[virtualchain]\njson = 'yes'", "[virtualchain] json must be true or false"),
         ("[virtualchain]\nverbose = 1", "[virtualchain] verbose must be true or false"),
+        ("[virtualchain]\nverify = true", "[virtualchain] verify must be merkle"),
         ("[apps]\nuse = 'x'", "apps must be tables, one [[apps]] for each"),
         ("apps = ['x']", "apps must be tables, one [[apps]] for each"),
         ("[[apps]]\non_deep_fork = 'halt'", "[[apps]] use must name an app: MODULE or MODULE:OBJECT"),
@@ -230,6 +260,7 @@ def test_a_mistake_shows_even_where_a_flag_hides_it(tmp_path: Path) -> None:
         ("CONFIRMATIONS", "9" * 5000, "must be a whole number, 0 or more"),
         ("JSON", "maybe", "must be true or false"),
         ("VERBOSE", "2", "must be true or false"),
+        ("VERIFY", "yes", "must be merkle"),
         ("APP", "names,,notary", "must name an app: MODULE or MODULE:OBJECT"),
         ("APP", "names, names", "names names more than once"),
         ("COOKIE", "~nobody-of-this-name/c", ": ~nobody-of-this-name/c: "),
@@ -251,6 +282,7 @@ def test_a_mistake_in_the_environment_names_the_variable(
         ({"confirmations": "x"}, "--confirmations must be a whole number, 0 or more"),
         ({"bitcoin": ""}, "--bitcoin must be text that is not empty"),
         ({"blocks": ""}, "--blocks must be a path"),
+        ({"verify": "Merkle"}, "--verify must be merkle"),
         ({"app": [""]}, "--app must name an app"),
         ({"app": ["x", "x"]}, "--app names x more than once"),
         ({"config": ""}, "--config must be a path"),

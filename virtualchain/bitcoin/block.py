@@ -1,8 +1,8 @@
 """Blocks: find the few transactions of a block that carry a payload, and decode only these.
 
-A block holds thousands of transactions and mostly none of ours, so a scan looks in three steps, each on
-what the one before left: a search over the raw bytes for OP_RETURN, a push and a magic; a walk that only
-finds where transactions begin and end; and the full decoding of those that the search hit.
+A block holds thousands of transactions and mostly none of ours, so a scan decodes few of them: it walks over
+all to find where they begin and end, which also shows that the block is whole; it searches the raw bytes for
+OP_RETURN, a push and a magic; and it decodes the transactions that the search hit.
 """
 
 import re
@@ -74,25 +74,21 @@ class Scanner:
     def scan(self, block_id: int, raw: bytes) -> Scan:
         """Find the candidates of the serialised block `raw`, which stands at height `block_id`.
 
-        Whatever is cut off or mutated in the bytes that a scan looks at raises MalformedBlock.
+        Bytes that are no whole block raise MalformedBlock, also where nothing was to be found in them.
         """
         block = read_header(block_id, raw[:HEADER_SIZE])
-        hits = (
-            [] if self._search is None else [hit.start() for hit in self._search.finditer(raw, HEADER_SIZE)]
-        )
-        if not hits and not self._everywhere:
-            return Scan(block, (), self._network)
         with _naming(f"{block_id} ({block.hash})"):
-            places = _walk(raw, len(raw) if self._everywhere else hits[-1])
-            return Scan(block, tuple(self._candidates(raw, places, hits)), self._network)
+            return Scan(block, tuple(self._candidates(raw, _walk(raw))), self._network)
 
-    def _candidates(self, raw: bytes, places: Sequence[_Place], hits: Iterable[int]) -> Iterator[Candidate]:
+    def _candidates(self, raw: bytes, places: Sequence[_Place]) -> Iterator[Candidate]:
+        hits = () if self._search is None else self._search.finditer(raw, HEADER_SIZE)
         starts = [start for start, _, _ in places]
-        hit_txindexes = {bisect_right(starts, hit) - 1 for hit in hits}
-        for txindex, (start, _, end) in enumerate(places):
-            watches = self._watches if txindex in hit_txindexes else self._everywhere
-            if txindex == 0 or not watches:  # the coinbase never carries an input
+        hit_txindexes = {bisect_right(starts, hit.start()) - 1 for hit in hits}
+        for txindex in range(len(places)) if self._everywhere else sorted(hit_txindexes):
+            if txindex < 1:  # the coinbase never carries an input
                 continue
+            watches = self._watches if txindex in hit_txindexes else self._everywhere
+            start, _, end = places[txindex]
             transaction = read_transaction(raw[start:end], self._network)
             magics = {watch.magic for watch in watches if _finds(watch, transaction)}
             if magics:
@@ -139,7 +135,7 @@ def _hash(raw: bytes) -> str:
 
 def _every_place(raw: bytes) -> list[_Place]:
     with _naming(_hash(raw)):
-        return _walk(raw, len(raw))
+        return _walk(raw)
 
 
 @contextmanager
@@ -217,18 +213,18 @@ def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
     )
 
 
-def _walk(raw: bytes, last: int) -> list[_Place]:  # noqa: C901, PLR0912, PLR0915  calls would be slow
-    """Find the transactions of a block up to the one in which byte `last` lies.
+def _walk(raw: bytes) -> list[_Place]:  # noqa: C901, PLR0912, PLR0915  calls would be slow
+    """Find the transactions of a block, which must end with the last one.
 
-    Where that is the block's last transaction, the block must end with it. Every read is inlined, and
-    bytes that run out are noticed late, by an IndexError or at the end: this runs over every byte of ours.
+    Every read is inlined, and bytes that run out are noticed late, by an IndexError or at the end: this runs
+    over every byte of ours.
     """
     places: list[_Place] = []
     try:
         count, at = raw[HEADER_SIZE], HEADER_SIZE + 1
         if count >= 0xFD:
             count, at = long_count(raw, at - 1)
-        while len(places) < count and at <= last:
+        while len(places) < count:
             start = at
             at += 4
             has_witness = not raw[at]
@@ -280,6 +276,6 @@ def _walk(raw: bytes, last: int) -> list[_Place]:  # noqa: C901, PLR0912, PLR091
         raise MalformedBlock(f"its bytes end inside transaction {len(places) - 1}")
     if not places:
         raise MalformedBlock("it holds no transaction")
-    if len(places) == count and at < len(raw):
+    if at < len(raw):
         raise MalformedBlock(f"{len(raw) - at} bytes stand behind its last transaction")
     return places

@@ -59,9 +59,12 @@ class BlockFolder:
     def key(self) -> bytes:
         """Read the key that obfuscates the files, empty where they are plain; raises NodeError."""
         path = self._folder / "xor.dat"
-        if not path.exists():
+        try:
+            key = path.read_bytes()
+        except FileNotFoundError:
             return b""
-        key = read_part(path, 0, path.stat().st_size, b"")
+        except OSError as error:
+            raise NodeError(f"{path} cannot be read: {error.strerror}") from error
         if len(key) != KEY_SIZE:
             raise NodeError(f"{path} has {len(key)} bytes, and a key has {KEY_SIZE}: is it bitcoind's?")
         return key if any(key) else b""
@@ -76,7 +79,9 @@ def find_folder(path: Path, network: Network | None) -> BlockFolder:
         if path.is_file():
             return BlockFolder(path, is_file=True)
         if not path.is_dir():
-            raise UsageError(f"there is no {path}: give a `blocks` folder of bitcoind, or a file of that form")
+            raise UsageError(
+                f"there is no {path}: give a `blocks` folder of bitcoind, or a file of that form"
+            )
         if _holds_blocks(path):
             return BlockFolder(path, is_file=False)
         known = NETWORKS.values() if network is None else [network]
@@ -116,5 +121,5 @@ def find_network(folder: BlockFolder, wanted: Network | None) -> tuple[Network, 
 
 def _holds_blocks(folder: Path) -> bool:
     return folder.is_dir() and any(
-        name.startswith("blk") and _NAME.fullmatch(name) for name in os.listdir(folder)
+        file.name.startswith("blk") and _NAME.fullmatch(file.name) for file in folder.iterdir()
     )

@@ -153,11 +153,6 @@ class BlockIndex:
         self._active.append(number)
 
     @property
-    def is_anchored(self) -> bool:
-        """Whether the lowest block is known."""
-        return bool(self._active)
-
-    @property
     def base(self) -> int:
         """The height of the lowest block."""
         return self._base

@@ -79,4 +79,3 @@ class BlockStore:
                 "was it replaced? Start virtualchain anew"
             )
         return raw
-

@@ -108,7 +108,7 @@ class FramedFile:
                 at = found
 
     def _is_written(self, file: int, frame: Frame) -> bool:
-        """Tell whether a record has come so far that its place is settled: space for it is reserved before."""
+        """Tell whether so much of a record is written that it stays here; space is reserved before that."""
         trailer = self._framing.trailer
         length = trailer or 8
         end = frame.offset + (frame.length + trailer if trailer else self._framing.head)
@@ -145,7 +145,7 @@ def read_part(path: Path, offset: int, length: int, key: bytes) -> bytes:
             veiled = os.pread(file, length, offset)
     except FileNotFoundError as error:
         raise MissingData(
-            f"{path} is gone: the node has pruned it, or it was moved; use files of the whole chain, or a node"
+            f"{path} is gone: pruned by the node, or moved; use files of the whole chain, or a node"
         ) from error
     if len(veiled) < length:
         raise MissingData(f"{path} ends before byte {offset + length}: was it cut, or is it another one now?")

@@ -5,7 +5,6 @@ as long for its spent outputs, `getblock` in hex 10, one `getrawtransaction` 8, 
 the node spends its time printing. So JSON is only for what nothing else gives.
 """
 
-import queue
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
@@ -20,6 +19,7 @@ from virtualchain.bitcoin.rest import Rest
 from virtualchain.bitcoin.rpc import NotOffered, Rpc
 from virtualchain.bitcoin.source import BlockSource, Tip
 from virtualchain.bitcoin.spent import read_prevouts, read_spent_outputs
+from virtualchain.bitcoin.wake import Wake
 from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError
 from virtualchain.model import Block, SpentOutput
 
@@ -34,6 +34,7 @@ LARGEST_BLOCK: Final = 4_000_000
 LARGEST_SPENT: Final = LARGEST_BLOCK // (41 * 4) * (10_000 + 11)
 """Bytes: an input weighs four units for each of its 41 bytes, a script that can be spent has 10,000."""
 
+_PROBE: Final = "/rest/chaininfo.json"
 _LOOKS: Final = 5
 
 
@@ -74,10 +75,13 @@ class NodeSource:
         self._network = network
         self._rpc = rpc
         self._rest = rest
+        self._rest_is_on = rest is not None
         self._spent_by_rest = spent_by_rest
         self._spent_by_transaction = True  # until it is seen to give no prevouts (before Core 25)
-        # Unlike an Event, it can be put to from a signal handler that interrupts the very wait.
-        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wake = Wake()
+
+    def __str__(self) -> str:
+        return str(self._where)
 
     @property
     def network(self) -> Network:
@@ -97,10 +101,11 @@ class NodeSource:
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
         """Give the headers that follow a block on the active chain, see `BlockSource`."""
-        if self._rest is not None:
-            # The old form of the path, which every version understands. The node reads it under one lock.
-            path = f"/rest/headers/{MOST_HEADERS}/{block_hash}.bin"
-            headers = headers_from(block_id, self._rest.get(path, MOST_HEADERS * HEADER_SIZE))
+        # The old form of the path, which every version understands. The node reads it under one lock.
+        path = f"/rest/headers/{MOST_HEADERS}/{block_hash}.bin"
+        answer = self._by_rest(path, MOST_HEADERS * HEADER_SIZE)
+        if answer is not None:
+            headers = headers_from(block_id, answer)
             if not headers:
                 return None
             if headers[0].hash != block_hash or not _is_chain(headers):
@@ -131,9 +136,8 @@ class NodeSource:
     def raw_block(self, block_hash: str) -> bytes:
         """Give a block's bytes, whose header has this very hash; raises MissingData, MalformedBlock."""
         with self._about(block_hash):
-            if self._rest is not None:
-                raw = self._rest.get(f"/rest/block/{block_hash}.bin", LARGEST_BLOCK)
-            else:
+            raw = self._by_rest(f"/rest/block/{block_hash}.bin", LARGEST_BLOCK)
+            if raw is None:
                 with _sense(self._where, "getblock"):
                     raw = bytes.fromhex(self._rpc.call("getblock", block_hash, 0))
         if display(sha256d(raw[:HEADER_SIZE])) != block_hash:
@@ -149,21 +153,19 @@ class NodeSource:
         if not transactions:
             return {}
         with self._about(block_hash):
-            if self._rest is not None and self._spent_by_rest:
-                data = self._rest.get(f"/rest/spenttxouts/{block_hash}.bin", LARGEST_SPENT)
-                return read_spent_outputs(data, transactions.keys())
+            if self._spent_by_rest:
+                data = self._by_rest(f"/rest/spenttxouts/{block_hash}.bin", LARGEST_SPENT)
+                if data is not None:
+                    return read_spent_outputs(data, transactions.keys())
             return self._spent_by_rpc(block_hash, transactions)
 
     def wait(self, timeout: float) -> None:
         """Sleep for `timeout` seconds, or until `wake`."""
-        with suppress(queue.Empty):
-            self._wakes.get(timeout=max(timeout, 0.0))
-            while True:  # one look answers every wake that came before it
-                self._wakes.get_nowait()
+        self._wake.wait(timeout)
 
     def wake(self) -> None:
         """End the present or the next `wait`; may be called from another thread or a signal handler."""
-        self._wakes.put(None)
+        self._wake.call()
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -171,6 +173,17 @@ class NodeSource:
         self._rpc.close()
         if self._rest is not None:
             self._rest.close()
+
+    def _by_rest(self, path: str, limit: int) -> bytes | None:
+        """Fetch what stands at a path; None where REST is off, or lacks the path since the node's restart."""
+        if self._rest is None or not self._rest_is_on:
+            return None
+        try:
+            return self._rest.get(path, limit)
+        except NotOffered:
+            self._rest_is_on = self._rest.offers(_PROBE)
+            self._spent_by_rest = False
+            return None
 
     def _headers_by_rpc(self, block_id: int, block_hash: str) -> list[Block]:
         """Read an active block's header and some that follow; none of an inactive or unknown block.
@@ -263,7 +276,7 @@ def _rest_of(where: NodeUrl) -> Rest | None:
     """Open the node's REST interface; None where it is off."""
     rest = Rest(where)
     try:
-        if rest.offers("/rest/chaininfo.json"):
+        if rest.offers(_PROBE):
             return rest
     except BaseException:
         rest.close()

@@ -9,6 +9,7 @@ from urllib3.exceptions import HTTPError
 
 from virtualchain.bitcoin.login import NodeUrl
 from virtualchain.bitcoin.retry import patiently
+from virtualchain.bitcoin.rpc import NotOffered
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable
 
 _TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=30.0)
@@ -29,7 +30,8 @@ class Rest:
         """Fetch what stands at `path`, at most `limit` bytes.
 
         A passing fault is retried for a few seconds. Raises NodeUnavailable; MissingData where the node does
-        not have it; NodeError for everything else.
+        not have it; NotOffered where it knows no such path, as one that was started anew without REST;
+        NodeError for everything else.
         """
         status, body = patiently(lambda: self._get(path, limit))
         if status == HTTPStatus.OK:
@@ -38,8 +40,9 @@ class Rest:
         said = f"{self._where} answers {path} with {reason or 'no reason'!r} (status {status})"
         if status == HTTPStatus.NOT_FOUND and reason:
             raise MissingData(said)
-        # A node that was started anew without REST answers no path at all, and gives no reason.
-        raise NodeError(f"{said}: if it was started anew without -rest=1, start virtualchain anew as well")
+        if status == HTTPStatus.NOT_FOUND:
+            raise NotOffered(said)
+        raise NodeError(said)
 
     def offers(self, path: str) -> bool:
         """Probe whether the node has anything at `path`; raises NodeUnavailable."""

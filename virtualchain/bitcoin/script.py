@@ -146,7 +146,13 @@ def _classify_witness(version: int, program: bytes, network: Network) -> tuple[s
         name = "anchor"
     else:
         name = "witness_unknown"
-    return name, (bech32.encode(network.bech32_hrp, version, program),)
+    return name, (_bech32(version, program, network.bech32_hrp),)
+
+
+def _bech32(version: int, program: bytes, prefix: str) -> str:
+    """Write a segwit address (BIP 173, BIP 350), without reading it back as embit's own `encode` does."""
+    encoding = bech32.Encoding.BECH32 if version == 0 else bech32.Encoding.BECH32M
+    return str(bech32.bech32_encode(encoding, prefix, [version, *bech32.convertbits(program, 8, 5)]))
 
 
 def _type_without_address(script: bytes) -> str:

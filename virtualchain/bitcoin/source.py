@@ -1,4 +1,4 @@
-"""What the engine needs of a chain, whatever gives it: a node today, files tomorrow.
+"""What the engine needs of a chain, whatever gives it: a node, or its files.
 
 A source answers questions about the chain as it stands now and remembers nothing of earlier answers.
 Every answer may be out of date a moment later; what is appended to the tape stands on its parent's hash,
@@ -23,6 +23,8 @@ class Tip:
 
 class BlockSource(Protocol):
     """A place that Bitcoin blocks come from; safe to use from several threads at once.
+
+    `str` of it is what messages call it: an address without a password, or a path.
 
     Hashes and transaction ids are lower-case hex in display order. Every method may raise NodeUnavailable,
     after a few attempts of its own, where a later attempt may succeed, and NodeError where none will.

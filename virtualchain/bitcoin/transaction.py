@@ -6,7 +6,7 @@ from virtualchain.bitcoin.header import display, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Output, TxIn
+from virtualchain.model import Output, SpentOutput, TxIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,15 @@ def read_transaction(raw: bytes, network: Network) -> Transaction:
 def read_inputs(raw: bytes) -> tuple[TxIn, ...]:
     """Decode only the inputs of one serialised transaction; raises MalformedBlock as `read_transaction`."""
     return _decode(raw)[0]
+
+
+def read_outputs(raw: bytes) -> tuple[str, list[SpentOutput]]:
+    """Decode only the id and the outputs of one serialised transaction, as they are when they are spent.
+
+    Types and addresses, which take longer than the rest, are left out. Raises MalformedBlock.
+    """
+    _, outputs, txid = _decode(raw)
+    return txid, [SpentOutput(value, script) for value, script in outputs]
 
 
 def transaction_id(raw: bytes, outputs_end: int) -> str:

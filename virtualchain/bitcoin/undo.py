@@ -16,6 +16,7 @@ _PRIME: Final = 2**256 - 2**32 - 977
 """The field of secp256k1."""
 _SPECIAL_SIZES: Final = (20, 20, 32, 32, 32, 32)
 """Bytes behind each of the script forms 0 to 5; a higher number is a script's length and 6."""
+_COUNT_SIZES: Final = {0xFD: 2, 0xFE: 4, 0xFF: 8}
 
 
 class Coin(NamedTuple):
@@ -26,13 +27,14 @@ class Coin(NamedTuple):
     script_pubkey: bytes
 
 
-def count_transactions(data: bytes) -> int:
-    """Read how many transactions the undo data are about: those of the block but for its coinbase."""
-    return _count(data, 0)[0]
+def first_count(data: bytes) -> int:
+    """Read the count that data begin with, of which no more than the first nine bytes need be there."""
+    size = _COUNT_SIZES.get(data[0])
+    return data[0] if size is None else int.from_bytes(data[1 : 1 + size], "little")
 
 
 def read_undo(data: bytes, wanted: Collection[int]) -> dict[int, tuple[Coin, ...]]:
-    """Read what the transactions with the `wanted` txindexes spend; MalformedBlock where that is not there."""
+    """Read what the transactions with the `wanted` txindexes spend; raises MalformedBlock."""
     found: dict[int, tuple[Coin, ...]] = {}
     try:
         transactions, at = _count(data, 0)
@@ -102,11 +104,13 @@ def _script(form: int, data: bytes) -> bytes:
 def _other_coordinate(data: bytes, *, odd: bool) -> bytes:
     """Compute the second coordinate of a public key on secp256k1 from the first one."""
     x = int.from_bytes(data, "big")
-    square = (pow(x, 3, _PRIME) + 7) % _PRIME
-    y = pow(square, (_PRIME + 1) // 4, _PRIME)
+    square: int = (pow(x, 3, _PRIME) + 7) % _PRIME
+    y: int = pow(square, (_PRIME + 1) // 4, _PRIME)
     if y * y % _PRIME != square:
         raise ValueError(f"{data.hex()} belongs to no public key")
-    return (_PRIME - y if y % 2 != odd else y).to_bytes(32, "big")
+    if y % 2 != odd:
+        y = _PRIME - y
+    return y.to_bytes(32, "big")
 
 
 def _amount(short: int) -> int:
@@ -117,7 +121,8 @@ def _amount(short: int) -> int:
     if zeros == 9:
         return (rest + 1) * 10**9
     rest, digit = divmod(rest, 9)
-    return (10 * rest + digit + 1) * 10**zeros
+    value: int = (10 * rest + digit + 1) * 10**zeros
+    return value
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:

@@ -9,16 +9,16 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice, zip_longest
 from typing import Final
 
 from virtualchain.bitcoin.block import split_transactions, txids
 from virtualchain.bitcoin.blockstore import BlockStore
 from virtualchain.bitcoin.framing import FramedFile, Framing, read_part
 from virtualchain.bitcoin.header import HEADER_SIZE, sha256d
-from virtualchain.bitcoin.transaction import read_inputs, read_transaction
-from virtualchain.bitcoin.undo import Coin, count_transactions, read_undo
-from virtualchain.errors import MalformedBlock, MissingData
+from virtualchain.bitcoin.transaction import read_inputs, read_outputs
+from virtualchain.bitcoin.undo import first_count, read_undo
+from virtualchain.errors import MissingData
 from virtualchain.model import SpentOutput
 
 LARGEST_UNDO: Final = 4_000_000 // (41 * 4) * (10_000 + 32)
@@ -45,18 +45,18 @@ class UndoFiles:
         records = self._records_of(number)
         if not records or not self._has_siblings(number):
             return bool(records)
-        spending = range(1, 1 + min(_FEW, count_transactions(records[0])))
+        spending = range(1, 1 + min(_FEW, first_count(records[0])))
         return any(self._is_of(record, number, spending) for record in records)
 
     def spent(self, number: int, transactions: Mapping[int, str]) -> Spent:
         """Give what some transactions of a block spend; raises MissingData, MalformedBlock."""
         records = self._records_of(number)
-        if len(records) > 1 or self._has_siblings(number):
+        if self._has_siblings(number):
             records = self._choose(records, number, transactions)
         if not records:
             raise MissingData(
-                f"{self._store} has no undo data of block {self._store.hash(number)}: it was never connected, "
-                "or its rev*.dat is gone; give the node's whole folder, or ask the node itself"
+                f"{self._store} has no undo data of block {self._store.hash(number)}: the node never "
+                "connected it, or its rev*.dat is gone; give the node's whole folder, or ask the node itself"
             )
         found = read_undo(records[0], transactions)
         return {
@@ -82,7 +82,7 @@ class UndoFiles:
         return open_ if is_below_tip and len(open_) == 1 else []
 
     def _is_of(self, record: bytes, number: int, wanted: Collection[int]) -> bool | None:
-        """Tell whether these transactions of a block spend what a record says; None where it cannot be told."""
+        """Tell whether some transactions of a block spend what a record says; None: cannot be told."""
         raw = self._store.read(number)
         transactions = split_transactions(raw)
         coins = read_undo(record, range(1, len(transactions)))
@@ -96,15 +96,20 @@ class UndoFiles:
                 made = makers.output(coin.height, spending.txid, spending.vout)
                 if made is None:
                     verdict = None
-                elif made != (coin.value, coin.script_pubkey):
+                elif made != SpentOutput(coin.value, coin.script_pubkey):
                     return False
         return verdict
 
     def _records_of(self, number: int) -> list[bytes]:
-        """Find the different records that go with a block's parent and its number of transactions."""
-        place = self._store.place(number)
+        """Find the different records that go with a block's parent and its number of transactions.
+
+        Only among siblings it matters whether there are several.
+        """
+        with self._store.lock:
+            place, height = self._store.index.place(number), self._store.index.height(number)
+            most = None if self._store.index.has_siblings(number) else 1
         start = self._store.part(number, 0, HEADER_SIZE + _COUNT)
-        count = count_transactions(start[HEADER_SIZE:]) - 1
+        count = first_count(start[HEADER_SIZE:]) - 1
         with self._lock:
             records = self._files.get(place.file)
             if records is None:
@@ -112,5 +117,61 @@ class UndoFiles:
             self._files.move_to_end(place.file)
             if len(self._files) > _FEW:
                 self._files.popitem(last=False)
-            records.look()
-        return list(dict.fromkeys(records.matching(start[4:36], count)))
+            return list(dict.fromkeys(islice(records.matching(start[4:36], count, height), most)))
+
+
+class _Records:
+    """The records of one file of undo data."""
+
+    def __init__(self, store: BlockStore, number: int) -> None:
+        self._path = store.folder.undo_file(number)
+        self._key = store.key
+        framing = Framing(store.network, store.key, 1, LARGEST_UNDO, head=_COUNT, trailer=_CHECKSUM)
+        self._file = FramedFile(self._path, framing)
+        self._offsets, self._lengths, self._counts = array("Q"), array("I"), array("I")
+        self._found = (0, 0)
+        """A height, and the place of its record: others lie about as far from it as their heights say."""
+
+    def matching(self, parent_hash: bytes, count: int, height: int) -> Iterator[bytes]:
+        """Give the records of so many transactions whose checksum goes with the parent's hash."""
+        for frame in self._file.new_frames():
+            self._offsets.append(frame.offset)
+            self._lengths.append(frame.length)
+            self._counts.append(first_count(frame.head))
+        guess = min(max(self._found[1] + height - self._found[0], 0), len(self._counts))
+        below, above = range(guess - 1, -1, -1), range(guess, len(self._counts))
+        for place in chain.from_iterable(zip_longest(above, below)):
+            if place is not None and self._counts[place] == count:
+                offset, length = self._offsets[place], self._lengths[place]
+                record = read_part(self._path, offset, length + _CHECKSUM, self._key)
+                if sha256d(parent_hash + record[:length]) == record[length:]:
+                    self._found = (height, place)
+                    yield record[:length]
+
+
+class _Makers:
+    """Looks up outputs in the blocks that made them: those below a block, and the block itself."""
+
+    def __init__(self, store: BlockStore, number: int) -> None:
+        self._store = store
+        self._number = number
+        self._blocks: dict[int, dict[str, bytes]] = {}
+
+    def output(self, height: int, txid: str, vout: int) -> SpentOutput | None:
+        """Give an output; None where the block at that height is not there.
+
+        An amount of -1 says that this block did not make it.
+        """
+        if height not in self._blocks:
+            with self._store.lock:
+                maker = self._store.index.ancestor(self._number, height)
+            if maker is None:
+                return None
+            try:
+                raw = self._store.read(maker)
+            except MissingData:
+                return None
+            self._blocks[height] = dict(zip(txids(raw), split_transactions(raw), strict=True))
+        made = self._blocks[height].get(txid)
+        outputs = [] if made is None else read_outputs(made)[1]
+        return outputs[vout] if vout < len(outputs) else SpentOutput(-1, b"")

@@ -8,9 +8,14 @@ import sys
 
 import click
 
-from virtualchain.cli import db, demo, query, read, sync
+from virtualchain.cli.db import db as db_command
+from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.failures import guarded
 from virtualchain.cli.options import EXAMPLE, Given, Group
+from virtualchain.cli.query import sql
+from virtualchain.cli.read import consensus, ops, status
+from virtualchain.cli.sync import migrate, resume, run
+from virtualchain.cli.sync import sync as sync_command
 
 _EPILOG = f"""\b
 Try:  virtualchain demo
@@ -30,16 +35,16 @@ def program(context: click.Context) -> None:
 
 
 for _command in (
-    demo.demo,
-    sync.sync,
-    sync.run,
-    read.status,
-    read.ops,
-    read.consensus,
-    query.sql,
-    sync.resume,
-    sync.migrate,
-    db.db,
+    demo_command,
+    sync_command,
+    run,
+    status,
+    ops,
+    consensus,
+    sql,
+    resume,
+    migrate,
+    db_command,
 ):
     program.add_command(_command)
 

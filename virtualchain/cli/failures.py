@@ -25,7 +25,7 @@ def guarded(work: Callable[[], object], is_verbose: Callable[[], bool]) -> int:
     """Do a command's work; give the exit code, having said what went wrong."""
     try:
         work()
-        sys.stdout.flush()
+        click.echo(nl=False)  # what is not written yet, while a closed pipe can still be told from success
     except click.exceptions.Exit as done:
         return done.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -37,7 +37,7 @@ def guarded(work: Callable[[], object], is_verbose: Callable[[], bool]) -> int:
         say(_of_click(error))
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence
-        return _told(error, verbose=is_verbose())
+        return _told(error, is_verbose)
     return 0
 
 
@@ -54,13 +54,13 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _told(error: Exception, *, verbose: bool) -> int:
+def _told(error: Exception, is_verbose: Callable[[], bool]) -> int:
     ours = error if isinstance(error, VirtualchainError) else _of_database(error)
     if ours is None:
         traceback.print_exception(error)
         say("this is a bug: please report it, with the lines above")
         return _BUG
-    if verbose:
+    if is_verbose():
         traceback.print_exception(error)
     say(str(ours))
     return ours.exit_code

@@ -45,8 +45,11 @@ class Given:
 
     @property
     def verbose(self) -> bool:
-        """Whether tracebacks are wanted; asked when settings may be what is wrong."""
-        return bool(self.flags.get("verbose")) or bool(os.environ.get("VIRTUALCHAIN_VERBOSE"))
+        """Whether tracebacks are wanted; where the settings are what is wrong, the flag says it."""
+        try:
+            return self.settings.verbose
+        except UsageError:
+            return bool(self.flags.get("verbose"))
 
     def apps(self) -> list[object]:
         """Import the apps to run; UsageError where none is named."""

@@ -37,6 +37,8 @@ class Meter:
     def count(self, inputs: int) -> float:
         """Count a block and its inputs; give the time."""
         now = time.monotonic()
+        if not self.blocks:  # opening node and database is no part of the rate
+            self._samples[0] = (now, 0, 0)
         self.blocks += 1
         self.inputs += inputs
         if now - self._samples[-1][0] >= _REDRAW:
@@ -73,7 +75,8 @@ class Reporter:
         self._to = to
         self._follows = follows
         self._is_terminal = sys.stderr.isatty()
-        self._next = self.meter.started + (0.0 if self._is_terminal else _REPEAT)
+        self._interval = _REDRAW if self._is_terminal else _REPEAT
+        self._next: float | None = None
         self._bar: Bar | None = None
         self._said: str | None = None
         self._halted: set[str] = set()
@@ -96,9 +99,10 @@ class Reporter:
         if self._follows and block_id > goal - _NEAR_TIP:
             self._hide()
             say(f"block {block_id} ({progress.block.hash}), {counted(progress.inputs, 'input')}")
-        elif now >= self._next:
-            self._next = now + (_REDRAW if self._is_terminal else _REPEAT)
-            self._show(block_id, goal)
+        elif self._next is None or now >= self._next:
+            if self._next is not None:  # a first block has no rate yet
+                self._show(block_id, goal)
+            self._next = now + self._interval
 
     def waiting(self, reason: str) -> None:
         """Say what is waited for, where that is news."""
@@ -118,14 +122,13 @@ class Reporter:
         if not self._is_terminal:
             say(f"block {block_id:,} of {goal:,}, {told}")
             return
-        if self._bar is None:
-            self._bar = _make_bar()
-            self._bar.start()
+        bar = self._bar or _make_bar()
         done = self.meter.blocks
         place = f"{block_id:,} of {goal:,}"
-        self._bar.update(
-            self._bar.task_ids[0], completed=done, total=done + goal - block_id, block=place, told=told
-        )
+        bar.update(bar.task_ids[0], completed=done, total=done + goal - block_id, block=place, told=told)
+        if self._bar is None:
+            self._bar = bar
+            bar.start()
 
     def _hide(self) -> None:
         if self._bar is not None:

@@ -62,6 +62,7 @@ def status(given: Given) -> None:
             {
                 **{key: row[key] for key in _STATUS},
                 "lag": _lag(row, tip),
+                "role": row["role"],
                 "status": row["status"],
                 "error": row["error"],
             }
@@ -84,6 +85,8 @@ def _write_app(row: "Json", lag: int | None) -> None:
         "consensus hash": row["consensus_hash"],
         "state hash": row["state_hash"],
     }
+    if row["role"] is None:
+        fields["role"] = "none of its own: the database's user lacks CREATEROLE"
     if row["error"] is not None:
         error = row["error"]
         fields["failed"] = f"{error['callback']} in block {error['block_id']}: {error['error']}"

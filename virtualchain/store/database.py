@@ -79,8 +79,22 @@ def connect_writer(url: str, *, wait: bool = False) -> psycopg.Connection:
     connection = _connect(url, "writer")
     with _closed_on_failure(connection, url):
         connection.execute(_NAMED["pin_keepalives"])
+        connection.execute(_NAMED["pin_writing"])
         _refuse_standby(connection, url)
+        _refuse_silent_triggers(connection, url)
         _take_lock(connection, wait=wait)
+    return connection
+
+
+def connect_migrator(url: str) -> psycopg.Connection:
+    """Open a session that changes the schema: settings pinned as the writer's, in transactions.
+
+    Raises StoreError where the database cannot be reached or used.
+    """
+    connection = _connect(url, "migration")
+    with _closed_on_failure(connection, url):
+        connection.execute(_NAMED["pin_writing"])
+        connection.autocommit = False
     return connection
 
 
@@ -150,6 +164,16 @@ def _refuse_standby(connection: psycopg.Connection, url: str) -> None:
     """Refuse a server that copies another one and takes no writes."""
     if connection.info.parameter_status("in_hot_standby") == "on":
         raise StoreError(f"{redact(url)} is a standby, which can only be read: give the primary server")
+
+
+def _refuse_silent_triggers(connection: psycopg.Connection, url: str) -> None:
+    """Refuse a session in which the projections' triggers would not fire, and leave no history."""
+    row = connection.execute(_NAMED["triggers_fire"]).fetchone()
+    if not (row and row[0]):
+        raise StoreError(
+            f"{redact(url)} sets session_replication_role to replica, and projections' triggers do not fire then: "
+            "have a superuser reset it for this database and user"
+        )
 
 
 def _take_lock(connection: psycopg.Connection, *, wait: bool) -> None:

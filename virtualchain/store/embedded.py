@@ -203,6 +203,8 @@ class EmbeddedServer:
         }
         if not self._durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            # Its workers would be in the way of dropping a database, and we may not end them.
+            settings["autovacuum"] = "off"
         return " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
 
     def _pg_ctl(self, binaries: Path, verb: str, *arguments: str | Path) -> CompletedProcess[str]:

@@ -32,4 +32,12 @@ def told(error: BaseException) -> str:
     """Put an error into one line, without the parts that depend on the server's version or language."""
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return f"{error.sqlstate} {type(error).__name__}"
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return said(error).splitlines()[0]
+
+
+def said(error: BaseException) -> str:
+    """Give an error's class and text, also of one that fails when it is asked for its text."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an app's error may have any code
+        return f"{type(error).__name__}, whose text cannot be had"

@@ -16,7 +16,8 @@ class History:
     """Reads the changes of one app's build, one block at a time."""
 
     def __init__(self, connection: psycopg.Connection, projections: Sequence[Projection]) -> None:
-        self._connection = connection
+        # Its parameters are $1, so that a % in a column's name is nothing but a letter.
+        self._cursor = psycopg.RawCursor(connection)
         self._names = [projection.name for projection in projections]
         self._changes = sql.SQL("\nUNION ALL\n").join(
             _rows(query, place, projection)
@@ -33,7 +34,7 @@ class History:
             return number
         came: list[int] = []
         went: list[int] = []
-        for place, is_new, columns in self._connection.execute(self._changes, {"block_id": block_id}):
+        for place, is_new, columns in self._cursor.execute(self._changes, [block_id]):
             (came if is_new else went).append(muhash.element(self._names[place], columns))
         return muhash.update(number, came, went) if came or went else number
 

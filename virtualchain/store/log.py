@@ -13,7 +13,8 @@ from psycopg.types.json import Json as Jsonb
 from virtualchain.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.model import Json
-from virtualchain.store.projections import build_schema, install
+from virtualchain.store.projections import build_schema, install, projections
+from virtualchain.store.roles import provide_role
 from virtualchain.store.sql import queries
 
 _Q = queries("log")
@@ -69,19 +70,26 @@ class AppLog:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             row = cursor.execute(_Q["app"], {"name": self.app}).fetchone()
         if row is None:
-            self._add(contract, rule)
-            return build_schema(contract.schema, FIRST_BUILD)
+            return self._add(contract, rule)
         if row["fingerprint"] != contract.fingerprint():
             raise UsageError(
                 f"app {self.app} was installed as version {row['version']} and now declares other rules or "
                 f"projections (version {contract.version}): go on with the old ones, or start a new database"
             )
-        return build_schema(row["schema"], row["build"])
+        tables = build_schema(row["schema"], row["build"])
+        # Asked each time: the database may have come from another server, or have another name by now.
+        own_role = self._provide_role(row["schema"], tables)
+        self._connection.execute(_Q["set_own_role"], {"name": self.app, "own_role": own_role})
+        return tables
 
-    def _add(self, contract: Contract, rule: str) -> None:
+    def _provide_role(self, schema: str, tables: str) -> bool:
+        return provide_role(self._connection, schema, tables, projections(self._connection, tables))
+
+    def _add(self, contract: Contract, rule: str) -> str:
         owner = self._connection.execute(_Q["schema_owner"], {"schema": contract.schema}).fetchone()
         if owner is not None:
             raise InvalidApp(f"app {self.app} would have the schema {contract.schema}, as app {owner[0]} has")
+        tables = build_schema(contract.schema, FIRST_BUILD)
         install(self._connection, self.app, contract.schema, FIRST_BUILD, contract.projections)
         self._connection.execute(
             _Q["add_app"],
@@ -96,10 +104,12 @@ class AppLog:
                 "first_block_id": contract.first_block_id,
                 "valid_window": contract.window,
                 "confirmations": contract.confirmations,
+                "own_role": self._provide_role(contract.schema, tables),
             },
         )
         for block_id, consensus_hash in contract.initial_snapshots.items():
             self.add_snapshot(Snapshot(block_id, None, consensus_hash, None))
+        return tables
 
     def set_status(self, status: str, error: Mapping[str, object] | None = None) -> None:
         """Say how the app fares; `error` says why it is halted."""
@@ -141,8 +151,15 @@ class AppLog:
         wanted = {"app": self.app, "first": first, "last": last}
         return [row[0] for row in self._connection.execute(_Q["consensus_between"], wanted)]
 
+    def consensus_hash(self, block_id: int) -> str | None:
+        """Give the consensus hash (32 hex digits) of one block; also for the app's own role to ask."""
+        row = self._connection.execute(
+            _Q["consensus_hash"], {"app": self.app, "block_id": block_id}
+        ).fetchone()
+        return None if row is None else row[0]
+
     def is_fresh(self, consensus_hash: str, first: int, last: int) -> bool:
-        """Tell whether a hash (32 hex digits) is one of a stretch of blocks."""
+        """Tell whether a hash (32 hex digits) is one of a stretch of blocks; also for the app's own role."""
         wanted = {"app": self.app, "first": first, "last": last, "consensus_hash": consensus_hash}
         row = self._connection.execute(_Q["is_fresh"], wanted).fetchone()
         return bool(row and row[0])
@@ -193,11 +210,12 @@ class AppLog:
                 cursor.executemany(_Q["add_rejection"], refused)
 
     def enter(self, block_id: int, build: str) -> None:
-        """Open the app's tables to its callbacks for one block."""
-        self._connection.execute(_Q["enter"], {"build": build, "block_id": block_id})
+        """Open the app's tables to its callbacks for one block, and take on the app's role."""
+        wanted = {"app": self.app, "build": build, "block_id": block_id}
+        self._connection.execute(_Q["enter"], wanted)
         self._connection.execute(_Q["defer_constraints"])
 
     def leave(self) -> None:
-        """Judge deferred constraints and close the app's tables again."""
+        """Judge deferred constraints, close the app's tables again, and put off its role."""
         self._connection.execute(_Q["check_constraints"])
         self._connection.execute(_Q["leave"])

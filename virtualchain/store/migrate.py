@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
 from virtualchain.errors import StoreError
-from virtualchain.store.database import connect_reader
+from virtualchain.store.database import connect_migrator, connect_reader
 from virtualchain.store.sql import migrations_root, queries
 
 _Q = queries("migrate")
@@ -51,7 +51,7 @@ def migrate(url: str) -> str:
         _refuse_newer(current(probe))
     config = _config()
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool
+        "postgresql+psycopg://", creator=lambda: connect_migrator(url), poolclass=pool.NullPool
     )
     try:
         with _ALEMBIC, engine.connect() as connection:

@@ -1,27 +1,17 @@
-"""Install an app's projections: its DDL, the checks on it, history triggers and views.
-
-What is checked here is what rollback, replay and equal tables on every node rest on (house.md, Tables).
-"""
+"""Install an app's projections: its DDL, history under each table, and the views that people read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from virtualchain.errors import InvalidApp
+from virtualchain.store.checks import complaints
 from virtualchain.store.sql import queries
 
 _Q = queries("projections")
 _KEPT = ("since_block", "until_block")
-_FAULTS = {
-    "identity": "is an identity column: its numbers would differ after a rollback",
-    "generated": "is generated: let the reducer compute it",
-    "float": "is a float: use numeric or integer",
-    "unstable_default": "has a default that is not the same everywhere and always",
-    "collates": 'does not compare in byte order: add COLLATE "C"',
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +60,17 @@ def install(connection: psycopg.Connection, app: str, schema: str, build: str, d
             "rename the app, or use another database"
         ) from error
     connection.execute(_Q["search_path"], {"build": tables})
-    try:
-        connection.execute(ddl.encode())
-    except psycopg.Error as error:
-        raise InvalidApp(f"app {app}: its projections cannot be created: {error}") from error
-    _check(connection, app, tables)
+    _run(connection, app, ddl)
+    found = complaints(connection, schema, tables, ddl)
+    if found:
+        raise InvalidApp("\n".join(f"app {app}: {complaint}" for complaint in found))
     for projection in projections(connection, tables):
-        _keep_history(connection, projection)
-        _publish(connection, schema, projection)
+        _refuse_rows(connection, app, projection)
+        try:
+            _keep_history(connection, projection)
+            _publish(connection, schema, projection)
+        except psycopg.Error as error:
+            raise InvalidApp(f"app {app}: no history can be kept of {projection.name}: {error}") from error
 
 
 def projections(connection: psycopg.Connection, tables: str) -> list[Projection]:
@@ -90,56 +83,37 @@ def projections(connection: psycopg.Connection, tables: str) -> list[Projection]
     return [row for row in rows if row.name not in twins]
 
 
-def _check(connection: psycopg.Connection, app: str, tables: str) -> None:
-    complaints = [f"app {app}: {complaint}" for complaint in _complaints(connection, tables)]
-    if complaints:
-        raise InvalidApp("\n".join(complaints))
+def _run(connection: psycopg.Connection, app: str, ddl: str) -> None:
+    """Run an app's DDL, as a block of PL/pgSQL: that lets it neither end the transaction nor copy from us."""
+    before = _session_settings(connection)
+    try:
+        block = sql.SQL("BEGIN EXECUTE {ddl}; END").format(ddl=sql.Literal(ddl)).as_string(connection)
+        connection.execute(sql.SQL("DO {block}").format(block=sql.Literal(block)))
+    except (psycopg.Error, UnicodeEncodeError) as error:
+        raise InvalidApp(f"app {app}: its projections cannot be created: {_told(error, ddl)}") from error
+    changed = sorted(name for name, _ in _session_settings(connection) ^ before)
+    if changed:
+        names = ", ".join(changed)
+        raise InvalidApp(f"app {app}: its projections set {names}, which would outlast them: leave SET out")
 
 
-def _complaints(connection: psycopg.Connection, tables: str) -> list[str]:
-    build = {"build": tables}
-    found = [
-        f"its projections make {name} elsewhere: use unqualified names"
-        for (name,) in connection.execute(_Q["strangers"], build)
-    ]
-    found += [
-        f"its projections make {kind}, {name}: they are tables and what belongs to them"
-        for name, kind in connection.execute(_Q["not_tables"], build)
-    ]
-    found += [
-        f"projection {table} has a trigger or rule of its own, {name}: reducers do that work"
-        for table, name in connection.execute(_Q["triggers"], build)
-    ]
-    found += _table_complaints(projections(connection, tables), connection, tables)
-    cursor = connection.cursor(row_factory=dict_row)
-    for row in cursor.execute(_Q["foreign_keys"], build):
-        key = f"foreign key {row['conname']} of {row['relname']}"
-        if not row["inside"]:
-            found.append(f"{key} leads out of the app, to {row['target']}")
-        elif not (row["deferrable"] and row["no_action"]):
-            found.append(f"{key} must be DEFERRABLE, and NO ACTION on update and delete")
-    for row in cursor.execute(_Q["columns"], build):
-        column = f"column {row['attname']} of {row['relname']}"
-        found += [f"{column} {fault}" for trait, fault in _FAULTS.items() if row[trait]]
-    return found
+def _session_settings(connection: psycopg.Connection) -> set[tuple[str, str]]:
+    return set(connection.execute(_Q["session_settings"]).fetchall())
 
 
-def _table_complaints(found: Sequence[Projection], connection: psycopg.Connection, tables: str) -> list[str]:
-    complaints: list[str] = []
-    every = {name: columns for name, columns, _ in connection.execute(_Q["tables"], {"build": tables})}
-    for projection in found:
-        if not projection.key:
-            complaints.append(f"projection {projection.name} has no primary key")
-        if len(projection.name.encode()) > 54:
-            complaints.append(f"the name of projection {projection.name} is longer than 54 bytes")
-        complaints += [
-            f"projection {projection.name} has a column {column}: that name is the engine's"
-            for column in _KEPT
-            if column in every[projection.name]
-        ]
-    taken = set(every) - {projection.name for projection in found}
-    complaints += [f"projection {name} has a name that the engine needs for a twin" for name in sorted(taken)]
-    return complaints
+def _told(error: Exception, ddl: str) -> str:
+    """Give the database's message, and the line of the DDL where it says so."""
+    if not isinstance(error, psycopg.Error) or error.diag.message_primary is None:
+        return str(error)
+    position = error.diag.internal_position
+    line = f" (line {ddl[: int(position) - 1].count(chr(10)) + 1})" if position else ""
+    return f"{error.diag.message_primary}{line}"
+
+
+def _refuse_rows(connection: psycopg.Connection, app: str, projection: Projection) -> None:
+    """Refuse rows that the DDL wrote: no block made them, so no history or hash would know them."""
+    if connection.execute(sql.SQL(_Q["any_row"]).format(table=projection.table)).fetchone():
+        raise InvalidApp(f"app {app}: its projections put rows into {projection.name}: reducers do that")
 
 
 def _keep_history(connection: psycopg.Connection, projection: Projection) -> None:

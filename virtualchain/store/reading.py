@@ -78,8 +78,9 @@ def network(connection: psycopg.Connection) -> str | None:
 def apps(connection: psycopg.Connection, names: Sequence[str] | None = None) -> list[Json]:
     """Give all apps, or those named, by name: where each of them stands, how it fares, and why.
 
-    Keys: name, version, schema, first_block_id, block_id, block_hash, consensus_hash, state_hash, status,
-    error; those of the block are None before an app's first. Raises UsageError for a name that none has.
+    Keys: name, version, schema, first_block_id, block_id, block_hash, consensus_hash, state_hash, role,
+    status, error; those of the block are None before an app's first, role where its reducers run as the
+    engine. Raises UsageError for a name that none has.
     """
     found = _dicts(connection, "apps", {"apps": _list(names)})
     missing = sorted(set(names or ()) - {row["name"] for row in found})

@@ -1,7 +1,7 @@
 """What the reducers of a SQL app get as `db_state`: the block's own transaction, kept within bounds."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -14,10 +14,17 @@ from virtualchain.store.log import AppLog
 
 _CONTROL: Final = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
-    r"(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION|SET\s+TRANSACTION)\b",
+    r"(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION"
+    r"|SET\b(?!\s+CONSTRAINTS)|RESET|DISCARD)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
+
+_NO_SUCH_TYPE: Final = (
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.AmbiguousFunction,
+    psycopg.errors.DatatypeMismatch,
+)
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -46,7 +53,7 @@ class State:
     def execute(self, statement: LiteralString, parameters: Parameters = None) -> int:
         """Run one statement; give how many rows it met.
 
-        Raises UsageError for transaction control, psycopg.Error where the database refuses.
+        Raises UsageError for transaction control and SET, psycopg.Error where the database refuses.
         """
         return self._run(statement, parameters).rowcount
 
@@ -60,7 +67,7 @@ class State:
 
     def consensus_hash(self, block_id: int) -> str | None:
         """Give the app's consensus hash (32 hex digits) at an earlier block; None where it has none."""
-        return self._log.consensus_at([block_id]).get(block_id) if block_id < self.block_id else None
+        return self._log.consensus_hash(block_id) if 0 <= block_id < self.block_id else None
 
     def is_fresh(self, consensus_hash: str) -> bool:
         """Tell whether a consensus hash is one of the last S blocks (consensus.md, Staleness)."""
@@ -72,14 +79,17 @@ class State:
         if _CONTROL.match(statement):
             raise UsageError(
                 f"a reducer may not run {statement.split(maxsplit=1)[0]!r}: "
-                "the engine ends the block's transaction"
+                "the block's transaction and the session's settings are the engine's"
             )
         try:
             # Prepared, so that the server takes one statement only, and plans it once for all blocks.
             return self._cursor.execute(self._mark + statement, parameters, prepare=True)
         except Exception as error:
-            self._failure = self._failure or error
-            raise
+            blamed = _blame(error, parameters, is_connected=not self._connection.closed)
+            self._failure = self._failure or blamed
+            if blamed is error:
+                raise
+            raise blamed from error
 
     # The engine's side.
 
@@ -96,3 +106,27 @@ class State:
             TransactionStatus.UNKNOWN,
         }
         return failure if lost else None
+
+
+def _blame(error: Exception, parameters: Parameters, *, is_connected: bool) -> Exception:
+    """Give a data error in place of one that a value is to blame for, though it is called otherwise."""
+    if isinstance(error, ValueError | OverflowError) and not isinstance(error, UnicodeEncodeError):
+        return psycopg.DataError(f"a parameter cannot be sent: {error}")
+    if is_connected and isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return psycopg.DataError(f"the parameters cannot be sent: {error}")  # there are more than 65,535
+    # psycopg gives an int the smallest type that holds it, so a large one finds no function that takes it.
+    if isinstance(error, _NO_SUCH_TYPE) and any(_is_large(value) for value in _values(parameters)):
+        return psycopg.errors.NumericValueOutOfRange("an integer is larger than the statement can take")
+    return error
+
+
+def _values(parameters: Parameters) -> Iterable[object]:
+    if parameters is None:
+        return ()
+    return parameters.values() if isinstance(parameters, Mapping) else parameters
+
+
+def _is_large(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_is_large(item) for item in value)
+    return isinstance(value, int) and not -(2**31) <= value < 2**31

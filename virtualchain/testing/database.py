@@ -53,8 +53,12 @@ class DatabaseServer:
         return self._url_for(name)
 
     def drop(self, url: str) -> None:
-        """Remove a database, ending what is still connected to it."""
+        """Remove a database, ending what is still connected to it, and the roles of its apps."""
         self._run("drop_database", name=_name_of(url))
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            roles = connection.execute(_NAMED["roles_of_database"], {"name": _name_of(url)}).fetchall()
+        for (role,) in roles:
+            self._run("drop_role", name=role)
 
     def _new_name(self) -> str:
         return f"test_{os.getpid()}_{next(self._numbers)}"
@@ -95,7 +99,9 @@ def _embedded() -> Iterator[str]:
 @contextmanager
 def _container() -> Iterator[str]:
     container = _postgres_container()(_IMAGE, driver=None).with_env("POSTGRES_INITDB_ARGS", _INITDB)
-    with container.with_command("postgres -c fsync=off -c jit=off -c max_connections=50") as running:
+    with container.with_command(
+        "postgres -c fsync=off -c jit=off -c autovacuum=off -c max_connections=50"
+    ) as running:
         admin = running.get_connection_url()
         role = sql.SQL(queries("database")["create_engine_role"]).format(password=sql.Literal(ENGINE))
         with psycopg.connect(admin, autocommit=True) as connection:

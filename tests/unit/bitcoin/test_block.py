@@ -151,10 +151,11 @@ def test_a_rule_cannot_change_what_others_see() -> None:
     assert places(block(INPUT), watch(b"id", spoil, "bad"), DEFAULT) == [1]
 
 
-def test_a_block_without_a_hit_is_not_looked_at_further() -> None:
-    """Only its header is read."""
-    found = Scanner([DEFAULT], MAIN).scan(7, HEADER + b"\xff" * 20)
-    assert (found.block, found.candidates) == (read_header(7, HEADER), ())
+@pytest.mark.parametrize("raw", [HEADER, HEADER + b"\xff" * 20, block(NOISE)[:-1], block(NOISE) + b"\0"])
+def test_a_damaged_block_is_refused_though_nothing_is_in_it(raw: bytes) -> None:
+    """Where no byte looks like an input, the bytes that are missing might have held one."""
+    with pytest.raises(MalformedBlock, match="block 7"):
+        scan(raw)
 
 
 @pytest.mark.parametrize(
@@ -181,13 +182,11 @@ def test_a_damaged_block_is_refused_by_name(raw: bytes, message: str) -> None:
         assert read_header(7, HEADER).hash in str(caught.value)
 
 
-def test_a_block_is_not_walked_behind_its_last_hit() -> None:
-    """What stands there cannot change what is found."""
-    assert places(HEADER + count(3) + COINBASE + INPUT + b"\xff" * 9) == [1]
-    with pytest.raises(MalformedBlock):
-        scan(
-            HEADER + count(3) + COINBASE + INPUT + b"\xff" * 9, dataclasses.replace(DEFAULT, prefilter=False)
-        )
+def test_a_block_is_walked_to_its_end() -> None:
+    """Damage behind the last hit is met, with the search in front and without."""
+    for watched in (DEFAULT, dataclasses.replace(DEFAULT, prefilter=False)):
+        with pytest.raises(MalformedBlock, match="block 7"):
+            scan(HEADER + count(3) + COINBASE + INPUT + b"\xff" * 9, watched)
 
 
 def test_counts_of_three_bytes_are_walked() -> None:

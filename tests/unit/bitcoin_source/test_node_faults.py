@@ -79,12 +79,26 @@ def test_pruned_block(node: FakeNode, rest: bool, spent_outputs: bool) -> None:
 
 
 def test_rest_that_was_turned_off_meanwhile(node: FakeNode) -> None:
-    """A node that comes back without REST is no node that lacks the block."""
+    """A node that comes back without REST is asked over JSON-RPC from then on."""
     source = open_source(node.url)
+    expected = scan_tip(source, node)
     node._service.rest = False
-    with pytest.raises(NodeError, match="anew") as caught:
-        source.raw_block(node.tip)
-    assert not isinstance(caught.value, MissingData)
+    assert scan_tip(source, node) == expected
+    node.calls.clear()
+    assert scan_tip(source, node) == expected
+    assert not [call for call in node.calls if call.startswith("/rest")]
+    source.close()
+
+
+def test_spenttxouts_that_are_gone_meanwhile(node: FakeNode) -> None:
+    """A node that comes back as an older version keeps REST for what that has."""
+    source = open_source(node.url)
+    expected = scan_tip(source, node)
+    node._service.spent_outputs = False
+    assert scan_tip(source, node) == expected
+    node.calls.clear()
+    assert scan_tip(source, node) == expected
+    assert dict(node.calls) == {"/rest/headers": 1, "/rest/block": 1, "getrawtransaction": 3}
     source.close()
 
 

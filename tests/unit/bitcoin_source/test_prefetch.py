@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from virtualchain.bitcoin.block import Scanner
+from virtualchain.bitcoin.header import HEADER_SIZE
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.prefetch import prefetch
@@ -36,6 +37,9 @@ class Recorded:
         self.pause = threading.Event()
         self.pause.set()
         self._random = random.Random(7)
+
+    def __str__(self) -> str:
+        return "recorded"
 
     def raw_block(self, block_hash: str) -> bytes:
         """Give the block, some sooner than others."""
@@ -142,6 +146,34 @@ def test_prefetch_refuses_another_block(source: Recorded) -> None:
     source.stored[source.headers[3].hash] = source.stored[source.headers[4].hash]
     with pytest.raises(MalformedBlock, match=source.headers[4].hash):
         list(prefetch(source, SCANNER, source.headers[:5]))  # type: ignore[arg-type]
+
+
+def test_prefetch_verifies_where_it_is_told_to(source: Recorded) -> None:
+    """A block with its own header and another's transactions: only its Merkle root shows it."""
+    other = source.stored[source.headers[4].hash].raw
+    third = source.stored[source.headers[3].hash]
+    third.raw, whole = third.raw[:HEADER_SIZE] + other[HEADER_SIZE:], third.raw
+    try:
+        assert len(list(start(source, source.headers[:6]))) == 6
+        taken: list[ScannedBlock] = []
+        blocks = prefetch(cast("BlockSource", source), SCANNER, source.headers, verify=True)
+        with pytest.raises(MalformedBlock, match=r"recorded: block 3 .*Merkle root"), closing(blocks):
+            taken.extend(blocks)
+        assert [scanned.block for scanned in taken] == source.headers[:3]
+    finally:
+        third.raw = whole
+    assert len(list(prefetch(cast("BlockSource", source), SCANNER, source.headers, verify=True))) == 132
+
+
+def test_prefetch_names_the_source_of_a_damaged_block(source: Recorded) -> None:
+    """The operator is told where it came from, though the scan knows nothing of that."""
+    third = source.stored[source.headers[3].hash]
+    third.raw, whole = third.raw[:-1], third.raw
+    try:
+        with pytest.raises(MalformedBlock, match=r"recorded: block 3 .* is damaged"):
+            list(start(source, source.headers))
+    finally:
+        third.raw = whole
 
 
 def test_prefetch_closed_early(source: Recorded) -> None:

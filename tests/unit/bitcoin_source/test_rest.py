@@ -11,6 +11,7 @@ from virtualchain.bitcoin import rest as rest_module
 from virtualchain.bitcoin import retry
 from virtualchain.bitcoin.login import NodeUrl
 from virtualchain.bitcoin.rest import Rest
+from virtualchain.bitcoin.rpc import NotOffered
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable
 
 BLOCK = Reply(200, bytes(range(256)) * 40, "application/octet-stream")
@@ -61,7 +62,7 @@ def test_get_tries_again_what_passes(scripted: Scripted, rest: Rest, fault: Repl
     ("reply", "kind", "words"),
     [
         (Reply(404, b"00ff not available (pruned data)", "text/plain"), MissingData, "pruned data"),
-        (Reply(404, b"", "text/html"), NodeError, "-rest=1"),
+        (Reply(404, b"", "text/html"), NotOffered, "no reason"),
         (Reply(400, b"Invalid hash: 00ff", "text/plain"), NodeError, "Invalid hash"),
         (Reply(403, b"", "text/html"), NodeError, "403"),
         (Reply(500, b"oh", "text/plain"), NodeError, "oh"),

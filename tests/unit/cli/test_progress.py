@@ -45,12 +45,13 @@ def test_without_a_terminal_a_line_is_said_now_and_then(clock: Clock, capsys: Ca
             reporter.block(block(number, 12_000, inputs=2))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0] == "virtualchain: block 99 of 12,000, 10 blocks/s, 20 inputs/s, 20 min left"
+    assert lines[0] == "virtualchain: block 100 of 12,000, 10 blocks/s, 20 inputs/s, 20 min left"
 
 
 def test_the_end_is_where_it_was_asked_for(clock: Clock, capsys: Capture) -> None:
     """`--to` below the stable tip."""
     with Reporter(to=500) as reporter:
+        reporter.block(block(300, 10_000))
         clock.now += 10
         reporter.block(block(400, 10_000))
     assert "block 400 of 500, 0 blocks/s" in capsys.readouterr().err

@@ -1,0 +1,204 @@
+-- name: elsewhere
+-- What the DDL made outside of the build's schema, in this transaction: no rollback and no rebuild would reach it.
+WITH made AS (SELECT * FROM pg_depend WHERE xmin = pg_current_xact_id()::xid)
+SELECT format('its projections make the %%s %%s elsewhere: use unqualified names', o.type, o.identity)
+FROM made AS d
+CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) AS o
+CROSS JOIN LATERAL pg_identify_object(d.refclassid, d.refobjid, 0) AS owner
+WHERE NOT EXISTS ( -- parts of what was made: the index of a key, the type of a table's rows
+    SELECT FROM made AS part JOIN made AS whole ON (whole.classid, whole.objid) = (part.refclassid, part.refobjid)
+    WHERE (part.classid, part.objid) = (d.classid, d.objid) AND part.deptype IN ('a', 'i'))
+GROUP BY o.type, o.identity
+HAVING bool_or(coalesce(o.schema, owner.schema) = %(build)s) IS NOT TRUE
+UNION ALL
+SELECT format('its projections make a schema, %%s', nspname)
+FROM pg_namespace
+WHERE xmin = pg_current_xact_id()::xid AND nspname NOT IN (%(schema)s, %(build)s) AND nspname NOT LIKE 'pg\_%%'
+ORDER BY 1;
+
+-- name: other_things
+-- What the DDL made in the build's schema that belongs to no table.
+SELECT DISTINCT format('its projections make the %%s %%s: they are tables and what belongs to them', o.type,
+    coalesce(o.name, o.identity))
+FROM pg_depend AS d
+CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) AS o
+WHERE d.xmin = pg_current_xact_id()::xid AND o.schema = %(build)s AND o.type NOT IN
+    ('table', 'index', 'type', 'table constraint', 'domain constraint', 'statistics object')
+ORDER BY 1;
+
+-- name: tables
+-- Tables that could not be rolled back, or would not hold the same on every node.
+SELECT format('projection %%s %%s', c.relname, fault.told)
+FROM pg_class AS c
+LEFT JOIN pg_index AS key ON key.indrelid = c.oid AND key.indisprimary
+CROSS JOIN LATERAL (VALUES
+    (key.indexrelid IS NULL, 'has no primary key'),
+    (key.indnkeyatts > 31, 'has a primary key of more than 31 columns: its history needs one more'),
+    (octet_length(c.relname) > 54, 'has a name of more than 54 bytes'),
+    (c.relkind = 'p', 'is partitioned'),
+    (c.relpersistence = 'u', 'is unlogged: a crash would empty it'),
+    (c.reloftype <> 0, 'is made of a type: list its columns'),
+    (c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)),
+        'inherits or is inherited: its rows would be another table''s, too'),
+    (c.relrowsecurity, 'has row level security, which would hide rows'),
+    (c.relkind = 'r' AND c.relam <> (SELECT oid FROM pg_am WHERE amname = 'heap'), 'is no heap table')
+) AS fault (holds, told)
+WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind IN ('r', 'p') AND fault.holds
+ORDER BY 1;
+
+-- name: twins
+-- Names that the engine needs for the twins of a projection, and that something has.
+SELECT format('projection %%s: the name %%s is taken, which the engine needs for a twin', c.relname, taken.name)
+FROM pg_class AS c
+CROSS JOIN (VALUES ('_history'), ('_births')) AS twin (suffix)
+JOIN (
+    SELECT relname AS name FROM pg_class WHERE relnamespace = %(build)s::regnamespace
+    UNION SELECT typname FROM pg_type WHERE typnamespace = %(build)s::regnamespace
+) AS taken ON taken.name = c.relname || twin.suffix
+WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r'
+ORDER BY 1;
+
+-- name: triggers
+-- Triggers and rules that the app brought along: undoing a block would fire them, too.
+SELECT format('projection %%s has a trigger or rule of its own, %%s: reducers do that work', c.relname, own.name)
+FROM pg_class AS c
+JOIN (
+    SELECT tgrelid AS relation, tgname AS name FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT ev_class, rulename FROM pg_rewrite
+) AS own ON own.relation = c.oid
+WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind IN ('r', 'p')
+ORDER BY 1;
+
+-- name: foreign_keys
+-- Foreign keys that undoing a block could not live with: it puts rows back table by table.
+SELECT format('foreign key %%s of %%s %%s', k.conname, c.relname,
+    CASE WHEN target.relnamespace <> c.relnamespace THEN format('leads out of the app, to %%s', target.oid::regclass)
+        ELSE 'must be DEFERRABLE, and NO ACTION on update and delete' END)
+FROM pg_constraint AS k
+JOIN pg_class AS c ON c.oid = k.conrelid
+JOIN pg_class AS target ON target.oid = k.confrelid
+WHERE k.connamespace = %(build)s::regnamespace AND k.contype = 'f' AND NOT (
+    target.relnamespace = c.relnamespace AND k.condeferrable AND k.confupdtype = 'a' AND k.confdeltype = 'a')
+ORDER BY 1;
+
+-- name: columns
+-- Columns whose values are not the reducer's, or whose names are the engine's.
+SELECT format('column %%s of %%s %%s', a.attname, c.relname, fault.told)
+FROM pg_class AS c
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+CROSS JOIN LATERAL (VALUES
+    (a.attname IN ('since_block', 'until_block'), 'has a name that is the engine''s'),
+    (a.attidentity <> '', 'is an identity column: its numbers would differ after a rollback'),
+    (a.attgenerated <> '', 'is generated: let the reducer compute it'),
+    (a.attcompression NOT IN ('', 'p'), 'is compressed otherwise than by pglz: that decides which keys fit an index')
+) AS fault (holds, told)
+WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND fault.holds
+ORDER BY c.relname COLLATE "C", a.attnum;
+
+-- name: types
+-- Columns of types that are not exact, or that another server may lack or write otherwise; arrays, domains and ranges are looked into.
+WITH RECURSIVE parts AS (
+    SELECT a.attrelid, a.attnum, a.attname, a.atttypid AS part
+    FROM pg_attribute AS a
+    JOIN pg_class AS c ON c.oid = a.attrelid
+    WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    SELECT p.attrelid, p.attnum, p.attname, inner_type.oid
+    FROM parts AS p
+    JOIN pg_type AS t ON t.oid = p.part
+    LEFT JOIN pg_range AS r ON t.oid IN (r.rngtypid, r.rngmultitypid)
+    JOIN pg_type AS inner_type ON inner_type.oid IN (t.typbasetype, t.typelem, r.rngsubtype)
+)
+SELECT format('column %%s of %%s %%s', p.attname, c.relname, CASE
+    WHEN t.typname IN ('float4', 'float8', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle')
+        THEN format('is a float (%%s): use numeric or integer', format_type(t.oid, NULL))
+    ELSE format('has the type %%s: use PostgreSQL''s own types with the same text everywhere, or a domain or enum '
+        'that the projections make of them', format_type(t.oid, NULL)) END)
+FROM parts AS p
+JOIN pg_type AS t ON t.oid = p.part
+JOIN pg_class AS c ON c.oid = p.attrelid
+WHERE NOT CASE t.typnamespace
+    WHEN 'pg_catalog'::regnamespace THEN t.typtype IN ('r', 'm') OR t.typcategory = 'A' OR t.typname IN (
+        'bool', 'int2', 'int4', 'int8', 'numeric', 'oid', 'text', 'varchar', 'bpchar', 'char', 'name', 'bytea', 'bit',
+        'varbit', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid', 'json', 'jsonb',
+        'inet', 'cidr', 'macaddr', 'macaddr8', 'tsvector', 'tsquery')
+    WHEN %(build)s::regnamespace THEN t.typtype IN ('d', 'e') OR t.typcategory = 'A'
+    ELSE false END
+ORDER BY c.relname COLLATE "C", p.attnum, t.oid;
+
+-- name: collations
+-- Columns, indexes and expressions in which text does not compare in byte order.
+WITH bytewise AS (
+    SELECT l.oid FROM pg_collation AS l
+    JOIN pg_database AS b ON b.datname = current_database()
+    WHERE l.collnamespace = 'pg_catalog'::regnamespace AND (
+        l.collname IN ('C', 'POSIX', 'ucs_basic', 'pg_c_utf8', 'pg_unicode_fast')
+        OR l.collname = 'default' AND b.datlocprovider <> 'i' AND coalesce(to_jsonb(b) ->> 'datlocale', b.datcollate)
+            IN ('C', 'POSIX', 'C.UTF-8', 'C.UTF8', 'C.utf8'))
+)
+SELECT format('%%s does not compare in byte order: add COLLATE "C"', used.place)
+FROM (
+    SELECT format('column %%s of %%s', a.attname, c.relname) AS place, a.attcollation AS used_collation
+    FROM pg_attribute AS a
+    JOIN pg_class AS c ON c.oid = a.attrelid
+    WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    SELECT format('the index %%s of %%s', own.relname, c.relname), l.used
+    FROM pg_index AS i
+    JOIN pg_class AS own ON own.oid = i.indexrelid
+    JOIN pg_class AS c ON c.oid = i.indrelid
+    CROSS JOIN LATERAL unnest(i.indcollation::oid[]) AS l (used)
+    WHERE c.relnamespace = %(build)s::regnamespace
+    UNION
+    SELECT e.place, l.match[1]::oid
+    FROM ({expressions}) AS e
+    CROSS JOIN LATERAL regexp_matches(e.tree, ':inputcollid (\d+)', 'g') AS l (match)
+) AS used
+WHERE used.used_collation <> 0 AND used.used_collation NOT IN (SELECT oid FROM bytewise)
+ORDER BY 1;
+
+-- name: unstable
+-- Defaults, checks and indexes that depend on more than the row: clock, chance, settings, or the moment of installation.
+SELECT DISTINCT format('%%s is not the same everywhere and always', e.place)
+FROM ({expressions}) AS e
+WHERE e.tree ~ 'SQLVALUEFUNCTION|NEXTVALUEEXPR'
+    OR EXISTS (
+        SELECT FROM regexp_matches(e.tree, ':(?:opfuncid|funcid) (\d+)', 'g') AS m
+        JOIN pg_proc AS p ON p.oid = m[1]::oid
+        WHERE p.provolatile <> 'i')
+    OR e.tree ~ 'COERCEVIAIO|ARRAYCOERCEEXPR' AND EXISTS (
+        SELECT FROM regexp_matches(e.tree, ':(?:resulttype|vartype|consttype|funcresulttype|opresulttype) (\d+)', 'g') AS m
+        JOIN pg_type AS t ON t.oid = m[1]::oid
+        JOIN pg_proc AS p ON p.oid IN (t.typinput, t.typoutput)
+        WHERE p.provolatile <> 'i')
+    OR EXISTS (
+        SELECT FROM unnest(ARRAY['now', 'today', 'tomorrow', 'yesterday']) AS w (word)
+        CROSS JOIN LATERAL (VALUES (w.word::timestamptz::text), (w.word::timestamp::text), (w.word::date::text),
+            (CURRENT_TIME::text), (LOCALTIME::text)) AS v (text)
+        WHERE %(ddl)s ~* format('''\s*%%s\M', w.word) AND strpos(e.text, quote_literal(v.text) || '::') > 0)
+ORDER BY 1;
+
+-- name: expressions
+-- Part of the two above: every expression that a table, a domain or an index of the build holds.
+SELECT format('the default of column %%s of %%s', a.attname, c.relname) AS place, d.adbin::text AS tree,
+    pg_get_expr(d.adbin, d.adrelid) AS text
+FROM pg_attrdef AS d
+JOIN pg_class AS c ON c.oid = d.adrelid
+JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+WHERE c.relnamespace = %(build)s::regnamespace AND a.attgenerated = ''
+UNION ALL
+SELECT format('the default of domain %%s', typname), typdefaultbin::text, pg_get_expr(typdefaultbin, 0)
+FROM pg_type WHERE typnamespace = %(build)s::regnamespace AND typdefaultbin IS NOT NULL
+UNION ALL
+SELECT format('the constraint %%s of %%s', conname, coalesce(c.relname, format_type(k.contypid, NULL))),
+    k.conbin::text, pg_get_expr(k.conbin, k.conrelid)
+FROM pg_constraint AS k
+LEFT JOIN pg_class AS c ON c.oid = k.conrelid
+WHERE k.connamespace = %(build)s::regnamespace AND k.conbin IS NOT NULL
+UNION ALL
+SELECT format('the index %%s of %%s', own.relname, c.relname), part.tree::text, pg_get_expr(part.tree, c.oid)
+FROM pg_index AS i
+JOIN pg_class AS own ON own.oid = i.indexrelid
+JOIN pg_class AS c ON c.oid = i.indrelid
+CROSS JOIN LATERAL (VALUES (i.indexprs), (i.indpred)) AS part (tree)
+WHERE c.relnamespace = %(build)s::regnamespace AND part.tree IS NOT NULL;

@@ -1,0 +1,28 @@
+-- name: role
+-- An app's role: its name, whether it is there and nothing more than an app's role, whether we may make one and be one.
+SELECT wanted.name, found.oid IS NOT NULL AS there,
+    found.rolcanlogin OR found.rolsuper OR found.rolcreaterole OR found.rolcreatedb AS strange,
+    ours.rolcreaterole OR ours.rolsuper AS may_create,
+    pg_has_role(session_user, found.oid,
+        CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) AS may_be
+FROM (SELECT vc.role_of(%(schema)s) AS name) AS wanted
+JOIN pg_catalog.pg_roles AS ours ON ours.rolname = current_user
+LEFT JOIN pg_catalog.pg_roles AS found ON found.rolname = wanted.name;
+
+-- name: create
+-- The role of an app: it cannot log in, and has nothing but what it is granted.
+CREATE ROLE {role} NOLOGIN;
+COMMENT ON ROLE {role} IS 'Reducers of a virtualchain app run under this role.';
+
+-- name: join
+-- Let the engine enter an app's role.
+GRANT {role} TO CURRENT_USER;
+
+-- name: admit
+-- What the reducers of every app need: their own schema, and what they may ask of the log.
+GRANT USAGE ON SCHEMA {tables}, vc TO {role};
+GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, integer), vc.is_fresh(text, text, integer, integer) TO {role};
+
+-- name: admit_to_table
+-- Let reducers read and write a projection; its history is written by its triggers.
+GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};

@@ -1,0 +1,34 @@
+"""A fake node in a process of its own, so that it takes no time from what is measured.
+
+    python -m tests.benchmarks.serve (--full | --empty) BLOCKS
+
+Prints its URL when it is ready, and ends when its standard input does.
+"""
+
+import argparse
+import sys
+from contextlib import closing
+
+from virtualchain.testing import FakeNode
+from virtualchain.testing.mainnet_like import mainnet_like
+
+
+def main() -> None:
+    """Make the chain and serve it."""
+    parser = argparse.ArgumentParser(description="Serve a chain from a fake node.")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--full", type=int, help="so many blocks as full as mainnet's")
+    kind.add_argument("--empty", type=int, help="so many blocks with nothing but a coinbase")
+    arguments = parser.parse_args()
+    if arguments.full is None:
+        node = FakeNode(premine=0)
+        node.mine(n=arguments.empty)
+    else:
+        node = FakeNode.from_blocks("regtest", mainnet_like(arguments.full))
+    with closing(node):
+        print(node.url, flush=True)  # noqa: T201 - the one who started us reads it
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

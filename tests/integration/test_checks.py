@@ -1,0 +1,277 @@
+"""What is refused when projections are installed, each with a line that names it, and what is not."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from virtualchain.errors import InvalidApp
+from virtualchain.store.database import connect_writer
+from virtualchain.store.projections import install
+from virtualchain.testing.database import DatabaseServer
+
+T = "CREATE TABLE t (a int PRIMARY KEY)"
+MANY = ", ".join(f"c{i}" for i in range(32))
+U = f"{T}; CREATE TABLE u (a int PRIMARY KEY REFERENCES t"
+
+
+@pytest.fixture(scope="module")
+def writer(database_server: DatabaseServer) -> Iterator[psycopg.Connection]:
+    """Give a writer's session, in a database with a table and a type of somebody else's."""
+    url = database_server.clone()
+    with closing(connect_writer(url)) as connection:
+        connection.execute("CREATE SCHEMA theirs; CREATE TABLE theirs.t (a int PRIMARY KEY)")
+        connection.execute("CREATE TYPE theirs.mood AS ENUM ('fine')")
+        yield connection
+    database_server.drop(url)
+
+
+def refused(writer: psycopg.Connection, ddl: str) -> str:
+    """Give the complaints about an app's projections."""
+    with pytest.raises(InvalidApp) as complaints, writer.transaction():
+        install(writer, "keep", "keep", "1", ddl)
+    row = writer.execute("SELECT to_regnamespace('keep'), to_regnamespace('keep__1')").fetchone()
+    assert row == (None, None), "nothing of the app stays in the database"
+    return str(complaints.value)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "complaint"),
+    [
+        ("CREATE TABLE t (a int)", "projection t has no primary key"),
+        ("CREATE TABLE t ()", "projection t has no primary key"),
+        (f"CREATE TABLE t ({MANY.replace(',', ' int,')} int, PRIMARY KEY ({MANY}))", "more than 31 columns"),
+        (f"CREATE TABLE {'t' * 55} (a int PRIMARY KEY)", "has a name of more than 54 bytes"),
+        (f'CREATE TABLE "{"ß" * 28}" (a int PRIMARY KEY)', "has a name of more than 54 bytes"),
+        (f"{T} PARTITION BY RANGE (a)", "projection t is partitioned"),
+        ("CREATE UNLOGGED TABLE t (a int PRIMARY KEY)", "projection t is unlogged"),
+        (f"{T}; CREATE TABLE u (b int) INHERITS (t)", "projection u inherits or is inherited"),
+        (f"{T}; CREATE TABLE u (b int) INHERITS (t)", "projection t inherits or is inherited"),
+        ("CREATE TYPE r AS (a int); CREATE TABLE t OF r (PRIMARY KEY (a))", "t is made of a type"),
+        (f"{T}; ALTER TABLE t ENABLE ROW LEVEL SECURITY", "t has row level security"),
+    ],
+)
+def test_tables(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
+    """A projection is a plain table with a key that history can carry."""
+    assert complaint in refused(writer, ddl)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "complaint"),
+    [
+        (f"{T}; CREATE TABLE t_history (a int PRIMARY KEY)", "the name t_history is taken"),
+        (f"{T}; CREATE INDEX t_births ON t (a)", "the name t_births is taken"),
+        (f"{T}; CREATE DOMAIN t_history AS int", "the name t_history is taken"),
+        ("CREATE TABLE t (a int PRIMARY KEY, since_block int)", "since_block of t has a name that is the"),
+        ("CREATE TABLE t (a int PRIMARY KEY, until_block int)", "until_block of t has a name that is the"),
+    ],
+)
+def test_names_of_the_engine(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
+    """What the engine adds to a projection has its name to itself."""
+    assert complaint in refused(writer, ddl)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "complaint"),
+    [
+        ("CREATE TABLE public.t (a int PRIMARY KEY)", "make the table public.t elsewhere"),
+        ("CREATE TEMP TABLE t (a int PRIMARY KEY)", "make the table pg_temp.t elsewhere"),
+        ("CREATE TYPE public.mood AS ENUM ('fine')", "make the type public.mood elsewhere"),
+        ("CREATE INDEX ON vc.ops (payload)", "make the index vc.ops_payload_idx elsewhere"),
+        ("CREATE SCHEMA mine", "make a schema, mine"),
+        (
+            """CREATE FUNCTION theirs.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+            CREATE TRIGGER mine AFTER DELETE ON vc.ops FOR EACH ROW EXECUTE FUNCTION theirs.f()""",
+            "make the trigger mine on vc.ops elsewhere",
+        ),
+        ("CREATE TABLE t (a serial PRIMARY KEY)", "make the sequence t_a_seq"),
+        (f"{T}; CREATE VIEW v AS SELECT 1 AS a", "make the view v"),
+        (f"{T}; CREATE MATERIALIZED VIEW v AS SELECT 1 AS a", "make the materialized view v"),
+        ("CREATE TYPE r AS (a int)", "make the composite type r"),
+        (
+            "CREATE TYPE r AS RANGE (subtype = float8)",
+            "make the function keep__1.r(double precision,double precision)",
+        ),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "make the function keep__1.f()"),
+        ("CREATE COLLATION \"C\" (provider = libc, locale = 'C')", 'make the collation "C"'),
+        (
+            f"""{T}; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+            CREATE TRIGGER mine BEFORE INSERT ON t EXECUTE FUNCTION f()""",
+            "projection t has a trigger or rule of its own, mine",
+        ),
+        (f"{T}; CREATE RULE mine AS ON DELETE TO t DO INSTEAD NOTHING", "rule of its own, mine"),
+    ],
+)
+def test_other_things(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
+    """Projections are tables and what belongs to them, in the build's schema."""
+    assert complaint in refused(writer, ddl)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "complaint"),
+    [
+        (f"{U})", "foreign key u_a_fkey of u must be DEFERRABLE, and NO ACTION"),
+        (f"{U} ON DELETE CASCADE DEFERRABLE)", "foreign key u_a_fkey of u must be DEFERRABLE, and NO ACTION"),
+        (
+            f"{U} ON UPDATE SET NULL DEFERRABLE)",
+            "foreign key u_a_fkey of u must be DEFERRABLE, and NO ACTION",
+        ),
+        (
+            "CREATE TABLE t (a int PRIMARY KEY REFERENCES theirs.t DEFERRABLE)",
+            "t_a_fkey of t leads out of the app, to theirs.t",
+        ),
+    ],
+)
+def test_foreign_keys(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
+    """Foreign keys wait for the end of a block, change no row by themselves, and stay in the app."""
+    assert complaint in refused(writer, ddl)
+
+
+@pytest.mark.parametrize(
+    ("column", "complaint"),
+    [
+        ("int GENERATED ALWAYS AS IDENTITY", "b of t is an identity column"),
+        ("int GENERATED ALWAYS AS (a + 1) STORED", "b of t is generated"),
+        ("real", "b of t is a float (real): use numeric or integer"),
+        ("double precision[]", "b of t is a float (double precision)"),
+        ("ratio", "b of t is a float (double precision)"),
+        ("ratio[]", "b of t is a float (double precision)"),
+        ("point", "b of t is a float (point)"),
+        ("circle", "b of t is a float (circle)"),
+        ("money", "b of t has the type money"),
+        ("xml", "b of t has the type xml"),
+        ("regclass", "b of t has the type regclass"),
+        ("theirs.mood", "b of t has the type theirs.mood"),
+        ("theirs.t", "b of t has the type theirs.t"),
+        ("information_schema.cardinal_number", "b of t has the type information_schema.cardinal_number"),
+        ("first", "b of t has the type first"),
+        ("first[]", "b of t has the type first"),
+    ],
+)
+def test_types(writer: psycopg.Connection, column: str, complaint: str) -> None:
+    """Values are exact and written alike on every server, and so are the parts that they are made of."""
+    made = "CREATE DOMAIN ratio AS double precision; CREATE TABLE first (a int PRIMARY KEY);"
+    assert complaint in refused(writer, f"{made} CREATE TABLE t (a int PRIMARY KEY, b {column})")
+
+
+@pytest.mark.parametrize(
+    ("column", "complaint"),
+    [
+        ("timestamptz DEFAULT now()", "the default of column b of t"),
+        ("date DEFAULT CURRENT_DATE", "the default of column b of t"),
+        ("uuid DEFAULT gen_random_uuid()", "the default of column b of t"),
+        ("numeric DEFAULT random()", "the default of column b of t"),
+        ("text DEFAULT current_user", "the default of column b of t"),
+        ("timestamptz DEFAULT 'now'", "the default of column b of t"),
+        ("timestamp(0) DEFAULT timestamp ' Now '", "the default of column b of t"),
+        ("date DEFAULT 'tomorrow'", "the default of column b of t"),
+        ("time DEFAULT 'now'", "the default of column b of t"),
+        ("timestamptz DEFAULT ('now'::text)::timestamptz", "the default of column b of t"),
+        ("timestamptz CHECK (b < now())", "the constraint t_b_check of t"),
+        ("date CHECK (b > 'yesterday')", "the constraint t_b_check of t"),
+        ("int CHECK (random() < b)", "the constraint t_b_check of t"),
+        ("date CHECK (b::text LIKE '2%')", "the constraint t_b_check of t"),
+        ("moment", "the default of domain moment"),
+        ("past", "the constraint past_check of past"),
+        ("timestamptz); CREATE INDEX ON t (a) WHERE (b < 'today'", "the index t_a_idx of t"),
+    ],
+)
+def test_what_depends_on_more_than_the_row(writer: psycopg.Connection, column: str, complaint: str) -> None:
+    """Clock, chance, user and settings have no part in a value, nor has the day of the installation."""
+    made = """
+        CREATE DOMAIN moment AS timestamptz DEFAULT now();
+        CREATE DOMAIN past AS timestamptz CHECK (VALUE < CURRENT_TIMESTAMP);
+    """
+    said = refused(writer, f"{made} CREATE TABLE t (a int PRIMARY KEY, b {column})")
+    assert f"{complaint} is not the same everywhere and always" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "complaint"),
+    [
+        ("text COLLATE mine", "column b of t does not compare in byte order"),
+        ("text[] COLLATE mine", "column b of t does not compare in byte order"),
+        ("named", "column b of t does not compare in byte order"),
+        ("text); CREATE INDEX ON t (b COLLATE mine", "index t_b_idx of t does not compare in byte order"),
+        ("text CHECK (b < 'x' COLLATE mine)", "the constraint t_b_check of t does not compare"),
+        (
+            "text); CREATE INDEX ON t (a) WHERE (b > 'x' COLLATE mine",
+            "the index t_a_idx of t does not compare",
+        ),
+    ],
+)
+def test_collations(writer: psycopg.Connection, column: str, complaint: str) -> None:
+    """Text compares in byte order, or nodes would disagree on what comes first and what is equal."""
+    made = """CREATE COLLATION mine (provider = libc, locale = 'C.UTF-8');
+        CREATE DOMAIN named AS text COLLATE mine;"""
+    said = refused(writer, f"{made} CREATE TABLE t (a int PRIMARY KEY, b {column})")
+    assert f"{complaint}" in said
+    assert 'add COLLATE "C"' in said
+
+
+@pytest.mark.parametrize(
+    ("ddl", "complaint"),
+    [
+        ("CREATE TABLE t (\n  a int PRIMARY KEY,\n  b nothing\n)", 'type "nothing" does not exist (line 3)'),
+        ("CREATE TABLE t (a int PRIMARY KEY", "cannot be created: syntax error at end of input (line 1)"),
+        (f"{T}; COMMIT", "cannot be created: EXECUTE of transaction commands is not implemented"),
+        (f"{T}; SAVEPOINT s", "cannot be created: EXECUTE of transaction commands is not implemented"),
+        (f"{T}; COPY t FROM STDIN", "cannot be created: "),
+        (f"{T}; SET TimeZone = 'Asia/Tokyo'", "its projections set TimeZone"),
+        (f"{T}; SET LOCAL search_path = theirs", "its projections set search_path"),
+        (f"{T}; INSERT INTO t VALUES (1)", "its projections put rows into t"),
+        ("CREATE TABLE t (a int PRIMARY KEY) --\x00", "cannot be created: "),
+        ("CREATE TABLE t (a int PRIMARY KEY) --\ud800", "cannot be created: "),
+        (
+            f"CREATE TABLE t (a int PRIMARY KEY, {', '.join(f'c{i} int' for i in range(1598))})",
+            "no history can be kept of t: tables can have at most 1600 columns",
+        ),
+    ],
+    ids=[
+        "type",
+        "syntax",
+        "commit",
+        "savepoint",
+        "copy",
+        "set",
+        "set local",
+        "rows",
+        "nul",
+        "surrogate",
+        "wide",
+    ],
+)
+def test_statements(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
+    """The DDL makes tables: it sets nothing, writes no rows and leaves the transaction alone."""
+    assert complaint in refused(writer, ddl)
+    assert writer.execute("SHOW TimeZone").fetchone() == ("UTC",)
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "",
+        "-- nothing yet",
+        "CREATE TABLE t (a int PRIMARY KEY, b int4range, c nummultirange, d numeric(20, 8)[], e tsvector)",
+        """CREATE TYPE mood AS ENUM ('now', 'later');
+        CREATE TABLE t (a mood PRIMARY KEY DEFAULT 'now', b mood[], c text DEFAULT 'now')""",
+        """CREATE DOMAIN hash AS bytea CHECK (octet_length(VALUE) = 32);
+        CREATE TABLE t (a hash PRIMARY KEY, at timestamptz DEFAULT '2009-01-03 18:15:05+00')""",
+        """CREATE TABLE t (a int, during int4range, PRIMARY KEY (a) INCLUDE (during),
+            EXCLUDE USING gist (during WITH &&))""",
+        """CREATE TABLE t (a int PRIMARY KEY, b text UNIQUE DEFERRABLE INITIALLY DEFERRED,
+            CHECK (b IN ('x', 'y')));
+        CREATE INDEX ON t (lower(b)) WHERE a > 5""",
+        """CREATE TABLE t (a int PRIMARY KEY, b jsonb); CREATE INDEX ON t USING gin (b);
+        CREATE STATISTICS s ON a, b FROM t; COMMENT ON TABLE t IS 'now'""",
+        f"{U} DEFERRABLE, parent int REFERENCES u DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TABLE t (a int, gone int, b text PRIMARY KEY); ALTER TABLE t DROP COLUMN gone",
+        f"CREATE TABLE {'t' * 54} (a int PRIMARY KEY)",
+    ],
+)
+def test_what_is_not_refused(writer: psycopg.Connection, ddl: str) -> None:
+    """Whatever can be kept and is the same everywhere is an author's to use."""
+    with writer.transaction():
+        install(writer, "keep", "keep", "1", ddl)
+        raise psycopg.Rollback

@@ -1,0 +1,218 @@
+"""Values of strangers in check and commit: a recorded refusal, whatever PostgreSQL and psycopg call them."""
+
+import json
+import threading
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.integration.conftest import Rows
+from virtualchain import App, Rejected, State
+from virtualchain.testing import FakeNode
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
+TABLES = """
+    CREATE TABLE kept (key text PRIMARY KEY, number integer, body jsonb);
+    CREATE INDEX kept_bodies ON kept USING gin (body);
+"""
+
+
+def an_app(**steps: Any) -> App:
+    """Make an app with one opcode and a few tables."""
+    app = App("hostile", magic=b"ho", projections=TABLES)
+    app.add(b"o", **{"parse": lambda payload: {"text": payload.decode()}, **steps})
+    return app
+
+
+def mine(node: FakeNode, *texts: bytes) -> None:
+    """Mine one block with an op per text."""
+    node.mine([node.send(b"hoo" + text) for text in texts])
+
+
+def refusals(query: Query) -> list[tuple[str, str]]:
+    """Read step and reason of all refusals."""
+    return [
+        (row["step"], row["reason"])
+        for row in query("SELECT step, reason FROM virtualchain.rejections ORDER BY block_id, txindex")
+    ]
+
+
+def incompressible(length: int) -> str:
+    """Make text that no compression brings under the limit of an index."""
+    return Random(1).randbytes(length // 2).hex()
+
+
+def self_holding() -> dict[str, Any]:
+    """Make a dict that holds itself."""
+    cycle: dict[str, Any] = {}
+    cycle["self"] = cycle
+    return cycle
+
+
+STATEMENTS: dict[str, tuple[str, list[Any], str]] = {
+    "out of range": ("INSERT INTO kept (key, number) VALUES ('k', %s)", [2**40], "22003 "),
+    "many digits": ("SELECT %s::numeric", [1 << 600_000], "DataError: "),
+    "unprintable": ("SELECT %s::jsonb", [Jsonb(10**5_000)], "DataError: a parameter cannot be sent"),
+    "no function": ("SELECT substr('abc', %s)", [2**40], "22003 "),
+    "no operator": ("SELECT '[1]'::jsonb -> %s", [2**63], "22003 "),
+    "no subscript": ("SELECT (ARRAY[1, 2])[%s]", [2**31], "22003 "),
+    "nul": ("SELECT %s::text", ["a\0b"], "DataError: "),
+    "surrogate": ("SELECT %s::text", ["\ud800"], "UnicodeEncodeError: "),
+    "json nul": ("INSERT INTO kept VALUES ('k', 1, %s)", [Jsonb("\0")], "22P05 "),
+    "json surrogate": ("INSERT INTO kept VALUES ('k', 1, %s)", [Jsonb({"a": "\udfff"})], "22P02 "),
+    "json nan": ("SELECT %s::jsonb", [Jsonb(float("nan"))], "22P02 "),
+    "json endless": ("SELECT %s::jsonb", [Jsonb(self_holding())], "DataError: a parameter cannot"),
+    "json deep": ("SELECT %s::jsonb", ["[" * 50_000 + "]" * 50_000], "54001 "),
+    "json broken": ("SELECT %s::jsonb", ["{"], "22P02 "),
+    "long key": ("INSERT INTO kept (key) VALUES (%s)", [incompressible(12_000)], "54000 "),
+    "pattern": ("SELECT 'a' ~ %s", ["("], "2201B "),
+    "no date": ("SELECT %s::date", ["2009-02-30"], "22008 "),
+    "early date": ("SELECT %s::date", ["0044-03-15 BC"], "DataError: "),
+    "division": ("SELECT 1 / %s", [0], "22012 "),
+    "long text": ("SELECT repeat('x', %s)", [2**31 - 1], "54000 "),
+    "mixed list": ("SELECT %s", [[1, "a"]], "DataError: "),
+    "ragged list": ("SELECT %s", [[[1], [2, 3]]], "22P02 "),
+    "many values": (f"SELECT 1 IN ({', '.join(['%s'] * 70_000)})", [1] * 70_000, "DataError: the parameters"),
+}
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["raised", "hidden by the app"])
+@pytest.mark.parametrize("step", ["check", "commit"])
+def test_a_value_that_a_statement_cannot_take_is_a_refusal(
+    fake_node: FakeNode, run: Run, query: Query, step: str, *, hidden: bool
+) -> None:
+    """Each such call is undone and refused, and the ops around it are accepted."""
+
+    def write(op: dict[str, Any], state: State) -> bool | None:
+        state.execute("INSERT INTO kept (key) VALUES (%s)", [op["text"]])
+        statement, parameters, _ = STATEMENTS.get(op["text"], ("SELECT 1", [], ""))
+        ask: Any = state.execute if statement.startswith("INSERT") else state.query
+        try:
+            ask(statement, parameters)
+        except psycopg.DatabaseError:
+            if not hidden:
+                raise
+        return True if step == "check" else None
+
+    mine(fake_node, b"before", *(case.encode() for case in STATEMENTS), b"after")
+    run(an_app(**{step: write}))
+    told = refusals(query)
+    if not hidden:
+        assert len(told) == len(STATEMENTS)
+        for (case, (_, _, reason)), refused in zip(STATEMENTS.items(), told, strict=True):
+            assert refused[0] == step, case
+            assert refused[1].startswith(reason), case
+    # What fails before it is sent leaves the transaction whole, so an app that looks away has its way.
+    assert all(reason.startswith(("22", "54", "UnicodeEncodeError", "DataError")) for _, reason in told)
+    refused_cases = len(told)
+    assert query("SELECT count(*) AS n FROM hostile.kept") == [{"n": 2 + len(STATEMENTS) - refused_cases}]
+
+
+def test_a_statement_that_no_value_can_mend_halts(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """What is called by a wrong type, whatever the number is, is the app's error and not the stranger's."""
+    app = an_app(check=lambda op, state: state.query("SELECT 'a'::text = %s", [len(op["text"])]))
+    other = App("other", magic=b"ho")
+    other.add(b"o", parse=lambda payload: {"text": payload.decode()})
+    mine(fake_node, b"x")
+    run(app, other)
+    (row,) = query("SELECT error FROM virtualchain.apps WHERE status = 'halted'")
+    assert row["error"]["error"].startswith("UndefinedFunction: ")
+
+
+def test_a_field_that_json_could_not_hold_is_refused_at_parse_and_commit(
+    fake_node: FakeNode, run: Run, query: Query
+) -> None:
+    """Though it is not hashed: an int that cannot be printed, and a structure without end."""
+
+    def commit(op: dict[str, Any], state: State) -> None:
+        if op["text"] == "commit":
+            op["extra"] = self_holding()
+
+    app = App("hostile", magic=b"ho", projections=TABLES)
+    app.add(
+        b"o",
+        parse=lambda payload: {"text": payload.decode(), "n": 1 << (8 * len(payload))},
+        commit=commit,
+        fields=["text"],
+    )
+    mine(fake_node, b"x" * 300, b"commit", b"good")
+    run(app)
+    assert refusals(query) == [
+        ("parse", "field 'n': an int of more than 2048 bits"),
+        ("commit", "field 'extra' is nested deeper than 64"),
+    ]
+
+
+def test_a_refusal_may_be_returned_from_every_step(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """With a reason that is no text, that is endless, or that no database could hold."""
+
+    def parse(payload: bytes) -> Any:
+        return Rejected(ValueError("of parse")) if payload == b"parse" else {"text": payload.decode()}  # type: ignore[arg-type]
+
+    def check(op: dict[str, Any], state: State) -> Any:
+        return Rejected("\0\ud800" + "y" * 100_000) if op["text"] == "check" else True
+
+    def commit(op: dict[str, Any], state: State) -> Any:
+        state.execute("INSERT INTO kept (key) VALUES (%s)", [op["text"]])
+        return Rejected("of commit") if op["text"] == "commit" else None
+
+    mine(fake_node, b"parse", b"check", b"commit", b"good")
+    run(an_app(parse=parse, check=check, commit=commit))
+    parsed, checked, committed = refusals(query)
+    assert (parsed, committed) == (("parse", "of parse"), ("commit", "of commit"))
+    assert checked[1].startswith("\\x00\\ud800yyy")
+    assert len(checked[1]) < 1_100
+    assert query("SELECT key FROM hostile.kept") == [{"key": "good"}]
+
+
+class Unspeakable(Exception):
+    """An error that fails when it is asked for its text."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise RuntimeError("never")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("\0\ud800" + "z" * 10**6), Unspeakable()], ids=["unstorable", "unspeakable"]
+)
+def test_whatever_an_app_raises_is_recorded(
+    fake_node: FakeNode, run: Run, query: Query, error: Exception
+) -> None:
+    """An error that quotes what no database can hold, or has no text, halts the app and not the engine."""
+
+    def check(op: dict[str, Any], state: State) -> bool:
+        raise error
+
+    other = App("other", magic=b"ho")
+    other.add(b"o", parse=lambda payload: {"text": payload.decode()})
+    mine(fake_node, b"x")
+    last = run(an_app(check=check), other)
+    rows = query("SELECT name, status, block_id, error FROM virtualchain.apps ORDER BY name")
+    assert [(row["name"], row["status"], row["block_id"]) for row in rows] == [
+        ("hostile", "halted", last - 1),
+        ("other", "running", last),
+    ]
+    assert len(json.dumps(rows[0]["error"])) < 30_000
+
+
+def test_what_an_app_puts_into_an_op_need_not_be_copied(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A refusal beside it asks for copies of the ops: a lock has none, and stays as it is."""
+
+    def check(op: dict[str, Any], state: State) -> bool:
+        op["lock"] = threading.Lock()
+        return True
+
+    def commit(op: dict[str, Any], state: State) -> Any:
+        del op["lock"]
+        return op["text"] != "bad" and {"text": op["text"]}
+
+    mine(fake_node, b"good", b"bad", b"fine")
+    run(an_app(check=check, commit=commit))
+    assert refusals(query) == [("commit", "refused")]

@@ -1,0 +1,104 @@
+"""A chain made up around recorded payloads: what the reference network saw, as blocks that a source gives.
+
+The recording has heights, places and payloads, and no transactions. So each payload is put into a
+transaction of its own at the recorded place, which spends output 0 of the recorded transaction id: that is
+how a callback knows which recorded transaction it judges.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from virtualchain.bitcoin.header import HEADER_SIZE, read_header, sha256d
+from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.source import Tip
+from virtualchain.errors import MissingData
+from virtualchain.model import Block, SpentOutput
+from virtualchain.testing.blocks import make_block
+from virtualchain.testing.transactions import op_return
+from virtualchain.testing.wire import outpoint, serialise_output
+
+_SCRIPT = bytes.fromhex("0014") + bytes(20)
+_BITS = 0x207FFFFF
+"""The target of regtest."""
+_FILLER = {"txid": "ff" * 32, "nulldata": None}
+
+
+class RecordedSource:
+    """Serves the recorded `blocks` (`height`, `txs`), behind an empty one where they start above height 0."""
+
+    def __init__(self, blocks: Sequence[Mapping[str, Any]]) -> None:
+        self._chain: dict[int, Block] = {}
+        self._raw: dict[str, bytes] = {}
+        first = blocks[0]["height"]
+        in_front = [{"height": first - 1, "txs": []}] if first else []
+        self._tip = Block(first - len(in_front) - 1, "00" * 32, "", "", 0, _BITS, b"")
+        for block in [*in_front, *blocks]:
+            self._add(block["txs"])
+        self.network: Network = replace(network("regtest"), genesis_hash=next(iter(self._raw)))
+
+    def _add(self, txs: Sequence[Mapping[str, Any]]) -> None:
+        recorded = {tx["txindex"]: tx for tx in txs}
+        places = range(1, max(recorded, default=0) + 1)
+        bodies = [_transaction(place, recorded.get(place, _FILLER)) for place in places]
+        raw, _ = make_block(self._tip, [(body, sha256d(body)) for body in bodies], _SCRIPT, 50 * 10**8)
+        self._tip = read_header(self._tip.block_id + 1, raw[:HEADER_SIZE])
+        self._chain[self._tip.block_id] = self._tip
+        self._raw[self._tip.hash] = raw
+
+    def tip(self) -> Tip:
+        """Tell the last block."""
+        return Tip(self._tip.block_id, self._tip.hash)
+
+    def block_hash(self, block_id: int) -> str:
+        """Tell the block at a height."""
+        if block_id not in self._chain:
+            raise MissingData(f"nothing was recorded at {block_id}")
+        return self._chain[block_id].hash
+
+    def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
+        """Give a few headers behind a block."""
+        block = self._chain.get(block_id)
+        if block is None or block.hash != block_hash:
+            return None
+        last = min(block_id + 50, self._tip.block_id)
+        return [self._chain[height] for height in range(block_id + 1, last + 1)]
+
+    def is_invalid(self, block_id: int, block_hash: str) -> bool:
+        """Call nothing invalid."""
+        return False
+
+    def raw_block(self, block_hash: str) -> bytes:
+        """Give a block's bytes."""
+        return self._raw[block_hash]
+
+    def spent_outputs(
+        self, block_hash: str, transactions: Mapping[int, str]
+    ) -> Mapping[int, Sequence[SpentOutput]]:
+        """Give the one output that each transaction spends."""
+        return dict.fromkeys(transactions, (SpentOutput(1_000, _SCRIPT),))
+
+    def wait(self, timeout: float) -> None:
+        """Wait for nothing: no block will come."""
+
+    def wake(self) -> None:
+        """There is no wait to end."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def _transaction(place: int, tx: Mapping[str, Any]) -> bytes:
+    """Serialise a transaction that spends output 0 of the recorded one, and carries its payload."""
+    outputs = [serialise_output(900, _SCRIPT)]
+    if tx["nulldata"] is not None:
+        outputs.append(serialise_output(0, op_return(bytes.fromhex(tx["nulldata"]))))
+    return b"".join(
+        [
+            struct.pack("<i", 2),
+            b"\1" + outpoint(tx["txid"], 0) + b"\0" + b"\xff" * 4,
+            bytes([len(outputs)]) + b"".join(outputs),
+            struct.pack("<I", place),  # the lock time tells fillers apart
+        ]
+    )
