@@ -1,4 +1,4 @@
-"""An app that uses what an app can use, to hold one database against another: same ops, same rows, same hashes."""
+"""An app that uses all that an app can use, to hold one database against another."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ DDL = """
         PRIMARY KEY (name, part)
     );
     CREATE TABLE entries (
-        id bigint PRIMARY KEY DEFERRABLE, name text COLLATE "C", part int, at timestamptz, day date, span interval,
-        raw bytea, list text[] COLLATE "C", doc jsonb, place int4range, bits bit(5), address inet,
-        words tsvector, told text COLLATE "C", flag boolean, code char(4) COLLATE "C",
+        id bigint PRIMARY KEY DEFERRABLE, name text COLLATE "C", part int, at timestamptz, day date,
+        span interval, raw bytea, list text[] COLLATE "C", doc jsonb, place int4range, bits bit(5),
+        address inet, words tsvector, told text COLLATE "C", flag boolean, code char(4) COLLATE "C",
         FOREIGN KEY (name, part) REFERENCES accounts DEFERRABLE,
         UNIQUE (id, name) DEFERRABLE,
         EXCLUDE USING gist (place WITH &&)
@@ -24,14 +24,17 @@ DDL = """
 """
 
 _ENTRY = """
-    INSERT INTO entries VALUES (%(id)s, %(name)s, %(part)s, '1/2/2009 10:00 EST', '3/4/2010', '1 mon 2 days 03:04:05.6',
-        '\\x00ff', '{NULL, "ä", z}', '{"b": [1.50, null], "a": "\\u00e4"}', int4range(%(id)s, %(id)s + 1), B'10101',
+    INSERT INTO entries VALUES (
+        %(id)s, %(name)s, %(part)s, '1/2/2009 10:00 EST', '3/4/2010', '1 mon 2 days 03:04:05.6', '\\x00ff',
+        '{NULL, "ä", z}', '{"b": [1.50, null], "a": "\\u00e4"}', int4range(%(id)s, %(id)s + 1), B'10101',
         '10.0.0.1/8', to_tsvector('The running apps'),
-        concat_ws('|', to_char(1234567.891, 'FML9G999G999D99'), to_char(to_timestamp(%(time)s), 'TMMonth TMDay'),
-            to_timestamp(%(time)s), interval '-1 day 2 hours', 'a\\tb', quote_ident('plain'), 0.1::float8 / 3,
+        concat_ws('|', to_char(1234567.891, 'FML9G999G999D99'),
+            to_char(to_timestamp(%(time)s), 'TMMonth TMDay'), to_timestamp(%(time)s),
+            interval '-1 day 2 hours', 'a\\tb', quote_ident('plain'), 0.1::float8 / 3,
             ARRAY[%(time)s, NULL], '\\xff'::bytea, upper('straße' COLLATE "C")),
         NULL = NULL, 'ab')
 """
+"""Texts that mean other values, and values that have other texts, under other settings."""
 _STEPS: tuple[tuple[Any, ...], ...] = (
     (_ENTRY, "INSERT INTO accounts VALUES (%(name)s, %(part)s) ON CONFLICT DO NOTHING"),
     ("UPDATE accounts SET total = total + 1.50, mood = 'so-so' WHERE part < %(part)s",) * 2,

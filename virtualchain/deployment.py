@@ -4,7 +4,7 @@ A block is appended, and every app that stands at its parent is advanced, in one
 that stands further back is advanced along the tape by the same step, block by block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -114,26 +114,39 @@ class Deployment:
                 self.tape.notify(block)
         self._proceed(block, advanced)
 
-    def catch_up(self, may_go_on: Callable[[], bool]) -> None:
-        """Advance every running app that is behind the tape to its tip, along the tape."""
+    def catch_up(
+        self, may_go_on: Callable[[], bool], on_block: Callable[[str, Block, int, int], None] | None = None
+    ) -> None:
+        """Advance every running app that is behind the tape to its tip, along the tape.
+
+        `on_block` is told of each block behind its transaction: the app, the block, how many inputs it held
+        for the app, and the tip's height.
+        """
         tip = self.tape.tip()
         for machine in list(self.running):
             if tip is None or machine.cursor >= tip.block_id:
                 continue
             machine.log.set_status("catching_up")
             while machine in self.running and machine.cursor < tip.block_id and may_go_on():
-                self._advance(machine, min(machine.cursor + _STRETCH, tip.block_id))
+                last = min(machine.cursor + _STRETCH, tip.block_id)
+                for block, inputs in self._advance(machine, last):
+                    if on_block is not None:
+                        on_block(machine.contract.name, block, inputs, tip.block_id)
             if machine.cursor == tip.block_id and machine in self.running:
                 machine.log.set_status("running")
 
-    def _advance(self, machine: Machine, last: int) -> None:
+    def _advance(self, machine: Machine, last: int) -> Iterator[tuple[Block, int]]:
+        """Advance an app up to a block; give each block that it took, and how many inputs that held."""
         first = machine.cursor + 1
         inputs = self.tape.inputs(first, last, machine.contract.magics)
         by_block = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
         for block in self.blocks(first, last):
+            found = by_block.get(block.block_id, ())
             with self._connection.transaction():
-                advanced = self._step(machine, block, by_block.get(block.block_id, ()))
+                advanced = self._step(machine, block, found)
             self._proceed(block, advanced)
+            if advanced:
+                yield block, len(found)
             if machine not in self.running:
                 return
 

@@ -39,11 +39,15 @@ _PATIENCE = (0.2, 1.0, 3.0, 10.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Told after each block: which it was, what it held, and where the stable tip is."""
+    """Told after each block: which it was, what it held, and where the stable tip is.
+
+    Of an app that catches up along the tape: its name, and the tape's tip in place of the stable one.
+    """
 
     block: Block
     inputs: int
     stable_tip: int
+    app: str | None = None
 
 
 class StateEngine:
@@ -58,7 +62,8 @@ class StateEngine:
     subclass that has the callbacks. `database` is a PostgreSQL URL; None means the embedded server.
     `source` is a node's URL or a BlockSource. A block is taken once `confirmations` blocks stand on it.
     `verify="merkle"` compares each block's transactions with its Merkle root before anything of it is taken.
-    `on_block` is told of each block behind its transaction, `on_wait` what `follow` is about to wait for.
+    `on_block` is told of each block behind its transaction, `on_catch_up` of each that an app behind
+    the others takes from the tape, `on_wait` what is about to be waited for.
     Apps with a state of their own have it saved to `state_folder` (default: the user's data folder).
 
     Raises UsageError for what cannot be run so, StoreError, NodeError.
@@ -73,6 +78,7 @@ class StateEngine:
         verify: Verification | None = None,
         wait_for_writer: bool = False,
         on_block: Callable[[Progress], None] | None = None,
+        on_catch_up: Callable[[Progress], None] | None = None,
         on_wait: Callable[[str], None] | None = None,
         state_folder: Path | None = None,
     ) -> None:
@@ -84,6 +90,7 @@ class StateEngine:
         _check(self._contracts, confirmations)
         self._wait_for_writer = wait_for_writer
         self._on_block = on_block
+        self._on_catch_up = on_catch_up
         self._on_wait = on_wait
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._waits_for: str | None = None
@@ -128,8 +135,11 @@ class StateEngine:
                 self._deployment.settle()
                 return self._last_block()
             except psycopg.Error as error:
+                told = f"the database failed: {' '.join(str(error).split())}"
                 if not is_passing(error) or failures == len(_PATIENCE):
-                    raise StoreError(f"the database failed: {str(error).strip()}") from error
+                    raise StoreError(told) from error
+                if self._on_wait is not None:
+                    self._on_wait(f"{told}; trying again")
                 self._reopen(_PATIENCE[failures:])
                 failures += 1
 
@@ -196,7 +206,7 @@ class StateEngine:
                 wait=self._wait_for_writer,
             )
         except psycopg.Error as error:
-            raise StoreError(f"the database failed: {str(error).strip()}") from error
+            raise StoreError(f"the database failed: {' '.join(str(error).split())}") from error
 
     def _reopen(self, pauses: Sequence[float]) -> None:
         """Get a new session after a passing fault: all that was under way is forgotten."""
@@ -220,7 +230,7 @@ class StateEngine:
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks; tell whether there may be more to take."""
         deployment = self._deployment
-        deployment.catch_up(lambda: not self._stopping)
+        deployment.catch_up(lambda: not self._stopping, self._caught_up)
         if not deployment.running:
             self._raise_halted()
             return False
@@ -239,6 +249,10 @@ class StateEngine:
                 wanted = [block for block in blocks if to is None or block.block_id <= to]
                 self._take(wanted, node_tip - self._confirmations)
                 return bool(wanted)
+
+    def _caught_up(self, app: str, block: Block, inputs: int, tip: int) -> None:
+        if self._on_catch_up is not None:
+            self._on_catch_up(Progress(block, inputs, tip, app))
 
     def _take(self, blocks: Sequence[Block], stable_tip: int) -> None:
         with closing(prefetch(self._source, self._scanner, blocks, verify=self._verify)) as scanned_blocks:

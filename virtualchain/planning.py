@@ -59,14 +59,15 @@ def deep_fork(reorg: chain.Reorg) -> DeepFork:
 
 
 def _headers_from(source: BlockSource, block_id: int) -> list[Block]:
-    """Give headers of the active chain from a height on, as many as come at once."""
-    if block_id == 0:
-        genesis = read_header(0, source.raw_block(source.network.genesis_hash)[:HEADER_SIZE])
-        return [genesis, *(source.headers_after(0, genesis.hash) or ())]
-    following = source.headers_after(block_id - 1, source.block_hash(block_id - 1))
+    """Give headers of the active chain from a height on, as many as come at once.
+
+    The block before is not asked for: there may be none, or the source may begin here.
+    """
+    block_hash = source.block_hash(block_id)
+    following = source.headers_after(block_id, block_hash)
     if following is None:
         raise NodeUnavailable("the node's chain changed while it was read: ask again")
-    return following
+    return [read_header(block_id, source.raw_block(block_hash)[:HEADER_SIZE]), *following]
 
 
 def _all_headers_from(source: BlockSource, block_id: int) -> list[Block]:

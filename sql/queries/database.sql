@@ -1,7 +1,12 @@
+-- name: server_process
+-- The process of the server that runs this statement.
+SELECT pg_backend_pid();
+
 -- name: pin_settings
--- Fix what shapes values as text, what text means as a value or in a statement, and which keys fit an index.
-SELECT set_config(name, setting, false)
+-- Fix what shapes values as text, what text means as a value or in a statement, and which keys fit an index; for the session, or until the transaction ends.
+SELECT set_config(name, setting, %(is_local)s)
 FROM (VALUES
+    ('search_path', ''),
     ('client_encoding', 'UTF8'),
     ('TimeZone', 'UTC'),
     ('timezone_abbreviations', 'Default'),
@@ -27,7 +32,6 @@ FROM (VALUES
 -- Fix how transactions run and what new tables are; nothing but its own end ends the writer's session.
 SELECT set_config(name, setting, false)
 FROM (VALUES
-    ('search_path', ''),
     ('default_transaction_isolation', 'read committed'),
     ('default_transaction_read_only', 'off'),
     ('default_transaction_deferrable', 'off'),

@@ -54,7 +54,7 @@ def one_line(done: Done, complaint: str) -> None:
         (("sync", "--to", "-1"), "invalid value for '--to'"),
         (("sync", "--wiat"), "no such option"),
         (("snyc",), "no such command"),
-        (("sql",), "missing argument 'QUERY'"),
+        (("sql",), "there is no terminal for a prompt: give a statement as QUERY"),
         (("--app",), "option '--app' requires an argument"),
         (("db", "halt"), "no such command 'halt'"),
         (("demo", "--database", "postgresql://user:secret@127.0.0.1:1/shop"), "whose name ends in _demo"),

@@ -93,6 +93,8 @@ def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> 
     text = read("--bitcoin", node.url, "status").out
     assert text.startswith(f"regtest\n  node  block {node.height} ({node.tip})\nalpha 1: running\n")
     assert "  lag             3\n" in text
+    assert alpha["role"].endswith(":alpha")
+    assert f"  role            {alpha['role']}\n" in text
 
 
 def test_status_works_while_the_node_is_away(read: Inside) -> None:

@@ -1,5 +1,6 @@
 """`run`: it follows, says what it waits for, and ends when it is told to."""
 
+import json
 import signal
 import threading
 from typing import Any
@@ -42,6 +43,18 @@ def test_run_follows_until_a_signal(
     assert f"virtualchain: block {fake_node.height} ({block_hash}), 1 input" in lines
     assert lines[-1] == f"virtualchain: stopped behind block {fake_node.height}"
     assert len(lines) == len(set(lines))
+
+
+def test_run_prints_a_line_of_json_for_each_block(
+    cli: Commands, fake_node: FakeNode, common: Options
+) -> None:
+    """And nothing else on standard output."""
+    fake_node.mine([fake_node.send(b"stoone")])
+    process = cli.start("run", "--json", *common)
+    process.until_said(at(fake_node))
+    told = [json.loads(line) for line in process.signal().out.splitlines()]
+    assert [block["block_id"] for block in told] == list(range(fake_node.height + 1))
+    assert told[-1] == {"block_id": fake_node.height, "block_hash": fake_node.tip, "inputs": 1}
 
 
 def test_run_finishes_the_block_at_hand(

@@ -96,7 +96,8 @@ def test_a_halted_app_stays_behind_until_it_is_resumed(
     (inside.folder / "broken").unlink()
     assert "halted" in inside("sync", *apps, *common, code=4).err
     assert "app notes goes on behind block" in inside("resume", "notes", *common).out
-    inside("sync", *apps, *common)
+    caught_up = inside("sync", *apps, *common)
+    assert caught_up.err == f"virtualchain: app notes catches up along the tape to block {height + 1}\n"
     assert value(database_url, "SELECT text FROM notes.notes") == "one"
     assert value(database_url, "SELECT count(DISTINCT block_id) FROM virtualchain.apps") == 1
 

@@ -51,7 +51,7 @@ def test_the_tutorial_works_as_written(tmp_path: Path, fake_node: FakeNode, data
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "1 passed" in ran.stdout
+    assert "2 passed" in ran.stdout
     assert "Hello from the README" in ran.stdout
     assert "utf-8" in ran.stdout
 

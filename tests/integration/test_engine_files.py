@@ -51,7 +51,7 @@ def build(url: str, source: Any, **options: Any) -> int:
 def test_the_first_blocks_of_bitcoin(database_url: str, query: Query, confirmations: int) -> None:
     """Blocks 0 to 599 are taken as a chain, with the first transactions and whom they came from."""
     source = open_blocks(shared("mainnet/blocks-0-599.dat"))
-    app = an_app(find_payload=every_spending)
+    app = an_app(payload_rule=every_spending)
     last = 599 - confirmations
     options = {"app": app, "confirmations": confirmations, "verify": "merkle"}
     assert build(database_url, source, **options) == last
@@ -107,34 +107,38 @@ def test_files_and_node_may_take_turns(
     assert len(query("SELECT * FROM virtualchain.ops")) == 4
 
 
+def cut_at(chain: ChainBuilder, first: int, path: Path) -> None:
+    """Write the chain from a block on."""
+    chain.save(path)
+    skipped = sum(8 + len(raw) for raw in chain.raw_blocks()[:first])
+    path.write_bytes(path.read_bytes()[skipped:])
+
+
+@pytest.mark.parametrize("first", [90, 95, 0, 50])
 def test_a_cut_serves_an_app_that_starts_in_it(
-    chain: ChainBuilder, database_url: str, query: Query, tmp_path: Path
+    chain: ChainBuilder, database_url: str, query: Query, tmp_path: Path, first: int
 ) -> None:
     """Its blocks are taken at their heights; an app that needs earlier ones is told where the files begin."""
-    path = tmp_path / "cut"
-    cut = ChainBuilder.from_blocks("regtest", chain.raw_blocks())
-    whole = chain.raw_blocks()
-    skipped = sum(8 + len(raw) for raw in whole[:90])
-    cut.save(path)
-    path.write_bytes(path.read_bytes()[skipped:])
-    with pytest.raises(MissingData, match="cut holds blocks 90 to 104 of the chain, and not 49"):
-        build(database_url, open_blocks(path), app=an_app(first_block_id=50))
-    with pytest.raises(MissingData, match="does not hold block"):
-        build(database_url, open_blocks(path), app=an_app())
-    assert query("SELECT * FROM vc.blocks") == []
+    chain.mine(n=3)
+    cut_at(chain, 90, tmp_path / "cut")
+    source = open_blocks(tmp_path / "cut")
+    app = an_app(first_block_id=first, magic=b"nothing like it")
+    if first >= 90:
+        assert build(database_url, source, app=app) == 107
+        assert query("SELECT min(block_id) AS first FROM vc.blocks") == [{"first": first}]
+    else:
+        with pytest.raises(MissingData, match=f"cut holds blocks 90 to 107 of the chain, and not {first}"):
+            build(database_url, source, app=app)
+        assert query("SELECT * FROM vc.blocks") == []
 
 
 def test_a_cut_without_rev_files_lacks_senders(
     chain: ChainBuilder, database_url: str, query: Query, tmp_path: Path
 ) -> None:
-    """The block is not taken, and the error says what is needed; those before it stay."""
-    path = tmp_path / "cut"
-    path.write_bytes(b"")
-    skipped = sum(8 + len(raw) for raw in chain.raw_blocks()[:103])
-    chain.save(path)
-    path.write_bytes(path.read_bytes()[skipped:])
+    """The block is not taken, and the error says what is needed."""
+    cut_at(chain, 104, tmp_path / "cut")
     with pytest.raises(MissingData, match="give files from the first block on"):
-        build(database_url, open_blocks(path), app=an_app(first_block_id=104))
+        build(database_url, open_blocks(tmp_path / "cut"), app=an_app(first_block_id=104))
     assert query("SELECT * FROM vc.blocks") == []
 
 

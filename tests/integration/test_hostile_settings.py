@@ -1,6 +1,7 @@
 """Whatever database and role set for their sessions, the writer's digests are the same."""
 
 from collections.abc import Callable
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import psycopg
@@ -10,7 +11,7 @@ from psycopg import sql
 from tests import representative
 from tests.servers import value
 from tests.state_hashes import state_hash_of_rows
-from virtualchain.store import reading
+from virtualchain.store.database import connect_reader
 from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
 
@@ -53,7 +54,7 @@ HOSTILE = {
 
 
 def alter(url: str, target: str, settings: dict[str, str]) -> None:
-    """Set defaults of a database (DATABASE), or of the role in it (ROLE), as far as this server takes them."""
+    """Set defaults of a database (DATABASE), or of our role in it (ROLE), as far as the server takes them."""
     name = sql.Identifier(urlsplit(url).path[1:])
     kinds = {
         "DATABASE": sql.SQL("ALTER DATABASE {name}").format(name=name),
@@ -73,7 +74,7 @@ def alter(url: str, target: str, settings: dict[str, str]) -> None:
 
 def digests(url: str) -> list[tuple[object, ...]]:
     """Give an app's snapshots, whoever asks."""
-    with reading.reading(url) as connection:
+    with closing(connect_reader(url)) as connection:
         return connection.execute(
             "SELECT block_id, ops_hash, consensus_hash, state_hash FROM virtualchain.snapshots ORDER BY 1"
         ).fetchall()

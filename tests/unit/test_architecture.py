@@ -14,10 +14,12 @@ PROGRAM = sorted((*(ROOT / "virtualchain").rglob("*.py"), *migrations_root().rgl
 @pytest.mark.parametrize("file", sorted((sql_root() / "queries").glob("*.sql")), ids=lambda file: file.stem)
 def test_every_named_query_is_asked_for(file: Path) -> None:
     """A query without a reader is dead code, which no linter finds in SQL files."""
-    source = "\n".join(path.read_text(encoding="utf-8") for path in PROGRAM)
-    literals = set(re.findall(r'"(\w+)"', source))
-    assert file.stem in literals
-    assert set(queries(file.stem)) - literals == set()
+    modules = [path.read_text(encoding="utf-8") for path in PROGRAM]
+    readers = [module for module in modules if f'queries("{file.stem}")' in module]
+    assert readers
+    if not any("_Q.items()" in reader for reader in readers):  # else it asks for each of them
+        literals = set(re.findall(r'"(\w+)"', "\n".join(modules)))
+        assert set(queries(file.stem)) - literals == set()
 
 
 def test_files_stay_small() -> None:

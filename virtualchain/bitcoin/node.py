@@ -88,6 +88,11 @@ class NodeSource:
         """The network that the node is on; its genesis block was compared."""
         return self._network
 
+    @property
+    def over_rest(self) -> bool:
+        """Whether REST is on, so that blocks do not come over RPC, which takes several times as long."""
+        return self._rest_is_on
+
     def tip(self) -> Tip:
         """Tell the active chain's last block."""
         with _sense(self._where, "getblockchaininfo"):

@@ -115,9 +115,9 @@ class Rpc:
         question = " ".join([method, *map(str, parameters)])
         said = f"{self._where} answers {question!r} with {error.message!r} (code {error.code})"
         if error.code == _WARMING_UP:
-            return NodeUnavailable(f"{said}: it is starting")
+            return NodeUnavailable(f"{said}: it is starting, try again in a while")
         if error.code == _NO_SUCH_METHOD:
-            return NotOffered(said)
+            return NotOffered(f"{said}: virtualchain needs Bitcoin Core 25 or later, or Knots")
         if error.code in _MISSING:
             return MissingData(said)
         return NodeError(said)

@@ -9,7 +9,7 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
 from typing import Final
 
 from virtualchain.bitcoin.block import split_transactions, txids
@@ -28,6 +28,8 @@ _COUNT: Final = 9
 """Bytes of a count at most."""
 _FEW: Final = 4
 """Files whose records are remembered, and transactions that are looked at to tell blocks apart."""
+_NEAR: Final = 100
+"""Records between those of siblings, at most: the node connected both in the course of a reorganisation."""
 
 Spent = Mapping[int, Sequence[SpentOutput]]
 
@@ -43,15 +45,17 @@ class UndoFiles:
     def is_connected(self, number: int) -> bool:
         """Tell whether the node has connected a block: undo data are there that are surely this block's."""
         records = self._records_of(number)
-        if not records or not self._has_siblings(number):
+        if len(records) < 2 and not self._has_siblings(number):
             return bool(records)
+        if not records:
+            return False
         spending = range(1, 1 + min(_FEW, first_count(records[0])))
         return any(self._is_of(record, number, spending) for record in records)
 
     def spent(self, number: int, transactions: Mapping[int, str]) -> Spent:
         """Give what some transactions of a block spend; raises MissingData, MalformedBlock."""
         records = self._records_of(number)
-        if self._has_siblings(number):
+        if len(records) > 1 or self._has_siblings(number):
             records = self._choose(records, number, transactions)
         if not records:
             raise MissingData(
@@ -101,13 +105,10 @@ class UndoFiles:
         return verdict
 
     def _records_of(self, number: int) -> list[bytes]:
-        """Find the different records that go with a block's parent and its number of transactions.
-
-        Only among siblings it matters whether there are several.
-        """
+        """Find the different records that go with a block's parent and its number of transactions."""
         with self._store.lock:
             place, height = self._store.index.place(number), self._store.index.height(number)
-            most = None if self._store.index.has_siblings(number) else 1
+            has_siblings = self._store.index.has_siblings(number)
         start = self._store.part(number, 0, HEADER_SIZE + _COUNT)
         count = first_count(start[HEADER_SIZE:]) - 1
         with self._lock:
@@ -117,7 +118,8 @@ class UndoFiles:
             self._files.move_to_end(place.file)
             if len(self._files) > _FEW:
                 self._files.popitem(last=False)
-            return list(dict.fromkeys(islice(records.matching(start[4:36], count, height), most)))
+            matching = records.matching(start[4:36], count, height, everywhere=has_siblings)
+            return list(dict.fromkeys(matching))
 
 
 class _Records:
@@ -132,20 +134,28 @@ class _Records:
         self._found = (0, 0)
         """A height, and the place of its record: others lie about as far from it as their heights say."""
 
-    def matching(self, parent_hash: bytes, count: int, height: int) -> Iterator[bytes]:
-        """Give the records of so many transactions whose checksum goes with the parent's hash."""
+    def matching(self, parent_hash: bytes, count: int, height: int, *, everywhere: bool) -> Iterator[bytes]:
+        """Give the records of so many transactions whose checksum goes with the parent's hash.
+
+        Unless it is to be looked `everywhere`, the search ends a while behind the first one.
+        """
         for frame in self._file.new_frames():
             self._offsets.append(frame.offset)
             self._lengths.append(frame.length)
             self._counts.append(first_count(frame.head))
         guess = min(max(self._found[1] + height - self._found[0], 0), len(self._counts))
         below, above = range(guess - 1, -1, -1), range(guess, len(self._counts))
-        for place in chain.from_iterable(zip_longest(above, below)):
+        last = None
+        for step, place in enumerate(chain.from_iterable(zip_longest(above, below))):
+            if last is not None and step > last:
+                return
             if place is not None and self._counts[place] == count:
                 offset, length = self._offsets[place], self._lengths[place]
                 record = read_part(self._path, offset, length + _CHECKSUM, self._key)
                 if sha256d(parent_hash + record[:length]) == record[length:]:
                     self._found = (height, place)
+                    if last is None and not everywhere:
+                        last = step + 2 * _NEAR
                     yield record[:length]
 
 

@@ -4,9 +4,12 @@ Each module has the commands of one kind. They print, and leave the work to the 
 is imported when a command runs, so that help comes at once.
 """
 
+import os
 import sys
+from typing import Final
 
 import click
+from click.shell_completion import shell_complete
 
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.demo import demo as demo_command
@@ -24,6 +27,9 @@ Try:  virtualchain demo
 Every option above may also stand behind the command, be an environment variable (VIRTUALCHAIN_DATABASE), or
 be written into virtualchain.toml.
 """
+
+_COMPLETE: Final = "_VIRTUALCHAIN_COMPLETE"
+"""The variable by which a shell asks for its script, or for what a word could become."""
 
 
 @click.group(cls=Group, whole=True, invoke_without_command=True, epilog=_EPILOG)
@@ -54,6 +60,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if asked := os.environ.get(_COMPLETE):
+        sys.exit(shell_complete(program, {"obj": Given()}, "virtualchain", _COMPLETE, asked))
     given = Given()
 
     def work() -> None:

@@ -4,6 +4,7 @@ A mistake of the user's or a failure of node or database gets one line on standa
 ours, or --verbose, shows a traceback. The codes are in `virtualchain.errors`.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -19,6 +20,13 @@ INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
 _BUG: Final = 70
 """EX_SOFTWARE: none of our own codes, so that no script mistakes a crash for an answer."""
+
+_ADVICE: Final = {
+    "42501": "the URL's user lacks that right: have it granted, or give the URL of the database's owner",
+    "53100": "the database's disk is full: free some space there, and start again; what is committed is kept",
+    "53300": "end some of its connections, or raise the server's max_connections",
+}
+"""What helps, by SQLSTATE."""
 
 
 def guarded(work: Callable[[], object], is_verbose: Callable[[], bool]) -> int:
@@ -55,14 +63,14 @@ def visible(text: str) -> str:
 
 
 def _told(error: Exception, is_verbose: Callable[[], bool]) -> int:
-    ours = error if isinstance(error, VirtualchainError) else _of_database(error)
+    ours = error if isinstance(error, VirtualchainError) else _of_database(error) or _of_disk(error)
     if ours is None:
         traceback.print_exception(error)
         say("this is a bug: please report it, with the lines above")
         return _BUG
     if is_verbose():
         traceback.print_exception(error)
-    say(str(ours))
+    say(f"{ours}{_advice(error)}")
     return ours.exit_code
 
 
@@ -74,6 +82,26 @@ def _of_database(error: Exception) -> VirtualchainError | None:
     if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
         return None
     return StoreError(f"the database failed: {' '.join(str(error).split())}")
+
+
+def _of_disk(error: Exception) -> VirtualchainError | None:
+    """Take a full disk for what it is, whoever met it."""
+    if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return None
+    _close_pipe()  # where it was standard output, Python would try once more at the end
+    where = error.filename or "standard output, or a file of ours,"
+    return StoreError(f"{where} cannot be written: {error.strerror}: free some space there, and start again")
+
+
+def _advice(error: BaseException) -> str:
+    """Say what helps against a failure of the database that has nothing to do with the statement."""
+    psycopg = sys.modules.get("psycopg")
+    cause: BaseException | None = error
+    while psycopg is not None and cause is not None:
+        if isinstance(cause, psycopg.Error) and cause.sqlstate in _ADVICE:
+            return f" ({_ADVICE[cause.sqlstate]})"
+        cause = cause.__cause__
+    return ""
 
 
 def _of_click(error: click.ClickException) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from virtualchain.errors import UsageError
 
@@ -82,6 +83,15 @@ class Command(click.Command):
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - click's own
         super().__init__(*arguments, **{"epilog": EPILOG, **options})
         self.params += global_options(hidden=True)
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the global options, too, which the command's help does not show."""
+        found = super().shell_complete(context, incomplete)
+        if incomplete.startswith("-"):
+            hidden = (item for item in self.params if isinstance(item, click.Option) and item.hidden)
+            names = ((name, option.help) for option in hidden for name in option.opts)
+            found += [CompletionItem(name, help=said) for name, said in names if name.startswith(incomplete)]
+        return found
 
 
 class Group(click.Group):
@@ -161,7 +171,7 @@ def _remember(context: click.Context, parameter: click.Parameter, value: object)
 
 
 def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's own
-    if value:
+    if value and not context.resilient_parsing:
         import virtualchain
 
         click.echo(f"virtualchain {virtualchain.__version__}")

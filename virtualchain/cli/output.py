@@ -39,6 +39,11 @@ def write_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, default=_plain))
 
 
+def write_json_line(value: object) -> None:
+    """Write one value as JSON on one line, for streams."""
+    click.echo(json.dumps(value, default=_plain))
+
+
 def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write an array of objects keyed by column, an object a line; UsageError for two of one name."""
     twice = sorted({name for name in columns if columns.count(name) > 1})

@@ -78,8 +78,11 @@ class Reporter:
         self._interval = _REDRAW if self._is_terminal else _REPEAT
         self._next: float | None = None
         self._bar: Bar | None = None
+        self.hint: str | None = None
+        """What would make it faster: said once, where it takes long."""
         self._said: str | None = None
         self._halted: set[str] = set()
+        self._behind: tuple[str | None, Meter] = None, Meter()
         self.last: int | None = None
         """The last block that was processed."""
 
@@ -99,10 +102,17 @@ class Reporter:
         if self._follows and block_id > goal - _NEAR_TIP:
             self._hide()
             say(f"block {block_id} ({progress.block.hash}), {counted(progress.inputs, 'input')}")
-        elif self._next is None or now >= self._next:
-            if self._next is not None:  # a first block has no rate yet
-                self._show(block_id, goal)
-            self._next = now + self._interval
+        else:
+            self._show_at_times(now, self.meter, progress, goal)
+
+    def catching_up(self, progress: "Progress") -> None:
+        """Take note of a block that an app took from the tape, up to where the others stand."""
+        if progress.app != self._behind[0]:
+            self._behind = progress.app, Meter()
+            self._hide()
+            say(f"app {progress.app} catches up along the tape to block {progress.stable_tip:,}")
+        meter = self._behind[1]
+        self._show_at_times(meter.count(progress.inputs), meter, progress, progress.stable_tip)
 
     def waiting(self, reason: str) -> None:
         """Say what is waited for, where that is news."""
@@ -117,15 +127,30 @@ class Reporter:
             say(f"{halted[name]}. The other apps go on")
             self._halted.add(name)
 
-    def _show(self, block_id: int, goal: int) -> None:
-        told = self.meter.told(goal - block_id)
+    def _show_at_times(self, now: float, meter: Meter, progress: "Progress", goal: int) -> None:
+        if self._next is None or now >= self._next:
+            if self._next is not None:  # a first block has no rate yet
+                self._hint_at_speed()
+                self._show(meter, progress, goal)
+            self._next = now + self._interval
+
+    def _hint_at_speed(self) -> None:
+        if self.hint is not None and self.meter.seconds > _REPEAT:
+            self._hide()
+            say(self.hint)
+            self.hint = None
+
+    def _show(self, meter: Meter, progress: "Progress", goal: int) -> None:
+        block_id = progress.block.block_id
+        told = meter.told(goal - block_id)
+        whose = "" if progress.app is None else f"{progress.app}: "
+        place = f"{whose}block {block_id:,} of {goal:,}"
         if not self._is_terminal:
-            say(f"block {block_id:,} of {goal:,}, {told}")
+            say(f"{place}, {told}")
             return
         bar = self._bar or _make_bar()
-        done = self.meter.blocks
-        place = f"{block_id:,} of {goal:,}"
-        bar.update(bar.task_ids[0], completed=done, total=done + goal - block_id, block=place, told=told)
+        done = meter.blocks
+        bar.update(bar.task_ids[0], completed=done, total=done + goal - block_id, place=place, told=told)
         if self._bar is None:
             self._bar = bar
             bar.start()
@@ -141,9 +166,9 @@ def _make_bar() -> "Bar":
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("block {task.fields[block]}"), BarColumn(), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn("{task.fields[place]}"), BarColumn(), TextColumn("{task.fields[told]}"))
     bar = Bar(*columns, console=Console(stderr=True, highlight=False), transient=True)
-    bar.add_task("sync", block="", told="")
+    bar.add_task("sync", place="", told="")
     return bar
 
 

@@ -1,28 +1,36 @@
-"""The command `sql`: one statement of the user's, read only."""
+"""The command `sql`: one statement of the user's, or psql's prompt; read only, either way."""
 
+import os
+import shutil
+import signal
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
 from virtualchain.cli.options import Command, Given, pass_given
 from virtualchain.cli.output import write_rows
 from virtualchain.cli.read import open_reading
-from virtualchain.errors import UsageError
+from virtualchain.errors import StoreError, UsageError
 
 
 @click.command(cls=Command)
-@click.argument("query")
+@click.argument("query", required=False)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @pass_given
-def sql(given: Given, query: str, as_csv: bool) -> None:
-    """Ask the database one SQL statement.
+def sql(given: Given, query: str | None, as_csv: bool) -> None:
+    """Ask the database one SQL statement; without QUERY, open psql on it.
 
-    It runs in a read-only transaction. Names without a schema mean the apps' tables, then the views of schema
+    Either way it only reads. Names without a schema mean the apps' tables, then the views of schema
     virtualchain: blocks, inputs, ops, rejections, snapshots, apps. With - as QUERY it is read from standard
     input.
     """
     from virtualchain.store import reading
 
+    if query is None:
+        _check_prompt(given, as_csv=as_csv)
+        _open_prompt(given)
     as_json = given.settings.json and not as_csv
     statement = sys.stdin.read() if query == "-" else query
     if not statement.strip():
@@ -31,3 +39,69 @@ def sql(given: Given, query: str, as_csv: bool) -> None:
         columns, rows = reading.query(connection, statement)
         if columns or as_json:
             write_rows(columns, rows, as_json=as_json, as_csv=as_csv)
+
+
+def _check_prompt(given: Given, *, as_csv: bool) -> None:
+    """Refuse a prompt that nobody would see, or whose form it cannot have."""
+    if given.settings.json or as_csv:
+        raise UsageError(
+            "--json and --csv need a statement: give it as QUERY, or - to read it from standard input"
+        )
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "there is no terminal for a prompt: give a statement as QUERY, or - to read one from here"
+        )
+
+
+def _open_prompt(given: Given) -> NoReturn:
+    """Become psql on the deployment's database."""
+    from virtualchain.store import reading
+    from virtualchain.store.database import resolve
+
+    program = _psql()
+    with open_reading(given) as connection:  # what is wrong with the database is told in our words
+        path = reading.search_path(connection)
+    environment = psql_environment(resolve(given.settings.database), path)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what it becomes would, too
+    os.execve(program, [program], {**os.environ, **environment})  # noqa: S606 - psql, where PATH says it is
+
+
+def _psql() -> str:
+    """Find psql: the system's, else the one beside the embedded server's programs."""
+    from virtualchain.store._binaries import find_binaries
+
+    if found := shutil.which("psql"):
+        return found
+    with suppress(UsageError, StoreError):
+        program = find_binaries(None, None) / "psql"
+        if program.is_file():
+            return str(program)
+    raise UsageError(
+        "psql is not installed: install PostgreSQL's client, or give another one the URL of --database, "
+        "or of the embedded server, which `virtualchain db url` prints"
+    )
+
+
+def psql_environment(url: str, search_path: str) -> dict[str, str]:
+    """Give the variables that lead psql to a database, read only.
+
+    Everybody on the machine can read a command line, and the URL may hold a password. What libpq has no
+    variable for, such as keepalives, psql does without.
+    """
+    from psycopg import pq
+    from psycopg.conninfo import conninfo_to_dict
+
+    given = {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
+    ours = {"default_transaction_read_only": "on", "search_path": search_path}
+    # In libpq's options, a space ends an argument.
+    escaped = (f"{name}={value}".replace("\\", "\\\\").replace(" ", "\\ ") for name, value in ours.items())
+    theirs = given.get("options") or os.environ.get("PGOPTIONS") or ""
+    given["options"] = " ".join([theirs, *(f"-c {item}" for item in escaped)]).strip()
+    variables = {
+        option.keyword.decode(): option.envvar.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.envvar
+    }
+    return {variables[key]: value for key, value in given.items() if key in variables}

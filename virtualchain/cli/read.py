@@ -84,9 +84,8 @@ def _write_app(row: "Json", lag: int | None) -> None:
         "lag": lag,
         "consensus hash": row["consensus_hash"],
         "state hash": row["state_hash"],
+        "role": row["role"] or "the engine's own, because the database's user lacks CREATEROLE",
     }
-    if row["role"] is None:
-        fields["role"] = "none of its own: the database's user lacks CREATEROLE"
     if row["error"] is not None:
         error = row["error"]
         fields["failed"] = f"{error['callback']} in block {error['block_id']}: {error['error']}"

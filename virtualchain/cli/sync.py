@@ -10,7 +10,7 @@ import click
 
 from virtualchain.cli.failures import say
 from virtualchain.cli.options import Command, Given, pass_given
-from virtualchain.cli.output import write_fields, write_json
+from virtualchain.cli.output import write_fields, write_json, write_json_line
 from virtualchain.cli.progress import Reporter, counted
 from virtualchain.errors import AppHalted, Halted, NodeUnavailable, UsageError, WriterBusy
 
@@ -68,7 +68,8 @@ def sync(given: Given, to: int | None, wait: bool) -> None:
 def run(given: Given, wait: bool) -> None:
     """Follow the chain: process each block as it becomes stable.
 
-    Ends behind the block at hand on Ctrl-C and SIGTERM, and at once when told a second time.
+    Ends behind the block at hand on Ctrl-C and SIGTERM, and at once when told a second time. With --json
+    each block is an object on a line of its own.
     """
     with (
         _Signals() as signals,
@@ -122,12 +123,16 @@ def _engine(
 
     def on_block(progress: "Progress") -> None:
         reporter.block(progress)
+        if follows and given.settings.json:
+            block = progress.block
+            write_json_line({"block_id": block.block_id, "block_hash": block.hash, "inputs": progress.inputs})
         halted = engine.halted()
         if len(halted) < len(apps):
             reporter.halted(halted)
 
     def open_engine(*, wait: bool) -> StateEngine:
         source = _patient_source(given, reporter) if follows else given.source()
+        reporter.hint = _hint(source)
         try:
             return StateEngine(
                 *apps,
@@ -136,6 +141,7 @@ def _engine(
                 confirmations=given.settings.confirmations,
                 wait_for_writer=wait,
                 on_block=on_block,
+                on_catch_up=reporter.catching_up,
                 on_wait=reporter.waiting,
             )
         except BaseException:
@@ -151,6 +157,15 @@ def _engine(
         engine = open_engine(wait=True)
     with engine:
         yield engine
+
+
+def _hint(source: "BlockSource") -> str | None:
+    """Say what would make fetching faster, if anything."""
+    from virtualchain.bitcoin.node import NodeSource
+
+    if not isinstance(source, NodeSource) or source.over_rest:
+        return None
+    return f"REST is off at {source}: rest=1 in its bitcoin.conf makes fetching several times as fast"
 
 
 def _patient_source(given: Given, reporter: Reporter) -> "BlockSource":

@@ -3,6 +3,9 @@
 A deployment is one database and has one writer. The writer's session holds an advisory lock, which PostgreSQL
 frees when the session ends, however it ends; so no lock goes stale. Both kinds of session pin the settings
 that shape values as text, because digests are made from that text.
+
+Readers may come through a pooler such as pgbouncer. What looks like their session is then many, and others
+use these, too: nothing may be set in them for longer than a transaction, and nothing prepared.
 """
 
 import os
@@ -72,12 +75,14 @@ def redact(url: str) -> str:
 def connect_writer(url: str, *, wait: bool = False) -> psycopg.Connection:
     """Open the deployment's one writing session: autocommit, settings pinned, lock taken until it closes.
 
-    Connects directly: behind a transaction pooler the lock would hold nothing. Raises WriterBusy, which
-    names the holder, where another session has the lock, or waits for it with `wait`; StoreError where the
-    database cannot be reached or used.
+    Connects directly: behind a pooler the lock would hold nothing. Raises WriterBusy, which names the
+    holder, where another session has the lock, or waits for it with `wait`; StoreError where the database
+    cannot be reached or used, or is a pooler.
     """
     connection = _connect(url, "writer")
     with _closed_on_failure(connection, url):
+        _refuse_pooler(connection, url)
+        _pin(connection, is_local=False)
         connection.execute(_NAMED["pin_keepalives"])
         connection.execute(_NAMED["pin_writing"])
         _refuse_standby(connection, url)
@@ -89,10 +94,12 @@ def connect_writer(url: str, *, wait: bool = False) -> psycopg.Connection:
 def connect_migrator(url: str) -> psycopg.Connection:
     """Open a session that changes the schema: settings pinned as the writer's, in transactions.
 
-    Raises StoreError where the database cannot be reached or used.
+    Raises StoreError where the database cannot be reached or used, or is a pooler.
     """
     connection = _connect(url, "migration")
     with _closed_on_failure(connection, url):
+        _refuse_pooler(connection, url)
+        _pin(connection, is_local=False)
         connection.execute(_NAMED["pin_writing"])
         connection.autocommit = False
     return connection
@@ -101,16 +108,30 @@ def connect_migrator(url: str) -> psycopg.Connection:
 def connect_reader(url: str) -> psycopg.Connection:
     """Open a session whose transactions are read only: autocommit, settings pinned as the writer's.
 
-    Raises StoreError where the database cannot be reached or used.
+    Behind a pooler nothing is set, as it would outlast us: whoever cares says `pin_transaction` in each
+    transaction. Raises StoreError where the database cannot be reached or used.
     """
     connection = _connect(url, "reader")
     with _closed_on_failure(connection, url):
-        connection.execute(_NAMED["pin_read_only"])
+        if _is_pooled(connection):
+            connection.prepare_threshold = None
+        else:
+            _pin(connection, is_local=False)
+            connection.execute(_NAMED["pin_read_only"])
     return connection
 
 
+def pin_transaction(connection: psycopg.Connection) -> None:
+    """Pin the settings that shape values as text until the transaction ends."""
+    _pin(connection, is_local=True)
+
+
+def _pin(connection: psycopg.Connection, *, is_local: bool) -> None:
+    connection.execute(_NAMED["pin_settings"], {"is_local": is_local})
+
+
 def _connect(url: str, kind: str) -> psycopg.Connection:
-    """Open a session, check that the database will do, and pin the settings."""
+    """Open a session, and check that the database will do."""
     given = _parameters(url)
     try:
         connection = psycopg.connect(
@@ -128,7 +149,6 @@ def _connect(url: str, kind: str) -> psycopg.Connection:
         raise StoreError(f"the database {redact(url)} cannot be opened: {_reason(error)}") from error
     with _closed_on_failure(connection, url):
         _refuse_unfit(connection, url)
-        connection.execute(_NAMED["pin_settings"])
     return connection
 
 
@@ -160,6 +180,21 @@ def _refuse_unfit(connection: psycopg.Connection, url: str) -> None:
         )
 
 
+def _is_pooled(connection: psycopg.Connection) -> bool:
+    """Whether somebody passes on what we say: then another process answers than the one that greeted us."""
+    row = connection.execute(_NAMED["server_process"]).fetchone()
+    return row is None or row[0] != connection.info.backend_pid
+
+
+def _refuse_pooler(connection: psycopg.Connection, url: str) -> None:
+    """Refuse what is no session of ours alone: the writer's lock and settings would be somebody else's."""
+    if _is_pooled(connection):
+        raise StoreError(
+            f"{redact(url)} is a connection pooler, which is fine for reading only: "
+            "to write, give the address of the PostgreSQL server behind it"
+        )
+
+
 def _refuse_standby(connection: psycopg.Connection, url: str) -> None:
     """Refuse a server that copies another one and takes no writes."""
     if connection.info.parameter_status("in_hot_standby") == "on":
@@ -171,8 +206,8 @@ def _refuse_silent_triggers(connection: psycopg.Connection, url: str) -> None:
     row = connection.execute(_NAMED["triggers_fire"]).fetchone()
     if not (row and row[0]):
         raise StoreError(
-            f"{redact(url)} sets session_replication_role to replica, and projections' triggers do not fire then: "
-            "have a superuser reset it for this database and user"
+            f"{redact(url)} sets session_replication_role to replica, which silences the triggers that keep "
+            "history: have a superuser reset it for this database and user"
         )
 
 

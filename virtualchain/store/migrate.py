@@ -60,7 +60,7 @@ def migrate(url: str) -> str:
             connection.commit()
     except (psycopg.Error, DBAPIError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        message = f"the schema could not be brought up to date: {str(cause).strip()}"
+        message = f"the schema could not be brought up to date: {' '.join(str(cause).split())}"
         raise StoreError(message) from error
     finally:
         engine.dispose()

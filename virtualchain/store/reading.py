@@ -5,7 +5,7 @@ whatever a writer does meanwhile.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from psycopg.types.string import TextLoader
 
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.model import Json
-from virtualchain.store.database import connect_reader, redact
+from virtualchain.store.database import connect_reader, pin_transaction, redact
 from virtualchain.store.failures import is_passing
 from virtualchain.store.sql import queries
 
@@ -55,6 +55,7 @@ def reading(url: str) -> Iterator[psycopg.Connection]:
         connection.autocommit = False
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        pin_transaction(connection)
         if not _value(connection, "has_views"):
             raise StoreError(
                 f"{redact(url)} holds nothing of virtualchain's yet: "
@@ -66,6 +67,9 @@ def reading(url: str) -> Iterator[psycopg.Connection]:
             raise  # the driver's complaint about us
         raise StoreError(f"the database {redact(url)} failed: {_told(error)}") from error
     finally:
+        # A pooler throws away what is left in the midst of a transaction.
+        with suppress(psycopg.Error):
+            connection.rollback()
         connection.close()
 
 
@@ -112,17 +116,24 @@ def rejections(connection: psycopg.Connection, selection: Selection) -> Iterator
     return _select(connection, "rejections", selection)
 
 
+def search_path(connection: psycopg.Connection) -> str:
+    """Let unqualified names mean the apps' views, then those of schema `virtualchain`; give that path."""
+    path: str = _value(connection, "search_path")
+    return path
+
+
 def query(connection: psycopg.Connection, statement: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Run one statement of the user's; give the names of the columns, and the rows.
 
     Unqualified names mean the apps' views, then those of schema `virtualchain`. Raises UsageError with the
     database's message where it refuses the statement.
     """
-    connection.execute(_Q["search_path"])
-    cursor = connection.cursor(row_factory=tuple_row)
+    search_path(connection)
+    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     try:
-        # Prepared, so that the server takes one statement and no more.
-        cursor.execute(statement.encode(), prepare=True)
+        # A parameter, though unused, has the server take one statement and no more. Preparing it would do so,
+        # too, but what is prepared stays behind in a pooler's session.
+        cursor.execute(statement.encode(), [True], prepare=False)
     except psycopg.Error as error:
         if is_passing(error):
             raise

@@ -58,26 +58,13 @@ class Bitcoind:
         self.url = f"http://127.0.0.1:{self.port}"
         self.cookie = self.datadir / "regtest" / ".cookie"
         self._output = self.datadir / "output.log"
-        command: list[str | Path] = [
+        self._command: list[str | Path] = [
             program,
             f"-datadir={self.datadir}",
             f"-rpcport={self.port}",
             *_OPTIONS,
-            *arguments,
         ]
-        try:
-            with self._output.open("wb") as output:
-                self._process = subprocess.Popen(  # noqa: S603 - the program that the tester named
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-                )
-        except OSError as error:
-            shutil.rmtree(self.datadir)
-            raise NodeError(f"{program} cannot be run: {error.strerror}") from error
-        try:
-            self._wait_until_up()
-        except BaseException:
-            self.stop()
-            raise
+        self._start(arguments)
 
     def rpc(self, method: str, *arguments: object, wallet: str | None = None) -> Any:  # noqa: ANN401 - any JSON
         """Call a method of the node, or of a wallet on it.
@@ -107,15 +94,41 @@ class Bitcoind:
                 raise NodeError(f"the test node is at height {reached} and not {height} after {timeout} s")
             time.sleep(0.1)
 
+    def restart(self, *arguments: str) -> None:
+        """Stop the node and start it again: same folder and port, a new cookie, these further arguments."""
+        self._end()
+        self._start(arguments)
+
     def stop(self) -> None:
         """Stop the node and remove its folder; nothing happens the second time."""
+        self._end()
+        shutil.rmtree(self.datadir, ignore_errors=True)
+
+    def _start(self, arguments: tuple[str, ...]) -> None:
+        try:
+            with self._output.open("wb") as output:
+                self._process = subprocess.Popen(  # noqa: S603 - the program that the tester named
+                    [*self._command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+        except OSError as error:
+            shutil.rmtree(self.datadir)
+            raise NodeError(f"{self._command[0]} cannot be run: {error.strerror}") from error
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _end(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self.datadir, ignore_errors=True)
 
     def _wait_until_up(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT

@@ -30,9 +30,10 @@ _INITDB = "--encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale
 class DatabaseServer:
     """A server for tests, and the databases made on it."""
 
-    def __init__(self, url: str) -> None:
-        """Take the URL of any database of a role that may make databases."""
+    def __init__(self, url: str, prefix: str = "test") -> None:
+        """Take the URL of any database of a role that may make databases, and what their names begin with."""
         self.url = url
+        self._prefix = prefix
         self._numbers = itertools.count(1)
         self._template: str | None = None
 
@@ -61,7 +62,7 @@ class DatabaseServer:
             self._run("drop_role", name=role)
 
     def _new_name(self) -> str:
-        return f"test_{os.getpid()}_{next(self._numbers)}"
+        return f"{self._prefix}_{os.getpid()}_{next(self._numbers)}"
 
     def _run(self, statement: str, **names: str) -> None:
         quoted = {key: sql.Identifier(name) for key, name in names.items()}

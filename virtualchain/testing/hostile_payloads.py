@@ -78,7 +78,7 @@ _JSON: Final = {
     "JSON that is cut short": b'{"a": "b',
     "JSON of many values": b"[" + b"0," * 40_000 + b"0]",
 }
-_WRONG_VALUES: Final = (
+_WRONG_VALUES: Final[tuple[Any, ...]] = (
     None,
     True,
     -1,
@@ -115,7 +115,7 @@ def hostile_bodies() -> Named:
     for size in (2, 4, 8, 20, 32, 33, 64, 255):
         for byte in (0x00, 0x7F, 0x80, 0xFF):
             yield f"{size} bytes of {byte:02x}", bytes([byte]) * size
-    dice = Random(1)
+    dice = Random(1)  # noqa: S311 - it is to be the same everywhere
     for size in (76, 256, 521, 3_000, 9_000):
         yield f"{size} random bytes", dice.randbytes(size)
         yield f"{size} random hex digits", dice.randbytes(size // 2).hex().encode()
@@ -131,7 +131,13 @@ def mutations(body: bytes) -> Named:
         yield f"cut at {place}", body[:place]
         for byte in (0x00, 0x80, body[place] ^ 0x01):
             yield f"with {byte:02x} at {place}", body[:place] + bytes([byte]) + body[place + 1 :]
-    for name, tail in (("a NUL", b"\0"), ("a blank", b" "), ("ff", b"\xff"), ("a comma", b","), ("itself", body)):
+    for name, tail in (
+        ("a NUL", b"\0"),
+        ("a blank", b" "),
+        ("ff", b"\xff"),
+        ("a comma", b","),
+        ("itself", body),
+    ):
         yield f"followed by {name}", body + tail
     yield "followed by 100 kB", body + b"x" * _LONG
     yield "behind a blank", b" " + body

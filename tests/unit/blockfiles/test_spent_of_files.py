@@ -203,6 +203,17 @@ def test_siblings_without_their_past(opened: Open, tmp_path: Path) -> None:
             spent(source, first)
 
 
+def test_a_lowest_block_is_not_taken_for_a_connected_one(opened: Open, tmp_path: Path) -> None:
+    """The chain starts with it, whether or not the node has connected it."""
+    chain, first, second = siblings(tmp_path, "second")
+    (tmp_path / "blk00000.dat").unlink()
+    write_blocks(tmp_path / "blk00000.dat", chain, [first, second])
+    source = opened(tmp_path)
+    assert source.tip().hash == first.block.hash
+    with pytest.raises(MissingData, match="no undo data"):
+        spent(source, first)
+
+
 def test_undo_data_that_are_damaged_or_gone(chain: ChainBuilder, opened: Open, tmp_path: Path) -> None:
     """The checksum finds a single wrong byte; no other record is taken instead."""
     write_folder(tmp_path, chain, key=b"")
@@ -277,3 +288,12 @@ def test_a_temporary_index_that_fails(
     monkeypatch.setattr(outputs_module, "_INSERT", "INSERT INTO nowhere VALUES (?, ?, ?, ?)")
     with pytest.raises(NodeError, match=r"no such table.*TMPDIR"):
         spent(source, chain.tree.tip)
+
+
+def test_ids_that_begin_alike(
+    chain: ChainBuilder, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is a hint: an output is taken from the transaction with the whole id."""
+    monkeypatch.setattr(outputs_module, "_prefix", lambda txid: 7)
+    chain.save(tmp_path / "chain")
+    check_all(opened(tmp_path / "chain"), chain, chain.tree.chain[-1:])

@@ -1,5 +1,7 @@
 """Progress: what is said, and how often."""
 
+from dataclasses import replace
+
 import pytest
 
 from virtualchain.bitcoin.networks import NETWORKS
@@ -46,6 +48,20 @@ def test_without_a_terminal_a_line_is_said_now_and_then(clock: Clock, capsys: Ca
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0] == "virtualchain: block 100 of 12,000, 10 blocks/s, 20 inputs/s, 20 min left"
+
+
+def test_an_app_that_catches_up_is_named(clock: Clock, capsys: Capture) -> None:
+    """At first and now and then, at its own rate, up to the tape's tip."""
+    with Reporter() as reporter:
+        reporter.block(block(5000, 12_000))
+        for number in range(150):
+            clock.now += 0.1
+            reporter.catching_up(replace(block(number, 5000, inputs=1), app="notes"))
+    assert capsys.readouterr().err.splitlines() == [
+        "virtualchain: app notes catches up along the tape to block 5,000",
+        "virtualchain: notes: block 99 of 5,000, 10 blocks/s, 10 inputs/s, 8 min left",
+    ]
+    assert (reporter.meter.blocks, reporter.last) == (1, 5000)
 
 
 def test_the_end_is_where_it_was_asked_for(clock: Clock, capsys: Capture) -> None:

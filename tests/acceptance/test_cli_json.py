@@ -1,0 +1,71 @@
+"""`--json`: every command has it, and standard output is then one JSON value and nothing else."""
+
+import json
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from tests.acceptance.conftest import Inside
+from tests.servers import reachable_folder
+from virtualchain.cli import program
+from virtualchain.testing import FakeNode
+
+ELSEWHERE = {"run", "demo", "resume"}
+"""`run` prints a line for each block: test_cli_run. The others: test_cli_demo, and below."""
+COMMANDS = (
+    *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",)),
+    *(("sql", "SELECT 1 AS a"), ("sql", "-")),
+)
+SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "stop"))
+
+
+def names(group: click.Group, before: str = "") -> Iterator[str]:
+    """Give the names of all commands."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from names(command, f"{name} ")
+        else:
+            yield before + name
+
+
+def test_no_command_is_forgotten() -> None:
+    """A new one shows up here."""
+    tried = {command[0] for command in COMMANDS} | {" ".join(command) for command in SERVER}
+    assert set(names(program)) == tried | ELSEWHERE
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_commands_print_json(inside: Inside, fake_node: FakeNode, database_url: str, place: str) -> None:
+    """Wherever the option stands; what is said beside it goes to standard error."""
+    inside.set(VIRTUALCHAIN_DATABASE=database_url, VIRTUALCHAIN_BITCOIN=fake_node.url)
+    app = ("--app", "virtualchain.examples.notary")
+    for command in COMMANDS:
+        arguments = ("--json", *command, *app) if place == "before" else (*command, *app, "--json")
+        done = inside(*arguments, given="SELECT 2 AS a")
+        assert isinstance(json.loads(done.out), dict | list), command
+        assert done.err == ""
+
+
+def test_the_embedded_servers_commands_print_json(inside: Inside) -> None:
+    """Its URL, and how it fares."""
+    with reachable_folder() as folder:
+        inside.set(VIRTUALCHAIN_HOME=str(folder.parent))
+        try:
+            told = [json.loads(inside(*command, "--json").out) for command in SERVER]
+        finally:
+            inside("db", "stop")
+    assert [server.get("running") for server in told] == [True, True, None, False]
+    assert told[2]["url"].startswith("postgresql://virtualchain:")
+
+
+def test_resume_prints_json(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
+    """The app, where it stands, and that it runs again; an error leaves standard output empty."""
+    inside.set(VIRTUALCHAIN_DATABASE=database_url, VIRTUALCHAIN_BITCOIN=fake_node.url)
+    (inside.folder / "broken").touch()
+    fake_node.mine([fake_node.send(b"stoone")])
+    sync = inside("sync", "--json", "--app", "apps", "--confirmations", 0, code=4)
+    assert json.loads(sync.out)["apps"][0]["status"] == "halted"
+    told = json.loads(inside("resume", "notes", "--json").out)
+    assert told == {"name": "notes", "block_id": fake_node.height - 1, "status": "running"}
+    assert inside("resume", "notes", "--json", code=2).out == ""

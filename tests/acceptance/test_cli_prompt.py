@@ -1,0 +1,129 @@
+"""What needs a shell or a terminal: psql's prompt, and completion."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.acceptance.conftest import Commands, Inside
+from virtualchain.testing import FakeNode
+
+APP = ("--app", "virtualchain.examples.notary")
+STUB = """#!{python}
+import json, os, sys
+kept = {{name: value for name, value in os.environ.items() if name.startswith("PG")}}
+print(json.dumps([sys.argv[1:], kept]))
+"""
+
+
+def on_a_terminal(cli: Commands, *arguments: object, typed: str = "") -> tuple[int, str]:
+    """Run a command on a terminal of its own; give its exit code and what the terminal shows."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "virtualchain", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, cwd=cli.folder, env=cli.environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    os.write(ours, typed.encode())
+    shown = b""
+    try:
+        while piece := os.read(ours, 4096):
+            shown += piece
+    except OSError:  # Linux's way of saying that the other end has gone
+        pass
+    finally:
+        os.close(ours)
+    return process.wait(timeout=30), shown.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def deployed(cli: Commands, fake_node: FakeNode, database_url: str) -> str:
+    """Give the URL of a database that the notary runs on."""
+    cli("sync", *APP, "--bitcoin", fake_node.url, "--database", database_url)
+    return database_url
+
+
+def test_sql_without_a_query_becomes_psql(cli: Commands, deployed: str) -> None:
+    """What leads it to the database, the password above all, is in its environment; it gets no arguments."""
+    stub = cli.folder / "psql"
+    stub.write_text(STUB.format(python=sys.executable))
+    stub.chmod(0o755)
+    cli.environment["PATH"] = str(cli.folder)
+    code, shown = on_a_terminal(cli, "sql", "--database", f"{deployed}?options=-cwork_mem%3D8MB")
+    arguments, variables = json.loads(shown)
+    where = urlsplit(deployed)
+    assert (code, arguments) == (0, [])
+    assert {key: variables[key] for key in ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE")} == {
+        "PGHOST": where.hostname,
+        "PGPORT": str(where.port),
+        "PGUSER": where.username,
+        "PGPASSWORD": where.password,
+        "PGDATABASE": where.path[1:],
+    }
+    assert variables["PGOPTIONS"] == (
+        "-cwork_mem=8MB -c default_transaction_read_only=on -c search_path=notary,\\ virtualchain"
+    )
+
+
+@pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
+def test_the_prompt_reads_and_does_not_write(cli: Commands, deployed: str) -> None:
+    """Names mean the apps' tables first, then the log's views."""
+    cli.environment |= {"PAGER": "cat", "PSQL_HISTORY": "/dev/null", "TERM": "dumb"}
+    typed = "SELECT count(*) FROM documents, ops;\nCREATE TABLE mine ();\n\\q\n"
+    code, shown = on_a_terminal(cli, "sql", "--database", deployed, typed=typed)
+    assert code == 0
+    assert "(1 row)" in shown
+    assert "cannot execute CREATE TABLE in a read-only transaction" in shown
+
+
+def test_without_psql_the_url_is_named(cli: Commands, deployed: str, tmp_path: Path) -> None:
+    """One line; neither the system nor the embedded server's folder has it."""
+    cli.environment |= {"PATH": str(tmp_path), "VIRTUALCHAIN_PG_BIN": str(tmp_path)}
+    code, shown = on_a_terminal(cli, "sql", "--database", deployed)
+    assert (code, shown.count("\n")) == (2, 1)
+    assert "psql is not installed" in shown
+    assert "`virtualchain db url`" in shown
+
+
+def test_the_prompt_has_no_json(inside: Inside) -> None:
+    """A program that asks for it is told what to give."""
+    for option in ("--json", "--csv"):
+        assert "need a statement: give it as QUERY" in inside("sql", option, code=2).err
+
+
+@pytest.mark.parametrize(
+    ("shell", "shown"), [("bash", "complete -"), ("zsh", "#compdef"), ("fish", "complete -")]
+)
+def test_each_shell_has_its_completion_script(inside: Inside, shell: str, shown: str) -> None:
+    """It calls `virtualchain` again for every word."""
+    inside.set(_VIRTUALCHAIN_COMPLETE=f"{shell}_source")
+    if shell == "bash" and shutil.which("bash") is None:
+        pytest.skip("bash is not installed, and click asks it for its version")
+    done = inside()
+    assert shown in done.out
+    assert f"_VIRTUALCHAIN_COMPLETE={shell}_complete" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("virtualchain st", ["status"]),
+        ("virtualchain --app a db st", ["start", "stop", "status"]),
+        ("virtualchain --version re", ["resume"]),
+        ("virtualchain --data", ["--database"]),
+        ("virtualchain sync --data", ["--database"]),
+        ("virtualchain ops --newest", ["--newest-first"]),
+    ],
+)
+def test_words_are_completed(inside: Inside, words: str, completed: list[str]) -> None:
+    """Commands, and options before and behind them; nothing is run, and nothing else is printed."""
+    count = len(words.split()) - 1
+    inside.set(_VIRTUALCHAIN_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(count))
+    done = inside()
+    assert (done.out.splitlines(), done.err) == ([f"plain,{word}" for word in completed], "")

@@ -1,0 +1,141 @@
+"""What is fuzzed: functions of bytes that raise where the code under test breaks a promise, and seeds."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.consensus_history import History
+from tests.unit.bitcoin.building import P2PKH, block, op_return, transaction
+from virtualchain import consensus
+from virtualchain.bitcoin.block import Scanner
+from virtualchain.bitcoin.commitments import check_commitments
+from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.payload import watch
+from virtualchain.bitcoin.script import classify, op_return_payload, public_keys
+from virtualchain.errors import InvalidProof, MalformedBlock, Unserialisable
+from virtualchain.fields import DEEPEST, parse_json, to_json
+
+_MAIN = network("mainnet")
+_WATCH = watch(b"id", None, "fuzz")
+_FAST = Scanner([_WATCH], _MAIN)
+_FULL = Scanner([dataclasses.replace(_WATCH, prefilter=False)], _MAIN)
+_KEY = b"\x02" + bytes(32)
+_HISTORY = History(5, [[b"a:1:x", b"b:1:y"], [], [b"c:"], [b"d:1:z"] * 3])
+_LEAVES = [f"{number:064x}" for number in range(5)]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One function to fuzz, and inputs to start from."""
+
+    run: Callable[[bytes], object]
+    seeds: Sequence[bytes]
+
+
+def scan(data: bytes) -> None:
+    """Scan a block: it is malformed, or what the fast scan finds is what the full one does."""
+    try:
+        fast = _FAST.scan(7, data)
+        full = _FULL.scan(7, data)
+    except MalformedBlock:
+        return  # the full scan decodes what the fast one passes over, and sees more flaws
+    assert fast == full
+    try:
+        check_commitments(full.block, data)
+    except MalformedBlock:
+        return
+
+
+def scripts(data: bytes) -> None:
+    """Read a script in every way: whatever the bytes, there is an answer."""
+    cut = data[0] % (len(data) + 1) if data else 0
+    first, second = data[:cut], data[cut:]
+    kind, addresses = classify(data, _MAIN)
+    assert kind
+    assert len(addresses) <= 1
+    payload = op_return_payload(data)
+    assert payload is None or payload in data
+    for keys in (public_keys(data, b"", []), public_keys(first, second, [second, first])):
+        assert all(len(key) in {64, 66, 130} for key in keys)
+
+
+def merkle_paths(data: bytes) -> None:
+    """Check a Merkle path of any text, and one with a flaw: it is true for the leaf alone."""
+    text = data.decode("latin-1")
+    root = consensus.merkle_root(_LEAVES)
+    path = consensus.merkle_path(_LEAVES, _LEAVES[2])
+    for leaf, wanted in ((_LEAVES[2], text), (text, path), (text, text)):
+        if consensus.verify_merkle_path(root, wanted, leaf):
+            assert (wanted, leaf) in {(path, _LEAVES[2]), (wanted, root)} or len(leaf) == 64
+    assert consensus.verify_merkle_path(text, path, _LEAVES[2]) is (text == root)
+
+
+def proofs(data: bytes) -> None:
+    """Check a proof that any JSON may be: it holds for an op of the history, or is refused."""
+    try:
+        proof = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    try:
+        found = consensus.check_op_proof(proof, _HISTORY.hashes[_HISTORY.tip])
+    except InvalidProof:
+        return
+    assert any(found in ops for ops in _HISTORY.ops.values())
+
+
+def fields(data: bytes) -> None:
+    """Read JSON and copy it as an op's fields: what is copied can be stored."""
+    try:
+        value = parse_json(data)
+    except ValueError:
+        return
+    assert _depth(value) <= DEEPEST
+    try:
+        kept = to_json(value if isinstance(value, dict) else {"value": value, "raw": data})
+    except Unserialisable:
+        return
+    text = json.dumps(kept, allow_nan=False)
+    assert "\\u0000" not in text.replace("\\\\", "")
+    assert json.loads(text) == kept
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+TARGETS = {
+    "scan": Target(
+        scan,
+        [
+            block(transaction(P2PKH)),
+            block(transaction(P2PKH), transaction(op_return(b"id+x"), P2PKH, witnesses=[[_KEY]])),
+            block(transaction(P2PKH), transaction(op_return(b"id+" + bytes(300)), script_sigs=[P2PKH] * 3)),
+        ],
+    ),
+    "scripts": Target(
+        scripts,
+        [
+            P2PKH,
+            op_return(b"id+hello"),
+            b"\x51\x21" + _KEY + b"\x21" + _KEY + b"\x52\xae",
+            b"\x21" + _KEY + b"\xac",
+            b"\x00\x14" + bytes(20),
+            b"\x51\x20" + bytes(32),
+            b"\xa9\x14" + bytes(20) + b"\x87",
+        ],
+    ),
+    "merkle_paths": Target(
+        merkle_paths, [consensus.merkle_path(_LEAVES, leaf).encode() for leaf in _LEAVES] + [b"1:m-00"]
+    ),
+    "proofs": Target(
+        proofs, [json.dumps(_HISTORY.prove(5, 1)).encode(), json.dumps(_HISTORY.prove(8, 2)).encode()]
+    ),
+    "fields": Target(
+        fields,
+        [b'{"a": [1, -2.5e3, true, null, "\\u00e4\\n"], "b": {"c": ""}}', b'"\\ud800\\u0000"', b"[[[[]]]]"],
+    ),
+}
+"""Every target by its name."""

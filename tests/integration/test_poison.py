@@ -1,0 +1,156 @@
+"""`check_poison`: what it finds in apps that are wrong, and that the examples stand it."""
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtualchain import App, State
+from virtualchain.errors import UsageError
+from virtualchain.examples import notary
+from virtualchain.testing import check_poison, poison
+from virtualchain.testing.poison import Poisoned
+
+DOCUMENT = hashlib.sha256(b"a document").digest()
+
+
+def test_the_notary_stands_it(database_url: str) -> None:
+    """Every case is refused, accepted, or no input of the app at all."""
+    samples = [b"nt" + opcode + DOCUMENT for opcode in (b"c", b"t", b"r")]
+    report = check_poison(notary.app, samples, database_url=database_url)
+    assert report.cases > 500
+    assert report.accepted > 50
+    assert report.refused > 300
+    assert report.cases == report.accepted + report.refused + report.ignored
+
+
+class Tally:
+    """An app in the published form, with a state of its own and a first block that nobody can mine up to."""
+
+    def get_virtual_chain_name(self) -> str:
+        """Give the name."""
+        return "tally"
+
+    def get_virtual_chain_version(self) -> str:
+        """Give the version."""
+        return "1"
+
+    def get_first_block_id(self) -> int:
+        """Give the first block."""
+        return 373601
+
+    def get_initial_snapshots(self) -> dict[int, str]:
+        """Give the hash in front of it."""
+        return {373600: "6e09e252e893d4f40fb988cdab2a88e2"}
+
+    def get_confirmations(self) -> int:
+        """Ask for some."""
+        return 2
+
+    def get_magic_bytes(self) -> tuple[str, str]:
+        """Give two magics."""
+        return "ta", "ly"
+
+    def get_opcodes(self) -> bytes:
+        """Take some."""
+        return bytes(range(5))
+
+    def get_db_state(self, filename: str | None = None) -> dict[str, int]:
+        """Make a state, or load it."""
+        loaded: dict[str, int] = {} if filename is None else json.loads(Path(filename).read_text())
+        return loaded
+
+    def db_parse(self, *arguments: Any) -> dict[str, Any]:
+        """Count bytes."""
+        return {"size": len(arguments[2])}
+
+    def db_check(self, *arguments: Any) -> bool:
+        """Accept."""
+        return True
+
+    def db_commit(self, *arguments: Any) -> None:
+        """Add up."""
+        state = arguments[5]
+        state["total"] = state.get("total", 0) + arguments[2]["size"]
+
+    def db_save(self, block_id: int, filename: str, db_state: dict[str, int]) -> None:
+        """Save the state."""
+        Path(filename).write_text(json.dumps(db_state))
+
+
+def test_an_app_with_a_state_of_its_own_stands_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given as a class, over a restart, started lower than it asks for, and with opcodes above the limit."""
+    monkeypatch.setattr(poison, "_FULL", 2)
+    report = check_poison(Tally, database_url=database_url)
+    assert report.accepted > 200
+
+
+def careless() -> App:
+    """Make an app with a mistake in each opcode."""
+    app = App("careless", magic=b"ca", projections="CREATE TABLE seen (word text PRIMARY KEY)")
+
+    def keep(op: dict[str, Any], state: State) -> None:
+        state.execute("INSERT INTO seen VALUES (%s)", [op["word"]])
+
+    def find(op: dict[str, Any], state: State) -> bool:
+        return state.one("SELECT word FROM seen WHERE word = %s", [op["word"]]) is None
+
+    app.add(b"i", parse=lambda payload: {"word": str(payload[0])})
+    app.add(b"u", parse=lambda payload: {"word": payload.hex()[:40]}, commit=keep)
+    app.add(b"j", parse=lambda payload: {"word": json.loads(payload).get("word")}, check=find, fields=[])
+    return app
+
+
+def test_mistakes_are_found_and_named(database_url: str) -> None:
+    """A payload too short, the same word twice, a number in place of text: each with its case."""
+    app = careless()
+    with pytest.raises(Poisoned, match="app careless does not stand hostile input") as found:
+        check_poison(app, [b"cai ", b"cauxyz", b'caj{"word":"x"}'], database_url=database_url)
+    told = str(found.value)
+    assert "sample b'cauxyz' by alice: db_commit fails with UniqueViolation" in told
+    assert "b'cai ' cut at 0: db_parse fails with IndexError" in told
+    assert "as True: db_check fails with UndefinedFunction" in told
+
+
+def test_a_hook_that_sees_the_whole_block_is_tried_case_by_case(database_url: str) -> None:
+    """The error names no transaction: each case gets a block of its own, until one is found."""
+    app = App("final", magic=b"fi")
+    app.add(b"o", parse=lambda payload: {"size": len(payload)})
+
+    @app.final
+    def final(ops: list[dict[str, Any]], state: State) -> None:
+        assert all(op["size"] != 9_000 for op in ops)
+
+    with pytest.raises(Poisoned, match="9000 random bytes behind opcode b'o': db_final fails with Assertion"):
+        check_poison(app, database_url=database_url)
+
+
+def test_what_differs_between_two_runs_is_found(database_url: str) -> None:
+    """Here a counter that a restart does not reset; on two nodes it would be a clock, or chance."""
+    numbers = itertools.count()
+    app = App("chance", magic=b"ch")
+    app.add(b"o", parse=lambda payload: {"number": next(numbers)})
+    with pytest.raises(Poisoned, match=r"two runs differ: .*\"number\""):
+        check_poison(app, database_url=database_url)
+
+
+def test_what_cannot_be_tried_is_said(database_url: str) -> None:
+    """A sample of another app, and a payload rule that finds none of the cases."""
+    app = App("nothing", magic=b"no", payload_rule=lambda outputs: None)
+    app.add(b"o", parse=lambda payload: {})
+    with pytest.raises(UsageError, match="sample b'xxo' does not start with a magic and an opcode"):
+        check_poison(app, [b"xxo"], database_url=database_url)
+    with pytest.raises(UsageError, match=r"none of \d+ cases reaches app nothing"):
+        check_poison(app, database_url=database_url)
+
+
+def test_it_brings_a_server_of_its_own() -> None:
+    """Outside of pytest's fixtures there is no database: one is started, and gone afterwards."""
+    app = App("alone", magic=b"al")
+    app.add(b"o", parse=lambda payload: {"size": len(payload)})
+    assert check_poison(app, [b"alo"]).accepted > 100
