@@ -81,9 +81,7 @@ class Tally:
         Path(filename).write_text(json.dumps(db_state))
 
 
-def test_an_app_with_a_state_of_its_own_stands_it(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_app_with_a_state_of_its_own_stands_it(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given as a class, over a restart, started lower than it asks for, and with opcodes above the limit."""
     monkeypatch.setattr(poison, "_FULL", 2)
     report = check_poison(Tally, database_url=database_url)

@@ -102,10 +102,9 @@ def check_poison(
         )
         contract = read_contract(app)
         run = _Run(app, contract, server)
-        halts, blocks, first = _halts(run, _blocks(list(_cases(contract, samples, carry))))
-        again = run(blocks, restarts=1)
-    names = {case.tx.txid: case.name for block in blocks for case in block}
-    complaints = halts or _differences(first.log, again.log, names)
+        complaints, blocks, first = _halts(run, _blocks(list(_cases(contract, samples, carry))))
+        names = {case.tx.txid: case.name for block in blocks for case in block}
+        complaints = complaints or _differences(first.log, run(blocks, restarts=1).log, names)
     if complaints:
         listed = "\n".join(f"- {complaint}" for complaint in complaints)
         raise Poisoned(f"app {contract.name} does not stand hostile input:\n{listed}")
