@@ -138,12 +138,6 @@ def test_a_deep_fork_ends_with_4(inside: Inside, fake_node: FakeNode, database_u
     one_line(inside(*sync, code=4), "deep fork above block 98")
 
 
-def test_block_files_are_not_offered_yet(inside: Inside, tmp_path: Path, database_url: str) -> None:
-    """A setting that would be ignored is refused."""
-    (tmp_path / "virtualchain.toml").write_text('[virtualchain]\nblocks = "blocks"\n')
-    one_line(inside("sync", *APP, "--database", database_url, code=2), "blocks come from a node so far")
-
-
 def test_there_is_no_database_yet(inside: Inside, tmp_path: Path) -> None:
     """Looking at nothing does not make a server."""
     inside.set(VIRTUALCHAIN_HOME=str(tmp_path / "home"))

@@ -38,12 +38,8 @@ class BlockStore:
             self.has_undo = listing.has_undo
             for number, size in listing.blocks.items():
                 file = self._files.get(number)
-                if file is None:
-                    file = self._files[number] = FramedFile(self.folder.block_file(number), self._framing)
-                if file.is_unchanged(size):
-                    continue
-                for frame in file.new_frames():
-                    self.index.add(frame.head, Place(number, frame.offset, frame.length))
+                if file is None or not file.is_unchanged(size):
+                    self._take(number, file)
 
     def find(self, block_hash: str) -> int | None:
         """Find a block's number by its hash as people read it."""
@@ -70,12 +66,32 @@ class BlockStore:
 
     def part(self, number: int, start: int, length: int) -> bytes:
         """Read some of a block's bytes, as `read`; from the start on, the header is compared."""
+        raw = self._part(number, start, length)
+        if start == 0 and not self._has_header_of(number, raw):
+            # A node that crashed may have put its last blocks in another order.
+            with self.lock:
+                self._take(self.place(number).file, None)
+            raw = self._part(number, start, length)
+            if not self._has_header_of(number, raw):
+                place = self.place(number)
+                raise MalformedBlock(
+                    f"{self.folder.block_file(place.file)} has no more block {self.hash(number)} at byte "
+                    f"{place.offset}: was it replaced? Start virtualchain anew"
+                )
+        return raw
+
+    def _part(self, number: int, start: int, length: int) -> bytes:
         place = self.place(number)
         path = self.folder.block_file(place.file)
-        raw = read_part(path, place.offset + start, min(length, place.length - start), self.key)
-        if start == 0 and display(sha256d(raw[:HEADER_SIZE])) != self.hash(number):
-            raise MalformedBlock(
-                f"{path} has no more block {self.hash(number)} at byte {place.offset}: "
-                "was it replaced? Start virtualchain anew"
-            )
-        return raw
+        return read_part(path, place.offset + start, min(length, place.length - start), self.key)
+
+    def _has_header_of(self, number: int, raw: bytes) -> bool:
+        with self.lock:
+            return sha256d(raw[:HEADER_SIZE]) == self.index.hash(number)
+
+    def _take(self, number: int, file: FramedFile | None) -> None:
+        """Take a file's new blocks into the index; all of them where it was not read before."""
+        if file is None:
+            file = self._files[number] = FramedFile(self.folder.block_file(number), self._framing)
+        for frame in file.new_frames():
+            self.index.add(frame.head, Place(number, frame.offset, frame.length))

@@ -54,7 +54,7 @@ class Frame(NamedTuple):
 class FramedFile:
     """One file whose records are found as they are appended."""
 
-    __slots__ = ("_at", "_framing", "_path", "_seen", "_size")
+    __slots__ = ("_at", "_framing", "_path", "_seen", "_size", "rewound")
 
     def __init__(self, path: Path, framing: Framing) -> None:
         self._path = path
@@ -64,19 +64,28 @@ class FramedFile:
         self._size = -1
         self._seen = b""
         """What stood there then."""
+        self.rewound = False
+        """Whether the last look began at the start again."""
 
     def new_frames(self) -> Iterator[Frame]:
         """Find the records that were not given before; none where the file is gone.
 
+        A node that crashed writes over what it does not remember. Where its records no longer begin where the
+        last one ended, the file is read from its start again, and all of them are given.
+
         Raises NodeError for a file that cannot be read or is another network's.
         """
+        self.rewound = False
         try:
             with _opened(self._path) as file:
                 size = os.fstat(file).st_size
                 end = _FRAME_SIZE + self._framing.head
-                if size == self._size and self._seen == os.pread(file, end, self._at):
+                seen = os.pread(file, end, self._at)
+                if size == self._size and seen == self._seen:
                     return
                 self._size = -1
+                if size < self._at or (any(seen[:4]) and not self._begins(seen)):
+                    self._at, self.rewound = 0, True
                 for frame in self._frames(file, size):
                     if not self._is_written(file, frame):
                         return
@@ -85,6 +94,11 @@ class FramedFile:
                 self._size, self._seen = size, os.pread(file, end, self._at)
         except FileNotFoundError:
             return
+
+    def _begins(self, seen: bytes) -> bool:
+        """Tell whether a record begins with these bytes, which stand behind the last one."""
+        start = self._framing.network.message_start[: len(seen)]
+        return unveil(seen[:4], self._at, self._framing.key) == start
 
     def is_unchanged(self, size: int) -> bool:
         """Tell whether a file of this size can hold nothing new: it ended with its last record before."""

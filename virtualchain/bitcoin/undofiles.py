@@ -9,6 +9,7 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Final
 
@@ -18,7 +19,7 @@ from virtualchain.bitcoin.framing import FramedFile, Framing, read_part
 from virtualchain.bitcoin.header import HEADER_SIZE, sha256d
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.bitcoin.undo import first_count, read_undo
-from virtualchain.errors import MissingData
+from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import SpentOutput
 
 LARGEST_UNDO: Final = 4_000_000 // (41 * 4) * (10_000 + 32)
@@ -44,17 +45,17 @@ class UndoFiles:
 
     def is_connected(self, number: int) -> bool:
         """Tell whether the node has connected a block: undo data are there that are surely this block's."""
-        records = self._records_of(number)
-        if len(records) < 2 and not self._has_siblings(number):
-            return bool(records)
-        if not records:
-            return False
-        spending = range(1, 1 + min(_FEW, first_count(records[0])))
-        return any(self._is_of(record, number, spending) for record in records)
+        # A block that cannot be read is one that the node has not yet written, or could not connect either.
+        with suppress(MalformedBlock, MissingData):
+            records = self._records_of(number)
+            if len(records) < 2 and not self._has_siblings(number):
+                return bool(records)
+            return any(self._is_of(record, number, range(1, 1 + _FEW)) for record in records)
+        return False
 
     def spent(self, number: int, transactions: Mapping[int, str]) -> Spent:
         """Give what some transactions of a block spend; raises MissingData, MalformedBlock."""
-        records = self._records_of(number)
+        records = self._records_of(number) or self._records_of(number, anew=True)
         if len(records) > 1 or self._has_siblings(number):
             records = self._choose(records, number, transactions)
         if not records:
@@ -95,7 +96,7 @@ class UndoFiles:
             return False
         makers = _Makers(self._store, number)
         verdict: bool | None = True
-        for txindex in wanted:
+        for txindex in inputs.keys() & set(wanted):
             for spending, coin in zip(inputs[txindex], coins[txindex], strict=True):
                 made = makers.output(coin.height, spending.txid, spending.vout)
                 if made is None:
@@ -104,8 +105,11 @@ class UndoFiles:
                     return False
         return verdict
 
-    def _records_of(self, number: int) -> list[bytes]:
-        """Find the different records that go with a block's parent and its number of transactions."""
+    def _records_of(self, number: int, *, anew: bool = False) -> list[bytes]:
+        """Find the different records that go with a block's parent and its number of transactions.
+
+        `anew`: where they lie is forgotten before; a node that crashed may have written over them.
+        """
         with self._store.lock:
             place, height = self._store.index.place(number), self._store.index.height(number)
             has_siblings = self._store.index.has_siblings(number)
@@ -113,7 +117,7 @@ class UndoFiles:
         count = first_count(start[HEADER_SIZE:]) - 1
         with self._lock:
             records = self._files.get(place.file)
-            if records is None:
+            if records is None or anew:
                 records = self._files[place.file] = _Records(self._store, place.file)
             self._files.move_to_end(place.file)
             if len(self._files) > _FEW:
@@ -134,15 +138,20 @@ class _Records:
         self._found = (0, 0)
         """A height, and the place of its record: others lie about as far from it as their heights say."""
 
+    def _look(self) -> None:
+        frames = list(self._file.new_frames())
+        if self._file.rewound:
+            self._offsets, self._lengths, self._counts = array("Q"), array("I"), array("I")
+        self._offsets.extend(frame.offset for frame in frames)
+        self._lengths.extend(frame.length for frame in frames)
+        self._counts.extend(first_count(frame.head) for frame in frames)
+
     def matching(self, parent_hash: bytes, count: int, height: int, *, everywhere: bool) -> Iterator[bytes]:
         """Give the records of so many transactions whose checksum goes with the parent's hash.
 
         Unless it is to be looked `everywhere`, the search ends a while behind the first one.
         """
-        for frame in self._file.new_frames():
-            self._offsets.append(frame.offset)
-            self._lengths.append(frame.length)
-            self._counts.append(first_count(frame.head))
+        self._look()
         guess = min(max(self._found[1] + height - self._found[0], 0), len(self._counts))
         below, above = range(guess - 1, -1, -1), range(guess, len(self._counts))
         last = None

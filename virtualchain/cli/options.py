@@ -61,15 +61,19 @@ class Given:
         return [load_app(app.use) for app in self.settings.apps]
 
     def source(self, network: str | None = None) -> "BlockSource":
-        """Open the node; by default the one on this machine, of the network asked for, else of `network`."""
+        """Open the files or the node; by default the node on this machine.
+
+        It must be of the network asked for; where none is, `network` helps to find it.
+        """
         from virtualchain.bitcoin import networks
+        from virtualchain.bitcoin.blockfiles import open_blocks
         from virtualchain.bitcoin.node import open_source
 
         settings = self.settings
-        if settings.blocks is not None:
-            raise UsageError("blocks come from a node so far: take the setting `blocks` out, give --bitcoin")
         name = settings.network or network
         wanted: Network | None = None if name is None else networks.network(name)
+        if settings.blocks is not None:
+            return open_blocks(settings.blocks, wanted)
         port = (wanted or networks.NETWORKS["mainnet"]).rpc_port
         return open_source(settings.bitcoin or f"http://127.0.0.1:{port}", settings.cookie, wanted)
 
@@ -136,6 +140,16 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             help="The node's cookie file, instead of a password. Default: where bitcoind puts it.",
         ),
         option(
+            "--blocks",
+            metavar="PATH",
+            help="Files instead of a node: bitcoind's data or blocks folder, or one file as in there.",
+        ),
+        option(
+            "--verify",
+            metavar="merkle",
+            help="Compare each block's transactions with its Merkle root, and their witnesses, first.",
+        ),
+        option(
             "--database",
             metavar="URL",
             help="PostgreSQL: postgresql://user:password@host/name. Default: the embedded server.",
@@ -148,7 +162,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--network",
             metavar="NAME",
-            help="What the node must be on: mainnet, testnet3, testnet4, signet or regtest.",
+            help="What the node or files must be of: mainnet, testnet3, testnet4, signet or regtest.",
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),

@@ -139,6 +139,7 @@ def _engine(
                 database=url,
                 source=source,
                 confirmations=given.settings.confirmations,
+                verify=given.settings.verify,
                 wait_for_writer=wait,
                 on_block=on_block,
                 on_catch_up=reporter.catching_up,

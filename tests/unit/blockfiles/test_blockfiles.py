@@ -1,19 +1,19 @@
-"""Files of blocks as a source: found, followed as they grow, and refused where they are something else."""
+"""Files of blocks as a source: which chain is in them, and how it is followed as they grow."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.unit.blockfiles.checking import all_headers, check_whole, tip_of
 from tests.unit.blockfiles.writing import KEY, append, frame, write_blocks, write_undo
 from virtualchain.bitcoin import blockfiles
-from virtualchain.bitcoin.blockfiles import open_blocks
+from virtualchain.bitcoin.block import txids
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.source import BlockSource, Tip
-from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError
-from virtualchain.model import Block
+from virtualchain.errors import MalformedBlock, MissingData, NodeError
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.tree import StoredBlock
 
@@ -25,128 +25,6 @@ Open = Callable[..., BlockSource]
 def chain() -> ChainBuilder:
     """Make a chain of 110 blocks; tests that grow one make their own."""
     return ChainBuilder(premine=110)
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    """Give `open_blocks`; what it opens is closed behind the test."""
-    sources: list[BlockSource] = []
-
-    def open_one(path: Path, name: str | None = None) -> BlockSource:
-        sources.append(open_blocks(path, None if name is None else network(name)))
-        return sources[-1]
-
-    yield open_one
-    for source in sources:
-        source.close()
-
-
-def all_headers(source: BlockSource, start: Block) -> list[Block]:
-    """Read every header behind a block."""
-    headers: list[Block] = []
-    last = start
-    while page := source.headers_after(last.block_id, last.hash):
-        headers += page
-        last = page[-1]
-    return headers
-
-
-def tip_of(chain: ChainBuilder) -> Tip:
-    """Give the chain's tip as a source tells it."""
-    return Tip(chain.height, chain.tip)
-
-
-def check_whole(source: BlockSource, chain: ChainBuilder) -> None:
-    """Compare everything that a source tells of a chain."""
-    blocks = [stored.block for stored in chain.tree.chain]
-    assert source.network == chain.network
-    assert source.tip() == tip_of(chain)
-    assert [source.block_hash(block.block_id) for block in blocks] == [block.hash for block in blocks]
-    assert all_headers(source, blocks[0]) == blocks[1:]
-    assert [source.raw_block(stored.block.hash) for stored in chain.tree.chain] == chain.raw_blocks()
-
-
-# Where the files are
-
-
-def test_one_file_of_any_name(chain: ChainBuilder, opened: Open, tmp_path: Path) -> None:
-    """As `ChainBuilder.save` and a -loadblock file are."""
-    chain.save(tmp_path / "my chain")
-    check_whole(opened(tmp_path / "my chain"), chain)
-    check_whole(opened(tmp_path / "my chain", "regtest"), chain)
-
-
-@pytest.mark.parametrize("key", [b"", bytes(8), KEY], ids=["no key", "key of zeros", "key"])
-@pytest.mark.parametrize("name", ["blocks", "blocks/blk00000.dat", "", "mixed"])
-def test_folders_of_a_node(chain: ChainBuilder, opened: Open, tmp_path: Path, key: bytes, name: str) -> None:
-    """Its data folder, its blocks folder and one of its files; of two networks the one that is named."""
-    node = tmp_path / "node"
-    blocks = node / "regtest" / "blocks"
-    blocks.mkdir(parents=True)
-    if key:
-        (blocks / "xor.dat").write_bytes(key)
-    used = key if any(key) else b""
-    numbers = (0, 0) if name.endswith(".dat") else (0, 1)
-    write_blocks(blocks / f"blk{numbers[0]:05}.dat", chain, chain.tree.chain[:70], used)
-    write_blocks(blocks / f"blk{numbers[1]:05}.dat", chain, chain.tree.chain[70:], used)
-    (blocks / "blk00001.dat.bak").write_bytes(b"no business of ours")
-    if name == "mixed":
-        (node / "signet" / "blocks").mkdir(parents=True)
-        append(node / "signet" / "blocks" / "blk00000.dat", frame(network("signet"), bytes(100)))
-        with pytest.raises(UsageError, match="several networks: say which with --network"):
-            opened(node)
-        check_whole(opened(node, "regtest"), chain)
-    else:
-        check_whole(opened(node / "regtest" / name if name else node), chain)
-
-
-def test_a_plain_file_beside_another_nodes_key(chain: ChainBuilder, opened: Open, tmp_path: Path) -> None:
-    """The key is only used where it fits."""
-    (tmp_path / "xor.dat").write_bytes(KEY)
-    chain.save(tmp_path / "blocks.dat")
-    check_whole(opened(tmp_path / "blocks.dat"), chain)
-
-
-def test_what_is_no_place_of_blocks(opened: Open, tmp_path: Path) -> None:
-    """Each mistake has its message, and names the path."""
-    with pytest.raises(UsageError, match=r"there is no .*/gone: give a `blocks` folder"):
-        opened(tmp_path / "gone")
-    with pytest.raises(UsageError, match="holds no blocks: neither blk00000"):
-        opened(tmp_path)
-    with pytest.raises(UsageError, match="holds no blocks of signet"):
-        opened(tmp_path, "signet")
-    (tmp_path / "notes").write_text("nothing of the sort")
-    with pytest.raises(UsageError, match="notes begins with 6e6f7468, as the blocks of no network"):
-        opened(tmp_path / "notes")
-
-
-@pytest.mark.parametrize("content", [b"", bytes(1000), REGTEST.message_start])
-def test_files_without_a_block_yet(opened: Open, tmp_path: Path, content: bytes) -> None:
-    """A node that was only just started: trying again helps."""
-    (tmp_path / "blk00000.dat").write_bytes(content)
-    with pytest.raises(NodeUnavailable, match=r"holds no (whole )?block yet"):
-        opened(tmp_path)
-
-
-def test_a_key_that_is_none(opened: Open, tmp_path: Path) -> None:
-    """Files that cannot be read with it are not guessed at."""
-    (tmp_path / "blk00000.dat").write_bytes(bytes(10))
-    (tmp_path / "xor.dat").write_bytes(b"short")
-    with pytest.raises(NodeError, match=r"xor.dat has 5 bytes, and a key has 8"):
-        opened(tmp_path)
-
-
-def test_another_network_is_refused(chain: ChainBuilder, opened: Open, tmp_path: Path) -> None:
-    """Both are named: at the start, in the middle, and by the genesis block."""
-    chain.save(tmp_path / "regtest")
-    with pytest.raises(NodeError, match=r"regtest is of regtest, but mainnet was asked for"):
-        opened(tmp_path / "regtest", "mainnet")
-    append(tmp_path / "regtest", frame(network("testnet4"), bytes(100)))
-    with pytest.raises(NodeError, match="holds blocks of testnet4 among those of regtest"):
-        opened(tmp_path / "regtest")
-    append(tmp_path / "posing", frame(network("signet"), chain.raw_blocks()[0]))
-    with pytest.raises(NodeError, match=rf"is of signet, whose first block .*{REGTEST.genesis_hash}"):
-        opened(tmp_path / "posing")
 
 
 # Which chain is in them
@@ -236,6 +114,41 @@ def test_a_block_cut_in_the_middle_is_ignored(chain: ChainBuilder, opened: Open,
     source = opened(path)
     assert source.tip() == Tip(109, chain.tree.chain[109].block.hash)
     path.write_bytes(whole)
+    check_whole(source, chain)
+
+
+@pytest.mark.parametrize("key", [b"", KEY])
+@pytest.mark.parametrize("undo", [True, False])
+def test_a_node_that_crashed_writes_over_its_last_blocks(
+    opened: Open, tmp_path: Path, key: bytes, undo: bool
+) -> None:
+    """It fetches them again, in another order, and goes on behind them: none is missed, none is misread."""
+    chain = ChainBuilder(premine=101)
+    for number in range(4):
+        chain.mine([chain.send(b"x" * 20 * number)])
+    if key:
+        (tmp_path / "xor.dat").write_bytes(key)
+    blocks, undone = tmp_path / "blk00000.dat", tmp_path / "rev00000.dat"
+
+    def write(order: list[StoredBlock]) -> None:
+        for path in (blocks, undone):
+            path.unlink(missing_ok=True)
+        write_blocks(blocks, chain, order, key)
+        if undo:
+            write_undo(undone, chain, order, key)
+
+    write(chain.tree.chain)
+    source = opened(tmp_path)
+    check_whole(source, chain)
+    chain.mine([chain.send(b"y" * 33)])
+    chain.mine(n=2)
+    old, new = chain.tree.chain[:102], chain.tree.chain[102:]
+    write([*old, *new[1::-1], *new[2:]])
+    check_whole(source, chain)
+    for stored in new:
+        wanted = dict(enumerate(txids(stored.raw)[1:], 1))
+        assert len(source.spent_outputs(stored.block.hash, wanted)) == len(wanted)
+    write([*old, new[3], *new[:3], *new[4:], *old])
     check_whole(source, chain)
 
 

@@ -102,6 +102,23 @@ def test_junk_is_passed_over(path: Path, key: bytes) -> None:
     assert new_records(file, path, key) == RECORDS[:1]
 
 
+def test_a_file_that_was_written_over_is_read_again(path: Path, key: bytes) -> None:
+    """Where it got shorter, or its records no longer begin where the last one ended."""
+    append(path, b"".join(frame(REGTEST, record) for record in RECORDS[:3]), key)
+    file = framed_file(path, key)
+    assert new_records(file, path, key) == RECORDS[:3]
+    path.unlink()
+    append(path, b"".join(frame(REGTEST, record) for record in RECORDS[:2]), key)
+    assert new_records(file, path, key) == RECORDS[:2]
+    assert file.rewound
+    path.unlink()
+    append(path, b"".join(frame(REGTEST, record) for record in RECORDS[1:]), key)
+    assert new_records(file, path, key) == RECORDS[1:]
+    assert file.rewound
+    assert new_records(file, path, key) == []
+    assert not file.rewound
+
+
 def test_a_message_start_across_two_stretches(path: Path, key: bytes) -> None:
     """The search in pieces misses no border."""
     for shift in range(6):

@@ -1,6 +1,6 @@
 """What blocks spend, out of undo data or out of the blocks themselves: right or missing, never a guess."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +9,6 @@ import pytest
 from tests.unit.blockfiles.writing import KEY, append, frame, write_blocks, write_undo
 from virtualchain.bitcoin import outputs as outputs_module
 from virtualchain.bitcoin.block import txids
-from virtualchain.bitcoin.blockfiles import open_blocks
 from virtualchain.bitcoin.header import HEADER_SIZE, display, sha256d
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.source import BlockSource
@@ -39,20 +38,6 @@ def chain() -> ChainBuilder:
     made = ChainBuilder(premine=110)
     grow(made, 11)
     return made
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    """Give `open_blocks`; what it opens is closed behind the test."""
-    sources: list[BlockSource] = []
-
-    def open_one(path: Path) -> BlockSource:
-        sources.append(open_blocks(path))
-        return sources[-1]
-
-    yield open_one
-    for source in sources:
-        source.close()
 
 
 def truth(chain: ChainBuilder, stored: StoredBlock) -> Spent:
@@ -170,6 +155,17 @@ def test_a_sibling_that_was_never_connected_gets_nothing(opened: Open, tmp_path:
     check_all(source, chain, [second])
     with pytest.raises(MissingData, match=f"no undo data of block {first.block.hash}"):
         spent(source, first)
+    with pytest.raises(MalformedBlock, match="without number 99"):
+        source.spent_outputs(second.block.hash, {99: "11" * 32})
+
+
+def test_a_damaged_sibling_is_no_tip(opened: Open, tmp_path: Path) -> None:
+    """It was seen first and has the right shape as far as can be read; the node could not connect it."""
+    chain, first, second = siblings(tmp_path, "second")
+    path = tmp_path / "blk00000.dat"
+    path.write_bytes(path.read_bytes().replace(first.raw, first.raw[:-20] + b"\xff" * 20))
+    path.write_bytes(path.read_bytes()[: -(8 + len(chain.tree.tip.raw))])
+    assert opened(tmp_path).tip().hash == second.block.hash
 
 
 def test_the_tip_is_the_sibling_that_was_connected(opened: Open, tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""`--blocks` and `--verify`: blocks out of files, and blocks that are compared with their headers."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Commands, Done, Inside
+from tests.servers import value
+from tests.shared_data import shared
+from virtualchain.bitcoin.header import HEADER_SIZE
+from virtualchain.bitcoin.networks import network
+from virtualchain.testing import ChainBuilder, FakeNode
+
+TEXTS = "SELECT string_agg(text, ',' ORDER BY block_id) FROM notes.notes"
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> ChainBuilder:
+    """Make a chain of 103 blocks, an op in each of the last two, and save it as `chain`."""
+    made = ChainBuilder()
+    for text in (b"one", b"two"):
+        made.mine([made.send(b"sto" + text)])
+    made.save(tmp_path / "chain")
+    return made
+
+
+@pytest.fixture
+def common(database_url: str) -> tuple[Any, ...]:
+    """Give the options that every command here takes."""
+    return ("--app", "apps", "--database", database_url, "--confirmations", 0)
+
+
+def one_line(done: Done, complaint: str) -> None:
+    """Check that a command said one thing, in one line, and nothing else."""
+    assert complaint in done.err
+    assert (done.out, done.err.count("\n"), done.err.count("virtualchain: ")) == ("", 1, 1), done.err
+
+
+def test_sync_and_status_read_a_file(
+    inside: Inside, chain: ChainBuilder, database_url: str, common: tuple[Any, ...]
+) -> None:
+    """As they ask a node; a second sync finds nothing to do."""
+    done = inside("sync", *common, "--blocks", "chain", "--verify", "merkle")
+    assert "104 blocks and 2 inputs in " in done.out
+    assert value(database_url, TEXTS) == "one,two"
+    assert "0 blocks and 0 inputs in " in inside("sync", *common, "--blocks", "chain").out
+    told = json.loads(inside("status", *common, "--blocks", "chain", "--json").out)
+    assert told["tip"] == {"block_id": chain.height, "hash": chain.tip}
+    assert [app["lag"] for app in told["apps"]] == [0]
+
+
+@pytest.mark.parametrize("way", ["environment", "file"])
+def test_the_path_and_the_check_are_settings_like_others(
+    inside: Inside, chain: ChainBuilder, tmp_path: Path, common: tuple[Any, ...], way: str
+) -> None:
+    """In the environment, and in virtualchain.toml, where a path starts at the file."""
+    if way == "environment":
+        inside.set(VIRTUALCHAIN_BLOCKS="chain", VIRTUALCHAIN_VERIFY="merkle")
+    else:
+        (tmp_path / "virtualchain.toml").write_text("[virtualchain]\nblocks = 'chain'\nverify = 'merkle'\n")
+    assert f"{chain.height + 1} blocks" in inside("sync", *common).out
+
+
+def test_the_first_blocks_of_bitcoin(inside: Inside, database_url: str) -> None:
+    """Six hundred of them, out of one file."""
+    path = shared("mainnet/blocks-0-599.dat")
+    example = ("--app", "virtualchain.examples.notary", "--database", database_url)
+    done = inside("sync", *example, "--blocks", path, "--verify", "merkle", "--network", "mainnet")
+    assert "594 blocks and 0 inputs in " in done.out
+    assert str(value(database_url, "SELECT hash FROM virtualchain.blocks WHERE block_id = 170")).startswith(
+        "00000000d1145790a8694403d4063f32"
+    )
+
+
+def test_run_follows_a_file_that_grows(
+    cli: Commands, chain: ChainBuilder, tmp_path: Path, database_url: str, common: tuple[Any, ...]
+) -> None:
+    """It waits for a folder without a block, takes what is there then, and what is appended."""
+    (tmp_path / "blocks").mkdir()
+    (tmp_path / "blocks" / "blk00000.dat").touch()
+    process = cli.start("run", *common, "--blocks", "blocks")
+    process.until_said("holds no block yet")
+    shutil.copy(tmp_path / "chain", tmp_path / "blocks" / "blk00000.dat")
+    process.until_said("waiting for block 104: the node is at block 103")
+    chain.mine([chain.send(b"stothree")])
+    chain.save(tmp_path / "blocks" / "blk00000.dat")
+    process.until_said("waiting for block 105")
+    assert process.signal().code == 0
+    assert value(database_url, TEXTS) == "one,two,three"
+
+
+def test_a_sync_from_a_node_goes_on_behind_files(
+    inside: Inside, chain: ChainBuilder, tmp_path: Path, database_url: str, common: tuple[Any, ...]
+) -> None:
+    """A flag replaces the source that the settings name."""
+    (tmp_path / "virtualchain.toml").write_text("[virtualchain]\nblocks = 'chain'\n")
+    inside("sync", *common)
+    with FakeNode(chain=chain) as node:
+        node.mine([node.send(b"stothree")])
+        inside("sync", *common, "--bitcoin", node.url)
+    assert value(database_url, TEXTS) == "one,two,three"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (("--blocks", "gone"), 2, "gone: give a `blocks` folder of bitcoind, or a file of that form"),
+        (("--blocks", "."), 2, "holds no blocks: neither blk00000.dat nor a node's folders with it"),
+        (("--blocks", "apps.py"), 2, "apps.py begins with 0a696d70, as the blocks of no network"),
+        (("--blocks", "chain", "--bitcoin", "http://x"), 2, "--bitcoin and --blocks are both given"),
+        (("--blocks", "chain", "--verify", "all"), 2, "--verify must be merkle"),
+        (("--blocks", "chain", "--network", "signet"), 3, "chain is of regtest, but signet was asked for"),
+        (("--blocks", "empty"), 3, "empty holds no block yet"),
+        (("--blocks", "mixed"), 3, "mixed holds blocks of mainnet among those of regtest"),
+    ],
+)
+def test_mistakes_get_one_line(
+    inside: Inside,
+    chain: ChainBuilder,
+    tmp_path: Path,
+    common: tuple[Any, ...],
+    arguments: tuple[str, ...],
+    code: int,
+    complaint: str,
+) -> None:
+    """Which says what is wrong, with the path, and an exit code that tells whose mistake it is."""
+    (tmp_path / "empty").touch()
+    foreign = network("mainnet").message_start + bytes(100)
+    (tmp_path / "mixed").write_bytes((tmp_path / "chain").read_bytes() + foreign)
+    one_line(inside("sync", *common, *arguments, code=code), complaint)
+
+
+def test_a_block_with_other_transactions_ends_with_3(
+    inside: Inside, chain: ChainBuilder, tmp_path: Path, database_url: str, common: tuple[Any, ...]
+) -> None:
+    """It is named with its file, and is not taken; without the check nobody would know."""
+    blocks = chain.raw_blocks()
+    blocks[-1] = blocks[-1][:HEADER_SIZE] + blocks[-2][HEADER_SIZE:]
+    ChainBuilder.from_blocks("regtest", blocks).save(tmp_path / "forged")
+    done = inside("sync", *common, "--blocks", "forged", "--verify", "merkle", code=3)
+    assert f"forged: block 103 ({chain.tip}) has other transactions than its own" in done.err
+    assert value(database_url, TEXTS) == "one"
