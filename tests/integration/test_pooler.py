@@ -117,7 +117,7 @@ def test_readers_come_through(
             selection = reading.Selection(limit=1)
             assert len(list(reading.ops(connection, selection))) == 1
         with pytest.raises(UsageError, match="cannot insert multiple commands"):
-            reading.query(second, "COMMIT; DROP SCHEMA virtualchain CASCADE")
+            reading.query(second, "SELECT 1; SELECT 2")
 
 
 def test_readers_leave_nothing_behind(pooled_url: str) -> None:
