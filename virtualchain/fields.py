@@ -15,8 +15,8 @@ from virtualchain.errors import Unserialisable
 DEEPEST: Final = 64
 """How far lists and dicts may be nested."""
 LARGEST: Final = 16 * 1024 * 1024
-"""How large the fields of one input may be in all: their characters, and 16 more for each value."""
-_VALUE: Final = 16
+"""How large the fields of one input may be in all: their characters, and 64 more for each value."""
+_VALUE: Final = 64
 _INT_BITS: Final = 2048
 _INT_DIGITS: Final = 617
 """Decimal digits of the largest int: Python's own limit depends on the environment."""

@@ -128,13 +128,16 @@ def test_a_hook_that_sees_the_whole_block_is_tried_case_by_case(database_url: st
         check_poison(app, database_url=database_url)
 
 
-def test_what_differs_between_two_runs_is_found(database_url: str) -> None:
-    """Here a counter that a restart does not reset; on two nodes it would be a clock, or chance."""
+def test_what_differs_between_two_runs_is_found() -> None:
+    """Here a counter that a restart does not reset; on two nodes it would be a clock, or chance.
+
+    No database is given: a server is started for it.
+    """
     numbers = itertools.count()
     app = App("chance", magic=b"ch")
     app.add(b"o", parse=lambda payload: {"number": next(numbers)})
     with pytest.raises(Poisoned, match=r"two runs differ: .*\"number\""):
-        check_poison(app, database_url=database_url)
+        check_poison(app)
 
 
 def test_what_cannot_be_tried_is_said(database_url: str) -> None:
@@ -145,10 +148,3 @@ def test_what_cannot_be_tried_is_said(database_url: str) -> None:
         check_poison(app, [b"xxo"], database_url=database_url)
     with pytest.raises(UsageError, match=r"none of \d+ cases reaches app nothing"):
         check_poison(app, database_url=database_url)
-
-
-def test_it_brings_a_server_of_its_own() -> None:
-    """Outside of pytest's fixtures there is no database: one is started, and gone afterwards."""
-    app = App("alone", magic=b"al")
-    app.add(b"o", parse=lambda payload: {"size": len(payload)})
-    assert check_poison(app, [b"alo"]).accepted > 100

@@ -154,7 +154,7 @@ def read(url: str, app: str) -> tuple[list[Any], list[Any], dict[str, int], dict
     return snapshots, refused, counters, marks
 
 
-@settings(deadline=None, max_examples=7)
+@settings(deadline=None, max_examples=5)
 @given(blocks=BLOCKS, restart=st.integers(0, 4))
 @example(
     blocks=[[("add", "a", 1), ("undo", "a", 1), ("fail", "b", 1), ("mark", "a", 1), ("add", "a", LARGEST)]],
