@@ -1,7 +1,7 @@
 """The reference implementation's recorded chains, through the whole engine and a real database.
 
 The rules are the recording's: each transaction has its verdict. They run as several apps on one tape: with
-tables, with a state that is saved and loaded, and for short chains with one that is judged again from the tape.
+tables, with a state that is saved and loaded, and for short chains with one that is judged again each time.
 
 Six blocks of the 860 hold an op that our contract refuses: text with a NUL, which PostgreSQL cannot store.
 A chain is cut behind such a block, and goes on from the recorded hashes as its initial snapshots.
