@@ -39,12 +39,7 @@ def an_app(name: str = "plain", **options: Any) -> App:
         do, _, key = payload.decode().partition(" ")
         return {"do": do, "name": key}
 
-    app.add(
-        b"o",
-        parse=parse,
-        check=check,
-        commit=lambda op, state, block_id: commit(op, state, block_id) and None,
-    )
+    app.add(b"o", parse=parse, check=check, commit=commit)
     return app
 
 
