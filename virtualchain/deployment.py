@@ -11,7 +11,7 @@ from pathlib import Path
 from virtualchain import chain
 from virtualchain.bitcoin.networks import Network
 from virtualchain.contract import Contract
-from virtualchain.coverage import cover, rule_of, watches_of
+from virtualchain.coverage import cover, gaps, rule_of, watches_of
 from virtualchain.errors import AppHalted
 from virtualchain.judge import halt
 from virtualchain.machine import Machine
@@ -82,7 +82,7 @@ class Deployment:
         return Machine(self.connection, contract, build, file, self._history)
 
     def search(self) -> None:
-        """Open the apps' searches from the next block on; UsageError where a start was not searched."""
+        """Open the apps' searches from the next block on."""
         with self.connection.transaction():
             cover(self.tape, [machine.contract for machine in self.machines])
 
@@ -137,21 +137,32 @@ class Deployment:
                 self.tape.notify(block)
         self._proceed(block, advanced)
 
-    def catch_up(
-        self, may_go_on: Callable[[], bool], on_block: Callable[[str, Block, int, int], None] | None = None
-    ) -> None:
-        """Advance every running app that is behind the tape to its tip, along the tape.
+    def behind(self) -> list[Machine]:
+        """Give the running apps that stand below the tape's tip."""
+        tip = self.tape.tip()
+        return [machine for machine in self.running if tip is not None and machine.cursor < tip.block_id]
 
-        `on_block` is told of each block behind its transaction: the app, the block, how many inputs it held
-        for the app, and the tip's height.
+    def catch_up(
+        self,
+        may_go_on: Callable[[], bool],
+        on_block: Callable[[str, Block, int, int], None] | None = None,
+        most: int | None = None,
+    ) -> None:
+        """Advance the apps that are behind the tape towards its tip: each by `most` blocks, or all the way.
+
+        One whose blocks were not all searched for its inputs stays where it is. `on_block` is told of each
+        block behind its transaction: the app, the block, how many inputs it held for the app, and the tip's
+        height.
         """
         tip = self.tape.tip()
-        for machine in list(self.running):
-            if tip is None or machine.cursor >= tip.block_id:
-                continue
+        for machine in self.behind():
+            assert tip is not None, "nothing is behind an empty tape"
             machine.log.set_status("catching_up")
+            if gaps(self.tape, machine.contract):
+                continue
+            last = tip.block_id if most is None else min(tip.block_id, machine.cursor + most)
             try:
-                for block, inputs, consensus_hash in self.advance(machine, tip.block_id):
+                for block, inputs, consensus_hash in self.advance(machine, last):
                     self._proceed(block, [(machine, consensus_hash)])
                     if on_block is not None:
                         on_block(machine.contract.name, block, inputs, tip.block_id)
@@ -196,6 +207,10 @@ class Deployment:
             except Exception as error:  # noqa: BLE001 - an app's code may raise anything
                 record = halt(machine.contract, block, "db_continue", None, error).record
                 self._part(machine, "halted", record)
+
+    def halt(self, machine: Machine, record: Json) -> None:
+        """Let an app that cannot go on stay behind, alone."""
+        self._part(machine, "halted", record)
 
     def _part(self, machine: Machine, status: str, record: Json | None = None) -> None:
         machine.log.set_status(status, record)
