@@ -226,11 +226,11 @@ def test_fingerprint_follows_rules_only() -> None:
 def test_the_fingerprint_passes_over_what_only_readers_of_the_ddl_see() -> None:
     """Comments and layout may change; a word may not, nor anything in quotes, nor an activation height."""
 
-    def fingerprint(projections: str, **late: int) -> str:
+    def fingerprint(projections: str, late: int = 0) -> str:
         app = App("print", magic=b"pr", projections=projections)
         app.add(b"o", parse=lambda payload: {})
         if late:
-            app.add(b"o", parse=lambda payload: {}, fields=["a"], **late)
+            app.add(b"o", parse=lambda payload: {}, fields=["a"], from_block=late)
         return read_contract(app).fingerprint()
 
     ddl = "CREATE TABLE t (a text DEFAULT 'x  --y' PRIMARY KEY)"
@@ -238,4 +238,4 @@ def test_the_fingerprint_passes_over_what_only_readers_of_the_ddl_see() -> None:
     assert fingerprint(ddl) != fingerprint(same.replace("text", "varchar"))
     assert fingerprint(ddl.replace("(a", "( a")) == fingerprint(same)
     assert fingerprint(ddl) != fingerprint(ddl.replace("  --", " --"))
-    assert len({fingerprint(ddl), fingerprint(ddl, from_block=5), fingerprint(ddl, from_block=6)}) == 3
+    assert len({fingerprint(ddl), fingerprint(ddl, late=5), fingerprint(ddl, late=6)}) == 3
