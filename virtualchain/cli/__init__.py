@@ -17,8 +17,9 @@ from virtualchain.cli.failures import guarded
 from virtualchain.cli.options import EXAMPLE, Given, Group
 from virtualchain.cli.query import sql
 from virtualchain.cli.read import consensus, ops, status
-from virtualchain.cli.sync import migrate, resume, run
+from virtualchain.cli.sync import advance, migrate, resume, run
 from virtualchain.cli.sync import sync as sync_command
+from virtualchain.cli.transfer import export, import_
 
 _EPILOG = f"""\b
 Try:  virtualchain demo
@@ -48,6 +49,9 @@ for _command in (
     ops,
     consensus,
     sql,
+    export,
+    import_,
+    advance,
     resume,
     migrate,
     db_command,
