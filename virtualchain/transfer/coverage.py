@@ -29,7 +29,7 @@ def require_searched(
             if gap is not None:
                 raise UsageError(
                     f"{folder} was not searched for the magic {magic.hex()} of app {app['name']} in block "
-                    f"{gap}: export from a deployment that runs this app, or import into a database without it"
+                    f"{gap}: export from a deployment that runs it, or import into a database without it"
                 )
 
 

@@ -126,7 +126,7 @@ def _describe(
 
 
 def narrowed(coverage: Sequence[Covered], first: int, last: int, tip: int) -> tuple[Covered, ...]:
-    """Give what was searched from `first` to `last`; what has an open end keeps it where that is the `tip`."""
+    """Give what was searched from `first` to `last`; an open end stays open at the `tip`."""
     found = []
     for row in coverage:
         until = row.until_block

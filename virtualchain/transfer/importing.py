@@ -129,7 +129,7 @@ class _Import:
         if bottom is not None and not bottom.block_id <= first <= start:
             raise UsageError(
                 f"{self._folder} begins with block {first}, and this database holds blocks {bottom.block_id} "
-                f"to {start - 1}: export from one of these on, or from block {start}, or import into an empty "
+                f"to {start - 1}: export from one of these or from block {start} on, or import into an empty "
                 "database"
             )
 

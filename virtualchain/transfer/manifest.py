@@ -104,7 +104,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a folder's manifest; raises UsageError where there is none of ours, DamagedExport for a damaged one."""
+    """Read a folder's manifest.
+
+    Raises UsageError where there is none or one of another format, DamagedExport where it cannot be right.
+    """
     path = folder / NAME
     try:
         content = path.read_bytes()
