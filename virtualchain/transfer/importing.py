@@ -95,6 +95,7 @@ class _Import:
         self._tape.bind(network.name, network.genesis_hash)
         tip = self._tape.tip()
         self._tip = None if tip is None else read_header(tip.block_id, tip.header)
+        self._pins = self._tape.pins()
 
     def run(self, blocks: File, inputs: File, on_block: OnBlock) -> Imported:
         """Do it all."""
@@ -189,6 +190,13 @@ class _Import:
                 "different branches of the chain; import into an empty database"
             )
 
+    def _refuse_unpinned(self, block: Block) -> None:
+        if self._pins.get(block.block_id, block.hash) != block.hash:
+            raise UsageError(
+                f"{self._folder} has {block.hash} as block {block.block_id}, and this database follows only "
+                f"chains with {self._pins[block.block_id]} there, which is pinned"
+            )
+
     def _take_blocks(self, blocks: Sequence[tuple[Block, int]], work: int | None) -> int | None:
         """Append blocks; `work` is that up to the tip, and where there is none the export's own counts."""
         if not blocks:
@@ -197,6 +205,7 @@ class _Import:
             self._refuse_branch(self._tip.block_id, blocks[0][0].prev_hash, self._tip.hash)
         with self._connection.cursor() as cursor, cursor.copy(_Q["take_blocks"]) as copy:
             for block, told_work in blocks:
+                self._refuse_unpinned(block)
                 work = told_work if work is None else work + chain.work(block.bits)
                 hashes = (bytes.fromhex(block.hash), bytes.fromhex(block.prev_hash))
                 time = datetime.fromtimestamp(block.time, UTC)
