@@ -5,6 +5,7 @@ What is left to trust are the values and scripts of the spent outputs, and that 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -17,6 +18,9 @@ from virtualchain.bitcoin.transaction import read_transaction
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Input, Json, SpentOutput
 from virtualchain.transfer.reading import Row
+
+_WORK = re.compile("-?[0-9]{1,78}")
+"""All hashes that there could be have 78 digits."""
 
 
 def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]:
@@ -32,9 +36,9 @@ def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]
         own_work = chain.work(block.bits)
     except MalformedBlock as error:
         raise ValueError(f"block {block_id}: {error}") from error
+    if not _WORK.fullmatch(told_work):
+        raise ValueError(f"block {block_id}: {told_work[:100]!r} is no amount of work")
     work = int(told_work)
-    if abs(work) >= 2**256:
-        raise ValueError(f"block {block_id}: no chain has so much work")
     said = (block.hash, block.prev_hash, datetime.fromtimestamp(block.time, UTC))
     if said != (block_hash, prev_hash, time):
         raise ValueError(
@@ -81,7 +85,7 @@ def check_input(row: Row, blocks: Mapping[int, Block], network: Network) -> Inpu
     }
     for name, value in computed.items():
         if value != told[name]:
-            raise ValueError(f"{where}: its {name} are not those of the raw transaction beside it")
+            raise ValueError(f"{where}: {name} and the raw transaction beside it do not agree")
     return found
 
 

@@ -107,8 +107,8 @@ def _describe(
     with connection.cursor(row_factory=dict_row) as cursor:
         apps = tuple(cursor.execute(_Q["apps"], {"last": highest}))
     coverage: tuple[Covered, ...] = ()
-    if tip is not None and ends:
-        coverage = narrowed(tape.coverage(), ends[0].block_id, ends[-1].block_id, tip.block_id)
+    if ends:
+        coverage = narrowed(tape.coverage(), ends[0].block_id, ends[-1].block_id)
 
     def describe(files: tuple[File, ...]) -> Manifest:
         return Manifest(
@@ -125,16 +125,14 @@ def _describe(
     return describe
 
 
-def narrowed(coverage: Sequence[Covered], first: int, last: int, tip: int) -> tuple[Covered, ...]:
-    """Give what was searched from `first` to `last`; an open end stays open at the `tip`."""
+def narrowed(coverage: Sequence[Covered], first: int, last: int) -> tuple[Covered, ...]:
+    """Give what was searched from block `first` to `last`; what goes on behind `last` has an open end."""
     found = []
     for row in coverage:
-        until = row.until_block
-        if (until is None and last < tip) or (until is not None and until > last):
-            until = last
-        start = max(row.from_block, first)
-        if start <= (last if until is None else until):
-            found.append(Covered(row.magic, row.rule, start, until))
+        start, until = max(row.from_block, first), row.until_block
+        if start <= last and (until is None or start <= until):
+            goes_on = until is None or until > last
+            found.append(Covered(row.magic, row.rule, start, None if goes_on else until))
     return tuple(found)
 
 

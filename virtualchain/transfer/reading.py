@@ -86,6 +86,8 @@ def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:
         if found != names:
             raise ValueError(f"its columns are {', '.join(found)}")
         for line in lines:
+            if len(line) != len(kinds):
+                raise ValueError(f"the next one has {len(line)} values, and there are {len(kinds)} columns")
             yield tuple(_PARSERS[kind](text) for kind, text in zip(kinds, line, strict=True))
 
 
