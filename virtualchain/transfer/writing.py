@@ -16,8 +16,8 @@ from virtualchain.transfer.tables import Table
 
 _Q = queries("transfer")
 Format = Literal["parquet", "csv"]
-_GROUP_ROWS: Final = 50_000
-_GROUP_BYTES: Final = 32_000_000
+_GROUP_ROWS: Final = 20_000
+_GROUP_BYTES: Final = 16_000_000
 """A group of rows is written when it has either; so much is in memory at once."""
 _CELL: Final = 16
 """Bytes that a value of fixed size counts for."""
