@@ -107,10 +107,6 @@ LEFT JOIN LATERAL (
 ) AS s ON true
 ORDER BY a.name COLLATE "C";
 
--- name: searches
--- What the installed apps need the tape to be searched for, and from which block on.
-SELECT name, first_block_id, magics, rule FROM virtualchain.apps ORDER BY name COLLATE "C";
-
 -- name: take_blocks
 -- Append many blocks; the guard looks at each.
 COPY vc.blocks (block_id, hash, prev_hash, header, time, chainwork) FROM STDIN;

@@ -144,7 +144,11 @@ def test_mistakes_get_one_line(inside: Inside, origin: Origin, empty_database_ur
         (("advance", *APP, *there), 3, "holds nothing of virtualchain's yet"),
         (("advance", *here), 2, "name an app to run"),
         (("advance", *APP, "--network", "signet", *here), 2, "follows regtest, but signet was asked for"),
-        (("advance", "--app", "virtualchain.examples.notary", *here), 2, "was not searched for its magic"),
+        (
+            ("advance", "--app", "virtualchain.examples.notary", *here),
+            3,
+            "there is no node here: `virtualchain",
+        ),
     ):
         done = inside(*arguments, code=code)
         assert complaint in done.err

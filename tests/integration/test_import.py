@@ -21,7 +21,7 @@ from tests.tables import deployment, tables
 from virtualchain import App, StateEngine
 from virtualchain.bitcoin.networks import NETWORKS
 from virtualchain.bitcoin.offline import Offline
-from virtualchain.errors import MissingData, StoreError, UsageError, WriterBusy
+from virtualchain.errors import NodeError, StoreError, UsageError, WriterBusy
 from virtualchain.store.database import connect_writer
 from virtualchain.store.tape import Tape
 from virtualchain.testing import FakeNode
@@ -134,7 +134,7 @@ def test_a_tape_may_begin_anywhere(origin: Origin, database_url: str, tmp_path: 
     assert value(database_url, "SELECT min(block_id) FROM vc.blocks") == 120
     rows = "SELECT array_agg(format('%s', b) ORDER BY block_id) FROM vc.blocks AS b WHERE block_id >= 120"
     assert value(database_url, rows) == value(origin.url, rows)
-    with pytest.raises(UsageError, match="was not searched for its magic there"):
+    with pytest.raises(NodeError, match="block 119 has to be fetched, .* and there is no node here"):
         advance(database_url, tmp_path, representative.app())
     late = App("late", magic=b"re", first_block_id=125)
     late.add(b"o", parse=lambda payload: {"text": payload.decode()})
@@ -221,20 +221,26 @@ def test_a_pinned_block_is_required(origin: Origin, exported: Path, database_url
     assert origin.tip > 50
 
 
-def test_blocks_must_be_searched_for_what_the_apps_here_need(
-    fake_node: FakeNode, database_url: str, exported: Path, tmp_path: Path
+def test_an_app_whose_magic_was_not_looked_for_waits_for_a_node(
+    fake_node: FakeNode, database_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
-    """Else an app that is installed could never be advanced along them, and no sync would tell."""
+    """Imported blocks are not taken for searched ones: without a node it stays, and with one they are searched."""
     other = App("other", magic=b"ot")
     other.add(b"o", parse=lambda payload: {"text": payload.decode()})
-    with StateEngine(other, database=database_url, source=fake_node.url, confirmations=0):
-        pass
-    with pytest.raises(
-        UsageError, match="not searched for the magic 6f74 of app other in block 0: export from"
-    ):
-        import_tape(database_url, exported)
-    assert value(database_url, "SELECT count(*) FROM vc.blocks") == 0
-    assert advance(database_url, tmp_path, other) == -1
+    representative.feed(fake_node)
+    fake_node.mine([fake_node.send(b"otolater")])
+    options: dict[str, Any] = {"source": fake_node.url, "confirmations": 0}
+    with StateEngine(representative.app(), database=empty_database_url, **options) as engine:
+        engine.build()
+    export(empty_database_url, tmp_path / "export", what=["tape"])
+    with StateEngine(other, database=database_url, **options) as engine:
+        engine.build(105)
+    import_tape(database_url, tmp_path / "export")
+    with pytest.raises(NodeError, match="was never searched for an app's magic, and there is no node here"):
+        advance(database_url, tmp_path, other)
+    with StateEngine(other, database=database_url, **options) as engine:
+        engine.build()
+    assert value(database_url, "SELECT array_agg(fields ->> 'text') FROM virtualchain.ops") == ["later"]
 
 
 def test_searches_are_carried_over(origin: Origin, database_url: str, tmp_path: Path) -> None:
@@ -335,7 +341,7 @@ def test_an_offline_source_gives_nothing() -> None:
     source = Offline(NETWORKS["regtest"])
     for ask in (source.block_hash, source.raw_block, lambda _: source.spent_outputs("00", {})):
         call: Callable[[Any], object] = ask
-        with pytest.raises(MissingData, match="there is no source to ask for it"):
+        with pytest.raises(NodeError, match="there is no node here"):
             call(0)
     assert source.is_invalid(0, "00") is False
     source.wake()

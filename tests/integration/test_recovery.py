@@ -1,4 +1,4 @@
-"""Deep forks: what was taken of a branch is undone, and the end is that of a fresh index of the chain that won."""
+"""Deep forks: what was taken of a branch is undone, and the end is that of a fresh index of the winner."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,10 +28,9 @@ def an_app(name: str = "plain", **options: Any) -> App:
     """Make an app whose blocks swap unique values, change keys, and delete and make rows again."""
     app = App(name, magic=b"rb", projections=TABLES, **options)
 
-    def commit(op: dict[str, Any], state: State, block_id: int) -> bool | None:
+    def commit(op: dict[str, Any], state: State, block_id: int) -> None:
         for statement in _STEPS[op["do"]]:
             state.execute(statement, {"name": op["name"], "block": block_id})
-        return op["do"] != "refuse" or False
 
     def check(op: dict[str, Any], state: State) -> bool | Rejected:
         return op["do"] in _STEPS or Rejected("unknown")
@@ -40,12 +39,7 @@ def an_app(name: str = "plain", **options: Any) -> App:
         do, _, key = payload.decode().partition(" ")
         return {"do": do, "name": key}
 
-    app.add(
-        b"o",
-        parse=parse,
-        check=check,
-        commit=lambda op, state, block_id: commit(op, state, block_id) and None,
-    )
+    app.add(b"o", parse=parse, check=check, commit=commit)
     return app
 
 
@@ -53,7 +47,8 @@ _STEPS: dict[str, tuple[Any, ...]] = {
     "add": (
         """INSERT INTO owners SELECT %(name)s, coalesce(max(rank), 0) + 1 FROM owners
             ON CONFLICT (name) DO NOTHING""",
-        """INSERT INTO marks SELECT coalesce(max(place), 0) + 1, %(name)s, 'block ' || %(block)s::int FROM marks""",
+        """INSERT INTO marks SELECT coalesce(max(place), 0) + 1, %(name)s, 'block ' || %(block)s::int
+            FROM marks""",
     ),
     "swap": (
         "UPDATE owners SET rank = -rank",
@@ -159,7 +154,7 @@ def test_listeners_hear_of_a_rollback(fake_node: FakeNode, run: Run, database_ur
         listener.execute("LISTEN virtualchain")
         run(an_app())
         heard = [notice.payload for notice in listener.notifies(timeout=0.5)]
-    assert heard[0].startswith('{"event" : "rollback", "block_id" : %d,' % (fake_node.height - 3))
+    assert heard[0].startswith(f'{{"event" : "rollback", "block_id" : {fake_node.height - 3},')
     assert stays in heard[0]
     assert len(heard) == 4
 
@@ -261,7 +256,7 @@ def test_an_app_that_is_not_loaded_cannot_be_derived_anew(
 
 @pytest.mark.parametrize("policy", ["halt", "checkpoint"])
 def test_the_strictest_policy_decides(fake_node: FakeNode, run: Run, database_url: str, policy: str) -> None:
-    """One app that wants an operator stops all of them, and no row is touched; back on our branch all go on."""
+    """One app that wants an operator stops all of them, and no row is touched."""
     story(fake_node, 1, 10)
     tip = run(an_app("one"), an_app("two"), on_deep_fork={"two": policy})
     before = deployment(database_url)

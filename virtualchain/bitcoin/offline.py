@@ -6,10 +6,17 @@ from typing import Final
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.wake import Wake
-from virtualchain.errors import MissingData
+from virtualchain.errors import NodeError
 from virtualchain.model import Block, SpentOutput
 
 _NOWHERE: Final = Tip(-1, "")
+
+
+def _nothing(block: int | str) -> NodeError:
+    return NodeError(
+        f"block {block} has to be fetched, because it is not on the tape or was never searched for an app's "
+        "magic, and there is no node here: `virtualchain sync` with one does it"
+    )
 
 
 class Offline:
@@ -27,8 +34,8 @@ class Offline:
         return _NOWHERE
 
     def block_hash(self, block_id: int) -> str:
-        """Raise MissingData."""
-        raise MissingData(f"block {block_id} is not on the tape, and there is no source to ask for it")
+        """Raise NodeError."""
+        raise _nothing(block_id)
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block]:  # noqa: ARG002 - whichever it is
         """Tell that nothing follows."""
@@ -39,16 +46,16 @@ class Offline:
         return False
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Raise MissingData."""
-        raise MissingData(f"block {block_hash} is not on the tape, and there is no source to ask for it")
+        """Raise NodeError."""
+        raise _nothing(block_hash)
 
     def spent_outputs(
         self,
         block_hash: str,
         transactions: Mapping[int, str],  # noqa: ARG002 - whichever they are
     ) -> Mapping[int, Sequence[SpentOutput]]:
-        """Raise MissingData."""
-        raise MissingData(f"block {block_hash} is not on the tape, and there is no source to ask for it")
+        """Raise NodeError."""
+        raise _nothing(block_hash)
 
     def wait(self, timeout: float) -> None:
         """Sleep, less after `wake`."""

@@ -26,7 +26,7 @@ from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 from virtualchain.transfer.checking import check_block, check_input
-from virtualchain.transfer.coverage import carry_over, require_searched
+from virtualchain.transfer.coverage import carry_over
 from virtualchain.transfer.manifest import End, File, Manifest, check_files, read_manifest
 from virtualchain.transfer.reading import BLOCKS, INPUTS, Row, rows_of
 
@@ -104,8 +104,6 @@ class _Import:
             return Imported(self._network.name, None, None, 0, 0)
         start = first.block_id if self._tip is None else self._tip.block_id + 1
         self._refuse_misfit(first.block_id, start)
-        if start <= last.block_id:
-            require_searched(self._connection, self._folder, self._manifest.coverage, start, last.block_id)
         work = self._work()
         rows = _Ahead(rows_of(self._folder / inputs.name, inputs, INPUTS))
         new_inputs = 0
