@@ -134,7 +134,7 @@ def test_a_tape_may_begin_anywhere(origin: Origin, database_url: str, tmp_path: 
     assert value(database_url, "SELECT min(block_id) FROM vc.blocks") == 120
     rows = "SELECT array_agg(format('%s', b) ORDER BY block_id) FROM vc.blocks AS b WHERE block_id >= 120"
     assert value(database_url, rows) == value(origin.url, rows)
-    with pytest.raises(NodeError, match="block 119 has to be fetched, .* and there is no node here"):
+    with pytest.raises(NodeError, match=r"block 119 has to be fetched, .* and there is no node here"):
         advance(database_url, tmp_path, representative.app())
     late = App("late", magic=b"re", first_block_id=125)
     late.add(b"o", parse=lambda payload: {"text": payload.decode()})
@@ -224,7 +224,7 @@ def test_a_pinned_block_is_required(origin: Origin, exported: Path, database_url
 def test_an_app_whose_magic_was_not_looked_for_waits_for_a_node(
     fake_node: FakeNode, database_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
-    """Imported blocks are not taken for searched ones: without a node it stays, and with one they are searched."""
+    """Imported blocks do not count as searched: without a node it stays, with one they are."""
     other = App("other", magic=b"ot")
     other.add(b"o", parse=lambda payload: {"text": payload.decode()})
     representative.feed(fake_node)
