@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import psycopg
+
 from virtualchain import chain
 from virtualchain.bitcoin.networks import Network
 from virtualchain.contract import Contract
@@ -174,19 +176,8 @@ class Deployment:
                 machine.log.set_status("running")
 
     def advance(self, machine: Machine, last: int) -> Iterator[tuple[Block, int, str]]:
-        """Advance a build along the tape up to a block, a transaction for each.
-
-        Gives each block, how many inputs it held for the app, and the consensus hash. Raises AppHalted.
-        """
-        while machine.cursor < last:
-            first, until = machine.cursor + 1, min(machine.cursor + _STRETCH, last)
-            inputs = self.tape.inputs(first, until, machine.contract.magics)
-            found = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
-            for block in held_blocks(self.tape, first, until):
-                taken = found.get(block.block_id, ())
-                with self.connection.transaction():
-                    consensus_hash = machine.step(block, taken)
-                yield block, len(taken), consensus_hash
+        """Advance a build along the tape up to a block, see `along_tape`."""
+        return along_tape(self.connection, machine, last)
 
     def _step(self, machine: Machine, block: Block, inputs: Sequence[Input]) -> list[tuple[Machine, str]]:
         try:
@@ -215,3 +206,28 @@ class Deployment:
     def _part(self, machine: Machine, status: str, record: Json | None = None) -> None:
         machine.log.set_status(status, record)
         self.running.remove(machine)
+
+
+def along_tape(
+    connection: psycopg.Connection, machine: Machine, last: int, *, beside_writer: bool = False
+) -> Iterator[tuple[Block, int, str]]:
+    """Advance a build along the tape up to a block, a transaction for each.
+
+    Gives each block, how many inputs it held for the app, and the consensus hash. With `beside_writer`, a
+    process of its own does it: where the writer has rolled blocks back meanwhile, the build stands anew, and
+    it ends there. Raises AppHalted.
+    """
+    tape = Tape(connection)
+    while machine.cursor < last:
+        first, until = machine.cursor + 1, min(machine.cursor + _STRETCH, last)
+        inputs = tape.inputs(first, until, machine.contract.magics)
+        found = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
+        for block in held_blocks(tape, first, until):
+            taken = found.get(block.block_id, ())
+            with connection.transaction():
+                stands = not beside_writer or (tape.holds(block) and machine.is_current())
+                consensus_hash = machine.step(block, taken) if stands else ""
+            if not stands:
+                machine.load()
+                return
+            yield block, len(taken), consensus_hash

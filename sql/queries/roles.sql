@@ -37,3 +37,8 @@ GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, text, integer), vc.is_fresh(te
 -- name: admit_to_table
 -- Let reducers read and write a projection; its history is written by its triggers.
 GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};
+
+-- name: drop
+-- Remove an app's role, and what it was granted.
+DROP OWNED BY {role};
+DROP ROLE {role};

@@ -92,7 +92,7 @@ def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> 
     assert (alpha["status"], alpha["error"]) == ("running", None)
     assert [len(alpha[key]) for key in ("block_hash", "consensus_hash", "state_hash")] == [64, 32, 64]
     text = read("--bitcoin", node.url, "status").out
-    assert text.startswith(f"regtest\n  node    block {node.height} ({node.tip})\n  writer  none")
+    assert text.startswith(f"regtest\n  node       block {node.height} ({node.tip})\n  writer     none")
     assert "\nalpha 1: running\n" in text
     assert "  lag             3\n" in text
     assert alpha["role"].endswith(":alpha")
