@@ -183,10 +183,10 @@ class StateEngine:
             except NodeUnavailable as error:
                 self._waits_for = str(error)
             except NodeError as error:
+                self._waits_for = str(error)
                 garbled += 1
                 if garbled > _GARBLED:
                     raise
-                self._waits_for = str(error)
             if not self._deployment.running:
                 return
             if not self._stopping:
