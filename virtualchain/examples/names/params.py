@@ -18,6 +18,10 @@ WINDOW: Final = 24
 """For how many blocks a consensus hash stays fresh."""
 SNAPSHOT: Final = "17ac43c1d8549c3181b200f1bf97eb7d"
 """The consensus hash that every one of these chains starts from."""
+DEFAULT_FIRST_BLOCK: Final = 256
+DEFAULT_EPOCH1_END: Final = 436_650
+DEFAULT_REVEAL_EXPIRE: Final = 144
+"""What the network's own test runs had, where they do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +144,12 @@ MAINNET: Final = Params(
 
 def regtest(
     *,
-    first_block: int = 256,
+    first_block: int = DEFAULT_FIRST_BLOCK,
     initial_snapshots: Mapping[int, str] | None = None,
-    epoch1_end: int = 436_650,
+    epoch1_end: int = DEFAULT_EPOCH1_END,
     lifetime_multiplier: tuple[int, int] = (1, 2),
     price_multiplier: tuple[float, float] = (1.0, 1.0),
-    namespace_reveal_expire: int = 144,
+    namespace_reveal_expire: int = DEFAULT_REVEAL_EXPIRE,
     later: tuple[Epoch, ...] = (),
 ) -> Params:
     """Give the numbers of the network's own test runs, changed as a run asks.
