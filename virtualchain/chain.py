@@ -4,9 +4,10 @@ Values in, a value out, so every rule can be tested without a node (`house.md`, 
 Work is summed from header bits above the fork alone: partial chains and files of blocks compare, too.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 from virtualchain.errors import MalformedBlock, NodeUnavailable, UsageError
 from virtualchain.model import Block
@@ -28,6 +29,20 @@ class Wait:
     """The last common block where the node's chain is not ours, else None."""
 
 
+Cause = Literal["work", "invalid", "pin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """Blocks that the followed chain must hold, by height, and which blocks stand there now."""
+
+    wanted: Mapping[int, str] = field(default_factory=dict)
+    ours: Mapping[int, str] = field(default_factory=dict)
+    """Of those heights, the ones that the tape has."""
+    theirs: Mapping[int, str] = field(default_factory=dict)
+    """Of those heights, the ones that the node's active chain has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reorg:
     """Undo our blocks above the fork, then plan again."""
@@ -41,11 +56,12 @@ class Reorg:
     """None: the node has no block above the fork."""
     depth: int
     """How many blocks are undone."""
-    invalid: bool
-    """Whether our branch goes only because the node calls it invalid, not for more work."""
+    cause: Cause
+    """Why our branch goes: theirs has more work, the node calls it invalid, or it lacks a pinned block."""
 
 
 Plan = Extend | Wait | Reorg
+_NO_PINS = Pins()
 
 
 def plan(
@@ -58,6 +74,7 @@ def plan(
     ours: Sequence[Block] = (),
     theirs: Sequence[Block] = (),
     invalid: bool = False,
+    pins: Pins = _NO_PINS,
 ) -> Plan:
     """Decide what comes next.
 
@@ -67,16 +84,44 @@ def plan(
     not active. Only then the rest counts: `ours` and `theirs` are all headers above the last common
     block, ours up to `tip` and the node's up to its tip, and `invalid` says whether the node calls our
     branch invalid. Where even our lowest block is not active, `ours` is all that we hold and `theirs`
-    starts at the same height.
+    starts at the same height. A chain without a block of `pins` is neither taken nor, where the node has
+    one with it, kept.
 
     Raises NodeUnavailable for headers that do not fit together, because the node's chain changed while
     it was read, and UsageError for a node whose genesis block is another one than ours.
     """
     if following is not None:
-        return _extend(tip, first_block_id, node_tip, confirmations, following)
+        return _lacks_pin(pins, (), following) or _extend(
+            tip, first_block_id, node_tip, confirmations, following
+        )
     if tip is None or not ours or ours[-1].hash != tip.hash:
         raise _changed("our tip is not on it, but no block of ours lies above the fork")
-    return _leave(tip, node_tip, ours, theirs, invalid=invalid)
+    return _lacks_pin(pins, ours, theirs) or _leave(
+        tip, node_tip, ours, theirs, invalid=invalid, pinned=_violated(pins.wanted, pins.ours) is not None
+    )
+
+
+def _lacks_pin(pins: Pins, ours: Sequence[Block], theirs: Sequence[Block]) -> Wait | None:
+    """Wait where the node's chain has another block at a pinned height, or leaves ours below one of ours."""
+    found = {**pins.theirs, **{block.block_id: block.hash for block in theirs}}
+    lacking = _violated(pins.wanted, found)
+    if lacking is None and ours:
+        left = {block.block_id: block.hash for block in ours}
+        held = (at for at, pin in pins.wanted.items() if left.get(at) == pin and at not in found)
+        lacking = min(held, default=None)
+    if lacking is None and not ours:  # the node is on our chain
+        lacking = _violated(pins.wanted, pins.ours)
+    if lacking is None:
+        return None
+    return Wait(
+        f"waiting for the node: its chain does not hold the pinned block {lacking} ({pins.wanted[lacking]})",
+        ours[0].block_id - 1 if ours else None,
+    )
+
+
+def _violated(wanted: Mapping[int, str], found: Mapping[int, str]) -> int | None:
+    """Give the lowest pinned height at which another block was found."""
+    return min((at for at, pin in wanted.items() if found.get(at, pin) != pin), default=None)
 
 
 def _extend(
@@ -96,7 +141,7 @@ def _extend(
 
 
 def _leave(
-    tip: Block, node_tip: int, ours: Sequence[Block], theirs: Sequence[Block], *, invalid: bool
+    tip: Block, node_tip: int, ours: Sequence[Block], theirs: Sequence[Block], *, invalid: bool, pinned: bool
 ) -> Plan:
     lowest = ours[0]
     fork = lowest.block_id - 1
@@ -107,7 +152,7 @@ def _leave(
             " choose a node of the same network, or another database"
         )
     has_more_work = branch_work(theirs) > branch_work(ours)
-    if has_more_work or invalid:
+    if has_more_work or invalid or pinned:
         parts_at_fork = not theirs or theirs[0].prev_hash == lowest.prev_hash
         return Reorg(
             fork_block_id=fork,
@@ -115,7 +160,7 @@ def _leave(
             old_tip=tip,
             new_tip=theirs[-1] if theirs else None,
             depth=tip.block_id - fork,
-            invalid=not has_more_work,
+            cause="pin" if pinned else "work" if has_more_work else "invalid",
         )
     if not theirs:
         return Wait(f"waiting for the node: it is at block {node_tip}, we are at block {tip.block_id}", fork)

@@ -4,12 +4,11 @@ A block is appended, and every app that stands at its parent is advanced, in one
 that stands further back is advanced along the tape by the same step, block by block.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from virtualchain import chain
-from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import Network
 from virtualchain.contract import Contract
 from virtualchain.coverage import cover, rule_of, watches_of
@@ -17,10 +16,14 @@ from virtualchain.errors import AppHalted
 from virtualchain.judge import halt
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Input, Json, ScannedBlock
+from virtualchain.planning import held_blocks
+from virtualchain.store.builds import FIRST_BUILD, register, set_on_deep_fork
+from virtualchain.store.consistency import check_start
 from virtualchain.store.database import connect_writer
-from virtualchain.store.log import AppLog
 from virtualchain.store.tape import Tape
 
+HISTORY = 1000
+"""Blocks for which apps can be brought back, unless told otherwise."""
 _STRETCH = 500
 """Blocks whose inputs are read from the tape at once."""
 
@@ -28,6 +31,8 @@ _STRETCH = 500
 class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
+    `network` is the chain that the database is bound to, or is to be; None leaves it as it is. `history` is
+    for how many blocks apps can be brought back (None: all), `on_deep_fork` the policy of each app by name.
     After a psycopg.Error nothing in here can be relied on: close it and make another one.
     """
 
@@ -35,65 +40,79 @@ class Deployment:
         self,
         url: str,
         contracts: Sequence[Contract],
-        network: Network,
+        network: Network | None,
         *,
         state_folder: Path,
         wait: bool = False,
+        history: int | None = HISTORY,
+        on_deep_fork: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = state_folder
-        self._connection = connect_writer(url, wait=wait)
+        self._history = history
+        self.connection = connect_writer(url, wait=wait)
+        self._is_durable = True
         try:
-            self.tape = Tape(self._connection)
-            with self._connection.transaction():
-                self.tape.bind(network.name, network.genesis_hash)
-            self.watches = watches_of(contracts)
-            self.machines = [self._machine(contract) for contract in contracts]
-            with self._connection.transaction():
-                cover(self.tape, contracts)
+            self.tape = Tape(self.connection)
+            if network is not None:
+                with self.connection.transaction():
+                    self.tape.bind(network.name, network.genesis_hash)
+            self.machines = [self._install(contract) for contract in contracts]
+            self.watches = watches_of([machine.contract for machine in self.machines])
+            for name, policy in (on_deep_fork or {}).items():
+                set_on_deep_fork(self.connection, name, policy)
+            check_start(self.connection)
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
         except BaseException:
             self.close()
             raise
-        self._is_durable = True
 
-    def _machine(self, contract: Contract) -> Machine:
-        log = AppLog(self._connection, contract.name)
-        with self._connection.transaction():
-            tables = log.register(contract, rule_of(contract))
-        if log.status() == "stopped":
-            log.set_status("running")
-        return Machine(self._connection, contract, tables, self._folder / f"{contract.schema}.state")
+    def _install(self, contract: Contract) -> Machine:
+        with self.connection.transaction():
+            build, begun = register(self.connection, contract, rule_of(contract))
+        machine = self.machine(begun, build)
+        if machine.log.status() == "stopped":
+            machine.log.set_status("running")
+        return machine
+
+    def machine(self, contract: Contract, build: str) -> Machine:
+        """Give the machine of a build that is installed."""
+        suffix = "" if build == FIRST_BUILD else f".{build}"
+        file = self._folder / f"{contract.schema}{suffix}.state"
+        return Machine(self.connection, contract, build, file, self._history)
+
+    def search(self) -> None:
+        """Open the apps' searches from the next block on; UsageError where a start was not searched."""
+        with self.connection.transaction():
+            cover(self.tape, [machine.contract for machine in self.machines])
 
     def settle(self) -> None:
         """See to it that every block so far is on disk, and that saved files are in place."""
         if not self._is_durable:
-            self.tape.set_durable(durable=True)
+            self.be_durable()
             self.tape.flush()
-            self._is_durable = True
         for machine in self.machines:
             machine.settle()
 
+    def be_durable(self) -> None:
+        """Let the commits that follow wait for the disk."""
+        self.tape.set_durable(durable=True)
+        self._is_durable = True
+
     def close(self) -> None:
         """End the session; the writer's lock goes with it."""
-        self._connection.close()
-
-    def tip(self) -> Block | None:
-        """Give the tape's last block."""
-        tip = self.tape.tip()
-        return None if tip is None else read_header(tip.block_id, tip.header)
-
-    def bottom(self) -> int:
-        """Give the height of the tape's first block, or of the one that an empty tape starts with."""
-        bottom = self.tape.bottom()
-        return self.first_block_id() if bottom is None else bottom.block_id
-
-    def blocks(self, first: int, last: int) -> list[Block]:
-        """Give a stretch of the tape's blocks, both ends included."""
-        return [read_header(item.block_id, item.header) for item in self.tape.headers(first, last)]
+        self.connection.close()
 
     def first_block_id(self) -> int:
         """Give the block that an empty tape starts with."""
         return min(machine.contract.start for machine in self.machines)
+
+    def stand_anew(self, rebuilt: Sequence[Machine]) -> None:
+        """Stand where the database says, behind a rollback; `rebuilt` take the place of older builds."""
+        anew = {machine.contract.name: machine for machine in rebuilt}
+        self.running = [anew.get(machine.contract.name, machine) for machine in self.running]
+        self.machines = [anew.get(machine.contract.name, machine) for machine in self.machines]
+        for machine in self.machines:
+            machine.load()
 
     def take(self, scanned: ScannedBlock, *, near_tip: bool) -> None:
         """Append a block and advance every running app that stands at its parent, in one transaction.
@@ -105,7 +124,7 @@ class Deployment:
             self.tape.set_durable(durable=near_tip)
             self._is_durable = near_tip
         advanced: list[tuple[Machine, str]] = []
-        with self._connection.transaction():
+        with self.connection.transaction():
             self.tape.append(scanned, chain.work(block.bits))
             for machine in list(self.running):
                 if machine.cursor == block.block_id - 1:
@@ -127,28 +146,32 @@ class Deployment:
             if tip is None or machine.cursor >= tip.block_id:
                 continue
             machine.log.set_status("catching_up")
-            while machine in self.running and machine.cursor < tip.block_id and may_go_on():
-                last = min(machine.cursor + _STRETCH, tip.block_id)
-                for block, inputs in self._advance(machine, last):
+            try:
+                for block, inputs, consensus_hash in self.advance(machine, tip.block_id):
+                    self._proceed(block, [(machine, consensus_hash)])
                     if on_block is not None:
                         on_block(machine.contract.name, block, inputs, tip.block_id)
+                    if machine not in self.running or not may_go_on():
+                        break
+            except AppHalted as halted:
+                self._part(machine, "halted", halted.record)
             if machine.cursor == tip.block_id and machine in self.running:
                 machine.log.set_status("running")
 
-    def _advance(self, machine: Machine, last: int) -> Iterator[tuple[Block, int]]:
-        """Advance an app up to a block; give each block that it took, and how many inputs that held."""
-        first = machine.cursor + 1
-        inputs = self.tape.inputs(first, last, machine.contract.magics)
-        by_block = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
-        for block in self.blocks(first, last):
-            found = by_block.get(block.block_id, ())
-            with self._connection.transaction():
-                advanced = self._step(machine, block, found)
-            self._proceed(block, advanced)
-            if advanced:
-                yield block, len(found)
-            if machine not in self.running:
-                return
+    def advance(self, machine: Machine, last: int) -> Iterator[tuple[Block, int, str]]:
+        """Advance a build along the tape up to a block, a transaction for each.
+
+        Gives each block, how many inputs it held for the app, and the consensus hash. Raises AppHalted.
+        """
+        while machine.cursor < last:
+            first, until = machine.cursor + 1, min(machine.cursor + _STRETCH, last)
+            inputs = self.tape.inputs(first, until, machine.contract.magics)
+            found = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
+            for block in held_blocks(self.tape, first, until):
+                taken = found.get(block.block_id, ())
+                with self.connection.transaction():
+                    consensus_hash = machine.step(block, taken)
+                yield block, len(taken), consensus_hash
 
     def _step(self, machine: Machine, block: Block, inputs: Sequence[Input]) -> list[tuple[Machine, str]]:
         try:

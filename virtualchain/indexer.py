@@ -4,29 +4,31 @@ It asks the source what there is, lets the planner say what to do, and hands the
 deployment. It holds no state of its own: whatever fails, it starts again from what the database says.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
 
 import psycopg
 
-from virtualchain import chain
+from virtualchain import chain, recovery
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node import open_source
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.contract import Contract, read_contract
-from virtualchain.deployment import Deployment
+from virtualchain.deployment import HISTORY, Deployment
 from virtualchain.errors import AppHalted, NodeUnavailable, StoreError, UsageError, WriterBusy
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Json
-from virtualchain.planning import deep_fork, make_plan
-from virtualchain.settings import Verification
+from virtualchain.planning import held_tip, make_plan
+from virtualchain.settings import Policy, Verification
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import is_passing
 from virtualchain.store.migrate import migrate
+from virtualchain.store.rollback import Reorg as Rollback
+from virtualchain.store.rollback import Undone
 from virtualchain.store.state_files import default_folder
 
 NEAR_TIP = 10
@@ -65,6 +67,10 @@ class StateEngine:
     `on_block` is told of each block behind its transaction, `on_catch_up` of each that an app behind
     the others takes from the tape, `on_wait` what is about to be waited for.
     Apps with a state of their own have it saved to `state_folder` (default: the user's data folder).
+    `history` is for how many blocks every app can be brought back by what is kept (None: all); below that
+    it is derived anew from the tape. `on_deep_fork` says what happens where taken blocks are replaced:
+    rollback, checkpoint or halt, for all apps or by app; an app that it does not name keeps its policy,
+    rollback at first. `on_rollback` is told of each rollback, behind it.
 
     Raises UsageError for what cannot be run so, StoreError, NodeError.
     """
@@ -80,7 +86,10 @@ class StateEngine:
         on_block: Callable[[Progress], None] | None = None,
         on_catch_up: Callable[[Progress], None] | None = None,
         on_wait: Callable[[str], None] | None = None,
+        on_rollback: Callable[[chain.Reorg, Undone], None] | None = None,
         state_folder: Path | None = None,
+        history: int | None = HISTORY,
+        on_deep_fork: Policy | Mapping[str, Policy] | None = None,
     ) -> None:
         self._contracts = [read_contract(app) for app in apps or (self,)]
         self._confirmations = confirmations
@@ -92,7 +101,11 @@ class StateEngine:
         self._on_block = on_block
         self._on_catch_up = on_catch_up
         self._on_wait = on_wait
+        self._on_rollback = on_rollback
+        self._history = history
+        self._on_deep_fork = _policies(self._contracts, on_deep_fork)
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
+        self._tidied = False
         self._waits_for: str | None = None
         self._url = resolve(database)
         self._state_folder = state_folder or default_folder(self._url)
@@ -124,8 +137,9 @@ class StateEngine:
     def build(self, to: int | None = None) -> int:
         """Process blocks up to `to`, or to the stable tip; give the last block processed.
 
-        Where no block was processed ever, that is the one before the first. Raises DeepFork where the
-        node has left our branch, AppHalted where no app is left that can go on, StoreError, NodeError.
+        Where no block was processed ever, that is the one before the first. Where the node has left our
+        branch, what was taken of it is undone first. Raises DeepFork where an app's policy forbids that,
+        AppHalted where no app is left that can go on, StoreError, NodeError.
         """
         failures = 0
         while True:
@@ -198,15 +212,22 @@ class StateEngine:
 
     def _open(self) -> Deployment:
         try:
-            return Deployment(
+            deployment = Deployment(
                 self._url,
                 self._contracts,
                 self._source.network,
                 state_folder=self._state_folder,
                 wait=self._wait_for_writer,
+                history=self._history,
+                on_deep_fork=self._on_deep_fork,
             )
+            with ExitStack() as opened:
+                opened.callback(deployment.close)
+                deployment.search()
+                opened.pop_all()
         except psycopg.Error as error:
             raise StoreError(f"the database failed: {' '.join(str(error).split())}") from error
+        return deployment
 
     def _reopen(self, pauses: Sequence[float]) -> None:
         """Get a new session after a passing fault: all that was under way is forgotten."""
@@ -224,7 +245,7 @@ class StateEngine:
                 return
 
     def _last_block(self) -> int:
-        tip = self._deployment.tip()
+        tip = held_tip(self._deployment.tape)
         return self._deployment.first_block_id() - 1 if tip is None else tip.block_id
 
     def _advance(self, to: int | None) -> bool:
@@ -234,21 +255,47 @@ class StateEngine:
         if not deployment.running:
             self._raise_halted()
             return False
-        tip = deployment.tip()
+        tip = held_tip(deployment.tape)
         if to is not None and tip is not None and tip.block_id >= to:
             return False
         node_tip = self._source.tip().block_id
-        match make_plan(deployment, self._source, node_tip, self._confirmations):
+        plan = make_plan(
+            deployment.tape,
+            self._source,
+            first_block_id=deployment.first_block_id(),
+            node_tip=node_tip,
+            confirmations=self._confirmations,
+        )
+        match plan:
             case chain.Wait(reason=reason):
                 self._waits_for = reason
                 return False
-            case chain.Reorg() as reorg:
-                raise deep_fork(reorg)
+            case chain.Reorg():
+                self._roll_back(plan)
+                return True
             case chain.Extend(blocks=blocks):
                 self._waits_for = None
+                if not self._tidied:
+                    recovery.tidy(deployment)
+                    self._tidied = True
                 wanted = [block for block in blocks if to is None or block.block_id <= to]
                 self._take(wanted, node_tip - self._confirmations)
                 return bool(wanted)
+
+    def _roll_back(self, reorg: chain.Reorg) -> None:
+        """Undo what the node's chain does not hold, then plan again."""
+        self._tidied = False
+        recovery.refuse_by_policy(self._deployment, reorg)
+        new = reorg.new_tip
+        wanted = Rollback(
+            reorg.fork_block_id,
+            (reorg.old_tip.block_id, reorg.old_tip.hash),
+            None if new is None else (new.block_id, new.hash),
+            reorg.cause,
+        )
+        undone = recovery.roll_back(self._deployment, wanted, lambda: not self._stopping, self._caught_up)
+        if undone is not None and self._on_rollback is not None:
+            self._on_rollback(reorg, undone)
 
     def _caught_up(self, app: str, block: Block, inputs: int, tip: int) -> None:
         if self._on_catch_up is not None:
@@ -276,6 +323,22 @@ def _halted(name: str, record: Json) -> AppHalted:
         f"with {error}; mend it, then say `virtualchain resume {name}`",
         record,
     )
+
+
+def _policies(
+    contracts: Sequence[Contract], on_deep_fork: Policy | Mapping[str, Policy] | None
+) -> dict[str, Policy]:
+    """Give the policy of each app for which one was named."""
+    names = [contract.name for contract in contracts]
+    if on_deep_fork is None:
+        return {}
+    policies = dict.fromkeys(names, on_deep_fork) if isinstance(on_deep_fork, str) else dict(on_deep_fork)
+    for name, policy in policies.items():
+        if name not in names:
+            raise UsageError(f"on_deep_fork names {name}: there is no such app among {', '.join(names)}")
+        if policy not in get_args(Policy):
+            raise UsageError(f"on_deep_fork={policy!r}: choose {', '.join(get_args(Policy))}")
+    return policies
 
 
 def _check(contracts: Sequence[Contract], confirmations: int) -> None:

@@ -19,30 +19,46 @@ from virtualchain.model import Block, Input
 from virtualchain.states import AppState, OpaqueState, TableState
 from virtualchain.store.failures import is_passing
 from virtualchain.store.log import AppLog, Snapshot
+from virtualchain.store.projections import build_schema
 from virtualchain.store.state_files import StateFiles
+
+_PRUNED_AT_ONCE = 100
+"""Blocks whose history is dropped together, at the most."""
 
 
 class Machine:
-    """One app and where it stands on the tape.
+    """One build of an app, and where it stands on the tape.
 
-    `cursor` is the last block that the app was advanced to, or the block before its first.
+    `cursor` is the last block that it was advanced to, or the block before its first. `history` is for how
+    many blocks it can be brought back; None keeps everything.
     """
 
     def __init__(
-        self, connection: psycopg.Connection, contract: Contract, tables: str, state_file: Path
+        self,
+        connection: psycopg.Connection,
+        contract: Contract,
+        build: str,
+        state_file: Path,
+        history: int | None,
     ) -> None:
         self.contract = contract
-        self.log = AppLog(connection, contract.name)
+        self.build = build
+        self.log = AppLog(connection, contract.name, build)
         self._connection = connection
+        self._history = history
+        self._state: AppState = (
+            TableState(connection, contract, self.log, build_schema(contract.schema, build))
+            if contract.get_state is None
+            else OpaqueState(contract, StateFiles(connection, contract.name, build, state_file))
+        )
+        self.load()
+
+    def load(self) -> None:
+        """Stand where the database says: at first, and again behind a rollback."""
         self._recorded = self.log.cursor()
-        starts_over = False
-        if contract.get_state is None:
-            self._state: AppState = TableState(connection, contract, self.log, tables)
-        else:
-            opaque = OpaqueState(contract, StateFiles(connection, contract.name, state_file))
-            self._state, starts_over = opaque, opaque.starts_over
+        starts_over = self._state.load(self._recorded)
         last = -1 if starts_over or self._recorded is None else self._recorded
-        self.cursor = max(contract.start - 1, last)
+        self.cursor = max(self.contract.start - 1, last)
 
     def step(self, block: Block, inputs: Iterable[Input]) -> str:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
@@ -130,7 +146,17 @@ class Machine:
         self.log.add_snapshot(
             Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
         )
+        self._prune(block.block_id)
         return consensus_hash
+
+    def _prune(self, block_id: int) -> None:
+        """Forget history that is older than was asked for: not in each block, but always in the same ones."""
+        if self._history is None or block_id % max(1, min(_PRUNED_AT_ONCE, self._history // 10)):
+            return
+        oldest = block_id - self._history
+        if oldest >= self.contract.start:
+            self._state.prune(oldest)
+            self.log.set_history_from(oldest)
 
     def _compare(self, block: Block, verdicts: Verdicts) -> str:
         """Check a block that is judged again, to bring back a state that could not be loaded."""

@@ -3,58 +3,74 @@
 from virtualchain import chain
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.deployment import Deployment
-from virtualchain.errors import DeepFork, NodeUnavailable
+from virtualchain.errors import NodeUnavailable
 from virtualchain.model import Block
+from virtualchain.store.tape import Tape
 
 
-def make_plan(deployment: Deployment, source: BlockSource, node_tip: int, confirmations: int) -> chain.Plan:
-    """Decide what comes next on the tape; `node_tip` is the height of the source's active chain.
+def make_plan(
+    tape: Tape, source: BlockSource, *, first_block_id: int, node_tip: int, confirmations: int
+) -> chain.Plan:
+    """Decide what comes next on the tape.
 
-    Raises NodeUnavailable where that chain changed meanwhile, NodeError, UsageError as `chain.plan` does.
+    `first_block_id` is where an empty one starts, `node_tip` the height of the source's active chain. Raises
+    NodeUnavailable where that chain changed meanwhile, NodeError, UsageError as `chain.plan` does.
     """
-    tip, first = deployment.tip(), deployment.first_block_id()
+    tip = held_tip(tape)
     following: list[Block] | None
     if tip is None:
-        following = _headers_from(source, first) if first <= node_tip else []
+        following = _headers_from(source, first_block_id) if first_block_id <= node_tip else []
     else:
         following = source.headers_after(tip.block_id, tip.hash)
+    pins = _pins(tape, source, node_tip)
     if tip is None or following is not None:
         return chain.plan(
             tip=tip,
-            first_block_id=first,
+            first_block_id=first_block_id,
             node_tip=node_tip,
             confirmations=confirmations,
             following=following,
+            pins=pins,
         )
 
     def is_active(block_id: int) -> bool:
-        ours = deployment.blocks(block_id, block_id)[0]
+        ours = held_blocks(tape, block_id, block_id)[0]
         return block_id <= node_tip and source.block_hash(block_id) == ours.hash
 
-    bottom = deployment.bottom()
-    fork = chain.find_fork(tip.block_id, bottom, is_active)
-    above = bottom if fork is None else fork + 1
+    bottom = tape.bottom()
+    assert bottom is not None, "a tape with a tip has a first block"
+    fork = chain.find_fork(tip.block_id, bottom.block_id, is_active)
+    above = bottom.block_id if fork is None else fork + 1
     return chain.plan(
         tip=tip,
-        first_block_id=first,
+        first_block_id=first_block_id,
         node_tip=node_tip,
         confirmations=confirmations,
         following=None,
-        ours=deployment.blocks(above, tip.block_id),
+        ours=held_blocks(tape, above, tip.block_id),
         theirs=_all_headers_from(source, above) if above <= node_tip else [],
         invalid=source.is_invalid(tip.block_id, tip.hash),
+        pins=pins,
     )
 
 
-def deep_fork(reorg: chain.Reorg) -> DeepFork:
-    """Say what happened to the chain, for the operator."""
-    why = "which the node calls invalid" if reorg.invalid else "and the node follows one with more work"
-    new = reorg.new_tip
-    theirs = f"its tip is block {new.block_id} ({new.hash})" if new else "it has no block above the fork"
-    return DeepFork(
-        f"deep fork above block {reorg.fork_block_id}: {reorg.depth} blocks were taken from another branch, "
-        f"up to block {reorg.old_tip.block_id} ({reorg.old_tip.hash}), {why}; {theirs}. Nothing was changed"
+def held_tip(tape: Tape) -> Block | None:
+    """Give the tape's last block."""
+    tip = tape.tip()
+    return None if tip is None else read_header(tip.block_id, tip.header)
+
+
+def held_blocks(tape: Tape, first: int, last: int) -> list[Block]:
+    """Give a stretch of the tape's blocks, both ends included."""
+    return [read_header(item.block_id, item.header) for item in tape.headers(first, last)]
+
+
+def _pins(tape: Tape, source: BlockSource, node_tip: int) -> chain.Pins:
+    wanted = tape.pins()
+    return chain.Pins(
+        wanted,
+        {at: block.hash for at in wanted for block in held_blocks(tape, at, at)},
+        {at: source.block_hash(at) for at in wanted if at <= node_tip},
     )
 
 

@@ -40,6 +40,12 @@ class AppState(Protocol):
     def number(self) -> bytes | None:
         """The number under the state hash, where the last `digest` changed it."""
 
+    def load(self, cursor: int | None) -> bool:
+        """Be the state behind the app's last block (None: before its first), as the database has it.
+
+        True where that cannot be had, and the app must judge all its blocks again.
+        """
+
     def enter(self, block: Block) -> None:
         """Stand in a new block."""
 
@@ -54,6 +60,9 @@ class AppState(Protocol):
 
     def digest(self, block_id: int, *, touched: bool) -> str | None:
         """Give the state hash behind a block; `touched` says whether a callback ran in it."""
+
+    def prune(self, oldest: int) -> None:
+        """Forget what is only needed to go back below a block."""
 
     def settle(self) -> None:
         """Learn that all blocks so far are on disk."""
@@ -72,8 +81,14 @@ class TableState:
         self._log = log
         self._tables = tables
         self._history = History(connection, projections(connection, tables))
-        self._number = log.state_number() or muhash.EMPTY
+        self._number = muhash.EMPTY
         self._hash = muhash.digest(self._number)
+
+    def load(self, cursor: int | None) -> bool:  # noqa: ARG002 - the log knows
+        """Take up the number under the state hash; the rows are where they are."""
+        self._number = self._log.state_number() or muhash.EMPTY
+        self._hash = muhash.digest(self._number)
+        return False
 
     def enter(self, block: Block) -> None:
         """Open the app's tables to its callbacks."""
@@ -100,6 +115,10 @@ class TableState:
             self._number, self._hash = self.number, muhash.digest(self.number)
         return self._hash
 
+    def prune(self, oldest: int) -> None:
+        """Drop old history."""
+        self._history.prune(oldest)
+
     def settle(self) -> None:
         """There is nothing outside of the database."""
 
@@ -107,30 +126,34 @@ class TableState:
 class OpaqueState:
     """A state that the app keeps by itself; SHA-256 of its saved file is its hash.
 
-    Where the app cannot be given a saved file (its `get_db_state` has no argument `filename`, or it does
-    not save), nothing is restored: `starts_over` says that the machine must judge all its blocks again.
+    Where the app cannot be given a saved file (its `get_db_state` has no argument `filename`, it does not
+    save, or what it saved then is not kept any more), it begins anew and judges all its blocks again.
     """
 
     is_transactional = False
     number = None
 
     def __init__(self, contract: Contract, files: StateFiles) -> None:
-        assert contract.get_state is not None, "the app keeps no state of its own"
         self._contract = contract
         self._files = files
         self._hash: str | None = None
-        self.starts_over = contract.save is None or not _takes_filename(contract.get_state)
-        arguments: dict[str, str | None] = {}
-        if not self.starts_over:
-            file = files.restore()
-            self._hash = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
-            arguments = {"filename": None if file is None else str(file)}
         self.db_state: object = None
         self.broken: Exception | None = None
+
+    def load(self, cursor: int | None) -> bool:
+        """Have the app make its state, or load what it saved."""
+        get_state = self._contract.get_state
+        assert get_state is not None, "the app keeps no state of its own"
+        takes_file = self._contract.save is not None and _takes_filename(get_state)
+        file = self._files.restore() if takes_file else None
+        self._hash = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+        arguments = {"filename": None if file is None else str(file)} if takes_file else {}
+        self.broken = None
         try:
-            self.db_state = contract.get_state(**arguments)
+            self.db_state = get_state(**arguments)
         except Exception as error:  # noqa: BLE001 - an app's code may raise anything
             self.broken = error
+        return cursor is not None and file is None
 
     def enter(self, block: Block) -> None:
         """Leave it to the app."""
@@ -160,6 +183,10 @@ class OpaqueState:
             self._files.keep(block_id, content)
             self._hash = found
         return found
+
+    def prune(self, oldest: int) -> None:
+        """Drop old saved files."""
+        self._files.prune(oldest)
 
     def settle(self) -> None:
         """Move the last saved file into place."""

@@ -1,7 +1,10 @@
--- name: create_schemas
--- One schema for the app's views, one for the tables of this build.
+-- name: create_schema
+-- A schema for an app's views, or for the tables of one build.
 CREATE SCHEMA {schema};
-CREATE SCHEMA {build};
+
+-- name: drop_schema
+-- Remove a build's tables, and what the database made for them.
+DROP SCHEMA {schema} CASCADE;
 
 -- name: search_path
 -- Let unqualified names of the DDL mean the build's schema, until the transaction ends.
@@ -60,32 +63,3 @@ CREATE TRIGGER keep_history BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EAC
     WHEN (current_setting('virtualchain.block_id', true) IS DISTINCT FROM 'undo')
     EXECUTE FUNCTION {function}();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION vc.refuse_truncate();
-
--- name: publish
--- The view that people read: the app's own columns only.
-CREATE VIEW {view} AS SELECT {columns} FROM {table};
-
--- name: copy_comment
--- Carry the table's comment over to its view, and each column's.
-SELECT format('COMMENT ON %%s IS %%L', target, description)
-FROM (
-    SELECT CASE d.objsubid WHEN 0 THEN format('VIEW %%I.%%I', %(schema)s::text, c.relname)
-        ELSE format('COLUMN %%I.%%I.%%I', %(schema)s::text, c.relname, a.attname) END AS target, d.description
-    FROM pg_description AS d
-    JOIN pg_class AS c ON c.oid = d.objoid AND d.classoid = 'pg_class'::regclass
-    LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0
-    WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND c.relname = %(table)s
-        AND a.attname IS DISTINCT FROM 'since_block'
-) AS comments;
-
--- name: went
--- Rows of one projection that a block changed or removed, as they were before it.
-SELECT {place}, false, ARRAY[{texts}] FROM {history} AS r WHERE until_block = $1
-
--- name: came
--- Rows of one projection that a block made or changed, as they are after it.
-SELECT {place}, true, ARRAY[{texts}] FROM {births} AS b JOIN {table} AS r USING ({key}) WHERE b.since_block = $1 AND r.since_block = $1
-
--- name: text
--- The text of a column as its type's output function gives it; null stays null.
-CASE num_nulls(r.{column}) WHEN 0 THEN format('%s', r.{column}) END

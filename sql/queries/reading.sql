@@ -8,7 +8,7 @@ SELECT network FROM vc.deployment;
 
 -- name: apps
 -- Every app, or those named, and where each of them stands.
-SELECT name, version, schema, first_block_id, block_id, block_hash, consensus_hash, state_hash, role, status, error
+SELECT name, version, schema, build, first_block_id, block_id, block_hash, consensus_hash, state_hash, role, status, error
 FROM virtualchain.apps
 WHERE %(apps)s::text[] IS NULL OR name = ANY(%(apps)s)
 ORDER BY name COLLATE "C";

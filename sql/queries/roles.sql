@@ -21,7 +21,7 @@ GRANT {role} TO CURRENT_USER;
 -- name: admit
 -- What the reducers of every app need: their own schema, and what they may ask of the log.
 GRANT USAGE ON SCHEMA {tables}, vc TO {role};
-GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, integer), vc.is_fresh(text, text, integer, integer) TO {role};
+GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, text, integer), vc.is_fresh(text, text, text, integer, integer) TO {role};
 
 -- name: admit_to_table
 -- Let reducers read and write a projection; its history is written by its triggers.

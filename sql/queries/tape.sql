@@ -75,3 +75,49 @@ SELECT pg_current_xact_id();
 -- name: notify_block
 -- Tell listeners of a new block; they hear it when the block's transaction commits.
 SELECT pg_notify('virtualchain', json_build_object('event', 'block', 'block_id', %(block_id)s::integer, 'block_hash', %(hash)s::text)::text);
+
+-- name: notify_rollback
+-- Tell listeners that blocks were undone; the last one that stays is named.
+SELECT pg_notify('virtualchain', json_build_object('event', 'rollback', 'block_id', %(fork)s::integer,
+    'block_hash', (SELECT encode(hash, 'hex') FROM vc.blocks WHERE block_id = %(fork)s))::text);
+
+-- name: hold_block
+-- Whether a block is on the tape, which it then stays until this transaction ends.
+SELECT FROM vc.blocks WHERE block_id = %(block_id)s AND hash = decode(%(hash)s, 'hex') FOR KEY SHARE;
+
+-- name: claim_blocks
+-- Wait for whoever holds a block that is to go.
+SELECT FROM vc.blocks WHERE block_id > %(fork)s FOR UPDATE;
+
+-- name: truncate_inputs
+-- Drop the inputs above the fork.
+DELETE FROM vc.inputs WHERE block_id > %(fork)s;
+
+-- name: truncate_blocks
+-- Drop the blocks above the fork.
+DELETE FROM vc.blocks WHERE block_id > %(fork)s;
+
+-- name: truncate_searches
+-- Forget searches that were closed and saw no block up to the fork.
+DELETE FROM vc.coverage WHERE from_block > %(fork)s AND until_block IS NOT NULL;
+
+-- name: shorten_searches
+-- Searches that were closed above the fork end with it.
+UPDATE vc.coverage SET until_block = %(fork)s WHERE until_block > %(fork)s;
+
+-- name: advance_searches
+-- Searches that go on begin with the first block that comes.
+UPDATE vc.coverage SET from_block = %(fork)s + 1 WHERE from_block > %(fork)s;
+
+-- name: pins
+-- Blocks that the followed chain must hold.
+SELECT block_id, encode(hash, 'hex') FROM vc.pins ORDER BY block_id;
+
+-- name: pin
+-- Demand a block of the followed chain.
+INSERT INTO vc.pins (block_id, hash) VALUES (%(block_id)s, decode(%(hash)s, 'hex'))
+ON CONFLICT (block_id) DO UPDATE SET hash = EXCLUDED.hash;
+
+-- name: unpin
+-- Demand nothing at a height any more.
+DELETE FROM vc.pins WHERE block_id = %(block_id)s;

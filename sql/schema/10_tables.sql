@@ -62,10 +62,10 @@ COMMENT ON COLUMN vc.coverage.from_block IS 'The first block that was searched.'
 COMMENT ON COLUMN vc.coverage.until_block IS 'The last block that was searched; null while the search goes on with every new block.';
 
 CREATE TABLE vc.apps (
-    name text PRIMARY KEY,
+    name text NOT NULL,
     version text NOT NULL,
     fingerprint bytea NOT NULL,
-    schema text NOT NULL UNIQUE,
+    schema text NOT NULL,
     build text NOT NULL,
     magics bytea[] NOT NULL,
     rule text NOT NULL,
@@ -74,14 +74,21 @@ CREATE TABLE vc.apps (
     confirmations integer CHECK (confirmations >= 0),
     own_role boolean NOT NULL,
     status text NOT NULL CHECK (status IN ('running', 'catching_up', 'halted', 'stopped')),
-    error jsonb
+    error jsonb,
+    is_live boolean NOT NULL,
+    base_block_id integer NOT NULL CHECK (base_block_id >= -1),
+    history_from integer NOT NULL CHECK (history_from >= base_block_id),
+    on_deep_fork text NOT NULL CHECK (on_deep_fork IN ('rollback', 'checkpoint', 'halt')),
+    PRIMARY KEY (name, build)
 );
-COMMENT ON TABLE vc.apps IS 'The apps of this deployment. An app''s cursor is its last row in vc.snapshots.';
+CREATE UNIQUE INDEX apps_live ON vc.apps (name) WHERE is_live;
+CREATE UNIQUE INDEX apps_schema ON vc.apps (schema) WHERE is_live;
+COMMENT ON TABLE vc.apps IS 'The apps of this deployment, a row for each build. The cursor of a build is its last row in vc.snapshots.';
 COMMENT ON COLUMN vc.apps.name IS 'The app''s name, as it calls itself.';
 COMMENT ON COLUMN vc.apps.version IS 'The app''s version when it was installed.';
 COMMENT ON COLUMN vc.apps.fingerprint IS 'SHA-256 of what the app declares: a change asks for a new build.';
 COMMENT ON COLUMN vc.apps.schema IS 'The schema with the app''s views; its tables are in <schema>__<build>.';
-COMMENT ON COLUMN vc.apps.build IS 'The build that the views show.';
+COMMENT ON COLUMN vc.apps.build IS 'Name of the build: its tables are in a schema of their own, and its rows of the log carry it.';
 COMMENT ON COLUMN vc.apps.magics IS 'The magics that the app''s payloads start with.';
 COMMENT ON COLUMN vc.apps.rule IS 'Name of the payload rule that finds its payloads.';
 COMMENT ON COLUMN vc.apps.first_block_id IS 'The block of the app''s first input.';
@@ -90,6 +97,10 @@ COMMENT ON COLUMN vc.apps.confirmations IS 'The least confirmations that the app
 COMMENT ON COLUMN vc.apps.own_role IS 'Whether its reducers run under the role that vc.role_of names; else they run as the engine does.';
 COMMENT ON COLUMN vc.apps.status IS 'running; catching_up (advancing along the tape); halted (a callback failed, see error); stopped (the app asked for it).';
 COMMENT ON COLUMN vc.apps.error IS 'Why it is halted: block_id, callback, txid, message and traceback.';
+COMMENT ON COLUMN vc.apps.is_live IS 'Whether the views show this build; one build of each app is live.';
+COMMENT ON COLUMN vc.apps.base_block_id IS 'The block behind which it began: the one before its first, or that of its checkpoint. Nothing goes back below it.';
+COMMENT ON COLUMN vc.apps.history_from IS 'The lowest block that its history can bring back; older history is pruned.';
+COMMENT ON COLUMN vc.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint (stop, and go on from an accepted checkpoint only) or halt.';
 
 CREATE TABLE vc.ops (
     app text NOT NULL,
@@ -100,10 +111,12 @@ CREATE TABLE vc.ops (
     payload bytea NOT NULL,
     fields jsonb NOT NULL,
     canonical bytea[] NOT NULL,
-    PRIMARY KEY (app, block_id, vtxindex)
+    build text NOT NULL,
+    PRIMARY KEY (app, build, block_id, vtxindex)
 );
 COMMENT ON TABLE vc.ops IS 'The log: every input that an app accepted. Rows are appended, or truncated with their block, never changed.';
 COMMENT ON COLUMN vc.ops.app IS 'Name of the app.';
+COMMENT ON COLUMN vc.ops.build IS 'The build of the app that accepted it.';
 COMMENT ON COLUMN vc.ops.block_id IS 'Height of its block.';
 COMMENT ON COLUMN vc.ops.vtxindex IS 'Place among the app''s parsed candidates of the block, from 0.';
 COMMENT ON COLUMN vc.ops.txindex IS 'Place of its transaction in the block.';
@@ -119,10 +132,12 @@ CREATE TABLE vc.rejections (
     opcode bytea NOT NULL CHECK (octet_length(opcode) = 1),
     step text NOT NULL CHECK (step IN ('parse', 'check', 'commit')),
     reason text NOT NULL,
-    PRIMARY KEY (app, block_id, txindex)
+    build text NOT NULL,
+    PRIMARY KEY (app, build, block_id, txindex)
 );
 COMMENT ON TABLE vc.rejections IS 'Every candidate that an app refused, and why.';
 COMMENT ON COLUMN vc.rejections.app IS 'Name of the app.';
+COMMENT ON COLUMN vc.rejections.build IS 'The build of the app that refused it.';
 COMMENT ON COLUMN vc.rejections.block_id IS 'Height of its block.';
 COMMENT ON COLUMN vc.rejections.txindex IS 'Place of its transaction in the block.';
 COMMENT ON COLUMN vc.rejections.opcode IS 'The byte after the magic.';
@@ -136,11 +151,13 @@ CREATE TABLE vc.snapshots (
     consensus_hash bytea NOT NULL CHECK (octet_length(consensus_hash) = 16),
     state_hash bytea CHECK (octet_length(state_hash) = 32),
     state_number bytea CHECK (octet_length(state_number) = 384),
-    PRIMARY KEY (app, block_id)
+    build text NOT NULL,
+    PRIMARY KEY (app, build, block_id)
 );
-CREATE INDEX snapshots_state_number ON vc.snapshots (app, block_id) WHERE state_number IS NOT NULL;
+CREATE INDEX snapshots_state_number ON vc.snapshots (app, build, block_id) WHERE state_number IS NOT NULL;
 COMMENT ON TABLE vc.snapshots IS 'An app''s digests at each of its blocks; the last row is its cursor.';
 COMMENT ON COLUMN vc.snapshots.app IS 'Name of the app.';
+COMMENT ON COLUMN vc.snapshots.build IS 'The build of the app.';
 COMMENT ON COLUMN vc.snapshots.block_id IS 'Height of the block; -1 for an initial snapshot in front of the genesis block.';
 COMMENT ON COLUMN vc.snapshots.ops_hash IS 'Digest of the block''s ops; null in an initial snapshot, which the app declared.';
 COMMENT ON COLUMN vc.snapshots.consensus_hash IS 'Digest of the block''s ops and of all history before it.';
@@ -153,33 +170,72 @@ CREATE TABLE vc.reorgs (
     fork_block_id integer NOT NULL,
     old_block_id integer NOT NULL,
     old_hash bytea NOT NULL,
-    new_block_id integer NOT NULL,
-    new_hash bytea NOT NULL,
+    new_block_id integer,
+    new_hash bytea,
     depth integer NOT NULL CHECK (depth > 0),
     blocks_undone integer NOT NULL,
     ops_undone bigint NOT NULL,
-    duration interval NOT NULL
+    duration interval NOT NULL,
+    cause text NOT NULL CHECK (cause IN ('work', 'invalid', 'pin', 'operator')),
+    rows_undone bigint NOT NULL
 );
-COMMENT ON TABLE vc.reorgs IS 'Every deep fork that was undone.';
+COMMENT ON TABLE vc.reorgs IS 'Every rollback: of a deep fork, or by the operator.';
 COMMENT ON COLUMN vc.reorgs.reorg_id IS 'Running number.';
 COMMENT ON COLUMN vc.reorgs.detected_at IS 'When it was met, by the clock of the database.';
 COMMENT ON COLUMN vc.reorgs.fork_block_id IS 'The last block that both branches share.';
 COMMENT ON COLUMN vc.reorgs.old_block_id IS 'Height of the tip that was left.';
 COMMENT ON COLUMN vc.reorgs.old_hash IS 'Hash of the tip that was left.';
-COMMENT ON COLUMN vc.reorgs.new_block_id IS 'Height of the node''s tip at that time.';
-COMMENT ON COLUMN vc.reorgs.new_hash IS 'Hash of the node''s tip at that time.';
+COMMENT ON COLUMN vc.reorgs.new_block_id IS 'Height of the node''s tip at that time; null where the node had no block above the fork, or was not asked.';
+COMMENT ON COLUMN vc.reorgs.new_hash IS 'Hash of the node''s tip at that time; null as its height.';
 COMMENT ON COLUMN vc.reorgs.depth IS 'How many taken blocks were replaced.';
 COMMENT ON COLUMN vc.reorgs.blocks_undone IS 'How many blocks were truncated.';
 COMMENT ON COLUMN vc.reorgs.ops_undone IS 'How many ops of all apps were undone.';
 COMMENT ON COLUMN vc.reorgs.duration IS 'How long undoing took.';
+COMMENT ON COLUMN vc.reorgs.cause IS 'work: the node''s branch has more; invalid: the node calls ours invalid; pin: ours lacks a pinned block; operator: rolled back by hand.';
+COMMENT ON COLUMN vc.reorgs.rows_undone IS 'How many rows of projections were removed or put back.';
+
+CREATE TABLE vc.pins (
+    block_id integer PRIMARY KEY CHECK (block_id >= 0),
+    hash bytea NOT NULL CHECK (octet_length(hash) = 32)
+);
+COMMENT ON TABLE vc.pins IS 'Blocks that the followed chain must hold.';
+COMMENT ON COLUMN vc.pins.block_id IS 'Height of the block.';
+COMMENT ON COLUMN vc.pins.hash IS 'Hash of the block, in display order.';
+
+CREATE TABLE vc.checkpoints (
+    app text NOT NULL,
+    build text NOT NULL,
+    block_id integer NOT NULL CHECK (block_id >= 0),
+    network text NOT NULL,
+    block_hash bytea NOT NULL CHECK (octet_length(block_hash) = 32),
+    consensus_hash bytea NOT NULL CHECK (octet_length(consensus_hash) = 16),
+    state_hash bytea NOT NULL CHECK (octet_length(state_hash) = 32),
+    is_migration boolean NOT NULL,
+    signers text[] NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (app, build)
+);
+COMMENT ON TABLE vc.checkpoints IS 'The checkpoints that builds of apps were started from.';
+COMMENT ON COLUMN vc.checkpoints.app IS 'Name of the app.';
+COMMENT ON COLUMN vc.checkpoints.build IS 'The build that was started from it.';
+COMMENT ON COLUMN vc.checkpoints.block_id IS 'The block that it shows; processing began behind it.';
+COMMENT ON COLUMN vc.checkpoints.network IS 'The network that it was made on.';
+COMMENT ON COLUMN vc.checkpoints.block_hash IS 'Hash of its block, in display order.';
+COMMENT ON COLUMN vc.checkpoints.consensus_hash IS 'The app''s consensus hash at its block.';
+COMMENT ON COLUMN vc.checkpoints.state_hash IS 'The app''s state hash at its block.';
+COMMENT ON COLUMN vc.checkpoints.is_migration IS 'Whether it came from another chain than the one that this database follows.';
+COMMENT ON COLUMN vc.checkpoints.signers IS 'The public keys whose signatures held, hex.';
+COMMENT ON COLUMN vc.checkpoints.applied_at IS 'When it was applied, by the clock of the database.';
 
 CREATE TABLE vc.state_files (
     app text NOT NULL,
     block_id integer NOT NULL,
     content bytea NOT NULL,
-    PRIMARY KEY (app, block_id)
+    build text NOT NULL,
+    PRIMARY KEY (app, build, block_id)
 );
 COMMENT ON TABLE vc.state_files IS 'What apps with a state of their own saved: a row where a block changed it, for the undo window. This copy is the truth; the file beside is for the app to read.';
 COMMENT ON COLUMN vc.state_files.app IS 'Name of the app.';
+COMMENT ON COLUMN vc.state_files.build IS 'The build of the app.';
 COMMENT ON COLUMN vc.state_files.block_id IS 'The block after which the app saved this; it stands until the next row.';
 COMMENT ON COLUMN vc.state_files.content IS 'The saved file.';

@@ -7,15 +7,15 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION vc.role_of(text) IS 'The role of the app with this schema: roles belong to the whole server, so the database is part of the name, hashed where the name would be too long or reserved.';
 
-CREATE FUNCTION vc.consensus_hash(app text, block_id integer) RETURNS text
+CREATE FUNCTION vc.consensus_hash(app text, build text, block_id integer) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER
 RETURN (SELECT encode(s.consensus_hash, 'hex') FROM vc.snapshots AS s
-    WHERE s.app = consensus_hash.app AND s.block_id = consensus_hash.block_id);
-COMMENT ON FUNCTION vc.consensus_hash(text, integer) IS 'An app''s consensus hash at a block, for reducers: their role reads no table of the log.';
+    WHERE s.app = consensus_hash.app AND s.build = consensus_hash.build AND s.block_id = consensus_hash.block_id);
+COMMENT ON FUNCTION vc.consensus_hash(text, text, integer) IS 'The consensus hash of a build of an app at a block, for reducers: their role reads no table of the log.';
 
-CREATE FUNCTION vc.is_fresh(app text, consensus_hash text, first integer, last integer) RETURNS boolean
+CREATE FUNCTION vc.is_fresh(app text, build text, consensus_hash text, first integer, last integer) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER
 RETURN EXISTS (SELECT FROM vc.snapshots AS s
-    WHERE s.app = is_fresh.app AND s.block_id BETWEEN first AND last
+    WHERE s.app = is_fresh.app AND s.build = is_fresh.build AND s.block_id BETWEEN first AND last
         AND s.consensus_hash = decode(is_fresh.consensus_hash, 'hex'));
-COMMENT ON FUNCTION vc.is_fresh(text, text, integer, integer) IS 'Whether a consensus hash is an app''s at one of a stretch of blocks, for reducers.';
+COMMENT ON FUNCTION vc.is_fresh(text, text, text, integer, integer) IS 'Whether a consensus hash is that of a build of an app at one of a stretch of blocks, for reducers.';

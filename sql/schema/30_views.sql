@@ -29,6 +29,7 @@ CREATE VIEW virtualchain.ops AS
 SELECT o.app, o.block_id, encode(b.hash, 'hex') AS block_hash, b.time, o.txindex, o.vtxindex,
     encode(i.txid, 'hex') AS txid, o.opcode, o.payload, o.fields, o.canonical
 FROM vc.ops AS o
+JOIN vc.apps AS a ON a.name = o.app AND a.build = o.build AND a.is_live
 JOIN vc.inputs AS i USING (block_id, txindex)
 JOIN vc.blocks AS b USING (block_id);
 COMMENT ON VIEW virtualchain.ops IS 'Every input that an app accepted, in one row.';
@@ -47,6 +48,7 @@ COMMENT ON COLUMN virtualchain.ops.canonical IS 'The serialised ops that entered
 CREATE VIEW virtualchain.rejections AS
 SELECT r.app, r.block_id, r.txindex, encode(i.txid, 'hex') AS txid, r.opcode, r.step, r.reason
 FROM vc.rejections AS r
+JOIN vc.apps AS a ON a.name = r.app AND a.build = r.build AND a.is_live
 JOIN vc.inputs AS i USING (block_id, txindex);
 COMMENT ON VIEW virtualchain.rejections IS 'Every candidate that an app refused, and why.';
 COMMENT ON COLUMN virtualchain.rejections.app IS 'Name of the app.';
@@ -61,6 +63,7 @@ CREATE VIEW virtualchain.snapshots AS
 SELECT s.app, s.block_id, encode(b.hash, 'hex') AS block_hash, encode(s.ops_hash, 'hex') AS ops_hash,
     encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash
 FROM vc.snapshots AS s
+JOIN vc.apps AS a ON a.name = s.app AND a.build = s.build AND a.is_live
 LEFT JOIN vc.blocks AS b USING (block_id);
 COMMENT ON VIEW virtualchain.snapshots IS 'An app''s digests at each of its blocks.';
 COMMENT ON COLUMN virtualchain.snapshots.app IS 'Name of the app.';
@@ -73,13 +76,15 @@ COMMENT ON COLUMN virtualchain.snapshots.state_hash IS 'Digest of every row of e
 CREATE VIEW virtualchain.apps AS
 SELECT a.name, a.version, a.schema, a.build, a.magics, a.rule, a.first_block_id, a.valid_window, a.confirmations,
     CASE WHEN a.own_role THEN vc.role_of(a.schema) END AS role, a.status, a.error, s.block_id, encode(b.hash, 'hex') AS block_hash,
-    encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash
+    encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash,
+    a.base_block_id, a.history_from, a.on_deep_fork
 FROM vc.apps AS a
 LEFT JOIN LATERAL (
     SELECT block_id, consensus_hash, state_hash FROM vc.snapshots
-    WHERE app = a.name ORDER BY block_id DESC LIMIT 1
+    WHERE app = a.name AND build = a.build ORDER BY block_id DESC LIMIT 1
 ) AS s ON true
-LEFT JOIN vc.blocks AS b USING (block_id);
+LEFT JOIN vc.blocks AS b USING (block_id)
+WHERE a.is_live;
 COMMENT ON VIEW virtualchain.apps IS 'The apps of this deployment and where each of them stands.';
 COMMENT ON COLUMN virtualchain.apps.name IS 'The app''s name.';
 COMMENT ON COLUMN virtualchain.apps.version IS 'Its version.';
@@ -97,12 +102,15 @@ COMMENT ON COLUMN virtualchain.apps.block_id IS 'Its last block.';
 COMMENT ON COLUMN virtualchain.apps.block_hash IS 'Hash of its last block.';
 COMMENT ON COLUMN virtualchain.apps.consensus_hash IS 'Its consensus hash at that block.';
 COMMENT ON COLUMN virtualchain.apps.state_hash IS 'Its state hash at that block.';
+COMMENT ON COLUMN virtualchain.apps.base_block_id IS 'The block behind which it began: the one before its first, or that of its checkpoint.';
+COMMENT ON COLUMN virtualchain.apps.history_from IS 'The lowest block that its history still shows.';
+COMMENT ON COLUMN virtualchain.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint or halt.';
 
 CREATE VIEW virtualchain.reorgs AS
 SELECT reorg_id, detected_at, fork_block_id, old_block_id, encode(old_hash, 'hex') AS old_hash,
-    new_block_id, encode(new_hash, 'hex') AS new_hash, depth, blocks_undone, ops_undone, duration
+    new_block_id, encode(new_hash, 'hex') AS new_hash, depth, blocks_undone, ops_undone, duration, cause, rows_undone
 FROM vc.reorgs;
-COMMENT ON VIEW virtualchain.reorgs IS 'Every deep fork that was undone.';
+COMMENT ON VIEW virtualchain.reorgs IS 'Every rollback: of a deep fork, or by the operator.';
 COMMENT ON COLUMN virtualchain.reorgs.reorg_id IS 'Running number.';
 COMMENT ON COLUMN virtualchain.reorgs.detected_at IS 'When it was met, by the clock of the database.';
 COMMENT ON COLUMN virtualchain.reorgs.fork_block_id IS 'The last block that both branches share.';
@@ -114,3 +122,5 @@ COMMENT ON COLUMN virtualchain.reorgs.depth IS 'How many taken blocks were repla
 COMMENT ON COLUMN virtualchain.reorgs.blocks_undone IS 'How many blocks were truncated.';
 COMMENT ON COLUMN virtualchain.reorgs.ops_undone IS 'How many ops of all apps were undone.';
 COMMENT ON COLUMN virtualchain.reorgs.duration IS 'How long undoing took.';
+COMMENT ON COLUMN virtualchain.reorgs.cause IS 'work, invalid, pin or operator: why blocks were undone.';
+COMMENT ON COLUMN virtualchain.reorgs.rows_undone IS 'How many rows of projections were removed or put back.';

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.conftest import Rows
 from virtualchain import App, StateEngine
-from virtualchain.errors import DeepFork, InvalidApp, NodeError, StoreError, UsageError, WriterBusy
+from virtualchain.errors import InvalidApp, NodeError, StoreError, UsageError, WriterBusy
 from virtualchain.testing import FakeNode
 
 Query = Callable[..., Rows]
@@ -102,17 +102,6 @@ def test_a_halted_app_resumes_along_the_tape(fake_node: FakeNode, run: Run, quer
     rows = query("SELECT status, block_id, consensus_hash FROM virtualchain.apps")
     assert rows[0] == rows[1]
     assert rows[0]["block_id"] == fake_node.height
-
-
-def test_a_deep_fork_stops_and_changes_nothing(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """A taken block that the node replaced is reported, and no row is touched."""
-    fake_node.mine(n=10)
-    tip = run(an_app())
-    before = query("SELECT * FROM vc.blocks ORDER BY block_id")
-    fake_node.reorg(3)
-    with pytest.raises(DeepFork, match=f"deep fork above block {tip - 3}: 3 blocks"):
-        run(an_app())
-    assert query("SELECT * FROM vc.blocks ORDER BY block_id") == before
 
 
 def test_a_fork_that_was_not_taken_is_not_noticed(fake_node: FakeNode, run: Run, query: Query) -> None:

@@ -201,11 +201,11 @@ def test_only_changed_states_are_kept(fake_node: FakeNode, run: Callable[..., in
     mine(fake_node, "a")
     fake_node.mine(n=5)
     mine(fake_node, "b")
-    fake_node.mine(n=1005)
+    fake_node.mine(n=1105)
     mine(fake_node, "c")
     last = run(Ledger())
     kept = query("SELECT block_id, content FROM vc.state_files ORDER BY block_id")
-    assert [row["block_id"] for row in kept] == [last - 1006, last]
+    assert [row["block_id"] for row in kept] == [last - 1106, last]
     assert consensus.ops_hash([]) in {
         row["ops_hash"] for row in query("SELECT * FROM virtualchain.snapshots")
     }

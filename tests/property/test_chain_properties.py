@@ -77,7 +77,9 @@ def test_reorg_exactly_for_more_work_or_an_invalid_branch(
     has_more_work = branch_work(theirs) > branch_work(ours)
     if has_more_work or invalid:
         new_tip = theirs[-1] if theirs else None
-        assert decided == Reorg(50, root.hash, ours[-1], new_tip, len(ours), invalid=not has_more_work)
+        assert decided == Reorg(
+            50, root.hash, ours[-1], new_tip, len(ours), cause="work" if has_more_work else "invalid"
+        )
     else:
         assert isinstance(decided, Wait)
         assert decided.fork == 50

@@ -110,7 +110,7 @@ def test_reorg_to_a_branch_with_more_work() -> None:
         old_tip=ours[-1],
         new_tip=theirs[-1],
         depth=3,
-        invalid=False,
+        cause="work",
     )
 
 
@@ -152,27 +152,29 @@ def test_reorg_where_the_node_calls_our_branch_invalid() -> None:
     ours, theirs = grow(CHAIN[9], 3), grow(CHAIN[9], 1, name="theirs")
     decided = part(ours, theirs, invalid=True)
     assert isinstance(decided, Reorg)
-    assert decided.invalid
+    assert decided.cause == "invalid"
     assert decided.new_tip == theirs[-1]
 
 
 def test_reorg_to_an_invalidated_tip_without_a_replacement() -> None:
     """After a bare `invalidateblock` the node has no branch of its own."""
-    assert part(CHAIN[18:], [], invalid=True) == Reorg(117, CHAIN[17].hash, CHAIN[19], None, 2, invalid=True)
+    assert part(CHAIN[18:], [], invalid=True) == Reorg(
+        117, CHAIN[17].hash, CHAIN[19], None, 2, cause="invalid"
+    )
 
 
 def test_more_work_is_the_reason_even_where_ours_is_invalid() -> None:
-    """`invalid` marks the reorgs that work alone does not explain."""
+    """The cause invalid marks the reorgs that work alone does not explain."""
     decided = part(grow(CHAIN[9], 1), grow(CHAIN[9], 2, name="theirs"), invalid=True)
     assert isinstance(decided, Reorg)
-    assert not decided.invalid
+    assert decided.cause == "work"
 
 
 def test_reorg_below_the_lowest_block_that_we_hold() -> None:
     """Work is compared over the same heights; nothing of ours stays, so no hash does."""
     theirs = grow(None, 21, first=100, name="theirs")
     theirs[0] = replace(theirs[0], prev_hash="ab" * 32)
-    assert part(CHAIN, theirs) == Reorg(99, None, CHAIN[-1], theirs[-1], 20, invalid=False)
+    assert part(CHAIN, theirs) == Reorg(99, None, CHAIN[-1], theirs[-1], 20, cause="work")
 
 
 def test_another_genesis_is_refused() -> None:

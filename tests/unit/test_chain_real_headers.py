@@ -103,4 +103,4 @@ def test_an_orphan_of_equal_work_waits_and_one_block_more_reorgs() -> None:
     waited = part([orphan], theirs[:1])
     assert isinstance(waited, Wait)
     assert waited.fork == 437477
-    assert part([orphan], theirs) == Reorg(437477, fork.hash, orphan, theirs[-1], 1, invalid=False)
+    assert part([orphan], theirs) == Reorg(437477, fork.hash, orphan, theirs[-1], 1, cause="work")

@@ -99,7 +99,7 @@ def resume(given: Given, name: str) -> None:
     if row["status"] != "halted":
         raise UsageError(f"app {name} is not halted: it is {row['status'].replace('_', ' ')}")
     with connect_writer(url) as connection:
-        AppLog(connection, name).set_status("running")
+        AppLog(connection, name, row["build"]).set_status("running")
     if given.settings.json:
         write_json({"name": name, "block_id": row["block_id"], "status": "running"})
     else:

@@ -1,4 +1,4 @@
-"""Install an app's projections: its DDL, history under each table, and the views that people read."""
+"""Install the projections of one build of an app: its DDL, and history under each table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,33 +44,37 @@ def build_schema(schema: str, build: str) -> str:
     return f"{schema}__{build}"
 
 
-def install(connection: psycopg.Connection, app: str, schema: str, build: str, ddl: str) -> None:
-    """Create the schemas, tables, history and views of an app's first build.
+def create_app_schema(connection: psycopg.Connection, app: str, schema: str) -> None:
+    """Make the schema of an app's views; InvalidApp where somebody else has one of that name."""
+    _create_schema(connection, app, schema)
+
+
+def install(connection: psycopg.Connection, app: str, schema: str, build: str, ddl: str) -> list[Projection]:
+    """Create the schema, tables and history of one build of an app; `schema` is that of its views.
 
     Must run in a transaction of its own. Raises InvalidApp where the DDL fails or makes what cannot
     be rolled back or would differ between nodes.
     """
     tables = build_schema(schema, build)
-    names = {"schema": sql.Identifier(schema), "build": sql.Identifier(tables)}
-    try:
-        connection.execute(sql.SQL(_Q["create_schemas"]).format(**names))
-    except psycopg.errors.DuplicateSchema as error:
-        raise InvalidApp(
-            f"app {app}: the database already has a schema {schema} or {tables} that is not this app's: "
-            "rename the app, or use another database"
-        ) from error
+    _create_schema(connection, app, tables)
     connection.execute(_Q["search_path"], {"build": tables})
     _run(connection, app, ddl)
     found = complaints(connection, schema, tables, ddl)
     if found:
         raise InvalidApp("\n".join(f"app {app}: {complaint}" for complaint in found))
-    for projection in projections(connection, tables):
+    made = projections(connection, tables)
+    for projection in made:
         _refuse_rows(connection, app, projection)
         try:
             _keep_history(connection, projection)
-            _publish(connection, schema, projection)
         except psycopg.Error as error:
             raise InvalidApp(f"app {app}: no history can be kept of {projection.name}: {error}") from error
+    return made
+
+
+def drop(connection: psycopg.Connection, tables: str) -> None:
+    """Remove the tables of one build."""
+    connection.execute(sql.SQL(_Q["drop_schema"]).format(schema=sql.Identifier(tables)))
 
 
 def projections(connection: psycopg.Connection, tables: str) -> list[Projection]:
@@ -81,6 +85,16 @@ def projections(connection: psycopg.Connection, tables: str) -> list[Projection]
     ]
     twins = {f"{row.name}{suffix}" for row in rows for suffix in ("_history", "_births")}
     return [row for row in rows if row.name not in twins]
+
+
+def _create_schema(connection: psycopg.Connection, app: str, schema: str) -> None:
+    try:
+        connection.execute(sql.SQL(_Q["create_schema"]).format(schema=sql.Identifier(schema)))
+    except psycopg.errors.DuplicateSchema as error:
+        raise InvalidApp(
+            f"app {app}: the database already has a schema {schema} that is not this app's: "
+            "rename the app, or use another database"
+        ) from error
 
 
 def _run(connection: psycopg.Connection, app: str, ddl: str) -> None:
@@ -128,19 +142,6 @@ def _keep_history(connection: psycopg.Connection, projection: Projection) -> Non
             new_key=_columns(projection.key, "new"),
         )
     )
-
-
-def _publish(connection: psycopg.Connection, schema: str, projection: Projection) -> None:
-    connection.execute(
-        sql.SQL(_Q["publish"]).format(
-            view=sql.Identifier(schema, projection.name),
-            columns=_columns(projection.columns),
-            table=projection.table,
-        )
-    )
-    place = {"schema": schema, "build": projection.schema, "table": projection.name}
-    for (comment,) in connection.execute(_Q["copy_comment"], place).fetchall():
-        connection.execute(comment.encode())
 
 
 def _columns(names: Sequence[str], row: str | None = None) -> sql.Composed:

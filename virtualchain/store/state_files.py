@@ -14,8 +14,6 @@ from virtualchain.store._host import home
 from virtualchain.store.sql import queries
 
 _Q = queries("state_files")
-UNDO_WINDOW = 1000
-"""Blocks for which a saved state is kept."""
 
 
 def default_folder(url: str) -> Path:
@@ -26,11 +24,11 @@ def default_folder(url: str) -> Path:
 
 
 class StateFiles:
-    """What one app saved."""
+    """What one build of an app saved."""
 
-    def __init__(self, connection: psycopg.Connection, app: str, file: Path) -> None:
+    def __init__(self, connection: psycopg.Connection, app: str, build: str, file: Path) -> None:
         self._connection = connection
-        self._app = app
+        self._key = {"app": app, "build": build}
         self._file = file
         self._pending: bytes | None = None
 
@@ -41,7 +39,7 @@ class StateFiles:
 
     def restore(self) -> Path | None:
         """Write the file as the database has it and give its path; None where nothing was saved yet."""
-        row = self._connection.execute(_Q["latest"], {"app": self._app}).fetchone()
+        row = self._connection.execute(_Q["latest"], self._key).fetchone()
         self._pending = None
         if row is None:
             self._file.unlink(missing_ok=True)
@@ -51,10 +49,12 @@ class StateFiles:
 
     def keep(self, block_id: int, content: bytes) -> None:
         """Keep what the app saved behind a block, in the block's transaction."""
-        place = {"app": self._app, "block_id": block_id}
-        self._connection.execute(_Q["keep"], {**place, "content": content})
-        self._connection.execute(_Q["prune"], {**place, "oldest": block_id - UNDO_WINDOW})
+        self._connection.execute(_Q["keep"], {**self._key, "block_id": block_id, "content": content})
         self._pending = content
+
+    def prune(self, oldest: int) -> None:
+        """Drop what is only needed to go back below a block."""
+        self._connection.execute(_Q["prune"], {**self._key, "oldest": oldest})
 
     def settle(self) -> None:
         """Move what was kept last into place: only once its transaction is on disk."""

@@ -124,6 +124,33 @@ class Tape:
         self._connection.execute(_Q["forget_coverage"], search)
         self._connection.execute(_Q["close_coverage"], search)
 
+    def pins(self) -> dict[int, str]:
+        """Give the blocks that the followed chain must hold: hashes by height."""
+        return dict(self._connection.execute(_Q["pins"]).fetchall())
+
+    def pin(self, block_id: int, block_hash: str) -> None:
+        """Demand a block of the followed chain, in place of another at its height."""
+        self._connection.execute(_Q["pin"], {"block_id": block_id, "hash": block_hash})
+
+    def unpin(self, block_id: int) -> bool:
+        """Demand nothing at a height any more; False where nothing was."""
+        return self._connection.execute(_Q["unpin"], {"block_id": block_id}).rowcount > 0
+
+    def holds(self, block: Block) -> bool:
+        """Tell whether a block is on the tape; if so, nobody truncates it before this transaction ends."""
+        wanted = {"block_id": block.block_id, "hash": block.hash}
+        return self._connection.execute(_Q["hold_block"], wanted).fetchone() is not None
+
+    def truncate(self, fork_block_id: int) -> int:
+        """Drop every block above the fork, with its inputs, and cut the searches back; give how many went."""
+        fork = {"fork": fork_block_id}
+        self._connection.execute(_Q["claim_blocks"], fork)
+        self._connection.execute(_Q["truncate_inputs"], fork)
+        gone = self._connection.execute(_Q["truncate_blocks"], fork).rowcount
+        for query in ("truncate_searches", "shorten_searches", "advance_searches"):
+            self._connection.execute(_Q[query], fork)
+        return gone
+
     def set_durable(self, *, durable: bool) -> None:
         """Have commits wait for the disk, or let a crash of the database lose the last blocks, whole."""
         self._connection.execute(_Q["set_durable"], {"setting": "on" if durable else "off"})
@@ -135,6 +162,10 @@ class Tape:
     def notify(self, block: Block) -> None:
         """Tell listeners of a block once this transaction commits."""
         self._connection.execute(_Q["notify_block"], {"block_id": block.block_id, "hash": block.hash})
+
+    def notify_rollback(self, fork_block_id: int) -> None:
+        """Tell listeners that every block above the fork was undone, once this transaction commits."""
+        self._connection.execute(_Q["notify_rollback"], {"fork": fork_block_id})
 
 
 def _block_row(block: Block) -> dict[str, object]:

@@ -1,0 +1,71 @@
+-- name: live_app
+-- The build of an app that the views show.
+SELECT version, encode(fingerprint, 'hex') AS fingerprint, schema, build FROM vc.apps WHERE name = %(app)s AND is_live;
+
+-- name: builds
+-- Every build of every app, and where it stands.
+SELECT a.name, a.schema, a.build, a.is_live, a.base_block_id, a.history_from, a.on_deep_fork, a.status,
+    encode(a.fingerprint, 'hex') AS fingerprint,
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(concat_ws('__', a.schema, a.build)) AND relkind = 'r')
+        AS keeps_tables,
+    EXISTS (SELECT FROM vc.checkpoints WHERE app = a.name AND build = a.build) AS began_with_checkpoint,
+    coalesce((SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build), a.base_block_id) AS block_id
+FROM vc.apps AS a ORDER BY a.name COLLATE "C", a.build COLLATE "C";
+
+-- name: schema_owner
+-- The app that has a schema.
+SELECT name FROM vc.apps WHERE schema = %(schema)s;
+
+-- name: add_build
+-- Install a build of an app.
+INSERT INTO vc.apps (name, version, fingerprint, schema, build, magics, rule, first_block_id, valid_window,
+    confirmations, own_role, status, is_live, base_block_id, history_from, on_deep_fork)
+VALUES (%(app)s, %(version)s, decode(%(fingerprint)s, 'hex'), %(schema)s, %(build)s, %(magics)s, %(rule)s,
+    %(first_block_id)s, %(valid_window)s, %(confirmations)s, %(own_role)s, %(status)s, %(is_live)s, %(base_block_id)s,
+    %(base_block_id)s, coalesce((SELECT on_deep_fork FROM vc.apps WHERE name = %(app)s AND is_live), 'rollback'));
+
+-- name: set_own_role
+-- Say whether an app's reducers run under a role of their own.
+UPDATE vc.apps SET own_role = %(own_role)s
+WHERE name = %(app)s AND build = %(build)s AND own_role <> %(own_role)s;
+
+-- name: set_on_deep_fork
+-- Say what happens to the deployment when blocks that this app has taken are replaced.
+UPDATE vc.apps SET on_deep_fork = %(on_deep_fork)s WHERE name = %(app)s AND on_deep_fork <> %(on_deep_fork)s;
+
+-- name: checkpoint
+-- The checkpoint that a build was started from.
+SELECT block_id, encode(consensus_hash, 'hex') AS consensus_hash, is_migration
+FROM vc.checkpoints WHERE app = %(app)s AND build = %(build)s;
+
+-- name: retire
+-- No build of this app is live any more.
+UPDATE vc.apps SET is_live = false, status = 'stopped', error = NULL WHERE name = %(app)s AND is_live;
+
+-- name: make_live
+-- This build of the app is live.
+UPDATE vc.apps SET is_live = true WHERE name = %(app)s AND build = %(build)s;
+
+-- name: drop_ops
+-- Remove what a build has in vc.ops.
+DELETE FROM vc.ops WHERE app = %(app)s AND build = %(build)s;
+
+-- name: drop_rejections
+-- Remove what a build has in vc.rejections.
+DELETE FROM vc.rejections WHERE app = %(app)s AND build = %(build)s;
+
+-- name: drop_snapshots
+-- Remove what a build has in vc.snapshots.
+DELETE FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s;
+
+-- name: drop_state_files
+-- Remove what a build has in vc.state_files.
+DELETE FROM vc.state_files WHERE app = %(app)s AND build = %(build)s;
+
+-- name: drop_checkpoints
+-- Remove what a build has in vc.checkpoints.
+DELETE FROM vc.checkpoints WHERE app = %(app)s AND build = %(build)s;
+
+-- name: drop_apps
+-- Remove a build's own row.
+DELETE FROM vc.apps WHERE name = %(app)s AND build = %(build)s;

@@ -1,0 +1,334 @@
+"""Deep forks: what was taken of a branch is undone, and the end is that of a fresh index of the winner."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Rows
+from tests.tables import deployment
+from virtualchain import App, Rejected, State, StateEngine
+from virtualchain.errors import DeepFork, UsageError
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
+TABLES = """
+    CREATE TABLE owners (name text PRIMARY KEY, rank integer NOT NULL UNIQUE);
+    CREATE TABLE marks (
+        place integer PRIMARY KEY, name text NOT NULL REFERENCES owners DEFERRABLE, note text
+    );
+"""
+
+
+def an_app(name: str = "plain", **options: Any) -> App:
+    """Make an app whose blocks swap unique values, change keys, and delete and make rows again."""
+    app = App(name, magic=b"rb", projections=TABLES, **options)
+
+    def commit(op: dict[str, Any], state: State, block_id: int) -> None:
+        for statement in _STEPS[op["do"]]:
+            state.execute(statement, {"name": op["name"], "block": block_id})
+
+    def check(op: dict[str, Any], state: State) -> bool | Rejected:
+        return op["do"] in _STEPS or Rejected("unknown")
+
+    def parse(payload: bytes) -> dict[str, str]:
+        do, _, key = payload.decode().partition(" ")
+        return {"do": do, "name": key}
+
+    app.add(b"o", parse=parse, check=check, commit=commit)
+    return app
+
+
+_STEPS: dict[str, tuple[Any, ...]] = {
+    "add": (
+        """INSERT INTO owners SELECT %(name)s, coalesce(max(rank), 0) + 1 FROM owners
+            ON CONFLICT (name) DO NOTHING""",
+        """INSERT INTO marks SELECT coalesce(max(place), 0) + 1, %(name)s, 'block ' || %(block)s::int
+            FROM marks""",
+    ),
+    "swap": (
+        "UPDATE owners SET rank = -rank",
+        "UPDATE owners SET rank = (SELECT max(-o.rank) + 1 + owners.rank FROM owners AS o)",
+    ),
+    "rename": (
+        "UPDATE marks SET name = %(name)s || '!' WHERE name = %(name)s",
+        "UPDATE owners SET name = name || '!' WHERE name = %(name)s",
+    ),
+    "drop": ("DELETE FROM marks WHERE name = %(name)s", "DELETE FROM owners WHERE name = %(name)s"),
+    "flash": (
+        "INSERT INTO owners VALUES ('flash', 1000000)",
+        "UPDATE owners SET name = 'flash2' WHERE name = 'flash'",
+        "DELETE FROM owners WHERE rank = 1000000",
+    ),
+    "again": (
+        "DELETE FROM marks WHERE place = 1",
+        "INSERT INTO marks SELECT 1, min(name), 'again' FROM owners HAVING count(*) > 0",
+    ),
+}
+
+
+def story(node: FakeNode, seed: int, blocks: int) -> None:
+    """Mine blocks of ops that differ with the seed."""
+    verbs = list(_STEPS)
+    for number in range(blocks):
+        texts = []
+        for place in range((seed + number) % 4):
+            verb = verbs[(seed * 7 + number * 3 + place * 5) % len(verbs)]
+            texts.append(f"{verb} {'abcd'[(seed + number + place) % 4]}")
+        node.mine([node.send(b"rbo" + text.encode()) for text in texts])
+
+
+@pytest.fixture
+def fresh(database_server: DatabaseServer, fake_node: FakeNode) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Give a function that indexes the node's chain in a database of its own and gives every table."""
+    urls: list[str] = []
+
+    def index(*apps: App, **options: Any) -> dict[str, Any]:
+        urls.append(database_server.clone())
+        settings = {"database": urls[-1], "source": fake_node.url, "confirmations": 0, **options}
+        with StateEngine(*apps, **settings) as engine:
+            engine.build()
+        return deployment(urls[-1])
+
+    yield index
+    for url in urls:
+        database_server.drop(url)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 6, 30])
+def test_a_reorg_leaves_what_a_fresh_index_has(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, depth: int
+) -> None:
+    """Every table, history, op, snapshot and digest, whatever the blocks that went had done."""
+    story(fake_node, 1, 40)
+    run(an_app())
+    fake_node.reorg(depth)
+    run(an_app())
+    story(fake_node, 2, 5)
+    run(an_app())
+    assert deployment(database_url) == fresh(an_app())
+
+
+def test_forward_and_back_over_the_same_blocks(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """Several reorgs in a row, each before the last one's blocks are all taken again."""
+    story(fake_node, 3, 20)
+    run(an_app())
+    for seed, depth in enumerate((3, 1, 7, 4, 12, 2)):
+        fake_node.reorg(depth)
+        story(fake_node, seed, 2)
+        run(an_app())
+    assert deployment(database_url) == fresh(an_app())
+
+
+def test_reorgs_are_recorded(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """When, where, how deep, what was undone, and how long it took; listeners hear of it."""
+    story(fake_node, 1, 10)
+    old = run(an_app()), fake_node.tip
+    fake_node.reorg(3)
+    run(an_app())
+    [row] = query("SELECT * FROM virtualchain.reorgs")
+    assert (row["fork_block_id"], row["old_block_id"], row["old_hash"]) == (old[0] - 3, *old)
+    assert (row["new_block_id"], row["new_hash"]) == (fake_node.height, fake_node.tip)
+    assert (row["depth"], row["blocks_undone"], row["cause"]) == (3, 3, "work")
+    assert row["ops_undone"] > 0
+    assert row["rows_undone"] > 0
+    assert row["duration"].total_seconds() > 0
+
+
+def test_listeners_hear_of_a_rollback(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """NOTIFY names the last block that stays, before the first of the new branch."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    with psycopg.connect(database_url) as connection:
+        [stays] = connection.execute(
+            "SELECT hash FROM virtualchain.blocks WHERE block_id = %s", [fake_node.height - 2]
+        ).fetchone() or [""]
+    fake_node.reorg(2)
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        listener.execute("LISTEN virtualchain")
+        run(an_app())
+        heard = [notice.payload for notice in listener.notifies(timeout=0.5)]
+    assert heard[0].startswith(f'{{"event" : "rollback", "block_id" : {fake_node.height - 3},')
+    assert stays in heard[0]
+    assert len(heard) == 4
+
+
+def test_below_the_history_an_app_is_derived_anew(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
+) -> None:
+    """History of five blocks, a fork of twelve: a new build takes the old one's place, and all is equal."""
+    story(fake_node, 1, 30)
+    run(an_app(), history=5)
+    fake_node.reorg(12)
+    run(an_app(), history=5)
+    assert query("SELECT build, is_live FROM vc.apps") == [{"build": "2", "is_live": True}]
+    assert query("SELECT count(*) AS n FROM pg_namespace WHERE nspname LIKE 'plain%'") == [{"n": 2}]
+    assert deployment(database_url) == fresh(an_app(), history=5)
+
+
+def test_both_ways_back_are_the_same(
+    database_server: DatabaseServer, fake_node: FakeNode, database_url: str, run: Run
+) -> None:
+    """By history and from the tape: the same tables and hashes, held against each other."""
+    story(fake_node, 5, 30)
+    other = database_server.clone()
+    run(an_app(), history=None)
+    run(an_app(), history=3, database=other)
+    fake_node.reorg(20)
+    run(an_app(), history=None)
+    run(an_app(), history=None, database=other)
+    assert deployment(database_url) == deployment(other)
+    database_server.drop(other)
+
+
+def test_a_reorg_below_an_apps_first_block(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """Nothing of the app stays, and it begins again; the other one goes back as far as it must."""
+    story(fake_node, 1, 20)
+    apps = an_app("early", first_block_id=5), an_app("late", first_block_id=fake_node.height - 2)
+    run(*apps)
+    fake_node.reorg(10, 12)
+    run(*apps)
+    assert deployment(database_url) == fresh(*apps)
+
+
+def test_a_reorg_below_the_tape_itself(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """Where even the first block that was taken is replaced, the tape starts anew."""
+    story(fake_node, 1, 6)
+    app = an_app(first_block_id=fake_node.height - 3)
+    run(app)
+    fake_node.reorg(6)
+    story(fake_node, 4, 3)
+    run(app)
+    assert deployment(database_url) == fresh(app)
+
+
+def test_a_halted_app_goes_back_with_the_others(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """It stays halted, stands below the fork, and once resumed it comes to what the other comes to."""
+    story(fake_node, 1, 10)
+    broken = an_app("broken")
+    broken.db_final = lambda block_id, ops, state: 1 // 0 if block_id > fake_node.height - 3 else None
+    run(broken, an_app())
+    fake_node.reorg(5)
+    run(an_app("broken"), an_app())
+    rows = query("SELECT name, status, block_id FROM virtualchain.apps ORDER BY name")
+    assert [row["status"] for row in rows] == ["halted", "running"]
+    assert rows[0]["block_id"] == fake_node.height - 6
+    query("UPDATE vc.apps SET status = 'running', error = NULL WHERE name = 'broken' RETURNING name")
+    run(an_app("broken"), an_app())
+    rows = query("SELECT block_id, consensus_hash, state_hash FROM virtualchain.apps")
+    assert rows[0] == rows[1]
+
+
+def test_an_app_that_is_not_loaded_goes_back_too(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """Its history is in the database: undoing needs none of its code."""
+    story(fake_node, 1, 10)
+    run(an_app("one"), an_app("two"))
+    fake_node.reorg(4)
+    run(an_app("one"))
+    run(an_app("one"), an_app("two"))
+    assert deployment(database_url) == fresh(an_app("one"), an_app("two"))
+
+
+def test_an_app_that_is_not_loaded_cannot_be_derived_anew(
+    fake_node: FakeNode, run: Run, database_url: str
+) -> None:
+    """Below its history its code is needed: one clear line, and nothing is touched."""
+    story(fake_node, 1, 20)
+    run(an_app("one"), an_app("two"), history=3)
+    before = deployment(database_url)
+    fake_node.reorg(10)
+    with pytest.raises(UsageError, match="the history of app two begins at block"):
+        run(an_app("one"), history=3)
+    assert {**deployment(database_url), "vc.coverage": ""} == {**before, "vc.coverage": ""}
+
+
+@pytest.mark.parametrize("policy", ["halt", "checkpoint"])
+def test_the_strictest_policy_decides(fake_node: FakeNode, run: Run, database_url: str, policy: str) -> None:
+    """One app that wants an operator stops all of them, and no row is touched."""
+    story(fake_node, 1, 10)
+    tip = run(an_app("one"), an_app("two"), on_deep_fork={"two": policy})
+    before = deployment(database_url)
+    fake_node.reorg(3)
+    with pytest.raises(DeepFork, match=f"deep fork above block {tip - 3}.*on_deep_fork of two is {policy}"):
+        run(an_app("one"), an_app("two"))
+    assert deployment(database_url) == before
+    run(an_app("one"), an_app("two"), on_deep_fork="rollback")
+
+
+def test_a_policy_of_an_app_below_the_fork_does_not_count(fake_node: FakeNode, run: Run) -> None:
+    """It has taken none of the blocks that go."""
+    story(fake_node, 1, 10)
+    late = an_app("late", first_block_id=fake_node.height + 10)
+    run(an_app(), late, on_deep_fork={"late": "halt"})
+    fake_node.reorg(3)
+    assert run(an_app(), late) == fake_node.height
+
+
+def test_an_invalid_branch_without_a_replacement(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
+) -> None:
+    """After a bare invalidateblock the node is shorter, and what it calls invalid goes."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    fake_node.invalidate(fake_node.height - 4)
+    run(an_app())
+    assert query("SELECT cause, new_block_id FROM vc.reorgs") == [{"cause": "invalid", "new_block_id": None}]
+    assert deployment(database_url) == fresh(an_app())
+
+
+def test_the_way_back_to_the_first_branch(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """The node leaves our branch and comes back to it with one block more."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    first = fake_node.chain.tree.tip
+    fake_node.reorg(3)
+    run(an_app())
+    fake_node.chain.tree.activate(first)
+    story(fake_node, 2, 3)
+    run(an_app())
+    assert deployment(database_url) == fresh(an_app())
+
+
+def test_pinned_to_a_branch_it_stays(fake_node: FakeNode, run: Run, database_url: str, query: Query) -> None:
+    """A node that leaves the pinned block is waited for; pinned to the other side, ours is left at once."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    ours = fake_node.height, fake_node.tip
+    query("INSERT INTO vc.pins VALUES (%s, decode(%s, 'hex')) RETURNING block_id", ours)
+    before = deployment(database_url)
+    fake_node.reorg(3, 9)
+    with StateEngine(an_app(), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        assert engine.build() == ours[0]
+        assert engine.waits_for is not None
+        assert f"pinned block {ours[0]}" in engine.waits_for
+        assert deployment(database_url) == before
+        query("DELETE FROM vc.pins RETURNING block_id")
+        assert engine.build() == fake_node.height
+
+
+def test_pinned_to_the_other_branch_it_leaves(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Our tape lacks the pinned block, the node's chain has it: that counts, and not the work."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    theirs = fake_node.reorg(3, 4)
+    fake_node.chain.tree.activate(fake_node.chain.tree.tip)
+    query(
+        "INSERT INTO vc.pins VALUES (%s, decode(%s, 'hex')) RETURNING block_id",
+        [fake_node.height - 3, theirs[0]],
+    )
+    assert run(an_app()) == fake_node.height
+    assert query("SELECT cause FROM vc.reorgs") == [{"cause": "pin"}]

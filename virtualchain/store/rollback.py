@@ -1,0 +1,78 @@
+"""Undo blocks: bring tape, log and every build's projections back to what they were behind a block."""
+
+from dataclasses import dataclass
+
+import psycopg
+
+from virtualchain.store.builds import builds
+from virtualchain.store.history import History
+from virtualchain.store.projections import projections
+from virtualchain.store.sql import queries
+from virtualchain.store.tape import Tape
+
+_Q = queries("rollback")
+_LOG = ("ops", "rejections", "snapshots", "state_files")
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What a rollback took away: blocks, ops of live builds, rows of projections removed or put back."""
+
+    blocks: int
+    ops: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reorg:
+    """A rollback for the record; `cause` is work, invalid, pin or operator."""
+
+    fork_block_id: int
+    old_tip: tuple[int, str]
+    new_tip: tuple[int, str] | None
+    cause: str
+
+
+def undo(connection: psycopg.Connection, fork_block_id: int) -> Undone:
+    """Undo every block above the fork, in the caller's transaction.
+
+    The history of every build that stands above it must reach down to it. Other processes that advance builds
+    of their own hold the blocks that they work on: they are waited for.
+    """
+    connection.execute(_Q["defer_constraints"])
+    blocks = Tape(connection).truncate(fork_block_id)
+    ops = rows = 0
+    for build in builds(connection):
+        if not build.stands_above(fork_block_id):
+            continue
+        assert build.reaches <= fork_block_id, f"the history of {build.tables} does not reach the fork"
+        if build.keeps_tables:
+            rows += History(connection, projections(connection, build.tables)).undo(fork_block_id)
+        place = {"app": build.name, "build": build.build, "fork": fork_block_id}
+        gone = {name: connection.execute(_Q[f"truncate_{name}"], place).rowcount for name in _LOG}
+        ops += gone["ops"] if build.is_live else 0
+    connection.execute(_Q["check_constraints"])
+    return Undone(blocks, ops, rows)
+
+
+def record(connection: psycopg.Connection, reorg: Reorg, undone: Undone, seconds: float) -> None:
+    """Keep a rollback for `virtualchain.reorgs`, and tell listeners of it."""
+    old_block_id, old_hash = reorg.old_tip
+    new_block_id, new_hash = reorg.new_tip or (None, None)
+    connection.execute(
+        _Q["record"],
+        {
+            "fork": reorg.fork_block_id,
+            "old_block_id": old_block_id,
+            "old_hash": old_hash,
+            "new_block_id": new_block_id,
+            "new_hash": new_hash,
+            "depth": old_block_id - reorg.fork_block_id,
+            "blocks": undone.blocks,
+            "ops": undone.ops,
+            "rows": undone.rows,
+            "seconds": seconds,
+            "cause": reorg.cause,
+        },
+    )
+    Tape(connection).notify_rollback(reorg.fork_block_id)
