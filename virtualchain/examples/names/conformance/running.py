@@ -2,69 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from virtualchain.errors import VirtualchainError
-from virtualchain.examples.names.conformance.comparing import Difference, Log, first_difference, read_log
+from virtualchain.examples.names.conformance.comparing import Log, read_log
 from virtualchain.examples.names.conformance.scenario import (
-    MalformedScenario,
     Scenario,
-    name_of,
     places,
-    read_scenario,
 )
 from virtualchain.examples.names.conformance.source import RecordedSource
 from virtualchain.examples.names.protocol import make_app
 from virtualchain.indexer import StateEngine
-from virtualchain.model import Block, Json
+from virtualchain.model import Block
 from virtualchain.store.database import connect_reader
 from virtualchain.testing.database import DatabaseServer
 
 _APP = "names"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one scenario, or of a file that has none: neither field where it passed."""
-
-    file: str
-    scenario: str | None
-    difference: Difference | None = None
-    error: str | None = None
-
-    @property
-    def has_passed(self) -> bool:
-        """Whether all was as recorded."""
-        return self.difference is None and self.error is None
-
-    def as_dict(self) -> Json:
-        """Give it for JSON."""
-        return {
-            "file": self.file,
-            "scenario": self.scenario,
-            "passed": self.has_passed,
-            "difference": None if self.difference is None else asdict(self.difference),
-            "error": self.error,
-        }
-
-    def __str__(self) -> str:
-        where = self.file if self.scenario is None else f"{self.file}: {self.scenario}"
-        return f"pass {where}" if self.has_passed else f"FAIL {where}: {self.difference or self.error}"
-
-
-def run(found: object, place: int, file: str, server: DatabaseServer) -> Result:
-    """Replay what a file holds at a place among its scenarios."""
-    name = name_of(found, place)
-    try:
-        scenario = read_scenario(found, name)
-        with clone(server) as database:
-            return Result(file, name, first_difference(scenario, replay(scenario, database)))
-    except MalformedScenario as error:
-        return Result(file, name, error=f"malformed: {error}")
-    except VirtualchainError as error:
-        return Result(file, name, error=str(error))
 
 
 def replay(scenario: Scenario, database: str) -> Log:
