@@ -38,7 +38,7 @@ def collides(op: Json, accepted: Sequence[Json]) -> bool:
 def mark(ops: Sequence[Json], judge: Judge) -> None:
     """Find what collides in a block before any of it is accepted: `is_marked` says so in each operation.
 
-    `judge` must leave the state as it is.
+    `judge` leaves names, namespaces and preorders as they are; a namespace's keyring it may make.
     """
     scanned = [op for op in ops if op["op"] in _SCANNED]
     marked = _marked_keys(scanned, judge)
@@ -51,14 +51,12 @@ def _marked_keys(scanned: Sequence[Json], judge: Judge) -> set[str]:
     table: set[str] = set()
     marked: set[str] = set()
     for op in scanned:
-        entry = op
-        # An import has no key in the table and stays `;` either way, so it needs no judge here.
-        if op["op"] != _NEVER_COLLIDES:
-            try:
-                entry = judge(dict(op), listed)
-            except Refused:
-                pass
-            else:
+        try:
+            entry = judge(dict(op), listed)
+        except Refused:
+            entry = op
+        else:
+            if op["op"] != _NEVER_COLLIDES:
                 if _key(op) in table:
                     marked |= {_key(other) for other in listed if _is_marked_by(op, other)}
                     entry = op

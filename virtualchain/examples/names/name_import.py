@@ -55,17 +55,8 @@ class NameImport(NameOperation):
         namespace_id = namespace_of(op["name"])
         namespace = needs_some(registry.revealed(namespace_id), "the namespace takes no imports")
         importer = address_of(key, self.params.bitcoin)
-        keyring = registry.keyring(namespace_id)
-        new_keyring: list[str] = []
-        if keyring:
-            needs(importer in keyring, "the sender's key may not import into the namespace")
-        else:
-            # The scan of a block may be the first to ask, and keeps nothing: whatever it would have kept is
-            # kept when the import is, or never asked for again because the namespace is ready.
-            needs(
-                importer == namespace["recipient_address"], "the first import is the namespace's importer's"
-            )
-            new_keyring = make_keyring(key, self.params.import_children, self.params.bitcoin)
+        keyring = registry.keyring(namespace_id) or self._first_keyring(key, importer, namespace, registry)
+        needs(importer in keyring, "the sender's key may not import into the namespace")
         record = {
             **place_of(op),
             "name": op["name"],
@@ -87,18 +78,22 @@ class NameImport(NameOperation):
             "importer_address": importer,
             "preorder_hash": op["preorder_hash"],
             "consensus_hash": None,
-            "new_keyring": new_keyring,
         }
         before = registry.name(op["name"])
         if before and (registry.is_live(before) or _is_imported(op["name"], registry)):
             record |= {field: before[field] for field in _INHERITED}
         return record
 
-    def keep(self, record: Json, registry: Registry) -> None:
-        """Store the name, and with the namespace's first import its keyring."""
-        if record["new_keyring"]:
-            registry.add_to_keyring(record["namespace_id"], record["new_keyring"])
-        super().keep(record, registry)
+    def _first_keyring(self, key: str, importer: str, namespace: Json, registry: Registry) -> frozenset[str]:
+        """Make the keyring of a namespace when its importer is met first, which is in the scan of a block.
+
+        It is kept at once and for good: an import that stands before the importer's own in that block finds
+        it, when the block's operations are accepted, and may be by a child of the importer's key.
+        """
+        needs(importer == namespace["recipient_address"], "the first import is the namespace's importer's")
+        addresses = make_keyring(key, self.params.import_children, self.params.bitcoin)
+        registry.add_to_keyring(namespace["namespace_id"], addresses)
+        return frozenset(addresses)
 
 
 def _is_imported(name: str, registry: Registry) -> bool:

@@ -147,10 +147,10 @@ def script_from(spending: TxIn) -> bytes:
     """
     script_sig = bytes.fromhex(spending.script_sig)
     pushed = pushes(script_sig)
-    if script_sig[:1] == b"\0":
-        return b"\xa9\x14" + hash160(pushed[-1]) + b"\x87"
     if len(pushed) == 2 and len(pushed[1]) in {33, 65}:
         return b"\x76\xa9\x14" + hash160(pushed[1]) + b"\x88\xac"
+    if script_sig[:1] == b"\0":
+        return b"\xa9\x14" + hash160(pushed[-1]) + b"\x87"
     return b""
 
 
