@@ -54,7 +54,7 @@ class Person:
 
     @property
     def address(self) -> str:
-        """The address of that script."""
+        """The address of that script on regtest."""
         return classify(self.script, network("regtest"))[1][0]
 
     @property
@@ -116,9 +116,9 @@ class NamesChain:
         assert set(placed) == accepted | set(refused)
         return [refused.get(place) for place in sorted(placed)]
 
-    def mine_unread(self, raw: bytes) -> None:
-        """Mine a transaction that the registry may pass over."""
-        self._append([{1: raw}])
+    def mine_unread(self, *raws: bytes) -> None:
+        """Mine transactions that the registry may pass over."""
+        self._append([dict(enumerate(raws, start=1))])
 
     def _append(self, contents: Sequence[Mapping[int, bytes]]) -> None:
         parent = self._chain[-1] if self._chain else self._source.base
@@ -253,7 +253,8 @@ class NamesChain:
     def _preorder(
         self, opcode: bytes, text: str, sender: Person, to: Person, fee: int | None, seen: str | None
     ) -> bytes:
-        committed = preorder_hash(text, sender.script.hex(), to.address)
+        (address,) = classify(to.script, self.params.bitcoin)[1]
+        committed = preorder_hash(text, sender.script.hex(), address)
         body = bytes.fromhex(committed + (seen or self.consensus_at(self.height)))
         return self.tx(opcode + body, sender, [(1, sender.script), *self._burn(fee)])
 
@@ -285,7 +286,7 @@ class NamesChain:
 def names_chain(url: str, params: Params | None = None) -> Iterator[NamesChain]:
     """Open a chain that starts with one empty block."""
     params = params or regtest()
-    source = RecordedSource(params.first_block, {})
+    source = RecordedSource(params.first_block, {}, params.bitcoin)
     with (
         TemporaryDirectory() as folder,
         StateEngine(

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = []
     try:
         with _server(options.database) as server:
-            for result in judge_all(tasks, server, min(options.jobs, len(tasks))):
+            for result in judge_all(tasks, server, options.jobs):
                 results.append(result)
                 if not options.json:
                     click.echo(result)
@@ -84,6 +84,7 @@ def _server(url: str | None) -> Iterator[DatabaseServer]:
             yield DatabaseServer(own, "conformance")
         return
     server = DatabaseServer(resolve(url), "conformance")
+    server.template()  # now, and not in the first of many scenarios: is there a server, and may we?
     try:
         yield server
     finally:

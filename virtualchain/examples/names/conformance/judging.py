@@ -74,8 +74,9 @@ def read_tasks(file: str, seed: int | None) -> list[Task | Result]:
 
 
 def judge_all(tasks: Sequence[Task | Result], server: DatabaseServer, jobs: int) -> Iterator[Result]:
-    """Judge scenarios in `jobs` processes; their results come in order."""
-    if jobs == 1:
+    """Judge scenarios in `jobs` processes at most; their results come in order."""
+    jobs = min(jobs, sum(isinstance(task, Task) for task in tasks))
+    if jobs <= 1:
         yield from (judge(task, server) for task in tasks)
         return
     with ProcessPoolExecutor(

@@ -33,7 +33,7 @@ def make_source(scenario: Scenario) -> tuple[RecordedSource, list[Block]]:
     """Give a source of a scenario's blocks, and its chain, which is not shown yet."""
     known = {tx.txid: tx.raw for block in scenario.blocks for tx in block.txs} | dict(scenario.parents)
     first = scenario.params.first_block
-    source = RecordedSource(first, known)
+    source = RecordedSource(first, known, scenario.params.bitcoin)
     contents = [{tx.txindex: tx.raw for tx in txs} for _, txs in places(scenario.blocks, first)]
     return source, source.make_branch(source.base, contents)
 

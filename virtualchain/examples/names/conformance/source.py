@@ -12,7 +12,7 @@ from typing import Final
 
 from virtualchain._digest import hash160, sha256d
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
-from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import pushes
 from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
@@ -44,8 +44,8 @@ class RecordedSource:
     `known` are the raw transactions that others may spend, by their ids.
     """
 
-    def __init__(self, first: int, known: Mapping[str, bytes]) -> None:
-        self.network = network("regtest")
+    def __init__(self, first: int, known: Mapping[str, bytes], network: Network) -> None:
+        self.network = network
         self._known = known
         self._outputs: dict[str, list[SpentOutput]] = {}
         self._made: dict[str, _Made] = {}
