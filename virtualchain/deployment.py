@@ -8,22 +8,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import psycopg
+
 from virtualchain import chain
 from virtualchain.bitcoin.networks import Network
 from virtualchain.contract import Contract
-from virtualchain.coverage import cover, rule_of, watches_of
+from virtualchain.coverage import cover, gaps, rule_of, watches_of
 from virtualchain.errors import AppHalted
 from virtualchain.judge import halt
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Input, Json, ScannedBlock
 from virtualchain.planning import held_blocks
-from virtualchain.store.builds import FIRST_BUILD, register, set_on_deep_fork
+from virtualchain.settings import HISTORY
+from virtualchain.store.builds import live_build, register, set_on_deep_fork
 from virtualchain.store.consistency import check_start
 from virtualchain.store.database import connect_writer
 from virtualchain.store.tape import Tape
 
-HISTORY = 1000
-"""Blocks for which apps can be brought back, unless told otherwise."""
 _STRETCH = 500
 """Blocks whose inputs are read from the tape at once."""
 
@@ -32,7 +33,8 @@ class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
     `network` is the chain that the database is bound to, or is to be; None leaves it as it is. `history` is
-    for how many blocks apps can be brought back (None: all), `on_deep_fork` the policy of each app by name.
+    for how many blocks apps can be brought back (None: all), `on_deep_fork` the policy of each app by name,
+    `mends` the app whose tables may be damaged, because it is derived anew.
     After a psycopg.Error nothing in here can be relied on: close it and make another one.
     """
 
@@ -46,6 +48,7 @@ class Deployment:
         wait: bool = False,
         history: int | None = HISTORY,
         on_deep_fork: Mapping[str, str] | None = None,
+        mends: str | None = None,
     ) -> None:
         self._folder = state_folder
         self._history = history
@@ -60,7 +63,7 @@ class Deployment:
             self.watches = watches_of([machine.contract for machine in self.machines])
             for name, policy in (on_deep_fork or {}).items():
                 set_on_deep_fork(self.connection, name, policy)
-            check_start(self.connection)
+            check_start(self.connection, mends)
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
         except BaseException:
             self.close()
@@ -76,12 +79,12 @@ class Deployment:
 
     def machine(self, contract: Contract, build: str) -> Machine:
         """Give the machine of a build that is installed."""
-        suffix = "" if build == FIRST_BUILD else f".{build}"
-        file = self._folder / f"{contract.schema}{suffix}.state"
+        is_live = live_build(self.connection, contract.name) == build
+        file = self._folder / f"{contract.schema}{'' if is_live else f'.{build}'}.state"
         return Machine(self.connection, contract, build, file, self._history)
 
     def search(self) -> None:
-        """Open the apps' searches from the next block on; UsageError where a start was not searched."""
+        """Open the apps' searches from the next block on."""
         with self.connection.transaction():
             cover(self.tape, [machine.contract for machine in self.machines])
 
@@ -107,12 +110,15 @@ class Deployment:
         return min(machine.contract.start for machine in self.machines)
 
     def stand_anew(self, rebuilt: Sequence[Machine]) -> None:
-        """Stand where the database says, behind a rollback; `rebuilt` take the place of older builds."""
-        anew = {machine.contract.name: machine for machine in rebuilt}
+        """Stand where the database says, behind a rollback; `rebuilt` are the live builds now."""
+        anew = {machine.contract.name: self.machine(machine.contract, machine.build) for machine in rebuilt}
+        for machine in rebuilt:
+            machine.forget_file()
         self.running = [anew.get(machine.contract.name, machine) for machine in self.running]
         self.machines = [anew.get(machine.contract.name, machine) for machine in self.machines]
         for machine in self.machines:
-            machine.load()
+            if machine.contract.name not in anew:
+                machine.load()
 
     def take(self, scanned: ScannedBlock, *, near_tip: bool) -> None:
         """Append a block and advance every running app that stands at its parent, in one transaction.
@@ -133,21 +139,32 @@ class Deployment:
                 self.tape.notify(block)
         self._proceed(block, advanced)
 
-    def catch_up(
-        self, may_go_on: Callable[[], bool], on_block: Callable[[str, Block, int, int], None] | None = None
-    ) -> None:
-        """Advance every running app that is behind the tape to its tip, along the tape.
+    def behind(self) -> list[Machine]:
+        """Give the running apps that stand below the tape's tip."""
+        tip = self.tape.tip()
+        return [machine for machine in self.running if tip is not None and machine.cursor < tip.block_id]
 
-        `on_block` is told of each block behind its transaction: the app, the block, how many inputs it held
-        for the app, and the tip's height.
+    def catch_up(
+        self,
+        may_go_on: Callable[[], bool],
+        on_block: Callable[[str, Block, int, int], None] | None = None,
+        most: int | None = None,
+    ) -> None:
+        """Advance the apps that are behind the tape towards its tip: each by `most` blocks, or all the way.
+
+        One whose blocks were not all searched for its inputs stays where it is. `on_block` is told of each
+        block behind its transaction: the app, the block, how many inputs it held for the app, and the tip's
+        height.
         """
         tip = self.tape.tip()
-        for machine in list(self.running):
-            if tip is None or machine.cursor >= tip.block_id:
-                continue
+        for machine in self.behind():
+            assert tip is not None, "nothing is behind an empty tape"
             machine.log.set_status("catching_up")
+            if gaps(self.tape, machine.contract):
+                continue
+            last = tip.block_id if most is None else min(tip.block_id, machine.cursor + most)
             try:
-                for block, inputs, consensus_hash in self.advance(machine, tip.block_id):
+                for block, inputs, consensus_hash in self.advance(machine, last):
                     self._proceed(block, [(machine, consensus_hash)])
                     if on_block is not None:
                         on_block(machine.contract.name, block, inputs, tip.block_id)
@@ -159,19 +176,8 @@ class Deployment:
                 machine.log.set_status("running")
 
     def advance(self, machine: Machine, last: int) -> Iterator[tuple[Block, int, str]]:
-        """Advance a build along the tape up to a block, a transaction for each.
-
-        Gives each block, how many inputs it held for the app, and the consensus hash. Raises AppHalted.
-        """
-        while machine.cursor < last:
-            first, until = machine.cursor + 1, min(machine.cursor + _STRETCH, last)
-            inputs = self.tape.inputs(first, until, machine.contract.magics)
-            found = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
-            for block in held_blocks(self.tape, first, until):
-                taken = found.get(block.block_id, ())
-                with self.connection.transaction():
-                    consensus_hash = machine.step(block, taken)
-                yield block, len(taken), consensus_hash
+        """Advance a build along the tape up to a block, see `along_tape`."""
+        return along_tape(self.connection, machine, last)
 
     def _step(self, machine: Machine, block: Block, inputs: Sequence[Input]) -> list[tuple[Machine, str]]:
         try:
@@ -193,6 +199,35 @@ class Deployment:
                 record = halt(machine.contract, block, "db_continue", None, error).record
                 self._part(machine, "halted", record)
 
+    def halt(self, machine: Machine, record: Json) -> None:
+        """Let an app that cannot go on stay behind, alone."""
+        self._part(machine, "halted", record)
+
     def _part(self, machine: Machine, status: str, record: Json | None = None) -> None:
         machine.log.set_status(status, record)
         self.running.remove(machine)
+
+
+def along_tape(
+    connection: psycopg.Connection, machine: Machine, last: int, *, beside_writer: bool = False
+) -> Iterator[tuple[Block, int, str]]:
+    """Advance a build along the tape up to a block, a transaction for each.
+
+    Gives each block, how many inputs it held for the app, and the consensus hash. With `beside_writer`, a
+    process of its own does it: where the writer has rolled blocks back meanwhile, the build stands anew, and
+    it ends there. Raises AppHalted.
+    """
+    tape = Tape(connection)
+    while machine.cursor < last:
+        first, until = machine.cursor + 1, min(machine.cursor + _STRETCH, last)
+        inputs = tape.inputs(first, until, machine.contract.magics)
+        found = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
+        for block in held_blocks(tape, first, until):
+            taken = found.get(block.block_id, ())
+            with connection.transaction():
+                stands = not beside_writer or (tape.holds(block) and machine.is_current())
+                consensus_hash = machine.step(block, taken) if stands else ""
+            if not stands:
+                machine.load()
+                return
+            yield block, len(taken), consensus_hash

@@ -79,9 +79,18 @@ class Machine:
         self.cursor = block.block_id
         return consensus_hash
 
+    def is_current(self) -> bool:
+        """Tell whether the database has it where it stands: a rollback by another process has not met it."""
+        recorded = self.log.cursor()
+        return max(self.contract.start - 1, -1 if recorded is None else recorded) == self.cursor
+
     def settle(self) -> None:
         """Learn that every block so far is on disk."""
         self._state.settle()
+
+    def forget_file(self) -> None:
+        """Remove the file of an opaque state: the build has another place from now on, or none."""
+        self._state.forget_file()
 
     def _candidates(self, block: Block, inputs: Iterable[Input]) -> list[Candidate]:
         """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule."""

@@ -11,11 +11,11 @@ from tests.servers import reachable_folder
 from virtualchain.cli import program
 from virtualchain.testing import FakeNode
 
-ELSEWHERE = {"run", "demo", "resume"}
-"""`run` prints a line for each block: test_cli_run. The others: test_cli_demo, and below."""
+ELSEWHERE = {"run", "demo", "resume", "rollback", "replay", "unpin"}
+"""`run` prints a line for each block: test_cli_run. Others: test_cli_demo, test_cli_recover, below."""
 COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",)),
-    *(("sql", "SELECT 1 AS a"), ("sql", "-")),
+    *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),
 )
 SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "stop"))
 

@@ -17,12 +17,13 @@ from virtualchain.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema, create_app_schema, drop, install, projections
-from virtualchain.store.publish import publish
-from virtualchain.store.roles import provide_role
+from virtualchain.store.publish import publish, unpublish
+from virtualchain.store.roles import drop_role, provide_role
 from virtualchain.store.sql import queries
 
 _Q = queries("builds")
 FIRST_BUILD = "1"
+_DROP = ("drop_ops", "drop_rejections", "drop_snapshots", "drop_state_files", "drop_checkpoints", "drop_apps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,12 @@ def register(connection: psycopg.Connection, contract: Contract, rule: str) -> t
     return found["build"], as_begun(connection, contract, found["build"])
 
 
+def live_build(connection: psycopg.Connection, app: str) -> str | None:
+    """Give the build of an app that the views show; None where it is not installed."""
+    row = _row(connection, "live_app", {"app": app})
+    return None if row is None else str(row["build"])
+
+
 def as_begun(connection: psycopg.Connection, contract: Contract, build: str) -> Contract:
     """Give the contract as a build runs it: one that began with a checkpoint has its hash to start from."""
     row = _row(connection, "checkpoint", {"app": contract.name, "build": build})
@@ -155,12 +162,16 @@ def next_build(connection: psycopg.Connection, app: str) -> str:
     return str(max(numbers, default=0) + 1)
 
 
+def give_way_soon(connection: psycopg.Connection) -> None:
+    """Let the transaction fail within a second where somebody reads what it is to change."""
+    connection.execute(_Q["give_way_soon"])
+
+
 def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
     """Let the views of an app show this build in place of the one that they show."""
     row = next(row for row in builds(connection) if (row.name, row.build) == (app, build))
-    place = {"app": app, "build": build}
-    connection.execute(_Q["retire"], place)
-    connection.execute(_Q["make_live"], place)
+    connection.execute(_Q["retire"], {"app": app})
+    connection.execute(_Q["make_live"], {"app": app, "build": build})
     publish(connection, row.schema, projections(connection, row.tables))
 
 
@@ -169,8 +180,21 @@ def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
     row = next(row for row in builds(connection) if (row.name, row.build) == (app, build))
     assert not row.is_live, "the views show this build"
     drop(connection, row.tables)
-    for table in ("ops", "rejections", "snapshots", "state_files", "checkpoints", "apps"):
-        connection.execute(_Q[f"drop_{table}"], {"app": app, "build": build})
+    for query in _DROP:
+        connection.execute(_Q[query], {"app": app, "build": build})
+
+
+def remove_app(connection: psycopg.Connection, app: str) -> None:
+    """Remove an app with all its builds, its views and its role.
+
+    Raises psycopg.errors.DependentObjectsStillExist where something of others depends on its views.
+    """
+    rows = [row for row in builds(connection) if row.name == app]
+    unpublish(connection, rows[0].schema)
+    connection.execute(_Q["retire"], {"app": app})
+    for row in rows:
+        drop_build(connection, app, row.build)
+    drop_role(connection, rows[0].schema)
 
 
 def _row(connection: psycopg.Connection, query: str, place: Mapping[str, object]) -> dict[str, Any] | None:
