@@ -75,85 +75,22 @@ COMPANY, CLUB = Person("company", is_script=True), Person("club", is_script=True
 Outputs = list[tuple[int, bytes]]
 
 
-class NamesChain:
-    """The registry on a chain of its own; `mine` says of each transaction why it was refused, if it was."""
+class Writer:
+    """Writes transactions: an operation in a line, as of the height that its subclass is at."""
 
-    def __init__(
-        self,
-        engine: StateEngine,
-        source: RecordedSource,
-        reader: psycopg.Connection[dict[str, Any]],
-        params: Params,
-    ) -> None:
-        self.engine = engine
-        self.params = params
-        self._reader = reader
-        self._source = source
-        self._chain: list[Block] = []
+    params: Params
+
+    def __init__(self) -> None:
         self._numbers = count()
 
     @property
     def height(self) -> int:
         """The last block."""
-        return self.params.first_block - 1 + len(self._chain)
-
-    def mine(self, *raws: bytes, n: int = 1) -> list[str | None]:
-        """Mine transactions at places 1, 2, …, then empty blocks up to `n` in all; None says accepted."""
-        return self.mine_at(dict(enumerate(raws, start=1)), n=n)
-
-    def mine_at(self, placed: Mapping[int, bytes], n: int = 1) -> list[str | None]:
-        """Mine transactions at places of their own, as `mine` does."""
-        height = self.height + 1
-        self._append([placed, *[{}] * (n - 1)])
-        refused = {
-            row["txindex"]: row["reason"]
-            for row in self.query("SELECT * FROM virtualchain.rejections WHERE block_id = %s", height)
-        }
-        accepted = {
-            row["txindex"]
-            for row in self.query("SELECT txindex FROM virtualchain.ops WHERE block_id = %s", height)
-        }
-        assert set(placed) == accepted | set(refused)
-        return [refused.get(place) for place in sorted(placed)]
-
-    def mine_unread(self, *raws: bytes) -> None:
-        """Mine transactions that the registry may pass over."""
-        self._append([dict(enumerate(raws, start=1))])
-
-    def _append(self, contents: Sequence[Mapping[int, bytes]]) -> None:
-        parent = self._chain[-1] if self._chain else self._source.base
-        self._chain += self._source.make_branch(parent, contents)
-        self._source.show(self._chain)
-        self.engine.build()
-
-    def mine_to(self, height: int) -> None:
-        """Mine empty blocks up to a height."""
-        if height > self.height:
-            self.mine(n=height - self.height)
-
-    def query(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
-        """Ask the database in a session of its own."""
-        return self._reader.execute(statement.encode(), parameters).fetchall()
-
-    def name(self, name: str) -> dict[str, Any]:
-        """Give a name's row."""
-        return self.query("SELECT * FROM names.names WHERE name = %s", name)[0]
-
-    def fields(self, place: int = -1) -> dict[str, Any]:
-        """Give the fields of an accepted op of the last block that has any."""
-        ops = self.query("SELECT * FROM virtualchain.ops ORDER BY block_id, vtxindex")
-        return dict(ops[place]["fields"])
-
-    def hashed(self, place: int = -1) -> str:
-        """Give what was hashed of an accepted op, the last unless told."""
-        ops = self.query("SELECT * FROM virtualchain.ops ORDER BY block_id, vtxindex")
-        return bytes(ops[place]["canonical"][0]).decode()
+        raise NotImplementedError
 
     def consensus_at(self, height: int) -> str:
         """Give a consensus hash."""
-        found = self.engine.get_consensus_at(height)
-        assert found is not None
-        return found
+        raise NotImplementedError
 
     def tx(self, payload: bytes, sender: Person, outputs: Outputs = ()) -> bytes:  # type: ignore[assignment]
         """Make a transaction: the payload's output, then others."""
@@ -261,6 +198,87 @@ class NamesChain:
     @staticmethod
     def _burn(fee: int | None) -> Outputs:
         return [] if fee is None else [(fee, bytes.fromhex(BURN_SCRIPT))]
+
+
+class NamesChain(Writer):
+    """The registry on a chain of its own; `mine` says of each transaction why it was refused, if it was."""
+
+    def __init__(
+        self,
+        engine: StateEngine,
+        source: RecordedSource,
+        reader: psycopg.Connection[dict[str, Any]],
+        params: Params,
+    ) -> None:
+        super().__init__()
+        self.engine = engine
+        self.params = params
+        self._reader = reader
+        self._source = source
+        self._chain: list[Block] = []
+
+    @property
+    def height(self) -> int:
+        """The last block."""
+        return self.params.first_block - 1 + len(self._chain)
+
+    def mine(self, *raws: bytes, n: int = 1) -> list[str | None]:
+        """Mine transactions at places 1, 2, …, then empty blocks up to `n` in all; None says accepted."""
+        return self.mine_at(dict(enumerate(raws, start=1)), n=n)
+
+    def mine_at(self, placed: Mapping[int, bytes], n: int = 1) -> list[str | None]:
+        """Mine transactions at places of their own, as `mine` does."""
+        height = self.height + 1
+        self._append([placed, *[{}] * (n - 1)])
+        refused = {
+            row["txindex"]: row["reason"]
+            for row in self.query("SELECT * FROM virtualchain.rejections WHERE block_id = %s", height)
+        }
+        accepted = {
+            row["txindex"]
+            for row in self.query("SELECT txindex FROM virtualchain.ops WHERE block_id = %s", height)
+        }
+        assert set(placed) == accepted | set(refused)
+        return [refused.get(place) for place in sorted(placed)]
+
+    def mine_unread(self, *raws: bytes) -> None:
+        """Mine transactions that the registry may pass over."""
+        self._append([dict(enumerate(raws, start=1))])
+
+    def _append(self, contents: Sequence[Mapping[int, bytes]]) -> None:
+        parent = self._chain[-1] if self._chain else self._source.base
+        self._chain += self._source.make_branch(parent, contents)
+        self._source.show(self._chain)
+        self.engine.build()
+
+    def mine_to(self, height: int) -> None:
+        """Mine empty blocks up to a height."""
+        if height > self.height:
+            self.mine(n=height - self.height)
+
+    def query(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Ask the database in a session of its own."""
+        return self._reader.execute(statement.encode(), parameters).fetchall()
+
+    def name(self, name: str) -> dict[str, Any]:
+        """Give a name's row."""
+        return self.query("SELECT * FROM names.names WHERE name = %s", name)[0]
+
+    def fields(self, place: int = -1) -> dict[str, Any]:
+        """Give the fields of an accepted op of the last block that has any."""
+        ops = self.query("SELECT * FROM virtualchain.ops ORDER BY block_id, vtxindex")
+        return dict(ops[place]["fields"])
+
+    def hashed(self, place: int = -1) -> str:
+        """Give what was hashed of an accepted op, the last unless told."""
+        ops = self.query("SELECT * FROM virtualchain.ops ORDER BY block_id, vtxindex")
+        return bytes(ops[place]["canonical"][0]).decode()
+
+    def consensus_at(self, height: int) -> str:
+        """Give a consensus hash."""
+        found = self.engine.get_consensus_at(height)
+        assert found is not None
+        return found
 
     # What many tests begin with; everything must be accepted.
 
