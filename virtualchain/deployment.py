@@ -139,6 +139,16 @@ class Deployment:
                 self.tape.notify(block)
         self._proceed(block, advanced)
 
+    def part_with_swapped(self) -> list[str]:
+        """Leave apps alone whose views show another build by now; give their names."""
+        swapped = [
+            machine
+            for machine in self.running
+            if live_build(self.connection, machine.contract.name) != machine.build
+        ]
+        self.running = [machine for machine in self.running if machine not in swapped]
+        return [machine.contract.name for machine in swapped]
+
     def behind(self) -> list[Machine]:
         """Give the running apps that stand below the tape's tip."""
         tip = self.tape.tip()

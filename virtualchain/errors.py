@@ -15,6 +15,7 @@
     │   ├── AppHalted         an app's callback failed; its block was undone for it
     │   └── DeepFork          the node's chain left the one that was taken
     ├── Unserialisable        a value that cannot be stored or hashed
+    ├── BuildsDiffer          two builds of an app do not agree             exit 1
     └── InvalidProof          a proof that does not hold                    exit 1
 
 Every class carries the exit code that the command line ends with.
@@ -96,3 +97,7 @@ class Unserialisable(VirtualchainError, ValueError):
 
 class InvalidProof(VirtualchainError):
     """A proof that does not show what it claims: malformed, incomplete, or not of the trusted hash."""
+
+
+class BuildsDiffer(VirtualchainError):
+    """Two builds of an app that were held against each other do not agree."""

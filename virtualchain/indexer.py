@@ -273,6 +273,9 @@ class StateEngine:
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks, and bring apps that are behind nearer; tell whether any moved."""
+        for name in self._deployment.part_with_swapped():
+            if self._on_wait is not None:
+                self._on_wait(f"app {name} shows another build now: start again with the code of that one")
         if not self._deployment.running:
             self._raise_halted()
             return False

@@ -145,7 +145,7 @@ def drop(url: str, app: str, build: str) -> None:
 def remove(url: str, app: str) -> None:
     """Remove an app with all its builds, its views, and its part of the log; the tape stays as it is.
 
-    Raises UsageError where there is none, or something else depends on it, WriterBusy while there is a writer.
+    Raises UsageError where there is none, or something depends on it, WriterBusy while there is a writer.
     """
     with closing(connect_writer(url)) as connection:
         if not any(row.name == app for row in builds(connection)):

@@ -11,8 +11,11 @@ from tests.servers import reachable_folder
 from virtualchain.cli import program
 from virtualchain.testing import FakeNode
 
-ELSEWHERE = {"run", "demo", "resume", "rollback", "replay", "unpin"}
-"""`run` prints a line for each block: test_cli_run. Others: test_cli_demo, test_cli_recover, below."""
+ELSEWHERE = {
+    *("run", "demo", "resume", "rollback", "unpin"),
+    *("replay", "compare", "swap", "drop", "remove"),
+}
+"""`run` prints a line for each block: test_cli_run. Others: test_cli_demo, _recover, _versions, and below."""
 COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",)),
     *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),

@@ -20,6 +20,7 @@ from virtualchain.cli.read import consensus, ops, status
 from virtualchain.cli.recover import pin, replay, rollback, unpin
 from virtualchain.cli.sync import migrate, resume, run
 from virtualchain.cli.sync import sync as sync_command
+from virtualchain.cli.versions import compare, drop, remove, swap
 
 _EPILOG = f"""\b
 Try:  virtualchain demo
@@ -51,9 +52,13 @@ for _command in (
     sql,
     resume,
     rollback,
-    replay,
     pin,
     unpin,
+    replay,
+    compare,
+    swap,
+    drop,
+    remove,
     migrate,
     db_command,
 ):

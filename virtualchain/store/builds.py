@@ -95,7 +95,9 @@ def register(connection: psycopg.Connection, contract: Contract, rule: str) -> t
     if found["fingerprint"] != contract.fingerprint():
         raise UsageError(
             f"app {app} was installed as version {found['version']} and now declares other rules or "
-            f"projections (version {contract.version}): go on with the old ones, or start a new database"
+            f"projections (version {contract.version}): go on with the old ones, or let "
+            f"`virtualchain replay {app} --into NAME` make a build of the new ones, and "
+            f"`virtualchain swap {app} NAME` put it in place"
         )
     tables = build_schema(found["schema"], found["build"])
     # Asked each time: the database may have come from another server, or have another name by now.
