@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
 from virtualchain.errors import StoreError
+from virtualchain.store.builds import renew
 from virtualchain.store.database import connect_migrator, connect_reader
 from virtualchain.store.sql import migrations_root, queries
 
@@ -44,7 +45,7 @@ def current(connection: psycopg.Connection) -> str | None:
 def migrate(url: str) -> str:
     """Upgrade the database at `url` to this version's schema; give the revision it has now.
 
-    All steps run in one transaction: a failing one leaves the database as it was. Raises
+    The views of the apps that are installed are part of it. All steps run in one transaction: a failing one leaves the database as it was. Raises
     StoreError where the schema is newer than this code, or a step fails.
     """
     with closing(connect_reader(url)) as probe:
@@ -57,6 +58,9 @@ def migrate(url: str) -> str:
         with _ALEMBIC, engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection), "the engine was given psycopg's"
+            renew(driver)
             connection.commit()
     except (psycopg.Error, DBAPIError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
