@@ -58,7 +58,8 @@ BEGIN
         RAISE EXCEPTION 'virtualchain.as_of: app % cannot show block %: %', app, block,
             CASE WHEN lowest > highest THEN 'it has taken no block yet'
                 ELSE format('it has blocks %s to %s', lowest, highest) END
-            USING ERRCODE = 'VC004', HINT = CASE WHEN block < lowest THEN 'Older history is pruned; the engine''s history says how much is kept.' END;
+            USING ERRCODE = 'VC004', HINT = CASE WHEN block < lowest THEN 'Older history is pruned.'
+                ELSE 'An app that is halted or catches up stands behind the others.' END;
     END IF;
     RETURN block;
 END;

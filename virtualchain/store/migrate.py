@@ -11,7 +11,6 @@ from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
 from virtualchain.errors import StoreError
-from virtualchain.store.builds import renew
 from virtualchain.store.database import connect_migrator, connect_reader
 from virtualchain.store.sql import migrations_root, queries
 
@@ -58,9 +57,6 @@ def migrate(url: str) -> str:
         with _ALEMBIC, engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection), "the engine was given psycopg's"
-            renew(driver)
             connection.commit()
     except (psycopg.Error, DBAPIError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
