@@ -33,7 +33,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
         *("demo", "sync", "run", "status", "ops", "consensus", "sql", "export", "import", "advance"),
         *("resume", "rollback", "pin", "unpin", "replay", "compare", "swap", "drop", "remove"),
         *("migrate", "db"),
-        *("db start", "db stop", "db status", "db url"),
+        *("db start", "db stop", "db status", "db url", "db grant-reader", "db revoke-reader"),
     ]
 
 
