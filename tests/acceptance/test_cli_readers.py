@@ -90,3 +90,30 @@ def test_apps_are_named_and_what_remains_is_told(told: Told, database_url: str, 
     assert "the role virtualchain makes roles" in err
     code, _, err = told("--database", database_url, "db", "revoke-reader", "nobody")
     assert code == 2
+
+
+def test_sql_shows_a_block(told: Told, database_url: str, fake_node: FakeNode) -> None:
+    """--as-of takes a height or a hash; what cannot be shown is the user's mistake, told in one line."""
+    story(fake_node, 1, 10)
+    with StateEngine(an_app("one"), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        engine.build()
+    ask = ("--database", database_url, "--json", "sql", "SELECT max(block_id) AS n, max(hash) AS hash FROM blocks")
+    assert json.loads(told(*ask, "--as-of", "105")[1])[0]["n"] == 105
+    assert json.loads(told(*ask)[1])[0]["n"] == fake_node.height
+    block_hash = value(database_url, "SELECT hash FROM virtualchain.blocks WHERE block_id = 104")
+    assert json.loads(told(*ask, "--as-of", str(block_hash))[1])[0]["n"] == 104
+    for wrong, complaint in (("100000", "block 100000 is not here"), ("soon", "is no block: 'soon'")):
+        code, out, err = told(*ask, "--as-of", wrong)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert complaint in err
+
+
+def test_sql_ends_what_takes_too_long(told: Told, database_url: str) -> None:
+    """The message says how long it was given, and how to give it more; 0 is any time."""
+    ask = ("--database", database_url, "sql", "SELECT pg_sleep(0.3)")
+    code, out, err = told(*ask, "--timeout", "0.1")
+    assert (code, out) == (3, "")
+    assert "took more than 0.1 seconds" in err
+    assert "--timeout SECONDS" in err
+    assert told(*ask, "--timeout", "0")[0] == 0
+    assert told(*ask)[0] == 0
