@@ -54,6 +54,13 @@ def empty_blocks(count: int) -> Iterator[Chain]:
 
 
 @contextmanager
+def moving_blocks(count: int) -> Iterator[Chain]:
+    """Serve blocks with random ops of the app tests.moving, from a fake node."""
+    with _served("--moving", count) as url:
+        yield Chain("moving", "fake node", url, None, 102, 101 + count)
+
+
+@contextmanager
 def _served(kind: str, count: int) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.benchmarks.serve", kind, str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -1,6 +1,6 @@
 """A fake node in a process of its own, so that it takes no time from what is measured.
 
-    python -m tests.benchmarks.serve (--full | --empty) BLOCKS
+    python -m tests.benchmarks.serve (--full | --empty | --moving) BLOCKS
 
 Prints its URL when it is ready, and ends when its standard input does.
 """
@@ -9,6 +9,7 @@ import argparse
 import sys
 from contextlib import closing
 
+from tests.moving import story
 from virtualchain.testing import FakeNode
 from virtualchain.testing.mainnet_like import mainnet_like
 
@@ -19,8 +20,12 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--full", type=int, help="so many blocks as full as mainnet's")
     kind.add_argument("--empty", type=int, help="so many blocks with nothing but a coinbase")
+    kind.add_argument("--moving", type=int, help="so many blocks with random ops of the app tests.moving")
     arguments = parser.parse_args()
-    if arguments.full is None:
+    if arguments.moving is not None:
+        node = FakeNode()
+        story(node, 1, arguments.moving)
+    elif arguments.full is None:
         node = FakeNode(premine=0)
         node.mine(n=arguments.empty)
     else:
