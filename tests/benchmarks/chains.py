@@ -54,10 +54,10 @@ def empty_blocks(count: int) -> Iterator[Chain]:
 
 
 @contextmanager
-def moving_blocks(count: int) -> Iterator[Chain]:
-    """Serve blocks with random ops of the app tests.moving, from a fake node."""
-    with _served("--moving", count) as url:
-        yield Chain("moving", "fake node", url, None, 102, 101 + count)
+def single_ops(count: int) -> Iterator[Chain]:
+    """Serve blocks with one op in each, whose payload begins with `mvo`, from a fake node."""
+    with _served("--single", count) as url:
+        yield Chain("single", "fake node", url, None, 102, 101 + count)
 
 
 @contextmanager

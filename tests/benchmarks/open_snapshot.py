@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.open_snapshot [--blocks 4000] [--history 200] [--runs 3] [--json]
 
-An app that inserts, updates and deletes rows, and whose old history is pruned all the time, is synced from a
-fake node into an empty database: alone, and while another session stands in a REPEATABLE READ transaction
+An app that in each block inserts 50 rows, updates 50 others and deletes 10, and whose old history is pruned all
+the time, is synced from a fake node into an empty database: alone, and while another session stands in a REPEATABLE READ transaction
 since the first tenth of the blocks, so that the server may clean up nothing that was removed since. The table
 shows the medians; each ratio is the median of the runs' own.
 """
@@ -20,11 +20,35 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.chains import Chain, moving_blocks
+from tests.benchmarks.chains import Chain, single_ops
 from tests.benchmarks.sync import _server
-from tests.moving import an_app
-from virtualchain import StateEngine
+from virtualchain import App, State, StateEngine
 from virtualchain.testing.database import DatabaseServer
+
+
+_STEPS = (
+    "INSERT INTO accounts SELECT %(block)s::int * 50 + n, n, 'opened' FROM generate_series(0, 49) AS n",
+    """UPDATE accounts SET amount = amount + 1
+    WHERE id IN (SELECT 50 * (5 + (%(block)s::bigint * 7919 + n * 104729) %% %(block)s) + n FROM generate_series(0, 49) AS n)""",
+    """DELETE FROM accounts
+    WHERE id IN (SELECT 50 * ((%(block)s::bigint * 31 + n * 7907) %% %(block)s) + n FROM generate_series(0, 9) AS n)""",
+)
+
+
+def an_app() -> App:
+    """Make the app."""
+    app = App(
+        "accounts",
+        magic=b"mv",
+        projections="CREATE TABLE accounts (id integer PRIMARY KEY, amount integer NOT NULL, note text)",
+    )
+
+    def commit(op: object, state: State, block_id: int) -> None:
+        for statement in _STEPS:
+            state.execute(statement, {"block": block_id})
+
+    app.add(b"o", parse=lambda payload: {}, commit=commit)
+    return app
 
 
 @dataclass(frozen=True)
@@ -47,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
-    with _server() as server, moving_blocks(given.blocks) as chain:
+    with _server() as server, single_ops(given.blocks) as chain:
         result = measure(chain, server, given.history, given.runs)
     if given.json:
         print(json.dumps(asdict(result)))  # noqa: T201 - a program's output
@@ -95,7 +119,7 @@ def _sync(chain: Chain, server: DatabaseServer, history: int, *, snapshot: bool)
         if snapshot:
             reader = opened.enter_context(psycopg.connect(url))
             reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            reader.execute("SELECT count(*) FROM plain.marks")
+            reader.execute("SELECT count(*) FROM accounts.accounts")
         for part in range(2, 11):
             started = time.perf_counter()
             engine.build(chain.first + part * size - 1)
