@@ -17,8 +17,8 @@ _STEPS: dict[str, tuple[Any, ...]] = {
     "add": (
         """INSERT INTO owners SELECT %(name)s, coalesce(max(rank), 0) + 1 FROM owners
             ON CONFLICT (name) DO NOTHING""",
-        """INSERT INTO marks SELECT coalesce(max(place), 0) + 1, %(name)s, 'block ' || %(block)s::int, '\\x00ff'
-            FROM marks""",
+        """INSERT INTO marks
+            SELECT coalesce(max(place), 0) + 1, %(name)s, 'block ' || %(block)s::int, '\\x00ff' FROM marks""",
     ),
     "note": ("UPDATE marks SET note = coalesce(note, '') || '+' WHERE name = %(name)s",),
     "swap": (

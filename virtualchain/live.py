@@ -1,7 +1,7 @@
 """`watch`: hear of each block that a deployment takes, and of each rollback, as it happens.
 
-Notifications only wake it. What counts is what the database says: it compares the hashes of the blocks that it
-gave with those that are there, so it misses neither a block nor a rollback, whatever got lost on the way.
+Notifications only wake it. What counts is what the database says: it compares the hashes of the blocks that
+it gave with those that are there, so it misses neither a block nor a rollback, whatever got lost on the way.
 """
 
 import threading
@@ -24,7 +24,7 @@ POLL = 3.0
 _STRETCH = 50
 """Blocks that are read at once."""
 _KNOWN_BEFORE = 1000
-"""Blocks before the first one given whose hashes are known, so that a rollback below it is met with its fork."""
+"""Blocks before the first one given whose hashes are known, so that a fork below it is found."""
 _KNOWN = 10_000
 """Blocks whose hashes are known, at most."""
 _SLICE = 0.5
@@ -54,8 +54,8 @@ def watch(
     `url` is any database of a deployment, also a standby, or one behind a pooler; None: the embedded server.
     With `app`, one or several names, a block comes once all of these have taken it; without, once the first
     app has. It begins with `from_block`, or with the next block that comes. Behind a RollbackEvent the blocks
-    above its block come again, as they are now. `poll` is how often it looks, in seconds, where no notification
-    comes. A lost connection is opened again, as often as it takes; `on_wait` is told why.
+    above its block come again, as they are now. `poll` is how often it looks, in seconds, where no
+    notification comes. A lost connection is opened again, as often as it takes; `on_wait` is told why.
 
     Raises UsageError for an app that is not there, or a `from_block` whose changes are no longer kept;
     StoreError where the database cannot be read at first, or later for another reason than a lost connection,
@@ -138,7 +138,8 @@ class Watch:
             self._next = place.last + 1 if from_block is None else from_block
             if self._next <= place.pruned:
                 raise UsageError(
-                    f"what blocks did is kept from block {place.pruned + 1} on: begin there, not with {self._next}"
+                    f"what blocks did is kept from block {place.pruned + 1} on: "
+                    f"begin there, not with {self._next}"
                 )
             before = range(max(0, self._next - _KNOWN_BEFORE), self._next)
             self._known.extend(live.hashes(before).items())
@@ -167,7 +168,7 @@ class Watch:
         return bool(found)
 
     def _compare(self, live: Live, deepest: int | None) -> RollbackEvent | None:
-        """Hold the blocks that are known against those that are there; `deepest` is the lowest recent fork."""
+        """Hold the blocks that are known against those that are here; `deepest` is the lowest new fork."""
         if not self._known:
             return None
         top, top_hash = self._known[-1]
@@ -186,8 +187,8 @@ class Watch:
             return []
         if self._next <= place.pruned:
             raise StoreError(
-                f"what block {self._next} did is forgotten: this watch fell too far behind, and history is kept "
-                f"from block {place.pruned + 1} on. Read the tables anew, and watch from there"
+                f"what block {self._next} did is forgotten: this watch fell too far behind, and history is "
+                f"kept from block {place.pruned + 1} on. Read the tables anew, and watch from there"
             )
         return live.blocks(self._next, last, self._apps)
 

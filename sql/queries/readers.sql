@@ -39,6 +39,10 @@ UPDATE vc.readers SET apps = NULL WHERE role = %(role)s AND %(apps)s::text[] IS 
 -- Note that a role reads nothing any more.
 DELETE FROM vc.readers WHERE role = %(role)s;
 
+-- name: forget_app
+-- Take an app out of what readers may read.
+UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(apps);
+
 -- name: missing
 -- The statements that give readers what they lack: the database, the views on the log, those of their apps; and to apps' roles temporary tables, which they had through PUBLIC before.
 WITH readers AS (

@@ -97,7 +97,13 @@ def test_sql_shows_a_block(told: Told, database_url: str, fake_node: FakeNode) -
     story(fake_node, 1, 10)
     with StateEngine(an_app("one"), database=database_url, source=fake_node.url, confirmations=0) as engine:
         engine.build()
-    ask = ("--database", database_url, "--json", "sql", "SELECT max(block_id) AS n, max(hash) AS hash FROM blocks")
+    ask = (
+        "--database",
+        database_url,
+        "--json",
+        "sql",
+        "SELECT max(block_id) AS n, max(hash) AS hash FROM blocks",
+    )
     assert json.loads(told(*ask, "--as-of", "105")[1])[0]["n"] == 105
     assert json.loads(told(*ask)[1])[0]["n"] == fake_node.height
     block_hash = value(database_url, "SELECT hash FROM virtualchain.blocks WHERE block_id = 104")

@@ -18,7 +18,12 @@ def watching(cli: Commands, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run the command; it is interrupted at the end, and must end well."""
     command = [sys.executable, "-m", "virtualchain", "watch", *arguments]
     with subprocess.Popen(
-        command, cwd=cli.folder, env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=cli.folder,
+        env=cli.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         yield process
         process.send_signal(signal.SIGINT)
@@ -50,7 +55,10 @@ def test_blocks_and_rollbacks_are_printed(cli: Commands, fake_node: FakeNode, da
             told = lines(for_people, "owners")
             assert told[0].startswith(f"block {first} {fake_node.tip}: 1 op, 2 changes")
             assert told[1].startswith("  plain op o ")
-            assert told[2].startswith('  plain insert marks {"place": 1} {"raw": "\\\\\\\\x00ff"') or "note" in told[2]
+            assert (
+                told[2].startswith('  plain insert marks {"place": 1} {"raw": "\\\\\\\\x00ff"')
+                or "note" in told[2]
+            )
             assert told[3] == '  plain insert owners {"name": "a"} {"rank": 1}\n'
             fake_node.mine([fake_node.send(b"mvonote a")])
             engine.build()

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.open_snapshot [--blocks 4000] [--history 200] [--runs 3] [--json]
 
-An app that in each block inserts 50 rows, updates 50 others and deletes 10, and whose old history is pruned all
-the time, is synced from a fake node into an empty database: alone, and while another session stands in a REPEATABLE READ transaction
-since the first tenth of the blocks, so that the server may clean up nothing that was removed since. The table
-shows the medians; each ratio is the median of the runs' own.
+An app that in each block inserts 50 rows, updates 50 others and deletes 10, and whose old history is pruned
+all the time, is synced from a fake node into an empty database: alone, and while another session stands in a
+REPEATABLE READ transaction since the first tenth of the blocks, so that the server may clean up nothing that
+was removed since. The table shows the medians; each ratio is the median of the runs' own.
 """
 
 import argparse
@@ -25,13 +25,14 @@ from tests.benchmarks.sync import _server
 from virtualchain import App, State, StateEngine
 from virtualchain.testing.database import DatabaseServer
 
-
 _STEPS = (
     "INSERT INTO accounts SELECT %(block)s::int * 50 + n, n, 'opened' FROM generate_series(0, 49) AS n",
     """UPDATE accounts SET amount = amount + 1
-    WHERE id IN (SELECT 50 * (5 + (%(block)s::bigint * 7919 + n * 104729) %% %(block)s) + n FROM generate_series(0, 49) AS n)""",
+    WHERE id IN (SELECT 50 * (5 + (%(block)s::bigint * 7919 + n * 104729) %% %(block)s) + n
+        FROM generate_series(0, 49) AS n)""",
     """DELETE FROM accounts
-    WHERE id IN (SELECT 50 * ((%(block)s::bigint * 31 + n * 7907) %% %(block)s) + n FROM generate_series(0, 9) AS n)""",
+    WHERE id IN (SELECT 50 * ((%(block)s::bigint * 31 + n * 7907) %% %(block)s) + n
+        FROM generate_series(0, 9) AS n)""",
 )
 
 
@@ -53,7 +54,7 @@ def an_app() -> App:
 
 @dataclass(frozen=True)
 class Result:
-    """Medians: seconds for all blocks behind the first tenth, and how the last tenth compares with that before it."""
+    """Medians: seconds for the blocks behind the first tenth; the last tenth's beside the second's."""
 
     blocks: int
     alone: float
@@ -113,8 +114,9 @@ def _sync(chain: Chain, server: DatabaseServer, history: int, *, snapshot: bool)
     size = (chain.last - chain.first + 1) // 10
     times = []
     with ExitStack() as opened:
-        settings = {"database": url, "source": chain.url, "confirmations": 0, "history": history}
-        engine = opened.enter_context(StateEngine(an_app(), **settings))
+        engine = opened.enter_context(
+            StateEngine(an_app(), database=url, source=chain.url, confirmations=0, history=history)
+        )
         engine.build(chain.first + size - 1)
         if snapshot:
             reader = opened.enter_context(psycopg.connect(url))

@@ -22,7 +22,8 @@ QUESTIONS = (
     "SELECT * FROM one.owners ORDER BY name",
     "SELECT * FROM one.marks ORDER BY place",
     "SELECT * FROM one.owners AS o JOIN one.marks AS m USING (name) ORDER BY place",
-    "SELECT o.name, count(m.place) FROM one.owners AS o LEFT JOIN one.marks AS m USING (name) GROUP BY 1 ORDER BY 1",
+    """SELECT o.name, count(m.place) FROM one.owners AS o LEFT JOIN one.marks AS m USING (name)
+        GROUP BY 1 ORDER BY 1""",
     "SELECT * FROM one.owners FULL JOIN two.owners AS t USING (name) ORDER BY name",
     "SELECT * FROM one.marks WHERE name IN (SELECT name FROM two.owners WHERE rank > 2) ORDER BY place",
     """SELECT m.place, o.txid, o.fields FROM two.marks AS m JOIN virtualchain.ops AS o
@@ -117,9 +118,7 @@ ERRORS: list[tuple[Any, str]] = [
         "SELECT * FROM virtualchain.blocks",
     ],
 )
-def test_what_is_no_block_is_an_error_also_on_an_empty_table(
-    empty_deployment: str, statement: str
-) -> None:
+def test_what_is_no_block_is_an_error_also_on_an_empty_table(empty_deployment: str, statement: str) -> None:
     """No row is met, and the error says what there is all the same."""
     with psycopg.connect(empty_deployment, autocommit=True) as connection:
         for asked, told in ERRORS:
@@ -154,7 +153,9 @@ def test_below_the_kept_history_and_above_an_apps_last_block(
     rows = query("SELECT name, history_from AS lowest, block_id FROM virtualchain.apps ORDER BY name")
     lowest = rows[0]["lowest"]
     assert rows[0]["lowest"] > 101
-    with pytest.raises(psycopg.Error, match=f"app one cannot show block {lowest - 1}: it has blocks {lowest} to "):
+    with pytest.raises(
+        psycopg.Error, match=f"app one cannot show block {lowest - 1}: it has blocks {lowest} to "
+    ):
         as_of(lowest - 1, "SELECT * FROM one.marks")
     assert as_of(lowest, "SELECT count(*) FROM one.marks")
     with pytest.raises(psycopg.Error, match=f"app two cannot show block {last + 1}: .* to {last}\n"):
@@ -194,14 +195,16 @@ def test_an_app_of_checkpoints_or_late_is_empty_before_its_first_block(
 def test_views_of_older_deployments_are_brought_up_to_date(
     fake_node: FakeNode, run: Run, as_of: AsOf, query: Query, database_url: str
 ) -> None:
-    """A view that an earlier version made is made anew by migrating; where nothing is to do nothing is locked."""
+    """A view that an earlier version made is made anew by migrating; else nothing is locked."""
     from virtualchain.store.migrate import migrate
 
     story(fake_node, 1, 20)
     run(an_app())
     expected = as_of(110, "SELECT * FROM plain.marks ORDER BY place")
     with psycopg.connect(database_url) as connection:
-        connection.execute("CREATE OR REPLACE VIEW plain.marks AS SELECT place, name, note, raw FROM plain__1.marks")
+        connection.execute(
+            "CREATE OR REPLACE VIEW plain.marks AS SELECT place, name, note, raw FROM plain__1.marks"
+        )
         connection.execute("DELETE FROM vc.published")
     assert as_of(110, "SELECT * FROM plain.marks ORDER BY place") != expected
     migrate(database_url)

@@ -28,14 +28,10 @@ def differences(before: dict[Any, Any], after: dict[Any, Any]) -> dict[Any, tupl
     """Give what came, went and changed, by key."""
     keys = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     action = {True: {True: "update", False: "delete"}, False: {True: "insert"}}
-    return {
-        key: (action[key in before][key in after], before.get(key), after.get(key)) for key in keys
-    }
+    return {key: (action[key in before][key in after], before.get(key), after.get(key)) for key in keys}
 
 
-def test_each_block_tells_what_it_did(
-    fake_node: FakeNode, run: Run, query: Query, database_url: str
-) -> None:
+def test_each_block_tells_what_it_did(fake_node: FakeNode, run: Run, query: Query, database_url: str) -> None:
     """Inserts, updates, deletes; keys that change go and come; what a block undid itself is not told."""
     story(fake_node, 3, 40)
     run(an_app("one"), an_app("two"), history=None)
@@ -77,7 +73,7 @@ def test_below_the_kept_history_nothing_is_told(fake_node: FakeNode, run: Run, q
 def test_changes_follow_the_live_build_and_forget_what_was_rolled_back(
     fake_node: FakeNode, run: Run, query: Query
 ) -> None:
-    """Below its history an app is derived anew into another build: the view's name stays, and tells of that."""
+    """An app that is derived anew has another build: the view's name stays, and tells of that one."""
     story(fake_node, 3, 30)
     run(an_app(), history=5)
     fake_node.reorg(12)
@@ -89,9 +85,7 @@ def test_changes_follow_the_live_build_and_forget_what_was_rolled_back(
     assert query("SELECT * FROM virtualchain.changes WHERE block_id > %s", [fake_node.height - 4])
 
 
-def test_a_block_is_found_without_a_look_at_the_others(
-    fake_node: FakeNode, run: Run, query: Query
-) -> None:
+def test_a_block_is_found_without_a_look_at_the_others(fake_node: FakeNode, run: Run, query: Query) -> None:
     """The conditions on app, table and block reach the places where the changes are made of."""
     story(fake_node, 3, 40)
     run(an_app("one"), an_app("two"), history=None)

@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
-import pandas
+import pandas as pd
 import psycopg
 import pytest
 import sqlalchemy
@@ -60,7 +60,9 @@ def test_psql(reader_url: str) -> None:
     now = psql(reader_url, "SELECT count(*) FROM marks")
     then = psql(reader_url, "SET virtualchain.as_of = '105'", "SELECT count(*) FROM marks")
     assert now != then.removeprefix("SET\n")
-    assert psql(reader_url, "COPY (SELECT block_id, hash FROM blocks) TO STDOUT (FORMAT csv)").count("\n") > 100
+    assert (
+        psql(reader_url, "COPY (SELECT block_id, hash FROM blocks) TO STDOUT (FORMAT csv)").count("\n") > 100
+    )
     assert "ERROR" not in psql(reader_url, "\\dn", "\\df virtualchain.*", "\\dp plain.*", "\\l", "\\du")
 
 
@@ -68,17 +70,17 @@ def test_pandas(reader_url: str) -> None:
     """A view becomes a data frame, now or as of a block, by SQLAlchemy or by the driver's connection."""
     engine = sqlalchemy.create_engine(reader_url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.connect() as connection:
-        frame = pandas.read_sql("SELECT * FROM plain.marks ORDER BY place", connection, index_col="place")
+        frame = pd.read_sql("SELECT * FROM plain.marks ORDER BY place", connection, index_col="place")
         assert list(frame.columns) == ["name", "note", "raw"]
         assert len(frame) > 0
-        ops = pandas.read_sql("SELECT time, block_id, fields FROM virtualchain.ops", connection)
+        ops = pd.read_sql("SELECT time, block_id, fields FROM virtualchain.ops", connection)
         assert ops["time"].dt.tz is not None
         assert ops.groupby("block_id").size().sum() == len(ops)
         with connection.begin_nested():
             connection.exec_driver_sql("SET LOCAL virtualchain.as_of = '105'")
-            early = pandas.read_sql("SELECT * FROM plain.marks", connection)
+            early = pd.read_sql("SELECT * FROM plain.marks", connection)
         assert len(early) != len(frame)
-        table = pandas.read_sql_table("marks", connection, schema="plain")
+        table = pd.read_sql_table("marks", connection, schema="plain")
         assert list(table.columns) == ["place", "name", "note", "raw"]
     engine.dispose()
 
@@ -92,7 +94,7 @@ def test_sqlalchemy_reflection(reader_url: str) -> None:
     assert "changes" in inspector.get_view_names("virtualchain")
     columns = {column["name"]: column for column in inspector.get_columns("ops", "virtualchain")}
     assert isinstance(columns["block_id"]["type"], sqlalchemy.Integer)
-    assert columns["fields"]["comment"].startswith("The op as the app committed it")
+    assert str(columns["fields"]["comment"]).startswith("The op as the app committed it")
     assert inspector.get_table_comment("blocks", "virtualchain")["text"] == "Every block that was taken."
     assert "vc.as_of" in (inspector.get_view_definition("marks", "plain") or "")
     metadata = sqlalchemy.MetaData()
@@ -114,16 +116,20 @@ PROBES = (
     """SELECT quote_ident(column_name) AS "column", data_type AS type FROM information_schema.columns
         WHERE quote_ident(table_schema) || '.' || quote_ident(table_name) = 'virtualchain.ops'""",
     """SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
-        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        JOIN pg_attribute AS a ON a.attrelid = c.oid
         WHERE c.relkind IN ('r', 'v') AND a.attnum > 0 AND n.nspname = 'plain'""",
 )
 PANELS = {
-    "time series": """SELECT floor(extract(epoch FROM time) / 3600) * 3600 AS time, app AS metric, count(*) AS value
+    "time series": """SELECT floor(extract(epoch FROM time) / 3600) * 3600 AS time, app AS metric,
+        count(*) AS value
         FROM virtualchain.ops WHERE time BETWEEN '2001-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z'
         GROUP BY 1, 2 ORDER BY 1, 2""",
-    "time series of changes": """SELECT floor(extract(epoch FROM b.time) / 60) * 60 AS "time", c.action, count(*)
+    "time series of changes": """SELECT floor(extract(epoch FROM b.time) / 60) * 60 AS "time",
+        c.action, count(*)
         FROM virtualchain.changes AS c JOIN virtualchain.blocks AS b USING (block_id)
-        WHERE b.time BETWEEN '2001-01-01T00:00:00.123Z' AND '2100-01-01T00:00:00Z' GROUP BY 1, 2 ORDER BY 1""",
+        WHERE b.time BETWEEN '2001-01-01T00:00:00.123Z' AND '2100-01-01T00:00:00Z'
+        GROUP BY 1, 2 ORDER BY 1""",
     "unix time": """SELECT extract(epoch FROM time) AS time, chainwork::float8 FROM virtualchain.blocks
         WHERE extract(epoch FROM time) >= 978307200 AND extract(epoch FROM time) <= 4102444800 ORDER BY 1""",
     "table": "SELECT * FROM plain.marks LIMIT 100",
@@ -158,4 +164,3 @@ def test_a_dump_as_the_owner_works_and_as_a_reader_of_views_is_told(reader_url: 
             assert list(copied.rows())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             cursor.execute("LOCK TABLE plain__1.marks IN ACCESS SHARE MODE")
-

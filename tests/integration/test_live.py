@@ -100,7 +100,7 @@ def kill(query: Query) -> None:
 def test_blocks_and_rollbacks_are_told_as_they_come(
     fake_node: FakeNode, database_url: str, query: Query, seed: int
 ) -> None:
-    """An engine follows a node that forks; connections are killed meanwhile; the program's rows are the same."""
+    """The node forks, connections are killed: what the program holds is what the deployment holds."""
     story(fake_node, seed, 5)
     replica, waits = Replica(), list[str]()
     with following(fake_node, database_url):
@@ -119,7 +119,9 @@ def test_blocks_and_rollbacks_are_told_as_they_come(
                 assert replica.rows == expected(query)
     assert len(replica.rollbacks) == 4
     assert waits
-    assert sum(len(block.ops) for block in replica.blocks) == query("SELECT count(*) AS n FROM vc.ops")[0]["n"]
+    assert (
+        sum(len(block.ops) for block in replica.blocks) == query("SELECT count(*) AS n FROM vc.ops")[0]["n"]
+    )
 
 
 def test_a_notification_that_is_missed_costs_a_poll(
@@ -162,7 +164,7 @@ def test_notifications_wake_it_at_once(fake_node: FakeNode, database_url: str, r
 def test_a_rollback_while_nobody_was_connected_is_told(
     fake_node: FakeNode, database_url: str, run: Run, query: Query
 ) -> None:
-    """Hashes are compared: what happened between two looks counts, also below the block that it began with."""
+    """Hashes are compared: what happened between two looks counts, also below the first block given."""
     story(fake_node, 1, 10)
     run(an_app())
     height = fake_node.height
@@ -219,10 +221,13 @@ def test_with_apps_named_a_block_comes_when_all_have_taken_it(
         query("UPDATE vc.apps SET status = 'running', error = NULL WHERE name = 'two' RETURNING name")
         run(an_app("one"), an_app("two"))
         both = next(events)
+        assert isinstance(both, BlockEvent)
         assert {change.app for change in both.changes} <= {"one", "two"}
         assert both.block_id == last - 1
     with watch(database_url, "one", last) as events:
-        assert {op.app for op in next(events).ops} <= {"one"}
+        event = next(events)
+        assert isinstance(event, BlockEvent)
+        assert {op.app for op in event.ops} <= {"one"}
     with watch(database_url, from_block=last) as events:
         assert next(events).block_id == last
 

@@ -20,7 +20,9 @@ PATIENCE = 30.0
 def standby_of(primary: EmbeddedServer, folder: Path) -> EmbeddedServer:
     """Make a server that copies a stopped one, whose place it remembers, from now on."""
     port, password = primary._port(), primary._password("postgres")
-    shutil.copytree(primary.folder, folder, ignore=shutil.ignore_patterns("server.json", "server.log", ".s.*"))
+    shutil.copytree(
+        primary.folder, folder, ignore=shutil.ignore_patterns("server.json", "server.log", ".s.*")
+    )
     data = folder / "data"
     with (data / "postgresql.auto.conf").open("a") as settings:
         settings.write(f"primary_conninfo = 'host=127.0.0.1 port={port} user=postgres password={password}'\n")
@@ -60,7 +62,9 @@ def test_a_watch_of_a_standby_polls(fake_node: FakeNode) -> None:
                     assert [event.block_id for event in told] == [103, 104, 105]
                 with psycopg.connect(copy) as connection:
                     connection.execute("SET virtualchain.as_of = '103'")
-                    assert connection.execute("SELECT max(block_id) FROM virtualchain.blocks").fetchone() == (103,)
+                    assert connection.execute("SELECT max(block_id) FROM virtualchain.blocks").fetchone() == (
+                        103,
+                    )
         finally:
             standby.stop()
             primary.stop()

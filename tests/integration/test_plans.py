@@ -1,4 +1,4 @@
-"""Views cost what their tables cost as long as nobody travels in time: 100,000 rows, and as many in history."""
+"""Views cost what their tables cost while nobody travels in time: 100,000 rows, as many in history."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -72,7 +72,9 @@ READS = (
 
 def test_a_reader_reads_its_views_at_any_block(reader: psycopg.Connection) -> None:
     """What it was granted, now and as of a block; the functions inside of the views work for it."""
-    tip = reader.execute("SELECT max(block_id), max(hash) FILTER (WHERE block_id = 110) FROM virtualchain.blocks")
+    tip = reader.execute(
+        "SELECT max(block_id), max(hash) FILTER (WHERE block_id = 110) FROM virtualchain.blocks"
+    )
     last, block_hash = tip.fetchone() or (0, "")
     for asked in ("", str(last), "110", block_hash):
         reader.execute("SELECT set_config('virtualchain.as_of', %s, false)", [asked])
@@ -143,7 +145,7 @@ ATTACKS = (
 
 @pytest.mark.parametrize("statement", ATTACKS)
 def test_all_else_is_refused(attacked: psycopg.Connection, statement: str) -> None:
-    """Reading other rows, writing, calling the engine's functions, files, roles: also where it asks to write."""
+    """Other rows, writing, the engine's functions, files, roles: also where it asks to write."""
     attacked.execute("SET default_transaction_read_only = off")
     with pytest.raises(psycopg.errors.DatabaseError) as refused:
         attacked.execute(statement.encode())
@@ -222,7 +224,9 @@ def test_a_reader_of_one_app_reads_no_later_one(fake_node: FakeNode, run: Run, g
         value(url, "SELECT count(*) FROM two.marks")
 
 
-def test_new_columns_are_granted_too(fake_node: FakeNode, run: Run, granted: Grant, database_url: str) -> None:
+def test_new_columns_are_granted_too(
+    fake_node: FakeNode, run: Run, granted: Grant, database_url: str
+) -> None:
     """A view whose columns changed is another view, and read as the old one was."""
     from virtualchain.store.projections import Projection
     from virtualchain.store.publish import publish
@@ -260,7 +264,11 @@ def test_revoked_it_reads_nothing(
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("virtualchain", "makes roles"), ("postgres", "is a superuser"), ("pg_mine", "no role can be named pg_mine")],
+    [
+        ("virtualchain", "makes roles"),
+        ("postgres", "is a superuser"),
+        ("pg_mine", "no role can be named pg_mine"),
+    ],
 )
 def test_a_role_that_is_more_is_refused(database_url: str, name: str, told: str) -> None:
     """A role that could do more anyway would be no reader."""
@@ -290,8 +298,10 @@ def test_without_createrole_the_role_must_be_there(database_url: str, role: str,
     """One clear line says what an administrator can do."""
     with connect_migrator(database_url) as connection:
         connection.execute("CREATE ROLE powerless NOLOGIN")
-        connection.execute("GRANT ALL ON DATABASE {} TO powerless".format(urlsplit(database_url).path[1:]).encode())
-        connection.execute("GRANT ALL ON SCHEMA vc TO powerless; GRANT ALL ON ALL TABLES IN SCHEMA vc TO powerless")
+        connection.execute(f"GRANT ALL ON DATABASE {urlsplit(database_url).path[1:]} TO powerless".encode())
+        connection.execute(
+            "GRANT ALL ON SCHEMA vc TO powerless; GRANT ALL ON ALL TABLES IN SCHEMA vc TO powerless"
+        )
         connection.execute("GRANT powerless TO CURRENT_USER; SET ROLE powerless")
         with pytest.raises(StoreError, match="may not make the role"):
             grant_reader(connection, role, None, login=False)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def watch(given: Given, first: int | None) -> None:
     """Print each block as the apps take it, what it did, and rollbacks.
 
-    --app narrows this to apps, here also by their names: a block comes once all of them have taken it. Ends on
-    Ctrl-C and SIGTERM. With --json each block and rollback is an object on a line of its own.
+    --app narrows this to apps, here also by their names: a block comes once all of them have taken it. Ends
+    on Ctrl-C and SIGTERM. With --json each block and rollback is an object on a line of its own.
     """
     from virtualchain.live import watch as follow
     from virtualchain.store.database import resolve
@@ -46,7 +46,9 @@ def watch(given: Given, first: int | None) -> None:
             if given.settings.json:
                 write_json_line(_as_json(event))
             elif isinstance(event, RollbackEvent):
-                click.secho(f"rolled back to block {event.block_id} {event.block_hash or ''}".rstrip(), bold=True)
+                click.secho(
+                    f"rolled back to block {event.block_id} {event.block_hash or ''}".rstrip(), bold=True
+                )
             else:
                 _write_block(event)
 
@@ -78,7 +80,9 @@ def _write_block(event: "BlockEvent") -> None:
     for op in event.ops:
         click.echo(f"  {op.app} op {opcode_text(op.opcode)} {op.txid} {_short(op.fields)}")
     for change in event.changes:
-        click.echo(f"  {change.app} {change.action} {change.table} {_short(change.key)} {_told(change)}".rstrip())
+        click.echo(
+            f"  {change.app} {change.action} {change.table} {_short(change.key)} {_told(change)}".rstrip()
+        )
 
 
 def _told(change: "Change") -> str:

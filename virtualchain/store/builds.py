@@ -18,7 +18,7 @@ from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema, create_app_schema, drop, install, projections
 from virtualchain.store.publish import is_published, publish, unpublish
-from virtualchain.store.readers import admit_readers
+from virtualchain.store.readers import admit_readers, forget_app
 from virtualchain.store.roles import drop_role, provide_role
 from virtualchain.store.sql import queries
 
@@ -180,7 +180,7 @@ def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
 
 
 def renew(connection: psycopg.Connection) -> None:
-    """Bring the views of all apps to what this version of the code makes; lock nothing where they are that."""
+    """Bring the views of all apps to what this version of the code makes; lock none that is that."""
     for row in builds(connection):
         if row.is_live:
             made = projections(connection, row.tables)
@@ -209,6 +209,7 @@ def remove_app(connection: psycopg.Connection, app: str) -> None:
     for row in rows:
         drop_build(connection, app, row.build)
     drop_role(connection, rows[0].schema)
+    forget_app(connection, app)
 
 
 def _row(connection: psycopg.Connection, query: str, place: Mapping[str, object]) -> dict[str, Any] | None:

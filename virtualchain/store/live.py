@@ -22,7 +22,10 @@ _Q = queries("live")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a block did to a row of an app's projection; `old` and `new` are its columns, bytes as `\\x` and hex."""
+    """What a block did to a row of an app's projection; `old` and `new` are its columns.
+
+    Values are as PostgreSQL writes them in JSON: bytes are text, a backslash, x, and hex.
+    """
 
     app: str
     table: str
@@ -67,7 +70,7 @@ class RollbackEvent:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far the apps have come (-1: nowhere), and up to which block what blocks did is forgotten (-1: none)."""
+    """How far the apps have come, and the last block of which it is forgotten what it did; else -1."""
 
     last: int
     pruned: int

@@ -1,6 +1,7 @@
 """The views of an app's schema, which people read: they show the tables of the app's live build.
 
-Each shows its projection as it is now, or as of the block that the reader's setting `virtualchain.as_of` names.
+Each shows its projection as it is now, or as of the block that the reader's setting `virtualchain.as_of`
+names.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from virtualchain.errors import StoreError, UsageError
+from virtualchain.model import Json
 from virtualchain.store.sql import queries
 
 _Q = queries("readers")
@@ -33,8 +34,8 @@ def grant_reader(
     """Let a role read the log's views and those of `apps` (None: all, also later ones); make it if need be.
 
     With `login` it gets a new password. What PostgreSQL leaves to everybody is taken away as far as we may.
-    Must run in a transaction. Raises UsageError for a role that is more than a reader, StoreError where we may
-    make no role.
+    Must run in a transaction. Raises UsageError for a role that is more than a reader, StoreError where we
+    may make no role.
     """
     found = _role(connection, role)
     if found["strange"]:
@@ -72,6 +73,11 @@ def revoke_reader(connection: psycopg.Connection, role: str) -> None:
         _run_all(connection, "take_back", {"role": role})
 
 
+def forget_app(connection: psycopg.Connection, app: str) -> None:
+    """Let no reader read another app of the same name, when this one is removed."""
+    connection.execute(_Q["forget_app"], {"app": app})
+
+
 def admit_readers(connection: psycopg.Connection) -> None:
     """Give the readers what they lack; lock nothing where that is nothing."""
     _run_all(connection, "missing", {})
@@ -82,7 +88,7 @@ def harden(connection: psycopg.Connection) -> None:
     _run_all(connection, "harden", {})
 
 
-def _role(connection: psycopg.Connection, role: str) -> dict[str, object]:
+def _role(connection: psycopg.Connection, role: str) -> Json:
     with connection.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(_Q["role"], {"role": role}).fetchone()
     assert found is not None, "the query gives one row"

@@ -150,9 +150,9 @@ def query(
 ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Run one statement of the user's; give the names of the columns, and the rows.
 
-    Unqualified names mean the apps' views, then those of schema `virtualchain`; `as_of` is the block, by height
-    or hash, that they show. Raises UsageError with the database's message where it refuses the statement,
-    StoreError where that takes more than `timeout` seconds (None: any time).
+    Unqualified names mean the apps' views, then those of schema `virtualchain`; `as_of` is the block, by
+    height or hash, that they show. Raises UsageError with the database's message where it refuses the
+    statement, StoreError where that takes more than `timeout` seconds (None: any time).
     """
     search_path(connection)
     _limit(connection, as_of, timeout)
@@ -166,8 +166,8 @@ def query(
         if timeout is None or time.monotonic() - started < timeout:
             raise
         raise StoreError(
-            f"the query was ended, as it took more than {timeout:g} seconds: ask for less, or give it more time "
-            "with --timeout SECONDS (0: any)"
+            f"the query was ended, as it took more than {timeout:g} seconds: ask for less, or give it more "
+            "time with --timeout SECONDS (0: any)"
         ) from error
     except psycopg.Error as error:
         if is_passing(error):
