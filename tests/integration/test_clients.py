@@ -1,7 +1,9 @@
 """Programs that analysts use, as a role that only reads: psql, pandas, SQLAlchemy, and what Grafana asks."""
 
+import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pandas as pd
@@ -164,3 +166,16 @@ def test_a_dump_as_the_owner_works_and_as_a_reader_of_views_is_told(reader_url: 
             assert list(copied.rows())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             cursor.execute("LOCK TABLE plain__1.marks IN ACCESS SHARE MODE")
+
+
+def test_the_documented_views_are_those_that_are_there(reader_url: str) -> None:
+    """docs/sql.md names every view of the log, and each column in order."""
+    text = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (`[^|]*`) \|", text, re.MULTILINE)
+    documented = {view: re.findall(r"`(\w+)`", columns) for view, columns in rows}
+    with psycopg.connect(reader_url) as connection:
+        there = connection.execute(
+            """SELECT table_name, array_agg(column_name::text ORDER BY ordinal_position)
+            FROM information_schema.columns WHERE table_schema = 'virtualchain' GROUP BY 1"""
+        ).fetchall()
+    assert documented == dict(there)
