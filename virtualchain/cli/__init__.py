@@ -14,6 +14,7 @@ from click.shell_completion import shell_complete
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.failures import guarded
+from virtualchain.cli.live import watch
 from virtualchain.cli.options import EXAMPLE, Given, Group
 from virtualchain.cli.query import sql
 from virtualchain.cli.read import consensus, ops, status
@@ -51,6 +52,7 @@ for _command in (
     ops,
     consensus,
     sql,
+    watch,
     export,
     import_,
     advance,
