@@ -31,20 +31,33 @@ def cover(tape: Tape, contracts: Sequence[Contract]) -> None:
 
     Raises UsageError where an app starts in a part of the tape that was not searched for its magic.
     """
-    tip, bottom = tape.tip(), tape.bottom()
-    covered = tape.coverage()
+    tip = tape.tip()
     for contract in contracts:
-        for item in _watches(contract):
-            stretches = [row for row in covered if (row.magic, row.rule) == (item.magic, item.rule)]
-            if tip is not None and bottom is not None and contract.start <= tip.block_id:
-                _require(contract, stretches, tip.block_id, bottom.block_id)
+        require_searched(tape, contract)
     wanted = {(item.magic, item.rule) for item in watches_of(contracts)}
-    opened = {(row.magic, row.rule) for row in covered if row.until_block is None}
+    opened = {(row.magic, row.rule) for row in tape.coverage() if row.until_block is None}
     following = min(item.start for item in contracts) if tip is None else tip.block_id + 1
     for magic, rule in sorted(opened - wanted):
         tape.close_coverage(magic, rule, following - 1)
     for magic, rule in sorted(wanted - opened):
         tape.open_coverage(magic, rule, following)
+
+
+def require_searched(tape: Tape, contract: Contract, last: int | None = None) -> None:
+    """Raise UsageError where an app starts in a part of the tape that was not searched for its magic.
+
+    The tape counts up to the block `last`, where one is given.
+    """
+    tip, bottom = tape.tip(), tape.bottom()
+    if tip is None or bottom is None:
+        return
+    end = tip.block_id if last is None else min(last, tip.block_id)
+    if contract.start > end:
+        return
+    covered = tape.coverage()
+    for item in _watches(contract):
+        stretches = [row for row in covered if (row.magic, row.rule) == (item.magic, item.rule)]
+        _require(contract, stretches, end, bottom.block_id)
 
 
 def _watches(contract: Contract) -> list[Watch]:

@@ -15,7 +15,8 @@
     │   ├── AppHalted         an app's callback failed; its block was undone for it
     │   └── DeepFork          the node's chain left the one that was taken
     ├── Unserialisable        a value that cannot be stored or hashed
-    └── InvalidProof          a proof that does not hold                    exit 1
+    ├── InvalidProof          a proof that does not hold                    exit 1
+    └── InvalidCheckpoint     a checkpoint that does not hold               exit 1
 
 Every class carries the exit code that the command line ends with.
 """
@@ -96,3 +97,7 @@ class Unserialisable(VirtualchainError, ValueError):
 
 class InvalidProof(VirtualchainError):
     """A proof that does not show what it claims: malformed, incomplete, or not of the trusted hash."""
+
+
+class InvalidCheckpoint(VirtualchainError):
+    """A checkpoint that is broken, or not what it, its digests or its signatures say."""

@@ -34,9 +34,11 @@ WHERE name = %(app)s AND build = %(build)s AND own_role <> %(own_role)s;
 UPDATE vc.apps SET on_deep_fork = %(on_deep_fork)s WHERE name = %(app)s AND on_deep_fork <> %(on_deep_fork)s;
 
 -- name: checkpoint
--- The checkpoint that a build was started from.
-SELECT block_id, encode(consensus_hash, 'hex') AS consensus_hash, is_migration
-FROM vc.checkpoints WHERE app = %(app)s AND build = %(build)s;
+-- The checkpoint that a build was started from, and the lowest block whose hash it mixes into later ones.
+SELECT c.block_id, encode(c.block_hash, 'hex') AS block_hash, encode(c.consensus_hash, 'hex') AS consensus_hash,
+    c.is_migration, a.first_block_id
+FROM vc.checkpoints AS c JOIN vc.apps AS a ON a.name = c.app AND a.build = c.build
+WHERE c.app = %(app)s AND c.build = %(build)s;
 
 -- name: retire
 -- No build of this app is live any more.
