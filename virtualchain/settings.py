@@ -18,9 +18,12 @@ from typing import Any, Literal, cast, get_args
 
 from virtualchain.errors import UsageError
 
+HISTORY = 1000
+"""Blocks for which apps can be brought back, unless told otherwise."""
+
 Policy = Literal["rollback", "checkpoint", "halt"]
 Verification = Literal["merkle"]
-_Kind = Literal["text", "path", "number", "switch", "check"]
+_Kind = Literal["text", "path", "number", "switch", "check", "history", "keys"]
 
 _KINDS: Mapping[str, _Kind] = {
     "bitcoin": "text",
@@ -28,8 +31,10 @@ _KINDS: Mapping[str, _Kind] = {
     "confirmations": "number",
     "cookie": "path",
     "database": "text",
+    "history": "history",
     "json": "switch",
     "network": "text",
+    "trust": "keys",
     "verbose": "switch",
     "verify": "check",
 }
@@ -40,8 +45,11 @@ _ALLOWED: Mapping[str, str] = {
     "number": "a whole number, 0 or more",
     "switch": "true or false",
     "check": " or ".join(get_args(Verification)),
+    "history": "a whole number of blocks, 0 or more, or all",
+    "keys": "public keys: 64 hex digits each, or files with one",
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_HEX_KEY = re.compile("[0-9a-fA-F]{64}")
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -66,11 +74,15 @@ class Settings:
     """Files of blocks in place of a node."""
     database: str | None = field(default=None, repr=False)
     confirmations: int = 6
+    history: int | None = HISTORY
+    """For how many blocks apps can be brought back by what is kept; None: all."""
     network: str | None = None
     json: bool = False
     verbose: bool = False
     verify: Verification | None = None
     """What is compared of every block before it is taken."""
+    trust: tuple[str, ...] = ()
+    """Public keys, hex or files, one of which must have signed a checkpoint; none: that is not asked for."""
     config: Path | None = None
     """The file that was read."""
 
@@ -207,14 +219,18 @@ def _from_text(kind: _Kind, value: object) -> object:
     """Read what flags and variables can only write as text; what does not fit stays for `_check`."""
     if not isinstance(value, str):
         return value
-    if kind == "number" and _NUMBER.fullmatch(value):
+    if kind == "keys":
+        return value.split(",")
+    if kind in {"number", "history"} and _NUMBER.fullmatch(value):
         return int(value)
     return _SWITCHES.get(value.lower(), value) if kind == "switch" else value
 
 
 def _check(kind: _Kind, value: object, where: str, folder: Path) -> object:
     match kind, value:
-        case ("number", int()) if not isinstance(value, bool) and value >= 0:
+        case ("history", "all"):
+            return None
+        case ("number" | "history", int()) if not isinstance(value, bool) and value >= 0:
             return value
         case ("switch", bool()):
             return value
@@ -222,9 +238,17 @@ def _check(kind: _Kind, value: object, where: str, folder: Path) -> object:
             return value
         case ("check", str()) if value in get_args(Verification):
             return value
-        case ("path", _):
-            return _path(value, where, folder)
+        case ("path" | "keys", _):
+            return (_path if kind == "path" else _keys)(value, where, folder)
     raise UsageError(f"{where} must be {_ALLOWED[kind]}")
+
+
+def _keys(value: object, where: str, folder: Path) -> tuple[str, ...]:
+    """Leave keys as they are; a file with one is looked for where other files are."""
+    if not isinstance(value, list | tuple) or not all(isinstance(key, str) and key.strip() for key in value):
+        raise UsageError(f"{where} must be {_ALLOWED['keys']}")
+    keys = [key.strip() for key in value]
+    return tuple(key if _HEX_KEY.fullmatch(key) else str(_path(key, where, folder)) for key in keys)
 
 
 def _path(value: object, where: str, folder: Path) -> Path:

@@ -26,6 +26,7 @@ from virtualchain.coverage import require_searched, rule_of
 from virtualchain.deployment import Deployment
 from virtualchain.errors import InvalidCheckpoint
 from virtualchain.planning import held_tip
+from virtualchain.settings import HISTORY
 from virtualchain.store import reading
 from virtualchain.store.builds import (
     FIRST_BUILD,
@@ -69,6 +70,7 @@ def apply(
     may_go_on: Callable[[], bool] = lambda: True,
     on_block: recovery.OnBlock | None = None,
     state_folder: Path | None = None,
+    history: int | None = HISTORY,
     wait: bool = False,
 ) -> Applied | None:
     """Let the app of a checkpoint stand at its block, in the deployment at `url`.
@@ -86,7 +88,16 @@ def apply(
         migrate(url)
         folder = state_folder or default_folder(url)
         others = [] if rollback is None else _installed(url, contracts, contract)
-        with closing(Deployment(url, others, None, state_folder=folder, wait=wait)) as deployment:
+        opened = Deployment(
+            url,
+            others,
+            None,
+            state_folder=folder,
+            wait=wait,
+            history=history,
+            mends=contract.name,
+        )
+        with closing(opened) as deployment:
             work = _Work(deployment.connection, reader, verified, contract, migrates=migrates)
             refuse_chain(deployment.tape, verified.manifest, migrates=migrates, rollback=rollback)
             require_searched(deployment.tape, work.begun, rollback)

@@ -45,9 +45,7 @@ def create(
     place = {"app": app, "build": row["build"], "block_id": at}
     digests = _one(connection, "digests", place)
     if digests is None or digests["state_hash"] is None:
-        raise UsageError(
-            f"app {app} has no state hash at block {at}: there is nothing to make a checkpoint of"
-        )
+        raise UsageError(f"app {app} has no state hash at block {at}: a checkpoint could not be checked")
     if digests["block_hash"] is None:
         raise UsageError(f"block {at} is not on the tape: make the checkpoint once block {at + 1} is taken")
     tables = projections(connection, build_schema(row["schema"], row["build"]))
@@ -66,8 +64,8 @@ def create(
         found = members[STATE].sha256 if saved is not None else muhash.digest(rows.number)
         if found != digests["state_hash"]:
             raise StoreError(
-                f"app {app} is damaged: its state hash at block {at} is {digests['state_hash']}, and its rows "
-                f"have {found}; {_ADVICE.format(app=app)}"
+                f"app {app} is damaged: its state hash at block {at} is {digests['state_hash']}, and its "
+                f"rows have {found}; {_ADVICE.format(app=app)}"
             )
         manifest = Manifest(
             app=app,
@@ -115,7 +113,7 @@ def _block(row: Json, block_id: int | None) -> int:
         raise UsageError(f"app {row['app']} {stands}: a checkpoint shows it there, or at an earlier block")
     if at < oldest:
         raise UsageError(
-            f"the history of app {row['app']} reaches back to block {oldest}: it cannot be shown as of block {at}"
+            f"the history of app {row['app']} reaches back to block {oldest}, and not to block {at}"
         )
     return at
 

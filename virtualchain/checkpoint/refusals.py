@@ -1,4 +1,4 @@
-"""What must hold between a checkpoint, the app's code and the chain of a deployment, before one is applied."""
+"""What must hold between a checkpoint, its app's code and a deployment's chain, before it is applied."""
 
 from collections.abc import Sequence
 
@@ -21,20 +21,19 @@ def agreed(contracts: Sequence[Contract], verified: Verified) -> Contract:
     contract = next((item for item in contracts if item.name == manifest.app), None)
     if contract is None:
         named = ", ".join(item.name for item in contracts) or "none"
-        raise UsageError(
-            f"the checkpoint is of app {manifest.app}, and the apps named are {named}: name it with --app"
-        )
+        raise UsageError(f"the checkpoint is of app {manifest.app}: name it with --app (named: {named})")
     if (contract.version, contract.fingerprint()) != (manifest.version, manifest.fingerprint):
         raise UsageError(
-            f"the checkpoint is of app {manifest.app} version {manifest.version}, and version {contract.version} here "
-            "declares other rules or projections: use the code that it was made with"
+            f"the checkpoint is of app {manifest.app} version {manifest.version}, and version "
+            f"{contract.version} here declares other rules or projections: use the code that it was made with"
         )
     keeps_state = contract.get_state is not None
     if keeps_state != (STATE in manifest.members):
         raise InvalidCheckpoint("it does not hold the kind of state that its app keeps")
     if keeps_state and not loads_files(contract):
         raise UsageError(
-            f"app {manifest.app} cannot be given a saved state: its get_db_state takes no filename, or it has no db_save"
+            f"app {manifest.app} cannot be given a saved state: its get_db_state takes no filename, or it "
+            "has no db_save"
         )
     as_declared = (manifest.first_block_id, verified.initial) == (
         contract.first_block_id,
@@ -56,7 +55,7 @@ def refuse_chain(tape: Tape, manifest: Manifest, *, migrates: bool, rollback: in
     found = _found(tape, at, rollback)
     if migrates:
         if found == wanted:
-            raise UsageError(f"this deployment is on the checkpoint's own chain: leave out --migrate")
+            raise UsageError("this deployment is on the checkpoint's own chain: leave out --migrate")
         return
     if bound not in {None, (manifest.network, manifest.genesis_hash)}:
         assert bound is not None, "None is among those"

@@ -1,6 +1,6 @@
-"""Rows as `COPY` writes them, and the state hash that they have.
+r"""Rows as `COPY` writes them, and the state hash that they have.
 
-A line is a row: columns between tabs, `\\N` for null, and the few escapes that COPY itself writes. Other
+A line is a row: columns between tabs, `\N` for null, and the few escapes that COPY itself writes. Other
 spellings of the same row are refused, so that rows and bytes go together.
 """
 

@@ -11,12 +11,14 @@ from typing import Final
 import click
 from click.shell_completion import shell_complete
 
+from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.failures import guarded
 from virtualchain.cli.options import EXAMPLE, Given, Group
 from virtualchain.cli.query import sql
 from virtualchain.cli.read import consensus, ops, status
+from virtualchain.cli.recover import pin, replay, rollback, unpin
 from virtualchain.cli.sync import migrate, resume, run
 from virtualchain.cli.sync import sync as sync_command
 
@@ -49,6 +51,11 @@ for _command in (
     consensus,
     sql,
     resume,
+    rollback,
+    replay,
+    pin,
+    unpin,
+    checkpoint,
     migrate,
     db_command,
 ):

@@ -8,6 +8,7 @@ import click
 from virtualchain.cli.failures import say
 from virtualchain.cli.options import Given, Group, pass_given, remember
 from virtualchain.cli.output import write_fields, write_json
+from virtualchain.cli.signals import Signals
 from virtualchain.errors import InvalidCheckpoint, UsageError
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def create(given: Given, file: Path, block: int | None, keys: tuple[Path, ...]) 
 def show(given: Given, file: Path) -> None:
     """Show what the checkpoint in FILE is of, having checked all of it.
 
-    That needs neither node nor database: digests of members, the series of consensus hashes, the state hash of
-    its rows, signatures.
+    That needs neither node nor database: digests of members, the series of consensus hashes, the state
+    hash of its rows, signatures.
     """
     from virtualchain.checkpoint import archive
     from virtualchain.checkpoint.verify import manifest_of, verify
@@ -97,7 +98,7 @@ def show(given: Given, file: Path) -> None:
     "--rollback",
     type=_block,
     metavar="BLOCK",
-    help="Undo every block above this one, for all apps: the last that this chain and the checkpoint's share.",
+    help="Undo every block above this one, for all apps: the last one that both chains have.",
 )
 @click.option("--wait", is_flag=True, help="Wait while another process writes, instead of giving up.")
 @pass_given
@@ -114,7 +115,8 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
     from virtualchain.store.database import resolve
 
     contracts = [read_contract(app) for app in given.apps()]
-    with Reporter() as reporter:
+    with Signals() as signals, Reporter() as reporter:
+        signals.work_in_steps()
         done = put(
             resolve(given.settings.database),
             file,
@@ -122,13 +124,17 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
             trusted=given.settings.trust,
             migrates=migrates,
             rollback=rollback,
+            history=given.settings.history,
+            may_go_on=signals.may_go_on,
             on_block=lambda app, block, inputs, last: reporter.catching_up(
                 Progress(block, inputs, last, app)
             ),
             wait=wait,
         )
-    assert done is not None, "nothing ended it early"
-    _tell(given, done, migrates=migrates)
+    if done is None:
+        say("ended early, and nothing was applied: say it again to go on")
+    else:
+        _tell(given, done, migrates=migrates)
 
 
 @checkpoint.command()
@@ -159,7 +165,8 @@ def _tell(given: Given, done: "Applied", *, migrates: bool) -> None:
         say(f"undone: {done.undone.blocks} blocks, {done.undone.ops} ops, {done.undone.rows} rows")
     where = "on this chain" if migrates else "on its own chain"
     click.echo(
-        f"app {manifest.app} stands at block {manifest.block_id}, {where}: the next sync or run goes on behind it"
+        f"app {manifest.app} stands at block {manifest.block_id}, {where}: "
+        "the next sync or run goes on behind it"
     )
 
 
