@@ -47,7 +47,7 @@ def deep_fork(reorg: chain.Reorg) -> str:
 def refuse_by_policy(connection: psycopg.Connection, reorg: chain.Reorg) -> None:
     """Raise DeepFork where an app that has taken a replaced block wants an operator to decide."""
     above = [row for row in builds(connection) if row.stands_above(reorg.fork_block_id)]
-    lost = _beyond_checkpoint(above, reorg.fork_block_id)
+    lost = _beyond_checkpoint(above, reorg.fork_block_id, parts_below=reorg.fork_hash is None)
     if lost is not None:
         raise DeepFork(f"{deep_fork(reorg)}. Nothing was changed, because {lost}")
     concerned = [row for row in above if row.is_live]
@@ -166,14 +166,18 @@ def tidy(deployment: Deployment) -> None:
                 drop_build(deployment.connection, row.name, row.build)
 
 
-def _beyond_checkpoint(above: list[Build], fork: int) -> str | None:
-    """Say which app cannot be brought back, because the tape does not hold what it began with."""
+def _beyond_checkpoint(above: list[Build], fork: int, *, parts_below: bool = False) -> str | None:
+    """Say which app cannot be brought back, because the tape does not hold what it began with.
+
+    `parts_below`: the tape begins behind the fork, and not even the block before it is on both chains.
+    """
     for row in above:
-        if row.is_live and row.began_with_checkpoint and row.reaches > fork:
+        lowest = fork - 1 if parts_below and row.shares_base else fork
+        if row.is_live and row.began_with_checkpoint and row.reaches > lowest:
             return (
-                f"app {row.name} began with a checkpoint of block {row.base_block_id} and can be brought back "
-                f"to block {row.reaches} at the lowest, not to block {fork}: `virtualchain checkpoint apply "
-                f"FILE --rollback {fork}` goes on from another checkpoint of it"
+                f"app {row.name} began with a checkpoint of block {row.base_block_id} and can be brought "
+                f"back to block {row.reaches} at the lowest, not to block {lowest}: `virtualchain checkpoint "
+                f"apply FILE --rollback {fork}` goes on from another checkpoint of it"
             )
     return None
 

@@ -9,6 +9,7 @@ SELECT a.name, a.schema, a.build, a.is_live, a.base_block_id, a.history_from, a.
     EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(concat_ws('__', a.schema, a.build)) AND relkind = 'r')
         AS keeps_tables,
     EXISTS (SELECT FROM vc.checkpoints WHERE app = a.name AND build = a.build) AS began_with_checkpoint,
+    EXISTS (SELECT FROM vc.checkpoints WHERE app = a.name AND build = a.build AND NOT is_migration) AS shares_base,
     coalesce((SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build), a.base_block_id) AS block_id
 FROM vc.apps AS a ORDER BY a.name COLLATE "C", a.build COLLATE "C";
 

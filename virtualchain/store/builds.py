@@ -46,6 +46,8 @@ class Build:
     keeps_tables: bool
     """Whether it has projections."""
     began_with_checkpoint: bool
+    shares_base: bool
+    """Whether that checkpoint is of this very chain, and no migration."""
     block_id: int
     """The last block that it was advanced to, or the one before its first."""
 
