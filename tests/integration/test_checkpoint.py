@@ -235,7 +235,7 @@ def test_another_block_on_the_tape_is_refused(
 def test_an_app_that_demands_a_checkpoint_goes_on_with_it(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
 ) -> None:
-    """Stopped at a deep fork, and started from the new branch's checkpoint: as if it had always been there."""
+    """Stopped at a deep fork, and started from the new branch's checkpoint: as one that always was."""
     story(fake_node)
     old = run(words(), words("beside"), on_deep_fork={"words": "checkpoint"})
     fake_node.reorg(4)

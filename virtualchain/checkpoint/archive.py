@@ -162,15 +162,18 @@ def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
             break
         info = _parsed(header)
         place += _BLOCK
-        padded = info.size + -info.size % _BLOCK
-        if padded > end - place:
+        padding = -info.size % _BLOCK
+        if info.size + padding > end - place:
             raise InvalidCheckpoint(f"it is cut off in its member {info.name}")
+        file.seek(place + info.size)
+        if file.read(padding) != bytes(padding):
+            raise InvalidCheckpoint(f"there is something behind its member {info.name}")
         if info.name in found:
             raise InvalidCheckpoint(f"it has two members {info.name}")
         if len(found) == _MOST_MEMBERS:
             raise InvalidCheckpoint(f"it has more than {_MOST_MEMBERS} members")
         found[info.name] = (place, info.size)
-        place += padded
+        place += info.size + padding
     if end - place != 2 * _BLOCK or file.read(_BLOCK + 1) != bytes(_BLOCK):
         raise InvalidCheckpoint("it does not end where it says")
     return found
