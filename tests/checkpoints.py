@@ -83,6 +83,11 @@ def content(url: str) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
+def words_in(url: str) -> set[str]:
+    """Give the words that the app words holds."""
+    return {row[0] for row in content(url)["words.words"]}
+
+
 def forge(
     file: Path,
     to: Path,

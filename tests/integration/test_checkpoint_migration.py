@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.checkpoints import content, contracts, make, manifest_in, say, words
+from tests.checkpoints import content, contracts, make, manifest_in, say, words, words_in
 from tests.integration.conftest import Rows
 from tests.tables import tables
 from virtualchain.checkpoint.apply import Applied
@@ -61,11 +61,6 @@ def old(fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path, query:
     say(fake_node, "four")
     run(words())
     return hashes(query)
-
-
-def words_in(url: str) -> set[str]:
-    """Give the words that an app holds."""
-    return {row[0] for row in content(url)["words.words"]}
 
 
 def test_an_app_goes_on_on_another_chain(

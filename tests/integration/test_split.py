@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.checkpoints import content, say, words
+from tests.checkpoints import content, say, words, words_in
 from virtualchain import StateEngine
 from virtualchain.store.database import connect_migrator
 from virtualchain.store.tape import Tape
@@ -54,7 +54,7 @@ class Side:
 
     def words(self) -> set[str]:
         """Give the words that the deployment holds."""
-        return {row[0] for row in content(self.url)["words.words"]}
+        return words_in(self.url)
 
     def hashes(self) -> dict[int, str]:
         """Give its consensus hashes by block."""
@@ -78,8 +78,9 @@ def sides(
 
 
 def test_two_sides_of_a_fork_go_on(sides: tuple[Side, Side]) -> None:
-    """The shorter side waits while its node is on the longer one, goes on once it is back, and each refuses
-    what was made for the other, because their consensus hashes differ from the fork on.
+    """Neither takes what embeds a hash of the other, because their consensus hashes differ from the fork on.
+
+    Meanwhile the shorter side waits while its node is on the longer one, and goes on once it is back.
     """
     left, right = sides
     fork = left.tip.height

@@ -26,7 +26,11 @@ def read_row(line: bytes) -> list[str | None]:
         raise ValueError("a control character is not escaped")
     if "\\" not in text:
         return list(text.split("\t"))
-    return [None if column == "\\N" else _ESCAPED.sub(_unescaped, column) for column in text.split("\t")]
+    return [_column(column) if "\\" in column else column for column in text.split("\t")]
+
+
+def _column(text: str) -> str | None:
+    return None if text == "\\N" else _ESCAPED.sub(_unescaped, text)
 
 
 def _unescaped(found: re.Match[str]) -> str:
