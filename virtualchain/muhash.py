@@ -41,7 +41,7 @@ def digest(number: bytes) -> str:
 
 
 def _product(elements: Iterable[int]) -> int:
-    # 2^3072 is 1103717 by this modulus, so what is above can be folded in, in a third of the time of a division;
+    # By this modulus 2^3072 is 1103717, so what is above can be folded in, in a third of a division's time;
     # twice, because the first time leaves a few bits above.
     value = 1
     for item in elements:
