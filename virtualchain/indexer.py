@@ -12,17 +12,26 @@ from typing import Self, get_args
 
 import psycopg
 
-from virtualchain import chain, recovery
+from virtualchain import chain, joining, recovery
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node import open_source
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.contract import Contract, read_contract
+from virtualchain.contract import read_contract
 from virtualchain.deployment import Deployment
-from virtualchain.errors import AppHalted, NodeUnavailable, StoreError, UsageError, WriterBusy
+from virtualchain.errors import (
+    AppHalted,
+    MissingData,
+    NodeError,
+    NodeUnavailable,
+    StoreError,
+    UsageError,
+    WriterBusy,
+)
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Json
 from virtualchain.planning import held_tip, make_plan
+from virtualchain.requirements import check, policies
 from virtualchain.settings import HISTORY, Policy, Verification
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import is_passing
@@ -33,8 +42,12 @@ from virtualchain.store.state_files import default_folder
 
 NEAR_TIP = 10
 """Blocks below the stable tip from which on commits wait for the disk and listeners are told."""
+_STRETCH = 500
+"""Blocks that an app which is behind is advanced by while others have new blocks to take."""
 POLL = 3.0
 """Seconds between two looks at the node."""
+_GARBLED = 3
+"""Senseless answers of the node in a row that a follower gets over."""
 _PATIENCE = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Seconds before each further attempt after a passing fault of the database."""
 
@@ -96,14 +109,14 @@ class StateEngine:
         if verify not in {None, *get_args(Verification)}:
             raise UsageError(f"verify={verify!r}: choose {' or '.join(get_args(Verification))}")
         self._verify = verify is not None
-        _check(self._contracts, confirmations)
+        check(self._contracts, confirmations)
         self._wait_for_writer = wait_for_writer
         self._on_block = on_block
         self._on_catch_up = on_catch_up
         self._on_wait = on_wait
         self._on_rollback = on_rollback
         self._history = history
-        self._on_deep_fork = _policies(self._contracts, on_deep_fork)
+        self._on_deep_fork = policies(self._contracts, on_deep_fork)
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._tidied = False
         self._waits_for: str | None = None
@@ -158,12 +171,23 @@ class StateEngine:
                 failures += 1
 
     def follow(self) -> None:
-        """Build, wait for new blocks, and build again, until `stop`; a node that is away is waited for."""
+        """Build, wait for new blocks, and build again, until `stop`.
+
+        A node that is away is waited for. One whose answers make no sense is asked a few times more: what
+        stands between may garble one. Raises what `build` raises, but for that.
+        """
+        garbled = 0
         while not self._stopping:
             try:
                 self.build()
+                garbled = 0
             except NodeUnavailable as error:
                 self._waits_for = str(error)
+            except NodeError as error:
+                self._waits_for = str(error)
+                garbled += 1
+                if garbled > _GARBLED:
+                    raise
             if not self._deployment.running:
                 return
             if not self._stopping:
@@ -249,12 +273,18 @@ class StateEngine:
         return self._deployment.first_block_id() - 1 if tip is None else tip.block_id
 
     def _advance(self, to: int | None) -> bool:
-        """Take the next stretch of blocks; tell whether there may be more to take."""
-        deployment = self._deployment
-        deployment.catch_up(lambda: not self._stopping, self._caught_up)
-        if not deployment.running:
+        """Take the next stretch of blocks, and bring apps that are behind nearer; tell whether any moved."""
+        for name in self._deployment.part_with_swapped():
+            if self._on_wait is not None:
+                self._on_wait(f"app {name} shows another build now: start again with the code of that one")
+        if not self._deployment.running:
             self._raise_halted()
             return False
+        moved = self._extend(to)
+        return self._catch_up(most=_STRETCH if moved else None) or moved
+
+    def _extend(self, to: int | None) -> bool:
+        deployment = self._deployment
         tip = held_tip(deployment.tape)
         if to is not None and tip is not None and tip.block_id >= to:
             return False
@@ -281,6 +311,25 @@ class StateEngine:
                 wanted = [block for block in blocks if to is None or block.block_id <= to]
                 self._take(wanted, node_tip - self._confirmations)
                 return bool(wanted)
+
+    def _catch_up(self, most: int | None) -> bool:
+        """Let the apps that are behind search what was not searched for them, or advance along the tape."""
+        moved = False
+        for machine in self._deployment.behind():
+            if self._stopping:
+                return moved
+            try:
+                searched = joining.search_on(self._deployment, self._source, machine.contract)
+            except MissingData as error:
+                self._deployment.halt(machine, joining.lacks_blocks(machine, error))
+                continue
+            if searched is not None:
+                moved = True
+                if self._on_wait is not None:
+                    self._on_wait(joining.told(machine, *searched))
+        before = {machine: machine.cursor for machine in self._deployment.behind()}
+        self._deployment.catch_up(lambda: not self._stopping, self._caught_up, most)
+        return moved or any(machine.cursor != cursor for machine, cursor in before.items())
 
     def _roll_back(self, reorg: chain.Reorg) -> None:
         """Undo what the node's chain does not hold, then plan again."""
@@ -323,38 +372,3 @@ def _halted(name: str, record: Json) -> AppHalted:
         f"with {error}; mend it, then say `virtualchain resume {name}`",
         record,
     )
-
-
-def _policies(
-    contracts: Sequence[Contract], on_deep_fork: Policy | Mapping[str, Policy] | None
-) -> dict[str, Policy]:
-    """Give the policy of each app for which one was named."""
-    names = [contract.name for contract in contracts]
-    if on_deep_fork is None:
-        return {}
-    policies = dict.fromkeys(names, on_deep_fork) if isinstance(on_deep_fork, str) else dict(on_deep_fork)
-    for name, policy in policies.items():
-        if name not in names:
-            raise UsageError(f"on_deep_fork names {name}: there is no such app among {', '.join(names)}")
-        if policy not in get_args(Policy):
-            raise UsageError(f"on_deep_fork={policy!r}: choose {', '.join(get_args(Policy))}")
-    return policies
-
-
-def _check(contracts: Sequence[Contract], confirmations: int) -> None:
-    names = [contract.name for contract in contracts]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"two apps have the name {', '.join(twice)}")
-    for contract in contracts:
-        if contract.confirmations is not None and confirmations < contract.confirmations:
-            raise UsageError(
-                f"app {contract.name} takes a block only with {contract.confirmations} confirmations: "
-                f"raise --confirmations from {confirmations}"
-            )
-        if 0 < contract.window <= confirmations:
-            raise UsageError(
-                f"app {contract.name} takes consensus hashes of the last {contract.window} blocks, but "
-                f"with {confirmations} confirmations authors see none of these: lower --confirmations, or "
-                "widen the app's window (0 if it uses no consensus hashes)"
-            )

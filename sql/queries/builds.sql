@@ -41,6 +41,10 @@ SELECT c.block_id, encode(c.block_hash, 'hex') AS block_hash, encode(c.consensus
 FROM vc.checkpoints AS c JOIN vc.apps AS a ON a.name = c.app AND a.build = c.build
 WHERE c.app = %(app)s AND c.build = %(build)s;
 
+-- name: give_way_soon
+-- Wait for no lock longer than a second: those who come behind us wait as long.
+SELECT set_config('lock_timeout', '1s', true);
+
 -- name: retire
 -- No build of this app is live any more.
 UPDATE vc.apps SET is_live = false, status = 'stopped', error = NULL WHERE name = %(app)s AND is_live;

@@ -290,19 +290,25 @@ def test_other_code_is_refused(
     assert tables(database_url) == before
 
 
-def test_a_tape_that_was_not_searched_for_the_app_is_refused(
+def test_a_tape_that_was_not_searched_for_the_app(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
 ) -> None:
-    """Behind the checkpoint's block the app needs its inputs: not looked for, they cannot be had."""
+    """It joins late: blocks behind the checkpoint's are searched anew, and none before."""
     story(fake_node)
-    run(words(), database=other_url)
+    at = run(words(), database=other_url)
     make(other_url, tmp_path / "file")
-    fake_node.mine()
+    say(fake_node, "five", "six")
     run(Ledger())
-    before = tables(database_url)
-    with pytest.raises(UsageError, match="was not searched for its magic there"):
-        apply(tmp_path / "file")
-    assert tables(database_url) == before
+    apply(tmp_path / "file")
+    story(fake_node)
+    run(Ledger(), words())
+    run(words(), database=other_url)
+    assert content(database_url)["words.words"] == content(other_url)["words.words"]
+    with psycopg.connect(database_url) as connection:
+        [row] = connection.execute(
+            "SELECT min(block_id) FROM vc.inputs WHERE magics @> ARRAY['wd'::bytea]"
+        ).fetchall()
+    assert row[0] == at + 1
 
 
 def test_a_state_of_its_own(

@@ -22,7 +22,7 @@ from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
 from virtualchain.checkpoint.refusals import agreed, refuse_chain
 from virtualchain.checkpoint.verify import LARGEST_STATE, Verified, snapshots, verify
 from virtualchain.contract import Contract
-from virtualchain.coverage import require_searched, rule_of
+from virtualchain.coverage import rule_of
 from virtualchain.deployment import Deployment
 from virtualchain.errors import InvalidCheckpoint
 from virtualchain.planning import held_tip
@@ -100,7 +100,6 @@ def apply(
         with closing(opened) as deployment:
             work = _Work(deployment.connection, reader, verified, contract, migrates=migrates)
             refuse_chain(deployment.tape, verified.manifest, migrates=migrates, rollback=rollback)
-            require_searched(deployment.tape, work.begun, rollback)
             undone = None
             if rollback is None:
                 with deployment.connection.transaction():

@@ -110,8 +110,8 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
     """
     from virtualchain.checkpoint.apply import apply as put
     from virtualchain.cli.progress import Reporter
+    from virtualchain.cli.recover import told_by
     from virtualchain.contract import read_contract
-    from virtualchain.indexer import Progress
     from virtualchain.store.database import resolve
 
     contracts = [read_contract(app) for app in given.apps()]
@@ -126,9 +126,7 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
             rollback=rollback,
             history=given.settings.history,
             may_go_on=signals.may_go_on,
-            on_block=lambda app, block, inputs, last: reporter.catching_up(
-                Progress(block, inputs, last, app)
-            ),
+            on_block=told_by(reporter),
             wait=wait,
         )
     if done is None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from virtualchain.cli import program
 from virtualchain.cli.options import EPILOG
 
-HEAVY = ("psycopg", "alembic", "sqlalchemy", "urllib3", "rich", "embit", "virtualchain.indexer")
+HEAVY = ("psycopg", "alembic", "sqlalchemy", "urllib3", "rich", "embit", "virtualchain.indexer", "pyarrow")
 
 
 def commands(
@@ -30,9 +30,10 @@ ALL = list(commands(program))
 def test_the_commands_are_those_that_are_documented() -> None:
     """In the order in which one meets them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "resume", "rollback", "replay"),
-        *("pin", "unpin", "checkpoint", "checkpoint create", "checkpoint show", "checkpoint apply"),
-        *("checkpoint keygen", "migrate", "db"),
+        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "export", "import", "advance"),
+        *("resume", "rollback", "pin", "unpin", "replay", "compare", "swap", "drop", "remove"),
+        *("checkpoint", "checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
+        *("migrate", "db"),
         *("db start", "db stop", "db status", "db url"),
     ]
 
