@@ -86,7 +86,11 @@ def roll_back(
     """
     started = time.monotonic()
     fork = reorg.fork_block_id
-    above = [row for row in builds(deployment.connection) if row.stands_above(fork) and row.name != replaces]
+    above = [
+        row
+        for row in builds(deployment.connection)
+        if row.stands_above(fork) and not (row.name == replaces and (row.is_live or row.is_unfinished))
+    ]
     lost = _beyond_checkpoint(above, fork)
     if lost is not None:
         raise UsageError(lost)

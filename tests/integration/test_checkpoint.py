@@ -25,6 +25,7 @@ from virtualchain.recovery import roll_back
 from virtualchain.store.rollback import Reorg
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
+from virtualchain.versions import build_beside
 
 Query = Callable[..., Rows]
 Run = Callable[..., int]
@@ -270,6 +271,27 @@ def test_other_apps_that_are_undone_too_deep_are_derived_anew(
     apply(tmp_path / "file", words(), words("beside"), rollback=old - 15)
     run(words(), words("beside"))
     assert content(database_url) == content(other_url)
+
+
+def test_a_version_beside_that_is_undone_too_deep_is_dropped(
+    fake_node: FakeNode,
+    run: Run,
+    apply: Apply,
+    database_url: str,
+    tmp_path: Path,
+    other_url: str,
+    query: Query,
+) -> None:
+    """As by any rollback: it can be built again from the tape; the app itself is what the file says."""
+    fake_node.mine(n=20)
+    old = run(words())
+    [contract] = contracts(words())
+    build_beside(database_url, contract, "v2", state_folder=tmp_path, history=3)
+    fake_node.reorg(15)
+    run(words(), database=other_url)
+    make(other_url, tmp_path / "file", block_id=old - 1)
+    apply(tmp_path / "file", rollback=old - 15)
+    assert query("SELECT build FROM vc.apps") == [{"build": "2"}]
 
 
 def test_other_code_is_refused(
