@@ -150,7 +150,7 @@ class OpaqueState:
         """Have the app make its state, or load what it saved."""
         get_state = self._contract.get_state
         assert get_state is not None, "the app keeps no state of its own"
-        takes_file = self._contract.save is not None and _takes_filename(get_state)
+        takes_file = loads_files(self._contract)
         file = self._files.restore() if takes_file else None
         self._hash = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
         arguments = {"filename": None if file is None else str(file)} if takes_file else {}
@@ -201,6 +201,11 @@ class OpaqueState:
     def forget_file(self) -> None:
         """Remove the saved file."""
         self._files.remove()
+
+
+def loads_files(contract: Contract) -> bool:
+    """Tell whether an app with a state of its own saves it, and can be given what it saved."""
+    return contract.save is not None and _takes_filename(contract.get_state)
 
 
 def _takes_filename(function: object) -> bool:

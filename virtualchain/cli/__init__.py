@@ -11,6 +11,7 @@ from typing import Final
 import click
 from click.shell_completion import shell_complete
 
+from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.failures import guarded
@@ -65,6 +66,7 @@ for _command in (
     swap,
     drop,
     remove,
+    checkpoint,
     migrate,
     db_command,
 ):
