@@ -1,0 +1,63 @@
+"""An engine in a process of its own, which kills itself where it is told to."""
+
+import multiprocessing
+import os
+import signal
+from contextlib import suppress
+from functools import cache
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from typing import TYPE_CHECKING, Any
+
+from virtualchain.errors import AppHalted, DeepFork
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+def run(world: "World", step: str, nth: int) -> str | None:
+    """Have a process build; give where it was killed, None where it came to its end before."""
+    receiver, sender = _context().Pipe(duplex=False)
+    process = _context().Process(
+        target=_build, args=(sender, world.options.apps, world.settings(), step, nth), daemon=True
+    )
+    process.start()
+    sender.close()
+    process.join()
+    said = ""
+    with receiver, suppress(EOFError):
+        said = receiver.recv()
+    if process.exitcode == -signal.SIGKILL:
+        return said
+    assert process.exitcode == 0, f"the engine's process ended with {process.exitcode}: {said}"
+    return None
+
+
+@cache
+def _context() -> ForkServerContext:
+    """Give what starts processes fast: they are forked from one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.simulation.world"])
+    return context
+
+
+def _build(sender: Connection, names: tuple[str, ...], settings: dict[str, Any], step: str, nth: int) -> None:
+    from tests.simulation.apps import make_apps
+    from tests.simulation.probe import Trap, meet, watch
+    from tests.simulation.world import hurried
+    from virtualchain import StateEngine
+
+    def die(trap: Trap) -> None:
+        sender.send(trap.where)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        with hurried(), watch() as probe:
+            probe.set(Trap(step, nth, die))
+            with StateEngine(*make_apps(meet, names), **settings) as engine:
+                engine.build()
+    except (AppHalted, DeepFork):
+        pass
+    except BaseException as error:
+        sender.send(repr(error))
+        raise
