@@ -17,13 +17,12 @@ from virtualchain.judge import halt
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Input, Json, ScannedBlock
 from virtualchain.planning import held_blocks
-from virtualchain.store.builds import FIRST_BUILD, register, set_on_deep_fork
+from virtualchain.settings import HISTORY
+from virtualchain.store.builds import live_build, register, set_on_deep_fork
 from virtualchain.store.consistency import check_start
 from virtualchain.store.database import connect_writer
 from virtualchain.store.tape import Tape
 
-HISTORY = 1000
-"""Blocks for which apps can be brought back, unless told otherwise."""
 _STRETCH = 500
 """Blocks whose inputs are read from the tape at once."""
 
@@ -32,7 +31,8 @@ class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
     `network` is the chain that the database is bound to, or is to be; None leaves it as it is. `history` is
-    for how many blocks apps can be brought back (None: all), `on_deep_fork` the policy of each app by name.
+    for how many blocks apps can be brought back (None: all), `on_deep_fork` the policy of each app by name,
+    `mends` the app whose tables may be damaged, because it is derived anew.
     After a psycopg.Error nothing in here can be relied on: close it and make another one.
     """
 
@@ -46,6 +46,7 @@ class Deployment:
         wait: bool = False,
         history: int | None = HISTORY,
         on_deep_fork: Mapping[str, str] | None = None,
+        mends: str | None = None,
     ) -> None:
         self._folder = state_folder
         self._history = history
@@ -60,7 +61,7 @@ class Deployment:
             self.watches = watches_of([machine.contract for machine in self.machines])
             for name, policy in (on_deep_fork or {}).items():
                 set_on_deep_fork(self.connection, name, policy)
-            check_start(self.connection)
+            check_start(self.connection, mends)
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
         except BaseException:
             self.close()
@@ -76,8 +77,8 @@ class Deployment:
 
     def machine(self, contract: Contract, build: str) -> Machine:
         """Give the machine of a build that is installed."""
-        suffix = "" if build == FIRST_BUILD else f".{build}"
-        file = self._folder / f"{contract.schema}{suffix}.state"
+        is_live = live_build(self.connection, contract.name) == build
+        file = self._folder / f"{contract.schema}{'' if is_live else f'.{build}'}.state"
         return Machine(self.connection, contract, build, file, self._history)
 
     def search(self) -> None:
@@ -107,12 +108,15 @@ class Deployment:
         return min(machine.contract.start for machine in self.machines)
 
     def stand_anew(self, rebuilt: Sequence[Machine]) -> None:
-        """Stand where the database says, behind a rollback; `rebuilt` take the place of older builds."""
-        anew = {machine.contract.name: machine for machine in rebuilt}
+        """Stand where the database says, behind a rollback; `rebuilt` are the live builds now."""
+        anew = {machine.contract.name: self.machine(machine.contract, machine.build) for machine in rebuilt}
+        for machine in rebuilt:
+            machine.forget_file()
         self.running = [anew.get(machine.contract.name, machine) for machine in self.running]
         self.machines = [anew.get(machine.contract.name, machine) for machine in self.machines]
         for machine in self.machines:
-            machine.load()
+            if machine.contract.name not in anew:
+                machine.load()
 
     def take(self, scanned: ScannedBlock, *, near_tip: bool) -> None:
         """Append a block and advance every running app that stands at its parent, in one transaction.

@@ -18,12 +18,12 @@ from virtualchain.bitcoin.node import open_source
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.contract import Contract, read_contract
-from virtualchain.deployment import HISTORY, Deployment
+from virtualchain.deployment import Deployment
 from virtualchain.errors import AppHalted, NodeUnavailable, StoreError, UsageError, WriterBusy
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Json
 from virtualchain.planning import held_tip, make_plan
-from virtualchain.settings import Policy, Verification
+from virtualchain.settings import HISTORY, Policy, Verification
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import is_passing
 from virtualchain.store.migrate import migrate
@@ -285,7 +285,7 @@ class StateEngine:
     def _roll_back(self, reorg: chain.Reorg) -> None:
         """Undo what the node's chain does not hold, then plan again."""
         self._tidied = False
-        recovery.refuse_by_policy(self._deployment, reorg)
+        recovery.refuse_by_policy(self._deployment.connection, reorg)
         new = reorg.new_tip
         wanted = Rollback(
             reorg.fork_block_id,

@@ -83,6 +83,10 @@ class Machine:
         """Learn that every block so far is on disk."""
         self._state.settle()
 
+    def forget_file(self) -> None:
+        """Remove the file of an opaque state: the build has another place from now on, or none."""
+        self._state.forget_file()
+
     def _candidates(self, block: Block, inputs: Iterable[Input]) -> list[Candidate]:
         """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule."""
         magics, find_payload = self.contract.magics, self.contract.find_payload or last_op_return

@@ -6,7 +6,10 @@ for the whole deployment, before anything is undone (house.md, Deep forks).
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
+
+import psycopg
 
 from virtualchain import chain
 from virtualchain.contract import Contract
@@ -18,6 +21,7 @@ from virtualchain.model import Block
 from virtualchain.store.builds import Build, add_build, builds, drop_build, make_live, next_build
 from virtualchain.store.log import AppLog
 from virtualchain.store.rollback import Reorg, Undone, record, undo
+from virtualchain.verify import first_difference
 
 OnBlock = Callable[[str, Block, int, int], None]
 """Told of each block in which an app is derived anew: the app, the block, its inputs, the last block."""
@@ -40,9 +44,9 @@ def deep_fork(reorg: chain.Reorg) -> str:
     )
 
 
-def refuse_by_policy(deployment: Deployment, reorg: chain.Reorg) -> None:
+def refuse_by_policy(connection: psycopg.Connection, reorg: chain.Reorg) -> None:
     """Raise DeepFork where an app that has taken a replaced block wants an operator to decide."""
-    above = [row for row in builds(deployment.connection) if row.stands_above(reorg.fork_block_id)]
+    above = [row for row in builds(connection) if row.stands_above(reorg.fork_block_id)]
     concerned = [row for row in above if row.is_live]
     policy = max((row.on_deep_fork for row in concerned), key=_STRICTNESS.index, default="rollback")
     if policy == "rollback":
@@ -79,9 +83,7 @@ def roll_back(
     too_deep = [row for row in above if row.reaches > fork]
     code = {row.name: _contract(deployment, row, fork) for row in too_deep if row.is_live}
     rebuilt = [
-        _rebuild(deployment, row, code[row.name], fork, may_go_on, on_block)
-        for row in too_deep
-        if row.is_live
+        _derive(deployment, row, code[row.name], fork, may_go_on, on_block) for row in too_deep if row.is_live
     ]
     if not may_go_on():
         return None
@@ -97,6 +99,52 @@ def roll_back(
         record(deployment.connection, reorg, undone, time.monotonic() - started)
     deployment.stand_anew(rebuilt)
     return undone
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay came to: the app's last block, and its state hash before and now."""
+
+    block_id: int
+    state_hash_before: str | None
+    state_hash: str | None
+
+
+def replay(
+    deployment: Deployment,
+    name: str,
+    may_go_on: Callable[[], bool] = lambda: True,
+    on_block: OnBlock | None = None,
+) -> Replayed | None:
+    """Derive an app anew from the tape, up to where it stands, and put that in its tables' place.
+
+    This mends tables that were damaged, and shows that they follow from the tape. None where `may_go_on`
+    ended it early: what was derived is kept for the next time. Raises StoreError where it comes to other
+    consensus hashes, UsageError where it began with a checkpoint, AppHalted.
+    """
+    row = next((row for row in builds(deployment.connection) if row.is_live and row.name == name), None)
+    if row is None:
+        raise UsageError(f"there is no app {name} in this database")
+    if row.began_with_checkpoint:
+        raise UsageError(
+            f"app {name} began with a checkpoint of block {row.base_block_id}: the tape does not hold what "
+            "came before, so apply the checkpoint again"
+        )
+    contract = next(item.contract for item in deployment.machines if item.contract.name == name)
+    machine = _derive(deployment, row, contract, row.block_id, may_go_on, on_block)
+    if not may_go_on():
+        return None
+    states = {
+        build: AppLog(deployment.connection, name, build).snapshot(row.block_id).state_hash
+        if row.stands_above(row.base_block_id)
+        else None
+        for build in (row.build, machine.build)
+    }
+    deployment.be_durable()
+    with deployment.connection.transaction():
+        _replace(deployment, row, [machine])
+    deployment.stand_anew([machine])
+    return Replayed(row.block_id, states[row.build], states[machine.build])
 
 
 def tidy(deployment: Deployment) -> None:
@@ -129,30 +177,27 @@ def _contract(deployment: Deployment, row: Build, fork: int) -> Contract:
     return contract
 
 
-def _rebuild(
+def _derive(
     deployment: Deployment,
     row: Build,
     contract: Contract,
-    fork: int,
+    last: int,
     may_go_on: Callable[[], bool],
     on_block: OnBlock | None,
 ) -> Machine:
-    """Derive an app up to the fork from the tape, into a new build, or go on where that was broken off."""
-    machine = deployment.machine(contract, _unfinished(deployment, row, contract, fork))
-    for block, inputs, _ in deployment.advance(machine, fork):
+    """Derive an app up to a block from the tape, into a new build, or go on where that was broken off."""
+    machine = deployment.machine(contract, _unfinished(deployment, row, contract, last))
+    for block, inputs, _ in deployment.advance(machine, last):
         if on_block is not None:
-            on_block(row.name, block, inputs, fork)
+            on_block(row.name, block, inputs, last)
         if not may_go_on():
             return machine
-    before, after = (
-        AppLog(deployment.connection, row.name, build).consensus_at([fork]).get(fork)
-        for build in (row.build, machine.build)
-    )
-    if before != after:
+    found = first_difference(deployment.connection, row.name, row.build, machine.build, with_state=False)
+    if found is not None:
         raise StoreError(
-            f"app {row.name}, derived anew from the tape, has consensus hash {after} at block {fork} and had "
-            f"{before}: its code changed without a new version, or leaves something to chance. "
-            "Nothing was undone"
+            f"app {row.name}, derived anew from the tape, has consensus hash {found.other_consensus_hash} at "
+            f"block {found.block_id} and had {found.consensus_hash}: its code changed without a new version, "
+            "or leaves something to chance. Its tables are as they were"
         )
     return machine
 

@@ -18,9 +18,12 @@ from typing import Any, Literal, cast, get_args
 
 from virtualchain.errors import UsageError
 
+HISTORY = 1000
+"""Blocks for which apps can be brought back, unless told otherwise."""
+
 Policy = Literal["rollback", "checkpoint", "halt"]
 Verification = Literal["merkle"]
-_Kind = Literal["text", "path", "number", "switch", "check"]
+_Kind = Literal["text", "path", "number", "switch", "check", "history"]
 
 _KINDS: Mapping[str, _Kind] = {
     "bitcoin": "text",
@@ -28,6 +31,7 @@ _KINDS: Mapping[str, _Kind] = {
     "confirmations": "number",
     "cookie": "path",
     "database": "text",
+    "history": "history",
     "json": "switch",
     "network": "text",
     "verbose": "switch",
@@ -40,6 +44,7 @@ _ALLOWED: Mapping[str, str] = {
     "number": "a whole number, 0 or more",
     "switch": "true or false",
     "check": " or ".join(get_args(Verification)),
+    "history": "a whole number of blocks, 0 or more, or all",
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _NUMBER = re.compile("[0-9]{1,9}")
@@ -66,6 +71,8 @@ class Settings:
     """Files of blocks in place of a node."""
     database: str | None = field(default=None, repr=False)
     confirmations: int = 6
+    history: int | None = HISTORY
+    """For how many blocks apps can be brought back by what is kept; None: all."""
     network: str | None = None
     json: bool = False
     verbose: bool = False
@@ -207,14 +214,16 @@ def _from_text(kind: _Kind, value: object) -> object:
     """Read what flags and variables can only write as text; what does not fit stays for `_check`."""
     if not isinstance(value, str):
         return value
-    if kind == "number" and _NUMBER.fullmatch(value):
+    if kind in {"number", "history"} and _NUMBER.fullmatch(value):
         return int(value)
     return _SWITCHES.get(value.lower(), value) if kind == "switch" else value
 
 
 def _check(kind: _Kind, value: object, where: str, folder: Path) -> object:
     match kind, value:
-        case ("number", int()) if not isinstance(value, bool) and value >= 0:
+        case ("history", "all"):
+            return None
+        case ("number" | "history", int()) if not isinstance(value, bool) and value >= 0:
             return value
         case ("switch", bool()):
             return value

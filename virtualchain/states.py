@@ -67,6 +67,9 @@ class AppState(Protocol):
     def settle(self) -> None:
         """Learn that all blocks so far are on disk."""
 
+    def forget_file(self) -> None:
+        """Remove what lies outside of the database."""
+
 
 class TableState:
     """The state of a SQL app: the rows of its projections, written in the block's own transaction."""
@@ -121,6 +124,9 @@ class TableState:
 
     def settle(self) -> None:
         """There is nothing outside of the database."""
+
+    def forget_file(self) -> None:
+        """There is none."""
 
 
 class OpaqueState:
@@ -191,6 +197,10 @@ class OpaqueState:
     def settle(self) -> None:
         """Move the last saved file into place."""
         self._files.settle()
+
+    def forget_file(self) -> None:
+        """Remove the saved file."""
+        self._files.remove()
 
 
 def _takes_filename(function: object) -> bool:

@@ -55,3 +55,16 @@ LIMIT %(limit)s;
 SELECT set_config('search_path', concat_ws(', ',
     (SELECT string_agg(quote_ident(schema), ', ' ORDER BY name COLLATE "C") FROM virtualchain.apps),
     'virtualchain'), true);
+
+-- name: pins
+-- Blocks that the followed chain must hold.
+SELECT block_id, hash FROM virtualchain.pins ORDER BY block_id;
+
+-- name: builds
+-- Every build of every app, and where it stands.
+SELECT app, build, is_live, version, status, block_id FROM virtualchain.builds
+ORDER BY app COLLATE "C", build COLLATE "C";
+
+-- name: last_reorg
+-- The last rollback.
+SELECT * FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1;

@@ -124,3 +124,21 @@ COMMENT ON COLUMN virtualchain.reorgs.ops_undone IS 'How many ops of all apps we
 COMMENT ON COLUMN virtualchain.reorgs.duration IS 'How long undoing took.';
 COMMENT ON COLUMN virtualchain.reorgs.cause IS 'work, invalid, pin or operator: why blocks were undone.';
 COMMENT ON COLUMN virtualchain.reorgs.rows_undone IS 'How many rows of projections were removed or put back.';
+
+CREATE VIEW virtualchain.builds AS
+SELECT a.name AS app, a.build, a.is_live, a.version, a.status,
+    (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS block_id
+FROM vc.apps AS a;
+COMMENT ON VIEW virtualchain.builds IS 'Every build of every app: the live one, and those beside it.';
+COMMENT ON COLUMN virtualchain.builds.app IS 'Name of the app.';
+COMMENT ON COLUMN virtualchain.builds.build IS 'Name of the build.';
+COMMENT ON COLUMN virtualchain.builds.is_live IS 'Whether the app''s views show it.';
+COMMENT ON COLUMN virtualchain.builds.version IS 'The app''s version that it was made with.';
+COMMENT ON COLUMN virtualchain.builds.status IS 'running, catching_up, halted or stopped.';
+COMMENT ON COLUMN virtualchain.builds.block_id IS 'Its last block.';
+
+CREATE VIEW virtualchain.pins AS
+SELECT block_id, encode(hash, 'hex') AS hash FROM vc.pins;
+COMMENT ON VIEW virtualchain.pins IS 'Blocks that the followed chain must hold.';
+COMMENT ON COLUMN virtualchain.pins.block_id IS 'Height of the block.';
+COMMENT ON COLUMN virtualchain.pins.hash IS 'Hash of the block.';

@@ -17,6 +17,7 @@ from virtualchain.cli.failures import guarded
 from virtualchain.cli.options import EXAMPLE, Given, Group
 from virtualchain.cli.query import sql
 from virtualchain.cli.read import consensus, ops, status
+from virtualchain.cli.recover import pin, replay, rollback, unpin
 from virtualchain.cli.sync import migrate, resume, run
 from virtualchain.cli.sync import sync as sync_command
 
@@ -49,6 +50,10 @@ for _command in (
     consensus,
     sql,
     resume,
+    rollback,
+    replay,
+    pin,
+    unpin,
     migrate,
     db_command,
 ):

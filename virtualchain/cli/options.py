@@ -17,7 +17,7 @@ from virtualchain.errors import UsageError
 if TYPE_CHECKING:
     from virtualchain.bitcoin.networks import Network
     from virtualchain.bitcoin.source import BlockSource
-    from virtualchain.settings import Settings
+    from virtualchain.settings import Policy, Settings
 
 EPILOG: Final = (
     "The options of `virtualchain --help`, such as --app, --bitcoin, --database, --json, may stand here, too."
@@ -54,11 +54,22 @@ class Given:
 
     def apps(self) -> list[object]:
         """Import the apps to run; UsageError where none is named."""
-        from virtualchain.settings import load_app
-
         if not self.settings.apps:
             raise UsageError(f"name an app to run, for example {EXAMPLE}")
+        return self.named_apps()
+
+    def named_apps(self) -> list[object]:
+        """Import the apps that are named, if any."""
+        from virtualchain.settings import load_app
+
         return [load_app(app.use) for app in self.settings.apps]
+
+    def policies(self) -> "dict[str, Policy]":
+        """Give what each app to run wants to happen at a deep fork, by its name."""
+        from virtualchain.contract import read_contract
+
+        names = [read_contract(app).name for app in self.apps()]
+        return dict(zip(names, (app.on_deep_fork for app in self.settings.apps), strict=True))
 
     def source(self, network: str | None = None) -> "BlockSource":
         """Open the files or the node; by default the node on this machine.
@@ -158,6 +169,11 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--confirmations",
             metavar="K",
             help="Take a block once K blocks stand on it. Default: 6.",
+        ),
+        option(
+            "--history",
+            metavar="N",
+            help="Keep what is needed to go back N blocks, or all. Default: 1000.",
         ),
         option(
             "--network",

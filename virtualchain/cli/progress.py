@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
+    from virtualchain.chain import Reorg
     from virtualchain.errors import AppHalted
     from virtualchain.indexer import Progress
+    from virtualchain.store.rollback import Undone
 
 _REDRAW: Final = 0.1
 """Seconds between two states of the bar."""
@@ -113,6 +115,14 @@ class Reporter:
             say(f"app {progress.app} catches up along the tape to block {progress.stable_tip:,}")
         meter = self._behind[1]
         self._show_at_times(meter.count(progress.inputs), meter, progress, progress.stable_tip)
+
+    def rolled_back(self, reorg: "Reorg", undone: "Undone") -> None:
+        """Say what a deep fork took away."""
+        self._hide()
+        say(
+            f"deep fork: blocks above {reorg.fork_block_id} were replaced; undone: "
+            f"{counted(undone.blocks, 'block')}, {counted(undone.ops, 'op')}, {counted(undone.rows, 'row')}"
+        )
 
     def waiting(self, reason: str) -> None:
         """Say what is waited for, where that is news."""

@@ -2,14 +2,14 @@
 
 import re
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from virtualchain.cli.failures import say
 from virtualchain.cli.options import Command, Given, pass_given
 from virtualchain.cli.output import opcode_text, write_fields, write_json, write_rows
-from virtualchain.errors import NodeError, StoreError, UsageError
+from virtualchain.errors import DeepFork, NodeError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from virtualchain.bitcoin.source import Tip
+    from virtualchain.chain import Plan
     from virtualchain.model import Json
 
 _STATUS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
@@ -55,7 +56,13 @@ def status(given: Given) -> None:
     with open_reading(given) as connection:
         network = reading.network(connection)
         rows = reading.apps(connection, chosen_apps(given, connection))
-    tip = _node_tip(given, network)
+        told: dict[str, Any] = {
+            "writer": reading.writer(connection),
+            "pins": reading.pins(connection),
+            "builds": reading.builds(connection),
+            "last_reorg": reading.last_reorg(connection),
+        }
+        tip, waits_for = _look_ahead(given, connection, network)
     if given.settings.json:
         node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}
         apps = [
@@ -68,10 +75,18 @@ def status(given: Given) -> None:
             }
             for row in rows
         ]
-        write_json({"network": network or given.settings.network, "tip": node, "apps": apps})
+        found = {"network": network or given.settings.network, "tip": node, "waits_for": waits_for}
+        write_json({**found, **told, "apps": apps})
         return
     write_fields(
-        network or "no network yet", {"node": None if tip is None else f"block {tip.block_id} ({tip.hash})"}
+        network or "no network yet",
+        {
+            "node": None if tip is None else f"block {tip.block_id} ({tip.hash})",
+            "writer": told["writer"] or "none is at work",
+            "waits for": waits_for,
+            **_pinned(told["pins"]),
+            **_reorganised(told["last_reorg"]),
+        },
     )
     for row in rows:
         _write_app(row, _lag(row, tip))
@@ -102,13 +117,67 @@ def _lag(row: "Json", tip: "Tip | None") -> int | None:
     return max(tip.block_id - int(reached), 0)
 
 
-def _node_tip(given: Given, network: str | None) -> "Tip | None":
+def _look_ahead(
+    given: Given, connection: "psycopg.Connection", network: str | None
+) -> "tuple[Tip | None, str | None]":
+    """Ask the node for its tip, and the planner what a writer would wait for now, if it would."""
+    import psycopg
+
+    from virtualchain.planning import make_plan
+    from virtualchain.store.builds import builds
+    from virtualchain.store.tape import Tape
+
+    tip = None
     try:
         with closing(given.source(network)) as source:
-            return source.tip()
+            tip = source.tip()
+            firsts = [row.base_block_id + 1 for row in builds(connection) if row.is_live]
+            if not firsts:
+                return tip, None
+            plan = make_plan(
+                Tape(connection),
+                source,
+                first_block_id=min(firsts),
+                node_tip=tip.block_id,
+                confirmations=given.settings.confirmations,
+            )
+            return tip, _waits_for(connection, plan)
     except NodeError as error:
         say(f"the node was not reached: {error}")
-        return None
+        return tip, f"the node: {error}"
+    except UsageError as error:
+        say(str(error))
+        return tip, str(error)
+    except psycopg.errors.InsufficientPrivilege:  # a reader, who sees no more than the views
+        return tip, None
+
+
+def _waits_for(connection: "psycopg.Connection", plan: "Plan") -> str | None:
+    from virtualchain import chain, recovery
+
+    if isinstance(plan, chain.Wait):
+        return plan.reason
+    if isinstance(plan, chain.Reorg):
+        try:
+            recovery.refuse_by_policy(connection, plan)
+        except DeepFork as error:
+            return str(error)
+        return f"{recovery.deep_fork(plan)}: the next sync or run undoes them"
+    return None
+
+
+def _pinned(pins: "list[Json]") -> dict[str, str]:
+    told = ", ".join(f"block {pin['block_id']} ({pin['hash']})" for pin in pins)
+    return {"pinned": told} if told else {}
+
+
+def _reorganised(reorg: "Json | None") -> dict[str, str]:
+    if reorg is None:
+        return {}
+    return {
+        "last rollback": f"{reorg['detected_at']}, {reorg['blocks_undone']} blocks above block "
+        f"{reorg['fork_block_id']} ({reorg['cause']})"
+    }
 
 
 @click.command(cls=Command)

@@ -1,10 +1,8 @@
-"""The commands that write: migrate, sync, run, resume."""
+"""The commands that follow the chain, and what these need: migrate, sync, run, resume."""
 
-import signal
 import time
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,10 +10,11 @@ from virtualchain.cli.failures import say
 from virtualchain.cli.options import Command, Given, pass_given
 from virtualchain.cli.output import write_fields, write_json, write_json_line
 from virtualchain.cli.progress import Reporter, counted
+from virtualchain.cli.signals import Signals
 from virtualchain.errors import AppHalted, Halted, NodeUnavailable, UsageError, WriterBusy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from virtualchain.bitcoin.source import BlockSource
     from virtualchain.indexer import Progress, StateEngine
@@ -72,7 +71,7 @@ def run(given: Given, wait: bool) -> None:
     each block is an object on a line of its own.
     """
     with (
-        _Signals() as signals,
+        Signals() as signals,
         Reporter(follows=True) as reporter,
         _engine(given, reporter, wait=wait, follows=True) as engine,
     ):
@@ -112,13 +111,11 @@ def _engine(
     given: Given, reporter: Reporter, *, wait: bool, follows: bool = False
 ) -> "Iterator[StateEngine]":
     """Open the engine as the settings say, its news going to the reporter; a follower waits for the node."""
-    from virtualchain.contract import read_contract
     from virtualchain.indexer import StateEngine
     from virtualchain.store.database import resolve
 
     apps = given.apps()
-    for app in apps:
-        read_contract(app)  # mistakes are told before a node is looked for
+    policies = given.policies()  # mistakes are told before a node is looked for
     url = resolve(given.settings.database)
 
     def on_block(progress: "Progress") -> None:
@@ -144,6 +141,9 @@ def _engine(
                 on_block=on_block,
                 on_catch_up=reporter.catching_up,
                 on_wait=reporter.waiting,
+                on_rollback=reporter.rolled_back,
+                history=given.settings.history,
+                on_deep_fork=policies,
             )
         except BaseException:
             source.close()
@@ -217,31 +217,3 @@ _APP_KEYS: Final = (
     "status",
     "error",
 )
-
-
-class _Signals:
-    """Turns SIGINT and SIGTERM into a quiet end: through `stop` where it is set, at once before that."""
-
-    def __init__(self) -> None:
-        self.stop: Callable[[], None] | None = None
-        self._asked = 0
-
-    def __enter__(self) -> Self:
-        self._before = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        return kind is KeyboardInterrupt and self._asked == 1
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._asked += 1
-        if self.stop is None or self._asked > 1:
-            raise KeyboardInterrupt
-        self.stop()

@@ -23,6 +23,7 @@ from virtualchain.store.sql import queries
 
 _Q = queries("builds")
 FIRST_BUILD = "1"
+_DROP = ("drop_ops", "drop_rejections", "drop_snapshots", "drop_state_files", "drop_checkpoints", "drop_apps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,12 @@ def register(connection: psycopg.Connection, contract: Contract, rule: str) -> t
     return found["build"], as_begun(connection, contract, found["build"])
 
 
+def live_build(connection: psycopg.Connection, app: str) -> str | None:
+    """Give the build of an app that the views show; None where it is not installed."""
+    row = _row(connection, "live_app", {"app": app})
+    return None if row is None else str(row["build"])
+
+
 def as_begun(connection: psycopg.Connection, contract: Contract, build: str) -> Contract:
     """Give the contract as a build runs it: one that began with a checkpoint has its hash to start from."""
     row = _row(connection, "checkpoint", {"app": contract.name, "build": build})
@@ -169,8 +176,8 @@ def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
     row = next(row for row in builds(connection) if (row.name, row.build) == (app, build))
     assert not row.is_live, "the views show this build"
     drop(connection, row.tables)
-    for table in ("ops", "rejections", "snapshots", "state_files", "checkpoints", "apps"):
-        connection.execute(_Q[f"drop_{table}"], {"app": app, "build": build})
+    for query in _DROP:
+        connection.execute(_Q[query], {"app": app, "build": build})
 
 
 def _row(connection: psycopg.Connection, query: str, place: Mapping[str, object]) -> dict[str, Any] | None:

@@ -79,6 +79,28 @@ def network(connection: psycopg.Connection) -> str | None:
     return name
 
 
+def pins(connection: psycopg.Connection) -> list[Json]:
+    """Give the blocks that the followed chain must hold: block_id, hash."""
+    return _dicts(connection, "pins", {})
+
+
+def builds(connection: psycopg.Connection) -> list[Json]:
+    """Give every build of every app: app, build, block_id, is_live, version, status."""
+    return _dicts(connection, "builds", {})
+
+
+def writer(connection: psycopg.Connection) -> str | None:
+    """Name the session that writes to this deployment; None where there is none."""
+    row = connection.execute(queries("database")["advisory_lock_holder"]).fetchone()
+    return None if row is None else row[0] or f"server process {row[1]}"
+
+
+def last_reorg(connection: psycopg.Connection) -> Json | None:
+    """Give the last rollback, as `virtualchain.reorgs` has it; None where there was none."""
+    found = _dicts(connection, "last_reorg", {})
+    return found[0] if found else None
+
+
 def apps(connection: psycopg.Connection, names: Sequence[str] | None = None) -> list[Json]:
     """Give all apps, or those named, by name: where each of them stands, how it fares, and why.
 

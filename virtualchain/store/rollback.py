@@ -11,7 +11,7 @@ from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 
 _Q = queries("rollback")
-_LOG = ("ops", "rejections", "snapshots", "state_files")
+_TRUNCATE = ("truncate_rejections", "truncate_snapshots", "truncate_state_files")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,10 @@ def undo(connection: psycopg.Connection, fork_block_id: int) -> Undone:
         if build.keeps_tables:
             rows += History(connection, projections(connection, build.tables)).undo(fork_block_id)
         place = {"app": build.name, "build": build.build, "fork": fork_block_id}
-        gone = {name: connection.execute(_Q[f"truncate_{name}"], place).rowcount for name in _LOG}
-        ops += gone["ops"] if build.is_live else 0
+        gone = connection.execute(_Q["truncate_ops"], place).rowcount
+        ops += gone if build.is_live else 0
+        for query in _TRUNCATE:
+            connection.execute(_Q[query], place)
     connection.execute(_Q["check_constraints"])
     return Undone(blocks, ops, rows)
 

@@ -62,6 +62,12 @@ class StateFiles:
             self._place(self._pending)
             self._pending = None
 
+    def remove(self) -> None:
+        """Remove the file; what the database has stays."""
+        self._pending = None
+        for file in (self._file, self.draft):
+            file.unlink(missing_ok=True)
+
     def _place(self, content: bytes) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self.draft.write_bytes(content)

@@ -30,7 +30,8 @@ ALL = list(commands(program))
 def test_the_commands_are_those_that_are_documented() -> None:
     """In the order in which one meets them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "resume", "migrate", "db"),
+        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "resume", "rollback", "replay"),
+        *("pin", "unpin", "migrate", "db"),
         *("db start", "db stop", "db status", "db url"),
     ]
 
