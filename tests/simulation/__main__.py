@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1, help="how many runs, each with the next seed")
     parser.add_argument("--minutes", type=float, help="begin no further run after that; in place of --runs")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once")
-    parser.add_argument("--steps", type=int, help="how many steps each run has (default: drawn from the seed)")
+    parser.add_argument(
+        "--steps", type=int, help="how many steps each run has (default: drawn from the seed)"
+    )
     parser.add_argument("--verbose", action="store_true", help="tell every step while it is done")
     given = parser.parse_args()
     met: Counter[tuple[str, str]] = Counter()

@@ -227,7 +227,7 @@ APPS = ("plain", "late", "tally", "forgetful")
 
 def make_apps(meet: Meet, names: tuple[str, ...] = APPS) -> list[Any]:
     """Make the apps of these names."""
-    made = {
+    made: dict[str, Callable[[], Any]] = {
         "plain": lambda: table_app("plain", meet),
         "late": lambda: table_app("late", meet, LATE),
         "tally": lambda: Tally(meet),

@@ -7,20 +7,19 @@ from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tests.simulation.apps import make_apps
+from tests.simulation.jobs import Job, perform
+from tests.simulation.probe import Trap, meet, watch
+from virtualchain import StateEngine
 from virtualchain.errors import AppHalted, DeepFork
 
-if TYPE_CHECKING:
-    from tests.simulation.world import World
 
-
-def run(world: "World", step: str, nth: int) -> str | None:
-    """Have a process build; give where it was killed, None where it came to its end before."""
+def run(names: tuple[str, ...], settings: dict[str, Any], job: Job, trap: Trap) -> str | None:
+    """Have a process do a job; give where it was killed, None where it came to its end before."""
     receiver, sender = _context().Pipe(duplex=False)
-    process = _context().Process(
-        target=_build, args=(sender, world.options.apps, world.settings(), step, nth), daemon=True
-    )
+    process = _context().Process(target=_work, args=(sender, names, settings, job, trap), daemon=True)
     process.start()
     sender.close()
     process.join()
@@ -41,21 +40,19 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _build(sender: Connection, names: tuple[str, ...], settings: dict[str, Any], step: str, nth: int) -> None:
-    from tests.simulation.apps import make_apps
-    from tests.simulation.probe import Trap, meet, watch
+def _work(sender: Connection, names: tuple[str, ...], settings: dict[str, Any], job: Job, trap: Trap) -> None:
     from tests.simulation.world import hurried
-    from virtualchain import StateEngine
 
     def die(trap: Trap) -> None:
         sender.send(trap.where)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    trap.spring = die
     try:
         with hurried(), watch() as probe:
-            probe.set(Trap(step, nth, die))
+            probe.set(trap)
             with StateEngine(*make_apps(meet, names), **settings) as engine:
-                engine.build()
+                perform(engine, job)
     except (AppHalted, DeepFork):
         pass
     except BaseException as error:

@@ -42,7 +42,8 @@ def _table(met: Met, steps: Sequence[str], faults: Sequence[str]) -> list[str]:
     lines = [" " * width + " ".join(f"{fault:>12}" for fault in faults)]
     for step in steps:
         cells = [
-            str(met[fault, step] or "-") if possible(fault, step.partition(" (")[0]) else "." for fault in faults
+            str(met[fault, step] or "-") if possible(fault, step.partition(" (")[0]) else "."
+            for fault in faults
         ]
         lines.append(f"{step:{width}}" + " ".join(f"{cell:>12}" for cell in cells))
     return lines

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from tests.simulation.probe import ANSWER, CALLBACKS, COMMIT, NAMES, REQUESTS
+from tests.simulation.jobs import Job
+from tests.simulation.probe import ANSWER, CALLBACKS, NAMES, REQUESTS
 from virtualchain.errors import AppHalted, NodeError, StoreError
 from virtualchain.testing.faults import KINDS
 
@@ -56,7 +57,11 @@ _FULL = "DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; EN
 
 
 def possible(fault: str, step: str) -> bool:  # noqa: PLR0911 - a table of rules
-    """Whether a fault can meet a step at all; `impossible` says why not."""
+    """Whether a fault can meet a step at all.
+
+    Only a callback halts its app; only a commit may be done and not answered; only statements meet a full
+    disk; and only what asks the node meets its faults, of blocks where they are blocks'.
+    """
     if fault == "halt":
         return step in CALLBACKS
     if fault == "unanswered":
@@ -72,21 +77,10 @@ def possible(fault: str, step: str) -> bool:  # noqa: PLR0911 - a table of rules
     return step in NAMES
 
 
-def impossible(fault: str) -> str:
-    """Say why a fault does not meet each step."""
-    if fault == "halt":
-        return "only callbacks are the app's"
-    if fault == "unanswered":
-        return "only a commit may be done and not answered"
-    if fault == "full":
-        return "it is an answer of the database, and only statements get one"
-    return "only what asks the node for it meets it"
-
-
-def allowed(fault: str) -> tuple[type[Exception], ...]:
+def allowed(fault: str, job: Job) -> tuple[type[Exception], ...]:
     """Give the errors that a run may end with where this happened."""
-    if fault in DATABASE:
-        return (StoreError,)
+    if fault in DATABASE:  # an operator's command does not try again
+        return (StoreError,) if job[0] == "build" else (StoreError, psycopg.Error)
     if fault in NODE or fault in KINDS:
         return (NodeError,)
     return (AppHalted,) if fault == "halt" else ()

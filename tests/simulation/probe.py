@@ -79,7 +79,7 @@ STEPS: tuple[Place, ...] = (
     (Deployment, "stand_anew", "stand anew"),
 )
 CONTEXTS: tuple[Place, ...] = (
-    (recovery, "_rebuild", "rebuild"),
+    (recovery, "_derive", "rebuild"),
     (Deployment, "catch_up", "catch up"),
 )
 """What consists of the steps of other blocks: these are told with its name."""
@@ -106,7 +106,7 @@ class Trap:
 
     step: str
     nth: int
-    spring: Callable[["Trap"], None]
+    spring: Callable[["Trap"], None] | None = None
     where: str = ""
     """`step`, with its context; known once it was met."""
     met: bool = False
@@ -145,7 +145,8 @@ class Probe:
             for trap in going_off:
                 trap.met, trap.where = True, where
         for trap in going_off:
-            trap.spring(trap)
+            if trap.spring is not None:
+                trap.spring(trap)
 
 
 PROBE = Probe()
@@ -156,7 +157,9 @@ PROBE = Probe()
 def watch() -> Iterator[Probe]:
     """Tell the probe of every step, until the end."""
     patches = [patch.object(owner, name, _told(getattr(owner, name), step)) for owner, name, step in STEPS]
-    patches += [patch.object(owner, name, _within(getattr(owner, name), step)) for owner, name, step in CONTEXTS]
+    patches += [
+        patch.object(owner, name, _within(getattr(owner, name), step)) for owner, name, step in CONTEXTS
+    ]
     patches.append(patch.object(psycopg.Transaction, "__exit__", _commit(psycopg.Transaction.__exit__)))
     for each in patches:
         each.start()

@@ -2,31 +2,45 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any, Final
 
 from tests.simulation.faults import FAULTS, possible
+from tests.simulation.jobs import Job
 from tests.simulation.options import Options
 from tests.simulation.probe import NAMES, watch
 from tests.simulation.world import World, hurried
 from virtualchain.testing.database import DatabaseServer
 
-Verb = tuple[str, dict[str, object]]
+Verb = tuple[str, dict[str, Any]]
+"""A method of `World` and its arguments."""
 
-_ROLLBACK = (
-    "roll back", "replace build", "make live", "drop build", "undo", "truncate", "undo tables", "record reorg",
-    "stand anew", "begin rebuild",
-)  # fmt: skip
-_SELDOM = {
-    "open", "register", "start check", "cover", "load", "tidy", "plan", "tip", "headers", "settle", "flush", *_ROLLBACK,
-    "fork search", "chain tips", "load state", "status",
-}  # fmt: skip
+_ROLLBACK: Final = (
+    *("roll back", "begin rebuild", "replace build", "make live", "drop build", "undo", "truncate"),
+    *("undo tables", "record reorg", "stand anew"),
+)
+"""Steps that come in a rollback only."""
+_SELDOM: Final = (
+    *(
+        "open",
+        "register",
+        "start check",
+        "cover",
+        "load",
+        "tidy",
+        "plan",
+        "tip",
+        "headers",
+        "settle",
+        "flush",
+    ),
+    *("fork search", "chain tips", "load state", "status", *_ROLLBACK),
+)
 """Steps that come once or twice in a run of the engine."""
-_DEPTHS = (1, 1, 1, 2, 2, 3, 5, 8, 12, 20, 40, 80)
-_KINDS = (
-    ("mine", 10), ("fork", 10), ("run", 10), ("fault", 24), ("kill", 5), ("restart", 3), ("lag", 2), ("catch up", 2),
-    ("invalidate", 3), ("back", 4), ("halt", 2), ("resume", 2), ("policy", 1), ("undo", 2), ("heavy", 3), ("part", 2),
-)  # fmt: skip
+_DEPTHS: Final = (1, 1, 1, 2, 2, 3, 5, 8, 12, 20, 40, 80)
+_RESTARTS: Final = ("restart", "crash")
 
 
 def simulate(
@@ -41,9 +55,9 @@ def simulate(
     dice = Random(seed)
     options = Options.of(dice)
     say(f"seed {seed}: {options}")
+    started = time.monotonic()
     with hurried(), watch():
         world = World(server, folder, options, say, restart)
-        started = time.monotonic()
         try:
             if dice.random() < 0.04:
                 play(world, ("mine_empty", {"blocks": 1150}))
@@ -54,7 +68,7 @@ def simulate(
             world.finish()
         finally:
             world.close()
-        say(f"seed {seed}: no difference at block {world.node.height}, {time.monotonic() - started:.1f} s")
+    say(f"seed {seed}: no difference at block {world.node.height}, {time.monotonic() - started:.1f} s")
     return world
 
 
@@ -65,75 +79,114 @@ def play(world: World, verb: Verb) -> None:
     getattr(world, name)(**arguments)
 
 
-def draw(dice: Random, *, can_restart: bool) -> list[Verb]:  # noqa: C901, PLR0911, PLR0912 - a table
-    """Draw what comes next: mostly one verb, or what it needs in front."""
-    names, weights = zip(*_KINDS, strict=True)
-    kind = dice.choices(names, weights)[0]
-    seed = dice.getrandbits(32)
-    depth = dice.choice(_DEPTHS)
-    match kind:
-        case "mine":
-            return [("mine", {"blocks": dice.choice((1, 1, 2, 5, 12)), "seed": seed})]
-        case "fork":
-            return [("fork", _fork(dice, depth, seed)), *_after(dice)]
-        case "heavy":
-            fork = {"depth": depth, "blocks": max(1, depth // 3), "seed": seed, "heavy": True}
-            return [("fork", fork), ("run", {})]
-        case "run":
-            return [("run", {})]
-        case "part":
-            return [("run", {"to": dice.randint(100, 150)})]
-        case "fault":
-            return _fault(dice, depth, seed, can_restart=can_restart)
-        case "kill":
-            step = dice.choice([step for step in NAMES if possible("kill", step)])
-            before: list[Verb] = [("fork", _fork(dice, depth, seed))] if step in _ROLLBACK else []
-            return [*before, ("kill", {"step": step, "nth": _nth(dice, step)})]
-        case "restart":
-            return [("restart_engine", {})]
-        case "lag":
-            return [("lag", {"depth": depth}), *_after(dice)]
-        case "catch up":
-            return [("catch_up", {})]
-        case "invalidate":
-            return [("invalidate", {"depth": min(depth, 12)}), *_after(dice)]
-        case "back":
-            return [("back", {"place": dice.randrange(5), "seed": seed}), *_after(dice)]
-        case "halt":
-            step = dice.choice([step for step in NAMES if possible("halt", step)])
-            return [("halt", {"step": step, "nth": _nth(dice, step)})]
-        case "resume":
-            return [("resume", {})]
-        case "policy":
-            policy = dice.choice(("halt", "checkpoint", "rollback", "rollback"))
-            return [("policy", {"app": "plain", "policy": policy})]
-        case _:
-            return [("undo_by_hand", {"depth": depth}), *_after(dice)]
+def draw(dice: Random, *, can_restart: bool) -> list[Verb]:
+    """Draw what comes next: mostly one verb, with what it needs in front."""
+    draws = _Draws(dice, can_restart)
+    kinds = draws.kinds()
+    return dice.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
 
 
-def _fault(dice: Random, depth: int, seed: int, *, can_restart: bool) -> list[Verb]:
-    slow = {"restart", "crash"}
-    faults = [fault for fault in FAULTS if fault != "kill"]
-    weights = [(0.5 if can_restart else 0) if fault in slow else 1 for fault in faults]
-    fault = dice.choices(faults, weights)[0]
-    step = dice.choice([step for step in NAMES if possible(fault, step)])
-    run: Verb = ("run", {"fault": fault, "step": step, "nth": _nth(dice, step), "seed": seed})
-    if step in {*_ROLLBACK, "fork search", "chain tips"}:
-        return [("run", {}), ("fork", _fork(dice, depth, seed)), run]
-    if dice.random() < 0.5:
-        return [("mine", {"blocks": dice.choice((1, 3, 9)), "seed": seed}), run]
-    return [("restart_engine", {}), ("fork", _fork(dice, depth, seed)), run]
+@dataclass(frozen=True)
+class _Draws:
+    """The kinds of what may come next."""
 
+    dice: Random
+    can_restart: bool
 
-def _fork(dice: Random, depth: int, seed: int) -> dict[str, object]:
-    """Choose a new branch: mostly one more block, now and then one that does not win."""
-    more = dice.choice((1, 1, 1, 2, 5, 0, -1))
-    return {"depth": depth, "blocks": max(1, depth + more), "seed": seed}
+    def kinds(self) -> list[tuple[Callable[[], list[Verb]], int]]:
+        """Give them with their weights."""
+        return [
+            (lambda: [self.mine()], 10),
+            (lambda: [self.fork(), *self.perhaps_run()], 10),
+            (lambda: [("run", {})], 8),
+            (lambda: [("run", {"job": ("build", self.dice.randint(100, 150))})], 2),
+            (self.fault, 24),
+            (self.kill, 6),
+            (self.heavy, 3),
+            (self.back, 4),
+            (lambda: [("invalidate", {"depth": min(self.depth(), 12)}), *self.perhaps_run()], 3),
+            (lambda: [("lag", {"depth": self.depth()}), *self.perhaps_run()], 2),
+            (lambda: [("catch_up", {})], 2),
+            (lambda: [("restart_engine", {})], 3),
+            (self.halt, 2),
+            (lambda: [("resume", {})], 2),
+            (self.policy, 1),
+            (lambda: self.by_hand(("undo", self.depth())), 3),
+            (lambda: self.by_hand(("replay", self.dice.choice(("plain", "plain", "tally")))), 3),
+        ]
 
+    def mine(self) -> Verb:
+        return "mine", {"blocks": self.dice.choice((1, 1, 2, 5, 12)), "seed": self.seed()}
 
-def _nth(dice: Random, step: str) -> int:
-    return dice.choice((1, 1, 2) if step in _SELDOM else (1, 1, 2, 3, 5, 9, 20))
+    def fork(self) -> Verb:
+        """Choose a new branch: mostly one more block, now and then one that does not win."""
+        depth = self.depth()
+        blocks = max(1, depth + self.dice.choice((1, 1, 1, 2, 5, 0, -1)))
+        return "fork", {"depth": depth, "blocks": blocks, "seed": self.seed()}
 
+    def heavy(self) -> list[Verb]:
+        depth = self.depth()
+        fork = {"depth": depth, "blocks": max(1, depth // 3), "seed": self.seed(), "heavy": True}
+        return [("fork", fork), ("run", {})]
 
-def _after(dice: Random) -> list[Verb]:
-    return [("run", {})] if dice.random() < 0.6 else []
+    def back(self) -> list[Verb]:
+        return [("back", {"place": self.dice.randrange(5), "seed": self.seed()}), *self.perhaps_run()]
+
+    def fault(self) -> list[Verb]:
+        faults = [fault for fault in FAULTS if fault != "kill"]
+        fault = self.one_of({fault: self.weight(fault) for fault in faults})
+        step = self.step_of(fault)
+        run: Verb = ("run", {"fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()})
+        if step in {*_ROLLBACK, "fork search", "chain tips"}:
+            return [("run", {}), self.fork(), run]
+        if self.dice.random() < 0.5:
+            return [self.mine(), run]
+        return [("restart_engine", {}), self.fork(), run]
+
+    def kill(self) -> list[Verb]:
+        step = self.step_of("kill")
+        kill: Verb = ("kill", {"step": step, "nth": self.nth(step)})
+        return [("run", {}), self.fork(), kill] if step in _ROLLBACK else [self.mine(), kill]
+
+    def halt(self) -> list[Verb]:
+        step = self.step_of("halt")
+        return [self.mine(), ("run", {"fault": "halt", "step": step, "nth": self.nth(step)})]
+
+    def policy(self) -> list[Verb]:
+        policy = self.dice.choice(("halt", "checkpoint", "rollback", "rollback"))
+        return [("policy", {"app": "plain", "policy": policy})]
+
+    def by_hand(self, job: Job) -> list[Verb]:
+        """Have an operator do something, mostly undisturbed."""
+        chance = self.dice.random()
+        if chance < 0.5:
+            return [("run", {"job": job}), *self.perhaps_run()]
+        if chance < 0.7:
+            step = self.step_of("kill")
+            return [("kill", {"step": step, "nth": self.nth(step), "job": job})]
+        faults = ("ended", "full", "unanswered", "stop", *_RESTARTS)
+        fault = self.one_of({fault: self.weight(fault) for fault in faults})
+        step = self.step_of(fault)
+        struck = {"job": job, "fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()}
+        return [("run", struck), *self.perhaps_run()]
+
+    def perhaps_run(self) -> list[Verb]:
+        return [("run", {})] if self.dice.random() < 0.6 else []
+
+    def seed(self) -> int:
+        return self.dice.getrandbits(32)
+
+    def depth(self) -> int:
+        return self.dice.choice(_DEPTHS)
+
+    def nth(self, step: str) -> int:
+        return self.dice.choice((1, 1, 2) if step in _SELDOM else (1, 1, 2, 3, 5, 9, 20))
+
+    def step_of(self, fault: str) -> str:
+        return self.dice.choice([step for step in NAMES if possible(fault, step)])
+
+    def weight(self, fault: str) -> float:
+        return (0.5 if self.can_restart else 0.0) if fault in _RESTARTS else 1.0
+
+    def one_of(self, weights: dict[str, float]) -> str:
+        return self.dice.choices(list(weights), list(weights.values()))[0]

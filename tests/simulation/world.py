@@ -17,14 +17,14 @@ from tests.simulation.apps import APPS, make_apps
 from tests.simulation.blocks import sign, some_ops
 from tests.simulation.compare import differences
 from tests.simulation.faults import allowed, strike
+from tests.simulation.jobs import Job, perform
 from tests.simulation.options import Options
 from tests.simulation.probe import PROBE, Trap, meet
-from virtualchain import StateEngine, recovery
+from virtualchain import StateEngine
 from virtualchain.bitcoin import rest, retry, rpc
 from virtualchain.errors import AppHalted, DeepFork, VirtualchainError
 from virtualchain.planning import held_tip
 from virtualchain.store import database
-from virtualchain.store.rollback import Reorg
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.testing.tree import StoredBlock
@@ -140,13 +140,20 @@ class World:
 
     # The engine
 
-    def run(self, fault: str | None = None, step: str = "", nth: int = 1, seed: int = 0, to: int | None = None) -> None:
-        """Have the engine build; a fault strikes when it meets a step for the nth time."""
+    def run(
+        self,
+        job: Job = ("build", None),
+        fault: str | None = None,
+        step: str = "",
+        nth: int = 1,
+        seed: int = 0,
+    ) -> None:
+        """Have the engine do something; a fault strikes when it meets a step for the nth time."""
         trap = Trap(step, nth, lambda trap: self._spring(trap, str(fault), seed))
-        self._errors = (*self._policy_errors(), *(allowed(fault) if fault else ()))
+        self._errors = (*self._policy_errors(), *(allowed(fault, job) if fault else ()))
         PROBE.set(*([trap] if fault else []))
         try:
-            self._run(to)
+            self._run(job)
         finally:
             PROBE.set()
             self.node.heal()
@@ -155,29 +162,14 @@ class World:
             self.unmet += not trap.met
             self.say(f"    {fault} {'at ' + trap.where if trap.met else 'was not met'}; at {self._at()}")
 
-    def kill(self, step: str, nth: int) -> None:
-        """Have another process build, which is killed when it meets a step for the nth time."""
+    def kill(self, step: str, nth: int, job: Job = ("build", None)) -> None:
+        """Have another process do something, which is killed when it meets a step for the nth time."""
         self.restart_engine()
-        where = child.run(self, step, nth)
+        where = child.run(self.options.apps, self.settings(), job, Trap(step, nth))
         self.unmet += where is None
         if where is not None:
             self.met["kill", where] += 1
         self.say(f"    killed at {where}" if where else "    not killed")
-
-    def undo_by_hand(self, depth: int) -> None:
-        """Roll back some blocks, as an operator does."""
-        self._errors = ()
-        engine = self._open()
-        tip = held_tip(engine._deployment.tape)
-        bottom = engine._deployment.tape.bottom()
-        if tip is None or bottom is None:
-            return
-        to = max(bottom.block_id - 1, tip.block_id - depth)
-        recovery.roll_back(engine._deployment, Reorg(to, (tip.block_id, tip.hash), None, "operator"))
-
-    def halt(self, step: str, nth: int) -> None:
-        """Have a callback fail."""
-        self.run("halt", step, nth)
 
     def resume(self) -> None:
         """Let halted apps go on."""
@@ -216,7 +208,9 @@ class World:
         last = max(self.engine.get_current_block(name) for name in self.options.apps)
         stable = self.node.height - self.options.confirmations
         if last != stable and stable >= self.engine._deployment.first_block_id():
-            raise Differs(f"the engine stopped at block {last} of {stable}: it waits for {self.engine.waits_for}")
+            raise Differs(
+                f"the engine stopped at block {last} of {stable}: it waits for {self.engine.waits_for}"
+            )
         self.restart_engine()
         if found := differences(self):
             raise Differs("\n".join(found))
@@ -250,11 +244,11 @@ class World:
             self.engine = StateEngine(*self._apps, **self.settings())
         return self.engine
 
-    def _run(self, to: int | None) -> None:
+    def _run(self, job: Job) -> None:
         try:
             engine = self._open()
-            engine.build(to)
-        except VirtualchainError as error:
+            perform(engine, job)
+        except (VirtualchainError, psycopg.Error) as error:
             self.restart_engine()
             if not isinstance(error, self._errors):
                 raise
