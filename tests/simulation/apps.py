@@ -18,8 +18,8 @@ Meet = Callable[[str, str], None]
 
 TABLES = """
     CREATE TABLE owners (
-        name text PRIMARY KEY, rank integer NOT NULL UNIQUE, seat integer UNIQUE DEFERRABLE INITIALLY IMMEDIATE,
-        note text, CHECK (name <> '')
+        name text PRIMARY KEY, rank integer NOT NULL UNIQUE, seat integer UNIQUE DEFERRABLE, note text,
+        CHECK (name <> '')
     );
     CREATE UNIQUE INDEX one_note ON owners (note) WHERE note IS NOT NULL;
     CREATE TABLE marks (
@@ -34,10 +34,10 @@ TABLES = """
 
 _STEPS: dict[str, tuple[Any, ...]] = {
     "add": (
-        """INSERT INTO owners SELECT %(name)s, coalesce(max(rank), 0) + 1, coalesce(max(seat), 0) + 1 FROM owners
-            ON CONFLICT (name) DO NOTHING""",
-        """INSERT INTO marks SELECT coalesce(max(place), 0) + 1, %(name)s, %(n)s / 8.0, ARRAY[%(name)s::text, NULL],
-            jsonb_build_object('n', %(n)s::integer) FROM marks""",
+        """INSERT INTO owners SELECT %(name)s, coalesce(max(rank), 0) + 1, coalesce(max(seat), 0) + 1
+            FROM owners ON CONFLICT (name) DO NOTHING""",
+        """INSERT INTO marks SELECT coalesce(max(place), 0) + 1, %(name)s, %(n)s / 8.0,
+            ARRAY[%(name)s::text, NULL], jsonb_build_object('n', %(n)s::integer) FROM marks""",
     ),
     "note": (
         """UPDATE owners SET note = %(name)s || mod(%(n)s, 3)::text WHERE name = %(name)s
@@ -92,7 +92,7 @@ _STEPS: dict[str, tuple[Any, ...]] = {
 VERBS = (*_STEPS, "refuse")
 
 
-def table_app(name: str, meet: Meet, first: int = FIRST) -> App:
+def table_app(name: str, meet: Meet, first: int = FIRST) -> App:  # noqa: C901 - many small callbacks
     """Make a SQL app: swaps, key changes, deferred keys, rows that come and go, writes in every callback."""
     app = App(name, magic=MAGIC, projections=TABLES, first_block_id=first, valid_transaction_window=8)
 

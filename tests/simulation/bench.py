@@ -7,13 +7,16 @@ import shutil
 import tempfile
 import traceback
 from collections import Counter
-from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.simulation.story import simulate
 from virtualchain.store._binaries import find_binaries
 from virtualchain.store.embedded import EmbeddedServer
 from virtualchain.testing.database import DatabaseServer
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
 
 Result = tuple[int, list[str], Counter[tuple[str, str]], int, str]
 """Seed, what was done, which fault met which step, traps that were not met, and what went wrong."""

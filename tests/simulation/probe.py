@@ -171,7 +171,7 @@ def watch() -> Iterator[Probe]:
             each.stop()
 
 
-def meet(app: str, step: str) -> None:  # noqa: ARG001 - the apps' view
+def meet(app: str, step: str) -> None:
     """Take what an app's callback tells."""
     PROBE.meet(step)
 

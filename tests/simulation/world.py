@@ -202,6 +202,7 @@ class World:
         self.catch_up()
         self.policies = dict.fromkeys(self.options.apps, "rollback")
         self.resume()
+        self.mine(1, 0)  # with a block to take, what was begun and is not needed goes
         self._win()
         self.run()
         assert self.engine is not None
