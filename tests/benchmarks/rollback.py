@@ -2,12 +2,12 @@
 
     python -m tests.benchmarks.rollback [--rows 10000 1000000] [--blocks 6 100 1000] [--runs 5] [--json]
 
-An app's table is filled with rows by one early block. Behind it come blocks of ten ops, each of which inserts,
-changes or deletes a row, or, for the case with many changes, blocks of one op that changes a thousand. They are
-indexed, undone, and indexed again, several times; the table shows medians, and the ratio is that of the
-medians. What is undone should decide how long it takes, and not how many rows there are. The last line is a
-whole reorg of one block at the tip, without confirmations: the engine asks the node, undoes, and takes two
-blocks.
+An app's table is filled with rows by one early block. Behind it come blocks of ten ops, each of which
+inserts, changes or deletes a row, or, for the case with many changes, blocks of one op that changes a
+thousand. They are indexed, undone, and indexed again, several times; the table shows medians, and the ratio
+is that of the medians. What is undone should decide how long it takes, and not how many rows there are. The
+last line is a whole reorg of one block at the tip, without confirmations, beside the taking of one block: the
+engine asks the node, undoes, and takes two blocks.
 """
 
 import argparse
@@ -80,7 +80,8 @@ def the_app() -> App:
             [first, first + MANY // 2 - 1],
         )
         state.execute(
-            "UPDATE entries SET n = n + 1 WHERE id = ANY (ARRAY(SELECT i * 10 FROM generate_series(%s::bigint, %s) AS i))",
+            "UPDATE entries SET n = n + 1 "
+            "WHERE id = ANY (ARRAY(SELECT i * 10 FROM generate_series(%s::bigint, %s) AS i))",
             [1 + op["n"] % 10 * (MANY // 2), (1 + op["n"] % 10) * (MANY // 2)],
         )
 
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     results: list[Result] = []
-    with _server() as server:
+    with temporary_server() as server:
         for rows in given.rows:
             results += measure(server, rows, given.blocks, given.many, given.runs)
     if given.json:
@@ -124,7 +125,9 @@ def measure(server: DatabaseServer, rows: int, depths: Sequence[int], many: int,
         with StateEngine(the_app(), confirmations=0, history=None, **settings) as engine:
             base = engine.build()
             for depth in depths:
-                _replace(node, base, depth, lambda block: [b"bmo%d" % (block * 10 + i) for i in range(CHANGES)])
+                _replace(
+                    node, base, depth, lambda block: [b"bmo%d" % (block * 10 + i) for i in range(CHANGES)]
+                )
                 results.append(_cycle(engine, rows, f"{depth} blocks", depth * CHANGES, base, runs))
             _replace(node, base, max(1, many // MANY), lambda block: [b"bmm%d" % (block + 1_000)])
             results.append(_cycle(engine, rows, f"{many:,} changes", many, base, runs))
@@ -193,7 +196,7 @@ def _timed(function: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _server() -> Iterator[DatabaseServer]:
+def temporary_server() -> Iterator[DatabaseServer]:
     """Run a throw-away server that writes as a real one does."""
     with tempfile.TemporaryDirectory(prefix="virtualchain-benchmark-") as folder:
         Path(folder).chmod(0o711)  # the server may run as another user

@@ -114,7 +114,8 @@ class World:
 
     def invalidate(self, depth: int) -> None:
         """Call the last blocks invalid, without a replacement."""
-        self.node.invalidate(max(103, self.node.height - depth + 1))
+        if self.node.height > 103:
+            self.node.invalidate(max(103, self.node.height - depth + 1))
 
     def lag(self, depth: int) -> None:
         """Have the node fall behind."""
