@@ -7,10 +7,11 @@ published contract (`virtualchain.contract` lists and checks them). `App` is one
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from virtualchain.errors import InvalidApp
 from virtualchain.model import FindPayload, Json
+from virtualchain.timeline import Timeline
 
 H = TypeVar("H", bound=type[Any])
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,6 +82,9 @@ class App:
     block_id, opcode, senders, inputs, outputs, fee, state; `check` of block_id, opcode, txid, vtxindex,
     checked; `commit` of block_id, opcode, txid, vtxindex. `check` and `commit` may be left out: then
     every parsed op is accepted as it stands.
+
+    Rules that change at an activation height stand beside the old ones: registered again with
+    `from_block=`, a handler, `scan` or `final` counts from that block on, until the next one.
     """
 
     name: str
@@ -100,17 +104,21 @@ class App:
     """The longest payload, in bytes after magic and opcode, that is parsed at all."""
 
     def __post_init__(self) -> None:
-        self._handlers: dict[bytes, _Handler] = {}
+        self._handlers: dict[bytes, Timeline[_Handler]] = {}
+        self._hooks: dict[str, Timeline[_Step]] = {"scan": Timeline(), "final": Timeline()}
         # The contract asks an implementation which callbacks it has: None says that it has not.
         self.db_scan_block: Callable[..., Any] | None = None
         self.db_final: Callable[..., Any] | None = None
         self.db_continue: Callable[..., Any] | None = None
         self.find_payload = self.payload_rule
 
-    def opcode(self, opcode: bytes, fields: Iterable[str] | None = None) -> Callable[[H], H]:
+    def opcode(
+        self, opcode: bytes, fields: Iterable[str] | None = None, *, from_block: int = 0
+    ) -> Callable[[H], H]:
         """Register a class with `parse` and, where needed, `check` and `commit` for one opcode byte.
 
-        `fields` are those that enter the consensus hash, in order; default: all, sorted by name.
+        `fields` are those that enter the consensus hash, in order; default: all, sorted by name. It counts
+        from block `from_block` on, in place of one that counted before.
         """
 
         def register(handler: H) -> H:
@@ -121,6 +129,7 @@ class App:
                 check=getattr(instance, "check", None),
                 commit=getattr(instance, "commit", None),
                 fields=fields,
+                from_block=from_block,
             )
             return handler
 
@@ -134,41 +143,62 @@ class App:
         check: Callable[..., bool | Rejected] | None = None,
         commit: Callable[..., Any] | None = None,
         fields: Iterable[str] | None = None,
+        from_block: int = 0,
     ) -> None:
         """Register functions for one opcode byte, as `opcode` does for a class.
 
-        Raises InvalidApp where the opcode is not one byte or is taken, or a function's arguments are
-        none that it can be given.
+        Raises InvalidApp where the opcode is not one byte or is taken from that block on, or a function's
+        arguments are none that it can be given.
         """
         if not isinstance(opcode, bytes) or len(opcode) != 1:
             raise InvalidApp(f"app {self.name}: an opcode is one byte, not {opcode!r}")
-        if opcode in self._handlers:
-            raise InvalidApp(f"app {self.name}: opcode {opcode!r} has a handler already")
         if parse is None:
             raise InvalidApp(f"app {self.name}: the handler of opcode {opcode!r} has no parse")
-        self._handlers[opcode] = _Handler(
+        handler = _Handler(
             parse=self._step("parse", parse),
             check=None if check is None else self._step("check", check),
             commit=None if commit is None else self._step("commit", commit),
             fields=None if fields is None else tuple(fields),
         )
+        if not self._handlers.setdefault(opcode, Timeline()).add(from_block, handler):
+            since = f" from block {from_block} on" if from_block else ""
+            raise InvalidApp(f"app {self.name}: opcode {opcode!r} has a handler already{since}")
 
-    def scan(self, function: F) -> F:
+    @overload
+    def scan(self, function: F) -> F: ...
+    @overload
+    def scan(self, *, from_block: int) -> Callable[[F], F]: ...
+    def scan(self, function: F | None = None, *, from_block: int = 0) -> F | Callable[[F], F]:
         """Register `function(ops, state)`, which sees a block's parsed ops before any is judged."""
-        step = self._step("scan", function)
-        self.db_scan_block = lambda block_id, ops, state: step(ops, state, block_id=block_id)
-        return function
+        self.db_scan_block = lambda block_id, ops, state: self._run("scan", block_id, ops, state)
+        return self._hook("scan", function, from_block)
 
-    def final(self, function: F) -> F:
+    @overload
+    def final(self, function: F) -> F: ...
+    @overload
+    def final(self, *, from_block: int) -> Callable[[F], F]: ...
+    def final(self, function: F | None = None, *, from_block: int = 0) -> F | Callable[[F], F]:
         """Register `function(ops, state)`, called after the block's last commit, before its digests."""
-        step = self._step("final", function)
-        self.db_final = lambda block_id, ops, state: step(ops, state, block_id=block_id)
-        return function
+        self.db_final = lambda block_id, ops, state: self._run("final", block_id, ops, state)
+        return self._hook("final", function, from_block)
 
     def proceed(self, function: F) -> F:
         """Register `function(block_id, consensus_hash)`, called after each block; False stops the app."""
         self.db_continue = self._step("proceed", function)
         return function
+
+    def _hook(self, kind: str, function: F | None, from_block: int) -> F | Callable[[F], F]:
+        def register(hook: F) -> F:
+            if not self._hooks[kind].add(from_block, self._step(kind, hook)):
+                raise InvalidApp(f"app {self.name}: {kind} has a function already from block {from_block} on")
+            return hook
+
+        return register if function is None else register(function)
+
+    def _run(self, kind: str, block_id: int, ops: list[Json], state: object) -> None:
+        step = self._hooks[kind].at(block_id)
+        if step is not None:
+            step(ops, state, block_id=block_id)
 
     def _step(self, kind: str, function: Callable[..., Any]) -> _Step:
         names = list(inspect.signature(function).parameters)
@@ -209,8 +239,20 @@ class App:
         return tuple(sorted(self._handlers))
 
     def get_opfields(self) -> dict[bytes, tuple[str, ...]]:
-        """Give the hashed fields of the opcodes that declare them."""
-        return {code: h.fields for code, h in sorted(self._handlers.items()) if h.fields is not None}
+        """Give the hashed fields of the opcodes that declare them, by their newest rules."""
+        newest = {code: timeline.steps()[-1][1] for code, timeline in sorted(self._handlers.items())}
+        return {code: handler.fields for code, handler in newest.items() if handler.fields is not None}
+
+    def get_activations(self) -> dict[int, dict[str, tuple[str, ...] | None]]:
+        """Give what counts from which block on: by opcode its hashed fields, and the hooks by their names."""
+        found: dict[int, dict[str, tuple[str, ...] | None]] = {}
+        for code, timeline in sorted(self._handlers.items()):
+            for from_block, handler in timeline.steps():
+                found.setdefault(from_block, {})[code.hex()] = handler.fields
+        for kind, hooks in self._hooks.items():
+            for from_block, _ in hooks.steps():
+                found.setdefault(from_block, {})[kind] = None
+        return found
 
     def get_initial_snapshots(self) -> Mapping[int, str]:
         """Give the consensus hashes to start from."""
@@ -244,7 +286,11 @@ class App:
         db_state: object,
     ) -> Json | Rejected | None:
         """Hand a payload to its opcode's parse."""
-        op: Json | Rejected | None = self._handlers[opcode].parse(
+        handler = self._handlers[opcode].at(block_id)
+        if handler is None:
+            first = self._handlers[opcode].steps()[0][0]
+            return Rejected(f"this opcode counts from block {first} on")
+        op: Json | Rejected | None = handler.parse(
             op_payload,
             block_id=block_id,
             opcode=opcode,
@@ -267,7 +313,8 @@ class App:
         db_state: object,
     ) -> bool | Rejected:
         """Hand an op to its opcode's check."""
-        check = self._handlers[opcode].check
+        handler = self._handlers[opcode].at(block_id)
+        check = None if handler is None else handler.check
         return check is None or check(
             op, db_state, block_id=block_id, opcode=opcode, txid=txid, vtxindex=vtxindex, checked=checked
         )
@@ -276,7 +323,8 @@ class App:
         self, block_id: int, opcode: bytes, op: Json, txid: str, vtxindex: int, db_state: object
     ) -> object:
         """Hand an accepted op to its opcode's commit."""
-        commit = self._handlers[opcode].commit
+        handler = self._handlers[opcode].at(block_id)
+        commit = None if handler is None else handler.commit
         return (
             None
             if commit is None

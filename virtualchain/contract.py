@@ -28,6 +28,11 @@ _REQUIRED: Final = (
 )
 _RESERVED: Final = frozenset({"vc", "virtualchain", "public", "information_schema"})
 _HASH = re.compile(r"[0-9a-f]{32}")
+_SQL_PART = re.compile(
+    r"""(?P<quoted>[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
+    r"""|(?:\s|--[^\n]*|/\*.*?\*/)+""",
+    re.DOTALL,
+)
 _LARGEST: Final = 2**31 - 1
 """The largest whole number that the database keeps where an app declares one."""
 
@@ -64,6 +69,8 @@ class Contract:
     magics: tuple[bytes, ...]
     opcodes: frozenset[bytes]
     opfields: Mapping[bytes, tuple[str, ...]]
+    activations: Mapping[int, Mapping[str, tuple[str, ...] | None]]
+    """What counts from which block on: by opcode, in hex, its hashed fields. Empty: `opfields` always."""
     initial_snapshots: Mapping[int, str]
     window: int
     confirmations: int | None
@@ -85,13 +92,19 @@ class Contract:
         """The first block that is processed: after every initial snapshot, not below the first block."""
         return max(self.first_block_id, *(block_id + 1 for block_id in self.initial_snapshots), 0)
 
-    def hashed_fields(self, opcode: bytes, op: Mapping[str, object]) -> Sequence[str]:
+    def hashed_fields(self, block_id: int, opcode: bytes, op: Mapping[str, object]) -> Sequence[str]:
         """Give the fields of an op that enter the consensus hash, in order; undeclared, all by name."""
         declared = self.opfields.get(opcode)
+        for from_block, rules in self.activations.items():
+            if from_block <= block_id and opcode.hex() in rules:
+                declared = rules[opcode.hex()]
         return sorted(op) if declared is None else declared
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything declared that the app's state or digests depend on."""
+        """SHA-256 (hex) of everything declared that the app's state or digests depend on.
+
+        What only readers of the DDL see, its comments and layout, does not count.
+        """
         declared = {
             "version": self.version,
             "first_block_id": self.first_block_id,
@@ -101,8 +114,10 @@ class Contract:
             "initial_snapshots": {str(block): value for block, value in self.initial_snapshots.items()},
             "window": self.window,
             "max_payload": self.max_payload,
-            "projections": self.projections,
+            "projections": bare_sql(self.projections),
         }
+        if set(self.activations) - {0}:
+            declared["activations"] = {str(block): dict(rules) for block, rules in self.activations.items()}
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
 
@@ -128,6 +143,7 @@ def read_contract(implementation: object) -> Contract:
         magics=reader.magics(),
         opcodes=reader.opcodes(),
         opfields=reader.opfields(),
+        activations=reader.activations(),
         initial_snapshots=reader.initial_snapshots(),
         window=reader.window(),
         confirmations=reader.optional_whole("get_confirmations"),
@@ -159,6 +175,11 @@ def schema_name(name: str) -> str:
             f"other than letters and digits, and is not {', '.join(sorted(_RESERVED))} or pg_…"
         )
     return schema
+
+
+def bare_sql(text: str) -> str:
+    """Write SQL without its comments, and with one blank for all white space outside of quotes."""
+    return _SQL_PART.sub(lambda part: part["quoted"] or " ", text).strip()
 
 
 def _told(error: Exception) -> str:
@@ -246,6 +267,13 @@ class _Reader:
                 )
             result[self._opcode("get_opfields", key)] = names
         return result
+
+    def activations(self) -> dict[int, dict[str, tuple[str, ...] | None]]:
+        value: dict[int, dict[str, tuple[str, ...] | None]] = self.call("get_activations", {})
+        for block_id in value:
+            if not isinstance(block_id, int) or not 0 <= block_id <= _LARGEST:
+                raise self._invalid(f"has rules from block {block_id!r} on: it should be a height")
+        return dict(sorted(value.items()))
 
     def initial_snapshots(self) -> dict[int, str]:
         value = self.call("get_initial_snapshots", {})

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import psycopg
+
 from virtualchain import chain
 from virtualchain.bitcoin.networks import Network
 from virtualchain.contract import Contract
-from virtualchain.coverage import cover, rule_of, watches_of
+from virtualchain.coverage import cover, gaps, rule_of, watches_of
 from virtualchain.errors import AppHalted
 from virtualchain.judge import halt
 from virtualchain.machine import Machine
@@ -82,7 +84,7 @@ class Deployment:
         return Machine(self.connection, contract, build, file, self._history)
 
     def search(self) -> None:
-        """Open the apps' searches from the next block on; UsageError where a start was not searched."""
+        """Open the apps' searches from the next block on."""
         with self.connection.transaction():
             cover(self.tape, [machine.contract for machine in self.machines])
 
@@ -137,21 +139,42 @@ class Deployment:
                 self.tape.notify(block)
         self._proceed(block, advanced)
 
-    def catch_up(
-        self, may_go_on: Callable[[], bool], on_block: Callable[[str, Block, int, int], None] | None = None
-    ) -> None:
-        """Advance every running app that is behind the tape to its tip, along the tape.
+    def part_with_swapped(self) -> list[str]:
+        """Leave apps alone whose views show another build by now; give their names."""
+        swapped = [
+            machine
+            for machine in self.running
+            if live_build(self.connection, machine.contract.name) != machine.build
+        ]
+        self.running = [machine for machine in self.running if machine not in swapped]
+        return [machine.contract.name for machine in swapped]
 
-        `on_block` is told of each block behind its transaction: the app, the block, how many inputs it held
-        for the app, and the tip's height.
+    def behind(self) -> list[Machine]:
+        """Give the running apps that stand below the tape's tip."""
+        tip = self.tape.tip()
+        return [machine for machine in self.running if tip is not None and machine.cursor < tip.block_id]
+
+    def catch_up(
+        self,
+        may_go_on: Callable[[], bool],
+        on_block: Callable[[str, Block, int, int], None] | None = None,
+        most: int | None = None,
+    ) -> None:
+        """Advance the apps that are behind the tape towards its tip: each by `most` blocks, or all the way.
+
+        One whose blocks were not all searched for its inputs stays where it is. `on_block` is told of each
+        block behind its transaction: the app, the block, how many inputs it held for the app, and the tip's
+        height.
         """
         tip = self.tape.tip()
-        for machine in list(self.running):
-            if tip is None or machine.cursor >= tip.block_id:
-                continue
+        for machine in self.behind():
+            assert tip is not None, "nothing is behind an empty tape"
             machine.log.set_status("catching_up")
+            if gaps(self.tape, machine.contract):
+                continue
+            last = tip.block_id if most is None else min(tip.block_id, machine.cursor + most)
             try:
-                for block, inputs, consensus_hash in self.advance(machine, tip.block_id):
+                for block, inputs, consensus_hash in self.advance(machine, last):
                     self._proceed(block, [(machine, consensus_hash)])
                     if on_block is not None:
                         on_block(machine.contract.name, block, inputs, tip.block_id)
@@ -163,19 +186,8 @@ class Deployment:
                 machine.log.set_status("running")
 
     def advance(self, machine: Machine, last: int) -> Iterator[tuple[Block, int, str]]:
-        """Advance a build along the tape up to a block, a transaction for each.
-
-        Gives each block, how many inputs it held for the app, and the consensus hash. Raises AppHalted.
-        """
-        while machine.cursor < last:
-            first, until = machine.cursor + 1, min(machine.cursor + _STRETCH, last)
-            inputs = self.tape.inputs(first, until, machine.contract.magics)
-            found = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
-            for block in held_blocks(self.tape, first, until):
-                taken = found.get(block.block_id, ())
-                with self.connection.transaction():
-                    consensus_hash = machine.step(block, taken)
-                yield block, len(taken), consensus_hash
+        """Advance a build along the tape up to a block, see `along_tape`."""
+        return along_tape(self.connection, machine, last)
 
     def _step(self, machine: Machine, block: Block, inputs: Sequence[Input]) -> list[tuple[Machine, str]]:
         try:
@@ -197,6 +209,35 @@ class Deployment:
                 record = halt(machine.contract, block, "db_continue", None, error).record
                 self._part(machine, "halted", record)
 
+    def halt(self, machine: Machine, record: Json) -> None:
+        """Let an app that cannot go on stay behind, alone."""
+        self._part(machine, "halted", record)
+
     def _part(self, machine: Machine, status: str, record: Json | None = None) -> None:
         machine.log.set_status(status, record)
         self.running.remove(machine)
+
+
+def along_tape(
+    connection: psycopg.Connection, machine: Machine, last: int, *, beside_writer: bool = False
+) -> Iterator[tuple[Block, int, str]]:
+    """Advance a build along the tape up to a block, a transaction for each.
+
+    Gives each block, how many inputs it held for the app, and the consensus hash. With `beside_writer`, a
+    process of its own does it: where the writer has rolled blocks back meanwhile, the build stands anew, and
+    it ends there. Raises AppHalted.
+    """
+    tape = Tape(connection)
+    while machine.cursor < last:
+        first, until = machine.cursor + 1, min(machine.cursor + _STRETCH, last)
+        inputs = tape.inputs(first, until, machine.contract.magics)
+        found = {block_id: list(items) for block_id, items in groupby(inputs, lambda item: item.block_id)}
+        for block in held_blocks(tape, first, until):
+            taken = found.get(block.block_id, ())
+            with connection.transaction():
+                stands = not beside_writer or (tape.holds(block) and machine.is_current())
+                consensus_hash = machine.step(block, taken) if stands else ""
+            if not stands:
+                machine.load()
+                return
+            yield block, len(taken), consensus_hash

@@ -12,14 +12,22 @@ from typing import Self, get_args
 
 import psycopg
 
-from virtualchain import chain, recovery
+from virtualchain import chain, joining, recovery
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node import open_source
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.contract import Contract, read_contract
 from virtualchain.deployment import Deployment
-from virtualchain.errors import AppHalted, NodeUnavailable, StoreError, UsageError, WriterBusy
+from virtualchain.errors import (
+    AppHalted,
+    MissingData,
+    NodeError,
+    NodeUnavailable,
+    StoreError,
+    UsageError,
+    WriterBusy,
+)
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Json
 from virtualchain.planning import held_tip, make_plan
@@ -33,8 +41,12 @@ from virtualchain.store.state_files import default_folder
 
 NEAR_TIP = 10
 """Blocks below the stable tip from which on commits wait for the disk and listeners are told."""
+_STRETCH = 500
+"""Blocks that an app which is behind is advanced by while others have new blocks to take."""
 POLL = 3.0
 """Seconds between two looks at the node."""
+_GARBLED = 3
+"""Senseless answers of the node in a row that a follower gets over."""
 _PATIENCE = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Seconds before each further attempt after a passing fault of the database."""
 
@@ -158,11 +170,22 @@ class StateEngine:
                 failures += 1
 
     def follow(self) -> None:
-        """Build, wait for new blocks, and build again, until `stop`; a node that is away is waited for."""
+        """Build, wait for new blocks, and build again, until `stop`.
+
+        A node that is away is waited for. One whose answers make no sense is asked a few times more: what
+        stands between may garble one. Raises what `build` raises, but for that.
+        """
+        garbled = 0
         while not self._stopping:
             try:
                 self.build()
+                garbled = 0
             except NodeUnavailable as error:
+                self._waits_for = str(error)
+            except NodeError as error:
+                garbled += 1
+                if garbled > _GARBLED:
+                    raise
                 self._waits_for = str(error)
             if not self._deployment.running:
                 return
@@ -249,12 +272,18 @@ class StateEngine:
         return self._deployment.first_block_id() - 1 if tip is None else tip.block_id
 
     def _advance(self, to: int | None) -> bool:
-        """Take the next stretch of blocks; tell whether there may be more to take."""
-        deployment = self._deployment
-        deployment.catch_up(lambda: not self._stopping, self._caught_up)
-        if not deployment.running:
+        """Take the next stretch of blocks, and bring apps that are behind nearer; tell whether any moved."""
+        for name in self._deployment.part_with_swapped():
+            if self._on_wait is not None:
+                self._on_wait(f"app {name} shows another build now: start again with the code of that one")
+        if not self._deployment.running:
             self._raise_halted()
             return False
+        moved = self._extend(to)
+        return self._catch_up(most=_STRETCH if moved else None) or moved
+
+    def _extend(self, to: int | None) -> bool:
+        deployment = self._deployment
         tip = held_tip(deployment.tape)
         if to is not None and tip is not None and tip.block_id >= to:
             return False
@@ -281,6 +310,25 @@ class StateEngine:
                 wanted = [block for block in blocks if to is None or block.block_id <= to]
                 self._take(wanted, node_tip - self._confirmations)
                 return bool(wanted)
+
+    def _catch_up(self, most: int | None) -> bool:
+        """Let the apps that are behind search what was not searched for them, or advance along the tape."""
+        moved = False
+        for machine in self._deployment.behind():
+            if self._stopping:
+                return moved
+            try:
+                searched = joining.search_on(self._deployment, self._source, machine.contract)
+            except MissingData as error:
+                self._deployment.halt(machine, _lacks_blocks(machine, error))
+                continue
+            if searched is not None:
+                moved = True
+                if self._on_wait is not None:
+                    self._on_wait(_searching(machine, *searched))
+        before = {machine: machine.cursor for machine in self._deployment.behind()}
+        self._deployment.catch_up(lambda: not self._stopping, self._caught_up, most)
+        return moved or any(machine.cursor != cursor for machine, cursor in before.items())
 
     def _roll_back(self, reorg: chain.Reorg) -> None:
         """Undo what the node's chain does not hold, then plan again."""
@@ -314,6 +362,22 @@ class StateEngine:
     def _raise_halted(self) -> None:
         for halted in self.halted().values():
             raise halted
+
+
+def _searching(machine: Machine, first: int, last: int) -> str:
+    return f"app {machine.contract.name} joins: blocks {first} to {last} were searched for its inputs"
+
+
+def _lacks_blocks(machine: Machine, error: MissingData) -> Json:
+    """Describe, as a failed callback is, that the node lacks blocks which an app needs to join."""
+    return {
+        "block_id": machine.cursor + 1,
+        "callback": "searching blocks that were never searched for its magic",
+        "txid": None,
+        "txindex": None,
+        "error": f"{error}; a node that has all blocks helps, or its files (--blocks)",
+        "traceback": "",
+    }
 
 
 def _halted(name: str, record: Json) -> AppHalted:

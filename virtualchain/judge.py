@@ -168,7 +168,7 @@ class Judge:
     def _admit(self, opcode: bytes, op: Json) -> None:
         """Refuse what could not be stored or hashed before the app builds on it."""
         to_json(op)
-        for name in self._contract.hashed_fields(opcode, op):
+        for name in self._contract.hashed_fields(self._block.block_id, opcode, op):
             if name in op:
                 consensus.text_of(op[name], name)
 
@@ -233,7 +233,9 @@ class Judge:
         )
 
     def _canonical(self, opcode: bytes, op: Json) -> bytes:
-        return consensus.serialize_op(opcode, op, self._contract.hashed_fields(opcode, op))
+        return consensus.serialize_op(
+            opcode, op, self._contract.hashed_fields(self._block.block_id, opcode, op)
+        )
 
     def _hook(self, name: str, callback: Callback | None, ops: list[Json]) -> None:
         if callback is None:

@@ -79,6 +79,11 @@ class Machine:
         self.cursor = block.block_id
         return consensus_hash
 
+    def is_current(self) -> bool:
+        """Tell whether the database has it where it stands: a rollback by another process has not met it."""
+        recorded = self.log.cursor()
+        return max(self.contract.start - 1, -1 if recorded is None else recorded) == self.cursor
+
     def settle(self) -> None:
         """Learn that every block so far is on disk."""
         self._state.settle()

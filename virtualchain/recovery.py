@@ -167,7 +167,12 @@ def _refuse_below_base(above: list[Build], fork: int) -> None:
 def _contract(deployment: Deployment, row: Build, fork: int) -> Contract:
     """Give the code of an app that must be derived anew."""
     contract = next(
-        (machine.contract for machine in deployment.machines if machine.contract.name == row.name), None
+        (
+            machine.contract
+            for machine in deployment.machines
+            if (machine.contract.name, machine.build) == (row.name, row.build)
+        ),
+        None,
     )
     if contract is None:
         raise UsageError(

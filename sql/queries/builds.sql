@@ -38,6 +38,10 @@ UPDATE vc.apps SET on_deep_fork = %(on_deep_fork)s WHERE name = %(app)s AND on_d
 SELECT block_id, encode(consensus_hash, 'hex') AS consensus_hash, is_migration
 FROM vc.checkpoints WHERE app = %(app)s AND build = %(build)s;
 
+-- name: give_way_soon
+-- Wait for no lock longer than a second: those who come behind us wait as long.
+SELECT set_config('lock_timeout', '1s', true);
+
 -- name: retire
 -- No build of this app is live any more.
 UPDATE vc.apps SET is_live = false, status = 'stopped', error = NULL WHERE name = %(app)s AND is_live;

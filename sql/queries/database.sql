@@ -64,6 +64,10 @@ SELECT set_config('default_transaction_read_only', 'on', false);
 -- Try to take the lock of the deployment's one writer (the key spells "virt", "chai"); it lasts as long as the session.
 SELECT pg_try_advisory_lock(1986622068, 1667784041);
 
+-- name: build_lock
+-- Try to take the lock of whoever makes one build of an app; it lasts as long as the session.
+SELECT pg_try_advisory_lock(1986622069, hashtext(%(build)s));
+
 -- name: advisory_lock_holder
 -- Who holds the writer's lock: application name, server process and address, as far as we may see them.
 SELECT activity.application_name, locks.pid, host(activity.client_addr)

@@ -14,3 +14,15 @@ FROM (
     WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND c.relname = %(table)s
         AND a.attname IS DISTINCT FROM 'since_block'
 ) AS comments;
+
+-- name: views
+-- The views of an app's schema.
+SELECT relname::text FROM pg_class WHERE relnamespace = %(schema)s::regnamespace AND relkind = 'v' ORDER BY 1;
+
+-- name: drop_view
+-- Remove a view, unless something of others depends on it.
+DROP VIEW {view};
+
+-- name: drop_schema
+-- Remove the schema of an app's views, unless others put something into it.
+DROP SCHEMA {schema};

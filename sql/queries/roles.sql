@@ -18,6 +18,17 @@ COMMENT ON ROLE {role} IS 'Reducers of a virtualchain app run under this role.';
 -- Let the engine enter an app's role.
 GRANT {role} TO CURRENT_USER;
 
+-- name: lacking
+-- Whether an app's role lacks something of what the two statements below grant.
+SELECT NOT (
+    has_schema_privilege(%(role)s, %(tables)s, 'USAGE') AND has_schema_privilege(%(role)s, 'vc', 'USAGE')
+    AND has_function_privilege(%(role)s, 'vc.consensus_hash(text, text, integer)', 'EXECUTE')
+    AND has_function_privilege(%(role)s, 'vc.is_fresh(text, text, text, integer, integer)', 'EXECUTE')
+    AND NOT EXISTS (
+        SELECT FROM unnest(%(projections)s::text[]) AS p (name)
+        CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed (privilege)
+        WHERE NOT has_table_privilege(%(role)s, format('%%I.%%I', %(tables)s::text, p.name), needed.privilege)));
+
 -- name: admit
 -- What the reducers of every app need: their own schema, and what they may ask of the log.
 GRANT USAGE ON SCHEMA {tables}, vc TO {role};
@@ -26,3 +37,8 @@ GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, text, integer), vc.is_fresh(te
 -- name: admit_to_table
 -- Let reducers read and write a projection; its history is written by its triggers.
 GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};
+
+-- name: drop
+-- Remove an app's role, and what it was granted.
+DROP OWNED BY {role};
+DROP ROLE {role};

@@ -64,6 +64,21 @@ WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL AND from_blo
 DELETE FROM vc.coverage
 WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL AND from_block > %(until_block)s;
 
+-- name: extend_coverage
+-- A search that ended right before this stretch covers it, too.
+UPDATE vc.coverage SET until_block = %(last)s
+WHERE magic = %(magic)s AND rule = %(rule)s AND until_block = %(first)s - 1;
+
+-- name: precede_coverage
+-- A search that began right behind this stretch covers it, too.
+UPDATE vc.coverage SET from_block = %(first)s
+WHERE magic = %(magic)s AND rule = %(rule)s AND from_block = %(last)s + 1;
+
+-- name: add_coverage
+-- A stretch that was searched.
+INSERT INTO vc.coverage (magic, rule, from_block, until_block)
+VALUES (%(magic)s, %(rule)s, %(first)s, %(last)s);
+
 -- name: set_durable
 -- Whether a commit waits until it is on disk.
 SELECT set_config('synchronous_commit', %(setting)s, false);

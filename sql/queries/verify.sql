@@ -8,3 +8,39 @@ JOIN vc.snapshots AS b ON b.app = a.app AND b.build = %(other)s AND b.block_id =
 WHERE a.app = %(app)s AND a.build = %(build)s AND (
     a.consensus_hash <> b.consensus_hash OR a.state_hash IS DISTINCT FROM b.state_hash AND %(with_state)s)
 ORDER BY a.block_id LIMIT 1;
+
+-- name: places
+-- Where two builds of an app stand, and their digests there.
+SELECT build, block_id, encode(consensus_hash, 'hex') AS consensus_hash, encode(state_hash, 'hex') AS state_hash
+FROM (
+    SELECT DISTINCT ON (build) build, block_id, consensus_hash, state_hash FROM vc.snapshots
+    WHERE app = %(app)s AND build = ANY(%(builds)s) ORDER BY build, block_id DESC) AS last;
+
+-- name: first_verdict
+-- The first candidate of a block that two builds judged otherwise: each one's verdict, null where it saw none.
+SELECT coalesce(a.txindex, b.txindex) AS txindex, a.verdict, b.verdict AS other_verdict
+FROM ({verdicts}) AS a
+FULL JOIN ({other_verdicts}) AS b USING (txindex)
+WHERE a.verdict IS DISTINCT FROM b.verdict
+ORDER BY 1 LIMIT 1;
+
+-- name: verdicts
+-- Part of the one above: what a build made of the candidates of a block.
+SELECT txindex, jsonb_build_object('accepted', fields, 'canonical', to_jsonb(canonical)) AS verdict FROM vc.ops
+WHERE app = %(app)s AND build = {build} AND block_id = %(block_id)s
+UNION ALL
+SELECT txindex, jsonb_build_object('refused', step, 'reason', reason) FROM vc.rejections
+WHERE app = %(app)s AND build = {build} AND block_id = %(block_id)s
+
+-- name: count_rows
+-- How many rows a table has.
+SELECT count(*) FROM {table};
+
+-- name: first_row
+-- The first row, by its text, that one of two tables has and the other has not.
+SELECT row_text, bool_or(is_others) AS is_others FROM (
+    SELECT {text} AS row_text, false AS is_others FROM {table} AS r
+    UNION ALL
+    SELECT {text}, true FROM {other} AS r) AS both_tables
+GROUP BY row_text HAVING count(*) = 1
+ORDER BY row_text COLLATE "C" LIMIT 1;

@@ -40,14 +40,16 @@ def test_the_first_minute(cli: Commands, inside: Inside, home: Path) -> None:
     assert "alice gives the contract to carol  accepted\n" in first.out
     assert "refused: the document belongs to carol\n" in first.out
     assert f"  consensus hash  {LAST}\n" in first.out
+    assert "left everything above block 19 for a branch with more work, up to block 38" in first.out
+    assert "12 blocks had been taken of the old one. Undone: 12 blocks, 3 ops" in first.out
 
     url = inside("db", "url", "virtualchain_demo").out.strip()
     assert url.endswith("/virtualchain_demo")
-    assert value(url, "SELECT count(*) FROM notary.documents") == 3
+    assert value(url, "SELECT count(*) FROM notary.documents") == 2
     inside.set(VIRTUALCHAIN_DATABASE=url)
     tried = [shlex.split(line)[1:] for line in first.out.splitlines() if line.startswith("virtualchain ")]
-    assert [words[0] for words in tried] == ["sql", "ops", "consensus", "--network"]
-    for words in tried[:3]:
+    assert [words[0] for words in tried] == ["sql", "ops", "consensus", "sql", "--network"]
+    for words in tried[:4]:
         assert inside(*words).out
 
     status = json.loads(inside("db", "status", "--json").out)
@@ -60,8 +62,10 @@ def test_demo_prints_json(inside: Inside, database_server: DatabaseServer) -> No
     """On another server, in a database whose name allows it, and which need not be there."""
     url = f"{database_server.url.rpartition('/')[0]}/shop_demo"
     told = json.loads(inside("demo", "--json", "--database", url).out)
-    assert told.keys() == {"ops", "rejections", "documents", "consensus"}
+    assert told.keys() == {"ops", "rejections", "documents", "consensus", "fork"}
     assert [len(told[key]) for key in ("ops", "rejections", "documents", "consensus")] == [5, 4, 3, 3]
+    assert [len(told["fork"][key]) for key in ("ops", "rejections", "documents")] == [3, 2, 2]
+    assert (told["fork"]["reorg"]["depth"], told["fork"]["reorg"]["cause"]) == (12, "work")
     assert told["consensus"][-1]["consensus_hash"] == LAST
     refused = inside("demo", "--database", url.replace("_demo", ""), code=2)
     assert "takes only one whose name ends in _demo, and not 'shop'" in refused.err

@@ -131,8 +131,9 @@ def test_a_database_of_another_chain_ends_with_3(
 
 
 def test_a_deep_fork_ends_with_4(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
-    """It is told with both tips, and nothing is changed."""
-    sync = ("sync", *APP, "--database", database_url, "--bitcoin", fake_node.url, "--confirmations", 0)
+    """Where an app wants it so: it is told with both tips, and nothing is changed."""
+    sync = ("sync", "--database", database_url, "--bitcoin", fake_node.url, "--confirmations", 0)
+    (inside.folder / "virtualchain.toml").write_text(f'[[apps]]\nuse = "{APP[1]}"\non_deep_fork = "halt"\n')
     inside(*sync)
     fake_node.reorg(3)
     one_line(inside(*sync, code=4), "deep fork above block 98")

@@ -11,11 +11,14 @@ from tests.servers import reachable_folder
 from virtualchain.cli import program
 from virtualchain.testing import FakeNode
 
-ELSEWHERE = {"run", "demo", "resume"}
-"""`run` prints a line for each block: test_cli_run. The others: test_cli_demo, and below."""
+ELSEWHERE = {
+    *("run", "demo", "resume", "rollback", "unpin"),
+    *("replay", "compare", "swap", "drop", "remove"),
+}
+"""`run` prints a line for each block: test_cli_run. Others: test_cli_demo, _recover, _versions, and below."""
 COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",)),
-    *(("sql", "SELECT 1 AS a"), ("sql", "-")),
+    *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),
 )
 SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "stop"))
 

@@ -115,7 +115,7 @@ def test_each_shell_has_its_completion_script(inside: Inside, shell: str, shown:
     [
         ("virtualchain st", ["status"]),
         ("virtualchain --app a db st", ["start", "stop", "status"]),
-        ("virtualchain --version re", ["resume"]),
+        ("virtualchain --version re", ["resume", "replay", "remove"]),
         ("virtualchain --data", ["--database"]),
         ("virtualchain sync --data", ["--database"]),
         ("virtualchain ops --newest", ["--newest-first"]),

@@ -15,6 +15,7 @@ from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
+STATUS_KEYS = {"network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "apps"}
 STATUS = {
     "name",
     "version",
@@ -83,7 +84,7 @@ def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> 
     node = deployment.node
     done = read("status", "--json", "--bitcoin", node.url)
     told = json.loads(done.out)
-    assert (told.keys(), done.err) == ({"network", "tip", "apps"}, "")
+    assert (told.keys(), done.err) == (STATUS_KEYS, "")
     assert (told["network"], told["tip"]) == ("regtest", {"block_id": node.height, "hash": node.tip})
     assert [app.keys() for app in told["apps"]] == [STATUS, STATUS]
     alpha = told["apps"][0]
@@ -91,7 +92,8 @@ def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> 
     assert (alpha["status"], alpha["error"]) == ("running", None)
     assert [len(alpha[key]) for key in ("block_hash", "consensus_hash", "state_hash")] == [64, 32, 64]
     text = read("--bitcoin", node.url, "status").out
-    assert text.startswith(f"regtest\n  node  block {node.height} ({node.tip})\nalpha 1: running\n")
+    assert text.startswith(f"regtest\n  node       block {node.height} ({node.tip})\n  writer     none")
+    assert "\nalpha 1: running\n" in text
     assert "  lag             3\n" in text
     assert alpha["role"].endswith(":alpha")
     assert f"  role            {alpha['role']}\n" in text
@@ -104,7 +106,7 @@ def test_status_works_while_the_node_is_away(read: Inside) -> None:
     assert (told["network"], told["tip"], told["apps"][0]["lag"]) == ("regtest", None, None)
     assert [app["name"] for app in told["apps"]] == ["beta"]
     assert done.err.startswith("virtualchain: the node was not reached: ")
-    assert "  node  -\n" in read("status").out
+    assert "  node       -\n" in read("status").out
 
 
 def test_status_does_not_take_another_networks_node_for_ours(read: Inside) -> None:

@@ -61,6 +61,9 @@ def test_rollback_by_hand(
     said = cli(*options, "rollback", fake_node.height - 2).out
     assert said.startswith(f"back at block {fake_node.height - 2}; undone: 2 blocks, 2 ops, 2 rows")
     assert notes(database_url) == ["one"]
+    told = json.loads(cli(*options, "--json", "rollback", fake_node.height - 3).out)
+    assert told == {"block_id": fake_node.height - 3, "blocks": 1, "ops": 1, "rows": 1}
+    cli(*APP, *options, "sync", "--to", fake_node.height - 2)
     failed = cli(*options, "rollback", fake_node.height, code=2)
     assert f"the tape ends with block {fake_node.height - 2}" in failed.err
     cli(*APP, *options, "sync")
@@ -94,6 +97,8 @@ def test_replay_mends_damaged_tables(
     assert "`virtualchain replay notes`" in failed.err
     assert "derived anew up to block" in cli(*APP, *options, "replay", "notes").out
     assert notes(database_url) == ["one", "two"]
+    told = json.loads(cli(*APP, *options, "--json", "replay", "notes").out)
+    assert told["state_hash"] == told["state_hash_before"]
     mine(fake_node, "three")
     cli(*APP, *options, "sync")
     assert notes(database_url) == ["one", "two", "three"]
@@ -115,7 +120,7 @@ def test_pin_and_unpin(
     assert notes(database_url) == ["one", "two"]
     assert "block 5 is not pinned; pinned are" in cli(*options, "unpin", 5, code=2).err
     assert "64 hex digits" in cli(*options, "pin", 5, "xyz", code=2).err
-    cli(*options, "unpin", block)
+    assert json.loads(cli(*options, "--json", "unpin", block).out) == {"block_id": block, "pins": []}
     cli(*APP, *options, "sync")
     assert notes(database_url) == ["one"]
 

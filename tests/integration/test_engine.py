@@ -78,14 +78,6 @@ def test_an_app_with_the_same_magic_catches_up_along_the_tape(
     ]
 
 
-def test_an_app_that_the_tape_was_not_searched_for_is_refused(fake_node: FakeNode, run: Run) -> None:
-    """Another magic was not looked for in the blocks that are there: one clear line, and nothing changed."""
-    fake_node.mine(n=5)
-    run(an_app())
-    with pytest.raises(UsageError, match="was not searched for its magic"):
-        run(an_app("other", magic=b"xx"))
-
-
 def test_a_halted_app_resumes_along_the_tape(fake_node: FakeNode, run: Run, query: Query) -> None:
     """Mended and resumed, it catches up from the tape to what it would have been."""
     broken, fine = an_app("broken"), an_app("fine")

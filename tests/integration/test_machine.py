@@ -349,3 +349,37 @@ def test_a_changed_app_is_noticed(fake_node: FakeNode, run: Run) -> None:
     changed.version = "2"
     with pytest.raises(VirtualchainError, match="was installed as version 1"):
         run(changed)
+
+
+def test_rules_change_at_their_activation_height(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Old blocks are judged by old rules, also in a replay; an opcode counts from its first block on."""
+    start = fake_node.height + 1
+    app = App("epochs", magic=b"st", projections=COUNTERS)
+    app.add(b"o", parse=text, fields=["text"])
+    app.add(b"o", parse=lambda payload: {"text": payload.decode(), "n": 2}, from_block=start + 2)
+    app.add(b"n", parse=text, from_block=start + 1)
+    seen: list[tuple[str, int]] = []
+
+    @app.final
+    def old(ops: Any, state: State, block_id: int) -> None:
+        seen.append(("old", block_id))
+
+    @app.final(from_block=start + 2)
+    def new(ops: Any, state: State, block_id: int) -> None:
+        seen.append(("new", block_id))
+
+    for _ in range(3):
+        fake_node.mine([fake_node.send(b"stox"), fake_node.send(b"stny")])
+    run(app)
+    ops = query("SELECT block_id, fields, canonical FROM vc.ops ORDER BY block_id, vtxindex")
+    assert [(op["block_id"] - start, op["canonical"]) for op in ops] == [
+        (0, [b"o:1:x"]),
+        (1, [b"o:1:x"]),
+        (1, [b"n:1:y"]),
+        (2, [b"o:1:2,1:x"]),
+        (2, [b"n:1:y"]),
+    ]
+    assert query("SELECT step, reason FROM virtualchain.rejections") == [
+        {"step": "parse", "reason": f"this opcode counts from block {start + 1} on"}
+    ]
+    assert seen[-3:] == [("old", start), ("old", start + 1), ("new", start + 2)]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from virtualchain import App
 from virtualchain.contract import Contract, read_contract, schema_name
 from virtualchain.errors import InvalidApp
 
@@ -59,7 +60,7 @@ def test_defaults() -> None:
         None,
     )
     assert contract.start == 10
-    assert contract.hashed_fields(b"a", {"b": 1, "a": 2}) == ["a", "b"]
+    assert contract.hashed_fields(0, b"a", {"b": 1, "a": 2}) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -220,3 +221,21 @@ def test_fingerprint_follows_rules_only() -> None:
         {"get_opfields": {b"a": ["x"]}},
     ):
         assert declare(**change).fingerprint() != plain
+
+
+def test_the_fingerprint_passes_over_what_only_readers_of_the_ddl_see() -> None:
+    """Comments and layout may change; a word may not, nor anything in quotes, nor an activation height."""
+
+    def fingerprint(projections: str, late: int = 0) -> str:
+        app = App("print", magic=b"pr", projections=projections)
+        app.add(b"o", parse=lambda payload: {})
+        if late:
+            app.add(b"o", parse=lambda payload: {}, fields=["a"], from_block=late)
+        return read_contract(app).fingerprint()
+
+    ddl = "CREATE TABLE t (a text DEFAULT 'x  --y' PRIMARY KEY)"
+    same = "-- what it is\nCREATE TABLE t (\n    a text /* a */ DEFAULT 'x  --y' PRIMARY KEY)\n"
+    assert fingerprint(ddl) != fingerprint(same.replace("text", "varchar"))
+    assert fingerprint(ddl.replace("(a", "( a")) == fingerprint(same)
+    assert fingerprint(ddl) != fingerprint(ddl.replace("  --", " --"))
+    assert len({fingerprint(ddl), fingerprint(ddl, late=5), fingerprint(ddl, late=6)}) == 3

@@ -18,8 +18,13 @@ from virtualchain.cli.options import EXAMPLE, Given, Group
 from virtualchain.cli.query import sql
 from virtualchain.cli.read import consensus, ops, status
 from virtualchain.cli.recover import pin, replay, rollback, unpin
-from virtualchain.cli.sync import migrate, resume, run
+from virtualchain.cli.sync import advance, migrate, resume, run
 from virtualchain.cli.sync import sync as sync_command
+<<<<<<< HEAD
+from virtualchain.cli.versions import compare, drop, remove, swap
+=======
+from virtualchain.cli.transfer import export, import_
+>>>>>>> export
 
 _EPILOG = f"""\b
 Try:  virtualchain demo
@@ -49,11 +54,18 @@ for _command in (
     ops,
     consensus,
     sql,
+    export,
+    import_,
+    advance,
     resume,
     rollback,
-    replay,
     pin,
     unpin,
+    replay,
+    compare,
+    swap,
+    drop,
+    remove,
     migrate,
     db_command,
 ):

@@ -22,6 +22,7 @@ _SUFFIX: Final = "_demo"
 _CONFIRMATIONS: Final = 6
 _SHOWN: Final = 3
 _QUESTION: Final = "SELECT owner, count(*) FROM documents GROUP BY owner"
+_FORKS: Final = "SELECT fork_block_id, depth, ops_undone, duration FROM reorgs"
 _STATEMENT: Final = "SELECT * FROM notary.documents ORDER BY claimed_at"
 
 
@@ -33,21 +34,37 @@ def demo(given: Given) -> None:
     It needs no node. Its database, virtualchain_demo on the embedded server, is made anew each time; another
     one, given by --database, must have a name that ends in _demo, because all that is in it is dropped.
     """
-    from virtualchain.cli.story import FIRST_BLOCKS, tell
+    from virtualchain.cli.story import FIRST_BLOCKS, fork, tell
     from virtualchain.examples import notary
     from virtualchain.indexer import StateEngine
-    from virtualchain.store import reading
     from virtualchain.testing import FakeNode
 
     url = _fresh_database(given.settings.database)
     with FakeNode(premine=FIRST_BLOCKS) as node:
-        told, tip = tell(node), node.height
         engine = StateEngine(notary.app, database=url, source=node.url, confirmations=_CONFIRMATIONS)
         with engine:
+            told, tip = tell(node), node.height
             last = engine.build()
+            found = _read(url, last)
+            forked, new_tip = fork(node), node.height
+            after = _read(url, engine.build())
+    if given.settings.json:
+        write_json({**found, "fork": {**after, "reorg": _reorg(url)}})
+        return
+    _show_story(told, found, tip, last)
+    _show_tables(found)
+    _show_hashes(found)
+    _show_fork(forked, after, _reorg(url), new_tip)
+    _show_next(is_embedded=given.settings.database is None)
+
+
+def _read(url: str, last: int) -> "Json":
+    """Read what the notary has made of the chain up to a block."""
+    from virtualchain.store import reading
+
     with reading.reading(url) as connection:
         columns, documents = reading.query(connection, _STATEMENT)
-        found: Json = {
+        return {
             "ops": list(reading.ops(connection, reading.Selection())),
             "rejections": list(reading.rejections(connection, reading.Selection())),
             "documents": [dict(zip(columns, row, strict=True)) for row in documents],
@@ -57,13 +74,16 @@ def demo(given: Given) -> None:
                 for digest in reading.digests(connection, block_id)
             ],
         }
-    if given.settings.json:
-        write_json(found)
-        return
-    _show_story(told, found, tip, last)
-    _show_tables(found)
-    _show_hashes(found)
-    _show_next(is_embedded=given.settings.database is None)
+
+
+def _reorg(url: str) -> "Json":
+    """Read what was undone, without what is another one each time."""
+    from virtualchain.store import reading
+
+    with reading.reading(url) as connection:
+        row = reading.last_reorg(connection)
+    assert row is not None, "the story has a fork"
+    return {name: value for name, value in row.items() if name not in {"detected_at", "duration"}}
 
 
 def _fresh_database(database: str | None) -> str:
@@ -137,6 +157,26 @@ def _show_hashes(found: "Json") -> None:
     )
 
 
+def _show_fork(forked: "Told", after: "Json", reorg: "Json", tip: int) -> None:
+    _title("Then the chain forks, deeper than the confirmations that were waited for")
+    fork, depth = reorg["fork_block_id"], reorg["depth"]
+    click.echo(
+        f"The node has left everything above block {fork} for a branch with more work, up to block {tip}.\n"
+        f"On it, in block {forked.block_id}: {forked.step.told}.\n"
+        f"{depth} blocks had been taken of the old one. Undone: {reorg['blocks_undone']} blocks, "
+        f"{reorg['ops_undone']} ops, {reorg['rows_undone']} rows of tables,\n"
+        "in one transaction; then the new branch was taken. The table, as if the old one had never been:\n"
+    )
+    documents = after["documents"]
+    write_rows(list(documents[0]), (list(row.values()) for row in documents), as_json=False)
+    click.echo()
+    row = after["consensus"][-1]
+    write_fields(
+        f"block {row['block_id']}",
+        {"consensus hash": row["consensus_hash"], "state hash": row["state_hash"]},
+    )
+
+
 def _show_next(*, is_embedded: bool) -> None:
     _title("What to try next")
     database = f'"$(virtualchain db url {DATABASE})"' if is_embedded else '"the URL that you gave"'
@@ -145,6 +185,7 @@ export VIRTUALCHAIN_DATABASE={database}
 virtualchain sql "{_QUESTION}"
 virtualchain ops --rejected
 virtualchain consensus 20
+virtualchain sql "{_FORKS}"
 psql "$VIRTUALCHAIN_DATABASE"
 
 The app is about 100 lines of Python and SQL: virtualchain/examples/notary.py.

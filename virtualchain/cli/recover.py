@@ -44,7 +44,7 @@ def rollback(given: Given, block: int) -> None:
             ends = "is empty" if tip is None else f"ends with block {tip.block_id}"
             raise UsageError(f"there is nothing above block {block} to undo: the tape {ends}")
         reorg = Reorg(block, (tip.block_id, tip.hash), None, "operator")
-        undone = recovery.roll_back(deployment, reorg, signals.may_go_on, _told(reporter))
+        undone = recovery.roll_back(deployment, reorg, signals.may_go_on, told_by(reporter))
     if undone is None:
         say("ended early, and nothing was undone: say it again to go on")
     elif given.settings.json:
@@ -59,15 +59,22 @@ def rollback(given: Given, block: int) -> None:
 
 @click.command(cls=Command)
 @click.argument("name", metavar="APP")
+@click.option("--into", metavar="BUILD", help="Make a build beside the live one instead, also by new rules.")
 @pass_given
-def replay(given: Given, name: str) -> None:
+def replay(given: Given, name: str, into: str | None) -> None:
     """Derive the tables of APP anew from the tape, and put them in place of those that are there.
 
     APP is its name, as `virtualchain status` shows it; its code must be named with --app or in
-    virtualchain.toml. The tables that are there can be read meanwhile. No node is needed.
+    virtualchain.toml. The tables that are there can be read meanwhile. No node is needed. With --into, a new
+    version of the app may be named: its tables are made beside, while a writer goes on with the old one, and
+    `virtualchain swap` puts them in place.
     """
     from virtualchain import recovery
+    from virtualchain.cli.versions import replay_into
 
+    if into is not None:
+        replay_into(given, name, into)
+        return
     with (
         Signals() as signals,
         Reporter() as reporter,
@@ -75,7 +82,7 @@ def replay(given: Given, name: str) -> None:
     ):
         if name not in [machine.contract.name for machine in deployment.machines]:
             raise UsageError(f"app {name} is derived anew by its own code: name it with --app")
-        done = recovery.replay(deployment, name, signals.may_go_on, _told(reporter))
+        done = recovery.replay(deployment, name, signals.may_go_on, told_by(reporter))
     if done is None:
         say("ended early, and nothing was replaced: say it again to go on")
         return
@@ -157,7 +164,8 @@ def _deployment(given: Given, signals: Signals, mends: str | None = None) -> "It
         yield deployment
 
 
-def _told(reporter: Reporter) -> "Callable[[str, Block, int, int], None]":
+def told_by(reporter: Reporter) -> "Callable[[str, Block, int, int], None]":
+    """Give what tells a reporter of each block that an app takes from the tape."""
     from virtualchain.indexer import Progress
 
     return lambda app, block, inputs, last: reporter.catching_up(Progress(block, inputs, last, app))

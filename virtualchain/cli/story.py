@@ -64,6 +64,19 @@ def tell(node: FakeNode) -> list[Told]:
     return told
 
 
+_FORK: Final = Step("alice gives the contract to bob instead", "alice", b"t", "contract", to="bob")
+_FORK_BLOCK: Final = 3
+"""The first of the story's blocks with transactions that is replaced."""
+
+
+def fork(node: FakeNode) -> Told:
+    """Have the node leave the end of the story for a longer branch, on which it went otherwise."""
+    block_id = FIRST_BLOCKS + 1 + _FORK_BLOCK * (1 + _BETWEEN)
+    sent = _send(node, _FORK)
+    node.reorg(node.height - block_id + 1, txs=[sent])
+    return Told(block_id, sent.txid, _FORK)
+
+
 def _send(node: FakeNode, step: Step) -> Tx:
     content = hashlib.sha256(step.document.encode()).digest()
     payload = b"nt" + step.opcode + content[: len(content) - step.cut]

@@ -17,8 +17,8 @@ from virtualchain.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema, create_app_schema, drop, install, projections
-from virtualchain.store.publish import publish
-from virtualchain.store.roles import provide_role
+from virtualchain.store.publish import publish, unpublish
+from virtualchain.store.roles import drop_role, provide_role
 from virtualchain.store.sql import queries
 
 _Q = queries("builds")
@@ -95,7 +95,9 @@ def register(connection: psycopg.Connection, contract: Contract, rule: str) -> t
     if found["fingerprint"] != contract.fingerprint():
         raise UsageError(
             f"app {app} was installed as version {found['version']} and now declares other rules or "
-            f"projections (version {contract.version}): go on with the old ones, or start a new database"
+            f"projections (version {contract.version}): go on with the old ones, or let "
+            f"`virtualchain replay {app} --into NAME` make a build of the new ones, and "
+            f"`virtualchain swap {app} NAME` put it in place"
         )
     tables = build_schema(found["schema"], found["build"])
     # Asked each time: the database may have come from another server, or have another name by now.
@@ -162,12 +164,16 @@ def next_build(connection: psycopg.Connection, app: str) -> str:
     return str(max(numbers, default=0) + 1)
 
 
+def give_way_soon(connection: psycopg.Connection) -> None:
+    """Let the transaction fail within a second where somebody reads what it is to change."""
+    connection.execute(_Q["give_way_soon"])
+
+
 def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
     """Let the views of an app show this build in place of the one that they show."""
     row = next(row for row in builds(connection) if (row.name, row.build) == (app, build))
-    place = {"app": app, "build": build}
-    connection.execute(_Q["retire"], place)
-    connection.execute(_Q["make_live"], place)
+    connection.execute(_Q["retire"], {"app": app})
+    connection.execute(_Q["make_live"], {"app": app, "build": build})
     publish(connection, row.schema, projections(connection, row.tables))
 
 
@@ -178,6 +184,19 @@ def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
     drop(connection, row.tables)
     for query in _DROP:
         connection.execute(_Q[query], {"app": app, "build": build})
+
+
+def remove_app(connection: psycopg.Connection, app: str) -> None:
+    """Remove an app with all its builds, its views and its role.
+
+    Raises psycopg.errors.DependentObjectsStillExist where something of others depends on its views.
+    """
+    rows = [row for row in builds(connection) if row.name == app]
+    unpublish(connection, rows[0].schema)
+    connection.execute(_Q["retire"], {"app": app})
+    for row in rows:
+        drop_build(connection, app, row.build)
+    drop_role(connection, rows[0].schema)
 
 
 def _row(connection: psycopg.Connection, query: str, place: Mapping[str, object]) -> dict[str, Any] | None:

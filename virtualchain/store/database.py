@@ -81,13 +81,22 @@ def connect_writer(url: str, *, wait: bool = False) -> psycopg.Connection:
     """
     connection = _connect(url, "writer")
     with _closed_on_failure(connection, url):
-        _refuse_pooler(connection, url)
-        _pin(connection, is_local=False)
-        connection.execute(_NAMED["pin_keepalives"])
-        connection.execute(_NAMED["pin_writing"])
-        _refuse_standby(connection, url)
-        _refuse_silent_triggers(connection, url)
+        _make_writing(connection, url)
         _take_lock(connection, wait=wait)
+    return connection
+
+
+def connect_builder(url: str, build: str) -> psycopg.Connection:
+    """Open a session that makes a build beside the writer: as the writer's, with the lock of that build.
+
+    Raises WriterBusy where another session makes it, and else as `connect_writer`.
+    """
+    connection = _connect(url, "builder")
+    with _closed_on_failure(connection, url):
+        _make_writing(connection, url)
+        row = connection.execute(_NAMED["build_lock"], {"build": build}).fetchone()
+        if not (row and row[0]):
+            raise WriterBusy(f"another process makes {build} already: wait for it to end")
     return connection
 
 
@@ -119,6 +128,16 @@ def connect_reader(url: str) -> psycopg.Connection:
             _pin(connection, is_local=False)
             connection.execute(_NAMED["pin_read_only"])
     return connection
+
+
+def _make_writing(connection: psycopg.Connection, url: str) -> None:
+    """Prepare a session whose writing shapes digests; StoreError where it would go wrong."""
+    _refuse_pooler(connection, url)
+    _pin(connection, is_local=False)
+    connection.execute(_NAMED["pin_keepalives"])
+    connection.execute(_NAMED["pin_writing"])
+    _refuse_standby(connection, url)
+    _refuse_silent_triggers(connection, url)
 
 
 def pin_transaction(connection: psycopg.Connection) -> None:

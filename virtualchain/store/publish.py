@@ -11,6 +11,13 @@ from virtualchain.store.sql import queries
 _Q = queries("publish")
 
 
+def unpublish(connection: psycopg.Connection, schema: str) -> None:
+    """Remove an app's views, and their schema."""
+    for (view,) in connection.execute(_Q["views"], {"schema": schema}).fetchall():
+        connection.execute(sql.SQL(_Q["drop_view"]).format(view=sql.Identifier(schema, view)))
+    connection.execute(sql.SQL(_Q["drop_schema"]).format(schema=sql.Identifier(schema)))
+
+
 def publish(connection: psycopg.Connection, schema: str, projections: Sequence[Projection]) -> None:
     """Let the views of an app's schema show these projections, and nothing else."""
     for projection in projections:

@@ -5,6 +5,7 @@ the role and leaves it, and a reducer that says RESET ROLE leaves it, too. Apps 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psycopg
 from psycopg import sql
@@ -44,7 +45,22 @@ def provide_role(
                 connection.execute(sql.SQL(_Q["join"]).format(**names))
     except psycopg.errors.InsufficientPrivilege:
         return False
+    wanted = {"role": found["name"], "tables": tables, "projections": [item.name for item in projections]}
+    lacking = connection.execute(_Q["lacking"], wanted).fetchone()
+    if lacking is not None and not lacking[0]:
+        return True  # a grant writes to the catalogue, also where it changes nothing
     connection.execute(sql.SQL(_Q["admit"]).format(**names))
     for projection in projections:
         connection.execute(sql.SQL(_Q["admit_to_table"]).format(table=projection.table, **names))
     return True
+
+
+def drop_role(connection: psycopg.Connection, schema: str) -> None:
+    """Remove an app's role with all that it was granted here, where we may."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute(_Q["role"], {"schema": schema}).fetchone()
+    if found is None or not found["there"] or found["strange"]:
+        return
+    role = sql.Identifier(found["name"])
+    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+        connection.execute(sql.SQL(_Q["drop"]).format(role=role))

@@ -151,6 +151,13 @@ class Tape:
             self._connection.execute(_Q[query], fork)
         return gone
 
+    def add_coverage(self, magic: bytes, rule: str, first: int, last: int) -> None:
+        """Say that a stretch was searched: a searched one that it touches grows by it."""
+        search = {"magic": magic, "rule": rule, "first": first, "last": last}
+        for query in ("extend_coverage", "precede_coverage", "add_coverage"):
+            if self._connection.execute(_Q[query], search).rowcount:
+                return
+
     def set_durable(self, *, durable: bool) -> None:
         """Have commits wait for the disk, or let a crash of the database lose the last blocks, whole."""
         self._connection.execute(_Q["set_durable"], {"setting": "on" if durable else "off"})
