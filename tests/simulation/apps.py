@@ -8,10 +8,13 @@ from typing import Any
 from virtualchain import App, Rejected, State
 
 MAGIC = b"sm"
+EARLY_MAGIC = b"sn"
 FIRST = 104
 """The first block of most apps: a few blocks behind the node's first 101, so that forks go below it."""
 LATE = 118
-"""The first block of the app that joins a tape of others."""
+"""The first block of an app that begins behind the others."""
+EARLY = 102
+"""The first block of the app that may join a tape which begins behind it, with a magic of its own."""
 
 Meet = Callable[[str, str], None]
 """Told of each callback: the app, and the step. It may raise, which halts the app."""
@@ -92,9 +95,9 @@ _STEPS: dict[str, tuple[Any, ...]] = {
 VERBS = (*_STEPS, "refuse")
 
 
-def table_app(name: str, meet: Meet, first: int = FIRST) -> App:  # noqa: C901 - many small callbacks
+def table_app(name: str, meet: Meet, first: int = FIRST, magic: bytes = MAGIC) -> App:  # noqa: C901 - many small callbacks
     """Make a SQL app: swaps, key changes, deferred keys, rows that come and go, writes in every callback."""
-    app = App(name, magic=MAGIC, projections=TABLES, first_block_id=first, valid_transaction_window=8)
+    app = App(name, magic=magic, projections=TABLES, first_block_id=first, valid_transaction_window=8)
 
     def count(state: State, step: str) -> None:
         state.execute(
@@ -222,7 +225,7 @@ class Forgetful(Tally):
         return {}
 
 
-APPS = ("plain", "late", "tally", "forgetful")
+APPS = ("plain", "late", "tally", "forgetful", "early")
 
 
 def make_apps(meet: Meet, names: tuple[str, ...] = APPS) -> list[Any]:
@@ -230,6 +233,7 @@ def make_apps(meet: Meet, names: tuple[str, ...] = APPS) -> list[Any]:
     made: dict[str, Callable[[], Any]] = {
         "plain": lambda: table_app("plain", meet),
         "late": lambda: table_app("late", meet, LATE),
+        "early": lambda: table_app("early", meet, EARLY, EARLY_MAGIC),
         "tally": lambda: Tally(meet),
         "forgetful": lambda: Forgetful(meet),
     }

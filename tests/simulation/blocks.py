@@ -2,7 +2,7 @@
 
 from random import Random
 
-from tests.simulation.apps import MAGIC, VERBS
+from tests.simulation.apps import EARLY_MAGIC, FIRST, MAGIC, VERBS
 from virtualchain.testing import FakeNode, Tx
 
 _HOSTILE = (
@@ -23,17 +23,23 @@ _HOSTILE = (
 _NAMES = "abcdef"
 
 
-def some_ops(dice: Random, most: int = 4, fresh: str | None = None) -> list[bytes]:
-    """Give the payloads of one block: ops that meet in few rows, and now and then a hostile one."""
-    return [_payload(dice, fresh) for _ in range(dice.choice((0, 1, 1, 2, 3, most)))]
+def some_ops(dice: Random, block_id: int, most: int = 4, fresh: str | None = None) -> list[bytes]:
+    """Give the payloads of one block: ops that meet in few rows, and now and then a hostile one.
+
+    In front of the first block of all apps but one, they are for that one alone.
+    """
+    magics = (EARLY_MAGIC,) if block_id < FIRST else (MAGIC, MAGIC, EARLY_MAGIC)
+    return [
+        dice.choice(magics) + b"o" + _payload(dice, fresh) for _ in range(dice.choice((0, 1, 1, 2, 3, most)))
+    ]
 
 
 def _payload(dice: Random, fresh: str | None) -> bytes:
     if dice.random() < 0.1:
-        return MAGIC + b"o" + dice.choice(_HOSTILE)
+        return dice.choice(_HOSTILE)
     verb = dice.choice(VERBS)
     name = fresh if verb == "fresh" and fresh is not None else dice.choice(_NAMES)
-    return MAGIC + b"o" + f"{verb} {name} {dice.randrange(40)}".encode()
+    return f"{verb} {name} {dice.randrange(40)}".encode()
 
 
 def sign(node: FakeNode, payloads: list[bytes]) -> list[Tx]:

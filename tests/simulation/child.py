@@ -13,7 +13,7 @@ from tests.simulation.apps import make_apps
 from tests.simulation.jobs import Job, perform
 from tests.simulation.probe import Trap, meet, watch
 from virtualchain import StateEngine
-from virtualchain.errors import AppHalted, DeepFork
+from virtualchain.errors import AppHalted, DeepFork, UsageError
 
 
 def run(names: tuple[str, ...], settings: dict[str, Any], job: Job, trap: Trap) -> str | None:
@@ -53,7 +53,7 @@ def _work(sender: Connection, names: tuple[str, ...], settings: dict[str, Any], 
             probe.set(trap)
             with StateEngine(*make_apps(meet, names), **settings) as engine:
                 perform(engine, job)
-    except (AppHalted, DeepFork):
+    except (AppHalted, DeepFork, UsageError):
         pass
     except BaseException as error:
         sender.send(repr(error))

@@ -25,8 +25,9 @@ def differences(world: "World") -> list[str]:
             engine.build()
             if halted := engine.halted():
                 return [f"in a fresh index, apps are halted: {halted}"]
+        joined = world.was_joined
         floor = max(_floor(world.url), _floor(other))
-        found, expected = (_tables(url, floor) for url in (world.url, other))
+        found, expected = (_tables(url, floor, joined=joined) for url in (world.url, other))
     finally:
         world.server.drop(other)
     told = [f"table {name} is only on one side" for name in sorted(found.keys() ^ expected.keys())]
@@ -50,10 +51,21 @@ def _floor(url: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _tables(url: str, floor: int) -> dict[str, list[str]]:
+def _tables(url: str, floor: int, *, joined: bool) -> dict[str, list[str]]:
     tables = deployment(url, floor)
     tables["vc.state_files"] = _standing(tables["vc.state_files"], floor)
+    tables["vc.blocks"] = _work_since_first(tables["vc.blocks"])
+    # How many stretches were searched, and from where on, depends on when an app joined.
+    if joined:
+        tables["vc.coverage"] = []
     return tables
+
+
+def _work_since_first(rows: list[str]) -> list[str]:
+    """Count work from the first block on: blocks that were put in front later count backwards."""
+    read: list[dict[str, Any]] = [json.loads(row) for row in rows]
+    first = min((row["chainwork"] for row in read), default=0)
+    return sorted(json.dumps({**row, "chainwork": row["chainwork"] - first}) for row in read)
 
 
 def _standing(rows: list[str], floor: int) -> list[str]:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import psycopg
 
-from virtualchain import deployment, indexer, recovery
+from virtualchain import deployment, indexer, joining, recovery
 from virtualchain.bitcoin import prefetch
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node import NodeSource
@@ -52,6 +52,9 @@ STEPS: tuple[Place, ...] = (
     (Scanner, "scan", "scan of bytes"),
     (prefetch, "fetch", "read ahead"),
     (Tape, "append", "append"),
+    (joining, "search_on", "search"),
+    (Tape, "prepend", "prepend"),
+    (Tape, "add_coverage", "searched"),
     (AppLog, "enter", "enter"),
     (AppLog, "leave", "constraints"),
     (TableState, "digest", "digest of tables"),

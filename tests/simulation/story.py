@@ -22,6 +22,8 @@ _ROLLBACK: Final = (
     *("undo tables", "record reorg", "stand anew"),
 )
 """Steps that come in a rollback only."""
+_JOINING: Final = ("search", "prepend", "searched")
+"""Steps that come where an app joins a tape."""
 _SELDOM: Final = (
     *(
         "open",
@@ -36,7 +38,7 @@ _SELDOM: Final = (
         "settle",
         "flush",
     ),
-    *("fork search", "chain tips", "load state", "status", *_ROLLBACK),
+    *("fork search", "chain tips", "load state", "status", *_ROLLBACK, *_JOINING),
 )
 """Steps that come once or twice in a run of the engine."""
 _DEPTHS: Final = (1, 1, 1, 2, 2, 3, 5, 8, 12, 20, 40, 80)
@@ -111,6 +113,8 @@ class _Draws:
             (self.halt, 2),
             (lambda: [("resume", {})], 2),
             (self.policy, 1),
+            (lambda: [("leave", {"app": self.dice.choice(("early", "tally", "late", "plain"))})], 2),
+            (lambda: [("join", {})], 3),
             (lambda: self.by_hand(("undo", self.depth())), 3),
             (lambda: self.by_hand(("replay", self.dice.choice(("plain", "plain", "tally")))), 3),
         ]
@@ -137,6 +141,8 @@ class _Draws:
         fault = self.one_of({fault: self.weight(fault) for fault in faults})
         step = self.step_of(fault)
         run: Verb = ("run", {"fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()})
+        if step in _JOINING:
+            return [*self.join_later(), run]
         if step in {*_ROLLBACK, "fork search", "chain tips"}:
             return [("run", {}), self.fork(), run]
         if self.dice.random() < 0.5:
@@ -146,6 +152,8 @@ class _Draws:
     def kill(self) -> list[Verb]:
         step = self.step_of("kill")
         kill: Verb = ("kill", {"step": step, "nth": self.nth(step)})
+        if step in _JOINING:
+            return [*self.join_later(), kill]
         return [("run", {}), self.fork(), kill] if step in _ROLLBACK else [self.mine(), kill]
 
     def halt(self) -> list[Verb]:
@@ -155,6 +163,11 @@ class _Draws:
     def policy(self) -> list[Verb]:
         policy = self.dice.choice(("halt", "checkpoint", "rollback", "rollback"))
         return [("policy", {"app": "plain", "policy": policy})]
+
+    def join_later(self) -> list[Verb]:
+        """Have an app miss some blocks, and join."""
+        leave: Verb = ("leave", {"app": "early"})
+        return [leave, self.mine(), ("run", {}), self.mine(), ("join", {})]
 
     def by_hand(self, job: Job) -> list[Verb]:
         """Have an operator do something, mostly undisturbed."""

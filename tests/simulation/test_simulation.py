@@ -59,7 +59,7 @@ class Machine(RuleBasedStateMachine):
     )
     def begin(self, history: int | None, confirmations: int, rest: bool, seed: int) -> None:
         """Begin with some blocks."""
-        apps = ("plain", "tally", "forgetful")
+        apps = ("plain", "tally", "forgetful", "early")
         options = Options(history=history, confirmations=confirmations, rest=rest, apps=apps)
         self.world = World(self.server, self.folder, options)
         self.world.mine(12, seed)

@@ -22,7 +22,7 @@ from tests.simulation.options import Options
 from tests.simulation.probe import PROBE, Trap, meet
 from virtualchain import StateEngine
 from virtualchain.bitcoin import rest, retry, rpc
-from virtualchain.errors import AppHalted, DeepFork, VirtualchainError
+from virtualchain.errors import AppHalted, DeepFork, UsageError, VirtualchainError
 from virtualchain.planning import held_tip
 from virtualchain.store import database
 from virtualchain.testing import FakeNode
@@ -57,7 +57,8 @@ class World:
         self.engine: StateEngine | None = None
         self.policies: Mapping[str, Any] = {}
         self._work: dict[str, int] = {}
-        self._apps = make_apps(meet, self.options.apps)
+        self.there = tuple(name for name in self.options.apps if name not in self.options.join)
+        self.was_joined = False
         self._errors: tuple[type[Exception], ...] = ()
 
     def close(self) -> None:
@@ -166,7 +167,7 @@ class World:
     def kill(self, step: str, nth: int, job: Job = ("build", None)) -> None:
         """Have another process do something, which is killed when it meets a step for the nth time."""
         self.restart_engine()
-        where = child.run(self.options.apps, self.settings(), job, Trap(step, nth))
+        where = child.run(self.there, self.settings(), job, Trap(step, nth))
         self.unmet += where is None
         if where is not None:
             self.met["kill", where] += 1
@@ -177,6 +178,17 @@ class World:
         self.restart_engine()
         with psycopg.connect(self.url) as connection:
             connection.execute("UPDATE vc.apps SET status = 'running', error = NULL WHERE status = 'halted'")
+
+    def leave(self, app: str) -> None:
+        """Do without an app from now on, unless it is the last."""
+        self.restart_engine()
+        self.there = tuple(name for name in self.there if name != app) or self.there
+
+    def join(self) -> None:
+        """Have all apps there from now on."""
+        self.restart_engine()
+        self.was_joined |= self.there != self.options.apps
+        self.there = self.options.apps
 
     def policy(self, app: str, policy: str) -> None:
         """Say what happens at a deep fork."""
@@ -202,6 +214,7 @@ class World:
         self.node.start()
         self.catch_up()
         self.policies = dict.fromkeys(self.options.apps, "rollback")
+        self.join()
         self.resume()
         self.mine(1, 0)  # with a block to take, what was begun and is not needed goes
         self._win()
@@ -227,7 +240,7 @@ class World:
             "confirmations": self.options.confirmations,
             "history": self.options.history,
             "state_folder": self.folder,
-            "on_deep_fork": self.policies,
+            "on_deep_fork": {name: policy for name, policy in self.policies.items() if name in self.there},
             "wait_for_writer": True,
         }
 
@@ -243,7 +256,7 @@ class World:
 
     def _open(self) -> StateEngine:
         if self.engine is None:
-            self.engine = StateEngine(*self._apps, **self.settings())
+            self.engine = StateEngine(*make_apps(meet, self.there), **self.settings())
         return self.engine
 
     def _run(self, job: Job) -> None:
@@ -263,8 +276,12 @@ class World:
                 self.restart_engine()
 
     def _policy_errors(self) -> tuple[type[Exception], ...]:
-        strict = [name for name, policy in self.policies.items() if policy != "rollback"]
-        return (AppHalted, DeepFork) if strict else (AppHalted,)
+        found: list[type[Exception]] = [AppHalted]
+        if any(policy != "rollback" for policy in self.policies.values()):
+            found.append(DeepFork)
+        if self.there != self.options.apps:
+            found.append(UsageError)  # an app that is not there cannot be derived anew
+        return tuple(found)
 
     def _spring(self, trap: Trap, fault: str, seed: int) -> None:
         self.met[fault, trap.where] += 1
@@ -272,7 +289,9 @@ class World:
 
     def _mine_one(self, dice: Random, *, heavy: bool) -> None:
         fresh = self._fresh(dice) if dice.random() < 0.3 else None
-        self.node.mine(sign(self.node, some_ops(dice, fresh=fresh)), bits=HEAVY if heavy else None)
+        self.node.mine(
+            sign(self.node, some_ops(dice, self.node.height + 1, fresh=fresh)), bits=HEAVY if heavy else None
+        )
 
     def _fresh(self, dice: Random) -> str | None:
         """Give a consensus hash that may still be fresh, from where the engine is."""
