@@ -61,7 +61,7 @@ def simulate(
     with hurried(), watch():
         world = World(server, folder, options, say, restart)
         try:
-            if dice.random() < 0.04:
+            if dice.random() < 0.03:
                 play(world, ("mine_empty", {"blocks": 1150}))
             play(world, ("mine", {"blocks": dice.randint(5, 30), "seed": dice.getrandbits(32)}))
             for _ in range(steps if steps is not None else dice.randint(6, 16)):

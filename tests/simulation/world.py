@@ -219,18 +219,27 @@ class World:
         self.mine(1, 0)  # with a block to take, what was begun and is not needed goes
         self._win()
         self.run()
-        assert self.engine is not None
-        last = max(self.engine.get_current_block(name) for name in self.options.apps)
-        stable = self.node.height - self.options.confirmations
-        if last != stable and stable >= self.engine._deployment.first_block_id():
-            raise Differs(
-                f"the engine stopped at block {last} of {stable}: it waits for {self.engine.waits_for}"
-            )
+        self._check_places()
         self.restart_engine()
         if found := differences(self):
             raise Differs("\n".join(found))
 
     # Inside
+
+    def _check_places(self) -> None:
+        """Raise Differs where the tape does not end at the stable tip, or an app not with the tape."""
+        assert self.engine is not None
+        deployment = self.engine._deployment
+        tip, first = held_tip(deployment.tape), deployment.first_block_id()
+        stable = self.node.height - self.options.confirmations
+        last = first - 1 if tip is None else tip.block_id
+        if last != max(stable, first - 1):
+            raise Differs(f"the tape ends at block {last}, not {stable}: {self.engine.waits_for}")
+        for machine in deployment.machines:
+            if machine.cursor != max(last, machine.contract.start - 1):
+                raise Differs(
+                    f"app {machine.contract.name} stands at block {machine.cursor}, the tape at {last}"
+                )
 
     def settings(self) -> dict[str, Any]:
         """Give the engine's settings."""
