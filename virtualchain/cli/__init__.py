@@ -20,11 +20,8 @@ from virtualchain.cli.read import consensus, ops, status
 from virtualchain.cli.recover import pin, replay, rollback, unpin
 from virtualchain.cli.sync import advance, migrate, resume, run
 from virtualchain.cli.sync import sync as sync_command
-<<<<<<< HEAD
-from virtualchain.cli.versions import compare, drop, remove, swap
-=======
 from virtualchain.cli.transfer import export, import_
->>>>>>> export
+from virtualchain.cli.versions import compare, drop, remove, swap
 
 _EPILOG = f"""\b
 Try:  virtualchain demo

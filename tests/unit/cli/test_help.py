@@ -30,13 +30,9 @@ ALL = list(commands(program))
 def test_the_commands_are_those_that_are_documented() -> None:
     """In the order in which one meets them."""
     assert [" ".join(path) for path, _ in ALL] == [
-<<<<<<< HEAD
-        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "resume", "rollback", "pin"),
-        *("unpin", "replay", "compare", "swap", "drop", "remove", "migrate", "db"),
-=======
         *("demo", "sync", "run", "status", "ops", "consensus", "sql", "export", "import", "advance"),
-        *("resume", "rollback", "replay", "pin", "unpin", "migrate", "db"),
->>>>>>> export
+        *("resume", "rollback", "pin", "unpin", "replay", "compare", "swap", "drop", "remove"),
+        *("migrate", "db"),
         *("db start", "db stop", "db status", "db url"),
     ]
 
