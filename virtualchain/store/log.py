@@ -79,7 +79,7 @@ class AppLog:
         return row
 
     def set_history_from(self, block_id: int) -> None:
-        """Say that history is no longer kept before a block; where it began later already, nothing changes."""
+        """Say that history is no longer kept before a block, where it was up to now."""
         self._connection.execute(_Q["set_history_from"], {**self._place, "history_from": block_id})
 
     def cursor(self) -> int | None:

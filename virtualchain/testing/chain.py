@@ -126,7 +126,8 @@ class ChainBuilder:
         """Mine `n` blocks on the tip, the transactions in the first of them; their hashes, display order.
 
         `bits`: a target of theirs (0x200FFFFF stands for eight times the work of regtest's), which the blocks
-        behind them inherit. UsageError where a transaction spends what is not there, creates money, or the block gets too heavy.
+        behind them inherit. UsageError where a transaction spends what is not there, creates money, or the
+        block gets too heavy.
         """
         if n < 1:
             raise UsageError(f"mine at least one block, not {n}")

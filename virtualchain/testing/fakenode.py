@@ -142,8 +142,9 @@ class FakeNode:
     ) -> list[str]:
         """Replace the last `depth` blocks by `n` others (default: one more); the hashes of these.
 
-        Only `txs` are in them, in the first. With harder `bits`, a shorter branch may have more work. The old branch stays known as a fork, but is forgotten where it
-        has more work than the new one: no node would have left it.
+        Only `txs` are in them, in the first. With harder `bits`, a shorter branch may have more work. The old
+        branch stays known as a fork, but is forgotten where it has more work than the new one: no node would
+        have left it.
         """
         with self._lock:
             return self.chain.reorg(depth, n, txs, bits)
