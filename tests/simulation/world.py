@@ -152,7 +152,7 @@ class World:
     ) -> None:
         """Have the engine do something; a fault strikes when it meets a step for the nth time."""
         trap = Trap(step, nth, lambda trap: self._spring(trap, str(fault), seed))
-        self._errors = (*self._policy_errors(), *(allowed(fault, job) if fault else ()))
+        self._errors = (*self._expected_errors(), *(allowed(fault, job) if fault else ()))
         PROBE.set(*([trap] if fault else []))
         try:
             self._run(job)
@@ -215,6 +215,7 @@ class World:
         self.catch_up()
         self.policies = dict.fromkeys(self.options.apps, "rollback")
         self.join()
+        self._check_halts()
         self.resume()
         self.mine(1, 0)  # with a block to take, what was begun and is not needed goes
         self._win()
@@ -225,6 +226,13 @@ class World:
             raise Differs("\n".join(found))
 
     # Inside
+
+    def _check_halts(self) -> None:
+        """Raise Differs where an app is halted, and no callback of any has failed."""
+        with psycopg.connect(self.url) as connection:
+            halted = connection.execute("SELECT name, error FROM vc.apps WHERE status = 'halted'").fetchall()
+        if halted and not any(fault == "halt" for fault, _ in self.met):
+            raise Differs(f"halted, though no callback failed: {halted}")
 
     def _check_places(self) -> None:
         """Raise Differs where the tape does not end at the stable tip, or an app not with the tape."""
@@ -284,8 +292,10 @@ class World:
             if engine._stopping:
                 self.restart_engine()
 
-    def _policy_errors(self) -> tuple[type[Exception], ...]:
-        found: list[type[Exception]] = [AppHalted]
+    def _expected_errors(self) -> tuple[type[Exception], ...]:
+        found: list[type[Exception]] = []
+        if any(fault == "halt" for fault, _ in self.met):
+            found.append(AppHalted)
         if any(policy != "rollback" for policy in self.policies.values()):
             found.append(DeepFork)
         if self.there != self.options.apps:
