@@ -61,7 +61,6 @@ def measure(server: DatabaseServer, rows: int, bulk: int, blocks: int, runs: int
             url = server.clone()
             with connect_writer(url) as connection:
                 found[way].append(_measure(connection, way, rows, bulk, blocks))
-            server.drop(url)
     return {
         way: {name: statistics.median(row[name] for row in measured) for name in measured[0]}
         for way, measured in found.items()

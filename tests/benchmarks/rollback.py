@@ -132,7 +132,6 @@ def measure(server: DatabaseServer, rows: int, depths: Sequence[int], many: int,
             _replace(node, base, max(1, many // MANY), lambda block: [b"bmm%d" % (block + 1_000)])
             results.append(_cycle(engine, rows, f"{many:,} changes", many, base, runs))
             results.append(_tip(engine, node, rows, runs))
-    server.drop(url)
     return results
 
 
