@@ -30,12 +30,15 @@ _INITDB = "--encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale
 class DatabaseServer:
     """A server for tests, and the databases made on it."""
 
-    def __init__(self, url: str, prefix: str = "test") -> None:
-        """Take the URL of any database of a role that may make databases, and what their names begin with."""
+    def __init__(self, url: str, prefix: str = "test", template: str | None = None) -> None:
+        """Take the URL of any database of a role that may make databases, and what their names begin with.
+
+        `template` is another process's, which several may share.
+        """
         self.url = url
         self._prefix = prefix
         self._numbers = itertools.count(1)
-        self._template: str | None = None
+        self._template = template
 
     def create(self) -> str:
         """Make an empty database; give its URL."""
@@ -45,13 +48,23 @@ class DatabaseServer:
 
     def clone(self) -> str:
         """Make a database with the current schema; give its URL."""
+        name = self._new_name()
+        self._run("clone_database", name=name, template=self.template())
+        return self._url_for(name)
+
+    def template(self) -> str:
+        """Give the name of the database that clones are made from; it is made when first asked for."""
         if self._template is None:
             template = self.create()
             migrate(template)
             self._template = _name_of(template)
-        name = self._new_name()
-        self._run("clone_database", name=name, template=self._template)
-        return self._url_for(name)
+        return self._template
+
+    def drop_template(self) -> None:
+        """Remove the database that clones are made from, where there is one."""
+        if self._template is not None:
+            self._run("drop_database", name=self._template)
+            self._template = None
 
     def drop(self, url: str) -> None:
         """Remove a database, ending what is still connected to it, and the roles of its apps."""
@@ -76,7 +89,7 @@ class DatabaseServer:
 @contextmanager
 def running_server() -> Iterator[DatabaseServer]:
     """Run a throw-away server: a container where Docker answers, else the embedded server."""
-    with _container() if _docker_answers() else _embedded() as url:
+    with _container() if _docker_answers() else embedded_server() as url:
         yield DatabaseServer(url)
 
 
@@ -85,7 +98,8 @@ def _name_of(url: str) -> str:
 
 
 @contextmanager
-def _embedded() -> Iterator[str]:
+def embedded_server() -> Iterator[str]:
+    """Run a throw-away embedded server; give its URL."""
     folder = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
     # Where root runs the tests, the server runs as another user, who must get in.
     folder.chmod(0o711)

@@ -1,0 +1,12 @@
+-- name: digests
+-- An app's digests by block.
+SELECT block_id, ops_hash, consensus_hash, state_hash FROM virtualchain.snapshots
+WHERE app = %(app)s AND ops_hash IS NOT NULL ORDER BY block_id;
+
+-- name: accepted
+-- What an app accepted, in order.
+SELECT block_id, txindex, opcode, canonical FROM virtualchain.ops WHERE app = %(app)s ORDER BY block_id, vtxindex;
+
+-- name: refused
+-- What an app refused, and why.
+SELECT block_id, txindex, step, reason FROM virtualchain.rejections WHERE app = %(app)s ORDER BY block_id, txindex;

@@ -1,0 +1,35 @@
+"""Random histories: the app and a model of the page that shares no rule with it come to the same hashes.
+
+NAMES_HISTORIES in the environment says how many are tried (default: 3).
+"""
+
+import os
+
+import pytest
+
+from tests.names_history import History
+from virtualchain.examples.names.conformance.judging import Task, judge
+from virtualchain.testing.database import DatabaseServer
+
+SEEDS = range(int(os.environ.get("NAMES_HISTORIES", "3")))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_random_history_comes_to_the_model_s_hashes(database_server: DatabaseServer, seed: int) -> None:
+    """60 blocks with all kinds of operations, rightful and not, replayed once more over forks."""
+    scenario = History(seed).scenario(60)
+    result = judge(Task("random", seed, scenario, seed), database_server)
+    assert result.has_passed, str(result)
+    accepted = {op["opcode"] for block in scenario["blocks"] for op in block["ops"]}
+    assert len(accepted) >= 7
+
+
+def test_a_wrong_verdict_is_noticed(database_server: DatabaseServer) -> None:
+    """The comparison can fail: with one verdict turned round, it does."""
+    scenario = History(0).scenario(12)
+    block = next(block for block in scenario["blocks"] if block["ops"])
+    tx = next(tx for tx in block["txs"] if tx["verdict"] == "ACCEPT")
+    tx["verdict"] = "REJECT"
+    result = judge(Task("random", 1, scenario, None), database_server)
+    assert result.difference is not None
+    assert (result.difference.block_id, result.difference.field) == (block["block_id"], "verdict")

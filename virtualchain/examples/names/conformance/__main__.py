@@ -1,0 +1,95 @@
+"""`python -m virtualchain.examples.names.conformance FILE …`: replay recorded scenarios, and compare."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+import psycopg
+
+from virtualchain.errors import VirtualchainError
+from virtualchain.examples.names.conformance.judging import judge_all, read_tasks
+from virtualchain.store.database import resolve
+from virtualchain.testing.database import DatabaseServer, embedded_server
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge the scenarios of all files; the exit status is 1 where one failed, and 3 without a database."""
+    options = _parser().parse_args(arguments)
+    tasks = [task for file in options.files for task in read_tasks(file, options.forks)]
+    results = []
+    try:
+        with _server(options.database) as server:
+            for result in judge_all(tasks, server, options.jobs):
+                results.append(result)
+                if not options.json:
+                    click.echo(result)
+    except (VirtualchainError, psycopg.Error) as error:
+        click.echo(f"no database: {' '.join(str(error).split())}", err=True)
+        return 3
+    passed = sum(result.has_passed for result in results)
+    failed = len(results) - passed
+    if options.json:
+        told = {"passed": passed, "failed": failed, "scenarios": [result.as_dict() for result in results]}
+        click.echo(json.dumps(told, indent=1))
+    else:
+        click.echo(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m virtualchain.examples.names.conformance",
+        description="Replay recorded runs of the name registry through the engine, and compare verdicts, "
+        "operations, ops hashes and consensus hashes block by block. The exit status is 1 if any differs.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="scenarios as JSON, plain or gzip")
+    parser.add_argument(
+        "--jobs",
+        type=_at_least_one,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="how many processes work at once (default: one per processor)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one object when all is done")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="a database of a PostgreSQL server and a role that may make databases there; each scenario gets "
+        "one of its own, which is removed again (default: an embedded server, started for this)",
+    )
+    parser.add_argument(
+        "--forks",
+        type=int,
+        metavar="SEED",
+        help="replay each scenario once more on a chain that forks at random, and compare the tables, too",
+    )
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+@contextmanager
+def _server(url: str | None) -> Iterator[DatabaseServer]:
+    if url is None:
+        with embedded_server() as own:
+            yield DatabaseServer(own, "conformance")
+        return
+    server = DatabaseServer(resolve(url), "conformance")
+    server.template()  # now, and not in the first of many scenarios: is there a server, and may we?
+    try:
+        yield server
+    finally:
+        server.drop_template()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
