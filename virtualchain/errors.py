@@ -16,7 +16,8 @@
     │   └── DeepFork          the node's chain left the one that was taken
     ├── Unserialisable        a value that cannot be stored or hashed
     ├── BuildsDiffer          two builds of an app do not agree             exit 1
-    └── InvalidProof          a proof that does not hold                    exit 1
+    ├── InvalidProof          a proof that does not hold                    exit 1
+    └── DamagedExport         files that are not what was exported          exit 1
 
 Every class carries the exit code that the command line ends with.
 """
@@ -101,3 +102,7 @@ class InvalidProof(VirtualchainError):
 
 class BuildsDiffer(VirtualchainError):
     """Two builds of an app that were held against each other do not agree."""
+
+
+class DamagedExport(VirtualchainError):
+    """A file of an export is not what its manifest says, or says what cannot be; the message names it."""

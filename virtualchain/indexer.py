@@ -17,7 +17,7 @@ from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node import open_source
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.contract import Contract, read_contract
+from virtualchain.contract import read_contract
 from virtualchain.deployment import Deployment
 from virtualchain.errors import (
     AppHalted,
@@ -31,6 +31,7 @@ from virtualchain.errors import (
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Json
 from virtualchain.planning import held_tip, make_plan
+from virtualchain.requirements import check, policies
 from virtualchain.settings import HISTORY, Policy, Verification
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import is_passing
@@ -108,14 +109,14 @@ class StateEngine:
         if verify not in {None, *get_args(Verification)}:
             raise UsageError(f"verify={verify!r}: choose {' or '.join(get_args(Verification))}")
         self._verify = verify is not None
-        _check(self._contracts, confirmations)
+        check(self._contracts, confirmations)
         self._wait_for_writer = wait_for_writer
         self._on_block = on_block
         self._on_catch_up = on_catch_up
         self._on_wait = on_wait
         self._on_rollback = on_rollback
         self._history = history
-        self._on_deep_fork = _policies(self._contracts, on_deep_fork)
+        self._on_deep_fork = policies(self._contracts, on_deep_fork)
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._tidied = False
         self._waits_for: str | None = None
@@ -183,10 +184,10 @@ class StateEngine:
             except NodeUnavailable as error:
                 self._waits_for = str(error)
             except NodeError as error:
+                self._waits_for = str(error)
                 garbled += 1
                 if garbled > _GARBLED:
                     raise
-                self._waits_for = str(error)
             if not self._deployment.running:
                 return
             if not self._stopping:
@@ -284,9 +285,6 @@ class StateEngine:
 
     def _extend(self, to: int | None) -> bool:
         deployment = self._deployment
-        tip = held_tip(deployment.tape)
-        if to is not None and tip is not None and tip.block_id >= to:
-            return False
         node_tip = self._source.tip().block_id
         plan = make_plan(
             deployment.tape,
@@ -320,12 +318,12 @@ class StateEngine:
             try:
                 searched = joining.search_on(self._deployment, self._source, machine.contract)
             except MissingData as error:
-                self._deployment.halt(machine, _lacks_blocks(machine, error))
+                self._deployment.halt(machine, joining.lacks_blocks(machine, error))
                 continue
             if searched is not None:
                 moved = True
                 if self._on_wait is not None:
-                    self._on_wait(_searching(machine, *searched))
+                    self._on_wait(joining.told(machine, *searched))
         before = {machine: machine.cursor for machine in self._deployment.behind()}
         self._deployment.catch_up(lambda: not self._stopping, self._caught_up, most)
         return moved or any(machine.cursor != cursor for machine, cursor in before.items())
@@ -364,22 +362,6 @@ class StateEngine:
             raise halted
 
 
-def _searching(machine: Machine, first: int, last: int) -> str:
-    return f"app {machine.contract.name} joins: blocks {first} to {last} were searched for its inputs"
-
-
-def _lacks_blocks(machine: Machine, error: MissingData) -> Json:
-    """Describe, as a failed callback is, that the node lacks blocks which an app needs to join."""
-    return {
-        "block_id": machine.cursor + 1,
-        "callback": "searching blocks that were never searched for its magic",
-        "txid": None,
-        "txindex": None,
-        "error": f"{error}; a node that has all blocks helps, or its files (--blocks)",
-        "traceback": "",
-    }
-
-
 def _halted(name: str, record: Json) -> AppHalted:
     error = record["error"].splitlines()[0]
     return AppHalted(
@@ -387,38 +369,3 @@ def _halted(name: str, record: Json) -> AppHalted:
         f"with {error}; mend it, then say `virtualchain resume {name}`",
         record,
     )
-
-
-def _policies(
-    contracts: Sequence[Contract], on_deep_fork: Policy | Mapping[str, Policy] | None
-) -> dict[str, Policy]:
-    """Give the policy of each app for which one was named."""
-    names = [contract.name for contract in contracts]
-    if on_deep_fork is None:
-        return {}
-    policies = dict.fromkeys(names, on_deep_fork) if isinstance(on_deep_fork, str) else dict(on_deep_fork)
-    for name, policy in policies.items():
-        if name not in names:
-            raise UsageError(f"on_deep_fork names {name}: there is no such app among {', '.join(names)}")
-        if policy not in get_args(Policy):
-            raise UsageError(f"on_deep_fork={policy!r}: choose {', '.join(get_args(Policy))}")
-    return policies
-
-
-def _check(contracts: Sequence[Contract], confirmations: int) -> None:
-    names = [contract.name for contract in contracts]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"two apps have the name {', '.join(twice)}")
-    for contract in contracts:
-        if contract.confirmations is not None and confirmations < contract.confirmations:
-            raise UsageError(
-                f"app {contract.name} takes a block only with {contract.confirmations} confirmations: "
-                f"raise --confirmations from {confirmations}"
-            )
-        if 0 < contract.window <= confirmations:
-            raise UsageError(
-                f"app {contract.name} takes consensus hashes of the last {contract.window} blocks, but "
-                f"with {confirmations} confirmations authors see none of these: lower --confirmations, or "
-                "widen the app's window (0 if it uses no consensus hashes)"
-            )

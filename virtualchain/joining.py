@@ -16,8 +16,9 @@ from virtualchain.bitcoin.source import BlockSource
 from virtualchain.contract import Contract
 from virtualchain.coverage import gaps, watches_of
 from virtualchain.deployment import Deployment
-from virtualchain.errors import NodeUnavailable
-from virtualchain.model import Block
+from virtualchain.errors import MissingData, NodeUnavailable
+from virtualchain.machine import Machine
+from virtualchain.model import Block, Json
 from virtualchain.planning import held_blocks
 
 CHUNK = 100
@@ -69,3 +70,20 @@ def _in_front_of(source: BlockSource, child: Block, first: int) -> Iterator[Bloc
             )
         child = read_header(block_id, source.raw_block(child.prev_hash)[:HEADER_SIZE])
         yield child
+
+
+def told(machine: Machine, first: int, last: int) -> str:
+    """Say what was searched."""
+    return f"app {machine.contract.name} joins: blocks {first} to {last} were searched for its inputs"
+
+
+def lacks_blocks(machine: Machine, error: MissingData) -> Json:
+    """Describe, as a failed callback is, that the node lacks blocks which an app needs to join."""
+    return {
+        "block_id": machine.cursor + 1,
+        "callback": "searching blocks that were never searched for its magic",
+        "txid": None,
+        "txindex": None,
+        "error": f"{error}; a node that has all blocks helps, or its files (--blocks)",
+        "traceback": "",
+    }

@@ -90,7 +90,7 @@ class Scanner:
             watches = self._watches if txindex in hit_txindexes else self._everywhere
             start, _, end = places[txindex]
             transaction = read_transaction(raw[start:end], self._network)
-            magics = {watch.magic for watch in watches if _finds(watch, transaction)}
+            magics = _magics(watches, transaction)
             if magics:
                 yield Candidate(txindex, transaction, raw[start:end], tuple(sorted(magics)))
 
@@ -161,19 +161,31 @@ def _search(magics: Iterable[bytes]) -> re.Pattern[bytes] | None:
     return re.compile(rb"\x6a(?=(?:%b)(?:%b))" % (push, choice), re.DOTALL)
 
 
-def _finds(watch: Watch, transaction: Transaction) -> bool:
-    """Say whether the rule finds a payload of magic, opcode and perhaps more.
+def _magics(watches: Iterable[Watch], transaction: Transaction) -> set[bytes]:
+    """Give the magics that a payload begins with, and an opcode behind it; each rule is asked once.
 
     A rule that fails counts as a find: the app meets the error when it parses the input, and that halts
     only this app, where an error here would stop the tape for all.
     """
+    payloads: dict[str, object] = {}
+    found: set[bytes] = set()
+    for watch in watches:
+        if watch.rule not in payloads:
+            payloads[watch.rule] = _payload(watch, transaction)
+        payload = payloads[watch.rule]
+        if isinstance(payload, bytes):
+            if len(payload) > len(watch.magic) and payload.startswith(watch.magic):
+                found.add(watch.magic)
+        elif payload is not None:
+            found.add(watch.magic)
+    return found
+
+
+def _payload(watch: Watch, transaction: Transaction) -> object:
     try:
-        payload: object = watch.find_payload([output.as_dict() for output in transaction.outputs])
-    except Exception:  # noqa: BLE001  an app's own code may raise anything
-        return True
-    if isinstance(payload, bytes):
-        return len(payload) > len(watch.magic) and payload.startswith(watch.magic)
-    return payload is not None
+        return watch.find_payload([output.as_dict() for output in transaction.outputs])
+    except Exception as error:  # noqa: BLE001  an app's own code may raise anything
+        return error
 
 
 def _input(scan: Scan, found: Candidate, spent: Sequence[SpentOutput]) -> Input:

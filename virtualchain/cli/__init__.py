@@ -18,8 +18,9 @@ from virtualchain.cli.options import EXAMPLE, Given, Group
 from virtualchain.cli.query import sql
 from virtualchain.cli.read import consensus, ops, status
 from virtualchain.cli.recover import pin, replay, rollback, unpin
-from virtualchain.cli.sync import migrate, resume, run
+from virtualchain.cli.sync import advance, migrate, resume, run
 from virtualchain.cli.sync import sync as sync_command
+from virtualchain.cli.transfer import export, import_
 from virtualchain.cli.versions import compare, drop, remove, swap
 
 _EPILOG = f"""\b
@@ -50,6 +51,9 @@ for _command in (
     ops,
     consensus,
     sql,
+    export,
+    import_,
+    advance,
     resume,
     rollback,
     pin,

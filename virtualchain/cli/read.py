@@ -264,6 +264,13 @@ def consensus(given: Given, block: int | None) -> None:
 def open_reading(given: Given) -> "Iterator[psycopg.Connection]":
     """Open a read-only transaction on the settings' database; starts an embedded server that is there."""
     from virtualchain.store import reading
+
+    with reading.reading(existing_database(given)) as connection:
+        yield connection
+
+
+def existing_database(given: Given) -> str:
+    """Give the URL of the settings' database; starts an embedded server that is there, and makes none."""
     from virtualchain.store.database import resolve
     from virtualchain.store.embedded import EmbeddedServer
 
@@ -272,8 +279,7 @@ def open_reading(given: Given) -> "Iterator[psycopg.Connection]":
         raise StoreError(
             "there is no database yet: `virtualchain sync` with an app makes one; or give --database"
         )
-    with reading.reading(resolve(database)) as connection:
-        yield connection
+    return resolve(database)
 
 
 def chosen_apps(given: Given, connection: "psycopg.Connection") -> list[str] | None:

@@ -1,4 +1,4 @@
-"""The commands that follow the chain, and what these need: migrate, sync, run, resume."""
+"""The commands that follow chain or tape, and what these need: migrate, sync, run, advance, resume."""
 
 import time
 from contextlib import contextmanager, suppress
@@ -10,11 +10,12 @@ from virtualchain.cli.failures import say
 from virtualchain.cli.options import Command, Given, pass_given
 from virtualchain.cli.output import write_fields, write_json, write_json_line
 from virtualchain.cli.progress import Reporter, counted
+from virtualchain.cli.read import open_reading
 from virtualchain.cli.signals import Signals
 from virtualchain.errors import AppHalted, Halted, NodeUnavailable, UsageError, WriterBusy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from virtualchain.bitcoin.source import BlockSource
     from virtualchain.indexer import Progress, StateEngine
@@ -81,6 +82,53 @@ def run(given: Given, wait: bool) -> None:
 
 
 @click.command(cls=Command)
+@_waits
+@pass_given
+def advance(given: Given, wait: bool) -> None:
+    """Advance the apps to the end of the tape, without a node.
+
+    For a tape that `virtualchain import` brought, or an app that stayed behind. Where blocks are counted,
+    those of each app count.
+    """
+    with (
+        _TapeReporter() as reporter,
+        _engine(given, reporter, wait=wait, open_source=lambda: _offline(given)) as engine,
+    ):
+        with suppress(AppHalted):  # told below, as in sync
+            engine.build()
+        halted = engine.halted()
+    _summarise(given, reporter, None)
+    if halted:
+        raise Halted("\n".join(str(error) for error in halted.values()))
+
+
+class _TapeReporter(Reporter):
+    """Counts what apps take from the tape as what was done."""
+
+    def catching_up(self, progress: "Progress") -> None:
+        """Take note of a block, for the summary, too."""
+        self.meter.count(progress.inputs)
+        super().catching_up(progress)
+
+
+def _offline(given: Given) -> "BlockSource":
+    """Give no source of blocks, of the network that the database follows."""
+    from virtualchain.bitcoin.networks import network
+    from virtualchain.bitcoin.offline import Offline
+    from virtualchain.store import reading
+
+    with open_reading(given) as connection:
+        name = reading.network(connection)
+    if name is None:
+        raise UsageError(
+            "this database has no tape yet: `virtualchain import` or `virtualchain sync` gives it one"
+        )
+    if given.settings.network is not None and network(given.settings.network).name != name:
+        raise UsageError(f"this database follows {name}, but {given.settings.network} was asked for")
+    return Offline(network(name))
+
+
+@click.command(cls=Command)
 @click.argument("name", metavar="APP")
 @pass_given
 def resume(given: Given, name: str) -> None:
@@ -108,7 +156,12 @@ def resume(given: Given, name: str) -> None:
 
 @contextmanager
 def _engine(
-    given: Given, reporter: Reporter, *, wait: bool, follows: bool = False
+    given: Given,
+    reporter: Reporter,
+    *,
+    wait: bool,
+    follows: bool = False,
+    open_source: "Callable[[], BlockSource] | None" = None,
 ) -> "Iterator[StateEngine]":
     """Open the engine as the settings say, its news going to the reporter; a follower waits for the node."""
     from virtualchain.indexer import StateEngine
@@ -128,7 +181,7 @@ def _engine(
             reporter.halted(halted)
 
     def open_engine(*, wait: bool) -> StateEngine:
-        source = _patient_source(given, reporter) if follows else given.source()
+        source = _patient_source(given, reporter) if follows else (open_source or given.source)()
         reporter.hint = _hint(source)
         try:
             return StateEngine(

@@ -171,8 +171,9 @@ class EmbeddedServer:
         if data != ours:
             raise StoreError(
                 f"{self._data} was made by PostgreSQL {data}, but {binaries} holds PostgreSQL {ours}: "
-                f"set VIRTUALCHAIN_PG_BIN to the bin folder of a PostgreSQL {data}, "
-                f"or move {self.folder} away and sync again"
+                f"set VIRTUALCHAIN_PG_BIN to the bin folder of a PostgreSQL {data} to go on with it. To move "
+                f"to {ours}, say `virtualchain export FOLDER` with that, move {self.folder} away, and then, "
+                "without it, `virtualchain import FOLDER` and `virtualchain advance`; or sync again"
             )
 
     def _boot(self, binaries: Path) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from virtualchain.cli import program
 from virtualchain.cli.options import EPILOG
 
-HEAVY = ("psycopg", "alembic", "sqlalchemy", "urllib3", "rich", "embit", "virtualchain.indexer")
+HEAVY = ("psycopg", "alembic", "sqlalchemy", "urllib3", "rich", "embit", "virtualchain.indexer", "pyarrow")
 
 
 def commands(
@@ -30,8 +30,9 @@ ALL = list(commands(program))
 def test_the_commands_are_those_that_are_documented() -> None:
     """In the order in which one meets them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "resume", "rollback", "pin"),
-        *("unpin", "replay", "compare", "swap", "drop", "remove", "migrate", "db"),
+        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "export", "import", "advance"),
+        *("resume", "rollback", "pin", "unpin", "replay", "compare", "swap", "drop", "remove"),
+        *("migrate", "db"),
         *("db start", "db stop", "db status", "db url"),
     ]
 

@@ -1,0 +1,1 @@
+"""Carry a deployment away as files, Parquet or CSV, and its tape into a database elsewhere."""
