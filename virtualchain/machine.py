@@ -179,7 +179,7 @@ class Machine:
             return
         oldest = block_id - self._history
         if oldest >= self.contract.start:
-            self._state.prune(oldest)
+            self._state.prune(oldest, self.log.history_from())
             self.log.set_history_from(oldest)
 
     def _compare(self, block: Block, verdicts: Verdicts) -> str:

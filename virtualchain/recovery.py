@@ -105,11 +105,7 @@ def roll_back(
     with deployment.connection.transaction():
         replace()
         for row in too_deep:
-            _replace(
-                deployment,
-                row,
-                [machine for machine in rebuilt if row.is_live and machine.log.app == row.name],
-            )
+            _replace(deployment, row, rebuilt)
         undone = undo(deployment.connection, fork)
         record(deployment.connection, reorg, undone, time.monotonic() - started)
     deployment.stand_anew(rebuilt)

@@ -61,8 +61,8 @@ class AppState(Protocol):
     def digest(self, block_id: int, *, touched: bool) -> str | None:
         """Give the state hash behind a block; `touched` says whether a callback ran in it."""
 
-    def prune(self, oldest: int) -> None:
-        """Forget what is only needed to go back below a block."""
+    def prune(self, oldest: int, pruned: int) -> None:
+        """Forget what is only needed to go back below a block; below `pruned` that was done before."""
 
     def settle(self) -> None:
         """Learn that all blocks so far are on disk."""
@@ -118,9 +118,9 @@ class TableState:
             self._number, self._hash = self.number, muhash.digest(self.number)
         return self._hash
 
-    def prune(self, oldest: int) -> None:
+    def prune(self, oldest: int, pruned: int) -> None:
         """Drop old history."""
-        self._history.prune(oldest)
+        self._history.prune(oldest, pruned)
 
     def settle(self) -> None:
         """There is nothing outside of the database."""
@@ -190,7 +190,7 @@ class OpaqueState:
             self._hash = found
         return found
 
-    def prune(self, oldest: int) -> None:
+    def prune(self, oldest: int, pruned: int) -> None:  # noqa: ARG002 - files are few
         """Drop old saved files."""
         self._files.prune(oldest)
 

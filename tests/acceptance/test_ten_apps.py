@@ -73,7 +73,7 @@ def made_up(number: int, *, broken_at: int | None = None) -> App:
     def commit(op: dict[str, Any], state: State, block_id: int) -> None:
         state.execute(
             "INSERT INTO owners VALUES (%(owner)s, 1, %(block)s) ON CONFLICT (owner) "
-            "DO UPDATE SET n = owners.n + 1, last" + str(number) + " = %(block)s",  # type: ignore[arg-type]
+            "DO UPDATE SET n = owners.n + 1, last" + str(number) + " = %(block)s",
             {**op, "block": block_id},
         )
         state.execute(
@@ -113,7 +113,7 @@ def outcome(database_server: DatabaseServer, generated: GeneratedChain) -> Itera
         kept = {name: rows for name, rows in found.items() if name.startswith(f"{contract.schema}.")}
         with psycopg.connect(url) as connection:
             for view in ("ops", "rejections", "snapshots"):
-                statement = f"SELECT format('%s', v) FROM virtualchain.{view} AS v WHERE app = %s ORDER BY 1"
+                statement = f"SELECT format('%%s', v) FROM virtualchain.{view} AS v WHERE app = %s ORDER BY 1"
                 kept[view] = [row[0] for row in connection.execute(statement.encode(), [contract.name])]
         return kept
 

@@ -16,7 +16,7 @@ from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.errors import NodeError, UsageError
 from virtualchain.model import SpentOutput
 from virtualchain.testing import ChainBuilder
-from virtualchain.testing.coins import read_undo
+from virtualchain.testing.undo import read_undo
 
 BLOCKS, UNDO = "blk00000.dat", "rev00000.dat"
 Truth = dict[str, dict[int, tuple[SpentOutput, ...]]]

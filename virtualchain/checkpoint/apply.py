@@ -175,7 +175,8 @@ class _Work:
         if live:
             make_live(self._connection, contract.name, self.build)
         else:
-            publish(self._connection, contract.schema, projections(self._connection, self._tables))
+            made = projections(self._connection, self._tables)
+            publish(self._connection, contract.name, contract.schema, made)
         AppLog(self._connection, contract.name, self.build).set_status("running")
         for row in old:
             if row.is_live or row.is_unfinished:

@@ -110,7 +110,6 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
     """
     from virtualchain.checkpoint.apply import apply as put
     from virtualchain.cli.progress import Reporter
-    from virtualchain.cli.recover import told_by
     from virtualchain.contract import read_contract
     from virtualchain.store.database import resolve
 
@@ -126,7 +125,7 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
             rollback=rollback,
             history=given.settings.history,
             may_go_on=signals.may_go_on,
-            on_block=told_by(reporter),
+            on_block=reporter.derived,
             wait=wait,
         )
     if done is None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from virtualchain.chain import Reorg
     from virtualchain.errors import AppHalted
     from virtualchain.indexer import Progress
+    from virtualchain.model import Block
     from virtualchain.store.rollback import Undone
 
 _REDRAW: Final = 0.1
@@ -115,6 +116,12 @@ class Reporter:
             say(f"app {progress.app} catches up along the tape to block {progress.stable_tip:,}")
         meter = self._behind[1]
         self._show_at_times(meter.count(progress.inputs), meter, progress, progress.stable_tip)
+
+    def derived(self, app: str, block: "Block", inputs: int, last: int) -> None:
+        """Take note of a block that an app took from the tape where no engine is at work."""
+        from virtualchain.indexer import Progress
+
+        self.catching_up(Progress(block, inputs, last, app))
 
     def rolled_back(self, reorg: "Reorg", undone: "Undone") -> None:
         """Say what a deep fork took away."""

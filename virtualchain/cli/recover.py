@@ -14,12 +14,11 @@ from virtualchain.cli.signals import Signals
 from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import psycopg
 
     from virtualchain.deployment import Deployment
-    from virtualchain.model import Block
 
 _block = click.IntRange(min=0, max=2**31 - 1)
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
@@ -44,7 +43,7 @@ def rollback(given: Given, block: int) -> None:
             ends = "is empty" if tip is None else f"ends with block {tip.block_id}"
             raise UsageError(f"there is nothing above block {block} to undo: the tape {ends}")
         reorg = Reorg(block, (tip.block_id, tip.hash), None, "operator")
-        undone = recovery.roll_back(deployment, reorg, signals.may_go_on, told_by(reporter))
+        undone = recovery.roll_back(deployment, reorg, signals.may_go_on, reporter.derived)
     if undone is None:
         say("ended early, and nothing was undone: say it again to go on")
     elif given.settings.json:
@@ -82,7 +81,7 @@ def replay(given: Given, name: str, into: str | None) -> None:
     ):
         if name not in [machine.contract.name for machine in deployment.machines]:
             raise UsageError(f"app {name} is derived anew by its own code: name it with --app")
-        done = recovery.replay(deployment, name, signals.may_go_on, told_by(reporter))
+        done = recovery.replay(deployment, name, signals.may_go_on, reporter.derived)
     if done is None:
         say("ended early, and nothing was replaced: say it again to go on")
         return
@@ -162,13 +161,6 @@ def _deployment(given: Given, signals: Signals, mends: str | None = None) -> "It
     signals.work_in_steps()
     with closing(deployment):
         yield deployment
-
-
-def told_by(reporter: Reporter) -> "Callable[[str, Block, int, int], None]":
-    """Give what tells a reporter of each block that an app takes from the tape."""
-    from virtualchain.indexer import Progress
-
-    return lambda app, block, inputs, last: reporter.catching_up(Progress(block, inputs, last, app))
 
 
 def _writing(given: Given) -> "psycopg.Connection":

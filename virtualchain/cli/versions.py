@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 def replay_into(given: Given, name: str, build: str) -> None:
     """Derive the app by the code that is named now, into a build beside the live one."""
-    from virtualchain.cli.recover import told_by
     from virtualchain.store.database import resolve
     from virtualchain.store.migrate import migrate
     from virtualchain.store.state_files import default_folder
@@ -36,7 +35,7 @@ def replay_into(given: Given, name: str, build: str) -> None:
             state_folder=default_folder(url),
             history=given.settings.history,
             may_go_on=signals.may_go_on,
-            on_block=told_by(reporter),
+            on_block=reporter.derived,
         )
     if not signals.may_go_on():
         say("ended early: say it again to go on")

@@ -17,7 +17,8 @@ from virtualchain.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema, create_app_schema, drop, install, projections
-from virtualchain.store.publish import publish, unpublish
+from virtualchain.store.publish import is_published, publish, unpublish
+from virtualchain.store.readers import admit_readers, forget_app
 from virtualchain.store.roles import drop_role, provide_role
 from virtualchain.store.sql import queries
 
@@ -89,7 +90,8 @@ def register(connection: psycopg.Connection, contract: Contract, rule: str) -> t
     if found is None:
         make_room(connection, contract)
         add_build(connection, contract, rule, FIRST_BUILD, is_live=True)
-        publish(connection, contract.schema, projections(connection, build_schema(contract.schema, "1")))
+        made = projections(connection, build_schema(contract.schema, FIRST_BUILD))
+        publish(connection, app, contract.schema, made)
         return FIRST_BUILD, contract
     if found["fingerprint"] != contract.fingerprint():
         raise UsageError(
@@ -201,7 +203,17 @@ def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
     row = next(row for row in builds(connection) if (row.name, row.build) == (app, build))
     connection.execute(_Q["retire"], {"app": app})
     connection.execute(_Q["make_live"], {"app": app, "build": build})
-    publish(connection, row.schema, projections(connection, row.tables))
+    publish(connection, app, row.schema, projections(connection, row.tables))
+
+
+def renew(connection: psycopg.Connection) -> None:
+    """Bring the views of all apps to what this version of the code makes; lock none that is that."""
+    for row in builds(connection):
+        if row.is_live:
+            made = projections(connection, row.tables)
+            if not is_published(connection, row.name, row.schema, made):
+                publish(connection, row.name, row.schema, made)
+    admit_readers(connection)
 
 
 def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
@@ -224,6 +236,7 @@ def remove_app(connection: psycopg.Connection, app: str) -> None:
     for row in rows:
         drop_build(connection, app, row.build)
     drop_role(connection, rows[0].schema)
+    forget_app(connection, app)
 
 
 def _row(connection: psycopg.Connection, query: str, place: Mapping[str, object]) -> dict[str, Any] | None:

@@ -17,10 +17,11 @@ from typing import Self
 from virtualchain.bitcoin.networks import network as find_network
 from virtualchain.errors import UsageError
 from virtualchain.testing.blocks import MAX_WEIGHT, framed, make_block, subsidy
-from virtualchain.testing.coins import Coin, Coins, Undo, created, make_undo
+from virtualchain.testing.coins import Coins
 from virtualchain.testing.keys import Key
 from virtualchain.testing.transactions import Tx
 from virtualchain.testing.tree import BlockTree, StoredBlock
+from virtualchain.testing.undo import Coin, Undo, created, make_undo
 from virtualchain.testing.wallet import FEE, Recipient, Wallet, as_key
 from virtualchain.testing.wire import RawTx, read_transaction
 

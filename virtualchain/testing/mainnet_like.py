@@ -18,8 +18,8 @@ from virtualchain.bitcoin.networks import network
 from virtualchain.errors import UsageError
 from virtualchain.testing.blocks import genesis_block, make_block, subsidy
 from virtualchain.testing.chain import BuiltBlock
-from virtualchain.testing.coins import Coin, make_undo
 from virtualchain.testing.transactions import op_return, push
+from virtualchain.testing.undo import Coin, make_undo
 from virtualchain.testing.wire import HEADER_SIZE, compact_size, serialise_output
 
 SEED_BLOCKS: Final = 6

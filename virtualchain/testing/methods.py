@@ -6,9 +6,9 @@ from time import monotonic
 from typing import Any, Final
 
 from virtualchain.model import Json
-from virtualchain.testing.coins import read_undo
 from virtualchain.testing.state import NodeState, is_hash
 from virtualchain.testing.tree import StoredBlock
+from virtualchain.testing.undo import read_undo
 from virtualchain.testing.verbose import block_json, header_json, transaction_in_block_json
 from virtualchain.testing.wire import read_block
 

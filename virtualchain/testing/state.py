@@ -8,8 +8,8 @@ from typing import Final
 from virtualchain.model import Json
 from virtualchain.testing.blocks import target
 from virtualchain.testing.chain import ChainBuilder
-from virtualchain.testing.coins import Undo
 from virtualchain.testing.tree import StoredBlock
+from virtualchain.testing.undo import Undo
 from virtualchain.testing.verbose import difficulty, median_time
 
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")

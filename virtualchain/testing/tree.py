@@ -9,7 +9,7 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.errors import UsageError
 from virtualchain.model import Block
 from virtualchain.testing.blocks import genesis_block, work
-from virtualchain.testing.coins import Undo
+from virtualchain.testing.undo import Undo
 from virtualchain.testing.wire import HEADER_SIZE, read_compact_size
 
 

@@ -14,9 +14,9 @@ from virtualchain._digest import sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.model import Json
 from virtualchain.testing.blocks import target
-from virtualchain.testing.coins import Coin, Undo, read_undo
 from virtualchain.testing.scripts import asm, script_json
 from virtualchain.testing.tree import BlockTree, StoredBlock
+from virtualchain.testing.undo import Coin, Undo, read_undo
 from virtualchain.testing.wire import RawTx, read_block
 
 _AMOUNT: Final = re.compile(r'"sat:(\d+)"')

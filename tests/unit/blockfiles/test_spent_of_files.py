@@ -15,8 +15,8 @@ from virtualchain.bitcoin.source import BlockSource
 from virtualchain.errors import MalformedBlock, MissingData, NodeError
 from virtualchain.model import SpentOutput
 from virtualchain.testing import ChainBuilder
-from virtualchain.testing.coins import read_undo
 from virtualchain.testing.tree import StoredBlock
+from virtualchain.testing.undo import read_undo
 
 Open = Callable[[Path], BlockSource]
 Spent = Mapping[int, Sequence[SpentOutput]]

@@ -9,7 +9,7 @@ from tests.unit.blockfiles.writing import coin_bytes, short_amount, undo_bytes, 
 from virtualchain.bitcoin.spent import MAX_MONEY
 from virtualchain.bitcoin.undo import Coin, _amount, _number, first_count, read_undo
 from virtualchain.errors import MalformedBlock
-from virtualchain.testing import coins
+from virtualchain.testing import undo
 
 HASH = bytes(range(20))
 KEYS = [PrivateKey(bytes([n]) * 32).public_key for n in range(1, 9)]
@@ -25,12 +25,12 @@ SCRIPTS = st.one_of(
     ),
 )
 COINS = st.builds(
-    coins.Coin, st.integers(0, MAX_MONEY), SCRIPTS, st.integers(0, 2**31 - 1), st.booleans()
+    undo.Coin, st.integers(0, MAX_MONEY), SCRIPTS, st.integers(0, 2**31 - 1), st.booleans()
 ).filter(lambda coin: coin.height > 0 or not coin.generated)
 SPENT = st.lists(st.lists(COINS, max_size=4), max_size=5)
 
 
-def expected(spent: list[list[coins.Coin]]) -> dict[int, tuple[Coin, ...]]:
+def expected(spent: list[list[undo.Coin]]) -> dict[int, tuple[Coin, ...]]:
     """Give what is to be read, by txindex."""
     return {
         txindex: tuple(Coin(coin.height, coin.value, coin.script) for coin in row)
@@ -70,7 +70,7 @@ def test_amounts_are_those_of_bitcoin_core(value: int, short: int) -> None:
 
 
 @given(SPENT, st.sets(st.integers(1, 5)))
-def test_undo_data_are_read_as_they_were_written(spent: list[list[coins.Coin]], wanted: set[int]) -> None:
+def test_undo_data_are_read_as_they_were_written(spent: list[list[undo.Coin]], wanted: set[int]) -> None:
     """Whichever transactions are wanted, the others are passed over."""
     wanted &= set(range(1, len(spent) + 1))
     found = read_undo(undo_bytes(spent), wanted)
@@ -78,7 +78,7 @@ def test_undo_data_are_read_as_they_were_written(spent: list[list[coins.Coin]], 
 
 
 @given(SPENT.filter(len), st.data())
-def test_undo_data_that_are_cut_are_refused(spent: list[list[coins.Coin]], data: st.DataObject) -> None:
+def test_undo_data_that_are_cut_are_refused(spent: list[list[undo.Coin]], data: st.DataObject) -> None:
     """Also where only the last byte is missing."""
     raw = undo_bytes(spent)
     cut = raw[: data.draw(st.integers(0, len(raw) - 1))]
@@ -99,7 +99,7 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 
 def test_many_transactions_and_coins() -> None:
     """Counts of three bytes."""
-    coin = coins.Coin(5000, b"\x51", 7, generated=False)
+    coin = undo.Coin(5000, b"\x51", 7, generated=False)
     spent = [[coin], *[[]] * 299, [coin] * 300]
     raw = undo_bytes(spent)
     assert first_count(raw[:9]) == 301
@@ -108,10 +108,10 @@ def test_many_transactions_and_coins() -> None:
 
 def test_what_no_node_writes_is_refused() -> None:
     """More money than there is, a key that is none, a transaction that is not in the block."""
-    rich = undo_bytes([[coins.Coin(MAX_MONEY + 1, b"\x51", 7, generated=False)]])
+    rich = undo_bytes([[undo.Coin(MAX_MONEY + 1, b"\x51", 7, generated=False)]])
     with pytest.raises(MalformedBlock, match="2100000000000001 satoshi"):
         read_undo(rich, {1})
-    no_key = b"\1\1" + coin_bytes(coins.Coin(1, b"", 7, generated=False))[:-1] + b"\4" + bytes(31) + b"\5"
+    no_key = b"\1\1" + coin_bytes(undo.Coin(1, b"", 7, generated=False))[:-1] + b"\4" + bytes(31) + b"\5"
     with pytest.raises(MalformedBlock, match="no public key"):
         read_undo(no_key, {1})
     with pytest.raises(MalformedBlock, match="of 1 transactions, without number 2"):

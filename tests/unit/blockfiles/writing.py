@@ -7,8 +7,8 @@ from pathlib import Path
 from virtualchain.bitcoin.header import sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.testing import ChainBuilder
-from virtualchain.testing.coins import Coin, read_undo
 from virtualchain.testing.tree import StoredBlock
+from virtualchain.testing.undo import Coin, read_undo
 from virtualchain.testing.wire import compact_size
 
 KEY = bytes.fromhex("f1b18d3e957856d0")

@@ -8,8 +8,8 @@ import pytest
 from tests.shared_data import shared
 from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.testing import ChainBuilder, Tx, key
-from virtualchain.testing.coins import read_undo
 from virtualchain.testing.keys import KINDS
+from virtualchain.testing.undo import read_undo
 from virtualchain.testing.wire import read_block
 
 

@@ -3,7 +3,8 @@
 import random
 
 from virtualchain.testing import ChainBuilder, key
-from virtualchain.testing.coins import Coin, Coins, make_undo, read_undo
+from virtualchain.testing.coins import Coins
+from virtualchain.testing.undo import Coin, make_undo, read_undo
 
 
 def test_spent_outputs_come_back_as_they_were_written() -> None:
