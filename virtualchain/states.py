@@ -150,9 +150,10 @@ class OpaqueState:
         """Have the app make its state, or load what it saved."""
         get_state = self._contract.get_state
         assert get_state is not None, "the app keeps no state of its own"
+        saved = None if self._contract.save is None else self._files.latest()
+        self._hash = None if saved is None else hashlib.sha256(saved).hexdigest()
         takes_file = loads_files(self._contract)
-        file = self._files.restore() if takes_file else None
-        self._hash = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+        file = self._files.restore(saved) if takes_file else None
         arguments = {"filename": None if file is None else str(file)} if takes_file else {}
         self.broken = None
         try:

@@ -1,4 +1,4 @@
-"""A reader that stands still while the writer goes on: it sees its moment, and the writer's work does not grow."""
+"""A reader that stands still while the writer goes on: it sees its moment, the writer does no more work."""
 
 from collections.abc import Callable
 
