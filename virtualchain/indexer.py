@@ -26,7 +26,6 @@ from virtualchain.errors import (
     NodeUnavailable,
     StoreError,
     UsageError,
-    WriterBusy,
 )
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Json
@@ -260,9 +259,7 @@ class StateEngine:
             self._source.wait(pause)
             try:
                 self._deployment = self._open()
-            except WriterBusy:
-                raise
-            except StoreError:
+            except StoreError:  # WriterBusy, too: the server may not know yet that our old session has ended
                 if place == len(pauses) - 1:
                     raise
             else:

@@ -19,7 +19,7 @@ from virtualchain.deployment import Deployment
 from virtualchain.errors import MissingData, NodeUnavailable
 from virtualchain.machine import Machine
 from virtualchain.model import Block, Json
-from virtualchain.planning import held_blocks
+from virtualchain.planning import held_blocks, held_tip
 
 CHUNK = 100
 """Blocks that are searched in one transaction."""
@@ -28,15 +28,29 @@ CHUNK = 100
 def search_on(deployment: Deployment, source: BlockSource, contract: Contract) -> tuple[int, int] | None:
     """Search one chunk of the blocks that an app still lacks; give its ends, or None where it lacks none.
 
-    Raises NodeUnavailable where the node's chain is not the tape's now, MissingData where the node does not
-    have a block any more, and what else the source raises.
+    None, too, where the node lacks a block while its chain does not hold the tape's tip: it lags, or is on
+    another branch, and the next plan says what that means. Raises NodeUnavailable where the node's chain is
+    not the tape's now, MissingData where the node does not have a block any more, and what else the source
+    raises.
     """
     lacking = gaps(deployment.tape, contract)
     if not lacking:
         return None
+    try:
+        return _search(deployment, source, contract, *lacking[0])
+    except MissingData:
+        tip = held_tip(deployment.tape)
+        if tip is not None and source.headers_after(tip.block_id, tip.hash) is None:
+            return None
+        raise
+
+
+def _search(
+    deployment: Deployment, source: BlockSource, contract: Contract, first: int, last: int
+) -> tuple[int, int]:
+    """Search the first chunk of a stretch, or where it lies in front of the tape, the last; give its ends."""
     bottom = deployment.tape.bottom()
     assert bottom is not None, "an empty tape lacks nothing"
-    first, last = lacking[0]
     if first < bottom.block_id:  # downwards: each block goes in front of its child
         last = min(last, bottom.block_id - 1)
         first = max(first, last - CHUNK + 1)

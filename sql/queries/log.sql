@@ -10,8 +10,9 @@ UPDATE vc.apps SET status = %(status)s, error = %(error)s
 WHERE name = %(app)s AND build = %(build)s AND (status, error) IS DISTINCT FROM (%(status)s, %(error)s::jsonb);
 
 -- name: set_history_from
--- Say from which block on the history of a build is kept.
-UPDATE vc.apps SET history_from = %(history_from)s WHERE name = %(app)s AND build = %(build)s;
+-- Say from which block on the history of a build is kept; behind a rollback it may have been pruned further already.
+UPDATE vc.apps SET history_from = %(history_from)s
+WHERE name = %(app)s AND build = %(build)s AND history_from < %(history_from)s;
 
 -- name: cursor
 -- The last block that a build was advanced to.

@@ -274,6 +274,27 @@ def test_a_killed_writer_frees_its_place(fake_node: FakeNode, database_url: str)
         assert engine.build() == fake_node.height
 
 
+def test_a_session_that_ends_slowly_is_waited_for(
+    fake_node: FakeNode, run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server still holds our place when we come back for it, and frees it a moment later."""
+    monkeypatch.setattr(indexer, "_PATIENCE", (0.1, 0.2, 0.5, 1.0))
+    fake_node.mine([fake_node.send(b"fao1")])
+    lingering = psycopg.connect(database_url, autocommit=True)
+    timer = threading.Timer(0.5, lingering.close)
+
+    def cut() -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(CUT.encode())
+        lingering.execute("SELECT pg_advisory_lock(1986622068, 1667784041)")
+        timer.start()
+
+    victim = Victim("commit", fake_node.height, cut)
+    assert run(victim.app) == fake_node.height
+    assert victim.struck
+    timer.join()
+
+
 def test_two_writers_without_a_lock_cannot_mix(fake_node: FakeNode, run: Run, database_url: str) -> None:
     """What fences them is the parent's hash: a block fits only onto the tip that is there."""
     mine(fake_node, 3)

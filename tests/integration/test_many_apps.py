@@ -103,6 +103,21 @@ def test_an_app_that_starts_before_the_tape_joins(
     assert outcome(database_url, "early") == alone(early)
 
 
+def test_a_node_that_lags_halts_no_app_that_joins(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, alone: Callable[[App], list[Any]]
+) -> None:
+    """It lacks the tape's last blocks now and will have them again: the app waits for it with the others."""
+    story(fake_node, 20)
+    one, two = an_app("one", b"aa"), an_app("two", b"bb")
+    tip = run(one)
+    fake_node.fall_behind(5)
+    assert run(one, two) == tip
+    assert query("SELECT status FROM virtualchain.apps WHERE name = 'two'") == [{"status": "catching_up"}]
+    fake_node.catch_up()
+    run(one, two)
+    assert outcome(database_url, "two") == alone(two)
+
+
 def test_others_go_on_while_an_app_joins(fake_node: FakeNode, database_url: str) -> None:
     """Chunk by chunk: the running app takes new blocks in between."""
     fake_node.mine(n=350)

@@ -172,6 +172,17 @@ def test_a_state_that_cannot_be_loaded_is_judged_again(
     assert app.loads == [None, None]
 
 
+def test_a_state_that_was_judged_again_is_not_kept_twice(
+    fake_node: FakeNode, run: Callable[..., int], query: Query
+) -> None:
+    """Behind a restart a block that changes nothing leaves no row, though the app cannot load its file."""
+    mine(fake_node, "a")
+    run(Forgetful())
+    fake_node.mine(n=2)
+    run(Forgetful())
+    assert query("SELECT block_id FROM vc.state_files") == [{"block_id": fake_node.height - 2}]
+
+
 def test_rules_that_changed_are_noticed_when_judged_again(
     fake_node: FakeNode, run: Callable[..., int]
 ) -> None:

@@ -172,6 +172,19 @@ def test_below_the_history_an_app_is_derived_anew(
     assert deployment(database_url) == fresh(an_app(), history=5)
 
 
+def test_history_that_was_pruned_does_not_come_back_with_a_rollback(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """To a shorter chain with more work, whose blocks would leave more history; then deeper than was kept."""
+    story(fake_node, 1, 30)
+    run(an_app(), history=10)
+    fake_node.reorg(9, 2, bits=0x200FFFFF)
+    run(an_app(), history=10)
+    fake_node.reorg(5, 4, bits=0x200FFFFF)
+    run(an_app(), history=10)
+    assert deployment(database_url) == fresh(an_app(), history=10)
+
+
 def test_both_ways_back_are_the_same(
     database_server: DatabaseServer, fake_node: FakeNode, database_url: str, run: Run
 ) -> None:

@@ -37,14 +37,18 @@ class StateFiles:
         """Where the app is to write; it is moved into place behind the commit."""
         return self._file.with_suffix(".new")
 
-    def restore(self) -> Path | None:
-        """Write the file as the database has it and give its path; None where nothing was saved yet."""
+    def latest(self) -> bytes | None:
+        """Give what was kept last; None where nothing was."""
         row = self._connection.execute(_Q["latest"], self._key).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def restore(self, content: bytes | None) -> Path | None:
+        """Write the file with what was kept last and give its path; None where nothing was kept."""
         self._pending = None
-        if row is None:
+        if content is None:
             self._file.unlink(missing_ok=True)
             return None
-        self._place(bytes(row[0]))
+        self._place(content)
         return self._file
 
     def keep(self, block_id: int, content: bytes) -> None:

@@ -20,6 +20,8 @@ MAX_WEIGHT: Final = 4_000_000
 _VERSION = 0x20000000
 _NULL = bytes(32)
 _EASY_BITS = 0x207FFFFF
+_TRIED = 240
+"""A target has at least so many bits where a nonce is looked for: 2^16 tries at the most, on average."""
 
 _TIMES = "The Times 03/Jan/2009 Chancellor on brink of second bailout for banks"
 _TESTNET4 = "03/May/2024 000000000000000000001ebd58c244970b3aa9d783bb001011fbe8ea8e98e00e"
@@ -56,14 +58,19 @@ def subsidy(network: Network, block_id: int) -> int:
 
 
 def make_block(
-    parent: Block, transactions: Sequence[tuple[bytes, bytes]], script: bytes, reward: int, tag: bytes = b""
+    parent: Block,
+    transactions: Sequence[tuple[bytes, bytes]],
+    script: bytes,
+    reward: int,
+    tag: bytes = b"",
+    bits: int | None = None,
 ) -> tuple[bytes, bytes]:
     """Make the block behind `parent` that holds `transactions` (their bytes, and ids as computed).
 
     The coinbase pays `reward` (satoshi: subsidy and fees) to `script`; `tag` tells apart blocks that would
-    be equal otherwise. Gives the block's bytes and the coinbase's id. The block has proof of work where the
-    parent's target is regtest's, which takes two tries on average; on any other network only a fake node
-    takes it.
+    be equal otherwise. Gives the block's bytes and the coinbase's id. Its target is that of `bits`, or else
+    the parent's; the block has proof of work where that is as easy as regtest's, which takes two tries on
+    average. With any other only a fake node takes it.
     """
     witness_root = merkle_root([_NULL, *(sha256d(raw) for raw, _ in transactions)])
     commitment = b"\x6a\x24\xaa\x21\xa9\xed" + sha256d(witness_root + _NULL)
@@ -73,8 +80,9 @@ def make_block(
     coinbase_id = sha256d(body)
     root = merkle_root([coinbase_id, *(txid for _, txid in transactions)])
     time = max(parent.time + SPACING, START_TIME)
-    head = struct.pack("<i32s32sII", _VERSION, bytes.fromhex(parent.hash)[::-1], root, time, parent.bits)
-    header = _prove_work(head, parent.bits)
+    bits = parent.bits if bits is None else bits
+    head = struct.pack("<i32s32sII", _VERSION, bytes.fromhex(parent.hash)[::-1], root, time, bits)
+    header = _prove_work(head, bits)
     parts = [header, compact_size(len(transactions) + 1), coinbase, *(raw for raw, _ in transactions)]
     return b"".join(parts), coinbase_id
 
@@ -108,9 +116,9 @@ def framed(network: Network, blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _prove_work(head: bytes, bits: int) -> bytes:
-    """Put the first nonce behind the header's 76 bytes that meets an easy target; 0 for any other."""
+    """Put the first nonce behind the header's 76 bytes that meets an easy target; 0 for a harder one."""
     limit = target(bits)
-    for nonce in range(1 << 32 if bits == _EASY_BITS else 0):
+    for nonce in range(1 << 32 if limit >> _TRIED else 0):
         header = head + struct.pack("<I", nonce)
         if int.from_bytes(sha256d(header), "little") <= limit:
             return header

@@ -123,23 +123,27 @@ class ChainBuilder:
         """Sign a rival of `tx`, which `send` gave: it spends the same coins, so a chain holds one of them."""
         return self._wallet.double_spend(tx, payload, to, fee)
 
-    def mine(self, txs: Iterable[Tx | bytes] = (), n: int = 1) -> list[str]:
+    def mine(self, txs: Iterable[Tx | bytes] = (), n: int = 1, bits: int | None = None) -> list[str]:
         """Mine `n` blocks on the tip, the transactions in the first of them; their hashes, display order.
 
-        UsageError where a transaction spends what is not there, creates money, or the block gets too heavy.
+        `bits`: a target of theirs (0x200FFFFF stands for eight times the work of regtest's), which the blocks
+        behind them inherit. UsageError where a transaction spends what is not there, creates money, or the
+        block gets too heavy.
         """
         if n < 1:
             raise UsageError(f"mine at least one block, not {n}")
         self.tree.show_hidden()
-        hashes = [self._mine(list(txs))]
-        hashes.extend(self._mine([]) for _ in range(n - 1))
+        hashes = [self._mine(list(txs), bits)]
+        hashes.extend(self._mine([], bits) for _ in range(n - 1))
         return hashes
 
-    def reorg(self, depth: int, n: int | None = None, txs: Iterable[Tx | bytes] = ()) -> list[str]:
+    def reorg(
+        self, depth: int, n: int | None = None, txs: Iterable[Tx | bytes] = (), bits: int | None = None
+    ) -> list[str]:
         """Replace the last `depth` blocks by `n` others (by default one more); the hashes of these.
 
-        The new ones hold only `txs`, in the first. With fewer blocks than before the chain has less work
-        than the branch that it left: that branch is forgotten then, as by a node that never saw it.
+        The new ones hold only `txs`, in the first; `bits` is as in `mine`. Where the chain has less work than
+        the branch that it left, that branch is forgotten, as by a node that never saw it.
         """
         self.tree.show_hidden()
         count = depth + 1 if n is None else n
@@ -152,7 +156,7 @@ class ChainBuilder:
         first = self.tree.chain[-depth]
         self.tree.activate(fork)
         try:
-            hashes = self.mine(txs, count)
+            hashes = self.mine(txs, count, bits)
         except UsageError:
             self.tree.activate(before)
             raise
@@ -166,7 +170,7 @@ class ChainBuilder:
             self.coins.move(stored)
         return stored.undo
 
-    def _mine(self, txs: Sequence[Tx | bytes]) -> str:
+    def _mine(self, txs: Sequence[Tx | bytes], bits: int | None) -> str:
         parent = self.tree.tip
         height = parent.height + 1
         ordered = self._with_funding(txs) if txs else []
@@ -177,6 +181,7 @@ class ChainBuilder:
             self._wallet.faucet.script_pubkey,
             subsidy(self.network, height) + fees,
             b"virtualchain %d" % self._mined,
+            bits,
         )
         self._mined += 1
         self._wallet.add_coinbase(coinbase)

@@ -124,19 +124,30 @@ class FakeNode:
         with self._lock:
             return self.chain.double_spend(tx, payload, to, fee=fee)
 
-    def mine(self, txs: Iterable[Tx | bytes] = (), n: int = 1) -> list[str]:
-        """Mine `n` blocks, the transactions in the first; their hashes. After `fall_behind` it catches up."""
-        with self._lock:
-            return self.chain.mine(txs, n)
+    def mine(self, txs: Iterable[Tx | bytes] = (), n: int = 1, *, bits: int | None = None) -> list[str]:
+        """Mine `n` blocks, the transactions in the first; their hashes. After `fall_behind` it catches up.
 
-    def reorg(self, depth: int, n: int | None = None, txs: Iterable[Tx | bytes] = ()) -> list[str]:
-        """Replace the last `depth` blocks by `n` others (default: one more); the hashes of these.
-
-        Only `txs` are in them, in the first. The old branch stays known as a fork, but is forgotten where it
-        has more work than the new one: no node would have left it.
+        `bits` gives them another target, see `ChainBuilder.mine`.
         """
         with self._lock:
-            return self.chain.reorg(depth, n, txs)
+            return self.chain.mine(txs, n, bits)
+
+    def reorg(
+        self,
+        depth: int,
+        n: int | None = None,
+        txs: Iterable[Tx | bytes] = (),
+        *,
+        bits: int | None = None,
+    ) -> list[str]:
+        """Replace the last `depth` blocks by `n` others (default: one more); the hashes of these.
+
+        Only `txs` are in them, in the first. With harder `bits`, a shorter branch may have more work. The old
+        branch stays known as a fork, but is forgotten where it has more work than the new one: no node would
+        have left it.
+        """
+        with self._lock:
+            return self.chain.reorg(depth, n, txs, bits)
 
     def fall_behind(self, n: int) -> None:
         """Go back `n` blocks on the node's own chain, as a node that lags and never heard of them."""

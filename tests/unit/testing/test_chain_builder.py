@@ -243,6 +243,18 @@ def test_a_reorg_to_less_work_forgets_the_old_branch() -> None:
     assert chain.tree.find(equal[0]) is not None
 
 
+def test_a_shorter_branch_may_have_more_work() -> None:
+    """With a harder target, which the blocks behind it inherit; the old branch stays known."""
+    chain = ChainBuilder()
+    old = chain.mine(n=3)
+    chain.reorg(3, 1, bits=0x200FFFFF)
+    assert chain.height == 102
+    assert chain.tree.find(old[-1]) is not None
+    chain.mine()
+    works = [stored.chainwork - stored.parent.chainwork for stored in chain.tree.chain[101:] if stored.parent]
+    assert works == [2, 16, 16]
+
+
 def test_a_reorg_that_cannot_be_leaves_the_chain_alone() -> None:
     """Deeper than the chain, by nothing, or with a transaction that does not fit."""
     chain = ChainBuilder()

@@ -1,0 +1,26 @@
+"""What an engine can be asked to do: by the world in its own process, and in one that is killed."""
+
+from virtualchain import StateEngine, recovery
+from virtualchain.planning import held_tip
+from virtualchain.store.rollback import Reorg
+
+Job = tuple[str, str | int | None]
+
+
+def perform(engine: StateEngine, job: Job) -> None:
+    """Build (up to a block), roll back some blocks as an operator does, or replay an app."""
+    what, argument = job
+    deployment = engine._deployment
+    if what == "build":
+        assert not isinstance(argument, str)
+        engine.build(argument)
+    elif what == "replay":
+        names = [machine.contract.name for machine in deployment.machines]
+        app = str(argument) if argument in names else names[0]
+        recovery.replay(deployment, app, lambda: not engine._stopping)
+    else:
+        tip, bottom = held_tip(deployment.tape), deployment.tape.bottom()
+        if tip is not None and bottom is not None:
+            to = max(bottom.block_id - 1, tip.block_id - int(str(argument)))
+            reorg = Reorg(to, (tip.block_id, tip.hash), None, "operator")
+            recovery.roll_back(deployment, reorg, lambda: not engine._stopping)

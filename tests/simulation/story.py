@@ -1,0 +1,205 @@
+"""A simulation from a seed: which verbs, and which fault meets which step, is drawn from it alone."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from tests.simulation.faults import FAULTS, possible
+from tests.simulation.jobs import Job
+from tests.simulation.options import Options
+from tests.simulation.probe import NAMES, watch
+from tests.simulation.world import World, hurried
+from virtualchain.testing.database import DatabaseServer
+
+Verb = tuple[str, dict[str, Any]]
+"""A method of `World` and its arguments."""
+
+_ROLLBACK: Final = (
+    *("roll back", "begin rebuild", "replace build", "make live", "drop build", "undo", "truncate"),
+    *("undo tables", "record reorg", "stand anew"),
+)
+"""Steps that come in a rollback only."""
+_JOINING: Final = ("search", "prepend", "searched")
+"""Steps that come where an app joins a tape."""
+_SELDOM: Final = (
+    *(
+        "open",
+        "register",
+        "start check",
+        "cover",
+        "load",
+        "tidy",
+        "plan",
+        "tip",
+        "headers",
+        "settle",
+        "flush",
+    ),
+    *("fork search", "chain tips", "load state", "status", *_ROLLBACK, *_JOINING),
+)
+"""Steps that come once or twice in a run of the engine."""
+_DEPTHS: Final = (1, 1, 1, 2, 2, 3, 5, 8, 12, 20, 40, 80)
+_RESTARTS: Final = ("restart", "crash")
+
+
+def simulate(
+    seed: int,
+    server: DatabaseServer,
+    folder: Path,
+    say: Callable[[str], None],
+    restart: Callable[[str], None] | None = None,
+    steps: int | None = None,
+) -> World:
+    """Run one simulation to its end; raises Differs, or what the engine should not have raised."""
+    dice = Random(seed)
+    options = Options.of(dice)
+    say(f"seed {seed}: {options}")
+    started = time.monotonic()
+    with hurried(), watch():
+        world = World(server, folder, options, say, restart)
+        try:
+            if dice.random() < 0.03:
+                play(world, ("mine_empty", {"blocks": 1150}))
+            play(world, ("mine", {"blocks": dice.randint(5, 30), "seed": dice.getrandbits(32)}))
+            for _ in range(steps if steps is not None else dice.randint(6, 16)):
+                for verb in draw(dice, can_restart=restart is not None):
+                    play(world, verb)
+            world.finish()
+        finally:
+            world.close()
+    say(f"seed {seed}: no difference at block {world.node.height}, {time.monotonic() - started:.1f} s")
+    return world
+
+
+def play(world: World, verb: Verb) -> None:
+    """Say what is done, in the form of a call, and do it."""
+    name, arguments = verb
+    world.say(f"  {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})")
+    getattr(world, name)(**arguments)
+
+
+def draw(dice: Random, *, can_restart: bool) -> list[Verb]:
+    """Draw what comes next: mostly one verb, with what it needs in front."""
+    draws = _Draws(dice, can_restart)
+    kinds = draws.kinds()
+    return dice.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """The kinds of what may come next."""
+
+    dice: Random
+    can_restart: bool
+
+    def kinds(self) -> list[tuple[Callable[[], list[Verb]], int]]:
+        """Give them with their weights."""
+        return [
+            (lambda: [self.mine()], 10),
+            (lambda: [self.fork(), *self.perhaps_run()], 10),
+            (lambda: [("run", {})], 8),
+            (lambda: [("run", {"job": ("build", self.dice.randint(100, 150))})], 2),
+            (self.fault, 24),
+            (self.kill, 6),
+            (self.heavy, 3),
+            (self.back, 4),
+            (lambda: [("invalidate", {"depth": min(self.depth(), 12)}), *self.perhaps_run()], 3),
+            (lambda: [("lag", {"depth": self.depth()}), *self.perhaps_run()], 2),
+            (lambda: [("catch_up", {})], 2),
+            (lambda: [("restart_engine", {})], 3),
+            (self.halt, 2),
+            (lambda: [("resume", {})], 2),
+            (self.policy, 1),
+            (lambda: [("leave", {"app": self.dice.choice(("early", "tally", "late", "plain"))})], 2),
+            (lambda: [("join", {})], 3),
+            (lambda: self.by_hand(("undo", self.depth())), 3),
+            (lambda: self.by_hand(("replay", self.dice.choice(("plain", "plain", "tally")))), 3),
+        ]
+
+    def mine(self) -> Verb:
+        return "mine", {"blocks": self.dice.choice((1, 1, 2, 5, 12)), "seed": self.seed()}
+
+    def fork(self) -> Verb:
+        """Choose a new branch: mostly one more block, now and then one that does not win."""
+        depth = self.depth()
+        blocks = max(1, depth + self.dice.choice((1, 1, 1, 2, 5, 0, -1)))
+        return "fork", {"depth": depth, "blocks": blocks, "seed": self.seed()}
+
+    def heavy(self) -> list[Verb]:
+        depth = self.depth()
+        fork = {"depth": depth, "blocks": max(1, depth // 3), "seed": self.seed(), "heavy": True}
+        return [("fork", fork), ("run", {})]
+
+    def back(self) -> list[Verb]:
+        return [("back", {"place": self.dice.randrange(5), "seed": self.seed()}), *self.perhaps_run()]
+
+    def fault(self) -> list[Verb]:
+        faults = [fault for fault in FAULTS if fault != "kill"]
+        fault = self.one_of({fault: self.weight(fault) for fault in faults})
+        step = self.step_of(fault)
+        run: Verb = ("run", {"fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()})
+        if step in _JOINING:
+            return [*self.join_later(), run]
+        if step in {*_ROLLBACK, "fork search", "chain tips"}:
+            return [("run", {}), self.fork(), run]
+        if self.dice.random() < 0.5:
+            return [self.mine(), run]
+        return [("restart_engine", {}), self.fork(), run]
+
+    def kill(self) -> list[Verb]:
+        step = self.step_of("kill")
+        kill: Verb = ("kill", {"step": step, "nth": self.nth(step)})
+        if step in _JOINING:
+            return [*self.join_later(), kill]
+        return [("run", {}), self.fork(), kill] if step in _ROLLBACK else [self.mine(), kill]
+
+    def halt(self) -> list[Verb]:
+        step = self.step_of("halt")
+        return [self.mine(), ("run", {"fault": "halt", "step": step, "nth": self.nth(step)})]
+
+    def policy(self) -> list[Verb]:
+        policy = self.dice.choice(("halt", "checkpoint", "rollback", "rollback"))
+        return [("policy", {"app": "plain", "policy": policy})]
+
+    def join_later(self) -> list[Verb]:
+        """Have an app miss some blocks, and join."""
+        leave: Verb = ("leave", {"app": "early"})
+        return [leave, self.mine(), ("run", {}), self.mine(), ("join", {})]
+
+    def by_hand(self, job: Job) -> list[Verb]:
+        """Have an operator do something, mostly undisturbed."""
+        chance = self.dice.random()
+        if chance < 0.5:
+            return [("run", {"job": job}), *self.perhaps_run()]
+        if chance < 0.7:
+            step = self.step_of("kill")
+            return [("kill", {"step": step, "nth": self.nth(step), "job": job})]
+        faults = ("ended", "full", "unanswered", "stop", *_RESTARTS)
+        fault = self.one_of({fault: self.weight(fault) for fault in faults})
+        step = self.step_of(fault)
+        struck = {"job": job, "fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()}
+        return [("run", struck), *self.perhaps_run()]
+
+    def perhaps_run(self) -> list[Verb]:
+        return [("run", {})] if self.dice.random() < 0.6 else []
+
+    def seed(self) -> int:
+        return self.dice.getrandbits(32)
+
+    def depth(self) -> int:
+        return self.dice.choice(_DEPTHS)
+
+    def nth(self, step: str) -> int:
+        return self.dice.choice((1, 1, 2) if step in _SELDOM else (1, 1, 2, 3, 5, 9, 20))
+
+    def step_of(self, fault: str) -> str:
+        return self.dice.choice([step for step in NAMES if possible(fault, step)])
+
+    def weight(self, fault: str) -> float:
+        return (0.5 if self.can_restart else 0.0) if fault in _RESTARTS else 1.0
+
+    def one_of(self, weights: dict[str, float]) -> str:
+        return self.dice.choices(list(weights), list(weights.values()))[0]
