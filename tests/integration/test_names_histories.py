@@ -31,7 +31,7 @@ def test_a_random_history_comes_to_the_model_s_hashes(database_server: DatabaseS
 
 @pytest.mark.parametrize("seed", [16, 29])
 def test_expiry_in_the_table_is_what_the_rules_say(database_server: DatabaseServer, seed: int) -> None:
-    """Over epochs that double lifetimes, namespaces that become ready or lapse, and whatever wrote the row."""
+    """Over epochs that double lifetimes, and namespaces that become ready or lapse."""
     history = History(seed)
     scenario = read_scenario(history.scenario(45), "random")
     with clone(database_server) as database:
