@@ -143,7 +143,7 @@ def test_readers_leave_nothing_behind(pooled_url: str) -> None:
 
 
 def test_a_watch_polls_through_a_pooler(fake_node: FakeNode, run: Run, pooled_url: str) -> None:
-    """It does not listen, as that would stay behind in a session of others, and misses nothing all the same."""
+    """It does not LISTEN, which would stay behind in a session of others, and misses nothing all the same."""
     representative.feed(fake_node)
     run(representative.app())
     with watch(pooled_url, from_block=102, poll=0.1) as events:
