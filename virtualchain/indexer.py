@@ -274,11 +274,12 @@ class StateEngine:
         for name in self._deployment.part_with_swapped():
             if self._on_wait is not None:
                 self._on_wait(f"app {name} shows another build now: start again with the code of that one")
+        moved = bool(self._deployment.running) and self._extend(to)
+        moved = self._catch_up(most=_STRETCH if moved else None) or moved
         if not self._deployment.running:
             self._raise_halted()
             return False
-        moved = self._extend(to)
-        return self._catch_up(most=_STRETCH if moved else None) or moved
+        return moved
 
     def _extend(self, to: int | None) -> bool:
         deployment = self._deployment

@@ -4,7 +4,7 @@ SELECT to_regclass('virtualchain.apps') IS NOT NULL;
 
 -- name: network
 -- The network that the deployment follows; no row before its first start.
-SELECT network FROM vc.deployment;
+SELECT network FROM virtualchain.deployment;
 
 -- name: apps
 -- Every app, or those named, and where each of them stands.

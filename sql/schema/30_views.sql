@@ -164,3 +164,9 @@ COMMENT ON COLUMN virtualchain.changes.action IS 'insert, update or delete: what
 COMMENT ON COLUMN virtualchain.changes.key IS 'The row''s primary key, an object by column.';
 COMMENT ON COLUMN virtualchain.changes.old IS 'The row before the block, an object by column; null for an insert.';
 COMMENT ON COLUMN virtualchain.changes.new IS 'The row behind the block; null for a delete.';
+
+CREATE VIEW virtualchain.deployment AS
+SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;
+COMMENT ON VIEW virtualchain.deployment IS 'The one chain that this database follows; no row before the first start.';
+COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet or regtest.';
+COMMENT ON COLUMN virtualchain.deployment.genesis_hash IS 'Hash of block 0.';

@@ -50,6 +50,8 @@ def test_on_the_embedded_server_nothing_can_be_written_at_all(
             assert made["apps"] is None
             assert not [item for item in made["remains"] if "large objects" in item or "locks" in item]
             assert value(made["url"], "SELECT count(*) FROM one.owners") is not None
+            status = told("--json", "status", "--database", made["url"], "--bitcoin", fake_node.url)
+            assert (status[0], json.loads(status[1])["network"]) == (0, "regtest")
             for attack in (
                 "SELECT lo_create(0)",
                 "SELECT lo_from_bytea(0, 'x')",
