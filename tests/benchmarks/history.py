@@ -5,9 +5,10 @@
 Undoing a block and hashing it need the rows that it made, without a scan of the table. Ways to find them:
 `none` keeps no history at all, as a measure; `key` records births under a primary key of block and key;
 `plain` records them with an index of the block alone, where a key may be met twice, and is what the engine
-does; `brin` records nothing and has a BRIN index on the table's since_block. Each way gets a table of its own with the same rows. Bulk is
-one statement on many rows, single is blocks of ten statements. Undoing goes back the single blocks' last
-hundred; `came` reads the rows of one block, as the state hash does behind each block. Medians.
+does; `brin` records nothing and has a BRIN index on the table's since_block. Each way gets a table of its own
+with the same rows. Bulk is one statement on many rows, single is blocks of ten statements. Undoing goes back
+the single blocks' last hundred; `came` reads the rows of one block, as the state hash does behind each block.
+Medians.
 """
 
 import argparse

@@ -121,7 +121,7 @@ def test_a_node_that_lags_halts_no_app_that_joins(
 def test_a_tape_that_begins_anew_later_was_not_searched_before(
     fake_node: FakeNode, run: Run, query: Query, database_url: str, alone: Callable[[App], list[Any]]
 ) -> None:
-    """A fork empties it, and it begins with the app that starts later: the other's first blocks are missing."""
+    """A fork empties it, and it begins with the app that starts later: the other lacks its first blocks."""
     story(fake_node, 9)
     first = fake_node.height - 5
     early = an_app("early", b"aa", first_block_id=first)

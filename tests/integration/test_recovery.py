@@ -196,14 +196,14 @@ def test_an_older_record_of_births_does_as_well(
             [definition] = connection.execute(
                 "SELECT pg_get_functiondef(%s::regproc)", [f"plain__1.{table}_keep"]
             ).fetchone() or [""]
-            older = definition.replace(
-                f"VALUES (block, new.{key});", f"VALUES (block, new.{key}) ON CONFLICT DO NOTHING;"
-            )
+            made = f'VALUES (block, "new"."{key}")'
+            older = definition.replace(made, f"{made} ON CONFLICT DO NOTHING")
             assert older != definition
-            connection.execute(older)
+            connection.execute(older.encode())
             connection.execute(
                 f"CREATE TABLE t AS SELECT DISTINCT * FROM plain__1.{table}_births; "
-                f"DELETE FROM plain__1.{table}_births; INSERT INTO plain__1.{table}_births TABLE t; DROP TABLE t; "
+                f"DELETE FROM plain__1.{table}_births; "
+                f"INSERT INTO plain__1.{table}_births TABLE t; DROP TABLE t; "
                 f"ALTER TABLE plain__1.{table}_births ADD PRIMARY KEY (since_block, {key})"
             )
     story(fake_node, 3, 30)
