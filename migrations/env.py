@@ -1,7 +1,11 @@
-"""Alembic's entry: runs the revisions on the connection that `virtualchain.store.migrate` hands over."""
+"""Alembic's entry: runs the revisions on the connection that `virtualchain.store.migrate` hands over.
+
+The views of installed apps are brought up to date with them.
+"""
 
 from alembic import context
 
+from virtualchain.store.builds import renew
 from virtualchain.store.sql import queries
 
 connection = context.config.attributes["connection"]
@@ -10,3 +14,4 @@ with context.begin_transaction():
     for name in ("lock", "create_schema"):
         connection.exec_driver_sql(queries("migrate")[name])
     context.run_migrations()
+    renew(connection.connection.driver_connection)

@@ -72,7 +72,7 @@ ALICE, BOB, CAROL, EVE = (Person(name) for name in ("alice", "bob", "carol", "ev
 CREATOR, IMPORTER = Person("creator"), Person("importer")
 COMPANY, CLUB = Person("company", is_script=True), Person("club", is_script=True)
 
-Outputs = list[tuple[int, bytes]]
+Outputs = Sequence[tuple[int, bytes]]
 
 
 class Writer:
@@ -92,7 +92,7 @@ class Writer:
         """Give a consensus hash."""
         raise NotImplementedError
 
-    def tx(self, payload: bytes, sender: Person, outputs: Outputs = ()) -> bytes:  # type: ignore[assignment]
+    def tx(self, payload: bytes, sender: Person, outputs: Outputs = ()) -> bytes:
         """Make a transaction: the payload's output, then others."""
         return self.raw([sender.spend()], [(0, op_return(b"id" + payload)), *outputs])
 

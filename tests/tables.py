@@ -25,7 +25,7 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
 
 
 _BUILDS = "SELECT name, schema, build, is_live, history_from FROM vc.apps"
-_UNLIKE = ("vc.alembic_version", "vc.reorgs")
+_UNLIKE = ("vc.alembic_version", "vc.reorgs", "vc.published", "vc.readers")
 """What two deployments that came to the same may differ in."""
 _BY_AGE = {"_history": "until_block", "_births": "since_block"}
 """Twins of projections, and the column that says what is pruned."""

@@ -1,8 +1,9 @@
 """Replicated state machines on a blockchain, with PostgreSQL as event store.
 
 The public names, and nothing else: an app is written with `App`, `Rejected` and `State`, or as any
-module or class with the published callbacks, and run by `StateEngine`. Each is imported when it is
-first used: a command's help, or a test run that needs none of them, does not wait for database drivers.
+module or class with the published callbacks, and run by `StateEngine`; `watch` tells programs what it does.
+Each is imported when it is first used: a command's help, or a test run that needs none of them, does not
+wait for database drivers.
 """
 
 from importlib import import_module
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
     from virtualchain.errors import VirtualchainError
     from virtualchain.fields import parse_json
     from virtualchain.indexer import StateEngine
+    from virtualchain.live import watch
+    from virtualchain.store.live import BlockEvent, Change, RollbackEvent
     from virtualchain.store.state import State
 
     __version__: str
 
 __all__ = [
     "App",
+    "BlockEvent",
+    "Change",
     "Rejected",
+    "RollbackEvent",
     "State",
     "StateEngine",
     "VirtualchainError",
@@ -28,17 +34,22 @@ __all__ = [
     "first_op_return",
     "last_op_return",
     "parse_json",
+    "watch",
 ]
 
 _ROOMS = {
     "App": "app",
+    "BlockEvent": "store.live",
+    "Change": "store.live",
     "Rejected": "app",
+    "RollbackEvent": "store.live",
     "State": "store.state",
     "StateEngine": "indexer",
     "VirtualchainError": "errors",
     "first_op_return": "bitcoin.payload",
     "last_op_return": "bitcoin.payload",
     "parse_json": "fields",
+    "watch": "live",
 }
 
 

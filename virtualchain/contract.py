@@ -86,6 +86,8 @@ class Contract:
     get_state: Callable[..., object] | None
     """Makes or loads an opaque state; None for a SQL app."""
     save: Callback | None
+    behind: str | None = None
+    """Hash of the block in front of the first one that is processed, where a checkpoint says which it is."""
 
     @property
     def start(self) -> int:

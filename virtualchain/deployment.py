@@ -128,6 +128,8 @@ class Deployment:
         Far from the tip a crash of the database may lose the block, whole, and listeners are not told.
         """
         block = scanned.block
+        for machine in self.machines:
+            machine.meet(block)
         if near_tip != self._is_durable:
             self.tape.set_durable(durable=near_tip)
             self._is_durable = near_tip

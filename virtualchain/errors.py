@@ -17,7 +17,8 @@
     ├── Unserialisable        a value that cannot be stored or hashed
     ├── BuildsDiffer          two builds of an app do not agree             exit 1
     ├── InvalidProof          a proof that does not hold                    exit 1
-    └── DamagedExport         files that are not what was exported          exit 1
+    ├── DamagedExport         files that are not what was exported          exit 1
+    └── InvalidCheckpoint     a checkpoint that does not hold               exit 1
 
 Every class carries the exit code that the command line ends with.
 """
@@ -106,3 +107,7 @@ class BuildsDiffer(VirtualchainError):
 
 class DamagedExport(VirtualchainError):
     """A file of an export is not what its manifest says, or says what cannot be; the message names it."""
+
+
+class InvalidCheckpoint(VirtualchainError):
+    """A checkpoint that is broken, or not what it, its digests or its signatures say."""

@@ -282,9 +282,6 @@ class StateEngine:
 
     def _extend(self, to: int | None) -> bool:
         deployment = self._deployment
-        tip = held_tip(deployment.tape)
-        if to is not None and tip is not None and tip.block_id >= to:
-            return False
         node_tip = self._source.tip().block_id
         plan = make_plan(
             deployment.tape,

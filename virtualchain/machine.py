@@ -13,7 +13,7 @@ import psycopg
 from virtualchain import consensus
 from virtualchain.bitcoin.payload import last_op_return
 from virtualchain.contract import Contract
-from virtualchain.errors import StoreError
+from virtualchain.errors import DeepFork, StoreError
 from virtualchain.judge import Candidate, Judge, NeedsSavepoints, Verdicts, halt
 from virtualchain.model import Block, Input
 from virtualchain.states import AppState, OpaqueState, TableState
@@ -67,6 +67,7 @@ class Machine:
         AppHalted where a callback fails (the app's part is undone), psycopg.Error where the database does.
         """
         assert block.block_id == self.cursor + 1, "an app is advanced block by block"
+        self.meet(block)
         if self._state.broken is not None:
             raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
         candidates = self._candidates(block, inputs)
@@ -78,6 +79,20 @@ class Machine:
             consensus_hash = self._append(block, verdicts, self._digest(block, touched=touched))
         self.cursor = block.block_id
         return consensus_hash
+
+    def meet(self, block: Block) -> None:
+        """Look at a block of the tape before it is taken, whether or not it is the app's turn.
+
+        Raises DeepFork where the checkpoint that the app began with is of another chain.
+        """
+        at, begun = self.contract.start - 1, self.contract.behind
+        found = {at: block.hash, at + 1: block.prev_hash}.get(block.block_id)
+        if begun is not None and found not in {None, begun}:
+            raise DeepFork(
+                f"app {self.contract.name} began with a checkpoint of block {at} ({begun}), and this chain "
+                f"has another block there ({found}): follow a node that has the checkpoint's block, or apply "
+                "a checkpoint of this chain"
+            )
 
     def is_current(self) -> bool:
         """Tell whether the database has it where it stands: a rollback by another process has not met it."""
@@ -164,7 +179,7 @@ class Machine:
             return
         oldest = block_id - self._history
         if oldest >= self.contract.start:
-            self._state.prune(oldest)
+            self._state.prune(oldest, self.log.history_from())
             self.log.set_history_from(oldest)
 
     def _compare(self, block: Block, verdicts: Verdicts) -> str:

@@ -10,7 +10,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-MODULUS: Final = 2**3072 - 1103717
+_BITS: Final = 3072
+_BELOW: Final = 1103717
+MODULUS: Final = 2**_BITS - _BELOW
+_MASK: Final = 2**_BITS - 1
 SIZE: Final = 384
 """Bytes of a number, little-endian."""
 EMPTY: Final = (1).to_bytes(SIZE, "little")
@@ -38,7 +41,11 @@ def digest(number: bytes) -> str:
 
 
 def _product(elements: Iterable[int]) -> int:
+    # By this modulus 2^3072 is 1103717, so what is above can be folded in, in a third of a division's time;
+    # twice, because the first time leaves a few bits above.
     value = 1
     for item in elements:
-        value = value * item % MODULUS
-    return value
+        value *= item
+        value = (value & _MASK) + (value >> _BITS) * _BELOW
+        value = (value & _MASK) + (value >> _BITS) * _BELOW
+    return value % MODULUS

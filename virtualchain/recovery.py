@@ -47,6 +47,9 @@ def deep_fork(reorg: chain.Reorg) -> str:
 def refuse_by_policy(connection: psycopg.Connection, reorg: chain.Reorg) -> None:
     """Raise DeepFork where an app that has taken a replaced block wants an operator to decide."""
     above = [row for row in builds(connection) if row.stands_above(reorg.fork_block_id)]
+    lost = _beyond_checkpoint(above, reorg.fork_block_id, parts_below=reorg.fork_hash is None)
+    if lost is not None:
+        raise DeepFork(f"{deep_fork(reorg)}. Nothing was changed, because {lost}")
     concerned = [row for row in above if row.is_live]
     policy = max((row.on_deep_fork for row in concerned), key=_STRICTNESS.index, default="rollback")
     if policy == "rollback":
@@ -54,8 +57,8 @@ def refuse_by_policy(connection: psycopg.Connection, reorg: chain.Reorg) -> None
     names = ", ".join(row.name for row in concerned if row.on_deep_fork == policy)
     what = {
         "halt": f"`virtualchain rollback {reorg.fork_block_id}` undoes them",
-        "checkpoint": "`virtualchain checkpoint apply FILE` goes on from a checkpoint that you accept, "
-        f"`virtualchain rollback {reorg.fork_block_id}` undoes them",
+        "checkpoint": f"`virtualchain checkpoint apply FILE --rollback {reorg.fork_block_id}` goes on from a "
+        f"checkpoint that you accept, `virtualchain rollback {reorg.fork_block_id}` undoes them",
     }[policy]
     raise DeepFork(
         f"{deep_fork(reorg)}. Nothing was changed, because on_deep_fork of {names} is {policy}: {what}, and "
@@ -68,18 +71,29 @@ def roll_back(
     reorg: Reorg,
     may_go_on: Callable[[], bool] = lambda: True,
     on_block: OnBlock | None = None,
+    *,
+    replaces: str | None = None,
+    replace: Callable[[], None] = lambda: None,
 ) -> Undone | None:
     """Undo every block above the fork for all apps and the log, in one transaction.
 
     An app whose history does not reach the fork is derived anew from the tape first, into a new build, which
     takes the old one's place in that transaction. None where `may_go_on` ended that early: what was derived
-    is kept. Raises UsageError where that needs an app which is not loaded, or goes below a checkpoint,
-    AppHalted where a callback fails meanwhile, StoreError where the app comes to other hashes than before.
+    is kept. The app `replaces` needs no way back, because `replace` puts something else in its place, first
+    in that transaction. Raises UsageError where that needs an app which is not loaded, or goes below a
+    checkpoint, AppHalted where a callback fails meanwhile, StoreError where the app comes to other hashes
+    than before.
     """
     started = time.monotonic()
     fork = reorg.fork_block_id
-    above = [row for row in builds(deployment.connection) if row.stands_above(fork)]
-    _refuse_below_base(above, fork)
+    above = [
+        row
+        for row in builds(deployment.connection)
+        if row.stands_above(fork) and not (row.name == replaces and (row.is_live or row.is_unfinished))
+    ]
+    lost = _beyond_checkpoint(above, fork)
+    if lost is not None:
+        raise UsageError(lost)
     too_deep = [row for row in above if row.reaches > fork]
     code = {row.name: _contract(deployment, row, fork) for row in too_deep if row.is_live}
     rebuilt = [
@@ -89,12 +103,9 @@ def roll_back(
         return None
     deployment.be_durable()
     with deployment.connection.transaction():
+        replace()
         for row in too_deep:
-            _replace(
-                deployment,
-                row,
-                [machine for machine in rebuilt if row.is_live and machine.log.app == row.name],
-            )
+            _replace(deployment, row, rebuilt)
         undone = undo(deployment.connection, fork)
         record(deployment.connection, reorg, undone, time.monotonic() - started)
     deployment.stand_anew(rebuilt)
@@ -155,13 +166,20 @@ def tidy(deployment: Deployment) -> None:
                 drop_build(deployment.connection, row.name, row.build)
 
 
-def _refuse_below_base(above: list[Build], fork: int) -> None:
+def _beyond_checkpoint(above: list[Build], fork: int, *, parts_below: bool = False) -> str | None:
+    """Say which app cannot be brought back, because the tape does not hold what it began with.
+
+    `parts_below`: the tape begins behind the fork, and not even the block before it is on both chains.
+    """
     for row in above:
-        if row.is_live and row.began_with_checkpoint and fork < row.base_block_id:
-            raise UsageError(
-                f"app {row.name} began with a checkpoint of block {row.base_block_id}, and nothing brings it "
-                f"back below that, to block {fork}: apply an earlier checkpoint, or remove the app"
+        lowest = fork - 1 if parts_below and row.shares_base else fork
+        if row.is_live and row.began_with_checkpoint and row.reaches > lowest:
+            return (
+                f"app {row.name} began with a checkpoint of block {row.base_block_id} and can be brought "
+                f"back to block {row.reaches} at the lowest, not to block {lowest}: `virtualchain checkpoint "
+                f"apply FILE --rollback {fork}` goes on from another checkpoint of it"
             )
+    return None
 
 
 def _contract(deployment: Deployment, row: Build, fork: int) -> Contract:

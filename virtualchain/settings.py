@@ -23,7 +23,7 @@ HISTORY = 1000
 
 Policy = Literal["rollback", "checkpoint", "halt"]
 Verification = Literal["merkle"]
-_Kind = Literal["text", "path", "number", "switch", "check", "history"]
+_Kind = Literal["text", "path", "number", "switch", "check", "history", "keys"]
 
 _KINDS: Mapping[str, _Kind] = {
     "bitcoin": "text",
@@ -34,6 +34,7 @@ _KINDS: Mapping[str, _Kind] = {
     "history": "history",
     "json": "switch",
     "network": "text",
+    "trust": "keys",
     "verbose": "switch",
     "verify": "check",
 }
@@ -45,8 +46,10 @@ _ALLOWED: Mapping[str, str] = {
     "switch": "true or false",
     "check": " or ".join(get_args(Verification)),
     "history": "a whole number of blocks, 0 or more, or all",
+    "keys": "public keys: 64 hex digits each, or files with one",
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_HEX_KEY = re.compile("[0-9a-fA-F]{64}")
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -78,6 +81,8 @@ class Settings:
     verbose: bool = False
     verify: Verification | None = None
     """What is compared of every block before it is taken."""
+    trust: tuple[str, ...] = ()
+    """Public keys, hex or files, one of which must have signed a checkpoint; none: that is not asked for."""
     config: Path | None = None
     """The file that was read."""
 
@@ -214,6 +219,8 @@ def _from_text(kind: _Kind, value: object) -> object:
     """Read what flags and variables can only write as text; what does not fit stays for `_check`."""
     if not isinstance(value, str):
         return value
+    if kind == "keys":
+        return value.split(",")
     if kind in {"number", "history"} and _NUMBER.fullmatch(value):
         return int(value)
     return _SWITCHES.get(value.lower(), value) if kind == "switch" else value
@@ -231,9 +238,17 @@ def _check(kind: _Kind, value: object, where: str, folder: Path) -> object:
             return value
         case ("check", str()) if value in get_args(Verification):
             return value
-        case ("path", _):
-            return _path(value, where, folder)
+        case ("path" | "keys", _):
+            return (_path if kind == "path" else _keys)(value, where, folder)
     raise UsageError(f"{where} must be {_ALLOWED[kind]}")
+
+
+def _keys(value: object, where: str, folder: Path) -> tuple[str, ...]:
+    """Leave keys as they are; a file with one is looked for where other files are."""
+    if not isinstance(value, list | tuple) or not all(isinstance(key, str) and key.strip() for key in value):
+        raise UsageError(f"{where} must be {_ALLOWED['keys']}")
+    keys = [key.strip() for key in value]
+    return tuple(key if _HEX_KEY.fullmatch(key) else str(_path(key, where, folder)) for key in keys)
 
 
 def _path(value: object, where: str, folder: Path) -> Path:

@@ -61,8 +61,8 @@ class AppState(Protocol):
     def digest(self, block_id: int, *, touched: bool) -> str | None:
         """Give the state hash behind a block; `touched` says whether a callback ran in it."""
 
-    def prune(self, oldest: int) -> None:
-        """Forget what is only needed to go back below a block."""
+    def prune(self, oldest: int, pruned: int) -> None:
+        """Forget what is only needed to go back below a block; below `pruned` that was done before."""
 
     def settle(self) -> None:
         """Learn that all blocks so far are on disk."""
@@ -118,9 +118,9 @@ class TableState:
             self._number, self._hash = self.number, muhash.digest(self.number)
         return self._hash
 
-    def prune(self, oldest: int) -> None:
+    def prune(self, oldest: int, pruned: int) -> None:
         """Drop old history."""
-        self._history.prune(oldest)
+        self._history.prune(oldest, pruned)
 
     def settle(self) -> None:
         """There is nothing outside of the database."""
@@ -152,7 +152,7 @@ class OpaqueState:
         assert get_state is not None, "the app keeps no state of its own"
         saved = None if self._contract.save is None else self._files.latest()
         self._hash = None if saved is None else hashlib.sha256(saved).hexdigest()
-        takes_file = self._contract.save is not None and _takes_filename(get_state)
+        takes_file = loads_files(self._contract)
         file = self._files.restore(saved) if takes_file else None
         arguments = {"filename": None if file is None else str(file)} if takes_file else {}
         self.broken = None
@@ -191,7 +191,7 @@ class OpaqueState:
             self._hash = found
         return found
 
-    def prune(self, oldest: int) -> None:
+    def prune(self, oldest: int, pruned: int) -> None:  # noqa: ARG002 - files are few
         """Drop old saved files."""
         self._files.prune(oldest)
 
@@ -202,6 +202,11 @@ class OpaqueState:
     def forget_file(self) -> None:
         """Remove the saved file."""
         self._files.remove()
+
+
+def loads_files(contract: Contract) -> bool:
+    """Tell whether an app with a state of its own saves it, and can be given what it saved."""
+    return contract.save is not None and _takes_filename(contract.get_state)
 
 
 def _takes_filename(function: object) -> bool:

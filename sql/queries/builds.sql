@@ -9,6 +9,7 @@ SELECT a.name, a.schema, a.build, a.is_live, a.base_block_id, a.history_from, a.
     EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(concat_ws('__', a.schema, a.build)) AND relkind = 'r')
         AS keeps_tables,
     EXISTS (SELECT FROM vc.checkpoints WHERE app = a.name AND build = a.build) AS began_with_checkpoint,
+    EXISTS (SELECT FROM vc.checkpoints WHERE app = a.name AND build = a.build AND NOT is_migration) AS shares_base,
     coalesce((SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build), a.base_block_id) AS block_id
 FROM vc.apps AS a ORDER BY a.name COLLATE "C", a.build COLLATE "C";
 
@@ -34,9 +35,11 @@ WHERE name = %(app)s AND build = %(build)s AND own_role <> %(own_role)s;
 UPDATE vc.apps SET on_deep_fork = %(on_deep_fork)s WHERE name = %(app)s AND on_deep_fork <> %(on_deep_fork)s;
 
 -- name: checkpoint
--- The checkpoint that a build was started from.
-SELECT block_id, encode(consensus_hash, 'hex') AS consensus_hash, is_migration
-FROM vc.checkpoints WHERE app = %(app)s AND build = %(build)s;
+-- The checkpoint that a build was started from, and the lowest block whose hash it mixes into later ones.
+SELECT c.block_id, encode(c.block_hash, 'hex') AS block_hash, encode(c.consensus_hash, 'hex') AS consensus_hash,
+    c.is_migration, a.first_block_id
+FROM vc.checkpoints AS c JOIN vc.apps AS a ON a.name = c.app AND a.build = c.build
+WHERE c.app = %(app)s AND c.build = %(build)s;
 
 -- name: give_way_soon
 -- Wait for no lock longer than a second: those who come behind us wait as long.

@@ -41,12 +41,12 @@ DELETE FROM {history} WHERE until_block > $1;
 DELETE FROM {births} WHERE since_block > $1;
 
 -- name: prune_history
--- Drop rows that stood in no block from this one on.
-DELETE FROM {history} WHERE until_block <= $1;
+-- Drop rows that stood in no block from this one on; what is before $2 was dropped earlier, and while a reader keeps its snapshot, it lies there still.
+DELETE FROM {history} WHERE until_block BETWEEN $2 AND $1;
 
 -- name: prune_births
--- Drop the record of what was made up to this block.
-DELETE FROM {births} WHERE since_block <= $1;
+-- Drop the record of what was made up to this block; what is before $2 was dropped earlier.
+DELETE FROM {births} WHERE since_block BETWEEN $2 AND $1;
 
 -- name: newest
 -- The last block that changed one projection, as far as history goes.

@@ -1,6 +1,54 @@
--- name: publish
--- The view that people read: the app's own columns only.
-CREATE OR REPLACE VIEW {view} AS SELECT {columns} FROM {table};
+-- name: view
+-- The view that people read: the app's own columns, now ({era} 0), or as of the block that virtualchain.as_of names: rows that stand ({era} 1) and rows as they were ({era} 2). No branch has conditions of its own, and {era} is a constant in each: so the planner orders and joins them by their indexes, and leaves out the branches that do not count.
+CREATE OR REPLACE VIEW {view} AS
+SELECT {columns}
+FROM (
+    SELECT {columns}, since_block, 2147483647 AS until_block, 0 AS {era} FROM {table}
+    UNION ALL
+    SELECT {columns}, since_block, 2147483647, 1 FROM {table}
+    UNION ALL
+    SELECT {columns}, since_block, until_block, 2 FROM {history}
+) AS rows
+WHERE CASE WHEN {era} = 0 THEN (SELECT vc.as_of({app})) IS NULL ELSE (SELECT vc.as_of({app})) IS NOT NULL END
+    AND ({era} = 0 OR since_block <= (SELECT vc.as_of({app})))
+    AND ({era} < 2 OR until_block > (SELECT vc.as_of({app})))
+    AND ({era} < 2 OR until_block > vc.as_of_guess())
+
+-- name: changes
+-- What block $1 did to a projection: rows by key, as they were before it, and as they are behind it, now or in history.
+WITH went AS (
+    SELECT jsonb_build_object({pairs}) AS key, to_jsonb(r) - '{{since_block,until_block}}'::text[] AS content
+    FROM {history} AS r WHERE r.until_block = $1
+), came AS (
+    SELECT jsonb_build_object({pairs}) AS key, to_jsonb(r) - '{{since_block}}'::text[] AS content
+    FROM {births} AS b JOIN {table} AS r USING ({key}) WHERE b.since_block = $1 AND r.since_block = $1
+    UNION ALL
+    SELECT jsonb_build_object({pairs}), to_jsonb(r) - '{{since_block,until_block}}'::text[]
+    FROM {births} AS b JOIN {history} AS r USING ({key})
+    WHERE b.since_block = $1 AND r.since_block = $1 AND r.until_block > $1
+)
+SELECT CASE WHEN went.content IS NULL THEN 'insert' WHEN came.content IS NULL THEN 'delete' ELSE 'update' END,
+    key, went.content, came.content
+FROM went FULL JOIN came USING (key)
+WHERE went.content IS DISTINCT FROM came.content
+ORDER BY key
+
+-- name: published
+-- What the views of an app's schema were made from, by name.
+SELECT name, definition, changes FROM vc.published WHERE schema = %(schema)s;
+
+-- name: withdraw
+-- Remove the view of a projection that is no longer there, or has other columns.
+DROP VIEW IF EXISTS {view};
+
+-- name: forget
+-- Remove the record of a view.
+DELETE FROM vc.published WHERE schema = %(schema)s AND name = %(name)s;
+
+-- name: record
+-- Keep what a view was made from.
+INSERT INTO vc.published (schema, name, definition, changes) VALUES (%(schema)s, %(name)s, %(definition)s, %(changes)s)
+ON CONFLICT (schema, name) DO UPDATE SET definition = EXCLUDED.definition, changes = EXCLUDED.changes;
 
 -- name: copy_comment
 -- Carry the table's comment over to its view, and each column's.
@@ -14,14 +62,6 @@ FROM (
     WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND c.relname = %(table)s
         AND a.attname IS DISTINCT FROM 'since_block'
 ) AS comments;
-
--- name: views
--- The views of an app's schema.
-SELECT relname::text FROM pg_class WHERE relnamespace = %(schema)s::regnamespace AND relkind = 'v' ORDER BY 1;
-
--- name: drop_view
--- Remove a view, unless something of others depends on it.
-DROP VIEW {view};
 
 -- name: drop_schema
 -- Remove the schema of an app's views, unless others put something into it.

@@ -68,3 +68,11 @@ ORDER BY app COLLATE "C", build COLLATE "C";
 -- name: last_reorg
 -- The last rollback.
 SELECT * FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1;
+
+-- name: as_of
+-- Let every view show one block until the transaction ends; empty: now.
+SELECT set_config('virtualchain.as_of', %(as_of)s, true);
+
+-- name: timeout
+-- End a statement that takes longer, until the transaction ends.
+SELECT set_config('statement_timeout', %(milliseconds)s, true);

@@ -239,3 +239,24 @@ COMMENT ON COLUMN vc.state_files.app IS 'Name of the app.';
 COMMENT ON COLUMN vc.state_files.build IS 'The build of the app.';
 COMMENT ON COLUMN vc.state_files.block_id IS 'The block after which the app saved this; it stands until the next row.';
 COMMENT ON COLUMN vc.state_files.content IS 'The saved file.';
+
+CREATE TABLE vc.published (
+    schema text NOT NULL,
+    name text NOT NULL,
+    definition text NOT NULL,
+    changes text NOT NULL,
+    PRIMARY KEY (schema, name)
+);
+COMMENT ON TABLE vc.published IS 'The views of the apps'' schemas, and what they were made from: where this version of the code makes others, they are made anew.';
+COMMENT ON COLUMN vc.published.schema IS 'The app''s schema.';
+COMMENT ON COLUMN vc.published.name IS 'Name of the projection, and of its view.';
+COMMENT ON COLUMN vc.published.definition IS 'The statement that made the view.';
+COMMENT ON COLUMN vc.published.changes IS 'The query that tells what block $1 did to the projection.';
+
+CREATE TABLE vc.readers (
+    role text PRIMARY KEY,
+    apps text[]
+);
+COMMENT ON TABLE vc.readers IS 'Roles that read views and nothing else: they are granted what is published later, too.';
+COMMENT ON COLUMN vc.readers.role IS 'Name of the role.';
+COMMENT ON COLUMN vc.readers.apps IS 'The apps that it may read; null: all, and those to come.';

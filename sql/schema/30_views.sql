@@ -3,7 +3,8 @@ COMMENT ON SCHEMA virtualchain IS 'Views on the log, for everyone: hashes and tr
 
 CREATE VIEW virtualchain.blocks AS
 SELECT block_id, encode(hash, 'hex') AS hash, encode(prev_hash, 'hex') AS prev_hash, time, chainwork, header
-FROM vc.blocks;
+FROM vc.blocks
+WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.blocks IS 'Every block that was taken.';
 COMMENT ON COLUMN virtualchain.blocks.block_id IS 'Height of the block.';
 COMMENT ON COLUMN virtualchain.blocks.hash IS 'Block hash.';
@@ -14,7 +15,8 @@ COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that the hash is m
 
 CREATE VIEW virtualchain.inputs AS
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw
-FROM vc.inputs;
+FROM vc.inputs
+WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not.';
 COMMENT ON COLUMN virtualchain.inputs.block_id IS 'Height of its block.';
 COMMENT ON COLUMN virtualchain.inputs.txindex IS 'Place of the transaction in its block.';
@@ -31,7 +33,8 @@ SELECT o.app, o.block_id, encode(b.hash, 'hex') AS block_hash, b.time, o.txindex
 FROM vc.ops AS o
 JOIN vc.apps AS a ON a.name = o.app AND a.build = o.build AND a.is_live
 JOIN vc.inputs AS i USING (block_id, txindex)
-JOIN vc.blocks AS b USING (block_id);
+JOIN vc.blocks AS b USING (block_id)
+WHERE o.block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.ops IS 'Every input that an app accepted, in one row.';
 COMMENT ON COLUMN virtualchain.ops.app IS 'Name of the app.';
 COMMENT ON COLUMN virtualchain.ops.block_id IS 'Height of its block.';
@@ -49,7 +52,8 @@ CREATE VIEW virtualchain.rejections AS
 SELECT r.app, r.block_id, r.txindex, encode(i.txid, 'hex') AS txid, r.opcode, r.step, r.reason
 FROM vc.rejections AS r
 JOIN vc.apps AS a ON a.name = r.app AND a.build = r.build AND a.is_live
-JOIN vc.inputs AS i USING (block_id, txindex);
+JOIN vc.inputs AS i USING (block_id, txindex)
+WHERE r.block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.rejections IS 'Every candidate that an app refused, and why.';
 COMMENT ON COLUMN virtualchain.rejections.app IS 'Name of the app.';
 COMMENT ON COLUMN virtualchain.rejections.block_id IS 'Height of its block.';
@@ -64,7 +68,8 @@ SELECT s.app, s.block_id, encode(b.hash, 'hex') AS block_hash, encode(s.ops_hash
     encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash
 FROM vc.snapshots AS s
 JOIN vc.apps AS a ON a.name = s.app AND a.build = s.build AND a.is_live
-LEFT JOIN vc.blocks AS b USING (block_id);
+LEFT JOIN vc.blocks AS b USING (block_id)
+WHERE s.block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.snapshots IS 'An app''s digests at each of its blocks.';
 COMMENT ON COLUMN virtualchain.snapshots.app IS 'Name of the app.';
 COMMENT ON COLUMN virtualchain.snapshots.block_id IS 'Height of the block.';
@@ -81,10 +86,10 @@ SELECT a.name, a.version, a.schema, a.build, a.magics, a.rule, a.first_block_id,
 FROM vc.apps AS a
 LEFT JOIN LATERAL (
     SELECT block_id, consensus_hash, state_hash FROM vc.snapshots
-    WHERE app = a.name AND build = a.build ORDER BY block_id DESC LIMIT 1
+    WHERE app = a.name AND build = a.build AND block_id <= (SELECT vc.last_shown()) ORDER BY block_id DESC LIMIT 1
 ) AS s ON true
 LEFT JOIN vc.blocks AS b USING (block_id)
-WHERE a.is_live;
+WHERE a.is_live AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.apps IS 'The apps of this deployment and where each of them stands.';
 COMMENT ON COLUMN virtualchain.apps.name IS 'The app''s name.';
 COMMENT ON COLUMN virtualchain.apps.version IS 'Its version.';
@@ -142,3 +147,20 @@ SELECT block_id, encode(hash, 'hex') AS hash FROM vc.pins;
 COMMENT ON VIEW virtualchain.pins IS 'Blocks that the followed chain must hold.';
 COMMENT ON COLUMN virtualchain.pins.block_id IS 'Height of the block.';
 COMMENT ON COLUMN virtualchain.pins.hash IS 'Hash of the block.';
+
+CREATE VIEW virtualchain.changes AS
+SELECT a.name AS app, p.name AS "table", s.block_id, c.action, c.key, c.old, c.new
+FROM vc.apps AS a
+JOIN vc.published AS p USING (schema)
+JOIN vc.snapshots AS s ON s.app = a.name AND s.build = a.build
+CROSS JOIN LATERAL vc.changes(p.schema, p.name, s.block_id) AS c
+WHERE a.is_live AND s.state_number IS NOT NULL AND s.block_id > a.history_from
+    AND s.block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
+COMMENT ON VIEW virtualchain.changes IS 'What each block did to the projections, as far back as history is kept: blocks above apps.history_from.';
+COMMENT ON COLUMN virtualchain.changes.app IS 'Name of the app.';
+COMMENT ON COLUMN virtualchain.changes."table" IS 'Name of the projection.';
+COMMENT ON COLUMN virtualchain.changes.block_id IS 'Height of the block.';
+COMMENT ON COLUMN virtualchain.changes.action IS 'insert, update or delete: what the block came to, whatever happened inside of it; a new key is a delete and an insert.';
+COMMENT ON COLUMN virtualchain.changes.key IS 'The row''s primary key, an object by column.';
+COMMENT ON COLUMN virtualchain.changes.old IS 'The row before the block, an object by column; null for an insert.';
+COMMENT ON COLUMN virtualchain.changes.new IS 'The row behind the block; null for a delete.';

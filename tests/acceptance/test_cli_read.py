@@ -256,7 +256,8 @@ def test_sql_prints_csv(read: Inside) -> None:
     [
         ("SELECT * FROM leters", 'relation "leters" does not exist (at character 15)'),
         ("CREATE TABLE mine (a integer)", "cannot execute CREATE TABLE in a read-only transaction"),
-        ("DELETE FROM alpha.letters", "cannot execute DELETE in a read-only transaction"),
+        ("DELETE FROM alpha.letters", "cannot delete from view"),
+        ("SELECT nextval('s')", 'relation "s" does not exist'),
         ("SELECT 1; SELECT 2", "cannot insert multiple commands into a prepared statement"),
         ("COPY (SELECT 1) TO STDOUT", "COPY cannot be used"),
         ("SET TRANSACTION READ WRITE", "must be set before any query"),

@@ -54,6 +54,13 @@ def empty_blocks(count: int) -> Iterator[Chain]:
 
 
 @contextmanager
+def single_ops(count: int) -> Iterator[Chain]:
+    """Serve blocks with one op in each, whose payload begins with `mvo`, from a fake node."""
+    with _served("--single", count) as url:
+        yield Chain("single", "fake node", url, None, 102, 101 + count)
+
+
+@contextmanager
 def _served(kind: str, count: int) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.benchmarks.serve", kind, str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

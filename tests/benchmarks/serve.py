@@ -1,6 +1,6 @@
 """A fake node in a process of its own, so that it takes no time from what is measured.
 
-    python -m tests.benchmarks.serve (--full | --empty) BLOCKS
+    python -m tests.benchmarks.serve (--full | --empty | --single) BLOCKS
 
 Prints its URL when it is ready, and ends when its standard input does.
 """
@@ -19,8 +19,13 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--full", type=int, help="so many blocks as full as mainnet's")
     kind.add_argument("--empty", type=int, help="so many blocks with nothing but a coinbase")
+    kind.add_argument("--single", type=int, help="so many blocks with one op in each")
     arguments = parser.parse_args()
-    if arguments.full is None:
+    if arguments.single is not None:
+        node = FakeNode()
+        for _ in range(arguments.single):
+            node.mine([node.send(b"mvo1")])
+    elif arguments.full is None:
         node = FakeNode(premine=0)
         node.mine(n=arguments.empty)
     else:

@@ -18,6 +18,7 @@ from tests.names_chain import (
     names_chain,
 )
 from tests.tables import tables
+from virtualchain.examples.names.encoding import preorder_hash
 from virtualchain.examples.names.name_import import make_keyring
 from virtualchain.examples.names.reading import BURN_SCRIPT
 from virtualchain.testing import op_return
@@ -79,6 +80,18 @@ def test_of_two_renewals_in_a_block_the_first_wins(chain: NamesChain) -> None:
     assert chain.mine(*renewals) == [None, COLLIDES]
     renewals = [chain.register("name.test", fee=FEE) for _ in range(3)]
     assert chain.mine(*renewals) == [COLLIDES, COLLIDES, COLLIDES]
+
+
+def test_an_import_is_marked_as_a_registration_is(chain: NamesChain) -> None:
+    """Though it is refused, it stands in the list: then two renewals behind it take each other's chance."""
+    chain.open_namespace()
+    chain.own("name.test")
+    renewals = [chain.register("name.test", fee=FEE) for _ in range(2)]
+    assert chain.mine(chain.import_name("name.test"), *renewals) == [
+        "the namespace takes no imports",
+        COLLIDES,
+        COLLIDES,
+    ]
 
 
 def test_of_two_reveals_of_a_namespace_in_a_block_both_are_refused(chain: NamesChain) -> None:
@@ -248,8 +261,8 @@ def test_an_import_of_a_known_name_inherits_its_heights(chain: NamesChain) -> No
     chain.do(chain.import_name("name.test", to=ALICE), chain.import_name("name.test", to=BOB))
     first = chain.height
     row = chain.name("name.test")
-    hashes = {row["preorder_hash"]}
-    assert (row["owner"], row["block_number"]) == (BOB.address, first)
+    committed = preorder_hash("name.test", IMPORTER.script.hex(), ALICE.address)
+    assert (row["owner"], row["block_number"], row["preorder_hash"]) == (BOB.address, first, committed)
     chain.mine(n=3)
     chain.do(chain.import_name("name.test", to=CAROL, value="22" * 20))
     row = chain.name("name.test")
@@ -257,7 +270,7 @@ def test_an_import_of_a_known_name_inherits_its_heights(chain: NamesChain) -> No
         row[name] for name in ("block_number", "preorder_block_number", "first_registered", "last_renewed")
     }
     assert (row["owner"], row["value_hash"], heights) == (CAROL.address, "22" * 20, {first})
-    assert {row["preorder_hash"]} == hashes
+    assert row["preorder_hash"] == committed
     assert [event["owner"] for event in chain.query("SELECT owner FROM names.name_events ORDER BY block_id")][
         -1
     ] == CAROL.address

@@ -30,7 +30,7 @@ SAMPLE = {
         "name_preorder_register_collisions",
         "name_import_transfer_update_transfer_condensed_multisig",
     ],
-    "scenarios-0.14.1.json.gz": ["name_import", "name_import_renew_update_expire_reregister"],
+    "scenarios-0.14.1.json.gz": ["name_import"],
 }
 SMALL = ("scenarios-0.14.1.json.gz", "namespace_preorder_reveal_nodups")
 
@@ -235,7 +235,7 @@ def test_nothing_is_left_on_the_server(
     altered["blocks"][1]["txs"][0]["verdict"] = "REJECT"
     file = write(tmp_path / "two.json", [altered, scenario(*SMALL)])
     before = inventory(database_url)
-    assert run(capsys, file, "--database", database_url, "--jobs", "2", "--forks", "3")[0] == 1
+    assert run(capsys, file, "--database", database_url, "--jobs", "2")[0] == 1
     assert inventory(database_url) == before
 
 

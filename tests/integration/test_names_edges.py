@@ -1,6 +1,7 @@
 """The name registry at the edges that no recording covers (`names.md` §10)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -223,27 +224,24 @@ def test_a_full_owner_renews_nothing(chain: NamesChain) -> None:
     assert chain.mine(chain.register(names[0], fee=10**6)) == ["the recipient has 25 names"]
 
 
-@pytest.mark.parametrize(
-    ("rules", "text"),
-    [
-        ({"coeff": 3, "base": 10, "buckets": (10, *[1] * 15)}, "5:3e+12"),
-        ({"coeff": 1, "base": 10, "buckets": (10, *[1] * 15)}, "5:1e+12"),
-        ({"coeff": 1, "base": 10, "buckets": (9, *[1] * 15)}, "14:100000000000.0"),
-        ({"coeff": 123, "base": 251, "buckets": (6, *[1] * 15)}, "17:3.07572455842e+18"),
-        ({"coeff": 10, "base": 1, "buckets": [1] * 16, "discounts": (1, 3)}, "13:333.333333333"),
-        ({"coeff": 0, "base": 0, "buckets": [0] * 16, "discounts": (1, 3)}, "5:100.0"),
-    ],
-)
-def test_an_import_s_price_is_hashed_with_12_digits(
-    chain: NamesChain, rules: dict[str, object], text: str
-) -> None:
+def test_an_import_s_price_is_hashed_with_12_digits(chain: NamesChain) -> None:
     """As a double, in the shortest form of 12 digits; the table holds the double itself."""
-    chain.do(chain.preorder_namespace())
-    chain.do(chain.reveal(**rules))  # type: ignore[arg-type]
-    chain.do(chain.import_name("z.test"))
-    assert f",{text},50:" in chain.hashed()
-    price = float(chain.name("z.test")["op_fee"])
-    assert f"{price:.12g}".removesuffix(".0") == text.partition(":")[2].removesuffix(".0")
+    rules: dict[str, dict[str, Any]] = {
+        "5:3e+12": {"coeff": 3, "base": 10, "buckets": (10, *[1] * 15)},
+        "5:1e+12": {"coeff": 1, "base": 10, "buckets": (10, *[1] * 15)},
+        "14:100000000000.0": {"coeff": 1, "base": 10, "buckets": (9, *[1] * 15)},
+        "17:3.07572455842e+18": {"coeff": 123, "base": 251, "buckets": (6, *[1] * 15)},
+        "13:333.333333333": {"coeff": 10, "base": 1, "buckets": [1] * 16, "discounts": (1, 3)},
+        "5:100.0": {"coeff": 0, "base": 0, "buckets": [0] * 16, "discounts": (1, 3)},
+    }
+    spaces = [f"space{place}" for place in range(len(rules))]
+    chain.do(*(chain.preorder_namespace(space) for space in spaces))
+    chain.do(*(chain.reveal(space, **rule) for space, rule in zip(spaces, rules.values(), strict=True)))
+    chain.do(*(chain.import_name(f"z.{space}") for space in spaces))
+    for place, (space, text) in enumerate(zip(spaces, rules, strict=True)):
+        assert f",{text},50:" in chain.hashed(place - len(rules))
+        price = float(chain.name(f"z.{space}")["op_fee"])
+        assert f"{price:.12g}".removesuffix(".0") == text.partition(":")[2].removesuffix(".0")
 
 
 def test_fees_of_an_imported_name_are_doubles_until_it_is_registered_anew(chain: NamesChain) -> None:

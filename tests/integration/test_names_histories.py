@@ -1,6 +1,6 @@
 """Random histories: the app and a model of the page that shares no rule with it come to the same hashes.
 
-NAMES_HISTORIES in the environment says how many are tried (default: 3).
+NAMES_HISTORIES in the environment says how many are tried (default: 2).
 """
 
 import os
@@ -11,13 +11,13 @@ from tests.names_history import History
 from virtualchain.examples.names.conformance.judging import Task, judge
 from virtualchain.testing.database import DatabaseServer
 
-SEEDS = range(int(os.environ.get("NAMES_HISTORIES", "3")))
+SEEDS = range(int(os.environ.get("NAMES_HISTORIES", "2")))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_random_history_comes_to_the_model_s_hashes(database_server: DatabaseServer, seed: int) -> None:
-    """60 blocks with all kinds of operations, rightful and not, replayed once more over forks."""
-    scenario = History(seed).scenario(60)
+    """40 blocks with all kinds of operations, rightful and not, replayed once more over forks."""
+    scenario = History(seed).scenario(40)
     result = judge(Task("random", seed, scenario, seed), database_server)
     assert result.has_passed, str(result)
     accepted = {op["opcode"] for block in scenario["blocks"] for op in block["ops"]}

@@ -348,6 +348,19 @@ def test_the_way_back_to_the_first_branch(
     assert deployment(database_url) == fresh(an_app())
 
 
+def test_a_fork_below_the_block_that_was_asked_for(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """`build(to=…)` of a block that is taken already still follows the node's branch up to it."""
+    story(fake_node, 1, 10)
+    last = run(an_app())
+    fake_node.reorg(5, 8)
+    assert run(an_app(), to=last) == last
+    taken = deployment(database_url)["vc.blocks"]
+    assert len(taken) == last + 1
+    assert set(taken) <= set(fresh(an_app())["vc.blocks"])
+
+
 def test_pinned_to_a_branch_it_stays(fake_node: FakeNode, run: Run, database_url: str, query: Query) -> None:
     """A node that leaves the pinned block is waited for; pinned to the other side, ours is left at once."""
     story(fake_node, 1, 10)

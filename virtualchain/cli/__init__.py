@@ -11,9 +11,11 @@ from typing import Final
 import click
 from click.shell_completion import shell_complete
 
+from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.failures import guarded
+from virtualchain.cli.live import watch
 from virtualchain.cli.options import EXAMPLE, Given, Group
 from virtualchain.cli.query import sql
 from virtualchain.cli.read import consensus, ops, status
@@ -51,6 +53,7 @@ for _command in (
     ops,
     consensus,
     sql,
+    watch,
     export,
     import_,
     advance,
@@ -63,6 +66,7 @@ for _command in (
     swap,
     drop,
     remove,
+    checkpoint,
     migrate,
     db_command,
 ):

@@ -1,17 +1,18 @@
-"""The commands of the embedded server: db start, stop, status, url."""
+"""The commands of the embedded server: db start, stop, status, url; and those of roles that read."""
 
 import click
 
 from virtualchain.cli.options import Given, Group, pass_given
 from virtualchain.cli.output import write_fields, write_json
+from virtualchain.cli.readers import grant_reader, revoke_reader
 
 
 @click.group(cls=Group)
 def db() -> None:
-    """Manage the embedded PostgreSQL server.
+    """Manage the embedded PostgreSQL server, and who may read the database.
 
-    It is the database where no --database is given. It starts when a command needs it, and outlives the
-    command; psql and other clients reach it through its URL.
+    The server is the database where no --database is given. It starts when a command needs it, and outlives
+    the command; psql and other clients reach it through its URL. Readers are granted in any database.
     """
 
 
@@ -85,3 +86,7 @@ def _write_status(given: Given) -> None:
             "log": found.log,
         },
     )
+
+
+db.add_command(grant_reader)
+db.add_command(revoke_reader)

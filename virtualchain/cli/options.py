@@ -130,7 +130,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
 
     def option(*names: str, help: str, **attributes: Any) -> click.Option:  # noqa: A002, ANN401 - click's own
         return click.Option(
-            names, help=help, hidden=hidden, expose_value=False, callback=_remember, **attributes
+            names, help=help, hidden=hidden, expose_value=False, callback=remember, **attributes
         )
 
     return [
@@ -195,7 +195,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
     ]
 
 
-def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+def remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Note an option of the command line among those given."""
     assert parameter.name is not None, "every option has a name"
     context.ensure_object(Given).take(parameter.name, value)
 

@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -14,29 +14,43 @@ from virtualchain.cli.output import write_rows
 from virtualchain.cli.read import open_reading
 from virtualchain.errors import StoreError, UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TIMEOUT: Final = 60.0
+"""Seconds that a query may take unless told otherwise."""
+
 
 @click.command(cls=Command)
 @click.argument("query", required=False)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--as-of", metavar="BLOCK", help="Show that block, by height or hash, in every table and view.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, max=1_000_000),
+    metavar="SECONDS",
+    help="End a query that takes longer; 0 lets it run. Default: 60, and at the prompt 0.",
+)
 @pass_given
-def sql(given: Given, query: str | None, as_csv: bool) -> None:
+def sql(given: Given, query: str | None, as_csv: bool, as_of: str | None, timeout: float | None) -> None:
     """Ask the database one SQL statement; without QUERY, open psql on it.
 
     Either way it only reads. Names without a schema mean the apps' tables, then the views of schema
-    virtualchain: blocks, inputs, ops, rejections, snapshots, apps. With - as QUERY it is read from standard
-    input.
+    virtualchain: blocks, inputs, ops, rejections, snapshots, apps, changes. With - as QUERY it is read from
+    standard input.
     """
     from virtualchain.store import reading
 
     if query is None:
         _check_prompt(given, as_csv=as_csv)
-        _open_prompt(given)
+        _open_prompt(given, as_of, timeout)
     as_json = given.settings.json and not as_csv
     statement = sys.stdin.read() if query == "-" else query
     if not statement.strip():
         raise UsageError('there is no statement: give one, as in virtualchain sql "SELECT * FROM blocks"')
     with open_reading(given) as connection:
-        columns, rows = reading.query(connection, statement)
+        limit = _TIMEOUT if timeout is None else timeout or None
+        columns, rows = reading.query(connection, statement, as_of=as_of, timeout=limit)
         if columns or as_json:
             write_rows(columns, rows, as_json=as_json, as_csv=as_csv)
 
@@ -53,7 +67,7 @@ def _check_prompt(given: Given, *, as_csv: bool) -> None:
         )
 
 
-def _open_prompt(given: Given) -> NoReturn:
+def _open_prompt(given: Given, as_of: str | None, timeout: float | None) -> NoReturn:
     """Become psql on the deployment's database."""
     from virtualchain.store import reading
     from virtualchain.store.database import resolve
@@ -61,7 +75,12 @@ def _open_prompt(given: Given) -> NoReturn:
     program = _psql()
     with open_reading(given) as connection:  # what is wrong with the database is told in our words
         path = reading.search_path(connection)
-    environment = psql_environment(resolve(given.settings.database), path)
+    settings = {"search_path": path}
+    if as_of is not None:
+        settings["virtualchain.as_of"] = as_of
+    if timeout is not None:
+        settings["statement_timeout"] = str(int(timeout * 1000))
+    environment = psql_environment(resolve(given.settings.database), settings)
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what it becomes would, too
@@ -84,8 +103,8 @@ def _psql() -> str:
     )
 
 
-def psql_environment(url: str, search_path: str) -> dict[str, str]:
-    """Give the variables that lead psql to a database, read only.
+def psql_environment(url: str, settings: "Mapping[str, str]") -> dict[str, str]:
+    """Give the variables that lead psql to a database, read only, with these settings.
 
     Everybody on the machine can read a command line, and the URL may hold a password. What libpq has no
     variable for, such as keepalives, psql does without.
@@ -94,7 +113,7 @@ def psql_environment(url: str, search_path: str) -> dict[str, str]:
     from psycopg.conninfo import conninfo_to_dict
 
     given = {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
-    ours = {"default_transaction_read_only": "on", "search_path": search_path}
+    ours = {"default_transaction_read_only": "on", **settings}
     # In libpq's options, a space ends an argument.
     escaped = (f"{name}={value}".replace("\\", "\\\\").replace(" ", "\\ ") for name, value in ours.items())
     theirs = given.get("options") or os.environ.get("PGOPTIONS") or ""

@@ -17,7 +17,8 @@ from virtualchain.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema, create_app_schema, drop, install, projections
-from virtualchain.store.publish import publish, unpublish
+from virtualchain.store.publish import is_published, publish, unpublish
+from virtualchain.store.readers import admit_readers, forget_app
 from virtualchain.store.roles import drop_role, provide_role
 from virtualchain.store.sql import queries
 
@@ -46,6 +47,8 @@ class Build:
     keeps_tables: bool
     """Whether it has projections."""
     began_with_checkpoint: bool
+    shares_base: bool
+    """Whether that checkpoint is of this very chain, and no migration."""
     block_id: int
     """The last block that it was advanced to, or the one before its first."""
 
@@ -85,12 +88,10 @@ def register(connection: psycopg.Connection, contract: Contract, rule: str) -> t
     app = contract.name
     found = _row(connection, "live_app", {"app": app})
     if found is None:
-        owner = connection.execute(_Q["schema_owner"], {"schema": contract.schema}).fetchone()
-        if owner is not None:
-            raise InvalidApp(f"app {app} would have the schema {contract.schema}, as app {owner[0]} has")
-        create_app_schema(connection, app, contract.schema)
+        make_room(connection, contract)
         add_build(connection, contract, rule, FIRST_BUILD, is_live=True)
-        publish(connection, contract.schema, projections(connection, build_schema(contract.schema, "1")))
+        made = projections(connection, build_schema(contract.schema, FIRST_BUILD))
+        publish(connection, app, contract.schema, made)
         return FIRST_BUILD, contract
     if found["fingerprint"] != contract.fingerprint():
         raise UsageError(
@@ -107,6 +108,16 @@ def register(connection: psycopg.Connection, contract: Contract, rule: str) -> t
     return found["build"], as_begun(connection, contract, found["build"])
 
 
+def make_room(connection: psycopg.Connection, contract: Contract) -> None:
+    """Make the schema of the views of an app that is not installed; InvalidApp where another has it."""
+    owner = connection.execute(_Q["schema_owner"], {"schema": contract.schema}).fetchone()
+    if owner is not None:
+        raise InvalidApp(
+            f"app {contract.name} would have the schema {contract.schema}, as app {owner[0]} has"
+        )
+    create_app_schema(connection, contract.name, contract.schema)
+
+
 def live_build(connection: psycopg.Connection, app: str) -> str | None:
     """Give the build of an app that the views show; None where it is not installed."""
     row = _row(connection, "live_app", {"app": app})
@@ -118,23 +129,44 @@ def as_begun(connection: psycopg.Connection, contract: Contract, build: str) -> 
     row = _row(connection, "checkpoint", {"app": contract.name, "build": build})
     if row is None:
         return contract
-    begun = {row["block_id"]: row["consensus_hash"]}
-    if row["is_migration"]:
-        return replace(contract, first_block_id=row["block_id"], initial_snapshots=begun)
-    return replace(contract, initial_snapshots={**contract.initial_snapshots, **begun})
+    return replace(
+        contract,
+        first_block_id=row["first_block_id"],
+        initial_snapshots={row["block_id"]: row["consensus_hash"]},
+        behind=None if row["is_migration"] else row["block_hash"],
+    )
 
 
 def add_build(
     connection: psycopg.Connection, contract: Contract, rule: str, build: str, *, is_live: bool = False
 ) -> None:
     """Install a build of an app, at its beginning."""
+    install_build(connection, contract, rule, build, contract.fingerprint(), is_live=is_live)
+    log = AppLog(connection, contract.name, build)
+    for block_id, consensus_hash in contract.initial_snapshots.items():
+        log.add_snapshot(Snapshot(block_id, None, consensus_hash, None))
+
+
+def install_build(
+    connection: psycopg.Connection,
+    contract: Contract,
+    rule: str,
+    build: str,
+    fingerprint: str,
+    *,
+    is_live: bool = False,
+) -> None:
+    """Install a build of an app without any snapshot; `contract` says where it begins.
+
+    `fingerprint` is that of the app as it declares itself, which may begin elsewhere.
+    """
     made = install(connection, contract.name, contract.schema, build, contract.projections)
     connection.execute(
         _Q["add_build"],
         {
             "app": contract.name,
             "version": contract.version,
-            "fingerprint": contract.fingerprint(),
+            "fingerprint": fingerprint,
             "schema": contract.schema,
             "build": build,
             "magics": list(contract.magics),
@@ -148,9 +180,6 @@ def add_build(
             "base_block_id": contract.start - 1,
         },
     )
-    log = AppLog(connection, contract.name, build)
-    for block_id, consensus_hash in contract.initial_snapshots.items():
-        log.add_snapshot(Snapshot(block_id, None, consensus_hash, None))
 
 
 def set_on_deep_fork(connection: psycopg.Connection, app: str, policy: str) -> None:
@@ -174,7 +203,17 @@ def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
     row = next(row for row in builds(connection) if (row.name, row.build) == (app, build))
     connection.execute(_Q["retire"], {"app": app})
     connection.execute(_Q["make_live"], {"app": app, "build": build})
-    publish(connection, row.schema, projections(connection, row.tables))
+    publish(connection, app, row.schema, projections(connection, row.tables))
+
+
+def renew(connection: psycopg.Connection) -> None:
+    """Bring the views of all apps to what this version of the code makes; lock none that is that."""
+    for row in builds(connection):
+        if row.is_live:
+            made = projections(connection, row.tables)
+            if not is_published(connection, row.name, row.schema, made):
+                publish(connection, row.name, row.schema, made)
+    admit_readers(connection)
 
 
 def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
@@ -197,6 +236,7 @@ def remove_app(connection: psycopg.Connection, app: str) -> None:
     for row in rows:
         drop_build(connection, app, row.build)
     drop_role(connection, rows[0].schema)
+    forget_app(connection, app)
 
 
 def _row(connection: psycopg.Connection, query: str, place: Mapping[str, object]) -> dict[str, Any] | None:

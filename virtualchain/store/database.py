@@ -122,7 +122,7 @@ def connect_reader(url: str) -> psycopg.Connection:
     """
     connection = _connect(url, "reader")
     with _closed_on_failure(connection, url):
-        if _is_pooled(connection):
+        if is_pooled(connection):
             connection.prepare_threshold = None
         else:
             _pin(connection, is_local=False)
@@ -199,7 +199,7 @@ def _refuse_unfit(connection: psycopg.Connection, url: str) -> None:
         )
 
 
-def _is_pooled(connection: psycopg.Connection) -> bool:
+def is_pooled(connection: psycopg.Connection) -> bool:
     """Whether somebody passes on what we say: then another process answers than the one that greeted us."""
     row = connection.execute(_NAMED["server_process"]).fetchone()
     return row is None or row[0] != connection.info.backend_pid
@@ -207,7 +207,7 @@ def _is_pooled(connection: psycopg.Connection) -> bool:
 
 def _refuse_pooler(connection: psycopg.Connection, url: str) -> None:
     """Refuse what is no session of ours alone: the writer's lock and settings would be somebody else's."""
-    if _is_pooled(connection):
+    if is_pooled(connection):
         raise StoreError(
             f"{redact(url)} is a connection pooler, which is fine for reading only: "
             "to write, give the address of the PostgreSQL server behind it"

@@ -242,12 +242,16 @@ class EmbeddedServer:
             if not (row and row[0]):
                 connection.execute(sql.SQL(named["create_database"]).format(name=sql.Identifier(DATABASE)))
 
-    def _connect(self) -> psycopg.Connection:
+    def connect_superuser(self, database: str) -> psycopg.Connection:
+        """Open a session of the running server's superuser, for what the engine's role may not do."""
+        return self._connect(database)
+
+    def _connect(self, database: str = SUPERUSER) -> psycopg.Connection:
         """Connect as superuser; only a server with this folder's passwords lets us in."""
         return psycopg.connect(
             host=HOST,
             port=self._port(),
-            dbname="postgres",
+            dbname=database,
             user=SUPERUSER,
             password=self._password(SUPERUSER),
             sslmode="disable",

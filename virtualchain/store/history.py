@@ -54,11 +54,11 @@ class History:
         self._cursor.execute(_Q["end_undo"])
         return rows
 
-    def prune(self, oldest: int) -> None:
-        """Forget what is only needed to go back below a block."""
+    def prune(self, oldest: int, pruned: int) -> None:
+        """Forget what is only needed to go back below a block; below `pruned` that was done before."""
         for projection in self._projections:
             for query in ("prune_history", "prune_births"):
-                self._cursor.execute(_filled(query, projection), [oldest])
+                self._cursor.execute(_filled(query, projection), [oldest, pruned])
 
     def newest(self) -> int | None:
         """Give the last block that changed a projection, as far as history goes; None where there is none."""

@@ -78,6 +78,10 @@ class AppLog:
         assert row is not None, f"build {self.build} of app {self.app} is not installed"
         return row
 
+    def history_from(self) -> int:
+        """Give the block from which on history is kept."""
+        return int(self._row()["history_from"])
+
     def set_history_from(self, block_id: int) -> None:
         """Say that history is no longer kept before a block, where it was up to now."""
         self._connection.execute(_Q["set_history_from"], {**self._place, "history_from": block_id})

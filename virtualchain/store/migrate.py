@@ -44,8 +44,9 @@ def current(connection: psycopg.Connection) -> str | None:
 def migrate(url: str) -> str:
     """Upgrade the database at `url` to this version's schema; give the revision it has now.
 
-    All steps run in one transaction: a failing one leaves the database as it was. Raises
-    StoreError where the schema is newer than this code, or a step fails.
+    The views of the apps that are installed are part of it. All steps run in one transaction: a failing one
+    leaves the database as it was. Raises StoreError where the schema is newer than this code, or a step
+    fails.
     """
     with closing(connect_reader(url)) as probe:
         _refuse_newer(current(probe))

@@ -4,6 +4,7 @@ Everything here only reads. One `reading` is one transaction and shows the datab
 whatever a writer does meanwhile.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -144,18 +145,30 @@ def search_path(connection: psycopg.Connection) -> str:
     return path
 
 
-def query(connection: psycopg.Connection, statement: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+def query(
+    connection: psycopg.Connection, statement: str, *, as_of: str | None = None, timeout: float | None = None
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Run one statement of the user's; give the names of the columns, and the rows.
 
-    Unqualified names mean the apps' views, then those of schema `virtualchain`. Raises UsageError with the
-    database's message where it refuses the statement.
+    Unqualified names mean the apps' views, then those of schema `virtualchain`; `as_of` is the block, by
+    height or hash, that they show. Raises UsageError with the database's message where it refuses the
+    statement, StoreError where that takes more than `timeout` seconds (None: any time).
     """
     search_path(connection)
+    _limit(connection, as_of, timeout)
+    started = time.monotonic()
     cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     try:
         # A parameter, though unused, has the server take one statement and no more. Preparing it would do so,
         # too, but what is prepared stays behind in a pooler's session.
         cursor.execute(statement.encode(), [True], prepare=False)
+    except psycopg.errors.QueryCanceled as error:
+        if timeout is None or time.monotonic() - started < timeout:
+            raise
+        raise StoreError(
+            f"the query was ended, as it took more than {timeout:g} seconds: ask for less, or give it more "
+            "time with --timeout SECONDS (0: any)"
+        ) from error
     except psycopg.Error as error:
         if is_passing(error):
             raise
@@ -165,6 +178,14 @@ def query(connection: psycopg.Connection, statement: str) -> tuple[list[str], It
     if cursor.description is None:
         return [], iter(())
     return [column.name for column in cursor.description], iter(cursor)
+
+
+def _limit(connection: psycopg.Connection, as_of: str | None, timeout: float | None) -> None:
+    """Set what a user's statement is to see, and how long it may take, until the transaction ends."""
+    if as_of is not None:
+        connection.execute(_Q["as_of"], {"as_of": as_of})
+    if timeout is not None:
+        connection.execute(_Q["timeout"], {"milliseconds": str(int(timeout * 1000))})
 
 
 def _select(connection: psycopg.Connection, name: str, selection: Selection) -> Iterator[Json]:

@@ -30,10 +30,11 @@ ALL = list(commands(program))
 def test_the_commands_are_those_that_are_documented() -> None:
     """In the order in which one meets them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "export", "import", "advance"),
-        *("resume", "rollback", "pin", "unpin", "replay", "compare", "swap", "drop", "remove"),
+        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "watch", "export", "import"),
+        *("advance", "resume", "rollback", "pin", "unpin", "replay", "compare", "swap", "drop", "remove"),
+        *("checkpoint", "checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
         *("migrate", "db"),
-        *("db start", "db stop", "db status", "db url"),
+        *("db start", "db stop", "db status", "db url", "db grant-reader", "db revoke-reader"),
     ]
 
 

@@ -3,7 +3,7 @@
 A file is JSON, plain or compressed with gzip: one scenario, a list of them, or an object with
 `scenarios`. A scenario has `blocks`, each with `block_id`, `txs` (`txindex`, `txid`, `raw`, `verdict`), `ops`
 (`opcode`, `fields`: pairs of name and text), `ops_hash` and `consensus_hash`; and where they differ from the
-network's test runs `first_block`, `initial_snapshots`, `params` and `parent_txs`.
+network's test runs `first_block`, `initial_snapshots`, `params` and `parent_txs`. Nothing else is looked at.
 """
 
 import gzip

@@ -1,0 +1,114 @@
+-- name: role
+-- A reader's role: whether it is there, what makes it more than a reader, and whether it may log in.
+SELECT found.oid IS NOT NULL AS there, coalesce(found.rolcanlogin, false) AS logs_in,
+    array_remove(ARRAY[
+        CASE WHEN found.rolsuper THEN 'is a superuser' END,
+        CASE WHEN found.rolcreaterole THEN 'makes roles' END,
+        CASE WHEN found.rolcreatedb THEN 'makes databases' END,
+        CASE WHEN found.rolreplication THEN 'replicates' END,
+        CASE WHEN found.rolbypassrls THEN 'bypasses row security' END,
+        CASE WHEN pg_has_role(found.oid, current_user, 'MEMBER') THEN 'is the engine, or may become it' END,
+        CASE WHEN EXISTS (SELECT FROM vc.apps AS a WHERE vc.role_of(a.schema) = found.rolname) THEN 'is an app''s' END], NULL) AS strange
+FROM (SELECT %(role)s::text AS name) AS wanted
+LEFT JOIN pg_catalog.pg_roles AS found ON found.rolname = wanted.name;
+
+-- name: create
+-- The role of a reader: it cannot log in unless told so, and has nothing but what it is granted.
+CREATE ROLE {role} NOLOGIN;
+COMMENT ON ROLE {role} IS 'Reads views of a virtualchain deployment.';
+
+-- name: be_careful
+-- Let what the role does be read only unless it asks for more, which it has no right to in our schemas anyway.
+ALTER ROLE {role} SET default_transaction_read_only = on;
+
+-- name: let_log_in
+-- Let the role log in.
+ALTER ROLE {role} LOGIN PASSWORD {password};
+
+-- name: remember
+-- Note what a role may read; further apps add up, and null means all.
+INSERT INTO vc.readers AS known (role, apps) VALUES (%(role)s, %(apps)s)
+ON CONFLICT (role) DO UPDATE SET apps = ARRAY(SELECT DISTINCT a FROM unnest(known.apps || EXCLUDED.apps) AS a ORDER BY a)
+WHERE known.apps IS NOT NULL AND EXCLUDED.apps IS NOT NULL;
+
+-- name: remember_all
+-- A role that may read all apps may read those to come, too.
+UPDATE vc.readers SET apps = NULL WHERE role = %(role)s AND %(apps)s::text[] IS NULL;
+
+-- name: forget
+-- Note that a role reads nothing any more.
+DELETE FROM vc.readers WHERE role = %(role)s;
+
+-- name: forget_app
+-- Take an app out of what readers may read.
+UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(apps);
+
+-- name: missing
+-- The statements that give readers what they lack: the database, the views on the log, those of their apps; and to apps' roles temporary tables, which they had through PUBLIC before.
+WITH readers AS (
+    SELECT r.role, r.apps, p.oid FROM vc.readers AS r JOIN pg_catalog.pg_roles AS p ON p.rolname = r.role
+), views AS (
+    SELECT r.role, r.oid, n.nspname AS schema, c.relname AS name, c.oid AS view, n.oid AS namespace
+    FROM readers AS r
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = 'virtualchain'
+        OR EXISTS (SELECT FROM vc.apps AS a WHERE a.schema = n.nspname AND (r.apps IS NULL OR a.name = ANY(r.apps)))
+    LEFT JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind = 'v'
+        AND (n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.published AS p WHERE p.schema = n.nspname AND p.name = c.relname))
+)
+SELECT format('GRANT CONNECT ON DATABASE %%I TO %%I', current_database(), role)
+FROM readers WHERE NOT has_database_privilege(oid, current_database(), 'CONNECT')
+UNION ALL
+SELECT DISTINCT format('GRANT USAGE ON SCHEMA %%I TO %%I', schema, role)
+FROM views WHERE NOT has_schema_privilege(oid, namespace, 'USAGE')
+UNION ALL
+SELECT format('GRANT SELECT ON %%I.%%I TO %%I', schema, name, role)
+FROM views WHERE view IS NOT NULL AND NOT has_table_privilege(oid, view, 'SELECT')
+UNION ALL
+SELECT DISTINCT format('GRANT TEMPORARY ON DATABASE %%I TO %%I', current_database(), p.rolname)
+FROM vc.apps AS a JOIN pg_catalog.pg_roles AS p ON p.rolname = vc.role_of(a.schema)
+WHERE a.own_role AND NOT has_database_privilege(p.oid, current_database(), 'TEMPORARY');
+
+-- name: take_back
+-- The statements that take from a role what it was granted here.
+SELECT format('REVOKE ALL ON %%I.%%I FROM %%I', n.nspname, c.relname, %(role)s::text)
+FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind = 'v'
+WHERE n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.published AS p WHERE p.schema = n.nspname AND p.name = c.relname)
+UNION ALL
+SELECT format('REVOKE ALL ON SCHEMA %%I FROM %%I', n.nspname, %(role)s::text)
+FROM pg_catalog.pg_namespace AS n
+WHERE n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.apps AS a WHERE a.schema = n.nspname)
+UNION ALL
+SELECT format('REVOKE ALL ON DATABASE %%I FROM %%I', current_database(), %(role)s::text);
+
+-- name: harden
+-- The statements that take from PUBLIC what is ours to take: temporary tables, new objects in schema public, large objects, and the locks by which anybody could keep the writer out.
+SELECT format('REVOKE TEMPORARY ON DATABASE %%I FROM PUBLIC', current_database())
+FROM pg_catalog.pg_database WHERE datname = current_database() AND pg_has_role(current_user, datdba, 'USAGE')
+UNION ALL
+SELECT 'REVOKE CREATE ON SCHEMA public FROM PUBLIC'
+FROM pg_catalog.pg_namespace WHERE nspname = 'public' AND pg_has_role(current_user, nspowner, 'USAGE')
+UNION ALL
+SELECT format('GRANT EXECUTE ON FUNCTION %%s TO %%I', p.oid::regprocedure, (SELECT rolname FROM pg_catalog.pg_roles AS r
+        JOIN pg_catalog.pg_namespace AS n ON n.nspname = 'vc' AND n.nspowner = r.oid))
+FROM pg_catalog.pg_proc AS p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^pg_(try_)?advisory_' AND pg_has_role(current_user, p.proowner, 'USAGE')
+UNION ALL
+SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', p.oid::regprocedure)
+FROM pg_catalog.pg_proc AS p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^(lo_creat|lo_create|lo_from_bytea|pg_(try_)?advisory_.*)$'
+    AND pg_has_role(current_user, p.proowner, 'USAGE');
+
+-- name: remains
+-- What a role may do beyond reading its views, because PostgreSQL, or somebody, leaves it to everybody or to it.
+SELECT what FROM (VALUES
+    (1, has_database_privilege(%(role)s, current_database(), 'TEMPORARY'), 'make temporary tables'),
+    (2, has_schema_privilege(%(role)s, 'public', 'CREATE'), 'make objects in schema public'),
+    (3, has_function_privilege(%(role)s, 'lo_create(oid)', 'EXECUTE'), 'make large objects'),
+    (4, has_function_privilege(%(role)s, 'pg_try_advisory_lock(bigint)', 'EXECUTE'),
+        'take advisory locks, also the one of the writer while none is at work'),
+    (5, true, 'say NOTIFY, sleep, and keep a processor busy'),
+    (6, true, 'read the catalogues: names and definitions of all objects, and no rows'),
+    (7, EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS r ON r.oid = m.member
+        WHERE r.rolname = %(role)s), 'whatever the roles may that it is a member of')
+) AS known (place, is_so, what)
+WHERE is_so ORDER BY place;

@@ -1,0 +1,209 @@
+"""Checkpoints at the command line: made, shown, trusted, applied, at a deep fork and on another chain."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Commands
+from tests.checkpoints import content, forge, say, words_in
+from virtualchain.testing import ChainBuilder, FakeNode
+from virtualchain.testing.bitcoind import Bitcoind
+from virtualchain.testing.database import DatabaseServer
+
+APP = ("--app", "words")
+
+
+@pytest.fixture
+def cli(cli: Commands) -> Commands:
+    """Let there be a module with the app beside the user."""
+    (cli.folder / "words.py").write_text("from tests.checkpoints import words\napp = words()\n")
+    return cli
+
+
+@pytest.fixture
+def options(fake_node: FakeNode, database_url: str) -> tuple[str, ...]:
+    """Give what every command here is told."""
+    return ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", "0")
+
+
+def test_from_one_deployment_to_another(
+    cli: Commands,
+    fake_node: FakeNode,
+    options: tuple[str, ...],
+    database_server: DatabaseServer,
+    database_url: str,
+) -> None:
+    """Made on one, looked at, applied to another, which goes on with the same digests."""
+    say(fake_node, "one two", "three", "-one")
+    cli(*APP, *options, "sync")
+    at = fake_node.height
+    made = cli(*options, "checkpoint", "create", "file").out
+    assert made.startswith(f"words 1 at block {at}\n")
+    shown = json.loads(cli("--json", "checkpoint", "show", "file").out)
+    assert shown["valid"] is True
+    assert (shown["block_id"], shown["block_hash"], shown["signers"]) == (at, fake_node.tip, [])
+    assert shown["tables"] == {"pairs": 2, "words": 2}
+    other = database_server.create()
+    there = ("--bitcoin", fake_node.url, "--database", other, "--confirmations", "0")
+    said = cli(*APP, *there, "checkpoint", "apply", "file").out
+    assert said.startswith(f"app words stands at block {at}, on its own chain: the next sync or run")
+    say(fake_node, "four")
+    cli(*APP, *there, "sync")
+    cli(*APP, *options, "sync")
+    assert content(other)["words.words"] == content(database_url)["words.words"]
+    status = [json.loads(cli(*where, "--json", "consensus").out) for where in (options, there)]
+    assert status[0] == status[1]
+    database_server.drop(other)
+
+
+def test_signed_and_trusted(
+    cli: Commands, fake_node: FakeNode, options: tuple[str, ...], database_url: str
+) -> None:
+    """A key is made, signs, and is trusted by flag, variable or file of settings; others are not."""
+    say(fake_node, "one")
+    cli(*APP, *options, "sync")
+    key = cli("checkpoint", "keygen", "key").out.strip()
+    assert (cli.folder / "key").stat().st_mode & 0o777 == 0o600
+    other = json.loads(cli("--json", "checkpoint", "keygen", "other").out)["public_key"]
+    assert f"signed by       {key}" in cli(*options, "checkpoint", "create", "file", "--sign", "key").out
+    cli(*options, "checkpoint", "create", "unsigned")
+    assert f"signed by       {key}" in cli("checkpoint", "show", "file", "--trust", other, "--trust", key).out
+    refused = cli("checkpoint", "show", "file", "--trust", other, code=1)
+    assert "valid           NO" in refused.out
+    assert f"signed only by {key}, and not by a key that is trusted" in refused.err
+    (cli.folder / "virtualchain.toml").write_text(f'[virtualchain]\ntrust = ["{other}"]\n')
+    refused = cli(*APP, *options, "checkpoint", "apply", "unsigned", code=1)
+    assert refused.err.count("\n") == 1
+    assert "signed by nobody" in refused.err
+    (cli.folder / "virtualchain.toml").write_text('[virtualchain]\ntrust = ["key.pub"]\n')
+    (cli.folder / "key.pub").write_text(key)
+    cli(*APP, *options, "checkpoint", "apply", "file")
+    cli.environment["VIRTUALCHAIN_TRUST"] = f"{other}, {key}"
+    cli("checkpoint", "show", "file")
+    cli("checkpoint", "show", "unsigned", code=1)
+
+
+def test_what_is_wrong_is_one_line(
+    cli: Commands, fake_node: FakeNode, options: tuple[str, ...], database_url: str
+) -> None:
+    """A check that fails ends with exit code 1, a wrong wish with 2."""
+    say(fake_node, "one two")
+    cli(*APP, *options, "sync")
+    cli(*options, "checkpoint", "create", "file")
+
+    def change(members: dict[str, bytes]) -> None:
+        members["projections/2.words"] = members["projections/2.words"].replace(b"one", b"eno", 1)
+
+    forge(cli.folder / "file", cli.folder / "forged", change)
+    shown = cli("--json", "checkpoint", "show", "forged", code=1)
+    assert json.loads(shown.out)["valid"] is False
+    for arguments, code, told in (
+        (("checkpoint", "show", "forged"), 1, "its rows have the state hash"),
+        (("checkpoint", "show", "words.py"), 1, "no checkpoint"),
+        (("checkpoint", "show", "nothing"), 2, "nothing cannot be read: No such file or directory"),
+        ((*APP, *options, "checkpoint", "apply", "forged"), 1, "its rows have the state hash"),
+        ((*options, "checkpoint", "apply", "file"), 2, "name an app to run"),
+        (("--app", "apps", *options, "checkpoint", "apply", "file"), 2, "the checkpoint is of app words"),
+        ((*options, "checkpoint", "create", "no/file"), 2, "cannot be written: No such file or directory"),
+        ((*options, "checkpoint", "create", "x", "--block", 99), 2, "reaches back to block 101"),
+        ((*options, "checkpoint", "create", "x", "--sign", "words.py"), 2, "holds no private key"),
+        ((*APP, *options, "checkpoint", "apply", "file", "--migrate"), 2, "leave out --migrate"),
+        ((*APP, *options, "checkpoint", "apply", "file", "--rollback", 500), 2, "nothing above block 500"),
+    ):
+        said = cli(*arguments, code=code).err
+        assert said.count("\n") == 1
+        assert told in said
+
+
+def test_a_deep_fork_that_asks_for_a_checkpoint(
+    cli: Commands,
+    fake_node: FakeNode,
+    options: tuple[str, ...],
+    database_server: DatabaseServer,
+    database_url: str,
+) -> None:
+    """The sync stops and names the command; with somebody's checkpoint of the new branch it goes on."""
+    (cli.folder / "virtualchain.toml").write_text('[[apps]]\nuse = "words"\non_deep_fork = "checkpoint"\n')
+    say(fake_node, "one", "two", "three", "four")
+    cli(*options, "sync")
+    fake_node.reorg(3)
+    say(fake_node, "new", "newer")
+    fork = fake_node.height - 6
+    stopped = cli(*options, "sync", code=4).err
+    assert f"`virtualchain checkpoint apply FILE --rollback {fork}` goes on" in stopped
+    other = database_server.create()
+    theirs = ("--bitcoin", fake_node.url, "--database", other, "--confirmations", "0")
+    cli(*theirs, "sync")
+    cli(*theirs, "checkpoint", "create", "file", "--block", fake_node.height - 4)
+    refused = cli(*options, "checkpoint", "apply", "file", code=2).err
+    assert "the tape has another block there" in refused
+    done = cli(*options, "checkpoint", "apply", "file", "--rollback", fork)
+    assert done.err.startswith("virtualchain: undone: 3 blocks, 0 ops, 0 rows")
+    cli(*options, "sync")
+    assert content(database_url) == content(other)
+    assert words_in(database_url) == {"one", "new", "newer"}
+    database_server.drop(other)
+
+
+@pytest.mark.node
+def test_from_one_network_to_another(
+    cli: Commands,
+    bitcoind_factory: Callable[..., Bitcoind],
+    database_server: DatabaseServer,
+    tmp_path: Path,
+) -> None:
+    """Two real nodes on different chains: old-chain inputs, copied to the new one, are refused there."""
+    chains = ChainBuilder(), ChainBuilder(premine=1)
+    chains[1].reorg(1, 120)
+    nodes = [bitcoind_factory() for _ in chains]
+    urls = [database_server.create() for _ in chains]
+    old, new = (
+        ("--bitcoin", node.url, "--cookie", node.cookie, "--database", url, "--confirmations", "0")
+        for node, url in zip(nodes, urls, strict=True)
+    )
+
+    def consensus(where: tuple[object, ...], block: int) -> str:
+        [app] = json.loads(cli(*where, "--json", "consensus", block).out)["apps"]
+        return str(app["consensus_hash"])
+
+    say(chains[0], "one two", "three")
+    deliver(chains[0], nodes[0])
+    cli(*APP, *old, "sync")
+    at = chains[0].height
+    say(chains[0], f"{consensus(old, at)}:fresh")
+    deliver(chains[0], nodes[0])
+    cli(*APP, *old, "sync")
+    at += 1
+    cli(*old, "checkpoint", "create", "file")
+    say(chains[0], f"{consensus(old, at)}:late")
+    deliver(chains[0], nodes[0])
+    cli(*APP, *old, "sync")
+    late = consensus(old, at + 1)
+    assert words_in(urls[0]) == {"one", "two", "three", "fresh", "late"}
+
+    cli(*APP, *new, "checkpoint", "apply", "file", "--migrate")
+    say(chains[1], f"{consensus(old, at)}:moved {late}:replayed")
+    deliver(chains[1], nodes[1])
+    cli(*APP, *new, "sync")
+    own = consensus(new, chains[1].height)
+    say(chains[1], f"{own}:own {late}:again")
+    deliver(chains[1], nodes[1])
+    cli(*APP, *new, "sync")
+    assert words_in(urls[1]) == {"one", "two", "three", "fresh", "moved", "own"}
+    refused = json.loads(cli(*new, "--json", "ops", "--rejected").out)
+    assert [row["reason"] for row in refused] == ["the hash is not fresh"] * 2
+    say(chains[0], f"{own}:foreign")
+    deliver(chains[0], nodes[0])
+    cli(*APP, *old, "sync")
+    assert "foreign" not in words_in(urls[0])
+    for url in urls:
+        database_server.drop(url)
+
+
+def deliver(chain: ChainBuilder, node: Bitcoind) -> None:
+    """Give a real node a chain's blocks, which becomes its own."""
+    for stored in chain.tree.chain[1:]:
+        assert node.rpc("submitblock", stored.raw.hex()) in {None, "duplicate", "inconclusive"}
+    assert node.rpc("getbestblockhash") == chain.tip

@@ -1,0 +1,274 @@
+"""Apply a checkpoint: an app goes on from a file in place of its own past.
+
+All of the file is verified before anything changes. Then one transaction makes a build of the app that
+stands at the checkpoint's block, and lets it take the place of the one that was there; what the database
+holds then is read back and must be the file, byte for byte.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from virtualchain import recovery
+from virtualchain.checkpoint import archive
+from virtualchain.checkpoint.archive import Reader
+from virtualchain.checkpoint.create import copy_rows, copy_snapshots
+from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
+from virtualchain.checkpoint.refusals import agreed, refuse_chain
+from virtualchain.checkpoint.verify import LARGEST_STATE, Verified, snapshots, verify
+from virtualchain.contract import Contract
+from virtualchain.coverage import rule_of
+from virtualchain.deployment import Deployment
+from virtualchain.errors import InvalidCheckpoint
+from virtualchain.planning import held_tip
+from virtualchain.settings import HISTORY
+from virtualchain.store import reading
+from virtualchain.store.builds import (
+    FIRST_BUILD,
+    builds,
+    drop_build,
+    install_build,
+    make_live,
+    make_room,
+    next_build,
+)
+from virtualchain.store.failures import is_passing
+from virtualchain.store.log import AppLog
+from virtualchain.store.migrate import migrate
+from virtualchain.store.projections import build_schema, projections
+from virtualchain.store.publish import publish
+from virtualchain.store.rollback import Reorg, Undone
+from virtualchain.store.sql import queries
+from virtualchain.store.state_files import StateFiles, default_folder
+
+_Q = queries("checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an app began with, and what was undone of the tape for that, if anything."""
+
+    manifest: Manifest
+    signers: tuple[str, ...]
+    build: str
+    undone: Undone | None
+
+
+def apply(
+    url: str,
+    file: Path,
+    contracts: Sequence[Contract],
+    *,
+    trusted: tuple[str, ...] = (),
+    migrates: bool = False,
+    rollback: int | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
+    on_block: recovery.OnBlock | None = None,
+    state_folder: Path | None = None,
+    history: int | None = HISTORY,
+    wait: bool = False,
+) -> Applied | None:
+    """Let the app of a checkpoint stand at its block, in the deployment at `url`.
+
+    `contracts` must have the app's. With keys `trusted`, one of them must have signed. With `migrates` the
+    app begins on this chain, behind the block of that height, whatever chain the checkpoint is of. With
+    `rollback`, every block above that one is undone for all apps in the same transaction; apps whose history
+    does not reach so far need their contracts, too, and where `may_go_on` ended that early, None is given and
+    nothing was applied. Raises InvalidCheckpoint, and UsageError where the app or the chain is another one;
+    nothing has changed then.
+    """
+    with archive.reading(file) as reader:
+        verified = verify(reader, trusted)
+        contract = agreed(contracts, verified)
+        migrate(url)
+        folder = state_folder or default_folder(url)
+        others = [] if rollback is None else _installed(url, contracts, contract)
+        opened = Deployment(
+            url,
+            others,
+            None,
+            state_folder=folder,
+            wait=wait,
+            history=history,
+            mends=contract.name,
+        )
+        with closing(opened) as deployment:
+            work = _Work(deployment.connection, reader, verified, contract, migrates=migrates)
+            refuse_chain(deployment.tape, verified.manifest, migrates=migrates, rollback=rollback)
+            undone = None
+            if rollback is None:
+                with deployment.connection.transaction():
+                    work.put(deployment)
+            else:
+                tip = held_tip(deployment.tape)
+                assert tip is not None, "there is something to undo"
+                undone = recovery.roll_back(
+                    deployment,
+                    Reorg(rollback, (tip.block_id, tip.hash), None, "operator"),
+                    may_go_on,
+                    on_block,
+                    replaces=contract.name,
+                    replace=lambda: work.put(deployment),
+                )
+                if undone is None:
+                    return None
+    return Applied(verified.manifest, verified.signers, work.build, undone)
+
+
+def _installed(url: str, contracts: Sequence[Contract], contract: Contract) -> list[Contract]:
+    """Give the contracts of those other apps that are installed."""
+    with reading.reading(url) as connection:
+        names = {row["name"] for row in reading.apps(connection)} - {contract.name}
+    return [other for other in contracts if other.name in names]
+
+
+class _Work:
+    """What is done to the database, within a transaction."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        reader: Reader,
+        verified: Verified,
+        contract: Contract,
+        *,
+        migrates: bool,
+    ) -> None:
+        self._connection = connection
+        self._reader = reader
+        self._verified = verified
+        self._manifest = manifest = verified.manifest
+        self._contract = contract
+        self._migrates = migrates
+        self.begun = replace(
+            contract,
+            first_block_id=manifest.block_id if migrates else manifest.first_block_id,
+            initial_snapshots={manifest.block_id: manifest.consensus_hash},
+        )
+        self.build = FIRST_BUILD
+
+    def put(self, deployment: Deployment) -> None:
+        """Install a build that stands at the checkpoint, and let it be the live one."""
+        manifest, contract = self._manifest, self._contract
+        old = [row for row in builds(self._connection) if row.name == contract.name]
+        live = [row for row in old if row.is_live]
+        if deployment.tape.deployment() is None and not self._migrates:
+            deployment.tape.bind(manifest.network, manifest.genesis_hash)
+        if live:
+            self.build = next_build(self._connection, contract.name)
+        else:
+            make_room(self._connection, contract)
+        install_build(
+            self._connection,
+            self.begun,
+            rule_of(contract),
+            self.build,
+            contract.fingerprint(),
+            is_live=not live,
+        )
+        self._load()
+        if live:
+            make_live(self._connection, contract.name, self.build)
+        else:
+            made = projections(self._connection, self._tables)
+            publish(self._connection, contract.name, contract.schema, made)
+        AppLog(self._connection, contract.name, self.build).set_status("running")
+        for row in old:
+            if row.is_live or row.is_unfinished:
+                drop_build(self._connection, row.name, row.build)
+
+    @property
+    def _tables(self) -> str:
+        return build_schema(self._contract.schema, self.build)
+
+    @property
+    def _place(self) -> dict[str, object]:
+        return {"app": self._manifest.app, "build": self.build, "block_id": self._manifest.block_id}
+
+    def _load(self) -> None:
+        manifest = self._manifest
+        try:
+            self._load_rows()
+            self._load_state()
+            self._load_snapshots()
+            if self._verified.state_number is not None:
+                number = {**self._place, "state_number": self._verified.state_number}
+                self._connection.execute(_Q["set_state_number"], number)
+            self._connection.execute(
+                _Q["record"],
+                {
+                    **self._place,
+                    "network": manifest.network,
+                    "block_hash": manifest.block_hash,
+                    "consensus_hash": manifest.consensus_hash,
+                    "state_hash": manifest.state_hash,
+                    "is_migration": self._migrates,
+                    "signers": list(self._verified.signers),
+                },
+            )
+        except psycopg.Error as error:
+            if is_passing(error):
+                raise
+            told = error.diag.message_primary or str(error)
+            where = f" (table {error.diag.table_name})" if error.diag.table_name else ""
+            raise InvalidCheckpoint(f"the database refuses what it holds: {told}{where}") from error
+
+    def _load_rows(self) -> None:
+        """Fill the projections; every row stands since the checkpoint's block, as far as is known here."""
+        manifest = self._manifest
+        ours = projections(self._connection, self._tables)
+        theirs = {table.name: table for table in manifest.tables}
+        if STATE not in manifest.members and {item.name: item.columns for item in ours} != {
+            table.name: table.columns for table in manifest.tables
+        }:
+            raise InvalidCheckpoint("its tables are not those of the app")
+        since = f"\t{manifest.block_id}\n".encode()
+        self._connection.execute(_Q["begin_load"])
+        self._connection.execute(_Q["defer_constraints"])
+        for projection in ours:
+            if projection.name in theirs:
+                names = sql.SQL(", ").join(map(sql.Identifier, projection.columns))
+                statement = sql.SQL(_Q["load_rows"]).format(table=projection.table, columns=names)
+                with self._connection.cursor().copy(statement) as copy:
+                    for line in self._reader.lines(theirs[projection.name].member):
+                        copy.write(line[:-1] + since)
+        self._connection.execute(_Q["check_constraints"])
+        self._connection.execute(_Q["end_load"])
+        for projection in ours:
+            if projection.name in theirs:
+                lines = copy_rows(self._connection, projection, manifest.block_id)
+                self._compare(theirs[projection.name].member, lines)
+
+    def _load_state(self) -> None:
+        if STATE in self._manifest.members:
+            content = self._reader.content(STATE, LARGEST_STATE)
+            self._compare(STATE, [content])
+            files = StateFiles(self._connection, self._contract.name, self.build, Path())
+            files.keep(self._manifest.block_id, content)
+
+    def _load_snapshots(self) -> None:
+        """Fill in the whole series, which later hashes are mixed from; on another chain the last one only."""
+        manifest = self._manifest
+        if self._migrates:
+            digests = {"consensus_hash": manifest.consensus_hash, "state_hash": manifest.state_hash}
+            self._connection.execute(_Q["begin_at"], {**self._place, **digests})
+            return
+        place = manifest.app, self.build
+        with self._connection.cursor().copy(_Q["load_snapshots"]) as copy:
+            for block_id, *hashes in snapshots(self._reader):
+                values = [None if text is None else bytes.fromhex(text) for text in hashes]
+                copy.write_row((*place, block_id, *values))
+        self._compare(SNAPSHOTS, copy_snapshots(self._connection, self._place))
+
+    def _compare(self, member: str, lines: Iterable[bytes]) -> None:
+        """Hold what the database has now against the member that it came from."""
+        digest = sha256()
+        for line in lines:
+            digest.update(line)
+        if digest.hexdigest() != self._manifest.members[member].sha256:
+            raise InvalidCheckpoint(f"its member {member} is not written as the database writes these values")

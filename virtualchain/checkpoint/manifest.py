@@ -1,0 +1,173 @@
+"""The manifest: what a checkpoint says of itself.
+
+Its signed bytes are all of it but the signatures, as JSON with sorted keys; each member's digest is in
+there, so a signature covers the whole file.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from virtualchain.errors import InvalidCheckpoint
+from virtualchain.model import Json
+
+FORMAT: Final = "virtualchain-checkpoint-1"
+NAME: Final = "manifest.json"
+SNAPSHOTS: Final = "snapshots"
+"""The member with the app's digests: block_id, ops hash, consensus hash, state hash, by block."""
+STATE: Final = "state"
+"""The member with the saved file of an app that keeps a state of its own."""
+LONGEST: Final = 2**24
+"""Bytes of a manifest."""
+_HIGHEST: Final = 2**31 - 1
+_LONGEST_NAME: Final = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A member: its bytes, and the rows in it; a saved file counts as none."""
+
+    size: int
+    sha256: str
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A projection: its name, the app's own columns in order, and the member with its rows by key."""
+
+    name: str
+    columns: tuple[str, ...]
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """An ed25519 signature of the manifest's signed bytes; both values are hex."""
+
+    public_key: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint says of itself; hashes are lower-case hex in display order."""
+
+    app: str
+    version: str
+    fingerprint: str
+    network: str
+    genesis_hash: str
+    block_id: int
+    block_hash: str
+    consensus_hash: str
+    state_hash: str
+    first_block_id: int
+    """The lowest block whose consensus hash is mixed into later ones."""
+    members: Mapping[str, Content]
+    """All members of the file but the manifest."""
+    tables: Sequence[Table] = ()
+    signatures: Sequence[Signature] = ()
+
+    def as_dict(self) -> Json:
+        """Give it as JSON has it."""
+        return {"format": FORMAT, **asdict(self)}
+
+    def signed_bytes(self) -> bytes:
+        """Give what a signature signs."""
+        signed = self.as_dict()
+        del signed["signatures"]
+        return _canonical(signed)
+
+    def to_bytes(self) -> bytes:
+        """Give the member's content."""
+        return json.dumps(self.as_dict(), indent=1, sort_keys=True).encode() + b"\n"
+
+    def with_signatures(self, signatures: Sequence[Signature]) -> "Manifest":
+        """Give the same manifest with these signatures."""
+        return replace(self, signatures=tuple(signatures))
+
+
+def read_manifest(content: bytes) -> Manifest:
+    """Read a manifest; InvalidCheckpoint, which names the field, for anything else."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InvalidCheckpoint(f"its manifest is no JSON: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InvalidCheckpoint(f"its manifest does not say that its format is {FORMAT}")
+    fields = _Fields(found, "its manifest's")
+    manifest = Manifest(
+        app=fields.text("app"),
+        version=fields.text("version"),
+        fingerprint=fields.hex("fingerprint", 64),
+        network=fields.text("network"),
+        genesis_hash=fields.hex("genesis_hash", 64),
+        block_id=fields.number("block_id"),
+        block_hash=fields.hex("block_hash", 64),
+        consensus_hash=fields.hex("consensus_hash", 32),
+        state_hash=fields.hex("state_hash", 64),
+        first_block_id=fields.number("first_block_id"),
+        members={name: _content(name, item) for name, item in fields.take("members", dict).items()},
+        tables=tuple(map(_table, fields.take("tables", list))),
+        signatures=tuple(map(_signature, fields.take("signatures", list))),
+    )
+    if manifest.to_bytes() != content:
+        raise InvalidCheckpoint("its manifest says more than this format does, or says it in another form")
+    return manifest
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _content(name: str, found: object) -> Content:
+    fields = _Fields(found, f"member {name!r}:")
+    return Content(fields.number("size", 2**63), fields.hex("sha256", 64), fields.number("rows", 2**63))
+
+
+def _table(found: object) -> Table:
+    fields = _Fields(found, "a table's")
+    columns = fields.take("columns", list, lambda names: bool(names) and all(map(_is_name, names)))
+    return Table(fields.take("name", str, _is_name), tuple(columns), fields.text("member"))
+
+
+def _signature(found: object) -> Signature:
+    fields = _Fields(found, "a signature's")
+    return Signature(fields.hex("public_key", 64), fields.hex("signature", 128))
+
+
+def _is_name(found: object) -> bool:
+    """Tell whether the database could have something of this name: it may hold the strangest letters."""
+    return (
+        isinstance(found, str)
+        and 0 < len(found.encode(errors="replace")) <= _LONGEST_NAME
+        and "\0" not in found
+    )
+
+
+class _Fields:
+    """Takes typed values out of what JSON gave."""
+
+    def __init__(self, found: object, whose: str) -> None:
+        if not isinstance(found, dict):
+            raise InvalidCheckpoint(f"{whose} fields are missing")
+        self._found = found
+        self._whose = whose
+
+    def take(self, name: str, kind: type, fits: Callable[[Any], bool] = lambda _: True) -> Any:  # noqa: ANN401 - of that kind
+        value = self._found.get(name)
+        if type(value) is not kind or not fits(value):
+            raise InvalidCheckpoint(f"{self._whose} {name} is missing or not what it should be")
+        return value
+
+    def text(self, name: str) -> str:
+        return str(self.take(name, str, lambda text: text != "" and text.isprintable()))
+
+    def hex(self, name: str, digits: int) -> str:
+        return str(self.take(name, str, lambda text: re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None))
+
+    def number(self, name: str, highest: int = _HIGHEST) -> int:
+        return int(self.take(name, int, lambda number: 0 <= number <= highest))

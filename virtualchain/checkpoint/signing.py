@@ -1,0 +1,141 @@
+"""Who vouches for a checkpoint: ed25519 keys in the files that OpenSSH and OpenSSL write.
+
+The library that signs is the extra `sign`; it is imported where a key is used, so that unsigned checkpoints
+need none. A public key is told as the 64 hex digits of its 32 bytes.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
+
+from virtualchain.checkpoint.manifest import Manifest, Signature
+from virtualchain.errors import InvalidCheckpoint, UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+_HEX: Final = re.compile("[0-9a-fA-F]{64}")
+_LARGEST: Final = 100_000
+"""Bytes of a file that may be a key."""
+
+
+def make_key(file: Path) -> str:
+    """Make a private key in a new file that only its owner may read (PEM, PKCS 8); give its public key."""
+    serialization = _library()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - the extra
+
+    key = Ed25519PrivateKey.generate()
+    content = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        file.touch(0o600, exist_ok=False)
+        file.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be made: {error.strerror}") from error
+    return _hex_of(key.public_key())
+
+
+def sign(manifest: Manifest, files: Iterable[Path]) -> Manifest:
+    """Give the manifest with a signature by the key in each file; UsageError for a file without one."""
+    keys = [_private_key(file) for file in files]
+    message = manifest.signed_bytes()
+    found = {_hex_of(key.public_key()): key.sign(message).hex() for key in keys}
+    return manifest.with_signatures([Signature(*pair) for pair in sorted(found.items())])
+
+
+def check_signatures(manifest: Manifest, trusted: Sequence[str]) -> tuple[str, ...]:
+    """Give the public keys that signed; where some are trusted, one of these must be among them.
+
+    Raises InvalidCheckpoint for a signature that does not hold, or where no trusted key signed.
+    """
+    wanted = [public_key(text) for text in trusted]
+    if manifest.signatures:
+        _library()
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - the extra
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - the extra
+            Ed25519PublicKey,
+        )
+
+        message = manifest.signed_bytes()
+        for item in manifest.signatures:
+            try:
+                key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(item.public_key))
+                key.verify(bytes.fromhex(item.signature), message)
+            except (InvalidSignature, ValueError) as error:
+                raise InvalidCheckpoint(f"its signature by {item.public_key} does not hold") from error
+    signers = tuple(item.public_key for item in manifest.signatures)
+    if wanted and not set(wanted) & set(signers):
+        by = f"only by {', '.join(signers)}" if signers else "by nobody"
+        raise InvalidCheckpoint(f"it is signed {by}, and not by a key that is trusted: {', '.join(wanted)}")
+    return signers
+
+
+def public_key(text: str) -> str:
+    """Give a public key as hex: from 64 hex digits, or from a file as `ssh-keygen` or `openssl` writes it."""
+    if _HEX.fullmatch(text):
+        return text.lower()
+    file = Path(text).expanduser()
+    content = _read(file)
+    if _HEX.fullmatch(content.decode("latin-1").strip()):
+        return content.decode().strip().lower()
+    serialization = _library()
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - the extra
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - the extra
+        Ed25519PublicKey,
+    )
+
+    is_ssh = content.startswith(b"ssh-")
+    load = serialization.load_ssh_public_key if is_ssh else serialization.load_pem_public_key
+    try:
+        key = load(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UsageError(f"{file} holds no public key: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise UsageError(f"{file} holds no ed25519 key: `ssh-keygen -t ed25519` makes one")
+    return _hex_of(key)
+
+
+def _private_key(file: Path) -> "Ed25519PrivateKey":
+    serialization = _library()
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - the extra
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - the extra
+        Ed25519PrivateKey,
+    )
+
+    content = _read(file)
+    is_ssh = b"OPENSSH PRIVATE KEY" in content
+    load = serialization.load_ssh_private_key if is_ssh else serialization.load_pem_private_key
+    try:
+        key = load(content, password=None)
+    except TypeError as error:  # it wants a password
+        raise UsageError(f"the key in {file} has a passphrase: sign with one that has none") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UsageError(f"{file} holds no private key that can be used: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{file} holds no ed25519 key: `virtualchain checkpoint keygen FILE` makes one")
+    return key
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_LARGEST)
+    except OSError as error:
+        raise UsageError(f"the key {file} cannot be read: {error.strerror}") from error
+
+
+def _hex_of(key: "Ed25519PublicKey") -> str:
+    return key.public_bytes_raw().hex()
+
+
+def _library() -> ModuleType:
+    try:
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - the extra
+    except ImportError as error:
+        raise UsageError(
+            "keys need a library that is not installed: pip install 'virtualchain[sign]'"
+        ) from error
+    return serialization
