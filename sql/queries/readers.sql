@@ -45,7 +45,9 @@ UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(app
 
 -- name: missing
 -- The statements that give readers what they lack: the database, the views on the log, those of their apps; and to apps' roles temporary tables, which they had through PUBLIC before.
-WITH readers AS (
+WITH ours AS (
+    SELECT pg_has_role(current_user, datdba, 'USAGE') AS may_grant FROM pg_catalog.pg_database WHERE datname = current_database()
+), readers AS (
     SELECT r.role, r.apps, p.oid FROM vc.readers AS r JOIN pg_catalog.pg_roles AS p ON p.rolname = r.role
 ), views AS (
     SELECT r.role, r.oid, n.nspname AS schema, c.relname AS name, c.oid AS view, n.oid AS namespace
@@ -56,7 +58,7 @@ WITH readers AS (
         AND (n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.published AS p WHERE p.schema = n.nspname AND p.name = c.relname))
 )
 SELECT format('GRANT CONNECT ON DATABASE %%I TO %%I', current_database(), role)
-FROM readers WHERE NOT has_database_privilege(oid, current_database(), 'CONNECT')
+FROM readers, ours WHERE may_grant AND NOT has_database_privilege(oid, current_database(), 'CONNECT')
 UNION ALL
 SELECT DISTINCT format('GRANT USAGE ON SCHEMA %%I TO %%I', schema, role)
 FROM views WHERE NOT has_schema_privilege(oid, namespace, 'USAGE')
@@ -65,8 +67,8 @@ SELECT format('GRANT SELECT ON %%I.%%I TO %%I', schema, name, role)
 FROM views WHERE view IS NOT NULL AND NOT has_table_privilege(oid, view, 'SELECT')
 UNION ALL
 SELECT DISTINCT format('GRANT TEMPORARY ON DATABASE %%I TO %%I', current_database(), p.rolname)
-FROM vc.apps AS a JOIN pg_catalog.pg_roles AS p ON p.rolname = vc.role_of(a.schema)
-WHERE a.own_role AND NOT has_database_privilege(p.oid, current_database(), 'TEMPORARY');
+FROM ours, vc.apps AS a JOIN pg_catalog.pg_roles AS p ON p.rolname = vc.role_of(a.schema)
+WHERE may_grant AND a.own_role AND EXISTS (SELECT FROM readers) AND NOT has_database_privilege(p.oid, current_database(), 'TEMPORARY');
 
 -- name: take_back
 -- The statements that take from a role what it was granted here.

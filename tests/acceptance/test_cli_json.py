@@ -14,8 +14,10 @@ from virtualchain.testing import FakeNode
 ELSEWHERE = {
     *("run", "demo", "resume", "rollback", "unpin"),
     *("replay", "compare", "swap", "drop", "remove"),
+    *("watch", "export", "import", "advance", "db grant-reader", "db revoke-reader"),
+    *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
 }
-"""`run` prints a line for each block: test_cli_run. Others: test_cli_demo, _recover, _versions, and below."""
+"""Commands that want something of their own: the tests of each, test_cli_run for the first, try it there."""
 COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",)),
     *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),

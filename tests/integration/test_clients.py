@@ -65,7 +65,7 @@ def test_psql(reader_url: str) -> None:
     assert (
         psql(reader_url, "COPY (SELECT block_id, hash FROM blocks) TO STDOUT (FORMAT csv)").count("\n") > 100
     )
-    assert "ERROR" not in psql(reader_url, "\\dn", "\\df virtualchain.*", "\\dp plain.*", "\\l", "\\du")
+    assert "ERROR" not in psql(reader_url, "\\dn", "\\df virtualchain.*", "\\dp plain.*", "\\du")
 
 
 def test_pandas(reader_url: str) -> None:

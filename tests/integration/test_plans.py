@@ -109,3 +109,5 @@ def test_as_of_a_block_keys_are_looked_up_too(many: psycopg.Connection) -> None:
     with many.transaction():
         many.execute("SELECT set_config('virtualchain.as_of', %s, true)", [str(height[0] - 2)])
         assert many.execute("SELECT v FROM many.t WHERE k = 5").fetchone() == ("v",)
+        assert many.execute("SELECT count(*), max(v), min(u) FROM many.t").fetchone() == (ROWS, "v", 1)
+        assert many.execute("SELECT count(*) FROM many.few").fetchone() == (0,)

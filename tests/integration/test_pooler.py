@@ -14,6 +14,7 @@ import pytest
 
 from tests import representative
 from tests.servers import reachable_folder
+from virtualchain import watch
 from virtualchain.cli import main
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.store import reading
@@ -108,6 +109,7 @@ def test_readers_come_through(
         ["consensus"],
         ["sql", "SELECT * FROM entries ORDER BY id"],
         ["sql", "SHOW DateStyle"],
+        ["sql", "--as-of", "102", "SELECT max(block_id) FROM blocks"],
     ] * 2:
         expected = told(database_url, *arguments)
         assert len(expected) > 10
@@ -138,6 +140,19 @@ def test_readers_leave_nothing_behind(pooled_url: str) -> None:
                     reading.network(connection)
         assert other.execute(question).fetchone() == before
         assert before[1:] == ("off", "postgres", 0)
+
+
+def test_a_watch_polls_through_a_pooler(fake_node: FakeNode, run: Run, pooled_url: str) -> None:
+    """It does not LISTEN, which would stay behind in a session of others, and misses nothing all the same."""
+    representative.feed(fake_node)
+    run(representative.app())
+    with watch(pooled_url, from_block=102, poll=0.1) as events:
+        assert events._live is not None
+        assert not events._live.listens
+        assert next(events).block_id == 102
+    with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as other:
+        for _ in range(3):
+            assert other.execute("SELECT count(*) FROM pg_listening_channels()").fetchone() == (0,)
 
 
 def test_writers_are_refused(pooled_url: str) -> None:

@@ -13,6 +13,7 @@ from tests.moving import an_app, story
 from tests.servers import value
 from virtualchain import App
 from virtualchain.errors import StoreError, UsageError
+from virtualchain.store.builds import remove_app
 from virtualchain.store.database import connect_migrator
 from virtualchain.store.migrate import migrate
 from virtualchain.store.readers import Reader, grant_reader, revoke_reader
@@ -222,6 +223,20 @@ def test_a_reader_of_one_app_reads_no_later_one(fake_node: FakeNode, run: Run, g
     assert value(url, "SELECT count(*) FROM one.marks") == 0
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         value(url, "SELECT count(*) FROM two.marks")
+
+
+def test_an_app_that_is_removed_takes_its_grants_along(
+    fake_node: FakeNode, run: Run, granted: Grant, database_url: str
+) -> None:
+    """Another app of the same name is not what was granted."""
+    run(an_app("one"), an_app("two"))
+    url = granted("one", "two")
+    with connect_migrator(database_url) as connection:
+        remove_app(connection, "one")
+    run(an_app("one"), an_app("two"))
+    assert value(url, "SELECT count(*) FROM two.marks") == 0
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        value(url, "SELECT count(*) FROM one.marks")
 
 
 def test_new_columns_are_granted_too(

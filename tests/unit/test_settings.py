@@ -184,6 +184,19 @@ def test_the_file_is_found_by_flag_then_variable_then_folder(tmp_path: Path) -> 
     assert by_flag.blocks == tmp_path / "flag" / "here"
 
 
+def test_trusted_keys_are_hex_or_files(tmp_path: Path) -> None:
+    """Files are looked for where the layer's other files are; the highest layer that names keys counts."""
+    key = "ab" * 32
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "virtualchain.toml").write_text(f'[virtualchain]\ntrust = ["{key}", "key.pub"]\n')
+    flags = {"config": folder / "virtualchain.toml"}
+    assert load(flags, {}, tmp_path).trust == (key, str(folder / "key.pub"))
+    environ = {"VIRTUALCHAIN_TRUST": f"mine.pub, {key}"}
+    assert load(flags, environ, tmp_path).trust == (str(tmp_path / "mine.pub"), key)
+    assert load({**flags, "trust": (key,)}, environ, tmp_path).trust == (key,)
+
+
 def test_passwords_are_not_shown(tmp_path: Path) -> None:
     """Settings may end up in a log."""
     flags = {"bitcoin": "http://user:secret@host", "database": "postgresql://user:secret@host"}
@@ -222,6 +235,8 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
         ("[virtualchain]\njson = 'yes'", "[virtualchain] json must be true or false"),
         ("[virtualchain]\nverbose = 1", "[virtualchain] verbose must be true or false"),
         ("[virtualchain]\nverify = true", "[virtualchain] verify must be merkle"),
+        ("[virtualchain]\ntrust = 'a'", "[virtualchain] trust must be public keys: 64 hex digits each"),
+        ("[virtualchain]\ntrust = [1]", "[virtualchain] trust must be public keys"),
         ("[apps]\nuse = 'x'", "apps must be tables, one [[apps]] for each"),
         ("apps = ['x']", "apps must be tables, one [[apps]] for each"),
         ("[[apps]]\non_deep_fork = 'halt'", "[[apps]] use must name an app: MODULE or MODULE:OBJECT"),
