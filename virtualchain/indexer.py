@@ -278,7 +278,8 @@ class StateEngine:
             self._raise_halted()
             return False
         moved = self._extend(to)
-        return self._catch_up(most=_STRETCH if moved else None) or moved
+        moved = self._catch_up(most=_STRETCH if moved else None) or moved
+        return moved or not self._deployment.running  # where the last one halted, that is to be told
 
     def _extend(self, to: int | None) -> bool:
         deployment = self._deployment
