@@ -28,6 +28,8 @@ def rule_of(contract: Contract) -> str:
 def cover(tape: Tape, contracts: Sequence[Contract]) -> None:
     """Open the apps' searches from the next block on, and close those that no app asks for any more."""
     tip = tape.tip()
+    if tip is None:  # what is open on it may begin in front of the first block to come
+        tape.forget_searches()
     wanted = {(item.magic, item.rule) for item in watches_of(contracts)}
     opened = {(row.magic, row.rule) for row in tape.coverage() if row.until_block is None}
     following = min(item.start for item in contracts) if tip is None else tip.block_id + 1

@@ -119,6 +119,8 @@ class Deployment:
         for machine in self.machines:
             if machine.contract.name not in anew:
                 machine.load()
+        if self.machines and self.tape.tip() is None:
+            self.search()
 
     def take(self, scanned: ScannedBlock, *, near_tip: bool) -> None:
         """Append a block and advance every running app that stands at its parent, in one transaction.

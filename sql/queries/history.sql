@@ -3,8 +3,9 @@
 SELECT {place}, false, ARRAY[{texts}] FROM {history} AS r WHERE until_block = $1
 
 -- name: came
--- Rows of one projection that a block made or changed, as they are after it.
-SELECT {place}, true, ARRAY[{texts}] FROM {births} AS b JOIN {table} AS r USING ({key}) WHERE b.since_block = $1 AND r.since_block = $1
+-- Rows of one projection that a block made or changed, as they are after it; one that it made twice counts once.
+SELECT {place}, true, ARRAY[{texts}] FROM (SELECT DISTINCT {key} FROM {births} WHERE since_block = $1) AS b
+JOIN {table} AS r USING ({key}) WHERE r.since_block = $1
 
 -- name: text
 -- The text of a column as its type's output function gives it; null stays null.

@@ -39,8 +39,8 @@ CREATE TABLE {history} (LIKE {table}, until_block integer NOT NULL, PRIMARY KEY 
 COMMENT ON TABLE {history} IS 'Rows as they were before the block that changed or removed them.';
 COMMENT ON COLUMN {history}.until_block IS 'The block that changed or removed the row.';
 CREATE TABLE {births} AS SELECT since_block, {key} FROM {table} WITH NO DATA;
-ALTER TABLE {births} ADD PRIMARY KEY (since_block, {key});
-COMMENT ON TABLE {births} IS 'Keys of the rows that each block made or changed: found without a scan, and without an index that would end HOT updates.';
+CREATE INDEX ON {births} (since_block);
+COMMENT ON TABLE {births} IS 'Keys of the rows that each block made or changed: found without a scan, and without an index that would end HOT updates. A key may stand there twice.';
 CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     block CONSTANT integer := vc.writing_block(TG_RELID);
@@ -53,7 +53,7 @@ BEGIN
     END IF;
     NEW.since_block := block;
     IF TG_OP = 'INSERT' OR OLD.since_block < block OR ({old_key}) IS DISTINCT FROM ({new_key}) THEN
-        INSERT INTO {births} VALUES (block, {new_key}) ON CONFLICT DO NOTHING;
+        INSERT INTO {births} VALUES (block, {new_key});
     END IF;
     RETURN NEW;
 END;

@@ -19,13 +19,15 @@ WHERE CASE WHEN {era} = 0 THEN (SELECT vc.as_of({app})) IS NULL ELSE (SELECT vc.
 WITH went AS (
     SELECT jsonb_build_object({pairs}) AS key, to_jsonb(r) - '{{since_block,until_block}}'::text[] AS content
     FROM {history} AS r WHERE r.until_block = $1
+), born AS (
+    SELECT DISTINCT {key} FROM {births} WHERE since_block = $1
 ), came AS (
     SELECT jsonb_build_object({pairs}) AS key, to_jsonb(r) - '{{since_block}}'::text[] AS content
-    FROM {births} AS b JOIN {table} AS r USING ({key}) WHERE b.since_block = $1 AND r.since_block = $1
+    FROM born AS b JOIN {table} AS r USING ({key}) WHERE r.since_block = $1
     UNION ALL
     SELECT jsonb_build_object({pairs}), to_jsonb(r) - '{{since_block,until_block}}'::text[]
-    FROM {births} AS b JOIN {history} AS r USING ({key})
-    WHERE b.since_block = $1 AND r.since_block = $1 AND r.until_block > $1
+    FROM born AS b JOIN {history} AS r USING ({key})
+    WHERE r.since_block = $1 AND r.until_block > $1
 )
 SELECT CASE WHEN went.content IS NULL THEN 'insert' WHEN came.content IS NULL THEN 'delete' ELSE 'update' END,
     key, went.content, came.content

@@ -79,6 +79,10 @@ WHERE magic = %(magic)s AND rule = %(rule)s AND from_block = %(last)s + 1;
 INSERT INTO vc.coverage (magic, rule, from_block, until_block)
 VALUES (%(magic)s, %(rule)s, %(first)s, %(last)s);
 
+-- name: forget_searches
+-- Drop the record of every search, where there is no block to have been searched.
+DELETE FROM vc.coverage;
+
 -- name: set_durable
 -- Whether a commit waits until it is on disk.
 SELECT set_config('synchronous_commit', %(setting)s, false);

@@ -4,10 +4,11 @@
 
 Undoing a block and hashing it need the rows that it made, without a scan of the table. Ways to find them:
 `none` keeps no history at all, as a measure; `key` records births under a primary key of block and key;
-`plain` records them with an index of the block alone, where a key may be met twice; `brin` records nothing
-and has a BRIN index on the table's since_block. Each way gets a table of its own with the same rows. Bulk is
-one statement on many rows, single is blocks of ten statements. Undoing goes back the single blocks' last
-hundred; `came` reads the rows of one block, as the state hash does behind each block. Medians.
+`plain` records them with an index of the block alone, where a key may be met twice, and is what the engine
+does; `brin` records nothing and has a BRIN index on the table's since_block. Each way gets a table of its own
+with the same rows. Bulk is one statement on many rows, single is blocks of ten statements. Undoing goes back
+the single blocks' last hundred; `came` reads the rows of one block, as the state hash does behind each block.
+Medians.
 """
 
 import argparse
@@ -32,7 +33,6 @@ _DDL = "CREATE TABLE entries (id bigint PRIMARY KEY, owner text NOT NULL, n inte
 _KEEP = queries("projections")["keep_history"]
 _UNDONE = 100
 """Blocks of ten changes that are undone."""
-_WITHOUT: Final = "INSERT INTO {births} VALUES (block, {new_key})"
 Row = dict[str, float]
 
 
@@ -207,18 +207,15 @@ def _none(connection: psycopg.Connection, projection: Projection) -> None:
 
 
 def _key(connection: psycopg.Connection, projection: Projection) -> None:
-    connection.execute(
-        sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier("bench__1", "births_by_block"))
+    statement = (
+        "DROP INDEX bench__1.entries_births_since_block_idx; ALTER TABLE {} ADD PRIMARY KEY (since_block, id)"
     )
+    connection.execute(sql.SQL(statement).format(projection.births))
+    _trigger(connection, projection, "INSERT INTO {births} VALUES (block, {new_key}) ON CONFLICT DO NOTHING;")
 
 
 def _plain(connection: psycopg.Connection, projection: Projection) -> None:
-    connection.execute(
-        sql.SQL("ALTER TABLE {births} DROP CONSTRAINT {name}; CREATE INDEX ON {births} (since_block)").format(
-            births=projection.births, name=sql.Identifier("entries_births_pkey")
-        )
-    )
-    _trigger(connection, projection, "INSERT INTO {births} VALUES (block, {new_key});")
+    """Leave it as it is."""
 
 
 def _brin(connection: psycopg.Connection, projection: Projection) -> None:

@@ -43,11 +43,9 @@ def test_each_block_tells_what_it_did(fake_node: FakeNode, run: Run, query: Quer
                 expected = differences(
                     shown(database_url, app, table, block - 1), shown(database_url, app, table, block)
                 )
-                told = {
-                    row["key"][key]: (row["action"], row["old"], row["new"])
-                    for row in changes
-                    if (row["app"], row["table"]) == (app, table)
-                }
+                rows = [row for row in changes if (row["app"], row["table"]) == (app, table)]
+                told = {row["key"][key]: (row["action"], row["old"], row["new"]) for row in rows}
+                assert len(told) == len(rows), "each row is told once"
                 assert told == expected, (block, app, table)
                 seen |= {action for action, _, _ in told.values()}
     assert seen == {"insert", "update", "delete"}

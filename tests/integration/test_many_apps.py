@@ -118,6 +118,25 @@ def test_a_node_that_lags_halts_no_app_that_joins(
     assert outcome(database_url, "two") == alone(two)
 
 
+def test_a_tape_that_begins_anew_later_was_not_searched_before(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str, alone: Callable[[App], list[Any]]
+) -> None:
+    """A fork empties it, and it begins with the app that starts later: the other lacks its first blocks."""
+    story(fake_node, 9)
+    first = fake_node.height - 5
+    early = an_app("early", b"aa", first_block_id=first)
+    late = an_app("late", b"bb", first_block_id=first + 3)
+    run(early, late)
+    fake_node.reorg(8, 3, bits=0x200FFFFF)
+    run(early, late, confirmations=1)
+    assert query("SELECT * FROM vc.blocks") == []
+    story(fake_node, 9)
+    run(late)
+    assert query("SELECT min(block_id) AS n FROM vc.blocks") == [{"n": first + 3}]
+    run(early, late)
+    assert outcome(database_url, "early") == alone(early)
+
+
 def test_others_go_on_while_an_app_joins(fake_node: FakeNode, database_url: str) -> None:
     """Chunk by chunk: the running app takes new blocks in between."""
     fake_node.mine(n=350)

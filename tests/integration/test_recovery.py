@@ -185,6 +185,38 @@ def test_history_that_was_pruned_does_not_come_back_with_a_rollback(
     assert deployment(database_url) == fresh(an_app(), history=10)
 
 
+def test_an_older_record_of_births_does_as_well(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
+) -> None:
+    """Tables that were installed with one row for each block and key: undone and hashed as those of today."""
+    story(fake_node, 1, 8)
+    run(an_app())
+    with psycopg.connect(database_url) as connection:
+        for table, key in (("owners", "name"), ("marks", "place")):
+            [definition] = connection.execute(
+                "SELECT pg_get_functiondef(%s::regproc)", [f"plain__1.{table}_keep"]
+            ).fetchone() or [""]
+            made = f'VALUES (block, "new"."{key}")'
+            older = definition.replace(made, f"{made} ON CONFLICT DO NOTHING")
+            assert older != definition
+            connection.execute(older.encode())
+            connection.execute(
+                f"CREATE TABLE t AS SELECT DISTINCT * FROM plain__1.{table}_births; "
+                f"DELETE FROM plain__1.{table}_births; "
+                f"INSERT INTO plain__1.{table}_births TABLE t; DROP TABLE t; "
+                f"ALTER TABLE plain__1.{table}_births ADD PRIMARY KEY (since_block, {key})"
+            )
+    story(fake_node, 3, 30)
+    run(an_app())
+    fake_node.reorg(20)
+    story(fake_node, 2, 9)
+    run(an_app())
+    found, expected = deployment(database_url), fresh(an_app())
+    for table in ("plain.owners_births", "plain.marks_births"):
+        expected[table] = sorted(set(expected[table]))
+    assert found == expected
+
+
 def test_both_ways_back_are_the_same(
     database_server: DatabaseServer, fake_node: FakeNode, database_url: str, run: Run
 ) -> None:

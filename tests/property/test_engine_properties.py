@@ -163,6 +163,7 @@ def read(url: str, app: str) -> tuple[list[Any], list[Any], dict[str, int], dict
 @example(
     blocks=[[("add", "a", 1)], [("drop", "a", 1), ("twice", "a", -1)], [], [("drop", "b", 1)]], restart=1
 )
+@example(blocks=[[("add", "a", 1), ("drop", "a", 1), ("add", "a", 2)], [("add", "a", 1)]], restart=0)
 def test_tables_and_hashes_are_those_of_a_model(
     database_server: DatabaseServer, blocks: list[list[Command]], restart: int
 ) -> None:

@@ -2,10 +2,12 @@
 
     python -m tests.simulation --seed 1 --runs 200 --jobs 2
     python -m tests.simulation --seed 7 --verbose
+    python -m tests.simulation --sweep
 
 Each run has its own seed, counted up from the first: its steps are drawn from that alone, so the run that is
 named as the one that failed can be run again by itself, with every step told. Each job has a database server
-of its own, which is restarted and crashed, too. At the end a table tells which fault met which step.
+of its own, which is restarted and crashed, too. At the end a table tells which fault met which step. A sweep
+has each step meet every fault in turn.
 """
 
 # It is a program, and prints:
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import count
@@ -25,6 +27,7 @@ from pathlib import Path
 
 from tests.simulation.bench import Bench, Result, run, take
 from tests.simulation.coverage import report
+from tests.simulation.probe import NAMES
 
 
 def main() -> int:
@@ -37,6 +40,9 @@ def main() -> int:
     parser.add_argument(
         "--steps", type=int, help="how many steps each run has (default: drawn from the seed)"
     )
+    parser.add_argument(
+        "--sweep", nargs="*", metavar="STEP", help="have these steps, or all, meet every fault"
+    )
     parser.add_argument("--verbose", action="store_true", help="tell every step while it is done")
     given = parser.parse_args()
     met: Counter[tuple[str, str]] = Counter()
@@ -47,7 +53,8 @@ def main() -> int:
         for text in () if given.verbose else told if trouble else told[-1:]:
             print(text, flush=True)
         if trouble:
-            print(f"{trouble}\nseed {seed} failed: python -m tests.simulation --seed {seed} --verbose")
+            again = f"--sweep {seed!r}" if isinstance(seed, str) else f"--seed {seed}"
+            print(f"{trouble}\n{seed} failed: python -m tests.simulation {again} --verbose")
             return 1
     kills = sum(times for (fault, _), times in met.items() if fault == "kill")
     print(report(met))
@@ -59,9 +66,10 @@ def results(given: argparse.Namespace) -> Iterator[Result]:
     """Run simulations until there are no more to run."""
     until = None if given.minutes is None else time.monotonic() + given.minutes * 60
     last = None if until is not None else given.seed + given.runs
+    seeds: Iterable[int | str] = count(given.seed) if given.sweep is None else given.sweep or NAMES
     with workers(given.jobs) as pool:
         running: set[Future[Result]] = set()
-        for seed in count(given.seed):
+        for seed in seeds:
             if seed == last or (until is not None and time.monotonic() > until):
                 break
             running.add(pool.submit(run, seed, given.steps, given.verbose))

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.simulation.story import simulate
+from tests.simulation.story import simulate, sweep
 from virtualchain.store._binaries import find_binaries
 from virtualchain.store.embedded import EmbeddedServer
 from virtualchain.testing.database import DatabaseServer
@@ -18,8 +18,8 @@ from virtualchain.testing.database import DatabaseServer
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
-Result = tuple[int, list[str], Counter[tuple[str, str]], int, str]
-"""Seed, what was done, which fault met which step, traps that were not met, and what went wrong."""
+Result = tuple[int | str, list[str], Counter[tuple[str, str]], int, str]
+"""Seed or step, what was done, which fault met which step, traps that were not met, and what went wrong."""
 
 
 class Bench:
@@ -50,8 +50,11 @@ def take(folders: "Queue[Path]") -> None:
     _BENCH.append(Bench(folders.get()))
 
 
-def run(seed: int, steps: int | None, verbose: bool) -> Result:
-    """Run one simulation on this process's bench; with `verbose` each step is told at once."""
+def run(seed: int | str, steps: int | None, verbose: bool) -> Result:
+    """Run the simulation of a seed, or the sweep of a step, on this process's bench.
+
+    With `verbose` each step is told at once.
+    """
     [bench] = _BENCH
     told: list[str] = []
     folder = Path(tempfile.mkdtemp(prefix="state-", dir=bench.folder))
@@ -62,7 +65,10 @@ def run(seed: int, steps: int | None, verbose: bool) -> Result:
             print(text, flush=True)
 
     try:
-        world = simulate(seed, bench.server, folder, note, bench.restart, steps)
+        if isinstance(seed, str):
+            world = sweep(seed, bench.server, folder, note, bench.restart)
+        else:
+            world = simulate(seed, bench.server, folder, note, bench.restart, steps)
     except Exception:  # noqa: BLE001 - whatever it is, the run and its steps are told
         return seed, told, Counter(), 0, traceback.format_exc()
     finally:

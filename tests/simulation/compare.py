@@ -69,14 +69,14 @@ def _work_since_first(rows: list[str]) -> list[str]:
 
 
 def _standing(rows: list[str], floor: int) -> list[str]:
-    """Leave out saved files that no block from the floor on had: they may be pruned."""
-    read: list[dict[str, Any]] = [json.loads(row) for row in rows]
-    last = {
-        row["app"]: row["block_id"]
-        for row in sorted(read, key=lambda row: row["block_id"])
-        if row["block_id"] <= floor
-    }
-    return [text for text, row in zip(rows, read, strict=True) if row["block_id"] >= last.get(row["app"], 0)]
+    """Leave out saved files that no block from the floor on had, and since when those stand that it had.
+
+    They may be pruned; and where all were, an app begins anew and saves what it has with its next block.
+    """
+    read: list[dict[str, Any]] = sorted(map(json.loads, rows), key=lambda row: row["block_id"])
+    standing = {row["app"]: row for row in read if row["block_id"] <= floor}
+    later = [row for row in read if row["block_id"] > floor]
+    return sorted(json.dumps(row) for row in [*({**row, "block_id": 0} for row in standing.values()), *later])
 
 
 def _rows(what: str, these: list[str], those: list[str]) -> list[str]:

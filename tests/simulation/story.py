@@ -22,6 +22,8 @@ _ROLLBACK: Final = (
     *("undo tables", "record reorg", "stand anew"),
 )
 """Steps that come in a rollback only."""
+_REBUILD: Final = ("begin rebuild", "replace build", "make live", "drop build")
+"""Those that come where the history does not reach."""
 _JOINING: Final = ("search", "prepend", "searched")
 """Steps that come where an app joins a tape."""
 _SELDOM: Final = (
@@ -71,6 +73,34 @@ def simulate(
         finally:
             world.close()
     say(f"seed {seed}: no difference at block {world.node.height}, {time.monotonic() - started:.1f} s")
+    return world
+
+
+def sweep(
+    step: str,
+    server: DatabaseServer,
+    folder: Path,
+    say: Callable[[str], None],
+    restart: Callable[[str], None] | None = None,
+) -> World:
+    """Have one step meet every fault that it can meet, each where the step is sure to come; then compare."""
+    dice = Random(step)
+    say(f"step {step!r}")
+    options = Options(history=10, apps=("plain", "tally", "forgetful", "early"))
+    with hurried(), watch():
+        world = World(server, folder, options, say, restart)
+        draws = _Draws(dice, restart is not None)
+        try:
+            play(world, ("mine", {"blocks": 20, "seed": draws.seed()}))
+            play(world, ("run", {}))
+            for fault in FAULTS:
+                if possible(fault, step) and (restart is not None or fault not in _RESTARTS):
+                    for verb in draws.pair(fault, step):
+                        play(world, verb)
+            world.finish()
+        finally:
+            world.close()
+    say(f"step {step!r}: no difference at block {world.node.height}")
     return world
 
 
@@ -148,6 +178,22 @@ class _Draws:
         if self.dice.random() < 0.5:
             return [self.mine(), run]
         return [("restart_engine", {}), self.fork(), run]
+
+    def pair(self, fault: str, step: str) -> list[Verb]:
+        """Have a fault meet a step, with what the step needs in front."""
+        if step in _JOINING:
+            before = self.join_later()
+        elif step in {*_ROLLBACK, "fork search", "chain tips"}:
+            depth = self.dice.choice((13, 16) if step in _REBUILD else (3, 13))
+            fork = {"depth": depth, "blocks": depth + 1, "seed": self.seed()}
+            before = [("resume", {}), ("run", {}), ("fork", fork)]
+        elif step == "status":
+            before = [*self.join_later(), ("run", {"job": ("build", 100)})]
+        else:
+            before = [("resume", {}), ("mine", {"blocks": 12, "seed": self.seed()})]
+        if fault == "kill":
+            return [*before, ("kill", {"step": step, "nth": 1}), ("run", {})]
+        return [*before, ("run", {"fault": fault, "step": step, "nth": 1, "seed": self.seed()}), ("run", {})]
 
     def kill(self) -> list[Verb]:
         step = self.step_of("kill")

@@ -151,6 +151,10 @@ class Tape:
             self._connection.execute(_Q[query], fork)
         return gone
 
+    def forget_searches(self) -> None:
+        """Say that nothing was searched: for an empty tape, which may begin anywhere."""
+        self._connection.execute(_Q["forget_searches"])
+
     def add_coverage(self, magic: bytes, rule: str, first: int, last: int) -> None:
         """Say that a stretch was searched: a searched one that it touches grows by it."""
         search = {"magic": magic, "rule": rule, "first": first, "last": last}
