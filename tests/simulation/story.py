@@ -184,7 +184,7 @@ class _Draws:
         job: Job = ("build", None)
         if step == "prepend":
             empty: Verb = ("run", {"job": ("undo", 1_000)})
-            before = [("leave", {"app": "early"}), empty, ("run", {}), ("join", {})]
+            before = [("resume", {}), empty, ("leave", {"app": "early"}), ("run", {}), ("join", {})]
         elif step in (*_JOINING, "status"):
             before = self.join_later()
         elif step in {*_ROLLBACK, "fork search", "chain tips"}:
