@@ -8,12 +8,15 @@ Job = tuple[str, str | int | None]
 
 
 def perform(engine: StateEngine, job: Job) -> None:
-    """Build (up to a block), roll back some blocks as an operator does, or replay an app."""
+    """Build (up to a block, or some blocks), roll back some as an operator does, or replay an app."""
     what, argument = job
     deployment = engine._deployment
     if what == "build":
         assert not isinstance(argument, str)
         engine.build(argument)
+    elif what == "part":
+        tip = held_tip(deployment.tape)
+        engine.build(int(str(argument)) + (deployment.first_block_id() if tip is None else tip.block_id))
     elif what == "replay":
         names = [machine.contract.name for machine in deployment.machines]
         app = str(argument) if argument in names else names[0]

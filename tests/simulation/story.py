@@ -181,19 +181,26 @@ class _Draws:
 
     def pair(self, fault: str, step: str) -> list[Verb]:
         """Have a fault meet a step, with what the step needs in front."""
-        if step in _JOINING:
+        job: Job = ("build", None)
+        if step == "prepend":
+            empty: Verb = ("run", {"job": ("undo", 1_000)})
+            before = [("resume", {}), empty, ("leave", {"app": "early"}), ("run", {}), ("join", {})]
+        elif step in (*_JOINING, "status"):
             before = self.join_later()
         elif step in {*_ROLLBACK, "fork search", "chain tips"}:
-            depth = self.dice.choice((13, 16) if step in _REBUILD else (3, 13))
+            depth = 16 if step in _REBUILD else 3
             fork = {"depth": depth, "blocks": depth + 1, "seed": self.seed()}
-            before = [("resume", {}), ("run", {}), ("fork", fork)]
-        elif step == "status":
-            before = [*self.join_later(), ("run", {"job": ("build", 100)})]
+            mine = {"blocks": depth, "seed": self.seed()}
+            before = [("resume", {}), ("catch_up", {}), ("mine", mine), ("run", {}), ("fork", fork)]
+        elif step == "flush":
+            before = [("mine", {"blocks": 30, "seed": self.seed()})]
+            job = ("part", 3)
         else:
             before = [("resume", {}), ("mine", {"blocks": 12, "seed": self.seed()})]
         if fault == "kill":
-            return [*before, ("kill", {"step": step, "nth": 1}), ("run", {})]
-        return [*before, ("run", {"fault": fault, "step": step, "nth": 1, "seed": self.seed()}), ("run", {})]
+            return [*before, ("kill", {"step": step, "nth": 1, "job": job}), ("run", {})]
+        struck = {"job": job, "fault": fault, "step": step, "nth": 1, "seed": self.seed()}
+        return [*before, ("run", struck), ("run", {})]
 
     def kill(self) -> list[Verb]:
         step = self.step_of("kill")

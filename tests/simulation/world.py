@@ -331,19 +331,25 @@ class World:
                 at = at.parent
 
     def _win(self) -> None:
-        """Give the node's chain more work than the one that the engine is on."""
+        """Give the node's chain more work than the engine's, and where that is the same, what it needs to stand."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(
-                "SELECT encode(hash, 'hex') FROM vc.blocks ORDER BY block_id DESC LIMIT 1"
+                "SELECT block_id, encode(hash, 'hex') FROM vc.blocks ORDER BY block_id DESC LIMIT 1"
             ).fetchone()
         if row is None:
             return
+        block_id, block_hash = row
         tree = self.node.chain.tree
-        held = tree.find(row[0])
-        if held is not None and (tree.is_active(held) or held.invalid):
-            return
-        while tree.tip.chainwork <= self._work[row[0]]:
-            self.mine(1, 0, heavy=self._work[row[0]] - tree.tip.chainwork > 60)
+        held = tree.find(block_hash)
+        if held is None or not (tree.is_active(held) or held.invalid):
+            while tree.tip.chainwork <= self._work[block_hash]:
+                self.mine(1, 0, heavy=self._work[block_hash] - tree.tip.chainwork > 60)
+        while (
+            held is not None
+            and tree.is_active(held)
+            and self.node.height < block_id + self.options.confirmations
+        ):
+            self.mine(1, 0)
 
     def _at(self) -> str:
         held = "?"
