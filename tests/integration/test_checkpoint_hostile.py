@@ -107,7 +107,8 @@ def test_any_byte_changed(good: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"#!/bin/sh\n" * 200, gzip.compress(bytes(4096), mtime=0), bytes(100_000), bytes(1024) + b"more"]
+    "content",
+    [b"", b"#!/bin/sh\n" * 200, gzip.compress(bytes(4096), mtime=0), bytes(100_000), bytes(1024) + b"more"],
 )
 def test_something_else(tmp_path: Path, refused: Callable[..., None], content: bytes) -> None:
     """It is told apart from a checkpoint."""
