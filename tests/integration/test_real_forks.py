@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Rows
-from tests.integration.test_recovery import an_app
+from tests.moving import an_app
 from tests.tables import deployment
 from virtualchain import StateEngine
 from virtualchain.bitcoin.node import open_source
@@ -38,7 +38,7 @@ class Miner:
         for _ in range(blocks):
             number = self.chain.height
             ops = [f"{_VERBS[(number + place) % len(_VERBS)]} {self.name}{number % 3}" for place in range(3)]
-            self.chain.mine([self.chain.send(b"rbo" + op.encode(), self.name) for op in ops])
+            self.chain.mine([self.chain.send(b"mvo" + op.encode(), self.name) for op in ops])
         self.give()
 
     def give(self) -> None:

@@ -7,79 +7,15 @@ import psycopg
 import pytest
 
 from tests.integration.conftest import Rows
+from tests.moving import an_app, story
 from tests.tables import deployment
-from virtualchain import App, Rejected, State, StateEngine
+from virtualchain import App, StateEngine
 from virtualchain.errors import DeepFork, UsageError
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
 Query = Callable[..., Rows]
 Run = Callable[..., int]
-
-TABLES = """
-    CREATE TABLE owners (name text PRIMARY KEY, rank integer NOT NULL UNIQUE);
-    CREATE TABLE marks (
-        place integer PRIMARY KEY, name text NOT NULL REFERENCES owners DEFERRABLE, note text
-    );
-"""
-
-
-def an_app(name: str = "plain", **options: Any) -> App:
-    """Make an app whose blocks swap unique values, change keys, and delete and make rows again."""
-    app = App(name, magic=b"rb", projections=TABLES, **options)
-
-    def commit(op: dict[str, Any], state: State, block_id: int) -> None:
-        for statement in _STEPS[op["do"]]:
-            state.execute(statement, {"name": op["name"], "block": block_id})
-
-    def check(op: dict[str, Any], state: State) -> bool | Rejected:
-        return op["do"] in _STEPS or Rejected("unknown")
-
-    def parse(payload: bytes) -> dict[str, str]:
-        do, _, key = payload.decode().partition(" ")
-        return {"do": do, "name": key}
-
-    app.add(b"o", parse=parse, check=check, commit=commit)
-    return app
-
-
-_STEPS: dict[str, tuple[Any, ...]] = {
-    "add": (
-        """INSERT INTO owners SELECT %(name)s, coalesce(max(rank), 0) + 1 FROM owners
-            ON CONFLICT (name) DO NOTHING""",
-        """INSERT INTO marks SELECT coalesce(max(place), 0) + 1, %(name)s, 'block ' || %(block)s::int
-            FROM marks""",
-    ),
-    "swap": (
-        "UPDATE owners SET rank = -rank",
-        "UPDATE owners SET rank = (SELECT max(-o.rank) + 1 + owners.rank FROM owners AS o)",
-    ),
-    "rename": (
-        "UPDATE marks SET name = %(name)s || '!' WHERE name = %(name)s",
-        "UPDATE owners SET name = name || '!' WHERE name = %(name)s",
-    ),
-    "drop": ("DELETE FROM marks WHERE name = %(name)s", "DELETE FROM owners WHERE name = %(name)s"),
-    "flash": (
-        "INSERT INTO owners VALUES ('flash', 1000000)",
-        "UPDATE owners SET name = 'flash2' WHERE name = 'flash'",
-        "DELETE FROM owners WHERE rank = 1000000",
-    ),
-    "again": (
-        "DELETE FROM marks WHERE place = 1",
-        "INSERT INTO marks SELECT 1, min(name), 'again' FROM owners HAVING count(*) > 0",
-    ),
-}
-
-
-def story(node: FakeNode, seed: int, blocks: int) -> None:
-    """Mine blocks of ops that differ with the seed."""
-    verbs = list(_STEPS)
-    for number in range(blocks):
-        texts = []
-        for place in range((seed + number) % 4):
-            verb = verbs[(seed * 7 + number * 3 + place * 5) % len(verbs)]
-            texts.append(f"{verb} {'abcd'[(seed + number + place) % 4]}")
-        node.mine([node.send(b"rbo" + text.encode()) for text in texts])
 
 
 @pytest.fixture
