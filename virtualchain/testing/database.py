@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 
 _NAMED = queries("testing")
+_PATIENCE = 10.0
+"""Seconds that a closed session may take to be gone from the server."""
 _IMAGE = "postgres:18-alpine"
 # As the embedded server makes its own: text compares in byte order.
 _INITDB = "--encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
@@ -68,7 +71,16 @@ class DatabaseServer:
 
     def drop(self, url: str) -> None:
         """Remove a database, ending what is still connected to it, and the roles of its apps."""
-        self._run("drop_database", name=_name_of(url))
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._run("drop_database", name=_name_of(url))
+                break
+            except psycopg.errors.InsufficientPrivilege:
+                # A session of another role, which is not ours to end, has not quite ended by itself.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
         with psycopg.connect(self.url, autocommit=True) as connection:
             roles = connection.execute(_NAMED["roles_of_database"], {"name": _name_of(url)}).fetchall()
         for (role,) in roles:
