@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.integration.conftest import Rows
 from virtualchain import Rejected, StateEngine, consensus
-from virtualchain.errors import AppHalted
+from virtualchain.errors import AppHalted, StoreError
 from virtualchain.testing import FakeNode
 
 Query = Callable[..., Rows]
@@ -193,6 +194,24 @@ def test_rules_that_changed_are_noticed_when_judged_again(
     changed.db_check = lambda *arguments: False  # type: ignore[method-assign]
     with pytest.raises(AppHalted, match="judged again, the block has other ops"):
         run(changed)
+
+
+def test_a_passing_fault_while_a_state_is_loaded_halts_nothing(
+    fake_node: FakeNode, run: Callable[..., int], query: Query
+) -> None:
+    """An app whose own database is away is told of as one whose tables are: the next start may succeed."""
+    mine(fake_node, "a")
+    app = Ledger()
+
+    def get_db_state(filename: str | None = None) -> dict[str, int]:
+        raise psycopg.errors.DiskFull("no space left")
+
+    app.get_db_state = get_db_state  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="no space left"):
+        run(app)
+    assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
+    run(Ledger())
+    assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
 
 
 def test_a_save_that_fails_halts_and_keeps_nothing(

@@ -331,7 +331,7 @@ class World:
                 at = at.parent
 
     def _win(self) -> None:
-        """Give the node's chain more work than the engine's, or as much, and what it needs to stand."""
+        """Let the node's chain win, and where it is the engine's, let the engine's last block be stable."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(
                 "SELECT block_id, encode(hash, 'hex') FROM vc.blocks ORDER BY block_id DESC LIMIT 1"
