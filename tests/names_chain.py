@@ -3,6 +3,7 @@
 Nothing is signed: who sends follows from the key that an input shows, as for recorded transactions.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ COMPANY, CLUB = Person("company", is_script=True), Person("club", is_script=True
 Outputs = Sequence[tuple[int, bytes]]
 
 
-class Writer:
+class Writer(ABC):
     """Writes transactions: an operation in a line, as of the height that its subclass is at."""
 
     params: Params
@@ -84,13 +85,13 @@ class Writer:
         self._numbers = count()
 
     @property
+    @abstractmethod
     def height(self) -> int:
         """The last block."""
-        raise NotImplementedError
 
+    @abstractmethod
     def consensus_at(self, height: int) -> str:
         """Give a consensus hash."""
-        raise NotImplementedError
 
     def tx(self, payload: bytes, sender: Person, outputs: Outputs = ()) -> bytes:
         """Make a transaction: the payload's output, then others."""
