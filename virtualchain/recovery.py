@@ -38,8 +38,9 @@ def deep_fork(reorg: chain.Reorg) -> str:
     }[reorg.cause]
     new = reorg.new_tip
     theirs = f"its tip is block {new.block_id} ({new.hash})" if new else "it has no block above the fork"
+    taken = "1 block was" if reorg.depth == 1 else f"{reorg.depth} blocks were"
     return (
-        f"deep fork above block {reorg.fork_block_id}: {reorg.depth} blocks were taken from another branch, "
+        f"deep fork above block {reorg.fork_block_id}: {taken} taken from another branch, "
         f"up to block {reorg.old_tip.block_id} ({reorg.old_tip.hash}), {why}; {theirs}"
     )
 

@@ -83,7 +83,7 @@ def status(given: Given) -> None:
         {
             "node": None if tip is None else f"block {tip.block_id} ({tip.hash})",
             "writer": told["writer"] or "none is at work",
-            "waits for": waits_for,
+            "waits for": None if waits_for is None else waits_for.removeprefix("waiting for "),
             **_pinned(told["pins"]),
             **_reorganised(told["last_reorg"]),
         },
