@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from virtualchain import App, Rejected, State
+from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.testing import FakeNode
 
 DDL = """
@@ -79,6 +79,14 @@ def feed(node: FakeNode) -> None:
             texts.append(b"reo%d %d %s" % (number, step, "äÄzZ_"[number % 5].encode()))
         node.mine([node.send(text) for text in texts])
     node.mine([node.send(b"reobroken \xff")], n=2)
+
+
+def deploy(url: str) -> None:
+    """Fill a database with what the app makes of those blocks."""
+    with FakeNode() as node:
+        feed(node)
+        with StateEngine(app(), database=url, source=node.url, confirmations=0) as engine:
+            engine.build()
 
 
 def _parse(payload: bytes) -> dict[str, Any]:

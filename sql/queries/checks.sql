@@ -9,11 +9,11 @@ WHERE NOT EXISTS ( -- parts of what was made: the index of a key, the type of a 
     SELECT FROM made AS part JOIN made AS whole ON (whole.classid, whole.objid) = (part.refclassid, part.refobjid)
     WHERE (part.classid, part.objid) = (d.classid, d.objid) AND part.deptype IN ('a', 'i'))
 GROUP BY o.type, o.identity
-HAVING bool_or(coalesce(o.schema, owner.schema) = %(build)s) IS NOT TRUE
+HAVING bool_or(coalesce(o.schema, owner.schema) = %(tables)s) IS NOT TRUE
 UNION ALL
 SELECT format('its projections make a schema, %%s', nspname)
 FROM pg_namespace
-WHERE xmin = pg_current_xact_id()::xid AND nspname NOT IN (%(schema)s, %(build)s) AND nspname NOT LIKE 'pg\_%%'
+WHERE xmin = pg_current_xact_id()::xid AND nspname NOT IN (%(schema)s, %(tables)s) AND nspname NOT LIKE 'pg\_%%'
 ORDER BY 1;
 
 -- name: other_things
@@ -22,7 +22,7 @@ SELECT DISTINCT format('its projections make the %%s %%s: they are tables and wh
     coalesce(o.name, o.identity))
 FROM pg_depend AS d
 CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) AS o
-WHERE d.xmin = pg_current_xact_id()::xid AND o.schema = %(build)s AND o.type NOT IN
+WHERE d.xmin = pg_current_xact_id()::xid AND o.schema = %(tables)s AND o.type NOT IN
     ('table', 'index', 'type', 'table constraint', 'domain constraint', 'statistics object')
 ORDER BY 1;
 
@@ -43,7 +43,7 @@ CROSS JOIN LATERAL (VALUES
     (c.relrowsecurity, 'has row level security, which would hide rows'),
     (c.relkind = 'r' AND c.relam <> (SELECT oid FROM pg_am WHERE amname = 'heap'), 'is no heap table')
 ) AS fault (holds, told)
-WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind IN ('r', 'p') AND fault.holds
+WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind IN ('r', 'p') AND fault.holds
 ORDER BY 1;
 
 -- name: twins
@@ -52,10 +52,10 @@ SELECT format('projection %%s: the name %%s is taken, which the engine needs for
 FROM pg_class AS c
 CROSS JOIN (VALUES ('_history'), ('_births')) AS twin (suffix)
 JOIN (
-    SELECT relname AS name FROM pg_class WHERE relnamespace = %(build)s::regnamespace
-    UNION SELECT typname FROM pg_type WHERE typnamespace = %(build)s::regnamespace
+    SELECT relname AS name FROM pg_class WHERE relnamespace = %(tables)s::regnamespace
+    UNION SELECT typname FROM pg_type WHERE typnamespace = %(tables)s::regnamespace
 ) AS taken ON taken.name = c.relname || twin.suffix
-WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r'
+WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r'
 ORDER BY 1;
 
 -- name: triggers
@@ -66,7 +66,7 @@ JOIN (
     SELECT tgrelid AS relation, tgname AS name FROM pg_trigger WHERE NOT tgisinternal
     UNION ALL SELECT ev_class, rulename FROM pg_rewrite
 ) AS own ON own.relation = c.oid
-WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind IN ('r', 'p')
+WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind IN ('r', 'p')
 ORDER BY 1;
 
 -- name: foreign_keys
@@ -77,7 +77,7 @@ SELECT format('foreign key %%s of %%s %%s', k.conname, c.relname,
 FROM pg_constraint AS k
 JOIN pg_class AS c ON c.oid = k.conrelid
 JOIN pg_class AS target ON target.oid = k.confrelid
-WHERE k.connamespace = %(build)s::regnamespace AND k.contype = 'f' AND NOT (
+WHERE k.connamespace = %(tables)s::regnamespace AND k.contype = 'f' AND NOT (
     target.relnamespace = c.relnamespace AND k.condeferrable AND k.confupdtype = 'a' AND k.confdeltype = 'a')
 ORDER BY 1;
 
@@ -92,7 +92,7 @@ CROSS JOIN LATERAL (VALUES
     (a.attgenerated <> '', 'is generated: let the reducer compute it'),
     (a.attcompression NOT IN ('', 'p'), 'is compressed otherwise than by pglz: that decides which keys fit an index')
 ) AS fault (holds, told)
-WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND fault.holds
+WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r' AND fault.holds
 ORDER BY c.relname COLLATE "C", a.attnum;
 
 -- name: types
@@ -101,7 +101,7 @@ WITH RECURSIVE parts AS (
     SELECT a.attrelid, a.attnum, a.attname, a.atttypid AS part
     FROM pg_attribute AS a
     JOIN pg_class AS c ON c.oid = a.attrelid
-    WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
     UNION
     SELECT p.attrelid, p.attnum, p.attname, inner_type.oid
     FROM parts AS p
@@ -122,7 +122,7 @@ WHERE NOT CASE t.typnamespace
         'bool', 'int2', 'int4', 'int8', 'numeric', 'oid', 'text', 'varchar', 'bpchar', 'char', 'name', 'bytea', 'bit',
         'varbit', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid', 'json', 'jsonb',
         'inet', 'cidr', 'macaddr', 'macaddr8', 'tsvector', 'tsquery')
-    WHEN %(build)s::regnamespace THEN t.typtype IN ('d', 'e') OR t.typcategory = 'A'
+    WHEN %(tables)s::regnamespace THEN t.typtype IN ('d', 'e') OR t.typcategory = 'A'
     ELSE false END
 ORDER BY c.relname COLLATE "C", p.attnum, t.oid;
 
@@ -141,14 +141,14 @@ FROM (
     SELECT format('column %%s of %%s', a.attname, c.relname) AS place, a.attcollation AS used_collation
     FROM pg_attribute AS a
     JOIN pg_class AS c ON c.oid = a.attrelid
-    WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
     UNION
     SELECT format('the index %%s of %%s', own.relname, c.relname), l.used
     FROM pg_index AS i
     JOIN pg_class AS own ON own.oid = i.indexrelid
     JOIN pg_class AS c ON c.oid = i.indrelid
     CROSS JOIN LATERAL unnest(i.indcollation::oid[]) AS l (used)
-    WHERE c.relnamespace = %(build)s::regnamespace
+    WHERE c.relnamespace = %(tables)s::regnamespace
     UNION
     SELECT e.place, l.match[1]::oid
     FROM ({expressions}) AS e
@@ -185,20 +185,20 @@ SELECT format('the default of column %%s of %%s', a.attname, c.relname) AS place
 FROM pg_attrdef AS d
 JOIN pg_class AS c ON c.oid = d.adrelid
 JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-WHERE c.relnamespace = %(build)s::regnamespace AND a.attgenerated = ''
+WHERE c.relnamespace = %(tables)s::regnamespace AND a.attgenerated = ''
 UNION ALL
 SELECT format('the default of domain %%s', typname), typdefaultbin::text, pg_get_expr(typdefaultbin, 0)
-FROM pg_type WHERE typnamespace = %(build)s::regnamespace AND typdefaultbin IS NOT NULL
+FROM pg_type WHERE typnamespace = %(tables)s::regnamespace AND typdefaultbin IS NOT NULL
 UNION ALL
 SELECT format('the constraint %%s of %%s', conname, coalesce(c.relname, format_type(k.contypid, NULL))),
     k.conbin::text, pg_get_expr(k.conbin, k.conrelid)
 FROM pg_constraint AS k
 LEFT JOIN pg_class AS c ON c.oid = k.conrelid
-WHERE k.connamespace = %(build)s::regnamespace AND k.conbin IS NOT NULL
+WHERE k.connamespace = %(tables)s::regnamespace AND k.conbin IS NOT NULL
 UNION ALL
 SELECT format('the index %%s of %%s', own.relname, c.relname), part.tree::text, pg_get_expr(part.tree, c.oid)
 FROM pg_index AS i
 JOIN pg_class AS own ON own.oid = i.indexrelid
 JOIN pg_class AS c ON c.oid = i.indrelid
 CROSS JOIN LATERAL (VALUES (i.indexprs), (i.indpred)) AS part (tree)
-WHERE c.relnamespace = %(build)s::regnamespace AND part.tree IS NOT NULL;
+WHERE c.relnamespace = %(tables)s::regnamespace AND part.tree IS NOT NULL;

@@ -8,7 +8,7 @@ DROP SCHEMA {schema} CASCADE;
 
 -- name: search_path
 -- Let unqualified names of the DDL mean the build's schema, until the transaction ends.
-SELECT set_config('search_path', quote_ident(%(build)s), true);
+SELECT set_config('search_path', quote_ident(%(tables)s), true);
 
 -- name: session_settings
 -- What was set in this session, other than by the server, the database or the user.
@@ -28,7 +28,7 @@ SELECT c.relname AS name,
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum
         WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place) AS key
 FROM pg_class AS c
-WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r'
+WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r'
 ORDER BY c.relname COLLATE "C";
 
 -- name: keep_history

@@ -61,7 +61,7 @@ FROM (
     FROM pg_description AS d
     JOIN pg_class AS c ON c.oid = d.objoid AND d.classoid = 'pg_class'::regclass
     LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0
-    WHERE c.relnamespace = %(build)s::regnamespace AND c.relkind = 'r' AND c.relname = %(table)s
+    WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r' AND c.relname = %(table)s
         AND a.attname IS DISTINCT FROM 'since_block'
 ) AS comments;
 

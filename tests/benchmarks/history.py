@@ -23,7 +23,7 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.rollback import temporary_server
+from tests.benchmarks.server import temporary_server
 from virtualchain.store.database import connect_writer
 from virtualchain.store.projections import Projection, install
 from virtualchain.store.sql import queries

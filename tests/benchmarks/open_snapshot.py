@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.chains import Chain, single_ops
-from tests.benchmarks.sync import _server
+from tests.benchmarks.server import temporary_server
 from virtualchain import App, State, StateEngine
 from virtualchain.testing.database import DatabaseServer
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
-    with _server() as server, single_ops(given.blocks) as chain:
+    with temporary_server() as server, single_ops(given.blocks) as chain:
         result = measure(chain, server, given.history, given.runs)
     if given.json:
         print(json.dumps(asdict(result)))  # noqa: T201 - a program's output

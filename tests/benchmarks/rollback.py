@@ -15,8 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.server import temporary_server
 from virtualchain import App, State, StateEngine, recovery
 from virtualchain.planning import held_tip
-from virtualchain.store.embedded import EmbeddedServer
 from virtualchain.store.rollback import Reorg
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -192,18 +191,6 @@ def _timed(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-@contextmanager
-def temporary_server() -> Iterator[DatabaseServer]:
-    """Run a throw-away server that writes as a real one does."""
-    with tempfile.TemporaryDirectory(prefix="virtualchain-benchmark-") as folder:
-        Path(folder).chmod(0o711)  # the server may run as another user
-        server = EmbeddedServer(Path(folder) / "postgresql")
-        try:
-            yield DatabaseServer(server.start())
-        finally:
-            server.stop()
 
 
 if __name__ == "__main__":

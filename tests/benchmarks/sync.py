@@ -17,9 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.chains import Chain, empty_blocks, full_blocks
-from virtualchain.store.embedded import EmbeddedServer
+from tests.benchmarks.server import temporary_server
 from virtualchain.testing.database import DatabaseServer
 
 FEW = 100
@@ -61,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fake", action="store_true", help="take the fake node for full blocks, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
-    with _server() as server:
+    with temporary_server() as server:
         with full_blocks(given.blocks, given.chain, fake=given.fake) as chain:
             results = [measure(chain, server, given.runs)]
         with empty_blocks(given.empty) as chain:
@@ -138,18 +136,6 @@ def _work(chain: Chain, what: str, last: int, *options: str) -> dict[str, Any]:
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     measured: dict[str, Any] = json.loads(done.stdout)
     return measured
-
-
-@contextmanager
-def _server() -> Iterator[DatabaseServer]:
-    """Run a throw-away server that writes as a real one does: the tests' does not wait for the disk."""
-    with tempfile.TemporaryDirectory(prefix="virtualchain-benchmark-") as folder:
-        Path(folder).chmod(0o711)  # the server may run as another user
-        server = EmbeddedServer(Path(folder) / "postgresql")
-        try:
-            yield DatabaseServer(server.start())
-        finally:
-            server.stop()
 
 
 if __name__ == "__main__":

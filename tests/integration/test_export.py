@@ -48,10 +48,7 @@ ODD = """
 def url(database_server: DatabaseServer) -> Iterator[str]:
     """Give a deployment of an app that uses all that an app can use, and a schema of odd values beside it."""
     found = database_server.clone()
-    with FakeNode() as node:
-        representative.feed(node)
-        with StateEngine(representative.app(), database=found, source=node.url, confirmations=0) as engine:
-            engine.build()
+    representative.deploy(found)
     with psycopg.connect(found) as connection:
         connection.execute(ODD.encode())
     yield found

@@ -16,9 +16,7 @@ from pyarrow import parquet
 from tests import representative
 from tests.exports import Lines, change_manifest, change_rows, sign
 from tests.servers import value
-from virtualchain import StateEngine
 from virtualchain.errors import DamagedExport, UsageError, VirtualchainError
-from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.transfer.exporting import export
 from virtualchain.transfer.importing import import_tape
@@ -34,10 +32,7 @@ RICH = 2_100_000_000_000_001
 def url(database_server: DatabaseServer) -> Iterator[str]:
     """Give a deployment with some inputs."""
     found = database_server.clone()
-    with FakeNode() as node:
-        representative.feed(node)
-        with StateEngine(representative.app(), database=found, source=node.url, confirmations=0) as engine:
-            engine.build()
+    representative.deploy(found)
     yield found
     database_server.drop(found)
 

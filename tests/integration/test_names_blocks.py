@@ -1,8 +1,11 @@
 """The name registry within one block: what collides, what counts at once, and who may import."""
 
+import hashlib
+import hmac
 from collections.abc import Iterator
 
 import pytest
+from coincurve import PublicKey
 
 from tests.names_chain import (
     ALICE,
@@ -246,12 +249,8 @@ class Child(Person):
 
 def child_of(parent: Person, number: int) -> Child:
     """Derive a key by BIP 32, by other means than the registry does."""
-    coincurve = pytest.importorskip("coincurve")
-    import hashlib
-    import hmac
-
     tweak = hmac.new(bytes(32), parent.public_key + number.to_bytes(4, "big"), hashlib.sha512).digest()[:32]
-    return Child(coincurve.PublicKey(parent.public_key).add(tweak).format().hex())
+    return Child(PublicKey(parent.public_key).add(tweak).format().hex())
 
 
 def test_an_import_of_a_known_name_inherits_its_heights(chain: NamesChain) -> None:

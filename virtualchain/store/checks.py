@@ -17,7 +17,7 @@ def complaints(connection: psycopg.Connection, schema: str, tables: str, ddl: st
 
     `schema` is the app's. The search path must be `tables`: names are given as seen from there.
     """
-    wanted = {"schema": schema, "build": tables, "ddl": ddl}
+    wanted = {"schema": schema, "tables": tables, "ddl": ddl}
     found: list[str] = []
     for name, query in _Q.items():
         if name != "expressions":

@@ -57,7 +57,7 @@ def install(connection: psycopg.Connection, app: str, schema: str, build: str, d
     """
     tables = build_schema(schema, build)
     _create_schema(connection, app, tables)
-    connection.execute(_Q["search_path"], {"build": tables})
+    connection.execute(_Q["search_path"], {"tables": tables})
     _run(connection, app, ddl)
     found = complaints(connection, schema, tables, ddl)
     if found:
@@ -81,7 +81,7 @@ def projections(connection: psycopg.Connection, tables: str) -> list[Projection]
     """Give the projections in the schema `tables` of a build, sorted by name."""
     rows = [
         Projection(tables, name, tuple(c for c in columns if c not in _KEPT), tuple(key))
-        for name, columns, key in connection.execute(_Q["tables"], {"build": tables})
+        for name, columns, key in connection.execute(_Q["tables"], {"tables": tables})
     ]
     twins = {f"{row.name}{suffix}" for row in rows for suffix in ("_history", "_births")}
     return [row for row in rows if row.name not in twins]

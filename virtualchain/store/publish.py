@@ -30,7 +30,7 @@ def publish(connection: psycopg.Connection, app: str, schema: str, projections: 
     for projection in projections:
         definition, changes = _made(connection, app, schema, projection)
         _create(connection, sql.Identifier(schema, projection.name), definition)
-        place = {"schema": schema, "build": projection.schema, "table": projection.name}
+        place = {"schema": schema, "tables": projection.schema, "table": projection.name}
         for (comment,) in connection.execute(_Q["copy_comment"], place).fetchall():
             connection.execute(comment.encode())
         made = {"schema": schema, "name": projection.name, "definition": definition, "changes": changes}
