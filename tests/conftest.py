@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.generated import GENERATOR, GeneratedChain, generate, load
+from tests.support.generated import GENERATOR, GeneratedChain, generate, load
 from virtualchain.testing.bitcoind import Bitcoind
 
 

@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from virtualchain.app import App, Rejected
+    from virtualchain.app.builder import App, Rejected
+    from virtualchain.app.fields import parse_json
     from virtualchain.bitcoin.payload import first_op_return, last_op_return
+    from virtualchain.engine.engine import StateEngine
     from virtualchain.errors import VirtualchainError
-    from virtualchain.fields import parse_json
-    from virtualchain.indexer import StateEngine
-    from virtualchain.live import watch
-    from virtualchain.store.live import BlockEvent, Change, RollbackEvent
+    from virtualchain.reading.events import BlockEvent, Change, RollbackEvent
+    from virtualchain.reading.watch import watch
     from virtualchain.store.state import State
 
     __version__: str
@@ -38,18 +38,18 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "App": "app",
-    "BlockEvent": "store.live",
-    "Change": "store.live",
-    "Rejected": "app",
-    "RollbackEvent": "store.live",
+    "App": "app.builder",
+    "BlockEvent": "reading.events",
+    "Change": "reading.events",
+    "Rejected": "app.builder",
+    "RollbackEvent": "reading.events",
     "State": "store.state",
-    "StateEngine": "indexer",
+    "StateEngine": "engine.engine",
     "VirtualchainError": "errors",
     "first_op_return": "bitcoin.payload",
     "last_op_return": "bitcoin.payload",
-    "parse_json": "fields",
-    "watch": "live",
+    "parse_json": "app.fields",
+    "watch": "reading.watch",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Commands
-from tests.checkpoints import content, forge, say, words_in
+from tests.support.checkpoints import content, forge, say, words_in
 from virtualchain.testing import ChainBuilder, FakeNode
 from virtualchain.testing.bitcoind import Bitcoind
 from virtualchain.testing.database import DatabaseServer
@@ -18,7 +18,7 @@ APP = ("--app", "words")
 @pytest.fixture
 def cli(cli: Commands) -> Commands:
     """Let there be a module with the app beside the user."""
-    (cli.folder / "words.py").write_text("from tests.checkpoints import words\napp = words()\n")
+    (cli.folder / "words.py").write_text("from tests.support.checkpoints import words\napp = words()\n")
     return cli
 
 

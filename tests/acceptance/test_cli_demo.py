@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Commands, Inside
-from tests.servers import value
+from tests.support.servers import value
 from virtualchain.testing.database import DatabaseServer
 
 LAST = "171fb22500ac7ee2d45dcbe0bd8433ed"

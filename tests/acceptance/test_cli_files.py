@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Commands, Done, Inside
-from tests.servers import value
-from tests.shared_data import shared
+from tests.support.servers import value
+from tests.support.shared_data import shared
 from virtualchain.bitcoin.header import HEADER_SIZE
 from virtualchain.bitcoin.networks import network
 from virtualchain.testing import ChainBuilder, FakeNode

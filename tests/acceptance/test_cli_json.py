@@ -7,7 +7,7 @@ import click
 import pytest
 
 from tests.acceptance.conftest import Inside
-from tests.servers import reachable_folder
+from tests.support.servers import reachable_folder
 from virtualchain.cli import program
 from virtualchain.testing import FakeNode
 

@@ -8,11 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.moving import an_app, story
-from tests.servers import reachable_folder, value
+from tests.support.moving import an_app, story
+from tests.support.servers import reachable_folder, value
 from virtualchain import StateEngine
 from virtualchain.cli import main
-from virtualchain.store.embedded import EmbeddedServer
+from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 
 Told = Callable[..., Any]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Commands
-from tests.servers import value
+from tests.support.servers import value
 from virtualchain.testing import FakeNode
 
 TEXTS = "SELECT string_agg(text, ',' ORDER BY block_id) FROM notes.notes"

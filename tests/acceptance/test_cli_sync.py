@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.acceptance.conftest import Commands, Inside
-from tests.servers import value
+from tests.support.servers import value
 from virtualchain.testing import ChainBuilder, FakeNode
 from virtualchain.testing.bitcoind import Bitcoind
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.acceptance.conftest import APPS, Commands, Inside
-from tests.servers import value
-from tests.tables import deployment as rows_of
+from tests.support.servers import value
+from tests.support.tables import deployment as rows_of
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 

@@ -14,11 +14,11 @@ import pytest
 
 from tests.acceptance.conftest import Inside
 from tests.acceptance.test_cli_errors import one_line
-from tests.servers import value
-from virtualchain import indexer
-from virtualchain.bitcoin import retry
+from tests.support.servers import value
+from virtualchain.bitcoin.node import retry
 from virtualchain.cli import progress
-from virtualchain.store.embedded import EmbeddedServer
+from virtualchain.engine import engine as indexer
+from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode, methods
 from virtualchain.testing.database import DatabaseServer
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.acceptance.conftest import Commands
-from tests.moving import an_app, story
+from tests.support.moving import an_app, story
 from virtualchain import StateEngine
 from virtualchain.testing import FakeNode
 

@@ -15,11 +15,11 @@ from psycopg.rows import dict_row
 
 from tests.acceptance import accept_all
 from tests.acceptance.conftest import Commands
-from tests.generated import GeneratedChain
-from tests.tables import tables
+from tests.support.generated import GeneratedChain
+from tests.support.tables import tables
 from virtualchain import StateEngine, consensus
-from virtualchain.bitcoin.blockfiles import open_blocks
-from virtualchain.bitcoin.node import open_source
+from virtualchain.bitcoin.files.source import open_blocks
+from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.testing import FakeNode
 from virtualchain.testing.bitcoind import Bitcoind

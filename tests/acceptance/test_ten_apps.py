@@ -12,16 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.generated import GeneratedChain
-from tests.tables import deployment
+from tests.support.generated import GeneratedChain
+from tests.support.tables import deployment
 from virtualchain import App, State, StateEngine
-from virtualchain.bitcoin.blockfiles import open_blocks
-from virtualchain.contract import read_contract
+from virtualchain.app.contract import read_contract
+from virtualchain.bitcoin.files.source import open_blocks
+from virtualchain.engine.compare import compare
+from virtualchain.engine.versions import build_beside, drop, swap
 from virtualchain.examples import names, notary
-from virtualchain.store import reading
+from virtualchain.reading import views
 from virtualchain.testing.database import DatabaseServer
-from virtualchain.verify import compare
-from virtualchain.versions import build_beside, drop, swap
 
 FIRST = 101
 HALF = 131
@@ -146,7 +146,7 @@ def test_ten_apps_on_one_log(
     assert sum(again[block] for block in joined) == len(joined)  # what app 7 had missed, once each
 
     build_beside(database_url, read_contract(made_up(5)), "anew", state_folder=tmp_path, history=1000)
-    with reading.reading(database_url) as connection:
+    with views.snapshot(database_url) as connection:
         found = compare(connection, "app5", "anew")
     assert (found.difference, found.row) == (None, None)
     swap(database_url, "app5", "anew")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.generated import GENERATOR, generate, load, read
+from tests.support.generated import GENERATOR, generate, load, read
 from virtualchain.testing.bitcoind import find_bitcoind
 from virtualchain.testing.mainnet_like import SEED_BLOCKS
 

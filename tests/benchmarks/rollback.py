@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.server import temporary_server
-from virtualchain import App, State, StateEngine, recovery
-from virtualchain.planning import held_tip
+from virtualchain import App, State, StateEngine
+from virtualchain.engine import rollback as recovery
+from virtualchain.engine.look import held_tip
 from virtualchain.store.rollback import Reorg
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer

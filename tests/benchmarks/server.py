@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from virtualchain.store.embedded import EmbeddedServer
+from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing.database import DatabaseServer
 
 

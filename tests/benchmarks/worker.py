@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from tests.acceptance.accept_all import builder
 from virtualchain import StateEngine
-from virtualchain.bitcoin.node import open_source
+from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.indexer import Progress
+from virtualchain.engine.engine import Progress
 
 
 def main() -> None:

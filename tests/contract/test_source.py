@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.generated import GeneratedChain
+from tests.support.generated import GeneratedChain
 from virtualchain.bitcoin.block import Scanner, inputs, txids
-from virtualchain.bitcoin.blockfiles import open_blocks
+from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.networks import network
-from virtualchain.bitcoin.node import NodeSource, open_source
+from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource, Tip

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.generated import GeneratedChain
+from tests.support.generated import GeneratedChain
 from virtualchain.bitcoin.block import txids
 from virtualchain.bitcoin.header import display, read_header, sha256d
-from virtualchain.bitcoin.node import NodeSource, open_source
+from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.errors import MissingData, NodeError
 from virtualchain.testing.bitcoind import Bitcoind

@@ -5,16 +5,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.consensus_history import History
+from tests.support.consensus_history import History
 from tests.unit.bitcoin.building import P2PKH, block, op_return, transaction
 from virtualchain import consensus
+from virtualchain.app.fields import DEEPEST, parse_json, to_json
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.commitments import check_commitments
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.script import classify, op_return_payload, public_keys
 from virtualchain.errors import InvalidProof, MalformedBlock, Unserialisable
-from virtualchain.fields import DEEPEST, parse_json, to_json
 
 _MAIN = network("mainnet")
 _WATCH = watch(b"id", None, "fuzz")

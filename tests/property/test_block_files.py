@@ -9,9 +9,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.blockfiles.writing import KEY, write_blocks, write_undo
+from tests.unit.bitcoin.files.writing import KEY, write_blocks, write_undo
 from virtualchain.bitcoin.block import txids
-from virtualchain.bitcoin.blockfiles import open_blocks
+from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.errors import NodeError, UsageError
 from virtualchain.model import SpentOutput

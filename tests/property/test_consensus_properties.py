@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.consensus_history import History
+from tests.support.consensus_history import History
 from virtualchain import consensus
 from virtualchain.errors import InvalidProof
 

@@ -9,7 +9,7 @@ import psycopg
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.recorded_source import RecordedSource
+from tests.support.recorded_source import RecordedSource
 from virtualchain import App, Rejected, State, StateEngine, consensus
 from virtualchain.testing.database import DatabaseServer
 

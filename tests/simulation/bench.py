@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.simulation.story import simulate, sweep
-from virtualchain.store._binaries import find_binaries
-from virtualchain.store.embedded import EmbeddedServer
+from virtualchain.store.embedded.binaries import find_binaries
+from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing.database import DatabaseServer
 
 if TYPE_CHECKING:

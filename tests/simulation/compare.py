@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tests.simulation.apps import make_apps
-from tests.tables import deployment
+from tests.support.tables import deployment
 from virtualchain import StateEngine
 
 if TYPE_CHECKING:

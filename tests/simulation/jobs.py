@@ -1,7 +1,8 @@
 """What an engine can be asked to do: by the world in its own process, and in one that is killed."""
 
-from virtualchain import StateEngine, recovery
-from virtualchain.planning import held_tip
+from virtualchain import StateEngine
+from virtualchain.engine import rollback as recovery
+from virtualchain.engine.look import held_tip
 from virtualchain.store.rollback import Reorg
 
 Job = tuple[str, str | int | None]

@@ -15,13 +15,16 @@ from unittest.mock import patch
 
 import psycopg
 
-from virtualchain import deployment, indexer, joining, recovery
 from virtualchain.bitcoin import prefetch
 from virtualchain.bitcoin.block import Scanner
-from virtualchain.bitcoin.node import NodeSource
-from virtualchain.deployment import Deployment
-from virtualchain.machine import Machine
-from virtualchain.states import OpaqueState, TableState
+from virtualchain.bitcoin.node.node import NodeSource
+from virtualchain.engine import backfill as joining
+from virtualchain.engine import deployment
+from virtualchain.engine import engine as indexer
+from virtualchain.engine import rollback as recovery
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.machine import Machine
+from virtualchain.engine.states import OpaqueState, TableState
 from virtualchain.store.history import History
 from virtualchain.store.log import AppLog
 from virtualchain.store.state_files import StateFiles

@@ -21,9 +21,9 @@ from tests.simulation.jobs import Job, perform
 from tests.simulation.options import Options
 from tests.simulation.probe import PROBE, Trap, meet
 from virtualchain import StateEngine
-from virtualchain.bitcoin import rest, retry, rpc
+from virtualchain.bitcoin.node import rest, retry, rpc
+from virtualchain.engine.look import held_tip
 from virtualchain.errors import AppHalted, DeepFork, UsageError, VirtualchainError
-from virtualchain.planning import held_tip
 from virtualchain.store import database
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -367,7 +367,7 @@ def hurried() -> Iterator[None]:
         patch.object(rest, "_TIMEOUT", urllib3.Timeout(connect=2.0, read=1.0)),
         patch.object(rpc, "TIMEOUT", 1.0),
         patch.object(database, "_POLL", 0.02),
-        patch("virtualchain.indexer._PATIENCE", (0.02, 0.1, 0.3, 1.0, 3.0)),
+        patch("virtualchain.engine.engine._PATIENCE", (0.02, 0.1, 0.3, 1.0, 3.0)),
     ):
         yield
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from embit import base58, bech32
 
-from virtualchain._digest import hash160
 from virtualchain.bitcoin.networks import Network
+from virtualchain.consensus.hashing import hash160
 
 OP_PUSHDATA1: Final = 0x4C
 OP_PUSHDATA4: Final = 0x4E

@@ -14,20 +14,20 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from virtualchain import recovery
+from virtualchain.app.contract import Contract
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.archive import Reader
 from virtualchain.checkpoint.create import copy_rows, copy_snapshots
 from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
 from virtualchain.checkpoint.refusals import agreed, refuse_chain
 from virtualchain.checkpoint.verify import LARGEST_STATE, Verified, snapshots, verify
-from virtualchain.contract import Contract
-from virtualchain.coverage import rule_of
-from virtualchain.deployment import Deployment
+from virtualchain.engine import rollback as recovery
+from virtualchain.engine.coverage import rule_of
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.look import held_tip
 from virtualchain.errors import InvalidCheckpoint
-from virtualchain.planning import held_tip
+from virtualchain.reading import views
 from virtualchain.settings import HISTORY
-from virtualchain.store import reading
 from virtualchain.store.builds import (
     FIRST_BUILD,
     builds,
@@ -122,8 +122,8 @@ def apply(
 
 def _installed(url: str, contracts: Sequence[Contract], contract: Contract) -> list[Contract]:
     """Give the contracts of those other apps that are installed."""
-    with reading.reading(url) as connection:
-        names = {row["name"] for row in reading.apps(connection)} - {contract.name}
+    with views.snapshot(url) as connection:
+        names = {row["name"] for row in views.apps(connection)} - {contract.name}
     return [other for other in contracts if other.name in names]
 
 

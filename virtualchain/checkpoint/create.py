@@ -9,12 +9,12 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from virtualchain import muhash
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.archive import Writer
 from virtualchain.checkpoint.manifest import NAME, SNAPSHOTS, STATE, Content, Manifest, Table
 from virtualchain.checkpoint.rows import Rows
 from virtualchain.checkpoint.signing import sign
+from virtualchain.consensus.state_hash import digest_number
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.model import Json
 from virtualchain.store.projections import Projection, build_schema, projections
@@ -61,7 +61,7 @@ def create(
                 lines = rows.take(table.name, len(table.columns), copy_rows(connection, projection, at))
                 members[table.member] = _write(writer, table.member, lines)
                 contents.append(table)
-        found = members[STATE].sha256 if saved is not None else muhash.digest(rows.number)
+        found = members[STATE].sha256 if saved is not None else digest_number(rows.number)
         if found != digests["state_hash"]:
             raise StoreError(
                 f"app {app} is damaged: its state hash at block {at} is {digests['state_hash']}, and its "

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from virtualchain.app.contract import Contract
 from virtualchain.checkpoint.manifest import STATE, Manifest
 from virtualchain.checkpoint.verify import Verified
-from virtualchain.contract import Contract
+from virtualchain.engine.look import held_blocks, held_tip
+from virtualchain.engine.states import loads_files
 from virtualchain.errors import InvalidCheckpoint, UsageError
-from virtualchain.planning import held_blocks, held_tip
-from virtualchain.states import loads_files
 from virtualchain.store.tape import Tape
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from virtualchain import muhash
+from virtualchain.consensus.state_hash import EMPTY, row_element, update_number
 from virtualchain.errors import InvalidCheckpoint
 
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
@@ -44,7 +44,7 @@ class Rows:
     """Takes in the rows of an app's tables, and keeps the number under their state hash."""
 
     def __init__(self) -> None:
-        self.number = muhash.EMPTY
+        self.number = EMPTY
 
     def take(self, table: str, columns: int, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Pass the lines of one table on, each taken in.
@@ -59,12 +59,12 @@ class Rows:
                 raise InvalidCheckpoint(f"row {place} of table {table} is none: {error}") from error
             if len(row) != columns:
                 raise InvalidCheckpoint(f"row {place} of table {table} has {len(row)} columns, not {columns}")
-            elements.append(muhash.element(table, row))
+            elements.append(row_element(table, row))
             if len(elements) == _AT_ONCE:
                 self._add(elements)
             yield line
         self._add(elements)
 
     def _add(self, elements: list[int]) -> None:
-        self.number = muhash.update(self.number, elements, ())
+        self.number = update_number(self.number, elements, ())
         elements.clear()

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from virtualchain import muhash
 from virtualchain.checkpoint.archive import Reader
 from virtualchain.checkpoint.manifest import LONGEST, NAME, SNAPSHOTS, STATE, Manifest, read_manifest
 from virtualchain.checkpoint.rows import Rows, read_row
 from virtualchain.checkpoint.series import Series
 from virtualchain.checkpoint.signing import check_signatures
+from virtualchain.consensus.state_hash import digest_number
 from virtualchain.errors import InvalidCheckpoint
 
 LARGEST_STATE: Final = 2**30 - 2**16
@@ -63,7 +63,7 @@ def verify(reader: Reader, trusted: tuple[str, ...] = ()) -> Verified:
         _check_digest(reader, manifest, name)
     initial = _verify_series(reader, manifest)
     number = None if STATE in manifest.members else _verify_rows(reader, manifest)
-    found = manifest.members[STATE].sha256 if number is None else muhash.digest(number)
+    found = manifest.members[STATE].sha256 if number is None else digest_number(number)
     if found != manifest.state_hash:
         raise InvalidCheckpoint(f"its rows have the state hash {found}, and it says {manifest.state_hash}")
     return Verified(manifest, initial, number, signers)

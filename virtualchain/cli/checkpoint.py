@@ -56,10 +56,10 @@ def create(given: Given, file: Path, block: int | None, keys: tuple[Path, ...]) 
     """
     from virtualchain.checkpoint.create import create as make
     from virtualchain.cli.read import chosen_apps, open_reading
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
     with open_reading(given) as connection:
-        names = [row["name"] for row in reading.apps(connection, chosen_apps(given, connection))]
+        names = [row["name"] for row in views.apps(connection, chosen_apps(given, connection))]
         if len(names) != 1:
             there = f"the apps are {', '.join(names)}" if names else "there is no app yet"
             raise UsageError(f"a checkpoint is of one app, and {there}: name one with --app")
@@ -108,9 +108,9 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
     It takes the place of what the app has here, if it is installed, and is checked before anything changes.
     The next sync or run goes on behind its block. Nothing brings the app back below that. No node is needed.
     """
+    from virtualchain.app.contract import read_contract
     from virtualchain.checkpoint.apply import apply as put
     from virtualchain.cli.progress import Reporter
-    from virtualchain.contract import read_contract
     from virtualchain.store.database import resolve
 
     contracts = [read_contract(app) for app in given.apps()]

@@ -20,7 +20,7 @@ def db() -> None:
 @pass_given
 def start(given: Given) -> None:
     """Start the server; the first time, make its data folder."""
-    from virtualchain.store.embedded import EmbeddedServer
+    from virtualchain.store.embedded.server import EmbeddedServer
 
     EmbeddedServer().start()
     _write_status(given)
@@ -30,7 +30,7 @@ def start(given: Given) -> None:
 @pass_given
 def stop(given: Given) -> None:
     """Stop the server, ending its connections."""
-    from virtualchain.store.embedded import EmbeddedServer
+    from virtualchain.store.embedded.server import EmbeddedServer
 
     EmbeddedServer().stop()
     _write_status(given)
@@ -51,7 +51,7 @@ def url(given: Given, name: str) -> None:
 
     NAME is the database that the URL leads to: virtualchain, unless another is named.
     """
-    from virtualchain.store.embedded import EmbeddedServer
+    from virtualchain.store.embedded.server import EmbeddedServer
 
     server = EmbeddedServer()
     server.start()
@@ -63,7 +63,7 @@ def url(given: Given, name: str) -> None:
 
 
 def _write_status(given: Given) -> None:
-    from virtualchain.store.embedded import EmbeddedServer
+    from virtualchain.store.embedded.server import EmbeddedServer
 
     found = EmbeddedServer().status()
     address = found.address

@@ -35,8 +35,8 @@ def demo(given: Given) -> None:
     one, given by --database, must have a name that ends in _demo, because all that is in it is dropped.
     """
     from virtualchain.cli.story import FIRST_BLOCKS, fork, tell
+    from virtualchain.engine.engine import StateEngine
     from virtualchain.examples import notary
-    from virtualchain.indexer import StateEngine
     from virtualchain.testing import FakeNode
 
     url = _fresh_database(given.settings.database)
@@ -60,28 +60,28 @@ def demo(given: Given) -> None:
 
 def _read(url: str, last: int) -> "Json":
     """Read what the notary has made of the chain up to a block."""
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
-    with reading.reading(url) as connection:
-        columns, documents = reading.query(connection, _STATEMENT)
+    with views.snapshot(url) as connection:
+        columns, documents = views.query(connection, _STATEMENT)
         return {
-            "ops": list(reading.ops(connection, reading.Selection())),
-            "rejections": list(reading.rejections(connection, reading.Selection())),
+            "ops": list(views.ops(connection, views.Selection())),
+            "rejections": list(views.rejections(connection, views.Selection())),
             "documents": [dict(zip(columns, row, strict=True)) for row in documents],
             "consensus": [
                 digest
                 for block_id in range(last - _SHOWN + 1, last + 1)
-                for digest in reading.digests(connection, block_id)
+                for digest in views.digests(connection, block_id)
             ],
         }
 
 
 def _reorg(url: str) -> "Json":
     """Read what was undone, without what is another one each time."""
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
-    with reading.reading(url) as connection:
-        row = reading.last_reorg(connection)
+    with views.snapshot(url) as connection:
+        row = views.last_reorg(connection)
     assert row is not None, "the story has a fork"
     return {name: value for name, value in row.items() if name not in {"detected_at", "duration"}}
 
@@ -93,7 +93,7 @@ def _fresh_database(database: str | None) -> str:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     from virtualchain.store.database import redact, resolve
-    from virtualchain.store.embedded import EmbeddedServer
+    from virtualchain.store.embedded.server import EmbeddedServer
     from virtualchain.store.sql import queries
 
     if database is None:

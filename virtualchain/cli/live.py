@@ -13,7 +13,7 @@ from virtualchain.cli.signals import Signals
 
 if TYPE_CHECKING:
     from virtualchain.model import Json
-    from virtualchain.store.live import BlockEvent, Change, RollbackEvent
+    from virtualchain.reading.events import BlockEvent, Change, RollbackEvent
 
 
 @click.command(cls=Command)
@@ -31,9 +31,9 @@ def watch(given: Given, first: int | None) -> None:
     --app narrows this to apps, here also by their names: a block comes once all of them have taken it. Ends
     on Ctrl-C and SIGTERM. With --json each block and rollback is an object on a line of its own.
     """
-    from virtualchain.live import watch as follow
+    from virtualchain.reading.events import RollbackEvent
+    from virtualchain.reading.watch import watch as follow
     from virtualchain.store.database import resolve
-    from virtualchain.store.live import RollbackEvent
 
     with open_reading(given) as connection:
         names = chosen_apps(given, connection)
@@ -54,7 +54,7 @@ def watch(given: Given, first: int | None) -> None:
 
 
 def _as_json(event: "BlockEvent | RollbackEvent") -> "Json":
-    from virtualchain.store.live import RollbackEvent
+    from virtualchain.reading.events import RollbackEvent
 
     if isinstance(event, RollbackEvent):
         return {"event": "rollback", "block_id": event.block_id, "block_hash": event.block_hash}

@@ -66,7 +66,7 @@ class Given:
 
     def policies(self) -> "dict[str, Policy]":
         """Give what each app to run wants to happen at a deep fork, by its name."""
-        from virtualchain.contract import read_contract
+        from virtualchain.app.contract import read_contract
 
         names = [read_contract(app).name for app in self.apps()]
         return dict(zip(names, (app.on_deep_fork for app in self.settings.apps), strict=True))
@@ -77,8 +77,8 @@ class Given:
         It must be of the network asked for; where none is, `network` helps to find it.
         """
         from virtualchain.bitcoin import networks
-        from virtualchain.bitcoin.blockfiles import open_blocks
-        from virtualchain.bitcoin.node import open_source
+        from virtualchain.bitcoin.files.source import open_blocks
+        from virtualchain.bitcoin.node.node import open_source
 
         settings = self.settings
         name = settings.network or network

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
-    from virtualchain.chain import Reorg
+    from virtualchain.engine.engine import Progress
+    from virtualchain.engine.planner import Reorg
     from virtualchain.errors import AppHalted
-    from virtualchain.indexer import Progress
     from virtualchain.model import Block
     from virtualchain.store.rollback import Undone
 
@@ -119,7 +119,7 @@ class Reporter:
 
     def derived(self, app: str, block: "Block", inputs: int, last: int) -> None:
         """Take note of a block that an app took from the tape where no engine is at work."""
-        from virtualchain.indexer import Progress
+        from virtualchain.engine.engine import Progress
 
         self.catching_up(Progress(block, inputs, last, app))
 

@@ -39,7 +39,7 @@ def sql(given: Given, query: str | None, as_csv: bool, as_of: str | None, timeou
     virtualchain: blocks, inputs, ops, rejections, snapshots, apps, changes. With - as QUERY it is read from
     standard input.
     """
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
     if query is None:
         _check_prompt(given, as_csv=as_csv)
@@ -50,7 +50,7 @@ def sql(given: Given, query: str | None, as_csv: bool, as_of: str | None, timeou
         raise UsageError('there is no statement: give one, as in virtualchain sql "SELECT * FROM blocks"')
     with open_reading(given) as connection:
         limit = _TIMEOUT if timeout is None else timeout or None
-        columns, rows = reading.query(connection, statement, as_of=as_of, timeout=limit)
+        columns, rows = views.query(connection, statement, as_of=as_of, timeout=limit)
         if columns or as_json:
             write_rows(columns, rows, as_json=as_json, as_csv=as_csv)
 
@@ -69,12 +69,12 @@ def _check_prompt(given: Given, *, as_csv: bool) -> None:
 
 def _open_prompt(given: Given, as_of: str | None, timeout: float | None) -> NoReturn:
     """Become psql on the deployment's database."""
-    from virtualchain.store import reading
+    from virtualchain.reading import views
     from virtualchain.store.database import resolve
 
     program = _psql()
     with open_reading(given) as connection:  # what is wrong with the database is told in our words
-        path = reading.search_path(connection)
+        path = views.search_path(connection)
     settings = {"search_path": path}
     if as_of is not None:
         settings["virtualchain.as_of"] = as_of
@@ -89,7 +89,7 @@ def _open_prompt(given: Given, as_of: str | None, timeout: float | None) -> NoRe
 
 def _psql() -> str:
     """Find psql: the system's, else the one beside the embedded server's programs."""
-    from virtualchain.store._binaries import find_binaries
+    from virtualchain.store.embedded.binaries import find_binaries
 
     if found := shutil.which("psql"):
         return found

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from virtualchain.bitcoin.source import Tip
-    from virtualchain.chain import Plan
+    from virtualchain.engine.planner import Plan
     from virtualchain.model import Json
 
 _STATUS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
@@ -51,16 +51,16 @@ def status(given: Given) -> None:
 
     The node is asked where it can be reached; all the rest is what the database says.
     """
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
     with open_reading(given) as connection:
-        network = reading.network(connection)
-        rows = reading.apps(connection, chosen_apps(given, connection))
+        network = views.network(connection)
+        rows = views.apps(connection, chosen_apps(given, connection))
         told: dict[str, Any] = {
-            "writer": reading.writer(connection),
-            "pins": reading.pins(connection),
-            "builds": reading.builds(connection),
-            "last_reorg": reading.last_reorg(connection),
+            "writer": views.writer(connection),
+            "pins": views.pins(connection),
+            "builds": views.builds(connection),
+            "last_reorg": views.last_reorg(connection),
         }
         tip, waits_for = _look_ahead(given, connection, network)
     if given.settings.json:
@@ -123,7 +123,7 @@ def _look_ahead(
     """Ask the node for its tip, and the planner what a writer would wait for now, if it would."""
     import psycopg
 
-    from virtualchain.planning import make_plan
+    from virtualchain.engine.look import make_plan
     from virtualchain.store.builds import builds
     from virtualchain.store.tape import Tape
 
@@ -153,11 +153,12 @@ def _look_ahead(
 
 
 def _waits_for(connection: "psycopg.Connection", plan: "Plan") -> str | None:
-    from virtualchain import chain, recovery
+    from virtualchain.engine import planner
+    from virtualchain.engine import rollback as recovery
 
-    if isinstance(plan, chain.Wait):
+    if isinstance(plan, planner.Wait):
         return plan.reason
-    if isinstance(plan, chain.Reorg):
+    if isinstance(plan, planner.Reorg):
         try:
             recovery.refuse_by_policy(connection, plan)
         except DeepFork as error:
@@ -205,21 +206,21 @@ def ops(
 
     --app narrows the list to an app, here also by its name.
     """
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
     if block is not None and (first is not None or last is not None):
         raise UsageError("give either --block, or --from and --to")
     with open_reading(given) as connection:
-        selection = reading.Selection(
+        selection = views.Selection(
             apps=chosen_apps(given, connection),
             first=block or first or 0,
-            last=next((item for item in (block, last) if item is not None), reading.HIGHEST),
+            last=next((item for item in (block, last) if item is not None), views.HIGHEST),
             opcode=None if opcode is None else _read_opcode(opcode),
             txid=None if txid is None else _read_txid(txid),
             limit=limit,
             newest_first=newest_first,
         )
-        rows = (reading.rejections if rejected else reading.ops)(connection, selection)
+        rows = (views.rejections if rejected else views.ops)(connection, selection)
         as_json = given.settings.json
         if not as_json:
             rows = ({**row, "opcode": opcode_text(row["opcode"])} for row in rows)
@@ -236,12 +237,12 @@ def consensus(given: Given, block: int | None) -> None:
     Two nodes with the same consensus hash at a block accepted the same ops up to it; with the same state
     hash, their tables are the same, too.
     """
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
     with open_reading(given) as connection:
         names = chosen_apps(given, connection)
-        rows = reading.digests(connection, block, names)
-        apps = reading.apps(connection, names)
+        rows = views.digests(connection, block, names)
+        apps = views.apps(connection, names)
     if block is not None and not rows:
         places = ", ".join(f"{app['name']} is at block {app['block_id']}" for app in apps)
         raise UsageError(f"no app has digests of block {block}: {places or 'there is no app yet'}")
@@ -263,16 +264,16 @@ def consensus(given: Given, block: int | None) -> None:
 @contextmanager
 def open_reading(given: Given) -> "Iterator[psycopg.Connection]":
     """Open a read-only transaction on the settings' database; starts an embedded server that is there."""
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
-    with reading.reading(existing_database(given)) as connection:
+    with views.snapshot(existing_database(given)) as connection:
         yield connection
 
 
 def existing_database(given: Given) -> str:
     """Give the URL of the settings' database; starts an embedded server that is there, and makes none."""
     from virtualchain.store.database import resolve
-    from virtualchain.store.embedded import EmbeddedServer
+    from virtualchain.store.embedded.server import EmbeddedServer
 
     database = given.settings.database
     if database is None and EmbeddedServer().status().address is None:
@@ -284,17 +285,17 @@ def existing_database(given: Given) -> str:
 
 def chosen_apps(given: Given, connection: "psycopg.Connection") -> list[str] | None:
     """Give the names of the apps that --app chose on the command line, by name or module; None: all."""
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
     named = given.flags.get("app")
     if not named:
         return None
-    known = [row["name"] for row in reading.apps(connection)]
+    known = [row["name"] for row in views.apps(connection)]
     return [use if use in known else _name_of(use, known) for use in named]
 
 
 def _name_of(use: str, known: list[str]) -> str:
-    from virtualchain.contract import read_contract
+    from virtualchain.app.contract import read_contract
     from virtualchain.settings import load_app
 
     there = f"the apps of this database are {', '.join(known)}" if known else "this database has no app yet"

@@ -69,7 +69,7 @@ def revoke_reader(given: Given, role: str) -> None:
 
 def _harden_embedded(given: Given) -> None:
     """On our own server, take from everybody what only its superuser can take."""
-    from virtualchain.store.embedded import DATABASE, EmbeddedServer
+    from virtualchain.store.embedded.server import DATABASE, EmbeddedServer
     from virtualchain.store.readers import harden
 
     if given.settings.database is None:

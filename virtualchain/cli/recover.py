@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from virtualchain.deployment import Deployment
+    from virtualchain.engine.deployment import Deployment
 
 _block = click.IntRange(min=0, max=2**31 - 1)
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
@@ -33,8 +33,8 @@ def rollback(given: Given, block: int) -> None:
     The next sync or run goes on from there with the node's blocks. An app whose history does not reach so far
     back is derived anew, for which it must be named with --app or in virtualchain.toml.
     """
-    from virtualchain import recovery
-    from virtualchain.planning import held_tip
+    from virtualchain.engine import rollback as recovery
+    from virtualchain.engine.look import held_tip
     from virtualchain.store.rollback import Reorg
 
     with Signals() as signals, Reporter() as reporter, _deployment(given, signals) as deployment:
@@ -68,8 +68,8 @@ def replay(given: Given, name: str, into: str | None) -> None:
     version of the app may be named: its tables are made beside, while a writer goes on with the old one, and
     `virtualchain swap` puts them in place.
     """
-    from virtualchain import recovery
     from virtualchain.cli.versions import replay_into
+    from virtualchain.engine import rollback as recovery
 
     if into is not None:
         replay_into(given, name, into)
@@ -138,9 +138,9 @@ def unpin(given: Given, block: int) -> None:
 @contextmanager
 def _deployment(given: Given, signals: Signals, mends: str | None = None) -> "Iterator[Deployment]":
     """Open the deployment for writing, with those of the named apps that are installed; no node is asked."""
-    from virtualchain.contract import read_contract
-    from virtualchain.deployment import Deployment
-    from virtualchain.store import reading
+    from virtualchain.app.contract import read_contract
+    from virtualchain.engine.deployment import Deployment
+    from virtualchain.reading import views
     from virtualchain.store.database import resolve
     from virtualchain.store.migrate import migrate
     from virtualchain.store.state_files import default_folder
@@ -148,8 +148,8 @@ def _deployment(given: Given, signals: Signals, mends: str | None = None) -> "It
     url = resolve(given.settings.database)
     migrate(url)
     contracts = [read_contract(app) for app in given.named_apps()]
-    with reading.reading(url) as connection:
-        installed = [row["name"] for row in reading.apps(connection)]
+    with views.snapshot(url) as connection:
+        installed = [row["name"] for row in views.apps(connection)]
     deployment = Deployment(
         url,
         [contract for contract in contracts if contract.name in installed],
@@ -176,9 +176,9 @@ def _writing(given: Given) -> "psycopg.Connection":
 def _tell(given: Given, block: int, told: str) -> None:
     if given.settings.json:
         from virtualchain.cli.read import open_reading
-        from virtualchain.store import reading
+        from virtualchain.reading import views
 
         with open_reading(given) as connection:
-            write_json({"block_id": block, "pins": reading.pins(connection)})
+            write_json({"block_id": block, "pins": views.pins(connection)})
     else:
         click.echo(told)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from virtualchain.bitcoin.source import BlockSource
-    from virtualchain.indexer import Progress, StateEngine
+    from virtualchain.engine.engine import Progress, StateEngine
 
 _POLL: Final = 3.0
 """Seconds between two attempts to reach a node."""
@@ -115,10 +115,10 @@ def _offline(given: Given) -> "BlockSource":
     """Give no source of blocks, of the network that the database follows."""
     from virtualchain.bitcoin.networks import network
     from virtualchain.bitcoin.offline import Offline
-    from virtualchain.store import reading
+    from virtualchain.reading import views
 
     with open_reading(given) as connection:
-        name = reading.network(connection)
+        name = views.network(connection)
     if name is None:
         raise UsageError(
             "this database has no tape yet: `virtualchain import` or `virtualchain sync` gives it one"
@@ -136,13 +136,13 @@ def resume(given: Given, name: str) -> None:
 
     APP is its name, as `virtualchain status` shows it.
     """
-    from virtualchain.store import reading
+    from virtualchain.reading import views
     from virtualchain.store.database import connect_writer, resolve
     from virtualchain.store.log import AppLog
 
     url = resolve(given.settings.database)
-    with reading.reading(url) as connection:
-        [row] = reading.apps(connection, [name])
+    with views.snapshot(url) as connection:
+        [row] = views.apps(connection, [name])
     if row["status"] != "halted":
         raise UsageError(f"app {name} is not halted: it is {row['status'].replace('_', ' ')}")
     with connect_writer(url) as connection:
@@ -164,7 +164,7 @@ def _engine(
     open_source: "Callable[[], BlockSource] | None" = None,
 ) -> "Iterator[StateEngine]":
     """Open the engine as the settings say, its news going to the reporter; a follower waits for the node."""
-    from virtualchain.indexer import StateEngine
+    from virtualchain.engine.engine import StateEngine
     from virtualchain.store.database import resolve
 
     apps = given.apps()
@@ -215,7 +215,7 @@ def _engine(
 
 def _hint(source: "BlockSource") -> str | None:
     """Say what would make fetching faster, if anything."""
-    from virtualchain.bitcoin.node import NodeSource
+    from virtualchain.bitcoin.node.node import NodeSource
 
     if not isinstance(source, NodeSource) or source.over_rest:
         return None
@@ -234,13 +234,13 @@ def _patient_source(given: Given, reporter: Reporter) -> "BlockSource":
 
 def _summarise(given: Given, reporter: Reporter, waits_for: str | None) -> None:
     """Say what a sync did, and where its apps stand now."""
-    from virtualchain.contract import read_contract
-    from virtualchain.store import reading
+    from virtualchain.app.contract import read_contract
+    from virtualchain.reading import views
     from virtualchain.store.database import resolve
 
     names = [read_contract(app).name for app in given.apps()]
-    with reading.reading(resolve(given.settings.database)) as connection:
-        rows = reading.apps(connection, names)
+    with views.snapshot(resolve(given.settings.database)) as connection:
+        rows = views.apps(connection, names)
     meter = reporter.meter
     if given.settings.json:
         apps = [{key: row[key] for key in _APP_KEYS} for row in rows]

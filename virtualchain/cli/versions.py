@@ -12,16 +12,16 @@ from virtualchain.cli.signals import Signals
 from virtualchain.errors import BuildsDiffer, UsageError
 
 if TYPE_CHECKING:
-    from virtualchain.contract import Contract
-    from virtualchain.verify import Comparison
+    from virtualchain.app.contract import Contract
+    from virtualchain.engine.compare import Comparison
 
 
 def replay_into(given: Given, name: str, build: str) -> None:
     """Derive the app by the code that is named now, into a build beside the live one."""
+    from virtualchain.engine.versions import build_beside
     from virtualchain.store.database import resolve
     from virtualchain.store.migrate import migrate
     from virtualchain.store.state_files import default_folder
-    from virtualchain.versions import build_beside
 
     contract = _named(given, name)
     url = resolve(given.settings.database)
@@ -59,7 +59,7 @@ def compare(given: Given, name: str, build: str) -> None:
     where they differ.
     """
     from virtualchain.cli.read import open_reading
-    from virtualchain.verify import compare as hold_against
+    from virtualchain.engine.compare import compare as hold_against
 
     with open_reading(given) as connection:
         found = hold_against(connection, name, build)
@@ -82,8 +82,8 @@ def swap(given: Given, name: str, build: str) -> None:
     The build that they showed stays until `virtualchain drop`. A writer that runs the old code leaves the app
     alone then: start it again with the new code.
     """
+    from virtualchain.engine.versions import swap as put_in_place
     from virtualchain.store.database import resolve
-    from virtualchain.versions import swap as put_in_place
 
     before = put_in_place(resolve(given.settings.database), name, build, say)
     if given.settings.json:
@@ -101,8 +101,8 @@ def swap(given: Given, name: str, build: str) -> None:
 @pass_given
 def drop(given: Given, name: str, build: str) -> None:
     """Remove BUILD of APP, which its views do not show: its tables, and its part of the log."""
+    from virtualchain.engine.versions import drop as remove_build
     from virtualchain.store.database import resolve
-    from virtualchain.versions import drop as remove_build
 
     remove_build(resolve(given.settings.database), name, build)
     if given.settings.json:
@@ -119,8 +119,8 @@ def remove(given: Given, name: str) -> None:
 
     The tape and the other apps stay as they are. No writer may be at work.
     """
+    from virtualchain.engine.versions import remove as remove_app
     from virtualchain.store.database import resolve
-    from virtualchain.versions import remove as remove_app
 
     remove_app(resolve(given.settings.database), name)
     if given.settings.json:
@@ -130,7 +130,7 @@ def remove(given: Given, name: str) -> None:
 
 
 def _named(given: Given, name: str) -> "Contract":
-    from virtualchain.contract import read_contract
+    from virtualchain.app.contract import read_contract
 
     contracts = [read_contract(app) for app in given.apps()]
     found = next((contract for contract in contracts if contract.name == name), None)

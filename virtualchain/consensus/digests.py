@@ -3,7 +3,7 @@
 from binascii import unhexlify
 from collections.abc import Iterable
 
-from virtualchain._digest import hash160, sha256d
+from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.consensus.merkle import merkle_root
 from virtualchain.errors import UsageError
 

@@ -9,7 +9,7 @@ import re
 from binascii import unhexlify
 from collections.abc import Iterable, Sequence
 
-from virtualchain._digest import sha256d
+from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import UsageError
 
 _STEP = re.compile("([lmr])-((?:[0-9a-f]{2})+),")

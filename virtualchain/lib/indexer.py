@@ -1,5 +1,5 @@
 """`StateEngine`, where the published documentation puts it."""
 
-from virtualchain.indexer import StateEngine
+from virtualchain.engine.engine import StateEngine
 
 __all__ = ["StateEngine"]

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from virtualchain.contract import Contract
+from virtualchain.app.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema, create_app_schema, drop, install, projections

@@ -7,7 +7,7 @@ written by hand; whether every row is right is for an audit to say.
 import psycopg
 from psycopg.rows import dict_row
 
-from virtualchain import muhash
+from virtualchain.consensus.state_hash import digest_number
 from virtualchain.errors import StoreError
 from virtualchain.store.history import History
 from virtualchain.store.projections import build_schema, projections
@@ -42,6 +42,6 @@ def _fault(connection: psycopg.Connection, place: dict[str, object]) -> str | No
         wanted = {"app": place["name"], "build": place["build"]}
         row = cursor.execute(_Q["latest_number"], wanted).fetchone()
     assert row is not None, "a query without FROM gives one row"
-    if row["state_number"] is not None and muhash.digest(bytes(row["state_number"])) != row["state_hash"]:
+    if row["state_number"] is not None and digest_number(bytes(row["state_number"])) != row["state_hash"]:
         return "and its state hash is not that of the number kept with it"
     return None

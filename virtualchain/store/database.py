@@ -20,7 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from virtualchain.errors import StoreError, UsageError, WriterBusy
-from virtualchain.store.embedded import EmbeddedServer
+from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.sql import queries
 
 _NAMED = queries("database")

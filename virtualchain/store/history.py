@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
-from virtualchain import muhash
+from virtualchain.consensus.state_hash import row_element, update_number
 from virtualchain.store.projections import Projection
 from virtualchain.store.sql import queries
 
@@ -36,8 +36,8 @@ class History:
         came: list[int] = []
         went: list[int] = []
         for place, is_new, columns in self._cursor.execute(self._changes, [block_id]):
-            (came if is_new else went).append(muhash.element(self._names[place], columns))
-        return muhash.update(number, came, went) if came or went else number
+            (came if is_new else went).append(row_element(self._names[place], columns))
+        return update_number(number, came, went) if came or went else number
 
     def undo(self, fork_block_id: int) -> int:
         """Bring every projection back to what it was behind a block; give how many rows that took.

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from virtualchain.store._host import home
+from virtualchain.store.embedded.host import home
 from virtualchain.store.sql import queries
 
 _Q = queries("state_files")

@@ -4,8 +4,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from virtualchain._digest import sha256d
 from virtualchain.bitcoin.networks import Network
+from virtualchain.consensus.hashing import sha256d
 from virtualchain.model import Block
 from virtualchain.testing.transactions import push
 from virtualchain.testing.wire import compact_size, serialise_output

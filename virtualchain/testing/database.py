@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from virtualchain.store._cluster import ENGINE
-from virtualchain.store.embedded import EmbeddedServer
+from virtualchain.store.embedded.cluster import ENGINE
+from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from virtualchain._digest import sha256d
+from virtualchain.consensus.hashing import sha256d
 from virtualchain.model import SpentOutput
 from virtualchain.testing.keys import key
 from virtualchain.testing.transactions import Tx, foreign, push

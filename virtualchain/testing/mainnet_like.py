@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from virtualchain._digest import hash160, sha256d
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import network
+from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.errors import UsageError
 from virtualchain.testing.blocks import genesis_block, make_block, subsidy
 from virtualchain.testing.chain import BuiltBlock

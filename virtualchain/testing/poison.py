@@ -15,9 +15,9 @@ from itertools import count, islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
-from virtualchain.contract import Contract, read_contract
+from virtualchain.app.contract import Contract, read_contract
+from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
-from virtualchain.indexer import StateEngine
 from virtualchain.model import Json
 from virtualchain.store.database import connect_reader
 from virtualchain.store.sql import queries

@@ -10,8 +10,8 @@ from typing import Final
 
 from embit.transaction import Transaction, TransactionInput
 
-from virtualchain._digest import sha256d
 from virtualchain.bitcoin.networks import Network
+from virtualchain.consensus.hashing import sha256d
 from virtualchain.model import Json
 from virtualchain.testing.blocks import target
 from virtualchain.testing.scripts import asm, script_json

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from virtualchain._digest import sha256d
+from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import MalformedBlock
 
 HEADER_SIZE: Final = 80

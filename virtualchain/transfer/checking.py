@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from virtualchain import chain
 from virtualchain.bitcoin.block import Candidate, Scan, inputs
-from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network
-from virtualchain.bitcoin.spent import MAX_MONEY
+from virtualchain.bitcoin.node.spent import MAX_MONEY
 from virtualchain.bitcoin.transaction import read_transaction
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Input, Json, SpentOutput
@@ -33,12 +32,12 @@ def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]
         raise ValueError(f"block {block_id}: there is no such height")
     try:
         block = read_header(block_id, header)
-        own_work = chain.work(block.bits)
+        own_work = work(block.bits)
     except MalformedBlock as error:
         raise ValueError(f"block {block_id}: {error}") from error
     if not _WORK.fullmatch(told_work):
         raise ValueError(f"block {block_id}: {told_work[:100]!r} is no amount of work")
-    work = int(told_work)
+    chainwork = int(told_work)
     said = (block.hash, block.prev_hash, datetime.fromtimestamp(block.time, UTC))
     if said != (block_hash, prev_hash, time):
         raise ValueError(
@@ -50,9 +49,9 @@ def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]
             raise ValueError(
                 f"block {block_id} ({block_hash}) is no child of block {parent.block_id} ({parent.hash})"
             )
-        if work != work_before + own_work:
+        if chainwork != work_before + own_work:
             raise ValueError(f"block {block_id} ({block_hash}) has another work than its header says")
-    return block, work
+    return block, chainwork
 
 
 def check_input(row: Row, blocks: Mapping[int, Block], network: Network) -> Input:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from virtualchain.errors import UsageError
-from virtualchain.store.reading import HIGHEST, reading
+from virtualchain.reading.views import HIGHEST, snapshot
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Covered, Tape
 from virtualchain.transfer.manifest import End, File, Manifest, write_manifest
@@ -52,7 +52,7 @@ def export(
     """
     require(form)
     lowest, highest = LOWEST if first is None else first, HIGHEST if last is None else last
-    with reading(url) as connection, ExitStack() as undo:
+    with snapshot(url) as connection, ExitStack() as undo:
         wanted = tables(connection, what, lowest, highest)
         described = _describe(connection, lowest, highest, is_narrowed=(first, last) != (None, None))
         with _told_of(folder):

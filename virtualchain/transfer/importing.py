@@ -16,8 +16,7 @@ from typing import Final, NoReturn
 import psycopg
 from psycopg.types.json import Json as Jsonb
 
-from virtualchain import chain
-from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.errors import DamagedExport, StoreError, UsageError
 from virtualchain.model import Block, Input
@@ -195,20 +194,20 @@ class _Import:
                 f"chains with {self._pins[block.block_id]} there, which is pinned"
             )
 
-    def _take_blocks(self, blocks: Sequence[tuple[Block, int]], work: int | None) -> int | None:
-        """Append blocks; `work` is that up to the tip, and where there is none the export's own counts."""
+    def _take_blocks(self, blocks: Sequence[tuple[Block, int]], chainwork: int | None) -> int | None:
+        """Append blocks. `chainwork` is the tape's up to its tip; None: the export's own counts."""
         if not blocks:
-            return work
+            return chainwork
         if self._tip is not None and blocks[0][0].block_id == self._tip.block_id + 1:
             self._refuse_branch(self._tip.block_id, blocks[0][0].prev_hash, self._tip.hash)
         with self._connection.cursor() as cursor, cursor.copy(_Q["take_blocks"]) as copy:
             for block, told_work in blocks:
                 self._refuse_unpinned(block)
-                work = told_work if work is None else work + chain.work(block.bits)
+                chainwork = told_work if chainwork is None else chainwork + work(block.bits)
                 hashes = (bytes.fromhex(block.hash), bytes.fromhex(block.prev_hash))
                 time = datetime.fromtimestamp(block.time, UTC)
-                copy.write_row((block.block_id, *hashes, block.header, time, work))
-        return work
+                copy.write_row((block.block_id, *hashes, block.header, time, chainwork))
+        return chainwork
 
     def _take_inputs(self, file: File, rows: "_Ahead", blocks: Sequence[Block], start: int) -> Counter[int]:
         """Keep the inputs of some blocks, from block `start` on; give how many of these each block has."""

@@ -9,8 +9,8 @@ import psycopg
 from psycopg import sql
 
 from virtualchain.errors import UsageError
+from virtualchain.reading.views import HIGHEST
 from virtualchain.store.projections import build_schema, projections
-from virtualchain.store.reading import HIGHEST
 from virtualchain.store.sql import queries
 
 _Q = queries("transfer")

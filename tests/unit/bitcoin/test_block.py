@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from tests.unit.bitcoin.building import COINBASE, HEADER, P2PKH, block, count, op_return, push, transaction
 from virtualchain.bitcoin.block import (
     Candidate,

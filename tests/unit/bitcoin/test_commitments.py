@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from virtualchain.bitcoin.block import split_transactions
 from virtualchain.bitcoin.commitments import check_commitments
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header

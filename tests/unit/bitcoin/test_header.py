@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from virtualchain.bitcoin.header import headers_from, read_header
 from virtualchain.errors import MalformedBlock
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import NETWORKS, network
 from virtualchain.errors import UsageError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from tests.unit.bitcoin.building import P2PKH, op_return
 from virtualchain.bitcoin.payload import first_op_return, last_op_return, watch
 from virtualchain.errors import UsageError

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from tests.unit.bitcoin.building import push
-from virtualchain._digest import hash160
 from virtualchain.bitcoin.block import read_transaction, split_transactions
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.script import public_keys
+from virtualchain.consensus.hashing import hash160
 
 SIGNATURE = b"\x30" + bytes(70)
 KEYS = [bytes([2 + n % 2]) + bytes([n]) * 32 for n in range(1, 4)]

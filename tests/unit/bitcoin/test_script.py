@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.script import classify, op_return_payload, pushes
 

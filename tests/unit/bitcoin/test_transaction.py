@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from tests.unit.bitcoin.building import P2PKH, op_return, transaction
 from virtualchain.bitcoin.block import read_inputs, read_transaction, split_transactions
 from virtualchain.bitcoin.header import sha256d

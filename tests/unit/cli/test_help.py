@@ -11,7 +11,16 @@ from click.testing import CliRunner
 from virtualchain.cli import program
 from virtualchain.cli.options import EPILOG
 
-HEAVY = ("psycopg", "alembic", "sqlalchemy", "urllib3", "rich", "embit", "virtualchain.indexer", "pyarrow")
+HEAVY = (
+    "psycopg",
+    "alembic",
+    "sqlalchemy",
+    "urllib3",
+    "rich",
+    "embit",
+    "virtualchain.engine.engine",
+    "pyarrow",
+)
 
 
 def commands(

@@ -7,8 +7,8 @@ import pytest
 from virtualchain.bitcoin.networks import NETWORKS
 from virtualchain.cli import progress
 from virtualchain.cli.progress import Reporter
+from virtualchain.engine.engine import Progress
 from virtualchain.errors import AppHalted
-from virtualchain.indexer import Progress
 from virtualchain.model import Block
 
 Capture = pytest.CaptureFixture[str]

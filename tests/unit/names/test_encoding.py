@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from virtualchain.examples.names import MAINNET, encoding
 from virtualchain.examples.names.refusal import Refused
 

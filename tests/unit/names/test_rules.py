@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.names_chain import ALICE, BOB, COMPANY
+from tests.support.names_chain import ALICE, BOB, COMPANY
 from virtualchain.examples.names import MAINNET, lifetime, regtest
 from virtualchain.examples.names.params import BITCOIN
 from virtualchain.examples.names.prices import fee_receiver, name_price, namespace_price

@@ -10,10 +10,10 @@ import platformdirs
 import pytest
 
 from virtualchain.errors import StoreError, UsageError
-from virtualchain.store import _host
-from virtualchain.store._address import choose, drop_socket, remembered
-from virtualchain.store._host import home, make_folder, write_private
-from virtualchain.store.embedded import EmbeddedServer
+from virtualchain.store.embedded import host as _host
+from virtualchain.store.embedded.address import choose, drop_socket, remembered
+from virtualchain.store.embedded.host import home, make_folder, write_private
+from virtualchain.store.embedded.server import EmbeddedServer
 
 
 def test_home_of_root_of_users_and_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.shared_data import shared
-from virtualchain._digest import sha256d
+from tests.support.shared_data import shared
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import NETWORKS, network
+from virtualchain.consensus.hashing import sha256d
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.blocks import framed, genesis_block, merkle_root, subsidy, target, work
 from virtualchain.testing.wire import read_block

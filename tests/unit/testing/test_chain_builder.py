@@ -5,7 +5,7 @@ from time import perf_counter
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.testing import ChainBuilder, Tx, key
 from virtualchain.testing.keys import KINDS

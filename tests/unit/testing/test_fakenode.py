@@ -9,8 +9,8 @@ from time import perf_counter
 import pytest
 from bitcoinrpc.authproxy import AuthServiceProxy
 
-from tests.node_client import NodeClient
-from tests.shared_data import shared
+from tests.support.node_client import NodeClient
+from tests.support.shared_data import shared
 from virtualchain.errors import UsageError
 from virtualchain.testing import ChainBuilder, FakeNode
 

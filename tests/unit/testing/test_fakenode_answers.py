@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.node_client import NodeClient
+from tests.support.node_client import NodeClient
 from virtualchain.testing import FakeNode
 
 _NOWHERE = "00" * 32

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import pytest
 
-from tests.node_client import NodeClient, Reply
+from tests.support.node_client import NodeClient, Reply
 from virtualchain.errors import UsageError
 from virtualchain.testing import FakeNode
 from virtualchain.testing.faults import KINDS

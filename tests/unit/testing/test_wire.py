@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 from virtualchain.errors import MalformedBlock
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.wire import compact_size, read_block, read_compact_size, read_transaction

@@ -4,7 +4,7 @@ import hashlib
 import re
 from typing import Final
 
-from virtualchain._digest import hash160
+from virtualchain.consensus.hashing import hash160
 from virtualchain.examples.names.refusal import needs
 
 _NAME: Final = re.compile(rb"[a-z0-9_-]+\.[a-z0-9_-]+")

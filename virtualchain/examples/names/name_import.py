@@ -6,9 +6,9 @@ from embit.base import EmbitError
 from embit.bip32 import HDKey
 from embit.ec import PublicKey
 
-from virtualchain._digest import hash160
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify
+from virtualchain.consensus.hashing import hash160
 from virtualchain.examples.names.encoding import hash128, namespace_of, preorder_hash, read_name
 from virtualchain.examples.names.operation import NAMEREC, NameOperation, place_of
 from virtualchain.examples.names.prices import name_price

@@ -8,7 +8,7 @@ writes that row.
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final
 
-from virtualchain.app import Rejected
+from virtualchain.app.builder import Rejected
 from virtualchain.examples.names import collisions
 from virtualchain.examples.names.params import Params
 from virtualchain.examples.names.reading import Transaction

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from virtualchain.app import App
+from virtualchain.app.builder import App
 from virtualchain.examples.names import collisions
 from virtualchain.examples.names.announce import Announce
 from virtualchain.examples.names.name_import import NameImport

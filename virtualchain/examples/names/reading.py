@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from virtualchain._digest import hash160
 from virtualchain.bitcoin.script import pushes
+from virtualchain.consensus.hashing import hash160
 from virtualchain.examples.names.refusal import needs, needs_some
 from virtualchain.model import Json
 

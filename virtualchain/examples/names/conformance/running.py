@@ -5,6 +5,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from virtualchain.engine.engine import StateEngine
 from virtualchain.examples.names.conformance.comparing import Log, read_log
 from virtualchain.examples.names.conformance.scenario import (
     Scenario,
@@ -12,7 +13,6 @@ from virtualchain.examples.names.conformance.scenario import (
 )
 from virtualchain.examples.names.conformance.source import RecordedSource
 from virtualchain.examples.names.protocol import make_app
-from virtualchain.indexer import StateEngine
 from virtualchain.model import Block
 from virtualchain.store.database import connect_reader
 from virtualchain.testing.database import DatabaseServer

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from virtualchain._digest import hash160, sha256d
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import pushes
 from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
+from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.errors import MissingData
 from virtualchain.model import Block, SpentOutput, TxIn
 from virtualchain.testing.blocks import make_block

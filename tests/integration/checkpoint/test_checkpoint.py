@@ -1,0 +1,387 @@
+"""Checkpoints: an app goes on from a file, and comes to what an index from the first block on comes to."""
+
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Rows
+from tests.integration.engine.test_opaque_state import Forgetful, Ledger
+from tests.integration.engine.test_opaque_state import mine as count
+from tests.support.checkpoints import content, contracts, make, manifest_in, say, words
+from tests.support.tables import tables
+from virtualchain import StateEngine
+from virtualchain.checkpoint import archive
+from virtualchain.checkpoint.apply import Applied
+from virtualchain.checkpoint.apply import apply as apply_to
+from virtualchain.checkpoint.verify import verify
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.rollback import roll_back
+from virtualchain.engine.versions import build_beside
+from virtualchain.errors import DeepFork, StoreError, UsageError
+from virtualchain.store.rollback import Reorg
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+Apply = Callable[..., Applied | None]
+
+
+@pytest.fixture
+def other_url(database_server: DatabaseServer) -> Iterator[str]:
+    """Give a second deployment's database."""
+    url = database_server.clone()
+    yield url
+    database_server.drop(url)
+
+
+@pytest.fixture
+def apply(database_url: str, tmp_path: Path) -> Apply:
+    """Give a function that applies a file to the test's database, without a node."""
+
+    def put(file: Path, *apps: object, database: str = database_url, **options: Any) -> Applied | None:
+        apps = apps or (words(),)
+        return apply_to(database, file, contracts(*apps), state_folder=tmp_path, **options)
+
+    return put
+
+
+def story(node: FakeNode) -> None:
+    """Say words, some of them again, some never more."""
+    say(node, "one two", "two \u00fcber", "", "-one two\\n", "three", "one", "-two four")
+
+
+def test_what_goes_on_from_a_checkpoint_is_what_was_always_there(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
+) -> None:
+    """A new deployment that never saw the blocks before has the same tables and digests, then and later."""
+    story(fake_node)
+    run(words(), database=other_url)
+    made = make(other_url, tmp_path / "file")
+    apply(tmp_path / "file")
+    assert content(database_url)["words.words"] == content(other_url)["words.words"]
+    story(fake_node)
+    run(words(), database=other_url)
+    run(words())
+    ours, theirs = content(database_url), content(other_url)
+    assert len(ours["words.words"]) > 3
+    snapshots = "virtualchain.snapshots"
+    assert [row[3:] for row in ours.pop(snapshots)] == [row[3:] for row in theirs.pop(snapshots)]
+    assert ours == theirs
+    assert made.block_id == fake_node.height - 7
+
+
+def test_the_same_state_gives_the_same_file(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
+) -> None:
+    """Made at once, at an earlier block afterwards, or by one who came by the file: the same bytes."""
+    story(fake_node)
+    at = run(words())
+    make(database_url, tmp_path / "first")
+    apply(tmp_path / "first", database=other_url)
+    story(fake_node)
+    run(words())
+    make(database_url, tmp_path / "later", block_id=at)
+    run(words(), database=other_url)
+    make(other_url, tmp_path / "theirs", block_id=at)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "later").read_bytes()
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "theirs").read_bytes()
+    make(database_url, tmp_path / "tip")
+    make(other_url, tmp_path / "their tip")
+    assert (tmp_path / "tip").read_bytes() == (tmp_path / "their tip").read_bytes()
+
+
+def test_the_file_is_a_tar_that_says_what_it_is(
+    fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path, query: Query
+) -> None:
+    """Any tar reads it; the manifest has block, digests and tables, and all of it is found again."""
+    story(fake_node)
+    run(words())
+    made = make(database_url, tmp_path / "file")
+    with tarfile.open(tmp_path / "file") as tar:
+        assert tar.getnames() == ["snapshots", "projections/1.pairs", "projections/2.words", "manifest.json"]
+    assert manifest_in(tmp_path / "file") == made
+    [app] = query("SELECT * FROM virtualchain.apps")
+    for name in ("version", "block_id", "block_hash", "consensus_hash", "state_hash", "first_block_id"):
+        assert getattr(made, name) == app[name]
+    with archive.reading(tmp_path / "file") as reader:
+        assert verify(reader).manifest == made
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_only_blocks_that_history_shows(
+    fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path
+) -> None:
+    """Above the last block, and below what is kept, there is nothing to write: and no file is left behind."""
+    fake_node.mine(n=30)
+    last = run(words(), history=10)
+    for at, told in ((last + 1, "stands at block"), (last - 25, "reaches back to block")):
+        with pytest.raises(UsageError, match=told):
+            make(database_url, tmp_path / "file", block_id=at)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_applied_to_the_deployment_that_runs_the_app(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, query: Query
+) -> None:
+    """The new build takes the old one's place behind the same views, and catches up along the tape."""
+    story(fake_node)
+    at = run(words())
+    make(database_url, tmp_path / "file")
+    story(fake_node)
+    run(words(), history=3)
+    before = content(database_url)
+    apply(tmp_path / "file")
+    assert query("SELECT build, block_id, base_block_id, history_from FROM virtualchain.apps") == [
+        {"build": "2", "block_id": at, "base_block_id": at, "history_from": at}
+    ]
+    assert query("SELECT DISTINCT since_block FROM words__2.words") == [{"since_block": at}]
+    run(words())
+    assert content(database_url) == before
+    assert query("SELECT to_regnamespace('words__1') AS gone") == [{"gone": None}]
+    [row] = query("SELECT *, encode(state_hash, 'hex') AS state FROM vc.checkpoints")
+    assert (row["block_id"], row["is_migration"], row["signers"]) == (at, False, [])
+
+
+def test_rolled_back_to_the_checkpoint_and_not_below(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
+) -> None:
+    """Forks above its block are undone as ever; a deeper one stops, says what helps, and changes nothing."""
+    story(fake_node)
+    at = run(words(), database=other_url)
+    make(other_url, tmp_path / "file")
+    fake_node.mine(n=3)
+    apply(tmp_path / "file")
+    say(fake_node, "five six")
+    run(words())
+    fake_node.reorg(4)
+    say(fake_node, "seven")
+    run(words())
+    run(words(), database=other_url)
+    assert content(database_url)["words.words"] == content(other_url)["words.words"]
+    before = tables(database_url)
+    fake_node.reorg(fake_node.height - at + 1)
+    with pytest.raises(
+        DeepFork, match=rf"can be brought back to block {at} at the lowest, not to block {at - 1}"
+    ):
+        run(words())
+    with closing(Deployment(database_url, [], None, state_folder=tmp_path)) as deployment:
+        tip = deployment.tape.tip()
+        assert tip is not None
+        with pytest.raises(UsageError, match="can be brought back to block"):
+            roll_back(deployment, Reorg(at - 1, (tip.block_id, "00" * 32), None, "operator"))
+    assert tables(database_url) == before
+
+
+def test_deeper_than_its_history_it_cannot_be_derived_anew(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
+) -> None:
+    """The tape lacks what the app began with, so no build is made of it: another checkpoint is asked for."""
+    story(fake_node)
+    run(words(), database=other_url)
+    make(other_url, tmp_path / "file")
+    apply(tmp_path / "file")
+    fake_node.mine(n=20)
+    run(words(), history=5)
+    fake_node.reorg(10)
+    with pytest.raises(DeepFork, match="goes on from another checkpoint of it"):
+        run(words(), history=5)
+
+
+def test_a_chain_without_the_checkpoints_block_is_refused(
+    fake_node: FakeNode,
+    run: Run,
+    apply: Apply,
+    database_url: str,
+    tmp_path: Path,
+    other_url: str,
+    query: Query,
+) -> None:
+    """Whether the tape begins behind that block or comes to it from below, it must be the right one."""
+    story(fake_node)
+    at = run(words(), database=other_url)
+    make(other_url, tmp_path / "file")
+    apply(tmp_path / "file")
+    fake_node.reorg(3, 6)
+    with pytest.raises(DeepFork, match=rf"began with a checkpoint of block {at} \("):
+        run(words())
+    assert query("SELECT * FROM vc.blocks") == []
+    with pytest.raises(DeepFork, match="another block there"):
+        run(words(), words("early"))
+    assert query("SELECT max(block_id) AS last FROM vc.blocks") == [{"last": at - 1}]
+
+
+def test_another_block_on_the_tape_is_refused(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
+) -> None:
+    """Nothing changes, and the message says which ways there are."""
+    story(fake_node)
+    run(words(), database=other_url)
+    make(other_url, tmp_path / "file")
+    fake_node.reorg(3)
+    run(words())
+    before = tables(database_url)
+    with pytest.raises(UsageError, match=r"another block there .*--rollback BLOCK.*--migrate"):
+        apply(tmp_path / "file")
+    with pytest.raises(UsageError, match="there is nothing above block"):
+        apply(tmp_path / "file", rollback=10_000)
+    assert tables(database_url) == before
+
+
+def test_an_app_that_demands_a_checkpoint_goes_on_with_it(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
+) -> None:
+    """Stopped at a deep fork, and started from the new branch's checkpoint: as one that always was."""
+    story(fake_node)
+    old = run(words(), words("beside"), on_deep_fork={"words": "checkpoint"})
+    fake_node.reorg(4)
+    say(fake_node, "new branch")
+    with pytest.raises(DeepFork, match=rf"checkpoint apply FILE --rollback {old - 4}`"):
+        run(words(), words("beside"))
+    run(words(), words("beside"), database=other_url)
+    make(other_url, tmp_path / "file", block_id=old - 1)
+    done = apply(tmp_path / "file", rollback=old - 4)
+    assert done is not None
+    assert done.undone is not None
+    assert done.undone.blocks == 4
+    assert run(words(), words("beside")) == fake_node.height
+    ours, theirs = content(database_url), content(other_url)
+    assert ours == theirs
+
+
+def test_other_apps_that_are_undone_too_deep_are_derived_anew(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
+) -> None:
+    """In the same transaction, by their own code, which must be named; without it nothing is applied."""
+    story(fake_node)
+    fake_node.mine(n=20)
+    old = run(words(), words("beside"), history=5)
+    fake_node.reorg(15)
+    run(words(), words("beside"), database=other_url)
+    make(other_url, tmp_path / "file", block_id=old - 1)
+    before = tables(database_url)
+    with pytest.raises(UsageError, match="the history of app beside begins at block"):
+        apply(tmp_path / "file", rollback=old - 15)
+    assert tables(database_url) == before
+    apply(tmp_path / "file", words(), words("beside"), rollback=old - 15)
+    run(words(), words("beside"))
+    assert content(database_url) == content(other_url)
+
+
+def test_a_version_beside_that_is_undone_too_deep_is_dropped(
+    fake_node: FakeNode,
+    run: Run,
+    apply: Apply,
+    database_url: str,
+    tmp_path: Path,
+    other_url: str,
+    query: Query,
+) -> None:
+    """As by any rollback: it can be built again from the tape; the app itself is what the file says."""
+    fake_node.mine(n=20)
+    old = run(words())
+    [contract] = contracts(words())
+    build_beside(database_url, contract, "v2", state_folder=tmp_path, history=3)
+    fake_node.reorg(15)
+    run(words(), database=other_url)
+    make(other_url, tmp_path / "file", block_id=old - 1)
+    apply(tmp_path / "file", rollback=old - 15)
+    assert query("SELECT build FROM vc.apps") == [{"build": "2"}]
+
+
+def test_other_code_is_refused(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
+) -> None:
+    """Another app, another version, other rules: one line each, and the database stays empty."""
+    story(fake_node)
+    run(words(), database=other_url)
+    make(other_url, tmp_path / "file")
+    before = tables(database_url)
+    for app, told in (
+        (words("strange"), "of app words: name it with --app"),
+        (words(version="2"), "version 1, and version 2 here"),
+        (words(valid_transaction_window=9), "declares other rules"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            apply(tmp_path / "file", app)
+    assert tables(database_url) == before
+
+
+def test_a_tape_that_was_not_searched_for_the_app(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
+) -> None:
+    """It joins late: blocks behind the checkpoint's are searched anew, and none before."""
+    story(fake_node)
+    at = run(words(), database=other_url)
+    make(other_url, tmp_path / "file")
+    say(fake_node, "five", "six")
+    run(Ledger())
+    apply(tmp_path / "file")
+    story(fake_node)
+    run(Ledger(), words())
+    run(words(), database=other_url)
+    assert content(database_url)["words.words"] == content(other_url)["words.words"]
+    with psycopg.connect(database_url) as connection:
+        [row] = connection.execute(
+            "SELECT min(block_id) FROM vc.inputs WHERE magics @> ARRAY['wd'::bytea]"
+        ).fetchall()
+    assert row[0] == at + 1
+
+
+def test_a_state_of_its_own(
+    fake_node: FakeNode, run: Run, apply: Apply, tmp_path: Path, other_url: str, query: Query
+) -> None:
+    """An opaque app goes on from its saved file; one that could not be given it is refused."""
+    options = {"state_folder": tmp_path / "there"}
+    count(fake_node, "a", "b", "a")
+    run(Ledger(), database=other_url, **options)
+    make(other_url, tmp_path / "file", "ledger")
+    with pytest.raises(UsageError, match="cannot be given a saved state"):
+        apply(tmp_path / "file", Forgetful())
+    apply(tmp_path / "file", Ledger())
+    count(fake_node, "a", "a", "c")
+    run(Ledger(), database=other_url, **options)
+    app = Ledger()
+    run(app, state_folder=tmp_path)
+    assert app.loads == [str(tmp_path / "ledger.state")]
+    assert (tmp_path / "ledger.state").read_text() == '{"a": 3, "b": 1, "c": 1}'
+    fake_node.reorg(1)
+    run(app, state_folder=tmp_path)
+    assert (tmp_path / "ledger.state").read_text() == '{"a": 2, "b": 1}'
+
+
+def test_a_damaged_app_makes_no_checkpoint_and_is_mended_by_one(
+    fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, query: Query
+) -> None:
+    """A row that no block wrote is found while the file is written; a good file puts it right."""
+    story(fake_node)
+    run(words())
+    make(database_url, tmp_path / "good")
+    before = content(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET virtualchain.block_id = 'undo'")
+        connection.execute("UPDATE words__1.words SET times = 9 WHERE word = 'four'")
+    with pytest.raises(StoreError, match="app words is damaged"):
+        make(database_url, tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+    apply(tmp_path / "good")
+    run(words())
+    assert content(database_url) == before
+
+
+def test_hashes_before_the_checkpoint_are_fresh(
+    fake_node: FakeNode, apply: Apply, run: Run, other_url: str, tmp_path: Path, database_url: str
+) -> None:
+    """The engine answers for the whole series, which came with the file."""
+    story(fake_node)
+    at = run(words(), database=other_url)
+    make(other_url, tmp_path / "file")
+    apply(tmp_path / "file")
+    with StateEngine(words(), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        assert engine.get_current_block() == at
+        assert len(engine.get_valid_consensus_hashes(at)) == 7

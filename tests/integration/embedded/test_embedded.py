@@ -1,0 +1,255 @@
+"""The embedded server: starts, finds itself again, survives crashes, and harms nobody else's process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from tests.support.servers import postmaster, reachable_folder, value
+from virtualchain.errors import StoreError
+from virtualchain.store.embedded import server as embedded
+from virtualchain.store.embedded.binaries import find_binaries
+from virtualchain.store.embedded.host import server_account
+from virtualchain.store.embedded.server import EmbeddedServer
+
+START = "import sys; from pathlib import Path; from virtualchain.store.embedded import EmbeddedServer; "
+START += "print(EmbeddedServer(Path(sys.argv[1]), durable=False).start())"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder for one test's server."""
+    with reachable_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[EmbeddedServer]:
+    """Give a server that its tests leave as they found it."""
+    with reachable_folder() as folder:
+        yield EmbeddedServer(folder, durable=False)
+
+
+@pytest.fixture
+def server(shared: EmbeddedServer) -> EmbeddedServer:
+    """Give the shared server, running."""
+    shared.start()
+    return shared
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_start_gives_a_url_that_works_and_a_second_start_changes_nothing(server: EmbeddedServer) -> None:
+    """Starting a running server gives the same URL and leaves the process alone."""
+    pid = postmaster(server)
+    again = EmbeddedServer(server.folder)
+    assert again.start() == server.url
+    assert postmaster(server) == pid
+    assert value(server.url, "SELECT current_database()") == "virtualchain"
+    assert server.status().running
+    server.stop()
+    server.stop()
+    assert not server.status().running
+
+
+def test_text_is_utf8_and_sorts_by_bytes(server: EmbeddedServer) -> None:
+    """The database's own collation compares bytes, so no library update can reorder it."""
+    assert value(server.url, "SHOW server_encoding") == "UTF8"
+    ordered = "SELECT string_agg(v, '' ORDER BY v) FROM unnest(ARRAY['é', 'b', 'Z', 'a', '€', '_']) v"
+    assert value(server.url, ordered) == "Z_abé€"
+    collation = "SELECT datlocprovider::text || ' ' || datlocale FROM pg_database"
+    assert value(server.url, f"{collation} WHERE datname = current_database()") == "b C.UTF-8"
+
+
+def test_roles_have_passwords_and_the_engine_is_no_superuser(server: EmbeddedServer) -> None:
+    """The engine's role can make databases and roles, nothing more; nobody comes in without a password."""
+    rights = "SELECT ARRAY[rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls] FROM pg_roles"
+    assert value(server.url, f"{rights} WHERE rolname = current_user") == [False, True, True, False, False]
+    address = server.status().address
+    assert address is not None
+    assert address.socket is not None
+    for host in ("127.0.0.1", str(address.socket)):
+        for user in ("postgres", "virtualchain"):
+            with pytest.raises(psycopg.OperationalError, match="password"):
+                psycopg.connect(host=host, port=address.port, user=user, dbname="postgres", password="guess")
+    for role in ("postgres", "virtualchain"):
+        assert (server.folder / f"{role}.password").stat().st_mode & 0o777 == 0o600
+
+
+def test_socket_takes_connections(server: EmbeddedServer) -> None:
+    """The server also listens on a socket in its own folder."""
+    address = server.status().address
+    assert address is not None
+    url = f"{server.url}?host={quote(str(address.socket))}"
+    assert value(url, "SELECT inet_server_addr() IS NULL") is True
+
+
+def test_settings_of_a_durable_server(server: EmbeddedServer) -> None:
+    """Outside of tests every commit is flushed; the server listens on loopback only."""
+    assert value(server.url, "SHOW fsync") == "off"
+    server.stop()
+    url = EmbeddedServer(server.folder).start()
+    expected = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "jit": "off"}
+    expected |= {
+        "listen_addresses": "127.0.0.1",
+        "max_wal_size": "2GB",
+        "password_encryption": "scram-sha-256",
+    }
+    assert {name: value(url, f"SHOW {name}") for name in expected} == expected
+    server.stop()
+
+
+def test_dropped_database_is_made_again(server: EmbeddedServer) -> None:
+    """A start brings back the database that somebody dropped."""
+    with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE virtualchain")
+    assert value(server.start(), "SELECT current_database()") == "virtualchain"
+
+
+def test_two_processes_that_start_at_once_share_one_server(folder: Path) -> None:
+    """Whoever comes second waits, and finds the server of the first."""
+    command = [sys.executable, "-c", START, str(folder)]
+    starts = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    urls = {start.communicate(timeout=60)[0] for start in starts}
+    assert len(urls) == 1
+    assert urls == {EmbeddedServer(folder).url + "\n"}
+    assert (folder / "run" / "server.log").read_text().count("LOG:  starting PostgreSQL") == 1
+
+
+def test_killed_server_recovers_what_was_committed(server: EmbeddedServer) -> None:
+    """After SIGKILL of the postmaster the next start recovers and keeps the address."""
+    with psycopg.connect(server.url, options="-c synchronous_commit=on") as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    url = server.url
+    os.kill(postmaster(server), signal.SIGKILL)
+    assert EmbeddedServer(server.folder, durable=False).start() == url
+    assert value(url, "SELECT answer FROM kept") == 42
+
+
+def test_start_waits_for_a_server_that_is_about_to_end(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server between two states is waited for, however long it takes, and started where it is gone then."""
+    monkeypatch.setattr(embedded, "_GRACE", 0.1)
+    pid = postmaster(server)
+    connection = psycopg.connect(server.url)
+    os.kill(pid, signal.SIGTERM)  # ends when the last session does
+    wait_until(lambda: not server.status().running)
+    with ThreadPoolExecutor(1) as background:
+        start = background.submit(EmbeddedServer(server.folder, durable=False).start)
+        with pytest.raises(TimeoutError):
+            start.result(timeout=0.5)
+        connection.close()
+        assert start.result(timeout=60) == server.url
+    assert postmaster(server) != pid
+
+
+def test_port_that_was_taken_meanwhile_is_replaced(server: EmbeddedServer) -> None:
+    """The port stays from start to start while it can; otherwise another one is found and remembered."""
+    first = server.url
+    server.stop()
+    assert server.start() == first
+    server.stop()
+    address = server.status().address
+    assert address is not None
+    with socket.create_server(("127.0.0.1", address.port)):
+        second = server.start()
+    assert second != first
+    assert EmbeddedServer(server.folder).url == second
+    assert value(second, "SELECT 1") == 1
+
+
+def test_process_that_inherited_an_old_pid_is_never_signalled(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stale pid file that names a stranger's process makes neither stop nor start touch it."""
+    monkeypatch.setattr(embedded, "_GRACE", 0.2)
+    pid_file = server.folder / "data" / "postmaster.pid"
+    content = pid_file.read_text()
+    server.stop()
+    account = server_account()
+    user = account.uid if account else None
+    with subprocess.Popen(["sleep", "60"], user=user) as stranger:
+        pid_file.write_text(content.replace(content.split()[0], str(stranger.pid), 1))
+        pid_file.chmod(0o600)
+        if account:
+            os.chown(pid_file, account.uid, account.gid)
+        assert not server.status().running
+        server.stop()
+        with pytest.raises(StoreError, match=rf"(?s)does not start.*{stranger.pid}"):
+            server.start()
+        assert stranger.poll() is None
+        stranger.kill()
+    assert value(server.start(), "SELECT 1") == 1
+
+
+def test_failed_initdb_leaves_nothing_half_made(folder: Path) -> None:
+    """Where initdb fails midway, or was killed on an earlier day, the next start begins afresh."""
+    real = find_binaries(None, server_account())
+    broken = folder.parent / "broken"
+    broken.mkdir()
+    for program in ("postgres", "pg_ctl"):
+        (broken / program).symlink_to(real / program)
+    script = '[ "$1" = --version ] && exit 0; for last; do :; done; mkdir "$last"; echo no space >&2; exit 1'
+    (broken / "initdb").write_text(f"#!/bin/sh\n{script}\n")
+    (broken / "initdb").chmod(0o755)
+    with pytest.raises(StoreError, match="initdb: no space"):
+        EmbeddedServer(folder, binaries=broken).start()
+    assert sorted(path.name for path in folder.iterdir()) == ["run", "server.lock"]
+    (folder / "initdb-killed" / "data").mkdir(parents=True)
+    EmbeddedServer(folder, durable=False).start()
+    assert not list(folder.glob("initdb-*"))
+
+
+def test_error_carries_the_end_of_the_log(server: EmbeddedServer) -> None:
+    """What PostgreSQL says against a start reaches the user."""
+    server.stop()
+    configuration = server.folder / "data" / "postgresql.conf"
+    working = configuration.read_text()
+    configuration.write_text(f"{working}shared_buffers = rather_many\n")
+    with pytest.raises(StoreError, match='invalid value for parameter "shared_buffers"'):
+        server.start()
+    configuration.write_text(working)
+
+
+def test_data_of_another_major_version_is_refused(server: EmbeddedServer) -> None:
+    """Programs of one major version do not open data of another; the message says what to do."""
+    server.stop()
+    version = server.folder / "data" / "PG_VERSION"
+    true_version = version.read_text()
+    version.write_text("14\n")
+    way = r"VIRTUALCHAIN_PG_BIN.*`virtualchain export FOLDER`.*`virtualchain import FOLDER`.*advance"
+    with pytest.raises(StoreError, match=rf"made by PostgreSQL 14.*{way}"):
+        server.start()
+    version.write_text(true_version)
+
+
+def test_long_folder_gets_a_socket_elsewhere(folder: Path) -> None:
+    """A socket's path has a limit, a folder's has not; the substitute goes when the server does."""
+    deep = folder / ("d" * 60) / ("e" * 60)
+    server = EmbeddedServer(deep, durable=False)
+    server.start()
+    try:
+        address = server.status().address
+        assert address is not None
+        assert address.socket is not None
+        assert deep not in address.socket.parents
+        assert value(f"{server.url}?host={address.socket}", "SELECT 1") == 1
+    finally:
+        server.stop()
+    assert not address.socket.exists()

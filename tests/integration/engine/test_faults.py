@@ -1,0 +1,310 @@
+"""Faults of node and database: passing ones are got over, others end in one clear error."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Rows
+from tests.support.servers import postmaster, reachable_folder
+from tests.support.tables import deployment
+from virtualchain import App, State, StateEngine
+from virtualchain.bitcoin.node import retry
+from virtualchain.engine import engine as indexer
+from virtualchain.errors import NodeError, StoreError, WriterBusy
+from virtualchain.store import rollback
+from virtualchain.store.embedded.server import EmbeddedServer
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
+CUT = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database =
+    (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid = 1986622068
+"""
+STEPS = ("parse", "scan", "check", "commit", "final", "proceed")
+
+
+class Victim:
+    """An app in one of whose steps something happens, once, in the block that is named."""
+
+    def __init__(
+        self, step: str = "", block_id: int = -1, strike: Callable[[], object] = lambda: None
+    ) -> None:
+        self.struck = False
+
+        def at(here: str, block: int) -> None:
+            if (here, block) == (step, block_id) and not self.struck:
+                self.struck = True
+                strike()
+
+        def parse(payload: bytes, block_id: int) -> dict[str, Any]:
+            at("parse", block_id)
+            return {"text": payload.decode()}
+
+        def check(op: dict[str, Any], state: State, block_id: int) -> bool:
+            at("check", block_id)
+            return True
+
+        def commit(op: dict[str, Any], state: State, block_id: int) -> None:
+            state.execute(
+                "INSERT INTO texts VALUES (%s, 1) ON CONFLICT (text) DO UPDATE SET n = texts.n + 1",
+                [op["text"]],
+            )
+            at("commit", block_id)
+            state.one("SELECT count(*) FROM texts")
+
+        self.app = App(
+            "victim",
+            magic=b"fa",
+            projections="CREATE TABLE texts (text text PRIMARY KEY, n integer NOT NULL)",
+        )
+        self.app.add(b"o", parse=parse, check=check, commit=commit)
+        self.app.scan(lambda ops, state, block_id: at("scan", block_id))
+        self.app.final(lambda ops, state, block_id: at("final", block_id))
+        self.app.proceed(lambda block_id, consensus_hash: at("proceed", block_id))
+
+
+def mine(node: FakeNode, blocks: int) -> None:
+    """Mine blocks with an op each."""
+    for number in range(blocks):
+        node.mine([node.send(b"fao%d" % (number % 3))])
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the waits between two attempts."""
+    monkeypatch.setattr(retry, "PAUSES", (0.01,))
+    monkeypatch.setattr(indexer, "POLL", 0.05)
+    monkeypatch.setattr(indexer, "_PATIENCE", (0.05, 0.2))
+
+
+@pytest.fixture
+def fresh(database_server: DatabaseServer, fake_node: FakeNode) -> Iterator[Callable[[], Any]]:
+    """Give a function that gives every table of an undisturbed index."""
+    url = database_server.clone()
+
+    def index() -> Any:
+        with StateEngine(Victim().app, database=url, source=fake_node.url, confirmations=0) as engine:
+            engine.build()
+        return deployment(url)
+
+    yield index
+    database_server.drop(url)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("step", STEPS)
+def test_a_connection_that_is_cut_in_a_block(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str, fresh: Callable[[], Any], step: str
+) -> None:
+    """At each step: the block leaves no trace, is taken again, and all ends as undisturbed."""
+    mine(fake_node, 6)
+    victim = Victim(step, fake_node.height - 2, lambda: query(CUT))
+    told: list[str] = []
+    assert run(victim.app, on_wait=told.append) == fake_node.height
+    assert victim.struck
+    assert any("the database failed" in reason for reason in told)
+    assert deployment(database_url) == fresh()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_connection_that_is_cut_in_a_rollback(
+    fake_node: FakeNode,
+    run: Run,
+    query: Query,
+    database_url: str,
+    fresh: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rolled back whole, or not at all; then again."""
+    mine(fake_node, 8)
+    run(Victim().app)
+    fake_node.reorg(4)
+    mine(fake_node, 1)
+    cut = threading.Event()
+
+    def cut_once(*arguments: Any) -> None:
+        if not cut.is_set():
+            cut.set()
+            query(CUT)
+        rollback.record(*arguments)
+
+    monkeypatch.setattr("virtualchain.engine.rollback.record", cut_once)
+    run(Victim().app)
+    assert cut.is_set()
+    assert len(query("SELECT * FROM vc.reorgs")) == 1
+    assert deployment(database_url) == fresh()
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
+def test_a_database_that_restarts(fake_node: FakeNode, mode: str, fresh: Callable[[], Any]) -> None:
+    """Stopped in the midst of a block, orderly or not, and started again: waited for, and nothing is lost."""
+    mine(fake_node, 12)
+    with reachable_folder() as folder:
+        server = EmbeddedServer(folder)
+        url = server.start()
+
+        def restart() -> None:
+            pid = postmaster(server)
+            os.kill(pid, {"fast": signal.SIGINT, "immediate": signal.SIGQUIT, "kill": signal.SIGKILL}[mode])
+            threading.Timer(1.0, server.start).start()
+
+        victim = Victim("commit", fake_node.height - 5, restart)
+        try:
+            with StateEngine(victim.app, database=url, source=fake_node.url, confirmations=0) as engine:
+                assert engine.build() == fake_node.height
+            assert victim.struck
+            assert deployment(url) == fresh()
+        finally:
+            server.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_database_that_stays_away_ends_it_clearly(
+    fake_node: FakeNode, database_server: DatabaseServer
+) -> None:
+    """After some attempts: one error that says what failed; the next run goes on."""
+    mine(fake_node, 3)
+    with reachable_folder() as folder:
+        server = EmbeddedServer(folder, durable=False)
+        url = server.start()
+        victim = Victim("commit", fake_node.height, server.stop)
+        with (
+            StateEngine(victim.app, database=url, source=fake_node.url, confirmations=0) as engine,
+            pytest.raises(StoreError, match=r"cannot be opened|the database failed"),
+        ):
+            engine.build()
+        try:
+            server.start()
+            with StateEngine(Victim().app, database=url, source=fake_node.url, confirmations=0) as engine:
+                assert engine.build() == fake_node.height
+        finally:
+            server.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", ["refuse", "cut", "busy", "warming_up", "slow"])
+def test_a_passing_fault_of_the_node_is_got_over(
+    fake_node: FakeNode, run: Run, database_url: str, fresh: Callable[[], Any], kind: str
+) -> None:
+    """On every way that blocks come, and nothing is missed."""
+    mine(fake_node, 5)
+    fake_node.fail(kind, 1)
+    fake_node.fail(kind, 1, on="/rest/block/")
+    assert run(Victim().app) == fake_node.height
+    assert deployment(database_url) == fresh()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("kind", "on"),
+    [
+        ("garbage", "getblockchaininfo"),
+        ("garbage", "/rest/headers"),
+        ("truncate", "/rest/block/"),
+        ("wrong_block", "/rest/block/"),
+    ],
+)
+def test_a_node_that_garbles_its_answers(
+    fake_node: FakeNode, database_url: str, fresh: Callable[[], Any], kind: str, on: str
+) -> None:
+    """`build` ends with a clear error; a follower asks again, and gives up in the end."""
+    mine(fake_node, 5)
+    with StateEngine(Victim().app, database=database_url, source=fake_node.url, confirmations=0) as engine:
+        fake_node.fail(kind, 2, on=on)
+        with pytest.raises(NodeError):
+            engine.build()
+        fake_node.heal()
+        engine.build(to=3)
+        fake_node.fail(kind, 2, on=on)
+        thread = threading.Thread(target=engine.follow)
+        thread.start()
+        while thread.is_alive() and tip(database_url) < fake_node.height:
+            thread.join(0.05)
+        assert thread.is_alive()
+        engine.stop()
+        thread.join(20)
+    assert deployment(database_url) == fresh()
+    with StateEngine(Victim().app, database=database_url, source=fake_node.url, confirmations=0) as engine:
+        mine(fake_node, 1)
+        fake_node.fail(kind, None, on=on)
+        with pytest.raises(NodeError):
+            engine.follow()
+        assert engine.waits_for is not None
+    fake_node.heal()
+
+
+def tip(url: str) -> int:
+    """Read the height of the tape's last block."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT max(block_id) FROM vc.blocks").fetchone()
+    return int(row[0]) if row else -1
+
+
+def test_a_killed_writer_frees_its_place(fake_node: FakeNode, database_url: str) -> None:
+    """Another one is refused while it lives, and is let in as soon as it is dead."""
+    program = (
+        "import sys; from virtualchain import StateEngine; "
+        "from tests.integration.engine.test_faults import Victim; "
+        "e = StateEngine(Victim().app, database=sys.argv[1], source=sys.argv[2], confirmations=0); "
+        "print('ready', flush=True); e.follow()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, database_url, fake_node.url],
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    settings: dict[str, Any] = {"database": database_url, "source": fake_node.url, "confirmations": 0}
+    with pytest.raises(WriterBusy, match=f"virtualchain writer .*:{process.pid}"):
+        StateEngine(Victim().app, **settings)
+    process.kill()
+    process.communicate()
+    with StateEngine(Victim().app, wait_for_writer=True, **settings) as engine:
+        assert engine.build() == fake_node.height
+
+
+def test_a_session_that_ends_slowly_is_waited_for(
+    fake_node: FakeNode, run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server still holds our place when we come back for it, and frees it a moment later."""
+    monkeypatch.setattr(indexer, "_PATIENCE", (0.1, 0.2, 0.5, 1.0))
+    fake_node.mine([fake_node.send(b"fao1")])
+    lingering = psycopg.connect(database_url, autocommit=True)
+    timer = threading.Timer(0.5, lingering.close)
+
+    def cut() -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(CUT.encode())
+        lingering.execute("SELECT pg_advisory_lock(1986622068, 1667784041)")
+        timer.start()
+
+    victim = Victim("commit", fake_node.height, cut)
+    assert run(victim.app) == fake_node.height
+    assert victim.struck
+    timer.join()
+
+
+def test_two_writers_without_a_lock_cannot_mix(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """What fences them is the parent's hash: a block fits only onto the tip that is there."""
+    mine(fake_node, 3)
+    run(Victim().app)
+    with psycopg.connect(database_url) as stranger:
+        with pytest.raises(psycopg.Error, match="neither its parent nor its child on the tape"):
+            stranger.execute(
+                "INSERT INTO vc.blocks SELECT block_id + 2, sha256('other'), hash, header, time, 0 "
+                "FROM vc.blocks ORDER BY block_id DESC LIMIT 1"
+            )
+        stranger.rollback()

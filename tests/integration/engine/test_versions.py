@@ -1,0 +1,286 @@
+"""New versions of an app: built beside the live one, compared, swapped in; and apps that are removed."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Rows
+from tests.support.tables import tables
+from virtualchain import App, State, StateEngine
+from virtualchain.app.contract import read_contract
+from virtualchain.engine.compare import compare
+from virtualchain.engine.versions import build_beside, drop, remove, swap
+from virtualchain.errors import StoreError, UsageError, WriterBusy
+from virtualchain.reading import views
+from virtualchain.testing import FakeNode
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
+
+def an_app(version: str = "1", **options: Any) -> App:
+    """Make an app that keeps texts; from version 2 on in capitals, with their length."""
+    new = version != "1"
+    columns = "text text PRIMARY KEY" + (", size integer NOT NULL" if new else "")
+    app = App("texts", magic=b"vs", version=version, projections=f"CREATE TABLE texts ({columns})", **options)
+
+    def commit(op: dict[str, Any], state: State) -> None:
+        if new:
+            state.execute(
+                "INSERT INTO texts VALUES (%s, %s) ON CONFLICT DO NOTHING", [op["text"], len(op["text"])]
+            )
+        else:
+            state.execute("INSERT INTO texts VALUES (%s) ON CONFLICT DO NOTHING", [op["text"]])
+
+    def parse(payload: bytes) -> dict[str, Any]:
+        return {"text": payload.decode().upper() if new else payload.decode()}
+
+    app.add(b"o", parse=parse, commit=commit)
+    return app
+
+
+def mine(node: FakeNode, *texts: bytes) -> None:
+    """Mine a block with an op for each text."""
+    node.mine([node.send(b"vso" + text) for text in texts])
+
+
+@pytest.fixture
+def beside(database_url: str, tmp_path: Path) -> Callable[..., Any]:
+    """Give a function that makes a build of an app beside the live one."""
+
+    def make(app: App, build: str, **options: Any) -> Any:
+        settings = {"state_folder": tmp_path, "history": 1000, **options}
+        return build_beside(database_url, read_contract(app), build, **settings)
+
+    return make
+
+
+def test_a_new_version_takes_the_old_ones_place(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, beside: Callable[..., Any]
+) -> None:
+    """Built from the tape without a node, swapped in; the old build stays until it is dropped."""
+    mine(fake_node, b"a", b"b")
+    run(an_app())
+    before = query("SELECT consensus_hash FROM virtualchain.apps")
+    with pytest.raises(UsageError, match=r"declares other rules .* `virtualchain replay texts --into NAME`"):
+        run(an_app("2"))
+    made = beside(an_app("2"), "v2")
+    assert (made.block_id, made.is_live) == (fake_node.height, False)
+    assert query("SELECT * FROM texts.texts") == [{"text": "a"}, {"text": "b"}]
+    assert query("SELECT consensus_hash FROM virtualchain.apps") == before
+    assert swap(database_url, "texts", "v2").build == "1"
+    assert query("SELECT * FROM texts.texts ORDER BY 1") == [
+        {"text": "A", "size": 1},
+        {"text": "B", "size": 1},
+    ]
+    assert query("SELECT fields ->> 'text' AS t FROM virtualchain.ops") == [{"t": "A"}, {"t": "B"}]
+    mine(fake_node, b"c")
+    assert run(an_app("2")) == fake_node.height
+    assert query("SELECT version, build, block_id FROM virtualchain.apps") == [
+        {"version": "2", "build": "v2", "block_id": fake_node.height}
+    ]
+    with pytest.raises(UsageError, match="the views of app texts show build v2"):
+        drop(database_url, "texts", "v2")
+    drop(database_url, "texts", "1")
+    assert query("SELECT DISTINCT build FROM vc.snapshots") == [{"build": "v2"}]
+    assert query("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'texts%' ORDER BY 1") == [
+        {"nspname": "texts"},
+        {"nspname": "texts__v2"},
+    ]
+
+
+def test_the_same_rules_make_the_same_build(
+    fake_node: FakeNode, run: Run, database_url: str, beside: Callable[..., Any]
+) -> None:
+    """Compared with the live one there is no difference, in hashes and rows."""
+    mine(fake_node, b"a", b"b")
+    run(an_app())
+    beside(an_app(), "again")
+    with views.snapshot(database_url) as connection:
+        found = compare(connection, "texts", "again")
+    assert (found.difference, found.verdict, found.row) == (None, None, None)
+    assert found.rows == {"texts": (2, 2)}
+    assert found.places["1"] == found.places["again"]
+
+
+def test_a_comparison_names_the_first_difference(
+    fake_node: FakeNode, run: Run, database_url: str, beside: Callable[..., Any]
+) -> None:
+    """Block, hashes, the candidate that was judged otherwise, and a row that one lacks."""
+    mine(fake_node, b"A")
+    mine(fake_node, b"B", b"c")
+    run(an_app())
+    other = an_app("3", valid_transaction_window=7)
+    other.projections = an_app().projections
+    other.add(b"x", parse=lambda payload: {})
+    other._handlers[b"o"] = an_app()._handlers[b"o"]
+    handler = other._handlers[b"o"].at(0)
+    assert handler is not None
+    other.db_commit = lambda block_id, *rest, **named: (  # type: ignore[method-assign]
+        False if rest[1]["text"] == "c" else App.db_commit(other, block_id, *rest, **named)
+    )
+    beside(other, "v3")
+    with views.snapshot(database_url) as connection:
+        found = compare(connection, "texts", "v3")
+    assert found.difference is not None
+    assert found.difference.block_id == fake_node.height
+    assert found.verdict is not None
+    assert found.verdict["txindex"] == 2
+    assert found.verdict["verdict"]["accepted"] == {"text": "c"}
+    assert found.verdict["other_verdict"] == {"refused": "commit", "reason": "refused"}
+    assert found.row == {"table": "texts", "build": "1", "row": "(c)"}
+    assert found.rows == {"texts": (3, 2)}
+
+
+def test_a_build_is_made_while_the_writer_goes_on(
+    fake_node: FakeNode, database_url: str, query: Query, beside: Callable[..., Any]
+) -> None:
+    """The writer takes blocks and rolls some back meanwhile; the build ends as a fresh one does."""
+    for number in range(40):
+        mine(fake_node, b"t%d" % number)
+    with StateEngine(an_app(), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        engine.build()
+        forked = threading.Event()
+
+        def fork(_: str, block: Any, inputs: int, last: int) -> None:
+            if block.block_id == fake_node.height - 2 and not forked.is_set():
+                forked.set()
+                fake_node.reorg(8)
+                mine(fake_node, b"new")
+                engine.build()
+
+        made = beside(an_app("2"), "v2", on_block=fork)
+        assert forked.is_set()
+        assert made.block_id == fake_node.height
+        beside(an_app("2"), "fresh")
+    rows = query("SELECT build, block_id, consensus_hash, state_hash FROM vc.snapshots WHERE build <> '1'")
+    digests = [
+        sorted(
+            (row["block_id"], row["consensus_hash"], row["state_hash"])
+            for row in rows
+            if row["build"] == build
+        )
+        for build in ("v2", "fresh")
+    ]
+    assert digests[0] == digests[1]
+    assert query("SELECT * FROM texts__v2.texts EXCEPT SELECT * FROM texts__fresh.texts") == []
+
+
+def test_a_build_that_was_broken_off_goes_on(
+    fake_node: FakeNode, run: Run, beside: Callable[..., Any]
+) -> None:
+    """Where it stood; by other rules it is refused."""
+    mine(fake_node, b"a")
+    run(an_app())
+    taken: list[int] = []
+    first = beside(
+        an_app("2"), "v2", may_go_on=lambda: len(taken) < 10, on_block=lambda _, block, *rest: taken.append(0)
+    )
+    assert first.block_id == 9
+    assert beside(an_app("2"), "v2").block_id == fake_node.height
+    with pytest.raises(UsageError, match="was made by other rules"):
+        beside(an_app("3"), "v2")
+    for name in ("2", "V", "", "a" * 17, "a_b"):
+        with pytest.raises(UsageError, match="is no name for a build"):
+            beside(an_app("2"), name)
+
+
+def test_only_one_process_makes_a_build(fake_node: FakeNode, run: Run, beside: Callable[..., Any]) -> None:
+    """The second one is told."""
+    mine(fake_node, b"a")
+    run(an_app())
+    refused: list[str] = []
+
+    def again(*_: Any) -> None:
+        if not refused:
+            with pytest.raises(WriterBusy) as caught:
+                beside(an_app("2"), "v2")
+            refused.append(str(caught.value))
+
+    beside(an_app("2"), "v2", on_block=again)
+    assert "another process makes texts:v2" in refused[0]
+
+
+def test_what_was_not_searched_cannot_be_built(
+    fake_node: FakeNode, run: Run, beside: Callable[..., Any]
+) -> None:
+    """A version with another magic, and an app that is not there: one clear line each."""
+    mine(fake_node, b"a")
+    with pytest.raises(UsageError, match="is not installed"):
+        beside(an_app(), "v1")
+    run(an_app())
+    with pytest.raises(UsageError, match="were not searched for the inputs of version 2"):
+        beside(other_magic(), "v2")
+
+
+def other_magic() -> App:
+    """Make a version that looks for another magic."""
+    app = App("texts", magic=b"zz", version="2")
+    app.add(b"o", parse=lambda payload: {})
+    return app
+
+
+def test_a_swap_gives_way_to_long_readers(
+    fake_node: FakeNode,
+    run: Run,
+    database_url: str,
+    beside: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits for no lock longer than a second, tries again, and in the end says so."""
+    monkeypatch.setattr("virtualchain.engine.versions._LOCK_TRIES", 2)
+    mine(fake_node, b"a")
+    run(an_app())
+    beside(an_app("2"), "v2")
+    told: list[str] = []
+    with psycopg.connect(database_url) as reader:
+        reader.execute("SELECT * FROM texts.texts")
+        with pytest.raises(StoreError, match="the views of app texts stay in use"):
+            swap(database_url, "texts", "v2", told.append)
+    assert len(told) == 2
+    assert swap(database_url, "texts", "v2").build == "1"
+
+
+def test_a_writer_leaves_a_swapped_app_alone(
+    fake_node: FakeNode, database_url: str, beside: Callable[..., Any]
+) -> None:
+    """It runs the old code: it says so, and ends where no app is left."""
+    mine(fake_node, b"a")
+    told: list[str] = []
+    with StateEngine(
+        an_app(), database=database_url, source=fake_node.url, confirmations=0, on_wait=told.append
+    ) as engine:
+        engine.build()
+        beside(an_app("2"), "v2")
+        swap(database_url, "texts", "v2")
+        engine.follow()
+    assert told == ["app texts shows another build now: start again with the code of that one"]
+
+
+def test_removing_an_app_removes_its_data_and_nothing_else(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query
+) -> None:
+    """Tables, views, role and log of the one; the tape and every row of the other stay."""
+    other = App("other", magic=b"vs", projections="CREATE TABLE t (a integer PRIMARY KEY)")
+    other.add(b"o", parse=lambda payload: {"n": 1})
+    mine(fake_node, b"a")
+    run(other)
+    kept = tables(database_url)
+    run(an_app(), other)
+    with psycopg.connect(database_url, autocommit=True) as user:
+        user.execute("CREATE SCHEMA mine")
+        user.execute("CREATE VIEW mine.view AS SELECT * FROM texts.texts")
+        with pytest.raises(UsageError, match=r"something else depends on .* view mine.view depends on"):
+            remove(database_url, "texts")
+        user.execute("DROP VIEW mine.view")
+        user.execute("DROP SCHEMA mine")
+    remove(database_url, "texts")
+    assert tables(database_url) == kept
+    assert query("SELECT rolname FROM pg_roles WHERE rolname LIKE '%:texts'") == []
+    with pytest.raises(UsageError, match="there is no app texts"):
+        remove(database_url, "texts")
+    run(an_app(), other)

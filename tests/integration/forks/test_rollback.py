@@ -1,0 +1,328 @@
+"""Deep forks: what was taken of a branch is undone, and the end is that of a fresh index of the winner."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Rows
+from tests.support.moving import an_app, story
+from tests.support.tables import deployment
+from virtualchain import App, StateEngine
+from virtualchain.errors import DeepFork, UsageError
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def fresh(database_server: DatabaseServer, fake_node: FakeNode) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Give a function that indexes the node's chain in a database of its own and gives every table."""
+    urls: list[str] = []
+
+    def index(*apps: App, **options: Any) -> dict[str, Any]:
+        urls.append(database_server.clone())
+        settings = {"database": urls[-1], "source": fake_node.url, "confirmations": 0, **options}
+        with StateEngine(*apps, **settings) as engine:
+            engine.build()
+        return deployment(urls[-1])
+
+    yield index
+    for url in urls:
+        database_server.drop(url)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 6, 30])
+def test_a_reorg_leaves_what_a_fresh_index_has(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, depth: int
+) -> None:
+    """Every table, history, op, snapshot and digest, whatever the blocks that went had done."""
+    story(fake_node, 1, 40)
+    run(an_app())
+    fake_node.reorg(depth)
+    run(an_app())
+    story(fake_node, 2, 5)
+    run(an_app())
+    assert deployment(database_url) == fresh(an_app())
+
+
+def test_forward_and_back_over_the_same_blocks(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """Several reorgs in a row, each before the last one's blocks are all taken again."""
+    story(fake_node, 3, 20)
+    run(an_app())
+    for seed, depth in enumerate((3, 1, 7, 4, 12, 2)):
+        fake_node.reorg(depth)
+        story(fake_node, seed, 2)
+        run(an_app())
+    assert deployment(database_url) == fresh(an_app())
+
+
+def test_reorgs_are_recorded(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """When, where, how deep, what was undone, and how long it took; listeners hear of it."""
+    story(fake_node, 1, 10)
+    old = run(an_app()), fake_node.tip
+    fake_node.reorg(3)
+    run(an_app())
+    [row] = query("SELECT * FROM virtualchain.reorgs")
+    assert (row["fork_block_id"], row["old_block_id"], row["old_hash"]) == (old[0] - 3, *old)
+    assert (row["new_block_id"], row["new_hash"]) == (fake_node.height, fake_node.tip)
+    assert (row["depth"], row["blocks_undone"], row["cause"]) == (3, 3, "work")
+    assert row["ops_undone"] > 0
+    assert row["rows_undone"] > 0
+    assert row["duration"].total_seconds() > 0
+
+
+def test_listeners_hear_of_a_rollback(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """NOTIFY names the last block that stays, before the first of the new branch."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    with psycopg.connect(database_url) as connection:
+        [stays] = connection.execute(
+            "SELECT hash FROM virtualchain.blocks WHERE block_id = %s", [fake_node.height - 2]
+        ).fetchone() or [""]
+    fake_node.reorg(2)
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        listener.execute("LISTEN virtualchain")
+        run(an_app())
+        heard = [notice.payload for notice in listener.notifies(timeout=0.5)]
+    assert heard[0].startswith(f'{{"event" : "rollback", "block_id" : {fake_node.height - 3},')
+    assert stays in heard[0]
+    assert len(heard) == 4
+
+
+def test_below_the_history_an_app_is_derived_anew(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
+) -> None:
+    """History of five blocks, a fork of twelve: a new build takes the old one's place, and all is equal."""
+    story(fake_node, 1, 30)
+    run(an_app(), history=5)
+    fake_node.reorg(12)
+    run(an_app(), history=5)
+    assert query("SELECT build, is_live FROM vc.apps") == [{"build": "2", "is_live": True}]
+    assert query("SELECT count(*) AS n FROM pg_namespace WHERE nspname LIKE 'plain%'") == [{"n": 2}]
+    assert deployment(database_url) == fresh(an_app(), history=5)
+
+
+def test_history_that_was_pruned_does_not_come_back_with_a_rollback(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """To a shorter chain with more work, whose blocks would leave more history; then deeper than was kept."""
+    story(fake_node, 1, 30)
+    run(an_app(), history=10)
+    fake_node.reorg(9, 2, bits=0x200FFFFF)
+    run(an_app(), history=10)
+    fake_node.reorg(5, 4, bits=0x200FFFFF)
+    run(an_app(), history=10)
+    assert deployment(database_url) == fresh(an_app(), history=10)
+
+
+def test_an_older_record_of_births_does_as_well(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
+) -> None:
+    """Tables that were installed with one row for each block and key: undone and hashed as those of today."""
+    story(fake_node, 1, 8)
+    run(an_app())
+    with psycopg.connect(database_url) as connection:
+        for table, key in (("owners", "name"), ("marks", "place")):
+            [definition] = connection.execute(
+                "SELECT pg_get_functiondef(%s::regproc)", [f"plain__1.{table}_keep"]
+            ).fetchone() or [""]
+            made = f'VALUES (block, "new"."{key}")'
+            older = definition.replace(made, f"{made} ON CONFLICT DO NOTHING")
+            assert older != definition
+            connection.execute(older.encode())
+            connection.execute(
+                f"CREATE TABLE t AS SELECT DISTINCT * FROM plain__1.{table}_births; "
+                f"DELETE FROM plain__1.{table}_births; "
+                f"INSERT INTO plain__1.{table}_births TABLE t; DROP TABLE t; "
+                f"ALTER TABLE plain__1.{table}_births ADD PRIMARY KEY (since_block, {key})"
+            )
+    story(fake_node, 3, 30)
+    run(an_app())
+    fake_node.reorg(20)
+    story(fake_node, 2, 9)
+    run(an_app())
+    found, expected = deployment(database_url), fresh(an_app())
+    for table in ("plain.owners_births", "plain.marks_births"):
+        expected[table] = sorted(set(expected[table]))
+    assert found == expected
+
+
+def test_both_ways_back_are_the_same(
+    database_server: DatabaseServer, fake_node: FakeNode, database_url: str, run: Run
+) -> None:
+    """By history and from the tape: the same tables and hashes, held against each other."""
+    story(fake_node, 5, 30)
+    other = database_server.clone()
+    run(an_app(), history=None)
+    run(an_app(), history=3, database=other)
+    fake_node.reorg(20)
+    run(an_app(), history=None)
+    run(an_app(), history=None, database=other)
+    assert deployment(database_url) == deployment(other)
+    database_server.drop(other)
+
+
+def test_a_reorg_below_an_apps_first_block(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """Nothing of the app stays, and it begins again; the other one goes back as far as it must."""
+    story(fake_node, 1, 20)
+    apps = an_app("early", first_block_id=5), an_app("late", first_block_id=fake_node.height - 2)
+    run(*apps)
+    fake_node.reorg(10, 12)
+    run(*apps)
+    assert deployment(database_url) == fresh(*apps)
+
+
+def test_a_reorg_below_the_tape_itself(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """Where even the first block that was taken is replaced, the tape starts anew."""
+    story(fake_node, 1, 6)
+    app = an_app(first_block_id=fake_node.height - 3)
+    run(app)
+    fake_node.reorg(6)
+    story(fake_node, 4, 3)
+    run(app)
+    assert deployment(database_url) == fresh(app)
+
+
+def test_a_halted_app_goes_back_with_the_others(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """It stays halted, stands below the fork, and once resumed it comes to what the other comes to."""
+    story(fake_node, 1, 10)
+    broken = an_app("broken")
+    broken.db_final = lambda block_id, ops, state: 1 // 0 if block_id > fake_node.height - 3 else None
+    run(broken, an_app())
+    fake_node.reorg(5)
+    run(an_app("broken"), an_app())
+    rows = query("SELECT name, status, block_id FROM virtualchain.apps ORDER BY name")
+    assert [row["status"] for row in rows] == ["halted", "running"]
+    assert rows[0]["block_id"] == fake_node.height - 6
+    query("UPDATE vc.apps SET status = 'running', error = NULL WHERE name = 'broken' RETURNING name")
+    run(an_app("broken"), an_app())
+    rows = query("SELECT block_id, consensus_hash, state_hash FROM virtualchain.apps")
+    assert rows[0] == rows[1]
+
+
+def test_an_app_that_is_not_loaded_goes_back_too(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """Its history is in the database: undoing needs none of its code."""
+    story(fake_node, 1, 10)
+    run(an_app("one"), an_app("two"))
+    fake_node.reorg(4)
+    run(an_app("one"))
+    run(an_app("one"), an_app("two"))
+    assert deployment(database_url) == fresh(an_app("one"), an_app("two"))
+
+
+def test_an_app_that_is_not_loaded_cannot_be_derived_anew(
+    fake_node: FakeNode, run: Run, database_url: str
+) -> None:
+    """Below its history its code is needed: one clear line, and nothing is touched."""
+    story(fake_node, 1, 20)
+    run(an_app("one"), an_app("two"), history=3)
+    before = deployment(database_url)
+    fake_node.reorg(10)
+    with pytest.raises(UsageError, match="the history of app two begins at block"):
+        run(an_app("one"), history=3)
+    assert {**deployment(database_url), "vc.coverage": ""} == {**before, "vc.coverage": ""}
+
+
+@pytest.mark.parametrize("policy", ["halt", "checkpoint"])
+def test_the_strictest_policy_decides(fake_node: FakeNode, run: Run, database_url: str, policy: str) -> None:
+    """One app that wants an operator stops all of them, and no row is touched."""
+    story(fake_node, 1, 10)
+    tip = run(an_app("one"), an_app("two"), on_deep_fork={"two": policy})
+    before = deployment(database_url)
+    fake_node.reorg(3)
+    with pytest.raises(DeepFork, match=f"deep fork above block {tip - 3}.*on_deep_fork of two is {policy}"):
+        run(an_app("one"), an_app("two"))
+    assert deployment(database_url) == before
+    run(an_app("one"), an_app("two"), on_deep_fork="rollback")
+
+
+def test_a_policy_of_an_app_below_the_fork_does_not_count(fake_node: FakeNode, run: Run) -> None:
+    """It has taken none of the blocks that go."""
+    story(fake_node, 1, 10)
+    late = an_app("late", first_block_id=fake_node.height + 10)
+    run(an_app(), late, on_deep_fork={"late": "halt"})
+    fake_node.reorg(3)
+    assert run(an_app(), late) == fake_node.height
+
+
+def test_an_invalid_branch_without_a_replacement(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
+) -> None:
+    """After a bare invalidateblock the node is shorter, and what it calls invalid goes."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    fake_node.invalidate(fake_node.height - 4)
+    run(an_app())
+    assert query("SELECT cause, new_block_id FROM vc.reorgs") == [{"cause": "invalid", "new_block_id": None}]
+    assert deployment(database_url) == fresh(an_app())
+
+
+def test_the_way_back_to_the_first_branch(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """The node leaves our branch and comes back to it with one block more."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    first = fake_node.chain.tree.tip
+    fake_node.reorg(3)
+    run(an_app())
+    fake_node.chain.tree.activate(first)
+    story(fake_node, 2, 3)
+    run(an_app())
+    assert deployment(database_url) == fresh(an_app())
+
+
+def test_a_fork_below_the_block_that_was_asked_for(
+    fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
+) -> None:
+    """`build(to=…)` of a block that is taken already still follows the node's branch up to it."""
+    story(fake_node, 1, 10)
+    last = run(an_app())
+    fake_node.reorg(5, 8)
+    assert run(an_app(), to=last) == last
+    taken = deployment(database_url)["vc.blocks"]
+    assert len(taken) == last + 1
+    assert set(taken) <= set(fresh(an_app())["vc.blocks"])
+
+
+def test_pinned_to_a_branch_it_stays(fake_node: FakeNode, run: Run, database_url: str, query: Query) -> None:
+    """A node that leaves the pinned block is waited for; pinned to the other side, ours is left at once."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    ours = fake_node.height, fake_node.tip
+    query("INSERT INTO vc.pins VALUES (%s, decode(%s, 'hex')) RETURNING block_id", ours)
+    before = deployment(database_url)
+    fake_node.reorg(3, 9)
+    with StateEngine(an_app(), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        assert engine.build() == ours[0]
+        assert engine.waits_for is not None
+        assert f"pinned block {ours[0]}" in engine.waits_for
+        assert deployment(database_url) == before
+        query("DELETE FROM vc.pins RETURNING block_id")
+        assert engine.build() == fake_node.height
+
+
+def test_pinned_to_the_other_branch_it_leaves(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Our tape lacks the pinned block, the node's chain has it: that counts, and not the work."""
+    story(fake_node, 1, 10)
+    run(an_app())
+    theirs = fake_node.reorg(3, 4)
+    fake_node.chain.tree.activate(fake_node.chain.tree.tip)
+    query(
+        "INSERT INTO vc.pins VALUES (%s, decode(%s, 'hex')) RETURNING block_id",
+        [fake_node.height - 3, theirs[0]],
+    )
+    assert run(an_app()) == fake_node.height
+    assert query("SELECT cause FROM vc.reorgs") == [{"cause": "pin"}]

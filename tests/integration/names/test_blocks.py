@@ -1,0 +1,361 @@
+"""The name registry within one block: what collides, what counts at once, and who may import."""
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+
+import pytest
+from coincurve import PublicKey
+
+from tests.support.names_chain import (
+    ALICE,
+    BOB,
+    CAROL,
+    CLUB,
+    COMPANY,
+    CREATOR,
+    EVE,
+    IMPORTER,
+    NamesChain,
+    Person,
+    names_chain,
+)
+from tests.support.tables import tables
+from virtualchain.examples.names.encoding import preorder_hash
+from virtualchain.examples.names.name_import import make_keyring
+from virtualchain.examples.names.reading import BURN_SCRIPT
+from virtualchain.testing import op_return
+
+COLLIDES = "it collides with another one in this block"
+FEE = 10**6
+
+
+@pytest.fixture
+def chain(database_url: str) -> Iterator[NamesChain]:
+    """Give a registry without anything in it."""
+    with names_chain(database_url) as opened:
+        yield opened
+
+
+def test_of_two_registrations_of_a_name_in_a_block_both_are_refused(chain: NamesChain) -> None:
+    """Both are rightful, so neither is taken, and another name in the block is; later the name is free."""
+    chain.open_namespace()
+    chain.do(
+        chain.preorder("name.test", ALICE), chain.preorder("name.test", BOB), chain.preorder("b.test", BOB)
+    )
+    assert chain.mine(
+        chain.register("name.test", ALICE), chain.register("b.test", BOB), chain.register("name.test", BOB)
+    ) == [COLLIDES, None, COLLIDES]
+    chain.do(chain.register("name.test", BOB))
+
+
+def test_a_registration_that_is_not_rightful_takes_nobody_with_it(chain: NamesChain) -> None:
+    """A stranger without a preorder collides with nobody."""
+    chain.open_namespace()
+    chain.do(chain.preorder("name.test", ALICE))
+    assert chain.mine(chain.register("name.test", EVE), chain.register("name.test", ALICE)) == [
+        "the sender did not preorder it for this recipient",
+        None,
+    ]
+
+
+def test_registrations_that_are_rightful_only_in_their_block_do_not_collide_in_the_scan(
+    chain: NamesChain,
+) -> None:
+    """Preordered in the same block, they are not rightful when it is scanned: so the first one wins."""
+    chain.open_namespace()
+    assert chain.mine(
+        chain.preorder("name.test", ALICE),
+        chain.preorder("name.test", BOB),
+        chain.register("name.test", BOB),
+        chain.register("name.test", ALICE),
+    ) == [None, None, None, COLLIDES]
+
+
+def test_of_two_renewals_in_a_block_the_first_wins(chain: NamesChain) -> None:
+    """The scan marks no renewal that it accepts; one that it refuses stays a registration, as it was read.
+
+    So a third renewal marks the second, and then the name is nobody's in this block.
+    """
+    chain.open_namespace()
+    chain.own("name.test")
+    renewals = [chain.register("name.test", fee=FEE) for _ in range(2)]
+    assert chain.mine(*renewals) == [None, COLLIDES]
+    renewals = [chain.register("name.test", fee=FEE) for _ in range(3)]
+    assert chain.mine(*renewals) == [COLLIDES, COLLIDES, COLLIDES]
+
+
+def test_an_import_is_marked_as_a_registration_is(chain: NamesChain) -> None:
+    """Though it is refused, it stands in the list: then two renewals behind it take each other's chance."""
+    chain.open_namespace()
+    chain.own("name.test")
+    renewals = [chain.register("name.test", fee=FEE) for _ in range(2)]
+    assert chain.mine(chain.import_name("name.test"), *renewals) == [
+        "the namespace takes no imports",
+        COLLIDES,
+        COLLIDES,
+    ]
+
+
+def test_of_two_reveals_of_a_namespace_in_a_block_both_are_refused(chain: NamesChain) -> None:
+    """Whoever preordered it: neither is taken, and one that comes alone is."""
+    chain.do(chain.preorder_namespace(to=IMPORTER), chain.preorder_namespace(sender=EVE, to=EVE))
+    assert chain.mine(chain.reveal(to=IMPORTER), chain.reveal(sender=EVE, to=EVE)) == [COLLIDES, COLLIDES]
+    chain.do(chain.reveal(to=IMPORTER))
+    assert chain.mine(chain.reveal(sender=EVE, to=EVE)) == ["the namespace is revealed already"]
+
+
+def test_a_reveal_does_not_show_within_its_block(chain: NamesChain) -> None:
+    """An import or a ready behind it in the block is too early."""
+    chain.do(chain.preorder_namespace())
+    assert chain.mine(chain.reveal(), chain.import_name("name.test"), chain.ready()) == [
+        None,
+        "the namespace takes no imports",
+        "the namespace takes no imports",
+    ]
+
+
+def test_a_registered_name_does_not_show_within_its_block(chain: NamesChain) -> None:
+    """Its owner can neither update nor transfer it before the next one."""
+    chain.open_namespace()
+    chain.do(chain.preorder("name.test"))
+    assert chain.mine(
+        chain.register("name.test"), chain.update("name.test"), chain.transfer("name.test")
+    ) == [
+        None,
+        "it fits no name of the sender's with any of the last 24 hashes",
+        "there is no such name",
+    ]
+
+
+def test_a_transfer_counts_at_once(chain: NamesChain) -> None:
+    """Behind it in the block, the new owner updates the name and the old one does not."""
+    chain.open_namespace()
+    chain.own("name.test")
+    assert chain.mine(
+        chain.transfer("name.test", ALICE, BOB),
+        chain.update("name.test", ALICE),
+        chain.update("name.test", BOB),
+        chain.transfer("name.test", BOB, CAROL, keep=False),
+    ) == [None, "it fits no name of the sender's with any of the last 24 hashes", None, None]
+    row = chain.name("name.test")
+    assert (row["owner"], row["value_hash"], row["sender_pubkey"]) == (CAROL.address, None, None)
+    assert chain.fields()["consensus_hash"] == chain.consensus_at(chain.height - 1)
+
+
+def test_a_transfer_names_the_last_update_s_consensus_hash(chain: NamesChain) -> None:
+    """Where there was an update since the registration, its hash stands in place of the transfer's own."""
+    chain.open_namespace()
+    chain.own("name.test")
+    seen = chain.consensus_at(chain.height - 3)
+    chain.do(chain.transfer("name.test", seen=seen))
+    assert chain.fields()["consensus_hash"] == seen
+    chain.do(chain.update("name.test", BOB, seen=seen))
+    chain.do(chain.transfer("name.test", BOB, ALICE))
+    assert chain.fields()["consensus_hash"] == seen
+
+
+def test_a_renewal_needs_the_owner_on_both_sides(chain: NamesChain) -> None:
+    """Neither a stranger nor another recipient will do; the key of the first registration stays."""
+    chain.open_namespace()
+    chain.own("name.test")
+    chain.do(chain.transfer("name.test", ALICE, BOB))
+    assert chain.mine(
+        chain.register("name.test", ALICE, BOB, fee=FEE), chain.register("name.test", BOB, ALICE, fee=FEE)
+    ) == ["the sender does not own the name", "the recipient does not own the name"]
+    chain.do(chain.register("name.test", BOB, fee=FEE))
+    assert chain.name("name.test")["sender_pubkey"] is None
+    assert chain.hashed().startswith("::9:name.test,")
+    assert ",2:::," in chain.hashed()
+
+
+def test_a_revoked_name_is_nobody_s_until_it_expires(chain: NamesChain) -> None:
+    """Every operation is refused, a second revocation, too; behind its end anyone takes it."""
+    chain.open_namespace(lifetime=10)
+    chain.own("name.test")
+    chain.do(chain.update("name.test"))
+    chain.do(chain.revoke("name.test"))
+    assert chain.name("name.test")["value_hash"] is None
+    assert chain.mine(
+        chain.update("name.test"),
+        chain.transfer("name.test"),
+        chain.revoke("name.test"),
+        chain.register("name.test", fee=FEE),
+        chain.preorder("name.test", BOB),
+        chain.register("name.test", BOB),
+    ) == [
+        "it fits no name of the sender's with any of the last 24 hashes",
+        "the name is revoked",
+        "the name is revoked already",
+        "the name is revoked",
+        None,
+        "the name is revoked",
+    ]
+    chain.mine_to(chain.name("name.test")["expires_at"])
+    chain.do(chain.register("name.test", BOB))
+    assert not chain.name("name.test")["revoked"]
+
+
+def test_scripts_do_what_the_first_epoch_lets_them(chain: NamesChain) -> None:
+    """A script preorders names and never a namespace, and neither gets nor gives one away by itself."""
+    script_owns = "scripts own no names in this epoch"
+    chain.open_namespace()
+    chain.own("name.test", "more.test")
+    assert chain.mine(
+        chain.preorder_namespace("other", COMPANY),
+        chain.preorder("firm.test", COMPANY, ALICE),
+        chain.preorder("club.test", ALICE, CLUB),
+    ) == ["a script cannot preorder a namespace", None, None]
+    assert chain.mine(
+        chain.register("firm.test", COMPANY, ALICE), chain.register("club.test", ALICE, CLUB)
+    ) == [None, script_owns]
+    assert chain.name("firm.test")["sender_pubkey"] is None
+    # A transfer looks at its sender alone: what a script got so, it cannot give away.
+    chain.do(chain.transfer("name.test", ALICE, CLUB))
+    assert chain.mine(chain.transfer("name.test", CLUB, ALICE), chain.update("name.test", CLUB)) == [
+        "scripts give no names away in this epoch",
+        None,
+    ]
+
+
+def test_keys_derived_from_the_importer_s_import_as_well(chain: NamesChain) -> None:
+    """Once the importer's own key is met, in the scan of the block already, and never before."""
+    child = child_of(IMPORTER, 4)
+    stranger = child_of(IMPORTER, 5)
+    chain.do(chain.preorder_namespace())
+    chain.do(chain.reveal())
+    assert chain.mine(chain.import_name("early.test", child)) == [
+        "the first import is the namespace's importer's"
+    ]
+    assert chain.query("SELECT * FROM names.keyring") == []
+    assert chain.mine(
+        chain.import_name("one.test", child),
+        chain.import_name("two.test", IMPORTER),
+        chain.import_name("three.test", stranger),
+    ) == [None, None, "the sender's key may not import into the namespace"]
+    ring = {row["address"] for row in chain.query("SELECT address FROM names.keyring")}
+    assert ring == set(make_keyring(IMPORTER.public_key.hex(), 5, chain.params.bitcoin))
+    assert chain.name("one.test")["importer_address"] == child.address
+
+
+class Child(Person):
+    """Somebody with a key that was derived from another's."""
+
+    @property
+    def public_key(self) -> bytes:
+        """33 bytes, in place of the name's."""
+        return bytes.fromhex(self.name)
+
+
+def child_of(parent: Person, number: int) -> Child:
+    """Derive a key by BIP 32, by other means than the registry does."""
+    tweak = hmac.new(bytes(32), parent.public_key + number.to_bytes(4, "big"), hashlib.sha512).digest()[:32]
+    return Child(PublicKey(parent.public_key).add(tweak).format().hex())
+
+
+def test_an_import_of_a_known_name_inherits_its_heights(chain: NamesChain) -> None:
+    """Within a block and later, what comes again keeps the heights and the preorder hash that were there."""
+    chain.do(chain.preorder_namespace())
+    chain.do(chain.reveal())
+    chain.do(chain.import_name("name.test", to=ALICE), chain.import_name("name.test", to=BOB))
+    first = chain.height
+    row = chain.name("name.test")
+    committed = preorder_hash("name.test", IMPORTER.script.hex(), ALICE.address)
+    assert (row["owner"], row["block_number"], row["preorder_hash"]) == (BOB.address, first, committed)
+    chain.mine(n=3)
+    chain.do(chain.import_name("name.test", to=CAROL, value="22" * 20))
+    row = chain.name("name.test")
+    heights = {
+        row[name] for name in ("block_number", "preorder_block_number", "first_registered", "last_renewed")
+    }
+    assert (row["owner"], row["value_hash"], heights) == (CAROL.address, "22" * 20, {first})
+    assert row["preorder_hash"] == committed
+    assert [event["owner"] for event in chain.query("SELECT owner FROM names.name_events ORDER BY block_id")][
+        -1
+    ] == CAROL.address
+
+
+def test_a_reveal_that_was_not_made_ready_lapses(chain: NamesChain) -> None:
+    """Behind 144 blocks nothing is imported, and a new preorder reveals it again; its first block stays."""
+    chain.do(chain.preorder_namespace())
+    chain.do(chain.reveal())
+    revealed = chain.height
+    chain.do(chain.import_name("name.test"))
+    chain.mine_to(revealed + 143)
+    assert chain.mine(chain.ready(sender=EVE), chain.import_name("last.test")) == [
+        "the sender is not the namespace's importer",
+        None,
+    ]
+    lapsed = "the namespace takes no imports"
+    assert chain.mine(chain.import_name("late.test"), chain.ready()) == [lapsed, lapsed]
+    chain.do(chain.preorder_namespace())  # taken, but of no use: the namespace has this hash already
+    assert chain.mine(chain.reveal()) == ["the sender did not preorder it for this recipient"]
+    chain.do(chain.preorder_namespace(to=EVE))
+    chain.do(chain.reveal(to=EVE, lifetime=5))
+    (row,) = chain.query("SELECT * FROM names.namespaces")
+    assert (row["block_number"], row["reveal_block"]) == (revealed - 1, chain.height)
+    # The keyring was made for the first importer, and stays.
+    assert chain.mine(chain.import_name("new.test", EVE), chain.import_name("new.test", IMPORTER)) == [
+        "the sender's key may not import into the namespace",
+        None,
+    ]
+    chain.do(chain.ready(sender=EVE))
+
+
+def test_transactions_that_are_no_operations_leave_no_trace(chain: NamesChain) -> None:
+    """Each is refused when it is read, whatever its sender may do."""
+    chain.open_namespace()
+    chain.own("name.test")
+    owner = (1, ALICE.script)
+    burn = (FEE, bytes.fromhex(BURN_SCRIPT))
+    wrong = [
+        chain.tx(b"~name.Test", ALICE, [owner]),
+        chain.tx(b"~name.test.test", ALICE, [owner]),
+        chain.tx(b"~.test", ALICE, [owner]),
+        chain.tx(b"~name.", ALICE, [owner]),
+        chain.tx(b"~name.test\n", ALICE, [owner]),
+        chain.tx(b"~" + b"n" * 34 + b".abc", ALICE, [owner]),
+        chain.tx(b"~n." + b"n" * 20, ALICE, [owner]),
+        chain.tx(b"?" + bytes(35), ALICE, [owner, burn]),
+        chain.tx(b"?" + bytes(37), ALICE, [owner, burn]),
+        chain.tx(b">=" + bytes(32), ALICE, [owner]),
+        chain.tx(b"#" + bytes(19), ALICE, [owner]),
+        chain.tx(b"!test", ALICE, [owner]),
+        chain.tx(b":name.test", ALICE, []),
+        chain.tx(b":name.test", ALICE, [(1, b"\x00\x14" + bytes(20)), owner]),
+        chain.tx(b";name.test", ALICE, [owner, owner]),
+        chain.reveal("Test2"),
+        chain.reveal("test2", discounts=(0, 1)),
+        chain.reveal("test2", discounts=(1, 0)),
+        chain.tx(b"&" + bytes(14) + b"\x11\x00\x01test", CREATOR, [owner, owner, owner, owner]),
+        chain.tx(b"&" + bytes(14) + b"\x11\x00\x01", CREATOR, [owner, owner]),
+    ]
+    before = chain.query("SELECT * FROM names.names")
+    assert None not in chain.mine(*wrong)
+    steps = {
+        row["step"]
+        for row in chain.query("SELECT step FROM virtualchain.rejections WHERE block_id = %s", chain.height)
+    }
+    assert steps == {"parse"}
+    assert chain.query("SELECT * FROM names.names") == before
+
+
+def test_a_burnt_fee_on_an_update_changes_nothing(chain: NamesChain) -> None:
+    """Operations that cost nothing may burn something: the name's fee stays."""
+    chain.open_namespace()
+    chain.own("name.test")
+    burn = (77, bytes.fromhex(BURN_SCRIPT))
+    chain.do(chain.raw([ALICE.spend()], [(0, op_return(b"id~name.test")), burn]))
+    assert chain.name("name.test")["op_fee"] == FEE
+
+
+def test_a_block_that_is_refused_as_a_whole_leaves_the_tables_alone(
+    chain: NamesChain, database_url: str
+) -> None:
+    """The scan of a block judges every registration and writes nothing that lasts."""
+    chain.open_namespace()
+    chain.do(chain.preorder("name.test", ALICE), chain.preorder("name.test", BOB))
+    before = {name: rows for name, rows in tables(database_url).items() if name.startswith("names__")}
+    assert chain.mine(chain.register("name.test", ALICE), chain.register("name.test", BOB)) == [COLLIDES] * 2
+    after = {name: rows for name, rows in tables(database_url).items() if name.startswith("names__")}
+    assert after == before

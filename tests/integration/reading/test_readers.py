@@ -1,0 +1,323 @@
+"""The role of a reader is attacked: it reads the views that it was granted, and nothing else."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Rows
+from tests.support.moving import an_app, story
+from tests.support.servers import value
+from virtualchain import App
+from virtualchain.errors import StoreError, UsageError
+from virtualchain.store.builds import remove_app
+from virtualchain.store.database import connect_migrator
+from virtualchain.store.migrate import migrate
+from virtualchain.store.readers import Reader, grant_reader, revoke_reader
+from virtualchain.testing import FakeNode
+
+Run = Callable[..., int]
+Query = Callable[..., Rows]
+Grant = Callable[..., str]
+
+
+@pytest.fixture
+def role(database_url: str) -> str:
+    """Give the name of a role that goes with the test's database."""
+    return f"{urlsplit(database_url).path[1:]}:reader"
+
+
+def grant(url: str, role: str, *apps: str, login: bool = False) -> Reader:
+    """Grant as the command does."""
+    with connect_migrator(url) as connection:
+        return grant_reader(connection, role, apps or None, login=login)
+
+
+@pytest.fixture
+def granted(database_url: str, role: str) -> Grant:
+    """Give a function that makes a reader of apps, or of all, and gives its URL."""
+
+    def make(*apps: str) -> str:
+        reader = grant(database_url, role, *apps, login=True)
+        parts = urlsplit(database_url)
+        place = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=f"{quote(role, safe='')}:{reader.password}@{place}").geturl()
+
+    return make
+
+
+@pytest.fixture
+def reader(fake_node: FakeNode, run: Run, granted: Grant) -> Iterator[psycopg.Connection]:
+    """Give a session of a reader of app `one`, beside which there is app `two`."""
+    story(fake_node, 1, 12)
+    run(an_app("one"), an_app("two"))
+    with psycopg.connect(granted("one"), autocommit=True) as connection:
+        yield connection
+
+
+READS = (
+    "SELECT * FROM one.marks",
+    "SELECT * FROM one.owners JOIN one.marks USING (name)",
+    "SELECT * FROM virtualchain.blocks",
+    "SELECT * FROM virtualchain.inputs",
+    "SELECT * FROM virtualchain.ops",
+    "SELECT * FROM virtualchain.snapshots",
+    "SELECT * FROM virtualchain.apps",
+    "SELECT * FROM virtualchain.changes",
+    "SELECT * FROM virtualchain.builds",
+)
+
+
+def test_a_reader_reads_its_views_at_any_block(reader: psycopg.Connection) -> None:
+    """What it was granted, now and as of a block; the functions inside of the views work for it."""
+    tip = reader.execute(
+        "SELECT max(block_id), max(hash) FILTER (WHERE block_id = 110) FROM virtualchain.blocks"
+    )
+    last, block_hash = tip.fetchone() or (0, "")
+    for asked in ("", str(last), "110", block_hash):
+        reader.execute("SELECT set_config('virtualchain.as_of', %s, false)", [asked])
+        for statement in READS:
+            assert reader.execute(statement.encode()).fetchall(), (asked, statement)
+    reader.execute("SET virtualchain.as_of = '999999'")
+    with pytest.raises(psycopg.Error, match="block 999999 is not here"):
+        reader.execute("SELECT * FROM one.marks")
+
+
+ATTACKS = (
+    "SELECT * FROM vc.ops",
+    "SELECT * FROM vc.apps",
+    "SELECT * FROM vc.readers",
+    "SELECT * FROM vc.alembic_version",
+    "SELECT * FROM one__1.marks",
+    "SELECT * FROM one__1.marks_history",
+    "SELECT * FROM two.marks",
+    "SELECT * FROM two__1.marks",
+    "TABLE pg_catalog.pg_authid",
+    "SELECT rolpassword FROM pg_catalog.pg_authid",
+    "INSERT INTO one.marks VALUES (1, 'a')",
+    "UPDATE one.marks SET note = 'mine'",
+    "DELETE FROM one.marks",
+    "SET virtualchain.block_id = '110'; UPDATE one.marks SET note = 'mine'",
+    "SET virtualchain.block_id = '110'; DELETE FROM one__1.marks",
+    "SET virtualchain.block_id = 'undo'; DELETE FROM one.marks",
+    "DELETE FROM virtualchain.blocks",
+    "INSERT INTO virtualchain.blocks (block_id) VALUES (1)",
+    "TRUNCATE one.marks",
+    "BEGIN; LOCK TABLE one.marks IN ACCESS EXCLUSIVE MODE",
+    "BEGIN; LOCK TABLE one.marks IN ROW EXCLUSIVE MODE",
+    "BEGIN; LOCK TABLE one__1.marks IN ACCESS SHARE MODE",
+    "SELECT vc.as_of('one')",
+    "SELECT vc.as_of_block('110', 'one')",
+    "SELECT * FROM vc.changes('two', 'marks', 110)",
+    "SELECT vc.consensus_hash('one', '1', 110)",
+    "SELECT vc.role_of('one')",
+    "CREATE TABLE mine (a integer)",
+    "CREATE TABLE public.mine (a integer)",
+    "CREATE TABLE virtualchain.mine (a integer)",
+    "CREATE TABLE one.mine (a integer)",
+    "CREATE TEMP TABLE mine (a integer)",
+    "CREATE TEMP VIEW mine AS SELECT 1",
+    "CREATE SCHEMA mine",
+    "CREATE FUNCTION public.f() RETURNS integer LANGUAGE sql RETURN 1",
+    "CREATE ROLE another",
+    "SELECT pg_read_file('/etc/passwd')",
+    "SELECT pg_ls_dir('.')",
+    "COPY (SELECT 1) TO '/tmp/mine'",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "SELECT lo_import('/etc/passwd')",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'virtualchain'",
+    "SELECT pg_reload_conf()",
+    "ALTER SYSTEM SET work_mem = '1GB'",
+    "SET session_replication_role = 'replica'",
+    "SET ROLE virtualchain",
+    "SET SESSION AUTHORIZATION virtualchain",
+    "SELECT set_config('role', 'virtualchain', false)",
+    "ALTER VIEW one.marks RENAME TO other",
+    "DROP VIEW one.marks",
+    "COMMENT ON VIEW one.marks IS 'mine'",
+    "CREATE RULE r AS ON INSERT TO one.marks DO INSTEAD NOTHING",
+    "CREATE TRIGGER t INSTEAD OF INSERT ON one.marks FOR EACH ROW EXECUTE FUNCTION vc.guard_block()",
+    "REFRESH MATERIALIZED VIEW one.marks",
+)
+
+
+@pytest.mark.parametrize("statement", ATTACKS)
+def test_all_else_is_refused(attacked: psycopg.Connection, statement: str) -> None:
+    """Other rows, writing, the engine's functions, files, roles: also where it asks to write."""
+    attacked.execute("SET default_transaction_read_only = off")
+    with pytest.raises(psycopg.errors.DatabaseError) as refused:
+        attacked.execute(statement.encode())
+    assert refused.value.sqlstate in {"42501", "42809", "55000", "22023"}, refused.value
+    attacked.rollback()
+
+
+@pytest.fixture(scope="module")
+def attacked(database_server: Any) -> Iterator[psycopg.Connection]:
+    """Give a reader's session that all attacks share: none leaves anything behind."""
+    url = database_server.clone()
+    node = FakeNode()
+    story(node, 1, 12)
+    from virtualchain import StateEngine
+
+    with StateEngine(an_app("one"), an_app("two"), database=url, source=node.url, confirmations=0) as engine:
+        engine.build()
+    name = f"{urlsplit(url).path[1:]}:reader"
+    made = grant(url, name, "one", login=True)
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    mine = parts._replace(netloc=f"{quote(name, safe='')}:{made.password}@{place}").geturl()
+    with psycopg.connect(mine, autocommit=True) as connection, psycopg.connect(url):
+        yield connection
+    node.close()
+    database_server.drop(url)
+
+
+def test_changes_show_only_what_may_be_read(reader: psycopg.Connection, query: Query) -> None:
+    """Of an app that it was not granted, a reader learns no row there, either."""
+    assert {row["app"] for row in query("SELECT app FROM virtualchain.changes")} == {"one", "two"}
+    assert reader.execute("SELECT DISTINCT app FROM virtualchain.changes").fetchall() == [("one",)]
+
+
+def test_reading_is_all_that_a_transaction_may_do(reader: psycopg.Connection) -> None:
+    """Unless it asks for more, a reader's transaction is read only."""
+    assert reader.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
+
+
+def test_what_remains_is_told(database_url: str, role: str) -> None:
+    """What our role cannot take away is named: large objects belong to a superuser."""
+    remains = grant(database_url, role).remains
+    assert "make temporary tables" not in remains
+    assert "make objects in schema public" not in remains
+    assert "make large objects" in remains
+    assert any("catalogues" in item for item in remains)
+
+
+def test_grants_last_and_follow(
+    fake_node: FakeNode, run: Run, granted: Grant, database_url: str, role: str
+) -> None:
+    """A reader of all apps reads one that is installed later, and a build that takes another's place."""
+    story(fake_node, 1, 30)
+    run(an_app("one"), history=5)
+    url = granted()
+    assert value(url, "SELECT count(*) FROM one.marks")
+    fake_node.reorg(12)
+    run(an_app("one"), an_app("two"), history=5)
+    assert value(database_url, "SELECT build FROM virtualchain.apps WHERE name = 'one'") == "2"
+    assert value(url, "SELECT count(*) FROM one.marks") is not None
+    assert value(url, "SELECT count(*) FROM two.marks") is not None
+
+
+def test_a_reader_of_one_app_reads_no_later_one(fake_node: FakeNode, run: Run, granted: Grant) -> None:
+    """Named apps add up; nothing else is granted by itself."""
+    run(an_app("one"))
+    url = granted("one")
+    run(an_app("one"), an_app("two"), an_app("three"))
+    for app in ("two", "three"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            value(url, f"SELECT count(*) FROM {app}.marks")
+    url = granted("three")
+    assert value(url, "SELECT count(*) FROM three.marks") == 0
+    assert value(url, "SELECT count(*) FROM one.marks") == 0
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        value(url, "SELECT count(*) FROM two.marks")
+
+
+def test_an_app_that_is_removed_takes_its_grants_along(
+    fake_node: FakeNode, run: Run, granted: Grant, database_url: str
+) -> None:
+    """Another app of the same name is not what was granted."""
+    run(an_app("one"), an_app("two"))
+    url = granted("one", "two")
+    with connect_migrator(database_url) as connection:
+        remove_app(connection, "one")
+    run(an_app("one"), an_app("two"))
+    assert value(url, "SELECT count(*) FROM two.marks") == 0
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        value(url, "SELECT count(*) FROM one.marks")
+
+
+def test_new_columns_are_granted_too(
+    fake_node: FakeNode, run: Run, granted: Grant, database_url: str
+) -> None:
+    """A view whose columns changed is another view, and read as the old one was."""
+    from virtualchain.store.projections import Projection
+    from virtualchain.store.publish import publish
+
+    run(an_app("one"))
+    url = granted("one")
+    with connect_migrator(database_url) as connection:
+        marks = Projection("one__1", "marks", ("place", "note"), ("place",))
+        publish(connection, "one", "one", [replace(marks, columns=("note", "place"))])
+    assert value(url, "SELECT count(note) FROM one.marks") == 0
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        value(url, "SELECT count(*) FROM one.owners")
+    migrate(database_url)
+    assert value(url, "SELECT count(*) FROM one.owners") == 0
+
+
+def test_revoked_it_reads_nothing(
+    fake_node: FakeNode, run: Run, granted: Grant, database_url: str, role: str
+) -> None:
+    """Nor does a later migration, or app, grant it anything again."""
+    run(an_app("one"))
+    url = granted()
+    with connect_migrator(database_url) as connection:
+        revoke_reader(connection, role)
+    run(an_app("one"), an_app("two"))
+    for view in ("one.marks", "two.marks", "virtualchain.blocks"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            value(url, f"SELECT count(*) FROM {view}")
+    with (
+        connect_migrator(database_url) as connection,
+        pytest.raises(UsageError, match="is no reader of this deployment"),
+    ):
+        revoke_reader(connection, role)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("virtualchain", "makes roles"),
+        ("postgres", "is a superuser"),
+        ("pg_mine", "no role can be named pg_mine"),
+    ],
+)
+def test_a_role_that_is_more_is_refused(database_url: str, name: str, told: str) -> None:
+    """A role that could do more anyway would be no reader."""
+    with pytest.raises(UsageError, match=told):
+        grant(database_url, name)
+
+
+def test_apps_may_still_make_temporary_tables(
+    fake_node: FakeNode, run: Run, database_url: str, role: str, query: Query
+) -> None:
+    """What is taken from everybody is given to the apps' roles, which had it before."""
+
+    def commit(op: dict[str, Any], state: Any) -> None:
+        state.execute("CREATE TEMP TABLE x (a integer) ON COMMIT DROP")
+        state.execute("DROP TABLE pg_temp.x")
+
+    app = App("temporary", magic=b"tm", projections="CREATE TABLE t (a integer PRIMARY KEY)")
+    app.add(b"o", parse=lambda payload: {}, commit=commit)
+    run(app)
+    grant(database_url, role)
+    fake_node.mine([fake_node.send(b"tmo1")])
+    run(app)
+    assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
+
+
+def test_without_createrole_the_role_must_be_there(database_url: str, role: str, query: Query) -> None:
+    """One clear line says what an administrator can do."""
+    with connect_migrator(database_url) as connection:
+        connection.execute("CREATE ROLE powerless NOLOGIN")
+        connection.execute(f"GRANT ALL ON DATABASE {urlsplit(database_url).path[1:]} TO powerless".encode())
+        connection.execute(
+            "GRANT ALL ON SCHEMA vc TO powerless; GRANT ALL ON ALL TABLES IN SCHEMA vc TO powerless"
+        )
+        connection.execute("GRANT powerless TO CURRENT_USER; SET ROLE powerless")
+        with pytest.raises(StoreError, match="may not make the role"):
+            grant_reader(connection, role, None, login=False)
+        connection.rollback()

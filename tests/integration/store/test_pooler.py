@@ -1,0 +1,162 @@
+"""A pooler before the database: readers work through it and leave nothing in it, a writer is refused."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from tests.support import representative
+from tests.support.servers import reachable_folder
+from virtualchain import watch
+from virtualchain.cli import main
+from virtualchain.errors import StoreError, UsageError
+from virtualchain.reading import views
+from virtualchain.store.database import connect_reader, connect_writer
+from virtualchain.store.embedded.host import server_account
+from virtualchain.store.migrate import migrate
+from virtualchain.testing import FakeNode
+
+Run = Callable[..., int]
+Told = Callable[..., str]
+
+CONFIGURATION = """
+[databases]
+* = host={host} port={port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen}
+unix_socket_dir =
+pool_mode = {mode}
+default_pool_size = 2
+auth_type = scram-sha-256
+auth_file = {users}
+"""
+
+
+@pytest.fixture(params=["transaction", "session"])
+def pooled_url(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
+    """Give the test's database behind a pgbouncer."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        pytest.skip("no pgbouncer on PATH: install the package of that name")
+    place = urlsplit(database_url)
+    account = server_account()
+    with reachable_folder() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        listen = probe.getsockname()[1]
+        folder.mkdir()
+        users, configuration = folder / "users.txt", folder / "pgbouncer.ini"
+        users.write_text(f'"{place.username}" "{place.password}"\n')
+        configuration.write_text(
+            CONFIGURATION.format(
+                host=place.hostname, port=place.port, listen=listen, mode=request.param, users=users
+            )
+        )
+        probe.close()
+        # pgbouncer does not run as root, either.
+        with subprocess.Popen(
+            [program, "-q", configuration], user=account.uid if account else None, stderr=subprocess.DEVNULL
+        ) as process:
+            url = place._replace(netloc=place.netloc.rpartition(":")[0] + f":{listen}").geturl()
+            _wait_for(listen)
+            yield url
+            process.terminate()
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Told:
+    """Give a function that gives what a command prints."""
+
+    def ask(url: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["virtualchain", "--database", url, "--json", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code in {None, 0}
+        return capsys.readouterr().out
+
+    return ask
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            assert time.monotonic() < deadline, "pgbouncer does not answer"
+            time.sleep(0.02)
+        else:
+            return
+
+
+def test_readers_come_through(
+    fake_node: FakeNode, run: Run, told: Told, pooled_url: str, database_url: str
+) -> None:
+    """Status, ops and SQL are the same with a pooler in between, again and again, and side by side."""
+    representative.feed(fake_node)
+    run(representative.app())
+    for arguments in [
+        ["status", "--bitcoin", fake_node.url],
+        ["ops"],
+        ["ops", "--rejected"],
+        ["consensus"],
+        ["sql", "SELECT * FROM entries ORDER BY id"],
+        ["sql", "SHOW DateStyle"],
+        ["sql", "--as-of", "102", "SELECT max(block_id) FROM blocks"],
+    ] * 2:
+        expected = told(database_url, *arguments)
+        assert len(expected) > 10
+        assert told(pooled_url, *arguments) == expected
+    with views.snapshot(pooled_url) as first, views.snapshot(pooled_url) as second:
+        for connection in (first, second, first, second):
+            selection = views.Selection(limit=1)
+            assert len(list(views.ops(connection, selection))) == 1
+        with pytest.raises(UsageError, match="cannot insert multiple commands"):
+            views.query(second, "SELECT 1; SELECT 2")
+
+
+def test_readers_leave_nothing_behind(pooled_url: str) -> None:
+    """The pooler's sessions are others' as well: nothing set or prepared stays there, and none is lost."""
+    with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as other:
+        question = (
+            "SELECT pg_backend_pid(), current_setting('default_transaction_read_only'), "
+            "current_setting('IntervalStyle'), (SELECT count(*) FROM pg_prepared_statements)"
+        )
+        before = other.execute(question).fetchone()
+        assert before
+        for _ in range(3):
+            closing(connect_reader(pooled_url)).__exit__()
+            with views.snapshot(pooled_url) as connection:
+                assert connection.execute("SHOW IntervalStyle").fetchone() == ("iso_8601",)
+                for _ in range(7):
+                    views.query(connection, "SELECT 1 AS one")
+                    views.network(connection)
+        assert other.execute(question).fetchone() == before
+        assert before[1:] == ("off", "postgres", 0)
+
+
+def test_a_watch_polls_through_a_pooler(fake_node: FakeNode, run: Run, pooled_url: str) -> None:
+    """It does not LISTEN, which would stay behind in a session of others, and misses nothing all the same."""
+    representative.feed(fake_node)
+    run(representative.app())
+    with watch(pooled_url, from_block=102, poll=0.1) as events:
+        assert events._live is not None
+        assert not events._live.listens
+        assert next(events).block_id == 102
+    with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as other:
+        for _ in range(3):
+            assert other.execute("SELECT count(*) FROM pg_listening_channels()").fetchone() == (0,)
+
+
+def test_writers_are_refused(pooled_url: str) -> None:
+    """A lock taken through a pooler would be somebody else's: the message says what to give instead."""
+    for write in (connect_writer, migrate):
+        with pytest.raises(StoreError, match=r"is a connection pooler, .* give the address of"):
+            write(pooled_url)

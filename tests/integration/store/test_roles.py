@@ -1,0 +1,164 @@
+"""The role of an app: its reducers reach their own tables, and nothing else of the database."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, LiteralString
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.integration.conftest import Rows
+from tests.support.servers import value
+from virtualchain import App, State
+from virtualchain.errors import StoreError
+from virtualchain.store.migrate import migrate
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+Ask = Callable[[str, State], Any]
+
+
+def an_app(name: str = "guarded", ask: Ask | None = None) -> App:
+    """Make an app with a table; `ask` is what its commit does."""
+    ddl = "CREATE TABLE t (id integer PRIMARY KEY, who text NOT NULL)"
+    app = App(name, magic=b"st", projections=ddl)
+
+    def commit(op: dict[str, Any], state: State) -> None:
+        state.execute("INSERT INTO t VALUES (%s, current_user) ON CONFLICT DO NOTHING", [state.block_id])
+        if ask is not None:
+            ask(op["text"], state)
+
+    app.add(b"o", parse=lambda payload: {"text": payload.decode()}, commit=commit)
+    return app
+
+
+def name_of(url: str) -> str:
+    """Give the name of a database."""
+    return urlsplit(url).path[1:]
+
+
+def admin(server: DatabaseServer, statement: LiteralString, **names: str) -> None:
+    """Run a statement as the engine's role, in no deployment."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        quoted = {key: sql.Identifier(name) for key, name in names.items()}
+        connection.execute(sql.SQL(statement).format(**quoted))
+
+
+@pytest.fixture
+def weak_url(database_server: DatabaseServer) -> Iterator[str]:
+    """Give an empty database, whose owner may not make roles, as its owner."""
+    admin(database_server, "CREATE ROLE weak LOGIN PASSWORD 'weak'; GRANT weak TO CURRENT_USER")
+    admin(database_server, "CREATE DATABASE weak OWNER weak")
+    place = urlsplit(database_server.url).netloc.rpartition("@")[2]
+    url = urlsplit(database_server.url)._replace(netloc=f"weak:weak@{place}", path="/weak").geturl()
+    yield url
+    admin(database_server, "DROP DATABASE weak WITH (FORCE)")
+    admin(database_server, "ALTER ROLE weak CREATEROLE")
+    with psycopg.connect(urlsplit(url)._replace(path=urlsplit(database_server.url).path).geturl()) as weak:
+        weak.execute('DROP ROLE IF EXISTS "weak:guarded"')
+    admin(database_server, "DROP ROLE weak")
+
+
+def test_reducers_run_under_the_apps_role(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str
+) -> None:
+    """Between enter and leave the session is the app, in careful judging as well, and itself behind it."""
+    fake_node.mine([fake_node.send(b"sto1")])
+    fake_node.mine([fake_node.send(b"sto2"), fake_node.send(b"sto99999999999")])
+    run(an_app(ask=lambda text, state: state.query("SELECT %s::integer", [text])))
+    role = f"{name_of(database_url)}:guarded"
+    assert query("SELECT who FROM guarded.t") == [{"who": role}, {"who": role}]
+    assert query("SELECT role FROM virtualchain.apps") == [{"role": role}]
+    owners = query("SELECT DISTINCT relowner::regrole::text AS owner FROM pg_class WHERE relname ~ '^t(_|$)'")
+    assert owners == [{"owner": "virtualchain"}]
+    assert query("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]) == [{"rolcanlogin": False}]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM vc.ops",
+        "SELECT FROM vc.snapshots",
+        "SELECT FROM virtualchain.blocks",
+        "SELECT FROM other__1.t",
+        "SELECT FROM other.t",
+        "SELECT FROM guarded__1.t_history",
+        "INSERT INTO t_births VALUES (0, 0)",
+        "DELETE FROM t_history",
+        "CREATE TABLE mine (a integer)",
+        "ALTER TABLE t DISABLE TRIGGER ALL",
+        "TRUNCATE t",
+    ],
+)
+def test_all_else_is_out_of_reach(fake_node: FakeNode, run: Run, query: Query, statement: Any) -> None:
+    """What is not the app's own projection is refused: the app halts, and the other one goes on."""
+    fake_node.mine([fake_node.send(b"sto1")])
+    run(an_app("other"), an_app(ask=lambda text, state: state.execute(statement)))
+    halted, running = query("SELECT status, error ->> 'error' AS error FROM virtualchain.apps ORDER BY name")
+    assert (halted["status"], running["status"]) == ("halted", "running")
+    assert halted["error"].startswith("InsufficientPrivilege: ")
+    assert len(query("SELECT FROM other.t")) == 1
+
+
+def test_without_createrole_the_engine_works_on(
+    fake_node: FakeNode, run: Run, weak_url: str, database_server: DatabaseServer
+) -> None:
+    """Reducers run as the engine then, which the app's row says; with the right it is made up for."""
+    seen: list[Any] = []
+    app = an_app(ask=lambda text, state: seen.append(state.is_fresh(state.consensus_hash(101) or "")))
+    migrate(weak_url)
+    fake_node.mine([fake_node.send(b"sto1")])
+    run(app, database=weak_url)
+    assert value(weak_url, "SELECT string_agg(who, ',') FROM guarded.t") == "weak"
+    assert value(weak_url, "SELECT role FROM virtualchain.apps") is None
+    admin(database_server, "ALTER ROLE weak CREATEROLE")
+    fake_node.mine([fake_node.send(b"sto1")])
+    run(app, database=weak_url)
+    assert value(weak_url, "SELECT who FROM guarded.t ORDER BY id DESC LIMIT 1") == "weak:guarded"
+    assert value(weak_url, "SELECT role FROM virtualchain.apps") == "weak:guarded"
+    assert len(seen) == 2
+
+
+def test_left_behind_role_is_used_again(
+    fake_node: FakeNode, run: Run, weak_url: str, database_server: DatabaseServer
+) -> None:
+    """A database that is made anew under its old name meets the old role, and gives it the new tables."""
+    admin(database_server, "ALTER ROLE weak CREATEROLE CREATEDB")
+    fake_node.mine([fake_node.send(b"sto1")])
+    for _ in range(2):
+        migrate(weak_url)
+        run(an_app(), database=weak_url)
+        assert value(weak_url, "SELECT who FROM guarded.t") == "weak:guarded"
+        admin(database_server, "DROP DATABASE weak WITH (FORCE)")
+        admin(database_server, "CREATE DATABASE weak OWNER weak")
+
+
+def test_role_of_somebody_else_is_refused(
+    fake_node: FakeNode, run: Run, database_url: str, database_server: DatabaseServer
+) -> None:
+    """A role of that name that may log in would get at the app's tables."""
+    admin(database_server, "CREATE ROLE {role} LOGIN", role=f"{name_of(database_url)}:guarded")
+    with pytest.raises(StoreError, match=r":guarded is not an app's: .* Rename or drop it"):
+        run(an_app())
+
+
+@pytest.mark.parametrize("name", ["n" * 63, "é" * 31, "pg_chain"])
+def test_long_and_reserved_names_are_hashed(
+    fake_node: FakeNode, run: Run, database_url: str, database_server: DatabaseServer, name: str
+) -> None:
+    """A role's name has 63 bytes, and none begins with pg_; a renamed database gets a new role."""
+    fake_node.mine([fake_node.send(b"sto1")])
+    run(an_app())
+    admin(database_server, "ALTER DATABASE {old} RENAME TO {new}", old=name_of(database_url), new=name)
+    url = urlsplit(database_url)._replace(path=f"/{name}").geturl()
+    fake_node.mine([fake_node.send(b"sto1")])
+    run(an_app(), database=url)
+    role = str(value(url, "SELECT who FROM guarded.t ORDER BY id DESC LIMIT 1"))
+    assert len(role) == 16 + len(":guarded")
+    assert value(url, "SELECT role FROM virtualchain.apps") == role
+    admin(database_server, "ALTER DATABASE {old} RENAME TO {new}", old=name, new=name_of(database_url))
+    database_server.drop(database_url)
+    admin(database_server, "DROP ROLE {role}", role=role)

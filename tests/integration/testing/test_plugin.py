@@ -1,0 +1,125 @@
+"""The fixtures that virtualchain offers to pytest."""
+
+import http.client
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.servers import value
+from virtualchain.errors import NodeError, NodeUnavailable
+from virtualchain.testing import FakeNode, plugin
+from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
+from virtualchain.testing.database import DatabaseServer
+
+
+def test_database_has_the_schema_and_is_each_tests_own(
+    database_url: str, empty_database_url: str, database_server: DatabaseServer
+) -> None:
+    """One database is cloned with the schema, one is empty, and what a test writes stays in its own."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("CREATE TABLE mine (a integer)")
+    schemas = "SELECT count(*) FROM information_schema.schemata WHERE schema_name IN ('vc', 'virtualchain')"
+    assert value(database_url, schemas) == 2
+    assert value(empty_database_url, schemas) == 0
+    other = database_server.clone()
+    assert value(other, "SELECT to_regclass('mine') IS NULL AND to_regclass('vc.blocks') IS NOT NULL") is True
+    with psycopg.connect(other):
+        database_server.drop(other)
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(other)
+
+
+def test_engine_in_tests_is_no_superuser(database_url: str) -> None:
+    """Tests run with the rights that the embedded server gives, so missing grants show."""
+    assert value(database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+
+
+def test_fake_node_is_ready(fake_node: FakeNode) -> None:
+    """The fake node answers under its URL."""
+    assert fake_node.url.startswith("http")
+
+
+@pytest.mark.node
+def test_bitcoind_mines_and_answers_rest(bitcoind: Bitcoind) -> None:
+    """The session's node is a regtest node with REST, and its wallet calls work."""
+    height = bitcoind.rpc("getblockcount")
+    bitcoind.rpc("createwallet", "plugin")
+    address = bitcoind.rpc("getnewaddress", wallet="plugin")
+    (mined,) = bitcoind.rpc("generatetoaddress", 1, address)
+    bitcoind.wait_for_height(height + 1)
+    bitcoind.rpc("unloadwallet", "plugin")
+    host, port = bitcoind.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port))
+    connection.request("GET", f"/rest/blockhashbyheight/{height + 1}.hex")
+    assert connection.getresponse().read().decode().strip() == mined
+    connection.close()
+    with pytest.raises(NodeError, match="Block height out of range"):
+        bitcoind.rpc("getblockhash", 10**6)
+    with pytest.raises(NodeError, match="and not 1000000 after"):
+        bitcoind.wait_for_height(10**6, timeout=0)
+
+
+@pytest.mark.node
+def test_factory_takes_arguments_and_cleans_up(bitcoind_factory: Callable[..., Bitcoind]) -> None:
+    """Further nodes start with arguments of the test, apart from each other, and leave nothing."""
+    node = bitcoind_factory("-uacomment=second")
+    assert "second" in node.rpc("getnetworkinfo")["subversion"]
+    assert node.cookie.is_file()
+    node.stop()
+    assert not node.datadir.exists()
+    with pytest.raises(NodeUnavailable, match="does not answer getblockcount"):
+        node.rpc("getblockcount")
+    with pytest.raises(NodeError, match=r"bitcoind ended with 1: .*nonsense"):
+        bitcoind_factory("-nonsense")
+
+
+def test_missing_bitcoind_skips_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a node its tests are skipped with the reason, which on CI is a failure."""
+    monkeypatch.delenv("BITCOIND", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    # Both are caught each time: a skip that escapes would skip this test instead of failing it.
+    either = (pytest.skip.Exception, pytest.fail.Exception)
+    with pytest.raises(either, match="no bitcoind") as outcome:
+        plugin._start_bitcoind()
+    assert outcome.type is pytest.skip.Exception
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(either, match="in CI these tests must run") as outcome:
+        plugin._start_bitcoind()
+    assert outcome.type is pytest.fail.Exception
+
+
+def test_bitcoind_is_found_where_it_may_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """BITCOIND names the program or its folder and wins over PATH and the cache; a wrong one is an error."""
+    program = tmp_path / ".cache" / "virtualchain-bitcoind" / "bin" / "bitcoind"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("BITCOIND", raising=False)
+    assert find_bitcoind() == program
+    other = tmp_path / "bitcoind"
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_bitcoind() == other
+    for named in (program, program.parent):
+        monkeypatch.setenv("BITCOIND", str(named))
+        assert find_bitcoind() == program
+    monkeypatch.setenv("BITCOIND", str(tmp_path / "nowhere"))
+    with pytest.raises(NodeError, match="BITCOIND names no program"):
+        find_bitcoind()
+
+
+def test_plugin_is_cheap_to_import() -> None:
+    """Pytest imports the plugin in every project's runs, so it itself pulls in nothing but pytest."""
+    source = Path(plugin.__file__).read_text()
+    check = "import sys, types; sys.modules['virtualchain'] = types.ModuleType('virtualchain'); "
+    check += "exec(compile(sys.stdin.read(), 'plugin', 'exec')); assert 'psycopg' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], input=source, text=True, check=True)

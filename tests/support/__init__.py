@@ -1,0 +1,1 @@
+"""What several families of tests share: servers, chains, models, and helpers that compare."""

@@ -1,0 +1,318 @@
+"""A chain for the name registry's tests: who sends what in a line each, and what became of it.
+
+Nothing is signed: who sends follows from the key that an input shows, as for recorded transactions.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from virtualchain import StateEngine
+from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.script import classify
+from virtualchain.consensus.hashing import hash160
+from virtualchain.examples.names import Params, make_app, regtest
+from virtualchain.examples.names.conformance.source import RecordedSource
+from virtualchain.examples.names.encoding import hash128, preorder_hash
+from virtualchain.examples.names.reading import BURN_SCRIPT
+from virtualchain.model import Block, SpentOutput
+from virtualchain.testing import key, op_return
+from virtualchain.testing.hostile_transactions import Spending, build
+from virtualchain.testing.transactions import push
+
+_SIGNATURE = b"\x30" + bytes(70)
+_CHEAP = (6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NAMESPACE_FEE = 4 * 10**8
+VALUE = "11" * 20
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who owns names: by a key, or by a script."""
+
+    name: str
+    is_script: bool = False
+
+    @property
+    def public_key(self) -> bytes:
+        """33 bytes."""
+        return key(self.name).public_key
+
+    @property
+    def script(self) -> bytes:
+        """The output script that names belong to."""
+        if self.is_script:
+            return b"\xa9\x14" + hash160(self._redeem) + b"\x87"
+        return b"\x76\xa9\x14" + hash160(self.public_key) + b"\x88\xac"
+
+    @property
+    def address(self) -> str:
+        """The address of that script on regtest."""
+        return classify(self.script, network("regtest"))[1][0]
+
+    @property
+    def _redeem(self) -> bytes:
+        return b"\x51" + push(self.name.encode())
+
+    def spend(self) -> Spending:
+        """Spend a coin of theirs; what it is follows from how it is spent."""
+        spending = b"\0" + push(_SIGNATURE) + push(self._redeem)
+        key_spending = push(_SIGNATURE) + push(self.public_key)
+        return Spending(SpentOutput(0, b""), spending if self.is_script else key_spending)
+
+
+ALICE, BOB, CAROL, EVE = (Person(name) for name in ("alice", "bob", "carol", "eve"))
+CREATOR, IMPORTER = Person("creator"), Person("importer")
+COMPANY, CLUB = Person("company", is_script=True), Person("club", is_script=True)
+
+Outputs = Sequence[tuple[int, bytes]]
+
+
+class Writer(ABC):
+    """Writes transactions: an operation in a line, as of the height that its subclass is at."""
+
+    params: Params
+
+    def __init__(self) -> None:
+        self._numbers = count()
+
+    @property
+    @abstractmethod
+    def height(self) -> int:
+        """The last block."""
+
+    @abstractmethod
+    def consensus_at(self, height: int) -> str:
+        """Give a consensus hash."""
+
+    def tx(self, payload: bytes, sender: Person, outputs: Outputs = ()) -> bytes:
+        """Make a transaction: the payload's output, then others."""
+        return self.raw([sender.spend()], [(0, op_return(b"id" + payload)), *outputs])
+
+    def raw(self, spendings: Sequence[Spending], outputs: Outputs) -> bytes:
+        """Make a transaction of whatever inputs and outputs."""
+        return build(next(self._numbers), spendings, outputs).raw
+
+    # The operations.
+
+    def preorder_namespace(
+        self,
+        namespace_id: str = "test",
+        sender: Person = CREATOR,
+        to: Person = IMPORTER,
+        fee: int | None = NAMESPACE_FEE,
+        seen: str | None = None,
+    ) -> bytes:
+        """`*`."""
+        return self._preorder(b"*", namespace_id, sender, to, fee, seen)
+
+    def reveal(
+        self,
+        namespace_id: str = "test",
+        sender: Person = CREATOR,
+        to: Person = IMPORTER,
+        *,
+        lifetime: int = 1000,
+        coeff: int = 4,
+        base: int = 2,
+        buckets: Sequence[int] = _CHEAP,
+        discounts: tuple[int, int] = (1, 1),
+        version: int = 1,
+    ) -> bytes:
+        """`&`; the discounts are those for other characters than letters and for no vowels."""
+        nibbles = bytes.fromhex("".join(f"{nibble:x}" for nibble in (*buckets, *discounts)))
+        body = lifetime.to_bytes(4, "big") + bytes([coeff, base]) + nibbles + version.to_bytes(2, "big")
+        outputs = [(1, to.script), (1, sender.script)]
+        return self.tx(b"&" + body + namespace_id.encode(), sender, outputs)
+
+    def ready(self, namespace_id: str = "test", sender: Person = IMPORTER) -> bytes:
+        """`!`."""
+        return self.tx(b"!." + namespace_id.encode(), sender, [(1, sender.script)])
+
+    def preorder(
+        self,
+        name: str,
+        sender: Person = ALICE,
+        to: Person | None = None,
+        fee: int | None = 10**6,
+        seen: str | None = None,
+    ) -> bytes:
+        """`?`."""
+        return self._preorder(b"?", name, sender, to or sender, fee, seen)
+
+    def register(
+        self, name: str, sender: Person = ALICE, to: Person | None = None, fee: int | None = None
+    ) -> bytes:
+        """`:`; with a fee it may be a renewal."""
+        outputs = [(1, (to or sender).script), *self._burn(fee)]
+        return self.tx(b":" + name.encode(), sender, outputs)
+
+    def import_name(
+        self, name: str, sender: Person = IMPORTER, to: Person = ALICE, value: str = VALUE
+    ) -> bytes:
+        """`;`."""
+        holder = b"\x76\xa9\x14" + bytes.fromhex(value) + b"\x88\xac"
+        return self.tx(b";" + name.encode(), sender, [(1, to.script), (1, holder), (1, sender.script)])
+
+    def update(self, name: str, sender: Person = ALICE, value: str = VALUE, seen: str | None = None) -> bytes:
+        """`+`."""
+        mark = hash128(name + (seen or self.consensus_at(self.height)))
+        return self.tx(b"+" + bytes.fromhex(mark + value), sender, [(1, sender.script)])
+
+    def transfer(
+        self,
+        name: str,
+        sender: Person = ALICE,
+        to: Person = BOB,
+        *,
+        keep: bool = True,
+        seen: str | None = None,
+    ) -> bytes:
+        """`>`."""
+        body = bytes.fromhex(hash128(name) + (seen or self.consensus_at(self.height)))
+        return self.tx(b">" + (b">" if keep else b"~") + body, sender, [(1, to.script), (1, sender.script)])
+
+    def revoke(self, name: str, sender: Person = ALICE) -> bytes:
+        """`~`."""
+        return self.tx(b"~" + name.encode(), sender, [(1, sender.script)])
+
+    def announce(self, sender: Person = ALICE, message: str = VALUE) -> bytes:
+        """`#`."""
+        return self.tx(b"#" + bytes.fromhex(message), sender, [(1, sender.script)])
+
+    def _preorder(
+        self, opcode: bytes, text: str, sender: Person, to: Person, fee: int | None, seen: str | None
+    ) -> bytes:
+        (address,) = classify(to.script, self.params.bitcoin)[1]
+        committed = preorder_hash(text, sender.script.hex(), address)
+        body = bytes.fromhex(committed + (seen or self.consensus_at(self.height)))
+        return self.tx(opcode + body, sender, [(1, sender.script), *self._burn(fee)])
+
+    @staticmethod
+    def _burn(fee: int | None) -> Outputs:
+        return [] if fee is None else [(fee, bytes.fromhex(BURN_SCRIPT))]
+
+
+class NamesChain(Writer):
+    """The registry on a chain of its own; `mine` says of each transaction why it was refused, if it was."""
+
+    def __init__(
+        self,
+        engine: StateEngine,
+        source: RecordedSource,
+        reader: psycopg.Connection[dict[str, Any]],
+        params: Params,
+    ) -> None:
+        super().__init__()
+        self.engine = engine
+        self.params = params
+        self._reader = reader
+        self._source = source
+        self._chain: list[Block] = []
+
+    @property
+    def height(self) -> int:
+        """The last block."""
+        return self.params.first_block - 1 + len(self._chain)
+
+    def mine(self, *raws: bytes, n: int = 1) -> list[str | None]:
+        """Mine transactions at places 1, 2, …, then empty blocks up to `n` in all; None says accepted."""
+        return self.mine_at(dict(enumerate(raws, start=1)), n=n)
+
+    def mine_at(self, placed: Mapping[int, bytes], n: int = 1) -> list[str | None]:
+        """Mine transactions at places of their own, as `mine` does."""
+        height = self.height + 1
+        self._append([placed, *[{}] * (n - 1)])
+        refused = {
+            row["txindex"]: row["reason"]
+            for row in self.query("SELECT * FROM virtualchain.rejections WHERE block_id = %s", height)
+        }
+        accepted = {
+            row["txindex"]
+            for row in self.query("SELECT txindex FROM virtualchain.ops WHERE block_id = %s", height)
+        }
+        assert set(placed) == accepted | set(refused)
+        return [refused.get(place) for place in sorted(placed)]
+
+    def mine_unread(self, *raws: bytes) -> None:
+        """Mine transactions that the registry may pass over."""
+        self._append([dict(enumerate(raws, start=1))])
+
+    def _append(self, contents: Sequence[Mapping[int, bytes]]) -> None:
+        parent = self._chain[-1] if self._chain else self._source.base
+        self._chain += self._source.make_branch(parent, contents)
+        self._source.show(self._chain)
+        self.engine.build()
+
+    def mine_to(self, height: int) -> None:
+        """Mine empty blocks up to a height."""
+        if height > self.height:
+            self.mine(n=height - self.height)
+
+    def query(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Ask the database in a session of its own."""
+        return self._reader.execute(statement.encode(), parameters).fetchall()
+
+    def name(self, name: str) -> dict[str, Any]:
+        """Give a name's row."""
+        return self.query("SELECT * FROM names.names WHERE name = %s", name)[0]
+
+    def fields(self, place: int = -1) -> dict[str, Any]:
+        """Give the fields of an accepted op of the last block that has any."""
+        ops = self.query("SELECT * FROM virtualchain.ops ORDER BY block_id, vtxindex")
+        return dict(ops[place]["fields"])
+
+    def hashed(self, place: int = -1) -> str:
+        """Give what was hashed of an accepted op, the last unless told."""
+        ops = self.query("SELECT * FROM virtualchain.ops ORDER BY block_id, vtxindex")
+        return bytes(ops[place]["canonical"][0]).decode()
+
+    def consensus_at(self, height: int) -> str:
+        """Give a consensus hash."""
+        found = self.engine.get_consensus_at(height)
+        assert found is not None
+        return found
+
+    # What many tests begin with; everything must be accepted.
+
+    def do(self, *raws: bytes) -> None:
+        """Mine what must be accepted."""
+        assert self.mine(*raws) == [None] * len(raws)
+
+    def open_namespace(self, namespace_id: str = "test", *imports: bytes, **rules: Any) -> None:
+        """Preorder, reveal and make ready a namespace, with imports in between."""
+        self.do(self.preorder_namespace(namespace_id))
+        self.do(self.reveal(namespace_id, **rules))
+        if imports:
+            self.do(*imports)
+        self.do(self.ready(namespace_id))
+
+    def own(self, *names: str, owner: Person = ALICE) -> None:
+        """Preorder and register names."""
+        self.do(*(self.preorder(name, owner) for name in names))
+        self.do(*(self.register(name, owner) for name in names))
+
+
+@contextmanager
+def names_chain(url: str, params: Params | None = None) -> Iterator[NamesChain]:
+    """Open a chain that starts with one empty block."""
+    params = params or regtest()
+    source = RecordedSource(params.first_block, {}, params.bitcoin)
+    with (
+        TemporaryDirectory() as folder,
+        StateEngine(
+            make_app(params), database=url, source=source, confirmations=0, state_folder=Path(folder)
+        ) as engine,
+        psycopg.connect(url, row_factory=dict_row, autocommit=True) as reader,
+    ):
+        chain = NamesChain(engine, source, reader, params)
+        chain.mine()
+        yield chain

@@ -1,0 +1,174 @@
+"""Framed files: records between zeros, halves and junk, as they are appended, obfuscated or plain."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.bitcoin.files.writing import KEY, append, frame, veil
+from virtualchain.bitcoin.files.framing import FramedFile, Framing, read_part, unveil
+from virtualchain.bitcoin.networks import network
+from virtualchain.errors import MissingData, NodeError
+
+REGTEST = network("regtest")
+SIGNET = network("signet")
+RECORDS = [bytes([65 + n]) * (20 + n) for n in range(5)]
+
+
+@pytest.fixture(params=[b"", KEY], ids=["plain", "obfuscated"])
+def key(request: pytest.FixtureRequest) -> bytes:
+    """Give the key of the test's file."""
+    return bytes(request.param)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Name the test's file."""
+    return tmp_path / "records"
+
+
+def framed_file(path: Path, key: bytes, trailer: int = 0) -> FramedFile:
+    """Open the file for records of 10 to 100 bytes."""
+    return FramedFile(path, Framing(REGTEST, key, 10, 100, head=16, trailer=trailer))
+
+
+def new_records(file: FramedFile, path: Path, key: bytes) -> list[bytes]:
+    """Read the records that were not given before."""
+    found = list(file.new_frames())
+    records = [read_part(path, each.offset, each.length, key) for each in found]
+    assert [record[:16] for record in records] == [each.head[: each.length] for each in found]
+    return records
+
+
+def test_records_come_in_order_and_once(path: Path, key: bytes) -> None:
+    """Those that are appended later come with the next look."""
+    append(path, b"".join(frame(REGTEST, record) for record in RECORDS[:3]), key)
+    file = framed_file(path, key)
+    assert new_records(file, path, key) == RECORDS[:3]
+    assert file.is_unchanged(path.stat().st_size)
+    assert new_records(file, path, key) == []
+    append(path, b"".join(frame(REGTEST, record) for record in RECORDS[3:]), key)
+    assert not file.is_unchanged(path.stat().st_size)
+    assert new_records(file, path, key) == RECORDS[3:]
+
+
+def test_reserved_zeros_are_filled_later(path: Path, key: bytes) -> None:
+    """The file keeps its size while records are written into it."""
+    path.write_bytes(bytes(500))
+    file = framed_file(path, key)
+    assert new_records(file, path, key) == []
+    at = 0
+    for record in RECORDS:
+        with path.open("r+b") as opened:
+            opened.seek(at)
+            opened.write(veil(frame(REGTEST, record), key, at))
+        at += 8 + len(record)
+        assert new_records(file, path, key) == [record]
+    assert new_records(file, path, key) == []
+
+
+@pytest.mark.parametrize("reserved", [0, 500])
+@pytest.mark.parametrize("trailer", [0, 32])
+def test_a_half_written_record_is_none_yet(path: Path, key: bytes, trailer: int, reserved: int) -> None:
+    """Wherever the writing stands still, the record comes once and whole, or with its settled place."""
+    written = veil(frame(REGTEST, RECORDS[0]) + b"t" * trailer, key)
+    for size in (3, 8, 12, len(written) - 1):
+        path.write_bytes(written[:size] + bytes(reserved))
+        file = framed_file(path, key, trailer)
+        early = new_records(file, path, key)
+        path.write_bytes(written + bytes(reserved))
+        late = [(each.offset, each.length) for each in file.new_frames()]
+        assert len(early) == (size == len(written) - 1 and reserved > 0)
+        assert late == ([] if early else [(8, len(RECORDS[0]))])
+
+
+def test_junk_is_passed_over(path: Path, key: bytes) -> None:
+    """What a crash left between records, a length that none can have, zeros, a start alone."""
+    junk = [
+        b"left over",
+        REGTEST.message_start + b"\xff\xff\xff\xff",
+        REGTEST.message_start + bytes(4),
+        bytes(3 << 20),
+        REGTEST.message_start,
+    ]
+    for record, between in zip(RECORDS, junk, strict=True):
+        append(path, frame(REGTEST, record), key)
+        append(path, between, b"" if len(between) > 100 else key)
+    file = framed_file(path, key)
+    assert new_records(file, path, key) == RECORDS
+    append(path, b"more junk" + frame(REGTEST, RECORDS[0]), key)
+    assert new_records(file, path, key) == RECORDS[:1]
+
+
+def test_a_file_that_was_written_over_is_read_again(path: Path, key: bytes) -> None:
+    """Where it got shorter, or its records no longer begin where the last one ended."""
+    append(path, b"".join(frame(REGTEST, record) for record in RECORDS[:3]), key)
+    file = framed_file(path, key)
+    assert new_records(file, path, key) == RECORDS[:3]
+    path.unlink()
+    append(path, b"".join(frame(REGTEST, record) for record in RECORDS[:2]), key)
+    assert new_records(file, path, key) == RECORDS[:2]
+    assert file.rewound
+    path.unlink()
+    append(path, b"".join(frame(REGTEST, record) for record in RECORDS[1:]), key)
+    assert new_records(file, path, key) == RECORDS[1:]
+    assert file.rewound
+    assert new_records(file, path, key) == []
+    assert not file.rewound
+
+
+def test_a_message_start_across_two_stretches(path: Path, key: bytes) -> None:
+    """The search in pieces misses no border."""
+    for shift in range(6):
+        path.unlink(missing_ok=True)
+        append(path, b"j" * ((1 << 20) + 1 - shift) + frame(REGTEST, RECORDS[0]), key)
+        assert new_records(framed_file(path, key), path, key) == RECORDS[:1]
+
+
+def test_another_networks_record_is_refused(path: Path, key: bytes) -> None:
+    """The error names both networks, and the file."""
+    append(path, frame(REGTEST, RECORDS[0]) + frame(SIGNET, RECORDS[1]), key)
+    with pytest.raises(NodeError, match=r"records holds blocks of signet among those of regtest"):
+        list(framed_file(path, key).new_frames())
+
+
+def test_a_file_that_is_gone_or_cut(path: Path) -> None:
+    """There are no records in it, and no bytes: the error says what may have happened."""
+    assert list(framed_file(path, b"").new_frames()) == []
+    with pytest.raises(MissingData, match="records is gone: pruned by the node"):
+        read_part(path, 0, 1, b"")
+    path.write_bytes(b"12345")
+    assert read_part(path, 1, 4, b"") == b"2345"
+    with pytest.raises(MissingData, match="records ends before byte 6"):
+        read_part(path, 1, 5, b"")
+
+
+def test_a_file_that_cannot_be_read(path: Path) -> None:
+    """Whatever stands in the way, it is told with the path."""
+    path.mkdir()
+    with pytest.raises(NodeError, match="records cannot be read: Is a directory"):
+        read_part(path, 0, 1, b"")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_of_another_user(path: Path) -> None:
+    """A node's files are its user's own."""
+    path.write_bytes(b"12345")
+    path.chmod(0)
+    with pytest.raises(NodeError, match="run as the user whose node it is"):
+        read_part(path, 0, 1, b"")
+
+
+@given(st.binary(max_size=40), st.integers(0, 2**40), st.binary(min_size=8, max_size=8))
+def test_the_key_is_taken_off_by_place(plain: bytes, at: int, key: bytes) -> None:
+    """Judged by XOR of each byte."""
+    assert unveil(veil(plain, key, at), at, key) == plain
+
+
+@pytest.mark.parametrize("size", [16383, 16384, 16385, 40000])
+def test_the_key_is_taken_off_long_stretches(size: int) -> None:
+    """The pieces that are taken at once fit together."""
+    plain = bytes(n % 251 for n in range(size))
+    assert unveil(veil(plain, KEY, 5), 5, KEY) == plain

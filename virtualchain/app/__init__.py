@@ -1,0 +1,1 @@
+"""What an author writes: `App`, and the contract that every implementation keeps."""

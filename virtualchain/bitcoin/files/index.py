@@ -1,0 +1,237 @@
+"""Which blocks some files hold, how they hang together, and which of them form the chain.
+
+A chain has a million blocks, so each is a row in arrays, about 120 bytes in all, and goes by its number: the
+place at which it was first seen. Hashes are the 32 bytes as they are computed.
+"""
+
+from array import array
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from virtualchain.bitcoin.header import sha256d, work
+from virtualchain.errors import MalformedBlock
+
+NONE: Final = -1
+"""No block, no height."""
+_HASH: Final = 32
+"""Bytes of a hash."""
+_WORK: Final = 36
+"""Bytes of a sum of work: no block has more than 2^256, and there are fewer than 2^32."""
+
+_work = lru_cache(1024)(work)
+
+
+class Place(NamedTuple):
+    """Where a block's bytes lie."""
+
+    file: int
+    offset: int
+    length: int
+
+
+class Branch(NamedTuple):
+    """What stands on a block whose parent is not known, itself included."""
+
+    root: int
+    tip: int
+    """The block with the most work below it."""
+    work: int
+    depth: int
+    """How many blocks the tip stands above the root."""
+
+
+class BlockIndex:
+    """Every block that was seen, and the active chain: from `anchor` on, the one that was activated last.
+
+    A block has a height once it is known to descend from the anchor.
+    """
+
+    def __init__(self) -> None:
+        self._hashes = bytearray()
+        self._bits = array("I")
+        self._files, self._offsets, self._lengths = array("I"), array("Q"), array("I")
+        self._parents, self._first_children, self._next_siblings = array("i"), array("i"), array("i")
+        self._heights = array("i")
+        self._works = bytearray()
+        self._orphans: dict[bytes, list[int]] = {}
+        """By the parent's hash, the blocks whose parent was not seen."""
+        self._slots = array("i", [NONE]) * 1024
+        """A hash table: the number of the block, at the first free slot from its hash's on."""
+        self._active = array("i")
+        self._base = 0
+        """The height of the first active block."""
+        self._best = NONE
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+    def add(self, header: bytes, place: Place) -> None:
+        """Take a block by its header; one that was seen before counts as lying at its last place.
+
+        Bytes that no block's header can be are passed over: something else looked like a record.
+        """
+        block_hash, parent_hash = sha256d(header), header[4:36]
+        bits = int.from_bytes(header[72:76], "little")
+        slot = self._slot(block_hash)
+        known = self._slots[slot]
+        if known != NONE:
+            self._files[known], self._offsets[known], self._lengths[known] = place
+            return
+        try:
+            _work(bits)
+        except MalformedBlock:
+            return
+        number = len(self)
+        self._slots[slot] = number
+        self._append(block_hash, bits, place)
+        if 2 * number > len(self._slots):
+            self._grow()
+        parent = self.find(parent_hash)
+        if parent is None:
+            self._orphans.setdefault(parent_hash, []).append(number)
+        else:
+            self._join(number, parent)
+        for child in self._orphans.pop(block_hash, ()):
+            self._join(child, number)
+
+    def find(self, block_hash: bytes) -> int | None:
+        """Find a block by its hash."""
+        number = self._slots[self._slot(block_hash)]
+        return None if number == NONE else number
+
+    def hash(self, number: int) -> bytes:
+        """Give a block's hash."""
+        return bytes(self._hashes[_HASH * number : _HASH * (number + 1)])
+
+    def place(self, number: int) -> Place:
+        """Tell where a block's bytes lie."""
+        return Place(self._files[number], self._offsets[number], self._lengths[number])
+
+    def height(self, number: int) -> int:
+        """Give a block's height, NONE where it does not descend from the anchor."""
+        return self._heights[number]
+
+    def work(self, number: int) -> int:
+        """Sum the work from the anchor to a block that descends from it."""
+        return int.from_bytes(self._works[_WORK * number : _WORK * (number + 1)], "big")
+
+    def has_siblings(self, number: int) -> bool:
+        """Tell whether another block has the same parent."""
+        parent = self._parents[number]
+        if parent == NONE:
+            return any(number in orphans and len(orphans) > 1 for orphans in self._orphans.values())
+        return self._next_siblings[self._first_children[parent]] != NONE
+
+    def ancestor(self, number: int, height: int) -> int | None:
+        """Find the block at a height, on the way from the anchor to this one."""
+        while self._heights[number] > height and not self.is_active(number):
+            number = self._parents[number]
+        if self._heights[number] > height:
+            return self.active(height)
+        return number if self._heights[number] == height else None
+
+    def branches(self) -> Iterator[Branch]:
+        """Give what stands on each block whose parent was not seen, in the order of these."""
+        for root in sorted(number for orphans in self._orphans.values() for number in orphans):
+            best = Branch(root, root, 0, 0)
+            rest = [(root, 0, 0)]
+            while rest:
+                number, work, depth = rest.pop()
+                work += _work(self._bits[number])
+                if (work, -number) > (best.work, -best.tip):
+                    best = Branch(root, number, work, depth)
+                rest.extend((child, work, depth + 1) for child in self._children(number))
+            yield best
+
+    def anchor(self, number: int, height: int) -> None:
+        """Take a block as the lowest one, from which all others descend; only once."""
+        assert not self._active, "heights are settled"
+        self._base = height
+        self._link(number, height, 0)
+        self._active.append(number)
+
+    @property
+    def base(self) -> int:
+        """The height of the lowest block."""
+        return self._base
+
+    @property
+    def tip(self) -> int:
+        """The last active block."""
+        return self._active[-1]
+
+    def active(self, height: int) -> int | None:
+        """Find the active block at a height."""
+        return self._active[height - self._base] if 0 <= height - self._base < len(self._active) else None
+
+    def is_active(self, number: int) -> bool:
+        """Tell whether a block is on the active chain."""
+        return self.active(self._heights[number]) == number
+
+    def better(self) -> Iterator[int]:
+        """Give the blocks with more work than the tip, the best one first; of equal ones the first seen."""
+        least = self.work(self.tip)
+        if self.work(self._best) <= least:
+            return
+        yield self._best
+        # A block that does not descend from the anchor has a work of zero here.
+        rated = [(-work, number) for number in range(len(self)) if (work := self.work(number)) > least]
+        yield from (number for _, number in sorted(rated)[1:])
+
+    def activate(self, tip: int) -> None:
+        """Make the chain from the anchor to this block the active one."""
+        path = []
+        while not self.is_active(tip):
+            path.append(tip)
+            tip = self._parents[tip]
+        del self._active[self._heights[tip] - self._base + 1 :]
+        self._active.extend(reversed(path))
+
+    def _append(self, block_hash: bytes, bits: int, place: Place) -> None:
+        self._hashes += block_hash
+        self._bits.append(bits)
+        self._files.append(place.file)
+        self._offsets.append(place.offset)
+        self._lengths.append(place.length)
+        for empty in (self._parents, self._first_children, self._next_siblings, self._heights):
+            empty.append(NONE)
+        self._works += bytes(_WORK)
+
+    def _slot(self, block_hash: bytes) -> int:
+        mask = len(self._slots) - 1
+        slot = int.from_bytes(block_hash[:8], "little") & mask
+        while (number := self._slots[slot]) != NONE and self.hash(number) != block_hash:
+            slot = slot + 1 & mask
+        return slot
+
+    def _grow(self) -> None:
+        self._slots = array("i", [NONE]) * (2 * len(self._slots))
+        for number in range(len(self)):
+            self._slots[self._slot(self.hash(number))] = number
+
+    def _children(self, number: int) -> Iterator[int]:
+        child = self._first_children[number]
+        while child != NONE:
+            yield child
+            child = self._next_siblings[child]
+
+    def _join(self, number: int, parent: int) -> None:
+        self._parents[number] = parent
+        self._next_siblings[number] = self._first_children[parent]
+        self._first_children[parent] = number
+        if self._heights[parent] != NONE:
+            self._link(number, self._heights[parent] + 1, self.work(parent))
+
+    def _link(self, top: int, height: int, work: int) -> None:
+        """Give heights and work to a block and all that stands on it; `work` is what lies below it."""
+        rest = [(top, height, work)]
+        while rest:
+            number, height, work = rest.pop()
+            work += _work(self._bits[number])
+            self._heights[number] = height
+            self._works[_WORK * number : _WORK * (number + 1)] = work.to_bytes(_WORK, "big")
+            best = self._best
+            if best == NONE or (work, -number) > (self.work(best), -best):
+                self._best = number
+            rest.extend((child, height + 1, work) for child in self._children(number))

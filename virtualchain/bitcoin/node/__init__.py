@@ -1,0 +1,1 @@
+"""Blocks from a node, over REST and JSON-RPC."""

@@ -1,0 +1,219 @@
+"""The two kinds of state that an app may have, behind one face that the machine knows.
+
+A SQL app's state is its projections: `TableState`. An app that brings `get_db_state` keeps an opaque
+state of its own, which the engine passes on, has saved, and loads again: `OpaqueState`.
+"""
+
+import hashlib
+import inspect
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import psycopg
+
+from virtualchain.app.contract import Contract
+from virtualchain.consensus.state_hash import EMPTY, digest_number
+from virtualchain.model import Block
+from virtualchain.store.failures import is_passing
+from virtualchain.store.history import History
+from virtualchain.store.log import AppLog
+from virtualchain.store.projections import projections
+from virtualchain.store.state import State
+from virtualchain.store.state_files import StateFiles
+
+
+class AppState(Protocol):
+    """What the machine asks of an app's state."""
+
+    @property
+    def db_state(self) -> object:
+        """What the callbacks get."""
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether savepoints undo what a callback did."""
+
+    @property
+    def broken(self) -> Exception | None:
+        """Why there is no state to go on from, where the app failed to make or load it."""
+
+    @property
+    def number(self) -> bytes | None:
+        """The number under the state hash, where the last `digest` changed it."""
+
+    def load(self, cursor: int | None) -> bool:
+        """Be the state behind the app's last block (None: before its first), as the database has it.
+
+        True where that cannot be had, and the app must judge all its blocks again.
+        """
+
+    def enter(self, block: Block) -> None:
+        """Stand in a new block."""
+
+    def leave(self) -> None:
+        """Step behind the block's last callback; raises psycopg.Error for a violated constraint."""
+
+    def savepoint(self) -> AbstractContextManager[object]:
+        """Undo what is written inside where it ends with an exception."""
+
+    def failure(self) -> Exception | None:
+        """Give the error after which the block's transaction cannot go on, though a callback hid it."""
+
+    def digest(self, block_id: int, *, touched: bool) -> str | None:
+        """Give the state hash behind a block; `touched` says whether a callback ran in it."""
+
+    def prune(self, oldest: int, pruned: int) -> None:
+        """Forget what is only needed to go back below a block; below `pruned` that was done before."""
+
+    def settle(self) -> None:
+        """Learn that all blocks so far are on disk."""
+
+    def forget_file(self) -> None:
+        """Remove what lies outside of the database."""
+
+
+class TableState:
+    """The state of a SQL app: the rows of its projections, written in the block's own transaction."""
+
+    is_transactional = True
+    broken = None
+
+    def __init__(self, connection: psycopg.Connection, contract: Contract, log: AppLog, tables: str) -> None:
+        self.db_state = State(connection, log, contract.window, tables)
+        self.number: bytes | None = None
+        self._connection = connection
+        self._log = log
+        self._tables = tables
+        self._history = History(connection, projections(connection, tables))
+        self._number = EMPTY
+        self._hash = digest_number(self._number)
+
+    def load(self, cursor: int | None) -> bool:  # noqa: ARG002 - the log knows
+        """Take up the number under the state hash; the rows are where they are."""
+        self._number = self._log.state_number() or EMPTY
+        self._hash = digest_number(self._number)
+        return False
+
+    def enter(self, block: Block) -> None:
+        """Open the app's tables to its callbacks."""
+        self._log.enter(block.block_id, self._tables)
+        self.db_state.begin(block)
+
+    def leave(self) -> None:
+        """Judge deferred constraints, and close the tables."""
+        self._log.leave()
+
+    def savepoint(self) -> AbstractContextManager[object]:
+        """Open a savepoint of the database."""
+        return self._connection.transaction()
+
+    def failure(self) -> Exception | None:
+        """Give the failed statement that ended the transaction."""
+        return self.db_state.failure()
+
+    def digest(self, block_id: int, *, touched: bool) -> str:
+        """Bring the hash up to date by the rows that the block changed."""
+        number = self._history.state_number(self._number, block_id) if touched else self._number
+        self.number = None if number == self._number else number
+        if self.number is not None:
+            self._number, self._hash = self.number, digest_number(self.number)
+        return self._hash
+
+    def prune(self, oldest: int, pruned: int) -> None:
+        """Drop old history."""
+        self._history.prune(oldest, pruned)
+
+    def settle(self) -> None:
+        """There is nothing outside of the database."""
+
+    def forget_file(self) -> None:
+        """There is none."""
+
+
+class OpaqueState:
+    """A state that the app keeps by itself; SHA-256 of its saved file is its hash.
+
+    Where the app cannot be given a saved file (its `get_db_state` has no argument `filename`, it does not
+    save, or what it saved then is not kept any more), it begins anew and judges all its blocks again.
+    """
+
+    is_transactional = False
+    number = None
+
+    def __init__(self, contract: Contract, files: StateFiles) -> None:
+        self._contract = contract
+        self._files = files
+        self._hash: str | None = None
+        self.db_state: object = None
+        self.broken: Exception | None = None
+
+    def load(self, cursor: int | None) -> bool:
+        """Have the app make its state, or load what it saved."""
+        get_state = self._contract.get_state
+        assert get_state is not None, "the app keeps no state of its own"
+        saved = None if self._contract.save is None else self._files.latest()
+        self._hash = None if saved is None else hashlib.sha256(saved).hexdigest()
+        takes_file = loads_files(self._contract)
+        file = self._files.restore(saved) if takes_file else None
+        arguments = {"filename": None if file is None else str(file)} if takes_file else {}
+        self.broken = None
+        try:
+            self.db_state = get_state(**arguments)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            self.broken = error
+        return cursor is not None and file is None
+
+    def enter(self, block: Block) -> None:
+        """Leave it to the app."""
+
+    def leave(self) -> None:
+        """Leave it to the app."""
+
+    def savepoint(self) -> AbstractContextManager[object]:
+        """Undo nothing: what a refused call did to its state is the app's to undo."""
+        return nullcontext()
+
+    def failure(self) -> Exception | None:
+        """Give none: there is no statement that could have failed."""
+        return None
+
+    def digest(self, block_id: int, *, touched: bool) -> str | None:  # noqa: ARG002 - saved in any case
+        """Have the app save its state, and keep the file where it is another one than before."""
+        if self._contract.save is None:
+            return None
+        draft = self._files.draft
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        self._contract.save(block_id, str(draft), db_state=self.db_state)
+        content = draft.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != self._hash:
+            self._files.keep(block_id, content)
+            self._hash = found
+        return found
+
+    def prune(self, oldest: int, pruned: int) -> None:  # noqa: ARG002 - files are few
+        """Drop old saved files."""
+        self._files.prune(oldest)
+
+    def settle(self) -> None:
+        """Move the last saved file into place."""
+        self._files.settle()
+
+    def forget_file(self) -> None:
+        """Remove the saved file."""
+        self._files.remove()
+
+
+def loads_files(contract: Contract) -> bool:
+    """Tell whether an app with a state of its own saves it, and can be given what it saved."""
+    return contract.save is not None and _takes_filename(contract.get_state)
+
+
+def _takes_filename(function: object) -> bool:
+    try:
+        return "filename" in inspect.signature(function).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False

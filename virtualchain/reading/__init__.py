@@ -1,0 +1,1 @@
+"""What the database says, for people and programs that only read."""
