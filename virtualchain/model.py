@@ -6,7 +6,7 @@ scripts, keys and witness items are hex; amounts are satoshi; a ``block_id`` is 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 Json = dict[str, Any]
 """One JSON object, as callbacks get it and as the database stores it."""
@@ -41,7 +41,7 @@ class TxIn:
     witness: tuple[str, ...]
 
     def as_dict(self) -> Json:
-        """Give a fresh dict, as callbacks get it."""
+        """Return a new dict, as callbacks get it."""
         return {
             "txid": self.txid,
             "vout": self.vout,
@@ -62,7 +62,7 @@ class Output:
     addresses: tuple[str, ...]
 
     def as_dict(self) -> Json:
-        """Give a fresh dict, as callbacks and `vc.inputs` get it."""
+        """Return a new dict, as callbacks and `vc.inputs` get it."""
         return {
             "n": self.n,
             "value": self.value,
@@ -74,7 +74,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class SpentOutput:
-    """What a source tells of an output that an input spends."""
+    """What a source knows of an output that an input spends."""
 
     value: int
     script_pubkey: bytes
@@ -93,7 +93,7 @@ class Sender:
     public_keys: tuple[str, ...]
 
     def as_dict(self) -> Json:
-        """Give a fresh dict, as callbacks and `vc.inputs` get it."""
+        """Return a new dict, as callbacks and `vc.inputs` get it."""
         return {
             "txid": self.txid,
             "vout": self.vout,
@@ -121,15 +121,40 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class ScannedBlock:
-    """A block and all of its inputs: what is appended to the tape at once."""
+    """A block and all its inputs: what the tape takes at once."""
 
     block: Block
     inputs: tuple[Input, ...]
 
 
+Cause = Literal["work", "invalid", "pin", "operator"]
+"""Why blocks are undone: the other branch has more work, the node calls ours invalid, ours lacks a pinned
+block, or an operator asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reorg:
+    """Blocks to undo: all of the tape above the fork. It goes unchanged from planner to rollback."""
+
+    fork_block_id: int
+    """The last block that stays."""
+    fork_hash: str | None
+    """None: the branches part below the tape's first block, so none of its blocks stays."""
+    old_tip: Block
+    """The tape's last block."""
+    new_tip: Block | None
+    """The last block of the branch to follow. None: it has no block above the fork, or no node was asked."""
+    cause: Cause
+
+    @property
+    def depth(self) -> int:
+        """How many blocks are undone."""
+        return self.old_tip.block_id - self.fork_block_id
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """One thing the scan looks for: payloads that start with `magic`, found by a payload rule.
+    """One search of the scan: payloads that start with `magic`, found by a payload rule.
 
     `rule` names the payload rule; the tape's coverage is kept by (magic, rule).
     """
@@ -138,4 +163,4 @@ class Watch:
     rule: str
     find_payload: FindPayload
     prefilter: bool
-    """Whether the rule only finds payloads that a byte search for OP_RETURN, push and magic meets."""
+    """Whether a byte search for OP_RETURN, push and magic finds every payload that the rule finds."""

@@ -4,7 +4,7 @@ SELECT version, encode(fingerprint, 'hex') AS fingerprint, schema, build FROM vc
 
 -- name: builds
 -- Every build of every app, and where it stands.
-SELECT a.name, a.schema, a.build, a.is_live, a.base_block_id, a.history_from, a.on_deep_fork, a.status,
+SELECT a.name AS app, a.schema, a.build AS name, a.is_live, a.base_block_id, a.history_from, a.on_deep_fork, a.status,
     encode(a.fingerprint, 'hex') AS fingerprint,
     EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(concat_ws('__', a.schema, a.build)) AND relkind = 'r')
         AS keeps_tables,

@@ -16,7 +16,7 @@ SELECT block_id, header FROM vc.blocks ORDER BY block_id DESC LIMIT 1;
 -- The first block of the tape.
 SELECT block_id, header FROM vc.blocks ORDER BY block_id LIMIT 1;
 
--- name: headers
+-- name: blocks
 -- The blocks of a stretch of the tape, in order.
 SELECT block_id, header FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 

@@ -29,7 +29,7 @@ APP = ("--app", "virtualchain.examples.notary")
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the waits between two attempts."""
     monkeypatch.setattr(retry, "PAUSES", (0.01,))
-    monkeypatch.setattr(indexer, "_PATIENCE", (0.01,))
+    monkeypatch.setattr(indexer, "PAUSES", (0.01,))
 
 
 @pytest.fixture

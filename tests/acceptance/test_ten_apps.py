@@ -18,6 +18,7 @@ from virtualchain import App, State, StateEngine
 from virtualchain.app.contract import read_contract
 from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.engine.compare import compare
+from virtualchain.engine.options import Options
 from virtualchain.engine.versions import build_beside, drop, swap
 from virtualchain.examples import names, notary
 from virtualchain.reading import views
@@ -145,11 +146,11 @@ def test_ten_apps_on_one_log(
     joined = {generated.hash(block_id) for block_id in range(FIRST + 28, HALF + 2)}
     assert sum(again[block] for block in joined) == len(joined)  # what app 7 had missed, once each
 
-    build_beside(database_url, read_contract(made_up(5)), "anew", state_folder=tmp_path, history=1000)
+    build_beside(database_url, read_contract(made_up(5)), "again", Options(state_folder=tmp_path))
     with views.snapshot(database_url) as connection:
-        found = compare(connection, "app5", "anew")
+        found = compare(connection, "app5", "again")
     assert (found.difference, found.row) == (None, None)
-    swap(database_url, "app5", "anew")
+    swap(database_url, "app5", "again")
     drop(database_url, "app5", "1")
 
     with psycopg.connect(database_url) as connection:

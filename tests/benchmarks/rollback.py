@@ -26,8 +26,7 @@ from rich.table import Table
 from tests.benchmarks.server import temporary_server
 from virtualchain import App, State, StateEngine
 from virtualchain.engine import rollback as recovery
-from virtualchain.engine.look import held_tip
-from virtualchain.store.rollback import Reorg
+from virtualchain.model import Reorg
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -157,9 +156,9 @@ def _cycle(engine: StateEngine, rows: int, case: str, changes: int, base: int, r
     indexed, undone = [], []
     for _ in range(runs):
         indexed.append(_timed(engine.build))
-        tip = held_tip(engine._deployment.tape)
+        tip = engine._deployment.tape.tip()
         assert tip is not None
-        reorg = Reorg(base, (tip.block_id, tip.hash), None, "operator")
+        reorg = Reorg(base, None, tip, None, "operator")
         undone.append(_timed(lambda reorg=reorg: recovery.roll_back(engine._deployment, reorg)))  # type: ignore[misc]
     return Result(rows, case, changes, statistics.median(indexed), statistics.median(undone))
 

@@ -19,7 +19,7 @@ from tests.acceptance.accept_all import builder
 from virtualchain import StateEngine
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.engine.engine import Progress
+from virtualchain.engine.options import Progress
 
 
 def main() -> None:

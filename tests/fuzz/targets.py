@@ -14,7 +14,7 @@ from virtualchain.bitcoin.commitments import check_commitments
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.script import classify, op_return_payload, public_keys
-from virtualchain.errors import InvalidProof, MalformedBlock, Unserialisable
+from virtualchain.errors import InvalidProof, MalformedBlock, Unserializable
 
 _MAIN = network("mainnet")
 _WATCH = watch(b"id", None, "fuzz")
@@ -93,7 +93,7 @@ def fields(data: bytes) -> None:
     assert _depth(value) <= DEEPEST
     try:
         kept = to_json(value if isinstance(value, dict) else {"value": value, "raw": data})
-    except Unserialisable:
+    except Unserializable:
         return
     text = json.dumps(kept, allow_nan=False)
     assert "\\u0000" not in text.replace("\\\\", "")

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from tests.support.headers import EASY, HARD, grow
 from virtualchain.bitcoin.header import branch_work, work
-from virtualchain.engine.planner import Extend, Reorg, Wait, find_fork, plan
+from virtualchain.engine.planner import Extend, Wait, find_fork, plan
 from virtualchain.errors import MalformedBlock, NodeUnavailable
-from virtualchain.model import Block
+from virtualchain.model import Block, Reorg
 
 BITS = st.lists(st.sampled_from([EASY, 0x2003FFFF, HARD]), max_size=6)
 
@@ -79,7 +79,7 @@ def test_reorg_exactly_for_more_work_or_an_invalid_branch(
     if has_more_work or invalid:
         new_tip = theirs[-1] if theirs else None
         assert decided == Reorg(
-            50, root.hash, ours[-1], new_tip, len(ours), cause="work" if has_more_work else "invalid"
+            50, root.hash, ours[-1], new_tip, cause="work" if has_more_work else "invalid"
         )
     else:
         assert isinstance(decided, Wait)

@@ -1,9 +1,8 @@
 """What an engine can be asked to do: by the world in its own process, and in one that is killed."""
 
 from virtualchain import StateEngine
-from virtualchain.engine import rollback as recovery
-from virtualchain.engine.look import held_tip
-from virtualchain.store.rollback import Reorg
+from virtualchain.engine.rebuild import replay
+from virtualchain.engine.rollback import operators_reorg, roll_back
 
 Job = tuple[str, str | int | None]
 
@@ -16,15 +15,14 @@ def perform(engine: StateEngine, job: Job) -> None:
         assert not isinstance(argument, str)
         engine.build(argument)
     elif what == "part":
-        tip = held_tip(deployment.tape)
+        tip = deployment.tape.tip()
         engine.build(int(str(argument)) + (deployment.first_block_id() if tip is None else tip.block_id))
     elif what == "replay":
         names = [machine.contract.name for machine in deployment.machines]
         app = str(argument) if argument in names else names[0]
-        recovery.replay(deployment, app, lambda: not engine._stopping)
+        replay(deployment, app, engine._listener)
     else:
-        tip, bottom = held_tip(deployment.tape), deployment.tape.bottom()
+        tip, bottom = deployment.tape.tip(), deployment.tape.bottom()
         if tip is not None and bottom is not None:
             to = max(bottom.block_id - 1, tip.block_id - int(str(argument)))
-            reorg = Reorg(to, (tip.block_id, tip.hash), None, "operator")
-            recovery.roll_back(deployment, reorg, lambda: not engine._stopping)
+            roll_back(deployment, operators_reorg(deployment.tape, to), engine._listener)

@@ -18,10 +18,7 @@ import psycopg
 from virtualchain.bitcoin import prefetch
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.engine import backfill as joining
-from virtualchain.engine import deployment
-from virtualchain.engine import engine as indexer
-from virtualchain.engine import rollback as recovery
+from virtualchain.engine import deployment, engine, rebuild, rollback
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.states import OpaqueState, TableState
@@ -47,15 +44,15 @@ STEPS: tuple[Place, ...] = (
     (deployment, "connect_writer", "open"),
     (deployment, "register", "register"),
     (deployment, "check_start", "start check"),
-    (Deployment, "search", "cover"),
+    (Deployment, "start_searches", "cover"),
     (Machine, "load", "load"),
-    (recovery, "tidy", "tidy"),
-    (indexer, "make_plan", "plan"),
+    (engine, "drop_unfinished", "tidy"),
+    (engine, "make_plan", "plan"),
     *REQUESTS,
     (Scanner, "scan", "scan of bytes"),
     (prefetch, "fetch", "read ahead"),
     (Tape, "append", "append"),
-    (joining, "search_on", "search"),
+    (engine, "backfill_chunk", "search"),
     (Tape, "prepend", "prepend"),
     (Tape, "add_coverage", "searched"),
     (AppLog, "enter", "enter"),
@@ -69,23 +66,24 @@ STEPS: tuple[Place, ...] = (
     (AppLog, "set_history_from", "history's end"),
     (AppLog, "set_status", "status"),
     (Tape, "notify", "notify"),
-    (Deployment, "_proceed", "behind the commit"),
+    (Deployment, "_after_commit", "after the commit"),
     (StateFiles, "_place", "place file"),
     (Deployment, "settle", "settle"),
     (Tape, "flush", "flush"),
-    (recovery, "roll_back", "roll back"),
-    (recovery, "_unfinished", "begin rebuild"),
-    (recovery, "_replace", "replace build"),
-    (recovery, "make_live", "make live"),
-    (recovery, "drop_build", "drop build"),
-    (recovery, "undo", "undo"),
+    (engine, "roll_back", "roll back"),
+    (rebuild, "_unfinished_build", "begin rebuild"),
+    (rollback, "replace_build", "replace build"),
+    (rebuild, "make_live", "make live"),
+    (rebuild, "drop_build", "drop build"),
+    (rollback, "undo", "undo"),
     (Tape, "truncate", "truncate"),
     (History, "undo", "undo tables"),
-    (recovery, "record", "record reorg"),
-    (Deployment, "stand_anew", "stand anew"),
+    (rollback, "record", "record reorg"),
+    (Deployment, "reload_after_rollback", "reload"),
 )
 CONTEXTS: tuple[Place, ...] = (
-    (recovery, "_derive", "rebuild"),
+    (rollback, "derive", "rebuild"),
+    (rebuild, "derive", "rebuild"),
     (Deployment, "catch_up", "catch up"),
 )
 """What consists of the steps of other blocks: these are told with its name."""

@@ -22,7 +22,6 @@ from tests.simulation.options import Options
 from tests.simulation.probe import PROBE, Trap, meet
 from virtualchain import StateEngine
 from virtualchain.bitcoin.node import rest, retry, rpc
-from virtualchain.engine.look import held_tip
 from virtualchain.errors import AppHalted, DeepFork, UsageError, VirtualchainError
 from virtualchain.store import database
 from virtualchain.testing import FakeNode
@@ -238,7 +237,7 @@ class World:
         """Raise Differs where the tape does not end at the stable tip, or an app not with the tape."""
         assert self.engine is not None
         deployment = self.engine._deployment
-        tip, first = held_tip(deployment.tape), deployment.first_block_id()
+        tip, first = deployment.tape.tip(), deployment.first_block_id()
         stable = self.node.height - self.options.confirmations
         last = first - 1 if tip is None else tip.block_id
         if last != max(stable, first - 1):
@@ -354,7 +353,7 @@ class World:
     def _at(self) -> str:
         held = "?"
         if self.engine is not None:
-            tip = held_tip(self.engine._deployment.tape)
+            tip = self.engine._deployment.tape.tip()
             held = "nothing" if tip is None else f"{tip.block_id}"
         return f"block {held} of {self.node.height}"
 
@@ -367,7 +366,7 @@ def hurried() -> Iterator[None]:
         patch.object(rest, "_TIMEOUT", urllib3.Timeout(connect=2.0, read=1.0)),
         patch.object(rpc, "TIMEOUT", 1.0),
         patch.object(database, "_POLL", 0.02),
-        patch("virtualchain.engine.engine._PATIENCE", (0.02, 0.1, 0.3, 1.0, 3.0)),
+        patch("virtualchain.engine.engine.PAUSES", (0.02, 0.1, 0.3, 1.0, 3.0)),
     ):
         yield
 

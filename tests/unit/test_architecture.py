@@ -23,7 +23,7 @@ def test_every_named_query_is_asked_for(file: Path) -> None:
 
 
 def test_files_stay_small() -> None:
-    """A file past 400 lines has a second job inside that wants a file of its own."""
+    """A file past 600 lines has a second subject inside that needs a file of its own."""
     files = [*PROGRAM, *(ROOT / "tests").rglob("*.py"), *sql_root().rglob("*.sql")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_bytes().splitlines()) for path in files}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    assert {name: length for name, length in lengths.items() if length > 600} == {}

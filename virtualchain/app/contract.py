@@ -86,8 +86,8 @@ class Contract:
     get_state: Callable[..., object] | None
     """Makes or loads an opaque state; None for a SQL app."""
     save: Callback | None
-    behind: str | None = None
-    """Hash of the block in front of the first one that is processed, where a checkpoint says which it is."""
+    base_block_hash: str | None = None
+    """Hash of the block before the first one that is processed, if a checkpoint says which it is."""
 
     @property
     def start(self) -> int:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from virtualchain.errors import Unserialisable
+from virtualchain.errors import Unserializable
 
 DEEPEST: Final = 64
 """How far lists and dicts may be nested."""
@@ -27,7 +27,7 @@ _NUL: Final = "\x00"
 def to_json(fields: Mapping[str, object]) -> dict[str, Any]:
     """Copy an op's fields for a jsonb column: bytes become hex, tuples lists.
 
-    Raises Unserialisable, naming the field, for what PostgreSQL's jsonb cannot hold, or not on every node:
+    Raises Unserializable, naming the field, for what PostgreSQL's jsonb cannot hold, or not on every node:
     NUL or a lone surrogate in text, a float that is no number, an int of more than 2048 bits, keys that are
     not text, deeper nesting than 64, more than 16 Mi characters in all, or a type that is none of JSON's.
     """
@@ -76,7 +76,7 @@ class _Copier:
 
     def _value(self, value: object, field: str, depth: int) -> object:
         if depth > DEEPEST:
-            raise Unserialisable(f"field {field!r} is nested deeper than {DEEPEST}")
+            raise Unserializable(f"field {field!r} is nested deeper than {DEEPEST}")
         self._count(_VALUE, f"field {field!r}")
         match value:
             case str():
@@ -97,16 +97,16 @@ class _Copier:
     def _count(self, size: int, what: str) -> None:
         self._left -= size
         if self._left < 0:
-            raise Unserialisable(f"{what}: with it the op is larger than {LARGEST} characters")
+            raise Unserializable(f"{what}: with it the op is larger than {LARGEST} characters")
 
     def _text(self, value: object, what: str) -> str:
         if not isinstance(value, str):
-            raise Unserialisable(f"{what} is a {type(value).__name__}, and should be text")
+            raise Unserializable(f"{what} is a {type(value).__name__}, and should be text")
         self._count(len(value), what)
         if _NUL in value:
-            raise Unserialisable(f"{what} contains a NUL character")
+            raise Unserializable(f"{what} contains a NUL character")
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise Unserialisable(f"{what} contains a lone surrogate")
+            raise Unserializable(f"{what} contains a lone surrogate")
         return value
 
 
@@ -117,13 +117,13 @@ def _number(value: object, field: str) -> int | float | None:
         case int() if value.bit_length() <= _INT_BITS:
             return value
         case int():
-            raise Unserialisable(f"field {field!r}: an int of more than {_INT_BITS} bits")
+            raise Unserializable(f"field {field!r}: an int of more than {_INT_BITS} bits")
         case float() if math.isfinite(value):
             return value
         case float():
-            raise Unserialisable(f"field {field!r}: {value} is not a number that JSON can hold")
+            raise Unserializable(f"field {field!r}: {value} is not a number that JSON can hold")
         case _:
-            raise Unserialisable(f"field {field!r}: a {type(value).__name__} cannot be stored as JSON")
+            raise Unserializable(f"field {field!r}: a {type(value).__name__} cannot be stored as JSON")
 
 
 def _read_int(digits: str) -> int:

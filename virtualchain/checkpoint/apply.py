@@ -5,7 +5,7 @@ stands at the checkpoint's block, and lets it take the place of the one that was
 holds then is read back and must be the file, byte for byte.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -21,30 +21,30 @@ from virtualchain.checkpoint.create import copy_rows, copy_snapshots
 from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
 from virtualchain.checkpoint.refusals import agreed, refuse_chain
 from virtualchain.checkpoint.verify import LARGEST_STATE, Verified, snapshots, verify
-from virtualchain.engine import rollback as recovery
 from virtualchain.engine.coverage import rule_of
 from virtualchain.engine.deployment import Deployment
-from virtualchain.engine.look import held_tip
+from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
+from virtualchain.engine.rollback import apply as apply_rollback
+from virtualchain.engine.rollback import operators_reorg, prepare
 from virtualchain.errors import InvalidCheckpoint
 from virtualchain.reading import views
-from virtualchain.settings import HISTORY
 from virtualchain.store.builds import (
     FIRST_BUILD,
     builds,
     drop_build,
     install_build,
     make_live,
-    make_room,
     next_build,
+    reserve_schema,
 )
 from virtualchain.store.failures import is_passing
 from virtualchain.store.log import AppLog
 from virtualchain.store.migrate import migrate
 from virtualchain.store.projections import build_schema, projections
 from virtualchain.store.publish import publish
-from virtualchain.store.rollback import Reorg, Undone
+from virtualchain.store.rollback import Undone
 from virtualchain.store.sql import queries
-from virtualchain.store.state_files import StateFiles, default_folder
+from virtualchain.store.state_files import StateFiles
 
 _Q = queries("checkpoint")
 
@@ -67,56 +67,39 @@ def apply(
     trusted: tuple[str, ...] = (),
     migrates: bool = False,
     rollback: int | None = None,
-    may_go_on: Callable[[], bool] = lambda: True,
-    on_block: recovery.OnBlock | None = None,
-    state_folder: Path | None = None,
-    history: int | None = HISTORY,
-    wait: bool = False,
+    options: Options = DEFAULTS,
+    listener: Listener = QUIET,
 ) -> Applied | None:
-    """Let the app of a checkpoint stand at its block, in the deployment at `url`.
+    """Start the app of a checkpoint at its block, in the deployment at `url`.
 
-    `contracts` must have the app's. With keys `trusted`, one of them must have signed. With `migrates` the
-    app begins on this chain, behind the block of that height, whatever chain the checkpoint is of. With
-    `rollback`, every block above that one is undone for all apps in the same transaction; apps whose history
-    does not reach so far need their contracts, too, and where `may_go_on` ended that early, None is given and
-    nothing was applied. Raises InvalidCheckpoint, and UsageError where the app or the chain is another one;
-    nothing has changed then.
+    `contracts` must include the app's. With keys `trusted`, one of them must have signed. With `migrates` the
+    app begins on this chain, after the block of that height, whatever chain the checkpoint is of. With
+    `rollback`, every block above that one is undone for all apps in the same transaction. Apps whose history
+    does not reach that far then need their contracts, too; if the listener ends the work early, nothing is
+    applied and None is returned. Raises InvalidCheckpoint, and UsageError if the app or the chain is another
+    one; then nothing has changed.
     """
     with archive.reading(file) as reader:
         verified = verify(reader, trusted)
         contract = agreed(contracts, verified)
         migrate(url)
-        folder = state_folder or default_folder(url)
         others = [] if rollback is None else _installed(url, contracts, contract)
-        opened = Deployment(
-            url,
-            others,
-            None,
-            state_folder=folder,
-            wait=wait,
-            history=history,
-            mends=contract.name,
-        )
-        with closing(opened) as deployment:
+        with closing(Deployment(url, others, None, options, repairs=contract.name)) as deployment:
             work = _Work(deployment.connection, reader, verified, contract, migrates=migrates)
+            reorg = None if rollback is None else operators_reorg(deployment.tape, rollback)
             refuse_chain(deployment.tape, verified.manifest, migrates=migrates, rollback=rollback)
-            undone = None
-            if rollback is None:
-                with deployment.connection.transaction():
-                    work.put(deployment)
-            else:
-                tip = held_tip(deployment.tape)
-                assert tip is not None, "there is something to undo"
-                undone = recovery.roll_back(
-                    deployment,
-                    Reorg(rollback, (tip.block_id, tip.hash), None, "operator"),
-                    may_go_on,
-                    on_block,
-                    replaces=contract.name,
-                    replace=lambda: work.put(deployment),
-                )
-                if undone is None:
+            prepared = undone = None
+            if reorg is not None:
+                prepared = prepare(deployment, reorg, listener, replaces=contract.name)
+                if prepared is None:
                     return None
+                deployment.be_durable()
+            with deployment.connection.transaction():
+                work.put(deployment)
+                if prepared is not None:
+                    undone = apply_rollback(deployment.connection, prepared)
+            if prepared is not None:
+                deployment.reload_after_rollback(prepared.rebuilt)
     return Applied(verified.manifest, verified.signers, work.build, undone)
 
 
@@ -155,14 +138,14 @@ class _Work:
     def put(self, deployment: Deployment) -> None:
         """Install a build that stands at the checkpoint, and let it be the live one."""
         manifest, contract = self._manifest, self._contract
-        old = [row for row in builds(self._connection) if row.name == contract.name]
+        old = builds(self._connection, contract.name)
         live = [row for row in old if row.is_live]
         if deployment.tape.deployment() is None and not self._migrates:
             deployment.tape.bind(manifest.network, manifest.genesis_hash)
         if live:
             self.build = next_build(self._connection, contract.name)
         else:
-            make_room(self._connection, contract)
+            reserve_schema(self._connection, contract)
         install_build(
             self._connection,
             self.begun,
@@ -180,7 +163,7 @@ class _Work:
         AppLog(self._connection, contract.name, self.build).set_status("running")
         for row in old:
             if row.is_live or row.is_unfinished:
-                drop_build(self._connection, row.name, row.build)
+                drop_build(self._connection, row.app, row.name)
 
     @property
     def _tables(self) -> str:

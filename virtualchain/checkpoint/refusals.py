@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from virtualchain.app.contract import Contract
 from virtualchain.checkpoint.manifest import STATE, Manifest
 from virtualchain.checkpoint.verify import Verified
-from virtualchain.engine.look import held_blocks, held_tip
 from virtualchain.engine.states import loads_files
 from virtualchain.errors import InvalidCheckpoint, UsageError
 from virtualchain.store.tape import Tape
@@ -47,10 +46,7 @@ def agreed(contracts: Sequence[Contract], verified: Verified) -> Contract:
 
 def refuse_chain(tape: Tape, manifest: Manifest, *, migrates: bool, rollback: int | None) -> None:
     """Raise UsageError where the deployment's chain is not the checkpoint's, or is not to be undone so."""
-    tip, bound = held_tip(tape), tape.deployment()
-    if rollback is not None and (tip is None or rollback >= tip.block_id):
-        ends = "is empty" if tip is None else f"ends with block {tip.block_id}"
-        raise UsageError(f"there is nothing above block {rollback} to undo: the tape {ends}")
+    bound = tape.deployment()
     at, wanted = manifest.block_id, manifest.block_hash
     found = _found(tape, at, rollback)
     if migrates:
@@ -76,7 +72,7 @@ def _found(tape: Tape, block_id: int, rollback: int | None) -> str | None:
     """Give the hash of the tape's block there, if it has one or the next one, and neither is to go."""
     if rollback is not None and rollback < block_id:
         return None
-    for block in held_blocks(tape, block_id, block_id + 1):
+    for block in tape.blocks(block_id, block_id + 1):
         if block.block_id == block_id:
             return block.hash
         return block.prev_hash if rollback is None or rollback > block_id else None

@@ -111,6 +111,7 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
     from virtualchain.app.contract import read_contract
     from virtualchain.checkpoint.apply import apply as put
     from virtualchain.cli.progress import Reporter
+    from virtualchain.engine.options import Listener, Options
     from virtualchain.store.database import resolve
 
     contracts = [read_contract(app) for app in given.apps()]
@@ -123,10 +124,8 @@ def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: 
             trusted=given.settings.trust,
             migrates=migrates,
             rollback=rollback,
-            history=given.settings.history,
-            may_go_on=signals.may_go_on,
-            on_block=reporter.derived,
-            wait=wait,
+            options=Options(history=given.settings.history, wait_for_writer=wait),
+            listener=Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_go_on),
         )
     if done is None:
         say("ended early, and nothing was applied: say it again to go on")

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
-    from virtualchain.engine.engine import Progress
-    from virtualchain.engine.planner import Reorg
+    from virtualchain.engine.options import Progress
     from virtualchain.errors import AppHalted
-    from virtualchain.model import Block
+    from virtualchain.model import Reorg
     from virtualchain.store.rollback import Undone
 
 _REDRAW: Final = 0.1
@@ -116,12 +115,6 @@ class Reporter:
             say(f"app {progress.app} catches up along the tape to block {progress.stable_tip:,}")
         meter = self._behind[1]
         self._show_at_times(meter.count(progress.inputs), meter, progress, progress.stable_tip)
-
-    def derived(self, app: str, block: "Block", inputs: int, last: int) -> None:
-        """Take note of a block that an app took from the tape where no engine is at work."""
-        from virtualchain.engine.engine import Progress
-
-        self.catching_up(Progress(block, inputs, last, app))
 
     def rolled_back(self, reorg: "Reorg", undone: "Undone") -> None:
         """Say what a deep fork took away."""

@@ -153,17 +153,18 @@ def _look_ahead(
 
 
 def _waits_for(connection: "psycopg.Connection", plan: "Plan") -> str | None:
-    from virtualchain.engine import planner
-    from virtualchain.engine import rollback as recovery
+    from virtualchain.engine.planner import Wait
+    from virtualchain.engine.rollback import describe_fork, refuse_by_policy
+    from virtualchain.model import Reorg
 
-    if isinstance(plan, planner.Wait):
+    if isinstance(plan, Wait):
         return plan.reason
-    if isinstance(plan, planner.Reorg):
+    if isinstance(plan, Reorg):
         try:
-            recovery.refuse_by_policy(connection, plan)
+            refuse_by_policy(connection, plan)
         except DeepFork as error:
             return str(error)
-        return f"{recovery.deep_fork(plan)}: the next sync or run undoes them"
+        return f"{describe_fork(plan)}: the next sync or run undoes them"
     return None
 
 

@@ -33,17 +33,13 @@ def rollback(given: Given, block: int) -> None:
     The next sync or run goes on from there with the node's blocks. An app whose history does not reach so far
     back is derived anew, for which it must be named with --app or in virtualchain.toml.
     """
-    from virtualchain.engine import rollback as recovery
-    from virtualchain.engine.look import held_tip
-    from virtualchain.store.rollback import Reorg
+    from virtualchain.engine.options import Listener
+    from virtualchain.engine.rollback import operators_reorg, roll_back
 
     with Signals() as signals, Reporter() as reporter, _deployment(given, signals) as deployment:
-        tip = held_tip(deployment.tape)
-        if tip is None or block >= tip.block_id:
-            ends = "is empty" if tip is None else f"ends with block {tip.block_id}"
-            raise UsageError(f"there is nothing above block {block} to undo: the tape {ends}")
-        reorg = Reorg(block, (tip.block_id, tip.hash), None, "operator")
-        undone = recovery.roll_back(deployment, reorg, signals.may_go_on, reporter.derived)
+        reorg = operators_reorg(deployment.tape, block)
+        listener = Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_go_on)
+        undone = roll_back(deployment, reorg, listener)
     if undone is None:
         say("ended early, and nothing was undone: say it again to go on")
     elif given.settings.json:
@@ -69,7 +65,8 @@ def replay(given: Given, name: str, into: str | None) -> None:
     `virtualchain swap` puts them in place.
     """
     from virtualchain.cli.versions import replay_into
-    from virtualchain.engine import rollback as recovery
+    from virtualchain.engine.options import Listener
+    from virtualchain.engine.rebuild import replay as derive_again
 
     if into is not None:
         replay_into(given, name, into)
@@ -77,11 +74,12 @@ def replay(given: Given, name: str, into: str | None) -> None:
     with (
         Signals() as signals,
         Reporter() as reporter,
-        _deployment(given, signals, mends=name) as deployment,
+        _deployment(given, signals, repairs=name) as deployment,
     ):
         if name not in [machine.contract.name for machine in deployment.machines]:
             raise UsageError(f"app {name} is derived anew by its own code: name it with --app")
-        done = recovery.replay(deployment, name, signals.may_go_on, reporter.derived)
+        listener = Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_go_on)
+        done = derive_again(deployment, name, listener)
     if done is None:
         say("ended early, and nothing was replaced: say it again to go on")
         return
@@ -136,14 +134,14 @@ def unpin(given: Given, block: int) -> None:
 
 
 @contextmanager
-def _deployment(given: Given, signals: Signals, mends: str | None = None) -> "Iterator[Deployment]":
+def _deployment(given: Given, signals: Signals, repairs: str | None = None) -> "Iterator[Deployment]":
     """Open the deployment for writing, with those of the named apps that are installed; no node is asked."""
     from virtualchain.app.contract import read_contract
     from virtualchain.engine.deployment import Deployment
+    from virtualchain.engine.options import Options
     from virtualchain.reading import views
     from virtualchain.store.database import resolve
     from virtualchain.store.migrate import migrate
-    from virtualchain.store.state_files import default_folder
 
     url = resolve(given.settings.database)
     migrate(url)
@@ -154,9 +152,8 @@ def _deployment(given: Given, signals: Signals, mends: str | None = None) -> "It
         url,
         [contract for contract in contracts if contract.name in installed],
         None,
-        state_folder=default_folder(url),
-        history=given.settings.history,
-        mends=mends,
+        Options(history=given.settings.history),
+        repairs=repairs,
     )
     signals.work_in_steps()
     with closing(deployment):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from virtualchain.bitcoin.source import BlockSource
-    from virtualchain.engine.engine import Progress, StateEngine
+    from virtualchain.engine.engine import StateEngine
+    from virtualchain.engine.options import Progress
 
 _POLL: Final = 3.0
 """Seconds between two attempts to reach a node."""

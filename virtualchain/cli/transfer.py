@@ -86,7 +86,7 @@ def import_(given: Given, folder: Path, wait: bool) -> None:
     FOLDER is what `virtualchain export` made. Every file is checked first; blocks that are there are skipped.
     It is there whole or not at all, and can be repeated. Then `virtualchain advance` lets apps follow.
     """
-    from virtualchain.engine.engine import Progress
+    from virtualchain.engine.options import Progress
     from virtualchain.store.database import resolve
     from virtualchain.transfer.importing import import_tape
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def replay_into(given: Given, name: str, build: str) -> None:
     """Derive the app by the code that is named now, into a build beside the live one."""
+    from virtualchain.engine.options import Listener, Options
     from virtualchain.engine.versions import build_beside
     from virtualchain.store.database import resolve
     from virtualchain.store.migrate import migrate
-    from virtualchain.store.state_files import default_folder
 
     contract = _named(given, name)
     url = resolve(given.settings.database)
@@ -32,10 +32,8 @@ def replay_into(given: Given, name: str, build: str) -> None:
             url,
             contract,
             build,
-            state_folder=default_folder(url),
-            history=given.settings.history,
-            may_go_on=signals.may_go_on,
-            on_block=reporter.derived,
+            Options(history=given.settings.history),
+            Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_go_on),
         )
     if not signals.may_go_on():
         say("ended early: say it again to go on")
@@ -87,11 +85,11 @@ def swap(given: Given, name: str, build: str) -> None:
 
     before = put_in_place(resolve(given.settings.database), name, build, say)
     if given.settings.json:
-        write_json({"name": name, "build": build, "before": before.build})
+        write_json({"name": name, "build": build, "before": before.name})
     else:
         click.echo(
-            f"the views of {name} show build {build}; build {before.build} stays until: "
-            f"virtualchain drop {name} {before.build}"
+            f"the views of {name} show build {build}; build {before.name} stays until: "
+            f"virtualchain drop {name} {before.name}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Hold two builds of an app against each other: where each stands, its digests, the first difference."""
+"""Compare two builds of an app: how far each has come, its digests, the first difference."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from psycopg.rows import class_row, dict_row
 
 from virtualchain.errors import UsageError
 from virtualchain.model import Json
-from virtualchain.store.builds import Build, builds
+from virtualchain.store.builds import Build, builds, find_build, live_build
 from virtualchain.store.projections import Projection, projections
 from virtualchain.store.sql import queries
 
@@ -34,45 +34,43 @@ class Comparison:
 
     builds: tuple[str, str]
     places: dict[str, Json]
-    """By build: block_id, consensus_hash and state_hash of its last block; nothing before its first."""
+    """By build: block_id, consensus_hash and state_hash of its last block; empty before its first."""
     rows: dict[str, tuple[int | None, int | None]]
-    """By table, how many rows each has; None where it has no such table."""
+    """By table, how many rows each has; None if it has no such table."""
     difference: Difference | None
     """As far as both have come."""
     verdict: Json | None
-    """The first candidate of that block that they judged otherwise: txindex, verdict, other_verdict."""
+    """The first candidate of that block that they judged differently: txindex, verdict, other_verdict."""
     row: Json | None
-    """Where both stand at one block, the first row that one lacks: table, build that has it, row."""
+    """If both are at the same block, the first row that only one has: table, build that has it, row."""
 
 
 def first_difference(
     connection: psycopg.Connection, app: str, build: str, other: str, *, with_state: bool = True
 ) -> Difference | None:
-    """Give the first block after which two builds of an app differ, as far as both came; None: they agree.
+    """Return the first block after which two builds of an app differ, as far as both came, or None.
 
     Without `with_state`, only what enters the consensus hash counts.
     """
-    wanted = {"app": app, "build": build, "other": other, "with_state": with_state}
+    pair = {"app": app, "build": build, "other": other, "with_state": with_state}
     with connection.cursor(row_factory=class_row(Difference)) as cursor:
-        return cursor.execute(_Q["first_difference"], wanted).fetchone()
+        return cursor.execute(_Q["first_difference"], pair).fetchone()
 
 
 def compare(connection: psycopg.Connection, app: str, build: str) -> Comparison:
-    """Hold a build of an app against the live one; UsageError where there is no such build."""
-    rows = {row.build: row for row in builds(connection) if row.name == app}
-    live = next((row for row in rows.values() if row.is_live), None)
-    other = rows.get(build)
-    if live is None or other is None or other is live:
-        there = ", ".join(name for name, row in rows.items() if not row.is_live) or "none"
-        raise UsageError(f"app {app} has no build {build} beside its live one; there are: {there}")
-    difference = first_difference(connection, app, live.build, build)
+    """Compare a build of an app with the live one; raise UsageError if there is no such build."""
+    live, other = live_build(connection, app), find_build(connection, app, build)
+    if live is None or other is None or other.is_live:
+        names = ", ".join(row.name for row in builds(connection, app) if not row.is_live) or "none"
+        raise UsageError(f"app {app} has no build {build} beside its live one; there are: {names}")
+    difference = first_difference(connection, app, live.name, build)
     tables = {
-        row.build: {item.name: item for item in projections(connection, row.tables)} for row in (live, other)
+        row.name: {item.name: item for item in projections(connection, row.tables)} for row in (live, other)
     }
-    names = sorted({name for found in tables.values() for name in found})
-    pairs = {name: (tables[live.build].get(name), tables[build].get(name)) for name in names}
+    table_names = sorted(tables[live.name].keys() | tables[build].keys())
+    pairs = {name: (tables[live.name].get(name), tables[build].get(name)) for name in table_names}
     return Comparison(
-        builds=(live.build, build),
+        builds=(live.name, build),
         places=_places(connection, live, other),
         rows={name: (_count(connection, a), _count(connection, b)) for name, (a, b) in pairs.items()},
         difference=difference,
@@ -82,9 +80,9 @@ def compare(connection: psycopg.Connection, app: str, build: str) -> Comparison:
 
 
 def _places(connection: psycopg.Connection, live: Build, other: Build) -> dict[str, Json]:
-    wanted = {"app": live.name, "builds": [live.build, other.build]}
+    pair = {"app": live.app, "builds": [live.name, other.name]}
     with connection.cursor(row_factory=dict_row) as cursor:
-        return {row.pop("build"): row for row in cursor.execute(_Q["places"], wanted).fetchall()}
+        return {row.pop("build"): row for row in cursor.execute(_Q["places"], pair).fetchall()}
 
 
 def _count(connection: psycopg.Connection, table: Projection | None) -> int | None:
@@ -95,11 +93,11 @@ def _count(connection: psycopg.Connection, table: Projection | None) -> int | No
 
 
 def _first_verdict(connection: psycopg.Connection, live: Build, other: Build, block_id: int) -> Json | None:
-    parts = (sql.SQL(_Q["verdicts"]).format(build=sql.Literal(build)) for build in (live.build, other.build))
+    parts = (sql.SQL(_Q["verdicts"]).format(build=sql.Literal(build)) for build in (live.name, other.name))
     verdicts, other_verdicts = parts
     statement = sql.SQL(_Q["first_verdict"]).format(verdicts=verdicts, other_verdicts=other_verdicts)
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement, {"app": live.name, "block_id": block_id}).fetchone()
+        return cursor.execute(statement, {"app": live.app, "block_id": block_id}).fetchone()
 
 
 def _first_row(
@@ -115,7 +113,7 @@ def _first_row(
         statement = sql.SQL(_Q["first_row"]).format(
             text=sql.SQL("ROW({})::text").format(columns), table=ours.table, other=theirs.table
         )
-        found = connection.execute(statement).fetchone()
-        if found is not None:
-            return {"table": name, "build": other.build if found[1] else live.build, "row": found[0]}
+        row = connection.execute(statement).fetchone()
+        if row is not None:
+            return {"table": name, "build": other.name if row[1] else live.name, "row": row[0]}
     return None

@@ -1,6 +1,6 @@
-"""What the scan looks for, and which blocks of the tape were searched for it.
+"""What the scan searches for, and which blocks of the tape have been searched for it.
 
-An app can be advanced along the tape only where its magic was looked for, by its payload rule.
+An app can be advanced only along blocks that were searched for its magic, by its payload rule.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,43 +12,43 @@ from virtualchain.store.tape import Covered, Tape
 
 
 def watches_of(contracts: Sequence[Contract]) -> list[Watch]:
-    """Give what the scan looks for on behalf of some apps, each search once."""
-    found: dict[tuple[bytes, str], Watch] = {}
+    """Return what the scan searches for on behalf of some apps, each search once."""
+    watches: dict[tuple[bytes, str], Watch] = {}
     for contract in contracts:
         for item in _watches(contract):
-            found.setdefault((item.magic, item.rule), item)
-    return list(found.values())
+            watches.setdefault((item.magic, item.rule), item)
+    return list(watches.values())
 
 
 def rule_of(contract: Contract) -> str:
-    """Give the name of the payload rule that finds an app's payloads."""
+    """Return the name of the payload rule that finds an app's payloads."""
     return _watches(contract)[0].rule
 
 
 def cover(tape: Tape, contracts: Sequence[Contract]) -> None:
-    """Open the apps' searches from the next block on, and close those that no app asks for any more."""
+    """Start the apps' searches with the next block, and end those that no app needs any more."""
     tip = tape.tip()
-    if tip is None:  # what is open on it may begin in front of the first block to come
+    if tip is None:  # an open search may begin before the first block to come
         tape.forget_searches()
-    wanted = {(item.magic, item.rule) for item in watches_of(contracts)}
-    opened = {(row.magic, row.rule) for row in tape.coverage() if row.until_block is None}
+    needed = {(item.magic, item.rule) for item in watches_of(contracts)}
+    open_now = {(row.magic, row.rule) for row in tape.coverage() if row.until_block is None}
     following = min(item.start for item in contracts) if tip is None else tip.block_id + 1
-    for magic, rule in sorted(opened - wanted):
+    for magic, rule in sorted(open_now - needed):
         tape.close_coverage(magic, rule, following - 1)
-    for magic, rule in sorted(wanted - opened):
+    for magic, rule in sorted(needed - open_now):
         tape.open_coverage(magic, rule, following)
 
 
 def gaps(tape: Tape, contract: Contract) -> list[tuple[int, int]]:
-    """Give the stretches of blocks from an app's first to the tape's last that were not searched for it.
+    """Return the stretches of blocks, from an app's first to the tape's last, not yet searched for it.
 
-    Both ends are included; they are in order. An app is advanced only where there is none.
+    Both ends are included; they are in order. An app is advanced only if there is none.
     """
     tip = tape.tip()
     if tip is None or contract.start > tip.block_id:
         return []
     covered = tape.coverage()
-    found = [
+    unsearched = [
         gap
         for item in _watches(contract)
         for gap in _between(
@@ -57,7 +57,7 @@ def gaps(tape: Tape, contract: Contract) -> list[tuple[int, int]]:
             tip.block_id,
         )
     ]
-    return _joined(found)
+    return _joined(unsearched)
 
 
 def _watches(contract: Contract) -> list[Watch]:
@@ -65,7 +65,7 @@ def _watches(contract: Contract) -> list[Watch]:
 
 
 def _between(rows: Sequence[Covered], first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Give what searched stretches leave out of a stretch."""
+    """Yield the parts of a stretch that searched stretches leave out."""
     for row in sorted(rows, key=lambda row: row.from_block):
         if row.from_block > first:
             yield first, min(row.from_block - 1, last)

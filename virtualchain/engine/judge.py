@@ -1,26 +1,29 @@
 """Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final.
 
-A refused call must leave nothing behind, and a failed statement ends a transaction, so such a call
-needs a savepoint of its own. Few blocks have one: a block is first judged without, and again with
-savepoints as soon as one is needed.
+A rejected call must leave nothing behind, and a failed statement ends a transaction, so such a call needs a
+savepoint of its own. Few blocks have one: a block is judged without savepoints first, and again with them
+as soon as one is needed.
 """
 
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+
+import psycopg
 
 from virtualchain import consensus
 from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
+from virtualchain.bitcoin.payload import last_op_return
+from virtualchain.engine.halting import LONGEST_REASON, halt
 from virtualchain.engine.states import AppState
-from virtualchain.errors import AppHalted, Unserialisable
+from virtualchain.errors import Unserializable
 from virtualchain.model import Block, Input, Json
-from virtualchain.store.failures import is_data_error, is_passing, said, told
+from virtualchain.store.failures import is_data_error, is_passing, summarize_error
 from virtualchain.store.log import Op, Rejection
 
 T = TypeVar("T")
@@ -34,21 +37,17 @@ ENGINE_KEYS: Final = (
 )
 """What the engine adds to an op for the callbacks to see; never hashed or stored."""
 
-_LONGEST_REASON: Final = 1_000
-_LONGEST_TRACEBACK: Final = 20_000
-"""Characters that are kept: both may quote what a stranger wrote, as long as it may be."""
 
-
-class NeedsSavepoints(Exception):
-    """One call must be undone alone, and this judge works without savepoints."""
+class _NeedsSavepoints(Exception):
+    """One call must be undone alone, and this run has no savepoints."""
 
 
 class _Undone(Exception):
-    """A call refuses its candidate, and what it wrote must go."""
+    """A call rejects its candidate, and what it wrote must be undone."""
 
 
 @dataclass(slots=True)
-class Candidate:
+class _Candidate:
     """An input with one of the app's opcodes, on its way through the steps."""
 
     source: Input
@@ -65,48 +64,93 @@ class Verdicts:
     ops: list[Op] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     committed: list[Json] = field(default_factory=list)
+    ran_callbacks: bool = False
+    """Whether any callback ran, so that the state may have changed."""
 
     def canonical(self) -> Iterator[bytes]:
-        """Give the serialised ops that enter the ops hash."""
+        """Yield the serialized ops that enter the ops hash."""
         return (text for op in self.ops for text in op.canonical)
 
-    def refuse(self, candidate: Candidate, step: str, refusal: Rejected) -> None:
-        """Record a refusal; its reason may quote the hostile input, so it is made storable."""
-        reason = legible(refusal.reason, _LONGEST_REASON)
+    def reject(self, candidate: _Candidate, step: str, rejected: Rejected) -> None:
+        """Record a rejection; its reason may quote the hostile input, so it is made storable."""
+        reason = legible(rejected.reason, LONGEST_REASON)
         self.rejections.append(Rejection(candidate.source.txindex, candidate.opcode, step, reason))
 
 
-def halt(contract: Contract, block: Block, callback: str, item: Input | None, error: Exception) -> AppHalted:
-    """Describe a failed callback, for the app's row and for the operator."""
-    place = f"block {block.block_id}" + (f", transaction {item.txid}" if item else "")
-    return AppHalted(
-        f"app {contract.name} is halted before {place}: {callback} failed with {told(error)}",
-        {
-            "block_id": block.block_id,
-            "callback": callback,
-            "txid": item.txid if item else None,
-            "txindex": item.txindex if item else None,
-            "error": legible(said(error), _LONGEST_REASON),
-            "traceback": legible("".join(traceback.format_exception(error)), _LONGEST_TRACEBACK),
-        },
-    )
+def judge_block(contract: Contract, state: AppState, block: Block, inputs: Iterable[Input]) -> Verdicts:
+    """Run an app's callbacks on a block, in a savepoint of the caller's transaction.
+
+    `inputs` are the block's inputs in order, other apps' included. Raises AppHalted if a callback fails,
+    psycopg.Error for a passing fault of the database; either way the savepoint is rolled back.
+    """
+    candidates = _candidates(contract, block, inputs)
+    if not (candidates or contract.scan or contract.final):
+        return Verdicts()
+    try:
+        return _attempt(contract, state, block, candidates, with_savepoints=not state.is_transactional)
+    except _NeedsSavepoints:
+        return _attempt(contract, state, block, candidates, with_savepoints=True)
 
 
-class Judge:
+def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> list[_Candidate]:
+    """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule."""
+    find_payload = contract.find_payload or last_op_return
+    candidates: list[_Candidate] = []
+    for item in inputs:
+        if not set(contract.magics) & set(item.magics):
+            continue
+        try:
+            payload = find_payload([output.as_dict() for output in item.outputs])
+            if payload is None:
+                continue
+            if not isinstance(payload, bytes):
+                raise TypeError(f"it returned a {type(payload).__name__}: expected bytes or None")
+        except Exception as error:
+            raise halt(contract, block, "find_payload", item, error) from error
+        # One magic may be the beginning of another: the first one that an opcode follows counts.
+        for magic in contract.magics:
+            opcode = payload[len(magic) : len(magic) + 1]
+            if payload.startswith(magic) and opcode in contract.opcodes:
+                candidates.append(_Candidate(item, opcode, payload[len(magic) + 1 :]))
+                break
+    return candidates
+
+
+def _attempt(
+    contract: Contract,
+    state: AppState,
+    block: Block,
+    candidates: Sequence[_Candidate],
+    *,
+    with_savepoints: bool,
+) -> Verdicts:
+    with state.savepoint():
+        state.enter(block)
+        verdicts = _Judge(contract, state, block, with_savepoints=with_savepoints).judge(candidates)
+        try:
+            state.leave()
+        except psycopg.Error as error:
+            if is_passing(error):
+                raise
+            raise halt(contract, block, "a deferred constraint", None, error) from error
+    return verdicts
+
+
+class _Judge:
     """Runs the callbacks of one app on one block, inside the app's savepoint.
 
-    With `careful` each call has a savepoint of its own; without, a call that must be undone raises
-    NeedsSavepoints. A callback that fails raises AppHalted; a passing fault of the database, psycopg.Error.
+    With savepoints each call has one of its own; without, a call that must be undone raises
+    _NeedsSavepoints. A callback that fails raises AppHalted; a passing fault of the database, psycopg.Error.
     """
 
-    def __init__(self, contract: Contract, state: AppState, block: Block, *, careful: bool) -> None:
+    def __init__(self, contract: Contract, state: AppState, block: Block, *, with_savepoints: bool) -> None:
         self._contract = contract
         self._state = state
         self._block = block
-        self._careful = careful
-        self._verdicts = Verdicts()
+        self._with_savepoints = with_savepoints
+        self._verdicts = Verdicts(ran_callbacks=True)
 
-    def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
+    def judge(self, candidates: Sequence[_Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
         parsed = [candidate for candidate in candidates if self._parse(candidate)]
         for vtxindex, candidate in enumerate(parsed):
@@ -118,18 +162,18 @@ class Judge:
         self._hook("db_final", self._contract.final, self._verdicts.committed)
         return self._verdicts
 
-    def _parse(self, candidate: Candidate) -> bool:
+    def _parse(self, candidate: _Candidate) -> bool:
         item = candidate.source
         limit = self._contract.max_payload
         if limit is not None and len(candidate.payload) > limit:
             size = len(candidate.payload)
-            self._verdicts.refuse(
+            self._verdicts.reject(
                 candidate, "parse", Rejected(f"a payload of {size} bytes; the app takes {limit}")
             )
             return False
         op = self._call("db_parse", candidate, self._run_parse)
         if isinstance(op, Rejected):
-            self._verdicts.refuse(candidate, "parse", op)
+            self._verdicts.reject(candidate, "parse", op)
             return False
         candidate.op = {
             **op,
@@ -141,7 +185,7 @@ class Judge:
         }
         return True
 
-    def _run_parse(self, candidate: Candidate) -> Json | Rejected:
+    def _run_parse(self, candidate: _Candidate) -> Json | Rejected:
         item = candidate.source
         try:
             op = self._contract.parse(
@@ -159,26 +203,26 @@ class Judge:
             if isinstance(op, Rejected):
                 return op
             if not isinstance(op, dict):
-                raise TypeError(f"db_parse gave a {type(op).__name__}: it should be a dict, or None")
-            self._admit(candidate.opcode, op)
+                raise TypeError(f"db_parse returned a {type(op).__name__}: expected a dict, or None")
+            self._require_storable(candidate.opcode, op)
         except (ValueError, RecursionError) as error:  # RecursionError: a parser met deep nesting
             return Rejected(str(error) or type(error).__name__)
         return op
 
-    def _admit(self, opcode: bytes, op: Json) -> None:
+    def _require_storable(self, opcode: bytes, op: Json) -> None:
         """Refuse what could not be stored or hashed before the app builds on it."""
         to_json(op)
         for name in self._contract.hashed_fields(self._block.block_id, opcode, op):
             if name in op:
                 consensus.text_of(op[name], name)
 
-    def _check(self, candidate: Candidate) -> bool:
+    def _check(self, candidate: _Candidate) -> bool:
         verdict = self._call("db_check", candidate, self._run_check)
         if isinstance(verdict, Rejected):
-            self._verdicts.refuse(candidate, "check", verdict)
+            self._verdicts.reject(candidate, "check", verdict)
         return verdict is True
 
-    def _run_check(self, candidate: Candidate) -> bool | Rejected:
+    def _run_check(self, candidate: _Candidate) -> bool | Rejected:
         verdict = self._contract.check(
             self._block.block_id,
             candidate.opcode,
@@ -192,18 +236,18 @@ class Judge:
             return Rejected("refused")
         if verdict is True or isinstance(verdict, Rejected):
             return verdict
-        raise TypeError(f"db_check gave {verdict!r}: it should be True, False or Rejected")
+        raise TypeError(f"db_check returned {verdict!r}: expected True, False or Rejected")
 
-    def _commit(self, candidate: Candidate) -> None:
+    def _commit(self, candidate: _Candidate) -> None:
         result = self._call("db_commit", candidate, self._run_commit)
         if isinstance(result, Rejected):
-            self._verdicts.refuse(candidate, "commit", result)
+            self._verdicts.reject(candidate, "commit", result)
             return
         ops, op = result
         self._verdicts.committed += ops
         self._verdicts.ops.append(op)
 
-    def _run_commit(self, candidate: Candidate) -> tuple[list[Json], Op]:
+    def _run_commit(self, candidate: _Candidate) -> tuple[list[Json], Op]:
         result: Any = self._contract.commit(
             self._block.block_id,
             candidate.opcode,
@@ -216,12 +260,12 @@ class Judge:
             raise _Undone("refused" if result is False else result.reason)
         ops = result if isinstance(result, list) else [candidate.op if result is None else result]
         if not all(isinstance(op, dict) for op in ops):
-            raise TypeError(f"db_commit gave {result!r}: it should be None, False, a dict or a list of dicts")
+            raise TypeError(f"db_commit returned {result!r}: expected None, False, a dict or a list of dicts")
         plain = [{name: value for name, value in op.items() if name not in ENGINE_KEYS} for op in ops]
         try:
             stored = all_to_json(plain)
             canonical = tuple(self._canonical(candidate.opcode, op) for op in plain)
-        except Unserialisable as error:
+        except Unserializable as error:
             raise _Undone(str(error)) from error
         return ops, Op(
             vtxindex=candidate.vtxindex,
@@ -242,44 +286,44 @@ class Judge:
             return
         try:
             callback(self._block.block_id, ops, db_state=self._state.db_state)
-            self._reveal_failure()
+            self._raise_hidden_failure()
         except Exception as error:
             if is_passing(error):
                 raise
             raise halt(self._contract, self._block, name, None, error) from error
 
     def _call(
-        self, callback: str, candidate: Candidate, run: Callable[[Candidate], T | Rejected]
+        self, callback: str, candidate: _Candidate, run: Callable[[_Candidate], T | Rejected]
     ) -> T | Rejected:
-        """Run one callback on a candidate: its result, or why the candidate is refused."""
-        before = _copied(candidate.op) if self._careful else {}
+        """Run one callback on a candidate; return its result, or why the candidate is rejected."""
+        before = _copied(candidate.op) if self._with_savepoints else {}
         try:
-            with self._state.savepoint() if self._careful else nullcontext():
+            with self._state.savepoint() if self._with_savepoints else nullcontext():
                 try:
                     result = run(candidate)
                 finally:
-                    self._reveal_failure()
+                    self._raise_hidden_failure()
                 return result
         except Exception as error:
             if is_passing(error):
                 raise
             if not isinstance(error, _Undone) and not is_data_error(error):
                 raise halt(self._contract, self._block, callback, candidate.source, error) from error
-            if not self._careful:
-                raise NeedsSavepoints from error
+            if not self._with_savepoints:
+                raise _NeedsSavepoints from error
             candidate.op.clear()
             candidate.op.update(before)
-            return Rejected(str(error) if isinstance(error, _Undone) else told(error))
+            return Rejected(str(error) if isinstance(error, _Undone) else summarize_error(error))
 
-    def _reveal_failure(self) -> None:
-        """Raise the failed statement after which the transaction cannot go on, though the callback hid it."""
+    def _raise_hidden_failure(self) -> None:
+        """Raise a failed statement after which the transaction cannot continue, even if a callback hid it."""
         failure = self._state.failure()
         if failure is not None:
             raise failure
 
 
 def _copied(op: Json) -> Json:
-    """Copy an op deeply, but for what an app put into it that cannot be copied."""
+    """Copy an op deeply, except for values of the app's that cannot be copied."""
     copied: Json = {}
     for name, value in op.items():
         try:

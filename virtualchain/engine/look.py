@@ -11,12 +11,12 @@ from virtualchain.store.tape import Tape
 def make_plan(
     tape: Tape, source: BlockSource, *, first_block_id: int, node_tip: int, confirmations: int
 ) -> planner.Plan:
-    """Decide what comes next on the tape.
+    """Decide what the tape needs next.
 
     `first_block_id` is where an empty one starts, `node_tip` the height of the source's active chain. Raises
-    NodeUnavailable where that chain changed meanwhile, NodeError, UsageError as `chain.plan` does.
+    NodeUnavailable if that chain changed meanwhile, and NodeError and UsageError as `planner.plan` does.
     """
-    tip = held_tip(tape)
+    tip = tape.tip()
     following: list[Block] | None
     if tip is None:
         following = _headers_from(source, first_block_id) if first_block_id <= node_tip else []
@@ -34,8 +34,8 @@ def make_plan(
         )
 
     def is_active(block_id: int) -> bool:
-        ours = held_blocks(tape, block_id, block_id)[0]
-        return block_id <= node_tip and source.block_hash(block_id) == ours.hash
+        ours = tape.block(block_id)
+        return block_id <= node_tip and ours is not None and source.block_hash(block_id) == ours.hash
 
     bottom = tape.bottom()
     assert bottom is not None, "a tape with a tip has a first block"
@@ -47,35 +47,24 @@ def make_plan(
         node_tip=node_tip,
         confirmations=confirmations,
         following=None,
-        ours=held_blocks(tape, above, tip.block_id),
+        ours=tape.blocks(above, tip.block_id),
         theirs=_all_headers_from(source, above) if above <= node_tip else [],
         invalid=source.is_invalid(tip.block_id, tip.hash),
         pins=pins,
     )
 
 
-def held_tip(tape: Tape) -> Block | None:
-    """Give the tape's last block."""
-    tip = tape.tip()
-    return None if tip is None else read_header(tip.block_id, tip.header)
-
-
-def held_blocks(tape: Tape, first: int, last: int) -> list[Block]:
-    """Give a stretch of the tape's blocks, both ends included."""
-    return [read_header(item.block_id, item.header) for item in tape.headers(first, last)]
-
-
 def _pins(tape: Tape, source: BlockSource, node_tip: int) -> planner.Pins:
-    wanted = tape.pins()
+    pinned = tape.pins()
     return planner.Pins(
-        wanted,
-        {at: block.hash for at in wanted for block in held_blocks(tape, at, at)},
-        {at: source.block_hash(at) for at in wanted if at <= node_tip},
+        pinned,
+        {height: block.hash for height in pinned if (block := tape.block(height)) is not None},
+        {height: source.block_hash(height) for height in pinned if height <= node_tip},
     )
 
 
 def _headers_from(source: BlockSource, block_id: int) -> list[Block]:
-    """Give headers of the active chain from a height on, as many as come at once.
+    """Return headers of the active chain from a height on, as many as come at once.
 
     The block before is not asked for: there may be none, or the source may begin here.
     """

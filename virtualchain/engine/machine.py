@@ -1,36 +1,49 @@
-"""Advance one app along the tape: from a block's inputs to the app's ops, digests and cursor.
+"""One build of an app, advanced block by block: it knows the app and no chain.
 
-Everything of a block runs in the caller's transaction, the app's part in a savepoint: where a callback
-fails, that app's part is undone and the others go on. The order of the steps is the reference
-network's (consensus.md, Extraction rules): it decides what a check sees, so it is part of the protocol.
+Everything of a block runs in the caller's transaction, the app's part in a savepoint: if a callback fails,
+that app's part is undone and the others continue. The order of the steps is that of the reference network
+(docs/protocol/consensus.md, Extraction rules). It decides what a check sees, so it is part of the protocol.
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 
 import psycopg
 
 from virtualchain import consensus
 from virtualchain.app.contract import Contract
-from virtualchain.bitcoin.payload import last_op_return
-from virtualchain.engine.judge import Candidate, Judge, NeedsSavepoints, Verdicts, halt
+from virtualchain.engine.halting import halt
+from virtualchain.engine.judge import Verdicts, judge_block
+from virtualchain.engine.options import Options
 from virtualchain.engine.states import AppState, OpaqueState, TableState
 from virtualchain.errors import DeepFork, StoreError
 from virtualchain.model import Block, Input
-from virtualchain.store.failures import is_passing
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema
 from virtualchain.store.state_files import StateFiles
+from virtualchain.store.tape import Tape
 
+_STRETCH = 500
+"""Blocks whose inputs are read from the tape at once."""
 _PRUNED_AT_ONCE = 100
-"""Blocks whose history is dropped together, at the most."""
+"""The most blocks whose history is dropped together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """A block that a machine was advanced by: how many inputs it held for the app, and the hash after it."""
+
+    block: Block
+    inputs: int
+    consensus_hash: str
 
 
 class Machine:
-    """One build of an app, and where it stands on the tape.
+    """One build of an app, and how far it has come along the tape.
 
-    `cursor` is the last block that it was advanced to, or the block before its first. `history` is for how
-    many blocks it can be brought back; None keeps everything.
+    `cursor` is the last block that it was advanced to, or the block before its first. `is_live` says whether
+    the app's views show this build.
     """
 
     def __init__(
@@ -38,131 +51,113 @@ class Machine:
         connection: psycopg.Connection,
         contract: Contract,
         build: str,
-        state_file: Path,
-        history: int | None,
+        options: Options,
+        *,
+        is_live: bool,
     ) -> None:
         self.contract = contract
         self.build = build
         self.log = AppLog(connection, contract.name, build)
         self._connection = connection
-        self._history = history
+        self._tape = Tape(connection)
+        self._history = options.history
+        assert options.state_folder is not None, "the options are a database's: Options.for_database"
+        file = options.state_folder / f"{contract.schema}{'' if is_live else f'.{build}'}.state"
         self._state: AppState = (
             TableState(connection, contract, self.log, build_schema(contract.schema, build))
             if contract.get_state is None
-            else OpaqueState(contract, StateFiles(connection, contract.name, build, state_file))
+            else OpaqueState(contract, StateFiles(connection, contract.name, build, file))
         )
         self.load()
 
     def load(self) -> None:
-        """Stand where the database says: at first, and again behind a rollback."""
-        self._recorded = self.log.cursor()
-        starts_over = self._state.load(self._recorded)
-        last = -1 if starts_over or self._recorded is None else self._recorded
+        """Take cursor and state from the database: at first, and again after a rollback."""
+        self._last_recorded = self.log.cursor()
+        starts_over = self._state.load(self._last_recorded)
+        last = -1 if starts_over or self._last_recorded is None else self._last_recorded
         self.cursor = max(self.contract.start - 1, last)
+
+    def advance(self, last: int, *, beside_writer: bool = False) -> Iterator[Advanced]:
+        """Advance along the tape up to block `last`, with a transaction for each block.
+
+        With `beside_writer`, this is not the writer's process: if the writer has rolled blocks back
+        meanwhile, the machine is loaded again, and the iterator ends there. Raises AppHalted.
+        """
+        while self.cursor < last:
+            first, until = self.cursor + 1, min(self.cursor + _STRETCH, last)
+            inputs = self._tape.inputs(first, until, self.contract.magics)
+            by_block = {block_id: list(group) for block_id, group in groupby(inputs, lambda i: i.block_id)}
+            for block in self._tape.blocks(first, until):
+                taken = by_block.get(block.block_id, ())
+                with self._connection.transaction():
+                    is_current = not beside_writer or (self._tape.holds(block) and self._is_current())
+                    consensus_hash = self.step(block, taken) if is_current else ""
+                if not is_current:
+                    self.load()
+                    return
+                yield Advanced(block, len(taken), consensus_hash)
 
     def step(self, block: Block, inputs: Iterable[Input]) -> str:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
 
-        `inputs` are the block's inputs in order, other apps' included. Gives the consensus hash. Raises
-        AppHalted where a callback fails (the app's part is undone), psycopg.Error where the database does.
+        `inputs` are the block's inputs in order, other apps' included. Returns the consensus hash. Raises
+        AppHalted if a callback fails (the app's part is undone), psycopg.Error if the database does.
         """
         assert block.block_id == self.cursor + 1, "an app is advanced block by block"
-        self.meet(block)
+        self.check_base_block(block)
         if self._state.broken is not None:
             raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
-        candidates = self._candidates(block, inputs)
-        touched = bool(candidates or self.contract.scan or self.contract.final)
-        verdicts = self._judge(block, candidates) if touched else Verdicts()
-        if self._recorded is not None and block.block_id <= self._recorded:
+        verdicts = judge_block(self.contract, self._state, block, inputs)
+        if self._last_recorded is not None and block.block_id <= self._last_recorded:
             consensus_hash = self._compare(block, verdicts)
         else:
-            consensus_hash = self._append(block, verdicts, self._digest(block, touched=touched))
+            consensus_hash = self._append(block, verdicts, self._digest(block, verdicts))
         self.cursor = block.block_id
         return consensus_hash
 
-    def meet(self, block: Block) -> None:
-        """Look at a block of the tape before it is taken, whether or not it is the app's turn.
+    def check_base_block(self, block: Block) -> None:
+        """Check a block of the tape before it is taken, whether or not the app takes it, too.
 
-        Raises DeepFork where the checkpoint that the app began with is of another chain.
+        Raises DeepFork if the app began with a checkpoint of another chain.
         """
-        at, begun = self.contract.start - 1, self.contract.behind
-        found = {at: block.hash, at + 1: block.prev_hash}.get(block.block_id)
-        if begun is not None and found not in {None, begun}:
+        base, base_hash = self.contract.start - 1, self.contract.base_block_hash
+        hash_here = {base: block.hash, base + 1: block.prev_hash}.get(block.block_id)
+        if base_hash is not None and hash_here not in {None, base_hash}:
             raise DeepFork(
-                f"app {self.contract.name} began with a checkpoint of block {at} ({begun}), and this chain "
-                f"has another block there ({found}): follow a node that has the checkpoint's block, or apply "
-                "a checkpoint of this chain"
+                f"app {self.contract.name} began with a checkpoint of block {base} ({base_hash}), and this "
+                f"chain has another block there ({hash_here}): follow a node that has the checkpoint's "
+                "block, or apply a checkpoint of this chain"
             )
 
-    def is_current(self) -> bool:
-        """Tell whether the database has it where it stands: a rollback by another process has not met it."""
-        recorded = self.log.cursor()
-        return max(self.contract.start - 1, -1 if recorded is None else recorded) == self.cursor
-
     def settle(self) -> None:
-        """Learn that every block so far is on disk."""
+        """Act on the news that every block so far is on disk."""
         self._state.settle()
 
     def forget_file(self) -> None:
-        """Remove the file of an opaque state: the build has another place from now on, or none."""
+        """Remove the file of an opaque state: the build gets another place, or none."""
         self._state.forget_file()
 
-    def _candidates(self, block: Block, inputs: Iterable[Input]) -> list[Candidate]:
-        """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule."""
-        magics, find_payload = self.contract.magics, self.contract.find_payload or last_op_return
-        found: list[Candidate] = []
-        for item in inputs:
-            if not set(magics) & set(item.magics):
-                continue
-            try:
-                payload = find_payload([output.as_dict() for output in item.outputs])
-                if payload is None:
-                    continue
-                if not isinstance(payload, bytes):
-                    raise TypeError(f"it gave a {type(payload).__name__}: it should be bytes or None")
-            except Exception as error:
-                raise halt(self.contract, block, "find_payload", item, error) from error
-            # One magic may be the beginning of another: the first counts that an opcode follows.
-            for magic in magics:
-                opcode = payload[len(magic) : len(magic) + 1]
-                if payload.startswith(magic) and opcode in self.contract.opcodes:
-                    found.append(Candidate(item, opcode, payload[len(magic) + 1 :]))
-                    break
-        return found
+    def _is_current(self) -> bool:
+        """Return whether the database has the build where this machine is: nobody rolled it back."""
+        recorded = self.log.cursor()
+        return max(self.contract.start - 1, -1 if recorded is None else recorded) == self.cursor
 
-    def _judge(self, block: Block, candidates: Sequence[Candidate]) -> Verdicts:
+    def _digest(self, block: Block, verdicts: Verdicts) -> str | None:
         try:
-            return self._attempt(block, candidates, careful=not self._state.is_transactional)
-        except NeedsSavepoints:
-            return self._attempt(block, candidates, careful=True)
-
-    def _attempt(self, block: Block, candidates: Sequence[Candidate], *, careful: bool) -> Verdicts:
-        with self._connection.transaction():
-            self._state.enter(block)
-            verdicts = Judge(self.contract, self._state, block, careful=careful).judge(candidates)
-            try:
-                self._state.leave()
-            except psycopg.Error as error:
-                if is_passing(error):
-                    raise
-                raise halt(self.contract, block, "a deferred constraint", None, error) from error
-        return verdicts
-
-    def _digest(self, block: Block, *, touched: bool) -> str | None:
-        try:
-            return self._state.digest(block.block_id, touched=touched)
+            return self._state.digest(block.block_id, ran_callbacks=verdicts.ran_callbacks)
         except psycopg.Error:
             raise
         except Exception as error:
             raise halt(self.contract, block, "db_save", None, error) from error
 
     def _append(self, block: Block, verdicts: Verdicts, state_hash: str | None) -> str:
-        wanted = consensus.prior_block_ids(block.block_id, self.contract.first_block_id)
-        prior = self.log.consensus_at(wanted)
-        lost = [item for item in wanted if item >= self.contract.start and item not in prior]
-        if lost:
+        prior_ids = consensus.prior_block_ids(block.block_id, self.contract.first_block_id)
+        prior = self.log.consensus_at(prior_ids)
+        missing = [item for item in prior_ids if item >= self.contract.start and item not in prior]
+        if missing:
             raise StoreError(
-                f"app {self.contract.name}: the snapshots of blocks {lost} are gone; restore the database"
+                f"app {self.contract.name}: the snapshots of blocks {missing} are missing; "
+                "restore the database"
             )
         ops_hash = consensus.ops_hash(verdicts.canonical())
         consensus_hash = consensus.consensus_hash(ops_hash, prior.values())
@@ -174,7 +169,7 @@ class Machine:
         return consensus_hash
 
     def _prune(self, block_id: int) -> None:
-        """Forget history that is older than was asked for: not in each block, but always in the same ones."""
+        """Drop history that is older than the option asks for: not in each block, but always in the same."""
         if self._history is None or block_id % max(1, min(_PRUNED_AT_ONCE, self._history // 10)):
             return
         oldest = block_id - self._history
@@ -187,7 +182,7 @@ class Machine:
         recorded = self.log.snapshot(block.block_id)
         if recorded.ops_hash != consensus.ops_hash(verdicts.canonical()):
             error = ValueError(
-                "judged again, the block has other ops than before: the rules changed, or chance"
+                "judged again, the block has different ops: the rules changed, or depend on chance"
             )
             raise halt(self.contract, block, "the replay", None, error)
         return recorded.consensus_hash

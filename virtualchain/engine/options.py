@@ -1,35 +1,112 @@
-"""What must hold before apps are run, beyond the contract that each of them keeps by itself."""
+"""How apps are run: the options, who is notified, and what is checked before the first block.
 
-from collections.abc import Mapping, Sequence
-from typing import get_args
+`Options` and `Listener` are carried whole from the engine to whatever needs a part of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Self, get_args
 
 from virtualchain.app.contract import Contract
 from virtualchain.errors import UsageError
-from virtualchain.settings import Policy
+from virtualchain.model import Block, Reorg
+from virtualchain.settings import HISTORY, Policy, Verification
+from virtualchain.store.rollback import Undone
+from virtualchain.store.state_files import default_folder
 
 
-def policies(
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Reported after each block: which it was, how many inputs it held, and where the tip is.
+
+    For an app that catches up along the tape, `app` is its name, `inputs` counts its inputs alone, and the
+    tip is the tape's instead of the stable one.
+    """
+
+    block: Block
+    inputs: int
+    stable_tip: int
+    app: str | None = None
+
+
+def ignore(*_: object) -> None:
+    """Notify nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is notified of the engine's work; each function is called after the transaction that it reports."""
+
+    on_block: Callable[[Progress], None] = ignore
+    """A block was taken onto the tape."""
+    on_catch_up: Callable[[Progress], None] = ignore
+    """An app took a block from the tape, alone: it lags, or is derived again."""
+    on_wait: Callable[[str], None] = ignore
+    """Something is waited for, or an operator should know something."""
+    on_rollback: Callable[[Reorg, Undone], None] = ignore
+    """Blocks were undone."""
+    may_continue: Callable[[], bool] = lambda: True
+    """Asked between two blocks; False ends the work there."""
+
+
+QUIET: Final = Listener()
+"""Notifies nobody, and never ends the work early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a deployment is run; the same for all of its apps."""
+
+    confirmations: int = 6
+    """K: how many blocks must be on top of a block before it is taken."""
+    verify: Verification | None = None
+    """What is compared in every block before it is taken."""
+    history: int | None = HISTORY
+    """For how many blocks apps can be rolled back by their history; None: all."""
+    on_deep_fork: Mapping[str, Policy] = field(default_factory=dict)
+    """What happens when taken blocks are replaced, by app; an app that is not named keeps its policy."""
+    state_folder: Path | None = None
+    """Where apps with a state of their own have it saved; None: in the user's data folder."""
+    wait_for_writer: bool = False
+    """Whether to wait while another process writes."""
+
+    def for_database(self, url: str) -> Self:
+        """Return these options with the folder for saved states of the database at `url`."""
+        return replace(self, state_folder=self.state_folder or default_folder(url))
+
+
+DEFAULTS: Final = Options()
+
+
+def policies_by_app(
     contracts: Sequence[Contract], on_deep_fork: Policy | Mapping[str, Policy] | None
 ) -> dict[str, Policy]:
-    """Give the policy of each app for which one was named."""
+    """Return the policy of each app for which one was chosen, by the app's name.
+
+    Raises UsageError for a policy or an app that does not exist.
+    """
     names = [contract.name for contract in contracts]
     if on_deep_fork is None:
         return {}
-    wanted = dict.fromkeys(names, on_deep_fork) if isinstance(on_deep_fork, str) else dict(on_deep_fork)
-    for name, policy in wanted.items():
+    policies = dict.fromkeys(names, on_deep_fork) if isinstance(on_deep_fork, str) else dict(on_deep_fork)
+    for name, policy in policies.items():
         if name not in names:
             raise UsageError(f"on_deep_fork names {name}: there is no such app among {', '.join(names)}")
         if policy not in get_args(Policy):
             raise UsageError(f"on_deep_fork={policy!r}: choose {', '.join(get_args(Policy))}")
-    return wanted
+    return policies
 
 
-def check(contracts: Sequence[Contract], confirmations: int) -> None:
-    """Raise UsageError where apps have one name, or an app cannot do with so many confirmations."""
+def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
+    """Raise UsageError if apps share a name, or one cannot be run with these options."""
     names = [contract.name for contract in contracts]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"two apps have the name {', '.join(twice)}")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise UsageError(f"two apps have the name {', '.join(duplicates)}")
+    if options.verify not in {None, *get_args(Verification)}:
+        raise UsageError(f"verify={options.verify!r}: choose {' or '.join(get_args(Verification))}")
+    confirmations = options.confirmations
     for contract in contracts:
         if contract.confirmations is not None and confirmations < contract.confirmations:
             raise UsageError(
@@ -38,7 +115,7 @@ def check(contracts: Sequence[Contract], confirmations: int) -> None:
             )
         if 0 < contract.window <= confirmations:
             raise UsageError(
-                f"app {contract.name} takes consensus hashes of the last {contract.window} blocks, but "
-                f"with {confirmations} confirmations authors see none of these: lower --confirmations, or "
-                "widen the app's window (0 if it uses no consensus hashes)"
+                f"app {contract.name} accepts consensus hashes of the last {contract.window} blocks, but "
+                f"with {confirmations} confirmations authors can know none of these: lower --confirmations, "
+                "or widen the app's window (0 if it uses no consensus hashes)"
             )

@@ -1,17 +1,17 @@
-"""The planner: from what we hold and what the node says to what is to be done next.
+"""The planner: from what the tape holds and what the node says to what is done next.
 
-Values in, a value out, so every rule can be tested without a node (`house.md`, "What one block does").
-Work is summed from header bits above the fork alone: partial chains and files of blocks compare, too.
+Values in, a value out: every rule can be tested without a node (docs/architecture.md, The life of a fork).
+Work is summed from header bits above the fork only, so partial chains and files of blocks can be compared,
+too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
 
 from virtualchain.bitcoin.header import branch_work
 from virtualchain.errors import NodeUnavailable, UsageError
-from virtualchain.model import Block
+from virtualchain.model import Block, Reorg
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,42 +23,22 @@ class Extend:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Do nothing for now; `reason` tells the operator what is waited for."""
+    """Do nothing for now; `reason` says for the operator what is waited for."""
 
     reason: str
     fork: int | None
-    """The last common block where the node's chain is not ours, else None."""
-
-
-Cause = Literal["work", "invalid", "pin"]
+    """The last common block if the node's chain is not ours, else None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Blocks that the followed chain must hold, by height, and which blocks stand there now."""
+    """Blocks that the followed chain must hold, by height, and the blocks at those heights now."""
 
-    wanted: Mapping[int, str] = field(default_factory=dict)
+    required: Mapping[int, str] = field(default_factory=dict)
     ours: Mapping[int, str] = field(default_factory=dict)
     """Of those heights, the ones that the tape has."""
     theirs: Mapping[int, str] = field(default_factory=dict)
     """Of those heights, the ones that the node's active chain has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reorg:
-    """Undo our blocks above the fork, then plan again."""
-
-    fork_block_id: int
-    """The last block that stays."""
-    fork_hash: str | None
-    """None: the chains part below the lowest block that we hold, and none of ours stays."""
-    old_tip: Block
-    new_tip: Block | None
-    """None: the node has no block above the fork."""
-    depth: int
-    """How many blocks are undone."""
-    cause: Cause
-    """Why our branch goes: theirs has more work, the node calls it invalid, or it lacks a pinned block."""
 
 
 Plan = Extend | Wait | Reorg
@@ -79,17 +59,16 @@ def plan(
 ) -> Plan:
     """Decide what comes next.
 
-    `tip` is the last block that we took (None: nothing yet, and `first_block_id` comes first),
-    `node_tip` the height of the node's active chain, `following` the headers that come after our tip on
-    it (from the first block on where there is no tip; some of them are enough), or None where our tip is
-    not active. Only then the rest counts: `ours` and `theirs` are all headers above the last common
-    block, ours up to `tip` and the node's up to its tip, and `invalid` says whether the node calls our
-    branch invalid. Where even our lowest block is not active, `ours` is all that we hold and `theirs`
-    starts at the same height. A chain without a block of `pins` is neither taken nor, where the node has
-    one with it, kept.
+    `tip` is the tape's last block (None: the tape is empty, and `first_block_id` comes first), `node_tip` the
+    height of the node's active chain. `following` are the headers that come after our tip on that chain, or
+    some of them (from the first block on if there is no tip); None if our tip is not active. Only then the
+    rest counts: `ours` and `theirs` are all headers above the last common block, ours up to `tip` and the
+    node's up to its tip, and `invalid` says whether the node calls our branch invalid. If not even our lowest
+    block is active, `ours` is all that we hold and `theirs` starts at the same height. A chain without a
+    block of `pins` is not taken, and ours is left if it is such a chain and the node's is not.
 
-    Raises NodeUnavailable for headers that do not fit together, because the node's chain changed while
-    it was read, and UsageError for a node whose genesis block is another one than ours.
+    Raises NodeUnavailable if the headers do not fit together, because the node's chain changed while it was
+    read, and UsageError if the node has another genesis block than the tape.
     """
     if following is not None:
         return _lacks_pin(pins, (), following) or _extend(
@@ -98,31 +77,32 @@ def plan(
     if tip is None or not ours or ours[-1].hash != tip.hash:
         raise _changed("our tip is not on it, but no block of ours lies above the fork")
     return _lacks_pin(pins, ours, theirs) or _leave(
-        tip, node_tip, ours, theirs, invalid=invalid, pinned=_violated(pins.wanted, pins.ours) is not None
+        tip, node_tip, ours, theirs, invalid=invalid, pinned=_violated(pins.required, pins.ours) is not None
     )
 
 
 def _lacks_pin(pins: Pins, ours: Sequence[Block], theirs: Sequence[Block]) -> Wait | None:
-    """Wait where the node's chain has another block at a pinned height, or leaves ours below one of ours."""
-    found = {**pins.theirs, **{block.block_id: block.hash for block in theirs}}
-    lacking = _violated(pins.wanted, found)
-    if lacking is None and ours:
-        left = {block.block_id: block.hash for block in ours}
-        held = (at for at, pin in pins.wanted.items() if left.get(at) == pin and at not in found)
-        lacking = min(held, default=None)
-    if lacking is None and not ours:  # the node is on our chain
-        lacking = _violated(pins.wanted, pins.ours)
-    if lacking is None:
+    """Wait if the node's chain has another block at a pinned height, or leaves ours below a pinned block."""
+    their_hashes = {**pins.theirs, **{block.block_id: block.hash for block in theirs}}
+    missing = _violated(pins.required, their_hashes)
+    if missing is None and ours:
+        leaving = {block.block_id: block.hash for block in ours}
+        lost = (at for at, pin in pins.required.items() if leaving.get(at) == pin and at not in their_hashes)
+        missing = min(lost, default=None)
+    if missing is None and not ours:  # the node is on our chain
+        missing = _violated(pins.required, pins.ours)
+    if missing is None:
         return None
+    pinned = f"{missing} ({pins.required[missing]})"
     return Wait(
-        f"waiting for the node: its chain does not hold the pinned block {lacking} ({pins.wanted[lacking]})",
+        f"waiting for the node: its chain does not hold the pinned block {pinned}",
         ours[0].block_id - 1 if ours else None,
     )
 
 
-def _violated(wanted: Mapping[int, str], found: Mapping[int, str]) -> int | None:
-    """Give the lowest pinned height at which another block was found."""
-    return min((at for at, pin in wanted.items() if found.get(at, pin) != pin), default=None)
+def _violated(required: Mapping[int, str], hashes: Mapping[int, str]) -> int | None:
+    """Return the lowest pinned height at which there is another block."""
+    return min((at for at, pin in required.items() if hashes.get(at, pin) != pin), default=None)
 
 
 def _extend(
@@ -131,7 +111,7 @@ def _extend(
     next_id = first_block_id if tip is None else tip.block_id + 1
     _require_chain(following, next_id)
     if tip is not None and following and following[0].prev_hash != tip.hash:
-        raise _changed(f"block {next_id} is no child of our tip")
+        raise _changed(f"block {next_id} is not a child of our tip")
     stable = tuple(block for block in following if block.block_id <= node_tip - confirmations)
     if stable:
         return Extend(stable)
@@ -149,7 +129,7 @@ def _leave(
     _require_chain(theirs, lowest.block_id)
     if fork < 0:
         raise UsageError(
-            "the node's genesis block is another one than ours:"
+            "the node's genesis block differs from ours:"
             " choose a node of the same network, or another database"
         )
     has_more_work = branch_work(theirs) > branch_work(ours)
@@ -160,7 +140,6 @@ def _leave(
             fork_hash=lowest.prev_hash if parts_at_fork else None,
             old_tip=tip,
             new_tip=theirs[-1] if theirs else None,
-            depth=tip.block_id - fork,
             cause="pin" if pinned else "work" if has_more_work else "invalid",
         )
     if not theirs:
@@ -175,9 +154,8 @@ def _leave(
 def find_fork(tip_id: int, lowest_id: int, is_active: Callable[[int], bool]) -> int | None:
     """Find the highest of our blocks that is on the node's active chain; None: not even the lowest is.
 
-    `is_active` tells it for one height, our hash at that height being the caller's to know. It is asked
-    at `tip_id`, then 1, 3, 7 … below, then by halves in between, and never twice for a height:
-    about twice the logarithm of the fork's depth.
+    `is_active` answers for our block at one height. It is called for `tip_id`, then 1, 3, 7 … below, then by
+    halves in between, never twice for a height: about twice the logarithm of the fork's depth.
     """
     if tip_id < lowest_id:
         return None
@@ -199,10 +177,10 @@ def find_fork(tip_id: int, lowest_id: int, is_active: Callable[[int], bool]) -> 
 
 def _require_chain(headers: Sequence[Block], first_id: int) -> None:
     if headers and headers[0].block_id != first_id:
-        raise _changed(f"block {headers[0].block_id} came where block {first_id} was due")
+        raise _changed(f"block {headers[0].block_id} came instead of block {first_id}")
     for parent, child in pairwise(headers):
         if child.prev_hash != parent.hash or child.block_id != parent.block_id + 1:
-            raise _changed(f"block {child.block_id} is no child of block {parent.block_id}")
+            raise _changed(f"block {child.block_id} is not a child of block {parent.block_id}")
 
 
 def _changed(what: str) -> NodeUnavailable:

@@ -1,7 +1,7 @@
-"""The two kinds of state that an app may have, behind one face that the machine knows.
+"""The two kinds of state that an app may have, with one interface for the machine.
 
-A SQL app's state is its projections: `TableState`. An app that brings `get_db_state` keeps an opaque
-state of its own, which the engine passes on, has saved, and loads again: `OpaqueState`.
+The state of a SQL app is its projections: `TableState`. An app with `get_db_state` keeps an opaque state of
+its own, which the engine passes on, asks the app to save, and has it load again: `OpaqueState`.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from virtualchain.store.state_files import StateFiles
 
 
 class AppState(Protocol):
-    """What the machine asks of an app's state."""
+    """What the machine needs of an app's state."""
 
     @property
     def db_state(self) -> object:
@@ -35,41 +35,41 @@ class AppState(Protocol):
 
     @property
     def broken(self) -> Exception | None:
-        """Why there is no state to go on from, where the app failed to make or load it."""
+        """The error with which the app failed to make or load its state; None if it has one."""
 
     @property
     def number(self) -> bytes | None:
-        """The number under the state hash, where the last `digest` changed it."""
+        """The number under the state hash; None if the last `digest` left it unchanged."""
 
     def load(self, cursor: int | None) -> bool:
-        """Be the state behind the app's last block (None: before its first), as the database has it.
+        """Load the state after the app's last block (None: before its first) from the database.
 
-        True where that cannot be had, and the app must judge all its blocks again.
+        Return True if that is impossible, so that the app must judge all its blocks again.
         """
 
     def enter(self, block: Block) -> None:
-        """Stand in a new block."""
+        """Prepare the callbacks of a new block."""
 
     def leave(self) -> None:
-        """Step behind the block's last callback; raises psycopg.Error for a violated constraint."""
+        """End the block's callbacks; raise psycopg.Error for a violated deferred constraint."""
 
     def savepoint(self) -> AbstractContextManager[object]:
-        """Undo what is written inside where it ends with an exception."""
+        """Undo everything written inside if it ends with an exception."""
 
     def failure(self) -> Exception | None:
-        """Give the error after which the block's transaction cannot go on, though a callback hid it."""
+        """Return the error that aborted the block's transaction, even if a callback hid it."""
 
-    def digest(self, block_id: int, *, touched: bool) -> str | None:
-        """Give the state hash behind a block; `touched` says whether a callback ran in it."""
+    def digest(self, block_id: int, *, ran_callbacks: bool) -> str | None:
+        """Return the state hash after a block; `ran_callbacks` says whether any ran in it."""
 
     def prune(self, oldest: int, pruned: int) -> None:
-        """Forget what is only needed to go back below a block; below `pruned` that was done before."""
+        """Drop what only a rollback below block `oldest` would need; below `pruned` that is done already."""
 
     def settle(self) -> None:
-        """Learn that all blocks so far are on disk."""
+        """Act on the news that all blocks so far are on disk."""
 
     def forget_file(self) -> None:
-        """Remove what lies outside of the database."""
+        """Remove what lies outside the database."""
 
 
 class TableState:
@@ -89,7 +89,7 @@ class TableState:
         self._hash = digest_number(self._number)
 
     def load(self, cursor: int | None) -> bool:  # noqa: ARG002 - the log knows
-        """Take up the number under the state hash; the rows are where they are."""
+        """Load the number under the state hash; the rows are in place."""
         self._number = self._log.state_number() or EMPTY
         self._hash = digest_number(self._number)
         return False
@@ -100,7 +100,7 @@ class TableState:
         self.db_state.begin(block)
 
     def leave(self) -> None:
-        """Judge deferred constraints, and close the tables."""
+        """Check deferred constraints, and close the tables."""
         self._log.leave()
 
     def savepoint(self) -> AbstractContextManager[object]:
@@ -108,12 +108,12 @@ class TableState:
         return self._connection.transaction()
 
     def failure(self) -> Exception | None:
-        """Give the failed statement that ended the transaction."""
+        """Return the failed statement that aborted the transaction."""
         return self.db_state.failure()
 
-    def digest(self, block_id: int, *, touched: bool) -> str:
-        """Bring the hash up to date by the rows that the block changed."""
-        number = self._history.state_number(self._number, block_id) if touched else self._number
+    def digest(self, block_id: int, *, ran_callbacks: bool) -> str:
+        """Update the hash by the rows that the block changed."""
+        number = self._history.state_number(self._number, block_id) if ran_callbacks else self._number
         self.number = None if number == self._number else number
         if self.number is not None:
             self._number, self._hash = self.number, digest_number(self.number)
@@ -124,17 +124,17 @@ class TableState:
         self._history.prune(oldest, pruned)
 
     def settle(self) -> None:
-        """There is nothing outside of the database."""
+        """Do nothing: nothing lies outside the database."""
 
     def forget_file(self) -> None:
-        """There is none."""
+        """Do nothing: there is no file."""
 
 
 class OpaqueState:
-    """A state that the app keeps by itself; SHA-256 of its saved file is its hash.
+    """A state that the app keeps itself; the SHA-256 of its saved file is its hash.
 
-    Where the app cannot be given a saved file (its `get_db_state` has no argument `filename`, it does not
-    save, or what it saved then is not kept any more), it begins anew and judges all its blocks again.
+    If the app cannot load a saved file (its `get_db_state` has no argument `filename`, it does not save, or
+    the file is no longer kept), it starts from scratch and judges all its blocks again.
     """
 
     is_transactional = False
@@ -166,21 +166,21 @@ class OpaqueState:
         return cursor is not None and file is None
 
     def enter(self, block: Block) -> None:
-        """Leave it to the app."""
+        """Do nothing: the state is the app's."""
 
     def leave(self) -> None:
-        """Leave it to the app."""
+        """Do nothing: the state is the app's."""
 
     def savepoint(self) -> AbstractContextManager[object]:
-        """Undo nothing: what a refused call did to its state is the app's to undo."""
+        """Undo nothing: the app itself must undo what a rejected call did to its state."""
         return nullcontext()
 
     def failure(self) -> Exception | None:
-        """Give none: there is no statement that could have failed."""
+        """Return None: no statement can have failed."""
         return None
 
-    def digest(self, block_id: int, *, touched: bool) -> str | None:  # noqa: ARG002 - saved in any case
-        """Have the app save its state, and keep the file where it is another one than before."""
+    def digest(self, block_id: int, *, ran_callbacks: bool) -> str | None:  # noqa: ARG002 - always saved
+        """Have the app save its state, and keep the file if it changed."""
         if self._contract.save is None:
             return None
         draft = self._files.draft
@@ -188,11 +188,11 @@ class OpaqueState:
         draft.unlink(missing_ok=True)
         self._contract.save(block_id, str(draft), db_state=self.db_state)
         content = draft.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != self._hash:
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != self._hash:
             self._files.keep(block_id, content)
-            self._hash = found
-        return found
+            self._hash = digest
+        return digest
 
     def prune(self, oldest: int, pruned: int) -> None:  # noqa: ARG002 - files are few
         """Drop old saved files."""
@@ -208,7 +208,7 @@ class OpaqueState:
 
 
 def loads_files(contract: Contract) -> bool:
-    """Tell whether an app with a state of its own saves it, and can be given what it saved."""
+    """Return whether an app with a state of its own saves it, and can load what it saved."""
     return contract.save is not None and _takes_filename(contract.get_state)
 
 

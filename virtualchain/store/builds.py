@@ -2,8 +2,7 @@
 
 A build is one derivation of an app's state: a schema of tables, and the rows of the log that carry its name.
 One build of each app is live: the views show it. Others are made beside it, from the tape, and may take its
-place. Everything here runs in the caller's transaction, which `register` and `add_build` must have to
-themselves.
+place. Everything here runs in the caller's transaction; `register` and `add_build` need one of their own.
 """
 
 from collections.abc import Mapping
@@ -29,16 +28,16 @@ _DROP = ("drop_ops", "drop_rejections", "drop_snapshots", "drop_state_files", "d
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A build that is installed, and where it stands."""
+    """An installed build, and how far it has come."""
 
-    name: str
-    """The app's."""
+    app: str
     schema: str
     """That of the app's views."""
-    build: str
+    name: str
+    """Unique within the app: a number if the engine made it, a word if an operator did."""
     is_live: bool
     base_block_id: int
-    """The block behind which it began: nothing goes back below it."""
+    """The block after which it began: nothing goes back below it."""
     history_from: int
     """The lowest block that its history can bring back."""
     on_deep_fork: str
@@ -48,84 +47,89 @@ class Build:
     """Whether it has projections."""
     began_with_checkpoint: bool
     shares_base: bool
-    """Whether that checkpoint is of this very chain, and no migration."""
+    """Whether that checkpoint is of this very chain, and not a migration."""
     block_id: int
     """The last block that it was advanced to, or the one before its first."""
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether the engine began it to take the live one's place: it names its builds by numbers."""
-        return not self.is_live and self.status == "catching_up" and self.build.isdecimal()
+        """Whether the engine began it to replace the live one: the engine names its builds by numbers."""
+        return not self.is_live and self.status == "catching_up" and self.name.isdecimal()
 
-    def stands_above(self, fork_block_id: int) -> bool:
-        """Tell whether it has taken a block above the fork."""
+    def is_above(self, fork_block_id: int) -> bool:
+        """Return whether it has taken a block above the fork."""
         return self.block_id > max(fork_block_id, self.base_block_id)
 
     @property
-    def reaches(self) -> int:
-        """The lowest block that it can be brought back to: 0 where it began there, as nothing was before."""
-        pruned = self.keeps_tables and self.history_from > self.base_block_id
-        return self.history_from if pruned or self.began_with_checkpoint else 0
+    def lowest_rollback(self) -> int:
+        """The lowest block that it can be rolled back to; 0 if it can go back to before its first block."""
+        is_pruned = self.keeps_tables and self.history_from > self.base_block_id
+        return self.history_from if is_pruned or self.began_with_checkpoint else 0
 
     @property
     def tables(self) -> str:
         """The schema of its tables."""
-        return build_schema(self.schema, self.build)
+        return build_schema(self.schema, self.name)
 
 
-def builds(connection: psycopg.Connection) -> list[Build]:
-    """Give every build of every app, by name."""
+def builds(connection: psycopg.Connection, app: str | None = None) -> list[Build]:
+    """Return every build of every app, or of one app, by name."""
     with connection.cursor(row_factory=class_row(Build)) as cursor:
-        return cursor.execute(_Q["builds"]).fetchall()
+        rows = cursor.execute(_Q["builds"]).fetchall()
+    return [row for row in rows if app in {None, row.app}]
+
+
+def live_build(connection: psycopg.Connection, app: str) -> Build | None:
+    """Return the build of an app that the views show; None if the app is not installed."""
+    return next((row for row in builds(connection, app) if row.is_live), None)
+
+
+def find_build(connection: psycopg.Connection, app: str, name: str) -> Build | None:
+    """Return a build of an app by its name; None if there is no such build."""
+    return next((row for row in builds(connection, app) if row.name == name), None)
 
 
 def register(connection: psycopg.Connection, contract: Contract, rule: str) -> tuple[str, Contract]:
-    """Install the app, or check that it is the one that was installed; give its live build.
+    """Install the app, or check that the installed one is the same; return its live build's name.
 
     With it comes the contract as this deployment runs it: it begins where the build began. Raises InvalidApp
-    for projections that cannot be kept, UsageError where the installed app declared something else.
+    for projections that cannot be kept, UsageError if the installed app declared something else.
     """
     app = contract.name
-    found = _row(connection, "live_app", {"app": app})
-    if found is None:
-        make_room(connection, contract)
+    installed = _row(connection, "live_app", {"app": app})
+    if installed is None:
+        reserve_schema(connection, contract)
         add_build(connection, contract, rule, FIRST_BUILD, is_live=True)
         made = projections(connection, build_schema(contract.schema, FIRST_BUILD))
         publish(connection, app, contract.schema, made)
         return FIRST_BUILD, contract
-    if found["fingerprint"] != contract.fingerprint():
+    if installed["fingerprint"] != contract.fingerprint():
         raise UsageError(
-            f"app {app} was installed as version {found['version']} and now declares other rules or "
-            f"projections (version {contract.version}): go on with the old ones, or let "
-            f"`virtualchain replay {app} --into NAME` make a build of the new ones, and "
-            f"`virtualchain swap {app} NAME` put it in place"
+            f"app {app} was installed as version {installed['version']} and now declares other rules or "
+            f"projections (version {contract.version}): run the old ones, or build the new ones with "
+            f"`virtualchain replay {app} --into NAME` and put them in place with "
+            f"`virtualchain swap {app} NAME`"
         )
-    tables = build_schema(found["schema"], found["build"])
-    # Asked each time: the database may have come from another server, or have another name by now.
-    own_role = provide_role(connection, found["schema"], tables, projections(connection, tables))
-    place = {"app": app, "build": found["build"]}
+    tables = build_schema(installed["schema"], installed["build"])
+    # Checked at each start: the database may have moved to another server, or have been renamed.
+    own_role = provide_role(connection, installed["schema"], tables, projections(connection, tables))
+    place = {"app": app, "build": installed["build"]}
     connection.execute(_Q["set_own_role"], {**place, "own_role": own_role})
-    return found["build"], as_begun(connection, contract, found["build"])
+    return installed["build"], as_begun(connection, contract, installed["build"])
 
 
-def make_room(connection: psycopg.Connection, contract: Contract) -> None:
-    """Make the schema of the views of an app that is not installed; InvalidApp where another has it."""
+def reserve_schema(connection: psycopg.Connection, contract: Contract) -> None:
+    """Create the schema of a new app's views; raise InvalidApp if another app has that schema."""
     owner = connection.execute(_Q["schema_owner"], {"schema": contract.schema}).fetchone()
     if owner is not None:
         raise InvalidApp(
-            f"app {contract.name} would have the schema {contract.schema}, as app {owner[0]} has"
+            f"app {contract.name} would get the schema {contract.schema}, which app {owner[0]} has"
         )
     create_app_schema(connection, contract.name, contract.schema)
 
 
-def live_build(connection: psycopg.Connection, app: str) -> str | None:
-    """Give the build of an app that the views show; None where it is not installed."""
-    row = _row(connection, "live_app", {"app": app})
-    return None if row is None else str(row["build"])
-
-
 def as_begun(connection: psycopg.Connection, contract: Contract, build: str) -> Contract:
-    """Give the contract as a build runs it: one that began with a checkpoint has its hash to start from."""
+    """Return the contract as a build runs it: one that began with a checkpoint starts from its hash."""
     row = _row(connection, "checkpoint", {"app": contract.name, "build": build})
     if row is None:
         return contract
@@ -133,7 +137,7 @@ def as_begun(connection: psycopg.Connection, contract: Contract, build: str) -> 
         contract,
         first_block_id=row["first_block_id"],
         initial_snapshots={row["block_id"]: row["consensus_hash"]},
-        behind=None if row["is_migration"] else row["block_hash"],
+        base_block_hash=None if row["is_migration"] else row["block_hash"],
     )
 
 
@@ -183,42 +187,44 @@ def install_build(
 
 
 def set_on_deep_fork(connection: psycopg.Connection, app: str, policy: str) -> None:
-    """Say what happens to the deployment when blocks that this app has taken are replaced."""
+    """Set what happens to the deployment when blocks that this app has taken are replaced."""
     connection.execute(_Q["set_on_deep_fork"], {"app": app, "on_deep_fork": policy})
 
 
 def next_build(connection: psycopg.Connection, app: str) -> str:
-    """Give a name that no build of an app has: the next number."""
-    numbers = [int(row.build) for row in builds(connection) if row.name == app and row.build.isdecimal()]
+    """Return a name that no build of an app has: the next number."""
+    numbers = [int(row.name) for row in builds(connection, app) if row.name.isdecimal()]
     return str(max(numbers, default=0) + 1)
 
 
 def give_way_soon(connection: psycopg.Connection) -> None:
-    """Let the transaction fail within a second where somebody reads what it is to change."""
+    """Make the transaction fail within a second if readers hold what it is to change."""
     connection.execute(_Q["give_way_soon"])
 
 
 def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
-    """Let the views of an app show this build in place of the one that they show."""
-    row = next(row for row in builds(connection) if (row.name, row.build) == (app, build))
+    """Point the views of an app at this build."""
+    row = find_build(connection, app, build)
+    assert row is not None, f"app {app} has no build {build}"
     connection.execute(_Q["retire"], {"app": app})
     connection.execute(_Q["make_live"], {"app": app, "build": build})
     publish(connection, app, row.schema, projections(connection, row.tables))
 
 
 def renew(connection: psycopg.Connection) -> None:
-    """Bring the views of all apps to what this version of the code makes; lock none that is that."""
+    """Bring the views of all apps up to date with this version of the code; lock only those that change."""
     for row in builds(connection):
         if row.is_live:
             made = projections(connection, row.tables)
-            if not is_published(connection, row.name, row.schema, made):
-                publish(connection, row.name, row.schema, made)
+            if not is_published(connection, row.app, row.schema, made):
+                publish(connection, row.app, row.schema, made)
     admit_readers(connection)
 
 
 def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
     """Remove a build that is not live: its tables, and its rows of the log."""
-    row = next(row for row in builds(connection) if (row.name, row.build) == (app, build))
+    row = find_build(connection, app, build)
+    assert row is not None, f"app {app} has no build {build}"
     assert not row.is_live, "the views show this build"
     drop(connection, row.tables)
     for query in _DROP:
@@ -228,13 +234,13 @@ def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
 def remove_app(connection: psycopg.Connection, app: str) -> None:
     """Remove an app with all its builds, its views and its role.
 
-    Raises psycopg.errors.DependentObjectsStillExist where something of others depends on its views.
+    Raises psycopg.errors.DependentObjectsStillExist if somebody else's object depends on its views.
     """
-    rows = [row for row in builds(connection) if row.name == app]
+    rows = builds(connection, app)
     unpublish(connection, rows[0].schema)
     connection.execute(_Q["retire"], {"app": app})
     for row in rows:
-        drop_build(connection, app, row.build)
+        drop_build(connection, app, row.name)
     drop_role(connection, rows[0].schema)
     forget_app(connection, app)
 

@@ -4,6 +4,9 @@ from typing import Final
 
 import psycopg
 
+PAUSES: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
+"""Seconds before each further attempt after a passing fault of the database."""
+
 _DATA: Final = ("22", "54")
 """SQLSTATE classes of values that the database cannot take: data exceptions, limits exceeded."""
 _PASSING: Final = ("08", "40", "53", "57", "58")
@@ -11,7 +14,7 @@ _PASSING: Final = ("08", "40", "53", "57", "58")
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Tell whether a value was refused, which every node's database does alike."""
+    """Return whether a value was refused, which every node's database does alike."""
     if isinstance(error, UnicodeEncodeError):
         return True
     if not isinstance(error, psycopg.Error):
@@ -20,7 +23,7 @@ def is_data_error(error: BaseException) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Tell whether the same statement may succeed when tried again: the engine's to retry, no app's fault."""
+    """Return whether the same statement may succeed on a retry: that is the engine's job, no app's fault."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
@@ -28,16 +31,16 @@ def is_passing(error: BaseException) -> bool:
     return error.sqlstate[:2] in _PASSING
 
 
-def told(error: BaseException) -> str:
-    """Put an error into one line, without the parts that depend on the server's version or language."""
+def summarize_error(error: BaseException) -> str:
+    """Describe an error on one line, without the parts that depend on the server's version or language."""
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return f"{error.sqlstate} {type(error).__name__}"
-    return said(error).splitlines()[0]
+    return describe_error(error).splitlines()[0]
 
 
-def said(error: BaseException) -> str:
-    """Give an error's class and text, also of one that fails when it is asked for its text."""
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and text, even if asking for its text fails."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an app's error may have any code
-        return f"{type(error).__name__}, whose text cannot be had"
+    except Exception:  # noqa: BLE001 - an app's error may run any code
+        return f"{type(error).__name__}, whose text cannot be read"

@@ -40,7 +40,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An app's digests at a block; `state_number` is None where the block left it as it was."""
+    """An app's digests at a block; `state_number` is None if the block left it unchanged."""
 
     block_id: int
     ops_hash: str | None
@@ -59,16 +59,16 @@ class AppLog:
         self._place = {"app": app, "build": build}
 
     def set_status(self, status: str, error: Mapping[str, object] | None = None) -> None:
-        """Say how the app fares; `error` says why it is halted."""
-        told = None if error is None else Jsonb(dict(error))
-        self._connection.execute(_Q["set_status"], {**self._place, "status": status, "error": told})
+        """Set the app's status; `error` records why it is halted."""
+        record = None if error is None else Jsonb(dict(error))
+        self._connection.execute(_Q["set_status"], {**self._place, "status": status, "error": record})
 
     def status(self) -> str:
-        """Give the app's status."""
+        """Return the app's status."""
         return str(self._row()["status"])
 
     def error(self) -> Json | None:
-        """Give why the app is halted; None where it is not."""
+        """Return the record of why the app is halted; None if it is not."""
         error: Json | None = self._row()["error"]
         return error
 
@@ -79,52 +79,52 @@ class AppLog:
         return row
 
     def history_from(self) -> int:
-        """Give the block from which on history is kept."""
+        """Return the block from which on history is kept."""
         return int(self._row()["history_from"])
 
     def set_history_from(self, block_id: int) -> None:
-        """Say that history is no longer kept before a block, where it was up to now."""
+        """Record that history before a block is no longer kept; it only ever moves up."""
         self._connection.execute(_Q["set_history_from"], {**self._place, "history_from": block_id})
 
     def cursor(self) -> int | None:
-        """Give the app's last block; None before its first, where no initial snapshot stands for one."""
+        """Return the app's last block; None before its first, unless an initial snapshot stands for one."""
         row = self._connection.execute(_Q["cursor"], self._place).fetchone()
         return None if row is None else int(row[0])
 
     def state_number(self) -> bytes | None:
-        """Give the number under the state hash; None where no block changed it yet."""
+        """Return the number under the state hash; None if no block has changed it yet."""
         row = self._connection.execute(_Q["state_number"], self._place).fetchone()
         return None if row is None else bytes(row[0])
 
     def consensus_at(self, block_ids: Sequence[int]) -> dict[int, str]:
-        """Give the consensus hashes of those of `block_ids` that have one."""
-        wanted = {**self._place, "block_ids": list(block_ids)}
-        return dict(self._connection.execute(_Q["consensus_at"], wanted).fetchall())
+        """Return the consensus hashes of those of `block_ids` that have one."""
+        places = {**self._place, "block_ids": list(block_ids)}
+        return dict(self._connection.execute(_Q["consensus_at"], places).fetchall())
 
     def consensus_between(self, first: int, last: int) -> list[str]:
-        """Give the consensus hashes of a stretch of blocks, both ends included, in order."""
-        wanted = {**self._place, "first": first, "last": last}
-        return [row[0] for row in self._connection.execute(_Q["consensus_between"], wanted)]
+        """Return the consensus hashes of blocks `first` to `last`, both included, in order."""
+        stretch = {**self._place, "first": first, "last": last}
+        return [row[0] for row in self._connection.execute(_Q["consensus_between"], stretch)]
 
     def consensus_hash(self, block_id: int) -> str | None:
-        """Give the consensus hash (32 hex digits) of one block; also for the app's own role to ask."""
+        """Return the consensus hash (32 hex digits) of one block; the app's own role may ask, too."""
         row = self._connection.execute(_Q["consensus_hash"], {**self._place, "block_id": block_id}).fetchone()
         return None if row is None else row[0]
 
     def is_fresh(self, consensus_hash: str, first: int, last: int) -> bool:
-        """Tell whether a hash (32 hex digits) is one of a stretch of blocks; also for the app's own role."""
-        wanted = {**self._place, "first": first, "last": last, "consensus_hash": consensus_hash}
-        row = self._connection.execute(_Q["is_fresh"], wanted).fetchone()
+        """Return whether blocks `first` to `last` have this hash (32 hex digits); the app's role may ask."""
+        stretch = {**self._place, "first": first, "last": last, "consensus_hash": consensus_hash}
+        row = self._connection.execute(_Q["is_fresh"], stretch).fetchone()
         return bool(row and row[0])
 
     def snapshot(self, block_id: int) -> Snapshot:
-        """Give the app's digests at a block that has them."""
+        """Return the app's digests at a block that has them."""
         row = self._connection.execute(_Q["snapshot"], {**self._place, "block_id": block_id}).fetchone()
         assert row is not None, f"app {self.app} has no snapshot at block {block_id}"
         return Snapshot(block_id, *row)
 
     def add_snapshot(self, snapshot: Snapshot) -> None:
-        """Append an app's digests at a block: from then on the app stands there."""
+        """Append an app's digests at a block: from then on that block is its last."""
         self._connection.execute(
             _Q["add_snapshot"],
             {
@@ -163,12 +163,12 @@ class AppLog:
                 cursor.executemany(_Q["add_rejection"], refused)
 
     def enter(self, block_id: int, tables: str) -> None:
-        """Open the app's tables, in the schema `tables`, to its callbacks for one block; take on its role."""
-        wanted = {**self._place, "tables": tables, "block_id": block_id}
-        self._connection.execute(_Q["enter"], wanted)
+        """Open the app's tables, in the schema `tables`, to its callbacks for one block; enter its role."""
+        place = {**self._place, "tables": tables, "block_id": block_id}
+        self._connection.execute(_Q["enter"], place)
         self._connection.execute(_Q["defer_constraints"])
 
     def leave(self) -> None:
-        """Judge deferred constraints, close the app's tables again, and put off its role."""
+        """Check deferred constraints, close the app's tables again, and leave its role."""
         self._connection.execute(_Q["check_constraints"])
         self._connection.execute(_Q["leave"])

@@ -32,14 +32,14 @@ Parameters = Sequence[Any] | Mapping[str, Any] | None
 class State:
     """The database as an app's callbacks see it, in the transaction of one block.
 
-    The app's tables come first on the search path. Parameters are `%s` or `%(name)s`, as psycopg has
-    them. What is written is rolled back with the block where the block fails.
+    The app's tables come first on the search path. Parameters are `%s` or `%(name)s`, as in psycopg. If the
+    block fails, everything written is rolled back with it.
     """
 
     block_id: int
-    """The block that is processed."""
+    """The block that is being processed."""
     block_time: int
-    """Its time, Unix seconds, as the miner wrote it."""
+    """Its time in Unix seconds, as the miner wrote it."""
 
     def __init__(self, connection: psycopg.Connection, log: AppLog, window: int, tables: str) -> None:
         self._cursor = connection.cursor(row_factory=dict_row)
@@ -47,30 +47,33 @@ class State:
         self._log = log
         self._window = window
         self._failure: Exception | None = None
-        # A prepared statement is found by its text, and the same text means other tables in another app.
+        # Prepared statements are looked up by text, and in another app the same text means other tables.
         self._mark = f"/* {tables} */ "
 
     def execute(self, statement: LiteralString, parameters: Parameters = None) -> int:
-        """Run one statement; give how many rows it met.
+        """Run one statement; return how many rows it affected.
 
         Raises UsageError for transaction control and SET, psycopg.Error where the database refuses.
         """
         return self._run(statement, parameters).rowcount
 
     def query(self, statement: LiteralString, parameters: Parameters = None) -> list[Json]:
-        """Run one query; give its rows as dicts. The order is the database's unless the query says."""
+        """Run one query; return its rows as dicts. Without ORDER BY their order is undefined."""
         return self._run(statement, parameters).fetchall()
 
     def one(self, statement: LiteralString, parameters: Parameters = None) -> Json | None:
-        """Run one query; give its first row as a dict, or None."""
+        """Run one query; return its first row as a dict, or None."""
         return self._run(statement, parameters).fetchone()
 
     def consensus_hash(self, block_id: int) -> str | None:
-        """Give the app's consensus hash (32 hex digits) at an earlier block; None where it has none."""
+        """Return the app's consensus hash (32 hex digits) at an earlier block; None if it has none there."""
         return self._log.consensus_hash(block_id) if 0 <= block_id < self.block_id else None
 
     def is_fresh(self, consensus_hash: str) -> bool:
-        """Tell whether a consensus hash is one of the last S blocks (consensus.md, Staleness)."""
+        """Return whether a consensus hash is of one of the last S blocks.
+
+        See docs/protocol/consensus.md, Staleness.
+        """
         if not isinstance(consensus_hash, str) or not _HASH.fullmatch(consensus_hash):
             return False
         return self._log.is_fresh(consensus_hash, self.block_id - self._window, self.block_id)
@@ -82,7 +85,7 @@ class State:
                 "the block's transaction and the session's settings are the engine's"
             )
         try:
-            # Prepared, so that the server takes one statement only, and plans it once for all blocks.
+            # Prepared, so that the server accepts one statement only, and plans it once for all blocks.
             return self._cursor.execute(self._mark + statement, parameters, prepare=True)
         except Exception as error:
             blamed = _blame(error, parameters, is_connected=not self._connection.closed)
@@ -94,27 +97,27 @@ class State:
     # The engine's side.
 
     def begin(self, block: Block) -> None:
-        """Stand in a new block."""
+        """Start a new block."""
         self.block_id, self.block_time = block.block_id, block.time
         self._failure = None
 
     def failure(self) -> Exception | None:
-        """Give the failed statement that the transaction cannot go on after, if there is one."""
+        """Return the failed statement after which the transaction cannot continue, if there is one."""
         failure, self._failure = self._failure, None
-        lost = self._connection.info.transaction_status in {
+        is_aborted = self._connection.info.transaction_status in {
             TransactionStatus.INERROR,
             TransactionStatus.UNKNOWN,
         }
-        return failure if lost else None
+        return failure if is_aborted else None
 
 
 def _blame(error: Exception, parameters: Parameters, *, is_connected: bool) -> Exception:
-    """Give a data error in place of one that a value is to blame for, though it is called otherwise."""
+    """Return a data error in place of an error that a value caused under another name."""
     if isinstance(error, ValueError | OverflowError) and not isinstance(error, UnicodeEncodeError):
         return psycopg.DataError(f"a parameter cannot be sent: {error}")
     if is_connected and isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return psycopg.DataError(f"the parameters cannot be sent: {error}")  # there are more than 65,535
-    # psycopg gives an int the smallest type that holds it, so a large one finds no function that takes it.
+    # psycopg sends an int as the smallest type that holds it, so for a large one no function may match.
     if isinstance(error, _NO_SUCH_TYPE) and any(_is_large(value) for value in _values(parameters)):
         return psycopg.errors.NumericValueOutOfRange("an integer is larger than the statement can take")
     return error

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Json
 
+from virtualchain.bitcoin.header import read_header
 from virtualchain.errors import StoreError
 from virtualchain.model import Block, Input, Output, ScannedBlock, Sender
 from virtualchain.store.sql import queries
@@ -19,18 +20,10 @@ _Q = queries("tape")
 
 
 @dataclass(frozen=True, slots=True)
-class TapeBlock:
-    """A block's place on the tape: enough to build a `Block` from."""
-
-    block_id: int
-    header: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Covered:
     """A stretch of the tape that was searched for one magic by one payload rule.
 
-    `until_block` is None while the search goes on with every new block.
+    `until_block` is None while the search continues with every new block.
     """
 
     magic: bytes
@@ -46,12 +39,12 @@ class Tape:
         self._connection = connection
 
     def bind(self, network: str, genesis_hash: str) -> None:
-        """Bind the deployment to its chain, or check that it is the one it is bound to.
+        """Bind the deployment to its chain, or check that it is bound to this one.
 
-        Raises StoreError where the database follows another chain.
+        Raises StoreError if the database follows another chain.
         """
-        wanted = {"network": network, "genesis_hash": genesis_hash}
-        self._connection.execute(_Q["set_deployment"], wanted)
+        chain = {"network": network, "genesis_hash": genesis_hash}
+        self._connection.execute(_Q["set_deployment"], chain)
         bound = self.deployment()
         if bound != (network, genesis_hash):
             raise StoreError(
@@ -60,31 +53,35 @@ class Tape:
             )
 
     def deployment(self) -> tuple[str, str] | None:
-        """Give the network's name and its genesis hash; None before the first `bind`."""
+        """Return the network's name and its genesis hash; None before the first `bind`."""
         row = self._connection.execute(_Q["deployment"]).fetchone()
         return None if row is None else (row[0], row[1])
 
-    def tip(self) -> TapeBlock | None:
-        """Give the last block; None on an empty tape."""
+    def tip(self) -> Block | None:
+        """Return the last block; None on an empty tape."""
         return self._edge("tip")
 
-    def bottom(self) -> TapeBlock | None:
-        """Give the first block; None on an empty tape."""
+    def bottom(self) -> Block | None:
+        """Return the first block; None on an empty tape."""
         return self._edge("bottom")
 
-    def _edge(self, query: str) -> TapeBlock | None:
+    def _edge(self, query: str) -> Block | None:
         row = self._connection.execute(_Q[query]).fetchone()
-        return None if row is None else TapeBlock(row[0], bytes(row[1]))
+        return None if row is None else read_header(*row)
 
-    def headers(self, first: int, last: int) -> list[TapeBlock]:
-        """Give the blocks of a stretch, both ends included, in order."""
-        rows = self._connection.execute(_Q["headers"], {"first": first, "last": last})
-        return [TapeBlock(row[0], bytes(row[1])) for row in rows]
+    def block(self, block_id: int) -> Block | None:
+        """Return the block at a height; None if the tape has none there."""
+        return next(iter(self.blocks(block_id, block_id)), None)
+
+    def blocks(self, first: int, last: int) -> list[Block]:
+        """Return the blocks from height `first` to `last`, both included, in order."""
+        rows = self._connection.execute(_Q["blocks"], {"first": first, "last": last})
+        return [read_header(*row) for row in rows]
 
     def append(self, scanned: ScannedBlock, work: int) -> None:
         """Append a block, whose expected work is `work` hashes, and its inputs.
 
-        Raises psycopg.Error with SQLSTATE VC001 where it is not the tip's child.
+        Raises psycopg.Error with SQLSTATE VC001 if it is not the tip's child.
         """
         self._connection.execute(_Q["append_block"], {**_block_row(scanned.block), "work": work})
         self.add_inputs(scanned.inputs)
@@ -102,80 +99,80 @@ class Tape:
                 cursor.executemany(_Q["add_input"], [_input_row(item) for item in inputs])
 
     def inputs(self, first: int, last: int, magics: Sequence[bytes]) -> Iterator[Input]:
-        """Give the inputs of a stretch that carry one of `magics`, in chain order."""
-        wanted = {"first": first, "last": last, "magics": list(magics)}
+        """Yield the inputs of blocks `first` to `last` that carry one of `magics`, in chain order."""
+        stretch = {"first": first, "last": last, "magics": list(magics)}
         with self._connection.cursor(row_factory=dict_row) as cursor:
-            for row in cursor.execute(_Q["inputs"], wanted):
+            for row in cursor.execute(_Q["inputs"], stretch):
                 yield _read_input(row)
 
     def coverage(self) -> list[Covered]:
-        """Give every stretch that was searched, by magic, rule and height."""
+        """Return every stretch that was searched, ordered by magic, rule and height."""
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return [Covered(**row) for row in cursor.execute(_Q["coverage"])]
 
     def open_coverage(self, magic: bytes, rule: str, from_block: int) -> None:
-        """Say that from this block on a search goes on with every new block."""
+        """Record that a search runs from this block on, with every new block."""
         search = {"magic": magic, "rule": rule, "from_block": from_block}
         self._connection.execute(_Q["open_coverage"], search)
 
     def close_coverage(self, magic: bytes, rule: str, until_block: int) -> None:
-        """Say that a search ended with this block."""
+        """Record that a search ended with this block."""
         search = {"magic": magic, "rule": rule, "until_block": until_block}
         self._connection.execute(_Q["forget_coverage"], search)
         self._connection.execute(_Q["close_coverage"], search)
 
     def pins(self) -> dict[int, str]:
-        """Give the blocks that the followed chain must hold: hashes by height."""
+        """Return the blocks that the followed chain must hold: hashes by height."""
         return dict(self._connection.execute(_Q["pins"]).fetchall())
 
     def pin(self, block_id: int, block_hash: str) -> None:
-        """Demand a block of the followed chain, in place of another at its height."""
+        """Require a block of the followed chain, replacing another pin at its height."""
         self._connection.execute(_Q["pin"], {"block_id": block_id, "hash": block_hash})
 
     def unpin(self, block_id: int) -> bool:
-        """Demand nothing at a height any more; False where nothing was."""
+        """Remove the pin at a height; return False if there was none."""
         return self._connection.execute(_Q["unpin"], {"block_id": block_id}).rowcount > 0
 
     def holds(self, block: Block) -> bool:
-        """Tell whether a block is on the tape; if so, nobody truncates it before this transaction ends."""
-        wanted = {"block_id": block.block_id, "hash": block.hash}
-        return self._connection.execute(_Q["hold_block"], wanted).fetchone() is not None
+        """Return whether a block is on the tape; if so, nobody truncates it before this transaction ends."""
+        place = {"block_id": block.block_id, "hash": block.hash}
+        return self._connection.execute(_Q["hold_block"], place).fetchone() is not None
 
     def truncate(self, fork_block_id: int) -> int:
-        """Drop every block above the fork, with its inputs, and cut the searches back; give how many went."""
+        """Drop every block above the fork with its inputs, cut the searches back, and count the blocks."""
         fork = {"fork": fork_block_id}
         self._connection.execute(_Q["claim_blocks"], fork)
         self._connection.execute(_Q["truncate_inputs"], fork)
-        gone = self._connection.execute(_Q["truncate_blocks"], fork).rowcount
+        dropped = self._connection.execute(_Q["truncate_blocks"], fork).rowcount
         for query in ("truncate_searches", "shorten_searches", "advance_searches"):
             self._connection.execute(_Q[query], fork)
-        return gone
+        return dropped
 
     def forget_searches(self) -> None:
-        """Say that nothing was searched: for an empty tape, which may begin anywhere."""
+        """Record that nothing was searched: for an empty tape, which may begin anywhere."""
         self._connection.execute(_Q["forget_searches"])
 
     def add_coverage(self, magic: bytes, rule: str, first: int, last: int) -> None:
-        """Say that a stretch was searched: a searched one that it touches grows by it."""
+        """Record that a stretch was searched; an adjacent searched stretch grows by it."""
         search = {"magic": magic, "rule": rule, "first": first, "last": last}
         for query in ("extend_coverage", "precede_coverage", "add_coverage"):
             if self._connection.execute(_Q[query], search).rowcount:
                 return
 
     def set_durable(self, *, durable: bool) -> None:
-        """Have commits wait for the disk, or let a crash of the database lose the last blocks, whole."""
+        """Make commits wait for the disk, or let a crash of the database lose the last blocks, whole."""
         self._connection.execute(_Q["set_durable"], {"setting": "on" if durable else "off"})
 
     def flush(self) -> None:
-        """Wait until all that was committed in this session is on disk."""
+        """Wait until everything committed in this session is on disk."""
         self._connection.execute(_Q["flush"])
 
     def notify(self, block: Block) -> None:
-        """Tell listeners of a block once this transaction commits."""
+        """Notify listeners of a block once this transaction commits."""
         self._connection.execute(_Q["notify_block"], {"block_id": block.block_id, "hash": block.hash})
 
     def notify_rollback(self, fork_block_id: int) -> None:
-        """Tell listeners that every block above the fork was undone, once this transaction commits."""
+        """Notify listeners, once this transaction commits, that every block above the fork was undone."""
         self._connection.execute(_Q["notify_rollback"], {"fork": fork_block_id})
 
 

@@ -176,9 +176,9 @@ class _Import:
         """Refuse blocks that the tape has others in place of, or the parent of which it lacks."""
         if not blocks:
             return
-        ours = self._tape.headers(blocks[0].block_id, blocks[-1].block_id)
+        ours = self._tape.blocks(blocks[0].block_id, blocks[-1].block_id)
         for block, own in zip(blocks, ours, strict=True):
-            self._refuse_branch(block.block_id, block.hash, read_header(own.block_id, own.header).hash)
+            self._refuse_branch(block.block_id, block.hash, own.hash)
 
     def _refuse_branch(self, block_id: int, theirs: str, ours: str) -> None:
         if theirs != ours:

@@ -20,10 +20,10 @@ from virtualchain.checkpoint.apply import Applied
 from virtualchain.checkpoint.apply import apply as apply_to
 from virtualchain.checkpoint.verify import verify
 from virtualchain.engine.deployment import Deployment
-from virtualchain.engine.rollback import roll_back
+from virtualchain.engine.options import Options
+from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.engine.versions import build_beside
 from virtualchain.errors import DeepFork, StoreError, UsageError
-from virtualchain.store.rollback import Reorg
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -46,7 +46,8 @@ def apply(database_url: str, tmp_path: Path) -> Apply:
 
     def put(file: Path, *apps: object, database: str = database_url, **options: Any) -> Applied | None:
         apps = apps or (words(),)
-        return apply_to(database, file, contracts(*apps), state_folder=tmp_path, **options)
+        settings = Options(state_folder=tmp_path)
+        return apply_to(database, file, contracts(*apps), options=settings, **options)
 
     return put
 
@@ -167,14 +168,14 @@ def test_rolled_back_to_the_checkpoint_and_not_below(
     before = tables(database_url)
     fake_node.reorg(fake_node.height - at + 1)
     with pytest.raises(
-        DeepFork, match=rf"can be brought back to block {at} at the lowest, not to block {at - 1}"
+        DeepFork, match=rf"can be rolled back to block {at} at the lowest, not to block {at - 1}"
     ):
         run(words())
-    with closing(Deployment(database_url, [], None, state_folder=tmp_path)) as deployment:
+    with closing(Deployment(database_url, [], None, Options(state_folder=tmp_path))) as deployment:
         tip = deployment.tape.tip()
         assert tip is not None
-        with pytest.raises(UsageError, match="can be brought back to block"):
-            roll_back(deployment, Reorg(at - 1, (tip.block_id, "00" * 32), None, "operator"))
+        with pytest.raises(UsageError, match="can be rolled back to block"):
+            roll_back(deployment, operators_reorg(deployment.tape, at - 1))
     assert tables(database_url) == before
 
 
@@ -189,7 +190,7 @@ def test_deeper_than_its_history_it_cannot_be_derived_anew(
     fake_node.mine(n=20)
     run(words(), history=5)
     fake_node.reorg(10)
-    with pytest.raises(DeepFork, match="goes on from another checkpoint of it"):
+    with pytest.raises(DeepFork, match="continues from another checkpoint of it"):
         run(words(), history=5)
 
 
@@ -286,7 +287,7 @@ def test_a_version_beside_that_is_undone_too_deep_is_dropped(
     fake_node.mine(n=20)
     old = run(words())
     [contract] = contracts(words())
-    build_beside(database_url, contract, "v2", state_folder=tmp_path, history=3)
+    build_beside(database_url, contract, "v2", Options(state_folder=tmp_path, history=3))
     fake_node.reorg(15)
     run(words(), database=other_url)
     make(other_url, tmp_path / "file", block_id=old - 1)

@@ -19,6 +19,7 @@ from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.apply import apply
 from virtualchain.checkpoint.signing import make_key, sign
 from virtualchain.checkpoint.verify import manifest_of, verify
+from virtualchain.engine.options import Options
 from virtualchain.errors import InvalidCheckpoint, UsageError
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -65,7 +66,7 @@ def refused(target: str, tmp_path: Path) -> Callable[..., None]:
                 verify(reader)
         before = tables(target)
         with pytest.raises(InvalidCheckpoint, match=told):
-            apply(target, file, contracts(words()), state_folder=tmp_path)
+            apply(target, file, contracts(words()), options=Options(state_folder=tmp_path))
         assert tables(target) == before
 
     return refuse
@@ -349,11 +350,16 @@ def test_another_apps_file(good: Path, target: str, tmp_path: Path) -> None:
     before = tables(target)
     file = forge(good, tmp_path / "file", manifest=_set(app="other"))
     with pytest.raises(UsageError, match="the checkpoint is of app other"):
-        apply(target, file, contracts(words()), state_folder=tmp_path)
+        apply(target, file, contracts(words()), options=Options(state_folder=tmp_path))
     with pytest.raises(UsageError, match="declares other rules"):
-        apply(target, file, contracts(words("other", valid_transaction_window=30)), state_folder=tmp_path)
+        apply(
+            target,
+            file,
+            contracts(words("other", valid_transaction_window=30)),
+            options=Options(state_folder=tmp_path),
+        )
     with pytest.raises(InvalidCheckpoint, match="do not begin where its app begins"):
-        apply(target, good, [_starting_elsewhere()], state_folder=tmp_path)
+        apply(target, good, [_starting_elsewhere()], options=Options(state_folder=tmp_path))
     assert tables(target) == before
 
 

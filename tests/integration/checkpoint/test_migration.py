@@ -11,6 +11,7 @@ from tests.support.checkpoints import content, contracts, make, manifest_in, say
 from tests.support.tables import tables
 from virtualchain.checkpoint.apply import Applied
 from virtualchain.checkpoint.apply import apply as apply_to
+from virtualchain.engine.options import Options
 from virtualchain.errors import DeepFork, StoreError, UsageError
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -40,7 +41,8 @@ def apply(new_url: str, tmp_path: Path) -> Apply:
     """Give a function that applies a file to the new deployment, without a node."""
 
     def put(file: Path, **options: Any) -> Applied | None:
-        return apply_to(new_url, file, contracts(words()), state_folder=tmp_path, **options)
+        settings = Options(state_folder=tmp_path)
+        return apply_to(new_url, file, contracts(words()), options=settings, **options)
 
     return put
 
@@ -97,7 +99,7 @@ def test_a_migrated_app_makes_checkpoints_of_its_own(
     made = make(new_url, tmp_path / "theirs")
     assert (made.network, made.first_block_id) == ("signet", 120)
     third = database_server.clone()
-    apply_to(third, tmp_path / "theirs", contracts(words()), state_folder=tmp_path)
+    apply_to(third, tmp_path / "theirs", contracts(words()), options=Options(state_folder=tmp_path))
     say(new_node, f"{old[120]}:taken", "five")
     run(words(), **new)
     run(words(), database=third, source=new_node.url)
@@ -134,7 +136,13 @@ def test_on_its_own_chain_it_is_no_migration(
 ) -> None:
     """That would throw the series away for nothing."""
     with pytest.raises(UsageError, match="on the checkpoint's own chain: leave out --migrate"):
-        apply_to(database_url, tmp_path / "file", contracts(words()), migrates=True, state_folder=tmp_path)
+        apply_to(
+            database_url,
+            tmp_path / "file",
+            contracts(words()),
+            migrates=True,
+            options=Options(state_folder=tmp_path),
+        )
 
 
 def test_forks_of_the_new_chain(
@@ -151,7 +159,7 @@ def test_forks_of_the_new_chain(
     assert words_in(new_url) == {"one", "two", "three"}
     new_node.reorg(13)
     before = tables(new_url)
-    with pytest.raises(DeepFork, match="can be brought back to block 120 at the lowest, not to block 119"):
+    with pytest.raises(DeepFork, match="can be rolled back to block 120 at the lowest, not to block 119"):
         run(words(), other, **new)
     assert tables(new_url) == before
     assert manifest_in(tmp_path / "file").block_id == 120

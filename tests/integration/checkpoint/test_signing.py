@@ -13,6 +13,7 @@ from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.apply import apply
 from virtualchain.checkpoint.signing import make_key, public_key
 from virtualchain.checkpoint.verify import verify
+from virtualchain.engine.options import Options
 from virtualchain.errors import InvalidCheckpoint, UsageError
 from virtualchain.testing import FakeNode
 
@@ -72,9 +73,21 @@ def test_an_untrusted_file_changes_nothing(database_url: str, tmp_path: Path) ->
     make(database_url, tmp_path / "file", keys=[tmp_path / "key"])
     before = tables(database_url)
     with pytest.raises(InvalidCheckpoint, match="not by a key that is trusted"):
-        apply(database_url, tmp_path / "file", contracts(words()), trusted=(other,), state_folder=tmp_path)
+        apply(
+            database_url,
+            tmp_path / "file",
+            contracts(words()),
+            trusted=(other,),
+            options=Options(state_folder=tmp_path),
+        )
     assert tables(database_url) == before
-    apply(database_url, tmp_path / "file", contracts(words()), trusted=(key, other), state_folder=tmp_path)
+    apply(
+        database_url,
+        tmp_path / "file",
+        contracts(words()),
+        trusted=(key, other),
+        options=Options(state_folder=tmp_path),
+    )
     assert f"{{{key}}}" in tables(database_url)["vc.checkpoints"][0]
 
 

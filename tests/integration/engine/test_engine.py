@@ -217,7 +217,7 @@ def test_what_cannot_run_is_said_at_once(database_url: str, fake_node: FakeNode)
         StateEngine(an_app(), an_app(), **settings)
     with pytest.raises(UsageError, match="only with 3 confirmations"):
         StateEngine(an_app(confirmations=3), confirmations=1, **settings)
-    with pytest.raises(UsageError, match="authors see none of these"):
+    with pytest.raises(UsageError, match="authors can know none of these"):
         StateEngine(an_app(valid_transaction_window=6), confirmations=6, **settings)
     with pytest.raises(InvalidApp, match="lacks get_virtual_chain_name"):
         StateEngine(object(), **settings)

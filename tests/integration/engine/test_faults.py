@@ -85,7 +85,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the waits between two attempts."""
     monkeypatch.setattr(retry, "PAUSES", (0.01,))
     monkeypatch.setattr(indexer, "POLL", 0.05)
-    monkeypatch.setattr(indexer, "_PATIENCE", (0.05, 0.2))
+    monkeypatch.setattr(indexer, "PAUSES", (0.05, 0.2))
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_a_session_that_ends_slowly_is_waited_for(
     fake_node: FakeNode, run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server still holds our place when we come back for it, and frees it a moment later."""
-    monkeypatch.setattr(indexer, "_PATIENCE", (0.1, 0.2, 0.5, 1.0))
+    monkeypatch.setattr(indexer, "PAUSES", (0.1, 0.2, 0.5, 1.0))
     fake_node.mine([fake_node.send(b"fao1")])
     lingering = psycopg.connect(database_url, autocommit=True)
     timer = threading.Timer(0.5, lingering.close)

@@ -217,6 +217,6 @@ def test_a_node_without_the_blocks_halts_the_one_that_joins(
     )
     assert (rows[0]["status"], rows[0]["block_id"]) == ("running", fake_node.height)
     assert rows[1]["status"] == "halted"
-    assert "a node that has all blocks helps" in rows[1]["error"]
+    assert "use a node that has all blocks" in rows[1]["error"]
     with pytest.raises(AppHalted, match="never searched for its magic"):
         run(two)

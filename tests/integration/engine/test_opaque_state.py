@@ -192,7 +192,7 @@ def test_rules_that_changed_are_noticed_when_judged_again(
     run(Forgetful())
     changed = Forgetful()
     changed.db_check = lambda *arguments: False  # type: ignore[method-assign]
-    with pytest.raises(AppHalted, match="judged again, the block has other ops"):
+    with pytest.raises(AppHalted, match="judged again, the block has different ops"):
         run(changed)
 
 

@@ -218,7 +218,7 @@ def test_a_payload_that_is_no_bytes_halts(
     run(accept_all(find_payload=lambda outputs: wrong), other)
     (row,) = query("SELECT error FROM virtualchain.apps WHERE status = 'halted'")
     assert row["error"]["callback"] == "find_payload"
-    assert "it should be bytes or None" in row["error"]["error"]
+    assert "expected bytes or None" in row["error"]["error"]
     assert len(ops(query, "other")) == 1
 
 

@@ -13,6 +13,7 @@ from tests.support.tables import tables
 from virtualchain import App, State, StateEngine
 from virtualchain.app.contract import read_contract
 from virtualchain.engine.compare import compare
+from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.engine.versions import build_beside, drop, remove, swap
 from virtualchain.errors import StoreError, UsageError, WriterBusy
 from virtualchain.reading import views
@@ -53,8 +54,8 @@ def beside(database_url: str, tmp_path: Path) -> Callable[..., Any]:
     """Give a function that makes a build of an app beside the live one."""
 
     def make(app: App, build: str, **options: Any) -> Any:
-        settings = {"state_folder": tmp_path, "history": 1000, **options}
-        return build_beside(database_url, read_contract(app), build, **settings)
+        settings = Options(state_folder=tmp_path)
+        return build_beside(database_url, read_contract(app), build, settings, Listener(**options))
 
     return make
 
@@ -72,7 +73,7 @@ def test_a_new_version_takes_the_old_ones_place(
     assert (made.block_id, made.is_live) == (fake_node.height, False)
     assert query("SELECT * FROM texts.texts") == [{"text": "a"}, {"text": "b"}]
     assert query("SELECT consensus_hash FROM virtualchain.apps") == before
-    assert swap(database_url, "texts", "v2").build == "1"
+    assert swap(database_url, "texts", "v2").name == "1"
     assert query("SELECT * FROM texts.texts ORDER BY 1") == [
         {"text": "A", "size": 1},
         {"text": "B", "size": 1},
@@ -146,14 +147,14 @@ def test_a_build_is_made_while_the_writer_goes_on(
         engine.build()
         forked = threading.Event()
 
-        def fork(_: str, block: Any, inputs: int, last: int) -> None:
-            if block.block_id == fake_node.height - 2 and not forked.is_set():
+        def fork(progress: Progress) -> None:
+            if progress.block.block_id == fake_node.height - 2 and not forked.is_set():
                 forked.set()
                 fake_node.reorg(8)
                 mine(fake_node, b"new")
                 engine.build()
 
-        made = beside(an_app("2"), "v2", on_block=fork)
+        made = beside(an_app("2"), "v2", on_catch_up=fork)
         assert forked.is_set()
         assert made.block_id == fake_node.height
         beside(an_app("2"), "fresh")
@@ -178,14 +179,14 @@ def test_a_build_that_was_broken_off_goes_on(
     run(an_app())
     taken: list[int] = []
     first = beside(
-        an_app("2"), "v2", may_go_on=lambda: len(taken) < 10, on_block=lambda _, block, *rest: taken.append(0)
+        an_app("2"), "v2", may_continue=lambda: len(taken) < 10, on_catch_up=lambda _: taken.append(0)
     )
     assert first.block_id == 9
     assert beside(an_app("2"), "v2").block_id == fake_node.height
     with pytest.raises(UsageError, match="was made by other rules"):
         beside(an_app("3"), "v2")
     for name in ("2", "V", "", "a" * 17, "a_b"):
-        with pytest.raises(UsageError, match="is no name for a build"):
+        with pytest.raises(UsageError, match="is not a build's name"):
             beside(an_app("2"), name)
 
 
@@ -201,7 +202,7 @@ def test_only_one_process_makes_a_build(fake_node: FakeNode, run: Run, beside: C
                 beside(an_app("2"), "v2")
             refused.append(str(caught.value))
 
-    beside(an_app("2"), "v2", on_block=again)
+    beside(an_app("2"), "v2", on_catch_up=again)
     assert "another process makes texts:v2" in refused[0]
 
 
@@ -242,7 +243,7 @@ def test_a_swap_gives_way_to_long_readers(
         with pytest.raises(StoreError, match="the views of app texts stay in use"):
             swap(database_url, "texts", "v2", told.append)
     assert len(told) == 2
-    assert swap(database_url, "texts", "v2").build == "1"
+    assert swap(database_url, "texts", "v2").name == "1"
 
 
 def test_a_writer_leaves_a_swapped_app_alone(
@@ -258,7 +259,7 @@ def test_a_writer_leaves_a_swapped_app_alone(
         beside(an_app("2"), "v2")
         swap(database_url, "texts", "v2")
         engine.follow()
-    assert told == ["app texts shows another build now: start again with the code of that one"]
+    assert told == ["app texts shows another build now: restart with that build's code"]
 
 
 def test_removing_an_app_removes_its_data_and_nothing_else(

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.checkpoints import contracts, make, say, words
 from virtualchain.checkpoint.apply import apply
+from virtualchain.engine.options import Options
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -30,7 +31,7 @@ def test_behind_a_checkpoint_each_block_is_shown(
     say(fake_node, "one two", "two", "three", "one", "-two four")
     run(words(), database=whole)
     base = make(whole, tmp_path / "file").block_id
-    apply(database_url, tmp_path / "file", contracts(words()), state_folder=tmp_path)
+    apply(database_url, tmp_path / "file", contracts(words()), options=Options(state_folder=tmp_path))
     say(fake_node, "four one", "-one", "five", "two")
     run(words(), database=whole)
     last = run(words())

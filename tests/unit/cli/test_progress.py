@@ -7,7 +7,7 @@ import pytest
 from virtualchain.bitcoin.networks import NETWORKS
 from virtualchain.cli import progress
 from virtualchain.cli.progress import Reporter
-from virtualchain.engine.engine import Progress
+from virtualchain.engine.options import Progress
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block
 

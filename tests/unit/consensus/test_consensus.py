@@ -5,7 +5,7 @@ import enum
 import pytest
 
 from virtualchain import consensus
-from virtualchain.errors import Unserialisable, UsageError
+from virtualchain.errors import Unserializable, UsageError
 
 EMPTY = "5df6e0e2761359d30a8275058e299fcc0381534545f55cf43e41983f5d4c9456"
 
@@ -78,7 +78,7 @@ def test_text_is_what_python_2_printed(value: object, text: str) -> None:
 )
 def test_what_cannot_be_hashed_is_refused_with_its_field(value: object, why: str) -> None:
     """The error is both ours and a ValueError, so a parser's refusal of it is one, too."""
-    with pytest.raises(Unserialisable, match=f"field 'colour'.*{why}") as caught:
+    with pytest.raises(Unserializable, match=f"field 'colour'.*{why}") as caught:
         consensus.serialize_op(b"a", {"colour": value}, ["colour"])
     assert isinstance(caught.value, ValueError)
 
@@ -99,7 +99,7 @@ def test_length_counts_bytes_and_an_opcode_may_be_any_byte() -> None:
 
 def test_every_missing_field_is_named() -> None:
     """One error tells all that is to be done."""
-    with pytest.raises(Unserialisable, match="op b'a' lacks y, z:"):
+    with pytest.raises(Unserializable, match="op b'a' lacks y, z:"):
         consensus.serialize_op(b"a", {"x": 1}, ["x", "y", "z"])
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from virtualchain.app.fields import all_to_json, legible, parse_json, to_json
 from virtualchain.consensus.state_hash import EMPTY, digest_number, row_element, update_number
-from virtualchain.errors import Unserialisable
+from virtualchain.errors import Unserializable
 
 
 def test_bytes_become_hex_and_tuples_lists() -> None:
@@ -25,7 +25,7 @@ def test_bytes_become_hex_and_tuples_lists() -> None:
 )
 def test_what_json_cannot_hold_names_its_field(value: Any) -> None:
     """At any depth, and in keys as well."""
-    with pytest.raises(Unserialisable, match="field"):
+    with pytest.raises(Unserializable, match="field"):
         to_json({"field": [value]})
 
 
@@ -37,14 +37,14 @@ def test_structures_without_end_are_refused_at_once() -> None:
     for _ in range(60):
         wide = [wide, wide]
     for endless, reason in ((cycle, "nested deeper than 64"), (wide, "with it the op is larger")):
-        with pytest.raises(Unserialisable, match=f"field 'field'.* {reason}"):
+        with pytest.raises(Unserializable, match=f"field 'field'.* {reason}"):
             to_json({"field": endless})
 
 
 def test_ints_are_held_to_what_is_hashed() -> None:
     """What Python or PostgreSQL would refuse later is refused here, above the bits that can be hashed."""
     assert to_json({"a": 2**2048 - 1, "b": -(2**2048) + 1})
-    with pytest.raises(Unserialisable, match="field 'a': an int of more than 2048 bits"):
+    with pytest.raises(Unserializable, match="field 'a': an int of more than 2048 bits"):
         to_json({"a": 2**2048})
 
 
@@ -52,14 +52,14 @@ def test_the_ops_of_one_input_share_its_limits() -> None:
     """A commit that makes many ops of one cannot pass together what each of them could alone."""
     half = {"text": "x" * 9_000_000}
     assert all_to_json([half])
-    with pytest.raises(Unserialisable, match="field 'text': with it the op is larger than 16777216"):
+    with pytest.raises(Unserializable, match="field 'text': with it the op is larger than 16777216"):
         all_to_json([half, half])
 
 
 @pytest.mark.parametrize("value", [Decimal("1.5"), datetime(2009, 1, 3, tzinfo=UTC), date(2009, 1, 3), 1j])
 def test_types_that_json_lacks_are_named(value: Any) -> None:
     """Money and time are for the app to write as text or ints."""
-    with pytest.raises(Unserialisable, match=f"field 'when': a {type(value).__name__} cannot be stored"):
+    with pytest.raises(Unserializable, match=f"field 'when': a {type(value).__name__} cannot be stored"):
         to_json({"when": [value]})
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.shared_data import shared
 from virtualchain import consensus
-from virtualchain.errors import Unserialisable, UsageError
+from virtualchain.errors import Unserializable, UsageError
 
 CUT = Path(__file__).parents[2] / "data" / "consensus"
 FILES = ["chain", "merkle", "ops_hash", "paths", "serialize_op", "snapshot"]
@@ -38,7 +38,7 @@ def test_serialised_ops_agree(load: Load) -> None:
         fields = case["opfields"].get(case["opcode"])
         opcode = case["opcode"].encode()
         if "error" in case:
-            with pytest.raises(Unserialisable, match="lacks"):
+            with pytest.raises(Unserializable, match="lacks"):
                 consensus.serialize_op(opcode, case["opdata"], fields)
         elif fields is not None:  # the reference answers None for an opcode that the app does not have
             assert consensus.serialize_op(opcode, case["opdata"], fields).hex() == case["serialized_hex"]

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tests.support.headers import grow
-from virtualchain.engine.planner import Extend, Pins, Plan, Reorg, Wait, plan
-from virtualchain.model import Block
+from virtualchain.engine.planner import Extend, Pins, Plan, Wait, plan
+from virtualchain.model import Block, Reorg
 
 CHAIN = grow(None, 20, first=100)
 OURS, THEIRS = grow(CHAIN[9], 5), grow(CHAIN[9], 3, name="theirs")

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.shared_data import shared
 from virtualchain.bitcoin.header import branch_work, headers_from, read_header, work
-from virtualchain.engine.planner import Extend, Plan, Reorg, Wait, plan
-from virtualchain.model import Block
+from virtualchain.engine.planner import Extend, Plan, Wait, plan
+from virtualchain.model import Block, Reorg
 
 FILES = [
     ("mainnet_576576_578692.bin", 576576),
@@ -103,4 +103,4 @@ def test_an_orphan_of_equal_work_waits_and_one_block_more_reorgs() -> None:
     waited = part([orphan], theirs[:1])
     assert isinstance(waited, Wait)
     assert waited.fork == 437477
-    assert part([orphan], theirs) == Reorg(437477, fork.hash, orphan, theirs[-1], 1, cause="work")
+    assert part([orphan], theirs) == Reorg(437477, fork.hash, orphan, theirs[-1], cause="work")

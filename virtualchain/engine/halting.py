@@ -1,0 +1,52 @@
+"""Why an app is halted: the record that `virtualchain.apps` shows, and the error that carries it."""
+
+import traceback
+from typing import Final
+
+from virtualchain.app.contract import Contract
+from virtualchain.app.fields import legible
+from virtualchain.errors import AppHalted, MissingData
+from virtualchain.model import Block, Input, Json
+from virtualchain.store.failures import describe_error, summarize_error
+
+LONGEST_REASON: Final = 1_000
+_LONGEST_TRACEBACK: Final = 20_000
+"""Characters that are kept: both may quote what a stranger wrote, however long."""
+
+
+def halt(contract: Contract, block: Block, callback: str, item: Input | None, error: Exception) -> AppHalted:
+    """Describe a failed callback, for the app's record and for the operator."""
+    place = f"block {block.block_id}" + (f", transaction {item.txid}" if item else "")
+    return AppHalted(
+        f"app {contract.name} is halted before {place}: {callback} failed with {summarize_error(error)}",
+        {
+            "block_id": block.block_id,
+            "callback": callback,
+            "txid": item.txid if item else None,
+            "txindex": item.txindex if item else None,
+            "error": legible(describe_error(error), LONGEST_REASON),
+            "traceback": legible("".join(traceback.format_exception(error)), _LONGEST_TRACEBACK),
+        },
+    )
+
+
+def halted_error(app: str, record: Json) -> AppHalted:
+    """Return the error of an app that was halted earlier, from its record."""
+    error = record["error"].splitlines()[0]
+    return AppHalted(
+        f"app {app} is halted before block {record['block_id']}: {record['callback']} failed "
+        f"with {error}; fix it, then run `virtualchain resume {app}`",
+        record,
+    )
+
+
+def missing_blocks_record(block_id: int, error: MissingData) -> Json:
+    """Describe that the node does not have blocks which an app needs to join, in the form of `halt`."""
+    return {
+        "block_id": block_id,
+        "callback": "searching blocks that were never searched for its magic",
+        "txid": None,
+        "txindex": None,
+        "error": f"{error}; use a node that has all blocks, or its files (--blocks)",
+        "traceback": "",
+    }
