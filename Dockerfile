@@ -1,7 +1,7 @@
-# virtualchain's command, for use with a PostgreSQL and a bitcoind beside it (docker-compose.yml).
+# The virtualchain command, for use with PostgreSQL and bitcoind (see docker-compose.yml).
 #
 # Build: docker build -t virtualchain .
-# An app of yours: mount its folder at /app, which is where the command runs.
+# To run your own app, mount its folder at /app, the working directory.
 
 FROM python:3.12-slim AS build
 WORKDIR /source

