@@ -23,22 +23,18 @@ CITING = (
 )
 ELSEWHERE = frozenset(
     {
-        *(
-            "guestbook.py",
-            "test_guestbook.py",
-            "plain.py",
-            "apps.py",
-            "words.py",
-        ),
-        *("virtualchain.toml", "./virtualchain.toml", "bitcoin.conf"),
+        *("guestbook.py", "test_guestbook.py", "apps.py", "virtualchain.toml", "./virtualchain.toml"),
         *("tests/that/concern/you", "migrations/versions/000N_name.py"),  # stand for any such path
         "psycopg.sql",  # a module
     }
 )
 """What is cited and cannot be in the repository, above all files that users and tests write."""
 FOLDERS = ("docs", "migrations", "sql", "tests", "virtualchain", ".")
-BASES = {"docs/names.md": "virtualchain/examples/names"}
-"""Pages about a folder, which name its files without it."""
+BASES = {
+    "docs/architecture.md": ("virtualchain", "virtualchain/engine", "virtualchain/examples"),
+    "docs/names.md": ("virtualchain/examples/names",),
+}
+"""Pages about some folders, which name files without them."""
 SHARED = re.compile(r"(?:\.\./)?shared/(?:data|tools)\b")
 """The folder beside the checkout, which need not be there; CONTRIBUTING.md lists the tests that use it."""
 
@@ -129,9 +125,9 @@ def _missing(cited: re.Match[str], file: Path, root: Path) -> Iterator[str]:
     path = cited["path"]
     if path in ELSEWHERE or SHARED.match(path):
         return
-    base = BASES.get(str(file.relative_to(root)))
+    bases = BASES.get(str(file.relative_to(root)), ())
     pattern = re.sub(r"<[^<>]*>|\{[^{}]*\}", "*", path)
-    folders = [file.parent, root, *([root / base] if base else [])]
+    folders = [file.parent, root, *(root / base for base in bases)]
     targets = [target for folder in folders for target in _matches(folder, pattern)]
     if not targets:
         yield f"{path!r} is not in the repository"
