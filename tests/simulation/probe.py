@@ -46,7 +46,7 @@ REQUESTS: tuple[Place, ...] = (
 STEPS: tuple[Place, ...] = (
     (deployment, "connect_writer", "open"),
     (deployment, "register", "register"),
-    (deployment, "check_start", "start check"),
+    (deployment, "check_consistency", "start check"),
     (Deployment, "search", "cover"),
     (Machine, "load", "load"),
     (recovery, "tidy", "tidy"),

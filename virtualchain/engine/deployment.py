@@ -21,8 +21,8 @@ from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, Json, ScannedBlock
 from virtualchain.settings import HISTORY
 from virtualchain.store.builds import live_build, register, set_on_deep_fork
-from virtualchain.store.consistency import check_start
 from virtualchain.store.database import connect_writer
+from virtualchain.store.history import check_consistency
 from virtualchain.store.tape import Tape
 
 _STRETCH = 500
@@ -63,7 +63,7 @@ class Deployment:
             self.watches = watches_of([machine.contract for machine in self.machines])
             for name, policy in (on_deep_fork or {}).items():
                 set_on_deep_fork(self.connection, name, policy)
-            check_start(self.connection, mends)
+            check_consistency(self.connection, mends)
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
         except BaseException:
             self.close()
