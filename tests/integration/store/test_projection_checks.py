@@ -276,7 +276,7 @@ def test_statements(writer: psycopg.Connection, ddl: str, complaint: str) -> Non
         f"CREATE TABLE {'t' * 54} (a int PRIMARY KEY)",
     ],
 )
-def test_what_is_not_refusal(writer: psycopg.Connection, ddl: str) -> None:
+def test_what_is_accepted(writer: psycopg.Connection, ddl: str) -> None:
     """An author may use whatever can be rolled back and is the same everywhere."""
     with writer.transaction():
         install(writer, "keep", "keep", "1", ddl)
