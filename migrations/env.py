@@ -1,6 +1,6 @@
-"""Alembic's entry: runs the revisions on the connection that `virtualchain.store.migrate` hands over.
+"""Alembic's entry point: runs the revisions on the connection that `virtualchain.store.migrate` passes in.
 
-The views of installed apps are brought up to date with them.
+Then it updates the views of the installed apps.
 """
 
 from alembic import context

@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Run the SQL that is frozen beside this file."""
+    """Run the frozen SQL next to this file."""
     op.get_bind().connection.cursor().execute(
         Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
     )

@@ -1,8 +1,8 @@
-"""What a run is told to do: flags, then `VIRTUALCHAIN_…`, then `virtualchain.toml`, then defaults.
+"""The settings of a run: flags, then `VIRTUALCHAIN_…` variables, then `virtualchain.toml`, then defaults.
 
-Every layer is checked whole, also where a higher one wins, so a mistake shows when it is made and not
-when the flag that hid it is left out. Values of `bitcoin` and `database` may hold passwords: no message
-and no repr shows them.
+Every layer is checked completely, even where a higher one wins, so a mistake shows at once and not when the
+flag that hides it is left out. Values of `bitcoin` and `database` may contain passwords: no message and no
+repr shows them.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from typing import Any, Literal, cast, get_args
 from virtualchain.errors import UsageError
 
 HISTORY = 1000
-"""Blocks for which apps can be brought back, unless told otherwise."""
+"""By how many blocks apps can be rolled back, by default."""
 
 Policy = Literal["rollback", "checkpoint", "halt"]
 Verification = Literal["merkle"]
@@ -39,9 +39,9 @@ _KINDS: Mapping[str, _Kind] = {
     "verify": "check",
 }
 _SOURCES: Sequence[str] = ("bitcoin", "blocks")
-"""Where blocks come from: one of them, and where several layers name one, the highest says which."""
+"""Where blocks come from: exactly one of them; if several layers name one, the highest layer wins."""
 _ALLOWED: Mapping[str, str] = {
-    "text": "text that is not empty",
+    "text": "non-empty text",
     "number": "a whole number, 0 or more",
     "switch": "true or false",
     "check": " or ".join(get_args(Verification)),
@@ -55,7 +55,7 @@ _NUMBER = re.compile("[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class AppSetting:
-    """One app to run, and what becomes of it at a deep fork."""
+    """One app to run, and what happens to it at a deep fork."""
 
     use: str
     """MODULE or MODULE:OBJECT, as `load_app` takes it."""
@@ -64,59 +64,59 @@ class AppSetting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The global options; None: not set, the caller's default holds."""
+    """The global options; None means not set, so the caller's default applies."""
 
     apps: tuple[AppSetting, ...] = ()
     bitcoin: str | None = field(default=None, repr=False)
     """URL of the node."""
     cookie: Path | None = None
     blocks: Path | None = None
-    """Files of blocks in place of a node."""
+    """Block files, used in place of a node."""
     database: str | None = field(default=None, repr=False)
     confirmations: int = 6
     history: int | None = HISTORY
-    """For how many blocks apps can be brought back by what is kept; None: all."""
+    """By how many blocks the kept history can roll apps back; None: all."""
     network: str | None = None
     json: bool = False
     verbose: bool = False
     verify: Verification | None = None
-    """What is compared of every block before it is taken."""
+    """What is verified in every block before it is taken."""
     trust: tuple[str, ...] = ()
-    """Public keys, hex or files, one of which must have signed a checkpoint; none: that is not asked for."""
+    """Public keys, hex or files, one of which must have signed a checkpoint; empty: not required."""
     config: Path | None = None
     """The file that was read."""
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
-    """Put the settings together.
+    """Combine the layers into settings.
 
-    `flags` are the options of the command line by name (`app`: a sequence); None, False and an empty
-    sequence mean that an option was not given. An empty variable counts as unset. Relative paths start at
-    `folder`, the working directory; those in the file start where the file lies. Apps named by flags or
-    environment replace those of the file, and keep the policy that the file gives them.
+    `flags` are the command line's options by name (`app`: a sequence); None, False and an empty sequence mean
+    that an option is not set. An empty variable counts as unset. Relative paths start at `folder`, the
+    working directory; those in the file start at the file's folder. Apps named by flags or environment
+    replace those of the file, but keep the policy that the file sets for them.
 
-    Raises UsageError, which names the flag, variable or key and what is allowed, for every mistake.
+    Raises UsageError for any mistake; it names the flag, variable or key and what is allowed.
     """
-    given = {key: flag for key, flag in flags.items() if flag is not None and flag is not False}
+    set_flags = {key: flag for key, flag in flags.items() if flag is not None and flag is not False}
     variables = {
         key: environ[_variable(key)] for key in ("app", "config", *_KINDS) if environ.get(_variable(key))
     }
-    config = _find_file(given, variables, folder)
+    config = _find_file(set_flags, variables, folder)
     values, in_file = ({}, []) if config is None else _read_file(config)
-    for layer, label in ((variables, _variable), (given, _flag)):
-        values = _over(values, _layer(layer, label, folder), label)
+    for layer, label in ((variables, _variable), (set_flags, _flag)):
+        values = _overlay(values, _layer(layer, label, folder), label)
     named = _app_names(variables["app"].split(","), _variable("app")) if "app" in variables else ()
-    named = _app_names(given.get("app", ()), _flag("app")) or named
+    named = _app_names(set_flags.get("app", ()), _flag("app")) or named
     settings = {app.use: app for app in in_file}
     apps = [settings.get(use, AppSetting(use)) for use in named] or in_file
     return Settings(apps=tuple(apps), config=config, **values)
 
 
 def load_app(use: str) -> object:
-    """Import the implementation that MODULE:OBJECT names; MODULE alone means its `app`, else itself.
+    """Import the implementation that MODULE:OBJECT names; MODULE alone means its `app`, or else the module.
 
-    Modules beside which the command was started are found, too. Raises UsageError where there is no such
-    module or object, or where importing it fails.
+    Modules in the working directory are found as well. Raises UsageError if there is no such module or
+    object, or if importing it fails.
     """
     module_name, colon, name = use.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")) or (colon and not name.isidentifier()):
@@ -137,9 +137,9 @@ def _flag(key: str) -> str:
     return f"--{key}"
 
 
-def _find_file(given: Mapping[str, object], variables: Mapping[str, str], folder: Path) -> Path | None:
-    if "config" in given:
-        return _path(given["config"], _flag("config"), folder)
+def _find_file(flags: Mapping[str, object], variables: Mapping[str, str], folder: Path) -> Path | None:
+    if "config" in flags:
+        return _path(flags["config"], _flag("config"), folder)
     if "config" in variables:
         return _path(variables["config"], _variable("config"), folder)
     file = folder / "virtualchain.toml"
@@ -154,8 +154,10 @@ def _layer(layer: Mapping[str, object], label: Callable[[str], str], folder: Pat
     }
 
 
-def _over(values: Mapping[str, Any], layer: Mapping[str, Any], label: Callable[[str], str]) -> dict[str, Any]:
-    """Lay a layer over what lies below it; a source that it names replaces the other one."""
+def _overlay(
+    values: Mapping[str, Any], layer: Mapping[str, Any], label: Callable[[str], str]
+) -> dict[str, Any]:
+    """Put a layer on top of the values below it; a source that it names replaces the other one."""
     named = _one_source(layer, label)
     dropped = [key for key in _SOURCES if named and key != named]
     return {key: value for key, value in values.items() if key not in dropped} | dict(layer)
@@ -173,16 +175,16 @@ def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting]]:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # neither UTF-8 nor TOML
+    except ValueError as error:  # not UTF-8, or not TOML
         raise UsageError(f"{file}: is not TOML: {error}") from error
     _refuse_unknown(document, ("virtualchain", "apps"), str(file))
     table = document.get("virtualchain", {})
     if not isinstance(table, dict):
         raise UsageError(f"{file}: virtualchain must be a table, [virtualchain]")
-    where = f"{file}: [virtualchain]"
-    _refuse_unknown(table, tuple(_KINDS), where)
-    values = {key: _check(_KINDS[key], value, f"{where} {key}", file.parent) for key, value in table.items()}
-    _one_source(values, lambda key: f"{where} {key}")
+    label = f"{file}: [virtualchain]"
+    _refuse_unknown(table, tuple(_KINDS), label)
+    values = {key: _check(_KINDS[key], value, f"{label} {key}", file.parent) for key, value in table.items()}
+    _one_source(values, lambda key: f"{label} {key}")
     return values, _read_apps(document.get("apps", []), str(file))
 
 
@@ -198,25 +200,25 @@ def _read_apps(tables: object, file: str) -> list[AppSetting]:
     return [AppSetting(**table | {"use": use}) for table, use in zip(tables, uses, strict=True)]
 
 
-def _app_names(uses: object, where: str) -> tuple[str, ...]:
+def _app_names(uses: object, label: str) -> tuple[str, ...]:
     names = [uses] if isinstance(uses, str) else cast("Sequence[object]", uses)
     stripped = tuple(name.strip() if isinstance(name, str) else "" for name in names)
     if not all(stripped):
-        raise UsageError(f"{where} must name an app: MODULE or MODULE:OBJECT")
-    twice = [name for name in stripped if stripped.count(name) > 1]
-    if twice:
-        raise UsageError(f"{where} names {twice[0]} more than once")
+        raise UsageError(f"{label} must name an app: MODULE or MODULE:OBJECT")
+    duplicates = [name for name in stripped if stripped.count(name) > 1]
+    if duplicates:
+        raise UsageError(f"{label} names {duplicates[0]} more than once")
     return stripped
 
 
-def _refuse_unknown(table: Mapping[str, object], known: Sequence[str], where: str) -> None:
+def _refuse_unknown(table: Mapping[str, object], known: Sequence[str], label: str) -> None:
     for key in table:
         if key not in known:
-            raise UsageError(f"{where} does not know {key}; allowed: {', '.join(known)}")
+            raise UsageError(f"{label} does not know {key}; allowed: {', '.join(known)}")
 
 
 def _from_text(kind: _Kind, value: object) -> object:
-    """Read what flags and variables can only write as text; what does not fit stays for `_check`."""
+    """Convert the text of a flag or variable; what does not fit is left for `_check` to report."""
     if not isinstance(value, str):
         return value
     if kind == "keys":
@@ -226,7 +228,7 @@ def _from_text(kind: _Kind, value: object) -> object:
     return _SWITCHES.get(value.lower(), value) if kind == "switch" else value
 
 
-def _check(kind: _Kind, value: object, where: str, folder: Path) -> object:
+def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
     match kind, value:
         case ("history", "all"):
             return None
@@ -239,25 +241,25 @@ def _check(kind: _Kind, value: object, where: str, folder: Path) -> object:
         case ("check", str()) if value in get_args(Verification):
             return value
         case ("path" | "keys", _):
-            return (_path if kind == "path" else _keys)(value, where, folder)
-    raise UsageError(f"{where} must be {_ALLOWED[kind]}")
+            return (_path if kind == "path" else _keys)(value, label, folder)
+    raise UsageError(f"{label} must be {_ALLOWED[kind]}")
 
 
-def _keys(value: object, where: str, folder: Path) -> tuple[str, ...]:
-    """Leave keys as they are; a file with one is looked for where other files are."""
+def _keys(value: object, label: str, folder: Path) -> tuple[str, ...]:
+    """Leave keys as they are; resolve the names of key files like other paths."""
     if not isinstance(value, list | tuple) or not all(isinstance(key, str) and key.strip() for key in value):
-        raise UsageError(f"{where} must be {_ALLOWED['keys']}")
+        raise UsageError(f"{label} must be {_ALLOWED['keys']}")
     keys = [key.strip() for key in value]
-    return tuple(key if _HEX_KEY.fullmatch(key) else str(_path(key, where, folder)) for key in keys)
+    return tuple(key if _HEX_KEY.fullmatch(key) else str(_path(key, label, folder)) for key in keys)
 
 
-def _path(value: object, where: str, folder: Path) -> Path:
+def _path(value: object, label: str, folder: Path) -> Path:
     if not isinstance(value, str | Path) or not str(value):
-        raise UsageError(f"{where} must be a path")
+        raise UsageError(f"{label} must be a path")
     try:
         return folder / Path(value).expanduser()
-    except RuntimeError as error:  # the home of an unknown user
-        raise UsageError(f"{where}: {value}: {error}") from error
+    except RuntimeError as error:  # the home directory of an unknown user
+        raise UsageError(f"{label}: {value}: {error}") from error
 
 
 def _import(module_name: str, use: str) -> ModuleType:
@@ -269,16 +271,16 @@ def _import(module_name: str, use: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
-                f"app {use!r}: there is no module {error.name}: start in its folder, or install it"
+                f"app {use!r}: there is no module {error.name}: run this in its folder, or install it"
             ) from error
-        raise _broken(use, error) from error
-    except (Exception, SystemExit) as error:  # whatever the app's own code does while it is imported
-        raise _broken(use, error) from error
+        raise _import_failed(use, error) from error
+    except (Exception, SystemExit) as error:  # the app's own code may raise anything during the import
+        raise _import_failed(use, error) from error
 
 
-def _broken(use: str, error: BaseException) -> UsageError:
+def _import_failed(use: str, error: BaseException) -> UsageError:
     last = traceback.extract_tb(error.__traceback__)[-1]
-    # Code that cannot be compiled fails inside Python's own importer, and the error itself says where.
+    # Code that does not compile fails inside Python's own importer, and its message names the line.
     place = "" if last.filename.startswith("<frozen ") else f" ({last.filename}, line {last.lineno})"
-    what = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return UsageError(f"app {use!r}: importing it fails: {what}{place}")
+    message = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return UsageError(f"app {use!r}: importing it fails: {message}{place}")

@@ -3,7 +3,7 @@
 SELECT version, encode(fingerprint, 'hex') AS fingerprint, schema, build FROM vc.apps WHERE name = %(app)s AND is_live;
 
 -- name: builds
--- Every build of every app, and where it stands.
+-- Every build of every app, with its last block.
 SELECT a.name AS app, a.schema, a.build AS name, a.is_live, a.base_block_id, a.history_from, a.on_deep_fork, a.status,
     encode(a.fingerprint, 'hex') AS fingerprint,
     EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(concat_ws('__', a.schema, a.build)) AND relkind = 'r')
@@ -14,7 +14,7 @@ SELECT a.name AS app, a.schema, a.build AS name, a.is_live, a.base_block_id, a.h
 FROM vc.apps AS a ORDER BY a.name COLLATE "C", a.build COLLATE "C";
 
 -- name: schema_owner
--- The app that has a schema.
+-- The app that owns a schema.
 SELECT name FROM vc.apps WHERE schema = %(schema)s;
 
 -- name: add_build
@@ -26,53 +26,53 @@ VALUES (%(app)s, %(version)s, decode(%(fingerprint)s, 'hex'), %(schema)s, %(buil
     %(base_block_id)s, coalesce((SELECT on_deep_fork FROM vc.apps WHERE name = %(app)s AND is_live), 'rollback'));
 
 -- name: set_own_role
--- Say whether an app's reducers run under a role of their own.
+-- Record whether an app's reducers run under a role of their own.
 UPDATE vc.apps SET own_role = %(own_role)s
 WHERE name = %(app)s AND build = %(build)s AND own_role <> %(own_role)s;
 
 -- name: set_on_deep_fork
--- Say what happens to the deployment when blocks that this app has taken are replaced.
+-- Set what happens to the deployment when blocks that this app has taken are replaced.
 UPDATE vc.apps SET on_deep_fork = %(on_deep_fork)s WHERE name = %(app)s AND on_deep_fork <> %(on_deep_fork)s;
 
 -- name: checkpoint
--- The checkpoint that a build was started from, and the lowest block whose hash it mixes into later ones.
+-- The checkpoint that a build started from, and the lowest block whose consensus hash enters later ones.
 SELECT c.block_id, encode(c.block_hash, 'hex') AS block_hash, encode(c.consensus_hash, 'hex') AS consensus_hash,
     c.is_migration, a.first_block_id
 FROM vc.checkpoints AS c JOIN vc.apps AS a ON a.name = c.app AND a.build = c.build
 WHERE c.app = %(app)s AND c.build = %(build)s;
 
 -- name: give_way_soon
--- Wait for no lock longer than a second: those who come behind us wait as long.
+-- Wait at most a second for a lock, because sessions that queue after this one wait just as long.
 SELECT set_config('lock_timeout', '1s', true);
 
 -- name: retire
--- No build of this app is live any more.
+-- Take the live build of this app out of use.
 UPDATE vc.apps SET is_live = false, status = 'stopped', error = NULL WHERE name = %(app)s AND is_live;
 
 -- name: make_live
--- This build of the app is live.
+-- Make this build the app's live one.
 UPDATE vc.apps SET is_live = true WHERE name = %(app)s AND build = %(build)s;
 
 -- name: drop_ops
--- Remove what a build has in vc.ops.
+-- Delete a build's rows from vc.ops.
 DELETE FROM vc.ops WHERE app = %(app)s AND build = %(build)s;
 
 -- name: drop_rejections
--- Remove what a build has in vc.rejections.
+-- Delete a build's rows from vc.rejections.
 DELETE FROM vc.rejections WHERE app = %(app)s AND build = %(build)s;
 
 -- name: drop_snapshots
--- Remove what a build has in vc.snapshots.
+-- Delete a build's rows from vc.snapshots.
 DELETE FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s;
 
 -- name: drop_state_files
--- Remove what a build has in vc.state_files.
+-- Delete a build's rows from vc.state_files.
 DELETE FROM vc.state_files WHERE app = %(app)s AND build = %(build)s;
 
 -- name: drop_checkpoints
--- Remove what a build has in vc.checkpoints.
+-- Delete a build's rows from vc.checkpoints.
 DELETE FROM vc.checkpoints WHERE app = %(app)s AND build = %(build)s;
 
 -- name: drop_apps
--- Remove a build's own row.
+-- Delete a build's own row.
 DELETE FROM vc.apps WHERE name = %(app)s AND build = %(build)s;

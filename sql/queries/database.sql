@@ -3,7 +3,7 @@
 SELECT pg_backend_pid();
 
 -- name: pin_settings
--- Fix what shapes values as text, what text means as a value or in a statement, and which keys fit an index; for the session, or until the transaction ends.
+-- Pin what affects the text form of values, the meaning of literals and statements, and which keys fit an index; for the session, or until the transaction ends.
 SELECT set_config(name, setting, %(is_local)s)
 FROM (VALUES
     ('search_path', ''),
@@ -29,7 +29,7 @@ FROM (VALUES
 ) AS pinned (name, setting);
 
 -- name: pin_writing
--- Fix how transactions run and what new tables are; nothing but its own end ends the writer's session.
+-- Pin how transactions run and how new tables are stored, and disable the timeouts that could end the writer's session.
 SELECT set_config(name, setting, false)
 FROM (VALUES
     ('default_transaction_isolation', 'read committed'),
@@ -39,25 +39,25 @@ FROM (VALUES
     ('row_security', 'on'),
     ('lock_timeout', '0'),
     ('statement_timeout', '0'),
-    ('transaction_timeout', '0'), -- from PostgreSQL 17 on
+    ('transaction_timeout', '0'), -- since PostgreSQL 17
     ('idle_in_transaction_session_timeout', '0'),
     ('idle_session_timeout', '0')
 ) AS pinned (name, setting)
 WHERE current_setting(name, true) IS NOT NULL;
 
 -- name: triggers_fire
--- Whether ordinary triggers fire in this session: a superuser can have that otherwise, and nobody else can mend it.
+-- Whether ordinary triggers fire in this session: only a superuser can disable them, or enable them again.
 SELECT current_setting('session_replication_role') <> 'replica';
 
 -- name: pin_keepalives
--- Let the server notice within about a minute that a writer's machine is gone, and free its lock.
+-- Let the server notice within about a minute that a writer's machine is gone, and release its lock.
 SELECT
     set_config('tcp_keepalives_idle', '30', false),
     set_config('tcp_keepalives_interval', '10', false),
     set_config('tcp_keepalives_count', '3', false);
 
 -- name: pin_read_only
--- Make every transaction of the session read only unless it asks for more.
+-- Make the session's transactions read-only by default.
 SELECT set_config('default_transaction_read_only', 'on', false);
 
 -- name: advisory_lock
@@ -65,11 +65,11 @@ SELECT set_config('default_transaction_read_only', 'on', false);
 SELECT pg_try_advisory_lock(1986622068, 1667784041);
 
 -- name: build_lock
--- Try to take the lock of whoever makes one build of an app; it lasts as long as the session.
+-- Try to take the lock for making one build of an app; it lasts as long as the session.
 SELECT pg_try_advisory_lock(1986622069, hashtext(%(build)s));
 
 -- name: advisory_lock_holder
--- Who holds the writer's lock: application name, server process and address, as far as we may see them.
+-- The holder of the writer's lock: application name, server process and address, as far as we may see them.
 SELECT activity.application_name, locks.pid, host(activity.client_addr)
 FROM pg_catalog.pg_locks AS locks
 LEFT JOIN pg_catalog.pg_stat_activity AS activity USING (pid)
@@ -82,17 +82,25 @@ WHERE
     AND locks.granted;
 
 -- name: create_engine_role
--- The role that the engine works as: it makes databases and the apps' roles, and is no superuser.
+-- Create the role of the engine, which creates databases and the apps' roles, and is not a superuser.
 CREATE ROLE virtualchain LOGIN CREATEDB CREATEROLE NOSUPERUSER PASSWORD {password};
 
 -- name: data_directory
--- The folder that the server keeps its data in (superusers only).
+-- The server's data folder (superusers only).
 SELECT current_setting('data_directory');
 
 -- name: database_exists
--- Whether the server has a database of that name.
+-- Whether the server has a database with this name.
 SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %(name)s);
 
--- name: create_database
--- A database that belongs to the engine's role.
+-- name: create_engine_database
+-- Create a database that belongs to the engine's role.
 CREATE DATABASE {name} OWNER virtualchain;
+
+-- name: create_database
+-- Create a database whose text compares in byte order, whatever the server's own locale.
+CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C';
+
+-- name: drop_database
+-- Drop a database even if clients are connected to it.
+DROP DATABASE IF EXISTS {name} WITH (FORCE);

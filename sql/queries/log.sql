@@ -5,12 +5,12 @@ SELECT version, encode(fingerprint, 'hex') AS fingerprint, schema, is_live, firs
 FROM vc.apps WHERE name = %(app)s AND build = %(build)s;
 
 -- name: set_status
--- Say how a build of an app fares, and why where it is halted.
+-- Set the status of a build, and the reason if it is halted.
 UPDATE vc.apps SET status = %(status)s, error = %(error)s
 WHERE name = %(app)s AND build = %(build)s AND (status, error) IS DISTINCT FROM (%(status)s, %(error)s::jsonb);
 
 -- name: set_history_from
--- Say from which block on the history of a build is kept; behind a rollback it may have been pruned further already.
+-- Record the lowest block that a build's history can restore; after a rollback it may already be pruned further.
 UPDATE vc.apps SET history_from = %(history_from)s
 WHERE name = %(app)s AND build = %(build)s AND history_from < %(history_from)s;
 
@@ -29,16 +29,16 @@ SELECT block_id, encode(consensus_hash, 'hex') FROM vc.snapshots
 WHERE app = %(app)s AND build = %(build)s AND block_id = ANY(%(block_ids)s);
 
 -- name: consensus_between
--- The consensus hashes of a stretch of blocks, in order.
+-- The consensus hashes of a range of blocks, in order.
 SELECT encode(consensus_hash, 'hex') FROM vc.snapshots
 WHERE app = %(app)s AND build = %(build)s AND block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
 -- name: consensus_hash
--- The consensus hash of one block, as an app's role may ask for it.
+-- The consensus hash of one block, through a function that an app's role may call.
 SELECT vc.consensus_hash(%(app)s, %(build)s, %(block_id)s);
 
 -- name: is_fresh
--- Whether a consensus hash is one of a stretch of blocks, as an app's role may ask.
+-- Whether a consensus hash belongs to a range of blocks, through a function that an app's role may call.
 SELECT vc.is_fresh(%(app)s, %(build)s, %(consensus_hash)s, %(first)s, %(last)s);
 
 -- name: snapshot
@@ -47,7 +47,7 @@ SELECT encode(ops_hash, 'hex'), encode(consensus_hash, 'hex'), encode(state_hash
 FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s AND block_id = %(block_id)s;
 
 -- name: add_snapshot
--- An app's digests at a block; with it the app stands there.
+-- Append an app's digests at a block, which becomes the app's last block.
 INSERT INTO vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash, state_number)
 VALUES (%(app)s, %(build)s, %(block_id)s, decode(%(ops_hash)s, 'hex'), decode(%(consensus_hash)s, 'hex'),
     decode(%(state_hash)s, 'hex'), %(state_number)s);
@@ -63,20 +63,20 @@ INSERT INTO vc.rejections (app, build, block_id, txindex, opcode, step, reason)
 VALUES (%(app)s, %(build)s, %(block_id)s, %(txindex)s, %(opcode)s, %(step)s, %(reason)s);
 
 -- name: enter
--- What an app's callbacks see of the database: its own tables first, and its block; and whom they are, if the app has a role.
+-- Set what an app's callbacks see: its own tables first, the current block, and the app's role if it has one.
 SELECT set_config('search_path', quote_ident(%(tables)s), true),
     set_config('virtualchain.block_id', %(block_id)s::text, true),
     set_config('role', (SELECT vc.role_of(schema) FROM vc.apps
         WHERE name = %(app)s AND build = %(build)s AND own_role), true);
 
 -- name: leave
--- Behind an app's callbacks: we are ourselves again, and nothing writes to a projection until the next app enters.
+-- After an app's callbacks, return to the engine's role, and allow no writes to projections until the next app enters.
 SELECT set_config('role', NULL, true), set_config('search_path', '', true), set_config('virtualchain.block_id', '', true);
 
 -- name: defer_constraints
--- Let a block pass through states that its end must not show.
+-- Allow states within a block that must not remain at its end.
 SET CONSTRAINTS ALL DEFERRED;
 
 -- name: check_constraints
--- Judge what was deferred.
+-- Check the deferred constraints.
 SET CONSTRAINTS ALL IMMEDIATE;

@@ -1,5 +1,5 @@
 -- name: view
--- The view that people read: the app's own columns, now ({era} 0), or as of the block that virtualchain.as_of names: rows that stand ({era} 1) and rows as they were ({era} 2). No branch has conditions of its own, and {era} is a constant in each: so the planner orders and joins them by their indexes, and leaves out the branches that do not count.
+-- The view that people read: the app's own columns, either now ({era} 0) or as of the block in virtualchain.as_of: current rows ({era} 1) and earlier versions ({era} 2). No branch has conditions of its own, and {era} is a constant in each, so the planner sorts and joins the branches by their indexes and skips those that do not apply.
 CREATE OR REPLACE VIEW {view} AS
 SELECT {columns}
 FROM (
@@ -15,7 +15,7 @@ WHERE CASE WHEN {era} = 0 THEN (SELECT vc.as_of({app})) IS NULL ELSE (SELECT vc.
     AND ({era} < 2 OR until_block > vc.as_of_guess())
 
 -- name: changes
--- What block $1 did to a projection: rows by key, as they were before it, and as they are behind it, now or in history.
+-- What block $1 did to a projection: rows by key, before and after the block; the latter are current or in history.
 WITH went AS (
     SELECT jsonb_build_object({pairs}) AS key, to_jsonb(r) - '{{since_block,until_block}}'::text[] AS content
     FROM {history} AS r WHERE r.until_block = $1
@@ -36,24 +36,24 @@ WHERE went.content IS DISTINCT FROM came.content
 ORDER BY key
 
 -- name: published
--- What the views of an app's schema were made from, by name.
+-- The statements that the views of an app's schema were made from, by name.
 SELECT name, definition, changes FROM vc.published WHERE schema = %(schema)s;
 
--- name: withdraw
--- Remove the view of a projection that is no longer there, or has other columns.
+-- name: drop_view
+-- Drop the view of a projection that is gone or has other columns.
 DROP VIEW IF EXISTS {view};
 
 -- name: forget
--- Remove the record of a view.
+-- Delete the record of a view.
 DELETE FROM vc.published WHERE schema = %(schema)s AND name = %(name)s;
 
 -- name: record
--- Keep what a view was made from.
+-- Record what a view was made from.
 INSERT INTO vc.published (schema, name, definition, changes) VALUES (%(schema)s, %(name)s, %(definition)s, %(changes)s)
 ON CONFLICT (schema, name) DO UPDATE SET definition = EXCLUDED.definition, changes = EXCLUDED.changes;
 
--- name: copy_comment
--- Carry the table's comment over to its view, and each column's.
+-- name: copy_comments
+-- The statements that copy the comments of a table and its columns to its view.
 SELECT format('COMMENT ON %%s IS %%L', target, description)
 FROM (
     SELECT CASE d.objsubid WHEN 0 THEN format('VIEW %%I.%%I', %(schema)s::text, c.relname)
@@ -66,5 +66,5 @@ FROM (
 ) AS comments;
 
 -- name: drop_schema
--- Remove the schema of an app's views, unless others put something into it.
+-- Drop the schema of an app's views; fails if it contains anything else.
 DROP SCHEMA {schema};

@@ -1,16 +1,16 @@
 -- name: role
--- An app's role: its name, whether it is there and nothing more than an app's role, whether we may make one and be one.
-SELECT wanted.name, found.oid IS NOT NULL AS there,
-    found.rolcanlogin OR found.rolsuper OR found.rolcreaterole OR found.rolcreatedb AS strange,
+-- An app's role: its name, whether it exists and is more than an app's role, whether we may create roles and enter this one.
+SELECT expected.name, existing.oid IS NOT NULL AS there,
+    existing.rolcanlogin OR existing.rolsuper OR existing.rolcreaterole OR existing.rolcreatedb AS strange,
     ours.rolcreaterole OR ours.rolsuper AS may_create,
-    pg_has_role(session_user, found.oid,
+    pg_has_role(session_user, existing.oid,
         CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) AS may_be
-FROM (SELECT vc.role_of(%(schema)s) AS name) AS wanted
+FROM (SELECT vc.role_of(%(schema)s) AS name) AS expected
 JOIN pg_catalog.pg_roles AS ours ON ours.rolname = current_user
-LEFT JOIN pg_catalog.pg_roles AS found ON found.rolname = wanted.name;
+LEFT JOIN pg_catalog.pg_roles AS existing ON existing.rolname = expected.name;
 
 -- name: create
--- The role of an app: it cannot log in, and has nothing but what it is granted.
+-- Create the role of an app, which cannot log in and has only the privileges that it is granted.
 CREATE ROLE {role} NOLOGIN;
 COMMENT ON ROLE {role} IS 'Reducers of a virtualchain app run under this role.';
 
@@ -18,8 +18,8 @@ COMMENT ON ROLE {role} IS 'Reducers of a virtualchain app run under this role.';
 -- Let the engine enter an app's role.
 GRANT {role} TO CURRENT_USER;
 
--- name: lacking
--- Whether an app's role lacks something of what the two statements below grant.
+-- name: is_incomplete
+-- Whether an app's role is missing a privilege that the two statements below grant.
 SELECT NOT (
     has_schema_privilege(%(role)s, %(tables)s, 'USAGE') AND has_schema_privilege(%(role)s, 'vc', 'USAGE')
     AND has_function_privilege(%(role)s, 'vc.consensus_hash(text, text, integer)', 'EXECUTE')
@@ -30,15 +30,15 @@ SELECT NOT (
         WHERE NOT has_table_privilege(%(role)s, format('%%I.%%I', %(tables)s::text, p.name), needed.privilege)));
 
 -- name: admit
--- What the reducers of every app need: their own schema, and what they may ask of the log.
+-- Grant what the reducers of every app need: their own schema, and two functions on the log.
 GRANT USAGE ON SCHEMA {tables}, vc TO {role};
 GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, text, integer), vc.is_fresh(text, text, text, integer, integer) TO {role};
 
 -- name: admit_to_table
--- Let reducers read and write a projection; its history is written by its triggers.
+-- Let reducers read and write a projection; triggers write its history.
 GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};
 
 -- name: drop
--- Remove an app's role, and what it was granted.
+-- Drop an app's role and its privileges.
 DROP OWNED BY {role};
 DROP ROLE {role};

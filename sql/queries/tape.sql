@@ -17,7 +17,7 @@ SELECT block_id, header FROM vc.blocks ORDER BY block_id DESC LIMIT 1;
 SELECT block_id, header FROM vc.blocks ORDER BY block_id LIMIT 1;
 
 -- name: blocks
--- The blocks of a stretch of the tape, in order.
+-- A range of blocks of the tape, in order.
 SELECT block_id, header FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
 -- name: append_block
@@ -27,116 +27,116 @@ SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(he
     coalesce((SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s - 1) + %(work)s, 0);
 
 -- name: prepend_block
--- Put a block in front of the first one; its chainwork counts backwards.
+-- Put a block in front of the first one; its chainwork counts backward.
 INSERT INTO vc.blocks (block_id, hash, prev_hash, header, time, chainwork)
 SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(header)s, to_timestamp(%(time)s),
     (SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s + 1) - %(child_work)s;
 
 -- name: add_input
--- Keep an input; where another app's search met the transaction before, its magics are joined.
+-- Store an input; if another app's search has already found the transaction, the magics are merged.
 INSERT INTO vc.inputs AS kept (block_id, txindex, txid, raw, magics, senders, outputs, fee)
 VALUES (%(block_id)s, %(txindex)s, decode(%(txid)s, 'hex'), %(raw)s, %(magics)s, %(senders)s, %(outputs)s, %(fee)s)
 ON CONFLICT (block_id, txindex) DO UPDATE
 SET magics = ARRAY(SELECT DISTINCT m FROM unnest(kept.magics || EXCLUDED.magics) AS m ORDER BY m);
 
 -- name: inputs
--- The inputs of a stretch of the tape that carry one of these magics, in chain order.
+-- The inputs in a range of blocks that carry one of these magics, in chain order.
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, senders, outputs, fee
 FROM vc.inputs
 WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s
 ORDER BY block_id, txindex;
 
 -- name: coverage
--- What was searched where; an open end means up to the tape's tip.
+-- The searched ranges; an open end means up to the tape's tip.
 SELECT magic, rule, from_block, until_block FROM vc.coverage ORDER BY magic, rule, from_block;
 
 -- name: open_coverage
--- Say that from this block on a search goes on with every new block.
+-- Record that from this block on, a search covers every new block.
 INSERT INTO vc.coverage (magic, rule, from_block) VALUES (%(magic)s, %(rule)s, %(from_block)s);
 
 -- name: close_coverage
--- Say that a search ended with this block.
+-- Record that a search ended with this block.
 UPDATE vc.coverage SET until_block = %(until_block)s
 WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL AND from_block <= %(until_block)s;
 
 -- name: forget_coverage
--- Drop the record of a search that never saw a block.
+-- Delete the record of a search that never saw a block.
 DELETE FROM vc.coverage
 WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL AND from_block > %(until_block)s;
 
 -- name: extend_coverage
--- A search that ended right before this stretch covers it, too.
+-- Extend a search that ended right before this range.
 UPDATE vc.coverage SET until_block = %(last)s
 WHERE magic = %(magic)s AND rule = %(rule)s AND until_block = %(first)s - 1;
 
 -- name: precede_coverage
--- A search that began right behind this stretch covers it, too.
+-- Extend a search that began right after this range.
 UPDATE vc.coverage SET from_block = %(first)s
 WHERE magic = %(magic)s AND rule = %(rule)s AND from_block = %(last)s + 1;
 
 -- name: add_coverage
--- A stretch that was searched.
+-- Record a range that was searched.
 INSERT INTO vc.coverage (magic, rule, from_block, until_block)
 VALUES (%(magic)s, %(rule)s, %(first)s, %(last)s);
 
 -- name: forget_searches
--- Drop the record of every search, where there is no block to have been searched.
+-- Delete the record of every search, for a tape without blocks.
 DELETE FROM vc.coverage;
 
 -- name: set_durable
--- Whether a commit waits until it is on disk.
+-- Set whether a commit waits until it is on disk.
 SELECT set_config('synchronous_commit', %(setting)s, false);
 
 -- name: flush
--- A commit with a transaction id waits for the disk, and with it for all commits before.
+-- Assign a transaction id: the commit then waits for the disk, and so for all commits before it.
 SELECT pg_current_xact_id();
 
 -- name: notify_block
--- Tell listeners of a new block; they hear it when the block's transaction commits.
+-- Notify listeners of a new block, once the block's transaction commits.
 SELECT pg_notify('virtualchain', json_build_object('event', 'block', 'block_id', %(block_id)s::integer, 'block_hash', %(hash)s::text)::text);
 
 -- name: notify_rollback
--- Tell listeners that blocks were undone; the last one that stays is named.
+-- Notify listeners that blocks were undone; the notification names the last block that remains.
 SELECT pg_notify('virtualchain', json_build_object('event', 'rollback', 'block_id', %(fork)s::integer,
     'block_hash', (SELECT encode(hash, 'hex') FROM vc.blocks WHERE block_id = %(fork)s))::text);
 
 -- name: hold_block
--- Whether a block is on the tape, which it then stays until this transaction ends.
+-- Whether a block is on the tape; if so, it stays there until this transaction ends.
 SELECT FROM vc.blocks WHERE block_id = %(block_id)s AND hash = decode(%(hash)s, 'hex') FOR KEY SHARE;
 
 -- name: claim_blocks
--- Wait for whoever holds a block that is to go.
+-- Wait for other transactions that hold a block above the fork.
 SELECT FROM vc.blocks WHERE block_id > %(fork)s FOR UPDATE;
 
 -- name: truncate_inputs
--- Drop the inputs above the fork.
+-- Delete the inputs above the fork.
 DELETE FROM vc.inputs WHERE block_id > %(fork)s;
 
 -- name: truncate_blocks
--- Drop the blocks above the fork.
+-- Delete the blocks above the fork.
 DELETE FROM vc.blocks WHERE block_id > %(fork)s;
 
 -- name: truncate_searches
--- Forget searches that were closed and saw no block up to the fork.
+-- Delete closed searches that cover only blocks above the fork.
 DELETE FROM vc.coverage WHERE from_block > %(fork)s AND until_block IS NOT NULL;
 
 -- name: shorten_searches
--- Searches that were closed above the fork end with it.
+-- Let closed searches that end above the fork end at it.
 UPDATE vc.coverage SET until_block = %(fork)s WHERE until_block > %(fork)s;
 
 -- name: advance_searches
--- Searches that go on begin with the first block that comes.
+-- Let open searches that began above the fork begin with the next block.
 UPDATE vc.coverage SET from_block = %(fork)s + 1 WHERE from_block > %(fork)s;
 
 -- name: pins
--- Blocks that the followed chain must hold.
+-- The blocks that the followed chain must contain.
 SELECT block_id, encode(hash, 'hex') FROM vc.pins ORDER BY block_id;
 
 -- name: pin
--- Demand a block of the followed chain.
+-- Require a block in the followed chain.
 INSERT INTO vc.pins (block_id, hash) VALUES (%(block_id)s, decode(%(hash)s, 'hex'))
 ON CONFLICT (block_id) DO UPDATE SET hash = EXCLUDED.hash;
 
 -- name: unpin
--- Demand nothing at a height any more.
+-- Remove the requirement at a height.
 DELETE FROM vc.pins WHERE block_id = %(block_id)s;

@@ -99,7 +99,7 @@ def test_trouble_with_the_database_ends_with_3(
     node = ("--bitcoin", fake_node.url)
     for command in (("sync", *APP, *node), ("migrate",), ("status", *node)):
         wrong = inside(*command, "--database", f"{user}:wrong@{place}/{name}", code=3)
-        one_line(wrong, "check user and password")
+        one_line(wrong, "check the user and password")
         assert ":wrong@" not in wrong.err
         one_line(inside(*command, "--database", f"{base}/missing", code=3), "create it first, with createdb")
         absent = inside(*command, "--database", "postgresql://user@127.0.0.1:1/none", code=3)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.simulation.story import simulate, sweep
-from virtualchain.store.embedded.binaries import find_binaries
+from virtualchain.store.embedded.installation import find_binaries
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing.database import DatabaseServer
 

@@ -43,7 +43,7 @@ REQUESTS: tuple[Place, ...] = (
 STEPS: tuple[Place, ...] = (
     (deployment, "connect_writer", "open"),
     (deployment, "register", "register"),
-    (deployment, "check_start", "start check"),
+    (deployment, "check_consistency", "start check"),
     (Deployment, "start_searches", "cover"),
     (Machine, "load", "load"),
     (engine, "drop_unfinished", "tidy"),

@@ -1,4 +1,4 @@
-"""What the tests of the embedded server share: where it may lie, and a look into it."""
+"""Folders for the tests of the embedded server, and ways to inspect it."""
 
 import shutil
 import tempfile
@@ -13,9 +13,9 @@ from virtualchain.store.embedded.server import EmbeddedServer
 
 @contextmanager
 def reachable_folder() -> Iterator[Path]:
-    """Make a folder that the server's user can reach (pytest's own is private); stop what runs there.
+    """Make a folder that the server's user can reach (pytest's own is private), and stop a server in it.
 
-    Its name goes through shells and lists of PostgreSQL, so it is not a plain one.
+    The name has a quote and spaces, because it passes through shells and PostgreSQL's lists.
     """
     base = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
     base.chmod(0o711)
@@ -25,12 +25,12 @@ def reachable_folder() -> Iterator[Path]:
 
 
 def value(url: str, statement: str) -> object:
-    """Give the first value that a statement returns."""
+    """Return the first value of a statement's result."""
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute(statement.encode()).fetchone()
     return row[0] if row else None
 
 
 def postmaster(server: EmbeddedServer) -> int:
-    """Give the process number of a running server."""
+    """Return the process number of a running server."""
     return int((server.folder / "data" / "postmaster.pid").read_text().split()[0])

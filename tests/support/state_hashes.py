@@ -1,4 +1,4 @@
-"""The state hash computed the long way: from a dump of an app's rows, as interfaces.md says."""
+"""The state hash computed from a dump of an app's rows, as docs/protocol/digests.md describes it."""
 
 from contextlib import closing
 
@@ -15,7 +15,7 @@ _COLUMNS = """
 
 
 def state_hash_of_rows(url: str, schema: str) -> str:
-    """Give the state hash (hex) that the rows in the views of an app's schema have."""
+    """Compute the state hash (hex) of the rows in the views of an app's schema."""
     number = EMPTY
     with closing(connect_reader(url)) as reader:
         for table, columns in reader.execute(_COLUMNS, [schema]).fetchall():

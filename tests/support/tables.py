@@ -1,4 +1,4 @@
-"""What a deployment's database holds, as text that two databases can be compared by."""
+"""The content of a deployment's database, as text that can be compared between two databases."""
 
 import psycopg
 from psycopg import sql
@@ -13,10 +13,10 @@ _TABLES = """
 
 
 def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
-    """Give every table of a database, the engine's and the apps', as sorted lists of rows.
+    """Read every table of a database, the engine's and the apps', as sorted lists of rows.
 
-    With `versions`, each row comes with its place and the transaction that wrote it: a row that was
-    written anew, with the same values, is another one then.
+    With `versions`, each row includes its location and the transaction that wrote it, so that a row which was
+    rewritten with the same values differs.
     """
     row = sql.SQL("format('%s %s %s', t.ctid, t.xmin, t)" if versions else "format('%s', t)")
     with psycopg.connect(url) as connection:
@@ -25,37 +25,39 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
 
 
 _BUILDS = "SELECT name, schema, build, is_live, history_from FROM vc.apps"
-_UNLIKE = ("vc.alembic_version", "vc.reorgs", "vc.published", "vc.readers")
-"""What two deployments that came to the same may differ in."""
-_BY_AGE = {"_history": "until_block", "_births": "since_block"}
-"""Twins of projections, and the column that says what is pruned."""
+_MAY_DIFFER = ("vc.alembic_version", "vc.reorgs", "vc.published", "vc.readers")
+"""Tables that may differ between two deployments with the same result."""
+_PRUNED_BY = {"_history": "until_block", "_births": "since_block"}
+"""Suffixes of the tables next to a projection, and the column by which they are pruned."""
 
 
 def deployment(url: str, floor: int | None = None) -> dict[str, list[str]]:
-    """Give all that must be the same in two deployments of the same apps on the same chain, row by row.
+    """Read all rows that must be the same in two deployments of the same apps on the same chain.
 
-    The name of a build counts for nothing, and no build may be there that is not live. History counts above
-    `floor` (default: above what was pruned): how far back it goes depends on where a deployment has been.
+    The name of a build does not matter, and every build must be live. History counts above `floor` (default:
+    above what was pruned), because how far back it goes depends on a deployment's past.
     """
-    found: dict[str, list[str]] = {}
+    dump: dict[str, list[str]] = {}
     with psycopg.connect(url) as connection:
         names = connection.execute(_TABLES).fetchall()
         for schema, name in names:
-            if schema == "vc" and f"vc.{name}" not in _UNLIKE:
+            if schema == "vc" and f"vc.{name}" not in _MAY_DIFFER:
                 row = sql.SQL("(to_jsonb(t) - 'build' - 'history_from')::text")
-                found[f"vc.{name}"] = _rows(connection, row, schema, name)
+                dump[f"vc.{name}"] = _rows(connection, row, schema, name)
         for app, schema, build, is_live, history_from in connection.execute(_BUILDS.encode()).fetchall():
             assert is_live, f"build {build} of app {app} was left behind"
-            for place, name in names:
-                if place == f"{schema}__{build}":
-                    aged = next((column for end, column in _BY_AGE.items() if name.endswith(end)), None)
+            for table_schema, name in names:
+                if table_schema == f"{schema}__{build}":
+                    pruned_by = next(
+                        (column for suffix, column in _PRUNED_BY.items() if name.endswith(suffix)), None
+                    )
                     where: sql.Composable = _ALL
-                    if aged is not None:
+                    if pruned_by is not None:
                         oldest = sql.Literal(history_from if floor is None else floor)
-                        where = sql.SQL("t.{} > {}").format(sql.Identifier(aged), oldest)
-                    rows = _rows(connection, sql.SQL("format('%s', t)"), place, name, where)
-                    found[f"{schema}.{name}"] = rows
-    return found
+                        where = sql.SQL("t.{} > {}").format(sql.Identifier(pruned_by), oldest)
+                    rows = _rows(connection, sql.SQL("format('%s', t)"), table_schema, name, where)
+                    dump[f"{schema}.{name}"] = rows
+    return dump
 
 
 def _rows(

@@ -1,4 +1,4 @@
-"""Where each setting comes from, and what a mistake in each place says."""
+"""Which layer each setting comes from, and the error message for a mistake in each layer."""
 
 import re
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ ENVIRONMENT = {
 
 
 def write(folder: Path, text: str) -> Path:
-    """Write the settings file of a folder."""
+    """Write a folder's settings file."""
     file = folder / "virtualchain.toml"
     file.write_text(text, encoding="utf-8")
     return file
@@ -58,19 +58,19 @@ def write(folder: Path, text: str) -> Path:
 def failure(
     folder: Path, *, flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> str:
-    """Load settings that hold a mistake, and give what it says."""
+    """Load settings with a mistake, and return the error message."""
     with pytest.raises(UsageError) as caught:
         load(flags or {}, environ or {}, folder)
     return str(caught.value)
 
 
-def test_defaults_hold_where_nothing_is_set(tmp_path: Path) -> None:
-    """Six confirmations, no app, nothing else."""
+def test_defaults_apply_if_nothing_is_set(tmp_path: Path) -> None:
+    """The defaults are six confirmations, no app and nothing else."""
     assert load({}, {}, tmp_path) == Settings(confirmations=6)
 
 
-def test_the_file_is_over_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its relative paths start where it lies, and `~` is the user's home."""
+def test_the_file_overrides_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its relative paths start at its own folder, and `~` is the user's home."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     file = write(tmp_path, FILE)
     assert load({}, {}, tmp_path) == Settings(
@@ -88,8 +88,8 @@ def test_the_file_is_over_the_defaults(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("key", FLAGS)
-def test_a_variable_is_over_the_file_and_a_flag_over_both(tmp_path: Path, key: str) -> None:
-    """One option at a time: the other ones stay those of the file."""
+def test_a_variable_overrides_the_file_and_a_flag_overrides_both(tmp_path: Path, key: str) -> None:
+    """Each option is overridden separately: the others keep the file's values."""
     write(tmp_path, FILE)
     variable = f"VIRTUALCHAIN_{key.upper()}"
     environ = {variable: ENVIRONMENT[variable]}
@@ -108,8 +108,8 @@ def test_a_variable_is_over_the_file_and_a_flag_over_both(tmp_path: Path, key: s
         assert getattr(from_env, other) == getattr(from_flag, other) == getattr(in_file, other)
 
 
-def test_the_highest_layer_that_names_a_source_says_which(tmp_path: Path) -> None:
-    """A node in the file does not compete with the files of a flag, nor the other way round."""
+def test_the_highest_layer_that_names_a_source_wins(tmp_path: Path) -> None:
+    """A node in the file does not conflict with block files in a flag, nor the other way round."""
     write(tmp_path, FILE)
     node, files = {"VIRTUALCHAIN_BITCOIN": "http://env:8332"}, {"VIRTUALCHAIN_BLOCKS": "env/blocks"}
     for flags, environ, bitcoin, blocks in (
@@ -123,26 +123,26 @@ def test_the_highest_layer_that_names_a_source_says_which(tmp_path: Path) -> Non
 
 
 def test_two_sources_in_one_layer_are_refused(tmp_path: Path) -> None:
-    """Nobody can tell which of them was meant."""
+    """Two sources in one layer are ambiguous."""
     both = {"bitcoin": "http://user:secret@host", "blocks": "here"}
-    for said in (
+    for message in (
         failure(tmp_path, flags=both),
         failure(tmp_path, environ={f"VIRTUALCHAIN_{key.upper()}": value for key, value in both.items()}),
     ):
-        assert "are both given" in said
-        assert "secret" not in said
+        assert "are both given" in message
+        assert "secret" not in message
     file = write(tmp_path, "[virtualchain]\nbitcoin = 'http://host'\nblocks = 'here'")
     assert failure(tmp_path).startswith(f"{file}: [virtualchain] bitcoin and ")
 
 
-def test_a_flag_of_zero_confirmations_is_given(tmp_path: Path) -> None:
-    """Zero is a number of confirmations, not the absence of one."""
+def test_zero_confirmations_is_a_value(tmp_path: Path) -> None:
+    """Zero is a number of confirmations, not a missing one."""
     write(tmp_path, FILE)
     assert load({"confirmations": 0}, {}, tmp_path).confirmations == 0
 
 
-def test_flags_that_were_not_given_and_empty_variables_set_nothing(tmp_path: Path) -> None:
-    """None, False and no app are what a command line passes on without them."""
+def test_missing_flags_and_empty_variables_set_nothing(tmp_path: Path) -> None:
+    """The command line passes None, False or no app for options that are missing."""
     write(tmp_path, FILE)
     flags = {"app": (), "json": False, "bitcoin": None, "config": None}
     environ = {"VIRTUALCHAIN_BITCOIN": "", "VIRTUALCHAIN_APP": "", "VIRTUALCHAIN_CONFIG": "", "OTHER": "x"}
@@ -160,8 +160,8 @@ def test_switches_in_the_environment(tmp_path: Path, text: str, switch: bool) ->
     assert load({"json": True}, {"VIRTUALCHAIN_JSON": text}, tmp_path).json is True
 
 
-def test_apps_of_flags_are_over_those_of_the_environment_and_the_file(tmp_path: Path) -> None:
-    """They replace, and do not add; an app keeps the policy that the file gives it."""
+def test_apps_of_flags_override_those_of_the_environment_and_the_file(tmp_path: Path) -> None:
+    """They replace the others, but an app keeps the policy that the file sets for it."""
     write(tmp_path, FILE)
     environ = {"VIRTUALCHAIN_APP": "other:app, names:app"}
     assert load({}, environ, tmp_path).apps == (AppSetting("other:app"), AppSetting("names:app", "halt"))
@@ -170,7 +170,7 @@ def test_apps_of_flags_are_over_those_of_the_environment_and_the_file(tmp_path: 
 
 
 def test_the_file_is_found_by_flag_then_variable_then_folder(tmp_path: Path) -> None:
-    """An explicit file may have any name; only one is read."""
+    """An explicit file may have any name, and only one file is read."""
     write(tmp_path, "[virtualchain]\nnetwork = 'folder'")
     for name in ("flag", "env"):
         (tmp_path / name).mkdir()
@@ -185,7 +185,7 @@ def test_the_file_is_found_by_flag_then_variable_then_folder(tmp_path: Path) -> 
 
 
 def test_trusted_keys_are_hex_or_files(tmp_path: Path) -> None:
-    """Files are looked for where the layer's other files are; the highest layer that names keys counts."""
+    """Key files are found like a layer's other files; the highest layer that names keys wins."""
     key = "ab" * 32
     folder = tmp_path / "there"
     folder.mkdir()
@@ -198,7 +198,7 @@ def test_trusted_keys_are_hex_or_files(tmp_path: Path) -> None:
 
 
 def test_passwords_are_not_shown(tmp_path: Path) -> None:
-    """Settings may end up in a log."""
+    """The repr of settings shows no password, because it may end up in a log."""
     flags = {"bitcoin": "http://user:secret@host", "database": "postgresql://user:secret@host"}
     assert "secret" not in repr(load(flags, {}, tmp_path))
 
@@ -224,8 +224,8 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
         ),
         ("[virtualchain]\nconfirmations = true", "[virtualchain] confirmations must be a whole number"),
         ("[virtualchain]\nconfirmations = 6.0", "[virtualchain] confirmations must be a whole number"),
-        ("[virtualchain]\nbitcoin = 8332", "[virtualchain] bitcoin must be text that is not empty"),
-        ("[virtualchain]\nnetwork = ''", "[virtualchain] network must be text that is not empty"),
+        ("[virtualchain]\nbitcoin = 8332", "[virtualchain] bitcoin must be non-empty text"),
+        ("[virtualchain]\nnetwork = ''", "[virtualchain] network must be non-empty text"),
         ("[virtualchain]\nblocks = 1", "[virtualchain] blocks must be a path"),
         ("[virtualchain]\ncookie = ''", "[virtualchain] cookie must be a path"),
         (
@@ -252,15 +252,15 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_in_the_file_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
-    """And says what is allowed."""
+    """The message also says what is allowed."""
     file = write(tmp_path, text)
-    said = failure(tmp_path)
-    assert said.startswith(str(file))
-    assert message in said
+    error = failure(tmp_path)
+    assert error.startswith(str(file))
+    assert message in error
 
 
-def test_a_mistake_shows_even_where_a_flag_hides_it(tmp_path: Path) -> None:
-    """The next run, without the flag, would fail for no visible reason."""
+def test_a_mistake_shows_even_if_a_flag_hides_it(tmp_path: Path) -> None:
+    """Otherwise a later run without the flag would fail for no visible reason."""
     write(tmp_path, "[virtualchain]\nconfirmations = -1")
     assert "confirmations" in failure(tmp_path, flags={"confirmations": 6})
 
@@ -284,10 +284,10 @@ def test_a_mistake_shows_even_where_a_flag_hides_it(tmp_path: Path) -> None:
 def test_a_mistake_in_the_environment_names_the_variable(
     tmp_path: Path, variable: str, text: str, message: str
 ) -> None:
-    """Also where a flag hides it."""
-    said = failure(tmp_path, environ={f"VIRTUALCHAIN_{variable}": text})
-    assert re.match(f"VIRTUALCHAIN_{variable}:? ?", said)
-    assert message in said
+    """The message names the variable and says what is allowed."""
+    error = failure(tmp_path, environ={f"VIRTUALCHAIN_{variable}": text})
+    assert re.match(f"VIRTUALCHAIN_{variable}:? ?", error)
+    assert message in error
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_mistake_in_the_environment_names_the_variable(
     [
         ({"confirmations": -1}, "--confirmations must be a whole number, 0 or more"),
         ({"confirmations": "x"}, "--confirmations must be a whole number, 0 or more"),
-        ({"bitcoin": ""}, "--bitcoin must be text that is not empty"),
+        ({"bitcoin": ""}, "--bitcoin must be non-empty text"),
         ({"blocks": ""}, "--blocks must be a path"),
         ({"verify": "Merkle"}, "--verify must be merkle"),
         ({"app": [""]}, "--app must name an app"),
@@ -304,25 +304,25 @@ def test_a_mistake_in_the_environment_names_the_variable(
     ],
 )
 def test_a_mistake_in_a_flag_names_it(tmp_path: Path, flags: Mapping[str, object], message: str) -> None:
-    """As the user typed it."""
+    """The message names the flag as the user typed it."""
     assert message in failure(tmp_path, flags=flags)
 
 
-def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
-    """One that is only looked for need not be."""
-    said = failure(tmp_path, flags={"config": "gone.toml"})
-    assert said == f"{tmp_path / 'gone.toml'}: cannot be read: No such file or directory"
+def test_an_explicit_file_must_exist(tmp_path: Path) -> None:
+    """Only the default file may be missing."""
+    error = failure(tmp_path, flags={"config": "gone.toml"})
+    assert error == f"{tmp_path / 'gone.toml'}: cannot be read: No such file or directory"
     assert "gone.toml: cannot be read" in failure(tmp_path, environ={"VIRTUALCHAIN_CONFIG": "gone.toml"})
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    """A folder, or bytes that are no UTF-8."""
+    """A folder and invalid UTF-8 are refused."""
     (tmp_path / "virtualchain.toml").write_bytes(b"\xff")
     assert "is not TOML" in failure(tmp_path)
     assert "cannot be read: Is a directory" in failure(tmp_path, flags={"config": "."})
 
 
 def test_no_password_is_in_a_message(tmp_path: Path) -> None:
-    """What was wrong with it does not need its text."""
+    """A message about a wrong value does not quote the value."""
     write(tmp_path, "[virtualchain]\nbitcoin = ['http://user:secret@host']")
     assert "secret" not in failure(tmp_path)

@@ -1,4 +1,4 @@
-"""How the name of an app becomes an implementation."""
+"""How the name of an app is resolved to an implementation."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from virtualchain.settings import load_app
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a fresh folder, and forget what was imported from it."""
+    """Work in a new folder, and unload the modules that were imported from it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(Path.cwd()))])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def failure(use: str) -> str:
-    """Load what cannot be loaded, and give what it says."""
+    """Load an app that cannot be loaded, and return the error message."""
     with pytest.raises(UsageError) as caught:
         load_app(use)
     assert "\n" not in str(caught.value)
@@ -31,25 +31,25 @@ def failure(use: str) -> str:
 
 
 def test_an_object_of_a_module_in_the_working_directory(folder: Path) -> None:
-    """As users keep their app beside their settings."""
+    """Users may keep their app next to their settings."""
     (folder / "names_app.py").write_text("registry = {'a': 1}\napp = 'other'\n")
     assert load_app("names_app:registry") == {"a": 1}
 
 
 def test_a_module_alone_means_its_app(folder: Path) -> None:
-    """The name that the tutorial uses."""
+    """Without an object, the name `app` is used."""
     (folder / "names_app.py").write_text("app = 'the app'\n")
     assert load_app("names_app") == "the app"
 
 
 def test_a_module_without_app_is_the_implementation_itself(folder: Path) -> None:
-    """The published callbacks may be a module's functions."""
+    """The published callbacks may be functions of a module."""
     (folder / "plain.py").write_text("def get_virtual_chain_name():\n    return 'plain'\n")
     assert load_app("plain") is sys.modules["plain"]
 
 
 def test_a_module_in_a_package(folder: Path) -> None:
-    """Dots lead into it."""
+    """A dotted name refers to a module in a package."""
     (folder / "pack").mkdir()
     (folder / "pack" / "names.py").write_text("from pack import helper\napp = helper.APP\n")
     (folder / "pack" / "helper.py").write_text("APP = 5\n")
@@ -58,7 +58,7 @@ def test_a_module_in_a_package(folder: Path) -> None:
 
 
 def test_the_working_directory_is_added_once(folder: Path) -> None:
-    """Several apps do not fill the path."""
+    """Loading several apps adds it to the path only once."""
     (folder / "one.py").write_text("")
     (folder / "two.py").write_text("")
     load_app("one")
@@ -71,7 +71,7 @@ def test_the_working_directory_is_added_once(folder: Path) -> None:
     "use", ["", ":app", "module:", "module:a:b", "module:a.b", ".module", "apps/names.py", "a b"]
 )
 def test_a_name_of_another_shape_is_refused(use: str) -> None:
-    """The message shows the shape."""
+    """The message shows the expected form."""
     assert failure(use) == f"app {use!r}: write MODULE or MODULE:OBJECT, as in mypackage.names:app"
 
 
@@ -85,23 +85,23 @@ def test_a_name_of_another_shape_is_refused(use: str) -> None:
     ],
 )
 def test_a_missing_module_is_named(folder: Path, use: str, missing: str) -> None:
-    """The part of the name that is not there; a file's ending is no part of a module's name."""
+    """The message names the missing part; a file's extension is not part of a module's name."""
     (folder / "pack").mkdir()
     (folder / "pack" / "__init__.py").write_text("")
     (folder / "one.py").write_text("")
-    expected = f"app {use!r}: there is no module {missing}: start in its folder, or install it"
+    expected = f"app {use!r}: there is no module {missing}: run this in its folder, or install it"
     assert failure(use) == expected
 
 
 def test_a_missing_object_is_named(folder: Path) -> None:
-    """The module is there; what it should hold is not."""
+    """The message names the object that the module does not have."""
     (folder / "names_app.py").write_text("app = 1\n")
     assert failure("names_app:ap") == "app 'names_app:ap': module names_app has no ap"
     assert failure("sys:app") == "app 'sys:app': module sys has no app"
 
 
-def test_a_missing_import_inside_the_module_is_told_apart(folder: Path) -> None:
-    """Otherwise one looks for a module that is right there."""
+def test_a_missing_import_inside_the_module_is_distinguished(folder: Path) -> None:
+    """The message does not report the module itself as missing."""
     (folder / "names_app.py").write_text("\nimport no_such_library\n")
     assert failure("names_app") == (
         "app 'names_app': importing it fails: ModuleNotFoundError: No module named 'no_such_library'"
@@ -122,8 +122,8 @@ def test_a_missing_import_inside_the_module_is_told_apart(folder: Path) -> None:
         ("def broken(:\n    pass", "SyntaxError: invalid syntax (broken_app.py, line 1)"),
     ],
 )
-def test_whatever_fails_inside_the_module_is_one_line(folder: Path, source: str, message: str) -> None:
-    """What happened, and where in the user's code."""
+def test_any_failure_inside_the_module_is_one_line(folder: Path, source: str, message: str) -> None:
+    """The line says what happened, and where in the user's code."""
     file = folder / "broken_app.py"
     file.write_text(source + "\n")
     assert failure("broken_app:app") == "app 'broken_app:app': importing it fails: " + message.format(
@@ -131,8 +131,8 @@ def test_whatever_fails_inside_the_module_is_one_line(folder: Path, source: str,
     )
 
 
-def test_the_foreign_error_stays_attached(folder: Path) -> None:
-    """For whoever asks for the traceback."""
+def test_the_original_error_is_chained(folder: Path) -> None:
+    """The original error is available for a traceback."""
     (folder / "names_app.py").write_text("1 / 0\n")
     with pytest.raises(UsageError) as caught:
         load_app("names_app")

@@ -108,7 +108,7 @@ def _fresh_database(database: str | None) -> str:
             f"demo drops its database, so it takes only one whose name ends in {_SUFFIX}, and not {name!r}: "
             "give such a name, or no --database at all"
         )
-    statements = queries("cli")
+    statements = queries("database")
     try:
         with psycopg.connect(make_conninfo(database, dbname="postgres"), autocommit=True) as connection:
             for statement in ("drop_database", "create_database"):

@@ -89,7 +89,7 @@ def _open_prompt(given: Given, as_of: str | None, timeout: float | None) -> NoRe
 
 def _psql() -> str:
     """Find psql: the system's, else the one beside the embedded server's programs."""
-    from virtualchain.store.embedded.binaries import find_binaries
+    from virtualchain.store.embedded.installation import find_binaries
 
     if found := shutil.which("psql"):
         return found

@@ -10,7 +10,7 @@ from virtualchain.cli.output import write_fields, write_json
 from virtualchain.cli.read import chosen_apps, open_reading
 
 if TYPE_CHECKING:
-    from virtualchain.store.readers import Reader
+    from virtualchain.store.roles import Reader
 
 
 @click.command(cls=Command)
@@ -26,7 +26,7 @@ def grant_reader(given: Given, role: str, login: bool) -> None:
     """
     from virtualchain.store.database import connect_migrator, resolve
     from virtualchain.store.migrate import migrate
-    from virtualchain.store.readers import grant_reader as grant
+    from virtualchain.store.roles import grant_reader as grant
 
     url = resolve(given.settings.database)
     migrate(url)
@@ -56,7 +56,7 @@ def grant_reader(given: Given, role: str, login: bool) -> None:
 def revoke_reader(given: Given, role: str) -> None:
     """Take from ROLE what grant-reader gave it; the role itself stays."""
     from virtualchain.store.database import connect_migrator, resolve
-    from virtualchain.store.readers import revoke_reader as revoke
+    from virtualchain.store.roles import revoke_reader as revoke
 
     url = resolve(given.settings.database)
     with open_reading(given), connect_migrator(url) as connection:
@@ -70,7 +70,7 @@ def revoke_reader(given: Given, role: str) -> None:
 def _harden_embedded(given: Given) -> None:
     """On our own server, take from everybody what only its superuser can take."""
     from virtualchain.store.embedded.server import DATABASE, EmbeddedServer
-    from virtualchain.store.readers import harden
+    from virtualchain.store.roles import harden
 
     if given.settings.database is None:
         with EmbeddedServer().connect_superuser(DATABASE) as connection, connection.transaction():

@@ -12,7 +12,7 @@ from virtualchain.store.builds import Build, builds, find_build, live_build
 from virtualchain.store.projections import Projection, projections
 from virtualchain.store.sql import queries
 
-_Q = queries("verify")
+_Q = queries("compare")
 
 
 @dataclass(frozen=True, slots=True)

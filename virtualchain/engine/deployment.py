@@ -16,8 +16,8 @@ from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.errors import AppHalted
 from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import live_build, register, set_on_deep_fork
-from virtualchain.store.consistency import check_start
 from virtualchain.store.database import connect_writer
+from virtualchain.store.history import check_consistency
 from virtualchain.store.tape import Tape
 
 
@@ -50,7 +50,7 @@ class Deployment:
             self.watches = watches_of([machine.contract for machine in self.machines])
             for app, policy in options.on_deep_fork.items():
                 set_on_deep_fork(self.connection, app, policy)
-            check_start(self.connection, repairs)
+            check_consistency(self.connection, repairs)
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
         except BaseException:
             self.close()

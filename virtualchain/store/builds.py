@@ -17,8 +17,7 @@ from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema, create_app_schema, drop, install, projections
 from virtualchain.store.publish import is_published, publish, unpublish
-from virtualchain.store.readers import admit_readers, forget_app
-from virtualchain.store.roles import drop_role, provide_role
+from virtualchain.store.roles import admit_readers, drop_role, forget_app, provide_role
 from virtualchain.store.sql import queries
 
 _Q = queries("builds")

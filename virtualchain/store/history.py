@@ -1,33 +1,38 @@
-"""What blocks did to the projections of one build: read from the history that triggers keep, undone by it."""
+"""The history of a build's projections: what each block changed, the way back, and a check against the log.
+
+Triggers keep this history, whoever writes to a projection.
+"""
 
 from collections.abc import Sequence
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
-from virtualchain.consensus.state_hash import row_element, update_number
-from virtualchain.store.projections import Projection
+from virtualchain.consensus.state_hash import digest_number, row_element, update_number
+from virtualchain.errors import StoreError
+from virtualchain.store.projections import Projection, build_schema, projections
 from virtualchain.store.sql import queries
 
 _Q = queries("history")
 
 
 class History:
-    """The changes of one build: a block's rows for the state hash, and the way back to an earlier block."""
+    """The changes to one build's projections: a block's rows for the state hash, and how to undo them."""
 
     def __init__(self, connection: psycopg.Connection, projections: Sequence[Projection]) -> None:
-        # Its parameters are $1, so that a % in a column's name is nothing but a letter.
+        # Parameters are written $1 here, so that a % in a column's name needs no escaping.
         self._cursor = psycopg.RawCursor(connection)
         self._projections = projections
         self._names = [projection.name for projection in projections]
         self._changes = sql.SQL("\nUNION ALL\n").join(
-            _rows(query, place, projection)
-            for place, projection in enumerate(projections)
+            _rows(query, index, projection)
+            for index, projection in enumerate(projections)
             for query in ("went", "came")
         )
 
     def state_number(self, number: bytes, block_id: int) -> bytes:
-        """Bring the number under the state hash from before `block_id` to after it.
+        """Return the number under the state hash after `block_id`; `number` is the one before that block.
 
         `block_id` must be the newest block that wrote to the projections.
         """
@@ -35,15 +40,15 @@ class History:
             return number
         came: list[int] = []
         went: list[int] = []
-        for place, is_new, columns in self._cursor.execute(self._changes, [block_id]):
-            (came if is_new else went).append(row_element(self._names[place], columns))
+        for index, is_new, columns in self._cursor.execute(self._changes, [block_id]):
+            (came if is_new else went).append(row_element(self._names[index], columns))
         return update_number(number, came, went) if came or went else number
 
     def undo(self, fork_block_id: int) -> int:
-        """Bring every projection back to what it was behind a block; give how many rows that took.
+        """Restore every projection to its rows as of a block; return how many rows were removed or put back.
 
-        All rows go before the first comes back, and foreign keys must be deferred: so no constraint meets a
-        state that no block had. The history must reach down to that block.
+        All removals come before the first row is put back, and foreign keys must be deferred, so that no
+        constraint sees a state that never existed after a block. The history must reach back to that block.
         """
         self._cursor.execute(_Q["begin_undo"])
         rows = 0
@@ -55,15 +60,50 @@ class History:
         return rows
 
     def prune(self, oldest: int, pruned: int) -> None:
-        """Forget what is only needed to go back below a block; below `pruned` that was done before."""
+        """Drop history that is only needed to go back below `oldest`; below `pruned` it is already gone."""
         for projection in self._projections:
             for query in ("prune_history", "prune_births"):
                 self._cursor.execute(_filled(query, projection), [oldest, pruned])
 
     def newest(self) -> int | None:
-        """Give the last block that changed a projection, as far as history goes; None where there is none."""
-        found = [self._cursor.execute(_filled("newest", item)).fetchone() for item in self._projections]
-        return max((row[0] for row in found if row and row[0] is not None), default=None)
+        """Return the last block that changed a projection, as far as history goes; None if there is none."""
+        rows = [self._cursor.execute(_filled("newest", item)).fetchone() for item in self._projections]
+        return max((row[0] for row in rows if row and row[0] is not None), default=None)
+
+
+def check_consistency(connection: psycopg.Connection, except_app: str | None = None) -> None:
+    """Check that what one transaction wrote for each live build still agrees: tape, log and tables.
+
+    Every start does this; it costs a few index look-ups, however large the database is. It notices a restored
+    table, a half-finished copy and rows written by hand. It does not check every row: that is an audit's job.
+
+    `except_app` is skipped. Raises StoreError, which names the app and what disagrees.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for build in cursor.execute(_Q["live_builds"]).fetchall():
+            if build["name"] != except_app and (fault := _inconsistency(connection, build)):
+                raise StoreError(
+                    f"app {build['name']} is damaged: its last digests are of block {build['block_id']}, "
+                    f"{fault}. Restore the database from a backup, or rebuild the app's tables: "
+                    f"`virtualchain replay {build['name']}`"
+                )
+
+
+def _inconsistency(connection: psycopg.Connection, build: dict[str, object]) -> str | None:
+    if not build["is_on_tape"]:
+        return "which is not on the tape"
+    tables = build_schema(str(build["schema"]), str(build["build"]))
+    newest = History(connection, projections(connection, tables)).newest()
+    if newest is not None and newest > int(str(build["block_id"])):
+        return f"and its tables are those of block {newest}"
+    row = (
+        psycopg.RawCursor(connection).execute(_Q["latest_number"], [build["name"], build["build"]]).fetchone()
+    )
+    assert row is not None, "a query without FROM returns one row"
+    state_hash, state_number = row
+    if state_number is not None and digest_number(bytes(state_number)) != state_hash:
+        return "and its state hash does not match the number stored with it"
+    return None
 
 
 def _filled(query: str, projection: Projection) -> sql.Composed:
@@ -79,10 +119,10 @@ def _filled(query: str, projection: Projection) -> sql.Composed:
     )
 
 
-def _rows(query: str, place: int, projection: Projection) -> sql.Composed:
+def _rows(query: str, index: int, projection: Projection) -> sql.Composed:
     texts = (sql.SQL(_Q["text"]).format(column=sql.Identifier(name)) for name in projection.columns)
     return sql.SQL(_Q[query]).format(
-        place=sql.Literal(place),
+        index=sql.Literal(index),
         texts=sql.SQL(", ").join(texts),
         table=projection.table,
         history=projection.history,

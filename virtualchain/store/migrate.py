@@ -1,4 +1,4 @@
-"""Bring a database's schema to what this version of the code needs, with alembic."""
+"""Upgrade a database to the schema that this version of the code needs, with Alembic."""
 
 from contextlib import closing
 from threading import Lock
@@ -16,7 +16,7 @@ from virtualchain.store.sql import migrations_root, queries
 
 _Q = queries("migrate")
 _ALEMBIC = Lock()
-"""Alembic keeps the run that is under way in its module: threads take turns."""
+"""Alembic keeps the current run in a module variable, so threads take turns."""
 
 
 def _config() -> Config:
@@ -26,14 +26,14 @@ def _config() -> Config:
 
 
 def head() -> str:
-    """Give the revision that this version of the code needs."""
+    """Return the revision that this version of the code needs."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None, "the package carries no migration"
+    assert revision is not None, "the package contains no migration"
     return revision
 
 
 def current(connection: psycopg.Connection) -> str | None:
-    """Give the revision that the database is at; None where there is no schema of ours."""
+    """Return the revision of the database; None if it has no virtualchain schema yet."""
     row = connection.execute(_Q["has_revision"]).fetchone()
     if row is None or not row[0]:
         return None
@@ -42,11 +42,10 @@ def current(connection: psycopg.Connection) -> str | None:
 
 
 def migrate(url: str) -> str:
-    """Upgrade the database at `url` to this version's schema; give the revision it has now.
+    """Upgrade the database at `url` to this version's schema; return the revision that it now has.
 
-    The views of the apps that are installed are part of it. All steps run in one transaction: a failing one
-    leaves the database as it was. Raises StoreError where the schema is newer than this code, or a step
-    fails.
+    This includes the views of the installed apps. All steps run in one transaction: if one fails, the
+    database stays as it was. Raises StoreError if the schema is newer than this code, or if a step fails.
     """
     with closing(connect_reader(url)) as probe:
         _refuse_newer(current(probe))
@@ -61,7 +60,7 @@ def migrate(url: str) -> str:
             connection.commit()
     except (psycopg.Error, DBAPIError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        message = f"the schema could not be brought up to date: {' '.join(str(cause).split())}"
+        message = f"the schema could not be upgraded: {' '.join(str(cause).split())}"
         raise StoreError(message) from error
     finally:
         engine.dispose()

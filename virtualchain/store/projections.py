@@ -1,4 +1,7 @@
-"""Install the projections of one build of an app: its DDL, and history under each table."""
+"""Install the projections of one build of an app: run its DDL, check the tables, and add their history.
+
+Rollback, replay and equal tables on every node depend on what the checks verify.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +10,23 @@ import psycopg
 from psycopg import sql
 
 from virtualchain.errors import InvalidApp
-from virtualchain.store.checks import complaints
 from virtualchain.store.sql import queries
 
 _Q = queries("projections")
-_KEPT = ("since_block", "until_block")
+_ADDED_COLUMNS = ("since_block", "until_block")
+_CHECKS = (
+    "objects_elsewhere",
+    "other_objects",
+    "unsuitable_tables",
+    "taken_names",
+    "triggers_and_rules",
+    "unsuitable_foreign_keys",
+    "unsuitable_columns",
+    "unsuitable_types",
+    "unsuitable_collations",
+    "unstable_expressions",
+)
+"""Queries that return what is wrong with the tables, one message a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +45,7 @@ class Projection:
 
     @property
     def history(self) -> sql.Identifier:
-        """Its twin with the rows as they were."""
+        """Its twin, which holds earlier versions of its rows."""
         return sql.Identifier(self.schema, f"{self.name}_history")
 
     @property
@@ -40,47 +55,47 @@ class Projection:
 
 
 def build_schema(schema: str, build: str) -> str:
-    """Give the schema that the tables of one build lie in."""
+    """Return the name of the schema that holds the tables of one build."""
     return f"{schema}__{build}"
 
 
 def create_app_schema(connection: psycopg.Connection, app: str, schema: str) -> None:
-    """Make the schema of an app's views; InvalidApp where somebody else has one of that name."""
+    """Create the schema of an app's views; raise InvalidApp if the name is taken."""
     _create_schema(connection, app, schema)
 
 
 def install(connection: psycopg.Connection, app: str, schema: str, build: str, ddl: str) -> list[Projection]:
     """Create the schema, tables and history of one build of an app; `schema` is that of its views.
 
-    Must run in a transaction of its own. Raises InvalidApp where the DDL fails or makes what cannot
-    be rolled back or would differ between nodes.
+    Needs a transaction of its own. Raises InvalidApp if the DDL fails, or makes something that cannot be
+    rolled back or would differ between nodes.
     """
     tables = build_schema(schema, build)
     _create_schema(connection, app, tables)
     connection.execute(_Q["search_path"], {"tables": tables})
     _run(connection, app, ddl)
-    found = complaints(connection, schema, tables, ddl)
-    if found:
-        raise InvalidApp("\n".join(f"app {app}: {complaint}" for complaint in found))
-    made = projections(connection, tables)
-    for projection in made:
+    complaints = _complaints(connection, schema, tables, ddl)
+    if complaints:
+        raise InvalidApp("\n".join(f"app {app}: {complaint}" for complaint in complaints))
+    installed = projections(connection, tables)
+    for projection in installed:
         _refuse_rows(connection, app, projection)
         try:
             _keep_history(connection, projection)
         except psycopg.Error as error:
             raise InvalidApp(f"app {app}: no history can be kept of {projection.name}: {error}") from error
-    return made
+    return installed
 
 
 def drop(connection: psycopg.Connection, tables: str) -> None:
-    """Remove the tables of one build."""
+    """Drop the schema `tables` with the tables of one build."""
     connection.execute(sql.SQL(_Q["drop_schema"]).format(schema=sql.Identifier(tables)))
 
 
 def projections(connection: psycopg.Connection, tables: str) -> list[Projection]:
-    """Give the projections in the schema `tables` of a build, sorted by name."""
+    """Return the projections in the schema `tables` of a build, sorted by name."""
     rows = [
-        Projection(tables, name, tuple(c for c in columns if c not in _KEPT), tuple(key))
+        Projection(tables, name, tuple(c for c in columns if c not in _ADDED_COLUMNS), tuple(key))
         for name, columns, key in connection.execute(_Q["tables"], {"tables": tables})
     ]
     twins = {f"{row.name}{suffix}" for row in rows for suffix in ("_history", "_births")}
@@ -98,13 +113,14 @@ def _create_schema(connection: psycopg.Connection, app: str, schema: str) -> Non
 
 
 def _run(connection: psycopg.Connection, app: str, ddl: str) -> None:
-    """Run an app's DDL, as a block of PL/pgSQL: that lets it neither end the transaction nor copy from us."""
+    """Run an app's DDL in a PL/pgSQL block, so that it can neither end the transaction nor start a COPY."""
     before = _session_settings(connection)
     try:
         block = sql.SQL("BEGIN EXECUTE {ddl}; END").format(ddl=sql.Literal(ddl)).as_string(connection)
         connection.execute(sql.SQL("DO {block}").format(block=sql.Literal(block)))
     except (psycopg.Error, UnicodeEncodeError) as error:
-        raise InvalidApp(f"app {app}: its projections cannot be created: {_told(error, ddl)}") from error
+        message = _message_with_line(error, ddl)
+        raise InvalidApp(f"app {app}: its projections cannot be created: {message}") from error
     changed = sorted(name for name, _ in _session_settings(connection) ^ before)
     if changed:
         names = ", ".join(changed)
@@ -115,8 +131,8 @@ def _session_settings(connection: psycopg.Connection) -> set[tuple[str, str]]:
     return set(connection.execute(_Q["session_settings"]).fetchall())
 
 
-def _told(error: Exception, ddl: str) -> str:
-    """Give the database's message, and the line of the DDL where it says so."""
+def _message_with_line(error: Exception, ddl: str) -> str:
+    """Return the database's message, and the line of the DDL that it points to, if any."""
     if not isinstance(error, psycopg.Error) or error.diag.message_primary is None:
         return str(error)
     position = error.diag.internal_position
@@ -124,8 +140,19 @@ def _told(error: Exception, ddl: str) -> str:
     return f"{error.diag.message_primary}{line}"
 
 
+def _complaints(connection: psycopg.Connection, schema: str, tables: str, ddl: str) -> list[str]:
+    """Return what is wrong with the tables that `ddl` has made in the schema `tables`, in this transaction.
+
+    `schema` is that of the app's views. The search path must be `tables`: it decides how names are written.
+    """
+    parameters = {"schema": schema, "tables": tables, "ddl": ddl}
+    expressions = sql.SQL(_Q["expressions"])
+    statements = (sql.SQL(_Q[check]).format(expressions=expressions) for check in _CHECKS)
+    return [row[0] for statement in statements for row in connection.execute(statement, parameters)]
+
+
 def _refuse_rows(connection: psycopg.Connection, app: str, projection: Projection) -> None:
-    """Refuse rows that the DDL wrote: no block made them, so no history or hash would know them."""
+    """Refuse rows that the DDL wrote: they belong to no block, so history and hash would not cover them."""
     if connection.execute(sql.SQL(_Q["any_row"]).format(table=projection.table)).fetchone():
         raise InvalidApp(f"app {app}: its projections put rows into {projection.name}: reducers do that")
 

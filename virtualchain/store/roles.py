@@ -1,66 +1,160 @@
-"""The role that an app's reducers run under: it reaches the app's own tables, and nothing else.
+"""Database roles: one for the reducers of each app, and roles that only read.
 
-A mistake in one app then cannot spoil the log or another app. It is no prison: the engine's session enters
-the role and leaves it, and a reducer that says RESET ROLE leaves it, too. Apps are trusted code.
+An app's role reaches the app's own tables and nothing else, so a mistake in one app cannot damage the log or
+another app. It is not a sandbox: the engine's session enters and leaves the role, and so can a reducer that
+runs RESET ROLE. Apps are trusted code.
+
+A reader's role reads the views of a deployment and nothing else. `vc.readers` records what it may read, so
+that views which are made later are granted to it as well.
 """
 
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from virtualchain.errors import StoreError
+from virtualchain.errors import StoreError, UsageError
+from virtualchain.model import Json
 from virtualchain.store.projections import Projection
 from virtualchain.store.sql import queries
 
-_Q = queries("roles")
+_APPS = queries("roles")
+_READERS = queries("readers")
 
 
 def provide_role(
     connection: psycopg.Connection, schema: str, tables: str, projections: Sequence[Projection]
 ) -> bool:
-    """See to it that an app has its role, and the role what it needs; False where we may not do that.
+    """Make sure that an app has its role with the privileges it needs; return False if we may not do that.
 
-    `schema` is the app's, `tables` the schema of the build that `projections` lie in. Must run in a
-    transaction. Raises StoreError where a role of that name is somebody else's.
+    `schema` is the app's, `tables` is the schema of the build that `projections` belong to. Needs a
+    transaction. Raises StoreError if another role has that name.
     """
-    with connection.cursor(row_factory=dict_row) as cursor:
-        found = cursor.execute(_Q["role"], {"schema": schema}).fetchone()
-    assert found is not None, "the session has no user"
-    if found["strange"]:
+    role = _app_role(connection, schema)
+    if role["strange"]:
         raise StoreError(
-            f"the role {found['name']} is not an app's: it may log in, or make roles or databases. "
+            f"the role {role['name']} is not an app's: it may log in, or create roles or databases. "
             f"Rename or drop it, or rename the app with the schema {schema}"
         )
-    if not (found["there"] or found["may_create"]):
+    if not (role["there"] or role["may_create"]):
         return False
-    names = {"role": sql.Identifier(found["name"]), "tables": sql.Identifier(tables)}
+    names = {"role": sql.Identifier(role["name"]), "tables": sql.Identifier(tables)}
     try:
         with connection.transaction():
-            if not found["there"]:
-                connection.execute(sql.SQL(_Q["create"]).format(**names))
-            if not found["may_be"]:
-                connection.execute(sql.SQL(_Q["join"]).format(**names))
+            if not role["there"]:
+                connection.execute(sql.SQL(_APPS["create"]).format(**names))
+            if not role["may_be"]:
+                connection.execute(sql.SQL(_APPS["join"]).format(**names))
     except psycopg.errors.InsufficientPrivilege:
         return False
-    wanted = {"role": found["name"], "tables": tables, "projections": [item.name for item in projections]}
-    lacking = connection.execute(_Q["lacking"], wanted).fetchone()
-    if lacking is not None and not lacking[0]:
-        return True  # a grant writes to the catalogue, also where it changes nothing
-    connection.execute(sql.SQL(_Q["admit"]).format(**names))
+    parameters = {"role": role["name"], "tables": tables, "projections": [item.name for item in projections]}
+    is_incomplete = connection.execute(_APPS["is_incomplete"], parameters).fetchone()
+    if is_incomplete is not None and not is_incomplete[0]:
+        return True  # a GRANT writes to the catalog even if it changes nothing
+    connection.execute(sql.SQL(_APPS["admit"]).format(**names))
     for projection in projections:
-        connection.execute(sql.SQL(_Q["admit_to_table"]).format(table=projection.table, **names))
+        connection.execute(sql.SQL(_APPS["admit_to_table"]).format(table=projection.table, **names))
     return True
 
 
 def drop_role(connection: psycopg.Connection, schema: str) -> None:
-    """Remove an app's role with all that it was granted here, where we may."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        found = cursor.execute(_Q["role"], {"schema": schema}).fetchone()
-    if found is None or not found["there"] or found["strange"]:
+    """Drop an app's role with all its privileges in this database, if we may."""
+    role = _app_role(connection, schema)
+    if not role["there"] or role["strange"]:
         return
-    role = sql.Identifier(found["name"])
     with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
-        connection.execute(sql.SQL(_Q["drop"]).format(role=role))
+        connection.execute(sql.SQL(_APPS["drop"]).format(role=sql.Identifier(role["name"])))
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A role that reads: its new password, if it got one, and what else it may do besides reading."""
+
+    role: str
+    password: str | None
+    logs_in: bool
+    remains: tuple[str, ...]
+
+
+def grant_reader(
+    connection: psycopg.Connection, role: str, apps: Sequence[str] | None, *, login: bool
+) -> Reader:
+    """Let a role read the log's views and those of `apps` (None: all, including later ones).
+
+    The role is created if needed; with `login` it gets a new password. Privileges that PostgreSQL grants to
+    PUBLIC are revoked if we may do that. Needs a transaction. Raises UsageError for a role that is more than
+    a reader, StoreError if we may not create roles.
+    """
+    before = _reader_role(connection, role)
+    if before["strange"]:
+        raise UsageError(f"the role {role} {' and '.join(before['strange'])}: choose another name")
+    password = secrets.token_hex(24) if login else None
+    name = {"role": sql.Identifier(role)}
+    try:
+        if not before["there"]:
+            connection.execute(sql.SQL(_READERS["create"]).format(**name))
+            connection.execute(sql.SQL(_READERS["be_careful"]).format(**name))
+        if password is not None:
+            statement = sql.SQL(_READERS["let_log_in"]).format(password=sql.Literal(password), **name)
+            connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StoreError(
+            f"the database user may not create the role {role}, or let it log in: have an administrator run "
+            f"CREATE ROLE, then grant again without --login ({error.diag.message_primary})"
+        ) from error
+    except psycopg.errors.ReservedName as error:
+        raise UsageError(f"a role cannot be named {role}: {error.diag.message_primary}") from error
+    parameters = {"role": role, "apps": None if apps is None else list(apps)}
+    for query in ("remember", "remember_all"):
+        connection.execute(_READERS[query], parameters)
+    harden(connection)
+    admit_readers(connection)
+    remains = connection.execute(_READERS["remains"], {"role": role}).fetchall()
+    return Reader(role, password, login or before["logs_in"], tuple(what for (what,) in remains))
+
+
+def revoke_reader(connection: psycopg.Connection, role: str) -> None:
+    """Revoke all that a role was granted here, but keep the role; raise UsageError if it is not a reader."""
+    if not connection.execute(_READERS["forget"], {"role": role}).rowcount:
+        raise UsageError(f"the role {role} is not a reader of this deployment")
+    if _reader_role(connection, role)["there"]:
+        _run_all(connection, "take_back", {"role": role})
+
+
+def forget_app(connection: psycopg.Connection, app: str) -> None:
+    """Remove an app from what readers may read, so that they cannot read a later app of the same name."""
+    connection.execute(_READERS["forget_app"], {"app": app})
+
+
+def admit_readers(connection: psycopg.Connection) -> None:
+    """Grant readers the privileges that they should have and do not; lock nothing if there are none."""
+    _run_all(connection, "missing", {})
+
+
+def harden(connection: psycopg.Connection) -> None:
+    """Revoke the privileges that PostgreSQL grants to PUBLIC and that we may revoke."""
+    _run_all(connection, "harden", {})
+
+
+def _app_role(connection: psycopg.Connection, schema: str) -> Json:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_APPS["role"], {"schema": schema}).fetchone()
+    assert row is not None, "the session's user is a role"
+    return row
+
+
+def _reader_role(connection: psycopg.Connection, role: str) -> Json:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_READERS["role"], {"role": role}).fetchone()
+    assert row is not None, "the query returns one row"
+    return row
+
+
+def _run_all(connection: psycopg.Connection, query: str, parameters: dict[str, object]) -> None:
+    """Run the statements that a query returns."""
+    for (statement,) in connection.execute(_READERS[query], parameters).fetchall():
+        connection.execute(statement.encode())

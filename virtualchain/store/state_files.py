@@ -1,7 +1,7 @@
-"""The files that apps with a state of their own save: a copy in the database, and one in a folder.
+"""The files that apps save if they keep their own state: one copy in the database, one in a folder.
 
-The copy in the database is written in the block's transaction and is the truth. The file is for the app
-to read; it follows behind the commit, and is written anew from the database whenever an app is loaded.
+The copy in the database is written in the block's transaction and is authoritative. The file is for the app
+to read: it is moved into place after the commit, and rewritten from the database whenever the app is loaded.
 """
 
 from hashlib import sha256
@@ -17,14 +17,15 @@ _Q = queries("state_files")
 
 
 def default_folder(url: str) -> Path:
-    """Give the folder for the saved files of the deployment in the database at `url`."""
-    where = conninfo_to_dict(url)
-    place = ":".join(str(where.get(name) or "") for name in ("host", "port", "dbname"))
-    return home() / "state" / f"{where.get('dbname') or 'default'}-{sha256(place.encode()).hexdigest()[:8]}"
+    """Return the folder for the saved files of the deployment in the database at `url`."""
+    parameters = conninfo_to_dict(url)
+    address = ":".join(str(parameters.get(name) or "") for name in ("host", "port", "dbname"))
+    digest = sha256(address.encode()).hexdigest()[:8]
+    return home() / "state" / f"{parameters.get('dbname') or 'default'}-{digest}"
 
 
 class StateFiles:
-    """What one build of an app saved."""
+    """The saved state of one build of an app."""
 
     def __init__(self, connection: psycopg.Connection, app: str, build: str, file: Path) -> None:
         self._connection = connection
@@ -34,16 +35,16 @@ class StateFiles:
 
     @property
     def draft(self) -> Path:
-        """Where the app is to write; it is moved into place behind the commit."""
+        """Where the app writes; the file is moved into place after the commit."""
         return self._file.with_suffix(".new")
 
     def latest(self) -> bytes | None:
-        """Give what was kept last; None where nothing was."""
+        """Return the last saved state; None if there is none."""
         row = self._connection.execute(_Q["latest"], self._key).fetchone()
         return None if row is None else bytes(row[0])
 
     def restore(self, content: bytes | None) -> Path | None:
-        """Write the file with what was kept last and give its path; None where nothing was kept."""
+        """Write `content` to the file and return its path; if it is None, remove the file and return None."""
         self._pending = None
         if content is None:
             self._file.unlink(missing_ok=True)
@@ -52,22 +53,22 @@ class StateFiles:
         return self._file
 
     def keep(self, block_id: int, content: bytes) -> None:
-        """Keep what the app saved behind a block, in the block's transaction."""
+        """Store what the app saved after a block, in the block's transaction."""
         self._connection.execute(_Q["keep"], {**self._key, "block_id": block_id, "content": content})
         self._pending = content
 
     def prune(self, oldest: int) -> None:
-        """Drop what is only needed to go back below a block."""
+        """Drop states that are only needed to go back below block `oldest`."""
         self._connection.execute(_Q["prune"], {**self._key, "oldest": oldest})
 
     def settle(self) -> None:
-        """Move what was kept last into place: only once its transaction is on disk."""
+        """Move the last stored state into place; call this only once its transaction is on disk."""
         if self._pending is not None:
             self._place(self._pending)
             self._pending = None
 
     def remove(self) -> None:
-        """Remove the file; what the database has stays."""
+        """Remove the file; the copies in the database stay."""
         self._pending = None
         for file in (self._file, self.draft):
             file.unlink(missing_ok=True)

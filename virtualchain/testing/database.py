@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from virtualchain.store.embedded.cluster import ENGINE
+from virtualchain.store.embedded.installation import ENGINE
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries

@@ -203,7 +203,7 @@ def test_only_one_process_makes_a_build(fake_node: FakeNode, run: Run, beside: C
             refused.append(str(caught.value))
 
     beside(an_app("2"), "v2", on_catch_up=again)
-    assert "another process makes texts:v2" in refused[0]
+    assert "another process is already making texts:v2" in refused[0]
 
 
 def test_what_was_not_searched_cannot_be_built(

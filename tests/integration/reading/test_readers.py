@@ -16,7 +16,7 @@ from virtualchain.errors import StoreError, UsageError
 from virtualchain.store.builds import remove_app
 from virtualchain.store.database import connect_migrator
 from virtualchain.store.migrate import migrate
-from virtualchain.store.readers import Reader, grant_reader, revoke_reader
+from virtualchain.store.roles import Reader, grant_reader, revoke_reader
 from virtualchain.testing import FakeNode
 
 Run = Callable[..., int]
@@ -272,7 +272,7 @@ def test_revoked_it_reads_nothing(
             value(url, f"SELECT count(*) FROM {view}")
     with (
         connect_migrator(database_url) as connection,
-        pytest.raises(UsageError, match="is no reader of this deployment"),
+        pytest.raises(UsageError, match="is not a reader of this deployment"),
     ):
         revoke_reader(connection, role)
 
@@ -282,7 +282,7 @@ def test_revoked_it_reads_nothing(
     [
         ("virtualchain", "makes roles"),
         ("postgres", "is a superuser"),
-        ("pg_mine", "no role can be named pg_mine"),
+        ("pg_mine", "a role cannot be named pg_mine"),
     ],
 )
 def test_a_role_that_is_more_is_refused(database_url: str, name: str, told: str) -> None:
@@ -318,6 +318,6 @@ def test_without_createrole_the_role_must_be_there(database_url: str, role: str,
             "GRANT ALL ON SCHEMA vc TO powerless; GRANT ALL ON ALL TABLES IN SCHEMA vc TO powerless"
         )
         connection.execute("GRANT powerless TO CURRENT_USER; SET ROLE powerless")
-        with pytest.raises(StoreError, match="may not make the role"):
+        with pytest.raises(StoreError, match="may not create the role"):
             grant_reader(connection, role, None, login=False)
         connection.rollback()

@@ -1,4 +1,4 @@
-"""Sessions with the database: pinned settings, one writer, errors that say what to do and keep secrets."""
+"""Database sessions: pinned settings, one writer, and errors that say what to do and show no secrets."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ WRITE += "connection = connect_writer(sys.argv[1]); print('writing', flush=True)
 
 @pytest.fixture
 def url(empty_database_url: str) -> str:
-    """Give a database whose own settings are all odd."""
+    """Make a database whose own settings are all unusual."""
     odd = {"TimeZone": "Asia/Tokyo", "DateStyle": "SQL, DMY", "IntervalStyle": "sql_standard"}
     odd |= {"extra_float_digits": "-3", "bytea_output": "escape", "client_encoding": "LATIN1"}
     name = sql.Identifier(urlsplit(empty_database_url).path[1:])
@@ -48,7 +48,7 @@ def url(empty_database_url: str) -> str:
 
 @pytest.fixture
 def holder(url: str) -> Iterator["subprocess.Popen[str]"]:
-    """Give another process that is the database's writer."""
+    """Run another process that is the database's writer."""
     with subprocess.Popen([sys.executable, "-c", WRITE, url], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "writing\n"
@@ -57,36 +57,36 @@ def holder(url: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def show(connection: psycopg.Connection, setting: str) -> str:
-    """Give a setting of a session."""
+    """Return a setting of a session."""
     row = connection.execute("SELECT current_setting(%s)", [setting]).fetchone()
     assert row
     return str(row[0])
 
 
-def test_settings_are_pinned_whatever_the_database_says(url: str) -> None:
-    """Both kinds of session write values as text in the one way that digests rest on."""
+def test_settings_are_pinned_whatever_the_database_sets(url: str) -> None:
+    """Both kinds of session use the one text form of values that digests depend on."""
     for connect in (connect_writer, connect_reader):
         with connect(url) as connection:
             assert {name: show(connection, name) for name in PINNED} == PINNED
             assert connection.autocommit
 
 
-def test_sessions_say_whose_they_are(url: str) -> None:
+def test_sessions_identify_their_process(url: str) -> None:
     """pg_stat_activity names the host and the process of a session."""
     with connect_writer(url) as writer, connect_reader(url) as reader:
-        who = f"{socket.gethostname()}:{os.getpid()}"
-        assert show(writer, "application_name") == f"virtualchain writer {who}"[:63]
-        assert show(reader, "application_name") == f"virtualchain reader {who}"[:63]
+        process = f"{socket.gethostname()}:{os.getpid()}"
+        assert show(writer, "application_name") == f"virtualchain writer {process}"[:63]
+        assert show(reader, "application_name") == f"virtualchain reader {process}"[:63]
 
 
 def test_reader_cannot_write(url: str) -> None:
-    """What a reader's session runs is read only unless it says otherwise."""
+    """A reader's transactions are read-only by default."""
     with connect_reader(url) as reader, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         reader.execute("CREATE TABLE t (a integer)")
 
 
-def test_second_writer_is_told_who_writes(url: str, holder: "subprocess.Popen[str]") -> None:
-    """The message names host and process of the writer, and no secret; readers are let in."""
+def test_second_writer_learns_who_writes(url: str, holder: "subprocess.Popen[str]") -> None:
+    """The message names the writer's host and process but no secret; readers can still connect."""
     with pytest.raises(WriterBusy) as busy:
         connect_writer(url)
     assert f"virtualchain writer {socket.gethostname()}:{holder.pid} (server process " in str(busy.value)
@@ -107,7 +107,7 @@ def test_lock_is_free_when_its_process_was_killed(url: str, holder: "subprocess.
 
 
 def test_waiting_writer_gets_its_turn(url: str) -> None:
-    """With `wait` a writer starts when the one before it ends, and keeps no snapshot open meanwhile."""
+    """With `wait`, a writer starts when the previous one ends, and holds no snapshot open while it waits."""
     with ThreadPoolExecutor(1) as background, connect_writer(url) as first:
         second = background.submit(connect_writer, url, wait=True)
         time.sleep(0.3)
@@ -118,8 +118,8 @@ def test_waiting_writer_gets_its_turn(url: str) -> None:
         second.result(timeout=30).close()
 
 
-def test_writers_of_two_databases_do_not_meet(url: str, database_server: DatabaseServer) -> None:
-    """The lock belongs to the deployment, so to one database of a server."""
+def test_writers_of_two_databases_do_not_conflict(url: str, database_server: DatabaseServer) -> None:
+    """The lock belongs to the deployment, and so to one database of a server."""
     other = database_server.create()
     with connect_writer(url), connect_writer(other) as connection:
         assert not connection.closed
@@ -127,7 +127,7 @@ def test_writers_of_two_databases_do_not_meet(url: str, database_server: Databas
 
 
 def test_failed_writer_leaves_no_session(url: str, holder: "subprocess.Popen[str]") -> None:
-    """A refused writer's own session is closed."""
+    """The session of a refused writer is closed."""
     for _ in range(3):
         with pytest.raises(WriterBusy):
             connect_writer(url)
@@ -140,14 +140,14 @@ def test_failed_writer_leaves_no_session(url: str, holder: "subprocess.Popen[str
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"password": "Secret-2b"}, "check user and password"),
+        ({"password": "Secret-2b"}, "check the user and password"),
         ({"database": "nowhere"}, r'database "nowhere" does not exist \(create it first'),
         ({"port": "1"}, r"refused \(is the server running there"),
         ({"host": "no-such-host.invalid"}, "check the host name"),
     ],
 )
 def test_refused_connection_is_one_clear_line(url: str, change: dict[str, str], message: str) -> None:
-    """Who cannot connect learns why and what to do; the password is never shown."""
+    """A failed connection reports why and what to do, and never shows the password."""
     parts = urlsplit(url)
     new = {"host": parts.hostname, "port": parts.port, "password": parts.password, "database": parts.path[1:]}
     new |= change
@@ -172,8 +172,8 @@ def test_database_in_another_encoding_is_refused(database_server: DatabaseServer
     database_server.drop(latin)
 
 
-def test_resolve_gives_the_url_or_starts_our_own_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL is taken as it is; without one the embedded server starts, in VIRTUALCHAIN_HOME if set."""
+def test_resolve_returns_the_url_or_starts_the_embedded_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL is returned unchanged; without one, the embedded server starts, in VIRTUALCHAIN_HOME if set."""
     assert resolve("postgresql://somebody@somewhere/something") == "postgresql://somebody@somewhere/something"
     with pytest.raises(UsageError, match="cannot be read"):
         resolve("mysql://somebody@somewhere")

@@ -1,4 +1,4 @@
-"""Whatever database and role set for their sessions, the writer's digests are the same."""
+"""The writer's digests are the same whatever settings the database and the role have."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -54,7 +54,7 @@ HOSTILE = {
 
 
 def alter(url: str, target: str, settings: dict[str, str]) -> None:
-    """Set defaults of a database (DATABASE), or of our role in it (ROLE), as far as the server takes them."""
+    """Set defaults of a database (DATABASE), or of our role in it (ROLE), if the server accepts them."""
     name = sql.Identifier(urlsplit(url).path[1:])
     kinds = {
         "DATABASE": sql.SQL("ALTER DATABASE {name}").format(name=name),
@@ -62,18 +62,18 @@ def alter(url: str, target: str, settings: dict[str, str]) -> None:
     }
     with psycopg.connect(url, autocommit=True) as connection:
         for setting, text in settings.items():
-            given = sql.Literal(text) if setting != "search_path" else sql.SQL("theirs, pg_catalog")
-            statement = sql.SQL("{} SET {} TO {}").format(kinds[target], sql.Identifier(setting), given)
+            literal = sql.Literal(text) if setting != "search_path" else sql.SQL("theirs, pg_catalog")
+            statement = sql.SQL("{} SET {} TO {}").format(kinds[target], sql.Identifier(setting), literal)
             try:
                 connection.execute("SET default_transaction_read_only TO off")
                 connection.execute(statement)
             except psycopg.errors.InvalidParameterValue:
-                # A locale that the machine does not have, or a compression that the server was built without.
+                # A locale that this machine does not have, or a compression that the server does not support.
                 assert setting.startswith("lc_") or setting == "default_toast_compression"
 
 
 def digests(url: str) -> list[tuple[object, ...]]:
-    """Give an app's snapshots, whoever asks."""
+    """Read an app's snapshots, whatever the session's defaults."""
     with closing(connect_reader(url)) as connection:
         return connection.execute(
             "SELECT block_id, ops_hash, consensus_hash, state_hash FROM virtualchain.snapshots ORDER BY 1"
@@ -84,7 +84,7 @@ def digests(url: str) -> list[tuple[object, ...]]:
 def test_digests_are_the_same(
     fake_node: FakeNode, run: Run, database_url: str, empty_database_url: str, target: str
 ) -> None:
-    """From the first migration to the last block a hostile database makes no difference."""
+    """A hostile database makes no difference, from the first migration to the last block."""
     representative.feed(fake_node)
     run(representative.app())
     alter(empty_database_url, target, HOSTILE)
@@ -94,14 +94,14 @@ def test_digests_are_the_same(
     assert digests(empty_database_url) == expected
     assert expected[-1][3] == state_hash_of_rows(empty_database_url, "representative")
     assert len({row[3] for row in expected}) > 8
-    told = "SELECT told FROM representative.entries ORDER BY id LIMIT 1"
-    assert value(empty_database_url, told) == value(database_url, told)
+    statement = "SELECT told FROM representative.entries ORDER BY id LIMIT 1"
+    assert value(empty_database_url, statement) == value(database_url, statement)
 
 
-def test_functions_of_others_stand_in_for_none_of_postgresqls(
+def test_foreign_functions_do_not_replace_those_of_postgresql(
     fake_node: FakeNode, run: Run, empty_database_url: str, database_url: str
 ) -> None:
-    """A function `encode` in a schema that the database puts first is not the one that the engine calls."""
+    """The engine does not call a function `encode` in a schema that the database puts first on the path."""
     fake = "CREATE FUNCTION theirs.encode(bytea, text) RETURNS text LANGUAGE sql RETURN 'fooled'"
     representative.feed(fake_node)
     for url in (database_url, empty_database_url):

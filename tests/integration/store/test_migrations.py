@@ -1,4 +1,4 @@
-"""Migrations: they end at the schema that `sql/schema` describes, whoever runs them and however often."""
+"""Migrations end at the schema that `sql/schema` describes, whoever runs them and however often."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from virtualchain.store.migrate import current, head, migrate
 from virtualchain.store.sql import sql_root
 from virtualchain.testing.database import DatabaseServer
 
-# What belongs to vc.alembic_version is left out: alembic makes that table, and no schema file describes it.
+# vc.alembic_version is left out: Alembic makes that table, and no schema file describes it.
 OURS: LiteralString = """
 WITH schemas AS (SELECT * FROM pg_namespace WHERE nspname IN ('vc', 'virtualchain')),
 relations AS (
@@ -29,8 +29,8 @@ columns AS (
 ),
 functions AS (SELECT p.* FROM schemas AS s JOIN pg_proc AS p ON p.pronamespace = s.oid)
 """
-# One row a thing: its kind, its identity, all that it is. `object` catches kinds that no part here describes.
-CATALOGUE: LiteralString = f"""{OURS}
+# One row an object: its kind, identity and definition. `object` catches kinds that no part here describes.
+CATALOG: LiteralString = f"""{OURS}
 SELECT 'object', pg_describe_object(d.classid, d.objid, d.objsubid), ''
 FROM schemas AS s JOIN pg_depend AS d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = s.oid
 WHERE pg_describe_object(d.classid, d.objid, d.objsubid) !~ 'alembic_version'
@@ -91,23 +91,23 @@ VIEWS = {
     "state_hash text, status text, error jsonb",
     "reorgs": "fork_block_id integer, depth integer",
 }
-"""What interfaces.md promises of the views of schema `virtualchain`; `changes` comes with time travel."""
+"""The columns that docs/protocol/interfaces.md promises for the views of schema `virtualchain`."""
 MIGRATE = "import sys; from virtualchain.store.migrate import migrate; print(migrate(sys.argv[1]))"
 
 
 def rows(url: str, statement: LiteralString) -> list[tuple[Any, ...]]:
-    """Ask a database in a session that writes every name with its schema."""
+    """Run a query in a session that writes every name with its schema."""
     with psycopg.connect(url, options="-c search_path=") as connection:
         return connection.execute(statement).fetchall()
 
 
 def described(url: str) -> dict[tuple[str, str], str]:
-    """Describe all that is in our two schemas: what it is by its kind and identity."""
-    return {(kind, identity): definition for kind, identity, definition in rows(url, CATALOGUE)}
+    """Describe everything in our two schemas: definitions by kind and identity."""
+    return {(kind, identity): definition for kind, identity, definition in rows(url, CATALOG)}
 
 
 def test_migrations_end_at_the_schema_files(database_url: str, empty_database_url: str) -> None:
-    """All migrations one after the other make the very schema that the files of sql/schema make."""
+    """All migrations together produce exactly the schema that the files in sql/schema describe."""
     with psycopg.connect(empty_database_url) as connection:
         for file in sorted((sql_root() / "schema").glob("*.sql")):
             connection.execute(file.read_bytes())
@@ -120,7 +120,7 @@ def test_migrations_end_at_the_schema_files(database_url: str, empty_database_ur
 
 
 def test_everything_has_a_comment(database_url: str) -> None:
-    """Whoever opens the database with any client reads what each table, view, column and function is for."""
+    """Every table, view, column and function has a comment that any client can show."""
     comments: dict[str, str | None] = dict(rows(database_url, COMMENTS))
     assert {"vc", "vc.blocks", "vc.blocks.hash", "virtualchain.ops.fields", "vc.guard_block()"} <= set(
         comments
@@ -128,19 +128,19 @@ def test_everything_has_a_comment(database_url: str) -> None:
     assert [name for name, comment in comments.items() if not comment] == []
 
 
-def test_views_have_what_is_promised(database_url: str) -> None:
-    """Views and columns that outsiders hold on to are there, with their types."""
-    there = dict(rows(database_url, COLUMNS))
+def test_views_have_the_promised_columns(database_url: str) -> None:
+    """The views and columns that others rely on exist, with their types."""
+    actual = dict(rows(database_url, COLUMNS))
     promised = {
         f"virtualchain.{view}.{column.split(' ', 1)[0]}": column.split(" ", 1)[1]
         for view, columns in VIEWS.items()
         for column in columns.split(", ")
     }
-    assert {name: there.get(name) for name in promised} == promised
+    assert {name: actual.get(name) for name in promised} == promised
 
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:
-    """A second run leaves every object and every row as it was."""
+    """A second run leaves every object and every row unchanged."""
     objects: LiteralString = "SELECT oid, relname, xmin::text FROM pg_class ORDER BY oid"
     with psycopg.connect(database_url) as connection:
         connection.execute("INSERT INTO vc.deployment VALUES (true, 'regtest', sha256('genesis'))")
@@ -151,7 +151,7 @@ def test_migrating_again_changes_nothing(database_url: str) -> None:
 
 
 def test_migrating_at_the_same_time_works(database_url: str, empty_database_url: str) -> None:
-    """Several processes that find an empty database wait for each other; one migrates, and all go on."""
+    """Several processes on an empty database wait for each other; one migrates, and all succeed."""
     with psycopg.connect(empty_database_url) as holder:
         holder.execute("SELECT pg_advisory_xact_lock(hashtext('virtualchain migrate'))")
         command = [sys.executable, "-c", MIGRATE, empty_database_url]
@@ -160,13 +160,13 @@ def test_migrating_at_the_same_time_works(database_url: str, empty_database_url:
         while rows(empty_database_url, "SELECT count(*) FROM pg_locks WHERE NOT granted") != [(3,)]:
             assert time.monotonic() < deadline, "the processes do not wait for the lock"
             time.sleep(0.05)
-    said = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert said == [head()] * 3
+    outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert outputs == [head()] * 3
     assert described(empty_database_url) == described(database_url)
 
 
 def test_threads_may_migrate_at_the_same_time(database_server: DatabaseServer, database_url: str) -> None:
-    """Engines in threads of one process start on databases of their own without a thought."""
+    """Engines in threads of one process can start on different databases at the same time."""
     urls = [database_server.create() for _ in range(4)]
     with ThreadPoolExecutor(len(urls)) as threads:
         assert list(threads.map(migrate, urls)) == [head()] * len(urls)
@@ -176,7 +176,7 @@ def test_threads_may_migrate_at_the_same_time(database_server: DatabaseServer, d
 
 
 def test_a_newer_schema_is_refused(database_url: str) -> None:
-    """Code that is older than the database's schema leaves it alone and says what to do."""
+    """Code that is older than the database's schema does not touch it and says what to do."""
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE vc.alembic_version SET version_num = '9999'")
     with pytest.raises(StoreError, match=r"schema \(9999\) is newer .* upgrade virtualchain"):
@@ -186,13 +186,11 @@ def test_a_newer_schema_is_refused(database_url: str) -> None:
 
 
 def test_a_failing_step_leaves_the_database_as_it_was(empty_database_url: str) -> None:
-    """Where a step cannot be done none is: a foreign schema of our name stays, and nothing joins it."""
+    """If one step fails, none takes effect: a foreign schema of our name stays, and nothing is added."""
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("CREATE SCHEMA virtualchain")
     before = described(empty_database_url)
-    with pytest.raises(
-        StoreError, match='could not be brought up to date: schema "virtualchain" already exists'
-    ):
+    with pytest.raises(StoreError, match='could not be upgraded: schema "virtualchain" already exists'):
         migrate(empty_database_url)
     assert described(empty_database_url) == before
     with psycopg.connect(empty_database_url) as connection:

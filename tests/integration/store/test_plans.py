@@ -1,22 +1,29 @@
-"""Views cost what their tables cost while nobody travels in time: 100,000 rows, as many in history."""
+"""What queries read: views cost what their tables cost, and pruning does not repeat work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.integration.conftest import Rows
 from tests.integration.reading.test_changes import walk
+from tests.support.moving import an_app, story
 from virtualchain import App, StateEngine
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
 ROWS = 100_000
+READ = """SELECT sum(idx_tup_read)::int AS read FROM pg_stat_user_indexes
+    WHERE schemaname = 'plain__1' AND relname ~ '_(history|births)$'"""
 
 
 @pytest.fixture(scope="module")
 def many(database_server: DatabaseServer) -> Iterator[psycopg.Connection]:
-    """Give a session on a deployment with a large table, each of whose rows was changed once."""
+    """Make a deployment with 100,000 rows, each of which was changed once; open a session on it."""
     app = App(
         "many",
         magic=b"mm",
@@ -48,14 +55,14 @@ def many(database_server: DatabaseServer) -> Iterator[psycopg.Connection]:
 
 
 def plan(connection: psycopg.Connection, statement: str) -> list[dict[str, Any]]:
-    """Run a statement and give the nodes of its plan, with what they did."""
+    """Run a statement and return the nodes of its plan, with actual figures."""
     row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT json) {statement}".encode()).fetchone()
     assert row is not None
     return walk(row[0][0]["Plan"])
 
 
 def cost(connection: psycopg.Connection, statement: str) -> float:
-    """Give what the planner thinks a statement costs."""
+    """Return the planner's cost estimate for a statement."""
     return float(plan(connection, statement)[0]["Total Cost"])
 
 
@@ -75,7 +82,7 @@ SIMPLE = {
 def test_keys_are_looked_up_and_history_is_left_alone(
     many: psycopg.Connection, statement: str, rows: int
 ) -> None:
-    """What the table's indexes answer is answered by them, and of history not a row or page is read."""
+    """The table's indexes are used if they can answer a query, and no page of history is read."""
     nodes = plan(many, statement)
     for node in nodes:
         if node.get("Relation Name") == "t_history":
@@ -87,7 +94,7 @@ def test_keys_are_looked_up_and_history_is_left_alone(
 
 
 def test_counting_reads_the_table_once(many: psycopg.Connection) -> None:
-    """count(*) goes through the table's rows and never looks at history: One-Time Filters say so."""
+    """count(*) scans the table and never history, as the One-Time Filters show."""
     nodes = plan(many, "SELECT count(*) FROM many.t")
     read = [node for node in nodes if node.get("Relation Name") and node["Actual Loops"] > 0]
     assert {node["Relation Name"] for node in read} <= {"t", "few"}
@@ -98,7 +105,7 @@ def test_counting_reads_the_table_once(many: psycopg.Connection) -> None:
 
 
 def test_as_of_a_block_keys_are_looked_up_too(many: psycopg.Connection) -> None:
-    """Time travel reads the history above its block, and the standing table by its index."""
+    """Time travel reads the history above its block, and the current table by its index."""
     height = many.execute("SELECT max(block_id) FROM virtualchain.blocks").fetchone()
     assert height
     with many.transaction():
@@ -111,3 +118,29 @@ def test_as_of_a_block_keys_are_looked_up_too(many: psycopg.Connection) -> None:
         assert many.execute("SELECT v FROM many.t WHERE k = 5").fetchone() == ("v",)
         assert many.execute("SELECT count(*), max(v), min(u) FROM many.t").fetchone() == (ROWS, "v", 1)
         assert many.execute("SELECT count(*) FROM many.few").fetchone() == (0,)
+
+
+def test_pruning_passes_over_what_a_snapshot_keeps(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str
+) -> None:
+    """Pruned rows that an open snapshot keeps on disk are not read again by each later pruning."""
+    story(fake_node, 1, 20)
+    run(an_app(), history=10)
+    with psycopg.connect(database_url) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        [before] = reader.execute("SELECT count(*) FROM virtualchain.ops").fetchone() or (0,)
+        story(fake_node, 2, 50)
+        first = sync_reads(run, query)
+        for seed in range(3, 6):
+            story(fake_node, seed, 50)
+            last = sync_reads(run, query)
+        assert reader.execute("SELECT count(*) FROM virtualchain.ops").fetchone() == (before,)
+    growth = query("SELECT count(*) AS n FROM plain.marks")[0]["n"]
+    assert last < 2.5 * first, (first, last, growth)
+
+
+def sync_reads(run: Run, query: Query) -> int:
+    """Sync, and return how many entries of history's indexes that has read."""
+    before = query(READ)[0]["read"]
+    run(an_app(), history=10)
+    return int(query(READ)[0]["read"]) - int(before)

@@ -1,4 +1,4 @@
-"""A pooler before the database: readers work through it and leave nothing in it, a writer is refused."""
+"""A pooler in front of the database: readers work and leave nothing behind in it, writers are refused."""
 
 import shutil
 import socket
@@ -24,7 +24,7 @@ from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
 
 Run = Callable[..., int]
-Told = Callable[..., str]
+Ask = Callable[..., str]
 
 CONFIGURATION = """
 [databases]
@@ -42,7 +42,7 @@ auth_file = {users}
 
 @pytest.fixture(params=["transaction", "session"])
 def pooled_url(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
-    """Give the test's database behind a pgbouncer."""
+    """Run PgBouncer in front of the test's database."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         pytest.skip("no pgbouncer on PATH: install the package of that name")
@@ -60,7 +60,7 @@ def pooled_url(request: pytest.FixtureRequest, database_url: str) -> Iterator[st
             )
         )
         probe.close()
-        # pgbouncer does not run as root, either.
+        # PgBouncer does not run as root, either.
         with subprocess.Popen(
             [program, "-q", configuration], user=account.uid if account else None, stderr=subprocess.DEVNULL
         ) as process:
@@ -71,17 +71,17 @@ def pooled_url(request: pytest.FixtureRequest, database_url: str) -> Iterator[st
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Told:
-    """Give a function that gives what a command prints."""
+def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Return a function that runs a command and returns its output."""
 
-    def ask(url: str, *arguments: str) -> str:
+    def run_command(url: str, *arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["virtualchain", "--database", url, "--json", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code in {None, 0}
         return capsys.readouterr().out
 
-    return ask
+    return run_command
 
 
 def _wait_for(port: int) -> None:
@@ -96,10 +96,10 @@ def _wait_for(port: int) -> None:
             return
 
 
-def test_readers_come_through(
-    fake_node: FakeNode, run: Run, told: Told, pooled_url: str, database_url: str
+def test_readers_work_through_a_pooler(
+    fake_node: FakeNode, run: Run, ask: Ask, pooled_url: str, database_url: str
 ) -> None:
-    """Status, ops and SQL are the same with a pooler in between, again and again, and side by side."""
+    """Status, ops and SQL are the same through a pooler, repeatedly and in interleaved sessions."""
     representative.feed(fake_node)
     run(representative.app())
     for arguments in [
@@ -111,9 +111,9 @@ def test_readers_come_through(
         ["sql", "SHOW DateStyle"],
         ["sql", "--as-of", "102", "SELECT max(block_id) FROM blocks"],
     ] * 2:
-        expected = told(database_url, *arguments)
+        expected = ask(database_url, *arguments)
         assert len(expected) > 10
-        assert told(pooled_url, *arguments) == expected
+        assert ask(pooled_url, *arguments) == expected
     with views.snapshot(pooled_url) as first, views.snapshot(pooled_url) as second:
         for connection in (first, second, first, second):
             selection = views.Selection(limit=1)
@@ -123,7 +123,7 @@ def test_readers_come_through(
 
 
 def test_readers_leave_nothing_behind(pooled_url: str) -> None:
-    """The pooler's sessions are others' as well: nothing set or prepared stays there, and none is lost."""
+    """No setting and no prepared statement remains in the pooler's shared sessions, and none is lost."""
     with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as other:
         question = (
             "SELECT pg_backend_pid(), current_setting('default_transaction_read_only'), "
@@ -143,7 +143,7 @@ def test_readers_leave_nothing_behind(pooled_url: str) -> None:
 
 
 def test_a_watch_polls_through_a_pooler(fake_node: FakeNode, run: Run, pooled_url: str) -> None:
-    """It does not LISTEN, which would stay behind in a session of others, and misses nothing all the same."""
+    """It does not LISTEN, which would remain in a shared session, and still misses nothing."""
     representative.feed(fake_node)
     run(representative.app())
     with watch(pooled_url, from_block=102, poll=0.1) as events:
@@ -156,7 +156,7 @@ def test_a_watch_polls_through_a_pooler(fake_node: FakeNode, run: Run, pooled_ur
 
 
 def test_writers_are_refused(pooled_url: str) -> None:
-    """A lock taken through a pooler would be somebody else's: the message says what to give instead."""
+    """A lock taken through a pooler would belong to others: the message says what to use instead."""
     for write in (connect_writer, migrate):
         with pytest.raises(StoreError, match=r"is a connection pooler, .* give the address of"):
             write(pooled_url)

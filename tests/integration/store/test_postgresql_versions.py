@@ -1,4 +1,4 @@
-"""Every supported PostgreSQL that is here: one app, and the same rows and digests on each of them."""
+"""One app has the same rows and digests on every supported PostgreSQL that is installed."""
 
 import shutil
 import tempfile
@@ -16,8 +16,8 @@ from tests.support.tables import tables
 from virtualchain import StateEngine
 from virtualchain.errors import StoreError
 from virtualchain.store.database import connect_writer
-from virtualchain.store.embedded.binaries import major_version
 from virtualchain.store.embedded.host import run, server_account
+from virtualchain.store.embedded.installation import major_version
 from virtualchain.store.embedded.server import DATABASE, EmbeddedServer
 from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
@@ -37,13 +37,13 @@ def installations() -> dict[int, Path]:
         for folder in folders
         if (folder / "postgres").is_file() and run(["test", "-x", folder / "initdb"], account).returncode == 0
     ]
-    found = {major_version(folder, account): folder for folder in sorted(able)}
-    return {version: found[version] for version in sorted(found) if version >= OLDEST}
+    by_version = {major_version(folder, account): folder for folder in sorted(able)}
+    return {version: by_version[version] for version in sorted(by_version) if version >= OLDEST}
 
 
 @contextmanager
 def running(binaries: Path) -> Iterator[EmbeddedServer]:
-    """Run a throw-away server with these programs."""
+    """Run a throwaway server with these programs."""
     folder = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
     folder.chmod(0o711)
     server = EmbeddedServer(folder / "postgresql", binaries=binaries, durable=False)
@@ -57,7 +57,7 @@ def running(binaries: Path) -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[int, EmbeddedServer]]:
-    """Give a server of each version, with the representative app at its last block."""
+    """Run a server of each version, with the representative app at its last block."""
     with ExitStack() as stack:
         node = stack.enter_context(FakeNode())
         representative.feed(node)
@@ -72,12 +72,14 @@ def servers() -> Iterator[dict[int, EmbeddedServer]]:
         yield started
 
 
-def test_every_version_comes_to_the_same(servers: dict[int, EmbeddedServer]) -> None:
-    """Log, rows, history, births and digests agree, text by text."""
+def test_every_version_has_the_same_result(servers: dict[int, EmbeddedServer]) -> None:
+    """Log, rows, history, births and digests have the same text on all versions."""
     if len(servers) < 2:
-        pytest.skip(f"only PostgreSQL {', '.join(map(str, servers))} is here: another one makes a comparison")
-    found = {version: tables(server.url) for version, server in servers.items()}
-    first, *others = found.values()
+        pytest.skip(
+            f"only PostgreSQL {', '.join(map(str, servers))} is installed: a comparison needs another version"
+        )
+    dumps = {version: tables(server.url) for version, server in servers.items()}
+    first, *others = dumps.values()
     for other in others:
         assert other == first
     assert len(first["representative__1.entries_history"]) > 20
@@ -86,7 +88,7 @@ def test_every_version_comes_to_the_same(servers: dict[int, EmbeddedServer]) -> 
 
 
 def test_state_hash_is_that_of_the_rows(servers: dict[int, EmbeddedServer]) -> None:
-    """On each version the hash kept up to date equals the one from a dump of the rows."""
+    """On each version, the maintained hash equals the one computed from a dump of the rows."""
     hashes = {state_hash_of_rows(server.url, "representative") for server in servers.values()}
     assert len(hashes) == 1
     for server in servers.values():
@@ -94,7 +96,7 @@ def test_state_hash_is_that_of_the_rows(servers: dict[int, EmbeddedServer]) -> N
 
 
 def test_reducers_have_a_role(servers: dict[int, EmbeddedServer]) -> None:
-    """The app's role works where CREATEROLE gives every role (15), and where it gives one's own (16 on)."""
+    """The app's role works with the CREATEROLE of PostgreSQL 15 and with the narrower one of 16 and later."""
     for server in servers.values():
         assert value(server.url, "SELECT role FROM virtualchain.apps") == f"{DATABASE}:representative"
 

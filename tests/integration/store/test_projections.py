@@ -1,4 +1,4 @@
-"""Projections: who writes them, what their history keeps, and the hash over their rows."""
+"""Projections: who writes them, what their history keeps, and the hash of their rows."""
 
 import itertools
 import random
@@ -19,7 +19,7 @@ Run = Callable[..., int]
 
 
 def test_refused_projections_leave_nothing(run: Run, query: Query) -> None:
-    """What the engine refuses to install is not in the database afterwards."""
+    """Nothing that the engine refuses to install remains in the database."""
     with pytest.raises(InvalidApp, match="app keep: projection t has no primary key"):
         run(an_app("CREATE TABLE t (a int)"))
     assert query("SELECT name FROM vc.apps") == []
@@ -46,7 +46,7 @@ ROWS = """
 
 
 def test_history_keeps_rows_as_they_were(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Of several changes in a block only the first goes to history, as it was before the block."""
+    """Of several changes to a row in a block, history keeps only the row as it was before the block."""
     for text in (
         "INSERT INTO rows VALUES (1, 'one'), (2, 'two')",
         "UPDATE rows SET b = 'uno' WHERE a = 1;UPDATE rows SET b = 'eins' WHERE a = 1",
@@ -71,7 +71,7 @@ def test_history_keeps_rows_as_they_were(fake_node: FakeNode, run: Run, query: Q
 
 
 def test_projections_are_written_by_reducers_alone(fake_node: FakeNode, run: Run, database_url: str) -> None:
-    """A statement from outside a block, and TRUNCATE from anywhere, are refused by the database."""
+    """The database refuses statements outside a block, and TRUNCATE everywhere."""
     fake_node.mine([fake_node.send(b"stoINSERT INTO rows VALUES (1, 'one')")])
     run(an_app(ROWS))
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -94,7 +94,7 @@ TYPES = """
 def test_state_hash_is_that_of_the_rows(
     fake_node: FakeNode, run: Run, query: Query, database_url: str
 ) -> None:
-    """After any mix of changes the hash equals one computed from a dump of the rows alone."""
+    """After any mix of changes, the hash equals one computed from a dump of the rows alone."""
     dice, fresh = random.Random(7), itertools.count(100)
 
     def commit(op: dict[str, Any], state: State) -> None:
@@ -166,14 +166,14 @@ def test_names_may_be_anything(fake_node: FakeNode, run: Run, query: Query, data
         (snapshot,) = query("SELECT state_hash FROM virtualchain.snapshots ORDER BY block_id DESC LIMIT 1")
         assert snapshot["state_hash"] == state_hash_of_rows(database_url, "keep")
         seen.add(snapshot["state_hash"])
-    assert len(seen) == len(statements) - 1, "the last statement undoes what two before did"
+    assert len(seen) == len(statements) - 1, "the last statement restores the state from two before"
     assert query("SELECT col_description('keep.\"user\"'::regclass, 1) AS c") == [{"c": "it's 100%"}]
     history = """SELECT count(*) FROM keep__1."Wei""rd %s {0} 'näme'_history" """
     assert query(history)[0]["count"] == 3
 
 
 def test_keys_may_change_places(fake_node: FakeNode, run: Run, query: Query, database_url: str) -> None:
-    """A deferrable key lets two rows swap theirs; each goes to history once."""
+    """With a deferrable key two rows can swap theirs; history keeps each row once."""
     ddl = "CREATE TABLE rows (a int PRIMARY KEY DEFERRABLE, b text)"
     fake_node.mine([fake_node.send(b"stoINSERT INTO rows VALUES (1, 'one'), (2, 'two')")])
     fake_node.mine([fake_node.send(b"stoUPDATE rows SET a = 3 - a")])
@@ -186,7 +186,7 @@ def test_keys_may_change_places(fake_node: FakeNode, run: Run, query: Query, dat
 
 
 def test_two_apps_may_have_tables_of_the_same_name(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """The same statement means each app's own table, though its columns differ."""
+    """The same statement refers to each app's own table, even if the columns differ."""
 
     def commit(op: dict[str, Any], state: State) -> None:
         assert op

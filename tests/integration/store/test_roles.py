@@ -1,4 +1,4 @@
-"""The role of an app: its reducers reach their own tables, and nothing else of the database."""
+"""The role of an app: its reducers reach their own tables and nothing else in the database."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, LiteralString
@@ -36,12 +36,12 @@ def an_app(name: str = "guarded", ask: Ask | None = None) -> App:
 
 
 def name_of(url: str) -> str:
-    """Give the name of a database."""
+    """Return the name of the database in a URL."""
     return urlsplit(url).path[1:]
 
 
 def admin(server: DatabaseServer, statement: LiteralString, **names: str) -> None:
-    """Run a statement as the engine's role, in no deployment."""
+    """Run a statement as the engine's role, outside any deployment."""
     with psycopg.connect(server.url, autocommit=True) as connection:
         quoted = {key: sql.Identifier(name) for key, name in names.items()}
         connection.execute(sql.SQL(statement).format(**quoted))
@@ -49,7 +49,7 @@ def admin(server: DatabaseServer, statement: LiteralString, **names: str) -> Non
 
 @pytest.fixture
 def weak_url(database_server: DatabaseServer) -> Iterator[str]:
-    """Give an empty database, whose owner may not make roles, as its owner."""
+    """Make an empty database whose owner may not create roles; the URL is the owner's."""
     admin(database_server, "CREATE ROLE weak LOGIN PASSWORD 'weak'; GRANT weak TO CURRENT_USER")
     admin(database_server, "CREATE DATABASE weak OWNER weak")
     place = urlsplit(database_server.url).netloc.rpartition("@")[2]
@@ -65,7 +65,7 @@ def weak_url(database_server: DatabaseServer) -> Iterator[str]:
 def test_reducers_run_under_the_apps_role(
     fake_node: FakeNode, run: Run, query: Query, database_url: str
 ) -> None:
-    """Between enter and leave the session is the app, in careful judging as well, and itself behind it."""
+    """The session has the app's role during callbacks, even in careful judging, and its own afterwards."""
     fake_node.mine([fake_node.send(b"sto1")])
     fake_node.mine([fake_node.send(b"sto2"), fake_node.send(b"sto99999999999")])
     run(an_app(ask=lambda text, state: state.query("SELECT %s::integer", [text])))
@@ -94,7 +94,7 @@ def test_reducers_run_under_the_apps_role(
     ],
 )
 def test_all_else_is_out_of_reach(fake_node: FakeNode, run: Run, query: Query, statement: Any) -> None:
-    """What is not the app's own projection is refused: the app halts, and the other one goes on."""
+    """Access to anything but the app's own projections fails: the app halts, and the other one continues."""
     fake_node.mine([fake_node.send(b"sto1")])
     run(an_app("other"), an_app(ask=lambda text, state: state.execute(statement)))
     halted, running = query("SELECT status, error ->> 'error' AS error FROM virtualchain.apps ORDER BY name")
@@ -103,10 +103,10 @@ def test_all_else_is_out_of_reach(fake_node: FakeNode, run: Run, query: Query, s
     assert len(query("SELECT FROM other.t")) == 1
 
 
-def test_without_createrole_the_engine_works_on(
+def test_without_createrole_the_engine_still_works(
     fake_node: FakeNode, run: Run, weak_url: str, database_server: DatabaseServer
 ) -> None:
-    """Reducers run as the engine then, which the app's row says; with the right it is made up for."""
+    """Reducers run as the engine, as the app's row shows, until the privilege lets them have a role."""
     seen: list[Any] = []
     app = an_app(ask=lambda text, state: seen.append(state.is_fresh(state.consensus_hash(101) or "")))
     migrate(weak_url)
@@ -122,10 +122,10 @@ def test_without_createrole_the_engine_works_on(
     assert len(seen) == 2
 
 
-def test_left_behind_role_is_used_again(
+def test_leftover_role_is_used_again(
     fake_node: FakeNode, run: Run, weak_url: str, database_server: DatabaseServer
 ) -> None:
-    """A database that is made anew under its old name meets the old role, and gives it the new tables."""
+    """A database recreated under the same name reuses the existing role and grants it the new tables."""
     admin(database_server, "ALTER ROLE weak CREATEROLE CREATEDB")
     fake_node.mine([fake_node.send(b"sto1")])
     for _ in range(2):
@@ -136,10 +136,10 @@ def test_left_behind_role_is_used_again(
         admin(database_server, "CREATE DATABASE weak OWNER weak")
 
 
-def test_role_of_somebody_else_is_refused(
+def test_foreign_role_is_refused(
     fake_node: FakeNode, run: Run, database_url: str, database_server: DatabaseServer
 ) -> None:
-    """A role of that name that may log in would get at the app's tables."""
+    """Another role of that name, which may log in, would gain access to the app's tables."""
     admin(database_server, "CREATE ROLE {role} LOGIN", role=f"{name_of(database_url)}:guarded")
     with pytest.raises(StoreError, match=r":guarded is not an app's: .* Rename or drop it"):
         run(an_app())
@@ -149,7 +149,7 @@ def test_role_of_somebody_else_is_refused(
 def test_long_and_reserved_names_are_hashed(
     fake_node: FakeNode, run: Run, database_url: str, database_server: DatabaseServer, name: str
 ) -> None:
-    """A role's name has 63 bytes, and none begins with pg_; a renamed database gets a new role."""
+    """Role names have at most 63 bytes and cannot begin with pg_; a renamed database gets a new role."""
     fake_node.mine([fake_node.send(b"sto1")])
     run(an_app())
     admin(database_server, "ALTER DATABASE {old} RENAME TO {new}", old=name_of(database_url), new=name)

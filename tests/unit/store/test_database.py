@@ -1,4 +1,4 @@
-"""What is said about a database: never a secret, always a place."""
+"""Messages about a database name its address and never a secret."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ URL = "postgresql://somebody@somewhere/something"
     ],
 )
 def test_shown_url_has_no_secret(url: str, shown: str) -> None:
-    """People see who, where and what; a URL that cannot be read is not shown at all."""
+    """The user, address and database are shown; a URL that cannot be parsed is not shown at all."""
     assert redact(url) == shown
 
 
@@ -48,7 +48,7 @@ def test_shown_url_has_no_secret(url: str, shown: str) -> None:
     ],
 )
 def test_unreadable_url_is_refused_without_being_quoted(url: str) -> None:
-    """A mistyped URL is wrong usage; no part of its password shows, not even in a chained error."""
+    """A mistyped URL is a usage error; no part of its password shows, not even in a chained error."""
     with pytest.raises(UsageError, match="database URL") as refused:
         resolve(url)
     assert not any(part in str(refused.value) for part in ("cret", "ret@", "sec#"))
@@ -57,7 +57,7 @@ def test_unreadable_url_is_refused_without_being_quoted(url: str) -> None:
 
 
 def test_long_host_name_leaves_the_process_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL cuts application names at 63 bytes; the end of ours is what identifies."""
+    """PostgreSQL cuts application names at 63 bytes, but the end of ours identifies the process."""
     monkeypatch.setattr(socket, "gethostname", lambda: "ü" + "h" * 80)
     name = _session_name("writer")
     assert len(name.encode()) == 63
@@ -66,13 +66,13 @@ def test_long_host_name_leaves_the_process_number(monkeypatch: pytest.MonkeyPatc
 
 
 def connection(version: int, **status: str) -> psycopg.Connection:
-    """Give something that answers like a session's info."""
+    """Return a stand-in for a session's info."""
     info = SimpleNamespace(server_version=version, parameter_status=status.get)
     return cast("psycopg.Connection", SimpleNamespace(info=info))
 
 
 def test_server_too_old_or_read_only_is_refused() -> None:
-    """PostgreSQL 15 is the oldest that will do, and the writer needs a primary server."""
+    """PostgreSQL 15 is the oldest supported version, and the writer needs a primary server."""
     _refuse_unfit(connection(150000, server_encoding="UTF8"), URL)
     with pytest.raises(StoreError, match="is PostgreSQL 14, and virtualchain needs 15 or later"):
         _refuse_unfit(connection(140019, server_encoding="UTF8"), URL)

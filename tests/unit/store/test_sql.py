@@ -1,4 +1,4 @@
-"""The loader of named SQL, and the rules that every file of queries keeps."""
+"""The loader of named SQL, and the form of every query file."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from virtualchain.store.sql import _parse, migrations_root, queries, sql_root
 
 
 def test_statements_are_found_by_name_without_comment_and_semicolon() -> None:
-    """A block's name leads to its statement alone, whatever line breaks and comments lie within."""
+    """A block's name maps to its statement alone, with any line breaks and comments inside it."""
     text = "-- name: one\n-- First.\nSELECT 1;\n\n-- name: two\n-- Second.\nSELECT\n    2 -- two\n;\n"
     assert _parse(text, "x.sql") == {"one": "SELECT 1", "two": "SELECT\n    2 -- two"}
 
@@ -29,7 +29,7 @@ def test_file_that_is_not_blocks_is_refused(text: str) -> None:
         _parse(text, "x.sql")
 
 
-def test_every_file_of_queries_reads() -> None:
+def test_every_query_file_can_be_read() -> None:
     """All queries of the project follow the form."""
     files = sorted(path.stem for path in (sql_root() / "queries").glob("*.sql"))
     assert "database" in files
@@ -37,12 +37,12 @@ def test_every_file_of_queries_reads() -> None:
 
 
 def test_missing_file_is_a_clear_error() -> None:
-    """A file that an installation lacks is named."""
-    with pytest.raises(StoreError, match=r"nothing\.sql cannot be read .*install virtualchain again"):
+    """The error names the file that an installation is missing."""
+    with pytest.raises(StoreError, match=r"nothing\.sql cannot be read .*reinstall virtualchain"):
         queries("nothing")
 
 
-def test_roots_are_there() -> None:
-    """SQL and migrations are found in a checkout as in a wheel."""
+def test_roots_exist() -> None:
+    """SQL and migrations are found in a checkout as well as in a wheel."""
     assert (sql_root() / "queries").is_dir()
     assert (migrations_root() / "env.py").is_file()

@@ -1,7 +1,7 @@
 """What the embedded server needs from the machine: folders, and a user to run programs as.
 
-PostgreSQL refuses to run as root. Started by root, everything of the server runs as another user, and that
-user must reach what it works on; permissions of folders that we did not make are never changed for it.
+PostgreSQL refuses to run as root. If root starts the server, its programs run as another user, who must be
+able to reach its folders. We never change the permissions of folders that we did not make.
 """
 
 import os
@@ -31,7 +31,7 @@ class Account:
 
 
 def server_account() -> Account | None:
-    """Give the user that the server runs as where we are root; None where it runs as ourselves."""
+    """Return the user that the server runs as if we are root; None if it runs as the current user."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -45,19 +45,19 @@ def server_account() -> Account | None:
 
 
 def home() -> Path:
-    """Give the folder below which everything of the embedded server lies."""
-    given = os.environ.get("VIRTUALCHAIN_HOME")
-    if given:
-        return Path(given).absolute()
+    """Return the folder that contains everything of the embedded server."""
+    folder = os.environ.get("VIRTUALCHAIN_HOME")
+    if folder:
+        return Path(folder).absolute()
     if os.geteuid() == 0:
         return Path("/var/lib/virtualchain")
     return platformdirs.user_data_path("virtualchain", appauthor=False)
 
 
 def run(command: Command, account: Account | None, *, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a program as `account`, with `text` as its input; StoreError where it cannot be started.
+    """Run a program as `account`, with `text` as its standard input; raise StoreError if it does not start.
 
-    It gets a bare environment: PG… variables would steer the server, and others of ours may be secret.
+    Its environment is nearly empty: PG… variables would affect the server, and others may be secret.
     """
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     try:
@@ -76,17 +76,17 @@ def run(command: Command, account: Account | None, *, text: str = "") -> subproc
             extra_groups=[] if account else None,
         )
     except OSError as error:
-        who = f" as user {account.name}" if account else ""
-        raise StoreError(f"{command[0]} cannot be run{who}: {error.strerror}") from error
+        user = f" as user {account.name}" if account else ""
+        raise StoreError(f"{command[0]} cannot be run{user}: {error.strerror}") from error
 
 
 def may_write(account: Account | None, folder: Path) -> bool:
-    """Ask the system whether `account` may write to a folder."""
+    """Ask the operating system whether `account` may write to a folder."""
     return run(["test", "-w", folder], account).returncode == 0
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its missing parents: private, or where we are root, for every user to enter."""
+    """Make a folder and its missing parents: private, or open to every user if we are root."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -100,7 +100,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner reads; whoever looks finds it whole or not at all."""
+    """Write a file that only its owner can read; others see either the whole file or none."""
     new = file.with_name(f"{file.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,19 +1,23 @@
-"""A PostgreSQL server of our own, for when no database is given.
+"""The embedded PostgreSQL server, which is used if no database is given.
 
-It is an ordinary server that outlives the command that started it: the next one finds and uses it, and so do
-psql and every other client through its URL. Its programs come from a wheel; its folder holds::
+It is an ordinary server that outlives the command that started it: the next command finds and uses it, and so
+do psql and every other client through its URL. Its folder contains::
 
-    data/           PostgreSQL's own; where root starts the server, owned by the user that it runs as
-    run/            its socket and its log, owned likewise
-    *.password      of the roles postgres and virtualchain, for the owner of the folder only
-    server.json     the port, kept from one start to the next
-    server.lock     held while somebody starts or stops the server
+    data/           PostgreSQL's data folder; if root starts the server, owned by the user that it runs as
+    run/            its socket and its log, with the same owner
+    *.password      passwords of the roles postgres and virtualchain, readable by the folder's owner only
+    server.json     the address of the last start; the port is reused
+    server.lock     locked while a process starts or stops the server
 """
 
 import contextlib
 import fcntl
+import json
 import os
 import shlex
+import shutil
+import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,25 +30,48 @@ import psycopg
 from psycopg import sql
 
 from virtualchain.errors import StoreError, UsageError
-from virtualchain.store.embedded.address import HOST, Address, choose, drop_socket, remembered
-from virtualchain.store.embedded.binaries import find_binaries, major_version
-from virtualchain.store.embedded.cluster import ENGINE, SUPERUSER, create_cluster
-from virtualchain.store.embedded.host import home, make_folder, may_write, run, server_account
+from virtualchain.store.embedded.host import (
+    Account,
+    home,
+    make_folder,
+    may_write,
+    run,
+    server_account,
+    write_private,
+)
+from virtualchain.store.embedded.installation import (
+    ENGINE,
+    SUPERUSER,
+    create_cluster,
+    find_binaries,
+    major_version,
+)
 from virtualchain.store.sql import queries
 
 DATABASE = "virtualchain"
+HOST = "127.0.0.1"
 
-_PATIENCE = 86400
-"""Seconds for a start or stop: recovery takes what it takes, and pg_ctl returns earlier when it fails."""
+_TIMEOUT = 86400
+"""Seconds for a start or stop: recovery may take long, and pg_ctl returns earlier if it fails."""
 _GRACE = 5.0
-"""Seconds that a process may be there without listening before it counts as a stranger with an old pid."""
+"""Seconds until a process that does not listen counts as an unrelated one that has reused the pid."""
 _ATTEMPTS = 20
 _LOG_LIMIT = 10_000_000
+_SOCKET_PATH_LIMIT = 103
+"""Maximum length of a socket's path that every system allows, in bytes (Linux: 107)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A port on loopback, and the folder of the socket if there is one."""
+
+    port: int
+    socket: Path | None
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What there is to know about the embedded server; `address` is that of its last start."""
+    """The state of the embedded server; `address` is that of its last start."""
 
     running: bool
     folder: Path
@@ -55,28 +82,28 @@ class ServerStatus:
 class _Answer(Enum):
     """How a data folder's server answers."""
 
-    READY = "it is ours and takes connections"
+    READY = "it is ours and accepts connections"
     BUSY = "it is starting, recovering or stopping"
-    SILENT = "a process has its pid and does not answer as our server"
+    SILENT = "a process has its pid but does not answer as our server"
     STOPPED = "there is no such process"
 
 
 class EmbeddedServer:
-    """The server in one folder; any number of processes may hold one for the same folder."""
+    """The server in one folder; any number of processes may use an instance for the same folder."""
 
     def __init__(
         self, folder: Path | None = None, *, binaries: Path | None = None, durable: bool = True
     ) -> None:
         """Describe the server in `folder` (default: below the user's data folder) without touching it.
 
-        `binaries` names a `bin` folder of another PostgreSQL. With `durable` off a crash of the machine may
-        destroy the data: for tests.
+        `binaries` is the `bin` folder of another PostgreSQL. If `durable` is false, which is for tests, a
+        crash of the machine may destroy the data.
         """
         self.folder = (folder or home() / "postgresql").absolute()
-        # pg_ctl puts it between double quotes into a shell command.
+        # pg_ctl puts the path between double quotes into a shell command.
         if any(character in '"$`\\\n' for character in str(self.folder)):
-            raise UsageError(f"the folder of a database server must not hold quotes, $ or \\: {self.folder}")
-        self._given = binaries
+            raise UsageError(f"a database server's folder must not contain quotes, $ or \\: {self.folder}")
+        self._binaries = binaries
         self._durable = durable
         self._account = server_account()
         self._data = self.folder / "data"
@@ -90,21 +117,21 @@ class EmbeddedServer:
         return self.url_for(DATABASE)
 
     def url_for(self, database: str) -> str:
-        """Give the URL of a database on this server, password included; StoreError before the first start."""
+        """Return the URL, with password, of a database on this server; StoreError before the first start."""
         name = quote(database, safe="")
         return f"postgresql://{ENGINE}:{self._password(ENGINE)}@{HOST}:{self._port()}/{name}"
 
     def start(self) -> str:
-        """Start the server unless it runs, make the database `virtualchain` unless it is there; give its URL.
+        """Start the server and create the database `virtualchain`, unless they exist; return its URL.
 
-        Waits as long as recovery takes. Raises UsageError where the server is not installed or cannot reach
-        its folder, StoreError with the end of its log where it does not start.
+        Waits as long as recovery takes. Raises UsageError if the server is not installed or cannot reach its
+        folder, StoreError with the end of its log if it does not start.
         """
-        binaries = find_binaries(self._given, self._account)
+        binaries = find_binaries(self._binaries, self._account)
         self._make_folders()
         with self._locked():
             if not self._answers(binaries):
-                if not self._made():
+                if not self._exists():
                     create_cluster(self.folder, binaries, self._account, durable=self._durable)
                 self._check_version(binaries)
                 self._boot(binaries)
@@ -112,42 +139,42 @@ class EmbeddedServer:
         return self.url
 
     def stop(self) -> None:
-        """Stop the server, ending its connections; nothing happens where it does not run."""
-        if not self._made():
+        """Stop the server and end its connections; do nothing if it is not running."""
+        if not self._exists():
             return
-        binaries = find_binaries(self._given, self._account)
+        binaries = find_binaries(self._binaries, self._account)
         with self._locked():
-            # Only a server that proved to be ours: pg_ctl would signal whatever has the pid by now.
+            # Only a server that has proved to be ours: pg_ctl would signal any process that has the pid now.
             if self._answers(binaries):
                 done = self._pg_ctl(binaries, "stop", "-m", "fast")
                 if done.returncode != 0:
                     raise StoreError(f"the embedded server does not stop: {done.stderr.strip()}")
-            drop_socket(self._state, self._run)
+            drop_socket_folder(self._state, self._run)
 
     def status(self) -> ServerStatus:
-        """Tell whether the server takes connections now, without waiting for one that starts."""
+        """Return the server's status now: `running` is false for a server that is still starting."""
         running = False
-        if self._made():
-            binaries = find_binaries(self._given, self._account)
+        if self._exists():
+            binaries = find_binaries(self._binaries, self._account)
             running = self._probe(binaries) is _Answer.READY
-        return ServerStatus(running, self.folder, remembered(self._state), self._log)
+        return ServerStatus(running, self.folder, last_address(self._state), self._log)
 
-    def _made(self) -> bool:
-        """Whether the data folder is there."""
+    def _exists(self) -> bool:
+        """Whether the data folder exists."""
         try:
             return self._data.exists()
         except OSError as error:
-            raise StoreError(f"{self._data} cannot be looked at: {error.strerror}") from error
+            raise StoreError(f"{self._data} cannot be accessed: {error.strerror}") from error
 
     def _make_folders(self) -> None:
         make_folder(self.folder)
         make_folder(self._run)
-        # Made by root, now or by a start that was cut off here; what belongs to a user stays theirs.
+        # Root made it, now or in a start that was interrupted here; a folder of another user stays theirs.
         if self._account and self._run.stat().st_uid == 0:
             os.chown(self._run, self._account.uid, self._account.gid)
         if not may_write(self._account, self._run):
-            who = f"user {self._account.name}, as whom the server runs," if self._account else "we"
-            raise UsageError(f"{who} cannot write to {self._run}: choose a folder with VIRTUALCHAIN_HOME")
+            user = f"user {self._account.name}, who runs the server," if self._account else "we"
+            raise UsageError(f"{user} cannot write to {self._run}: choose a folder with VIRTUALCHAIN_HOME")
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -166,50 +193,50 @@ class EmbeddedServer:
         try:
             data = int((self._data / "PG_VERSION").read_text(encoding="ascii"))
         except (OSError, ValueError) as error:
-            raise StoreError(f"{self._data} holds no PostgreSQL data ({error}): move it away") from error
+            raise StoreError(f"{self._data} contains no PostgreSQL data ({error}): move it away") from error
         ours = major_version(binaries, self._account)
         if data != ours:
             raise StoreError(
-                f"{self._data} was made by PostgreSQL {data}, but {binaries} holds PostgreSQL {ours}: "
-                f"set VIRTUALCHAIN_PG_BIN to the bin folder of a PostgreSQL {data} to go on with it. To move "
-                f"to {ours}, say `virtualchain export FOLDER` with that, move {self.folder} away, and then, "
-                "without it, `virtualchain import FOLDER` and `virtualchain advance`; or sync again"
+                f"{self._data} was made by PostgreSQL {data}, but {binaries} contains PostgreSQL {ours}: "
+                f"set VIRTUALCHAIN_PG_BIN to the bin folder of a PostgreSQL {data} to keep using it. To move "
+                f"to {ours}, run `virtualchain export FOLDER` with that setting, move {self.folder} away, "
+                "unset it, and run `virtualchain import FOLDER` and `virtualchain advance`; or sync again"
             )
 
     def _boot(self, binaries: Path) -> None:
-        """Start a server that does not run."""
+        """Start a server that is not running."""
         if self._log.exists() and self._log.stat().st_size > _LOG_LIMIT:
             self._log.replace(self._log.with_suffix(".log.1"))
         for attempt in range(1, _ATTEMPTS + 1):
-            said_before = self._log.stat().st_size if self._log.exists() else 0
-            options = self._options(choose(self._state, self._run, self._account))
+            log_size = self._log.stat().st_size if self._log.exists() else 0
+            options = self._options(choose_address(self._state, self._run, self._account))
             done = self._pg_ctl(binaries, "start", "-l", self._log, "-o", options)
             if done.returncode == 0:
                 return
-            said = self._log_since(said_before) or done.stderr.strip()
-            # Somebody took the port in between, or backends of a killed server are still on their way out.
-            passing = "could not bind" in said or "pre-existing shared memory block" in said
-            if not passing or attempt == _ATTEMPTS:
-                tail = "\n".join(said.splitlines()[-10:])
+            output = self._log_since(log_size) or done.stderr.strip()
+            # Another program took the port in between, or backends of a killed server have not ended yet.
+            is_transient = "could not bind" in output or "pre-existing shared memory block" in output
+            if not is_transient or attempt == _ATTEMPTS:
+                tail = "\n".join(output.splitlines()[-10:])
                 raise StoreError(f"the embedded server does not start; its log {self._log} ends:\n{tail}")
             time.sleep(0.5)
 
     def _options(self, address: Address) -> str:
-        """Give the settings that hold for this start only, as pg_ctl hands them to a shell."""
+        """Return the settings for this start only, quoted for the shell that pg_ctl passes them to."""
         settings = {
             "listen_addresses": HOST,
             "port": str(address.port),
-            # A list of quoted names: a folder may hold commas and spaces.
+            # A list of quoted names, because a path may contain commas and spaces.
             "unix_socket_directories": f'"{address.socket}"' if address.socket else "",
         }
         if not self._durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-            # Its workers would be in the way of dropping a database, and we may not end them.
+            # Its workers would keep databases from being dropped, and we may not end them.
             settings["autovacuum"] = "off"
         return " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
 
     def _pg_ctl(self, binaries: Path, verb: str, *arguments: str | Path) -> CompletedProcess[str]:
-        waiting = ["-s", "-w", "-t", str(_PATIENCE)]
+        waiting = ["-s", "-w", "-t", str(_TIMEOUT)]
         return run([binaries / "pg_ctl", verb, *waiting, "-D", self._data, *arguments], self._account)
 
     def _probe(self, binaries: Path) -> _Answer:
@@ -220,12 +247,12 @@ class EmbeddedServer:
             with self._connect() as connection:
                 row = connection.execute(queries("database")["data_directory"]).fetchone()
         except psycopg.OperationalError as error:
-            # libpq gives no SQLSTATE for a refused connection; all of class 57P0 begin like this.
+            # libpq reports no SQLSTATE for a refused connection; all messages of class 57P0 begin like this.
             return _Answer.BUSY if "the database system is" in str(error) else _Answer.SILENT
         return _Answer.READY if row and Path(row[0]) == self._data.resolve() else _Answer.SILENT
 
     def _answers(self, binaries: Path) -> bool:
-        """Whether our server takes connections; waits for one that is about to."""
+        """Whether our server accepts connections; waits while it is starting or stopping."""
         silent_until = time.monotonic() + _GRACE
         while True:
             answer = self._probe(binaries)
@@ -236,18 +263,20 @@ class EmbeddedServer:
             time.sleep(0.1)
 
     def _ensure_database(self) -> None:
-        named = queries("database")
+        statements = queries("database")
         with self._connect() as connection:
-            row = connection.execute(named["database_exists"], {"name": DATABASE}).fetchone()
+            row = connection.execute(statements["database_exists"], {"name": DATABASE}).fetchone()
             if not (row and row[0]):
-                connection.execute(sql.SQL(named["create_database"]).format(name=sql.Identifier(DATABASE)))
+                connection.execute(
+                    sql.SQL(statements["create_engine_database"]).format(name=sql.Identifier(DATABASE))
+                )
 
     def connect_superuser(self, database: str) -> psycopg.Connection:
-        """Open a session of the running server's superuser, for what the engine's role may not do."""
+        """Connect to the running server as its superuser, for what the engine's role may not do."""
         return self._connect(database)
 
     def _connect(self, database: str = SUPERUSER) -> psycopg.Connection:
-        """Connect as superuser; only a server with this folder's passwords lets us in."""
+        """Connect as superuser; only a server with this folder's passwords accepts that."""
         return psycopg.connect(
             host=HOST,
             port=self._port(),
@@ -261,7 +290,7 @@ class EmbeddedServer:
         )
 
     def _port(self) -> int:
-        address = remembered(self._state)
+        address = last_address(self._state)
         if address is None:
             raise StoreError(f"the embedded server in {self.folder} was never started")
         return address.port
@@ -279,3 +308,60 @@ class EmbeddedServer:
         if not self._log.exists():
             return ""
         return self._log.read_bytes()[offset:].decode("utf-8", "replace").strip()
+
+
+def last_address(file: Path) -> Address | None:
+    """Return the address of the last start from the state file; None before the first start."""
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        return Address(int(state["port"]), Path(state["socket"]) if state["socket"] else None)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{file} cannot be read: {error}") from error
+
+
+def choose_address(file: Path, run_folder: Path, account: Account | None) -> Address:
+    """Choose the address of the next start and save it; the port of the last start is kept if it is free."""
+    last = last_address(file)
+    drop_socket_folder(file, run_folder)
+    address = Address(_free_port(last.port if last else 0), _socket_folder(run_folder, account))
+    write_private(
+        file, json.dumps({"port": address.port, "socket": str(address.socket) if address.socket else None})
+    )
+    return address
+
+
+def drop_socket_folder(file: Path, run_folder: Path) -> None:
+    """Remove the temporary socket folder of the last start, if there was one."""
+    last = last_address(file)
+    if last and last.socket and last.socket != run_folder:
+        shutil.rmtree(last.socket, ignore_errors=True)
+
+
+def _free_port(preferred: int) -> int:
+    """Return a port that nothing listens on: the preferred one if it is free."""
+    for port in (preferred, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # Like the server itself: lingering connections of its last run do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return int(probe.getsockname()[1])
+    raise StoreError(f"no port is free on {HOST}")
+
+
+def _socket_folder(run_folder: Path, account: Account | None) -> Path | None:
+    """Return a folder whose path is short enough for a socket: `run_folder`, or a temporary one, or None."""
+    if _fits(run_folder):
+        return run_folder
+    short = Path(tempfile.mkdtemp(prefix="virtualchain-"))
+    if not _fits(short):
+        short.rmdir()
+        return None
+    if account:
+        os.chown(short, account.uid, account.gid)
+    return short
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / ".s.PGSQL.65535")) <= _SOCKET_PATH_LIMIT

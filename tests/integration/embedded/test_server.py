@@ -1,4 +1,4 @@
-"""The embedded server: starts, finds itself again, survives crashes, and harms nobody else's process."""
+"""The embedded server starts, is found again, survives crashes, and never signals another process."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -14,48 +14,29 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from tests.support.servers import postmaster, reachable_folder, value
+from tests.support.servers import postmaster, value
 from virtualchain.errors import StoreError
 from virtualchain.store.embedded import server as embedded
-from virtualchain.store.embedded.binaries import find_binaries
 from virtualchain.store.embedded.host import server_account
+from virtualchain.store.embedded.installation import find_binaries
 from virtualchain.store.embedded.server import EmbeddedServer
 
-START = "import sys; from pathlib import Path; from virtualchain.store.embedded import EmbeddedServer; "
+START = (
+    "import sys; from pathlib import Path; from virtualchain.store.embedded.server import EmbeddedServer; "
+)
 START += "print(EmbeddedServer(Path(sys.argv[1]), durable=False).start())"
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Give a folder for one test's server."""
-    with reachable_folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[EmbeddedServer]:
-    """Give a server that its tests leave as they found it."""
-    with reachable_folder() as folder:
-        yield EmbeddedServer(folder, durable=False)
-
-
-@pytest.fixture
-def server(shared: EmbeddedServer) -> EmbeddedServer:
-    """Give the shared server, running."""
-    shared.start()
-    return shared
-
-
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
+    """Wait until a condition on another process is true."""
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_start_gives_a_url_that_works_and_a_second_start_changes_nothing(server: EmbeddedServer) -> None:
-    """Starting a running server gives the same URL and leaves the process alone."""
+def test_start_returns_a_working_url_and_a_second_start_changes_nothing(server: EmbeddedServer) -> None:
+    """Starting a running server returns the same URL and does not touch the process."""
     pid = postmaster(server)
     again = EmbeddedServer(server.folder)
     assert again.start() == server.url
@@ -68,7 +49,7 @@ def test_start_gives_a_url_that_works_and_a_second_start_changes_nothing(server:
 
 
 def test_text_is_utf8_and_sorts_by_bytes(server: EmbeddedServer) -> None:
-    """The database's own collation compares bytes, so no library update can reorder it."""
+    """The database's own collation compares bytes, so no library update can change the order."""
     assert value(server.url, "SHOW server_encoding") == "UTF8"
     ordered = "SELECT string_agg(v, '' ORDER BY v) FROM unnest(ARRAY['é', 'b', 'Z', 'a', '€', '_']) v"
     assert value(server.url, ordered) == "Z_abé€"
@@ -76,8 +57,8 @@ def test_text_is_utf8_and_sorts_by_bytes(server: EmbeddedServer) -> None:
     assert value(server.url, f"{collation} WHERE datname = current_database()") == "b C.UTF-8"
 
 
-def test_roles_have_passwords_and_the_engine_is_no_superuser(server: EmbeddedServer) -> None:
-    """The engine's role can make databases and roles, nothing more; nobody comes in without a password."""
+def test_roles_have_passwords_and_the_engine_is_not_a_superuser(server: EmbeddedServer) -> None:
+    """The engine's role can create databases and roles only; nobody connects without a password."""
     rights = "SELECT ARRAY[rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls] FROM pg_roles"
     assert value(server.url, f"{rights} WHERE rolname = current_user") == [False, True, True, False, False]
     address = server.status().address
@@ -100,7 +81,7 @@ def test_socket_takes_connections(server: EmbeddedServer) -> None:
 
 
 def test_settings_of_a_durable_server(server: EmbeddedServer) -> None:
-    """Outside of tests every commit is flushed; the server listens on loopback only."""
+    """Outside tests every commit is flushed; the server listens on loopback only."""
     assert value(server.url, "SHOW fsync") == "off"
     server.stop()
     url = EmbeddedServer(server.folder).start()
@@ -114,15 +95,15 @@ def test_settings_of_a_durable_server(server: EmbeddedServer) -> None:
     server.stop()
 
 
-def test_dropped_database_is_made_again(server: EmbeddedServer) -> None:
-    """A start brings back the database that somebody dropped."""
+def test_dropped_database_is_created_again(server: EmbeddedServer) -> None:
+    """A start creates the database again if someone has dropped it."""
     with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
         connection.execute("DROP DATABASE virtualchain")
     assert value(server.start(), "SELECT current_database()") == "virtualchain"
 
 
 def test_two_processes_that_start_at_once_share_one_server(folder: Path) -> None:
-    """Whoever comes second waits, and finds the server of the first."""
+    """The second process waits, then finds the server of the first."""
     command = [sys.executable, "-c", START, str(folder)]
     starts = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     urls = {start.communicate(timeout=60)[0] for start in starts}
@@ -132,7 +113,7 @@ def test_two_processes_that_start_at_once_share_one_server(folder: Path) -> None
 
 
 def test_killed_server_recovers_what_was_committed(server: EmbeddedServer) -> None:
-    """After SIGKILL of the postmaster the next start recovers and keeps the address."""
+    """After a SIGKILL of the postmaster, the next start recovers and keeps the address."""
     with psycopg.connect(server.url, options="-c synchronous_commit=on") as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     url = server.url
@@ -141,10 +122,10 @@ def test_killed_server_recovers_what_was_committed(server: EmbeddedServer) -> No
     assert value(url, "SELECT answer FROM kept") == 42
 
 
-def test_start_waits_for_a_server_that_is_about_to_end(
+def test_start_waits_for_a_server_that_is_stopping(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server between two states is waited for, however long it takes, and started where it is gone then."""
+    """A start waits for a server that is stopping, however long it takes, and then starts it."""
     monkeypatch.setattr(embedded, "_GRACE", 0.1)
     pid = postmaster(server)
     connection = psycopg.connect(server.url)
@@ -159,8 +140,8 @@ def test_start_waits_for_a_server_that_is_about_to_end(
     assert postmaster(server) != pid
 
 
-def test_port_that_was_taken_meanwhile_is_replaced(server: EmbeddedServer) -> None:
-    """The port stays from start to start while it can; otherwise another one is found and remembered."""
+def test_port_that_is_taken_is_replaced(server: EmbeddedServer) -> None:
+    """The port is reused if it is free; otherwise another one is chosen and saved."""
     first = server.url
     server.stop()
     assert server.start() == first
@@ -174,10 +155,10 @@ def test_port_that_was_taken_meanwhile_is_replaced(server: EmbeddedServer) -> No
     assert value(second, "SELECT 1") == 1
 
 
-def test_process_that_inherited_an_old_pid_is_never_signalled(
+def test_process_that_reuses_an_old_pid_is_never_signaled(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stale pid file that names a stranger's process makes neither stop nor start touch it."""
+    """If a stale pid file names an unrelated process, neither stop nor start touches that process."""
     monkeypatch.setattr(embedded, "_GRACE", 0.2)
     pid_file = server.folder / "data" / "postmaster.pid"
     content = pid_file.read_text()
@@ -199,7 +180,7 @@ def test_process_that_inherited_an_old_pid_is_never_signalled(
 
 
 def test_failed_initdb_leaves_nothing_half_made(folder: Path) -> None:
-    """Where initdb fails midway, or was killed on an earlier day, the next start begins afresh."""
+    """If initdb fails midway, or was killed earlier, the next start begins from scratch."""
     real = find_binaries(None, server_account())
     broken = folder.parent / "broken"
     broken.mkdir()
@@ -216,8 +197,8 @@ def test_failed_initdb_leaves_nothing_half_made(folder: Path) -> None:
     assert not list(folder.glob("initdb-*"))
 
 
-def test_error_carries_the_end_of_the_log(server: EmbeddedServer) -> None:
-    """What PostgreSQL says against a start reaches the user."""
+def test_error_includes_the_end_of_the_log(server: EmbeddedServer) -> None:
+    """If PostgreSQL does not start, the user sees its message."""
     server.stop()
     configuration = server.folder / "data" / "postgresql.conf"
     working = configuration.read_text()
@@ -228,19 +209,19 @@ def test_error_carries_the_end_of_the_log(server: EmbeddedServer) -> None:
 
 
 def test_data_of_another_major_version_is_refused(server: EmbeddedServer) -> None:
-    """Programs of one major version do not open data of another; the message says what to do."""
+    """Programs of one major version refuse data of another; the message says what to do."""
     server.stop()
     version = server.folder / "data" / "PG_VERSION"
     true_version = version.read_text()
     version.write_text("14\n")
-    way = r"VIRTUALCHAIN_PG_BIN.*`virtualchain export FOLDER`.*`virtualchain import FOLDER`.*advance"
-    with pytest.raises(StoreError, match=rf"made by PostgreSQL 14.*{way}"):
+    advice = r"VIRTUALCHAIN_PG_BIN.*`virtualchain export FOLDER`.*`virtualchain import FOLDER`.*advance"
+    with pytest.raises(StoreError, match=rf"made by PostgreSQL 14.*{advice}"):
         server.start()
     version.write_text(true_version)
 
 
 def test_long_folder_gets_a_socket_elsewhere(folder: Path) -> None:
-    """A socket's path has a limit, a folder's has not; the substitute goes when the server does."""
+    """A socket's path has a length limit; the substitute folder is removed when the server stops."""
     deep = folder / ("d" * 60) / ("e" * 60)
     server = EmbeddedServer(deep, durable=False)
     server.start()

