@@ -19,8 +19,9 @@ from virtualchain.bitcoin.node import retry
 from virtualchain.cli import progress
 from virtualchain.engine import engine as indexer
 from virtualchain.store.embedded.server import EmbeddedServer
-from virtualchain.testing import FakeNode, methods
+from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
+from virtualchain.testing.fakenode import rpc
 
 APP = ("--app", "virtualchain.examples.notary")
 
@@ -78,7 +79,7 @@ def test_a_node_that_is_too_old(
     inside: Inside, database_url: str, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """It lacks a method; the line names it, and what is needed."""
-    monkeypatch.delitem(methods.METHODS, method)
+    monkeypatch.delitem(rpc.METHODS, method)
     with FakeNode(rest=False) as node:
         done = inside("sync", *APP, "--bitcoin", node.url, "--database", database_url, code=3)
     one_line(done, "virtualchain needs Bitcoin Core 25 or later")

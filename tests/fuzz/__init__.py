@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of what reads the bytes of strangers: `python -m tests.fuzz`."""
+"""Coverage-guided fuzzing of the code that reads untrusted bytes: `python -m tests.fuzz`."""

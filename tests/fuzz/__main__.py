@@ -1,9 +1,9 @@
 """Fuzz every target for some minutes: `python -m tests.fuzz [--minutes M] [--target NAME]`.
 
-With atheris (`pip install atheris`; wheels for Linux and macOS, not part of the extra `test`) the fuzzing
-is guided by coverage, each target in a process of its own. An input that fails is written to `--failures`
-(default: the folder for temporary files), and run again by `--input FILE`. Without atheris, Hypothesis
-changes the seeds at random for the same time.
+With atheris (`pip install atheris`; wheels for Linux and macOS, not part of the extra `test`), fuzzing is
+guided by coverage, and each target runs in its own process. A failing input is written to `--failures`
+(default: the folder for temporary files); `--input FILE` runs it again. Without atheris, Hypothesis changes
+the seeds at random for the same time.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from typing import Any
 
 DEFAULT_MINUTES = 1.0
 NAMES = ("scan", "scripts", "merkle_paths", "proofs", "fields")
-"""The targets of `tests.fuzz.targets`, which is imported late."""
+"""The targets in `tests.fuzz.targets`, which is imported late."""
 
 
 def main() -> int:
-    """Read the arguments and fuzz; the exit code tells whether a target failed."""
+    """Read the arguments and fuzz; the exit code is 1 if a target failed."""
     arguments = _read_arguments()
     if arguments.input is not None:
         _targets()[arguments.target].run(arguments.input.read_bytes())
@@ -31,15 +31,15 @@ def main() -> int:
         return 0
     guided = importlib.util.find_spec("atheris") is not None
     if not guided:
-        _say("no atheris: seeds are changed at random; `pip install atheris` guides it by coverage")
+        _say("no atheris: seeds are changed at random; `pip install atheris` guides fuzzing by coverage")
     failed = []
     for name in [arguments.target] if arguments.target else NAMES:
         _say(f"== {name}")
         if guided:
             options = ["--target", name, "--minutes", str(arguments.minutes)]
             command = [sys.executable, "-m", "tests.fuzz", "--guided", *options]
-            ended = subprocess.run([*command, "--failures", str(arguments.failures)], check=False)
-            if ended.returncode:
+            result = subprocess.run([*command, "--failures", str(arguments.failures)], check=False)
+            if result.returncode:
                 failed.append(name)
         else:
             _fuzz_at_random(name, arguments.minutes)
@@ -49,10 +49,12 @@ def main() -> int:
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=DEFAULT_MINUTES, help="how long for each target")
+    parser.add_argument("--minutes", type=float, default=DEFAULT_MINUTES, help="minutes for each target")
     parser.add_argument("--target", choices=NAMES, help="one target instead of all")
-    parser.add_argument("--failures", type=Path, default=Path(tempfile.gettempdir()), help="where they go")
-    parser.add_argument("--input", type=Path, help="run the target on this file, once")
+    parser.add_argument(
+        "--failures", type=Path, default=Path(tempfile.gettempdir()), help="folder for failing inputs"
+    )
+    parser.add_argument("--input", type=Path, help="run the target once on this file")
     parser.add_argument("--guided", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.input is not None and arguments.target is None:
@@ -66,7 +68,7 @@ def _say(line: str) -> None:
 
 
 def _targets() -> dict[str, Any]:
-    """Import the targets late: atheris must be there before the code that it watches."""
+    """Import the targets late: atheris must be imported before the code that it instruments."""
     from tests.fuzz.targets import TARGETS
 
     return dict(TARGETS)
@@ -78,8 +80,8 @@ def _fuzz_guided(name: str, minutes: float, failures: Path) -> None:
     with atheris.instrument_imports(include=["virtualchain"]):
         target = _targets()[name]
     with tempfile.TemporaryDirectory() as folder:
-        for place, seed in enumerate(target.seeds):
-            (Path(folder) / str(place)).write_bytes(seed)
+        for number, seed in enumerate(target.seeds):
+            (Path(folder) / str(number)).write_bytes(seed)
         options = [
             f"-max_total_time={max(1, round(minutes * 60))}",
             "-max_len=4096",
@@ -93,7 +95,7 @@ def _fuzz_guided(name: str, minutes: float, failures: Path) -> None:
 
 
 def _fuzz_at_random(name: str, minutes: float) -> None:
-    """Change a target's seeds at random until the time is over; raises what the target raises."""
+    """Change a target's seeds at random until the time is up; raises what the target raises."""
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
 
@@ -114,8 +116,8 @@ def _fuzz_at_random(name: str, minutes: float) -> None:
     def batch(data: bytes) -> None:
         target.run(data)
 
-    until = time.monotonic() + minutes * 60
-    while time.monotonic() < until:
+    deadline = time.monotonic() + minutes * 60
+    while time.monotonic() < deadline:
         batch()
 
 

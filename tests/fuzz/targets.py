@@ -1,4 +1,4 @@
-"""What is fuzzed: functions of bytes that raise where the code under test breaks a promise, and seeds."""
+"""The fuzz targets: functions of bytes that raise if the code under test breaks a guarantee, and seeds."""
 
 import dataclasses
 import json
@@ -27,19 +27,19 @@ _LEAVES = [f"{number:064x}" for number in range(5)]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One function to fuzz, and inputs to start from."""
+    """A function to fuzz, and inputs to start from."""
 
     run: Callable[[bytes], object]
     seeds: Sequence[bytes]
 
 
 def scan(data: bytes) -> None:
-    """Scan a block: it is malformed, or what the fast scan finds is what the full one does."""
+    """Scan a block: either it is malformed, or the fast and the full scan agree."""
     try:
         fast = _FAST.scan(7, data)
         full = _FULL.scan(7, data)
     except MalformedBlock:
-        return  # the full scan decodes what the fast one passes over, and sees more flaws
+        return  # the full scan decodes what the fast one skips, and detects more flaws
     assert fast == full
     try:
         check_commitments(full.block, data)
@@ -48,7 +48,7 @@ def scan(data: bytes) -> None:
 
 
 def scripts(data: bytes) -> None:
-    """Read a script in every way: whatever the bytes, there is an answer."""
+    """Read a script in every way: any bytes have a result."""
     cut = data[0] % (len(data) + 1) if data else 0
     first, second = data[:cut], data[cut:]
     kind, addresses = classify(data, _MAIN)
@@ -61,31 +61,31 @@ def scripts(data: bytes) -> None:
 
 
 def merkle_paths(data: bytes) -> None:
-    """Check a Merkle path of any text, and one with a flaw: it is true for the leaf alone."""
+    """Check arbitrary Merkle paths and leaves: only the right path proves the right leaf."""
     text = data.decode("latin-1")
     root = consensus.merkle_root(_LEAVES)
     path = consensus.merkle_path(_LEAVES, _LEAVES[2])
-    for leaf, wanted in ((_LEAVES[2], text), (text, path), (text, text)):
-        if consensus.verify_merkle_path(root, wanted, leaf):
-            assert (wanted, leaf) in {(path, _LEAVES[2]), (wanted, root)} or len(leaf) == 64
+    for leaf, claimed in ((_LEAVES[2], text), (text, path), (text, text)):
+        if consensus.verify_merkle_path(root, claimed, leaf):
+            assert (claimed, leaf) in {(path, _LEAVES[2]), (claimed, root)} or len(leaf) == 64
     assert consensus.verify_merkle_path(text, path, _LEAVES[2]) is (text == root)
 
 
 def proofs(data: bytes) -> None:
-    """Check a proof that any JSON may be: it holds for an op of the history, or is refused."""
+    """Check any JSON as a proof: it proves an op of the history, or is rejected."""
     try:
         proof = json.loads(data)
     except (ValueError, RecursionError):
         return
     try:
-        found = consensus.check_op_proof(proof, _HISTORY.hashes[_HISTORY.tip])
+        op = consensus.check_op_proof(proof, _HISTORY.hashes[_HISTORY.tip])
     except InvalidProof:
         return
-    assert any(found in ops for ops in _HISTORY.ops.values())
+    assert any(op in ops for ops in _HISTORY.ops.values())
 
 
 def fields(data: bytes) -> None:
-    """Read JSON and copy it as an op's fields: what is copied can be stored."""
+    """Read JSON and copy it as an op's fields: the copy can be stored."""
     try:
         value = parse_json(data)
     except ValueError:
@@ -138,4 +138,4 @@ TARGETS = {
         [b'{"a": [1, -2.5e3, true, null, "\\u00e4\\n"], "b": {"c": ""}}', b'"\\ud800\\u0000"', b"[[[[]]]]"],
     ),
 }
-"""Every target by its name."""
+"""All targets, by name."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tests.simulation.faults import DATABASE, ENGINE, FAULTS, MEANING, NODE, REQUEST_STEPS, possible
 from tests.simulation.probe import CONTEXTS, NAMES
-from virtualchain.testing.faults import KINDS
+from virtualchain.testing.fakenode import FAULT_KINDS
 
 Met = Counter[tuple[str, str]]
 
@@ -18,7 +18,7 @@ def report(met: Met) -> str:
         [
             *_table(met, steps, (*DATABASE, *NODE, *ENGINE)),
             "",
-            *_table(met, REQUEST_STEPS, tuple(KINDS)),
+            *_table(met, REQUEST_STEPS, tuple(FAULT_KINDS)),
             "",
             "never met:",
             *(f"  {fault} ({MEANING[fault]}): {', '.join(steps)}" for fault, steps in never(met).items()),

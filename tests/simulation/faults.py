@@ -9,7 +9,7 @@ import psycopg
 from tests.simulation.jobs import Job
 from tests.simulation.probe import ANSWER, CALLBACKS, NAMES, REQUESTS
 from virtualchain.errors import AppHalted, NodeError, StoreError
-from virtualchain.testing.faults import KINDS
+from virtualchain.testing.fakenode import FAULT_KINDS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -21,7 +21,7 @@ THREADED: Final = (*REQUEST_STEPS, "read ahead", "scan of bytes")
 DATABASE: Final = ("ended", "full", "restart", "crash", "unanswered")
 NODE: Final = ("fork", "lag", "invalidate", "node down")
 ENGINE: Final = ("kill", "stop", "halt")
-FAULTS: Final = (*DATABASE, *NODE, *ENGINE, *KINDS)
+FAULTS: Final = (*DATABASE, *NODE, *ENGINE, *FAULT_KINDS)
 
 MEANING: Final = {
     "ended": "the engine's session is ended by the server",
@@ -36,7 +36,7 @@ MEANING: Final = {
     "kill": "SIGKILL",
     "stop": "somebody asks the engine to stop",
     "halt": "the app's callback fails",
-    **KINDS,
+    **FAULT_KINDS,
 }
 
 ENDPOINTS: Final = {
@@ -72,7 +72,7 @@ def possible(fault: str, step: str) -> bool:  # noqa: PLR0911 - a table of rules
         return step == "fetch" or (step == "spent" and fault == "truncate")
     if fault == "unauthorized":
         return step in {"tip", "fork search", "chain tips"}
-    if fault in KINDS:
+    if fault in FAULT_KINDS:
         return step in REQUEST_STEPS
     return step in NAMES
 
@@ -81,7 +81,7 @@ def allowed(fault: str, job: Job) -> tuple[type[Exception], ...]:
     """Give the errors that a run may end with where this happened."""
     if fault in DATABASE:  # an operator's command does not try again
         return (StoreError,) if job[0] in {"build", "part"} else (StoreError, psycopg.Error)
-    if fault in NODE or fault in KINDS:
+    if fault in NODE or fault in FAULT_KINDS:
         return (NodeError,)
     return (AppHalted,) if fault == "halt" else ()
 

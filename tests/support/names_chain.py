@@ -25,7 +25,7 @@ from virtualchain.examples.names.encoding import hash128, preorder_hash
 from virtualchain.examples.names.reading import BURN_SCRIPT
 from virtualchain.model import Block, SpentOutput
 from virtualchain.testing import key, op_return
-from virtualchain.testing.hostile_transactions import Spending, build
+from virtualchain.testing.hostile import Spending, unsigned_transaction
 from virtualchain.testing.transactions import push
 
 _SIGNATURE = b"\x30" + bytes(70)
@@ -99,7 +99,7 @@ class Writer(ABC):
 
     def raw(self, spendings: Sequence[Spending], outputs: Outputs) -> bytes:
         """Make a transaction of whatever inputs and outputs."""
-        return build(next(self._numbers), spendings, outputs).raw
+        return unsigned_transaction(next(self._numbers), spendings, outputs).raw
 
     # The operations.
 

@@ -17,7 +17,7 @@ from virtualchain.errors import MissingData
 from virtualchain.model import Block, SpentOutput
 from virtualchain.testing.blocks import make_block
 from virtualchain.testing.transactions import op_return
-from virtualchain.testing.wire import outpoint, serialise_output
+from virtualchain.testing.wire import outpoint, serialize_output
 
 _SCRIPT = bytes.fromhex("0014") + bytes(20)
 _BITS = 0x207FFFFF
@@ -91,9 +91,9 @@ class RecordedSource:
 
 def _transaction(place: int, tx: Mapping[str, Any]) -> bytes:
     """Serialise a transaction that spends output 0 of the recorded one, and carries its payload."""
-    outputs = [serialise_output(900, _SCRIPT)]
+    outputs = [serialize_output(900, _SCRIPT)]
     if tx["nulldata"] is not None:
-        outputs.append(serialise_output(0, op_return(bytes.fromhex(tx["nulldata"]))))
+        outputs.append(serialize_output(0, op_return(bytes.fromhex(tx["nulldata"]))))
     return b"".join(
         [
             struct.pack("<i", 2),

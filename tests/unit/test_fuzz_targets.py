@@ -1,4 +1,4 @@
-"""The targets of `python -m tests.fuzz`, on their seeds and a few changed ones, so that they stay right."""
+"""The targets of `python -m tests.fuzz`, run on their seeds and some changed ones."""
 
 import subprocess
 import sys
@@ -12,13 +12,13 @@ from tests.fuzz.targets import TARGETS
 
 
 def test_the_command_knows_every_target() -> None:
-    """It names them without importing them."""
+    """Its list of names, which it does not import, is complete."""
     assert tuple(TARGETS) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_target_holds_on_its_seeds(name: str) -> None:
-    """As they are, cut, and with a byte changed; none fails."""
+    """No seed fails, unchanged, cut off, or with a changed byte."""
     target, dice = TARGETS[name], Random(7)
     for seed in target.seeds:
         target.run(seed)
@@ -34,5 +34,5 @@ def test_a_failure_can_be_run_again(tmp_path: Path) -> None:
     file = tmp_path / "fields-crash"
     file.write_bytes(TARGETS["fields"].seeds[0])
     command = [sys.executable, "-m", "tests.fuzz", "--target", "fields", "--input", str(file)]
-    ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    result = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr

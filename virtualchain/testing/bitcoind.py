@@ -1,4 +1,4 @@
-"""A real Bitcoin node on regtest, for tests: in a folder of its own, on loopback, and gone afterwards."""
+"""A real Bitcoin node on regtest, for tests: in its own folder, on loopback, and removed at the end."""
 
 import base64
 import http.client
@@ -36,23 +36,23 @@ _OPTIONS = (
 
 
 def find_bitcoind() -> Path | None:
-    """Give the program: the environment's BITCOIND (it or its folder), from PATH, or from CI's cache."""
+    """Find bitcoind: the environment variable BITCOIND (program or folder), then PATH, then CI's cache."""
     named = os.environ.get("BITCOIND")
     if named:
         path = Path(named).expanduser()
         path = path / "bitcoind" if path.is_dir() else path
         if not path.is_file():
-            raise NodeError(f"BITCOIND names no program: {named}")
+            raise NodeError(f"BITCOIND does not name a program: {named}")
         return path
-    found = shutil.which("bitcoind") or shutil.which("bitcoind", path=_CACHE.expanduser())
-    return Path(found) if found else None
+    program = shutil.which("bitcoind") or shutil.which("bitcoind", path=_CACHE.expanduser())
+    return Path(program) if program else None
 
 
 class Bitcoind:
-    """One running node; `url`, `cookie` (a file) and `datadir` are what a client needs."""
+    """A running node; clients need its `url`, `cookie` (a file) and `datadir`."""
 
     def __init__(self, program: Path, *arguments: str) -> None:
-        """Start a node with further `arguments`, which win over ours; NodeError where it does not come up."""
+        """Start a node; `arguments` override the defaults. Raises NodeError if it does not come up."""
         self.datadir = Path(tempfile.mkdtemp(prefix="virtualchain-bitcoind-"))
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -67,9 +67,9 @@ class Bitcoind:
         self._start(arguments)
 
     def rpc(self, method: str, *arguments: object, wallet: str | None = None) -> Any:  # noqa: ANN401 - any JSON
-        """Call a method of the node, or of a wallet on it.
+        """Call a method of the node, or of one of its wallets.
 
-        Raises NodeUnavailable where nobody answers, NodeError with the node's own message where it refuses.
+        Raises NodeUnavailable if there is no answer, and NodeError with the node's message if it is an error.
         """
         body = json.dumps({"id": 0, "method": method, "params": arguments})
         path = f"/wallet/{wallet}" if wallet is not None else "/"
@@ -87,27 +87,27 @@ class Bitcoind:
         return answer["result"]
 
     def wait_for_height(self, height: int, timeout: float = 60.0) -> None:
-        """Wait until the node has connected that many blocks, as after `-loadblock`; else NodeError."""
+        """Wait until the node has connected so many blocks, as after `-loadblock`; else NodeError."""
         deadline = time.monotonic() + timeout
         while (reached := self.rpc("getblockcount")) < height:
             if time.monotonic() > deadline:
-                raise NodeError(f"the test node is at height {reached} and not {height} after {timeout} s")
+                raise NodeError(f"the test node is at height {reached}, not {height}, after {timeout} s")
             time.sleep(0.1)
 
     def restart(self, *arguments: str) -> None:
-        """Stop the node and start it again: same folder and port, a new cookie, these further arguments."""
+        """Stop the node and start it with these arguments: same folder and port, a new cookie."""
         self._end()
         self._start(arguments)
 
     def stop(self) -> None:
-        """Stop the node and remove its folder; nothing happens the second time."""
+        """Stop the node and remove its folder; a second call does nothing."""
         self._end()
         shutil.rmtree(self.datadir, ignore_errors=True)
 
     def _start(self, arguments: tuple[str, ...]) -> None:
         try:
             with self._output.open("wb") as output:
-                self._process = subprocess.Popen(  # noqa: S603 - the program that the tester named
+                self._process = subprocess.Popen(  # noqa: S603 - the program that the tester chose
                     [*self._command, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -134,12 +134,12 @@ class Bitcoind:
         deadline = time.monotonic() + _START_TIMEOUT
         while True:
             if self._process.poll() is not None:
-                said = self._output.read_text("utf-8", "replace").strip()
-                raise NodeError(f"bitcoind ended with {self._process.returncode}: {said}")
+                output = self._output.read_text("utf-8", "replace").strip()
+                raise NodeError(f"bitcoind exited with {self._process.returncode}: {output}")
             try:
                 self.rpc("getblockchaininfo")
             except NodeError as error:
-                # No cookie yet, no listener yet, or an error while it warms up.
+                # No cookie yet, no listener yet, or an error during warm-up.
                 if time.monotonic() > deadline:
                     raise NodeUnavailable(f"bitcoind is not up after {_START_TIMEOUT} s: {error}") from error
                 time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Databases for tests: one server a session, a fresh database a test, cloned from a migrated template."""
+"""Databases for tests: one server per session, one new database per test, cloned from a migrated template."""
 
 import importlib
 import importlib.util
@@ -23,20 +23,20 @@ from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 
 _NAMED = queries("testing")
-_PATIENCE = 10.0
-"""Seconds that a closed session may take to be gone from the server."""
+_DISCONNECT_SECONDS = 10.0
+"""How long a closed session may take to disappear from the server."""
 _IMAGE = "postgres:18-alpine"
-# As the embedded server makes its own: text compares in byte order.
+# Like the embedded server's databases: text compares in byte order.
 _INITDB = "--encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
 
 
 class DatabaseServer:
-    """A server for tests, and the databases made on it."""
+    """A server for tests, and the databases created on it."""
 
     def __init__(self, url: str, prefix: str = "test", template: str | None = None) -> None:
-        """Take the URL of any database of a role that may make databases, and what their names begin with.
+        """Take the URL of any database, for a role that may create databases, and a prefix for their names.
 
-        `template` is another process's, which several may share.
+        `template` names the template of another process, which several may share.
         """
         self.url = url
         self._prefix = prefix
@@ -44,19 +44,19 @@ class DatabaseServer:
         self._template = template
 
     def create(self) -> str:
-        """Make an empty database; give its URL."""
+        """Create an empty database and return its URL."""
         name = self._new_name()
         self._run("create_database", name=name)
         return self._url_for(name)
 
     def clone(self) -> str:
-        """Make a database with the current schema; give its URL."""
+        """Create a database with the current schema and return its URL."""
         name = self._new_name()
         self._run("clone_database", name=name, template=self.template())
         return self._url_for(name)
 
     def template(self) -> str:
-        """Give the name of the database that clones are made from; it is made when first asked for."""
+        """Return the name of the database that is cloned; the first call creates it."""
         if self._template is None:
             template = self.create()
             migrate(template)
@@ -64,20 +64,20 @@ class DatabaseServer:
         return self._template
 
     def drop_template(self) -> None:
-        """Remove the database that clones are made from, where there is one."""
+        """Drop the database that is cloned, if there is one."""
         if self._template is not None:
             self._run("drop_database", name=self._template)
             self._template = None
 
     def drop(self, url: str) -> None:
-        """Remove a database, ending what is still connected to it, and the roles of its apps."""
-        deadline = time.monotonic() + _PATIENCE
+        """Drop a database, its remaining connections, and the roles of its apps."""
+        deadline = time.monotonic() + _DISCONNECT_SECONDS
         while True:
             try:
                 self._run("drop_database", name=_name_of(url))
                 break
             except psycopg.errors.InsufficientPrivilege:
-                # A session of another role, which is not ours to end, has not quite ended by itself.
+                # A session of another role, which this role may not terminate, has not quite ended.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
@@ -100,7 +100,7 @@ class DatabaseServer:
 
 @contextmanager
 def running_server() -> Iterator[DatabaseServer]:
-    """Run a throw-away server: a container where Docker answers, else the embedded server."""
+    """Run a throw-away server: a container if Docker answers, else the embedded server."""
     with _container() if _docker_answers() else embedded_server() as url:
         yield DatabaseServer(url)
 
@@ -111,9 +111,9 @@ def _name_of(url: str) -> str:
 
 @contextmanager
 def embedded_server() -> Iterator[str]:
-    """Run a throw-away embedded server; give its URL."""
+    """Run a throw-away embedded server and yield its URL."""
     folder = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
-    # Where root runs the tests, the server runs as another user, who must get in.
+    # If root runs the tests, the server runs as another user, who needs access.
     folder.chmod(0o711)
     server = EmbeddedServer(folder / "postgresql", durable=False)
     try:
@@ -133,8 +133,8 @@ def _container() -> Iterator[str]:
         role = sql.SQL(queries("database")["create_engine_role"]).format(password=sql.Literal(ENGINE))
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(role)
-        place = urlsplit(admin).netloc.rpartition("@")[2]
-        yield urlsplit(admin)._replace(netloc=f"{ENGINE}:{ENGINE}@{place}").geturl()
+        address = urlsplit(admin).netloc.rpartition("@")[2]
+        yield urlsplit(admin)._replace(netloc=f"{ENGINE}:{ENGINE}@{address}").geturl()
 
 
 def _postgres_container() -> Any:  # noqa: ANN401 - the library is optional and moved the class between releases
@@ -146,9 +146,10 @@ def _postgres_container() -> Any:  # noqa: ANN401 - the library is optional and 
 
 
 def _docker_answers() -> bool:
-    """Whether there is a Docker engine, and the library that starts containers on it.
+    """Check for a Docker engine, and for the library that starts containers on it.
 
-    Asked without that library: its client leaks a socket where nobody answers, which fails a strict test run.
+    The engine is probed without that library, whose client leaks a socket if there is no answer; that would
+    fail a strict test run.
     """
     if importlib.util.find_spec("testcontainers") is None:
         return False

@@ -1,8 +1,9 @@
 """Blocks as full as mainnet's, for benchmarks: about 2,400 transactions and 1.3 MB each.
 
-Input and output counts, script types, inscriptions and other protocols' OP_RETURNs come in shares like
-mainnet's. Ids, Merkle roots, amounts, spent outputs and proof of work (regtest's) are right. Signatures are
-random bytes and coinbases are spent at once: a fake node serves these blocks, a real one refuses them.
+Input and output counts, script types, inscriptions and other protocols' OP_RETURNs are distributed as on
+mainnet. Txids, Merkle roots, amounts, spent outputs and proof of work (regtest's) are correct. But
+signatures are random bytes and coinbases are spent at once: a fake node serves these blocks, a real one
+rejects them.
 """
 
 import hashlib
@@ -20,21 +21,21 @@ from virtualchain.testing.blocks import genesis_block, make_block, subsidy
 from virtualchain.testing.chain import BuiltBlock
 from virtualchain.testing.transactions import op_return, push
 from virtualchain.testing.undo import Coin, make_undo
-from virtualchain.testing.wire import HEADER_SIZE, compact_size, serialise_output
+from virtualchain.testing.wire import HEADER_SIZE, compact_size, serialize_output
 
 SEED_BLOCKS: Final = 6
-"""Blocks in front of the full ones that split coinbases into enough outputs to spend."""
+"""Blocks before the full ones, which split coinbases into enough outputs to spend."""
 
 _TRANSACTIONS = 2_400
 _SEED_OUTPUTS = 3_000
 _OWNERS = 200
-_MOST_MATCHES = 20
-_LEAST_VALUE = 1_000
-_MOST_WEIGHT = 3_900_000
+_MAX_MATCHES = 20
+_MIN_VALUE = 1_000
+_MAX_WEIGHT = 3_900_000
 _SEQUENCE: Final = b"\xfd\xff\xff\xff"
 _VERSION: Final = b"\x02\x00\x00\x00"
 _LOCKTIME: Final = bytes(4)
-_OTHER_OP_RETURNS = 0.15
+_OTHER_DATA_SHARE = 0.15
 """The share of transactions that carry another protocol's data."""
 
 
@@ -58,7 +59,7 @@ class FullBlock(BuiltBlock):
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """An output script and the bytes with which it is spent, lengths included."""
+    """An output script and the bytes that spend it, lengths included."""
 
     script: bytes
     script_sig: bytes
@@ -73,7 +74,7 @@ class _Unspent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _BuiltTx:
     raw: bytes
     txid: bytes
     spent: list[Coin]
@@ -82,10 +83,10 @@ class _Made:
 
 
 def mainnet_like(blocks: int, *, magic: bytes = b"id", seed: int = 1) -> Iterator[FullBlock]:
-    """Make `SEED_BLOCKS` small blocks and `blocks` full ones on regtest's genesis block, one at a time.
+    """Generate `SEED_BLOCKS` small blocks and `blocks` full ones on top of regtest's genesis block.
 
     Up to 20 transactions of a full block carry `magic`, an opcode and random bytes in an OP_RETURN. The same
-    arguments give the same bytes. UsageError where the magic is too short to be told from chance.
+    arguments produce the same bytes. Raises UsageError if the magic is so short that it occurs by chance.
     """
     if len(magic) < 2:
         raise UsageError("mainnet-like blocks need a magic of two bytes or more")
@@ -112,47 +113,47 @@ class _Miner:
     def _full_block(self) -> FullBlock:
         rng = self._rng
         count = round(rng.gauss(_TRANSACTIONS, _TRANSACTIONS / 8))
-        marked = set(rng.sample(range(count), rng.randint(0, _MOST_MATCHES)))
-        made: list[_Made] = []
+        marked = set(rng.sample(range(count), rng.randint(0, _MAX_MATCHES)))
+        built: list[_BuiltTx] = []
         payloads: dict[int, bytes] = {}
         weight = 0
         for place in range(count):
             data = None
             if place in marked:
                 payload = self._magic + rng.choice(b"?:+&>~;").to_bytes() + rng.randbytes(rng.randint(20, 77))
-                payloads[len(made)] = payload
+                payloads[len(built)] = payload
                 data = op_return(payload)
-            elif rng.random() < _OTHER_OP_RETURNS:
+            elif rng.random() < _OTHER_DATA_SHARE:
                 data = self._other_data()
-            made.append(self._transaction(self._inputs(), self._output_count(), data))
-            weight += made[-1].weight
-            if weight > _MOST_WEIGHT:
+            built.append(self._transaction(self._inputs(), self._output_count(), data))
+            weight += built[-1].weight
+            if weight > _MAX_WEIGHT:
                 break
-        return self._block(made, payloads)
+        return self._block(built, payloads)
 
-    def _block(self, made: Sequence[_Made], payloads: dict[int, bytes] | None = None) -> FullBlock:
+    def _block(self, built: Sequence[_BuiltTx], payloads: dict[int, bytes] | None = None) -> FullBlock:
         height = self._tip.block_id + 1
         owner = self._owners[0]
-        reward = subsidy(self._network, height) + sum(tx.fee for tx in made)
-        raw, coinbase = make_block(self._tip, [(tx.raw, tx.txid) for tx in made], owner.script, reward)
+        reward = subsidy(self._network, height) + sum(tx.fee for tx in built)
+        raw, coinbase = make_block(self._tip, [(tx.raw, tx.txid) for tx in built], owner.script, reward)
         self._tip = read_header(height, raw[:HEADER_SIZE])
         self._pool.append(_Unspent(coinbase + bytes(4), Coin(reward, owner.script, height, True), owner))
         matches = (
-            Match(place + 1, made[place].txid[::-1].hex(), payload, made[place].fee)
+            Match(place + 1, built[place].txid[::-1].hex(), payload, built[place].fee)
             for place, payload in (payloads or {}).items()
         )
-        return FullBlock(raw, make_undo([[], *(tx.spent for tx in made)]), tuple(matches))
+        return FullBlock(raw, make_undo([[], *(tx.spent for tx in built)]), tuple(matches))
 
-    def _transaction(self, spent: list[_Unspent], outputs: int, data: bytes | None = None) -> _Made:
+    def _transaction(self, spent: list[_Unspent], outputs: int, data: bytes | None = None) -> _BuiltTx:
         rng = self._rng
         total = sum(each.coin.value for each in spent)
         fee = rng.randint(300, 4_000)
-        owners = rng.choices(self._owners, k=max(1, min(outputs, (total - fee) // _LEAST_VALUE)))
+        owners = rng.choices(self._owners, k=max(1, min(outputs, (total - fee) // _MIN_VALUE)))
         share, rest = divmod(total - fee, len(owners))
         values = [share + rest, *([share] * (len(owners) - 1))]
-        parts = [serialise_output(value, owner.script) for value, owner in zip(values, owners, strict=True)]
+        parts = [serialize_output(value, owner.script) for value, owner in zip(values, owners, strict=True)]
         if data is not None:
-            parts.append(serialise_output(0, data))
+            parts.append(serialize_output(0, data))
         body = b"".join(
             [
                 compact_size(len(spent)),
@@ -168,14 +169,14 @@ class _Miner:
         for place, (value, owner) in enumerate(zip(values, owners, strict=True)):
             coin = Coin(value, owner.script, self._tip.block_id + 1, generated=False)
             self._pool.append(_Unspent(txid + struct.pack("<I", place), coin, owner))
-        return _Made(raw, txid, [each.coin for each in spent], fee, 3 * len(stripped) + len(raw))
+        return _BuiltTx(raw, txid, [each.coin for each in spent], fee, 3 * len(stripped) + len(raw))
 
     def _inputs(self) -> list[_Unspent]:
-        """Take coins from anywhere in the pool, enough of them for a fee and one output."""
+        """Take coins at random from the pool, enough for a fee and one output."""
         rng, pool = self._rng, self._pool
-        wanted = rng.choices((1, 2, 3, rng.randint(4, 8), rng.randint(9, 60)), (62, 20, 7, 9, 2))[0]
+        count = rng.choices((1, 2, 3, rng.randint(4, 8), rng.randint(9, 60)), (62, 20, 7, 9, 2))[0]
         taken: list[_Unspent] = []
-        while len(taken) < wanted or sum(each.coin.value for each in taken) < 6_000:
+        while len(taken) < count or sum(each.coin.value for each in taken) < 6_000:
             place = rng.randrange(len(pool))
             pool[place], pool[-1] = pool[-1], pool[place]
             taken.append(pool.pop())
@@ -207,7 +208,7 @@ def _key(rng: random.Random) -> bytes:
 
 
 def _signature(rng: random.Random) -> bytes:
-    """Make 71 bytes that look like a signature in DER with its hash type."""
+    """Return 71 bytes that look like a DER signature with its hash type."""
     return b"\x30\x44\x02\x20" + rng.randbytes(32) + b"\x02\x20" + rng.randbytes(32) + b"\x01"
 
 
@@ -215,7 +216,7 @@ def _witness(*items: bytes) -> bytes:
     return b"".join([compact_size(len(items)), *(compact_size(len(item)) + item for item in items)])
 
 
-def _sized(script: bytes) -> bytes:
+def _with_length(script: bytes) -> bytes:
     return compact_size(len(script)) + script
 
 
@@ -231,16 +232,18 @@ def _p2wpkh(rng: random.Random) -> _Owner:
 def _p2pkh(rng: random.Random) -> _Owner:
     key = _key(rng)
     script = b"\x76\xa9\x14" + hash160(key) + b"\x88\xac"
-    return _Owner(script, _sized(push(_signature(rng)) + push(key)), _NO_WITNESS)
+    return _Owner(script, _with_length(push(_signature(rng)) + push(key)), _NO_WITNESS)
 
 
 def _p2sh_p2wpkh(rng: random.Random) -> _Owner:
     inner = _p2wpkh(rng)
-    return _Owner(b"\xa9\x14" + hash160(inner.script) + b"\x87", _sized(push(inner.script)), inner.witness)
+    return _Owner(
+        b"\xa9\x14" + hash160(inner.script) + b"\x87", _with_length(push(inner.script)), inner.witness
+    )
 
 
 def _p2wsh(rng: random.Random) -> _Owner:
-    """Own by two keys of three."""
+    """Require two signatures of three keys."""
     script = b"\x52" + b"".join(push(_key(rng)) for _ in range(3)) + b"\x53\xae"
     program = hashlib.sha256(script).digest()
     return _Owner(b"\x00\x20" + program, _NO_SCRIPT, _witness(b"", _signature(rng), _signature(rng), script))
@@ -251,7 +254,7 @@ def _p2tr(rng: random.Random) -> _Owner:
 
 
 def _inscription(rng: random.Random) -> _Owner:
-    """Own by a taproot script path that carries data in an envelope that is never run."""
+    """Spend by a taproot script path whose script carries data in an envelope that is never executed."""
     data = rng.randbytes(min(12_000, round(rng.lognormvariate(6.0, 1.2)) + 60))
     pushes = b"".join(push(data[at : at + 520]) for at in range(0, len(data), 520))
     leaf = b"\x00\x63" + push(b"ord") + b"\x01\x01" + push(b"text/plain") + b"\x00" + pushes + b"\x68\x51"
@@ -266,4 +269,4 @@ _KINDS: Final[dict[Callable[[random.Random], _Owner], int]] = {
     _p2wsh: 5,
     _inscription: 4,
 }
-"""How many of a hundred outputs are of which kind."""
+"""How many of a hundred owners are of each kind."""

@@ -1,7 +1,7 @@
-"""Fixtures for pytest, there for every project that has virtualchain installed.
+"""Fixtures for pytest, available to every project that has virtualchain installed.
 
-pytest imports this module in each of its runs, so it only declares: a fixture imports what it needs when it
-is used.
+pytest imports this module in each of its runs, so the module only declares fixtures; a fixture imports what
+it needs when it is used.
 """
 
 # For that reason:
@@ -30,7 +30,7 @@ def database_server() -> "Iterator[DatabaseServer]":
 
 @pytest.fixture
 def database_url(database_server: "DatabaseServer") -> Iterator[str]:
-    """Give the URL of a fresh database with virtualchain's schema."""
+    """Yield the URL of a new database with virtualchain's schema."""
     url = database_server.clone()
     yield url
     database_server.drop(url)
@@ -38,7 +38,7 @@ def database_url(database_server: "DatabaseServer") -> Iterator[str]:
 
 @pytest.fixture
 def empty_database_url(database_server: "DatabaseServer") -> Iterator[str]:
-    """Give the URL of a fresh database without anything in it."""
+    """Yield the URL of a new, empty database."""
     url = database_server.create()
     yield url
     database_server.drop(url)
@@ -46,7 +46,7 @@ def empty_database_url(database_server: "DatabaseServer") -> Iterator[str]:
 
 @pytest.fixture
 def fake_node() -> "Iterator[FakeNode]":
-    """Give a fake Bitcoin node on regtest with 101 empty blocks, so that names have coins to spend."""
+    """Yield a fake Bitcoin node on regtest with 101 empty blocks, so that names have coins to spend."""
     from virtualchain.testing import FakeNode
 
     node = FakeNode()
@@ -56,7 +56,7 @@ def fake_node() -> "Iterator[FakeNode]":
 
 @pytest.fixture(scope="session")
 def bitcoind() -> "Iterator[Bitcoind]":
-    """Give a real Bitcoin node on regtest, shared by the whole session; skips where there is no bitcoind."""
+    """Yield a real Bitcoin node on regtest, shared by the whole session; skips if there is no bitcoind."""
     node = _start_bitcoind()
     yield node
     node.stop()
@@ -64,7 +64,7 @@ def bitcoind() -> "Iterator[Bitcoind]":
 
 @pytest.fixture
 def bitcoind_factory() -> "Iterator[Callable[..., Bitcoind]]":
-    """Give a function that starts further nodes, with arguments such as `-loadblock=FILE`, for one test."""
+    """Yield a function that starts more nodes for one test, with arguments such as `-loadblock=FILE`."""
     nodes: list[Bitcoind] = []
 
     def start(*arguments: str) -> "Bitcoind":
@@ -82,7 +82,7 @@ def _start_bitcoind(*arguments: str) -> "Bitcoind":
     program = find_bitcoind()
     if program is not None:
         return Bitcoind(program, *arguments)
-    reason = "no bitcoind: name one in the environment's BITCOIND, or put it on PATH"
+    reason = "no bitcoind: name one in the environment variable BITCOIND, or put it on PATH"
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (in CI these tests must run)")
     pytest.skip(reason)

@@ -1,8 +1,8 @@
-"""Throw at an app what strangers may: `check_poison` says whether one transaction can halt it.
+"""Send an app everything that strangers may send: `check_poison` checks whether one transaction can halt it.
 
-Every case is a transaction of its own. They are mined on a fake node and run through the engine, twice, in
-fresh databases, the second time over a restart: no case may halt the app, and both runs must come to the
-same ops, refusals and hashes.
+Every case is a transaction of its own. A fake node mines them, and the engine runs the app over them twice,
+in new databases, the second time with a restart. No case may halt the app, and both runs must produce the
+same ops, rejections and hashes.
 """
 
 import re
@@ -24,49 +24,54 @@ from virtualchain.store.sql import queries
 from virtualchain.testing.chain import PREMINE
 from virtualchain.testing.database import DatabaseServer, running_server
 from virtualchain.testing.fakenode import FakeNode
-from virtualchain.testing.hostile_payloads import hostile_bodies, mutations
-from virtualchain.testing.hostile_transactions import build, by, hostile_outputs, hostile_senders
-from virtualchain.testing.keys import key
-from virtualchain.testing.transactions import Tx, op_return
+from virtualchain.testing.hostile import (
+    hostile_bodies,
+    hostile_outputs,
+    hostile_senders,
+    mutations,
+    spend_from,
+    unsigned_transaction,
+)
+from virtualchain.testing.transactions import Tx, key, op_return
 
 _Q = queries("testing")
 _CHANGE: Final = key("change").script_pubkey
-_FULL: Final = 12
-"""For how many opcodes every payload is tried; for further ones only the first few."""
-_FEW: Final = 8
+_FULLY_TESTED_OPCODES: Final = 12
+"""The number of opcodes that are tried with every payload; others only with the first few."""
+_FEW_PAYLOADS: Final = 8
 _BLOCK_CASES: Final = 60
 _BLOCK_BYTES: Final = 700_000
-_MOST_HALTS: Final = 8
-"""So often the cases are run again without the one that halted the app."""
-_HIGHEST: Final = 300
-"""The highest first block up to which empty blocks are mined; an app of later blocks is started lower."""
+_MAX_HALTS: Final = 8
+"""How often the cases are run again without the one that halted the app."""
+_MAX_START: Final = 300
+"""Empty blocks are mined up to an app's first block if it is at most this; otherwise the app starts lower."""
 
 
 class Poisoned(VirtualchainError, AssertionError):
-    """A transaction that halts an app, or two runs that differ; the message lists them."""
+    """A transaction halts an app, or two runs differ; the message lists the cases."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoisonReport:
-    """What became of the cases of an app that stood them all."""
+    """The outcome of the cases for an app that survived all of them."""
 
     cases: int
     accepted: int
     refused: int
     ignored: int
-    """Cases in which the app's payload rule, magic or opcodes find nothing."""
+    """Cases in which the app's payload rule, magic and opcodes find no input."""
 
 
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)\n    (.+)$', re.MULTILINE)
-_OURS: Final = Path(__file__).parents[1]
+_PACKAGE: Final = Path(__file__).parents[1]
 _LIBRARIES: Final = (
     sysconfig.get_path("stdlib"),
-    *(str(item) for item in _OURS.iterdir() if item.stem != "examples"),
+    *(str(item) for item in _PACKAGE.iterdir() if item.stem != "examples"),
 )
-"""Where the code of a traceback lies that is not the app's."""
+"""Folders and files whose code in a traceback is not the app's own."""
 
 _Log = list[tuple[int, str | None, str, str]]
-"""Block, transaction, what became of it, and the details; the order is the same in every run."""
+"""Block, transaction, outcome and details of each row, in an order that is the same in every run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +89,16 @@ def check_poison(
     database_url: str | None = None,
     carry: Callable[[bytes], bytes] = op_return,
 ) -> PoisonReport:
-    """Run an app (anything that `StateEngine` takes) on a catalogue of hostile transactions.
+    """Run an app (anything that `StateEngine` accepts) over a list of hostile transactions.
 
-    `samples` are good payloads, with magic and opcode: they are sent first, then cut, changed and repeated,
-    so that the app's checks and reducers meet them, too; give one per opcode at least. The databases are
-    made on the server of `database_url`, whose role must be allowed to, or on one that is started for it;
-    `carry` makes the output script of a payload, where the app's payload rule looks elsewhere.
+    `samples` are good payloads, with magic and opcode, at least one per opcode. They are sent first, then
+    cut off, changed and repeated, so that they also reach the app's checks and reducers. The databases are
+    created on the server of `database_url`, whose role must have the right to do so, or on a server started
+    for this call. `carry` builds the output script of a payload, for an app whose payload rule does not
+    read OP_RETURNs.
 
-    Raises Poisoned, which says what halts the app or where two runs differ, and UsageError where no case
-    reaches the app, or a sample is none of its payloads.
+    Raises Poisoned, which reports the cases that halt the app or differ between two runs. Raises UsageError
+    if no case reaches the app, or if a sample is not one of its payloads.
     """
     with ExitStack() as opened:
         server = (
@@ -107,49 +113,49 @@ def check_poison(
         complaints = complaints or _differences(first.log, run(blocks, restarts=1).log, names)
     if complaints:
         listed = "\n".join(f"- {complaint}" for complaint in complaints)
-        raise Poisoned(f"app {contract.name} does not stand hostile input:\n{listed}")
+        raise Poisoned(f"app {contract.name} does not survive hostile input:\n{listed}")
     accepted, refused = (
         len({row[1] for row in first.log if row[2] == verdict}) for verdict in ("accepted", "refused")
     )
     if not accepted + refused:
         raise UsageError(
-            f"none of {len(names)} cases reaches app {contract.name}: give samples, or say with `carry` how "
-            "an output holds a payload"
+            f"none of {len(names)} cases reaches app {contract.name}: pass samples, or as `carry` a "
+            "function that puts a payload into an output"
         )
     return PoisonReport(len(names), accepted, refused, len(names) - accepted - refused)
 
 
 def _cases(contract: Contract, samples: Sequence[bytes], carry: Callable[[bytes], bytes]) -> Iterator[_Case]:
-    """Name and build every transaction, the samples first."""
+    """Build and name every transaction, the samples first."""
     numbers = count()
     magic, opcodes = contract.magics[0], sorted(contract.opcodes)
     good = [_split(contract, sample) for sample in samples]
 
     def case(name: str, start: bytes, body: bytes, sender: str = "alice") -> _Case:
         outputs = [(0, carry(start + body)), (500, _CHANGE)]
-        return _Case(name, start, build(next(numbers), [by(sender)], outputs))
+        return _Case(name, start, unsigned_transaction(next(numbers), [spend_from(sender)], outputs))
 
     for sender in ("alice", "alice", "bob"):
         yield from (case(f"sample {start + body!r} by {sender}", start, body, sender) for start, body in good)
-    for start, body in good or [(magic + opcode, b"") for opcode in opcodes[:_FULL]]:
+    for start, body in good or [(magic + opcode, b"") for opcode in opcodes[:_FULLY_TESTED_OPCODES]]:
         for name, spendings in hostile_senders().items():
-            tx = build(next(numbers), spendings, [(0, carry(start + body))])
+            tx = unsigned_transaction(next(numbers), spendings, [(0, carry(start + body))])
             yield _Case(f"{start + body!r} {name}", start, tx)
         for name, outputs in hostile_outputs(carry(start + body), start + body):
-            tx = build(next(numbers), [by("alice", 10**6)], outputs)
+            tx = unsigned_transaction(next(numbers), [spend_from("alice", 10**6)], outputs)
             yield _Case(f"{start + body!r} {name}", start, tx)
         for name, changed in mutations(body) if body else ():
             yield case(f"{start + body!r} {name}", start, changed)
-    for place, opcode in enumerate(opcodes):
-        for name, body in islice(hostile_bodies(), None if place < _FULL else _FEW):
-            yield case(f"{name} behind opcode {opcode!r}", magic + opcode, body)
+    for number, opcode in enumerate(opcodes):
+        for name, body in islice(hostile_bodies(), None if number < _FULLY_TESTED_OPCODES else _FEW_PAYLOADS):
+            yield case(f"{name} after opcode {opcode!r}", magic + opcode, body)
     for other in contract.magics[1:]:
         yield case(f"magic {other!r}", other + opcodes[0], b"")
     yield from (case(f"sample {start + body!r} at the end", start, body) for start, body in good)
 
 
 def _split(contract: Contract, sample: bytes) -> tuple[bytes, bytes]:
-    """Cut a sample into magic with opcode, and what follows; UsageError where it is not the app's."""
+    """Split a sample after its magic and opcode; UsageError if they are not the app's."""
     for magic in contract.magics:
         end = len(magic) + 1
         if sample.startswith(magic) and sample[len(magic) : end] in contract.opcodes:
@@ -158,7 +164,7 @@ def _split(contract: Contract, sample: bytes) -> tuple[bytes, bytes]:
 
 
 def _blocks(cases: Sequence[_Case]) -> list[list[_Case]]:
-    """Spread cases over blocks that are small enough."""
+    """Distribute cases over blocks that are small enough."""
     blocks: list[list[_Case]] = [[]]
     for case in cases:
         size = sum(len(other.tx.raw) for other in blocks[-1])
@@ -168,41 +174,42 @@ def _blocks(cases: Sequence[_Case]) -> list[list[_Case]]:
     return blocks
 
 
-def _halts(run: "_Run", blocks: list[list[_Case]]) -> tuple[list[str], list[list[_Case]], "_Seen"]:
-    """Run until nothing halts any more, each time without the case that did; give what was left, and a log.
+def _halts(run: "_Run", blocks: list[list[_Case]]) -> tuple[list[str], list[list[_Case]], "_Outcome"]:
+    """Run until nothing halts, each time without the case that did.
 
-    Where no case is named, as by a hook that sees the whole block, its cases are given a block each.
+    If a halt names no case, as in a hook that sees the whole block, the block's cases get a block each.
+    Returns complaints about the halts, the cases that are left, and the outcome of the last run.
     """
     halts: dict[str, str] = {}
-    together: str | None = None
+    unnamed: str | None = None
     for number in count():
-        seen = run(blocks, restarts=0)
-        if seen.halt is None or number == _MOST_HALTS:
+        outcome = run(blocks, restarts=0)
+        if outcome.halt is None or number == _MAX_HALTS:
             break
-        place = seen.halt["block_id"] - run.first
+        place = outcome.halt["block_id"] - run.first
         cases = blocks[place] if place >= 0 else []
-        named = [case for case in cases if case.tx.txid == seen.halt["txid"]]
-        told = f"{seen.halt['callback']} fails with {seen.halt['error']}"
+        named = [case for case in cases if case.tx.txid == outcome.halt["txid"]]
+        failure = f"{outcome.halt['callback']} fails with {outcome.halt['error']}"
         if len(cases) == 1 or named:
-            culprit, together = (named or cases)[0], None
-            where = _where(seen.halt["traceback"])
-            # Many cases meet the same mistake: when it is met again, its opcode has said enough.
-            gone = culprit.start if where in halts else b""
-            halts.setdefault(where, f"{culprit.name}: {told}\n{where}")
+            culprit, unnamed = (named or cases)[0], None
+            location = _location(outcome.halt["traceback"])
+            # Many cases trigger the same bug: the second time, all cases with this opcode are dropped.
+            dropped = culprit.start if location in halts else b""
+            halts.setdefault(location, f"{culprit.name}: {failure}\n{location}")
             blocks = [
-                [case for case in block if case is not culprit and not (gone and case.start == gone)]
+                [case for case in block if case is not culprit and not (dropped and case.start == dropped)]
                 for block in blocks
             ]
-        elif together is None and cases:
-            together = f"{cases[0].name}, and {len(cases) - 1} more in one block: {told}"
+        elif unnamed is None and cases:
+            unnamed = f"{cases[0].name}, and {len(cases) - 1} more in one block: {failure}"
             blocks = [*blocks[:place], *([case] for case in cases), *blocks[place + 1 :]]
         else:
-            raise Poisoned(f"app {run.name} halts without any input: {told}\n{seen.halt['traceback']}")
-    return [*halts.values(), *([together] if together else [])], blocks, seen
+            raise Poisoned(f"app {run.name} halts without any input: {failure}\n{outcome.halt['traceback']}")
+    return [*halts.values(), *([unnamed] if unnamed else [])], blocks, outcome
 
 
-def _where(traceback: str) -> str:
-    """Give the last line of a traceback that is the app's own, or the last of all."""
+def _location(traceback: str) -> str:
+    """Return the last line of a traceback that is in the app's own code, or else the last of all."""
     frames = _FRAME.findall(traceback)
     own = [
         frame for frame in frames if not frame[0].startswith(_LIBRARIES) and "site-packages" not in frame[0]
@@ -210,19 +217,19 @@ def _where(traceback: str) -> str:
     return "".join(f"  {file}:{line}, in {name}: {code}" for file, line, name, code in (own or frames)[-1:])
 
 
-def _differences(first: _Log, again: _Log, names: Mapping[str, str]) -> list[str]:
-    """Say where two runs begin to differ."""
-    for one, other in zip_longest(first, again):
+def _differences(first: _Log, second: _Log, names: Mapping[str, str]) -> list[str]:
+    """Describe the first difference between two runs."""
+    for one, other in zip_longest(first, second):
         if one != other:
-            found = [f"{kind} {detail}" for _, _, kind, detail in filter(None, (one, other))]
+            details = [f"{kind} {detail}" for _, _, kind, detail in filter(None, (one, other))]
             block_id, txid = (one or other or (0, None))[:2]
             name = names.get(txid or "", f"block {block_id}")
-            return [f"{name}: two runs differ: {' <> '.join(found)}"]
+            return [f"{name}: two runs differ: {' <> '.join(details)}"]
     return []
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Outcome:
     """The log of one run, and why the app halted, if it did."""
 
     log: _Log
@@ -230,18 +237,18 @@ class _Seen:
 
 
 class _Run:
-    """Runs an app over blocks of cases, each time on a node and in a database of its own."""
+    """Runs an app over blocks of cases, each time with a new node and a new database."""
 
     def __init__(self, app: object, contract: Contract, server: DatabaseServer) -> None:
         self.name = contract.name
-        self._app = app if contract.start <= _HIGHEST else _Lowered(app)
+        self._app = app if contract.start <= _MAX_START else _Lowered(app)
         self._confirmations = contract.confirmations or 0
         self._server = server
-        self.first = max(contract.start, PREMINE + 1) if contract.start <= _HIGHEST else PREMINE + 1
+        self.first = max(contract.start, PREMINE + 1) if contract.start <= _MAX_START else PREMINE + 1
         """The height of the first block of cases."""
 
-    def __call__(self, blocks: Sequence[Sequence[_Case]], *, restarts: int) -> _Seen:
-        """Run up to the last block, with so many restarts on the way."""
+    def __call__(self, blocks: Sequence[Sequence[_Case]], *, restarts: int) -> _Outcome:
+        """Run up to the last block, with this many restarts on the way."""
         stops = [self.first + len(blocks) * (n + 1) // (restarts + 1) - 1 for n in range(restarts + 1)]
         url = self._server.create()
         try:
@@ -253,7 +260,7 @@ class _Run:
                 node.mine(n=self._confirmations + 1)
                 halt = self._follow(node.url, url, stops, Path(folder))
             with closing(connect_reader(url)) as connection:
-                return _Seen(connection.execute(_Q["log"]).fetchall(), halt)
+                return _Outcome(connection.execute(_Q["log"]).fetchall(), halt)
         finally:
             self._server.drop(url)
 
@@ -274,18 +281,18 @@ class _Run:
 
 
 class _Lowered:
-    """An app as it is, but that it starts with the chain: nobody mines half a million blocks for a test."""
+    """An app, unchanged except that it starts with the chain, as a test cannot mine half a million blocks."""
 
     def __init__(self, app: object) -> None:
         self._app = app() if isinstance(app, type) else app
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the app has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever attribute the app has
         return getattr(self._app, name)
 
     def get_first_block_id(self) -> int:
-        """Start with the first block."""
+        """Return the genesis block's height."""
         return 0
 
     def get_initial_snapshots(self) -> dict[int, str]:
-        """Start from nothing."""
+        """Return no snapshots."""
         return {}

@@ -1,5 +1,7 @@
-"""The blocks that a node knows, side branches included, and which of them it calls its chain."""
+"""The state of a node's chain: the blocks that it knows, the branch that is active, and the unspent coins."""
 
+import struct
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -9,8 +11,8 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.errors import UsageError
 from virtualchain.model import Block
 from virtualchain.testing.blocks import genesis_block, work
-from virtualchain.testing.undo import Undo
-from virtualchain.testing.wire import HEADER_SIZE, read_compact_size
+from virtualchain.testing.undo import Coin, Undo, created_coins, make_undo, read_undo
+from virtualchain.testing.wire import HEADER_SIZE, RawTx, read_block, read_compact_size
 
 
 @dataclass(eq=False, slots=True)
@@ -21,37 +23,37 @@ class StoredBlock:
     raw: bytes
     parent: "StoredBlock | None"
     chainwork: int
-    """Work of all blocks up to this one, the genesis block included."""
+    """Total work of the blocks up to this one, including the genesis block."""
     order: int
-    """When the node got it: a later block has a higher number."""
+    """Numbers blocks in the order in which they arrive."""
     undo: Undo | None = None
     """What its transactions spend, once it is known."""
     invalid: bool = False
 
     @property
     def height(self) -> int:
-        """Give the block's height."""
+        """Return the block's height."""
         return self.block.block_id
 
     @property
     def transactions(self) -> int:
-        """Give how many transactions it holds, the coinbase included."""
+        """Return the number of transactions, including the coinbase."""
         return read_compact_size(self.raw, HEADER_SIZE)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Tip:
-    """The end of a branch, as `getchaintips` tells it."""
+    """The end of a branch, as reported by `getchaintips`."""
 
     stored: StoredBlock
     branch_length: int
-    """Blocks between it and the chain."""
+    """Number of blocks between it and the chain."""
     status: str
     """active, valid-fork or invalid."""
 
 
 class BlockTree:
-    """All blocks that grow out of a network's genesis block; one path through them is the chain."""
+    """All known blocks, which descend from a network's genesis block; one branch of them is the chain."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -65,25 +67,25 @@ class BlockTree:
 
     @property
     def tip(self) -> StoredBlock:
-        """Give the chain's last block."""
+        """Return the chain's last block."""
         return self.chain[-1]
 
     def find(self, block_hash: str) -> StoredBlock | None:
-        """Give the block with this hash (display order), on the chain or beside it."""
+        """Return the block with this hash (display order), on any branch."""
         return self._known.get(block_hash)
 
     def is_active(self, stored: StoredBlock) -> bool:
-        """Say whether a block stands on the chain."""
+        """Check whether a block is on the chain."""
         return stored.height < len(self.chain) and self.chain[stored.height] is stored
 
     def next(self, stored: StoredBlock) -> StoredBlock | None:
-        """Give the block behind one of the chain, None at the tip and beside the chain."""
+        """Return the chain's block after `stored`; None at the tip and on side branches."""
         if self.is_active(stored) and stored.height + 1 < len(self.chain):
             return self.chain[stored.height + 1]
         return None
 
     def add(self, raw: bytes, undo: Undo | None = None) -> StoredBlock:
-        """Take a block, whose parent must be known (else UsageError); the chain stays where it is."""
+        """Add a block, whose parent must be known (else UsageError), without activating it."""
         head = read_header(0, raw[:HEADER_SIZE])
         known = self._known.get(head.hash)
         if known is not None:
@@ -91,8 +93,8 @@ class BlockTree:
         parent = self._known.get(head.prev_hash)
         if parent is None:
             raise UsageError(
-                f"block {head.hash} stands on {head.prev_hash}, which is not here: give the blocks of"
-                f" {self.network.name} from its genesis block on, each behind its parent"
+                f"block {head.hash} follows {head.prev_hash}, which is unknown: add blocks of"
+                f" {self.network.name} after its genesis block, each after its parent"
             )
         stored = self._store(read_header(parent.height + 1, raw[:HEADER_SIZE]), raw, parent)
         stored.undo = undo
@@ -106,12 +108,12 @@ class BlockTree:
     def tips(self) -> list[Tip]:
         """List the ends of all branches, the highest first, as `getchaintips` does."""
         parents = {stored.parent for stored in self._known.values()}
-        # After an invalidation the chain may end in a block that others stand on.
+        # After an invalidation, the chain may end in a block that has children.
         ends = {self.tip, *(stored for stored in self._known.values() if stored not in parents)}
         return [self._tip(end) for end in sorted(ends, key=lambda end: (-end.height, end.order))]
 
     def invalidate(self, first: StoredBlock) -> None:
-        """Call a block and all that stand on it invalid; the chain goes to the best branch that is left."""
+        """Mark a block and its descendants invalid, and activate the best branch that remains."""
         for stored in self._descendants(first):
             stored.invalid = True
         valid = (stored for stored in self._known.values() if not stored.invalid)
@@ -119,12 +121,12 @@ class BlockTree:
         self.activate(best)
 
     def forget(self, first: StoredBlock) -> None:
-        """Drop a block beside the chain and all that stand on it, as if they had never come."""
+        """Drop a block of a side branch and its descendants, as if they had never arrived."""
         for stored in self._descendants(first):
             del self._known[stored.block.hash]
 
     def hide_since(self, tip: StoredBlock) -> None:
-        """Go back to when the chain ended in `tip`: whatever came later is unknown until `show_hidden`."""
+        """Go back to the time when the chain ended in `tip`; `show_hidden` restores the later blocks."""
         later = [stored for stored in self._known.values() if stored.order > tip.order]
         self._hidden = [*later, *self._hidden]
         self._hidden_tip = self._hidden_tip or self.tip
@@ -133,7 +135,7 @@ class BlockTree:
         self.activate(tip)
 
     def show_hidden(self) -> None:
-        """Know again what `hide_since` took away, and stand where the chain stood then."""
+        """Restore the blocks that `hide_since` removed, and the tip of that time."""
         self._known.update((stored.block.hash, stored) for stored in self._hidden)
         self._hidden = []
         if self._hidden_tip is not None:
@@ -147,12 +149,12 @@ class BlockTree:
         return stored
 
     def _descendants(self, first: StoredBlock) -> list[StoredBlock]:
-        found = {first}
-        # Blocks are known in the order of their coming, so a parent is always met first.
+        descendants = {first}
+        # Known blocks are in the order of their arrival, so a parent always precedes its children.
         for stored in self._known.values():
-            if stored.parent in found:
-                found.add(stored)
-        return sorted(found, key=lambda stored: stored.order)
+            if stored.parent in descendants:
+                descendants.add(stored)
+        return sorted(descendants, key=lambda stored: stored.order)
 
     def _tip(self, end: StoredBlock) -> Tip:
         length = sum(1 for _ in self._branch(end))
@@ -160,8 +162,86 @@ class BlockTree:
         return Tip(end, length, status)
 
     def _branch(self, end: StoredBlock) -> Iterator[StoredBlock]:
-        """Walk from a block down to the chain, which is not included."""
+        """Walk from a block down to the chain, which is excluded."""
         at: StoredBlock | None = end
         while at is not None and not self.is_active(at):
             yield at
             at = at.parent
+
+
+class Coins:
+    """The unspent outputs after one block, like a node's coin database; `move` brings them to another block.
+
+    They are computed only on demand: a benchmark whose blocks come with their undo data never pays for
+    reading them. A coinbase's outputs can be spent at once here. Scripts and signatures are not checked.
+    """
+
+    def __init__(self) -> None:
+        self.at: StoredBlock | None = None
+        """The block after which these are the coins; None before the first move."""
+        self._coins: dict[bytes, Coin] = {}
+        self._owned: defaultdict[bytes, dict[bytes, Coin]] = defaultdict(dict)
+        self._confirmed: dict[bytes, int] = {}
+
+    def get(self, outpoint: bytes) -> Coin | None:
+        """Return the coin at an outpoint (36 bytes), None if it does not exist or is spent."""
+        return self._coins.get(outpoint)
+
+    def owned(self, script: bytes) -> dict[bytes, Coin]:
+        """Return the coins with this output script, by outpoint."""
+        return self._owned.get(script, {})
+
+    def confirmed(self, txid: bytes) -> int | None:
+        """Return the height of a transaction (txid in internal byte order), None if it is not mined."""
+        return self._confirmed.get(txid)
+
+    def move(self, to: StoredBlock) -> None:
+        """Disconnect and connect blocks until these are the coins after `to`; fills in their undo data."""
+        ahead = []
+        at: StoredBlock | None = to
+        while at is not self.at:
+            assert at is not None, "both blocks descend from the genesis block"
+            if self.at is not None and self.at.height >= at.height:
+                self._disconnect(self.at)
+                self.at = self.at.parent
+            else:
+                ahead.append(at)
+                at = at.parent
+        for stored in reversed(ahead):
+            self._connect(stored)
+            self.at = stored
+
+    def _connect(self, stored: StoredBlock) -> None:
+        spent = []
+        for index, tx in enumerate(read_block(stored.raw)):
+            spent.append([self._remove(outpoint) for outpoint in tx.outpoints] if index else [])
+            self._confirmed[tx.txid] = stored.height
+            # The genesis coinbase cannot be spent: no node has it among its coins.
+            if stored.parent is not None:
+                self._create(tx, stored.height, generated=index == 0)
+        known = [[coin for coin in coins if coin is not None] for coins in spent]
+        if stored.undo is None and known == spent:
+            stored.undo = make_undo(known)
+
+    def _disconnect(self, stored: StoredBlock) -> None:
+        transactions = read_block(stored.raw)
+        spent = read_undo(stored.undo) if stored.undo is not None else [[] for _ in transactions]
+        for tx, coins in zip(reversed(transactions), reversed(spent), strict=True):
+            del self._confirmed[tx.txid]
+            for vout in range(len(tx.outputs)):
+                self._remove(tx.txid + struct.pack("<I", vout))
+            for outpoint, coin in zip(tx.outpoints, coins, strict=False):
+                self._add(outpoint, coin)
+
+    def _create(self, tx: RawTx, height: int, *, generated: bool) -> None:
+        for outpoint, coin in created_coins(tx, height, generated=generated):
+            self._add(outpoint, coin)
+
+    def _add(self, outpoint: bytes, coin: Coin) -> None:
+        self._coins[outpoint] = self._owned[coin.script][outpoint] = coin
+
+    def _remove(self, outpoint: bytes) -> Coin | None:
+        coin = self._coins.pop(outpoint, None)
+        if coin is not None:
+            del self._owned[coin.script][outpoint]
+        return coin

@@ -1,39 +1,35 @@
-"""Coins for named senders: whoever sends gets funded by a faucet that owns the coinbases.
+"""Coins for named senders: a faucet, which owns the coinbases, funds everyone who sends.
 
-Transactions of one sender do not depend on each other while there are coins to choose from, and a coin
-that was once signed away is never signed away again: so each can be mined, left out, or mined again on
-another branch, whatever becomes of the rest. The faucet's own transactions form one row.
+Transactions of one sender do not depend on each other as long as there are coins to choose from, and no
+coin is ever signed away twice. So each transaction can be mined, left out, or mined again on another
+branch, whatever happens to the others. The faucet's own transactions form one chain.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from virtualchain.errors import UsageError
-from virtualchain.testing.coins import Coins
-from virtualchain.testing.keys import Key, key
-from virtualchain.testing.transactions import OwnedCoin, Tx, op_return, sign
+from virtualchain.testing.transactions import Key, OwnedCoin, Tx, key, op_return, sign
+from virtualchain.testing.tree import Coins, StoredBlock
 from virtualchain.testing.wire import outpoint, read_transaction
 
-if TYPE_CHECKING:
-    from virtualchain.testing.tree import StoredBlock
-
 FEE: Final = 1_000
-"""What a transaction pays unless told otherwise, in satoshi."""
+"""The default fee of a transaction, in satoshi."""
 GRANT: Final = 1_000_000
-"""Satoshi of a coin that the faucet gives, unless more is needed."""
+"""The value of a coin from the faucet, in satoshi, unless the sender needs more."""
 
 _GRANTED_COINS = 10
 _DUST = 546
-"""Change below this would not be relayed by a real node, so such coins are passed over."""
+"""A real node would not relay change below this, so coins that would leave such change are skipped."""
 
 Recipient = str | Key | bytes
 """A name, a key, or an output script."""
 
 
 class _Grant(NamedTuple):
-    """A coin from the faucet: its place in the faucet's row, satoshi, and the transaction it comes from."""
+    """A coin from the faucet: its transaction's number in the faucet's chain, satoshi, that transaction."""
 
     order: int
     value: int
@@ -41,11 +37,11 @@ class _Grant(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Row:
-    """The faucet's transactions, each behind the one before, and the coins that they give."""
+class _FaucetChain:
+    """The faucet's transactions, each spending the previous one's change, and the coins that they grant."""
 
     base: bytes
-    """The coinbase that the first of them spends."""
+    """The outpoint of the coinbase that the first of them spends."""
     last: Tx | None = None
     change: OwnedCoin | None = None
     length: int = 0
@@ -54,19 +50,19 @@ class _Row:
 
 
 class Wallet:
-    """Signs for every name, from the coins of one chain."""
+    """Signs for every name, with the coins of one chain."""
 
     def __init__(self, coins: Coins) -> None:
         self.faucet = key("faucet")
         self._coins = coins
         self._coinbases: list[bytes] = []
-        self._taken: set[bytes] = set()
+        self._signed_away: set[bytes] = set()
         self._spent_by: dict[str, list[OwnedCoin]] = {}
-        self._row: _Row | None = None
+        self._faucet_chain: _FaucetChain | None = None
         self._checked_at: StoredBlock | None = None
 
     def add_coinbase(self, txid: bytes) -> None:
-        """Learn of a coinbase (its id as computed) whose first output is the faucet's."""
+        """Add a coinbase (txid in internal byte order) whose first output belongs to the faucet."""
         self._coinbases.append(txid + bytes(4))
 
     def send(
@@ -76,10 +72,10 @@ class Wallet:
         to: Sequence[tuple[Recipient, int]],
         fee: int,
     ) -> Tx:
-        """Sign a transaction with one coin of each sender, the first of whom pays and gets the change."""
+        """Sign a transaction with one coin of each sender; the first one pays and receives the change."""
         outputs = _outputs(payload, to)
         amount = sum(value for _, value in outputs) + fee
-        taken = [self._coin(sender, 0 if place else amount) for place, sender in enumerate(senders)]
+        taken = [self._take_coin(sender, 0 if index else amount) for index, sender in enumerate(senders)]
         grants = [grant for _, grant in taken if grant is not None]
         last = max(grants, key=lambda grant: grant.order, default=None)
         return self._sign([coin for coin, _ in taken], outputs, fee, last.funding if last else None)
@@ -87,10 +83,10 @@ class Wallet:
     def double_spend(
         self, tx: Tx, payload: bytes | None, to: Sequence[tuple[Recipient, int]], fee: int
     ) -> Tx:
-        """Sign another transaction that spends what `tx` does."""
+        """Sign another transaction that spends the same coins as `tx`."""
         if tx.txid not in self._spent_by:
             raise UsageError(
-                f"transaction {tx.txid} was not signed here: only what `send` gave can be spent again"
+                f"transaction {tx.txid} was not signed here: only results of `send` can be double-spent"
             )
         return self._sign(self._spent_by[tx.txid], _outputs(payload, to), fee, tx.funding)
 
@@ -107,72 +103,73 @@ class Wallet:
         self._spent_by[tx.txid] = coins
         return tx
 
-    def _coin(self, sender: Key, amount: int) -> tuple[OwnedCoin, _Grant | None]:
-        """Take a coin of a sender that pays `amount` with decent change, after funding it if need be."""
-        if self._row is not None and self._checked_at is not self._coins.at and not self._stands(self._row):
-            self._row = None
+    def _take_coin(self, sender: Key, amount: int) -> tuple[OwnedCoin, _Grant | None]:
+        """Take a sender's coin that pays `amount` and leaves no dust; fund the sender first if necessary."""
+        chain = self._faucet_chain
+        if chain is not None and self._checked_at is not self._coins.at and not self._can_confirm(chain):
+            self._faucet_chain = None
         self._checked_at = self._coins.at
-        found = self._choose(sender, amount)
-        if found is None:
+        choice = self._choose(sender, amount)
+        if choice is None:
             self._fund(sender, amount)
-            found = self._choose(sender, amount)
-            assert found is not None, "the faucet has just given such a coin"
-        value, place = found
-        self._taken.add(place)
+            choice = self._choose(sender, amount)
+            assert choice is not None, "the faucet has just granted such a coin"
+        value, place = choice
+        self._signed_away.add(place)
         return OwnedCoin(sender, place, value), self._grants(sender).pop(place, None)
 
     def _choose(self, sender: Key, amount: int) -> tuple[int, bytes] | None:
-        """Give value and place of a sender's coin: the faucet's before others, then the smallest."""
+        """Choose a sender's coin, the faucet's first, then the smallest; return its value and outpoint."""
         grants = self._grants(sender)
         owned = {place: coin.value for place, coin in self._coins.owned(sender.script_pubkey).items()}
-        coming = {
+        pending = {
             place: grant.value for place, grant in grants.items() if not self._is_confirmed(grant.funding)
         }
-        fitting = [
+        suitable = [
             (place not in grants, value, place)
-            for place, value in (owned | coming).items()
-            if place not in self._taken and (value == amount or value >= amount + _DUST)
+            for place, value in (owned | pending).items()
+            if place not in self._signed_away and (value == amount or value >= amount + _DUST)
         ]
-        return min(fitting)[1:] if fitting else None
+        return min(suitable)[1:] if suitable else None
 
     def _grants(self, sender: Key) -> dict[bytes, _Grant]:
-        return {} if self._row is None else self._row.grants[sender.script_pubkey]
+        return {} if self._faucet_chain is None else self._faucet_chain.grants[sender.script_pubkey]
 
     def _fund(self, sender: Key, amount: int) -> None:
-        """Give a sender coins, one of which at least pays `amount`."""
+        """Grant coins to a sender; each of them pays `amount`."""
         enough = amount + _DUST
         values = [enough] if enough > GRANT else [GRANT] * _GRANTED_COINS
         total = sum(values) + FEE
-        row = self._row
-        coin = row.change if row is not None else None
+        chain = self._faucet_chain
+        coin = chain.change if chain is not None else None
         if coin is None or coin.value < total + _DUST:
-            coin = self._coinbase(total + _DUST)
-        if row is None:
-            row = self._row = _Row(coin.outpoint)
+            coin = self._take_coinbase(total + _DUST)
+        if chain is None:
+            chain = self._faucet_chain = _FaucetChain(coin.outpoint)
         outputs = [(sender.script_pubkey, value) for value in values]
         raw = sign([coin], [*outputs, (self.faucet.script_pubkey, coin.value - total)])
         txid = read_transaction(raw).txid[::-1].hex()
-        row.last = Tx(raw, txid, FEE, row.last)
-        row.change = OwnedCoin(self.faucet, outpoint(txid, len(values)), coin.value - total)
-        row.length += 1
-        for place, value in enumerate(values):
-            row.grants[sender.script_pubkey][outpoint(txid, place)] = _Grant(row.length, value, row.last)
+        chain.last = Tx(raw, txid, FEE, chain.last)
+        chain.change = OwnedCoin(self.faucet, outpoint(txid, len(values)), coin.value - total)
+        chain.length += 1
+        for vout, value in enumerate(values):
+            chain.grants[sender.script_pubkey][outpoint(txid, vout)] = _Grant(chain.length, value, chain.last)
 
-    def _coinbase(self, least: int) -> OwnedCoin:
-        """Take the faucet's oldest coinbase that is worth enough."""
+    def _take_coinbase(self, least: int) -> OwnedCoin:
+        """Take the faucet's oldest coinbase that is worth at least so much."""
         for place in self._coinbases:
             coin = self._coins.get(place)
-            if coin is not None and coin.value >= least and place not in self._taken:
-                self._taken.add(place)
+            if coin is not None and coin.value >= least and place not in self._signed_away:
+                self._signed_away.add(place)
                 return OwnedCoin(self.faucet, place, coin.value)
         raise UsageError(f"the faucet has no coin of {least} satoshi: mine a block first, or send less")
 
-    def _stands(self, row: _Row) -> bool:
-        """Say whether the faucet's transactions are in the chain or can still get there."""
-        tx = row.last
+    def _can_confirm(self, chain: _FaucetChain) -> bool:
+        """Check whether the faucet's transactions are in the block chain or can still be mined."""
+        tx = chain.last
         while tx is not None and not self._is_confirmed(tx):
             tx = tx.funding
-        return tx is not None or self._coins.get(row.base) is not None
+        return tx is not None or self._coins.get(chain.base) is not None
 
     def _is_confirmed(self, tx: Tx) -> bool:
         return self._coins.confirmed(bytes.fromhex(tx.txid)[::-1]) is not None
@@ -182,12 +179,12 @@ def _outputs(payload: bytes | None, to: Sequence[tuple[Recipient, int]]) -> list
     outputs = [] if payload is None else [(op_return(payload), 0)]
     for recipient, value in to:
         if value < 0:
-            raise UsageError(f"an output holds {value} satoshi: it cannot be less than nothing")
+            raise UsageError(f"an output cannot hold {value} satoshi: the amount is negative")
         script = recipient if isinstance(recipient, bytes) else as_key(recipient).script_pubkey
         outputs.append((script, value))
     return outputs
 
 
 def as_key(who: str | Key) -> Key:
-    """Give the key of a name."""
+    """Return the key of a name, or the key itself."""
     return key(who) if isinstance(who, str) else who

@@ -1,7 +1,7 @@
-"""Serialised transactions as the chain builder needs them: what they spend, what they create, their ids.
+"""Serialized transactions as the chain builder needs them: what they spend, what they create, and their ids.
 
-Written apart from `virtualchain.bitcoin.block` on purpose: what the fake node knows of a block must not
-share an error with the code that is tested against it.
+This code deliberately shares nothing with `virtualchain.bitcoin.block`: the fake node's view of a block must
+not repeat a mistake of the code that is tested against it.
 """
 
 import struct
@@ -17,12 +17,12 @@ _SIZES: Final = {0xFD: 2, 0xFE: 4, 0xFF: 8}
 
 @dataclass(frozen=True, slots=True)
 class RawTx:
-    """A transaction cut out of its bytes; hashes in the order in which they are computed."""
+    """A transaction cut out of its block's bytes; hashes are in internal byte order."""
 
     raw: bytes
     txid: bytes
     outpoints: tuple[bytes, ...]
-    """36 bytes for each input: hash and place (4 bytes, little-endian) of the output that it spends."""
+    """36 bytes for each input: txid and index (4 bytes, little-endian) of the output that it spends."""
     outputs: tuple[tuple[int, bytes], ...]
     """Satoshi and script of each output."""
     stripped_size: int
@@ -30,22 +30,22 @@ class RawTx:
 
     @property
     def weight(self) -> int:
-        """Give the weight of BIP 141."""
+        """Return the weight (BIP 141)."""
         return 3 * self.stripped_size + len(self.raw)
 
 
 def compact_size(number: int) -> bytes:
-    """Serialise a count or length as Bitcoin does."""
+    """Serialize a count or length as Bitcoin does."""
     if number < 0xFD:
         return bytes([number])
     for marker, size in _SIZES.items():
         if number < 1 << 8 * size:
             return bytes([marker]) + number.to_bytes(size, "little")
-    raise OverflowError(f"{number} is no count of Bitcoin's wire format")
+    raise OverflowError(f"{number} does not fit into a compact size of Bitcoin's wire format")
 
 
 def read_compact_size(raw: bytes, at: int) -> tuple[int, int]:
-    """Read a count or length at `at`; also give the place behind it. IndexError where there is none."""
+    """Read a count or length at offset `at`; return it and the offset after it. IndexError at the end."""
     first = raw[at]
     if first < 0xFD:
         return first, at + 1
@@ -54,33 +54,33 @@ def read_compact_size(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def outpoint(txid: str, vout: int) -> bytes:
-    """Write an output's place as transactions do; `txid` in display order."""
+    """Serialize a reference to an output; `txid` is in display order."""
     return bytes.fromhex(txid)[::-1] + struct.pack("<I", vout)
 
 
-def serialise_output(value: int, script: bytes) -> bytes:
-    """Serialise an output: 8 bytes of satoshi, the script's length, the script."""
+def serialize_output(value: int, script: bytes) -> bytes:
+    """Serialize an output: 8 bytes of satoshi, the script's length, the script."""
     return struct.pack("<q", value) + compact_size(len(script)) + script
 
 
 def read_transaction(raw: bytes) -> RawTx:
-    """Read the bytes of one transaction; raises MalformedBlock for anything else."""
-    found, end = _read(raw, 0)
+    """Read one serialized transaction; raises MalformedBlock for anything else."""
+    tx, end = _read(raw, 0)
     if end != len(raw):
-        raise MalformedBlock(f"{len(raw) - end} bytes follow the transaction {found.txid[::-1].hex()}")
-    return found
+        raise MalformedBlock(f"{len(raw) - end} bytes follow the transaction {tx.txid[::-1].hex()}")
+    return tx
 
 
 def read_block(raw: bytes) -> list[RawTx]:
-    """Read all transactions of a serialised block; raises MalformedBlock where they do not fill it."""
+    """Read all transactions of a serialized block; raises MalformedBlock if they do not fill it exactly."""
     try:
         count, at = read_compact_size(raw, HEADER_SIZE)
     except IndexError as error:
         raise MalformedBlock("the block ends within its header") from error
     transactions = []
     for _ in range(count):
-        found, at = _read(raw, at)
-        transactions.append(found)
+        tx, at = _read(raw, at)
+        transactions.append(tx)
     if at != len(raw):
         raise MalformedBlock(f"{len(raw) - at} bytes follow the block's last transaction")
     return transactions
@@ -88,16 +88,16 @@ def read_block(raw: bytes) -> list[RawTx]:
 
 def _read(raw: bytes, start: int) -> tuple[RawTx, int]:
     try:
-        found, end = _cut(raw, start)
+        tx, end = _cut(raw, start)
     except (IndexError, struct.error) as error:
         raise MalformedBlock(f"the transaction at byte {start} is cut off") from error
     if end > len(raw):
         raise MalformedBlock(f"the transaction at byte {start} is cut off")
-    return found, end
+    return tx, end
 
 
 def _cut(raw: bytes, start: int) -> tuple[RawTx, int]:
-    # A zero where the inputs are counted is the mark of a witness (BIP 144).
+    # A zero in place of the input count marks a transaction with a witness (BIP 144).
     has_witness = raw[start + 4] == 0
     body = at = start + (6 if has_witness else 4)
     inputs, at = read_compact_size(raw, at)
@@ -122,5 +122,5 @@ def _cut(raw: bytes, start: int) -> tuple[RawTx, int]:
                 at += length
     end = at + 4
     stripped = raw[start : start + 4] + raw[body:witness] + raw[at:end]
-    found = RawTx(raw[start:end], sha256d(stripped), tuple(outpoints), tuple(outputs), len(stripped))
-    return found, end
+    tx = RawTx(raw[start:end], sha256d(stripped), tuple(outpoints), tuple(outputs), len(stripped))
+    return tx, end

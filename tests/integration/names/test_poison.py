@@ -10,8 +10,14 @@ from virtualchain.examples.names.params import MAINNET
 from virtualchain.examples.names.reading import BURN_SCRIPT
 from virtualchain.model import SpentOutput
 from virtualchain.testing import Tx, check_poison, op_return
-from virtualchain.testing.hostile_payloads import hostile_bodies, mutations
-from virtualchain.testing.hostile_transactions import Spending, build, hostile_outputs, hostile_senders
+from virtualchain.testing.hostile import (
+    Spending,
+    hostile_bodies,
+    hostile_outputs,
+    hostile_senders,
+    mutations,
+    unsigned_transaction,
+)
 
 SNAPSHOT = bytes.fromhex(MAINNET.initial_snapshots[373600])
 SAMPLES = [
@@ -97,14 +103,14 @@ def test_hostile_forms_of_rightful_operations(chain: NamesChain) -> None:
         ]
         for spendings, outputs in forms:
             number += 1
-            tx = build(number, spendings, outputs)
+            tx = unsigned_transaction(number, spendings, outputs)
             told = tx.spends if spendings in senders.values() else ()
             cases.append(spends.add(Tx(tx.raw, tx.txid, spends=told)))
     for opcode in b"*&!?:;+>~#":
         for _, body in hostile_bodies():
             number += 1
             outputs = [(0, op_return(b"id" + bytes([opcode]) + body)), *paid]
-            cases.append(build(number, [ALICE.spend()], outputs).raw)
+            cases.append(unsigned_transaction(number, [ALICE.spend()], outputs).raw)
     for first in range(0, len(cases), 100):
         chain.mine_unread(*cases[first : first + 100])
     assert chain.engine.get_current_block() == chain.height

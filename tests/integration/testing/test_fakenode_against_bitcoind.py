@@ -1,4 +1,4 @@
-"""The fake node beside a real one: same blocks, same questions, same answers."""
+"""The fake node compared with a real one: the same blocks, the same requests, the same answers."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from tests.support.node_client import NodeClient, Reply
 from virtualchain.testing import ChainBuilder, FakeNode, Tx, key, op_return
 from virtualchain.testing.bitcoind import Bitcoind
 from virtualchain.testing.chain import PREMINE
-from virtualchain.testing.keys import KINDS
+from virtualchain.testing.transactions import KEY_KINDS
 
 pytestmark = pytest.mark.node
 
 _OF_SOME_VERSIONS = {"txcount", "header_version", "target"}
-"""Fields that only some releases give."""
+"""Fields that only some releases return."""
 _OF_THE_NODE = {"size_on_disk", "initialblockdownload", "verificationprogress"}
-"""Fields that tell of the real node's disk, clock and guess."""
+"""Fields that depend on the real node's disk, clock and estimates."""
 
 _KEY = key("anyone").public_key.hex()
 _OTHER = key("anyone else").public_key.hex()
@@ -71,7 +71,7 @@ class Pair:
         self._sent: set[str] = set()
 
     def share(self) -> None:
-        """Give the real node the fake one's chain."""
+        """Submit the fake node's blocks to the real one."""
         for stored in self.node.chain.tree.chain[1:]:
             if stored.block.hash not in self._sent:
                 self._sent.add(stored.block.hash)
@@ -80,25 +80,25 @@ class Pair:
         assert self.real.result("getbestblockhash") == self.node.tip
 
     def call(self, method: str, *params: object) -> None:
-        """Both answer a call alike."""
+        """Check that both answer a call equally."""
         self.compare(lambda client: client.call(method, *params))
 
     def get(self, path: str) -> None:
-        """Both answer a REST request alike."""
+        """Check that both answer a REST request equally."""
         self.compare(lambda client: client.get(path))
 
     def post(self, body: str) -> None:
-        """Both answer the same bytes, sent to JSON-RPC with the password, alike."""
+        """Check that both answer the same body, sent to JSON-RPC with the password, equally."""
         self.compare(lambda client: client.post(body))
 
     def request(
         self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
     ) -> None:
-        """Both answer any HTTP request alike."""
+        """Check that both answer an HTTP request equally."""
         self.compare(lambda client: client.request(method, path, body, headers))
 
     def compare(self, ask: Callable[[NodeClient], Reply]) -> None:
-        """Both answer alike: status, headers, and the body with the order of its fields."""
+        """Check that both answers are equal: status, headers, and the body with the order of its fields."""
         fake, real = ask(self.fake), ask(self.real)
         assert (fake.status, _without_length(fake)) == (real.status, _without_length(real))
         if ("Content-Type", "application/json") not in real.headers:
@@ -112,20 +112,20 @@ def _without_length(reply: Reply) -> list[tuple[str, str]]:
 
 
 def _comparable(reply: Reply) -> object:
-    """Parse JSON so that the order of fields and the digits of numbers count."""
+    """Parse JSON, keeping the order of fields and the digits of numbers."""
     return json.loads(reply.body, object_pairs_hook=_fields, parse_float=str)
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> object:
-    if ("code", -1) in pairs:  # the help text: its first line says all
+    if ("code", -1) in pairs:  # the help text, of which the first line is compared
         return [(name, str(value).partition("\n")[0]) for name, value in pairs]
     return [pair for pair in pairs if pair[0] not in _OF_SOME_VERSIONS | _OF_THE_NODE]
 
 
 def _differences(fake: Any, real: Any, path: str = "") -> Iterator[str]:
     if isinstance(fake, list | tuple) and type(fake) is type(real) and len(fake) == len(real):
-        for place, (ours, theirs) in enumerate(zip(fake, real, strict=True)):
-            yield from _differences(ours, theirs, f"{path}/{place}")
+        for index, (ours, theirs) in enumerate(zip(fake, real, strict=True)):
+            yield from _differences(ours, theirs, f"{path}/{index}")
     elif fake != real:
         yield f"{path}: {str(fake)[:300]} is not {str(real)[:300]}"
 
@@ -140,18 +140,18 @@ def _pair(bitcoind: Bitcoind, premine: int = PREMINE) -> Iterator[Pair]:
 
 @pytest.fixture
 def pair(bitcoind_factory: Callable[..., Bitcoind]) -> Iterator[Pair]:
-    """Give a fake node, and a real one that has nothing yet."""
+    """Yield a fake node, and a real one without its blocks yet."""
     with _pair(bitcoind_factory()) as both:
         yield both
 
 
 def _busy_block(node: FakeNode) -> list[str]:
-    """Mine what the builder can: every form of key, payload and script; the hashes."""
+    """Mine every kind of key, payload and script that the builder supports; return the hashes."""
     payloads = [b"", b"a", b"\x01", b"x" * 75, b"x" * 76, b"x" * 255, b"x" * 256, b"x" * 65_535]
     sent: list[Tx] = [node.send(payload, f"sender {len(payload)}") for payload in payloads]
-    sent += [node.send(b"id?" + kind.encode(), key("alice", kind), [("bob", 10_000)]) for kind in KINDS]
-    everyone = [key(name, kind) for name in ("bob", "carol") for kind in KINDS]
-    sent.append(node.send(b"many", everyone, [(key("dave", kind), 20_000) for kind in KINDS], fee=5_000))
+    sent += [node.send(b"id?" + kind.encode(), key("alice", kind), [("bob", 10_000)]) for kind in KEY_KINDS]
+    everyone = [key(name, kind) for name in ("bob", "carol") for kind in KEY_KINDS]
+    sent.append(node.send(b"many", everyone, [(key("dave", kind), 20_000) for kind in KEY_KINDS], fee=5_000))
     sent.append(node.send(None, "erin", [(bytes.fromhex(script), 1_000) for script in _SCRIPTS]))
     sent.append(node.send(b"first", "frank", [(op_return(b"second"), 0), ("frank", 1)]))
     hashes = node.mine(sent, n=2)
@@ -161,8 +161,8 @@ def _busy_block(node: FakeNode) -> list[str]:
     return hashes
 
 
-def test_a_real_node_takes_the_blocks_of_the_builder(pair: Pair) -> None:
-    """Premine, every kind of sender and payload, a reorg with a double spend: all are valid."""
+def test_a_real_node_accepts_the_blocks_of_the_builder(pair: Pair) -> None:
+    """The premine, every kind of sender and payload, and a reorg with a double spend are all valid."""
     _busy_block(pair.node)
     claim = pair.node.send(b"claim", "alice")
     pair.node.mine([claim])
@@ -172,7 +172,7 @@ def test_a_real_node_takes_the_blocks_of_the_builder(pair: Pair) -> None:
 
 
 def test_a_real_node_loads_a_saved_chain(bitcoind_factory: Callable[..., Bitcoind], tmp_path: Path) -> None:
-    """The file goes in through -loadblock, genesis block included."""
+    """It reads the file, which includes the genesis block, with -loadblock."""
     chain = ChainBuilder()
     chain.mine([chain.send(b"hello", to=[("bob", 10_000)])])
     chain.save(tmp_path / "blocks.dat")
@@ -181,8 +181,8 @@ def test_a_real_node_loads_a_saved_chain(bitcoind_factory: Callable[..., Bitcoin
     assert node.rpc("getbestblockhash") == chain.tip
 
 
-def test_blocks_and_transactions_are_told_as_a_real_node_tells_them(pair: Pair) -> None:
-    """Every endpoint over blocks with every kind of script: equal field by field."""
+def test_blocks_and_transactions_equal_a_real_nodes(pair: Pair) -> None:
+    """For blocks with every kind of script, every endpoint returns the same fields."""
     genesis, *_ = (stored.block.hash for stored in pair.node.chain.tree.chain)
     hashes = [genesis, pair.node.chain.tree.chain[1].block.hash, *_busy_block(pair.node)]
     pair.share()
@@ -205,23 +205,23 @@ def test_blocks_and_transactions_are_told_as_a_real_node_tells_them(pair: Pair) 
                 pair.call("getrawtransaction", txid, verbosity, block_hash)
 
 
-def test_the_chain_is_told_as_a_real_node_tells_it(pair: Pair) -> None:
-    """Tips, heights, hashes and the node's own state, before and after a reorg and an invalidation."""
+def test_the_state_of_the_chain_equals_a_real_nodes(pair: Pair) -> None:
+    """Tips, heights, hashes and chain info are equal before and after a reorg and an invalidation."""
     node = pair.node
     old = node.mine([node.send(b"one")], n=3)
     pair.share()
-    _ask_about_the_chain(pair, old)
+    _compare_chains(pair, old)
     node.reorg(2, txs=[node.send(b"two")])
     pair.share()
-    _ask_about_the_chain(pair, old)
+    _compare_chains(pair, old)
     block_id = node.height - 1
     pair.real.result("invalidateblock", node.chain.tree.chain[block_id].block.hash)
     node.invalidate(block_id)
     assert pair.real.result("getbestblockhash") == node.tip
-    _ask_about_the_chain(pair, old)
+    _compare_chains(pair, old)
 
 
-def _ask_about_the_chain(pair: Pair, hashes: list[str]) -> None:
+def _compare_chains(pair: Pair, hashes: list[str]) -> None:
     pair.call("getblockchaininfo")
     pair.get("chaininfo.json")
     pair.call("getbestblockhash")
@@ -245,7 +245,7 @@ _NOWHERE = "00" * 32
 
 
 def test_wrong_calls_fail_as_with_a_real_node(pair: Pair) -> None:
-    """Wrong hashes, heights, types, counts of parameters and methods: equal codes, messages and statuses."""
+    """Wrong hashes, heights, types, parameter counts and methods yield equal codes, messages and statuses."""
     pair.share()
     tip = pair.node.tip
     short: list[list[object]] = [[], [_NOWHERE], ["zz"], ["zz" * 32], [7], [None], [tip.upper()]]
@@ -285,7 +285,7 @@ _BATCH = [
 
 
 def test_the_envelope_of_json_rpc_is_a_real_nodes(pair: Pair) -> None:
-    """Versions, batches, named parameters, broken JSON, wrong paths and methods, a missing password."""
+    """Versions, batches, named parameters, invalid JSON, wrong paths and passwords are answered equally."""
     pair.share()
     for body in (
         "{bad",
@@ -323,7 +323,7 @@ def test_the_envelope_of_json_rpc_is_a_real_nodes(pair: Pair) -> None:
 
 
 def test_wrong_rest_requests_fail_as_with_a_real_node(pair: Pair) -> None:
-    """Unknown formats, hashes, heights, counts and paths: equal statuses and messages."""
+    """Unknown formats, hashes, heights, counts and paths yield equal statuses and messages."""
     pair.share()
     tip = pair.node.tip
     for endpoint in ("block/", "block/notxdetails/", "headers/5/", "headers/", "spenttxouts/"):
@@ -359,8 +359,8 @@ def test_wrong_rest_requests_fail_as_with_a_real_node(pair: Pair) -> None:
         pair.request(method, "/rest/nosuch")
 
 
-def test_pruned_blocks_are_missed_as_by_a_real_node(bitcoind_factory: Callable[..., Bitcoind]) -> None:
-    """Below the prune height there are headers, and the same errors for all else."""
+def test_pruned_blocks_are_missing_as_from_a_real_node(bitcoind_factory: Callable[..., Bitcoind]) -> None:
+    """Below the prune height, headers are served, and everything else fails with the same errors."""
     with _pair(bitcoind_factory("-fastprune", "-prune=1"), premine=700) as pair:
         pair.share()
         pair.real.result("pruneblockchain", 350)

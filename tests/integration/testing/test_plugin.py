@@ -1,4 +1,4 @@
-"""The fixtures that virtualchain offers to pytest."""
+"""The fixtures that virtualchain provides for pytest."""
 
 import http.client
 import subprocess
@@ -19,7 +19,7 @@ from virtualchain.testing.database import DatabaseServer
 def test_database_has_the_schema_and_is_each_tests_own(
     database_url: str, empty_database_url: str, database_server: DatabaseServer
 ) -> None:
-    """One database is cloned with the schema, one is empty, and what a test writes stays in its own."""
+    """One database has the schema, one is empty, and a test's changes stay in its own."""
     with psycopg.connect(database_url) as connection:
         connection.execute("CREATE TABLE mine (a integer)")
     schemas = "SELECT count(*) FROM information_schema.schemata WHERE schema_name IN ('vc', 'virtualchain')"
@@ -33,19 +33,19 @@ def test_database_has_the_schema_and_is_each_tests_own(
         psycopg.connect(other)
 
 
-def test_engine_in_tests_is_no_superuser(database_url: str) -> None:
-    """Tests run with the rights that the embedded server gives, so missing grants show."""
+def test_engine_in_tests_is_not_a_superuser(database_url: str) -> None:
+    """Tests run with the privileges that the embedded server grants, so missing grants show."""
     assert value(database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
 
 
 def test_fake_node_is_ready(fake_node: FakeNode) -> None:
-    """The fake node answers under its URL."""
+    """It listens under its URL."""
     assert fake_node.url.startswith("http")
 
 
 @pytest.mark.node
 def test_bitcoind_mines_and_answers_rest(bitcoind: Bitcoind) -> None:
-    """The session's node is a regtest node with REST, and its wallet calls work."""
+    """The session's node runs on regtest with REST, and wallet calls work."""
     height = bitcoind.rpc("getblockcount")
     bitcoind.rpc("createwallet", "plugin")
     address = bitcoind.rpc("getnewaddress", wallet="plugin")
@@ -59,13 +59,13 @@ def test_bitcoind_mines_and_answers_rest(bitcoind: Bitcoind) -> None:
     connection.close()
     with pytest.raises(NodeError, match="Block height out of range"):
         bitcoind.rpc("getblockhash", 10**6)
-    with pytest.raises(NodeError, match="and not 1000000 after"):
+    with pytest.raises(NodeError, match="not 1000000, after"):
         bitcoind.wait_for_height(10**6, timeout=0)
 
 
 @pytest.mark.node
 def test_factory_takes_arguments_and_cleans_up(bitcoind_factory: Callable[..., Bitcoind]) -> None:
-    """Further nodes start with arguments of the test, apart from each other, and leave nothing."""
+    """More nodes start with the test's arguments, independently, and leave no files."""
     node = bitcoind_factory("-uacomment=second")
     assert "second" in node.rpc("getnetworkinfo")["subversion"]
     assert node.cookie.is_file()
@@ -73,17 +73,17 @@ def test_factory_takes_arguments_and_cleans_up(bitcoind_factory: Callable[..., B
     assert not node.datadir.exists()
     with pytest.raises(NodeUnavailable, match="does not answer getblockcount"):
         node.rpc("getblockcount")
-    with pytest.raises(NodeError, match=r"bitcoind ended with 1: .*nonsense"):
+    with pytest.raises(NodeError, match=r"bitcoind exited with 1: .*nonsense"):
         bitcoind_factory("-nonsense")
 
 
 def test_missing_bitcoind_skips_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a node its tests are skipped with the reason, which on CI is a failure."""
+    """Without a bitcoind, a test is skipped with the reason; in CI it fails."""
     monkeypatch.delenv("BITCOIND", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("CI", raising=False)
-    # Both are caught each time: a skip that escapes would skip this test instead of failing it.
+    # Both are caught each time: an uncaught skip would skip this test instead of failing it.
     either = (pytest.skip.Exception, pytest.fail.Exception)
     with pytest.raises(either, match="no bitcoind") as outcome:
         plugin._start_bitcoind()
@@ -94,8 +94,8 @@ def test_missing_bitcoind_skips_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch,
     assert outcome.type is pytest.fail.Exception
 
 
-def test_bitcoind_is_found_where_it_may_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """BITCOIND names the program or its folder and wins over PATH and the cache; a wrong one is an error."""
+def test_bitcoind_is_searched_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """BITCOIND, a program or folder, overrides PATH and the cache; a wrong value is an error."""
     program = tmp_path / ".cache" / "virtualchain-bitcoind" / "bin" / "bitcoind"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
@@ -113,12 +113,12 @@ def test_bitcoind_is_found_where_it_may_be(monkeypatch: pytest.MonkeyPatch, tmp_
         monkeypatch.setenv("BITCOIND", str(named))
         assert find_bitcoind() == program
     monkeypatch.setenv("BITCOIND", str(tmp_path / "nowhere"))
-    with pytest.raises(NodeError, match="BITCOIND names no program"):
+    with pytest.raises(NodeError, match="BITCOIND does not name a program"):
         find_bitcoind()
 
 
 def test_plugin_is_cheap_to_import() -> None:
-    """Pytest imports the plugin in every project's runs, so it itself pulls in nothing but pytest."""
+    """Pytest imports the plugin in every project's runs, so it imports only pytest."""
     source = Path(plugin.__file__).read_text()
     check = "import sys, types; sys.modules['virtualchain'] = types.ModuleType('virtualchain'); "
     check += "exec(compile(sys.stdin.read(), 'plugin', 'exec')); assert 'psycopg' not in sys.modules"

@@ -1,4 +1,4 @@
-"""`check_poison`: what it finds in apps that are wrong, and that the examples stand it."""
+"""`check_poison`: what it finds in apps with bugs, and that correct apps survive it."""
 
 import hashlib
 import itertools
@@ -17,8 +17,8 @@ from virtualchain.testing.poison import Poisoned
 DOCUMENT = hashlib.sha256(b"a document").digest()
 
 
-def test_the_notary_stands_it(database_url: str) -> None:
-    """Every case is refused, accepted, or no input of the app at all."""
+def test_the_notary_survives(database_url: str) -> None:
+    """Every case is accepted, refused, or ignored."""
     samples = [b"nt" + opcode + DOCUMENT for opcode in (b"c", b"t", b"r")]
     report = check_poison(notary.app, samples, database_url=database_url)
     assert report.cases > 500
@@ -28,51 +28,51 @@ def test_the_notary_stands_it(database_url: str) -> None:
 
 
 class Tally:
-    """An app in the published form, with a state of its own and a first block that nobody can mine up to."""
+    """An app in the published form, with its own state and a first block that is too high for mining."""
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return "tally"
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return "1"
 
     def get_first_block_id(self) -> int:
-        """Give the first block."""
+        """Return the height of the first block."""
         return 373601
 
     def get_initial_snapshots(self) -> dict[int, str]:
-        """Give the hash in front of it."""
+        """Return the consensus hash before it."""
         return {373600: "6e09e252e893d4f40fb988cdab2a88e2"}
 
     def get_confirmations(self) -> int:
-        """Ask for some."""
+        """Return two confirmations."""
         return 2
 
     def get_magic_bytes(self) -> tuple[str, str]:
-        """Give two magics."""
+        """Return two magics."""
         return "ta", "ly"
 
     def get_opcodes(self) -> bytes:
-        """Take some."""
+        """Return five opcodes."""
         return bytes(range(5))
 
     def get_db_state(self, filename: str | None = None) -> dict[str, int]:
-        """Make a state, or load it."""
+        """Create the state, or load it."""
         loaded: dict[str, int] = {} if filename is None else json.loads(Path(filename).read_text())
         return loaded
 
     def db_parse(self, *arguments: Any) -> dict[str, Any]:
-        """Count bytes."""
+        """Return the payload's size."""
         return {"size": len(arguments[2])}
 
     def db_check(self, *arguments: Any) -> bool:
-        """Accept."""
+        """Accept every op."""
         return True
 
     def db_commit(self, *arguments: Any) -> None:
-        """Add up."""
+        """Add the size to the total."""
         state = arguments[5]
         state["total"] = state.get("total", 0) + arguments[2]["size"]
 
@@ -81,15 +81,15 @@ class Tally:
         Path(filename).write_text(json.dumps(db_state))
 
 
-def test_an_app_with_a_state_of_its_own_stands_it(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given as a class, over a restart, started lower than it asks for, and with opcodes above the limit."""
-    monkeypatch.setattr(poison, "_FULL", 2)
+def test_an_app_with_its_own_state_survives(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is passed as a class, restarted, started below its first block, and has opcodes above the limit."""
+    monkeypatch.setattr(poison, "_FULLY_TESTED_OPCODES", 2)
     report = check_poison(Tally, database_url=database_url)
     assert report.accepted > 200
 
 
 def careless() -> App:
-    """Make an app with a mistake in each opcode."""
+    """Build an app with a bug in each opcode."""
     app = App("careless", magic=b"ca", projections="CREATE TABLE seen (word text PRIMARY KEY)")
 
     def keep(op: dict[str, Any], state: State) -> None:
@@ -104,19 +104,19 @@ def careless() -> App:
     return app
 
 
-def test_mistakes_are_found_and_named(database_url: str) -> None:
-    """A payload too short, the same word twice, a number in place of text: each with its case."""
+def test_bugs_are_found_and_named(database_url: str) -> None:
+    """A short payload, a repeated word, and a boolean in place of text are reported with their cases."""
     app = careless()
-    with pytest.raises(Poisoned, match="app careless does not stand hostile input") as found:
+    with pytest.raises(Poisoned, match="app careless does not survive hostile input") as raised:
         check_poison(app, [b"cai ", b"cauxyz", b'caj{"word":"x"}'], database_url=database_url)
-    told = str(found.value)
-    assert "sample b'cauxyz' by alice: db_commit fails with UniqueViolation" in told
-    assert "b'cai ' cut at 0: db_parse fails with IndexError" in told
-    assert "as True: db_check fails with UndefinedFunction" in told
+    message = str(raised.value)
+    assert "sample b'cauxyz' by alice: db_commit fails with UniqueViolation" in message
+    assert "b'cai ' cut off at 0: db_parse fails with IndexError" in message
+    assert "as True: db_check fails with UndefinedFunction" in message
 
 
-def test_a_hook_that_sees_the_whole_block_is_tried_case_by_case(database_url: str) -> None:
-    """The error names no transaction: each case gets a block of its own, until one is found."""
+def test_a_hook_that_sees_the_whole_block_is_tested_case_by_case(database_url: str) -> None:
+    """Its error names no transaction, so each case gets its own block until the culprit is known."""
     app = App("final", magic=b"fi")
     app.add(b"o", parse=lambda payload: {"size": len(payload)})
 
@@ -124,15 +124,12 @@ def test_a_hook_that_sees_the_whole_block_is_tried_case_by_case(database_url: st
     def final(ops: list[dict[str, Any]], state: State) -> None:
         assert all(op["size"] != 9_000 for op in ops)
 
-    with pytest.raises(Poisoned, match="9000 random bytes behind opcode b'o': db_final fails with Assertion"):
+    with pytest.raises(Poisoned, match="9000 random bytes after opcode b'o': db_final fails with Assertion"):
         check_poison(app, database_url=database_url)
 
 
-def test_what_differs_between_two_runs_is_found() -> None:
-    """Here a counter that a restart does not reset; on two nodes it would be a clock, or chance.
-
-    No database is given: a server is started for it.
-    """
+def test_differences_between_two_runs_are_found() -> None:
+    """Here the cause is a counter that a restart does not reset; the check starts its own server."""
     numbers = itertools.count()
     app = App("chance", magic=b"ch")
     app.add(b"o", parse=lambda payload: {"number": next(numbers)})
@@ -140,8 +137,8 @@ def test_what_differs_between_two_runs_is_found() -> None:
         check_poison(app)
 
 
-def test_what_cannot_be_tried_is_said(database_url: str) -> None:
-    """A sample of another app, and a payload rule that finds none of the cases."""
+def test_cases_that_cannot_reach_the_app_are_a_usage_error(database_url: str) -> None:
+    """The causes are another app's sample, and a payload rule that finds no payload in any case."""
     app = App("nothing", magic=b"no", payload_rule=lambda outputs: None)
     app.add(b"o", parse=lambda payload: {})
     with pytest.raises(UsageError, match="sample b'xxo' does not start with a magic and an opcode"):

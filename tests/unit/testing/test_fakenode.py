@@ -1,4 +1,4 @@
-"""The fake node's verbs: what they do to its chain, seen through its interfaces."""
+"""The fake node's methods, and their effects as seen through its interfaces."""
 
 import http.client
 import sys
@@ -17,20 +17,20 @@ from virtualchain.testing import ChainBuilder, FakeNode
 
 @pytest.fixture
 def node() -> Iterator[FakeNode]:
-    """Give a fake node."""
+    """Yield a fake node."""
     with FakeNode() as started:
         yield started
 
 
 @pytest.fixture
 def client(node: FakeNode) -> Iterator[NodeClient]:
-    """Give a connection to it."""
+    """Yield a connection to it."""
     with NodeClient(node.url) as connected:
         yield connected
 
 
-def test_a_node_starts_and_ends_at_once() -> None:
-    """Tests start one each, so it may not take a third of a second; nor leave a thread behind."""
+def test_a_node_starts_and_stops_fast() -> None:
+    """It takes less than 0.3 seconds, as many tests start one, and leaves no thread running."""
     before = set(threading.enumerate())
     started = perf_counter()
     with FakeNode() as node, NodeClient(node.url) as client:
@@ -40,7 +40,7 @@ def test_a_node_starts_and_ends_at_once() -> None:
 
 
 def test_the_url_holds_user_and_password() -> None:
-    """Quoted where they need it, and what a client unquotes is taken."""
+    """They are quoted, and a client that unquotes them can log in."""
     with FakeNode(user="me@home", password="p:w/d") as node:
         assert node.url.startswith("http://me%40home:p%3Aw%2Fd@127.0.0.1:")
         with NodeClient(node.url) as client:
@@ -48,7 +48,7 @@ def test_the_url_holds_user_and_password() -> None:
 
 
 def test_bitcoinrpc_talks_to_it(node: FakeNode) -> None:
-    """The library that the engine calls nodes with."""
+    """This is the library with which the engine calls nodes."""
     proxy = AuthServiceProxy(node.url)
     assert proxy.getblockhash(101) == node.tip
     assert str(proxy.getblock(node.tip, 2)["tx"][0]["vout"][0]["value"]) == "50.00000000"
@@ -56,7 +56,7 @@ def test_bitcoinrpc_talks_to_it(node: FakeNode) -> None:
 
 
 def test_mined_blocks_are_served_over_both_interfaces(node: FakeNode, client: NodeClient) -> None:
-    """The same bytes, with the transaction in the first of them."""
+    """Both serve the same bytes, with the transaction in the first block."""
     tx = node.send(b"hello", to=[("bob", 10_000)])
     first, second = node.mine([tx], n=2)
     assert node.tip == second
@@ -64,14 +64,14 @@ def test_mined_blocks_are_served_over_both_interfaces(node: FakeNode, client: No
     assert tx.raw in raw
     assert client.result("getblock", first, 0) == raw.hex()
     assert client.result("getblockhash", 102) == first
-    told = client.result("getblock", first, 3)["tx"][-1]
-    assert told["txid"] == tx.txid
-    assert told["fee"] == 0.00001
-    assert told["vin"][0]["prevout"]["height"] == 102
+    served = client.result("getblock", first, 3)["tx"][-1]
+    assert served["txid"] == tx.txid
+    assert served["fee"] == 0.00001
+    assert served["vin"][0]["prevout"]["height"] == 102
 
 
 def test_a_reorg_moves_blocks_off_the_chain(node: FakeNode, client: NodeClient) -> None:
-    """They stay known, with confirmations -1, as the fork that getchaintips tells of."""
+    """They stay known with confirmations -1, and getchaintips reports the fork."""
     old = node.mine(n=3)
     new = node.reorg(2)
     assert client.result("getblockheader", old[2])["confirmations"] == -1
@@ -85,7 +85,7 @@ def test_a_reorg_moves_blocks_off_the_chain(node: FakeNode, client: NodeClient) 
 
 
 def test_a_node_that_fell_behind_knows_nothing_of_what_came_later(node: FakeNode, client: NodeClient) -> None:
-    """Not its blocks nor their headers; catching up brings them back."""
+    """Neither blocks nor headers are there until it catches up."""
     hashes = node.mine(n=5)
     node.fall_behind(2)
     node.fall_behind(1)
@@ -101,7 +101,7 @@ def test_a_node_that_fell_behind_knows_nothing_of_what_came_later(node: FakeNode
 
 
 def test_mining_ends_the_lag(node: FakeNode) -> None:
-    """New blocks stand on the old tip, not on the one that the node lagged at."""
+    """New blocks follow the former tip, not the one to which the node fell back."""
     node.mine(n=3)
     node.fall_behind(3)
     assert node.height == 101
@@ -109,8 +109,8 @@ def test_mining_ends_the_lag(node: FakeNode) -> None:
     assert node.height == 105
 
 
-def test_falling_behind_takes_back_a_reorg_that_came_later(node: FakeNode, client: NodeClient) -> None:
-    """A node that lags does not know of the fork either."""
+def test_falling_behind_undoes_a_later_reorg(node: FakeNode, client: NodeClient) -> None:
+    """A lagging node does not know about the fork either."""
     node.mine(n=2)
     node.reorg(1)
     node.fall_behind(2)
@@ -120,8 +120,8 @@ def test_falling_behind_takes_back_a_reorg_that_came_later(node: FakeNode, clien
     assert node.height == 105
 
 
-def test_an_invalid_branch_is_told_as_such(node: FakeNode, client: NodeClient) -> None:
-    """The chain ends below it; mining goes on there."""
+def test_an_invalid_branch_is_reported_as_such(node: FakeNode, client: NodeClient) -> None:
+    """The chain ends below it, and mining continues there."""
     hashes = node.mine(n=3)
     node.invalidate(103)
     assert node.tip == hashes[0]
@@ -135,7 +135,7 @@ def test_an_invalid_branch_is_told_as_such(node: FakeNode, client: NodeClient) -
 
 
 def test_the_best_other_branch_takes_over_from_an_invalid_one(node: FakeNode) -> None:
-    """The one that a reorg left comes back; of equal ones that which came first."""
+    """The branch that a reorg left becomes active again; of equal ones, the first."""
     old = node.mine(n=2)
     node.reorg(2)
     node.invalidate(102)
@@ -147,7 +147,7 @@ def test_the_best_other_branch_takes_over_from_an_invalid_one(node: FakeNode) ->
 
 
 def test_a_pruned_node_has_headers_and_no_blocks(node: FakeNode, client: NodeClient) -> None:
-    """The errors that a pruned node gives; from the height on all is there."""
+    """Requests below the prune height fail as with bitcoind, others succeed."""
     node.prune(50)
     gone, there = (client.result("getblockhash", height) for height in (49, 50))
     assert client.call("getblock", gone, 0).json()["error"] == {
@@ -161,8 +161,8 @@ def test_a_pruned_node_has_headers_and_no_blocks(node: FakeNode, client: NodeCli
     assert client.get(f"block/{there}.bin").status == 200
 
 
-def test_verbs_refuse_what_cannot_be(node: FakeNode) -> None:
-    """Heights beyond the chain, and less than nothing."""
+def test_impossible_heights_are_usage_errors(node: FakeNode) -> None:
+    """They are outside of the chain."""
     for wrong in (0, 102):
         with pytest.raises(UsageError):
             node.fall_behind(wrong)
@@ -175,7 +175,7 @@ def test_verbs_refuse_what_cannot_be(node: FakeNode) -> None:
 
 
 def test_a_node_without_rest_or_without_spent_outputs(node: FakeNode) -> None:
-    """Both look like a path that no node knows."""
+    """Their missing paths look like unknown ones."""
     with FakeNode(rest=False) as bare, NodeClient(bare.url) as client:
         assert client.get("chaininfo.json").status == 404
         assert client.result("getblockcount") == 101
@@ -185,8 +185,8 @@ def test_a_node_without_rest_or_without_spent_outputs(node: FakeNode) -> None:
         assert (reply.status, reply.body) == (404, b"")
 
 
-def test_a_node_says_that_it_syncs_when_told_so(node: FakeNode, client: NodeClient) -> None:
-    """Initial block download is a word of the node, not a matter of its blocks."""
+def test_a_node_can_report_that_it_is_syncing(node: FakeNode, client: NodeClient) -> None:
+    """Initial block download is a flag of the node, independent of its blocks."""
     assert client.result("getblockchaininfo")["initialblockdownload"] is False
     node.syncing = True
     info = client.result("getblockchaininfo")
@@ -196,7 +196,7 @@ def test_a_node_says_that_it_syncs_when_told_so(node: FakeNode, client: NodeClie
 
 
 def test_a_stopped_node_refuses_connections_until_it_starts(node: FakeNode, client: NodeClient) -> None:
-    """On the same port, with the same chain."""
+    """It then serves the same chain on the same port."""
     url = node.url
     assert client.result("getblockcount") == 101
     node.stop()
@@ -211,7 +211,7 @@ def test_a_stopped_node_refuses_connections_until_it_starts(node: FakeNode, clie
 
 
 def test_dropped_connections_can_be_opened_again(node: FakeNode, client: NodeClient) -> None:
-    """As after the node's idle timeout; http.client does that by itself, but not in the middle."""
+    """A request on a dropped connection fails, and the next one succeeds."""
     assert client.result("getblockcount") == 101
     node.drop_connections()
     with pytest.raises((OSError, http.client.HTTPException)):
@@ -220,7 +220,7 @@ def test_dropped_connections_can_be_opened_again(node: FakeNode, client: NodeCli
 
 
 def test_requests_are_counted(node: FakeNode, client: NodeClient) -> None:
-    """By method and by endpoint, so that a test can tell what a source asks for."""
+    """They are counted by method and endpoint, so a test can check what a source requests."""
     client.call("getblockcount")
     client.get(f"block/{node.tip}.bin")
     client.get(f"block/{node.tip}.hex")
@@ -229,7 +229,7 @@ def test_requests_are_counted(node: FakeNode, client: NodeClient) -> None:
 
 
 def test_any_blocks_can_be_served() -> None:
-    """Real mainnet blocks from their genesis block on."""
+    """Here they are mainnet's first 600 blocks."""
     file = shared("mainnet/blocks-0-599.dat").read_bytes()
     blocks, at = [], 0
     while at < len(file):
@@ -246,8 +246,8 @@ def test_any_blocks_can_be_served() -> None:
         assert payment["vin"][0]["prevout"]["scriptPubKey"]["type"] == "pubkey"
 
 
-def test_a_chain_that_is_there_already_is_served() -> None:
-    """What was built before; the node goes on with it."""
+def test_an_existing_chain_can_be_served() -> None:
+    """The node continues the chain of a builder."""
     chain = ChainBuilder(premine=3)
     with FakeNode(chain=chain) as node:
         assert node.tip == chain.tip
@@ -255,8 +255,8 @@ def test_a_chain_that_is_there_already_is_served() -> None:
         assert chain.height == 4
 
 
-def test_many_clients_ask_while_the_chain_moves(node: FakeNode) -> None:
-    """Every answer is of one moment: a tip that a reorg takes down is never seen half gone."""
+def test_clients_see_a_consistent_chain_while_it_changes(node: FakeNode) -> None:
+    """No answer shows a reorg that is only half done."""
     seen: list[int] = []
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Faults of the fake node: what a client meets, and for how long."""
+"""Faults of the fake node: what a client sees, and for how long."""
 
 import http.client
 import json
@@ -11,19 +11,19 @@ import pytest
 from tests.support.node_client import NodeClient, Reply
 from virtualchain.errors import UsageError
 from virtualchain.testing import FakeNode
-from virtualchain.testing.faults import KINDS
+from virtualchain.testing.fakenode import FAULT_KINDS
 
 
 @pytest.fixture
 def node() -> Iterator[FakeNode]:
-    """Give a fake node."""
+    """Yield a fake node."""
     with FakeNode() as started:
         yield started
 
 
 @pytest.fixture
 def client(node: FakeNode) -> Iterator[NodeClient]:
-    """Give a connection to it."""
+    """Yield a connection to it."""
     with NodeClient(node.url) as connected:
         yield connected
 
@@ -33,9 +33,9 @@ def _ask(client: NodeClient, how: str) -> Reply:
 
 
 @pytest.mark.parametrize("how", ["rpc", "rest"])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"unauthorized", "hang"}])
+@pytest.mark.parametrize("kind", [kind for kind in FAULT_KINDS if kind not in {"unauthorized", "hang"}])
 def test_a_fault_lasts_for_one_request(node: FakeNode, client: NodeClient, kind: str, how: str) -> None:
-    """Whatever it does, the request after it is answered; faults of blocks wait for one."""
+    """The next request is answered, whatever the fault; faults of blocks wait for a block."""
     node.fail(kind, seconds=0.01)
     try:
         _ask(client, how)
@@ -44,8 +44,8 @@ def test_a_fault_lasts_for_one_request(node: FakeNode, client: NodeClient, kind:
     assert _ask(client, how).status == 200
 
 
-def test_faults_come_in_the_order_of_their_asking(node: FakeNode, client: NodeClient) -> None:
-    """Two of one kind, then one of another, then none."""
+def test_faults_take_effect_in_their_order(node: FakeNode, client: NodeClient) -> None:
+    """Here two of one kind are followed by one of another, then by none."""
     node.fail("busy", times=2)
     node.fail("garbage")
     replies = [client.call("getblockcount") for _ in range(4)]
@@ -56,7 +56,7 @@ def test_faults_come_in_the_order_of_their_asking(node: FakeNode, client: NodeCl
 
 
 def test_a_fault_without_an_end_lasts_until_it_is_healed(node: FakeNode, client: NodeClient) -> None:
-    """And a fault behind it never comes."""
+    """A fault after it never takes effect."""
     node.fail("busy", times=None)
     node.fail("garbage")
     assert [client.call("uptime").status for _ in range(5)] == [503] * 5
@@ -64,8 +64,8 @@ def test_a_fault_without_an_end_lasts_until_it_is_healed(node: FakeNode, client:
     assert client.result("getblockcount") == 101
 
 
-def test_a_fault_can_be_kept_for_certain_requests(node: FakeNode, client: NodeClient) -> None:
-    """By a part of the method's name or the path."""
+def test_a_fault_can_be_limited_to_certain_requests(node: FakeNode, client: NodeClient) -> None:
+    """They are selected by a part of the method's name or of the path."""
     node.fail("busy", on="spenttxouts")
     node.fail("busy", on="getblockhash")
     assert client.call("getblockcount").status == 200
@@ -76,14 +76,14 @@ def test_a_fault_can_be_kept_for_certain_requests(node: FakeNode, client: NodeCl
 
 
 def test_a_refused_request_gets_no_answer(node: FakeNode, client: NodeClient) -> None:
-    """The connection is closed without a word."""
+    """The connection is closed."""
     node.fail("refuse")
     with pytest.raises(http.client.RemoteDisconnected):
         client.call("getblockcount")
 
 
-def test_a_busy_node_answers_as_bitcoind_with_a_full_queue(node: FakeNode, client: NodeClient) -> None:
-    """Status 503 and these words, for JSON-RPC and REST."""
+def test_a_busy_node_answers_like_bitcoind_with_a_full_queue(node: FakeNode, client: NodeClient) -> None:
+    """JSON-RPC and REST answer 503 with bitcoind's text."""
     node.fail("busy", times=2)
     for reply in (client.call("uptime"), client.get("chaininfo.json")):
         assert reply.status == 503
@@ -91,8 +91,8 @@ def test_a_busy_node_answers_as_bitcoind_with_a_full_queue(node: FakeNode, clien
         assert ("Content-Type", "text/html; charset=ISO-8859-1") in reply.headers
 
 
-def test_a_node_that_warms_up_answers_as_bitcoind_does(node: FakeNode, client: NodeClient) -> None:
-    """Error -28 under status 500, and 503 over REST."""
+def test_a_node_that_is_starting_answers_like_bitcoind(node: FakeNode, client: NodeClient) -> None:
+    """JSON-RPC answers error -28 with status 500, REST answers 503."""
     node.fail("warming_up", times=2)
     reply = client.call("getblockcount")
     assert reply.status == 500
@@ -109,7 +109,7 @@ def test_a_node_that_warms_up_answers_as_bitcoind_does(node: FakeNode, client: N
 
 
 def test_a_password_can_stop_working(node: FakeNode, client: NodeClient) -> None:
-    """Status 401 on JSON-RPC; REST asks for none, so it cannot refuse it."""
+    """JSON-RPC answers 401; REST requires no password, so it still works."""
     node.fail("unauthorized")
     assert client.get("chaininfo.json").status == 200
     reply = client.call("getblockcount")
@@ -118,8 +118,8 @@ def test_a_password_can_stop_working(node: FakeNode, client: NodeClient) -> None
     assert client.call("getblockcount").status == 200
 
 
-def test_half_a_block_looks_whole_to_http(node: FakeNode, client: NodeClient) -> None:
-    """REST, hex and JSON-RPC; requests for other things do not use the fault up."""
+def test_half_a_block_is_a_complete_http_answer(node: FakeNode, client: NodeClient) -> None:
+    """This holds for REST, hex and JSON-RPC, and other requests do not use up the fault."""
     raw = client.get(f"block/{node.tip}.bin").body
     node.fail("truncate", times=5)
     assert client.result("getblockcount") == 101
@@ -136,8 +136,8 @@ def test_half_a_block_looks_whole_to_http(node: FakeNode, client: NodeClient) ->
     assert client.get(f"block/{node.tip}.bin").body == raw
 
 
-def test_another_block_than_asked_for_is_a_whole_one(node: FakeNode, client: NodeClient) -> None:
-    """The parent's bytes, over both interfaces; the genesis block's place takes the tip."""
+def test_a_wrong_block_is_complete(node: FakeNode, client: NodeClient) -> None:
+    """Both interfaces serve the parent's bytes; for the genesis block, they serve the tip."""
     parent = client.result("getblockhash", 100)
     genesis = client.result("getblockhash", 0)
     raw = client.get(f"block/{parent}.bin").body
@@ -149,8 +149,8 @@ def test_another_block_than_asked_for_is_a_whole_one(node: FakeNode, client: Nod
     assert client.result("getblock", node.tip)["hash"] == node.tip
 
 
-def test_a_connection_breaks_in_the_middle_of_the_answer(node: FakeNode, client: NodeClient) -> None:
-    """Fewer bytes than the header promises."""
+def test_a_connection_can_break_in_the_middle_of_an_answer(node: FakeNode, client: NodeClient) -> None:
+    """Fewer bytes arrive than the header announces."""
     node.fail("cut")
     with pytest.raises(http.client.IncompleteRead):
         client.get(f"block/{node.tip}.bin")
@@ -158,15 +158,15 @@ def test_a_connection_breaks_in_the_middle_of_the_answer(node: FakeNode, client:
 
 
 def test_a_slow_answer_comes_late(node: FakeNode, client: NodeClient) -> None:
-    """After the time that was asked for."""
+    """It takes the requested time."""
     node.fail("slow", seconds=0.1)
     started = perf_counter()
     assert client.result("getblockcount") == 101
     assert perf_counter() - started >= 0.1
 
 
-def test_a_hanging_request_ends_with_healing(node: FakeNode, client: NodeClient) -> None:
-    """No answer before, the right one after."""
+def test_healing_ends_a_hanging_request(node: FakeNode, client: NodeClient) -> None:
+    """There is no answer before, and the right one after."""
     node.fail("hang")
     answers: list[int] = []
     thread = threading.Thread(target=lambda: answers.append(client.result("getblockcount")))
@@ -178,8 +178,8 @@ def test_a_hanging_request_ends_with_healing(node: FakeNode, client: NodeClient)
     assert answers == [101]
 
 
-def test_a_client_that_gives_up_meets_its_own_timeout() -> None:
-    """And closing a node does not wait for the requests that hang."""
+def test_a_client_can_time_out() -> None:
+    """Closing the node does not wait for hanging requests."""
     started = perf_counter()
     with FakeNode() as node, NodeClient(node.url, timeout=0.1) as client:
         node.fail("hang", times=None)
@@ -188,8 +188,8 @@ def test_a_client_that_gives_up_meets_its_own_timeout() -> None:
     assert perf_counter() - started < 2
 
 
-def test_unknown_faults_are_mistakes_of_the_user(node: FakeNode) -> None:
-    """The message names the kinds there are."""
+def test_unknown_faults_are_usage_errors(node: FakeNode) -> None:
+    """The message lists the valid kinds."""
     with pytest.raises(UsageError, match="wrong_block"):
         node.fail("explode")
     with pytest.raises(UsageError, match="at least one request"):

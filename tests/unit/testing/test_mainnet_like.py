@@ -12,12 +12,12 @@ from virtualchain.testing.wire import read_block
 
 @pytest.fixture(scope="module")
 def blocks() -> list[FullBlock]:
-    """Give two full blocks and what is before them."""
+    """Generate two full blocks and those before them."""
     return list(mainnet_like(2))
 
 
 def test_full_blocks_are_as_large_as_mainnets(blocks: list[FullBlock]) -> None:
-    """Their size, their number of transactions, and a weight that a block may have."""
+    """Size and number of transactions are similar, and the weight is below the limit."""
     assert len(blocks) == SEED_BLOCKS + 2
     for block in blocks[SEED_BLOCKS:]:
         transactions = read_block(block.raw)
@@ -26,25 +26,25 @@ def test_full_blocks_are_as_large_as_mainnets(blocks: list[FullBlock]) -> None:
         assert sum(tx.weight for tx in transactions) < 4_000_000
 
 
-def test_what_blocks_spend_is_what_their_transactions_name(blocks: list[FullBlock]) -> None:
-    """The undo data that comes with the blocks equals that which follows from the blocks alone."""
+def test_undo_data_match_the_blocks(blocks: list[FullBlock]) -> None:
+    """They equal the undo data that a chain builder derives from the blocks alone."""
     chain = ChainBuilder.from_blocks("regtest", [block.raw for block in blocks])
     assert [chain.undo(stored) for stored in chain.tree.chain[1:]] == [block.undo for block in blocks]
 
 
 def test_the_matches_of_a_block_are_its_transactions_with_the_magic(blocks: list[FullBlock]) -> None:
-    """Place, id, payload and fee, none too many and none too few."""
+    """Every match has the right position, txid, payload and fee, and none is missing."""
     for block in blocks:
-        found = [
+        carriers = [
             (place, tx.txid[::-1].hex(), script)
             for place, tx in enumerate(read_block(block.raw))
             for _, script in tx.outputs
             if script[:1] == b"\x6a" and b"id" in script[2:6]
         ]
-        assert [(place, txid) for place, txid, _ in found] == [
+        assert [(place, txid) for place, txid, _ in carriers] == [
             (match.txindex, match.txid) for match in block.matches
         ]
-        for (_, _, script), match in zip(found, block.matches, strict=True):
+        for (_, _, script), match in zip(carriers, block.matches, strict=True):
             assert script.endswith(match.payload)
             assert match.payload.startswith(b"id")
             assert 300 <= match.fee <= 4_000
@@ -52,12 +52,12 @@ def test_the_matches_of_a_block_are_its_transactions_with_the_magic(blocks: list
 
 
 def test_the_same_seed_makes_the_same_blocks(blocks: list[FullBlock]) -> None:
-    """And another seed others."""
+    """Another seed makes different ones."""
     assert list(islice(mainnet_like(1), SEED_BLOCKS)) == blocks[:SEED_BLOCKS]
     assert next(iter(mainnet_like(1, seed=2))) != blocks[0]
 
 
-def test_a_magic_must_be_long_enough_to_tell() -> None:
-    """One byte would be met by chance."""
+def test_a_magic_must_have_two_bytes() -> None:
+    """One byte would occur by chance."""
     with pytest.raises(UsageError, match="two bytes or more"):
         next(mainnet_like(1, magic=b"i"))

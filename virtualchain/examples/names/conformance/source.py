@@ -19,7 +19,7 @@ from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.errors import MissingData
 from virtualchain.model import Block, SpentOutput, TxIn
 from virtualchain.testing.blocks import make_block
-from virtualchain.testing.wire import outpoint, serialise_output
+from virtualchain.testing.wire import outpoint, serialize_output
 
 _BITS: Final = 0x207FFFFF
 """The target of regtest."""
@@ -161,7 +161,7 @@ def _filler(place: int) -> bytes:
         [
             struct.pack("<i", 2),
             b"\1" + outpoint(parent, 0) + b"\0" + b"\xff" * 4,
-            b"\1" + serialise_output(900, _SCRIPT),
+            b"\1" + serialize_output(900, _SCRIPT),
             struct.pack("<I", place),
         ]
     )

@@ -1,14 +1,14 @@
-"""The coin database behind the builder: forward, backward, and what blocks spent."""
+"""The builder's coins and undo data, forward and backward along the chain."""
 
 import random
 
 from virtualchain.testing import ChainBuilder, key
-from virtualchain.testing.coins import Coins
+from virtualchain.testing.tree import Coins
 from virtualchain.testing.undo import Coin, make_undo, read_undo
 
 
 def test_spent_outputs_come_back_as_they_were_written() -> None:
-    """Amount, script, height and whether a coinbase made them."""
+    """Amount, script, height and whether a coinbase created them all round-trip."""
     spent = [
         [],
         [Coin(1, b"", 0, generated=False)],
@@ -17,15 +17,15 @@ def test_spent_outputs_come_back_as_they_were_written() -> None:
     assert read_undo(make_undo(spent)) == spent
 
 
-def test_spent_outputs_are_serialised_as_bitcoind_does() -> None:
-    """Counts, then amount, script length and script of each: no heights."""
+def test_spent_outputs_are_serialized_as_by_bitcoind() -> None:
+    """Counts come first, then each amount, script length and script, without heights."""
     undo = make_undo([[], [Coin(1, b"\x51", 9, generated=True)]])
     assert undo.outputs.hex() == "02000101000000000000000151"
     assert undo.origins.hex() == "13000000"
 
 
-def test_coins_that_moved_to_and_fro_are_those_of_a_fresh_start() -> None:
-    """Sixty random blocks and reorgs: the coins behind the tip do not depend on the way there."""
+def test_coins_that_moved_back_and_forth_equal_new_ones() -> None:
+    """After sixty random blocks and reorgs, the coins depend only on the tip, not on the way there."""
     chance = random.Random(7)
     chain = ChainBuilder()
     wandering = Coins()
@@ -38,18 +38,18 @@ def test_coins_that_moved_to_and_fro_are_those_of_a_fresh_start() -> None:
             chain.mine(txs)
         wandering.move(chance.choice(chain.tree.chain))
     wandering.move(chain.tree.tip)
-    fresh = Coins()
-    fresh.move(chain.tree.tip)
+    new = Coins()
+    new.move(chain.tree.tip)
     for name in ("alice", "bob", "carol", "dave", "faucet"):
-        assert wandering.owned(key(name).script_pubkey) == fresh.owned(key(name).script_pubkey)
+        assert wandering.owned(key(name).script_pubkey) == new.owned(key(name).script_pubkey)
     for stored in chain.tree.chain:
-        assert wandering.confirmed(bytes.fromhex(stored.block.merkle_root)[::-1]) == fresh.confirmed(
+        assert wandering.confirmed(bytes.fromhex(stored.block.merkle_root)[::-1]) == new.confirmed(
             bytes.fromhex(stored.block.merkle_root)[::-1]
         )
 
 
-def test_what_a_block_spends_is_unknown_where_its_coins_are() -> None:
-    """A block that spends what no block before it creates: served without undo data, not with a guess."""
+def test_the_undo_data_of_unknown_coins_are_unknown() -> None:
+    """A block that spends what no earlier block creates is served without undo data, not with a guess."""
     chain = ChainBuilder(premine=3)
     tx = ChainBuilder().send(b"elsewhere")
     chain.coins.move(chain.tree.tip)

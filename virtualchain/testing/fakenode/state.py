@@ -1,4 +1,4 @@
-"""What the fake node answers from: its chain, and what it has lost or does not have yet."""
+"""The state that the fake node answers from: its chain, and what it has pruned or not downloaded yet."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from typing import Final
 from virtualchain.model import Json
 from virtualchain.testing.blocks import target
 from virtualchain.testing.chain import ChainBuilder
+from virtualchain.testing.fakenode.results import difficulty, median_time
 from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.undo import Undo
-from virtualchain.testing.verbose import difficulty, median_time
 
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -21,34 +21,34 @@ class NodeState:
 
     chain: ChainBuilder
     pruned_below: int = 0
-    """Blocks below this height are gone, and their undo data with them."""
+    """Blocks below this height are gone, and so is their undo data."""
     syncing: bool = False
-    """Whether it says that it is in initial block download."""
+    """Whether it reports that it is in initial block download."""
     started: float = field(default_factory=monotonic)
     confused: bool = False
-    """Whether it takes a block for its parent, and the genesis block for the tip."""
+    """Whether it confuses a block with its parent, and the genesis block with the tip."""
 
     def find(self, block_hash: str) -> StoredBlock | None:
-        """Give the block with this hash."""
-        found = self.chain.tree.find(block_hash.lower())
-        if found is not None and self.confused:
-            return found.parent or self.chain.tree.tip
-        return found
+        """Return the block with this hash."""
+        stored = self.chain.tree.find(block_hash.lower())
+        if stored is not None and self.confused:
+            return stored.parent or self.chain.tree.tip
+        return stored
 
     def has(self, stored: StoredBlock) -> bool:
-        """Say whether the node still has a block's bytes."""
+        """Check whether the node still has a block's bytes."""
         return stored.height >= self.pruned_below
 
     def undo(self, stored: StoredBlock) -> Undo | None:
-        """Give what a block spends, None where the node does not have it."""
-        # The genesis block spends nothing, and nobody needs undo data to say so.
+        """Return what a block spends, None if the node does not have it."""
+        # The genesis block spends nothing, which is known without undo data.
         return self.chain.undo(stored) if stored.parent is None or self.has(stored) else None
 
     def chain_info(self) -> Json:
-        """Answer `getblockchaininfo`."""
+        """Return the result of `getblockchaininfo`."""
         tree = self.chain.tree
         tip = tree.tip
-        answer: Json = {
+        info: Json = {
             "chain": tree.network.chain,
             "blocks": tip.height,
             "headers": tip.height,
@@ -65,10 +65,10 @@ class NodeState:
             "pruned": bool(self.pruned_below),
         }
         if self.pruned_below:
-            answer |= {"pruneheight": self.pruned_below, "automatic_pruning": False}
-        return answer | {"warnings": []}
+            info |= {"pruneheight": self.pruned_below, "automatic_pruning": False}
+        return info | {"warnings": []}
 
 
 def is_hash(text: str) -> bool:
-    """Say whether this is a hash in hex."""
+    """Check whether a string is a hash in hex."""
     return _HASH.fullmatch(text) is not None

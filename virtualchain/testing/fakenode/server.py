@@ -1,4 +1,4 @@
-"""A threaded HTTP server on the loopback interface: it reads requests and writes answers, no more."""
+"""HTTP: answers in bitcoind's forms, and a threaded server on the loopback interface that sends them."""
 
 import contextlib
 import socket
@@ -9,15 +9,58 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, Final
 
-from virtualchain.testing.answers import HTML, Answer
+from virtualchain.testing.fakenode.results import dumps
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.02
 _JOIN_SECONDS = 5.0
-_SMALL = 1 << 16
-"""Bytes up to which head and body go out in one piece."""
+_ONE_PIECE_BYTES = 1 << 16
+"""A body of at most this size is sent together with its head."""
+
+_DEFAULT_TYPE: Final = "text/html; charset=ISO-8859-1"
+"""The content type that bitcoind's HTTP library adds if bitcoind sets none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+    challenge: bool = False
+    """Whether it asks for a user and password."""
+    breaks_off: bool = False
+    """Whether the connection ends in the middle of the body."""
+
+
+NOT_FOUND: Final = Answer(404, _DEFAULT_TYPE, b"")
+UNAUTHORIZED: Final = Answer(401, _DEFAULT_TYPE, b"", challenge=True)
+ONLY_POST: Final = Answer(405, _DEFAULT_TYPE, b"JSONRPC server handles only POST requests")
+BUSY: Final = Answer(503, _DEFAULT_TYPE, b"Work queue depth exceeded")
+NO_CONTENT: Final = Answer(204, _DEFAULT_TYPE, b"")
+
+
+def json_answer(value: object, status: int = 200) -> Answer:
+    """Answer with JSON and a newline."""
+    return Answer(status, "application/json", dumps(value) + b"\n")
+
+
+def binary_answer(body: bytes) -> Answer:
+    """Answer with bytes."""
+    return Answer(200, "application/octet-stream", body)
+
+
+def hex_answer(body: bytes) -> Answer:
+    """Answer with bytes as hex and a newline."""
+    return Answer(200, "text/plain", body.hex().encode() + b"\n")
+
+
+def rest_error(status: int, message: str) -> Answer:
+    """Answer a REST request with an error."""
+    return Answer(status, "text/plain", f"{message}\r\n".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +75,11 @@ class Request:
 
 
 Respond = Callable[[Request], Answer | None]
-"""Answers a request; None closes the connection without a word."""
+"""Answers a request; None closes the connection without an answer."""
 
 
 class LoopbackServer:
-    """Serves in threads of its own until it is closed; `port` 0 takes a free one."""
+    """Serves in its own threads until it is closed; `port` 0 takes a free port."""
 
     def __init__(self, respond: Respond, port: int = 0) -> None:
         self._server = _Server((_HOST, port), respond)
@@ -47,7 +90,7 @@ class LoopbackServer:
         self._thread.start()
 
     def drop_connections(self) -> None:
-        """Close every open connection; new ones are taken."""
+        """Close every open connection; new ones are accepted."""
         self._server.drop_connections()
 
     def close(self) -> None:
@@ -73,7 +116,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
-        """Serve a connection in a thread that `join` knows of."""
+        """Serve a connection in a thread for which `join` waits."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=self.daemon_threads
         )
@@ -88,7 +131,7 @@ class _Server(socketserver.ThreadingTCPServer):
             self._open.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as inherited
-        """Say nothing of clients that go away."""
+        """Ignore clients that disconnect."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -124,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that the base class calls
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - as inherited
-        """Keep quiet."""
+        """Log nothing."""
 
     def _write(self, answer: Answer) -> None:
         head = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
@@ -133,8 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind, date = f"Content-Type: {answer.content_type}", f"Date: {self.date_time_string()}"
         length = f"Content-Length: {len(answer.body)}"
         bodiless = self.command == "HEAD" or answer.status == HTTPStatus.NO_CONTENT
-        # The type that bitcoind's HTTP library fills in by itself comes last, and only with a body.
-        if answer.content_type == HTML:
+        # The type that bitcoind's HTTP library adds comes last, and only with a body.
+        if answer.content_type == _DEFAULT_TYPE:
             head += [date] if bodiless else [date, length, kind]
         else:
             head += [kind, date] if bodiless else [kind, date, length]
@@ -145,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.breaks_off:
             body = body[: len(body) // 2]
             self.close_connection = True
-        if len(body) <= _SMALL:
+        if len(body) <= _ONE_PIECE_BYTES:
             self.wfile.write(lines + body)
         else:
             self.wfile.write(lines)

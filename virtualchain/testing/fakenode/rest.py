@@ -5,10 +5,17 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
-from virtualchain.testing.answers import NOT_FOUND, Answer, binary_answer, hex_answer, json_answer, rest_error
-from virtualchain.testing.state import NodeState, is_hash
+from virtualchain.testing.fakenode.results import block_json, header_json, spent_json
+from virtualchain.testing.fakenode.server import (
+    NOT_FOUND,
+    Answer,
+    binary_answer,
+    hex_answer,
+    json_answer,
+    rest_error,
+)
+from virtualchain.testing.fakenode.state import NodeState, is_hash
 from virtualchain.testing.tree import StoredBlock
-from virtualchain.testing.verbose import block_json, header_json, spent_json
 from virtualchain.testing.wire import HEADER_SIZE
 
 _FORMATS: Final = ("bin", "hex", "json")
@@ -19,7 +26,7 @@ _DEFAULT_HEADERS = "5"
 
 
 def answer(state: NodeState, path: str, query: str, *, spent_outputs: bool) -> Answer:
-    """Answer a request for `path` (what follows /rest/)."""
+    """Answer a request for `path`, which is the part after /rest/."""
     for prefix, handler in _ENDPOINTS.items():
         if path.startswith(prefix) and (spent_outputs or handler is not _spent_outputs):
             return handler(state, unquote(path[len(prefix) :]), query)
@@ -67,12 +74,12 @@ def _headers(state: NodeState, rest: str, query: str) -> Answer:
         return rest_error(400, f"Invalid hash: {text}")
     tree = state.chain.tree
     stored = state.find(text)
-    # A hash that the chain does not hold, known or not, has no headers: that is no error.
+    # A hash that is not on the chain, known or not, yields no headers; that is not an error.
     active = stored is not None and tree.is_active(stored)
-    found = tree.chain[stored.height : stored.height + int(count)] if stored is not None and active else []
+    page = tree.chain[stored.height : stored.height + int(count)] if stored is not None and active else []
     if form == "json":
-        return json_answer([header_json(tree, each) for each in found])
-    return _raw(b"".join(each.raw[:HEADER_SIZE] for each in found), form)
+        return json_answer([header_json(tree, each) for each in page])
+    return _raw(b"".join(each.raw[:HEADER_SIZE] for each in page), form)
 
 
 def _block_hash(state: NodeState, rest: str, _query: str) -> Answer:
@@ -114,7 +121,7 @@ _ENDPOINTS: Final[dict[str, Callable[[NodeState, str, str], Answer]]] = {
 
 
 def _split(rest: str) -> tuple[str, str | None]:
-    """Take the format off the end; an unknown one stays where it is, as bitcoind has it."""
+    """Split off the format; like bitcoind, leave an unknown one in place."""
     head, dot, form = rest.rpartition(".")
     return (head, form) if dot and form in _FORMATS else (rest, None)
 

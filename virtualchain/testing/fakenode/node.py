@@ -1,4 +1,4 @@
-"""A fake Bitcoin node: bitcoind's JSON-RPC and REST over real blocks, and verbs to upset it.
+"""The fake node as tests use it.
 
     with FakeNode() as node:
         node.mine([node.send(b"id?hello", to=[("bob", 10_000)])])
@@ -6,9 +6,9 @@
         node.fail("busy")
         connect_to(node.url)
 
-Answers, errors and statuses are bitcoind's, held against a real one by tests. It does not validate: no
-script is run and no signature checked, but coins must exist, and blocks that it mines on regtest are good
-for a real node.
+Its results, errors and statuses are bitcoind's; tests compare them with a real node's. It does not
+validate: no script is run and no signature is checked. But coins must exist, and a real node accepts the
+blocks that it mines on regtest.
 """
 
 from collections import Counter
@@ -18,20 +18,19 @@ from urllib.parse import quote
 
 from virtualchain.errors import UsageError
 from virtualchain.testing.chain import PREMINE, BuiltBlock, ChainBuilder
-from virtualchain.testing.keys import Key
-from virtualchain.testing.server import LoopbackServer
-from virtualchain.testing.service import Service
-from virtualchain.testing.state import NodeState
-from virtualchain.testing.transactions import Tx
+from virtualchain.testing.fakenode.server import LoopbackServer
+from virtualchain.testing.fakenode.service import Service
+from virtualchain.testing.fakenode.state import NodeState
+from virtualchain.testing.transactions import Key, Tx
 from virtualchain.testing.wallet import FEE, Recipient
 
 
 class FakeNode:
-    """A node on 127.0.0.1 that serves a chain of its own; close it, or use it as a context manager.
+    """A node on 127.0.0.1 that serves its own chain; close it, or use it as a context manager.
 
-    `network`, `premine` and `chain` say which chain: a new `ChainBuilder(network, premine=premine)`, or one
-    that is there already. `rest=False` is a node without -rest=1; `spent_outputs=False` an older one without
-    /rest/spenttxouts. `user` and `password` are asked for on JSON-RPC, as REST has none.
+    The chain is `chain`, or else a new `ChainBuilder(network, premine=premine)`. `rest=False` makes a node
+    without -rest=1, `spent_outputs=False` an older one without /rest/spenttxouts. `user` and `password` are
+    required for JSON-RPC; REST needs none.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class FakeNode:
         blocks: Iterable[bytes | BuiltBlock],
         **options: Any,  # noqa: ANN401 - they are the class's own
     ) -> Self:
-        """Serve given blocks (see `ChainBuilder.from_blocks`); `options` are those of the class."""
+        """Serve existing blocks (see `ChainBuilder.from_blocks`); `options` are those of the class."""
         return cls(chain=ChainBuilder.from_blocks(network, blocks), **options)
 
     def __enter__(self) -> Self:
@@ -69,32 +68,32 @@ class FakeNode:
         self.close()
 
     def close(self) -> None:
-        """End the node for good: faults, connections, threads and port."""
+        """Shut the node down for good: faults, connections, threads and port."""
         self._faults.heal()
         self.stop()
 
-    # What it is now
+    # What a client sees now
 
     @property
     def url(self) -> str:
-        """Give the address with user and password: http://user:password@127.0.0.1:port."""
+        """Return the address with user and password: http://user:password@127.0.0.1:port."""
         user, password = (quote(text, safe="") for text in (self._service.user, self._service.password))
         return f"http://{user}:{password}@127.0.0.1:{self._port}"
 
     @property
     def calls(self) -> Counter[str]:
-        """Count how often each RPC method and each REST endpoint (`/rest/block`) was asked for."""
+        """Count the requests for each RPC method and each REST endpoint (`/rest/block`)."""
         return self._service.calls
 
     @property
     def height(self) -> int:
-        """Give the height of the node's tip."""
+        """Return the height of the node's tip."""
         with self._lock:
             return self.chain.height
 
     @property
     def tip(self) -> str:
-        """Give the hash of the node's tip, display order."""
+        """Return the hash of the node's tip, in display order."""
         with self._lock:
             return self.chain.tip
 
@@ -108,7 +107,7 @@ class FakeNode:
         *,
         fee: int = FEE,
     ) -> Tx:
-        """Sign a transaction for `mine`; see `ChainBuilder.send`. The node does not know it before."""
+        """Sign a transaction for `mine`, without passing it to the node; see `ChainBuilder.send`."""
         with self._lock:
             return self.chain.send(payload, sender, to, fee=fee)
 
@@ -120,14 +119,14 @@ class FakeNode:
         *,
         fee: int = FEE,
     ) -> Tx:
-        """Sign a rival of `tx` that spends the same coins; see `ChainBuilder.double_spend`."""
+        """Sign a conflict of `tx` that spends the same coins; see `ChainBuilder.double_spend`."""
         with self._lock:
             return self.chain.double_spend(tx, payload, to, fee=fee)
 
     def mine(self, txs: Iterable[Tx | bytes] = (), n: int = 1, *, bits: int | None = None) -> list[str]:
-        """Mine `n` blocks, the transactions in the first; their hashes. After `fall_behind` it catches up.
+        """Mine `n` blocks, the transactions in the first; return their hashes.
 
-        `bits` gives them another target, see `ChainBuilder.mine`.
+        A node that fell behind catches up first. For `bits`, another target, see `ChainBuilder.mine`.
         """
         with self._lock:
             return self.chain.mine(txs, n, bits)
@@ -140,17 +139,17 @@ class FakeNode:
         *,
         bits: int | None = None,
     ) -> list[str]:
-        """Replace the last `depth` blocks by `n` others (default: one more); the hashes of these.
+        """Replace the last `depth` blocks by `n` others (by default one more); return the new hashes.
 
-        Only `txs` are in them, in the first. With harder `bits`, a shorter branch may have more work. The old
-        branch stays known as a fork, but is forgotten where it has more work than the new one: no node would
-        have left it.
+        The new blocks hold only `txs`, in the first. With harder `bits`, a shorter branch may have more
+        work. The old branch stays known as a fork, unless it has more work than the new one: no node would
+        have left it, so it is forgotten.
         """
         with self._lock:
             return self.chain.reorg(depth, n, txs, bits)
 
     def fall_behind(self, n: int) -> None:
-        """Go back `n` blocks on the node's own chain, as a node that lags and never heard of them."""
+        """Go back `n` blocks on the node's own chain, like a lagging node that never received them."""
         with self._lock:
             if not 1 <= n <= self.chain.height:
                 raise UsageError(f"a node at height {self.chain.height} cannot fall {n} blocks behind")
@@ -158,20 +157,20 @@ class FakeNode:
             tree.hide_since(tree.chain[-n - 1])
 
     def catch_up(self) -> None:
-        """Know again what `fall_behind` took away."""
+        """Restore the blocks that `fall_behind` removed."""
         with self._lock:
             self.chain.tree.show_hidden()
 
     def invalidate(self, block_id: int) -> None:
-        """Call the chain's block at this height invalid, and all above it, as the RPC invalidateblock does.
+        """Mark the chain's block at this height and its descendants invalid, like the RPC invalidateblock.
 
-        The chain ends below it, or goes to the best other branch that the node knows; getchaintips tells of
-        the invalid one.
+        The chain then ends below it, or switches to the best other branch that the node knows; getchaintips
+        reports the invalid one.
         """
         with self._lock:
             self.chain.tree.show_hidden()
             if not 1 <= block_id <= self.chain.height:
-                raise UsageError(f"there is no block {block_id} between the genesis block and the tip")
+                raise UsageError(f"block {block_id} is not between the genesis block and the tip")
             self.chain.tree.invalidate(self.chain.tree.chain[block_id])
 
     def prune(self, height: int) -> None:
@@ -183,20 +182,20 @@ class FakeNode:
 
     @property
     def syncing(self) -> bool:
-        """Whether the node says that it is in initial block download."""
+        """Whether the node reports that it is in initial block download."""
         return self._service.state.syncing
 
     @syncing.setter
     def syncing(self, value: bool) -> None:
         self._service.state.syncing = value
 
-    # Trouble
+    # Faults
 
     def fail(self, kind: str, times: int | None = 1, *, on: str = "", seconds: float = 0.2) -> None:
-        """Let the next `times` requests go wrong, or with None all until `heal`; `faults.KINDS` says how.
+        """Make the next `times` requests fail, or all until `heal` if None; `FAULT_KINDS` lists the kinds.
 
-        `on`: only requests whose RPC method or REST path contains this. `seconds`: how late "slow" is.
-        Several faults come one after the other. UsageError where there is no such kind.
+        `on` restricts the fault to requests whose RPC method or REST path contains it. `seconds` is the delay
+        of "slow". Several faults take effect one after the other. Raises UsageError for an unknown kind.
         """
         self._faults.plan(kind, times, on, seconds)
 
@@ -205,7 +204,7 @@ class FakeNode:
         self._faults.heal()
 
     def drop_connections(self) -> None:
-        """Close every open connection, as a node does with idle ones after 30 seconds."""
+        """Close every open connection, as a node does with connections that are idle for 30 seconds."""
         if self._server is not None:
             self._server.drop_connections()
 
