@@ -31,7 +31,7 @@ PEOPLE = (ALICE, BOB, CAROL, COMPANY)
 NAMESPACES = ("test", "other")
 LABELS = ("one", "two", "b-1", "z")
 Made = tuple[bytes, dict[str, Any]]
-"""A raw transaction, and the operation that the model reads from it."""
+"""A raw transaction, and the same operation as the model takes it."""
 
 
 class History(Writer):
