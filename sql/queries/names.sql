@@ -1,24 +1,24 @@
 -- name: name
--- A name, whatever became of it, and what of its namespace decides whether it lives.
+-- A name, live or not, with the columns of its namespace that decide whether it is live.
 SELECT n.*, s.op AS namespace_op, s.reveal_block, s.ready_block, s.lifetime
 FROM names AS n JOIN namespaces AS s USING (namespace_id)
 WHERE n.name = %(name)s;
 
 -- name: name_of_hash128
--- The name that a transfer means, as above.
+-- The name with a hash, as a transfer names it; columns as above.
 SELECT n.*, s.op AS namespace_op, s.reveal_block, s.ready_block, s.lifetime
 FROM names AS n JOIN namespaces AS s USING (namespace_id)
 WHERE n.name_hash128 = %(name_hash128)s;
 
 -- name: names_of_owner
--- What an owner has that is not revoked, expired or not, as above.
+-- The unrevoked names of an owner, expired or not; columns as above.
 SELECT n.*, s.op AS namespace_op, s.reveal_block, s.ready_block, s.lifetime
 FROM names AS n JOIN namespaces AS s USING (namespace_id)
 WHERE n.owner_script = %(owner_script)s AND NOT n.revoked
 ORDER BY n.name;
 
 -- name: names_of_preorder
--- The names that used a preorder, as above.
+-- The names that used a preorder; columns as above.
 SELECT n.*, s.op AS namespace_op, s.reveal_block, s.ready_block, s.lifetime
 FROM names AS n JOIN namespaces AS s USING (namespace_id)
 WHERE n.preorder_hash = %(preorder_hash)s;
@@ -32,13 +32,13 @@ WHERE n.namespace_id = ANY (%(namespace_ids)s)
 ORDER BY n.name;
 
 -- name: set_expiry
--- Say anew when some names expire.
+-- Update when some names expire.
 UPDATE names AS n SET expires_at = e.expires_at
 FROM unnest(%(names)s::text[], %(expiries)s::bigint[]) AS e (name, expires_at)
 WHERE n.name = e.name;
 
 -- name: keep_name
--- Make a name what an operation says.
+-- Write a name as an operation left it.
 INSERT INTO names (name, namespace_id, name_hash128, owner, owner_script, sender_pubkey, value_hash, expires_at, revoked,
     imported, block_number, preorder_block_number, first_registered, last_renewed, preorder_hash, consensus_hash,
     importer, importer_address, op, op_fee, txid, txindex)
@@ -56,17 +56,17 @@ ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, owner_script = excluded
     txindex = excluded.txindex;
 
 -- name: add_event
--- Keep what an operation made of a name.
+-- Record a name as an operation left it.
 INSERT INTO name_events (block_id, txindex, name, op, owner, value_hash, revoked, last_renewed, expires_at, txid)
 VALUES (%(block_id)s, %(vtxindex)s, %(name)s, %(op)s, %(address)s, %(value_hash)s, %(revoked)s, %(last_renewed)s,
     %(expires_at)s, %(txid)s);
 
 -- name: namespace
--- A namespace, whatever became of it.
+-- A namespace that was ever revealed.
 SELECT * FROM namespaces WHERE namespace_id = %(namespace_id)s;
 
 -- name: all_namespaces
--- Every namespace's id.
+-- The ids of all namespaces.
 SELECT namespace_id FROM namespaces ORDER BY namespace_id;
 
 -- name: namespaces_of_preorder
@@ -74,7 +74,7 @@ SELECT namespace_id FROM namespaces ORDER BY namespace_id;
 SELECT namespace_id FROM namespaces WHERE preorder_hash = %(preorder_hash)s;
 
 -- name: keep_namespace
--- Make a namespace what an operation says.
+-- Write a namespace as an operation left it.
 INSERT INTO namespaces (namespace_id, op, preorder_hash, version, sender, sender_pubkey, address, recipient,
     recipient_address, block_number, reveal_block, ready_block, lifetime, coeff, base, buckets, nonalpha_discount,
     no_vowel_discount, txid, txindex)
@@ -90,18 +90,18 @@ ON CONFLICT (namespace_id) DO UPDATE SET op = excluded.op, preorder_hash = exclu
     txid = excluded.txid, txindex = excluded.txindex;
 
 -- name: preorders
--- The open preorders with a hash, the oldest first.
+-- The open preorders with a hash, oldest first.
 SELECT * FROM preorders WHERE preorder_hash = %(preorder_hash)s AND op = %(op)s ORDER BY block_number, txindex;
 
 -- name: add_preorder
--- Keep a preorder.
+-- Record a preorder.
 INSERT INTO preorders (preorder_hash, block_number, txindex, op, sender, sender_pubkey, address, consensus_hash, op_fee,
     fee_address, txid)
 VALUES (%(preorder_hash)s, %(block_number)s, %(vtxindex)s, %(op)s, %(sender)s, %(sender_pubkey)s, %(address)s,
     %(consensus_hash)s, %(op_fee)s, %(fee_address)s, %(txid)s);
 
 -- name: drop_preorders
--- Remove what was used.
+-- Remove a used preorder, and all others with its hash.
 DELETE FROM preorders WHERE preorder_hash = %(preorder_hash)s;
 
 -- name: keyring
@@ -113,6 +113,6 @@ SELECT address FROM keyring WHERE namespace_id = %(namespace_id)s ORDER BY addre
 INSERT INTO keyring (namespace_id, address) SELECT %(namespace_id)s, unnest(%(addresses)s::text[]);
 
 -- name: add_announcement
--- Keep an announcement.
+-- Record an announcement.
 INSERT INTO announcements (block_id, txindex, address, message_hash, txid)
 VALUES (%(block_id)s, %(vtxindex)s, %(address)s, %(message_hash)s, %(txid)s);

@@ -4,9 +4,9 @@ SELECT block_id, ops_hash, consensus_hash, state_hash FROM virtualchain.snapshot
 WHERE app = %(app)s AND ops_hash IS NOT NULL ORDER BY block_id;
 
 -- name: accepted
--- What an app accepted, in order.
+-- The operations that an app accepted, in order.
 SELECT block_id, txindex, opcode, canonical FROM virtualchain.ops WHERE app = %(app)s ORDER BY block_id, vtxindex;
 
 -- name: refused
--- What an app refused, and why.
+-- The transactions that an app rejected, and why.
 SELECT block_id, txindex, step, reason FROM virtualchain.rejections WHERE app = %(app)s ORDER BY block_id, txindex;

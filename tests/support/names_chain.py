@@ -1,6 +1,6 @@
-"""A chain for the name registry's tests: who sends what in a line each, and what became of it.
+"""A chain for the name registry's tests: each operation is one call, and `mine` returns the verdicts.
 
-Nothing is signed: who sends follows from the key that an input shows, as for recorded transactions.
+Nothing is signed: the sender is inferred from the key that an input shows, as for recorded transactions.
 """
 
 from abc import ABC, abstractmethod
@@ -21,8 +21,8 @@ from virtualchain.bitcoin.script import classify
 from virtualchain.consensus.hashing import hash160
 from virtualchain.examples.names import Params, make_app, regtest
 from virtualchain.examples.names.conformance.source import RecordedSource
-from virtualchain.examples.names.encoding import hash128, preorder_hash
-from virtualchain.examples.names.reading import BURN_SCRIPT
+from virtualchain.examples.names.params import BURN_SCRIPT
+from virtualchain.examples.names.reading import hash128, preorder_hash
 from virtualchain.model import Block, SpentOutput
 from virtualchain.testing import key, op_return
 from virtualchain.testing.hostile import Spending, unsigned_transaction
@@ -33,17 +33,27 @@ _CHEAP = (6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 NAMESPACE_FEE = 4 * 10**8
 VALUE = "11" * 20
 
+COLLIDES = "it collides with another operation in this block"
+NO_IMPORTS = "the namespace does not accept imports"
+NO_MATCH = "the hash matches none of the sender's names with any of the last 24 consensus hashes"
+NO_PREORDER = "no preorder by this sender for this recipient"
+
+
+def underpaid(fee: int, price: int) -> str:
+    """Return the reason for which a registration is refused if its fee is below the price."""
+    return f"the fee of {fee} satoshis is less than the price of {price}"
+
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who owns names: by a key, or by a script."""
+    """An owner of names, by a key or by a script."""
 
     name: str
     is_script: bool = False
 
     @property
     def public_key(self) -> bytes:
-        """33 bytes."""
+        """The public key, 33 bytes."""
         return key(self.name).public_key
 
     @property
@@ -63,10 +73,20 @@ class Person:
         return b"\x51" + push(self.name.encode())
 
     def spend(self) -> Spending:
-        """Spend a coin of theirs; what it is follows from how it is spent."""
+        """Spend an output of theirs, which is inferred from how it is spent."""
         spending = b"\0" + push(_SIGNATURE) + push(self._redeem)
         key_spending = push(_SIGNATURE) + push(self.public_key)
         return Spending(SpentOutput(0, b""), spending if self.is_script else key_spending)
+
+
+@dataclass(frozen=True)
+class KeyHolder(Person):
+    """A person known only by a public key, which is in `name` as hex."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The public key as an input pushes it."""
+        return bytes.fromhex(self.name)
 
 
 ALICE, BOB, CAROL, EVE = (Person(name) for name in ("alice", "bob", "carol", "eve"))
@@ -77,7 +97,7 @@ Outputs = Sequence[tuple[int, bytes]]
 
 
 class Writer(ABC):
-    """Writes transactions: an operation in a line, as of the height that its subclass is at."""
+    """Writes an operation's transaction in one call, as of the height of its subclass."""
 
     params: Params
 
@@ -87,18 +107,18 @@ class Writer(ABC):
     @property
     @abstractmethod
     def height(self) -> int:
-        """The last block."""
+        """The height of the last block."""
 
     @abstractmethod
     def consensus_at(self, height: int) -> str:
-        """Give a consensus hash."""
+        """Return the consensus hash of a block."""
 
     def tx(self, payload: bytes, sender: Person, outputs: Outputs = ()) -> bytes:
-        """Make a transaction: the payload's output, then others."""
+        """Make a transaction with the payload's output first, then others."""
         return self.raw([sender.spend()], [(0, op_return(b"id" + payload)), *outputs])
 
     def raw(self, spendings: Sequence[Spending], outputs: Outputs) -> bytes:
-        """Make a transaction of whatever inputs and outputs."""
+        """Make a transaction of any inputs and outputs."""
         return unsigned_transaction(next(self._numbers), spendings, outputs).raw
 
     # The operations.
@@ -127,7 +147,7 @@ class Writer(ABC):
         discounts: tuple[int, int] = (1, 1),
         version: int = 1,
     ) -> bytes:
-        """`&`; the discounts are those for other characters than letters and for no vowels."""
+        """`&`; the discounts are for characters other than letters and for names without vowels."""
         nibbles = bytes.fromhex("".join(f"{nibble:x}" for nibble in (*buckets, *discounts)))
         body = lifetime.to_bytes(4, "big") + bytes([coeff, base]) + nibbles + version.to_bytes(2, "big")
         outputs = [(1, to.script), (1, sender.script)]
@@ -202,7 +222,7 @@ class Writer(ABC):
 
 
 class NamesChain(Writer):
-    """The registry on a chain of its own; `mine` says of each transaction why it was refused, if it was."""
+    """The registry on its own chain; `mine` returns why each transaction was refused, or None."""
 
     def __init__(
         self,
@@ -220,15 +240,15 @@ class NamesChain(Writer):
 
     @property
     def height(self) -> int:
-        """The last block."""
+        """The height of the last block."""
         return self.params.first_block - 1 + len(self._chain)
 
     def mine(self, *raws: bytes, n: int = 1) -> list[str | None]:
-        """Mine transactions at places 1, 2, …, then empty blocks up to `n` in all; None says accepted."""
+        """Mine transactions at txindex 1, 2, …, then empty blocks up to `n` in all; None means accepted."""
         return self.mine_at(dict(enumerate(raws, start=1)), n=n)
 
     def mine_at(self, placed: Mapping[int, bytes], n: int = 1) -> list[str | None]:
-        """Mine transactions at places of their own, as `mine` does."""
+        """Mine transactions at given txindexes; otherwise like `mine`."""
         height = self.height + 1
         self._append([placed, *[{}] * (n - 1)])
         refused = {
@@ -240,16 +260,16 @@ class NamesChain(Writer):
             for row in self.query("SELECT txindex FROM virtualchain.ops WHERE block_id = %s", height)
         }
         assert set(placed) == accepted | set(refused)
-        return [refused.get(place) for place in sorted(placed)]
+        return [refused.get(txindex) for txindex in sorted(placed)]
 
     def mine_unread(self, *raws: bytes) -> None:
-        """Mine transactions that the registry may pass over."""
+        """Mine transactions that the registry may ignore."""
         self._append([dict(enumerate(raws, start=1))])
 
     def _append(self, contents: Sequence[Mapping[int, bytes]]) -> None:
         parent = self._chain[-1] if self._chain else self._source.base
         self._chain += self._source.make_branch(parent, contents)
-        self._source.show(self._chain)
+        self._source.activate(self._chain)
         self.engine.build()
 
     def mine_to(self, height: int) -> None:
@@ -258,33 +278,33 @@ class NamesChain(Writer):
             self.mine(n=height - self.height)
 
     def query(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
-        """Ask the database in a session of its own."""
+        """Query the database in a separate session."""
         return self._reader.execute(statement.encode(), parameters).fetchall()
 
     def name(self, name: str) -> dict[str, Any]:
-        """Give a name's row."""
+        """Return a name's row."""
         return self.query("SELECT * FROM names.names WHERE name = %s", name)[0]
 
-    def fields(self, place: int = -1) -> dict[str, Any]:
-        """Give the fields of an accepted op of the last block that has any."""
+    def fields(self, index: int = -1) -> dict[str, Any]:
+        """Return the fields of an accepted op, by default the last."""
         ops = self.query("SELECT * FROM virtualchain.ops ORDER BY block_id, vtxindex")
-        return dict(ops[place]["fields"])
+        return dict(ops[index]["fields"])
 
-    def hashed(self, place: int = -1) -> str:
-        """Give what was hashed of an accepted op, the last unless told."""
+    def hashed(self, index: int = -1) -> str:
+        """Return the hashed text of an accepted op, by default the last."""
         ops = self.query("SELECT * FROM virtualchain.ops ORDER BY block_id, vtxindex")
-        return bytes(ops[place]["canonical"][0]).decode()
+        return bytes(ops[index]["canonical"][0]).decode()
 
     def consensus_at(self, height: int) -> str:
-        """Give a consensus hash."""
-        found = self.engine.get_consensus_at(height)
-        assert found is not None
-        return found
+        """Return the consensus hash of a block."""
+        consensus_hash = self.engine.get_consensus_at(height)
+        assert consensus_hash is not None
+        return consensus_hash
 
-    # What many tests begin with; everything must be accepted.
+    # Common setup, in which everything must be accepted.
 
     def do(self, *raws: bytes) -> None:
-        """Mine what must be accepted."""
+        """Mine transactions that must all be accepted."""
         assert self.mine(*raws) == [None] * len(raws)
 
     def open_namespace(self, namespace_id: str = "test", *imports: bytes, **rules: Any) -> None:
@@ -303,7 +323,7 @@ class NamesChain(Writer):
 
 @contextmanager
 def names_chain(url: str, params: Params | None = None) -> Iterator[NamesChain]:
-    """Open a chain that starts with one empty block."""
+    """Open a chain with one empty block."""
     params = params or regtest()
     source = RecordedSource(params.first_block, {}, params.bitcoin)
     with (

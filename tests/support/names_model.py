@@ -1,15 +1,15 @@
-"""The name registry once more, straight from the page and in memory: what a random history must come to.
+"""A second, in-memory implementation of the name registry, written from docs/protocol/names.md.
 
-Nothing of the app's rules is used here, so an error would have to be made twice. It reads no transactions:
-it is told what an operation says.
+It shares no rule with the app, so a mistake goes unnoticed only if it was made twice. It reads no
+transactions: it is passed operations.
 """
 
 from copy import deepcopy
 from typing import Any
 
 from virtualchain import consensus
-from virtualchain.examples.names.encoding import hash128
 from virtualchain.examples.names.params import Params
+from virtualchain.examples.names.reading import hash128
 
 Op = dict[str, Any]
 _NAME = "name value_hash sender sender_pubkey address block_number preorder_block_number first_registered"
@@ -31,7 +31,7 @@ FIELDS = {
 
 
 class Model:
-    """The state, and one block after the other; `epoch1` and what differs by epoch are the parameters'."""
+    """The state, advanced block by block."""
 
     def __init__(self, params: Params) -> None:
         self.params = params
@@ -45,23 +45,23 @@ class Model:
 
     # Predicates.
 
-    def multiplied(self, namespace_id: str, x: int, pair: str) -> Any:
-        """Give a multiplier at a height."""
+    def multiplier(self, namespace_id: str, x: int, pair: str) -> Any:
+        """Return a multiplier at a height."""
         epoch = self.params.epochs[0 if x <= (self.params.epochs[0].last_block or 0) else 1]
         return getattr(epoch, pair) if namespace_id in {"id", "test"} else 1
 
     def live(self, row: Op | None, x: int) -> bool:
-        """Section 2."""
+        """Check whether a name is registered as of height x."""
         if row is None or row["first_registered"] > x:
             return False
         space = self.namespaces[row["name"].split(".")[1]]
         if space["op"] == "!":
-            term = space["lifetime"] * self.multiplied(space["namespace_id"], x, "lifetime_multiplier")
+            term = space["lifetime"] * self.multiplier(space["namespace_id"], x, "lifetime_multiplier")
             return bool(space["ready_block"] + term > x or row["last_renewed"] + term >= x)
         return bool(space["reveal_block"] <= x < space["reveal_block"] + self.params.reveal_expire)
 
     def revealed(self, namespace_id: str) -> bool:
-        """Section 2."""
+        """Check whether a namespace accepts imports."""
         space = self.namespaces.get(namespace_id)
         return (
             space is not None
@@ -70,21 +70,21 @@ class Model:
         )
 
     def ready(self, namespace_id: str) -> bool:
-        """Section 2."""
+        """Check whether a namespace is ready."""
         return namespace_id in self.namespaces and self.namespaces[namespace_id]["op"] == "!"
 
     def owns(self, script: str, row: Op | None) -> bool:
-        """Section 2."""
+        """Check whether a script owns a name."""
         return (
             row is not None and self.live(row, self.h - 1) and not row["revoked"] and row["sender"] == script
         )
 
     def owned(self, script: str) -> list[Op]:
-        """Section 2."""
+        """Return the names that a script owns."""
         return [row for row in self.names.values() if self.owns(script, row)]
 
     def find_preorder(self, digest: str, kind: str) -> Op | None:
-        """Section 2."""
+        """Return the open preorder of a kind with a hash that is not in use."""
         if kind == "?" and any(
             row["preorder_hash"] == digest and self.live(row, self.h - 1) for row in self.names.values()
         ):
@@ -94,15 +94,15 @@ class Model:
         return next((p for p in self.preorders if p["preorder_hash"] == digest and p["op"] == kind), None)
 
     def fresh(self) -> set[str]:
-        """Section 2."""
+        """Return the consensus hashes of the last 24 blocks."""
         return {self.consensus[x] for x in range(self.h - 24, self.h) if x in self.consensus}
 
     def multisig(self) -> bool:
-        """Section 8."""
+        """Check whether the epoch allows scripts to own names."""
         return self.h > (self.params.epochs[0].last_block or 0)
 
     def price(self, name: str, x: int) -> float:
-        """Section 7."""
+        """Compute a name's price at height x."""
         label, namespace_id = name.split(".")
         space = self.namespaces[namespace_id]
         exponent = space["buckets"][len(label) - 1] if len(label) < 16 else space["buckets"][15]
@@ -112,18 +112,18 @@ class Model:
         if any(letter in "0123456789-_" for letter in label):
             divisor = max(divisor, float(space["nonalpha_discount"]))
         price = (float(space["coeff"] * space["base"] ** exponent) / divisor) * 100
-        return float(max(price, 100) * self.multiplied(namespace_id, x, "price_multiplier"))
+        return float(max(price, 100) * self.multiplier(namespace_id, x, "price_multiplier"))
 
     def namespace_price(self, namespace_id: str) -> float:
-        """Section 7."""
+        """Compute a namespace's price."""
         size = len(namespace_id)
         bitcoin = 41 if size == 1 else 40 if size < 4 else 4 if size < 8 else 0.4
-        return bitcoin * 10**8 * float(self.multiplied(namespace_id, self.h, "price_multiplier"))
+        return bitcoin * 10**8 * float(self.multiplier(namespace_id, self.h, "price_multiplier"))
 
-    # A block.
+    # Blocks.
 
     def block(self, ops: list[Op]) -> tuple[list[bool], list[bytes], str, str]:
-        """Take a block's operations; give verdicts, serialised operations, ops hash and consensus hash."""
+        """Process a block; return verdicts, serialized operations, ops hash and consensus hash."""
         self.h += 1
         listed: list[Op] = []
         marked: set[str] = set()
@@ -161,14 +161,14 @@ class Model:
         return verdicts, texts, ops_hash, self.consensus[self.h]
 
     def judge(self, op: Op, accepted: list[Op]) -> Op | None:
-        """Give the row that an operation makes, or None, whatever collides."""
+        """Return the row that an operation makes, or None if it is refused; collisions are not considered."""
         rules = {"*": self.star, "&": self.reveal, "!": self.bang, "?": self.question, ":": self.colon}
         rules |= {";": self.semicolon, "+": self.plus, ">": self.greater, "~": self.tilde}
         row = rules[op["op"][0]](deepcopy(op), accepted)
         return None if row is None else {**row, "txid": op["txid"], "vtxindex": op["vtxindex"]}
 
     def commit(self, code: str, row: Op) -> list[bytes]:
-        """Store a row; give what is hashed."""
+        """Store a row; return what is hashed."""
         hashed = dict(row)
         if code in "?*":
             self.preorders.append(row)
@@ -188,7 +188,7 @@ class Model:
         return [consensus.serialize_op(code.encode(), hashed, FIELDS[code].split())]
 
     def count(self, script: str, accepted: list[Op]) -> int:
-        """Section 5."""
+        """Count owned names, and those registered earlier in the block."""
         return len(self.owned(script) + [o for o in accepted if o["op"] == ":" and o["sender"] == script])
 
     # The operations.
@@ -231,7 +231,7 @@ class Model:
             return None
         return {**row, "op": "!", "ready_block": self.h, "sender": op["sender"]}
 
-    def colon(self, op: Op, accepted: list[Op]) -> Op | None:  # noqa: PLR0911 - a rule a line
+    def colon(self, op: Op, accepted: list[Op]) -> Op | None:  # noqa: PLR0911 - one return per rule
         """`:`."""
         name, space = op["name"], op["name"].split(".")[1]
         row = self.names.get(name)

@@ -1,1 +1,1 @@
-"""Apps to learn from and to build on."""
+"""Example apps to learn from and to build on."""

@@ -1,11 +1,11 @@
-"""A notary on Bitcoin: it keeps who claimed a document first, and whose it is now.
+"""A notary on Bitcoin: it records who first claimed a document, and who owns it now.
 
 An input is an OP_RETURN output with the payload ``nt``, one opcode, and the 32 bytes of a document's
 SHA-256:
 
-    c   claim     the sender becomes the owner; the first claim wins, in a block the earlier transaction
-    t   transfer  the owner gives it to the address of the transaction's first payable output
-    r   revoke    the owner withdraws the claim, for good
+    c   claim     the sender becomes the owner; the first claim wins, within a block the earlier transaction
+    t   transfer  the owner gives it to the address of the transaction's first output that has one
+    r   revoke    the owner withdraws the claim for good
 
 An owner is the address that the transaction's first input spends from.
 """
@@ -44,7 +44,7 @@ def document(payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | 
 
 
 def owned_by_sender(op: dict[str, Any], state: State) -> bool | Rejected:
-    """Check that a claim stands and is the sender's."""
+    """Check that the document is claimed, not revoked, and owned by the sender."""
     claim = state.one("SELECT owner, revoked FROM documents WHERE sha256 = %s", [op["sha256"]])
     if claim is None:
         return Rejected("nobody claimed this document")
@@ -58,16 +58,16 @@ class Claim:
     """The sender claims a document that nobody has claimed before."""
 
     def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | None:
-        """Take a SHA-256, and nothing more."""
+        """Read a SHA-256, and nothing more."""
         return document(payload, senders)
 
     def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
-        """Refuse all but the first claim, whatever became of it."""
+        """Reject all but the first claim, even if that was revoked."""
         taken = state.one("SELECT claimed_at FROM documents WHERE sha256 = %s", [op["sha256"]])
         return taken is None or Rejected(f"claimed in block {taken['claimed_at']}")
 
     def commit(self, op: dict[str, Any], state: State, block_id: int, txid: str) -> None:
-        """Enter the claim."""
+        """Record the claim."""
         state.execute(
             "INSERT INTO documents (sha256, owner, claimed_at, txid) VALUES (%s, %s, %s, %s)",
             [op["sha256"], op["sender"], block_id, txid],
@@ -76,7 +76,7 @@ class Claim:
 
 @app.opcode(b"t", fields=["sha256", "sender", "recipient"])
 class Transfer:
-    """The owner gives a document to somebody else."""
+    """The owner gives a document to another address."""
 
     def parse(
         self, payload: bytes, senders: list[dict[str, Any]], outputs: list[dict[str, Any]]
@@ -87,11 +87,11 @@ class Transfer:
         return None if op is None or recipient is None else {**op, "recipient": recipient}
 
     def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
-        """Let the owner alone give it away."""
+        """Accept a transfer only from the owner."""
         return owned_by_sender(op, state)
 
     def commit(self, op: dict[str, Any], state: State) -> None:
-        """Change the owner."""
+        """Record the new owner."""
         state.execute("UPDATE documents SET owner = %s WHERE sha256 = %s", [op["recipient"], op["sha256"]])
 
 
@@ -100,13 +100,13 @@ class Revoke:
     """The owner withdraws a claim."""
 
     def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | None:
-        """Take a SHA-256, and nothing more."""
+        """Read a SHA-256, and nothing more."""
         return document(payload, senders)
 
     def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
-        """Let the owner alone withdraw it."""
+        """Accept a revocation only from the owner."""
         return owned_by_sender(op, state)
 
     def commit(self, op: dict[str, Any], state: State) -> None:
-        """Mark the claim."""
-        state.execute("UPDATE documents SET revoked = true WHERE sha256 = %s", [op["sha256"]])
+        """Mark the claim as revoked."""
+        state.execute("UPDATE documents SET revoked = %s WHERE sha256 = %s", [True, op["sha256"]])

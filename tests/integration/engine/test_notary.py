@@ -1,4 +1,4 @@
-"""The first example, end to end: blocks on a node, rows in PostgreSQL."""
+"""The notary end to end: from blocks on a node to rows in PostgreSQL."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,17 +15,17 @@ Run = Callable[..., int]
 
 
 def p2wpkh(name: str) -> str:
-    """Give the address that a named key receives on."""
+    """Return the address of a named key."""
     return key(name).address("regtest")
 
 
 def documents(query: Query) -> Rows:
-    """Read the projection as an analyst does."""
+    """Read the projection as an analyst would."""
     return query("SELECT owner, claimed_at, revoked FROM notary.documents")
 
 
 def reasons(query: Query) -> list[tuple[Any, ...]]:
-    """Read the recorded refusals in order."""
+    """Read the recorded rejections in order."""
     return [
         (row["block_id"], row["step"], row["reason"])
         for row in query("SELECT * FROM virtualchain.rejections ORDER BY block_id, txindex")
@@ -33,7 +33,7 @@ def reasons(query: Query) -> list[tuple[Any, ...]]:
 
 
 def test_first_claim_in_a_block_wins(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Of two claims in one block the earlier transaction's is accepted and the other refused at check."""
+    """Of two claims in one block, the earlier transaction's is accepted and the other rejected at check."""
     claims = [fake_node.send(b"ntc" + DOCUMENT, sender=name) for name in ("alice", "bob")]
     fake_node.mine(claims)
     height = run(app)
@@ -42,7 +42,7 @@ def test_first_claim_in_a_block_wins(fake_node: FakeNode, run: Run, query: Query
 
 
 def test_transfer_and_revoke_follow_the_owner(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Only the owner gives a document away, and only the new owner can then withdraw it."""
+    """Only the owner can transfer a document, and only the new owner can then revoke the claim."""
     fake_node.mine([fake_node.send(b"ntc" + DOCUMENT, sender="alice")])
     fake_node.mine([fake_node.send(b"ntt" + DOCUMENT, sender="eve", to=[("eve", 1000)])])
     fake_node.mine([fake_node.send(b"ntt" + DOCUMENT, sender="alice", to=[("bob", 1000)])])
@@ -60,8 +60,8 @@ def test_transfer_and_revoke_follow_the_owner(fake_node: FakeNode, run: Run, que
     assert reasons(query)[-1][2].startswith("claimed in block")
 
 
-def test_malformed_payloads_are_refused_at_parse(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """A payload that is no SHA-256 is a recorded refusal; an unknown opcode is an input and nobody's op."""
+def test_malformed_payloads_are_rejected_at_parse(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A payload that is not a SHA-256 is recorded as rejected; an unknown opcode makes only an input."""
     fake_node.mine([fake_node.send(b"ntc" + b"short"), fake_node.send(b"ntz" + DOCUMENT)])
     height = run(app)
     assert documents(query) == []
@@ -70,7 +70,7 @@ def test_malformed_payloads_are_refused_at_parse(fake_node: FakeNode, run: Run, 
 
 
 def test_ops_carry_what_was_committed(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """The log shows an op with its place, its payload, its fields and its canonical bytes."""
+    """The log has an op's position, payload, fields and canonical bytes."""
     sent = fake_node.send(b"ntc" + DOCUMENT, sender="alice")
     fake_node.mine([sent])
     height = run(app)

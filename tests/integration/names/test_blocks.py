@@ -1,10 +1,8 @@
-"""The name registry within one block: what collides, what counts at once, and who may import."""
+"""The name registry within one block: collisions, what takes effect at once, and imports."""
 
 import hashlib
 import hmac
-from collections.abc import Iterator
 
-import pytest
 from coincurve import PublicKey
 
 from tests.support.names_chain import (
@@ -12,33 +10,29 @@ from tests.support.names_chain import (
     BOB,
     CAROL,
     CLUB,
+    COLLIDES,
     COMPANY,
     CREATOR,
     EVE,
     IMPORTER,
+    NO_IMPORTS,
+    NO_MATCH,
+    NO_PREORDER,
+    KeyHolder,
     NamesChain,
     Person,
-    names_chain,
 )
 from tests.support.tables import tables
-from virtualchain.examples.names.encoding import preorder_hash
 from virtualchain.examples.names.name_import import make_keyring
-from virtualchain.examples.names.reading import BURN_SCRIPT
+from virtualchain.examples.names.params import BURN_SCRIPT
+from virtualchain.examples.names.reading import preorder_hash
 from virtualchain.testing import op_return
 
-COLLIDES = "it collides with another one in this block"
 FEE = 10**6
 
 
-@pytest.fixture
-def chain(database_url: str) -> Iterator[NamesChain]:
-    """Give a registry without anything in it."""
-    with names_chain(database_url) as opened:
-        yield opened
-
-
 def test_of_two_registrations_of_a_name_in_a_block_both_are_refused(chain: NamesChain) -> None:
-    """Both are rightful, so neither is taken, and another name in the block is; later the name is free."""
+    """Both are valid, so both are refused; another name in the block is accepted, and this one stays free."""
     chain.open_namespace()
     chain.do(
         chain.preorder("name.test", ALICE), chain.preorder("name.test", BOB), chain.preorder("b.test", BOB)
@@ -49,20 +43,18 @@ def test_of_two_registrations_of_a_name_in_a_block_both_are_refused(chain: Names
     chain.do(chain.register("name.test", BOB))
 
 
-def test_a_registration_that_is_not_rightful_takes_nobody_with_it(chain: NamesChain) -> None:
-    """A stranger without a preorder collides with nobody."""
+def test_an_invalid_registration_does_not_collide(chain: NamesChain) -> None:
+    """A registration without a preorder does not prevent a valid one."""
     chain.open_namespace()
     chain.do(chain.preorder("name.test", ALICE))
     assert chain.mine(chain.register("name.test", EVE), chain.register("name.test", ALICE)) == [
-        "the sender did not preorder it for this recipient",
+        NO_PREORDER,
         None,
     ]
 
 
-def test_registrations_that_are_rightful_only_in_their_block_do_not_collide_in_the_scan(
-    chain: NamesChain,
-) -> None:
-    """Preordered in the same block, they are not rightful when it is scanned: so the first one wins."""
+def test_registrations_preordered_in_the_same_block_do_not_collide_in_the_scan(chain: NamesChain) -> None:
+    """They are not valid yet when the block is scanned, so the first one wins."""
     chain.open_namespace()
     assert chain.mine(
         chain.preorder("name.test", ALICE),
@@ -75,7 +67,7 @@ def test_registrations_that_are_rightful_only_in_their_block_do_not_collide_in_t
 def test_of_two_renewals_in_a_block_the_first_wins(chain: NamesChain) -> None:
     """The scan marks no renewal that it accepts; one that it refuses stays a registration, as it was read.
 
-    So a third renewal marks the second, and then the name is nobody's in this block.
+    So a third renewal marks the second, and then all three are refused.
     """
     chain.open_namespace()
     chain.own("name.test")
@@ -86,50 +78,50 @@ def test_of_two_renewals_in_a_block_the_first_wins(chain: NamesChain) -> None:
 
 
 def test_an_import_is_marked_as_a_registration_is(chain: NamesChain) -> None:
-    """Though it is refused, it stands in the list: then two renewals behind it take each other's chance."""
+    """Even a refused import is in the scan's list, so two renewals after it collide and both are refused."""
     chain.open_namespace()
     chain.own("name.test")
     renewals = [chain.register("name.test", fee=FEE) for _ in range(2)]
     assert chain.mine(chain.import_name("name.test"), *renewals) == [
-        "the namespace takes no imports",
+        NO_IMPORTS,
         COLLIDES,
         COLLIDES,
     ]
 
 
 def test_of_two_reveals_of_a_namespace_in_a_block_both_are_refused(chain: NamesChain) -> None:
-    """Whoever preordered it: neither is taken, and one that comes alone is."""
+    """Both are refused, although each was preordered; a later one on its own is accepted."""
     chain.do(chain.preorder_namespace(to=IMPORTER), chain.preorder_namespace(sender=EVE, to=EVE))
     assert chain.mine(chain.reveal(to=IMPORTER), chain.reveal(sender=EVE, to=EVE)) == [COLLIDES, COLLIDES]
     chain.do(chain.reveal(to=IMPORTER))
-    assert chain.mine(chain.reveal(sender=EVE, to=EVE)) == ["the namespace is revealed already"]
+    assert chain.mine(chain.reveal(sender=EVE, to=EVE)) == ["the namespace is already revealed"]
 
 
-def test_a_reveal_does_not_show_within_its_block(chain: NamesChain) -> None:
-    """An import or a ready behind it in the block is too early."""
+def test_a_reveal_is_not_visible_within_its_block(chain: NamesChain) -> None:
+    """An import or a ready after it in the same block is too early."""
     chain.do(chain.preorder_namespace())
     assert chain.mine(chain.reveal(), chain.import_name("name.test"), chain.ready()) == [
         None,
-        "the namespace takes no imports",
-        "the namespace takes no imports",
+        NO_IMPORTS,
+        NO_IMPORTS,
     ]
 
 
-def test_a_registered_name_does_not_show_within_its_block(chain: NamesChain) -> None:
-    """Its owner can neither update nor transfer it before the next one."""
+def test_a_registered_name_is_not_visible_within_its_block(chain: NamesChain) -> None:
+    """Its owner can neither update nor transfer it before the next block."""
     chain.open_namespace()
     chain.do(chain.preorder("name.test"))
     assert chain.mine(
         chain.register("name.test"), chain.update("name.test"), chain.transfer("name.test")
     ) == [
         None,
-        "it fits no name of the sender's with any of the last 24 hashes",
+        NO_MATCH,
         "there is no such name",
     ]
 
 
-def test_a_transfer_counts_at_once(chain: NamesChain) -> None:
-    """Behind it in the block, the new owner updates the name and the old one does not."""
+def test_a_transfer_takes_effect_at_once(chain: NamesChain) -> None:
+    """After it in the same block, the new owner can update the name and the old one cannot."""
     chain.open_namespace()
     chain.own("name.test")
     assert chain.mine(
@@ -137,14 +129,19 @@ def test_a_transfer_counts_at_once(chain: NamesChain) -> None:
         chain.update("name.test", ALICE),
         chain.update("name.test", BOB),
         chain.transfer("name.test", BOB, CAROL, keep=False),
-    ) == [None, "it fits no name of the sender's with any of the last 24 hashes", None, None]
+    ) == [
+        None,
+        NO_MATCH,
+        None,
+        None,
+    ]
     row = chain.name("name.test")
     assert (row["owner"], row["value_hash"], row["sender_pubkey"]) == (CAROL.address, None, None)
     assert chain.fields()["consensus_hash"] == chain.consensus_at(chain.height - 1)
 
 
-def test_a_transfer_names_the_last_update_s_consensus_hash(chain: NamesChain) -> None:
-    """Where there was an update since the registration, its hash stands in place of the transfer's own."""
+def test_a_transfer_hashes_the_last_update_s_consensus_hash(chain: NamesChain) -> None:
+    """If there was an update since the registration, its consensus hash replaces the transfer's own."""
     chain.open_namespace()
     chain.own("name.test")
     seen = chain.consensus_at(chain.height - 3)
@@ -156,7 +153,7 @@ def test_a_transfer_names_the_last_update_s_consensus_hash(chain: NamesChain) ->
 
 
 def test_a_renewal_needs_the_owner_on_both_sides(chain: NamesChain) -> None:
-    """Neither a stranger nor another recipient will do; the key of the first registration stays."""
+    """Another sender or another recipient is refused; a renewal keeps the recorded key."""
     chain.open_namespace()
     chain.own("name.test")
     chain.do(chain.transfer("name.test", ALICE, BOB))
@@ -169,8 +166,8 @@ def test_a_renewal_needs_the_owner_on_both_sides(chain: NamesChain) -> None:
     assert ",2:::," in chain.hashed()
 
 
-def test_a_revoked_name_is_nobody_s_until_it_expires(chain: NamesChain) -> None:
-    """Every operation is refused, a second revocation, too; behind its end anyone takes it."""
+def test_a_revoked_name_is_unusable_until_it_expires(chain: NamesChain) -> None:
+    """Every operation is refused, including a second revocation; after its expiry anyone can register it."""
     chain.open_namespace(lifetime=10)
     chain.own("name.test")
     chain.do(chain.update("name.test"))
@@ -184,9 +181,9 @@ def test_a_revoked_name_is_nobody_s_until_it_expires(chain: NamesChain) -> None:
         chain.preorder("name.test", BOB),
         chain.register("name.test", BOB),
     ) == [
-        "it fits no name of the sender's with any of the last 24 hashes",
+        NO_MATCH,
         "the name is revoked",
-        "the name is revoked already",
+        "the name is already revoked",
         "the name is revoked",
         None,
         "the name is revoked",
@@ -196,9 +193,8 @@ def test_a_revoked_name_is_nobody_s_until_it_expires(chain: NamesChain) -> None:
     assert not chain.name("name.test")["revoked"]
 
 
-def test_scripts_do_what_the_first_epoch_lets_them(chain: NamesChain) -> None:
-    """A script preorders names and never a namespace, and neither gets nor gives one away by itself."""
-    script_owns = "scripts own no names in this epoch"
+def test_what_scripts_can_do_in_the_first_epoch(chain: NamesChain) -> None:
+    """A script can preorder names, but cannot preorder a namespace, or register or transfer names."""
     chain.open_namespace()
     chain.own("name.test", "more.test")
     assert chain.mine(
@@ -208,24 +204,24 @@ def test_scripts_do_what_the_first_epoch_lets_them(chain: NamesChain) -> None:
     ) == ["a script cannot preorder a namespace", None, None]
     assert chain.mine(
         chain.register("firm.test", COMPANY, ALICE), chain.register("club.test", ALICE, CLUB)
-    ) == [None, script_owns]
+    ) == [None, "a script cannot own names in this epoch"]
     assert chain.name("firm.test")["sender_pubkey"] is None
-    # A transfer looks at its sender alone: what a script got so, it cannot give away.
+    # A transfer checks only its sender, so a script can receive a name, but not pass it on.
     chain.do(chain.transfer("name.test", ALICE, CLUB))
     assert chain.mine(chain.transfer("name.test", CLUB, ALICE), chain.update("name.test", CLUB)) == [
-        "scripts give no names away in this epoch",
+        "a script cannot transfer names in this epoch",
         None,
     ]
 
 
 def test_keys_derived_from_the_importer_s_import_as_well(chain: NamesChain) -> None:
-    """Once the importer's own key is met, in the scan of the block already, and never before."""
+    """They do once the importer's own key was seen, be it in the scan of the same block, and not before."""
     child = child_of(IMPORTER, 4)
     stranger = child_of(IMPORTER, 5)
     chain.do(chain.preorder_namespace())
     chain.do(chain.reveal())
     assert chain.mine(chain.import_name("early.test", child)) == [
-        "the first import is the namespace's importer's"
+        "the first import must come from the namespace's importer"
     ]
     assert chain.query("SELECT * FROM names.keyring") == []
     assert chain.mine(
@@ -233,28 +229,19 @@ def test_keys_derived_from_the_importer_s_import_as_well(chain: NamesChain) -> N
         chain.import_name("two.test", IMPORTER),
         chain.import_name("three.test", stranger),
     ) == [None, None, "the sender's key may not import into the namespace"]
-    ring = {row["address"] for row in chain.query("SELECT address FROM names.keyring")}
-    assert ring == set(make_keyring(IMPORTER.public_key.hex(), 5, chain.params.bitcoin))
+    keyring = {row["address"] for row in chain.query("SELECT address FROM names.keyring")}
+    assert keyring == set(make_keyring(IMPORTER.public_key.hex(), 5, chain.params.bitcoin))
     assert chain.name("one.test")["importer_address"] == child.address
 
 
-class Child(Person):
-    """Somebody with a key that was derived from another's."""
-
-    @property
-    def public_key(self) -> bytes:
-        """33 bytes, in place of the name's."""
-        return bytes.fromhex(self.name)
-
-
-def child_of(parent: Person, number: int) -> Child:
-    """Derive a key by BIP 32, by other means than the registry does."""
+def child_of(parent: Person, number: int) -> KeyHolder:
+    """Derive a child key by BIP 32, with another library than the registry does."""
     tweak = hmac.new(bytes(32), parent.public_key + number.to_bytes(4, "big"), hashlib.sha512).digest()[:32]
-    return Child(PublicKey(parent.public_key).add(tweak).format().hex())
+    return KeyHolder(PublicKey(parent.public_key).add(tweak).format().hex())
 
 
 def test_an_import_of_a_known_name_inherits_its_heights(chain: NamesChain) -> None:
-    """Within a block and later, what comes again keeps the heights and the preorder hash that were there."""
+    """Within a block and later, a repeated import keeps the heights and the preorder hash of the first."""
     chain.do(chain.preorder_namespace())
     chain.do(chain.reveal())
     chain.do(chain.import_name("name.test", to=ALICE), chain.import_name("name.test", to=BOB))
@@ -276,7 +263,7 @@ def test_an_import_of_a_known_name_inherits_its_heights(chain: NamesChain) -> No
 
 
 def test_a_reveal_that_was_not_made_ready_lapses(chain: NamesChain) -> None:
-    """Behind 144 blocks nothing is imported, and a new preorder reveals it again; its first block stays."""
+    """After 144 blocks it accepts no imports; a new preorder can reveal it again; its first block stays."""
     chain.do(chain.preorder_namespace())
     chain.do(chain.reveal())
     revealed = chain.height
@@ -286,15 +273,14 @@ def test_a_reveal_that_was_not_made_ready_lapses(chain: NamesChain) -> None:
         "the sender is not the namespace's importer",
         None,
     ]
-    lapsed = "the namespace takes no imports"
-    assert chain.mine(chain.import_name("late.test"), chain.ready()) == [lapsed, lapsed]
-    chain.do(chain.preorder_namespace())  # taken, but of no use: the namespace has this hash already
-    assert chain.mine(chain.reveal()) == ["the sender did not preorder it for this recipient"]
+    assert chain.mine(chain.import_name("late.test"), chain.ready()) == [NO_IMPORTS] * 2
+    chain.do(chain.preorder_namespace())  # accepted, but useless: the namespace already used this hash
+    assert chain.mine(chain.reveal()) == [NO_PREORDER]
     chain.do(chain.preorder_namespace(to=EVE))
     chain.do(chain.reveal(to=EVE, lifetime=5))
     (row,) = chain.query("SELECT * FROM names.namespaces")
     assert (row["block_number"], row["reveal_block"]) == (revealed - 1, chain.height)
-    # The keyring was made for the first importer, and stays.
+    # The keyring was created for the first importer, and stays.
     assert chain.mine(chain.import_name("new.test", EVE), chain.import_name("new.test", IMPORTER)) == [
         "the sender's key may not import into the namespace",
         None,
@@ -302,8 +288,8 @@ def test_a_reveal_that_was_not_made_ready_lapses(chain: NamesChain) -> None:
     chain.do(chain.ready(sender=EVE))
 
 
-def test_transactions_that_are_no_operations_leave_no_trace(chain: NamesChain) -> None:
-    """Each is refused when it is read, whatever its sender may do."""
+def test_malformed_operations_change_nothing(chain: NamesChain) -> None:
+    """Each is refused at parse, although its sender would be entitled to the operation."""
     chain.open_namespace()
     chain.own("name.test")
     owner = (1, ALICE.script)
@@ -340,8 +326,8 @@ def test_transactions_that_are_no_operations_leave_no_trace(chain: NamesChain) -
     assert chain.query("SELECT * FROM names.names") == before
 
 
-def test_a_burnt_fee_on_an_update_changes_nothing(chain: NamesChain) -> None:
-    """Operations that cost nothing may burn something: the name's fee stays."""
+def test_a_burned_fee_on_a_free_operation_changes_nothing(chain: NamesChain) -> None:
+    """A revocation may burn something, but the name's fee stays."""
     chain.open_namespace()
     chain.own("name.test")
     burn = (77, bytes.fromhex(BURN_SCRIPT))
@@ -349,10 +335,10 @@ def test_a_burnt_fee_on_an_update_changes_nothing(chain: NamesChain) -> None:
     assert chain.name("name.test")["op_fee"] == FEE
 
 
-def test_a_block_that_is_refused_as_a_whole_leaves_the_tables_alone(
+def test_a_block_whose_operations_are_all_refused_leaves_the_tables_alone(
     chain: NamesChain, database_url: str
 ) -> None:
-    """The scan of a block judges every registration and writes nothing that lasts."""
+    """The scan of a block judges every registration, but writes nothing lasting."""
     chain.open_namespace()
     chain.do(chain.preorder("name.test", ALICE), chain.preorder("name.test", BOB))
     before = {name: rows for name, rows in tables(database_url).items() if name.startswith("names__")}

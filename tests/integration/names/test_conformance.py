@@ -1,7 +1,7 @@
-"""The conformance runner: recorded runs of the network pass, and whatever differs is named.
+"""The conformance runner: recorded runs of the network pass, and differences are reported.
 
-A few of the recorded scenarios are replayed here. NAMES_SCENARIOS=all in the environment replays all of
-them, with forks; `python -m virtualchain.examples.names.conformance` does so for any files.
+A few of the recorded scenarios are replayed here; with NAMES_SCENARIOS=all in the environment, all of them.
+`python -m virtualchain.examples.names.conformance` replays any files.
 """
 
 import gzip
@@ -19,8 +19,7 @@ import pytest
 from tests.support.shared_data import shared
 from tests.support.tables import tables
 from virtualchain.examples.names.conformance.__main__ import main
-from virtualchain.examples.names.conformance.forks import replay_with_forks
-from virtualchain.examples.names.conformance.running import clone, replay
+from virtualchain.examples.names.conformance.replay import cloned_database, replay, replay_with_forks
 from virtualchain.examples.names.conformance.scenario import read_file, read_scenario
 from virtualchain.testing.database import DatabaseServer
 
@@ -36,19 +35,19 @@ SMALL = ("scenarios-0.14.1.json.gz", "namespace_preorder_reveal_nodups")
 
 
 def scenario(file: str, name: str) -> dict[str, Any]:
-    """Read a recorded scenario as it stands in its file."""
-    (found,) = (item for item in read_file(shared(f"blockstack/{file}")) if item["scenario"] == name)
-    return dict(found)
+    """Read a recorded scenario as its file has it."""
+    (content,) = (item for item in read_file(shared(f"blockstack/{file}")) if item["scenario"] == name)
+    return dict(content)
 
 
 def write(path: Path, content: object) -> str:
-    """Write a file of scenarios; give its name."""
+    """Write a file of scenarios; return its name."""
     path.write_text(json.dumps(content))
     return str(path)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
-    """Run the command in this process; give its status and the lines that it prints."""
+    """Run the command in this process; return its exit status and the lines that it prints."""
     status = main(arguments)
     return status, capsys.readouterr().out.splitlines()
 
@@ -56,7 +55,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[
 def test_recorded_runs_of_the_network_pass(
     database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Verdicts, operations and hashes of runs under three releases are reproduced, over forks as well."""
+    """Verdicts, operations and hashes of runs under three releases are reproduced, also over forks."""
     files = [str(shared(f"blockstack/{file}")) for file in SAMPLE]
     if os.environ.get("NAMES_SCENARIOS") != "all":
         chosen = [scenario(file, name) for file, names in SAMPLE.items() for name in names]
@@ -68,13 +67,13 @@ def test_recorded_runs_of_the_network_pass(
 
 
 def test_forks_are_taken_and_leave_the_tables_of_a_straight_run(database_server: DatabaseServer) -> None:
-    """Rival blocks were taken and undone; row by row the tables are the same, and so is each block's hash."""
+    """After rival blocks were processed and undone, all rows and each block's digests are the same."""
     recorded = read_scenario(
         scenario("scenarios-0.14.json.gz", "name_import_renew_update_expire_reregister"), "x"
     )
-    with clone(database_server) as one, clone(database_server) as other:
+    with cloned_database(database_server) as one, cloned_database(database_server) as other:
         straight, forked = replay(recorded, one), replay_with_forks(recorded, other, seed=1)
-        assert max(straight) == max(forked) - 1  # behind the last block stands one that outdoes its rivals
+        assert max(straight) == max(forked) - 1  # one more block outworks the rivals of the last one
         assert {block_id: forked[block_id] for block_id in straight} == straight
         with psycopg.connect(other) as connection:
             row = connection.execute("SELECT count(*), max(depth) FROM virtualchain.reorgs").fetchone()
@@ -88,18 +87,18 @@ def test_forks_are_taken_and_leave_the_tables_of_a_straight_run(database_server:
         assert left == right
 
 
-def test_the_first_difference_is_named(
+def test_the_first_difference_is_reported(
     database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With block, operation, field and both values; the exit status is 1."""
-    told = []
+    """The line has block, operation, field and both values; the exit status is 1."""
+    differences = []
     changed = []
 
     def expect(difference: str, change: Callable[[list[dict[str, Any]]], object]) -> None:
         recorded = scenario(*SMALL)
         change(recorded["blocks"])
         changed.append(recorded)
-        told.append(difference)
+        differences.append(difference)
 
     expect(
         "block 257, transaction 1 (*), verdict: recorded refused, found accepted",
@@ -129,14 +128,14 @@ def test_the_first_difference_is_named(
     file = write(tmp_path / "altered.json", [*changed, scenario(*SMALL)])
     status, lines = run(capsys, file, "--database", database_url, "--jobs", "1")
     label = f"{file}: 0.14.1 namespace_preorder_reveal_nodups"
-    for difference, line in zip(told, lines, strict=False):
+    for difference, line in zip(differences, lines, strict=False):
         assert line.startswith(f"FAIL {label}: {difference}")
-    assert lines[-2:] == [f"pass {label}", f"1 passed, {len(told)} failed"]
+    assert lines[-2:] == [f"pass {label}", f"1 passed, {len(differences)} failed"]
     assert status == 1
 
 
 def broken_scenarios() -> dict[str, Any]:
-    """Give what is no scenario, by what is wrong with it."""
+    """Return malformed scenarios by a part of their error message."""
     good = {"blocks": [{"block_id": 256, "txs": [], "ops": [], "ops_hash": "", "consensus_hash": ""}]}
     tx = {"txindex": 1, "txid": "00" * 32, "verdict": "ACCEPT"}
 
@@ -144,20 +143,20 @@ def broken_scenarios() -> dict[str, Any]:
         return {"blocks": [{**good["blocks"][0], "txs": [{**tx, "raw": "00", **changes}]}]}
 
     return {
-        "it is no object": 7,
+        "not a JSON object": 7,
         "blocks is None": {},
-        "blocks: their heights should differ and not be below 256": {"blocks": []},
-        "heights up to the last": {"blocks": [{**good["blocks"][0], "block_id": 2**40}]},
+        "blocks: heights must be unique and not below 256": {"blocks": []},
+        "heights above the first": {"blocks": [{**good["blocks"][0], "block_id": 2**40}]},
         "block_id is '256'": {"blocks": [{**good["blocks"][0], "block_id": "256"}]},
         "ops is {}": {"blocks": [{**good["blocks"][0], "ops": {}}]},
-        "is no pair of a field's name and text": {
+        "is not a pair of a field's name and text": {
             "blocks": [{**good["blocks"][0], "ops": [{"opcode": "?", "fields": [["a", 1]]}]}]
         },
         "cannot be read: ": with_tx(),
         "raw is None": with_tx(raw=None),
-        "at places of their own": with_tx(txindex=0, raw=_RAW, txid=_TXID),
-        "has the id": with_tx(raw=_RAW),
-        "is no pair of numbers": {**good, "params": {"lifetime_multiplier": ["1"]}},
+        "every txindex must be unique": with_tx(txindex=0, raw=_RAW, txid=_TXID),
+        "has the txid": with_tx(raw=_RAW),
+        "is not a pair of numbers": {**good, "params": {"lifetime_multiplier": ["1"]}},
         "initial_snapshots: ": {**good, "initial_snapshots": {"x": "y"}},
         "get_initial_snapshots": {**good, "initial_snapshots": {"255": "y"}},
         "parent_txs: ": {**good, "parent_txs": {"00": 5}},
@@ -168,25 +167,25 @@ _TXID = "3de74d2fd174fb4efbf8c529b42211fffee335896dc2d43850fdabe004fed389"
 _RAW = "0100000001" + "00" * 36 + "00ffffffff01" + "00" * 8 + "00" + "00" * 4
 
 
-def test_what_is_no_scenario_is_a_failure_and_no_crash(
+def test_a_malformed_scenario_fails_without_a_crash(
     database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line each, which says what is wrong, and the others are judged all the same."""
+    """Each has a line that says what is wrong, and the others are still checked."""
     broken = broken_scenarios()
     file = write(tmp_path / "broken.json", [*broken.values(), scenario(*SMALL)])
     status, lines = run(capsys, file, "--database", database_url, "--jobs", "1")
-    for told, line in zip(broken, lines, strict=False):
+    for message, line in zip(broken, lines, strict=False):
         assert line.startswith(f"FAIL {file}: scenario ")
-        assert told in line
+        assert message in line
     assert lines[-2].startswith("pass ")
     assert lines[-1] == f"1 passed, {len(broken)} failed"
     assert status == 1
 
 
-def test_a_file_that_cannot_be_read_is_a_failure_and_no_crash(
+def test_an_unreadable_file_fails_without_a_crash(
     database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Missing, a folder, empty, cut short, no JSON, nested too deep, or without a scenario."""
+    """It may be missing, a folder, empty, truncated, not JSON, nested too deeply, or without scenarios."""
     contents = {
         "empty": b"",
         "text": b"scenario",
@@ -206,15 +205,17 @@ def test_a_file_that_cannot_be_read_is_a_failure_and_no_crash(
     assert status == 1
 
 
-def test_json_says_the_same(database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One object with the counts, and each scenario's difference in its parts."""
+def test_json_has_the_same_results(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One object has the counts, and each scenario's difference field by field."""
     altered = scenario(*SMALL)
     altered["blocks"][0]["ops_hash"] = "00"
     file = write(tmp_path / "altered.json", altered)
     status = main([file, str(tmp_path / "missing"), "--database", database_url, "--jobs", "1", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert (told["passed"], told["failed"], status) == (0, 2, 1)
-    first, second = told["scenarios"]
+    report = json.loads(capsys.readouterr().out)
+    assert (report["passed"], report["failed"], status) == (0, 2, 1)
+    first, second = report["scenarios"]
     assert first["difference"] | {"found": ""} == {
         "block_id": 256,
         "op": None,
@@ -230,7 +231,7 @@ def test_json_says_the_same(database_url: str, tmp_path: Path, capsys: pytest.Ca
 def test_nothing_is_left_on_the_server(
     database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither a database nor a role, whether scenarios pass or fail."""
+    """Neither a database nor a role is left, whether scenarios pass or fail."""
     altered = scenario(*SMALL)
     altered["blocks"][1]["txs"][0]["verdict"] = "REJECT"
     file = write(tmp_path / "two.json", [altered, scenario(*SMALL)])
@@ -240,15 +241,15 @@ def test_nothing_is_left_on_the_server(
 
 
 def inventory(url: str) -> list[tuple[Any, ...]]:
-    """Give a server's databases and roles."""
+    """Return a server's databases and roles."""
     with psycopg.connect(url) as connection:
         return connection.execute(
             "SELECT datname::text FROM pg_database UNION SELECT rolname FROM pg_roles ORDER BY 1"
         ).fetchall()
 
 
-def test_as_a_command_with_a_server_of_its_own(tmp_path: Path) -> None:
-    """Without a database it starts one, and takes it away again."""
+def test_as_a_command_with_an_embedded_server(tmp_path: Path) -> None:
+    """Without `--database` it starts a server for the run."""
     file = write(tmp_path / "one.json", scenario(*SMALL))
     command = [sys.executable, "-m", "virtualchain.examples.names.conformance", file, "--jobs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -256,8 +257,8 @@ def test_as_a_command_with_a_server_of_its_own(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-def test_without_a_database_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit status 3, as elsewhere."""
+def test_an_unreachable_database_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit status is 3, as elsewhere."""
     file = write(tmp_path / "one.json", scenario(*SMALL))
     assert main([file, "--database", "postgresql://nobody@127.0.0.1:1/x", "--jobs", "2"]) == 3
     assert "no database: " in capsys.readouterr().err

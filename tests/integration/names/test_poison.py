@@ -1,13 +1,10 @@
 """Hostile transactions never halt the name registry."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import pytest
-
-from tests.support.names_chain import ALICE, BOB, IMPORTER, NamesChain, names_chain
+from tests.support.names_chain import ALICE, BOB, IMPORTER, KeyHolder, NamesChain
 from virtualchain.examples.names import app, make_app, regtest
-from virtualchain.examples.names.params import MAINNET
-from virtualchain.examples.names.reading import BURN_SCRIPT
+from virtualchain.examples.names.params import BURN_SCRIPT, MAINNET
 from virtualchain.model import SpentOutput
 from virtualchain.testing import Tx, check_poison, op_return
 from virtualchain.testing.hostile import (
@@ -34,47 +31,39 @@ SAMPLES = [
 ]
 
 
-@pytest.fixture
-def chain(database_url: str) -> Iterator[NamesChain]:
-    """Give a registry without anything in it."""
-    with names_chain(database_url) as opened:
-        yield opened
-
-
-def test_the_catalogue_of_hostile_transactions(database_url: str) -> None:
-    """The network itself, started lower than it was, refuses every case as it is read or judged."""
+def test_hostile_transactions(database_url: str) -> None:
+    """The mainnet app, started at a lower height, refuses every case at parse or check."""
     report = check_poison(app, SAMPLES, database_url=database_url)
     assert report.refused > 1000
 
 
-class Spends:
-    """Lets a chain's source say what hostile transactions spend, as it is said beside them."""
+class SpentOutputs:
+    """Makes a chain's source report the outputs that hostile transactions declare to spend."""
 
     def __init__(self, chain: NamesChain) -> None:
-        self._chain = chain
-        self._told: dict[bytes, Sequence[SpentOutput]] = {}
-        self._guess = chain._source._spent
-        chain._source._spent = self  # type: ignore[method-assign, assignment]
+        self._declared: dict[bytes, Sequence[SpentOutput]] = {}
+        self._inferred = chain._source._spent_by
+        chain._source._spent_by = self  # type: ignore[method-assign, assignment]
 
     def __call__(self, raw: bytes) -> Sequence[SpentOutput]:
-        """Say what a transaction spends."""
-        return self._told.get(raw) or self._guess(raw)
+        """Return the outputs that a transaction spends."""
+        return self._declared.get(raw) or self._inferred(raw)
 
     def add(self, tx: Tx) -> bytes:
-        """Learn what a transaction spends."""
-        self._told[tx.raw] = tx.spends
+        """Record the outputs that a transaction declares to spend; return it raw."""
+        self._declared[tx.raw] = tx.spends
         return tx.raw
 
 
-def test_hostile_forms_of_rightful_operations(chain: NamesChain) -> None:
-    """On a registry with names in it, by senders and to recipients that it takes: some are even accepted."""
+def test_hostile_variants_of_valid_operations(chain: NamesChain) -> None:
+    """With names in the registry and valid senders and recipients, none halts it; some are accepted."""
     chain.open_namespace()
     chain.own("name.test", "more.test")
     chain.do(chain.preorder_namespace("open", fee=4 * 10**8))
     chain.do(chain.reveal("open"), chain.preorder_namespace("late"), chain.preorder("next.test"))
     chain.do(chain.import_name("name.open"))
     burn = (10**6, bytes.fromhex(BURN_SCRIPT))
-    good = [
+    valid = [
         (chain.register("next.test"), ALICE),
         (chain.register("name.test", fee=10**6), ALICE),
         (chain.preorder("last.test"), ALICE),
@@ -86,26 +75,26 @@ def test_hostile_forms_of_rightful_operations(chain: NamesChain) -> None:
         (chain.reveal("late"), IMPORTER),
         (chain.announce(), ALICE),
     ]
-    spends, number, cases = Spends(chain), 10_000, []
+    spent_outputs, number, cases = SpentOutputs(chain), 10_000, []
     senders = hostile_senders()
-    for raw, sender in good:
+    for raw, sender in valid:
         start = raw.index(b"id", 60)
         payload = raw[start : start + raw[start - 1]]
         paid = [(1, BOB.script), (1, IMPORTER.script), burn]
         carrier = (0, op_return(payload))
-        forms: list[tuple[Sequence[Spending], list[tuple[int, bytes]]]] = [
+        variants: list[tuple[Sequence[Spending], list[tuple[int, bytes]]]] = [
             ([sender.spend()], [(0, op_return(payload[:3] + body)), *paid[:2]])
             for _, body in mutations(payload[3:])
         ]
-        forms += [(spendings, [carrier, *paid]) for spendings in senders.values()]
-        forms += [
+        variants += [(spendings, [carrier, *paid]) for spendings in senders.values()]
+        variants += [
             ([sender.spend()], [*outputs, *paid]) for _, outputs in hostile_outputs(carrier[1], payload)
         ]
-        for spendings, outputs in forms:
+        for spendings, outputs in variants:
             number += 1
             tx = unsigned_transaction(number, spendings, outputs)
-            told = tx.spends if spendings in senders.values() else ()
-            cases.append(spends.add(Tx(tx.raw, tx.txid, spends=told)))
+            declared = tx.spends if spendings in senders.values() else ()
+            cases.append(spent_outputs.add(Tx(tx.raw, tx.txid, spends=declared)))
     for opcode in b"*&!?:;+>~#":
         for _, body in hostile_bodies():
             number += 1
@@ -120,24 +109,17 @@ def test_hostile_forms_of_rightful_operations(chain: NamesChain) -> None:
     assert refused["count"] > 1000
 
 
-def test_a_key_that_is_none_imports_nothing(chain: NamesChain) -> None:
-    """33 bytes that are no point on the curve have an address, but no children."""
-    from tests.support.names_chain import Person
-
-    class Nobody(Person):
-        @property
-        def public_key(self) -> bytes:
-            return b"\x02" + b"\xff" * 32
-
-    nobody = Nobody("nobody")
+def test_an_invalid_key_cannot_import(chain: NamesChain) -> None:
+    """33 bytes that are not a point on the curve have an address, but no child keys."""
+    nobody = KeyHolder("02" + "ff" * 32)
     chain.do(chain.preorder_namespace(to=nobody))
     chain.do(chain.reveal(to=nobody))
     (reason,) = chain.mine(chain.import_name("name.test", nobody))
     assert reason is not None
-    assert reason.startswith("the sender's public key is none")
+    assert reason.startswith("the sender's public key is invalid")
 
 
-def test_regtest_and_mainnet_are_apps_of_their_own() -> None:
-    """They differ in what they declare, so neither goes on with the other's tables."""
+def test_regtest_and_mainnet_are_different_apps() -> None:
+    """They declare different versions, so neither continues with the other's tables."""
     assert app.version != make_app(regtest()).version
     assert (app.name, app.first_block_id) == ("names", 373601)

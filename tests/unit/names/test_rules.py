@@ -1,17 +1,15 @@
-"""The registry's arithmetic: how long names live, what they cost, and who sent a transaction."""
+"""The registry's arithmetic: how long names live, and what they cost."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.names_chain import ALICE, BOB, COMPANY
-from virtualchain.examples.names import MAINNET, lifetime, regtest
-from virtualchain.examples.names.params import BITCOIN
-from virtualchain.examples.names.prices import fee_receiver, name_price, namespace_price
-from virtualchain.examples.names.reading import Transaction
-from virtualchain.testing.transactions import push
+from virtualchain.examples.names import MAINNET, regtest, rules
+from virtualchain.examples.names.params import BITCOIN, Epoch
+from virtualchain.examples.names.rules import fee_receiver, name_price, namespace_price
 
 BUCKETS = [6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]
 NAMESPACE: dict[str, Any] = {
@@ -25,11 +23,10 @@ NAMESPACE: dict[str, Any] = {
     "reveal_block": 500_000,
     "address": "the creator",
 }
-SIGNATURE = push(b"\x30" * 71)
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    """Give a name of a ready namespace."""
+    """Return the record of a name in a ready namespace."""
     return {
         "namespace_id": "test",
         "namespace_op": "!",
@@ -57,10 +54,10 @@ def record(**changes: Any) -> dict[str, Any]:
     st.integers(0, 100),
     st.integers(0, 100),
 )
-def test_expiry_is_the_first_block_in_which_a_name_does_not_live(
+def test_expiry_is_the_first_block_in_which_a_name_is_not_live(
     changes: dict[str, Any], epoch1_end: int, height: int
 ) -> None:
-    """Asked at any height, over an epoch that doubles lifetimes and one that adds a time of grace."""
+    """It is so at any height, over an epoch that doubles lifetimes and one that adds a grace period."""
     later = tuple(MAINNET.epochs[1:3])
     ends = (epoch1_end + 20, None)
     params = regtest(
@@ -70,17 +67,15 @@ def test_expiry_is_the_first_block_in_which_a_name_does_not_live(
     )
     name = record(**changes)
     start = max(height, name["first_registered"])
-    end = lifetime.expires_at(name, start, params)
+    end = rules.expires_at(name, start, params)
     assert end >= start
     if name["namespace_op"] == "!" or name["reveal_block"] <= start:
-        assert all(lifetime.is_live(name, block_id, params) for block_id in range(start, end))
-        assert not lifetime.is_live(name, end, params)
+        assert all(rules.is_live(name, block_id, params) for block_id in range(start, end))
+        assert not rules.is_live(name, end, params)
 
 
-def epoch_until(epoch: Any, last_block: int | None, grace: int) -> Any:
-    """Give an epoch with another end, and a short grace where it has one."""
-    from dataclasses import replace
-
+def epoch_until(epoch: Epoch, last_block: int | None, grace: int) -> Epoch:
+    """Return an epoch with another end, and with a short grace period if it has one."""
     return replace(epoch, last_block=last_block, grace=grace if epoch.grace else 0)
 
 
@@ -101,12 +96,12 @@ def epoch_until(epoch: Any, last_block: int | None, grace: int) -> Any:
     ],
 )
 def test_prices_of_names(name: str, price: float) -> None:
-    """By length, up to 16 characters; the larger discount counts, and y is a vowel."""
+    """They depend on the length, up to 16 characters; the larger discount applies, and y is a vowel."""
     assert name_price(name, NAMESPACE, 400_000, MAINNET) == price
 
 
-def test_prices_are_doubles_in_the_network_s_order_and_100_satoshi_at_least() -> None:
-    """The quotient is rounded before it is multiplied; the least comes before an epoch's multiplier."""
+def test_prices_are_doubles_in_the_network_s_order_and_at_least_100_satoshis() -> None:
+    """The quotient is rounded before it is multiplied; the minimum applies before an epoch's multiplier."""
     cheap = {**NAMESPACE, "coeff": 7, "base": 1}
     assert name_price("b.id", cheap, 400_000, MAINNET) == (7.0 / 3.0) * 100
     free = {**NAMESPACE, "coeff": 0, "base": 0, "namespace_id": "test"}
@@ -119,7 +114,7 @@ def test_prices_are_doubles_in_the_network_s_order_and_100_satoshi_at_least() ->
 
 
 def test_later_epochs_are_cheaper() -> None:
-    """A tenth from the third epoch on; whole numbers from the fourth on."""
+    """Prices are a tenth from the third epoch on, and integers from the fourth on."""
     cheap = {**NAMESPACE, "coeff": 7, "base": 1, "namespace_id": "other"}
     heights = (547_921 - 1, 547_921 + 1)
     assert [name_price("b.other", cheap, height, MAINNET) for height in heights] == [(7 / 3) * 100 * 0.1, 23]
@@ -131,59 +126,32 @@ def test_later_epochs_are_cheaper() -> None:
 
 
 def test_fees_of_a_namespace_of_version_2_are_its_creator_s_for_a_year() -> None:
-    """Then they are burnt, as those of version 1 always."""
-    burnt = "1111111111111111111114oLvT2"
+    """Later they are burned, as fees in version 1 always are."""
+    burn_address = "1111111111111111111114oLvT2"
     second = {**NAMESPACE, "version": 2}
-    assert fee_receiver(NAMESPACE, 500_000, MAINNET) == burnt
+    assert fee_receiver(NAMESPACE, 500_000, MAINNET) == burn_address
     assert fee_receiver(second, 552_594, MAINNET) == "the creator"
-    assert fee_receiver(second, 552_595, MAINNET) == burnt
+    assert fee_receiver(second, 552_595, MAINNET) == burn_address
 
 
-def test_an_expired_name_waits_for_its_owner_in_the_third_epoch() -> None:
-    """For 5,000 blocks it lives, in grace, and is over behind them."""
+def test_an_expired_name_has_a_grace_period_in_the_third_epoch() -> None:
+    """It stays live for 5,000 more blocks, in which it can only be renewed."""
     name = record(namespace_id="id", last_renewed=488_600, ready_block=373_700, lifetime=100)
     end = 488_600 + 200
-    asked = (end - 1, end, end + 4_999, end + 5_000, end + 5_001)
-    assert [lifetime.is_in_grace(name, height, MAINNET) for height in asked] == [
+    heights = (end - 1, end, end + 4_999, end + 5_000, end + 5_001)
+    assert [rules.is_in_grace(name, height, MAINNET) for height in heights] == [
         False,
         True,
         True,
         False,
         False,
     ]
-    assert [lifetime.is_live(name, height, MAINNET) for height in asked] == [True, True, True, True, False]
-    assert not lifetime.is_in_grace(name, 400_000, MAINNET)
+    assert [rules.is_live(name, height, MAINNET) for height in heights] == [True, True, True, True, False]
+    assert not rules.is_in_grace(name, 400_000, MAINNET)
 
 
-def spent(person: Any) -> dict[str, Any]:
-    """Describe an output of somebody's, as a sender."""
-    kind = "scripthash" if person.is_script else "pubkeyhash"
-    return {"type": kind, "script_pubkey": person.script.hex(), "addresses": [person.address]}
-
-
-def sender_of(person: Any, *script_sigs: bytes) -> dict[str, Any]:
-    """Read who sent a transaction with these inputs, the first of which spends somebody's output."""
-    inputs = [{"script_sig": script_sig.hex()} for script_sig in script_sigs]
-    return Transaction([spent(person)], inputs, [], has_positions=False).sender()
-
-
-def test_the_sender_s_key_is_looked_for_in_every_input() -> None:
-    """It is the second push of the first input that has it, whichever that is; a script shows none."""
-    alice, bob = (SIGNATURE + push(person.public_key) for person in (ALICE, BOB))
-    assert sender_of(ALICE, alice, bob)["sender_pubkey"] == ALICE.public_key.hex()
-    assert sender_of(ALICE, bob, b"", alice)["sender_pubkey"] == ALICE.public_key.hex()
-    assert sender_of(ALICE, bob)["sender_pubkey"] is None
-    assert sender_of(ALICE, push(ALICE.public_key))["sender_pubkey"] is None
-    assert sender_of(ALICE, SIGNATURE + SIGNATURE + push(ALICE.public_key))["sender_pubkey"] is None
-    assert sender_of(COMPANY, alice) == {
-        "sender": COMPANY.script.hex(),
-        "address": COMPANY.address,
-        "sender_pubkey": None,
-    }
-
-
-def test_a_network_s_numbers_are_part_of_its_app_s_version() -> None:
-    """Other numbers are other rules, and an installed app must notice."""
-    told = {params.fingerprint() for params in (MAINNET, regtest(), regtest(epoch1_end=250))}
-    assert len(told) == 3
+def test_the_parameters_are_part_of_the_app_s_version() -> None:
+    """Other parameters mean other rules, so they yield another version."""
+    fingerprints = {params.fingerprint() for params in (MAINNET, regtest(), regtest(epoch1_end=250))}
+    assert len(fingerprints) == 3
     assert regtest().fingerprint() == regtest().fingerprint()

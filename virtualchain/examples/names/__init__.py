@@ -1,7 +1,8 @@
 """The name registry of the Blockstack network, bit for bit as it ran on Bitcoin from 2015 on.
 
-`app` is the network itself; `make_app` makes one for other numbers, such as those of its test runs. Each
-operation has a file of its own, named after it. docs/names.md says what to ask the tables.
+`app` follows the main network; `make_app` builds the app for other parameters, such as those of the network's
+test runs. Each operation has a file named after it. docs/names.md shows how to query the tables;
+docs/protocol/names.md specifies the rules.
 """
 
 from virtualchain.examples.names.params import MAINNET, Params, regtest

@@ -1,17 +1,17 @@
-"""Operations of one block that want the same thing (`names.md` §3).
+"""Collisions: operations of one block that claim the same name, namespace or preorder hash.
 
-Two rightful registrations of one name in one block are both refused, whatever their order, and so are two
-reveals of one namespace: the block is scanned first, as if nothing in it had been accepted yet. Where a
-name is renewed twice, or a hash preordered twice, the first one wins.
+If a block holds several valid registrations of one name, all are refused, whatever their order; the same goes
+for reveals of one namespace. To find them, the block is scanned first, as if nothing in it had been accepted
+yet. If a name is renewed twice, or a hash preordered twice, the first one wins.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from virtualchain.examples.names.refusal import Refused
+from virtualchain.examples.names.rules import Refused
 from virtualchain.model import Json
 
-_KEYS: Final = {
+_KEY_FIELDS: Final = {
     "?": "preorder_hash",
     "*": "preorder_hash",
     ":": "name",
@@ -19,26 +19,28 @@ _KEYS: Final = {
     ";": "name",
     "&": "namespace_id",
 }
-"""The field that must be one operation's only, by what the operation is in the end."""
+"""The field that only one operation of a block may claim, by the operation's final `op`."""
 _NEVER_COLLIDES: Final = ";"
 _SCANNED: Final = frozenset(":;&")
 
 Judge = Callable[[Json, Sequence[Json]], Json]
-"""Judges an operation behind others of its block: gives its row, or raises Refused."""
+"""Judges an operation, with the earlier ones of its block; returns its row, or raises Refused."""
 
 
 def collides(op: Json, accepted: Sequence[Json]) -> bool:
-    """Whether the scan marked an operation, or one accepted before it in the block has its key."""
-    if op["op"] not in _KEYS or op["op"] == _NEVER_COLLIDES:
+    """Check whether the scan marked an operation, or one accepted earlier in its block has the same key."""
+    if op["op"] not in _KEY_FIELDS or op["op"] == _NEVER_COLLIDES:
         return False
-    taken = {_key(other) for other in accepted if other["op"] in _KEYS and other["op"] != _NEVER_COLLIDES}
+    taken = {
+        _key(other) for other in accepted if other["op"] in _KEY_FIELDS and other["op"] != _NEVER_COLLIDES
+    }
     return bool(op.get("is_marked")) or _key(op) in taken
 
 
 def mark(ops: Sequence[Json], judge: Judge) -> None:
-    """Find what collides in a block before any of it is accepted: `is_marked` says so in each operation.
+    """Set `is_marked` in each operation that collides, before any operation of the block is accepted.
 
-    `judge` leaves names, namespaces and preorders as they are; a namespace's keyring it may make.
+    `judge` must not change names, namespaces or preorders; it may create a namespace's keyring.
     """
     scanned = [op for op in ops if op["op"] in _SCANNED]
     marked = _marked_keys(scanned, judge)
@@ -47,8 +49,8 @@ def mark(ops: Sequence[Json], judge: Judge) -> None:
 
 
 def _marked_keys(scanned: Sequence[Json], judge: Judge) -> set[str]:
-    listed: list[Json] = []  # as they would be accepted, or, where they would not, as they were read
-    table: set[str] = set()
+    listed: list[Json] = []  # valid operations as they would be accepted, the others as they were read
+    claimed: set[str] = set()
     marked: set[str] = set()
     for op in scanned:
         try:
@@ -57,20 +59,20 @@ def _marked_keys(scanned: Sequence[Json], judge: Judge) -> set[str]:
             entry = op
         else:
             if op["op"] != _NEVER_COLLIDES:
-                if _key(op) in table:
+                if _key(op) in claimed:
                     marked |= {_key(other) for other in listed if _is_marked_by(op, other)}
                     entry = op
-                table.add(_key(op))
+                claimed.add(_key(op))
         listed.append(entry)
     return marked
 
 
 def _is_marked_by(op: Json, other: Json) -> bool:
-    """Whether a collision refuses an operation listed before it: not where that turned out a renewal."""
+    """Check whether the collision of `op` also refuses an earlier operation; renewals are spared."""
     kinds = {"&"} if op["op"] == "&" else {":", ";"}
     return other["op"] in kinds and _key(other) == _key(op)
 
 
 def _key(op: Json) -> str:
-    key: str = op[_KEYS[op["op"]]]
+    key: str = op[_KEY_FIELDS[op["op"]]]
     return key

@@ -1,4 +1,4 @@
-"""`;` NAME_IMPORT: the creator of a namespace brings names along before it is ready."""
+"""`;` NAME_IMPORT: the creator of a namespace brings in names before it is ready."""
 
 from typing import Final
 
@@ -9,12 +9,16 @@ from embit.ec import PublicKey
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify
 from virtualchain.consensus.hashing import hash160
-from virtualchain.examples.names.encoding import hash128, namespace_of, preorder_hash, read_name
-from virtualchain.examples.names.operation import NAMEREC, NameOperation, place_of
-from virtualchain.examples.names.prices import name_price
-from virtualchain.examples.names.reading import Transaction
-from virtualchain.examples.names.refusal import Refused, needs, needs_some
+from virtualchain.examples.names.operation import NAMEREC, NameOperation, position_of
+from virtualchain.examples.names.reading import (
+    Transaction,
+    hash128,
+    namespace_of,
+    preorder_hash,
+    read_name,
+)
 from virtualchain.examples.names.registry import Registry
+from virtualchain.examples.names.rules import Refused, name_price, require, require_some
 from virtualchain.model import Json
 
 _INHERITED: Final = (
@@ -24,21 +28,21 @@ _INHERITED: Final = (
     "last_renewed",
     "preorder_hash",
 )
-"""What a name that is imported once more keeps."""
+"""What a name keeps if it is imported again."""
 
 
 class NameImport(NameOperation):
-    """Body: the whole name.
+    """Body: the full name.
 
-    The first payable output's script will own it; the next one that pays somebody else holds, in place of a
-    hash of its own, the value hash.
+    The script of the first payable output becomes the owner. The next payable output with another script
+    carries the value hash where its script has the hash of a key or script.
     """
 
     opcode = b";"
     fields = (*NAMEREC, "sender", "address")
 
     def read(self, payload: bytes, tx: Transaction) -> Json:
-        """Read the name, whose it will be, and its value."""
+        """Read the name, its owner to be, and its value."""
         name = read_name(payload)
         op = {**tx.sender(), **tx.recipient()}
         return {
@@ -50,15 +54,17 @@ class NameImport(NameOperation):
         }
 
     def judge(self, op: Json, registry: Registry) -> Json:
-        """Take it from a key of the namespace's keyring, while the namespace takes imports."""
-        key = needs_some(op["sender_pubkey"], "the sender shows no public key")
+        """Require a key of the namespace's keyring, while the namespace accepts imports."""
+        key = require_some(op["sender_pubkey"], "no input shows the sender's public key")
         namespace_id = namespace_of(op["name"])
-        namespace = needs_some(registry.revealed(namespace_id), "the namespace takes no imports")
+        namespace = require_some(
+            registry.revealed_namespace(namespace_id), "the namespace does not accept imports"
+        )
         importer = address_of(key, self.params.bitcoin)
-        keyring = registry.keyring(namespace_id) or self._first_keyring(key, importer, namespace, registry)
-        needs(importer in keyring, "the sender's key may not import into the namespace")
+        keyring = registry.keyring(namespace_id) or self._create_keyring(key, importer, namespace, registry)
+        require(importer in keyring, "the sender's key may not import into the namespace")
         record = {
-            **place_of(op),
+            **position_of(op),
             "name": op["name"],
             "namespace_id": namespace_id,
             "name_hash128": hash128(op["name"]),
@@ -79,43 +85,46 @@ class NameImport(NameOperation):
             "preorder_hash": op["preorder_hash"],
             "consensus_hash": None,
         }
-        before = registry.name(op["name"])
-        if before and (registry.is_live(before) or _is_imported(op["name"], registry)):
-            record |= {field: before[field] for field in _INHERITED}
+        earlier = registry.name(op["name"])
+        if earlier and (registry.is_live(earlier) or _was_imported_in_block(op["name"], registry)):
+            record |= {field: earlier[field] for field in _INHERITED}
         return record
 
-    def _first_keyring(self, key: str, importer: str, namespace: Json, registry: Registry) -> frozenset[str]:
-        """Make the keyring of a namespace when its importer is met first, which is in the scan of a block.
+    def _create_keyring(self, key: str, importer: str, namespace: Json, registry: Registry) -> frozenset[str]:
+        """Create a namespace's keyring when its importer's first import is judged, in the scan of a block.
 
-        It is kept at once and for good: an import that stands before the importer's own in that block finds
-        it, when the block's operations are accepted, and may be by a child of the importer's key.
+        The keyring is stored immediately and for good. So when the block's operations are then accepted, an
+        import that precedes the importer's own already sees it, and may be signed by a child key.
         """
-        needs(importer == namespace["recipient_address"], "the first import is the namespace's importer's")
+        require(
+            importer == namespace["recipient_address"],
+            "the first import must come from the namespace's importer",
+        )
         addresses = make_keyring(key, self.params.import_children, self.params.bitcoin)
         registry.add_to_keyring(namespace["namespace_id"], addresses)
         return frozenset(addresses)
 
 
-def _is_imported(name: str, registry: Registry) -> bool:
-    """Whether a name was imported earlier in this block: its row is that import then."""
+def _was_imported_in_block(name: str, registry: Registry) -> bool:
+    """Check whether a name was imported earlier in this block; its row is then that import's."""
     return any(op["op"] == ";" and op["name"] == name for op in registry.accepted)
 
 
 def address_of(public_key: str, network: Network) -> str:
-    """Give the address of a public key, compressed or not, as it was pushed (hex)."""
+    """Return the address of a public key (hex) as it was pushed, compressed or not."""
     script = b"\x76\xa9\x14" + hash160(bytes.fromhex(public_key)) + b"\x88\xac"
     return classify(script, network)[1][0]
 
 
 def make_keyring(public_key: str, children: int, network: Network) -> list[str]:
-    """Give the addresses of a key (hex) and of its children 0, 1, … (BIP 32, with a chain code of zeros).
+    """Return the addresses of a key (hex) and of its first `children` child keys.
 
-    Raises Refused where the bytes are no key.
+    Children are derived by BIP 32, with a chain code of zeros. Raises Refused if the key is invalid.
     """
     try:
         point = PublicKey.parse(bytes.fromhex(public_key))
     except EmbitError as error:
-        raise Refused(f"the sender's public key is none: {error}") from error
+        raise Refused(f"the sender's public key is invalid: {error}") from error
     point.compressed = True
     parent = HDKey(point, bytes(32))
     keys = [parent.child(number).key.sec().hex() for number in range(children)]

@@ -1,16 +1,16 @@
-"""`?` NAME_PREORDER: commit to a name without telling which."""
+"""`?` NAME_PREORDER: commit to a name without disclosing it."""
 
 from virtualchain.examples.names.namespace_preorder import preorder_record, read_preorder
 from virtualchain.examples.names.operation import Operation
 from virtualchain.examples.names.params import MAX_NAMES
 from virtualchain.examples.names.reading import Transaction
-from virtualchain.examples.names.refusal import needs
 from virtualchain.examples.names.registry import Registry
+from virtualchain.examples.names.rules import require
 from virtualchain.model import Json
 
 
 class NamePreorder(Operation):
-    """Body: hash (20 bytes), consensus hash (16). The fee is burnt; the registration looks at its amount."""
+    """Body: hash (20 bytes), consensus hash (16). The fee is burned; the registration checks its amount."""
 
     opcode = b"?"
     fields = (
@@ -31,13 +31,13 @@ class NamePreorder(Operation):
         return read_preorder("?", payload, tx, tx.preorder_fee())
 
     def judge(self, op: Json, registry: Registry) -> Json:
-        """Take a new hash from somebody who saw a recent block, pays something, and may have more names."""
-        needs(registry.find_preorder(op["preorder_hash"], "?") is None, "the hash is preordered already")
-        needs(registry.is_fresh(op["consensus_hash"]), "the consensus hash is none of the last 24 blocks'")
-        needs(registry.count(op["sender"]) < MAX_NAMES, f"the sender has {MAX_NAMES} names")
-        needs(op["op_fee"] is not None, "it pays no fee")
+        """Require a new hash, a recent consensus hash, a fee, and a sender who may own more names."""
+        require(registry.find_preorder(op["preorder_hash"], "?") is None, "the hash is already preordered")
+        require(registry.is_fresh(op["consensus_hash"]), "the consensus hash is not from the last 24 blocks")
+        require(registry.count_names(op["sender"]) < MAX_NAMES, f"the sender already owns {MAX_NAMES} names")
+        require(op["op_fee"] is not None, "no fee was paid")
         return preorder_record(op, registry)
 
-    def keep(self, record: Json, registry: Registry) -> None:
-        """Store it."""
+    def store(self, record: Json, registry: Registry) -> None:
+        """Store the preorder."""
         registry.add_preorder(record)

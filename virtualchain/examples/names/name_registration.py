@@ -1,34 +1,39 @@
 """`:` NAME_REGISTRATION and renewal: take a preordered name, or keep one for another term."""
 
-from virtualchain.examples.names.encoding import hash128, namespace_of, preorder_hash, read_name
-from virtualchain.examples.names.operation import NAMEREC, NameOperation, place_of
+from virtualchain.examples.names.operation import NAMEREC, NameOperation, position_of
 from virtualchain.examples.names.params import MAX_NAMES
-from virtualchain.examples.names.prices import fee_receiver, name_price
-from virtualchain.examples.names.reading import Transaction, is_p2sh
-from virtualchain.examples.names.refusal import needs, needs_some
+from virtualchain.examples.names.reading import (
+    MAX_NAME_LENGTH,
+    Transaction,
+    hash128,
+    is_p2sh,
+    namespace_of,
+    preorder_hash,
+    read_name,
+)
 from virtualchain.examples.names.registry import Registry
+from virtualchain.examples.names.rules import fee_receiver, name_price, require, require_some
 from virtualchain.model import Json
 
-_LONGEST_NAME = 37
 _VALUE_SIZE = 20
 
 
 class NameRegistration(NameOperation):
-    """Body: the whole name.
+    """Body: the full name.
 
-    The first payable output's script will own the name. A renewal burns its fee. From epoch 3 on the name may
-    be padded with NUL to 37 bytes and followed by a value hash (20).
+    The script of the first payable output becomes the owner. A renewal burns its fee. From epoch 3 on the
+    name may be padded with NUL to 37 bytes and followed by a value hash (20).
     """
 
     opcode = b":"
     fields = (*NAMEREC, "sender", "address")
 
     def read(self, payload: bytes, tx: Transaction) -> Json:
-        """Read the name, and whose it will be."""
+        """Read the name and its owner to be."""
         value_hash = None
-        if tx.has_positions and len(payload) == _LONGEST_NAME + _VALUE_SIZE:
-            value_hash = payload[_LONGEST_NAME:].hex()
-            payload = payload[:_LONGEST_NAME].rstrip(b"\0")
+        if tx.has_positions and len(payload) == MAX_NAME_LENGTH + _VALUE_SIZE:
+            value_hash = payload[MAX_NAME_LENGTH:].hex()
+            payload = payload[:MAX_NAME_LENGTH].rstrip(b"\0")
         name = read_name(payload)
         op = {**tx.sender(), **tx.recipient()}
         return {
@@ -41,33 +46,36 @@ class NameRegistration(NameOperation):
         }
 
     def judge(self, op: Json, registry: Registry) -> Json:
-        """Take what both need; what else is needed depends on whether the name lives."""
-        before = registry.name(op["name"])
-        is_live = before is not None and registry.is_live(before)
-        needs(not (before and is_live and before["revoked"]), "the name is revoked")
-        namespace = needs_some(
-            registry.ready(namespace_of(op["name"])), "the namespace is not ready for registrations"
+        """Check what both require, then judge a renewal if the name is live, else a registration."""
+        earlier = registry.name(op["name"])
+        is_live = earlier is not None and registry.is_live(earlier)
+        require(not (earlier and is_live and earlier["revoked"]), "the name is revoked")
+        namespace = require_some(
+            registry.ready_namespace(namespace_of(op["name"])), "the namespace is not ready for registrations"
         )
-        needs(registry.count(op["recipient"]) < MAX_NAMES, f"the recipient has {MAX_NAMES} names")
-        needs(
+        require(
+            registry.count_names(op["recipient"]) < MAX_NAMES, f"the recipient already owns {MAX_NAMES} names"
+        )
+        require(
             registry.epoch.has_multisig or not is_p2sh(op["recipient"]),
-            "scripts own no names in this epoch",
+            "a script cannot own names in this epoch",
         )
-        if before and is_live:
-            return self._renew(op, before, namespace, registry)
-        return self._register(op, before, namespace, registry)
+        if earlier and is_live:
+            return self._renew(op, earlier, namespace, registry)
+        return self._register(op, earlier, namespace, registry)
 
-    def _register(self, op: Json, before: Json | None, namespace: Json, registry: Registry) -> Json:
-        """Take a name from the one who preordered it for this very recipient, and paid its price then."""
-        preorder = needs_some(
-            registry.find_preorder(op["preorder_hash"], "?"),
-            "the sender did not preorder it for this recipient",
+    def _register(self, op: Json, earlier: Json | None, namespace: Json, registry: Registry) -> Json:
+        """Require a preorder by this sender for this recipient that paid the price of its time."""
+        preorder = require_some(
+            registry.find_preorder(op["preorder_hash"], "?"), "no preorder by this sender for this recipient"
         )
         preordered: int = preorder["block_number"]
-        needs(preordered >= namespace["ready_block"], "it was preordered before its namespace was ready")
-        self._needs_fee(preorder, op["name"], namespace, preordered)
+        require(
+            preordered >= namespace["ready_block"], "the name was preordered before its namespace was ready"
+        )
+        self._require_fee(preorder, op["name"], namespace, preordered)
         return {
-            **place_of(op),
+            **position_of(op),
             "name": op["name"],
             "namespace_id": namespace["namespace_id"],
             "name_hash128": hash128(op["name"]),
@@ -75,7 +83,7 @@ class NameRegistration(NameOperation):
             "sender": op["recipient"],
             "sender_pubkey": op["sender_pubkey"],
             "address": op["recipient_address"],
-            "block_number": (before or preorder)["block_number"],
+            "block_number": (earlier or preorder)["block_number"],
             "preorder_block_number": preordered,
             "first_registered": registry.height,
             "last_renewed": registry.height,
@@ -89,34 +97,39 @@ class NameRegistration(NameOperation):
             "consensus_hash": None,
         }
 
-    def _renew(self, op: Json, before: Json, namespace: Json, registry: Registry) -> Json:
-        """Take a renewal from the owner, who stays it; all but the term, the fee and the place stays, too."""
-        needs(registry.owns(op["sender"], before), "the sender does not own the name")
-        is_kept = op["recipient"] == before["sender"]
-        needs(is_kept or registry.epoch.has_positions, "the recipient does not own the name")
-        needs(op["op_fee"] is not None, "it pays no fee")
-        self._needs_fee(op, op["name"], namespace, registry.height)
+    def _renew(self, op: Json, earlier: Json, namespace: Json, registry: Registry) -> Json:
+        """Require the owner as sender and, before epoch 3, as recipient, too.
+
+        Only the term, the fee and the transaction change; from epoch 3 on also value and owner, if the
+        operation names new ones.
+        """
+        require(registry.owns(op["sender"], earlier), "the sender does not own the name")
+        keeps_owner = op["recipient"] == earlier["sender"]
+        require(keeps_owner or registry.epoch.has_positions, "the recipient does not own the name")
+        require(op["op_fee"] is not None, "no fee was paid")
+        self._require_fee(op, op["name"], namespace, registry.height)
         renewed = {
-            **before,
-            **place_of(op),
+            **earlier,
+            **position_of(op),
             "op": "::",
             "last_renewed": registry.height,
             "op_fee": op["op_fee"],
         }
         if op["value_hash"] is not None:
             renewed["value_hash"] = op["value_hash"]
-        if not is_kept:
+        if not keeps_owner:
             renewed |= {"sender": op["recipient"], "address": op["recipient_address"], "sender_pubkey": None}
         return renewed
 
-    def _needs_fee(self, paid: Json, name: str, namespace: Json, height: int) -> None:
+    def _require_fee(self, payment: Json, name: str, namespace: Json, height: int) -> None:
         price = name_price(name, namespace, height, self.params)
-        needs(paid["op_fee"] >= price, f"{paid['op_fee']} satoshi were paid of {price:.0f}")
+        paid = payment["op_fee"]
+        require(paid >= price, f"the fee of {paid} satoshis is less than the price of {price:.0f}")
         receiver = fee_receiver(namespace, height, self.params)
-        needs(paid["fee_address"] == receiver, f"the fee was not paid to {receiver}")
+        require(payment["fee_address"] == receiver, f"the fee was not paid to {receiver}")
 
-    def keep(self, record: Json, registry: Registry) -> None:
-        """Store the name; a registration uses up its preorder."""
+    def store(self, record: Json, registry: Registry) -> None:
+        """Store the name, and remove the preorder that a registration used."""
         if record["op"] == ":":
             registry.drop_preorders(record["preorder_hash"])
-        super().keep(record, registry)
+        super().store(record, registry)

@@ -1,26 +1,26 @@
-"""`>` NAME_TRANSFER: give a name to somebody else."""
+"""`>` NAME_TRANSFER: give a name to a new owner."""
 
-from virtualchain.examples.names.operation import NAMEREC, NameOperation, place_of
+from virtualchain.examples.names.operation import NAMEREC, NameOperation, position_of
 from virtualchain.examples.names.params import MAX_NAMES
 from virtualchain.examples.names.reading import Transaction, is_p2sh
-from virtualchain.examples.names.refusal import needs, needs_some
 from virtualchain.examples.names.registry import Registry
+from virtualchain.examples.names.rules import require, require_some
 from virtualchain.model import Json
 
 
 class NameTransfer(NameOperation):
     """Body: `>` or `~` (1 byte), hash of the name (16), consensus hash (16).
 
-    `>` keeps the name's value, `~` drops it. The first payable output's script is the new owner.
+    `>` keeps the name's value, `~` drops it. The script of the first payable output is the new owner.
     """
 
     opcode = b">"
     fields = (*NAMEREC, "name_hash128", "consensus_hash", "keep_data")
 
     def read(self, payload: bytes, tx: Transaction) -> Json:
-        """Read which name, what becomes of its value, and whose it will be."""
-        needs(len(payload) == 33, f"its body has {len(payload)} bytes, and 33 are a transfer's")
-        needs(payload[:1] in {b">", b"~"}, "it says neither > nor ~")
+        """Read the name's hash, whether its value stays, and the new owner."""
+        require(len(payload) == 33, f"the body has {len(payload)} bytes; a transfer has 33")
+        require(payload[:1] in {b">", b"~"}, "the body starts with neither > nor ~")
         return {
             "op": ">" + payload[:1].decode("ascii"),
             "keep_data": payload[:1] == b">",
@@ -31,22 +31,25 @@ class NameTransfer(NameOperation):
         }
 
     def judge(self, op: Json, registry: Registry) -> Json:
-        """Take it from the owner, who saw a recent block; the new one may have more names, and is another."""
-        record = needs_some(registry.live_name_of(op["name_hash128"]), "there is no such name")
-        needs(not record["revoked"], "the name is revoked")
-        needs(registry.ready(record["namespace_id"]) is not None, "the namespace is not ready")
-        needs(not registry.is_in_grace(record), "the name has expired and can only be renewed")
-        needs(registry.is_fresh(op["consensus_hash"]), "the consensus hash is none of the last 24 blocks'")
-        needs(registry.owns(op["sender"], record), "the sender does not own the name")
-        needs(op["sender"] != op["recipient"], "the recipient is the sender")
-        needs(len(registry.owned(op["recipient"])) < MAX_NAMES, f"the recipient has {MAX_NAMES} names")
-        needs(
+        """Require the owner, a recent consensus hash, and another recipient who may own more names."""
+        record = require_some(registry.live_name_by_hash(op["name_hash128"]), "there is no such name")
+        require(not record["revoked"], "the name is revoked")
+        require(registry.ready_namespace(record["namespace_id"]) is not None, "the namespace is not ready")
+        require(not registry.is_in_grace(record), "the name has expired and can only be renewed")
+        require(registry.is_fresh(op["consensus_hash"]), "the consensus hash is not from the last 24 blocks")
+        require(registry.owns(op["sender"], record), "the sender does not own the name")
+        require(op["sender"] != op["recipient"], "the recipient is the sender")
+        require(
+            len(registry.names_owned_by(op["recipient"])) < MAX_NAMES,
+            f"the recipient already owns {MAX_NAMES} names",
+        )
+        require(
             registry.epoch.has_multisig or not is_p2sh(op["sender"]),
-            "scripts give no names away in this epoch",
+            "a script cannot transfer names in this epoch",
         )
         return {
             **record,
-            **place_of(op),
+            **position_of(op),
             "op": op["op"],
             "sender": op["recipient"],
             "address": op["recipient_address"],
@@ -54,10 +57,10 @@ class NameTransfer(NameOperation):
             "value_hash": record["value_hash"] if op["keep_data"] else None,
         }
 
-    def hashed(self, record: Json, op: Json) -> Json:
-        """Give the hashed fields: the consensus hash is the last update's, where there was one."""
+    def hashed_fields(self, record: Json, op: Json) -> Json:
+        """Return the hashed fields; the consensus hash is the last update's, if there was one."""
         return {
-            **super().hashed(record, op),
+            **super().hashed_fields(record, op),
             "name_hash128": op["name_hash128"],
             "consensus_hash": record["consensus_hash"] or op["consensus_hash"],
             "keep_data": op["keep_data"],

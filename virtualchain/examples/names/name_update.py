@@ -1,23 +1,22 @@
-"""`+` NAME_UPDATE: give a name another value."""
+"""`+` NAME_UPDATE: give a name a new value."""
 
-from virtualchain.examples.names.encoding import hash128
-from virtualchain.examples.names.operation import NAMEREC, NameOperation, place_of
+from virtualchain.examples.names.operation import NAMEREC, NameOperation, position_of
 from virtualchain.examples.names.params import MAX_NAMES
-from virtualchain.examples.names.reading import Transaction
-from virtualchain.examples.names.refusal import needs, needs_some
+from virtualchain.examples.names.reading import Transaction, hash128
 from virtualchain.examples.names.registry import Registry
+from virtualchain.examples.names.rules import require, require_some
 from virtualchain.model import Json
 
 
 class NameUpdate(NameOperation):
-    """Body: hash of the name and a recent consensus hash (16 bytes), value hash (20)."""
+    """Body: hash of the name and a recent consensus hash together (16 bytes), value hash (20)."""
 
     opcode = b"+"
     fields = (*NAMEREC, "name_consensus_hash", "consensus_hash")
 
     def read(self, payload: bytes, tx: Transaction) -> Json:
         """Read the two hashes."""
-        needs(len(payload) == 36, f"its body has {len(payload)} bytes, and 36 are an update's")
+        require(len(payload) == 36, f"the body has {len(payload)} bytes; an update has 36")
         return {
             "op": "+",
             "name_consensus_hash": payload[:16].hex(),
@@ -26,36 +25,37 @@ class NameUpdate(NameOperation):
         }
 
     def judge(self, op: Json, registry: Registry) -> Json:
-        """Take it from the owner, who saw a recent block."""
-        owned = registry.owned(op["sender"])
-        needs(len(owned) <= MAX_NAMES, f"the sender has more than {MAX_NAMES} names")
-        wanted = op["name_consensus_hash"]
-        record, consensus_hash = needs_some(
-            _find(wanted, owned, registry), "it fits no name of the sender's with any of the last 24 hashes"
+        """Require the owner and a recent consensus hash."""
+        owned = registry.names_owned_by(op["sender"])
+        require(len(owned) <= MAX_NAMES, f"the sender owns more than {MAX_NAMES} names")
+        name_consensus_hash = op["name_consensus_hash"]
+        record, consensus_hash = require_some(
+            _find_name(name_consensus_hash, owned, registry),
+            "the hash matches none of the sender's names with any of the last 24 consensus hashes",
         )
-        needs(registry.ready(record["namespace_id"]) is not None, "the namespace is not ready")
-        needs(not registry.is_in_grace(record), "the name has expired and can only be renewed")
+        require(registry.ready_namespace(record["namespace_id"]) is not None, "the namespace is not ready")
+        require(not registry.is_in_grace(record), "the name has expired and can only be renewed")
         return {
             **record,
-            **place_of(op),
+            **position_of(op),
             "op": "+",
             "value_hash": op["value_hash"],
             "consensus_hash": consensus_hash,
-            "name_consensus_hash": wanted,
+            "name_consensus_hash": name_consensus_hash,
         }
 
-    def hashed(self, record: Json, op: Json) -> Json:
-        """Give the hashed fields."""
+    def hashed_fields(self, record: Json, op: Json) -> Json:
+        """Return the hashed fields."""
         return {
-            **super().hashed(record, op),
+            **super().hashed_fields(record, op),
             **{field: record[field] for field in ("name_consensus_hash", "consensus_hash")},
         }
 
 
-def _find(wanted: str, owned: list[Json], registry: Registry) -> tuple[Json, str] | None:
-    """Find the name and the consensus hash that a hash was made of."""
+def _find_name(name_consensus_hash: str, owned: list[Json], registry: Registry) -> tuple[Json, str] | None:
+    """Find the name and the consensus hash that a combined hash was made of."""
     for consensus_hash in registry.fresh_hashes() if owned else ():
         for record in owned:
-            if hash128(record["name"] + consensus_hash) == wanted:
+            if hash128(record["name"] + consensus_hash) == name_consensus_hash:
                 return record, consensus_hash
     return None

@@ -1,14 +1,14 @@
-"""`*` NAMESPACE_PREORDER: commit to a namespace without telling which."""
+"""`*` NAMESPACE_PREORDER: commit to a namespace without disclosing it."""
 
-from virtualchain.examples.names.operation import Operation, place_of
+from virtualchain.examples.names.operation import Operation, position_of
 from virtualchain.examples.names.reading import Transaction, is_p2sh
-from virtualchain.examples.names.refusal import needs
 from virtualchain.examples.names.registry import Registry
+from virtualchain.examples.names.rules import require
 from virtualchain.model import Json
 
 
 class NamespacePreorder(Operation):
-    """Body: hash (20 bytes), consensus hash (16). The fee, which is the namespace's price, is burnt."""
+    """Body: hash (20 bytes), consensus hash (16). The fee, which is the namespace's price, is burned."""
 
     opcode = b"*"
     fields = (
@@ -26,24 +26,24 @@ class NamespacePreorder(Operation):
 
     def read(self, payload: bytes, tx: Transaction) -> Json:
         """Read the two hashes."""
-        return read_preorder("*", payload, tx, tx.burnt())
+        return read_preorder("*", payload, tx, tx.burned_fee())
 
     def judge(self, op: Json, registry: Registry) -> Json:
-        """Take a new hash from somebody who saw a recent block and pays something."""
-        needs(not is_p2sh(op["sender"]), "a script cannot preorder a namespace")
-        needs(registry.find_preorder(op["preorder_hash"], "*") is None, "the hash is preordered already")
-        needs(registry.is_fresh(op["consensus_hash"]), "the consensus hash is none of the last 24 blocks'")
-        needs(op["op_fee"] is not None, "it pays no fee")
+        """Require a new hash, a recent consensus hash and a fee, from a key."""
+        require(not is_p2sh(op["sender"]), "a script cannot preorder a namespace")
+        require(registry.find_preorder(op["preorder_hash"], "*") is None, "the hash is already preordered")
+        require(registry.is_fresh(op["consensus_hash"]), "the consensus hash is not from the last 24 blocks")
+        require(op["op_fee"] is not None, "no fee was paid")
         return preorder_record(op, registry)
 
-    def keep(self, record: Json, registry: Registry) -> None:
-        """Store it."""
+    def store(self, record: Json, registry: Registry) -> None:
+        """Store the preorder."""
         registry.add_preorder(record)
 
 
 def read_preorder(kind: str, payload: bytes, tx: Transaction, fee: Json) -> Json:
-    """Read what both kinds of preorder have."""
-    needs(len(payload) == 36, f"its body has {len(payload)} bytes, and 36 are a preorder's")
+    """Read a preorder of either kind."""
+    require(len(payload) == 36, f"the body has {len(payload)} bytes; a preorder has 36")
     return {
         "op": kind,
         "preorder_hash": payload[:20].hex(),
@@ -54,5 +54,5 @@ def read_preorder(kind: str, payload: bytes, tx: Transaction, fee: Json) -> Json
 
 
 def preorder_record(op: Json, registry: Registry) -> Json:
-    """Give the row of a preorder of either kind."""
-    return {**op, **place_of(op), "block_number": registry.height}
+    """Return the row of a preorder of either kind."""
+    return {**op, **position_of(op), "block_number": registry.height}

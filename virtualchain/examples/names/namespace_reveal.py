@@ -1,12 +1,9 @@
-"""`&` NAMESPACE_REVEAL: tell which namespace was preordered, and how long and how dear its names are."""
+"""`&` NAMESPACE_REVEAL: disclose the preordered namespace, and how long its names live and what they cost."""
 
-from virtualchain.examples.names.encoding import preorder_hash, read_namespace_id
-from virtualchain.examples.names.lifetime import REVEALED
-from virtualchain.examples.names.operation import Operation, place_of
-from virtualchain.examples.names.prices import namespace_price
-from virtualchain.examples.names.reading import Transaction
-from virtualchain.examples.names.refusal import needs, needs_some
+from virtualchain.examples.names.operation import Operation, position_of
+from virtualchain.examples.names.reading import Transaction, preorder_hash, read_namespace_id
 from virtualchain.examples.names.registry import Registry
+from virtualchain.examples.names.rules import REVEALED, namespace_price, require, require_some
 from virtualchain.model import Json
 
 REVEAL_FIELDS = (
@@ -33,21 +30,21 @@ REVEAL_FIELDS = (
 
 
 class NamespaceReveal(Operation):
-    """Body: how names live and what they cost, version (2 bytes), namespace's id (the rest).
+    """Body: the terms of its names (15 bytes), version (2), namespace id (the rest).
 
-    In front: lifetime (4 bytes), coefficient (1), base (1), 16 exponents and 2 discounts (a nibble each). The
-    second of exactly three outputs pays who may import names.
+    The terms are lifetime (4 bytes), coefficient (1), base (1), 16 exponents and 2 discounts (a nibble each).
+    There are exactly three outputs; the second pays whoever may import names.
     """
 
     opcode = b"&"
     fields = REVEAL_FIELDS
 
     def read(self, payload: bytes, tx: Transaction) -> Json:
-        """Read how names will be priced, and whose the namespace will be."""
-        needs(len(payload) > 17, "its body is shorter than a reveal's")
+        """Read the namespace's terms, id and recipient."""
+        require(len(payload) > 17, "the body is too short for a reveal")
         nibbles = [int(digit, 16) for digit in payload[6:15].hex()]
         *buckets, nonalpha_discount, no_vowel_discount = nibbles
-        needs(0 not in (nonalpha_discount, no_vowel_discount), "a discount is 0")
+        require(0 not in (nonalpha_discount, no_vowel_discount), "a discount is 0")
         namespace_id = read_namespace_id(payload[17:])
         op = {**tx.sender(), **tx.second_recipient()}
         return {
@@ -65,27 +62,29 @@ class NamespaceReveal(Operation):
         }
 
     def judge(self, op: Json, registry: Registry) -> Json:
-        """Take it from the one who preordered it for this very recipient, and paid its price."""
+        """Require a preorder by this sender for this recipient that paid the namespace's price."""
         namespace_id = op["namespace_id"]
-        needs(registry.revealed(namespace_id) is None, "the namespace is revealed already")
-        needs(registry.ready(namespace_id) is None, "the namespace is there already")
-        preorder = needs_some(
-            registry.find_preorder(op["preorder_hash"], "*"),
-            "the sender did not preorder it for this recipient",
+        require(registry.revealed_namespace(namespace_id) is None, "the namespace is already revealed")
+        require(registry.ready_namespace(namespace_id) is None, "the namespace is already ready")
+        preorder = require_some(
+            registry.find_preorder(op["preorder_hash"], "*"), "no preorder by this sender for this recipient"
         )
-        needs(op["version"] in registry.epoch.versions, f"there is no version {op['version']}")
+        require(
+            op["version"] in registry.epoch.versions, f"version {op['version']} is not valid in this epoch"
+        )
         price = namespace_price(namespace_id, registry.height, self.params)
-        needs(preorder["op_fee"] >= price, f"the preorder paid {preorder['op_fee']} of {price:.0f} satoshi")
-        before = registry.namespace(namespace_id)
+        paid = preorder["op_fee"]
+        require(paid >= price, f"the preorder paid {paid} satoshis, less than the price of {price:.0f}")
+        earlier = registry.namespace(namespace_id)
         return {
             **op,
-            **place_of(op),
-            "block_number": (before or preorder)["block_number"],
+            **position_of(op),
+            "block_number": (earlier or preorder)["block_number"],
             "reveal_block": registry.height,
             "ready_block": 0,
         }
 
-    def keep(self, record: Json, registry: Registry) -> None:
-        """Store the namespace; the preorder is used up."""
+    def store(self, record: Json, registry: Registry) -> None:
+        """Store the namespace, and remove the preorder that it used."""
         registry.drop_preorders(record["preorder_hash"])
-        registry.keep_namespace(record)
+        registry.store_namespace(record)

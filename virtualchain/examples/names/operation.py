@@ -1,8 +1,8 @@
-"""What all operations share: the steps from a transaction to the tables, and the record of a name.
+"""What all operations share: the steps from a transaction to the tables, and the hashed fields of a name.
 
-An operation is one class in a file of its own. Its `read` reads a transaction (and refuses what is none
-of its own), its `judge` lists the rules and gives the row as the operation would make it, and its `keep`
-writes that row.
+Each operation is a class in its own file. Its `read` reads a transaction, and refuses one that does not have
+the operation's form. Its `judge` lists the rules and returns the row that the operation would make. Its
+`store` writes that row.
 """
 
 from abc import ABC, abstractmethod
@@ -12,8 +12,8 @@ from virtualchain.app.builder import Rejected
 from virtualchain.examples.names import collisions
 from virtualchain.examples.names.params import Params
 from virtualchain.examples.names.reading import Transaction
-from virtualchain.examples.names.refusal import Refused, needs
 from virtualchain.examples.names.registry import Registry
+from virtualchain.examples.names.rules import Refused, require
 from virtualchain.model import Json
 from virtualchain.store.state import State
 
@@ -35,33 +35,33 @@ NAMEREC: Final = (
     "importer",
     "importer_address",
 )
-"""The fields of a name's row that are hashed, in order (`names.md` §9)."""
+"""The hashed fields of a name's row, in order (docs/protocol/names.md)."""
 
 
 class Operation(ABC):
-    """One opcode: how it is read, what it needs, what it does."""
+    """One opcode: its form, its rules and its effect."""
 
     opcode: ClassVar[bytes]
     fields: ClassVar[tuple[str, ...]]
-    """What of an accepted operation is hashed, in order; a field may stand there twice."""
+    """The hashed fields of an accepted operation, in order; a field may occur twice."""
 
     def __init__(self, params: Params) -> None:
         self.params = params
 
     @abstractmethod
     def read(self, payload: bytes, tx: Transaction) -> Json:
-        """Read the operation; raises Refused where the transaction is none."""
+        """Read the operation; raises Refused if the transaction does not have its form."""
 
     @abstractmethod
     def judge(self, op: Json, registry: Registry) -> Json:
-        """Give the row that the operation makes; raises Refused where a rule forbids it."""
+        """Return the row that the operation makes; raises Refused if a rule forbids it."""
 
     @abstractmethod
-    def keep(self, record: Json, registry: Registry) -> None:
+    def store(self, record: Json, registry: Registry) -> None:
         """Write the row."""
 
-    def hashed(self, record: Json, op: Json) -> Json:  # noqa: ARG002 - a transfer asks for it
-        """Give the hashed fields."""
+    def hashed_fields(self, record: Json, op: Json) -> Json:  # noqa: ARG002 - a transfer uses it
+        """Return the hashed fields."""
         return {field: record[field] for field in self.fields}
 
     # The engine's callbacks.
@@ -69,39 +69,39 @@ class Operation(ABC):
     def parse(
         self, payload: bytes, senders: list[Json], inputs: list[Json], outputs: list[Json], block_id: int
     ) -> Json:
-        """Read the operation; Refused is a ValueError, which refuses it."""
+        """Read the operation. Refused is a ValueError, so the engine records a rejection."""
         has_positions = self.params.epoch(block_id).has_positions
         return self.read(payload, Transaction(senders, inputs, outputs, has_positions))
 
     def check(self, op: Json, state: State, checked: list[Json]) -> bool | Rejected:
-        """Judge the operation; that nothing in its block collides with it is the last rule of all."""
+        """Judge the operation; the last rule is that it collides with no other in its block."""
         try:
             op["record"] = self.judge(op, Registry(state, self.params, checked))
-            needs(not collisions.collides(op, checked), "it collides with another one in this block")
+            require(not collisions.collides(op, checked), "it collides with another operation in this block")
         except Refused as refused:
             return Rejected(str(refused))
         return True
 
-    def commit(self, op: Json, state: State) -> Any:  # noqa: ANN401 - a dict, or a list of none
-        """Write what the check came to, and give what is hashed."""
-        self.keep(op["record"], Registry(state, self.params))
-        return self.hashed(op["record"], op)
+    def commit(self, op: Json, state: State) -> Any:  # noqa: ANN401 - a dict, or an empty list
+        """Write the row that `check` made, and return the hashed fields."""
+        self.store(op["record"], Registry(state, self.params))
+        return self.hashed_fields(op["record"], op)
 
 
 class NameOperation(Operation):
     """An operation on a name: its row is a row of `names`."""
 
-    def keep(self, record: Json, registry: Registry) -> None:
+    def store(self, record: Json, registry: Registry) -> None:
         """Write the name and its event."""
-        registry.keep_name(record)
+        registry.store_name(record)
 
-    def hashed(self, record: Json, op: Json) -> Json:  # noqa: ARG002 - a transfer asks for it
-        """Give the hashed fields: the fee of an imported name is a double, whatever the operation."""
+    def hashed_fields(self, record: Json, op: Json) -> Json:  # noqa: ARG002 - a transfer uses it
+        """Return the hashed fields; the fee of an imported name is always a double."""
         op_fee = record["op_fee"]
-        whole = {field: record[field] for field in NAMEREC}
-        return {**whole, "op_fee": float(op_fee) if record["imported"] else int(op_fee)}
+        fields = {field: record[field] for field in NAMEREC}
+        return {**fields, "op_fee": float(op_fee) if record["imported"] else int(op_fee)}
 
 
-def place_of(op: Json) -> Json:
-    """Give where an operation stands, as rows have it: `vtxindex` is what the engine calls txindex."""
+def position_of(op: Json) -> Json:
+    """Return an operation's txid and position, as rows name them: `vtxindex` is the engine's txindex."""
     return {"txid": op["virtualchain_txid"], "vtxindex": op["virtualchain_txindex"]}

@@ -1,6 +1,6 @@
-"""What differs between networks and between epochs, as data: nothing in here decides anything.
+"""The protocol's constants, and what differs between networks and epochs, as data.
 
-Everything is from `names.md` §8 and §11; amounts are satoshi, heights are those of Bitcoin blocks.
+The values are those of docs/protocol/names.md. Amounts are in satoshis; heights are Bitcoin block heights.
 """
 
 import hashlib
@@ -13,102 +13,108 @@ from virtualchain.bitcoin.networks import Network, network
 
 BITCOIN: Final = 100_000_000
 MAX_NAMES: Final = 25
-"""How many names one owner may hold before further ones are refused."""
+"""The number of names from which on an owner is refused further ones."""
 WINDOW: Final = 24
-"""For how many blocks a consensus hash stays fresh."""
+"""The number of blocks for which a consensus hash stays fresh."""
+BURN_SCRIPT: Final = "76a914" + "00" * 20 + "88ac"
+"""Pay-to-public-key-hash of the all-zero hash, for which nobody has a key: burned fees go there."""
 SNAPSHOT: Final = "17ac43c1d8549c3181b200f1bf97eb7d"
-"""The consensus hash that every one of these chains starts from."""
+"""The consensus hash that all of these chains start from."""
 DEFAULT_FIRST_BLOCK: Final = 256
 DEFAULT_EPOCH1_END: Final = 436_650
 DEFAULT_REVEAL_EXPIRE: Final = 144
-"""What the network's own test runs had, where they do not say."""
+"""The defaults of the network's own test runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The rules that hold up to a height, where they are not the same for ever."""
+    """The rules that changed over time, as they hold up to a height."""
 
     last_block: int | None
-    """The last height of the epoch; None where it goes on."""
+    """The last height of the epoch; None if it has no end."""
     has_multisig: bool
-    """Whether a name may be registered by, or transferred from, a p2sh script."""
+    """Whether a name may be registered for, or transferred from, a p2sh script."""
     lifetime_multiplier: int = 1
-    """By what the lifetime of a favoured namespace is multiplied."""
+    """The factor for the lifetime of a favored namespace."""
     price_multiplier: float = 1.0
-    """By what prices of and in a favoured namespace are multiplied."""
+    """The factor for the prices of and in a favored namespace."""
     other_price_multiplier: float = 1.0
     """The same for every other namespace."""
     versions: frozenset[int] = frozenset({1})
-    """The versions of namespaces that may be revealed."""
+    """The namespace versions that may be revealed."""
     grace: int = 0
-    """For how many blocks an expired name still waits for its owner, who may only renew it."""
+    """The number of blocks after its expiry in which a name can still be renewed, but nothing else."""
     has_positions: bool = False
-    """Whether recipients and fees are found by their place among the outputs; registrations may carry a
-    value, and renewals may change owner and value."""
+    """Whether recipients and fees are found by their position among the outputs; if so, registrations may
+    carry a value, and renewals may change owner and value."""
     preorder_lifetime: int | None = None
-    """For how many blocks a preorder can be used; None for ever."""
+    """The number of blocks for which a preorder can be used; None if it never ages."""
     has_whole_prices: bool = False
-    """Whether prices are whole numbers."""
+    """Whether prices are integers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """One network's numbers: what `make_app` makes an app of."""
+    """One network's parameters, from which `make_app` builds an app."""
 
     network: Literal["mainnet", "regtest"]
     first_block: int
     epochs: tuple[Epoch, ...]
-    favoured: frozenset[str]
+    favored: frozenset[str]
     """The namespaces that an epoch's multipliers apply to."""
     reveal_expire: int
-    """For how many blocks a revealed namespace may be made ready."""
+    """The number of blocks within which a revealed namespace must be made ready."""
     import_children: int
-    """How many children of the revealer's key may import names."""
+    """The number of child keys of the importer's key that may also import names."""
     one_letter_price: int
-    """What a namespace of one character costs."""
+    """The price of a namespace of one character."""
     initial_snapshots: Mapping[int, str] = field(default_factory=dict)
     announcers: tuple[str, ...] = ("judecn.id", "muneeb.id", "shea256.id")
     """The names whose owners may announce."""
     creator_fees_period: int = 52_595
-    """For how many blocks after its reveal a namespace of version 2 earns its own fees."""
+    """The number of blocks after its reveal for which fees in a namespace of version 2 go to its creator."""
 
     def epoch(self, height: int) -> Epoch:
-        """Give the epoch of a height."""
+        """Return the epoch of a height."""
         return next(epoch for epoch in self.epochs if epoch.last_block is None or height <= epoch.last_block)
 
     def lifetime_multiplier(self, namespace_id: str, height: int) -> int:
-        """Give by what a namespace's lifetime is multiplied at a height."""
-        return self.epoch(height).lifetime_multiplier if namespace_id in self.favoured else 1
+        """Return the factor for a namespace's lifetime at a height."""
+        return self.epoch(height).lifetime_multiplier if namespace_id in self.favored else 1
 
     def price_multiplier(self, namespace_id: str, height: int) -> float:
-        """Give by what prices are multiplied at a height."""
+        """Return the factor for a namespace's prices at a height."""
         epoch = self.epoch(height)
-        return epoch.price_multiplier if namespace_id in self.favoured else epoch.other_price_multiplier
+        return epoch.price_multiplier if namespace_id in self.favored else epoch.other_price_multiplier
 
     @property
     def bitcoin(self) -> Network:
-        """The Bitcoin network, whose version bytes addresses have."""
+        """The Bitcoin network, which decides the version bytes of addresses."""
         return network(self.network)
 
     def fingerprint(self) -> str:
-        """Tell sets of numbers apart: 12 hex digits that enter the app's version."""
-        told = [
+        """Return 12 hex digits that identify these parameters; they enter the app's version.
+
+        They cover the values here, and both names and values in `Epoch`: renaming a field of `Epoch` would
+        change the version of every app.
+        """
+        parts = [
             repr(tuple(getattr(self, name) for name in self.__slots__ if name not in _UNORDERED)),
-            repr(sorted(self.favoured)),
+            repr(sorted(self.favored)),
             repr(sorted(self.initial_snapshots.items())),
         ]
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-_UNORDERED: Final = {"favoured", "initial_snapshots"}
+_UNORDERED: Final = {"favored", "initial_snapshots"}
 
 
 def _snapshots(first_block: int) -> Mapping[int, str]:
     return MappingProxyType({first_block - back: SNAPSHOT for back in (4, 3, 2, 1)})
 
 
-def _later(last_block: int | None, *, epoch: Literal[3, 4]) -> Epoch:
-    """Give an epoch of §11, which is known from the source only: no recording covers it."""
+def _later_epoch(last_block: int | None, *, epoch: Literal[3, 4]) -> Epoch:
+    """Return an epoch whose rules are known from the network's source only: no recorded run covers it."""
     return Epoch(
         last_block,
         has_multisig=True,
@@ -129,17 +135,17 @@ MAINNET: Final = Params(
     epochs=(
         Epoch(436_650, has_multisig=False),
         Epoch(488_500, has_multisig=True, lifetime_multiplier=2),
-        _later(547_921, epoch=3),
-        _later(599_866, epoch=4),
-        _later(None, epoch=4),
+        _later_epoch(547_921, epoch=3),
+        _later_epoch(599_866, epoch=4),
+        _later_epoch(None, epoch=4),
     ),
-    favoured=frozenset({"id"}),
+    favored=frozenset({"id"}),
     reveal_expire=52_595,
     import_children=300,
     one_letter_price=400 * BITCOIN,
     initial_snapshots=_snapshots(373_601),
 )
-"""The network that ran."""
+"""The main network."""
 
 
 def regtest(
@@ -152,9 +158,9 @@ def regtest(
     namespace_reveal_expire: int = DEFAULT_REVEAL_EXPIRE,
     later: tuple[Epoch, ...] = (),
 ) -> Params:
-    """Give the numbers of the network's own test runs, changed as a run asks.
+    """Return the parameters of the network's own test runs, with some of them changed.
 
-    The pairs are for epochs 1 and 2. `later` takes epoch 2's place, and gives its end to no other.
+    The pairs are for epochs 1 and 2. `later`, if not empty, replaces epoch 2.
     """
     second = Epoch(
         None,
@@ -174,7 +180,7 @@ def regtest(
             ),
             *(later or (second,)),
         ),
-        favoured=frozenset({"id", "test"}),
+        favored=frozenset({"id", "test"}),
         reveal_expire=namespace_reveal_expire,
         import_children=5,
         one_letter_price=41 * BITCOIN,

@@ -37,7 +37,7 @@ OPERATIONS: Final[tuple[type[Operation], ...]] = (
 
 
 def make_app(params: Params, name: str = "names") -> App:
-    """Make the registry's app for one network's numbers."""
+    """Build the registry's app for one network's parameters."""
     app = App(
         name,
         magic=b"id",
@@ -59,7 +59,7 @@ def make_app(params: Params, name: str = "names") -> App:
 
     @app.scan
     def scan(ops: list[Json], state: State) -> None:
-        """Find what collides, before anything of the block is accepted."""
+        """Mark collisions before any operation of the block is accepted."""
 
         def judge(op: Json, listed: Sequence[Json]) -> Json:
             return operations[op["op"]].judge(op, Registry(state, params, listed))
@@ -67,9 +67,9 @@ def make_app(params: Params, name: str = "names") -> App:
         collisions.mark(ops, judge)
 
     @app.final
-    def final(ops: list[Json], state: State, block_id: int) -> None:  # noqa: ARG001 - what it is called with
-        """Let an epoch change when names expire."""
+    def final(ops: list[Json], state: State, block_id: int) -> None:  # noqa: ARG001 - the hook's signature
+        """Recompute when names expire in an epoch's first block."""
         if any(epoch.last_block == block_id - 1 for epoch in params.epochs):
-            Registry(state, params).reckon_every_expiry()
+            Registry(state, params).update_every_expiry()
 
     return app

@@ -1,26 +1,81 @@
-"""What an operation's transaction tells beside its payload (`names.md` §1).
+"""Read what an operation's payload and transaction say: names, hashes, sender, recipient, fee.
 
-Scripts and keys are hex; Refused is raised where a transaction is none of the registry's.
+Scripts, keys and hashes are lowercase hex. Refused is raised for a transaction of the wrong form.
 """
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from virtualchain.bitcoin.script import pushes
 from virtualchain.consensus.hashing import hash160
-from virtualchain.examples.names.refusal import needs, needs_some
+from virtualchain.examples.names.params import BURN_SCRIPT
+from virtualchain.examples.names.rules import require, require_some
 from virtualchain.model import Json
 
-BURN_SCRIPT: Final = "76a914" + "00" * 20 + "88ac"
-"""Pay-to-public-key-hash of the hash that nobody has a key for: fees go there."""
-_KINDS: Final = {"pubkeyhash": slice(6, 46), "scripthash": slice(4, 44)}
-"""The scripts that may own names, and where in their hex the hash of 20 bytes stands."""
+MAX_NAME_LENGTH: Final = 37
+_MAX_NAMESPACE_LENGTH: Final = 19
+_NAME: Final = re.compile(rb"[a-z0-9_-]+\.[a-z0-9_-]+")
+_NAMESPACE: Final = re.compile(rb"[a-z0-9_-]+")
+_BASE40_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz-_.+"
+_HASH_IN_SCRIPT: Final = {"pubkeyhash": slice(6, 46), "scripthash": slice(4, 44)}
+"""The types of script that may own names, and where in the script's hex its 20-byte hash is."""
+
+
+# Names and hashes.
+
+
+def read_name(text: bytes) -> str:
+    """Read a full name, such as `judecn.id`; raises Refused for anything else."""
+    require(_NAME.fullmatch(text) is not None and len(text) <= MAX_NAME_LENGTH, "not a valid name")
+    name = text.decode("ascii")
+    require(len(namespace_of(name)) <= _MAX_NAMESPACE_LENGTH, "the namespace id is too long")
+    return name
+
+
+def read_namespace_id(text: bytes) -> str:
+    """Read a namespace id, such as `id`; raises Refused for anything else."""
+    require(
+        _NAMESPACE.fullmatch(text) is not None and len(text) <= _MAX_NAMESPACE_LENGTH,
+        "not a valid namespace id",
+    )
+    return text.decode("ascii")
+
+
+def namespace_of(name: str) -> str:
+    """Return the namespace id of a full name."""
+    return name.partition(".")[2]
+
+
+def base40(text: str) -> bytes:
+    """Encode text as a big-endian base-40 number in as few whole bytes as possible, at least one."""
+    number = 0
+    for character in text:
+        number = 40 * number + _BASE40_DIGITS.index(character)
+    return number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
+
+
+def preorder_hash(text: str, script: str, address: str) -> str:
+    """Compute the commitment to a name or namespace id: 40 hex digits.
+
+    `script` (hex) is the sender's. `address` is the recipient's in the later registration, import or reveal.
+    """
+    return hash160(base40(text) + bytes.fromhex(script) + address.encode("ascii")).hex()
+
+
+def hash128(text: str) -> str:
+    """Return the first 16 bytes of text's SHA-256 as hex."""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
+
+
+# Senders, recipients and fees.
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A transaction as the engine hands it out, and whether its epoch finds outputs by their place."""
+    """A transaction as the engine passes it, and whether its epoch finds outputs by position."""
 
     senders: Sequence[Json]
     inputs: Sequence[Json]
@@ -28,9 +83,9 @@ class Transaction:
     has_positions: bool
 
     def sender(self) -> Json:
-        """Give who sent it, by what its first input spends: `sender`, `address`, `sender_pubkey`."""
+        """Read the sender from what the first input spends: `sender`, `address`, `sender_pubkey`."""
         first = self.senders[0]
-        needs(first["type"] in _KINDS, f"its sender is {first['type']}, and p2pkh or p2sh can be one")
+        require(first["type"] in _HASH_IN_SCRIPT, f"the sender is {first['type']}, not p2pkh or p2sh")
         script = first["script_pubkey"]
         return {
             "sender": script,
@@ -39,67 +94,71 @@ class Transaction:
         }
 
     def recipient(self) -> Json:
-        """Give who gets a name: `recipient`, `recipient_address` of the first payable output.
+        """Read who receives a name, from the first payable output: `recipient`, `recipient_address`.
 
-        Where outputs have positions, it is the second output.
+        In epochs with positions it is the second output.
         """
-        return self._paid(self._at(1) if self.has_positions else next(iter(self._payable()), None))
+        return self._recipient(self._output(1) if self.has_positions else next(iter(self._payable()), None))
 
     def second_recipient(self) -> Json:
-        """Give who gets a namespace: `recipient`, `recipient_address` of the second of three outputs."""
-        needs(len(self.outputs) == 3, f"it has {len(self.outputs)} outputs, and should have 3")
-        return self._paid(self._at(1))
+        """Read who receives a namespace, from the second of three outputs; the keys are `recipient()`'s."""
+        self._require_three_outputs()
+        return self._recipient(self._output(1))
 
-    def burnt(self) -> Json:
-        """Give the fee that the first burning output pays: `op_fee` in satoshi (or None), `fee_address`."""
+    def burned_fee(self) -> Json:
+        """Read the fee of the first output that burns: `op_fee` in satoshis or None, and `fee_address`."""
         burning = (output for output in self.outputs if output["script_pubkey"] == BURN_SCRIPT)
         return _fee(next(burning, None))
 
     def preorder_fee(self) -> Json:
-        """Give the fee of a name's preorder, as above; with positions it is the last of three outputs."""
+        """Read the fee of a name's preorder; in epochs with positions it is the last of three outputs."""
         if not self.has_positions:
-            return self.burnt()
-        needs(len(self.outputs) == 3, f"it has {len(self.outputs)} outputs, and should have 3")
-        return _fee(self._at(2))
+            return self.burned_fee()
+        self._require_three_outputs()
+        return _fee(self._output(2))
 
     def renewal_fee(self) -> Json:
-        """Give the fee of a renewal, as above; with positions it is the fourth output."""
-        return _fee(self._at(3)) if self.has_positions else self.burnt()
+        """Read the fee of a renewal; in epochs with positions it is the fourth output."""
+        return _fee(self._output(3)) if self.has_positions else self.burned_fee()
 
     def import_value(self, recipient: str) -> str:
-        """Give the hash (40 hex digits) in the first payable output that is not the recipient's."""
+        """Read the hash (40 hex digits) in the first payable output that does not pay the recipient."""
         others = (output for output in self._payable() if output["script_pubkey"] != recipient)
-        found = needs_some(next(others, None), "no output holds a value hash")
-        needs(found["type"] in _KINDS, f"its value's output is {found['type']}, and p2pkh or p2sh holds one")
-        value: str = found["script_pubkey"][_KINDS[found["type"]]]
+        output = require_some(next(others, None), "no output holds a value hash")
+        kind = output["type"]
+        require(kind in _HASH_IN_SCRIPT, f"the output with the value hash is {kind}, not p2pkh or p2sh")
+        value: str = output["script_pubkey"][_HASH_IN_SCRIPT[kind]]
         return value
 
-    def _at(self, place: int) -> Json | None:
-        return self.outputs[place] if place < len(self.outputs) else None
+    def _output(self, position: int) -> Json | None:
+        return self.outputs[position] if position < len(self.outputs) else None
 
     def _payable(self) -> list[Json]:
         return [output for output in self.outputs if not output["script_pubkey"].startswith("6a")]
 
-    def _paid(self, output: Json | None) -> Json:
-        output = needs_some(output, "it pays nobody")
-        needs(output["type"] in _KINDS, f"its recipient is {output['type']}, and p2pkh or p2sh can be one")
+    def _require_three_outputs(self) -> None:
+        require(len(self.outputs) == 3, f"the transaction has {len(self.outputs)} outputs instead of 3")
+
+    def _recipient(self, output: Json | None) -> Json:
+        output = require_some(output, "the transaction has no recipient")
+        require(output["type"] in _HASH_IN_SCRIPT, f"the recipient is {output['type']}, not p2pkh or p2sh")
         return {"recipient": output["script_pubkey"], "recipient_address": output["addresses"][0]}
 
     def _public_key(self, script: str) -> str | None:
-        """Give the sender's key as the first input shows it that does: any input may."""
+        """Find the sender's public key in the first input that shows it, which may be any input."""
         for spending in self.inputs:
             pushed = pushes(bytes.fromhex(spending["script_sig"]))[1:2]
             if (
                 pushed
                 and len(pushed[0]) in {33, 65}
-                and hash160(pushed[0]).hex() == script[_KINDS["pubkeyhash"]]
+                and hash160(pushed[0]).hex() == script[_HASH_IN_SCRIPT["pubkeyhash"]]
             ):
                 return pushed[0].hex()
         return None
 
 
 def is_p2sh(script: str) -> bool:
-    """Whether a script that may own names is pay-to-script-hash."""
+    """Check whether a script that may own names is pay-to-script-hash."""
     return script.startswith("a914")
 
 

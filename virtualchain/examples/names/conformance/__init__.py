@@ -1,4 +1,4 @@
-"""Whether the registry does what the network did: recorded runs through the real engine, hash by hash.
+"""Check that the registry does what the network did: replay recorded runs through the engine, and compare.
 
-`python -m virtualchain.examples.names.conformance FILE …` says so for files of recorded scenarios.
+`python -m virtualchain.examples.names.conformance FILE …` does so for files of recorded scenarios.
 """

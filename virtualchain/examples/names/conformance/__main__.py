@@ -11,19 +11,19 @@ import click
 import psycopg
 
 from virtualchain.errors import VirtualchainError
-from virtualchain.examples.names.conformance.judging import judge_all, read_tasks
+from virtualchain.examples.names.conformance.checking import check_all, read_tasks
 from virtualchain.store.database import resolve
 from virtualchain.testing.database import DatabaseServer, embedded_server
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge the scenarios of all files; the exit status is 1 where one failed, and 3 without a database."""
+    """Check the scenarios of all files; return exit status 1 if any failed, 3 without a database."""
     options = _parser().parse_args(arguments)
     tasks = [task for file in options.files for task in read_tasks(file, options.forks)]
     results = []
     try:
         with _server(options.database) as server:
-            for result in judge_all(tasks, server, options.jobs):
+            for result in check_all(tasks, server, options.jobs):
                 results.append(result)
                 if not options.json:
                     click.echo(result)
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     passed = sum(result.has_passed for result in results)
     failed = len(results) - passed
     if options.json:
-        told = {"passed": passed, "failed": failed, "scenarios": [result.as_dict() for result in results]}
-        click.echo(json.dumps(told, indent=1))
+        report = {"passed": passed, "failed": failed, "scenarios": [result.as_dict() for result in results]}
+        click.echo(json.dumps(report, indent=1))
     else:
         click.echo(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
@@ -52,20 +52,20 @@ def _parser() -> argparse.ArgumentParser:
         type=_at_least_one,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="how many processes work at once (default: one per processor)",
+        help="the number of worker processes (default: one per processor)",
     )
-    parser.add_argument("--json", action="store_true", help="print one object when all is done")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead")
     parser.add_argument(
         "--database",
         metavar="URL",
-        help="a database of a PostgreSQL server and a role that may make databases there; each scenario gets "
-        "one of its own, which is removed again (default: an embedded server, started for this)",
+        help="a database of a PostgreSQL server, with a role that may create databases there; each scenario "
+        "gets its own, which is dropped afterwards (default: an embedded server, started for the run)",
     )
     parser.add_argument(
         "--forks",
         type=int,
         metavar="SEED",
-        help="replay each scenario once more on a chain that forks at random, and compare the tables, too",
+        help="replay each scenario again on a chain that forks at random, and compare the tables as well",
     )
     return parser
 
@@ -80,11 +80,11 @@ def _at_least_one(text: str) -> int:
 @contextmanager
 def _server(url: str | None) -> Iterator[DatabaseServer]:
     if url is None:
-        with embedded_server() as own:
-            yield DatabaseServer(own, "conformance")
+        with embedded_server() as embedded_url:
+            yield DatabaseServer(embedded_url, "conformance")
         return
     server = DatabaseServer(resolve(url), "conformance")
-    server.template()  # now, and not in the first of many scenarios: is there a server, and may we?
+    server.template()  # find out now, and not in the first scenario, whether the server and the role will do
     try:
         yield server
     finally:

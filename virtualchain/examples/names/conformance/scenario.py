@@ -1,15 +1,16 @@
-"""Recorded scenarios: what their files must look like, and what is read from them.
+"""Recorded scenarios: the format of their files, and how they are read.
 
-A file is JSON, plain or compressed with gzip: one scenario, a list of them, or an object with
-`scenarios`. A scenario has `blocks`, each with `block_id`, `txs` (`txindex`, `txid`, `raw`, `verdict`), `ops`
-(`opcode`, `fields`: pairs of name and text), `ops_hash` and `consensus_hash`; and where they differ from the
-network's test runs `first_block`, `initial_snapshots`, `params` and `parent_txs`. Nothing else is looked at.
+A file is JSON, plain or compressed with gzip: one scenario, a list of them, or an object with `scenarios`. A
+scenario has `blocks`, each with `block_id`, `txs` (`txindex`, `txid`, `raw`, `verdict`), `ops` (`opcode`,
+`fields`: pairs of name and text), `ops_hash` and `consensus_hash`. It may have `first_block`,
+`initial_snapshots`, `params` and `parent_txs`; the defaults are those of the network's test runs. Everything
+else is ignored.
 """
 
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,16 +28,16 @@ from virtualchain.testing.wire import read_transaction
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 
-_GZIP: Final = b"\x1f\x8b"
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 _ACCEPTED: Final = "ACCEPT"
-_MOST_PLACES: Final = 20_000
-"""No block has more transactions: a larger place would only fill memory."""
-_MOST_HEIGHTS: Final = 200_000
-"""The same for blocks."""
+_MAX_TXINDEX: Final = 19_999
+"""No block has more transactions; a larger txindex would only fill memory."""
+_MAX_HEIGHTS: Final = 200_000
+"""The same limit for blocks."""
 
 
 class MalformedScenario(UsageError):
-    """A file that holds no scenarios, or a scenario that cannot be replayed; the message says where."""
+    """A file without scenarios, or a scenario that cannot be replayed; the message says where it is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class RecordedTx:
 
 @dataclass(frozen=True, slots=True)
 class RecordedOp:
-    """An accepted operation: its opcode, and the hashed fields as (name, text) in order."""
+    """An accepted operation: its opcode, and its hashed fields as (name, text) in order."""
 
     opcode: str
     fields: tuple[tuple[str, str], ...]
@@ -75,49 +76,55 @@ class Scenario:
     name: str
     params: Params
     blocks: tuple[RecordedBlock, ...]
-    """In order of height; heights that are not there are empty blocks that nothing is known of."""
+    """In order of height; a missing height is an empty block of which nothing was recorded."""
     parents: Mapping[str, bytes]
-    """Raw transactions that recorded ones spend, by their ids."""
+    """Raw transactions that recorded ones spend, by txid."""
+
+    def block_contents(self) -> list[dict[int, bytes]]:
+        """Return the raw transactions by txindex, for each height from the first to the last recorded one."""
+        recorded = {block.block_id: block.txs for block in self.blocks}
+        heights = range(self.params.first_block, self.blocks[-1].block_id + 1)
+        return [{tx.txindex: tx.raw for tx in recorded.get(height, ())} for height in heights]
 
 
 def read_file(path: Path) -> list[Any]:
-    """Read the scenarios of a file as they stand there; raises MalformedScenario."""
+    """Read the scenarios of a file without validating them; raises MalformedScenario."""
     try:
         content = path.read_bytes()
-        if content.startswith(_GZIP):
+        if content.startswith(_GZIP_MAGIC):
             content = gzip.decompress(content)
-        found = json.loads(content)
+        parsed = json.loads(content)
     except (OSError, EOFError, zlib.error) as error:
         raise MalformedScenario(f"the file cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise MalformedScenario(f"the file is no JSON: {error}") from error
-    scenarios = found.get("scenarios", [found]) if isinstance(found, dict) else found
+        raise MalformedScenario(f"the file is not valid JSON: {error}") from error
+    scenarios = parsed.get("scenarios", [parsed]) if isinstance(parsed, dict) else parsed
     if not isinstance(scenarios, list) or not scenarios:
-        raise MalformedScenario("the file holds no scenarios")
+        raise MalformedScenario("the file contains no scenarios")
     return scenarios
 
 
-def name_of(found: object, place: int) -> str:
-    """Give a scenario's name, or its place in the file where it has none."""
-    parts = [found.get(key) for key in ("log_set", "scenario")] if isinstance(found, dict) else []
-    told = " ".join(part for part in parts if isinstance(part, str))
-    return told if told.isprintable() and told else f"scenario {place}"
+def scenario_name(content: object, number: int) -> str:
+    """Return a scenario's name; without one, its position in the file."""
+    parts = [content.get(key) for key in ("log_set", "scenario")] if isinstance(content, dict) else []
+    name = " ".join(part for part in parts if isinstance(part, str))
+    return name if name.isprintable() and name else f"scenario {number}"
 
 
-def read_scenario(found: object, name: str) -> Scenario:
+def read_scenario(content: object, name: str) -> Scenario:
     """Read one scenario; raises MalformedScenario."""
-    scenario = _Fields(found, "the scenario")
+    scenario = _Object(content, "the scenario")
     first_block = scenario.get_or("first_block", int, DEFAULT_FIRST_BLOCK)
     blocks = _read_blocks(scenario.get("blocks", list), first_block)
-    params = _Fields(scenario.get_or("params", dict, {}), "params")
+    params = _Object(scenario.get_or("params", dict, {}), "params")
     return Scenario(
         name=name,
         params=regtest(
             first_block=first_block,
             initial_snapshots=_read_snapshots(scenario.get_or("initial_snapshots", dict, {})) or None,
             epoch1_end=params.get_or("epoch1_end", int, DEFAULT_EPOCH1_END),
-            lifetime_multiplier=_pair(params.get_or("lifetime_multiplier", list, [1, 2]), int),
-            price_multiplier=_pair(params.get_or("price_multiplier", list, [1.0, 1.0]), float),
+            lifetime_multiplier=_read_pair(params.get_or("lifetime_multiplier", list, [1, 2]), int),
+            price_multiplier=_read_pair(params.get_or("price_multiplier", list, [1.0, 1.0]), float),
             namespace_reveal_expire=params.get_or("namespace_reveal_expire", int, DEFAULT_REVEAL_EXPIRE),
         ),
         blocks=blocks,
@@ -125,108 +132,119 @@ def read_scenario(found: object, name: str) -> Scenario:
     )
 
 
-class _Fields:
-    """A JSON object whose fields are read with their types; complaints name the place."""
+def read_canonical(canonical: bytes) -> RecordedOp:
+    """Split a serialized operation into its fields, which have no names in this form."""
+    opcode, rest = canonical[:1], canonical[2:]
+    fields = []
+    while rest:
+        length, _, rest = rest.partition(b":")
+        fields.append(("", rest[: int(length)].decode()))
+        rest = rest[int(length) + 1 :]
+    return RecordedOp(opcode.decode("latin-1"), tuple(fields))
 
-    def __init__(self, found: object, place: str) -> None:
-        if not isinstance(found, dict):
-            raise MalformedScenario(f"{place}: it is no object")
-        self._found = found
-        self.place = place
+
+class _Object:
+    """A JSON object whose fields are read with type checks; errors name its location."""
+
+    def __init__(self, content: object, location: str) -> None:
+        if not isinstance(content, dict):
+            raise MalformedScenario(f"{location}: not a JSON object")
+        self._content = content
+        self.location = location
 
     def get(self, key: str, kind: type[T]) -> T:
-        """Give a field that must be there."""
-        value: object = self._found.get(key)
+        """Return a required field."""
+        value: object = self._content.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise MalformedScenario(f"{self.place}: {key} is {_told(value)}, not of type {kind.__name__}")
+            raise MalformedScenario(
+                f"{self.location}: {key} is {_excerpt(value)}, not of type {kind.__name__}"
+            )
         return value
 
     def get_or(self, key: str, kind: type[T], default: T) -> T:
-        """Give a field, or what counts where it is not there."""
-        return default if self._found.get(key) is None else self.get(key, kind)
+        """Return a field, or the default if it is missing."""
+        return default if self._content.get(key) is None else self.get(key, kind)
 
 
-def _read_blocks(found: Sequence[object], first_block: int) -> tuple[RecordedBlock, ...]:
-    blocks = [_read_block(_Fields(block, f"blocks, at {place}")) for place, block in enumerate(found)]
+def _read_blocks(items: Sequence[object], first_block: int) -> tuple[RecordedBlock, ...]:
+    blocks = [_read_block(_Object(item, f"blocks, index {index}")) for index, item in enumerate(items)]
     heights = sorted(block.block_id for block in blocks)
     if not heights or len(set(heights)) < len(heights) or heights[0] < first_block:
-        raise MalformedScenario(f"blocks: their heights should differ and not be below {first_block}")
-    if heights[-1] - first_block > _MOST_HEIGHTS:
-        raise MalformedScenario(f"blocks: there are {heights[-1] - first_block} heights up to the last")
+        raise MalformedScenario(f"blocks: heights must be unique and not below {first_block}")
+    if heights[-1] - first_block > _MAX_HEIGHTS:
+        raise MalformedScenario(
+            f"blocks: the last one is {heights[-1] - first_block} heights above the first, "
+            f"more than {_MAX_HEIGHTS}"
+        )
     return tuple(sorted(blocks, key=lambda block: block.block_id))
 
 
-def _read_block(block: _Fields) -> RecordedBlock:
+def _read_block(block: _Object) -> RecordedBlock:
     block_id = block.get("block_id", int)
-    place = f"block {block_id}"
-    txs = [_read_tx(_Fields(tx, f"{place}, txs")) for tx in block.get("txs", list)]
-    places = {tx.txindex for tx in txs}
-    if len(places) < len(txs) or not all(0 < txindex < _MOST_PLACES for txindex in places):
-        raise MalformedScenario(f"{place}: txs should stand at places of their own, from 1 on")
+    location = f"block {block_id}"
+    txs = [_read_tx(_Object(tx, f"{location}, txs")) for tx in block.get("txs", list)]
+    txindexes = {tx.txindex for tx in txs}
+    if len(txindexes) < len(txs) or not all(0 < txindex <= _MAX_TXINDEX for txindex in txindexes):
+        raise MalformedScenario(f"{location}: every txindex must be unique and from 1 to {_MAX_TXINDEX}")
     return RecordedBlock(
         block_id,
         tuple(sorted(txs, key=lambda tx: tx.txindex)),
-        tuple(_read_op(_Fields(op, f"{place}, ops")) for op in block.get("ops", list)),
+        tuple(_read_op(_Object(op, f"{location}, ops")) for op in block.get("ops", list)),
         block.get("ops_hash", str),
         block.get("consensus_hash", str),
     )
 
 
-def _read_tx(tx: _Fields) -> RecordedTx:
+def _read_tx(tx: _Object) -> RecordedTx:
     txindex, txid = tx.get("txindex", int), tx.get("txid", str)
-    raw = _read_raw(tx.get("raw", str), txid, tx.place)
+    raw = _read_raw(tx.get("raw", str), txid, tx.location)
     return RecordedTx(txindex, txid, raw, tx.get("verdict", str) == _ACCEPTED)
 
 
-def _read_op(op: _Fields) -> RecordedOp:
+def _read_op(op: _Object) -> RecordedOp:
     fields = op.get("fields", list)
     for field in fields:
         if not isinstance(field, list) or [type(part) for part in field] != [str, str]:
-            raise MalformedScenario(f"{op.place}: {_told(field)} is no pair of a field's name and text")
+            raise MalformedScenario(
+                f"{op.location}: {_excerpt(field)} is not a pair of a field's name and text"
+            )
     return RecordedOp(op.get("opcode", str), tuple((name, text) for name, text in fields))
 
 
-def _read_snapshots(found: Mapping[str, object]) -> dict[int, str]:
+def _read_snapshots(snapshots: Mapping[str, object]) -> dict[int, str]:
     try:
-        return {int(block_id): str(consensus_hash) for block_id, consensus_hash in found.items()}
+        return {int(block_id): str(consensus_hash) for block_id, consensus_hash in snapshots.items()}
     except ValueError as error:
         raise MalformedScenario(f"initial_snapshots: {error}") from error
 
 
-def _read_parents(found: Mapping[str, object]) -> dict[str, bytes]:
+def _read_parents(parents: Mapping[str, object]) -> dict[str, bytes]:
     return {
         txid: _read_raw(raw if isinstance(raw, str) else "", txid, "parent_txs")
-        for txid, raw in found.items()
+        for txid, raw in parents.items()
     }
 
 
-def _read_raw(text: str, txid: str, place: str) -> bytes:
-    """Read a serialised transaction, which must have the id that it is recorded under."""
+def _read_raw(text: str, txid: str, location: str) -> bytes:
+    """Read a serialized transaction, which must have the txid that it is recorded under."""
     try:
         raw = bytes.fromhex(text)
-        found = read_transaction(raw).txid[::-1].hex()
+        actual_txid = read_transaction(raw).txid[::-1].hex()
     except (ValueError, MalformedBlock) as error:
-        raise MalformedScenario(f"{place}: transaction {txid} cannot be read: {error}") from error
-    if found != txid:
-        raise MalformedScenario(f"{place}: transaction {txid} has the id {found}")
+        raise MalformedScenario(f"{location}: transaction {txid} cannot be read: {error}") from error
+    if actual_txid != txid:
+        raise MalformedScenario(f"{location}: transaction {txid} has the txid {actual_txid}")
     return raw
 
 
-def _pair(found: Sequence[Any], kind: type[N]) -> tuple[N, N]:
-    if len(found) != 2 or not all(
-        isinstance(item, int | float) and not isinstance(item, bool) for item in found
+def _read_pair(items: Sequence[Any], kind: type[N]) -> tuple[N, N]:
+    if len(items) != 2 or not all(
+        isinstance(item, int | float) and not isinstance(item, bool) for item in items
     ):
-        raise MalformedScenario(f"params: {_told(found)} is no pair of numbers")
-    return kind(found[0]), kind(found[1])
+        raise MalformedScenario(f"params: {_excerpt(items)} is not a pair of numbers")
+    return kind(items[0]), kind(items[1])
 
 
-def _told(value: object) -> str:
-    told = repr(value)
-    return told if len(told) <= 80 else f"{told[:80]}…"
-
-
-def places(blocks: tuple[RecordedBlock, ...], first: int) -> Iterator[tuple[int, tuple[RecordedTx, ...]]]:
-    """Give every height from `first` to the last recorded one, with what is recorded there."""
-    recorded = {block.block_id: block.txs for block in blocks}
-    for height in range(first, blocks[-1].block_id + 1):
-        yield height, recorded.get(height, ())
+def _excerpt(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

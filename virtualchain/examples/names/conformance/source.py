@@ -1,8 +1,7 @@
-"""A source of blocks that are made up around recorded transactions, in memory.
+"""A source of blocks that are made in memory from recorded transactions.
 
-Each transaction stands at its recorded place, with harmless ones in front of it, and each block on the one
-before. What a transaction spends is looked up where the spent transaction was recorded, and follows from
-how it is spent where it was not (`names.md` §1).
+Each transaction is at its recorded txindex; filler transactions take the positions before it. A spent output
+is looked up if its transaction was recorded, and otherwise inferred from how it is spent.
 """
 
 import struct
@@ -26,112 +25,113 @@ _BITS: Final = 0x207FFFFF
 _SCRIPT: Final = bytes.fromhex("0014") + bytes(20)
 _HEADERS_AT_ONCE: Final = 200
 
-Placed = Mapping[int, bytes]
-"""Raw transactions by their places in a block."""
+PlacedTxs = Mapping[int, bytes]
+"""Raw transactions by txindex."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _MadeBlock:
     block: Block
     raw: bytes
     transactions: tuple[bytes, ...]
-    """From place 1 on."""
+    """From txindex 1 on."""
 
 
 class RecordedSource:
-    """Serves one chain at a time, behind an empty block at `first - 1`; `show` changes which.
+    """Serves one chain at a time, on top of an empty block at `first - 1`; `activate` switches the chain.
 
-    `known` are the raw transactions that others may spend, by their ids.
+    `known` are raw transactions that others may spend, by txid.
     """
 
     def __init__(self, first: int, known: Mapping[str, bytes], network: Network) -> None:
         self.network = network
         self._known = known
         self._outputs: dict[str, list[SpentOutput]] = {}
-        self._made: dict[str, _Made] = {}
+        self._made: dict[str, _MadeBlock] = {}
         before = Block(first - 2, "00" * 32, "", "", 0, _BITS, b"")
         self.base = self._make(before, {}, b"")
         self._active: tuple[Block, ...] = (self.base,)
 
-    def make_branch(self, parent: Block, contents: Iterable[Placed], tag: bytes = b"") -> list[Block]:
-        """Make blocks behind `parent`; another `tag` makes other blocks of the same contents."""
+    def make_branch(self, parent: Block, contents: Iterable[PlacedTxs], tag: bytes = b"") -> list[Block]:
+        """Make blocks on top of `parent`; a different `tag` makes different blocks of the same contents."""
         branch = []
         for placed in contents:
             parent = self._make(parent, placed, tag)
             branch.append(parent)
         return branch
 
-    def show(self, chain: Iterable[Block]) -> None:
-        """Make a chain the active one; it starts behind the base."""
+    def activate(self, chain: Iterable[Block]) -> None:
+        """Make a chain, which starts on top of the base, the active one."""
         self._active = (self.base, *chain)
 
-    def _make(self, parent: Block, placed: Placed, tag: bytes) -> Block:
-        bodies = tuple(placed.get(place) or _filler(place) for place in range(1, max(placed, default=0) + 1))
+    def _make(self, parent: Block, placed: PlacedTxs, tag: bytes) -> Block:
+        last = max(placed, default=0)
+        bodies = tuple(placed.get(txindex) or _filler(txindex) for txindex in range(1, last + 1))
         spending = [(raw, bytes.fromhex(read_outputs(raw)[0])[::-1]) for raw in bodies]
         raw, _ = make_block(parent, spending, _SCRIPT, 50 * 10**8, tag)
         block = read_header(parent.block_id + 1, raw[:HEADER_SIZE])
-        self._made[block.hash] = _Made(block, raw, bodies)
+        self._made[block.hash] = _MadeBlock(block, raw, bodies)
         return block
 
-    # What the engine asks for.
+    # The engine's interface.
 
     def __str__(self) -> str:
         return "a recorded scenario"
 
     def tip(self) -> Tip:
-        """Tell the active chain's last block."""
+        """Return the last block of the active chain."""
         return Tip(self._active[-1].block_id, self._active[-1].hash)
 
     def block_hash(self, block_id: int) -> str:
-        """Tell the active block at a height."""
-        place = block_id - self.base.block_id
-        if not 0 <= place < len(self._active):
+        """Return the hash of the active chain's block at a height."""
+        index = block_id - self.base.block_id
+        if not 0 <= index < len(self._active):
             raise MissingData(f"the scenario has no block {block_id}")
-        return self._active[place].hash
+        return self._active[index].hash
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
-        """Give the headers behind an active block."""
-        place = block_id - self.base.block_id
-        if not 0 <= place < len(self._active) or self._active[place].hash != block_hash:
+        """Return the headers after a block of the active chain; None if it is not on that chain."""
+        index = block_id - self.base.block_id
+        if not 0 <= index < len(self._active) or self._active[index].hash != block_hash:
             return None
-        return list(self._active[place + 1 : place + 1 + _HEADERS_AT_ONCE])
+        return list(self._active[index + 1 : index + 1 + _HEADERS_AT_ONCE])
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:  # noqa: ARG002 - none is
-        """Call no branch invalid."""
+        """Return False: no branch is invalid."""
         return False
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give a block's bytes."""
+        """Return a serialized block."""
         return self._made[block_hash].raw
 
     def spent_outputs(
         self, block_hash: str, transactions: Mapping[int, str]
     ) -> Mapping[int, Sequence[SpentOutput]]:
-        """Give what transactions spend, as far as it was recorded or shows."""
+        """Return the outputs that transactions spend, as far as they were recorded or can be inferred."""
         made = self._made[block_hash]
-        return {txindex: self._spent(made.transactions[txindex - 1]) for txindex in transactions}
+        return {txindex: self._spent_by(made.transactions[txindex - 1]) for txindex in transactions}
 
     def wait(self, timeout: float) -> None:
-        """Wait for nothing: no block will come by itself."""
+        """Return at once: no block will arrive on its own."""
 
     def wake(self) -> None:
-        """There is no wait to end."""
+        """Do nothing: there is no wait to end."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
-    def _spent(self, raw: bytes) -> list[SpentOutput]:
-        # Where the amount is unknown, the first of such inputs pays for all outputs: there is no fee then.
-        unknown = sum(output.value for output in read_outputs(raw)[1])
+    def _spent_by(self, raw: bytes) -> list[SpentOutput]:
+        # If amounts are unknown, the first such input pays for all outputs, and there is no fee.
+        unknown_amount = sum(output.value for output in read_outputs(raw)[1])
         spent = []
         for spending in read_inputs(raw):
-            found = self._recorded(spending)
-            if found is None:
-                found, unknown = SpentOutput(unknown, script_from(spending)), 0
-            spent.append(found)
+            output = self._recorded_output(spending)
+            if output is None:
+                output, unknown_amount = SpentOutput(unknown_amount, _inferred_script(spending)), 0
+            spent.append(output)
         return spent
 
-    def _recorded(self, spending: TxIn) -> SpentOutput | None:
+    def _recorded_output(self, spending: TxIn) -> SpentOutput | None:
         if spending.txid not in self._known:
             return None
         if spending.txid not in self._outputs:
@@ -140,10 +140,11 @@ class RecordedSource:
         return outputs[spending.vout] if spending.vout < len(outputs) else None
 
 
-def script_from(spending: TxIn) -> bytes:
-    """Give the script that an input seems to spend; empty where its form says nothing.
+def _inferred_script(spending: TxIn) -> bytes:
+    """Infer the script that an input spends; empty if its form does not show it.
 
-    A signature and a key spend p2pkh; what starts with OP_0 spends p2sh with the script pushed last.
+    A signature and a key spend p2pkh. An input script that starts with OP_0 spends p2sh; its last push is the
+    redeem script.
     """
     script_sig = bytes.fromhex(spending.script_sig)
     pushed = pushes(script_sig)
@@ -154,14 +155,14 @@ def script_from(spending: TxIn) -> bytes:
     return b""
 
 
-def _filler(place: int) -> bytes:
-    """Make a transaction that is nobody's input, another one at each place."""
-    parent = sha256d(b"filler %d" % place).hex()
+def _filler(txindex: int) -> bytes:
+    """Make a transaction without a payload, different for each txindex."""
+    parent = sha256d(b"filler %d" % txindex).hex()
     return b"".join(
         [
             struct.pack("<i", 2),
             b"\1" + outpoint(parent, 0) + b"\0" + b"\xff" * 4,
             b"\1" + serialize_output(900, _SCRIPT),
-            struct.pack("<I", place),
+            struct.pack("<I", txindex),
         ]
     )
