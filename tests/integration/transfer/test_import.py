@@ -177,7 +177,7 @@ def test_another_network_is_refused(exported: Path, database_url: str) -> None:
     with closing(connect_writer(database_url)) as connection:
         Tape(connection).bind("signet", NETWORKS["signet"].genesis_hash)
     before = tables(database_url, versions=True)
-    with pytest.raises(StoreError, match=r"follows signet, and .* was exported from regtest"):
+    with pytest.raises(StoreError, match=r"follows signet, but .* was exported from regtest"):
         import_tape(database_url, exported)
     assert tables(database_url, versions=True) == before
 
