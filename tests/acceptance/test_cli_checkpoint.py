@@ -108,7 +108,7 @@ def test_what_is_wrong_is_one_line(
         (("--app", "apps", *options, "checkpoint", "apply", "file"), 2, "the checkpoint is of app words"),
         ((*options, "checkpoint", "create", "no/file"), 2, "cannot be written: No such file or directory"),
         ((*options, "checkpoint", "create", "x", "--block", 99), 2, "reaches back to block 101"),
-        ((*options, "checkpoint", "create", "x", "--sign", "words.py"), 2, "holds no private key"),
+        ((*options, "checkpoint", "create", "x", "--sign", "words.py"), 2, "holds no usable private key"),
         ((*APP, *options, "checkpoint", "apply", "file", "--migrate"), 2, "leave out --migrate"),
         ((*APP, *options, "checkpoint", "apply", "file", "--rollback", 500), 2, "nothing above block 500"),
     ):

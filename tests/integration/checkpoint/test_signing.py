@@ -116,7 +116,7 @@ def test_unusable_keys(database_url: str, tmp_path: Path) -> None:
     for name, message in (
         ("locked", "has a passphrase"),
         ("curve", "holds no ed25519 key"),
-        ("text", "holds no private key"),
+        ("text", "holds no usable private key"),
         ("none", "cannot be read: No such file"),
     ):
         with pytest.raises(UsageError, match=message):
