@@ -1,12 +1,12 @@
 -- name: live_app
--- The build of an app that the views show, and the chain that it stands on.
+-- An app's live build, and the chain that it follows.
 SELECT a.name AS app, a.version, encode(a.fingerprint, 'hex') AS fingerprint, a.schema, a.build, a.first_block_id,
     a.base_block_id, a.history_from, d.network, encode(d.genesis_hash, 'hex') AS genesis_hash,
     (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS block_id
 FROM vc.apps AS a CROSS JOIN vc.deployment AS d WHERE a.name = %(app)s AND a.is_live;
 
 -- name: digests
--- An app's digests at a block, and the block's hash: from the tape, or where that begins later, from the checkpoint that the app began with.
+-- An app's digests at a block, and the block's hash: from the tape or, if that begins later, from the checkpoint that the app began with.
 SELECT encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash,
     encode(coalesce((SELECT hash FROM vc.blocks AS b WHERE b.block_id = s.block_id),
         (SELECT block_hash FROM vc.checkpoints AS c WHERE c.app = s.app AND c.build = s.build AND c.block_id = s.block_id
@@ -14,12 +14,12 @@ SELECT encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, '
 FROM vc.snapshots AS s WHERE s.app = %(app)s AND s.build = %(build)s AND s.block_id = %(block_id)s;
 
 -- name: saved_file
--- What an app with a state of its own saved last, up to a block.
+-- The last state file of an opaque app, up to a block.
 SELECT content FROM vc.state_files WHERE app = %(app)s AND build = %(build)s AND block_id <= %(block_id)s
 ORDER BY block_id DESC LIMIT 1;
 
 -- name: copy_snapshots
--- The whole series of an app's digests up to a block.
+-- All digests of an app up to a block.
 COPY (SELECT block_id, encode(ops_hash, 'hex'), encode(consensus_hash, 'hex'), encode(state_hash, 'hex') FROM vc.snapshots
     WHERE app = {app} AND build = {build} AND block_id <= {block_id} ORDER BY block_id) TO STDOUT;
 
@@ -32,41 +32,41 @@ COPY (SELECT {columns} FROM (
     ORDER BY {key}) TO STDOUT;
 
 -- name: begin_load
--- Rows come with the block that they are as of: the triggers that keep history stay silent, and constraints wait.
+-- Keep the triggers that record history quiet: rows are loaded with the block that they are as of.
 SELECT set_config('virtualchain.block_id', 'undo', true);
 
 -- name: defer_constraints
--- Let rows come table by table.
+-- Check constraints only after all tables are loaded, so that their order does not matter.
 SET CONSTRAINTS ALL DEFERRED;
 
 -- name: check_constraints
--- What came must hold together.
+-- Check the constraints of all rows that were loaded.
 SET CONSTRAINTS ALL IMMEDIATE;
 
 -- name: end_load
--- Nothing writes to a projection any more.
+-- Make projections read-only again.
 SELECT set_config('virtualchain.block_id', '', true);
 
 -- name: load_rows
--- Put rows into a projection.
+-- Load rows into a projection.
 COPY {table} ({columns}, since_block) FROM STDIN;
 
 -- name: load_snapshots
--- Put digests into the log of a build.
+-- Load digests into the log of a build.
 COPY vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash) FROM STDIN;
 
 -- name: set_state_number
--- Keep the number under the state hash of a build's last block.
+-- Store the number that the state hash of a build's last block is the digest of.
 UPDATE vc.snapshots SET state_number = %(state_number)s
 WHERE app = %(app)s AND build = %(build)s AND block_id = %(block_id)s;
 
 -- name: begin_at
--- The one snapshot of an app that came from another chain: what it is there, and where it begins here.
+-- Insert the only snapshot of an app that came from another chain: its digests there, at the block where it begins here.
 INSERT INTO vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash)
 VALUES (%(app)s, %(build)s, %(block_id)s, NULL, decode(%(consensus_hash)s, 'hex'), decode(%(state_hash)s, 'hex'));
 
 -- name: record
--- Say which checkpoint a build was started from.
+-- Record the checkpoint that a build was started from.
 INSERT INTO vc.checkpoints (app, build, block_id, network, block_hash, consensus_hash, state_hash, is_migration, signers)
 VALUES (%(app)s, %(build)s, %(block_id)s, %(network)s, decode(%(block_hash)s, 'hex'), decode(%(consensus_hash)s, 'hex'),
     decode(%(state_hash)s, 'hex'), %(is_migration)s, %(signers)s);

@@ -1,24 +1,24 @@
 -- name: role
--- A reader's role: whether it is there, what makes it more than a reader, and whether it may log in.
-SELECT found.oid IS NOT NULL AS there, coalesce(found.rolcanlogin, false) AS logs_in,
+-- A reader's role: whether it exists, what makes it more than a reader, and whether it may log in.
+SELECT existing.oid IS NOT NULL AS there, coalesce(existing.rolcanlogin, false) AS logs_in,
     array_remove(ARRAY[
-        CASE WHEN found.rolsuper THEN 'is a superuser' END,
-        CASE WHEN found.rolcreaterole THEN 'makes roles' END,
-        CASE WHEN found.rolcreatedb THEN 'makes databases' END,
-        CASE WHEN found.rolreplication THEN 'replicates' END,
-        CASE WHEN found.rolbypassrls THEN 'bypasses row security' END,
-        CASE WHEN pg_has_role(found.oid, current_user, 'MEMBER') THEN 'is the engine, or may become it' END,
-        CASE WHEN EXISTS (SELECT FROM vc.apps AS a WHERE vc.role_of(a.schema) = found.rolname) THEN 'is an app''s' END], NULL) AS strange
-FROM (SELECT %(role)s::text AS name) AS wanted
-LEFT JOIN pg_catalog.pg_roles AS found ON found.rolname = wanted.name;
+        CASE WHEN existing.rolsuper THEN 'is a superuser' END,
+        CASE WHEN existing.rolcreaterole THEN 'can create roles' END,
+        CASE WHEN existing.rolcreatedb THEN 'can create databases' END,
+        CASE WHEN existing.rolreplication THEN 'can replicate' END,
+        CASE WHEN existing.rolbypassrls THEN 'bypasses row-level security' END,
+        CASE WHEN pg_has_role(existing.oid, current_user, 'MEMBER') THEN 'is the engine''s role, or can become it' END,
+        CASE WHEN EXISTS (SELECT FROM vc.apps AS a WHERE vc.role_of(a.schema) = existing.rolname) THEN 'is the role of an app' END], NULL) AS strange
+FROM (SELECT %(role)s::text AS name) AS requested
+LEFT JOIN pg_catalog.pg_roles AS existing ON existing.rolname = requested.name;
 
 -- name: create
--- The role of a reader: it cannot log in unless told so, and has nothing but what it is granted.
+-- Create the role of a reader: it cannot log in yet, and has no rights but those that it is granted.
 CREATE ROLE {role} NOLOGIN;
 COMMENT ON ROLE {role} IS 'Reads views of a virtualchain deployment.';
 
 -- name: be_careful
--- Let what the role does be read only unless it asks for more, which it has no right to in our schemas anyway.
+-- Make the role's transactions read-only by default; it has no right to write in our schemas in any case.
 ALTER ROLE {role} SET default_transaction_read_only = on;
 
 -- name: let_log_in
@@ -26,25 +26,25 @@ ALTER ROLE {role} SET default_transaction_read_only = on;
 ALTER ROLE {role} LOGIN PASSWORD {password};
 
 -- name: remember
--- Note what a role may read; further apps add up, and null means all.
+-- Record what a role may read: apps are added to those recorded, and null means all.
 INSERT INTO vc.readers AS known (role, apps) VALUES (%(role)s, %(apps)s)
 ON CONFLICT (role) DO UPDATE SET apps = ARRAY(SELECT DISTINCT a FROM unnest(known.apps || EXCLUDED.apps) AS a ORDER BY a)
 WHERE known.apps IS NOT NULL AND EXCLUDED.apps IS NOT NULL;
 
 -- name: remember_all
--- A role that may read all apps may read those to come, too.
+-- Record that a role may read all apps, including later ones.
 UPDATE vc.readers SET apps = NULL WHERE role = %(role)s AND %(apps)s::text[] IS NULL;
 
 -- name: forget
--- Note that a role reads nothing any more.
+-- Remove a role from the readers.
 DELETE FROM vc.readers WHERE role = %(role)s;
 
 -- name: forget_app
--- Take an app out of what readers may read.
+-- Remove an app from those that readers may read.
 UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(apps);
 
 -- name: missing
--- The statements that give readers what they lack: the database, the views on the log, those of their apps; and to apps' roles temporary tables, which they had through PUBLIC before.
+-- The statements that grant what is missing: to readers the database, the views of the log, and those of their apps; to apps' roles temporary tables, which they had through PUBLIC before.
 WITH ours AS (
     SELECT pg_has_role(current_user, datdba, 'USAGE') AS may_grant FROM pg_catalog.pg_database WHERE datname = current_database()
 ), readers AS (
@@ -71,7 +71,7 @@ FROM ours, vc.apps AS a JOIN pg_catalog.pg_roles AS p ON p.rolname = vc.role_of(
 WHERE may_grant AND a.own_role AND EXISTS (SELECT FROM readers) AND NOT has_database_privilege(p.oid, current_database(), 'TEMPORARY');
 
 -- name: take_back
--- The statements that take from a role what it was granted here.
+-- The statements that revoke from a role what it was granted here.
 SELECT format('REVOKE ALL ON %%I.%%I FROM %%I', n.nspname, c.relname, %(role)s::text)
 FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind = 'v'
 WHERE n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.published AS p WHERE p.schema = n.nspname AND p.name = c.relname)
@@ -83,7 +83,7 @@ UNION ALL
 SELECT format('REVOKE ALL ON DATABASE %%I FROM %%I', current_database(), %(role)s::text);
 
 -- name: harden
--- The statements that take from PUBLIC what is ours to take: temporary tables, new objects in schema public, large objects, and the locks by which anybody could keep the writer out.
+-- The statements that revoke from PUBLIC what we may revoke: temporary tables, new objects in schema public, large objects, and advisory locks, by which anybody could keep the writer out.
 SELECT format('REVOKE TEMPORARY ON DATABASE %%I FROM PUBLIC', current_database())
 FROM pg_catalog.pg_database WHERE datname = current_database() AND pg_has_role(current_user, datdba, 'USAGE')
 UNION ALL
@@ -101,16 +101,16 @@ WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^(lo_creat|lo
     AND pg_has_role(current_user, p.proowner, 'USAGE');
 
 -- name: remains
--- What a role may do beyond reading its views, because PostgreSQL, or somebody, leaves it to everybody or to it.
+-- What a role may do beyond reading its views, because PostgreSQL or an administrator allows it to the role or to everybody.
 SELECT what FROM (VALUES
-    (1, has_database_privilege(%(role)s, current_database(), 'TEMPORARY'), 'make temporary tables'),
-    (2, has_schema_privilege(%(role)s, 'public', 'CREATE'), 'make objects in schema public'),
-    (3, has_function_privilege(%(role)s, 'lo_create(oid)', 'EXECUTE'), 'make large objects'),
+    (1, has_database_privilege(%(role)s, current_database(), 'TEMPORARY'), 'create temporary tables'),
+    (2, has_schema_privilege(%(role)s, 'public', 'CREATE'), 'create objects in schema public'),
+    (3, has_function_privilege(%(role)s, 'lo_create(oid)', 'EXECUTE'), 'create large objects'),
     (4, has_function_privilege(%(role)s, 'pg_try_advisory_lock(bigint)', 'EXECUTE'),
-        'take advisory locks, also the one of the writer while none is at work'),
-    (5, true, 'say NOTIFY, sleep, and keep a processor busy'),
-    (6, true, 'read the catalogues: names and definitions of all objects, and no rows'),
+        'take advisory locks, including the writer''s while there is no writer'),
+    (5, true, 'send NOTIFY, sleep, and keep a CPU busy'),
+    (6, true, 'read the system catalogs: names and definitions of all objects, but no rows'),
     (7, EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS r ON r.oid = m.member
-        WHERE r.rolname = %(role)s), 'whatever the roles may that it is a member of')
+        WHERE r.rolname = %(role)s), 'whatever the roles that it is a member of may do')
 ) AS known (place, is_so, what)
 WHERE is_so ORDER BY place;

@@ -1,48 +1,48 @@
 -- name: blocks
--- The blocks of a stretch, as files hold them.
+-- A range of blocks, with the columns of the exported file.
 SELECT block_id, encode(hash, 'hex') AS hash, encode(prev_hash, 'hex') AS prev_hash, time, chainwork, header
 FROM vc.blocks
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id;
 
 -- name: inputs
--- The inputs of a stretch, as files hold them.
+-- The inputs of a range of blocks, with the columns of the exported file.
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw
 FROM vc.inputs
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, txindex;
 
 -- name: ops
--- The ops of a stretch, in chain order.
+-- The ops of a range of blocks, in chain order.
 SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields, canonical
 FROM virtualchain.ops
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, txindex, app COLLATE "C", vtxindex;
 
 -- name: rejections
--- The rejections of a stretch, in chain order.
+-- The rejections of a range of blocks, in chain order.
 SELECT app, block_id, txindex, txid, opcode, step, reason
 FROM virtualchain.rejections
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, txindex, app COLLATE "C";
 
 -- name: snapshots
--- The digests of a stretch, in chain order.
+-- The digests of a range of blocks, in chain order.
 SELECT app, block_id, block_hash, ops_hash, consensus_hash, state_hash
 FROM virtualchain.snapshots
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, app COLLATE "C";
 
 -- name: rows
--- What any view shows.
+-- All rows of a view.
 SELECT * FROM {relation};
 
 -- name: rows_in_order
--- What a projection's view shows, in the order of its key: the same file on every node.
+-- All rows of a projection's view, in key order, so that every node writes the same file.
 SELECT * FROM {relation} ORDER BY {key};
 
 -- name: views
--- The apps' views, the builds that they show, and whose they are.
+-- The apps' views, with the schema and the build of each.
 SELECT a.schema, c.relname AS name, a.build
 FROM virtualchain.apps AS a
 JOIN pg_catalog.pg_namespace AS n ON n.nspname = a.schema
@@ -62,33 +62,33 @@ SELECT EXISTS (
 SELECT * FROM ({query}) AS q LIMIT 0;
 
 -- name: type_names
--- What the database calls some types, in their order.
+-- The database's names of the given types, in the given order.
 SELECT format_type(t.oid, NULL)
 FROM unnest(%(oids)s::oid[]) WITH ORDINALITY AS t (oid, place)
 ORDER BY place;
 
--- name: unfit
--- Which columns hold values that Parquet has no form for.
+-- name: unrepresentable
+-- Whether each of the given tests is true, one for each column whose values Parquet might not be able to represent.
 SELECT {tests} FROM ({query}) AS q;
 
--- name: has_odd_date
--- Part of the above: a day or time that is infinite, or in a year before 1 or after 9999.
+-- name: unrepresentable_date
+-- A test for `unrepresentable`: a date or time that is infinite, or outside of the years 1 to 9999.
 coalesce(bool_or(NOT isfinite({column}) OR {column} NOT BETWEEN '0001-01-02' AND '9999-12-30'), false);
 
--- name: has_odd_array
--- Part of the above: an array that is no plain list.
+-- name: unrepresentable_array
+-- A test for `unrepresentable`: an array that has several dimensions or does not start at index 1.
 coalesce(bool_or(array_ndims({column}) > 1 OR array_lower({column}, 1) <> 1), false);
 
 -- name: to_csv
--- All rows of a query as CSV, the names of its columns first; null is nothing, empty text is "".
+-- All rows of a query as CSV with a header; null is an empty field, and an empty string is "".
 COPY ({query}) TO STDOUT (FORMAT csv, HEADER);
 
 -- name: to_rows
--- All rows of a query as they come.
+-- All rows of a query in COPY's text format.
 COPY ({query}) TO STDOUT;
 
 -- name: ends
--- The first and the last block of a stretch of the tape.
+-- The first and the last block on the tape within a range.
 SELECT block_id, encode(hash, 'hex') AS hash
 FROM vc.blocks
 WHERE block_id IN (
@@ -97,7 +97,7 @@ WHERE block_id IN (
 ORDER BY block_id;
 
 -- name: apps
--- Every app, and its digests as of a block.
+-- Every app, with its digests as of a block.
 SELECT a.name, a.version, encode(own.fingerprint, 'hex') AS fingerprint, s.block_id, s.block_hash, s.consensus_hash, s.state_hash
 FROM virtualchain.apps AS a
 JOIN vc.apps AS own ON own.name = a.name AND own.build = a.build
@@ -107,24 +107,24 @@ LEFT JOIN LATERAL (
 ) AS s ON true
 ORDER BY a.name COLLATE "C";
 
--- name: take_blocks
--- Append many blocks; the guard looks at each.
+-- name: copy_blocks
+-- Append many blocks; the trigger that guards the tape checks each.
 COPY vc.blocks (block_id, hash, prev_hash, header, time, chainwork) FROM STDIN;
 
--- name: take_inputs
--- Keep many inputs.
+-- name: copy_inputs
+-- Append many inputs.
 COPY vc.inputs (block_id, txindex, txid, raw, magics, senders, outputs, fee) FROM STDIN;
 
 -- name: chainwork
--- The work up to a block.
+-- The chain work up to a block.
 SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s;
 
 -- name: add_coverage
--- Say that a stretch was searched, or is searched from a block on.
+-- Record that a range of blocks was searched, or that blocks are searched from one on.
 INSERT INTO vc.coverage (magic, rule, from_block, until_block)
 VALUES (%(magic)s, %(rule)s, %(from_block)s, %(until_block)s);
 
 -- name: end_coverage
--- Say with which block a search that went on has ended.
+-- Record the last block of a search that was open.
 UPDATE vc.coverage SET until_block = %(until_block)s
 WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL;

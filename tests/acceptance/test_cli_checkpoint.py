@@ -72,7 +72,7 @@ def test_signed_and_trusted(
     assert f"signed by       {key}" in cli("checkpoint", "show", "file", "--trust", other, "--trust", key).out
     refused = cli("checkpoint", "show", "file", "--trust", other, code=1)
     assert "valid           NO" in refused.out
-    assert f"signed only by {key}, and not by a key that is trusted" in refused.err
+    assert f"signed only by {key}, not by a trusted key" in refused.err
     (cli.folder / "virtualchain.toml").write_text(f'[virtualchain]\ntrust = ["{other}"]\n')
     refused = cli(*APP, *options, "checkpoint", "apply", "unsigned", code=1)
     assert refused.err.count("\n") == 1
@@ -101,14 +101,14 @@ def test_what_is_wrong_is_one_line(
     assert json.loads(shown.out)["valid"] is False
     for arguments, code, told in (
         (("checkpoint", "show", "forged"), 1, "its rows have the state hash"),
-        (("checkpoint", "show", "words.py"), 1, "no checkpoint"),
+        (("checkpoint", "show", "words.py"), 1, "not a checkpoint"),
         (("checkpoint", "show", "nothing"), 2, "nothing cannot be read: No such file or directory"),
         ((*APP, *options, "checkpoint", "apply", "forged"), 1, "its rows have the state hash"),
         ((*options, "checkpoint", "apply", "file"), 2, "name an app to run"),
         (("--app", "apps", *options, "checkpoint", "apply", "file"), 2, "the checkpoint is of app words"),
         ((*options, "checkpoint", "create", "no/file"), 2, "cannot be written: No such file or directory"),
         ((*options, "checkpoint", "create", "x", "--block", 99), 2, "reaches back to block 101"),
-        ((*options, "checkpoint", "create", "x", "--sign", "words.py"), 2, "holds no private key"),
+        ((*options, "checkpoint", "create", "x", "--sign", "words.py"), 2, "holds no usable private key"),
         ((*APP, *options, "checkpoint", "apply", "file", "--migrate"), 2, "leave out --migrate"),
         ((*APP, *options, "checkpoint", "apply", "file", "--rollback", 500), 2, "nothing above block 500"),
     ):

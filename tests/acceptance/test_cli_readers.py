@@ -89,7 +89,7 @@ def test_apps_are_named_and_what_remains_is_told(told: Told, database_url: str, 
     assert "one, two" in err
     code, _, err = told("--database", database_url, "db", "grant-reader", "virtualchain")
     assert code == 2
-    assert "the role virtualchain makes roles" in err
+    assert "the role virtualchain can create roles" in err
     code, _, err = told("--database", database_url, "db", "revoke-reader", "nobody")
     assert code == 2
 

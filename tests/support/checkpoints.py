@@ -1,4 +1,4 @@
-"""What tests of checkpoints share: an app whose inputs embed consensus hashes, and the hostile hand."""
+"""An app whose inputs embed consensus hashes, and functions that create and forge its checkpoints."""
 
 import io
 import json
@@ -14,8 +14,8 @@ from virtualchain import App, Rejected, State
 from virtualchain.app.contract import read_contract
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.create import create
+from virtualchain.checkpoint.digests import RowDigest
 from virtualchain.checkpoint.manifest import NAME, Manifest, read_manifest
-from virtualchain.checkpoint.rows import Rows
 from virtualchain.consensus.state_hash import digest_number
 from virtualchain.reading import views
 
@@ -31,7 +31,7 @@ TABLES = """
 
 
 def words(name: str = "words", **options: Any) -> App:
-    """Make an app that counts words; `HASH word` is taken only while the consensus hash is fresh."""
+    """Return an app that counts words; it accepts `HASH word` only while the consensus hash is fresh."""
     app = App(name, magic=b"wd", projections=TABLES, **{"first_block_id": 102, **options})
 
     def parse(payload: bytes) -> dict[str, str]:
@@ -59,24 +59,24 @@ def words(name: str = "words", **options: Any) -> App:
 
 
 def say(node: Any, *texts: str) -> None:
-    """Mine a block for each text, which holds the ops between its spaces; `HASH:word` embeds a hash."""
+    """Mine a block for each text, with an op for each of its words; `HASH:word` embeds a hash."""
     for text in texts:
         node.mine([node.send(b"wdo" + word.replace(":", " ").encode()) for word in text.split()])
 
 
-def make(url: str, file: Path, app: str = "words", **options: Any) -> Manifest:
-    """Write a checkpoint of an app in a database."""
+def create_checkpoint(url: str, file: Path, app: str = "words", **options: Any) -> Manifest:
+    """Write a checkpoint of an app in a database to a file."""
     with views.snapshot(url) as connection:
         return create(connection, app, file, **options)
 
 
 def contracts(*apps: object) -> list[Any]:
-    """Read what apps declare."""
+    """Return the contracts of apps."""
     return [read_contract(app) for app in apps]
 
 
 def content(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Give the rows of the app words, and its digests by block, whatever block a row is known since."""
+    """Return the rows of the app words, without the blocks that they date from, and its digests by block."""
     with psycopg.connect(url) as connection:
         return {
             name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2".encode()).fetchall()
@@ -85,7 +85,7 @@ def content(url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def words_in(url: str) -> set[str]:
-    """Give the words that the app words holds."""
+    """Return the words that the app words has counted."""
     return {row[0] for row in content(url)["words.words"]}
 
 
@@ -97,24 +97,24 @@ def forge(
     *,
     is_careful: bool = False,
 ) -> Path:
-    """Write a changed copy of a checkpoint whose digests, sizes and rows are those of what it holds then.
+    """Write a changed copy of a checkpoint, with digests, sizes and row counts that match its new members.
 
-    A careful forger sets the state hash right, too.
+    A careful forger corrects the state hash, too.
     """
     with tarfile.open(file) as tar:
-        found = {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
-    told = json.loads(found.pop(NAME))
-    members(found)
+        contents = {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
+    document = json.loads(contents.pop(NAME))
+    members(contents)
     if is_careful:
-        rehash(found, told)
-    for name, data in found.items():
+        rehash(contents, document)
+    for name, data in contents.items():
         rows = data.count(b"\n") if name != "state" else 0
-        told["members"][name] = {"size": len(data), "sha256": sha256(data).hexdigest(), "rows": rows}
-    manifest(told)
+        document["members"][name] = {"size": len(data), "sha256": sha256(data).hexdigest(), "rows": rows}
+    manifest(document)
     with archive.writing(to) as writer:
         for name, data in [
-            *found.items(),
-            (NAME, json.dumps(told, indent=1, sort_keys=True).encode() + b"\n"),
+            *contents.items(),
+            (NAME, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"),
         ]:
             with writer.member(name) as member:
                 member.write(data)
@@ -122,20 +122,20 @@ def forge(
 
 
 def manifest_in(file: Path) -> Manifest:
-    """Read a checkpoint's manifest as anybody's tar would."""
+    """Read a checkpoint's manifest with an ordinary tar reader."""
     with tarfile.open(file) as tar:
         opened = tar.extractfile(NAME)
         assert opened is not None
         return read_manifest(io.BytesIO(opened.read()).getvalue())
 
 
-def rehash(members: dict[str, bytes], told: dict[str, Any]) -> None:
-    """Let a forged file's state hash be that of its rows, wherever it stands, as a careful forger does."""
-    rows = Rows()
-    for table in told["tables"]:
+def rehash(members: dict[str, bytes], document: dict[str, Any]) -> None:
+    """Set the state hash of a forged file to that of its rows, in the manifest and in the snapshots."""
+    rows = RowDigest()
+    for table in document["tables"]:
         lines = members[table["member"]].splitlines(keepends=True)
-        list(rows.take(table["name"], len(table["columns"]), lines))
-    told["state_hash"] = digest_number(rows.number)
+        list(rows.add(table["name"], len(table["columns"]), lines))
+    document["state_hash"] = digest_number(rows.number)
     before, _, last = members["snapshots"].rstrip(b"\n").rpartition(b"\n")
-    cells = [*last.split(b"\t")[:3], told["state_hash"].encode()]
+    cells = [*last.split(b"\t")[:3], document["state_hash"].encode()]
     members["snapshots"] = before + b"\n" + b"\t".join(cells) + b"\n"

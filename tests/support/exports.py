@@ -1,4 +1,4 @@
-"""What the tests of imports share: exports that are changed, and whose manifests agree with the change."""
+"""Exports that tests change, with manifests that agree with the change."""
 
 import csv
 import hashlib
@@ -11,14 +11,14 @@ Lines = list[list[str]]
 
 
 def change_rows(folder: Path, table: str, change: Callable[[Lines], object]) -> None:
-    """Let `change` alter the rows of a CSV file, the names of its columns first among them."""
+    """Let `change` alter the rows of a CSV file, of which the first is the header."""
     path = folder / f"{table}.csv"
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     change(lines)
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
-    sign(folder, path.name, rows=len(lines) - 1)
+    update_digest(folder, path.name, rows=len(lines) - 1)
 
 
 def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -29,14 +29,16 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) ->
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
-def sign(folder: Path, name: str, rows: int | None = None) -> None:
-    """Have the manifest say what a file is like by now."""
+def update_digest(folder: Path, name: str, rows: int | None = None) -> None:
+    """Update a file's size and digest in the manifest, and its number of rows if that is given."""
     content = (folder / name).read_bytes()
-    found = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    values = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if rows is not None:
+        values["rows"] = rows
 
-    def enter(document: dict[str, Any]) -> None:
+    def update(document: dict[str, Any]) -> None:
         for file in document["files"]:
             if file["name"] == name:
-                file.update(found if rows is None else {**found, "rows": rows})
+                file.update(values)
 
-    change_manifest(folder, enter)
+    change_manifest(folder, update)

@@ -1,5 +1,5 @@
-"""Checkpoints: an app's state at a block as a file, made, looked at, and applied to a deployment.
+"""Checkpoints: an app's state at a block as a file, which can be created, verified and applied.
 
-`archive`, `manifest` and `rows` say what the file is, `signing` who vouches for it; `create`, `verify` and
-`apply` do the work.
+`archive` and `manifest` define the file's form, `digests` computes the hashes of its content, and `signing`
+shows who vouches for it; `create`, `verify` and `apply` do the work.
 """

@@ -1,8 +1,8 @@
 """The file of a checkpoint: a plain tar, written and read in place.
 
-The same members give the same bytes: no owner, no time, and no compression, which would differ between
-builds of zlib. Reading believes nothing that the file says of itself: only plain members, whole, each once,
-and nothing behind the end. Nothing is ever unpacked to a disk.
+The same members yield the same bytes: there is no owner, no time, and no compression, which would differ
+between builds of zlib. The reader trusts nothing that the file says about itself: it accepts only plain,
+complete members, each once, and nothing after the end. Nothing is ever unpacked to disk.
 """
 
 import tarfile
@@ -17,14 +17,15 @@ from virtualchain.errors import InvalidCheckpoint, UsageError
 
 _BLOCK: Final = 512
 _LONGEST_LINE: Final = 2**30
-"""Bytes: PostgreSQL writes no longer row."""
+"""Bytes: PostgreSQL writes no row longer than that."""
 _PIECE: Final = 2**20
+"""Bytes read at once."""
 _MOST_MEMBERS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a member turned out to be."""
+    """Size and digest of a member that was written."""
 
     size: int
     """Bytes."""
@@ -46,19 +47,19 @@ class Member:
         self._size += len(data)
 
     def written(self) -> Written:
-        """Give size and digest of what was written so far."""
+        """Return size and digest of what was written so far."""
         return Written(self._size, self._digest.hexdigest())
 
 
 class Writer:
-    """A file under way; it takes its name only when it is whole."""
+    """A file that is being written; it gets its name only once it is complete."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     @contextmanager
     def member(self, name: str) -> Iterator[Member]:
-        """Open the next member; its size is filled in behind it."""
+        """Open the next member; its size is filled in once it is complete."""
         start = self._file.tell()
         self._file.write(_header(name, 0))
         member = Member(self._file)
@@ -73,9 +74,9 @@ class Writer:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Writer]:
-    """Write a file, whole or not at all; one of that name is replaced.
+    """Write a file, completely or not at all; an existing file of that name is replaced.
 
-    Raises UsageError where it cannot be written.
+    Raises UsageError if it cannot be written.
     """
     draft = path.with_name(f".{path.name}.new")
     try:
@@ -92,7 +93,7 @@ def writing(path: Path) -> Iterator[Writer]:
 
 
 class Reader:
-    """An open file, and where its members lie."""
+    """An open file, and the offsets of its members."""
 
     def __init__(self, file: BinaryIO, members: Mapping[str, tuple[int, int]]) -> None:
         self._file = file
@@ -100,25 +101,23 @@ class Reader:
 
     @property
     def names(self) -> list[str]:
-        """Give the members' names, in the order of the file."""
+        """The members' names, in the order of the file."""
         return list(self._members)
 
     def size(self, name: str) -> int:
-        """Give the bytes of a member."""
+        """Return the size of a member in bytes."""
         return self._members[name][1]
 
     def content(self, name: str, limit: int) -> bytes:
-        """Give a whole member of at most `limit` bytes."""
+        """Return the content of a member of at most `limit` bytes."""
         start, size = self._members[name]
         if size > limit:
-            raise InvalidCheckpoint(
-                f"its member {name} has {size} bytes: no checkpoint has more than {limit}"
-            )
+            raise InvalidCheckpoint(f"its member {name} has {size} bytes; the limit is {limit}")
         self._file.seek(start)
         return self._file.read(size)
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """Give a member piece by piece."""
+        """Yield the content of a member piece by piece."""
         start, left = self._members[name]
         self._file.seek(start)
         while left:
@@ -127,20 +126,20 @@ class Reader:
             yield piece
 
     def lines(self, name: str) -> Iterator[bytes]:
-        """Give the lines of a member, each with its end."""
+        """Yield the lines of a member, each with its newline."""
         start, left = self._members[name]
         self._file.seek(start)
         while left:
             line = self._file.readline(min(left, _LONGEST_LINE))
             left -= len(line)
             if not line.endswith(b"\n"):
-                raise InvalidCheckpoint(f"its member {name} has a line without an end")
+                raise InvalidCheckpoint(f"its member {name} has a line without a newline")
             yield line
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Reader]:
-    """Open a file; UsageError where it cannot be opened, InvalidCheckpoint where it is no checkpoint."""
+    """Open a file; raises UsageError if it cannot be read, InvalidCheckpoint if it is not a checkpoint."""
     try:
         with path.open("rb") as file:
             yield Reader(file, _members(file))
@@ -151,43 +150,43 @@ def reading(path: Path) -> Iterator[Reader]:
 
 
 def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
-    """Find where each member begins, and its size."""
+    """Find the offset and the size of each member."""
     end = file.seek(0, 2)
-    found: dict[str, tuple[int, int]] = {}
-    place = 0
+    members: dict[str, tuple[int, int]] = {}
+    offset = 0
     while True:
-        file.seek(place)
+        file.seek(offset)
         header = file.read(_BLOCK)
         if header == bytes(_BLOCK):
             break
-        info = _parsed(header)
-        place += _BLOCK
+        info = _parse_header(header)
+        offset += _BLOCK
         padding = -info.size % _BLOCK
-        if info.size + padding > end - place:
+        if info.size + padding > end - offset:
             raise InvalidCheckpoint(f"it is cut off in its member {info.name}")
-        file.seek(place + info.size)
+        file.seek(offset + info.size)
         if file.read(padding) != bytes(padding):
-            raise InvalidCheckpoint(f"there is something behind its member {info.name}")
-        if info.name in found:
+            raise InvalidCheckpoint(f"there is data after its member {info.name}")
+        if info.name in members:
             raise InvalidCheckpoint(f"it has two members {info.name}")
-        if len(found) == _MOST_MEMBERS:
+        if len(members) == _MOST_MEMBERS:
             raise InvalidCheckpoint(f"it has more than {_MOST_MEMBERS} members")
-        found[info.name] = (place, info.size)
-        place += info.size + padding
-    if end - place != 2 * _BLOCK or file.read(_BLOCK + 1) != bytes(_BLOCK):
-        raise InvalidCheckpoint("it does not end where it says")
-    return found
+        members[info.name] = (offset, info.size)
+        offset += info.size + padding
+    if end - offset != 2 * _BLOCK or file.read(_BLOCK + 1) != bytes(_BLOCK):
+        raise InvalidCheckpoint("it does not end with two empty blocks")
+    return members
 
 
-def _parsed(header: bytes) -> tarfile.TarInfo:
+def _parse_header(header: bytes) -> tarfile.TarInfo:
     if len(header) < _BLOCK:
-        raise InvalidCheckpoint("it is cut off, or no checkpoint at all")
+        raise InvalidCheckpoint("it is cut off, or not a checkpoint")
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
     except (tarfile.HeaderError, ValueError) as error:
-        raise InvalidCheckpoint("it is no checkpoint: not a tar as these are") from error
+        raise InvalidCheckpoint("it is not a checkpoint: not a tar file") from error
     if header != _header(info.name, max(info.size, 0)):
-        raise InvalidCheckpoint(f"it is no checkpoint: its member {info.name!r} is not a plain one")
+        raise InvalidCheckpoint(f"it is not a checkpoint: its member {info.name!r} is not a plain one")
     return info
 
 
@@ -197,5 +196,5 @@ def _header(name: str, size: int) -> bytes:
     try:
         header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
     except ValueError as error:
-        raise InvalidCheckpoint(f"it is no checkpoint: its member {name!r} cannot be") from error
+        raise InvalidCheckpoint(f"it is not a checkpoint: its member {name!r} is invalid") from error
     return header

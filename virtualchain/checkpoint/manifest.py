@@ -1,7 +1,7 @@
-"""The manifest: what a checkpoint says of itself.
+"""The manifest of a checkpoint: its app, chain and block, and the digests of its members.
 
-Its signed bytes are all of it but the signatures, as JSON with sorted keys; each member's digest is in
-there, so a signature covers the whole file.
+A signature signs the manifest without the signatures, as JSON with sorted keys. That contains the digest of
+each member, so a signature covers the whole file.
 """
 
 import json
@@ -18,16 +18,16 @@ NAME: Final = "manifest.json"
 SNAPSHOTS: Final = "snapshots"
 """The member with the app's digests: block_id, ops hash, consensus hash, state hash, by block."""
 STATE: Final = "state"
-"""The member with the saved file of an app that keeps a state of its own."""
+"""The member with the state file of an opaque app."""
 LONGEST: Final = 2**24
-"""Bytes of a manifest."""
+"""The longest manifest, in bytes."""
 _HIGHEST: Final = 2**31 - 1
 _LONGEST_NAME: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A member: its bytes, and the rows in it; a saved file counts as none."""
+    """A member: its size in bytes, its digest, and its number of rows (0 for a state file)."""
 
     size: int
     sha256: str
@@ -36,7 +36,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A projection: its name, the app's own columns in order, and the member with its rows by key."""
+    """A projection: its name, the app's own columns in order, and the member with its rows in key order."""
 
     name: str
     columns: tuple[str, ...]
@@ -53,7 +53,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a checkpoint says of itself; hashes are lower-case hex in display order."""
+    """A checkpoint's manifest; hashes are lower-case hex in display order."""
 
     app: str
     version: str
@@ -67,38 +67,38 @@ class Manifest:
     first_block_id: int
     """The lowest block whose consensus hash is mixed into later ones."""
     members: Mapping[str, Content]
-    """All members of the file but the manifest."""
+    """All members of the file except the manifest."""
     tables: Sequence[Table] = ()
     signatures: Sequence[Signature] = ()
 
     def as_dict(self) -> Json:
-        """Give it as JSON has it."""
+        """Return the manifest as its JSON document."""
         return {"format": FORMAT, **asdict(self)}
 
     def signed_bytes(self) -> bytes:
-        """Give what a signature signs."""
+        """Return what a signature signs."""
         signed = self.as_dict()
         del signed["signatures"]
         return _canonical(signed)
 
     def to_bytes(self) -> bytes:
-        """Give the member's content."""
+        """Return the content of the manifest's member."""
         return json.dumps(self.as_dict(), indent=1, sort_keys=True).encode() + b"\n"
 
     def with_signatures(self, signatures: Sequence[Signature]) -> "Manifest":
-        """Give the same manifest with these signatures."""
+        """Return the same manifest with these signatures."""
         return replace(self, signatures=tuple(signatures))
 
 
 def read_manifest(content: bytes) -> Manifest:
-    """Read a manifest; InvalidCheckpoint, which names the field, for anything else."""
+    """Read a manifest; raises InvalidCheckpoint, which names the field, if it is invalid."""
     try:
-        found = json.loads(content)
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise InvalidCheckpoint(f"its manifest is no JSON: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InvalidCheckpoint(f"its manifest does not say that its format is {FORMAT}")
-    fields = _Fields(found, "its manifest's")
+        raise InvalidCheckpoint(f"its manifest is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InvalidCheckpoint(f"its manifest does not have the format {FORMAT}")
+    fields = _Fields(document, "its manifest's")
     manifest = Manifest(
         app=fields.text("app"),
         version=fields.text("version"),
@@ -115,7 +115,9 @@ def read_manifest(content: bytes) -> Manifest:
         signatures=tuple(map(_signature, fields.take("signatures", list))),
     )
     if manifest.to_bytes() != content:
-        raise InvalidCheckpoint("its manifest says more than this format does, or says it in another form")
+        raise InvalidCheckpoint(
+            "its manifest has fields that its format does not, or is not in canonical form"
+        )
     return manifest
 
 
@@ -123,44 +125,47 @@ def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _content(name: str, found: object) -> Content:
-    fields = _Fields(found, f"member {name!r}:")
+def _content(name: str, item: object) -> Content:
+    fields = _Fields(item, f"member {name!r}:")
     return Content(fields.number("size", 2**63), fields.hex("sha256", 64), fields.number("rows", 2**63))
 
 
-def _table(found: object) -> Table:
-    fields = _Fields(found, "a table's")
+def _table(item: object) -> Table:
+    fields = _Fields(item, "a table's")
     columns = fields.take("columns", list, lambda names: bool(names) and all(map(_is_name, names)))
     return Table(fields.take("name", str, _is_name), tuple(columns), fields.text("member"))
 
 
-def _signature(found: object) -> Signature:
-    fields = _Fields(found, "a signature's")
+def _signature(item: object) -> Signature:
+    fields = _Fields(item, "a signature's")
     return Signature(fields.hex("public_key", 64), fields.hex("signature", 128))
 
 
-def _is_name(found: object) -> bool:
-    """Tell whether the database could have something of this name: it may hold the strangest letters."""
+def _is_name(value: object) -> bool:
+    """Check whether the database could use this as a name, which may have any characters."""
     return (
-        isinstance(found, str)
-        and 0 < len(found.encode(errors="replace")) <= _LONGEST_NAME
-        and "\0" not in found
+        isinstance(value, str)
+        and 0 < len(value.encode(errors="replace")) <= _LONGEST_NAME
+        and "\0" not in value
     )
 
 
 class _Fields:
-    """Takes typed values out of what JSON gave."""
+    """The fields of a JSON object, of which each must be present and of its type.
 
-    def __init__(self, found: object, whose: str) -> None:
-        if not isinstance(found, dict):
-            raise InvalidCheckpoint(f"{whose} fields are missing")
-        self._found = found
-        self._whose = whose
+    `owner` begins the messages, such as "its manifest's".
+    """
 
-    def take(self, name: str, kind: type, fits: Callable[[Any], bool] = lambda _: True) -> Any:  # noqa: ANN401 - of that kind
-        value = self._found.get(name)
-        if type(value) is not kind or not fits(value):
-            raise InvalidCheckpoint(f"{self._whose} {name} is missing or not what it should be")
+    def __init__(self, document: object, owner: str) -> None:
+        if not isinstance(document, dict):
+            raise InvalidCheckpoint(f"{owner} fields are missing")
+        self._document = document
+        self._owner = owner
+
+    def take(self, name: str, kind: type, is_valid: Callable[[Any], bool] = lambda _: True) -> Any:  # noqa: ANN401 - of that kind
+        value = self._document.get(name)
+        if type(value) is not kind or not is_valid(value):
+            raise InvalidCheckpoint(f"{self._owner} {name} is missing or invalid")
         return value
 
     def text(self, name: str) -> str:

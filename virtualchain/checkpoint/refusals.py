@@ -1,4 +1,4 @@
-"""What must hold between a checkpoint, its app's code and a deployment's chain, before it is applied."""
+"""Check that a checkpoint fits its app's code and a deployment's chain, before it is applied."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from virtualchain.store.tape import Tape
 
 
 def agreed(contracts: Sequence[Contract], verified: Verified) -> Contract:
-    """Give the contract of a checkpoint's app.
+    """Return the contract of a checkpoint's app.
 
-    Raises UsageError where it is not among them or declares something else than the checkpoint's did,
-    InvalidCheckpoint where the checkpoint is not of such an app.
+    Raises UsageError if it is not among `contracts` or its declarations differ from those that the checkpoint
+    was created with, InvalidCheckpoint if the checkpoint's content does not fit the app.
     """
     manifest = verified.manifest
     contract = next((item for item in contracts if item.name == manifest.app), None)
@@ -23,53 +23,55 @@ def agreed(contracts: Sequence[Contract], verified: Verified) -> Contract:
         raise UsageError(f"the checkpoint is of app {manifest.app}: name it with --app (named: {named})")
     if (contract.version, contract.fingerprint()) != (manifest.version, manifest.fingerprint):
         raise UsageError(
-            f"the checkpoint is of app {manifest.app} version {manifest.version}, and version "
-            f"{contract.version} here declares other rules or projections: use the code that it was made with"
+            f"the checkpoint is of app {manifest.app} version {manifest.version}, but version "
+            f"{contract.version} here declares other rules or projections: use the code that the checkpoint "
+            "was created with"
         )
     keeps_state = contract.get_state is not None
     if keeps_state != (STATE in manifest.members):
         raise InvalidCheckpoint("it does not hold the kind of state that its app keeps")
     if keeps_state and not loads_files(contract):
         raise UsageError(
-            f"app {manifest.app} cannot be given a saved state: its get_db_state takes no filename, or it "
-            "has no db_save"
+            f"app {manifest.app} cannot load a state file: its get_db_state takes no filename, or it has no "
+            "db_save"
         )
     as_declared = (manifest.first_block_id, verified.initial) == (
         contract.first_block_id,
         dict(contract.initial_snapshots),
     )
-    # An app that came from another chain began there with one hash, at the block of its own checkpoint.
+    # An app that migrated to this chain began on it with one hash, at the block of its own checkpoint.
     if not as_declared and list(verified.initial) != [manifest.first_block_id]:
         raise InvalidCheckpoint("its digests do not begin where its app begins")
     return contract
 
 
 def refuse_chain(tape: Tape, manifest: Manifest, *, migrates: bool, rollback: int | None) -> None:
-    """Raise UsageError where the deployment's chain is not the checkpoint's, or is not to be undone so."""
+    """Raise UsageError if the deployment's chain is not the checkpoint's, as far as it stays."""
     bound = tape.deployment()
-    at, wanted = manifest.block_id, manifest.block_hash
-    found = _found(tape, at, rollback)
+    at, expected = manifest.block_id, manifest.block_hash
+    actual = _remaining_hash(tape, at, rollback)
     if migrates:
-        if found == wanted:
+        if actual == expected:
             raise UsageError("this deployment is on the checkpoint's own chain: leave out --migrate")
         return
     if bound not in {None, (manifest.network, manifest.genesis_hash)}:
         assert bound is not None, "None is among those"
         raise UsageError(
-            f"the checkpoint is of {manifest.network} (genesis {manifest.genesis_hash}), and this database "
-            f"follows {bound[0]} (genesis {bound[1]}): with --migrate the app begins here, behind block {at}"
+            f"the checkpoint is of {manifest.network} (genesis {manifest.genesis_hash}), but this database "
+            f"follows {bound[0]} (genesis {bound[1]}): with --migrate the app starts on this chain, after "
+            f"block {at}"
         )
-    if found not in {None, wanted}:
+    if actual not in {None, expected}:
         raise UsageError(
-            f"the checkpoint is of block {at} ({wanted}), and the tape has another block there ({found}). "
-            "If the checkpoint's branch is the one to follow, add --rollback BLOCK: the last block that both "
-            "branches have, as `virtualchain status` names it at a deep fork. With --migrate the app begins "
-            f"on this chain instead, behind block {at}"
+            f"the checkpoint is of block {at} ({expected}), but the tape has another block there ({actual}). "
+            "To follow the checkpoint's branch, add --rollback BLOCK, the last block on both branches, "
+            "which `virtualchain status` names at a deep fork. With --migrate the app starts on this chain "
+            f"instead, after block {at}"
         )
 
 
-def _found(tape: Tape, block_id: int, rollback: int | None) -> str | None:
-    """Give the hash of the tape's block there, if it has one or the next one, and neither is to go."""
+def _remaining_hash(tape: Tape, block_id: int, rollback: int | None) -> str | None:
+    """Return the hash of a block, from itself or its child, if the tape has either and keeps it."""
     if rollback is not None and rollback < block_id:
         return None
     for block in tape.blocks(block_id, block_id + 1):

@@ -1,7 +1,7 @@
-"""Who vouches for a checkpoint: ed25519 keys in the files that OpenSSH and OpenSSL write.
+"""Sign checkpoints and check signatures, with ed25519 keys in files as OpenSSH and OpenSSL write them.
 
-The library that signs is the extra `sign`; it is imported where a key is used, so that unsigned checkpoints
-need none. A public key is told as the 64 hex digits of its 32 bytes.
+The cryptographic library is the extra `sign`; it is imported only when a key is used, so unsigned checkpoints
+do not need it. A public key is represented by the 64 hex digits of its 32 bytes.
 """
 
 import re
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _HEX: Final = re.compile("[0-9a-fA-F]{64}")
 _LARGEST: Final = 100_000
-"""Bytes of a file that may be a key."""
+"""The largest key file that is read, in bytes."""
 
 
 def make_key(file: Path) -> str:
-    """Make a private key in a new file that only its owner may read (PEM, PKCS 8); give its public key."""
+    """Create a private key (PEM, PKCS #8) in a new file with mode 600; return its public key."""
     serialization = _library()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - the extra
 
@@ -34,24 +34,24 @@ def make_key(file: Path) -> str:
         file.touch(0o600, exist_ok=False)
         file.write_bytes(content)
     except OSError as error:
-        raise UsageError(f"{file} cannot be made: {error.strerror}") from error
+        raise UsageError(f"{file} cannot be created: {error.strerror}") from error
     return _hex_of(key.public_key())
 
 
 def sign(manifest: Manifest, files: Iterable[Path]) -> Manifest:
-    """Give the manifest with a signature by the key in each file; UsageError for a file without one."""
+    """Return the manifest signed by the key in each file; raises UsageError for a file without a key."""
     keys = [_private_key(file) for file in files]
     message = manifest.signed_bytes()
-    found = {_hex_of(key.public_key()): key.sign(message).hex() for key in keys}
-    return manifest.with_signatures([Signature(*pair) for pair in sorted(found.items())])
+    signatures = {_hex_of(key.public_key()): key.sign(message).hex() for key in keys}
+    return manifest.with_signatures([Signature(*pair) for pair in sorted(signatures.items())])
 
 
 def check_signatures(manifest: Manifest, trusted: Sequence[str]) -> tuple[str, ...]:
-    """Give the public keys that signed; where some are trusted, one of these must be among them.
+    """Return the public keys that signed; if any keys are trusted, one of them must be among these.
 
-    Raises InvalidCheckpoint for a signature that does not hold, or where no trusted key signed.
+    Raises InvalidCheckpoint for an invalid signature, or if no trusted key signed.
     """
-    wanted = [public_key(text) for text in trusted]
+    trusted_keys = [public_key(text) for text in trusted]
     if manifest.signatures:
         _library()
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - the extra
@@ -65,16 +65,16 @@ def check_signatures(manifest: Manifest, trusted: Sequence[str]) -> tuple[str, .
                 key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(item.public_key))
                 key.verify(bytes.fromhex(item.signature), message)
             except (InvalidSignature, ValueError) as error:
-                raise InvalidCheckpoint(f"its signature by {item.public_key} does not hold") from error
+                raise InvalidCheckpoint(f"its signature by {item.public_key} is invalid") from error
     signers = tuple(item.public_key for item in manifest.signatures)
-    if wanted and not set(wanted) & set(signers):
+    if trusted_keys and not set(trusted_keys) & set(signers):
         by = f"only by {', '.join(signers)}" if signers else "by nobody"
-        raise InvalidCheckpoint(f"it is signed {by}, and not by a key that is trusted: {', '.join(wanted)}")
+        raise InvalidCheckpoint(f"it is signed {by}, not by a trusted key: {', '.join(trusted_keys)}")
     return signers
 
 
 def public_key(text: str) -> str:
-    """Give a public key as hex: from 64 hex digits, or from a file as `ssh-keygen` or `openssl` writes it."""
+    """Return a public key as hex, from 64 hex digits or from a file of `ssh-keygen` or `openssl`."""
     if _HEX.fullmatch(text):
         return text.lower()
     file = Path(text).expanduser()
@@ -94,7 +94,7 @@ def public_key(text: str) -> str:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{file} holds no public key: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise UsageError(f"{file} holds no ed25519 key: `ssh-keygen -t ed25519` makes one")
+        raise UsageError(f"{file} holds no ed25519 key: `ssh-keygen -t ed25519` creates one")
     return _hex_of(key)
 
 
@@ -110,12 +110,12 @@ def _private_key(file: Path) -> "Ed25519PrivateKey":
     load = serialization.load_ssh_private_key if is_ssh else serialization.load_pem_private_key
     try:
         key = load(content, password=None)
-    except TypeError as error:  # it wants a password
-        raise UsageError(f"the key in {file} has a passphrase: sign with one that has none") from error
+    except TypeError as error:  # it needs a password
+        raise UsageError(f"the key in {file} has a passphrase: use a key without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"{file} holds no private key that can be used: {error}") from error
+        raise UsageError(f"{file} holds no usable private key: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{file} holds no ed25519 key: `virtualchain checkpoint keygen FILE` makes one")
+        raise UsageError(f"{file} holds no ed25519 key: `virtualchain checkpoint keygen FILE` creates one")
     return key
 
 

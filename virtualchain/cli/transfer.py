@@ -14,9 +14,9 @@ from virtualchain.errors import WriterBusy
 
 if TYPE_CHECKING:
     from virtualchain.model import Block, Json
+    from virtualchain.transfer.files import Format
     from virtualchain.transfer.importing import Imported
     from virtualchain.transfer.manifest import File
-    from virtualchain.transfer.writing import Format
 
 _block = click.IntRange(min=0, max=2**31 - 1)
 _NAME_WIDTH: Final = 28

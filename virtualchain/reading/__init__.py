@@ -1,1 +1,1 @@
-"""What the database says, for people and programs that only read."""
+"""Read a deployment: its log and state, SQL as of a block, and events as they happen."""

@@ -1,4 +1,4 @@
-"""What a program that follows a deployment asks of it: which blocks came, what they did, and which went."""
+"""The events of a deployment, blocks and rollbacks, and the session that reads them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ from virtualchain.model import Json
 from virtualchain.store.database import connect_reader, is_pooled, pin_transaction
 from virtualchain.store.sql import queries
 
-_Q = queries("live")
+_Q = queries("events")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a block did to a row of an app's projection; `old` and `new` are its columns.
+    """What a block did to a row of an app's projection; `old` and `new` are the row's columns.
 
     Values are as PostgreSQL writes them in JSON: bytes are text, a backslash, x, and hex.
     """
@@ -38,7 +38,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedOp:
-    """An op that an app accepted; `fields` is a list where the commit made several of it."""
+    """An op that an app accepted; `fields` is a list if its commit made several ops of it."""
 
     app: str
     vtxindex: int
@@ -51,7 +51,7 @@ class AcceptedOp:
 
 @dataclass(frozen=True, slots=True)
 class BlockEvent:
-    """A block was taken: its ops and what it did to projections, read in the same moment as its hash."""
+    """A block was taken. Its hash, its ops and its changes to projections were read in one transaction."""
 
     block_id: int
     block_hash: str
@@ -62,25 +62,25 @@ class BlockEvent:
 
 @dataclass(frozen=True, slots=True)
 class RollbackEvent:
-    """Every block above `block_id` was undone; `block_hash` is None where nothing is left."""
+    """Every block above `block_id` was undone; `block_hash` is None if no block is left."""
 
     block_id: int
     block_hash: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """How far the apps have come, and the last block of which it is forgotten what it did; else -1."""
+class Available:
+    """The blocks whose events can be read: those above `pruned`, up to `last`; each is -1 if unset."""
 
     last: int
     pruned: int
 
 
-class Live:
-    """A session that looks at a deployment again and again, and may be told when that is worth it."""
+class Session:
+    """A database session that polls a deployment, and receives notifications if the server allows it."""
 
     def __init__(self, url: str) -> None:
-        """Open the session, and listen where that can be: neither on a standby nor behind a pooler."""
+        """Open the session, and listen for notifications unless it is on a standby or behind a pooler."""
         self.connection = connect_reader(url)
         set_json_loads(partial(json.loads, parse_float=Decimal), self.connection)
         self.connection.read_only = True
@@ -96,36 +96,36 @@ class Live:
             raise
 
     @contextmanager
-    def moment(self) -> Iterator[None]:
-        """Let everything inside be seen as of one moment, and at the present block."""
+    def transaction(self) -> Iterator[None]:
+        """Read everything inside at one moment, as of the current block."""
         with self.connection.transaction():
             pin_transaction(self.connection)
             self.connection.execute(_Q["now"])
             yield
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a notification; False where none came in time."""
+        """Wait for a notification; return False if none came in time."""
         return any(True for _ in self.connection.notifies(timeout=seconds, stop_after=1))
 
-    def place(self, apps: Sequence[str] | None) -> Place:
-        """Tell where the apps stand: the last of those named, or the first of all."""
-        [row] = self._rows("place", apps=_list(apps))
-        return Place(**row)
+    def available(self, apps: Sequence[str] | None) -> Available:
+        """Return the blocks that all of the named apps have taken; without names, those that any app has."""
+        [row] = self._rows("available", apps=_list(apps))
+        return Available(**row)
 
     def rollbacks(self, seen: int) -> tuple[int, int | None]:
-        """Give the number of the last rollback, and the lowest fork of those behind number `seen`."""
+        """Return the number of the last rollback, and the lowest fork of those after number `seen`."""
         [row] = self._rows("rollbacks", seen=seen)
         return row["last"], row["deepest"]
 
     def hashes(self, block_ids: Sequence[int]) -> dict[int, str]:
-        """Give the hashes of those of some blocks that are here."""
+        """Return the hashes of those of the blocks that are on the tape."""
         return {row["block_id"]: row["hash"] for row in self._rows("hashes", block_ids=list(block_ids))}
 
     def blocks(self, first: int, last: int, apps: Sequence[str] | None) -> list[BlockEvent]:
-        """Give a stretch of blocks, with what they did."""
-        wanted = {"first": first, "last": last, "apps": _list(apps)}
-        ops = _by_block(self._rows("ops", **wanted))
-        changes = _by_block(self._rows("changes", **wanted))
+        """Return the events of a range of blocks."""
+        limits = {"first": first, "last": last, "apps": _list(apps)}
+        ops = _by_block(self._rows("ops", **limits))
+        changes = _by_block(self._rows("changes", **limits))
         return [
             BlockEvent(
                 row["block_id"],
@@ -137,18 +137,17 @@ class Live:
             for row in self._rows("blocks", first=first, last=last)
         ]
 
-    def _rows(self, query: str, **wanted: object) -> list[dict[str, Any]]:
+    def _rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         with self.connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(_Q[query], wanted).fetchall()
+            return cursor.execute(_Q[query], parameters).fetchall()
 
 
 def _by_block(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = {}
+    grouped: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row["block_id"], []).append(
-            {key: value for key, value in row.items() if key != "block_id"}
-        )
-    return found
+        values = {key: value for key, value in row.items() if key != "block_id"}
+        grouped.setdefault(row["block_id"], []).append(values)
+    return grouped
 
 
 def _list(names: Sequence[str] | None) -> list[str] | None:

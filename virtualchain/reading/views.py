@@ -1,7 +1,7 @@
-"""What the log says, for people and programs: plain dicts, keyed by the columns of the views.
+"""Query the views of a deployment; rows are plain dicts, keyed by the views' columns.
 
-Everything here only reads. One `snapshot` is one transaction and shows the database as of one moment,
-whatever a writer does meanwhile.
+Nothing here writes. One `snapshot` is one transaction and shows the database at one moment, whatever a writer
+does.
 """
 
 import time
@@ -21,18 +21,18 @@ from virtualchain.store.database import connect_reader, pin_transaction, redact
 from virtualchain.store.failures import is_passing
 from virtualchain.store.sql import queries
 
-_Q = queries("reading")
+_Q = queries("views")
 HIGHEST = 2**31 - 1
-"""No block id is above this: the database keeps them as integers."""
+"""The highest block id: the database stores them as integers."""
 _CHUNK = 1000
-"""Rows that are fetched at once."""
+"""Rows fetched at once."""
 _AS_TEXT = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
-"""Types with values that Python cannot hold, such as infinity: given as the database writes them."""
+"""Types with values that Python cannot represent, such as infinity: returned as the database writes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which ops or rejections to give; what is None does not narrow it."""
+    """Which ops or rejections to return; a field that is None does not limit them."""
 
     apps: Sequence[str] | None = None
     first: int = 0
@@ -47,7 +47,7 @@ class Selection:
 def snapshot(url: str) -> Iterator[psycopg.Connection]:
     """Open a read-only transaction on a deployment, and end it.
 
-    Raises StoreError where the database cannot be read or holds no deployment.
+    Raises StoreError if the database cannot be read or holds no deployment.
     """
     connection = connect_reader(url)
     for name in _AS_TEXT:
@@ -65,64 +65,65 @@ def snapshot(url: str) -> Iterator[psycopg.Connection]:
         yield connection
     except psycopg.Error as error:
         if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
-            raise  # the driver's complaint about us
-        raise StoreError(f"the database {redact(url)} failed: {_told(error)}") from error
+            raise  # the driver was misused, which is a bug
+        raise StoreError(f"the database {redact(url)} failed: {_one_line(error)}") from error
     finally:
-        # A pooler throws away what is left in the midst of a transaction.
+        # A pooler discards a server connection that is returned in the middle of a transaction.
         with suppress(psycopg.Error):
             connection.rollback()
         connection.close()
 
 
 def network(connection: psycopg.Connection) -> str | None:
-    """Give the name of the network that the deployment follows; None before its first start."""
+    """Return the name of the network that the deployment follows; None before its first start."""
     name: str | None = _value(connection, "network")
     return name
 
 
 def pins(connection: psycopg.Connection) -> list[Json]:
-    """Give the blocks that the followed chain must hold: block_id, hash."""
+    """Return the blocks that the followed chain must hold: block_id, hash."""
     return _dicts(connection, "pins", {})
 
 
 def builds(connection: psycopg.Connection) -> list[Json]:
-    """Give every build of every app: app, build, block_id, is_live, version, status."""
+    """Return every build of every app: app, build, block_id, is_live, version, status."""
     return _dicts(connection, "builds", {})
 
 
 def writer(connection: psycopg.Connection) -> str | None:
-    """Name the session that writes to this deployment; None where there is none."""
+    """Name the session that writes to this deployment; None if there is none."""
     row = connection.execute(queries("database")["advisory_lock_holder"]).fetchone()
     return None if row is None else row[0] or f"server process {row[1]}"
 
 
 def last_reorg(connection: psycopg.Connection) -> Json | None:
-    """Give the last rollback, as `virtualchain.reorgs` has it; None where there was none."""
-    found = _dicts(connection, "last_reorg", {})
-    return found[0] if found else None
+    """Return the last rollback, with the columns of `virtualchain.reorgs`; None if there was none."""
+    rows = _dicts(connection, "last_reorg", {})
+    return rows[0] if rows else None
 
 
 def apps(connection: psycopg.Connection, names: Sequence[str] | None = None) -> list[Json]:
-    """Give all apps, or those named, by name: where each of them stands, how it fares, and why.
+    """Return all apps, or those named, by name, with their last block and status.
 
     Keys: name, version, schema, first_block_id, block_id, block_hash, consensus_hash, state_hash, role,
-    status, error; those of the block are None before an app's first, role where its reducers run as the
-    engine. Raises UsageError for a name that none has.
+    status, error. Those of the block are None before an app's first block; role is None if its reducers run
+    as the engine's role. Raises UsageError for a name that no app has.
     """
-    found = _dicts(connection, "apps", {"apps": _list(names)})
-    missing = sorted(set(names or ()) - {row["name"] for row in found})
+    rows = _dicts(connection, "apps", {"apps": _list(names)})
+    missing = sorted(set(names or ()) - {row["name"] for row in rows})
     if missing:
-        there = ", ".join(row["name"] for row in apps(connection)) or "no app at all"
-        raise UsageError(f"this database has no app {missing[0]}; it has {there}")
-    return found
+        existing = ", ".join(row["name"] for row in apps(connection)) or "no app at all"
+        raise UsageError(f"this database has no app {missing[0]}; it has {existing}")
+    return rows
 
 
 def digests(
     connection: psycopg.Connection, block_id: int | None = None, names: Sequence[str] | None = None
 ) -> list[Json]:
-    """Give the digests of all apps, or of those named, at a block, or at each app's own last one.
+    """Return the digests of all apps, or of those named, at a block, by default at each app's last one.
 
-    Keys: name, block_id, block_hash, ops_hash, consensus_hash, state_hash. Apps without it are left out.
+    Keys: name, block_id, block_hash, ops_hash, consensus_hash, state_hash. Apps that do not have the block
+    are left out.
     """
     if block_id is None:
         return _dicts(connection, "latest_digests", {"apps": _list(names)})
@@ -130,17 +131,17 @@ def digests(
 
 
 def ops(connection: psycopg.Connection, selection: Selection) -> Iterator[Json]:
-    """Give accepted inputs in chain order, as `virtualchain.ops` has them."""
+    """Yield ops in chain order, with the columns of `virtualchain.ops`."""
     return _select(connection, "ops", selection)
 
 
 def rejections(connection: psycopg.Connection, selection: Selection) -> Iterator[Json]:
-    """Give refused candidates in chain order, as `virtualchain.rejections` has them."""
+    """Yield rejections in chain order, with the columns of `virtualchain.rejections`."""
     return _select(connection, "rejections", selection)
 
 
 def search_path(connection: psycopg.Connection) -> str:
-    """Let unqualified names mean the apps' views, then those of schema `virtualchain`; give that path."""
+    """Resolve unqualified names to the apps' views, then to schema `virtualchain`; return that path."""
     path: str = _value(connection, "search_path")
     return path
 
@@ -148,40 +149,40 @@ def search_path(connection: psycopg.Connection) -> str:
 def query(
     connection: psycopg.Connection, statement: str, *, as_of: str | None = None, timeout: float | None = None
 ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """Run one statement of the user's; give the names of the columns, and the rows.
+    """Run one statement of a user; return the names of the columns, and the rows.
 
-    Unqualified names mean the apps' views, then those of schema `virtualchain`; `as_of` is the block, by
-    height or hash, that they show. Raises UsageError with the database's message where it refuses the
-    statement, StoreError where that takes more than `timeout` seconds (None: any time).
+    Unqualified names resolve to the apps' views, then to schema `virtualchain`; `as_of` is the block, by
+    height or hash, that the views show. Raises UsageError with the database's message if it rejects the
+    statement, StoreError if that takes more than `timeout` seconds (None: no limit).
     """
     search_path(connection)
     _limit(connection, as_of, timeout)
     started = time.monotonic()
     cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     try:
-        # A parameter, though unused, has the server take one statement and no more. Preparing it would do so,
-        # too, but what is prepared stays behind in a pooler's session.
+        # With a parameter, even an unused one, the server accepts only a single statement. So it does when
+        # preparing one, but a prepared statement would remain in a pooler's session.
         cursor.execute(statement.encode(), [True], prepare=False)
     except psycopg.errors.QueryCanceled as error:
         if timeout is None or time.monotonic() - started < timeout:
             raise
         raise StoreError(
-            f"the query was ended, as it took more than {timeout:g} seconds: ask for less, or give it more "
-            "time with --timeout SECONDS (0: any)"
+            f"the query was canceled because it took more than {timeout:g} seconds: narrow it, or raise "
+            "--timeout SECONDS (0: no limit)"
         ) from error
     except psycopg.Error as error:
         if is_passing(error):
             raise
-        raise UsageError(f"the database refuses this: {_told(error)}") from error
+        raise UsageError(f"the database rejects this query: {_one_line(error)}") from error
     except UnicodeEncodeError as error:
-        raise UsageError("the query is not text that can be sent as UTF-8") from error
+        raise UsageError("the query cannot be encoded as UTF-8") from error
     if cursor.description is None:
         return [], iter(())
     return [column.name for column in cursor.description], iter(cursor)
 
 
 def _limit(connection: psycopg.Connection, as_of: str | None, timeout: float | None) -> None:
-    """Set what a user's statement is to see, and how long it may take, until the transaction ends."""
+    """Set the block that a statement sees, and how long it may take, until the transaction ends."""
     if as_of is not None:
         connection.execute(_Q["as_of"], {"as_of": as_of})
     if timeout is not None:
@@ -191,7 +192,7 @@ def _limit(connection: psycopg.Connection, as_of: str | None, timeout: float | N
 def _select(connection: psycopg.Connection, name: str, selection: Selection) -> Iterator[Json]:
     direction = sql.SQL("DESC" if selection.newest_first else "ASC")
     statement = sql.SQL(_Q[name]).format(direction=direction)
-    wanted = {
+    parameters = {
         "apps": _list(selection.apps),
         "first": selection.first,
         "last": selection.last,
@@ -199,18 +200,18 @@ def _select(connection: psycopg.Connection, name: str, selection: Selection) -> 
         "txid": selection.txid,
         "limit": selection.limit,
     }
-    # A cursor on the server: the log may be longer than memory is.
+    # A server-side cursor, because the log may not fit into memory.
     with connection.cursor("log", row_factory=dict_row) as cursor:
         cursor.itersize = _CHUNK
-        yield from cursor.execute(statement, wanted)
+        yield from cursor.execute(statement, parameters)
 
 
-def _dicts(connection: psycopg.Connection, name: str, wanted: Json) -> list[Json]:
+def _dicts(connection: psycopg.Connection, name: str, parameters: Json) -> list[Json]:
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_Q[name], wanted).fetchall()
+        return cursor.execute(_Q[name], parameters).fetchall()
 
 
-def _value(connection: psycopg.Connection, name: str) -> Any:  # noqa: ANN401 - whatever the query gives
+def _value(connection: psycopg.Connection, name: str) -> Any:  # noqa: ANN401 - whatever the query returns
     row = connection.execute(_Q[name]).fetchone()
     return None if row is None else row[0]
 
@@ -219,8 +220,8 @@ def _list(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
 
 
-def _told(error: psycopg.Error) -> str:
-    """Put the database's complaint into one line: what is wrong, where in the statement, and its hint."""
+def _one_line(error: psycopg.Error) -> str:
+    """Format an error of the database in one line: message, position in the statement, and hint."""
     primary, position, hint = (
         error.diag.message_primary,
         error.diag.statement_position,
@@ -228,5 +229,5 @@ def _told(error: psycopg.Error) -> str:
     )
     if primary is None:
         return " ".join(str(error).split())
-    place = f" (at character {position})" if position else ""
-    return f"{primary}{place}" + (f". {hint}" if hint else "")
+    at = f" (at character {position})" if position else ""
+    return f"{primary}{at}" + (f". {hint}" if hint else "")

@@ -1,1 +1,1 @@
-"""Carry a deployment away as files, Parquet or CSV, and its tape into a database elsewhere."""
+"""Export a deployment to Parquet or CSV files, and import its tape into another database."""

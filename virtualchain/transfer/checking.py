@@ -1,7 +1,8 @@
-"""Check what can be known of an exported row without its chain, which is nearly all of it.
+"""Check exported rows against themselves: nearly everything in them can be computed without the chain.
 
-A header says its hash, its parent and its time; a raw transaction its id, its outputs and what it spends.
-What is left to trust are the values and scripts of the spent outputs, and that a transaction is in its block.
+A header determines its hash, parent and time; a raw transaction determines its id, its outputs and what it
+spends. What remains to be trusted are the values and scripts of the spent outputs, and that a transaction is
+in its block.
 """
 
 import json
@@ -16,18 +17,18 @@ from virtualchain.bitcoin.node.spent import MAX_MONEY
 from virtualchain.bitcoin.transaction import read_transaction
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Input, Json, SpentOutput
-from virtualchain.transfer.reading import Row
+from virtualchain.transfer.files import Row
 
 _WORK = re.compile("-?[0-9]{1,78}")
-"""All hashes that there could be have 78 digits."""
+"""2**256, the number of all possible hashes, has 78 digits."""
 
 
 def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]:
-    """Give the block of a row, and the work up to it; `before` are those of the row before.
+    """Return the block of a row and the chain work up to it; `before` are those of the previous row.
 
-    Raises ValueError where the row is not what its header says, or no child of the block before.
+    Raises ValueError if the row does not match its header, or the block is not a child of the previous one.
     """
-    block_id, block_hash, prev_hash, time, told_work, header = row
+    block_id, block_hash, prev_hash, time, chainwork_text, header = row
     if not 0 <= block_id < 2**31:
         raise ValueError(f"block {block_id}: there is no such height")
     try:
@@ -35,72 +36,74 @@ def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]
         own_work = work(block.bits)
     except MalformedBlock as error:
         raise ValueError(f"block {block_id}: {error}") from error
-    if not _WORK.fullmatch(told_work):
-        raise ValueError(f"block {block_id}: {told_work[:100]!r} is no amount of work")
-    chainwork = int(told_work)
-    said = (block.hash, block.prev_hash, datetime.fromtimestamp(block.time, UTC))
-    if said != (block_hash, prev_hash, time):
+    if not _WORK.fullmatch(chainwork_text):
+        raise ValueError(f"block {block_id}: {chainwork_text[:100]!r} is not an amount of work")
+    chainwork = int(chainwork_text)
+    if (block.hash, block.prev_hash, datetime.fromtimestamp(block.time, UTC)) != (
+        block_hash,
+        prev_hash,
+        time,
+    ):
         raise ValueError(
-            f"block {block_id} ({block_hash}) has the header of block {block.hash}, or another time"
+            f"block {block_id} ({block_hash}): hash, parent or time does not match its header, which has the "
+            f"hash {block.hash}"
         )
     if before is not None:
         parent, work_before = before
         if (block_id, prev_hash) != (parent.block_id + 1, parent.hash):
             raise ValueError(
-                f"block {block_id} ({block_hash}) is no child of block {parent.block_id} ({parent.hash})"
+                f"block {block_id} ({block_hash}) is not a child of block {parent.block_id} ({parent.hash})"
             )
         if chainwork != work_before + own_work:
-            raise ValueError(f"block {block_id} ({block_hash}) has another work than its header says")
+            raise ValueError(f"block {block_id} ({block_hash}): its work does not match its header")
     return block, chainwork
 
 
 def check_input(row: Row, blocks: Mapping[int, Block], network: Network) -> Input:
-    """Give the input of a row in one of `blocks`.
+    """Return the input of a row in one of `blocks`.
 
-    Raises ValueError where there is no such block, or the row is not what its raw transaction says.
+    Raises ValueError if its block is not among them, or the row does not match its raw transaction.
     """
-    block_id, txindex, txid, magics, senders, outputs, fee, raw = row
-    where = f"transaction {txindex} ({txid}) of block {block_id}"
+    block_id, txindex, txid, magics, senders_text, outputs_text, fee, raw = row
+    place = f"transaction {txindex} ({txid}) of block {block_id}"
     if block_id not in blocks or not 0 < txindex < 2**31:
-        raise ValueError(f"{where}: there is no such place, or rows are out of order")
+        raise ValueError(f"{place}: there is no such position, or rows are out of order")
     if not magics or magics != sorted(set(magics)):
-        raise ValueError(f"{where}: its magics are not some, in order, each once")
-    told_senders, told_outputs = _objects(senders, where), _objects(outputs, where)
+        raise ValueError(f"{place}: its magics are not a sorted list without duplicates")
+    senders, outputs = _objects(senders_text, place), _objects(outputs_text, place)
     try:
         transaction = read_transaction(raw, network)
-        spent = [_spent(sender) for sender in told_senders]
+        spent = [_spent_output(sender) for sender in senders]
         if len(spent) != len(transaction.inputs):
             raise ValueError(f"it has {len(transaction.inputs)} inputs and {len(spent)} senders")
         candidate = Candidate(txindex, transaction, raw, tuple(magics))
-        (found,) = inputs(Scan(blocks[block_id], (candidate,), network), {txindex: spent})
+        (computed,) = inputs(Scan(blocks[block_id], (candidate,), network), {txindex: spent})
     except (MalformedBlock, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
-    told = {"txid": txid, "senders": told_senders, "outputs": told_outputs, "fee": fee}
-    computed = {
-        "txid": found.txid,
-        "senders": [sender.as_dict() for sender in found.senders],
-        "outputs": [output.as_dict() for output in found.outputs],
-        "fee": found.fee,
-    }
-    for name, value in computed.items():
-        if value != told[name]:
-            raise ValueError(f"{where}: {name} and the raw transaction beside it do not agree")
-    return found
+        raise ValueError(f"{place}: {error}") from error
+    for name, exported, expected in (
+        ("txid", txid, computed.txid),
+        ("senders", senders, [sender.as_dict() for sender in computed.senders]),
+        ("outputs", outputs, [output.as_dict() for output in computed.outputs]),
+        ("fee", fee, computed.fee),
+    ):
+        if exported != expected:
+            raise ValueError(f"{place}: column {name} does not match the raw transaction")
+    return computed
 
 
-def _objects(text: str, where: str) -> list[Json]:
+def _objects(text: str, place: str) -> list[Json]:
     try:
-        found = json.loads(text)
+        items = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: senders or outputs are no JSON: {error}") from error
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise ValueError(f"{where}: senders or outputs are no list of objects")
-    return found
+        raise ValueError(f"{place}: senders or outputs are not JSON: {error}") from error
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ValueError(f"{place}: senders or outputs are not a list of objects")
+    return items
 
 
-def _spent(sender: Json) -> SpentOutput:
-    """Give the output that a sender stands for."""
+def _spent_output(sender: Json) -> SpentOutput:
+    """Return the output that a sender spent."""
     value, script = sender.get("value"), sender.get("script_pubkey")
     if type(value) is not int or not 0 <= value <= MAX_MONEY or not isinstance(script, str):
-        raise ValueError("a sender has no value or no script")
+        raise ValueError("a sender has no valid value or no script")
     return SpentOutput(value, bytes.fromhex(script))

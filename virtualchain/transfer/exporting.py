@@ -1,6 +1,6 @@
-"""Write a deployment's tape, its log and its views to files, with a manifest of their digests.
+"""Export a deployment's tape, log and views to files, with a manifest of their digests.
 
-All files show the database as of one moment, whatever a writer does meanwhile.
+All files are read in one transaction, so they show the database at one moment, whatever a writer does.
 """
 
 import errno
@@ -17,16 +17,16 @@ from virtualchain.errors import UsageError
 from virtualchain.reading.views import HIGHEST, snapshot
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Covered, Tape
-from virtualchain.transfer.manifest import End, File, Manifest, write_manifest
-from virtualchain.transfer.tables import DEFAULT, LOWEST, tables
-from virtualchain.transfer.writing import Format, require, write_table
+from virtualchain.transfer.files import Format, require_library, write_table
+from virtualchain.transfer.manifest import BlockRef, File, Manifest, write_manifest
+from virtualchain.transfer.tables import DEFAULT, LOWEST, select_tables
 
 _Q = queries("transfer")
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and the SHA-256 of the manifest, which stands for all of it."""
+    """What was written, and the SHA-256 of the manifest, which commits to all of it."""
 
     manifest: Manifest
     sha256: str
@@ -44,35 +44,35 @@ def export(
 ) -> Exported:
     """Export a deployment into a new or empty folder.
 
-    `what` are names of tables (`tape`, `ops`, `rejections`, `snapshots`, `schema.view`, `all`); `first` and
-    `last` narrow those of the log to a stretch of blocks. `on_file` is told of each file that is whole.
+    `what` names tables (`tape`, `ops`, `rejections`, `snapshots`, `schema.view`, `all`); `first` and `last`
+    limit those of tape and log to a range of blocks. `on_file` is called with each completed file.
 
-    Raises UsageError for what there is not and for a folder that is in use, StoreError where the database
-    fails. Then nothing stays of what was written.
+    Raises UsageError for unknown tables or blocks and for a folder that is in use, StoreError if the database
+    fails. In either case, everything that was written is removed.
     """
-    require(form)
+    require_library(form)
     lowest, highest = LOWEST if first is None else first, HIGHEST if last is None else last
     with snapshot(url) as connection, ExitStack() as undo:
-        wanted = tables(connection, what, lowest, highest)
-        described = _describe(connection, lowest, highest, is_narrowed=(first, last) != (None, None))
-        with _told_of(folder):
+        tables = select_tables(connection, what, lowest, highest)
+        manifest_of = _describe(connection, lowest, highest, is_limited=(first, last) != (None, None))
+        with _unwritable_is_a_mistake(folder):
             _make(folder, undo)
             files = []
-            for table in wanted:
-                for ending in (form, f"{form}.part"):
-                    undo.callback((folder / f"{table.stem}.{ending}").unlink, missing_ok=True)
+            for table in tables:
+                for suffix in (form, f"{form}.part"):
+                    undo.callback((folder / f"{table.stem}.{suffix}").unlink, missing_ok=True)
                 files.append(write_table(connection, table, folder, form))
                 if on_file is not None:
                     on_file(files[-1])
-            manifest = described(tuple(files))
+            manifest = manifest_of(tuple(files))
             digest = write_manifest(folder, manifest)
             undo.pop_all()
     return Exported(manifest, digest)
 
 
 @contextmanager
-def _told_of(folder: Path) -> Iterator[None]:
-    """Take a folder that cannot be written to for a mistake; a full disk is told by whoever is outermost."""
+def _unwritable_is_a_mistake(folder: Path) -> Iterator[None]:
+    """Raise UsageError if the folder cannot be written to; the outermost caller reports a full disk."""
     try:
         yield
     except OSError as error:
@@ -84,31 +84,32 @@ def _told_of(folder: Path) -> Iterator[None]:
 
 
 def _make(folder: Path, undo: ExitStack) -> None:
-    """Make the folder, unless it is there and empty."""
+    """Create the folder, unless it exists and is empty."""
     if not folder.exists():
         folder.mkdir(parents=True)
         undo.callback(folder.rmdir)
     elif any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty: an export goes into a folder of its own")
+        raise UsageError(f"{folder} is not empty: export into a new or empty folder")
 
 
 def _describe(
-    connection: psycopg.Connection, lowest: int, highest: int, *, is_narrowed: bool
+    connection: psycopg.Connection, lowest: int, highest: int, *, is_limited: bool
 ) -> Callable[[tuple[File, ...]], Manifest]:
-    """Give what makes the manifest, once there are files."""
+    """Return a function that makes the manifest once the files are written."""
     tape = Tape(connection)
     bound, tip = tape.deployment(), tape.tip()
     ends = [
-        End(*row) for row in connection.execute(_Q["ends"], {"first": lowest, "last": highest}).fetchall()
+        BlockRef(*row)
+        for row in connection.execute(_Q["ends"], {"first": lowest, "last": highest}).fetchall()
     ]
-    if is_narrowed and not ends:
-        there = "it has none at all" if tip is None else f"it has blocks {_bottom(tape)} to {tip.block_id}"
-        raise UsageError(f"the tape has no blocks from {max(lowest, 0)} to {highest}: {there}")
+    if is_limited and not ends:
+        present = "it has none at all" if tip is None else f"it has blocks {_bottom(tape)} to {tip.block_id}"
+        raise UsageError(f"the tape has no blocks from {max(lowest, 0)} to {highest}: {present}")
     with connection.cursor(row_factory=dict_row) as cursor:
         apps = tuple(cursor.execute(_Q["apps"], {"last": highest}))
     coverage: tuple[Covered, ...] = ()
     if ends:
-        coverage = narrowed(tape.coverage(), ends[0].block_id, ends[-1].block_id)
+        coverage = _coverage_within(tape.coverage(), ends[0].block_id, ends[-1].block_id)
 
     def describe(files: tuple[File, ...]) -> Manifest:
         return Manifest(
@@ -125,15 +126,15 @@ def _describe(
     return describe
 
 
-def narrowed(coverage: Sequence[Covered], first: int, last: int) -> tuple[Covered, ...]:
-    """Give what was searched from block `first` to `last`; what goes on behind `last` has an open end."""
-    found = []
+def _coverage_within(coverage: Sequence[Covered], first: int, last: int) -> tuple[Covered, ...]:
+    """Return the coverage of blocks `first` to `last`; a search that continues above `last` has no end."""
+    within = []
     for row in coverage:
         start, until = max(row.from_block, first), row.until_block
         if start <= last and (until is None or start <= until):
-            goes_on = until is None or until > last
-            found.append(Covered(row.magic, row.rule, start, None if goes_on else until))
-    return tuple(found)
+            continues = until is None or until > last
+            within.append(Covered(row.magic, row.rule, start, None if continues else until))
+    return tuple(within)
 
 
 def _bottom(tape: Tape) -> int | None:

@@ -1,6 +1,6 @@
-"""The manifest of an export: what it is of, which blocks it holds, and the digest of each file.
+"""The manifest of an export: its deployment, its range of blocks, and the digest of each file.
 
-It is written last, so a folder without one holds no whole export.
+It is written last, so a folder without one does not hold a complete export.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from virtualchain.bitcoin.networks import NETWORKS
 from virtualchain.errors import DamagedExport, UsageError
 from virtualchain.model import Json
 from virtualchain.store.tape import Covered
-from virtualchain.transfer.columns import Column
+from virtualchain.transfer.tables import Column
 
 FORMAT: Final = "virtualchain-export-1"
 NAME: Final = "manifest.json"
@@ -22,7 +22,7 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class BlockRef:
     """The first or the last block of an export."""
 
     block_id: int
@@ -45,27 +45,26 @@ class File:
 class Manifest:
     """What an export holds.
 
-    `network` and `genesis_hash` are None for a deployment that follows no chain yet, `first` and `last` where
-    there is no block. `apps` say where each app stood at the last block.
+    `network` and `genesis_hash` are None for a deployment that follows no chain yet; `first` and `last` are
+    None if there is no block. `apps` are the apps' digests as of the last block.
     """
 
     version: str
-    """Of the virtualchain that exported."""
+    """The version of virtualchain that exported."""
     network: str | None
     genesis_hash: str | None
-    first: End | None
-    last: End | None
+    first: BlockRef | None
+    last: BlockRef | None
     coverage: tuple[Covered, ...]
     apps: tuple[Json, ...]
     files: tuple[File, ...]
 
     def file(self, table: str) -> File | None:
-        """Give the file that a table was written to."""
-        found = (file for file in self.files if file.name.rpartition(".")[0] == table)
-        return next(found, None)
+        """Return the file that holds a table."""
+        return next((file for file in self.files if file.name.rpartition(".")[0] == table), None)
 
     def as_dict(self) -> Json:
-        """Give what the manifest's file holds."""
+        """Return the manifest as its JSON document."""
         blocks = None
         if self.first is not None and self.last is not None:
             blocks = {
@@ -93,7 +92,7 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> str:
-    """Write the manifest behind all other files; give its SHA-256."""
+    """Write the manifest, after all other files; return its SHA-256."""
     content = (json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False) + "\n").encode()
     with (folder / f"{NAME}.part").open("wb") as file:
         file.write(content)
@@ -106,49 +105,49 @@ def write_manifest(folder: Path, manifest: Manifest) -> str:
 def read_manifest(folder: Path) -> Manifest:
     """Read a folder's manifest.
 
-    Raises UsageError where there is none or one of another format, DamagedExport where it cannot be right.
+    Raises UsageError if there is none or its format is another one, DamagedExport if it is invalid.
     """
     path = folder / NAME
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read ({error.strerror}): give the folder of a whole export, made by "
-            "`virtualchain export`, which writes this file last"
+            f"{path} cannot be read ({error.strerror}): name the folder of a complete export; "
+            "`virtualchain export` writes this file last"
         ) from error
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DamagedExport(f"{path} is no JSON: {error}") from error
+        raise DamagedExport(f"{path} is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, dict) else None
-        raise UsageError(f"{path} has the format {found!r}, and this virtualchain reads {FORMAT} alone")
+        form = document.get("format") if isinstance(document, dict) else None
+        raise UsageError(f"{path} has the format {form!r}; this version of virtualchain reads only {FORMAT}")
     try:
         return _read(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DamagedExport(f"{path} is damaged: {what}") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise DamagedExport(f"{path} is damaged: {reason}") from error
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with its digest; raises DamagedExport, which names the first that differs."""
+    """Compare every file with its digest; raises DamagedExport for the first that differs."""
     for file in manifest.files:
         path = folder / file.name
         try:
             if not path.is_file():
-                raise DamagedExport(f"{path} is missing, and {folder / NAME} names it")
+                raise DamagedExport(f"{path} is missing, but {folder / NAME} names it")
             size, digest = path.stat().st_size, sha256_of(path)
         except OSError as error:
             raise DamagedExport(f"{path} cannot be read: {error.strerror}") from error
         if (size, digest) != (file.size, file.sha256):
             raise DamagedExport(
                 f"{path} is not the file that was exported: it has {size:,} bytes and the SHA-256 {digest}, "
-                f"and {folder / NAME} says {file.size:,} bytes and {file.sha256}; copy it again"
+                f"but {folder / NAME} says {file.size:,} bytes and {file.sha256}; copy it again"
             )
 
 
 def sha256_of(path: Path) -> str:
-    """Give the SHA-256 of a file, hex."""
+    """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -157,7 +156,7 @@ def _file_dict(file: File) -> Json:
     columns: list[Json] = [{"name": column.name, "type": column.type} for column in file.columns]
     if file.name.endswith(".parquet"):
         columns = [
-            {**described, "parquet": column.kind}
+            {**described, "parquet": column.parquet_type}
             for described, column in zip(columns, file.columns, strict=True)
         ]
     return {
@@ -175,81 +174,80 @@ def _read(document: Json) -> Manifest:
     if (network is not None and known is None) or genesis != (known and known.genesis_hash):
         raise ValueError(f"there is no network {network!r} with the genesis block {genesis!r}")
     blocks = document["blocks"]
-    first, last = (None, None) if blocks is None else (_end(blocks["first"]), _end(blocks["last"]))
+    first = None if blocks is None else _block_ref(blocks["first"])
+    last = None if blocks is None else _block_ref(blocks["last"])
     if first and last and (network is None or first.block_id > last.block_id):
         raise ValueError(f"it cannot hold blocks {first.block_id} to {last.block_id} of {network!r}")
-    files = tuple(map(_file, _of(document["files"], list)))
+    files = tuple(map(_file, _typed(document["files"], list)))
     if len({file.name for file in files}) < len(files):
-        raise ValueError("two files have one name")
+        raise ValueError("two files have the same name")
     return Manifest(
-        version=_of(document["virtualchain"], str),
+        version=_typed(document["virtualchain"], str),
         network=network,
         genesis_hash=genesis,
         first=first,
         last=last,
-        coverage=tuple(map(_covered, _of(document["coverage"], list))),
-        apps=tuple(dict(_object(app)) for app in _of(document["apps"], list)),
+        coverage=tuple(map(_covered, _typed(document["coverage"], list))),
+        apps=tuple(dict(_object(app)) for app in _typed(document["apps"], list)),
         files=files,
     )
 
 
-def _end(item: Json) -> End:
-    return End(_height(item["block_id"]), _hex(item["hash"], 32))
+def _block_ref(item: Json) -> BlockRef:
+    return BlockRef(_height(item["block_id"]), _hex(item["hash"], 32))
 
 
 def _covered(item: Json) -> Covered:
     until = item["until_block"]
     row = Covered(
-        magic=bytes.fromhex(_of(item["magic"], str)),
-        rule=_of(item["rule"], str),
+        magic=bytes.fromhex(_typed(item["magic"], str)),
+        rule=_typed(item["rule"], str),
         from_block=_height(item["from_block"]),
         until_block=None if until is None else _height(until),
     )
     if "\0" in row.rule or (row.until_block is not None and row.until_block < row.from_block):
-        raise ValueError(
-            f"nothing can be searched by {row.rule!r} from {row.from_block} to {row.until_block}"
-        )
+        raise ValueError(f"no search by {row.rule!r} can cover blocks {row.from_block} to {row.until_block}")
     return row
 
 
 def _file(item: Json) -> File:
-    name = _of(item["name"], str)
-    # A name that leads elsewhere would have us read what is nobody's export.
+    name = _typed(item["name"], str)
+    # A name with a path in it could make an import read any file.
     if Path(name).name != name or name.startswith(".") or "\0" in name or name == NAME:
-        raise ValueError(f"{name!r} is no file's name")
+        raise ValueError(f"{name!r} is not a file name")
     return File(
         name=name,
-        rows=_of(item["rows"], int),
-        size=_of(item["bytes"], int),
+        rows=_typed(item["rows"], int),
+        size=_typed(item["bytes"], int),
         sha256=_hex(item["sha256"], 32),
-        columns=tuple(_column(_object(column)) for column in _of(item["columns"], list)),
+        columns=tuple(_column(_object(column)) for column in _typed(item["columns"], list)),
     )
 
 
 def _column(item: Json) -> Column:
-    return Column(_of(item["name"], str), _of(item["type"], str), _of(item.get("parquet", ""), str))
+    return Column(_typed(item["name"], str), _typed(item["type"], str), _typed(item.get("parquet", ""), str))
 
 
 def _object(value: Any) -> Json:  # noqa: ANN401 - whatever the JSON holds
     if not isinstance(value, dict):
-        raise ValueError(f"{str(value)[:40]!r} stands where an object should")  # noqa: TRY004 - damage, not a bug
+        raise ValueError(f"{str(value)[:40]!r} is not an object")  # noqa: TRY004 - damage, not a bug
     return value
 
 
-def _of(value: Any, kind: type[_Value]) -> _Value:  # noqa: ANN401 - whatever the JSON holds
+def _typed(value: Any, kind: type[_Value]) -> _Value:  # noqa: ANN401 - whatever the JSON holds
     if type(value) is not kind:
-        raise ValueError(f"{str(value)[:40]!r} stands where it should say something else")
+        raise ValueError(f"{str(value)[:40]!r} is not of type {kind.__name__}")
     return value
 
 
 def _height(value: Any) -> int:  # noqa: ANN401 - whatever the JSON holds
-    if not 0 <= _of(value, int) < 2**31:
-        raise ValueError(f"{value} is no block's height")
+    if not 0 <= _typed(value, int) < 2**31:
+        raise ValueError(f"{value} is not a block height")
     return int(value)
 
 
 def _hex(value: Any, size: int) -> str:  # noqa: ANN401 - whatever the JSON holds
-    text = _of(value, str)
+    text = _typed(value, str)
     if len(text) != 2 * size or bytes.fromhex(text).hex() != text:
-        raise ValueError(f"{text[:80]!r} is no hash")
+        raise ValueError(f"{text[:80]!r} is not a hash")
     return text

@@ -1,4 +1,4 @@
-"""Checkpoints: an app goes on from a file, and comes to what an index from the first block on comes to."""
+"""Checkpoints: an app that continues from a file derives the same state as one with all blocks."""
 
 import tarfile
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import pytest
 from tests.integration.conftest import Rows
 from tests.integration.engine.test_opaque_state import Forgetful, Ledger
 from tests.integration.engine.test_opaque_state import mine as count
-from tests.support.checkpoints import content, contracts, make, manifest_in, say, words
+from tests.support.checkpoints import content, contracts, create_checkpoint, manifest_in, say, words
 from tests.support.tables import tables
 from virtualchain import StateEngine
 from virtualchain.checkpoint import archive
@@ -34,7 +34,7 @@ Apply = Callable[..., Applied | None]
 
 @pytest.fixture
 def other_url(database_server: DatabaseServer) -> Iterator[str]:
-    """Give a second deployment's database."""
+    """Return the database of a second deployment."""
     url = database_server.clone()
     yield url
     database_server.drop(url)
@@ -42,7 +42,7 @@ def other_url(database_server: DatabaseServer) -> Iterator[str]:
 
 @pytest.fixture
 def apply(database_url: str, tmp_path: Path) -> Apply:
-    """Give a function that applies a file to the test's database, without a node."""
+    """Return a function that applies a file to the test's database, without a node."""
 
     def put(file: Path, *apps: object, database: str = database_url, **options: Any) -> Applied | None:
         apps = apps or (words(),)
@@ -53,17 +53,17 @@ def apply(database_url: str, tmp_path: Path) -> Apply:
 
 
 def story(node: FakeNode) -> None:
-    """Say words, some of them again, some never more."""
+    """Mine blocks with words: some are repeated, some are deleted."""
     say(node, "one two", "two \u00fcber", "", "-one two\\n", "three", "one", "-two four")
 
 
-def test_what_goes_on_from_a_checkpoint_is_what_was_always_there(
+def test_an_app_that_continues_from_a_checkpoint_derives_the_same_state(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
 ) -> None:
-    """A new deployment that never saw the blocks before has the same tables and digests, then and later."""
+    """A new deployment without the earlier blocks has the same tables and digests, at once and later."""
     story(fake_node)
     run(words(), database=other_url)
-    made = make(other_url, tmp_path / "file")
+    made = create_checkpoint(other_url, tmp_path / "file")
     apply(tmp_path / "file")
     assert content(database_url)["words.words"] == content(other_url)["words.words"]
     story(fake_node)
@@ -77,33 +77,33 @@ def test_what_goes_on_from_a_checkpoint_is_what_was_always_there(
     assert made.block_id == fake_node.height - 7
 
 
-def test_the_same_state_gives_the_same_file(
+def test_the_same_state_yields_the_same_file(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
 ) -> None:
-    """Made at once, at an earlier block afterwards, or by one who came by the file: the same bytes."""
+    """A checkpoint has the same bytes if it is created later, or by a deployment that began with one."""
     story(fake_node)
     at = run(words())
-    make(database_url, tmp_path / "first")
+    create_checkpoint(database_url, tmp_path / "first")
     apply(tmp_path / "first", database=other_url)
     story(fake_node)
     run(words())
-    make(database_url, tmp_path / "later", block_id=at)
+    create_checkpoint(database_url, tmp_path / "later", block_id=at)
     run(words(), database=other_url)
-    make(other_url, tmp_path / "theirs", block_id=at)
+    create_checkpoint(other_url, tmp_path / "theirs", block_id=at)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "later").read_bytes()
     assert (tmp_path / "first").read_bytes() == (tmp_path / "theirs").read_bytes()
-    make(database_url, tmp_path / "tip")
-    make(other_url, tmp_path / "their tip")
+    create_checkpoint(database_url, tmp_path / "tip")
+    create_checkpoint(other_url, tmp_path / "their tip")
     assert (tmp_path / "tip").read_bytes() == (tmp_path / "their tip").read_bytes()
 
 
-def test_the_file_is_a_tar_that_says_what_it_is(
+def test_the_file_is_a_tar_with_a_manifest(
     fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path, query: Query
 ) -> None:
-    """Any tar reads it; the manifest has block, digests and tables, and all of it is found again."""
+    """Any tar reads it, and its manifest has the app's version, block and digests."""
     story(fake_node)
     run(words())
-    made = make(database_url, tmp_path / "file")
+    made = create_checkpoint(database_url, tmp_path / "file")
     with tarfile.open(tmp_path / "file") as tar:
         assert tar.getnames() == ["snapshots", "projections/1.pairs", "projections/2.words", "manifest.json"]
     assert manifest_in(tmp_path / "file") == made
@@ -115,25 +115,25 @@ def test_the_file_is_a_tar_that_says_what_it_is(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_only_blocks_that_history_shows(
+def test_only_blocks_that_history_covers(
     fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path
 ) -> None:
-    """Above the last block, and below what is kept, there is nothing to write: and no file is left behind."""
+    """A block above the last one or below the kept history is refused, and no file is left behind."""
     fake_node.mine(n=30)
     last = run(words(), history=10)
-    for at, told in ((last + 1, "stands at block"), (last - 25, "reaches back to block")):
-        with pytest.raises(UsageError, match=told):
-            make(database_url, tmp_path / "file", block_id=at)
+    for at, message in ((last + 1, "is at block"), (last - 25, "reaches back to block")):
+        with pytest.raises(UsageError, match=message):
+            create_checkpoint(database_url, tmp_path / "file", block_id=at)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_applied_to_the_deployment_that_runs_the_app(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, query: Query
 ) -> None:
-    """The new build takes the old one's place behind the same views, and catches up along the tape."""
+    """The new build replaces the old one under the same views, and catches up along the tape."""
     story(fake_node)
     at = run(words())
-    make(database_url, tmp_path / "file")
+    create_checkpoint(database_url, tmp_path / "file")
     story(fake_node)
     run(words(), history=3)
     before = content(database_url)
@@ -152,10 +152,10 @@ def test_applied_to_the_deployment_that_runs_the_app(
 def test_rolled_back_to_the_checkpoint_and_not_below(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
 ) -> None:
-    """Forks above its block are undone as ever; a deeper one stops, says what helps, and changes nothing."""
+    """Forks above its block are undone; a deeper one stops with a message, and changes nothing."""
     story(fake_node)
     at = run(words(), database=other_url)
-    make(other_url, tmp_path / "file")
+    create_checkpoint(other_url, tmp_path / "file")
     fake_node.mine(n=3)
     apply(tmp_path / "file")
     say(fake_node, "five six")
@@ -179,13 +179,13 @@ def test_rolled_back_to_the_checkpoint_and_not_below(
     assert tables(database_url) == before
 
 
-def test_deeper_than_its_history_it_cannot_be_derived_anew(
+def test_a_fork_below_its_history_needs_another_checkpoint(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, other_url: str, tmp_path: Path
 ) -> None:
-    """The tape lacks what the app began with, so no build is made of it: another checkpoint is asked for."""
+    """The app cannot be rebuilt, because the tape does not hold the blocks before its checkpoint."""
     story(fake_node)
     run(words(), database=other_url)
-    make(other_url, tmp_path / "file")
+    create_checkpoint(other_url, tmp_path / "file")
     apply(tmp_path / "file")
     fake_node.mine(n=20)
     run(words(), history=5)
@@ -203,10 +203,10 @@ def test_a_chain_without_the_checkpoints_block_is_refused(
     other_url: str,
     query: Query,
 ) -> None:
-    """Whether the tape begins behind that block or comes to it from below, it must be the right one."""
+    """The checkpoint's block must be the right one, whether the tape begins after it or reaches it."""
     story(fake_node)
     at = run(words(), database=other_url)
-    make(other_url, tmp_path / "file")
+    create_checkpoint(other_url, tmp_path / "file")
     apply(tmp_path / "file")
     fake_node.reorg(3, 6)
     with pytest.raises(DeepFork, match=rf"began with a checkpoint of block {at} \("):
@@ -220,10 +220,10 @@ def test_a_chain_without_the_checkpoints_block_is_refused(
 def test_another_block_on_the_tape_is_refused(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
 ) -> None:
-    """Nothing changes, and the message says which ways there are."""
+    """Nothing changes, and the message names the options."""
     story(fake_node)
     run(words(), database=other_url)
-    make(other_url, tmp_path / "file")
+    create_checkpoint(other_url, tmp_path / "file")
     fake_node.reorg(3)
     run(words())
     before = tables(database_url)
@@ -234,10 +234,10 @@ def test_another_block_on_the_tape_is_refused(
     assert tables(database_url) == before
 
 
-def test_an_app_that_demands_a_checkpoint_goes_on_with_it(
+def test_an_app_that_demands_a_checkpoint_continues_with_it(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
 ) -> None:
-    """Stopped at a deep fork, and started from the new branch's checkpoint: as one that always was."""
+    """After a deep fork and a checkpoint of the new branch, the app has the same state as on that branch."""
     story(fake_node)
     old = run(words(), words("beside"), on_deep_fork={"words": "checkpoint"})
     fake_node.reorg(4)
@@ -245,7 +245,7 @@ def test_an_app_that_demands_a_checkpoint_goes_on_with_it(
     with pytest.raises(DeepFork, match=rf"checkpoint apply FILE --rollback {old - 4}`"):
         run(words(), words("beside"))
     run(words(), words("beside"), database=other_url)
-    make(other_url, tmp_path / "file", block_id=old - 1)
+    create_checkpoint(other_url, tmp_path / "file", block_id=old - 1)
     done = apply(tmp_path / "file", rollback=old - 4)
     assert done is not None
     assert done.undone is not None
@@ -255,16 +255,16 @@ def test_an_app_that_demands_a_checkpoint_goes_on_with_it(
     assert ours == theirs
 
 
-def test_other_apps_that_are_undone_too_deep_are_derived_anew(
+def test_other_apps_that_are_undone_too_deep_are_rebuilt(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
 ) -> None:
-    """In the same transaction, by their own code, which must be named; without it nothing is applied."""
+    """They are rebuilt in the same transaction by their code; if that is not named, nothing is applied."""
     story(fake_node)
     fake_node.mine(n=20)
     old = run(words(), words("beside"), history=5)
     fake_node.reorg(15)
     run(words(), words("beside"), database=other_url)
-    make(other_url, tmp_path / "file", block_id=old - 1)
+    create_checkpoint(other_url, tmp_path / "file", block_id=old - 1)
     before = tables(database_url)
     with pytest.raises(UsageError, match="the history of app beside begins at block"):
         apply(tmp_path / "file", rollback=old - 15)
@@ -283,14 +283,14 @@ def test_a_version_beside_that_is_undone_too_deep_is_dropped(
     other_url: str,
     query: Query,
 ) -> None:
-    """As by any rollback: it can be built again from the tape; the app itself is what the file says."""
+    """A build beside the live one is dropped, as by any rollback, because it can be built again."""
     fake_node.mine(n=20)
     old = run(words())
     [contract] = contracts(words())
     build_beside(database_url, contract, "v2", Options(state_folder=tmp_path, history=3))
     fake_node.reorg(15)
     run(words(), database=other_url)
-    make(other_url, tmp_path / "file", block_id=old - 1)
+    create_checkpoint(other_url, tmp_path / "file", block_id=old - 1)
     apply(tmp_path / "file", rollback=old - 15)
     assert query("SELECT build FROM vc.apps") == [{"build": "2"}]
 
@@ -298,17 +298,17 @@ def test_a_version_beside_that_is_undone_too_deep_is_dropped(
 def test_other_code_is_refused(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
 ) -> None:
-    """Another app, another version, other rules: one line each, and the database stays empty."""
+    """Another app, version or rules are refused, and the database does not change."""
     story(fake_node)
     run(words(), database=other_url)
-    make(other_url, tmp_path / "file")
+    create_checkpoint(other_url, tmp_path / "file")
     before = tables(database_url)
-    for app, told in (
+    for app, message in (
         (words("strange"), "of app words: name it with --app"),
-        (words(version="2"), "version 1, and version 2 here"),
+        (words(version="2"), "version 1, but version 2 here"),
         (words(valid_transaction_window=9), "declares other rules"),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             apply(tmp_path / "file", app)
     assert tables(database_url) == before
 
@@ -316,10 +316,10 @@ def test_other_code_is_refused(
 def test_a_tape_that_was_not_searched_for_the_app(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, other_url: str
 ) -> None:
-    """It joins late: blocks behind the checkpoint's are searched anew, and none before."""
+    """Blocks after the checkpoint's are searched for the app's inputs, and none before."""
     story(fake_node)
     at = run(words(), database=other_url)
-    make(other_url, tmp_path / "file")
+    create_checkpoint(other_url, tmp_path / "file")
     say(fake_node, "five", "six")
     run(Ledger())
     apply(tmp_path / "file")
@@ -334,15 +334,15 @@ def test_a_tape_that_was_not_searched_for_the_app(
     assert row[0] == at + 1
 
 
-def test_a_state_of_its_own(
+def test_an_opaque_app(
     fake_node: FakeNode, run: Run, apply: Apply, tmp_path: Path, other_url: str, query: Query
 ) -> None:
-    """An opaque app goes on from its saved file; one that could not be given it is refused."""
+    """An opaque app continues from its state file; one that cannot load it is refused."""
     options = {"state_folder": tmp_path / "there"}
     count(fake_node, "a", "b", "a")
     run(Ledger(), database=other_url, **options)
-    make(other_url, tmp_path / "file", "ledger")
-    with pytest.raises(UsageError, match="cannot be given a saved state"):
+    create_checkpoint(other_url, tmp_path / "file", "ledger")
+    with pytest.raises(UsageError, match="cannot load a state file"):
         apply(tmp_path / "file", Forgetful())
     apply(tmp_path / "file", Ledger())
     count(fake_node, "a", "a", "c")
@@ -356,19 +356,19 @@ def test_a_state_of_its_own(
     assert (tmp_path / "ledger.state").read_text() == '{"a": 2, "b": 1}'
 
 
-def test_a_damaged_app_makes_no_checkpoint_and_is_mended_by_one(
+def test_a_damaged_app_creates_no_checkpoint_and_is_repaired_by_one(
     fake_node: FakeNode, run: Run, apply: Apply, database_url: str, tmp_path: Path, query: Query
 ) -> None:
-    """A row that no block wrote is found while the file is written; a good file puts it right."""
+    """A row that no block wrote is noticed while the file is written; a good file repairs it."""
     story(fake_node)
     run(words())
-    make(database_url, tmp_path / "good")
+    create_checkpoint(database_url, tmp_path / "good")
     before = content(database_url)
     with psycopg.connect(database_url) as connection:
         connection.execute("SET virtualchain.block_id = 'undo'")
         connection.execute("UPDATE words__1.words SET times = 9 WHERE word = 'four'")
     with pytest.raises(StoreError, match="app words is damaged"):
-        make(database_url, tmp_path / "bad")
+        create_checkpoint(database_url, tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
     apply(tmp_path / "good")
     run(words())
@@ -378,10 +378,10 @@ def test_a_damaged_app_makes_no_checkpoint_and_is_mended_by_one(
 def test_hashes_before_the_checkpoint_are_fresh(
     fake_node: FakeNode, apply: Apply, run: Run, other_url: str, tmp_path: Path, database_url: str
 ) -> None:
-    """The engine answers for the whole series, which came with the file."""
+    """The engine knows the whole series of consensus hashes, which the file contains."""
     story(fake_node)
     at = run(words(), database=other_url)
-    make(other_url, tmp_path / "file")
+    create_checkpoint(other_url, tmp_path / "file")
     apply(tmp_path / "file")
     with StateEngine(words(), database=database_url, source=fake_node.url, confirmations=0) as engine:
         assert engine.get_current_block() == at

@@ -1,4 +1,4 @@
-"""Migration: a checkpoint starts its app on another chain, and the old chain's inputs count no more."""
+"""Migration: a checkpoint starts its app on another chain, where its later inputs are not fresh."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Rows
-from tests.support.checkpoints import content, contracts, make, manifest_in, say, words, words_in
+from tests.support.checkpoints import content, contracts, create_checkpoint, manifest_in, say, words, words_in
 from tests.support.tables import tables
 from virtualchain.checkpoint.apply import Applied
 from virtualchain.checkpoint.apply import apply as apply_to
@@ -23,7 +23,7 @@ Apply = Callable[..., Applied | None]
 
 @pytest.fixture
 def new_url(database_server: DatabaseServer) -> Iterator[str]:
-    """Give the database of the deployment on the new chain."""
+    """Return the database of the deployment on the new chain."""
     url = database_server.clone()
     yield url
     database_server.drop(url)
@@ -31,14 +31,14 @@ def new_url(database_server: DatabaseServer) -> Iterator[str]:
 
 @pytest.fixture
 def new_node() -> Iterator[FakeNode]:
-    """Give a node of another network, whose chain is longer."""
+    """Return a node of another network, whose chain is longer."""
     with FakeNode("signet", premine=130) as node:
         yield node
 
 
 @pytest.fixture
 def apply(new_url: str, tmp_path: Path) -> Apply:
-    """Give a function that applies a file to the new deployment, without a node."""
+    """Return a function that applies a file to the new deployment, without a node."""
 
     def put(file: Path, **options: Any) -> Applied | None:
         settings = Options(state_folder=tmp_path)
@@ -48,27 +48,27 @@ def apply(new_url: str, tmp_path: Path) -> Apply:
 
 
 def hashes(query: Query) -> dict[int, str]:
-    """Give the consensus hashes of the old deployment."""
+    """Return the consensus hashes of the old deployment."""
     rows = query("SELECT block_id, consensus_hash FROM virtualchain.snapshots")
     return {row["block_id"]: row["consensus_hash"] for row in rows}
 
 
 @pytest.fixture
 def old(fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path, query: Query) -> dict[int, str]:
-    """Run the app on the old chain, make a checkpoint at block 120, and go on; give its consensus hashes."""
+    """Run the app on the old chain, with a checkpoint at block 120; return its consensus hashes."""
     say(fake_node, "one two", "three")
     fake_node.mine(n=17)
     assert run(words()) == 120
-    make(database_url, tmp_path / "file")
+    create_checkpoint(database_url, tmp_path / "file")
     say(fake_node, "four")
     run(words())
     return hashes(query)
 
 
-def test_an_app_goes_on_on_another_chain(
+def test_an_app_continues_on_another_chain(
     new_node: FakeNode, run: Run, apply: Apply, new_url: str, tmp_path: Path, old: dict[int, str]
 ) -> None:
-    """It starts with the checkpoint's hash alone; a later hash of the old chain is not fresh there."""
+    """It starts with only the checkpoint's hash; a later hash of the old chain is not fresh."""
     apply(tmp_path / "file", migrates=True)
     say(new_node, f"{old[120]}:taken {old[121]}:later {old[119]}:older")
     new = {"database": new_url, "source": new_node.url}
@@ -83,7 +83,7 @@ def test_an_app_goes_on_on_another_chain(
     assert "new" in words_in(new_url)
 
 
-def test_a_migrated_app_makes_checkpoints_of_its_own(
+def test_a_migrated_app_creates_checkpoints_of_its_own(
     new_node: FakeNode,
     run: Run,
     apply: Apply,
@@ -92,11 +92,11 @@ def test_a_migrated_app_makes_checkpoints_of_its_own(
     tmp_path: Path,
     old: dict[int, str],
 ) -> None:
-    """Its series begins with the hash that it came with; who applies it comes to the same later hashes."""
+    """Their series begins with the hash that it started with; later hashes are the same everywhere."""
     apply(tmp_path / "file", migrates=True)
     new = {"database": new_url, "source": new_node.url}
     run(words(), **new, to=125)
-    made = make(new_url, tmp_path / "theirs")
+    made = create_checkpoint(new_url, tmp_path / "theirs")
     assert (made.network, made.first_block_id) == ("signet", 120)
     third = database_server.clone()
     apply_to(third, tmp_path / "theirs", contracts(words()), options=Options(state_folder=tmp_path))
@@ -111,10 +111,10 @@ def test_a_migrated_app_makes_checkpoints_of_its_own(
     database_server.drop(third)
 
 
-def test_it_must_be_asked_for(
+def test_migration_must_be_requested(
     new_node: FakeNode, run: Run, apply: Apply, new_url: str, tmp_path: Path, old: dict[int, str]
 ) -> None:
-    """A deployment on another chain refuses, and names the option; without one, the file's chain is bound."""
+    """A deployment on another chain refuses the file, and the message names the option."""
     run(words("other", first_block_id=131), database=new_url, source=new_node.url)
     before = tables(new_url)
     with pytest.raises(UsageError, match=r"of regtest .* this database follows signet .*--migrate"):
@@ -125,16 +125,16 @@ def test_it_must_be_asked_for(
 def test_a_new_database_follows_the_checkpoints_chain(
     new_node: FakeNode, run: Run, apply: Apply, new_url: str, tmp_path: Path, old: dict[int, str]
 ) -> None:
-    """Applied without asking for another chain, a node of another one is refused from then on."""
+    """Without --migrate, a new database is bound to the file's chain and refuses nodes of another one."""
     apply(tmp_path / "file")
     with pytest.raises(StoreError, match="this database follows regtest"):
         run(words(), database=new_url, source=new_node.url)
 
 
-def test_on_its_own_chain_it_is_no_migration(
+def test_migration_to_its_own_chain_is_refused(
     run: Run, database_url: str, tmp_path: Path, old: dict[int, str]
 ) -> None:
-    """That would throw the series away for nothing."""
+    """It would discard the series without need."""
     with pytest.raises(UsageError, match="on the checkpoint's own chain: leave out --migrate"):
         apply_to(
             database_url,
@@ -148,7 +148,7 @@ def test_on_its_own_chain_it_is_no_migration(
 def test_forks_of_the_new_chain(
     new_node: FakeNode, run: Run, apply: Apply, new_url: str, tmp_path: Path, old: dict[int, str]
 ) -> None:
-    """Undone down to where the app began, its rows included that only the checkpoint knows; not below."""
+    """Forks are undone down to the app's first block, which restores rows of the checkpoint; not below."""
     apply(tmp_path / "file", migrates=True)
     other = words("other", first_block_id=110)
     new = {"database": new_url, "source": new_node.url}

@@ -1,4 +1,4 @@
-"""Signatures of checkpoints: whose they are, and what becomes of a file that no trusted key signed."""
+"""Signatures of checkpoints: keys, signers, and files that no trusted key signed."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.checkpoints import contracts, forge, make, say, words
+from tests.support.checkpoints import contracts, create_checkpoint, forge, say, words
 from tests.support.tables import tables
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.apply import apply
@@ -21,58 +21,58 @@ Run = Callable[..., int]
 
 
 def signers(file: Path, *trusted: str) -> tuple[str, ...]:
-    """Verify a file; give who signed it."""
+    """Verify a file; return the keys that signed it."""
     with archive.reading(file) as reader:
         return verify(reader, trusted).signers
 
 
 @pytest.fixture
-def made(fake_node: FakeNode, run: Run) -> None:
-    """Let there be an app to make a checkpoint of."""
+def running(fake_node: FakeNode, run: Run) -> None:
+    """Run an app to create checkpoints of."""
     say(fake_node, "one two", "three")
     run(words())
 
 
-@pytest.mark.usefixtures("made")
+@pytest.mark.usefixtures("running")
 def test_who_signed(database_url: str, tmp_path: Path) -> None:
-    """Several may sign, in any order with the same bytes; any one trusted key is enough, none is not."""
+    """Several keys may sign, with the same bytes in any order; one trusted key among them is enough."""
     first, second, other = (make_key(tmp_path / name) for name in ("first", "second", "other"))
-    make(database_url, tmp_path / "a", keys=[tmp_path / "first", tmp_path / "second"])
-    make(database_url, tmp_path / "b", keys=[tmp_path / "second", tmp_path / "first"])
-    make(database_url, tmp_path / "unsigned")
+    create_checkpoint(database_url, tmp_path / "a", keys=[tmp_path / "first", tmp_path / "second"])
+    create_checkpoint(database_url, tmp_path / "b", keys=[tmp_path / "second", tmp_path / "first"])
+    create_checkpoint(database_url, tmp_path / "unsigned")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert signers(tmp_path / "a") == tuple(sorted((first, second)))
     assert signers(tmp_path / "a", other, second) == tuple(sorted((first, second)))
     assert signers(tmp_path / "unsigned") == ()
-    with pytest.raises(InvalidCheckpoint, match=f"signed only by .*not by a key that is trusted: {other}"):
+    with pytest.raises(InvalidCheckpoint, match=f"signed only by .*not by a trusted key: {other}"):
         signers(tmp_path / "a", other)
     with pytest.raises(InvalidCheckpoint, match="signed by nobody"):
         signers(tmp_path / "unsigned", other)
 
 
-@pytest.mark.usefixtures("made")
-def test_a_signature_is_of_the_whole_manifest(database_url: str, tmp_path: Path) -> None:
-    """What no digest covers, such as the block's hash, cannot be changed once signed; nor can the key."""
+@pytest.mark.usefixtures("running")
+def test_a_signature_covers_the_whole_manifest(database_url: str, tmp_path: Path) -> None:
+    """Values that no digest covers, such as the block's hash, and the key cannot be changed once signed."""
     make_key(tmp_path / "key")
     mallory = make_key(tmp_path / "mallory")
-    make(database_url, tmp_path / "file", keys=[tmp_path / "key"])
+    create_checkpoint(database_url, tmp_path / "file", keys=[tmp_path / "key"])
     for change in (
-        lambda told: told.update(block_hash="00" * 32),
-        lambda told: told.update(version="2"),
-        lambda told: told["signatures"][0].update(public_key=mallory),
+        lambda document: document.update(block_hash="00" * 32),
+        lambda document: document.update(version="2"),
+        lambda document: document["signatures"][0].update(public_key=mallory),
     ):
         forged = forge(tmp_path / "file", tmp_path / "forged", manifest=change)
-        with pytest.raises(InvalidCheckpoint, match="does not hold"):
+        with pytest.raises(InvalidCheckpoint, match=r"its signature by .* is invalid"):
             signers(forged)
 
 
-@pytest.mark.usefixtures("made")
+@pytest.mark.usefixtures("running")
 def test_an_untrusted_file_changes_nothing(database_url: str, tmp_path: Path) -> None:
-    """It is refused; one that a trusted key signed is applied, and who signed it is remembered."""
+    """It is refused; one that a trusted key signed is applied, and its signers are recorded."""
     key, other = make_key(tmp_path / "key"), make_key(tmp_path / "other")
-    make(database_url, tmp_path / "file", keys=[tmp_path / "key"])
+    create_checkpoint(database_url, tmp_path / "file", keys=[tmp_path / "key"])
     before = tables(database_url)
-    with pytest.raises(InvalidCheckpoint, match="not by a key that is trusted"):
+    with pytest.raises(InvalidCheckpoint, match="not by a trusted key"):
         apply(
             database_url,
             tmp_path / "file",
@@ -92,7 +92,7 @@ def test_an_untrusted_file_changes_nothing(database_url: str, tmp_path: Path) ->
 
 
 def test_keys_of_other_programs(tmp_path: Path) -> None:
-    """What `ssh-keygen` and `openssl` write is read; hex and a file of it, too."""
+    """Public keys are read as `ssh-keygen` and `openssl` write them, as hex, and from a file with hex."""
     from cryptography.hazmat.primitives import serialization as kinds
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -110,9 +110,9 @@ def test_keys_of_other_programs(tmp_path: Path) -> None:
         assert public_key(text) == hexed
 
 
-@pytest.mark.usefixtures("made")
-def test_keys_that_are_none(database_url: str, tmp_path: Path) -> None:
-    """A passphrase, another kind of key, no key, no file: a line each, and no checkpoint is left behind."""
+@pytest.mark.usefixtures("running")
+def test_unusable_keys(database_url: str, tmp_path: Path) -> None:
+    """A passphrase, another kind of key, no key and no file are refused, and no checkpoint is left behind."""
     from cryptography.hazmat.primitives import serialization as kinds
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -126,29 +126,29 @@ def test_keys_that_are_none(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "ssh").write_bytes(Ed25519PrivateKey.generate().private_bytes(*ssh, kinds.NoEncryption()))
     (tmp_path / "curve").write_bytes(curve.private_bytes(*ssh, kinds.NoEncryption()))
     (tmp_path / "text").write_text("secret")
-    for name, told in (
+    for name, message in (
         ("locked", "has a passphrase"),
         ("curve", "holds no ed25519 key"),
-        ("text", "holds no private key"),
+        ("text", "holds no usable private key"),
         ("none", "cannot be read: No such file"),
     ):
-        with pytest.raises(UsageError, match=told):
-            make(database_url, tmp_path / "file", keys=[tmp_path / name])
+        with pytest.raises(UsageError, match=message):
+            create_checkpoint(database_url, tmp_path / "file", keys=[tmp_path / name])
     assert not (tmp_path / "file").exists()
-    make(database_url, tmp_path / "file", keys=[tmp_path / "ssh"])
-    with pytest.raises(UsageError, match="cannot be made: File exists"):
+    create_checkpoint(database_url, tmp_path / "file", keys=[tmp_path / "ssh"])
+    with pytest.raises(UsageError, match="cannot be created: File exists"):
         make_key(tmp_path / "ssh")
     with pytest.raises(UsageError, match="holds no public key"):
         signers(tmp_path / "file", str(tmp_path / "text"))
     assert (tmp_path / "ssh").stat().st_size > 100
 
 
-@pytest.mark.usefixtures("made")
-def test_without_the_library_unsigned_files_are_fine(database_url: str, tmp_path: Path) -> None:
-    """Only keys and signatures need it, and say how to get it."""
+@pytest.mark.usefixtures("running")
+def test_unsigned_files_do_not_need_the_library(database_url: str, tmp_path: Path) -> None:
+    """Only keys and signatures need it, and the message says how to install it."""
     make_key(tmp_path / "key")
-    make(database_url, tmp_path / "unsigned")
-    make(database_url, tmp_path / "signed", keys=[tmp_path / "key"])
+    create_checkpoint(database_url, tmp_path / "unsigned")
+    create_checkpoint(database_url, tmp_path / "signed", keys=[tmp_path / "key"])
     code = """
 import sys
 sys.modules["cryptography"] = None

@@ -1,4 +1,4 @@
-"""What a block did: virtualchain.changes, held against the tables before and behind each block."""
+"""What a block did: virtualchain.changes, compared with the tables before and after each block."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ KEYS = {"owners": "name", "marks": "place"}
 
 
 def shown(url: str, app: str, table: str, block: int) -> dict[Any, Any]:
-    """Give the rows of a table as of a block, by key."""
+    """Return the rows of a table as of a block, by key."""
     with psycopg.connect(url) as connection:
         connection.execute("SELECT set_config('virtualchain.as_of', %s, true)", [str(block)])
         rows = connection.execute(f"SELECT to_jsonb(t) FROM {app}.{table} AS t".encode()).fetchall()
@@ -25,14 +25,14 @@ def shown(url: str, app: str, table: str, block: int) -> dict[Any, Any]:
 
 
 def differences(before: dict[Any, Any], after: dict[Any, Any]) -> dict[Any, tuple[str, Any, Any]]:
-    """Give what came, went and changed, by key."""
+    """Return the rows that were inserted, deleted and updated, by key."""
     keys = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     action = {True: {True: "update", False: "delete"}, False: {True: "insert"}}
     return {key: (action[key in before][key in after], before.get(key), after.get(key)) for key in keys}
 
 
-def test_each_block_tells_what_it_did(fake_node: FakeNode, run: Run, query: Query, database_url: str) -> None:
-    """Inserts, updates, deletes; keys that change go and come; what a block undid itself is not told."""
+def test_each_block_has_its_changes(fake_node: FakeNode, run: Run, query: Query, database_url: str) -> None:
+    """Changes are the difference of the tables, so what a block undid itself is not among them."""
     story(fake_node, 3, 40)
     run(an_app("one"), an_app("two"), history=None)
     seen: set[str] = set()
@@ -44,10 +44,10 @@ def test_each_block_tells_what_it_did(fake_node: FakeNode, run: Run, query: Quer
                     shown(database_url, app, table, block - 1), shown(database_url, app, table, block)
                 )
                 rows = [row for row in changes if (row["app"], row["table"]) == (app, table)]
-                told = {row["key"][key]: (row["action"], row["old"], row["new"]) for row in rows}
-                assert len(told) == len(rows), "each row is told once"
-                assert told == expected, (block, app, table)
-                seen |= {action for action, _, _ in told.values()}
+                recorded = {row["key"][key]: (row["action"], row["old"], row["new"]) for row in rows}
+                assert len(recorded) == len(rows), "each row has one change"
+                assert recorded == expected, (block, app, table)
+                seen |= {action for action, _, _ in recorded.values()}
     assert seen == {"insert", "update", "delete"}
     everything = query("SELECT count(*) AS n FROM virtualchain.changes")[0]["n"]
     assert everything == query(
@@ -57,21 +57,21 @@ def test_each_block_tells_what_it_did(fake_node: FakeNode, run: Run, query: Quer
     assert "since_block" not in json.dumps(query("SELECT old, new FROM virtualchain.changes"))
 
 
-def test_below_the_kept_history_nothing_is_told(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """The first block that is told is the one above history_from."""
+def test_below_the_kept_history_there_are_no_changes(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """The first block with changes is above history_from."""
     story(fake_node, 3, 40)
     run(an_app(), history=10)
     [row] = query("SELECT history_from AS lowest FROM virtualchain.apps")
     assert row["lowest"] > 110
-    told = {row["block_id"] for row in query("SELECT block_id FROM virtualchain.changes")}
-    assert min(told) > row["lowest"]
+    recorded = {row["block_id"] for row in query("SELECT block_id FROM virtualchain.changes")}
+    assert min(recorded) > row["lowest"]
     assert query("SELECT * FROM virtualchain.changes WHERE block_id = 105") == []
 
 
 def test_changes_follow_the_live_build_and_forget_what_was_rolled_back(
     fake_node: FakeNode, run: Run, query: Query
 ) -> None:
-    """An app that is derived anew has another build: the view's name stays, and tells of that one."""
+    """After an app was rebuilt, the view has the changes of its new build."""
     story(fake_node, 3, 30)
     run(an_app(), history=5)
     fake_node.reorg(12)
@@ -83,8 +83,8 @@ def test_changes_follow_the_live_build_and_forget_what_was_rolled_back(
     assert query("SELECT * FROM virtualchain.changes WHERE block_id > %s", [fake_node.height - 4])
 
 
-def test_a_block_is_found_without_a_look_at_the_others(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """The conditions on app, table and block reach the places where the changes are made of."""
+def test_a_block_is_read_without_the_others(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """The conditions on app, table and block are applied where changes are computed."""
     story(fake_node, 3, 40)
     run(an_app("one"), an_app("two"), history=None)
     plan = query(
@@ -97,5 +97,5 @@ def test_a_block_is_found_without_a_look_at_the_others(fake_node: FakeNode, run:
 
 
 def walk(node: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give a plan's node and all below it."""
+    """Return a plan's node and all nodes below it."""
     return [node, *(item for child in node.get("Plans", ()) for item in walk(child))]

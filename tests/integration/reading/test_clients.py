@@ -1,4 +1,4 @@
-"""Programs that analysts use, as a role that only reads: psql, pandas, SQLAlchemy, and what Grafana asks."""
+"""Clients that analysts use, with a reader's role: psql, pandas, SQLAlchemy, and Grafana's queries."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ from virtualchain.testing.database import DatabaseServer
 
 @pytest.fixture(scope="module")
 def reader_url(database_server: DatabaseServer) -> Iterator[str]:
-    """Give the URL by which a reader of all apps reads a deployment."""
+    """Return the URL of a deployment for a reader of all apps."""
     url = database_server.clone()
     node = FakeNode()
     story(node, 1, 20)
@@ -38,7 +38,7 @@ def reader_url(database_server: DatabaseServer) -> Iterator[str]:
 
 
 def psql(url: str, *commands: str) -> str:
-    """Give what psql prints for some commands."""
+    """Return the output of psql for some commands."""
     environment = psql_environment(url, {"search_path": "plain, virtualchain"})
     arguments = [argument for command in commands for argument in ("-c", command)]
     done = subprocess.run(
@@ -53,7 +53,7 @@ def psql(url: str, *commands: str) -> str:
 
 
 def test_psql(reader_url: str) -> None:
-    """It lists, describes with comments, queries, copies out, and travels in time."""
+    """It lists views, describes them with comments, queries, copies, and travels in time."""
     assert "owners" in psql(reader_url, "\\dv plain.*")
     described = psql(reader_url, "\\d+ virtualchain.changes")
     assert "The row''s primary key" not in described
@@ -69,7 +69,7 @@ def test_psql(reader_url: str) -> None:
 
 
 def test_pandas(reader_url: str) -> None:
-    """A view becomes a data frame, now or as of a block, by SQLAlchemy or by the driver's connection."""
+    """A view is read as a data frame, now or as of a block."""
     engine = sqlalchemy.create_engine(reader_url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.connect() as connection:
         frame = pd.read_sql("SELECT * FROM plain.marks ORDER BY place", connection, index_col="place")
@@ -88,7 +88,7 @@ def test_pandas(reader_url: str) -> None:
 
 
 def test_sqlalchemy_reflection(reader_url: str) -> None:
-    """Views, their columns with types and comments, and queries that are built from them."""
+    """It reflects views with types and comments of their columns, and builds queries from them."""
     engine = sqlalchemy.create_engine(reader_url.replace("postgresql://", "postgresql+psycopg://"))
     inspector = sqlalchemy.inspect(engine)
     assert {"plain", "virtualchain"} <= set(inspector.get_schema_names())
@@ -143,8 +143,8 @@ PANELS = {
 
 
 @pytest.mark.parametrize("statement", [*PROBES, *PANELS.values()])
-def test_what_grafana_asks(reader_url: str, statement: str) -> None:
-    """Its look at the catalogues, and panels whose macros are expanded: time as numbers or as timestamptz."""
+def test_grafana_queries(reader_url: str, statement: str) -> None:
+    """Its catalog queries and panels with expanded macros work, with time as a number or as timestamptz."""
     with psycopg.connect(reader_url, row_factory=dict_row) as connection:
         rows = connection.execute(statement.encode()).fetchall()
     if "timescaledb" not in statement and "reorgs" not in statement:
@@ -152,15 +152,15 @@ def test_what_grafana_asks(reader_url: str, statement: str) -> None:
 
 
 def test_grafana_finds_the_views_and_no_table_of_the_engine(reader_url: str) -> None:
-    """What it offers is what the role may read."""
+    """It offers what the role may read."""
     with psycopg.connect(reader_url) as connection:
         offered = {name for (name,) in connection.execute(PROBES[2].encode())}
     assert {"plain.marks", "plain.owners", "virtualchain.ops", "virtualchain.changes"} <= offered
     assert not [name for name in offered if name.startswith(("vc.", "plain__"))]
 
 
-def test_a_dump_as_the_owner_works_and_as_a_reader_of_views_is_told(reader_url: str) -> None:
-    """COPY of a view's query is the reader's way to take rows along; the tables stay out of reach."""
+def test_a_reader_copies_rows_from_views_but_cannot_dump_tables(reader_url: str) -> None:
+    """A reader can COPY a query of a view, but cannot lock the tables, as pg_dump does."""
     with psycopg.connect(reader_url) as connection, connection.cursor() as cursor:
         with cursor.copy("COPY (SELECT * FROM plain.marks ORDER BY place) TO STDOUT") as copied:
             assert list(copied.rows())
@@ -168,14 +168,14 @@ def test_a_dump_as_the_owner_works_and_as_a_reader_of_views_is_told(reader_url: 
             cursor.execute("LOCK TABLE plain__1.marks IN ACCESS SHARE MODE")
 
 
-def test_the_documented_views_are_those_that_are_there(reader_url: str) -> None:
+def test_the_documented_views_exist(reader_url: str) -> None:
     """docs/sql.md names every view of the log, and each column in order."""
     text = (Path(__file__).parents[3] / "docs" / "sql.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (`[^|]*`) \|", text, re.MULTILINE)
     documented = {view: re.findall(r"`(\w+)`", columns) for view, columns in rows}
     with psycopg.connect(reader_url) as connection:
-        there = connection.execute(
+        actual = connection.execute(
             """SELECT table_name, array_agg(column_name::text ORDER BY ordinal_position)
             FROM information_schema.columns WHERE table_schema = 'virtualchain' GROUP BY 1"""
         ).fetchall()
-    assert documented == dict(there)
+    assert documented == dict(actual)

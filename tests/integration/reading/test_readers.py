@@ -1,4 +1,4 @@
-"""The role of a reader is attacked: it reads the views that it was granted, and nothing else."""
+"""Attacks with the role of a reader: it reads the views that it was granted, and nothing else."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,19 +26,19 @@ Grant = Callable[..., str]
 
 @pytest.fixture
 def role(database_url: str) -> str:
-    """Give the name of a role that goes with the test's database."""
+    """Return the name of a role that is removed with the test's database."""
     return f"{urlsplit(database_url).path[1:]}:reader"
 
 
 def grant(url: str, role: str, *apps: str, login: bool = False) -> Reader:
-    """Grant as the command does."""
+    """Grant as the command `db grant-reader` does."""
     with connect_migrator(url) as connection:
         return grant_reader(connection, role, apps or None, login=login)
 
 
 @pytest.fixture
 def granted(database_url: str, role: str) -> Grant:
-    """Give a function that makes a reader of apps, or of all, and gives its URL."""
+    """Return a function that creates a reader of some apps, or of all, and returns its URL."""
 
     def make(*apps: str) -> str:
         reader = grant(database_url, role, *apps, login=True)
@@ -51,7 +51,7 @@ def granted(database_url: str, role: str) -> Grant:
 
 @pytest.fixture
 def reader(fake_node: FakeNode, run: Run, granted: Grant) -> Iterator[psycopg.Connection]:
-    """Give a session of a reader of app `one`, beside which there is app `two`."""
+    """Return a session of a reader of app `one`, in a deployment that also has app `two`."""
     story(fake_node, 1, 12)
     run(an_app("one"), an_app("two"))
     with psycopg.connect(granted("one"), autocommit=True) as connection:
@@ -72,7 +72,7 @@ READS = (
 
 
 def test_a_reader_reads_its_views_at_any_block(reader: psycopg.Connection) -> None:
-    """What it was granted, now and as of a block; the functions inside of the views work for it."""
+    """It reads the views that it was granted, now and as of a block, including the functions in them."""
     tip = reader.execute(
         "SELECT max(block_id), max(hash) FILTER (WHERE block_id = 110) FROM virtualchain.blocks"
     )
@@ -145,8 +145,8 @@ ATTACKS = (
 
 
 @pytest.mark.parametrize("statement", ATTACKS)
-def test_all_else_is_refused(attacked: psycopg.Connection, statement: str) -> None:
-    """Other rows, writing, the engine's functions, files, roles: also where it asks to write."""
+def test_everything_else_is_refused(attacked: psycopg.Connection, statement: str) -> None:
+    """Other rows, writes, the engine's functions, files and roles are refused, even read-write."""
     attacked.execute("SET default_transaction_read_only = off")
     with pytest.raises(psycopg.errors.DatabaseError) as refused:
         attacked.execute(statement.encode())
@@ -156,7 +156,7 @@ def test_all_else_is_refused(attacked: psycopg.Connection, statement: str) -> No
 
 @pytest.fixture(scope="module")
 def attacked(database_server: Any) -> Iterator[psycopg.Connection]:
-    """Give a reader's session that all attacks share: none leaves anything behind."""
+    """Return a reader's session that all attacks share, as none leaves anything behind."""
     url = database_server.clone()
     node = FakeNode()
     story(node, 1, 12)
@@ -176,29 +176,29 @@ def attacked(database_server: Any) -> Iterator[psycopg.Connection]:
 
 
 def test_changes_show_only_what_may_be_read(reader: psycopg.Connection, query: Query) -> None:
-    """Of an app that it was not granted, a reader learns no row there, either."""
+    """A reader sees no changes of an app that it was not granted."""
     assert {row["app"] for row in query("SELECT app FROM virtualchain.changes")} == {"one", "two"}
     assert reader.execute("SELECT DISTINCT app FROM virtualchain.changes").fetchall() == [("one",)]
 
 
 def test_reading_is_all_that_a_transaction_may_do(reader: psycopg.Connection) -> None:
-    """Unless it asks for more, a reader's transaction is read only."""
+    """A reader's transactions are read-only by default."""
     assert reader.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
 
 
-def test_what_remains_is_told(database_url: str, role: str) -> None:
-    """What our role cannot take away is named: large objects belong to a superuser."""
+def test_remaining_rights_are_reported(database_url: str, role: str) -> None:
+    """Rights that our role cannot revoke are reported, such as large objects, which are a superuser's."""
     remains = grant(database_url, role).remains
-    assert "make temporary tables" not in remains
-    assert "make objects in schema public" not in remains
-    assert "make large objects" in remains
-    assert any("catalogues" in item for item in remains)
+    assert "create temporary tables" not in remains
+    assert "create objects in schema public" not in remains
+    assert "create large objects" in remains
+    assert any("system catalogs" in item for item in remains)
 
 
 def test_grants_last_and_follow(
     fake_node: FakeNode, run: Run, granted: Grant, database_url: str, role: str
 ) -> None:
-    """A reader of all apps reads one that is installed later, and a build that takes another's place."""
+    """A reader of all apps reads apps that are installed later, and builds that replace others."""
     story(fake_node, 1, 30)
     run(an_app("one"), history=5)
     url = granted()
@@ -211,7 +211,7 @@ def test_grants_last_and_follow(
 
 
 def test_a_reader_of_one_app_reads_no_later_one(fake_node: FakeNode, run: Run, granted: Grant) -> None:
-    """Named apps add up; nothing else is granted by itself."""
+    """Named apps add up; nothing else is granted automatically."""
     run(an_app("one"))
     url = granted("one")
     run(an_app("one"), an_app("two"), an_app("three"))
@@ -225,10 +225,10 @@ def test_a_reader_of_one_app_reads_no_later_one(fake_node: FakeNode, run: Run, g
         value(url, "SELECT count(*) FROM two.marks")
 
 
-def test_an_app_that_is_removed_takes_its_grants_along(
+def test_removing_an_app_revokes_its_grants(
     fake_node: FakeNode, run: Run, granted: Grant, database_url: str
 ) -> None:
-    """Another app of the same name is not what was granted."""
+    """A later app of the same name is not granted."""
     run(an_app("one"), an_app("two"))
     url = granted("one", "two")
     with connect_migrator(database_url) as connection:
@@ -242,7 +242,7 @@ def test_an_app_that_is_removed_takes_its_grants_along(
 def test_new_columns_are_granted_too(
     fake_node: FakeNode, run: Run, granted: Grant, database_url: str
 ) -> None:
-    """A view whose columns changed is another view, and read as the old one was."""
+    """A view whose columns changed is a new view, with the grants of the old one."""
     from virtualchain.store.projections import Projection
     from virtualchain.store.publish import publish
 
@@ -258,10 +258,10 @@ def test_new_columns_are_granted_too(
     assert value(url, "SELECT count(*) FROM one.owners") == 0
 
 
-def test_revoked_it_reads_nothing(
+def test_a_revoked_reader_reads_nothing(
     fake_node: FakeNode, run: Run, granted: Grant, database_url: str, role: str
 ) -> None:
-    """Nor does a later migration, or app, grant it anything again."""
+    """Neither a later migration nor a later app grants it anything again."""
     run(an_app("one"))
     url = granted()
     with connect_migrator(database_url) as connection:
@@ -278,23 +278,23 @@ def test_revoked_it_reads_nothing(
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
-        ("virtualchain", "makes roles"),
+        ("virtualchain", "can create roles"),
         ("postgres", "is a superuser"),
         ("pg_mine", "a role cannot be named pg_mine"),
     ],
 )
-def test_a_role_that_is_more_is_refused(database_url: str, name: str, told: str) -> None:
-    """A role that could do more anyway would be no reader."""
-    with pytest.raises(UsageError, match=told):
+def test_a_role_with_more_rights_is_refused(database_url: str, name: str, message: str) -> None:
+    """A role that can do more than a reader is refused."""
+    with pytest.raises(UsageError, match=message):
         grant(database_url, name)
 
 
-def test_apps_may_still_make_temporary_tables(
+def test_apps_may_still_create_temporary_tables(
     fake_node: FakeNode, run: Run, database_url: str, role: str, query: Query
 ) -> None:
-    """What is taken from everybody is given to the apps' roles, which had it before."""
+    """Temporary tables, which are revoked from everybody, are granted to the apps' roles."""
 
     def commit(op: dict[str, Any], state: Any) -> None:
         state.execute("CREATE TEMP TABLE x (a integer) ON COMMIT DROP")
@@ -309,8 +309,8 @@ def test_apps_may_still_make_temporary_tables(
     assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
 
 
-def test_without_createrole_the_role_must_be_there(database_url: str, role: str, query: Query) -> None:
-    """One clear line says what an administrator can do."""
+def test_without_createrole_the_role_must_exist(database_url: str, role: str, query: Query) -> None:
+    """The message says what an administrator can do."""
     with connect_migrator(database_url) as connection:
         connection.execute("CREATE ROLE powerless NOLOGIN")
         connection.execute(f"GRANT ALL ON DATABASE {urlsplit(database_url).path[1:]} TO powerless".encode())

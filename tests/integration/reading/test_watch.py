@@ -1,20 +1,26 @@
-"""`watch`: a program that applies what it is told holds the same rows as the deployment, whatever happens."""
+"""`watch`: a program that applies its events has the same rows as the deployment, whatever happens."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.integration.conftest import Rows
 from tests.support.moving import an_app, story
+from tests.support.servers import reachable_folder, value
 from virtualchain import BlockEvent, RollbackEvent, StateEngine, watch
 from virtualchain.errors import StoreError, UsageError
-from virtualchain.reading.events import Live
+from virtualchain.reading.events import Session
 from virtualchain.reading.watch import Watch
+from virtualchain.store.embedded.host import server_account
+from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 
 Query = Callable[..., Rows]
@@ -23,7 +29,7 @@ PATIENCE = 30.0
 
 
 class Replica:
-    """What a program makes of the events: the tables, and the way back."""
+    """A program that keeps the tables by events, and can undo its changes."""
 
     def __init__(self) -> None:
         self.blocks: list[BlockEvent] = []
@@ -31,7 +37,7 @@ class Replica:
         self.rows: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def take(self, event: BlockEvent | RollbackEvent) -> None:
-        """Apply an event, and check that it fits those before."""
+        """Apply an event, and check that it follows from those before."""
         if isinstance(event, RollbackEvent):
             self.rollbacks.append(event)
             while self.blocks and self.blocks[-1].block_id > event.block_id:
@@ -50,12 +56,12 @@ class Replica:
             self._put(change, change.old, change.new)
 
     def _put(self, change: Any, old: Any, new: Any) -> None:
-        place = (change.app, change.table, str(change.key))
-        assert self.rows.get(place) == old, (place, old)
+        row = (change.app, change.table, str(change.key))
+        assert self.rows.get(row) == old, (row, old)
         if new is None:
-            del self.rows[place]
+            del self.rows[row]
         else:
-            self.rows[place] = new
+            self.rows[row] = new
 
 
 @contextmanager
@@ -72,12 +78,12 @@ def following(node: FakeNode, url: str) -> Iterator[None]:
 
 
 def expected(query: Query) -> dict[tuple[str, str, str], Any]:
-    """Give the deployment's rows as a replica has them."""
-    found: dict[tuple[str, str, str], Any] = {}
+    """Return the deployment's rows as a replica has them."""
+    rows: dict[tuple[str, str, str], Any] = {}
     for table, key in (("owners", "name"), ("marks", "place")):
         for row in query(f"SELECT to_jsonb(t) AS row FROM plain.{table} AS t"):
-            found["plain", table, str({key: row["row"][key]})] = row["row"]
-    return found
+            rows["plain", table, str({key: row["row"][key]})] = row["row"]
+    return rows
 
 
 def consume(events: Watch, replica: Replica, until: str) -> None:
@@ -89,7 +95,7 @@ def consume(events: Watch, replica: Replica, until: str) -> None:
 
 
 def kill(query: Query) -> None:
-    """End every session that reads."""
+    """Terminate every session that reads."""
     query(
         """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE application_name LIKE 'virtualchain reader%' AND datname = current_database()"""
@@ -97,10 +103,10 @@ def kill(query: Query) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_blocks_and_rollbacks_are_told_as_they_come(
+def test_blocks_and_rollbacks_are_returned_as_they_happen(
     fake_node: FakeNode, database_url: str, query: Query, seed: int
 ) -> None:
-    """The node forks, connections are killed: what the program holds is what the deployment holds."""
+    """A replica equals the deployment while the node forks and connections are killed."""
     story(fake_node, seed, 5)
     replica, waits = Replica(), list[str]()
     with following(fake_node, database_url):
@@ -127,13 +133,13 @@ def test_blocks_and_rollbacks_are_told_as_they_come(
 def test_a_notification_that_is_missed_costs_a_poll(
     fake_node: FakeNode, database_url: str, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is told anything, as on a standby: looking now and then finds all."""
+    """Without notifications, as on a standby, polling finds every event."""
 
-    def deaf(self: Live, seconds: float) -> bool:
+    def deaf(self: Session, seconds: float) -> bool:
         time.sleep(seconds)
         return False
 
-    monkeypatch.setattr(Live, "wait", deaf)
+    monkeypatch.setattr(Session, "wait", deaf)
     replica = Replica()
     with following(fake_node, database_url):
         while not query("SELECT FROM virtualchain.apps WHERE block_id >= 101"):
@@ -148,7 +154,7 @@ def test_a_notification_that_is_missed_costs_a_poll(
 
 
 def test_notifications_wake_it_at_once(fake_node: FakeNode, database_url: str, run: Run) -> None:
-    """With a poll of a minute, a block comes within a second or two."""
+    """Although it polls once a minute, it returns a block within seconds."""
     run(an_app())
     with watch(database_url, poll=60.0) as events:
         seen: list[Any] = []
@@ -161,10 +167,10 @@ def test_notifications_wake_it_at_once(fake_node: FakeNode, database_url: str, r
         assert [event.block_id for event in seen] == [102, 103]
 
 
-def test_a_rollback_while_nobody_was_connected_is_told(
+def test_a_rollback_while_disconnected_is_returned(
     fake_node: FakeNode, database_url: str, run: Run, query: Query
 ) -> None:
-    """Hashes are compared: what happened between two looks counts, also below the first block given."""
+    """A rollback between two looks is noticed by its hashes, even below the first block returned."""
     story(fake_node, 1, 10)
     run(an_app())
     height = fake_node.height
@@ -173,16 +179,16 @@ def test_a_rollback_while_nobody_was_connected_is_told(
         story(fake_node, 2, 1)
         run(an_app())
         kill(query)
-        told = list(islice(events, 6))
-    [stays] = query("SELECT hash FROM virtualchain.blocks WHERE block_id = %s", [height - 4])
-    assert told[0] == RollbackEvent(height - 4, stays["hash"])
-    assert [event.block_id for event in told[1:]] == list(range(height - 3, height + 2))
+        returned = list(islice(events, 6))
+    [fork] = query("SELECT hash FROM virtualchain.blocks WHERE block_id = %s", [height - 4])
+    assert returned[0] == RollbackEvent(height - 4, fork["hash"])
+    assert [event.block_id for event in returned[1:]] == list(range(height - 3, height + 2))
 
 
 def test_a_program_may_begin_at_any_block_that_is_kept(
     fake_node: FakeNode, database_url: str, run: Run, query: Query
 ) -> None:
-    """From a block on, or from now on; below the kept history, or for an unknown app, it is refused."""
+    """Blocks below the kept history and unknown apps are refused."""
     story(fake_node, 1, 30)
     run(an_app(), history=10)
     [row] = query("SELECT history_from AS lowest FROM virtualchain.apps")
@@ -197,7 +203,7 @@ def test_a_program_may_begin_at_any_block_that_is_kept(
 
 
 def test_falling_too_far_behind_is_an_error(fake_node: FakeNode, database_url: str, run: Run) -> None:
-    """Nothing is left out in silence: what was pruned before it was given is told."""
+    """Changes that were pruned before they were returned are an error, not skipped."""
     story(fake_node, 1, 3)
     run(an_app(), history=10)
     with watch(database_url, poll=0.1) as events:
@@ -207,10 +213,10 @@ def test_falling_too_far_behind_is_an_error(fake_node: FakeNode, database_url: s
             list(islice(events, 5))
 
 
-def test_with_apps_named_a_block_comes_when_all_have_taken_it(
+def test_with_apps_named_a_block_is_returned_once_all_have_taken_it(
     fake_node: FakeNode, database_url: str, run: Run, query: Query
 ) -> None:
-    """A halted app holds its watch back, and no other one's."""
+    """A halted app delays a watch of that app, but no other watch."""
     story(fake_node, 1, 5)
     last = fake_node.height
     broken = an_app("two")
@@ -233,7 +239,7 @@ def test_with_apps_named_a_block_comes_when_all_have_taken_it(
 
 
 def test_closing_from_another_thread_ends_the_iteration(database_url: str, run: Run) -> None:
-    """Whoever waits is let go, and no session stays behind."""
+    """A waiting iteration ends, and its session is closed."""
     run(an_app())
     events = watch(database_url, poll=60.0)
     thread = threading.Thread(target=list, args=(events,))
@@ -242,15 +248,66 @@ def test_closing_from_another_thread_ends_the_iteration(database_url: str, run: 
     events.close()
     thread.join(5)
     assert not thread.is_alive()
-    assert events._live is None
+    assert events._session is None
     assert list(events) == []
 
 
-def test_time_travel_of_the_session_does_not_reach_it(
-    database_url: str, run: Run, fake_node: FakeNode
-) -> None:
-    """A setting that lets views show an old block is none of its business."""
+def test_a_watch_ignores_time_travel(database_url: str, run: Run, fake_node: FakeNode) -> None:
+    """A watch ignores the session's setting of virtualchain.as_of."""
     story(fake_node, 1, 3)
     run(an_app())
     with watch(f"{database_url}?options=-cvirtualchain.as_of%3D101", from_block=102) as events:
         assert [event.block_id for event in islice(events, 3)] == [102, 103, 104]
+
+
+def standby_of(primary: EmbeddedServer, folder: Path) -> EmbeddedServer:
+    """Return a standby of a stopped server, which must be started again on the same port."""
+    port, password = primary._port(), primary._password("postgres")
+    shutil.copytree(
+        primary.folder, folder, ignore=shutil.ignore_patterns("server.json", "server.log", ".s.*")
+    )
+    data = folder / "data"
+    with (data / "postgresql.auto.conf").open("a") as settings:
+        settings.write(f"primary_conninfo = 'host=127.0.0.1 port={port} user=postgres password={password}'\n")
+    (data / "standby.signal").touch()
+    if account := server_account():
+        for path in (folder / "data", folder / "run"):
+            for item in (path, *path.rglob("*")):
+                shutil.chown(item, account.uid, account.gid)
+    return EmbeddedServer(folder, durable=False)
+
+
+def test_a_watch_of_a_standby_polls(fake_node: FakeNode) -> None:
+    """A standby does not support LISTEN, but a watch of it returns the primary's blocks and rollbacks."""
+    with reachable_folder() as folder:
+        primary = EmbeddedServer(folder, durable=False)
+        primary.start()
+        primary.stop()
+        standby = standby_of(primary, folder.parent / "standby")
+        url = primary.start()
+        copy = standby.start()
+        try:
+            story(fake_node, 1, 4)
+            with StateEngine(an_app(), database=url, source=fake_node.url, confirmations=0) as engine:
+                engine.build()
+                deadline = time.monotonic() + PATIENCE
+                while value(copy, "SELECT to_regclass('plain.marks')") is None:
+                    assert time.monotonic() < deadline, "the standby does not follow"
+                    time.sleep(0.1)
+                with watch(copy, "plain", 100, poll=0.1) as events:
+                    assert events._session is not None
+                    assert not events._session.listens
+                    assert [event.block_id for event in islice(events, 6)] == [100, 101, 102, 103, 104, 105]
+                    fake_node.reorg(2)
+                    engine.build()
+                    returned = list(islice(events, 3))
+                    assert isinstance(returned[0], RollbackEvent)
+                    assert [event.block_id for event in returned] == [103, 104, 105]
+                with psycopg.connect(copy) as connection:
+                    connection.execute("SET virtualchain.as_of = '103'")
+                    assert connection.execute("SELECT max(block_id) FROM virtualchain.blocks").fetchone() == (
+                        103,
+                    )
+        finally:
+            standby.stop()
+            primary.stop()

@@ -147,8 +147,8 @@ def test_a_watch_polls_through_a_pooler(fake_node: FakeNode, run: Run, pooled_ur
     representative.feed(fake_node)
     run(representative.app())
     with watch(pooled_url, from_block=102, poll=0.1) as events:
-        assert events._live is not None
-        assert not events._live.listens
+        assert events._session is not None
+        assert not events._session.listens
         assert next(events).block_id == 102
     with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as other:
         for _ in range(3):

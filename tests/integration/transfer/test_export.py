@@ -1,4 +1,4 @@
-"""Exports: what the files hold, how others read them, and what happens where there is trouble."""
+"""Exports: what the files hold, how other programs read them, and how failures are handled."""
 
 import csv
 import hashlib
@@ -20,11 +20,11 @@ from virtualchain import StateEngine
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
-from virtualchain.transfer import writing
+from virtualchain.transfer import files
 from virtualchain.transfer.exporting import Exported, export
 
 Query = Callable[..., Rows]
-FORMS: tuple[writing.Format, ...] = ("parquet", "csv")
+FORMS: tuple[files.Format, ...] = ("parquet", "csv")
 LOG = ["blocks", "inputs", "ops", "rejections", "snapshots"]
 VIEWS = [f"representative.{name}" for name in ("accounts", "entries", "marks")]
 ODD = """
@@ -46,30 +46,30 @@ ODD = """
 
 @pytest.fixture(scope="module")
 def url(database_server: DatabaseServer) -> Iterator[str]:
-    """Give a deployment of an app that uses all that an app can use, and a schema of odd values beside it."""
-    found = database_server.clone()
-    representative.deploy(found)
-    with psycopg.connect(found) as connection:
+    """Return a deployment of an app that uses everything an app can use, and a schema of unusual values."""
+    database = database_server.clone()
+    representative.deploy(database)
+    with psycopg.connect(database) as connection:
         connection.execute(ODD.encode())
-    yield found
-    database_server.drop(found)
+    yield database
+    database_server.drop(database)
 
 
 @pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest) -> writing.Format:
-    """Give each format in turn."""
-    found: writing.Format = request.param
-    return found
+def form(request: pytest.FixtureRequest) -> files.Format:
+    """Run a test with each format."""
+    name: files.Format = request.param
+    return name
 
 
 def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """Give the rows of a query, with the settings that the engine pins."""
+    """Return the rows of a query, with the settings that the engine pins."""
     with psycopg.connect(url, options="-c TimeZone=UTC -c IntervalStyle=iso_8601") as connection:
         return connection.execute(statement.encode()).fetchall()
 
 
 def rows_in(folder: Path, done: Exported, name: str) -> list[dict[str, Any]]:
-    """Give the rows of a file, as its format has them."""
+    """Return the rows of a file, with values as its format has them."""
     file = done.manifest.file(name)
     assert file is not None
     if file.name.endswith(".parquet"):
@@ -81,33 +81,33 @@ def rows_in(folder: Path, done: Exported, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_everything_is_exported(url: str, tmp_path: Path, form: writing.Format) -> None:
-    """A file for each table of the log and each view of the apps, and a manifest that is right about them."""
+def test_everything_is_exported(url: str, tmp_path: Path, form: files.Format) -> None:
+    """Each table of the log and each view of the apps has a file, and the manifest describes it."""
     done = export(url, tmp_path / "all", form=form, what=["all"])
     names = [f"{name}.{form}" for name in (*LOG, *VIEWS)]
     assert [file.name for file in done.manifest.files] == names
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == sorted([*names, "manifest.json"])
     content = (tmp_path / "all" / "manifest.json").read_bytes()
     assert hashlib.sha256(content).hexdigest() == done.sha256
-    told = json.loads(content)
-    assert told["format"] == "virtualchain-export-1"
-    for file in told["files"]:
-        held = (tmp_path / "all" / file["name"]).read_bytes()
-        assert (file["bytes"], file["sha256"]) == (len(held), hashlib.sha256(held).hexdigest())
+    document = json.loads(content)
+    assert document["format"] == "virtualchain-export-1"
+    for file in document["files"]:
+        data = (tmp_path / "all" / file["name"]).read_bytes()
+        assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
         table = file["name"].removesuffix(f".{form}")
-        place = table if "." in table else f"virtualchain.{table}"
-        assert [(file["rows"],)] == ask(url, f"SELECT count(*) FROM {place}")
+        view = table if "." in table else f"virtualchain.{table}"
+        assert [(file["rows"],)] == ask(url, f"SELECT count(*) FROM {view}")
     [(block_id, block_hash)] = ask(url, "SELECT max(block_id), max(block_hash) FROM virtualchain.apps")
-    assert told["blocks"]["last"] == {"block_id": block_id, "hash": block_hash}
-    [app] = told["apps"]
+    assert document["blocks"]["last"] == {"block_id": block_id, "hash": block_hash}
+    [app] = document["apps"]
     assert ask(url, "SELECT name, block_id, consensus_hash, state_hash FROM virtualchain.apps") == [
         tuple(app[key] for key in ("name", "block_id", "consensus_hash", "state_hash"))
     ]
     assert ask(url, "SELECT encode(fingerprint, 'hex') FROM vc.apps") == [(app["fingerprint"],)]
 
 
-def test_the_same_deployment_gives_the_same_files(url: str, tmp_path: Path, form: writing.Format) -> None:
-    """Byte for byte: whoever has the same tape and state gets the same digests."""
+def test_the_same_deployment_gives_the_same_files(url: str, tmp_path: Path, form: files.Format) -> None:
+    """The same tape and state yield the same files, byte for byte."""
     first, second = (export(url, tmp_path / name, form=form, what=["all"]) for name in ("one", "two"))
     assert first.sha256 == second.sha256
 
@@ -115,7 +115,7 @@ def test_the_same_deployment_gives_the_same_files(url: str, tmp_path: Path, form
 def test_views_of_two_nodes_are_the_same_files(
     url: str, database_url: str, fake_node: FakeNode, tmp_path: Path
 ) -> None:
-    """Rows come in the order of their keys, not in that of the disk."""
+    """Rows are in the order of their keys, not in that on disk."""
     representative.feed(fake_node)
     app = representative.app()
     with StateEngine(app, database=database_url, source=fake_node.url, confirmations=0) as engine:
@@ -123,15 +123,16 @@ def test_views_of_two_nodes_are_the_same_files(
     with psycopg.connect(database_url) as connection:
         connection.execute("SELECT set_config('virtualchain.block_id', 'undo', true)")
         moved = sql.SQL("UPDATE representative__1.accounts SET name = name WHERE part > {}")
-        connection.execute(moved.format(0))  # the same rows in other places
+        connection.execute(moved.format(0))  # the same rows at other places on disk
     ours, theirs = (
-        export(where, tmp_path / str(number), what=VIEWS) for number, where in enumerate((url, database_url))
+        export(database, tmp_path / str(number), what=VIEWS)
+        for number, database in enumerate((url, database_url))
     )
     assert ours.manifest.files == theirs.manifest.files
 
 
 def test_parquet_has_types_that_fit(url: str, tmp_path: Path) -> None:
-    """Hashes as hex, bytes as bytes, times as times, exact numbers and JSON as text."""
+    """Hashes are hex, bytes are bytes, times are times, and exact numbers and JSON are text."""
     done = export(url, tmp_path / "all", what=["all"])
     block = rows_in(tmp_path / "all", done, "blocks")[-1]
     [expected] = ask(
@@ -152,11 +153,11 @@ def test_parquet_has_types_that_fit(url: str, tmp_path: Path) -> None:
     file = done.manifest.file("representative.accounts")
     assert file is not None
     total = file.columns[2]
-    assert (total.name, total.type, total.kind) == ("total", "numeric", "string")
+    assert (total.name, total.type, total.parquet_type) == ("total", "numeric", "string")
 
 
 def test_pandas_reads_the_files(url: str, tmp_path: Path) -> None:
-    """Both formats come to the same frame of blocks, and ops can be joined to it."""
+    """Both formats yield the same data frame of blocks, and ops can be joined to it."""
     for form in FORMS:
         export(url, tmp_path / form, form=form)
     blocks = pd.read_parquet(tmp_path / "parquet" / "blocks.parquet")
@@ -170,8 +171,8 @@ def test_pandas_reads_the_files(url: str, tmp_path: Path) -> None:
     assert len(joined) == len(ops) > 20
 
 
-def test_odd_values_and_names_are_exported(url: str, tmp_path: Path, form: writing.Format) -> None:
-    """Infinite days, years before and after, arrays of two dimensions, NaN, null beside empty text."""
+def test_odd_values_and_names_are_exported(url: str, tmp_path: Path, form: files.Format) -> None:
+    """Infinite dates, years out of range, arrays of two dimensions, NaN, and null and empty text are kept."""
     name = 'odd.a/b %s "c" d'
     done = export(url, tmp_path / "odd", form=form, what=[name])
     [file] = done.manifest.files
@@ -196,26 +197,26 @@ def test_odd_values_and_names_are_exported(url: str, tmp_path: Path, form: writi
         assert lines[-2].startswith('2,"",2020-01-01,')
 
 
-def test_a_plain_column_stays_what_it_is_beside_an_odd_one(url: str, tmp_path: Path) -> None:
-    """Only a column that holds what Parquet has no form for is text there."""
+def test_a_plain_column_keeps_its_type_beside_an_odd_one(url: str, tmp_path: Path) -> None:
+    """Only a column with values that Parquet cannot represent becomes text."""
     done = export(url, tmp_path / "odd", what=['odd.a/b %s "c" d'])
-    kinds = {column.name: column.kind for column in done.manifest.files[0].columns}
+    kinds = {column.name: column.parquet_type for column in done.manifest.files[0].columns}
     assert {kinds[name] for name in ("day", "at", "plain_at", "list")} == {"string"}
     assert (kinds["texts"], kinds["real"], kinds["id"]) == ("list<string>", "double", "int32")
 
 
 def test_rows_are_written_in_groups(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long table or a heavy one is never in memory as a whole."""
-    monkeypatch.setattr(writing, "_GROUP_ROWS", 50)
+    """Neither a long table nor a large one is ever in memory as a whole."""
+    monkeypatch.setattr(files, "_GROUP_ROWS", 50)
     export(url, tmp_path / "rows", what=["blocks"])
     assert parquet.ParquetFile(tmp_path / "rows" / "blocks.parquet").num_row_groups == 3
-    monkeypatch.setattr(writing, "_GROUP_BYTES", 2000)
+    monkeypatch.setattr(files, "_GROUP_BYTES", 2000)
     export(url, tmp_path / "bytes", what=["inputs"])
     assert parquet.ParquetFile(tmp_path / "bytes" / "inputs.parquet").num_row_groups > 10
 
 
-def test_a_stretch_is_exported(url: str, tmp_path: Path) -> None:
-    """Tape, log and coverage are narrowed, and apps are told as of the last block."""
+def test_a_range_of_blocks_is_exported(url: str, tmp_path: Path) -> None:
+    """Tape, log and coverage are limited to the range, and apps are described as of its last block."""
     done = export(url, tmp_path / "part", what=["tape", "ops", "snapshots"], first=103, last=105)
     for name in ("blocks", "inputs", "ops", "snapshots"):
         assert {row["block_id"] for row in rows_in(tmp_path / "part", done, name)} == {103, 104, 105}
@@ -228,7 +229,7 @@ def test_a_stretch_is_exported(url: str, tmp_path: Path) -> None:
 
 
 def test_files_show_one_moment(fake_node: FakeNode, database_url: str, tmp_path: Path, run: Any) -> None:
-    """Blocks that come while the first file is written are in none of the others."""
+    """Blocks that are taken while the first file is written are in none of the others."""
     app = representative.app()
     representative.feed(fake_node)
     tip = run(app)
@@ -246,8 +247,8 @@ def test_files_show_one_moment(fake_node: FakeNode, database_url: str, tmp_path:
     assert "later" not in {row["name"] for row in entries}
 
 
-def test_a_view_that_fails_leaves_nothing(url: str, tmp_path: Path, form: writing.Format) -> None:
-    """Neither half a file nor a folder that the next attempt would refuse."""
+def test_a_view_that_fails_leaves_nothing(url: str, tmp_path: Path, form: files.Format) -> None:
+    """A failed export leaves neither a partial file nor a folder that the next attempt would refuse."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "CREATE OR REPLACE VIEW odd.failing AS SELECT 1 / (n - 500) FROM generate_series(1, 900) n"
@@ -266,7 +267,7 @@ def test_a_view_that_fails_leaves_nothing(url: str, tmp_path: Path, form: writin
     [
         (
             {"what": ["no.such"]},
-            "there is no no.such to export: choose among tape, ops, rejections, snapshots",
+            "there is no no.such to export: choose from tape, ops, rejections, snapshots",
         ),
         ({"what": ["blokcs"]}, "there is no blokcs"),
         ({"first": 500}, "the tape has no blocks from 500 to .*: it has blocks 0 to 11"),
@@ -276,14 +277,14 @@ def test_a_view_that_fails_leaves_nothing(url: str, tmp_path: Path, form: writin
 def test_what_is_not_there_is_refused(
     url: str, tmp_path: Path, options: dict[str, Any], complaint: str
 ) -> None:
-    """Before a folder is made."""
+    """Unknown tables and blocks are refused before a folder is created."""
     with pytest.raises(UsageError, match=complaint):
         export(url, tmp_path / "new", **options)
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_in_use_is_refused(url: str, tmp_path: Path) -> None:
-    """What lies there is never touched; neither is a file of that name."""
+    """Neither the files in the folder nor a file of its name are touched."""
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "blocks.parquet").write_text("mine")
     with pytest.raises(UsageError, match="used is not empty"):
@@ -294,8 +295,8 @@ def test_a_folder_in_use_is_refused(url: str, tmp_path: Path) -> None:
         export(url, tmp_path / "file")
 
 
-def test_an_empty_deployment_is_exported(database_url: str, tmp_path: Path, form: writing.Format) -> None:
-    """Files with columns and no rows."""
+def test_an_empty_deployment_is_exported(database_url: str, tmp_path: Path, form: files.Format) -> None:
+    """Its files have columns, but no rows."""
     done = export(database_url, tmp_path / "empty", form=form, what=["all"])
     assert [file.rows for file in done.manifest.files] == [0] * len(LOG)
     assert (done.manifest.network, done.manifest.first, done.manifest.coverage) == (None, None, ())
@@ -303,7 +304,7 @@ def test_an_empty_deployment_is_exported(database_url: str, tmp_path: Path, form
 
 
 def test_times_are_utc(url: str, tmp_path: Path) -> None:
-    """Whatever the time zone of whoever exports."""
+    """Times are in UTC, whatever the time zone of the database role."""
     with psycopg.connect(url) as connection:
         connection.execute("ALTER ROLE CURRENT_USER SET TimeZone = 'Asia/Tokyo'")
     try:

@@ -1,4 +1,4 @@
-"""Imports: a tape that came as files is the same tape, and apps come to the same along it, without a node."""
+"""Imports: a tape imported from files is the same tape, and apps derive the same state without a node."""
 
 import os
 import shutil
@@ -28,8 +28,8 @@ from virtualchain.store.tape import Tape
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.transfer.exporting import export
+from virtualchain.transfer.files import Format
 from virtualchain.transfer.importing import import_tape
-from virtualchain.transfer.writing import Format
 
 ROOT = Path(__file__).parents[3]
 TAPE = ("vc.blocks", "vc.inputs", "vc.coverage", "vc.deployment")
@@ -37,7 +37,7 @@ TIP = "SELECT max(block_id) FROM vc.blocks"
 
 
 class Origin(NamedTuple):
-    """A deployment, and where its apps keep their files."""
+    """A deployment, and the folder of its apps' state files."""
 
     url: str
     tip: int
@@ -45,13 +45,13 @@ class Origin(NamedTuple):
 
 
 def apps() -> list[object]:
-    """Make the apps of the deployment: tables of all kinds, and a state of its own."""
+    """Return the apps of the deployment: two with tables of all kinds, and an opaque one."""
     return [representative.app(), crashes.table_app(), crashes.Tally()]
 
 
 @pytest.fixture(scope="module")
 def origin(database_server: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origin]:
-    """Give a deployment of three apps."""
+    """Return a deployment of three apps."""
     url, states = database_server.clone(), tmp_path_factory.mktemp("states")
     with FakeNode() as node:
         for block in range(30):
@@ -69,21 +69,23 @@ def origin(database_server: DatabaseServer, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def exported(origin: Origin, tmp_path: Path) -> Path:
-    """Give an export of the whole tape as CSV."""
+    """Return an export of the whole tape as CSV."""
     export(origin.url, tmp_path / "export", form="csv", what=["tape"])
     return tmp_path / "export"
 
 
-def advance(url: str, folder: Path, *given: object, network: str = "regtest") -> int:
-    """Advance apps along the tape, without any node."""
+def advance(url: str, folder: Path, *to_run: object, network: str = "regtest") -> int:
+    """Advance apps along the tape without a node."""
     source = Offline(NETWORKS[network])
-    with StateEngine(*given, database=url, source=source, confirmations=0, state_folder=folder) as engine:
+    with StateEngine(*to_run, database=url, source=source, confirmations=0, state_folder=folder) as engine:
         return engine.build()
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_a_tape_goes_round(origin: Origin, empty_database_url: str, tmp_path: Path, form: Format) -> None:
-    """Blocks, inputs and coverage are the same rows; apps come to the same log, tables and hashes."""
+def test_a_tape_is_exported_and_imported(
+    origin: Origin, empty_database_url: str, tmp_path: Path, form: Format
+) -> None:
+    """Blocks, inputs and coverage are the same rows; apps derive the same log, tables and hashes."""
     export(origin.url, tmp_path / "export", form=form)
     done = import_tape(empty_database_url, tmp_path / "export")
     assert (done.network, done.first, done.last) == ("regtest", 0, origin.tip)
@@ -95,10 +97,10 @@ def test_a_tape_goes_round(origin: Origin, empty_database_url: str, tmp_path: Pa
     assert (tmp_path / "tally.state").read_bytes() == (origin.states / "tally.state").read_bytes()
 
 
-def test_hashes_of_the_manifest_are_those_that_come_out(
+def test_apps_derive_the_hashes_of_the_manifest(
     origin: Origin, empty_database_url: str, tmp_path: Path
 ) -> None:
-    """So whoever imports can tell, without asking anybody, whether an app came to the same."""
+    """The manifest alone shows whether an app derived the same state."""
     done = export(origin.url, tmp_path / "export", form="csv", last=origin.tip - 3)
     import_tape(empty_database_url, tmp_path / "export")
     advance(empty_database_url, tmp_path, *apps())
@@ -107,15 +109,15 @@ def test_hashes_of_the_manifest_are_those_that_come_out(
 
 
 def test_a_second_import_finds_nothing_new(origin: Origin, exported: Path, database_url: str) -> None:
-    """Not a row is written anew, before apps were advanced and behind it."""
+    """A second import writes no row again."""
     import_tape(database_url, exported)
     before = tables(database_url, versions=True)
     assert (import_tape(database_url, exported).blocks, value(database_url, TIP)) == (0, origin.tip)
     assert tables(database_url, versions=True) == before
 
 
-def test_a_tape_comes_in_parts(origin: Origin, database_url: str, tmp_path: Path) -> None:
-    """The next stretch is joined on, whether it begins behind the tip or before it: the tape is the same."""
+def test_a_tape_is_imported_in_parts(origin: Origin, database_url: str, tmp_path: Path) -> None:
+    """Each part continues the tape, whether it begins after the tip or overlaps it: the tape is the same."""
     for name, first, last in (("a", None, 110), ("b", 111, 120), ("c", 100, 130), ("d", 90, None)):
         export(origin.url, tmp_path / name, what=["tape"], first=first, last=last)
     for name, tip in (("a", 110), ("b", 120), ("c", 130)):
@@ -129,7 +131,7 @@ def test_a_tape_comes_in_parts(origin: Origin, database_url: str, tmp_path: Path
 
 
 def test_a_tape_may_begin_anywhere(origin: Origin, database_url: str, tmp_path: Path) -> None:
-    """Work counts from where the exporting deployment began, and an app starts no earlier than the tape."""
+    """Chain work counts from the exporting deployment's first block, and no app starts before the tape."""
     export(origin.url, tmp_path / "part", what=["tape"], first=120)
     import_tape(database_url, tmp_path / "part")
     assert value(database_url, "SELECT min(block_id) FROM vc.blocks") == 120
@@ -142,8 +144,8 @@ def test_a_tape_may_begin_anywhere(origin: Origin, database_url: str, tmp_path: 
     assert advance(database_url, tmp_path, late) == origin.tip
 
 
-def test_a_node_goes_on_behind_an_import(database_url: str, empty_database_url: str, tmp_path: Path) -> None:
-    """A tape of files, and blocks from a node on top of it, make the tape of a node alone."""
+def test_a_node_continues_after_an_import(database_url: str, empty_database_url: str, tmp_path: Path) -> None:
+    """An imported tape that a node continues equals the tape of a node alone."""
     with FakeNode() as node:
         representative.feed(node)
         options: dict[str, Any] = {"source": node.url, "confirmations": 0, "state_folder": tmp_path}
@@ -158,7 +160,7 @@ def test_a_node_goes_on_behind_an_import(database_url: str, empty_database_url: 
 
 
 def test_an_empty_deployment_is_imported(database_url: str, empty_database_url: str, tmp_path: Path) -> None:
-    """One that knows its network carries that over, one that was never started nothing at all."""
+    """A deployment without blocks carries over its network; one that was never started, nothing."""
     export(database_url, tmp_path / "nothing")
     assert import_tape(empty_database_url, tmp_path / "nothing").network is None
     with closing(connect_writer(database_url)) as connection:
@@ -171,17 +173,17 @@ def test_an_empty_deployment_is_imported(database_url: str, empty_database_url: 
 
 
 def test_another_network_is_refused(exported: Path, database_url: str) -> None:
-    """Nothing is changed in a database that follows another chain."""
+    """A database that follows another chain is not changed."""
     with closing(connect_writer(database_url)) as connection:
         Tape(connection).bind("signet", NETWORKS["signet"].genesis_hash)
     before = tables(database_url, versions=True)
-    with pytest.raises(StoreError, match=r"follows signet, and .* was exported from regtest"):
+    with pytest.raises(StoreError, match=r"follows signet, but .* was exported from regtest"):
         import_tape(database_url, exported)
     assert tables(database_url, versions=True) == before
 
 
 def test_a_gap_is_refused(origin: Origin, database_url: str, tmp_path: Path) -> None:
-    """Whether it lies behind the tape or in front of it; the message says where to export from."""
+    """A gap is refused on either side of the tape, and the message says where to export from."""
     for name, first, last in (("middle", 50, 60), ("late", 62, 70), ("early", 40, 55)):
         export(origin.url, tmp_path / name, what=["tape"], first=first, last=last)
     import_tape(database_url, tmp_path / "middle")
@@ -195,7 +197,7 @@ def test_a_gap_is_refused(origin: Origin, database_url: str, tmp_path: Path) -> 
 def test_another_branch_is_refused(
     fake_node: FakeNode, database_url: str, empty_database_url: str, tmp_path: Path, above_fork: int | None
 ) -> None:
-    """Whether the export begins below the fork, right above it, or behind our tip."""
+    """Another branch is refused if the export begins below the fork, right above it, or after our tip."""
     options: dict[str, Any] = {"source": fake_node.url, "confirmations": 0}
     fake_node.mine([fake_node.send(b"reo1 0 x")], n=2)
     with StateEngine(representative.app(), database=database_url, **options) as engine:
@@ -207,13 +209,13 @@ def test_another_branch_is_refused(
     first = None if above_fork is None else fork + above_fork
     export(empty_database_url, tmp_path / "theirs", what=["tape"], first=first)
     before = tables(database_url, versions=True)
-    with pytest.raises(UsageError, match="they took different branches of the chain"):
+    with pytest.raises(UsageError, match="they follow different branches of the chain"):
         import_tape(database_url, tmp_path / "theirs")
     assert tables(database_url, versions=True) == before
 
 
 def test_a_pinned_block_is_required(origin: Origin, exported: Path, database_url: str) -> None:
-    """A database that follows only chains with a certain block takes no other from files either."""
+    """A database with a pinned block does not import another one in its place."""
     with closing(connect_writer(database_url)) as connection:
         Tape(connection).pin(50, "ab" * 32)
     with pytest.raises(UsageError, match=f"only chains with {'ab' * 32} there, which is pinned"):
@@ -222,10 +224,10 @@ def test_a_pinned_block_is_required(origin: Origin, exported: Path, database_url
     assert origin.tip > 50
 
 
-def test_an_app_whose_magic_was_not_looked_for_waits_for_a_node(
+def test_an_app_whose_magic_was_not_searched_for_waits_for_a_node(
     fake_node: FakeNode, database_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
-    """Imported blocks do not count as searched: without a node it stays, with one they are."""
+    """Blocks imported without the app's magic are searched once there is a node; until then the app waits."""
     other = App("other", magic=b"ot")
     other.add(b"o", parse=lambda payload: {"text": payload.decode()})
     representative.feed(fake_node)
@@ -245,7 +247,7 @@ def test_an_app_whose_magic_was_not_looked_for_waits_for_a_node(
 
 
 def test_searches_are_carried_over(origin: Origin, database_url: str, tmp_path: Path) -> None:
-    """One that goes on in both is one; one that the export lacks ends, one that is new begins with it."""
+    """A search that both have continues; one that the export does not have ends, and a new one begins."""
     coverage = "SELECT array_agg(concat_ws(' ', magic, from_block, until_block) ORDER BY magic, from_block) "
     coverage += "FROM vc.coverage"
     for name, first, last in (("a", None, 100), ("b", 101, 110)):
@@ -264,14 +266,16 @@ def test_searches_are_carried_over(origin: Origin, database_url: str, tmp_path: 
 def test_killed_in_the_middle_nothing_is_there(
     origin: Origin, exported: Path, database_url: str, tmp_path: Path
 ) -> None:
-    """All is one transaction: a second import begins anew, and the end is the same."""
+    """A killed import leaves nothing behind, and a second one yields the same tape."""
     program = (
         "import sys; from pathlib import Path; from virtualchain.transfer.importing import import_tape; "
     )
     program += "import_tape(sys.argv[1], Path(sys.argv[2]), wait=True)"
     arguments = [sys.executable, "-c", program, database_url, str(exported)]
     with psycopg.connect(database_url) as blocker:
-        blocker.execute("LOCK TABLE vc.coverage IN ACCESS EXCLUSIVE MODE")  # behind all blocks and inputs
+        blocker.execute(
+            "LOCK TABLE vc.coverage IN ACCESS EXCLUSIVE MODE"
+        )  # the import takes it after all blocks and inputs
         process = subprocess.Popen(arguments, cwd=ROOT)
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'coverage'"
@@ -291,54 +295,54 @@ def test_killed_in_the_middle_nothing_is_there(
 
 
 def test_one_writer_at_a_time(exported: Path, database_url: str) -> None:
-    """An import is a writer like a sync."""
+    """An import is a writer, like a sync."""
     with closing(connect_writer(database_url)), pytest.raises(WriterBusy):
         import_tape(database_url, exported)
 
 
-def test_an_export_that_was_cut_off_is_none(exported: Path, database_url: str, tmp_path: Path) -> None:
-    """Without its manifest, which is written last; a folder of other things is none either."""
+def test_an_incomplete_export_is_refused(exported: Path, database_url: str, tmp_path: Path) -> None:
+    """A folder without a manifest, which is written last, is not a complete export."""
     (exported / "manifest.json").rename(exported / "manifest.json.part")
     for folder in (exported, tmp_path, tmp_path / "nowhere"):
         with pytest.raises(
-            UsageError, match=r"manifest.json cannot be read .*give the folder of a whole export"
+            UsageError, match=r"manifest.json cannot be read .*name the folder of a complete export"
         ):
             import_tape(database_url, folder)
 
 
 def test_an_export_without_a_tape_is_refused(origin: Origin, database_url: str, tmp_path: Path) -> None:
-    """It says how to get one."""
+    """The message says how to export a tape."""
     export(origin.url, tmp_path / "ops", what=["ops", "blocks"])
-    with pytest.raises(UsageError, match="holds no tape: export one, with --what tape"):
+    with pytest.raises(UsageError, match="holds no tape: export one with --what tape"):
         import_tape(database_url, tmp_path / "ops")
 
 
 def test_a_folder_may_be_moved(origin: Origin, exported: Path, database_url: str, tmp_path: Path) -> None:
-    """Nothing in it says where it was made."""
+    """An export does not depend on its path."""
     shutil.move(exported, tmp_path / "else where")
     assert import_tape(database_url, tmp_path / "else where").last == origin.tip
 
 
 def test_from_an_older_postgresql_to_a_newer_one(tmp_path: Path) -> None:
-    """The way for the embedded server, whose data no other major version opens."""
-    found = installations()
-    if len(found) < 2:
-        pytest.skip(f"only PostgreSQL {', '.join(map(str, found))} is here")
-    old, *_, new = found.values()
+    """Export and import move a deployment to another major version of the embedded server."""
+    installed = installations()
+    if len(installed) < 2:
+        pytest.skip(f"only PostgreSQL {', '.join(map(str, installed))} is installed")
+    old, *_, new = installed.values()
     with FakeNode() as node, running(old) as server:
         representative.feed(node)
         app = representative.app()
         with StateEngine(app, database=server.url, source=node.url, confirmations=0) as engine:
             tip = engine.build()
         export(server.url, tmp_path / "export")
-        with running(new) as server_of_today:
-            import_tape(server_of_today.url, tmp_path / "export")
-            assert advance(server_of_today.url, tmp_path, representative.app()) == tip
-            assert deployment(server_of_today.url) == deployment(server.url)
+        with running(new) as newer_server:
+            import_tape(newer_server.url, tmp_path / "export")
+            assert advance(newer_server.url, tmp_path, representative.app()) == tip
+            assert deployment(newer_server.url) == deployment(server.url)
 
 
-def test_an_offline_source_gives_nothing() -> None:
-    """It says so where it is asked for a block."""
+def test_an_offline_source_has_no_blocks() -> None:
+    """An offline source reports, when asked for a block, that there is no node."""
     source = Offline(NETWORKS["regtest"])
     for ask in (source.block_hash, source.raw_block, lambda _: source.spent_outputs("00", {})):
         call: Callable[[Any], object] = ask

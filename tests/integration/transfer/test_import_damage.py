@@ -1,4 +1,4 @@
-"""Damaged and forged exports: one error, which names the file and what is wrong, and nothing is written."""
+"""Damaged and forged exports: the error names the file and what is wrong, and nothing is written."""
 
 import json
 import shutil
@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.support import representative
-from tests.support.exports import Lines, change_manifest, change_rows, sign
+from tests.support.exports import Lines, change_manifest, change_rows, update_digest
 from tests.support.servers import value
 from virtualchain.errors import DamagedExport, UsageError, VirtualchainError
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.transfer.exporting import export
+from virtualchain.transfer.files import Format
 from virtualchain.transfer.importing import import_tape
 from virtualchain.transfer.manifest import read_manifest
-from virtualchain.transfer.writing import Format
 
 Make = Callable[[Format], Path]
 FORMS: tuple[Format, ...] = ("parquet", "csv")
@@ -30,16 +30,16 @@ RICH = 2_100_000_000_000_001
 
 @pytest.fixture(scope="module")
 def url(database_server: DatabaseServer) -> Iterator[str]:
-    """Give a deployment with some inputs."""
-    found = database_server.clone()
-    representative.deploy(found)
-    yield found
-    database_server.drop(found)
+    """Return a deployment with some inputs."""
+    database = database_server.clone()
+    representative.deploy(database)
+    yield database
+    database_server.drop(database)
 
 
 @pytest.fixture(scope="module")
-def whole(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give exports in both formats."""
+def undamaged(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with undamaged exports in both formats."""
     folder = tmp_path_factory.mktemp("whole")
     for form in FORMS:
         export(url, folder / form, form=form, what=["tape"])
@@ -47,21 +47,21 @@ def whole(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make(whole: Path, tmp_path: Path) -> Make:
-    """Give a function that makes an export in some format, to be damaged."""
-    return lambda form: Path(shutil.copytree(whole / form, tmp_path / "export"))
+def make(undamaged: Path, tmp_path: Path) -> Make:
+    """Return a function that copies the export in a given format, to be damaged."""
+    return lambda form: Path(shutil.copytree(undamaged / form, tmp_path / "export"))
 
 
 @pytest.fixture(scope="module")
 def database(database_server: DatabaseServer) -> Iterator[str]:
-    """Give a database into which nothing is ever written."""
-    found = database_server.clone()
-    yield found
-    database_server.drop(found)
+    """Return a database that every import must leave empty."""
+    url = database_server.clone()
+    yield url
+    database_server.drop(url)
 
 
-def refused(database: str, folder: Path, complaint: str, kind: type[Exception] = DamagedExport) -> str:
-    """Import what is no good; give the message, having seen that nothing was written."""
+def refuse(database: str, folder: Path, complaint: str, kind: type[Exception] = DamagedExport) -> str:
+    """Check that an import is refused and nothing is written; return the message."""
     with pytest.raises(kind, match=complaint) as raised:
         import_tape(database, folder)
     for table in ("blocks", "inputs", "coverage", "deployment"):
@@ -70,7 +70,7 @@ def refused(database: str, folder: Path, complaint: str, kind: type[Exception] =
 
 
 def cell(row: int, column: int, change: Callable[[str], str]) -> Callable[[Lines], None]:
-    """Change one value; row 0 is that of the names."""
+    """Return a change of one value; row 0 is the header."""
 
     def changed(lines: Lines) -> None:
         before = lines[row][column]
@@ -81,12 +81,12 @@ def cell(row: int, column: int, change: Callable[[str], str]) -> Callable[[Lines
 
 
 def flip(text: str) -> str:
-    """Change the last hex digit."""
+    """Change the last hex digit of a text."""
     return text[:-1] + ("1" if text[-1] == "0" else "0")
 
 
 def in_json(change: Callable[[Any], object]) -> Callable[[str], str]:
-    """Change a value that is JSON."""
+    """Return a change of a value that is JSON."""
 
     def changed(text: str) -> str:
         document = json.loads(text)
@@ -97,82 +97,94 @@ def in_json(change: Callable[[Any], object]) -> Callable[[str], str]:
 
 
 BLOCKS: dict[str, tuple[Callable[[Lines], object], str]] = {
-    "a header": (cell(50, 5, flip), "block 49 .* has the header of block"),
-    "a hash": (cell(50, 1, flip), "block 49 .* has the header of block"),
-    "a parent": (cell(50, 2, flip), "block 49 .* has the header of block"),
-    "a time": (cell(50, 3, lambda text: f"2009{text[4:]}"), "block 49 .* or another time"),
-    "the work": (cell(50, 4, lambda text: text + "0"), "another work than its header says"),
-    "work beyond all": (cell(1, 4, lambda _: "9" * 90), "is no amount of work"),
-    "no work": (cell(50, 4, lambda _: "much"), "block 49: 'much' is no amount of work"),
+    "a header": (cell(50, 5, flip), "block 49 .* does not match its header"),
+    "a hash": (cell(50, 1, flip), "block 49 .* does not match its header"),
+    "a parent": (cell(50, 2, flip), "block 49 .* does not match its header"),
+    "a time": (
+        cell(50, 3, lambda text: f"2009{text[4:]}"),
+        "block 49 .* hash, parent or time does not match",
+    ),
+    "the work": (cell(50, 4, lambda text: text + "0"), "its work does not match its header"),
+    "work beyond all": (cell(1, 4, lambda _: "9" * 90), "is not an amount of work"),
+    "no work": (cell(50, 4, lambda _: "much"), "block 49: 'much' is not an amount of work"),
     "a short header": (cell(50, 5, lambda text: text[:-2]), "a header has 80 bytes, here are 79"),
-    "a block gone": (lambda lines: lines.pop(50), "block 50 .* is no child of block 48"),
-    "the first block gone": (lambda lines: lines.pop(1), "block 1 .* stands where the manifest has block 0"),
-    "the last block gone": (lambda lines: lines.pop(), "stands where the manifest has block"),
-    "a block twice": (lambda lines: lines.insert(50, lines[50]), "is no child of block"),
-    "heights": (cell(50, 0, lambda _: "77"), "block 77 .* is no child of block 48"),
+    "a block gone": (lambda lines: lines.pop(50), "block 50 .* is not a child of block 48"),
+    "the first block gone": (
+        lambda lines: lines.pop(1),
+        "block 1 .* does not match the manifest, which has block 0",
+    ),
+    "the last block gone": (lambda lines: lines.pop(), "does not match the manifest, which has block"),
+    "a block twice": (lambda lines: lines.insert(50, lines[50]), "is not a child of block"),
+    "heights": (cell(50, 0, lambda _: "77"), "block 77 .* is not a child of block 48"),
     "a negative height": (cell(1, 0, lambda _: "-1"), "there is no such height"),
-    "no height": (cell(50, 0, lambda _: "٤٩"), "behind row 49: '٤٩' is no number"),
-    "no bytes": (cell(50, 5, lambda _: "\\xzz"), "is no bytes"),
+    "no height": (cell(50, 0, lambda _: "٤٩"), "after row 49: '٤٩' is not a number"),
+    "no bytes": (cell(50, 5, lambda _: "\\xzz"), "is not a bytea value"),
     "no time": (cell(50, 3, lambda _: "infinity"), "Invalid isoformat"),
-    "a value too few": (lambda lines: lines[50].pop(), "behind row 49: the next one has 5 values"),
+    "a value too few": (lambda lines: lines[50].pop(), "after row 49: the next row has 5 values"),
     "other columns": (cell(0, 0, lambda _: "height"), "its columns are height, hash"),
     "no block": (lambda lines: lines.__delitem__(slice(1, None)), "it holds no block"),
     "no line": (lambda lines: lines.clear(), "its columns are$"),
 }
 INPUTS: dict[str, tuple[Callable[[Lines], object], str]] = {
-    "a txid": (cell(3, 2, flip), "txid and the raw transaction beside it do not agree"),
+    "a txid": (cell(3, 2, flip), "column txid does not match the raw transaction"),
     "raw bytes": (cell(3, 7, lambda text: text[:-2]), "a transaction ends 1 bytes too early"),
-    "other raw bytes": (lambda lines: lines[3].__setitem__(7, lines[4][7]), "do not agree"),
-    "a fee": (cell(3, 6, lambda text: text + "0"), "fee and the raw transaction"),
+    "other raw bytes": (
+        lambda lines: lines[3].__setitem__(7, lines[4][7]),
+        "does not match the raw transaction",
+    ),
+    "a fee": (cell(3, 6, lambda text: text + "0"), "column fee does not match the raw transaction"),
     "a sender's value": (
-        cell(3, 4, in_json(lambda found: found[0].update(value=found[0]["value"] + 1))),
-        "fee and the raw transaction",
+        cell(3, 4, in_json(lambda items: items[0].update(value=items[0]["value"] + 1))),
+        "column fee does not match the raw transaction",
     ),
     "a sender's address": (
-        cell(3, 4, in_json(lambda found: found[0].update(addresses=["bcrt1qthief"]))),
-        "senders and the raw transaction",
+        cell(3, 4, in_json(lambda items: items[0].update(addresses=["bcrt1qthief"]))),
+        "column senders does not match the raw transaction",
     ),
     "a sender's key": (
-        cell(3, 4, in_json(lambda found: found[0].update(public_keys=[]))),
-        "senders and the raw transaction",
+        cell(3, 4, in_json(lambda items: items[0].update(public_keys=[]))),
+        "column senders does not match the raw transaction",
     ),
     "a sender's place": (
-        cell(3, 4, in_json(lambda found: found[0].update(vout=7))),
-        "senders and the raw transaction",
+        cell(3, 4, in_json(lambda items: items[0].update(vout=7))),
+        "column senders does not match the raw transaction",
     ),
     "a script in capitals": (
-        cell(3, 4, in_json(lambda found: found[0].update(script_pubkey=found[0]["script_pubkey"].upper()))),
-        "senders and the raw transaction",
+        cell(3, 4, in_json(lambda items: items[0].update(script_pubkey=items[0]["script_pubkey"].upper()))),
+        "column senders does not match the raw transaction",
     ),
-    "no script": (cell(3, 4, in_json(lambda found: found[0].update(script_pubkey="zz"))), "non-hexadecimal"),
+    "no script": (cell(3, 4, in_json(lambda items: items[0].update(script_pubkey="zz"))), "non-hexadecimal"),
     "no sender": (cell(3, 4, lambda _: "[]"), "it has 1 inputs and 0 senders"),
     "more than there is": (
-        cell(3, 4, in_json(lambda found: found[0].update(value=RICH))),
-        "no value or no script",
+        cell(3, 4, in_json(lambda items: items[0].update(value=RICH))),
+        "no valid value or no script",
     ),
     "half a satoshi": (
-        cell(3, 4, in_json(lambda found: found[0].update(value=0.5))),
-        "no value or no script",
+        cell(3, 4, in_json(lambda items: items[0].update(value=0.5))),
+        "no valid value or no script",
     ),
     "an output's type": (
-        cell(3, 5, in_json(lambda found: found[0].update(type="pubkey"))),
-        "outputs and the raw transaction",
+        cell(3, 5, in_json(lambda items: items[0].update(type="pubkey"))),
+        "column outputs does not match the raw transaction",
     ),
     "an output too many": (
-        cell(3, 5, in_json(lambda found: found.append(found[0]))),
-        "outputs and the raw transaction",
+        cell(3, 5, in_json(lambda items: items.append(items[0]))),
+        "column outputs does not match the raw transaction",
     ),
-    "no JSON": (cell(3, 4, lambda _: "[{"), "are no JSON"),
-    "deep JSON": (cell(3, 4, lambda _: "[" * 100_000), "are no JSON"),
-    "other JSON": (cell(3, 5, lambda _: "7"), "are no list of objects"),
-    "no magic": (cell(3, 3, lambda _: "{}"), "its magics are not some"),
-    "a magic twice": (cell(3, 3, lambda text: text[:-1] + "," + text[1:]), "its magics are not some"),
-    "a magic that is none": (cell(3, 3, lambda _: "{re}"), "is no list of bytes"),
-    "an input twice": (lambda lines: lines.insert(3, lines[3]), "transaction .* stands out of order"),
-    "inputs turned round": (lambda lines: lines.append(lines.pop(1)), "stands out of order"),
-    "a block that is not there": (cell(-1, 0, lambda _: "5000"), "it has inputs in blocks behind"),
-    "the coinbase": (cell(1, 1, lambda _: "0"), "there is no such place"),
-    "a place beyond all": (cell(1, 1, lambda _: str(2**31)), "there is no such place"),
+    "no JSON": (cell(3, 4, lambda _: "[{"), "are not JSON"),
+    "deep JSON": (cell(3, 4, lambda _: "[" * 100_000), "are not JSON"),
+    "other JSON": (cell(3, 5, lambda _: "7"), "are not a list of objects"),
+    "no magic": (cell(3, 3, lambda _: "{}"), "its magics are not a sorted list"),
+    "a magic twice": (
+        cell(3, 3, lambda text: text[:-1] + "," + text[1:]),
+        "its magics are not a sorted list",
+    ),
+    "a magic that is none": (cell(3, 3, lambda _: "{re}"), "is not an array of bytea values"),
+    "an input twice": (lambda lines: lines.insert(3, lines[3]), "transaction .* is out of order"),
+    "inputs turned round": (lambda lines: lines.append(lines.pop(1)), "is out of order"),
+    "a block that is not there": (cell(-1, 0, lambda _: "5000"), "it has inputs above block"),
+    "the coinbase": (cell(1, 1, lambda _: "0"), "there is no such position"),
+    "a place beyond all": (cell(1, 1, lambda _: str(2**31)), "there is no such position"),
 }
 
 
@@ -181,17 +193,17 @@ INPUTS: dict[str, tuple[Callable[[Lines], object], str]] = {
     [*(("blocks", case) for case in BLOCKS), *(("inputs", case) for case in INPUTS)],
 )
 def test_forged_rows_are_noticed(make: Make, database: str, table: str, case: str) -> None:
-    """Though the manifest was made to agree: rows are held against headers and raw transactions."""
+    """Forged rows do not match headers and raw transactions, even if the manifest was adapted."""
     change, complaint = (BLOCKS if table == "blocks" else INPUTS)[case]
     folder = make("csv")
     change_rows(folder, table, change)
-    assert f"export/{table}.csv" in refused(database, folder, complaint)
+    assert f"export/{table}.csv" in refuse(database, folder, complaint)
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 @pytest.mark.parametrize("table", ["blocks", "inputs"])
 def test_a_file_that_changed_is_noticed(make: Make, database: str, form: Format, table: str) -> None:
-    """By its digest, before anything in it is believed: cut off, a bit flipped, or gone."""
+    """A file that was cut off, changed by a bit, or removed is noticed by its digest before it is read."""
     folder = make(form)
     path = folder / f"{table}.{form}"
     content = path.read_bytes()
@@ -199,32 +211,32 @@ def test_a_file_that_changed_is_noticed(make: Make, database: str, form: Format,
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     for damaged in (content[:-1], flipped, b"", content + b"\n"):
         path.write_bytes(damaged)
-        assert str(path) in refused(database, folder, "is not the file that was exported.*copy it again")
+        assert str(path) in refuse(database, folder, "is not the file that was exported.*copy it again")
     path.unlink()
-    refused(database, folder, f"{path} is missing")
+    refuse(database, folder, f"{path} is missing")
     path.mkdir()
-    refused(database, folder, f"{path} is missing")
+    refuse(database, folder, f"{path} is missing")
 
 
-def test_any_file_counts(url: str, tmp_path: Path, database: str) -> None:
-    """Not only those that are read: who damaged one may have damaged another."""
+def test_every_file_is_checked(url: str, tmp_path: Path, database: str) -> None:
+    """Damage to a file that an import does not read is noticed, too."""
     export(url, tmp_path / "export", what=["all"])
     (tmp_path / "export" / "representative.marks.parquet").write_bytes(b"PAR1")
-    refused(database, tmp_path / "export", "representative.marks.parquet is not the file")
+    refuse(database, tmp_path / "export", "representative.marks.parquet is not the file")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(400) + b"PAR1", bytes(range(256)) * 8])
 @pytest.mark.parametrize("table", ["blocks", "inputs"])
-def test_what_is_no_parquet_is_told(make: Make, database: str, table: str, content: bytes) -> None:
-    """Though its digest is right."""
+def test_invalid_parquet_is_reported(make: Make, database: str, table: str, content: bytes) -> None:
+    """A file that is not Parquet is reported, even if its digest is right."""
     folder = make("parquet")
     (folder / f"{table}.parquet").write_bytes(content)
-    sign(folder, f"{table}.parquet")
-    refused(database, folder, f"{table}.parquet cannot be read behind row 0")
+    update_digest(folder, f"{table}.parquet")
+    refuse(database, folder, f"{table}.parquet cannot be read after row 0")
 
 
-def test_parquet_of_other_columns_is_told(make: Make, database: str) -> None:
-    """Columns of other names or types, and values that are missing."""
+def test_parquet_with_other_columns_is_reported(make: Make, database: str) -> None:
+    """Columns of other names or types, and missing values, are reported."""
     folder = make("parquet")
     path = folder / "blocks.parquet"
     table = parquet.read_table(path)
@@ -234,62 +246,66 @@ def test_parquet_of_other_columns_is_told(make: Make, database: str) -> None:
     for other, complaint in (
         (table.drop_columns(["time"]), "its columns are block_id int32, hash string"),
         (table.cast(table.schema.set(0, wide)), "its columns are block_id int64"),
-        (table.set_column(place, "hash", gone), "behind row 0: a value is missing"),
+        (table.set_column(place, "hash", gone), "after row 0: a value is missing"),
     ):
         parquet.write_table(other, path)
-        sign(folder, path.name)
-        refused(database, folder, complaint)
+        update_digest(folder, path.name)
+        refuse(database, folder, complaint)
 
 
-def test_other_numbers_of_rows_are_noticed(make: Make, database: str) -> None:
-    """Inputs that are left out cannot be told from the blocks alone."""
+def test_a_wrong_number_of_rows_is_noticed(make: Make, database: str) -> None:
+    """Inputs that were left out are noticed by their number, as blocks alone do not show them."""
     folder = make("csv")
     change_manifest(folder, lambda document: document["files"][1].update(rows=41))
-    refused(database, folder, "inputs.csv has 40 rows, and its manifest says 41")
+    refuse(database, folder, "inputs.csv has 40 rows, but its manifest says 41")
 
 
-def test_broken_text_is_told(make: Make, database: str) -> None:
-    """Bytes that are no UTF-8, and quotes that never end."""
+def test_invalid_csv_is_reported(make: Make, database: str) -> None:
+    """Invalid UTF-8, quotes that never end and null bytes are reported."""
     folder = make("csv")
     path = folder / "inputs.csv"
     content = path.read_bytes()
     for damaged in (content + b"\xff", content + b'1,"', content.replace(b"\n", b"\0\n")):
         path.write_bytes(damaged)
-        sign(folder, path.name)
-        refused(database, folder, "inputs.csv cannot be read behind row|inputs.csv is damaged")
+        update_digest(folder, path.name)
+        refuse(database, folder, "inputs.csv cannot be read after row|inputs.csv is damaged")
 
 
 MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], type[Exception], str]] = {
     "another format": (
         lambda m: m.update(format="virtualchain-export-2"),
         UsageError,
-        "reads virtualchain-export-1",
+        "reads only virtualchain-export-1",
     ),
     "no format": (lambda m: m.pop("format"), UsageError, "has the format None"),
     "a file elsewhere": (
         lambda m: m["files"][0].update(name="../blocks.csv"),
         DamagedExport,
-        "is no file's name",
+        "is not a file name",
     ),
     "a file anywhere": (
         lambda m: m["files"][0].update(name="/etc/passwd"),
         DamagedExport,
-        "is no file's name",
+        "is not a file name",
     ),
     "a file of another kind": (
         lambda m: m["files"][0].update(name="blocks.txt"),
         DamagedExport,
         "is missing",
     ),
-    "a file twice": (lambda m: m["files"].append(m["files"][0]), DamagedExport, "two files have one name"),
+    "a file twice": (
+        lambda m: m["files"].append(m["files"][0]),
+        DamagedExport,
+        "two files have the same name",
+    ),
     "no files": (lambda m: m.update(files=[]), UsageError, "holds no tape"),
-    "no coverage": (lambda m: m.pop("coverage"), DamagedExport, "lacks 'coverage'"),
+    "no coverage": (lambda m: m.pop("coverage"), DamagedExport, "'coverage' is missing"),
     "odd coverage": (
         lambda m: m["coverage"][0].update(until_block=-3),
         DamagedExport,
-        "is no block's height",
+        "is not a block height",
     ),
-    "a magic": (lambda m: m["coverage"][0].update(magic=7), DamagedExport, "stands where it should say"),
+    "a magic": (lambda m: m["coverage"][0].update(magic=7), DamagedExport, "7' is not of type str"),
     "an unknown network": (lambda m: m.update(network="moonnet"), DamagedExport, "no network 'moonnet'"),
     "another network": (
         lambda m: m.update(network="signet"),
@@ -304,7 +320,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], type[Exception], 
     "other ends": (
         lambda m: m["blocks"]["last"].update(hash="00" * 32),
         DamagedExport,
-        "stands where the manifest",
+        "does not match the manifest",
     ),
     "ends turned round": (
         lambda m: m["blocks"]["first"].update(block_id=900),
@@ -314,34 +330,34 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], type[Exception], 
     "a height that is text": (
         lambda m: m["blocks"]["first"].update(block_id="0"),
         DamagedExport,
-        "stands where",
+        "is not of type int",
     ),
-    "no object": (lambda m: m.update(apps=[7]), DamagedExport, "stands where an object should"),
+    "no object": (lambda m: m.update(apps=[7]), DamagedExport, "is not an object"),
 }
 
 
 @pytest.mark.parametrize("case", MANIFESTS)
 def test_a_forged_manifest_is_noticed(make: Make, database: str, case: str) -> None:
-    """What it says must hang together, and leads to no file but those beside it."""
+    """Its values must be consistent, and its file names must not lead out of the folder."""
     change, kind, complaint = MANIFESTS[case]
     folder = make("csv")
     change_manifest(folder, change)
-    assert "export" in refused(database, folder, complaint, kind)
+    assert "export" in refuse(database, folder, complaint, kind)
 
 
 def test_another_network_with_its_own_genesis_is_noticed(make: Make, database: str) -> None:
-    """Blocks of one network are not taken for those of another."""
+    """Blocks of one network are not imported as those of another."""
     folder = make("csv")
     genesis = "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6"
     change_manifest(folder, lambda document: document.update(network="signet", genesis_hash=genesis))
-    refused(database, folder, "is not block 0 of signet")
+    refuse(database, folder, "is not block 0 of signet")
 
 
 @pytest.mark.parametrize(
     "content", ["", "7", "null", "[]", "{", "\ud800", "[" * 100_000, '{"format": 1e999}']
 )
-def test_what_is_no_manifest_is_told(tmp_path: Path, content: str) -> None:
-    """In one of our errors."""
+def test_an_invalid_manifest_is_reported(tmp_path: Path, content: str) -> None:
+    """Any other content raises one of our errors, which names the file."""
     (tmp_path / "manifest.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(VirtualchainError, match=r"manifest\.json"):
         read_manifest(tmp_path)
@@ -362,10 +378,10 @@ PARTS = st.dictionaries(
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES | st.lists(PARTS, max_size=2), min_size=5))
-def test_no_manifest_is_a_bug_of_ours(
+def test_no_manifest_causes_another_error(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
 ) -> None:
-    """Whatever stands in it, it is read, or refused in one of our errors."""
+    """Any manifest is either read or refused with one of our errors."""
     folder = tmp_path_factory.mktemp("manifest")
     (folder / "manifest.json").write_text(json.dumps({"format": "virtualchain-export-1", **document}))
     with suppress(VirtualchainError):

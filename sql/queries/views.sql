@@ -1,5 +1,5 @@
 -- name: has_views
--- Whether the database has the schema that everything here reads from.
+-- Whether the database has the schema that these queries read from.
 SELECT to_regclass('virtualchain.apps') IS NOT NULL;
 
 -- name: network
@@ -7,7 +7,7 @@ SELECT to_regclass('virtualchain.apps') IS NOT NULL;
 SELECT network FROM virtualchain.deployment;
 
 -- name: apps
--- Every app, or those named, and where each of them stands.
+-- Every app, or those named, with its last block and status.
 SELECT name, version, schema, build, first_block_id, block_id, block_hash, consensus_hash, state_hash, role, status, error
 FROM virtualchain.apps
 WHERE %(apps)s::text[] IS NULL OR name = ANY(%(apps)s)
@@ -21,7 +21,7 @@ WHERE block_id = %(block_id)s AND (%(apps)s::text[] IS NULL OR app = ANY(%(apps)
 ORDER BY app COLLATE "C";
 
 -- name: latest_digests
--- The digests of every app, or of those named, at its own last block.
+-- The digests of every app, or of those named, at its last block.
 SELECT s.app AS name, s.block_id, s.block_hash, s.ops_hash, s.consensus_hash, s.state_hash
 FROM virtualchain.apps AS a
 JOIN virtualchain.snapshots AS s ON s.app = a.name AND s.block_id = a.block_id
@@ -29,7 +29,7 @@ WHERE %(apps)s::text[] IS NULL OR a.name = ANY(%(apps)s)
 ORDER BY a.name COLLATE "C";
 
 -- name: ops
--- Accepted inputs in chain order, or with {direction} the other way round.
+-- Ops in chain order, or in reverse, by {direction}.
 SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields, canonical
 FROM virtualchain.ops
 WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
@@ -40,7 +40,7 @@ ORDER BY block_id {direction}, txindex {direction}, app COLLATE "C" {direction}
 LIMIT %(limit)s;
 
 -- name: rejections
--- Refused candidates in chain order, or with {direction} the other way round.
+-- Rejections in chain order, or in reverse, by {direction}.
 SELECT app, block_id, txindex, txid, opcode, step, reason
 FROM virtualchain.rejections
 WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
@@ -51,7 +51,7 @@ ORDER BY block_id {direction}, txindex {direction}, app COLLATE "C" {direction}
 LIMIT %(limit)s;
 
 -- name: search_path
--- Let unqualified names mean the apps' views, then those on the log, until the transaction ends.
+-- Resolve unqualified names to the apps' views, then to those of the log, until the transaction ends.
 SELECT set_config('search_path', concat_ws(', ',
     (SELECT string_agg(quote_ident(schema), ', ' ORDER BY name COLLATE "C") FROM virtualchain.apps),
     'virtualchain'), true);
@@ -61,7 +61,7 @@ SELECT set_config('search_path', concat_ws(', ',
 SELECT block_id, hash FROM virtualchain.pins ORDER BY block_id;
 
 -- name: builds
--- Every build of every app, and where it stands.
+-- Every build of every app, with its last block.
 SELECT app, build, is_live, version, status, block_id FROM virtualchain.builds
 ORDER BY app COLLATE "C", build COLLATE "C";
 
@@ -70,9 +70,9 @@ ORDER BY app COLLATE "C", build COLLATE "C";
 SELECT * FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1;
 
 -- name: as_of
--- Let every view show one block until the transaction ends; empty: now.
+-- Let every view show its rows as of a block, until the transaction ends; empty means now.
 SELECT set_config('virtualchain.as_of', %(as_of)s, true);
 
 -- name: timeout
--- End a statement that takes longer, until the transaction ends.
+-- Cancel any statement that takes longer, until the transaction ends.
 SELECT set_config('statement_timeout', %(milliseconds)s, true);

@@ -1,0 +1,134 @@
+r"""The digests of a checkpoint's content: the state hash of its rows, and its series of consensus hashes.
+
+Rows are lines as `COPY` writes them: columns between tabs, `\N` for null, and the few escapes that COPY
+itself uses. Other spellings of the same row are refused, so that a set of rows has one form in bytes.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from virtualchain import consensus
+from virtualchain.consensus.state_hash import EMPTY, row_element, update_number
+from virtualchain.errors import InvalidCheckpoint
+
+_ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+_ESCAPED: Final = re.compile(r"\\(.?)", re.DOTALL)
+_RAW: Final = re.compile("[\b\f\r\v\0]")
+"""What COPY never writes unescaped, apart from tab and newline, which are separators."""
+_BATCH: Final = 1_000
+"""Rows whose elements are multiplied before the number is reduced again."""
+_HASH_SIZE: Final = 16
+
+
+def read_row(line: bytes) -> list[str | None]:
+    """Return the columns of a line, null as None; raises ValueError for what COPY does not write."""
+    text = line.decode("utf-8").removesuffix("\n")
+    if _RAW.search(text):
+        raise ValueError("a control character is not escaped")
+    if "\\" not in text:
+        return list(text.split("\t"))
+    return [_column(column) if "\\" in column else column for column in text.split("\t")]
+
+
+def _column(text: str) -> str | None:
+    return None if text == "\\N" else _ESCAPED.sub(_unescape, text)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    character = _ESCAPES.get(match[1])
+    if character is None:
+        raise ValueError(f"there is no escape {match[0]}")
+    return character
+
+
+class RowDigest:
+    """The number that the state hash of an app's tables is the digest of (`docs/protocol/digests.md`)."""
+
+    def __init__(self) -> None:
+        self.number = EMPTY
+
+    def add(self, table: str, columns: int, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass on the lines of a table, adding each row.
+
+        Raises InvalidCheckpoint, which names table and row, for a line that is not a row of so many columns.
+        """
+        elements: list[int] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = read_row(line)
+            except ValueError as error:
+                raise InvalidCheckpoint(f"row {number} of table {table} is invalid: {error}") from error
+            if len(row) != columns:
+                raise InvalidCheckpoint(
+                    f"row {number} of table {table} has {len(row)} columns, not {columns}"
+                )
+            elements.append(row_element(table, row))
+            if len(elements) == _BATCH:
+                self._multiply(elements)
+            yield line
+        self._multiply(elements)
+
+    def _multiply(self, elements: list[int]) -> None:
+        self.number = update_number(self.number, elements, ())
+        elements.clear()
+
+
+class ConsensusSeries:
+    """An app's consensus hashes, added in the order of blocks; each must follow from those before it.
+
+    The first ones may be initial: they have no ops hash and are taken as given
+    (`docs/protocol/consensus.md`). After the last of them, starting no lower than `first_block_id`, every
+    block must have a hash.
+    """
+
+    def __init__(self, first_block_id: int) -> None:
+        self.initial: dict[int, str] = {}
+        self._first = first_block_id
+        self._start: int | None = None
+        self._hashes = bytearray()  # 16 bytes a block: a chain has a million of them
+
+    @property
+    def last(self) -> tuple[int, str] | None:
+        """The last block and its consensus hash; None if none was added yet."""
+        if self._hashes:
+            assert self._start is not None, "there are hashes"
+            block_id = self._start + len(self._hashes) // _HASH_SIZE - 1
+            return block_id, self._hashes[-_HASH_SIZE:].hex()
+        return max(self.initial.items(), default=None)
+
+    def add(self, block_id: int, ops_hash: str | None, consensus_hash: str) -> None:
+        """Add a block's digests; raises InvalidCheckpoint if they do not follow from those before."""
+        before = self.last
+        if before is not None and block_id <= before[0]:
+            raise InvalidCheckpoint(f"its digests of block {block_id} come after those of block {before[0]}")
+        if ops_hash is None:
+            if self._hashes:
+                raise InvalidCheckpoint(f"it has no ops hash of block {block_id}")
+            self.initial[block_id] = consensus_hash
+            return
+        if self._start is None:
+            self._start = max(self._first, max(self.initial, default=-1) + 1, 0)
+        following = self._start + len(self._hashes) // _HASH_SIZE
+        if block_id != following:
+            raise InvalidCheckpoint(
+                f"it has digests of block {block_id} in the place of those of block {following}"
+            )
+        computed = consensus.consensus_hash(ops_hash, self._prior_hashes(block_id, self._start))
+        if computed != consensus_hash:
+            raise InvalidCheckpoint(
+                f"the consensus hash of block {block_id} is {computed} by its ops hash and the earlier "
+                f"hashes, but its digests say {consensus_hash}"
+            )
+        self._hashes += bytes.fromhex(consensus_hash)
+
+    def _prior_hashes(self, block_id: int, start: int) -> list[str]:
+        offsets = [
+            (prior, (prior - start) * _HASH_SIZE)
+            for prior in consensus.prior_block_ids(block_id, self._first)
+        ]
+        return [
+            self.initial[prior] if offset < 0 else self._hashes[offset : offset + _HASH_SIZE].hex()
+            for prior, offset in offsets
+            if offset >= 0 or prior in self.initial
+        ]
