@@ -107,9 +107,13 @@ def test_a_sync_from_a_node_goes_on_behind_files(
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (("--blocks", "gone"), 2, "gone: give a `blocks` folder of bitcoind, or a file of that form"),
-        (("--blocks", "."), 2, "holds no blocks: neither blk00000.dat nor a node's folders with it"),
-        (("--blocks", "apps.py"), 2, "apps.py begins with 0a696d70, as the blocks of no network"),
+        (("--blocks", "gone"), 2, "gone: give bitcoind's `blocks` folder, or a file in the same format"),
+        (("--blocks", "."), 2, "holds no blocks: there is no blk00000.dat in it or in a node's subfolders"),
+        (
+            ("--blocks", "apps.py"),
+            2,
+            "apps.py begins with 0a696d70, not with the message start of a known network",
+        ),
         (("--blocks", "chain", "--bitcoin", "http://x"), 2, "--bitcoin and --blocks are both given"),
         (("--blocks", "chain", "--verify", "all"), 2, "--verify must be merkle"),
         (("--blocks", "chain", "--network", "signet"), 3, "chain is of regtest, but signet was asked for"),
@@ -141,5 +145,5 @@ def test_a_block_with_other_transactions_ends_with_3(
     blocks[-1] = blocks[-1][:HEADER_SIZE] + blocks[-2][HEADER_SIZE:]
     ChainBuilder.from_blocks("regtest", blocks).save(tmp_path / "forged")
     done = inside("sync", *common, "--blocks", "forged", "--verify", "merkle", code=3)
-    assert f"forged: block 103 ({chain.tip}) has other transactions than its own" in done.err
+    assert f"forged: block 103 ({chain.tip}) does not have the transactions that it commits to" in done.err
     assert value(database_url, TEXTS) == "one"

@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.conftest import Inside
 from tests.acceptance.test_cli_errors import one_line
 from tests.support.servers import value
-from virtualchain.bitcoin.node import retry
+from virtualchain.bitcoin.node import client
 from virtualchain.cli import progress
 from virtualchain.engine import engine as indexer
 from virtualchain.store.embedded.server import EmbeddedServer
@@ -29,7 +29,7 @@ APP = ("--app", "virtualchain.examples.notary")
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the waits between two attempts."""
-    monkeypatch.setattr(retry, "PAUSES", (0.01,))
+    monkeypatch.setattr(client, "RETRY_PAUSES", (0.01,))
     monkeypatch.setattr(indexer, "PAUSES", (0.01,))
 
 
@@ -59,9 +59,9 @@ def fill(file: Path) -> None:
     ("fault", "complaint"),
     [
         ("warming_up", "(code -28): it is starting, try again in a while"),
-        ("busy", "has no time now: Work queue depth exceeded"),
+        ("busy", "is busy: Work queue depth exceeded"),
         ("refuse", "is it running?"),
-        ("garbage", "is no Bitcoin node: HTTP status 200"),
+        ("garbage", "is not a Bitcoin node: it answers with HTTP status 200"),
     ],
 )
 def test_a_node_in_trouble(

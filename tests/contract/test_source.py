@@ -1,7 +1,7 @@
-"""One contract for every source: the same answers from a real node, a fake one and files, however they come.
+"""One contract for all sources: a real node, a fake one and files give the same answers.
 
-Each test runs over JSON-RPC alone, over REST as older nodes have it, over REST with /rest/spenttxouts, on
-the real node's own files and on one file, with the generated chain, whose truth the generator wrote down.
+Each test runs over JSON-RPC only, over REST as older nodes have it, over REST with /rest/spenttxouts, on the
+real node's own files and on one file, with the generated chain, for which the generator recorded the truth.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ SUBSIDY = 50 * 100_000_000
 
 @dataclass
 class Subject:
-    """A source on the generated chain, and how to call a block of its node invalid for the test's time."""
+    """A source on the generated chain, and how to invalidate a block of its node during the test."""
 
     source: BlockSource
     invalidate: Callable[[int], object] | None = None
@@ -52,7 +52,7 @@ FILES = [
 
 @pytest.fixture(params=[*NODES, *FILES])
 def subject(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
-    """Give the source under test."""
+    """Open the source under test."""
     kind, way = request.param
     openers = {"bitcoind": _on_bitcoind, "fake node": _on_fake_node, "files": _on_files}
     yield from openers[kind](request, generated, way)
@@ -60,7 +60,7 @@ def subject(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterat
 
 @pytest.fixture(params=NODES)
 def node_subject(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
-    """Give a source that can say which blocks are invalid."""
+    """Open a source that can say which blocks are invalid."""
     kind, way = request.param
     yield from (_on_bitcoind if kind == "bitcoind" else _on_fake_node)(request, generated, way)
 
@@ -83,14 +83,14 @@ def _on_bitcoind(request: pytest.FixtureRequest, generated: GeneratedChain, way:
     if way == "rest":
         source._spent_by_rest = False
     assert source._spent_by_rest == (way == WAYS[2])
-    called: list[str] = []
+    invalidated: list[str] = []
 
     def invalidate(block_id: int) -> None:
-        called.append(generated.hash(block_id))
-        bitcoind.rpc("invalidateblock", called[-1])
+        invalidated.append(generated.hash(block_id))
+        bitcoind.rpc("invalidateblock", invalidated[-1])
 
     yield Subject(source, invalidate)
-    for block_hash in called:
+    for block_hash in invalidated:
         bitcoind.rpc("reconsiderblock", block_hash)
         bitcoind.wait_for_height(generated.tip)
     source.close()
@@ -107,12 +107,12 @@ def _on_fake_node(request: pytest.FixtureRequest, generated: GeneratedChain, way
 
 @pytest.fixture(scope="session")
 def fake_chain(generated: GeneratedChain) -> list[bytes]:
-    """Give the chain's blocks, behind the genesis block."""
+    """Read the chain's blocks, without the genesis block."""
     return [generated.raw(block_id) for block_id in range(1, generated.tip + 1)]
 
 
 def all_headers(source: BlockSource) -> list[Block]:
-    """Read every header behind the genesis block, page by page."""
+    """Read every header after the genesis block, page by page."""
     headers: list[Block] = []
     last = Tip(0, REGTEST.genesis_hash)
     while page := source.headers_after(last.block_id, last.hash):
@@ -129,7 +129,7 @@ def test_network_and_tip(subject: Subject, generated: GeneratedChain) -> None:
 
 
 def test_block_hash(subject: Subject, generated: GeneratedChain) -> None:
-    """A height has its block's hash, from the genesis block to the tip, and none outside."""
+    """A height has its block's hash, from the genesis block to the tip; no other height has one."""
     for block_id in (0, 1, 77, generated.tip):
         assert subject.source.block_hash(block_id) == generated.hash(block_id)
     for block_id in (-1, generated.tip + 1, 10_000_000):
@@ -138,7 +138,7 @@ def test_block_hash(subject: Subject, generated: GeneratedChain) -> None:
 
 
 def test_headers_of_the_whole_chain(subject: Subject, generated: GeneratedChain) -> None:
-    """Page after page gives every header once, numbered and in order, and ends with an empty page."""
+    """The pages contain every header once, numbered and in order, and end with an empty page."""
     headers = all_headers(subject.source)
     assert [(block.block_id, block.hash) for block in headers] == [
         (row[0], row[1]) for row in generated.index[1:]
@@ -148,28 +148,28 @@ def test_headers_of_the_whole_chain(subject: Subject, generated: GeneratedChain)
 
 
 def test_headers_of_an_unknown_block(subject: Subject) -> None:
-    """A block that the source never heard of is on no chain."""
+    """A block that the source does not know is on no chain."""
     assert subject.source.headers_after(7, UNKNOWN) is None
 
 
 def test_raw_block(subject: Subject, generated: GeneratedChain) -> None:
-    """A block comes byte for byte, the genesis block and the largest included."""
+    """A block is returned byte for byte, including the genesis block and the largest."""
     for block_id in (0, 1, generated.tip - 2, generated.tip):
         assert subject.source.raw_block(generated.hash(block_id)) == generated.raw(block_id)
 
 
 def test_unknown_block_is_missing(subject: Subject) -> None:
-    """A block that the source does not have is an error, and so is what it spends."""
+    """A block that the source does not have is an error, and so are its spent outputs."""
     with pytest.raises(MissingData):
         subject.source.raw_block(UNKNOWN)
     with pytest.raises(MissingData):
         subject.source.spent_outputs(UNKNOWN, {1: UNKNOWN})
 
 
-def test_inputs_are_what_the_generator_wrote_down(subject: Subject, generated: GeneratedChain) -> None:
-    """The whole chain's payload transactions come out with fees, senders and outputs to the satoshi."""
+def test_inputs_are_what_the_generator_recorded(subject: Subject, generated: GeneratedChain) -> None:
+    """All payload transactions of the chain have the right fees, senders and outputs, to the satoshi."""
     scanner = Scanner([watch(b"id", None, "test")], REGTEST)
-    found = {
+    actual = {
         scanned.block.block_id: [
             {
                 "txid": each.txid,
@@ -182,30 +182,30 @@ def test_inputs_are_what_the_generator_wrote_down(subject: Subject, generated: G
         ]
         for scanned in prefetch(subject.source, scanner, all_headers(subject.source))
     }
-    known = ("txid", "txpos", "fee", "senders", "outputs")
-    assert found == {
-        block_id: [{name: each[name] for name in known} for each in generated.truth.get(str(block_id), [])]
+    columns = ("txid", "txpos", "fee", "senders", "outputs")
+    assert actual == {
+        block_id: [{name: each[name] for name in columns} for each in generated.truth.get(str(block_id), [])]
         for block_id in range(1, generated.tip + 1)
     }
-    assert sum(map(len, found.values())) > 20
+    assert sum(map(len, actual.values())) > 20
 
 
 def test_spent_outputs_of_every_transaction(subject: Subject, generated: GeneratedChain) -> None:
-    """Of a whole block, what is spent less what is created is what the miner took."""
+    """Over a whole block, what is spent minus what is created is what the miner took."""
     raw = generated.raw(generated.tip)
     everything = Scanner([Watch(b"", "all", lambda _: b"payload", prefilter=False)], REGTEST)
     scan = everything.scan(generated.tip, raw)
-    wanted = {each.txindex: each.transaction.txid for each in scan.candidates}
-    assert list(wanted.values()) == txids(raw)[1:]
-    spent = subject.source.spent_outputs(generated.hash(generated.tip), wanted)
-    assert set(spent) == set(wanted)
+    transactions = {each.txindex: each.transaction.txid for each in scan.candidates}
+    assert list(transactions.values()) == txids(raw)[1:]
+    spent = subject.source.spent_outputs(generated.hash(generated.tip), transactions)
+    assert set(spent) == set(transactions)
     fees = sum(each.fee for each in inputs(scan, spent))
     created = int.from_bytes(raw[raw.index(b"\xff\xff\xff\xff\x02") + 5 :][:8], "little")
     assert created == SUBSIDY + fees
 
 
 def test_ways_of_asking_agree_on_few_and_many(subject: Subject, generated: GeneratedChain) -> None:
-    """One transaction, fifteen and sixteen give the same outputs, in the order of their inputs."""
+    """The outputs are the same for one, fifteen and sixteen transactions, in the order of their inputs."""
     block_id = generated.tip
     ids = txids(generated.raw(block_id))
     many = subject.source.spent_outputs(generated.hash(block_id), {n: ids[n] for n in range(1, 17)})
@@ -215,8 +215,8 @@ def test_ways_of_asking_agree_on_few_and_many(subject: Subject, generated: Gener
         assert len(few) == count
 
 
-def test_branch_that_is_called_invalid(node_subject: Subject, generated: GeneratedChain) -> None:
-    """Blocks that left the chain have no followers, are told from those that stayed, and can be read."""
+def test_an_invalidated_branch(node_subject: Subject, generated: GeneratedChain) -> None:
+    """Blocks that left the chain have no followers, are known to be invalid, and can still be read."""
     source, tip = node_subject.source, generated.tip
     assert not source.is_invalid(tip, generated.hash(tip))
     assert node_subject.invalidate is not None

@@ -1,4 +1,4 @@
-"""What only a real node shows: a block that it never connected, and many questions at once."""
+"""What only a real node shows: a block that it never connected, and many queries at once."""
 
 import struct
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.generated import GeneratedChain
 from virtualchain.bitcoin.block import txids
-from virtualchain.bitcoin.header import display, read_header, sha256d
+from virtualchain.bitcoin.header import display_hash, read_header, sha256d
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.errors import MissingData, NodeError
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.node
 
 @pytest.fixture(params=["rpc", "rest", "rest with spenttxouts"])
 def source(request: pytest.FixtureRequest, loaded_bitcoind: Bitcoind) -> Iterator[BlockSource]:
-    """Give a source on the real node, by each of its ways."""
+    """Open a source on the real node, with each of its interfaces."""
     opened = open_source(loaded_bitcoind.url, loaded_bitcoind.cookie, rest=request.param != "rpc")
     assert isinstance(opened, NodeSource)
     if request.param == "rest":
@@ -29,7 +29,7 @@ def source(request: pytest.FixtureRequest, loaded_bitcoind: Bitcoind) -> Iterato
 
 
 def rival_of(raw: bytes) -> bytes:
-    """Mine a block that differs from this one in its time only."""
+    """Mine a block that differs from this one only in its time."""
     version, parent, root, time, bits = struct.unpack_from("<i32s32sII", raw)
     nonce = 0
     while True:
@@ -42,10 +42,10 @@ def rival_of(raw: bytes) -> bytes:
 def test_block_that_was_never_connected(
     source: BlockSource, loaded_bitcoind: Bitcoind, generated: GeneratedChain
 ) -> None:
-    """The node has its bytes and not what it spends: that is missing, and neither empty nor zero."""
+    """The node has its bytes but not what it spends: this is an error, never empty or zero."""
     block_id = generated.tip - 1
     raw = rival_of(generated.raw(block_id))
-    block_hash = display(sha256d(raw[:80]))
+    block_hash = display_hash(sha256d(raw[:80]))
     assert loaded_bitcoind.rpc("submitblock", raw.hex()) in {
         "inconclusive",
         "duplicate-inconclusive",
@@ -63,16 +63,16 @@ def test_block_that_was_never_connected(
 
 
 def test_transaction_of_another_block(source: BlockSource, generated: GeneratedChain) -> None:
-    """A txid that is not in the block gives no outputs where it is looked up by its id."""
+    """A transaction that is looked up by its id and is not in the block has no outputs."""
     assert isinstance(source, NodeSource)
     if source._spent_by_rest:
-        pytest.skip("spenttxouts knows no ids")
+        pytest.skip("spenttxouts has no ids")
     with pytest.raises(NodeError):
         source.spent_outputs(generated.hash(generated.tip), {1: "11" * 32})
 
 
-def test_many_questions_at_once(source: BlockSource, generated: GeneratedChain) -> None:
-    """Threads that ask for different things all get their own."""
+def test_many_queries_at_once(source: BlockSource, generated: GeneratedChain) -> None:
+    """Threads that ask for different blocks each get their own."""
     heights = [block_id for block_id in range(generated.tip) for _ in range(2)]
 
     def ask(block_id: int) -> bool:
@@ -84,6 +84,6 @@ def test_many_questions_at_once(source: BlockSource, generated: GeneratedChain) 
 
 
 def test_wrong_password(loaded_bitcoind: Bitcoind) -> None:
-    """The node's refusal comes out as such."""
+    """The error says that the node refuses the password."""
     with pytest.raises(NodeError, match="refuses the password of user 'nobody'"):
         open_source(loaded_bitcoind.url.replace("http://", "http://nobody:secret@"))

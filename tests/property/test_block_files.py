@@ -1,4 +1,4 @@
-"""Files of blocks with damage anywhere: what a source tells is right, or it is an error of ours."""
+"""Block files with damage anywhere: an answer is right, or it is one of virtualchain's errors."""
 
 import tempfile
 from contextlib import closing, suppress
@@ -24,7 +24,7 @@ Truth = dict[str, dict[int, tuple[SpentOutput, ...]]]
 
 @cache
 def written(*, key: bytes, undo: bool) -> tuple[ChainBuilder, dict[str, bytes], Truth]:
-    """Make a chain in which coins move, a node's files with it, and what its blocks spend."""
+    """Make a chain in which coins move, a node's files of it, and what its blocks spend."""
     chain = ChainBuilder(premine=103)
     for text in (b"one", b"two"):
         chain.mine([chain.send(b"id!" + text), chain.send(b"id?", sender="bob")])
@@ -41,11 +41,11 @@ def written(*, key: bytes, undo: bool) -> tuple[ChainBuilder, dict[str, bytes], 
         files["xor.dat"] = key
     truth: Truth = {}
     for each in stored:
-        found = chain.undo(each)
-        assert found is not None
+        undo_data = chain.undo(each)
+        assert undo_data is not None
         truth[each.block.hash] = {
             n: tuple(SpentOutput(coin.value, coin.script) for coin in coins)
-            for n, coins in enumerate(read_undo(found))
+            for n, coins in enumerate(read_undo(undo_data))
             if n
         }
     return chain, files, truth
@@ -53,8 +53,8 @@ def written(*, key: bytes, undo: bool) -> tuple[ChainBuilder, dict[str, bytes], 
 
 @settings(deadline=None, max_examples=150)
 @given(st.booleans(), st.sampled_from([b"", KEY]), st.data())
-def test_damaged_files_give_the_truth_or_an_error(undo: bool, key: bytes, data: st.DataObject) -> None:
-    """Bytes cut out, put in and replaced, in one of blocks, undo data and key."""
+def test_damaged_files_yield_the_truth_or_an_error(undo: bool, key: bytes, data: st.DataObject) -> None:
+    """Bytes are removed, inserted and replaced in the block file, the undo data or the key."""
     chain, files, truth = written(key=key, undo=undo)
     raw_of = {hash_: chain.tree.find(hash_) for hash_ in truth}
     with tempfile.TemporaryDirectory() as name:
@@ -64,10 +64,10 @@ def test_damaged_files_give_the_truth_or_an_error(undo: bool, key: bytes, data: 
         path = folder / data.draw(st.sampled_from(sorted(files)))
         for _ in range(data.draw(st.integers(1, 3))):
             content = path.read_bytes()
-            # Most of a chain is empty blocks: the end is where something can go wrong.
+            # Most of the chain is empty blocks: only near its end can something go wrong.
             at = len(content) - min(data.draw(st.integers(0, 4000)), len(content))
-            cut = data.draw(st.sampled_from([0, 1, 1, 4, 300]))
-            path.write_bytes(content[:at] + data.draw(st.binary(max_size=4)) + content[at + cut :])
+            removed = data.draw(st.sampled_from([0, 1, 1, 4, 300]))
+            path.write_bytes(content[:at] + data.draw(st.binary(max_size=4)) + content[at + removed :])
         try:
             source = open_blocks(folder)
         except (NodeError, UsageError):
@@ -81,10 +81,10 @@ def test_damaged_files_give_the_truth_or_an_error(undo: bool, key: bytes, data: 
                     assert before.hash == block.prev_hash
             for block_hash, spent in truth.items():
                 with suppress(NodeError):
-                    found = source.raw_block(block_hash)
-                    assert read_header(0, found[:HEADER_SIZE]).hash == block_hash
+                    raw = source.raw_block(block_hash)
+                    assert read_header(0, raw[:HEADER_SIZE]).hash == block_hash
                 stored = raw_of[block_hash]
                 assert stored is not None
-                wanted = dict(enumerate(txids(stored.raw)[1:], 1))
+                transactions = dict(enumerate(txids(stored.raw)[1:], 1))
                 with suppress(NodeError):
-                    assert source.spent_outputs(block_hash, wanted) == spent
+                    assert source.spent_outputs(block_hash, transactions) == spent

@@ -1,4 +1,4 @@
-"""Blocks and scripts of any bytes: the fast scan misses nothing, and nothing but MalformedBlock is raised."""
+"""Blocks and scripts of any bytes: the fast scan misses nothing, and only MalformedBlock is raised."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,7 +31,7 @@ WATCHES = tuple(watch(magic, None, "last") for magic in MAGICS) + tuple(
 FAST = Scanner(WATCHES, MAIN)
 FULL = Scanner([dataclasses.replace(each, prefilter=False) for each in WATCHES], MAIN)
 
-# Bytes from a few values, those that the search and the scripts turn on: what is rare becomes frequent.
+# Only the few byte values that matter to the search and the scripts, so that rare cases become frequent.
 DENSE = st.lists(st.sampled_from(b"\x00\x01\x02\x04\x4c\x4d\x4e\x51\x6a\xacid!"), max_size=12).map(bytes)
 PAYLOADS = st.builds(bytes.__add__, st.sampled_from([*MAGICS, b"", b"x"]), DENSE)
 SCRIPTS = st.one_of(
@@ -58,7 +58,7 @@ BLOCKS = st.lists(TRANSACTIONS, max_size=6).map(lambda transactions: block(*tran
 
 @st.composite
 def mutated_blocks(draw: st.DrawFn) -> bytes:
-    """Cut out, put in or replace a few bytes behind the header of a good block."""
+    """Remove, insert or replace a few bytes after the header of a valid block."""
     raw = bytearray(draw(BLOCKS))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(len(HEADER), len(raw)))
@@ -71,7 +71,7 @@ def mutated_blocks(draw: st.DrawFn) -> bytes:
 @settings(deadline=None)
 @given(st.lists(st.lists(SCRIPTS, max_size=4), max_size=6))
 def test_the_scan_finds_what_the_outputs_were_made_to_hold(scripts: list[list[bytes]]) -> None:
-    """Judged from the scripts that the block was built of, with no parser between."""
+    """The expectation comes from the scripts that the block was built from, without a parser."""
     expected = []
     for txindex, outputs in enumerate(scripts, 1):
         last = next((script for script in reversed(outputs) if script.startswith(b"\x6a")), b"")
@@ -79,21 +79,21 @@ def test_the_scan_finds_what_the_outputs_were_made_to_hold(scripts: list[list[by
         if payload.startswith(b"id") and len(payload) > 2:
             expected.append(txindex)
     raw = block(*[transaction(*outputs) for outputs in scripts])
-    found = Scanner([watch(b"id", None, "names")], MAIN).scan(0, raw).candidates
-    assert [each.txindex for each in found] == expected
+    candidates = Scanner([watch(b"id", None, "names")], MAIN).scan(0, raw).candidates
+    assert [each.txindex for each in candidates] == expected
 
 
 @settings(deadline=None)
 @given(BLOCKS)
 def test_the_fast_scan_finds_what_decoding_every_transaction_finds(raw: bytes) -> None:
-    """Search and walk lose no candidate and invent none."""
+    """The byte search loses no candidate and invents none."""
     assert FAST.scan(0, raw) == FULL.scan(0, raw)
 
 
 @settings(deadline=None)
 @given(st.lists(TRANSACTIONS, max_size=6))
-def test_a_block_is_cut_where_its_transactions_were_joined(transactions: list[bytes]) -> None:
-    """Walk and decoder agree on every transaction, its end and its id."""
+def test_a_block_is_split_where_its_transactions_were_joined(transactions: list[bytes]) -> None:
+    """Splitting and decoding agree on every transaction, its end and its id."""
     raw = block(*transactions)
     assert split_transactions(raw)[1:] == transactions
     assert txids(raw)[1:] == [read_transaction(each, MAIN).txid for each in transactions]
@@ -101,18 +101,18 @@ def test_a_block_is_cut_where_its_transactions_were_joined(transactions: list[by
 
 @settings(deadline=None, max_examples=300)
 @given(mutated_blocks())
-def test_a_mutated_block_is_read_alike_or_refused(raw: bytes) -> None:
-    """Any reading gives a result or MalformedBlock; what the full scan reads, the fast one reads alike."""
+def test_a_mutated_block_is_read_the_same_or_rejected(raw: bytes) -> None:
+    """Each reader returns a result or raises MalformedBlock, and both scans return the same result."""
     fast, full, root = (outcome(read, raw) for read in (scan_fast, scan_full, merkle_root))
     if isinstance(full, Scan):
         assert fast == full
         assert len(inputs(full, spent_by(raw))) == len(full.candidates)
-    for refused in (each for each in (fast, full, root) if isinstance(each, MalformedBlock)):
-        assert str(refused).startswith("block ")
+    for error in (each for each in (fast, full, root) if isinstance(each, MalformedBlock)):
+        assert str(error).startswith("block ")
 
 
 def scan_fast(raw: bytes) -> Scan:
-    """Scan with the byte search in front."""
+    """Scan with the byte search first."""
     return FAST.scan(7, raw)
 
 
@@ -122,7 +122,7 @@ def scan_full(raw: bytes) -> Scan:
 
 
 def outcome(read: Callable[[bytes], object], raw: bytes) -> object:
-    """Give what a reader gives, or its refusal."""
+    """Return what a reader returns, or its error."""
     try:
         return read(raw)
     except MalformedBlock as error:
@@ -130,15 +130,15 @@ def outcome(read: Callable[[bytes], object], raw: bytes) -> object:
 
 
 def spent_by(raw: bytes) -> dict[int, list[SpentOutput]]:
-    """Make up an output for everything that a block spends."""
-    found = [read_transaction(each, MAIN) for each in split_transactions(raw)]
-    return {n: [SpentOutput(1, P2PKH)] * len(each.inputs) for n, each in enumerate(found)}
+    """Make up the outputs that a block spends."""
+    transactions = [read_transaction(each, MAIN) for each in split_transactions(raw)]
+    return {n: [SpentOutput(1, P2PKH)] * len(each.inputs) for n, each in enumerate(transactions)}
 
 
 @settings(deadline=None)
 @given(BLOCKS, st.data())
-def test_a_block_that_is_cut_short_is_refused(raw: bytes, data: st.DataObject) -> None:
-    """Wherever the end is missing, either scan notices."""
+def test_a_truncated_block_is_rejected(raw: bytes, data: st.DataObject) -> None:
+    """Both scans notice, however much of the end is missing."""
     size = data.draw(st.integers(len(HEADER), len(raw) - 1))
     for scan in (scan_fast, scan_full):
         with pytest.raises(MalformedBlock, match="block 7"):
@@ -152,10 +152,8 @@ def test_a_block_that_is_cut_short_is_refused(raw: bytes, data: st.DataObject) -
     st.lists(SCRIPTS, max_size=3),
     st.sampled_from(sorted(NETWORKS)),
 )
-def test_no_script_is_too_odd_to_be_read(
-    script: bytes, script_sig: bytes, witness: list[bytes], name: str
-) -> None:
-    """Type, address, payload and keys of any bytes are had without an error."""
+def test_any_script_can_be_read(script: bytes, script_sig: bytes, witness: list[bytes], name: str) -> None:
+    """Type, address, payload and keys of any bytes are computed without an error."""
     script_type, addresses = classify(script, NETWORKS[name])
     has_none = script_type in {"pubkey", "multisig", "nulldata", "nonstandard"}
     assert len(addresses) == (0 if has_none else 1)

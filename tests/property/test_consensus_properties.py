@@ -1,4 +1,4 @@
-"""Laws of the consensus hash over all inputs."""
+"""Properties of the digests and their proofs that hold for any input."""
 
 import json
 import random
@@ -22,7 +22,7 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(st.lists(HASHES, min_size=1, max_size=40))
 def test_every_leafs_path_verifies(hashes: list[str]) -> None:
-    """Whatever the number and the lengths of the leaves."""
+    """It does for any number of leaves of any length."""
     root = consensus.merkle_root(hashes)
     for leaf in hashes:
         assert consensus.verify_merkle_path(root, consensus.merkle_path(hashes, leaf), leaf)
@@ -30,14 +30,14 @@ def test_every_leafs_path_verifies(hashes: list[str]) -> None:
 
 @given(st.lists(HASHES, min_size=1, max_size=20, unique=True), st.data())
 def test_a_path_with_one_character_changed_fails(hashes: list[str], data: st.DataObject) -> None:
-    """But for the side of a row's repeated last, where left and right are the same."""
+    """The one exception is the side of a repeated last node, where left and right are the same."""
     leaf = data.draw(st.sampled_from(hashes))
     path = consensus.merkle_path(hashes, leaf)
-    place = data.draw(st.integers(0, len(path) - 1))
-    character = data.draw(st.sampled_from("0123456789abcdeflmrx:,-").filter(lambda c: c != path[place]))
-    changed = path[:place] + character + path[place + 1 :]
+    position = data.draw(st.integers(0, len(path) - 1))
+    character = data.draw(st.sampled_from("0123456789abcdeflmrx:,-").filter(lambda c: c != path[position]))
+    changed = path[:position] + character + path[position + 1 :]
     verified = consensus.verify_merkle_path(consensus.merkle_root(hashes), changed, leaf)
-    if {path[place], character} != {"l", "r"}:
+    if {path[position], character} != {"l", "r"}:
         assert not verified
     other = ("0" if leaf[0] != "0" else "1") + leaf[1:]
     assert not consensus.verify_merkle_path(consensus.merkle_root(hashes), path, other)
@@ -45,21 +45,21 @@ def test_a_path_with_one_character_changed_fails(hashes: list[str], data: st.Dat
 
 @given(st.lists(st.binary(), max_size=30), st.randoms(use_true_random=False))
 def test_the_order_of_ops_does_not_matter(ops: list[bytes], rng: random.Random) -> None:
-    """Transaction order enters through fields only."""
+    """The order of transactions counts only if a field states it."""
     shuffled = rng.sample(ops, len(ops))
     assert consensus.ops_hash(shuffled) == consensus.ops_hash(ops)
 
 
 @given(st.integers(0, 2**31), st.integers(0, 2**31))
 def test_prior_blocks_are_powers_of_two_less_one_away(block_id: int, first: int) -> None:
-    """All that lie at or above the first block, and no more."""
+    """They are all of these that are not below the first block."""
     distances = [block_id - prior for prior in consensus.prior_block_ids(block_id, first)]
     assert distances == [2**i - 1 for i in range(1, 33) if block_id - (2**i - 1) >= first]
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), VALUES, min_size=1))
 def test_an_op_reads_back_field_by_field(op: dict[str, object]) -> None:
-    """Lengths are those of the bytes, so that no field can run into the next."""
+    """Lengths count bytes, so no field can run into the next one."""
     fields = sorted(op)
     rest = consensus.serialize_op(b"x", op, fields)
     assert rest.startswith(b"x:")
@@ -73,7 +73,7 @@ def test_an_op_reads_back_field_by_field(op: dict[str, object]) -> None:
 
 @given(NUMBERS)
 def test_a_floats_text_is_a_float_to_twelve_digits(number: float) -> None:
-    """It shows that it is no int, and is the number rounded as C rounds it."""
+    """Its text cannot be that of an int, and is the number rounded as C rounds it."""
     text = consensus.text_of(number).decode()
     assert float(text) == float(f"{number:.12g}")
     assert set(text) & set(".e")
@@ -83,7 +83,7 @@ def test_a_floats_text_is_a_float_to_twelve_digits(number: float) -> None:
 def test_every_op_can_be_proved_from_every_later_block(
     first: int, blocks: list[list[bytes]], data: st.DataObject
 ) -> None:
-    """Through JSON and back."""
+    """The proof is valid after a round trip through JSON."""
     history = History(first, blocks)
     block_id = data.draw(st.sampled_from([block_id for block_id, ops in history.ops.items() if ops]))
     index = data.draw(st.integers(0, len(history.ops[block_id]) - 1))
@@ -92,8 +92,8 @@ def test_every_op_can_be_proved_from_every_later_block(
     assert consensus.check_op_proof(proof, history.hashes[trusted]) == history.ops[block_id][index]
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """List the paths to every value inside a JSON value, the containers among them."""
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """List the paths to every value inside a JSON value, including containers."""
     inner = (
         list(value.items())
         if isinstance(value, dict)
@@ -101,7 +101,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         if isinstance(value, list)
         else []
     )
-    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
+    return [path, *(inner_path for key, item in inner for inner_path in paths_in(item, (*path, key)))]
 
 
 JSON = st.recursive(
@@ -115,18 +115,18 @@ JSON = st.recursive(
 def test_a_proof_with_one_change_fails_or_shows_a_true_op(
     blocks: list[list[bytes]], data: st.DataObject
 ) -> None:
-    """Replace, drop, double or rename any part: what still passes gives an op of the same block."""
+    """After a change to any part, a proof that still passes shows an op of the same block."""
     history = History(2, blocks)
     block_id = data.draw(st.sampled_from([block_id for block_id, ops in history.ops.items() if ops]))
     proof = json.loads(json.dumps(history.prove(block_id, 0)))
-    *path, key = data.draw(st.sampled_from(places(proof)[1:]))
+    *path, key = data.draw(st.sampled_from(paths_in(proof)[1:]))
     parent = proof
     for step in path:
         parent = parent[step]
-    match data.draw(st.sampled_from(["replace", "drop", "double", "rename", "nudge"])):
+    match data.draw(st.sampled_from(["replace", "drop", "repeat", "rename", "nudge"])):
         case "drop":
             del parent[key]
-        case "double" if isinstance(parent, list):
+        case "repeat" if isinstance(parent, list):
             parent.insert(key, parent[key])
         case "rename" if isinstance(parent, dict):
             parent[data.draw(st.text(max_size=3))] = parent.pop(key)

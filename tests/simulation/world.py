@@ -10,7 +10,6 @@ from typing import Any
 from unittest.mock import patch
 
 import psycopg
-import urllib3
 
 from tests.simulation import child
 from tests.simulation.apps import APPS, make_apps
@@ -21,7 +20,7 @@ from tests.simulation.jobs import Job, perform
 from tests.simulation.options import Options
 from tests.simulation.probe import PROBE, Trap, meet
 from virtualchain import StateEngine
-from virtualchain.bitcoin.node import rest, retry, rpc
+from virtualchain.bitcoin.node import client
 from virtualchain.errors import AppHalted, DeepFork, UsageError, VirtualchainError
 from virtualchain.store import database
 from virtualchain.testing import FakeNode
@@ -362,9 +361,9 @@ class World:
 def hurried() -> Iterator[None]:
     """Have the engine wait less than it does for a real node and database."""
     with (
-        patch.object(retry, "PAUSES", (0.0, 0.01, 0.03, 0.1)),
-        patch.object(rest, "_TIMEOUT", urllib3.Timeout(connect=2.0, read=1.0)),
-        patch.object(rpc, "TIMEOUT", 1.0),
+        patch.object(client, "RETRY_PAUSES", (0.0, 0.01, 0.03, 0.1)),
+        patch.object(client, "CONNECT_TIMEOUT", 2.0),
+        patch.object(client, "READ_TIMEOUT", 1.0),
         patch.object(database, "_POLL", 0.02),
         patch("virtualchain.engine.engine.PAUSES", (0.02, 0.1, 0.3, 1.0, 3.0)),
     ):

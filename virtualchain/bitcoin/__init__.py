@@ -1,1 +1,1 @@
-"""Bitcoin: what blocks and scripts say, and the ways by which they come from a node."""
+"""Bitcoin: parsing blocks, transactions and scripts, and fetching blocks from a node or from its files."""

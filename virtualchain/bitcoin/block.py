@@ -1,8 +1,8 @@
-"""Blocks: find the few transactions of a block that carry a payload, and decode only these.
+"""The scan: find the few transactions of a block that carry a registered payload, and decode only these.
 
-A block holds thousands of transactions and mostly none of ours, so a scan decodes few of them: it walks over
-all to find where they begin and end, which also shows that the block is whole; it searches the raw bytes for
-OP_RETURN, a push and a magic; and it decodes the transactions that the search hit.
+A block has thousands of transactions, and usually none of them is an input, so a scan decodes few of them. It
+walks over all transactions to find where each begins and ends, which also shows that the block is complete.
+It searches the raw bytes for OP_RETURN, a push and a magic, and decodes the transactions that match.
 """
 
 import re
@@ -10,9 +10,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from virtualchain import consensus
-from virtualchain.bitcoin.header import HEADER_SIZE, display, read_header, sha256d
+from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify, public_keys
 from virtualchain.bitcoin.transaction import (
@@ -26,6 +27,7 @@ from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import Block, Input, Sender, SpentOutput, TxIn, Watch
 
 __all__ = [
+    "LARGEST_BLOCK",
     "Candidate",
     "Scan",
     "Scanner",
@@ -38,24 +40,27 @@ __all__ = [
     "txids",
 ]
 
-_Place = tuple[int, int, int]
-"""Where a transaction starts, where its outputs end, where it ends."""
+LARGEST_BLOCK: Final = 4_000_000
+"""Bytes: a byte weighs at least one unit (BIP 141)."""
+
+_Span = tuple[int, int, int]
+"""Offsets in the block: where a transaction starts, where its outputs end, and where it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A transaction in which payload rules found magics; `raw` is its serialisation, witness included."""
+    """A transaction in which payload rules found magics; `raw` is its serialization, witness included."""
 
     txindex: int
     transaction: Transaction
     raw: bytes
     magics: tuple[bytes, ...]
-    """The magics found, without repeats and sorted: no order of apps shows in the tape."""
+    """Distinct and sorted, so that the tape does not depend on the order of the apps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a scan found in a block, in the order of its transactions."""
+    """The candidates that a scan found in a block, in the order of its transactions."""
 
     block: Block
     candidates: tuple[Candidate, ...]
@@ -63,7 +68,7 @@ class Scan:
 
 
 class Scanner:
-    """Looks through raw blocks for what a set of watches asks for."""
+    """Searches raw blocks for the payloads that a set of watches asks for."""
 
     def __init__(self, watches: Sequence[Watch], network: Network) -> None:
         self._network = network
@@ -72,87 +77,87 @@ class Scanner:
         self._search = _search({watch.magic for watch in watches if watch.prefilter and watch.magic})
 
     def scan(self, block_id: int, raw: bytes) -> Scan:
-        """Find the candidates of the serialised block `raw`, which stands at height `block_id`.
+        """Find the candidates in the serialized block `raw` at height `block_id`.
 
-        Bytes that are no whole block raise MalformedBlock, also where nothing was to be found in them.
+        Raises MalformedBlock unless the bytes are one complete block, even if no candidate is in them.
         """
         block = read_header(block_id, raw[:HEADER_SIZE])
-        with _naming(f"{block_id} ({block.hash})"):
-            return Scan(block, tuple(self._candidates(raw, _walk(raw))), self._network)
+        with _naming_block(f"{block_id} ({block.hash})"):
+            return Scan(block, tuple(self._candidates(raw, _transaction_spans(raw))), self._network)
 
-    def _candidates(self, raw: bytes, places: Sequence[_Place]) -> Iterator[Candidate]:
+    def _candidates(self, raw: bytes, spans: Sequence[_Span]) -> Iterator[Candidate]:
         hits = () if self._search is None else self._search.finditer(raw, HEADER_SIZE)
-        starts = [start for start, _, _ in places]
+        starts = [start for start, _, _ in spans]
         hit_txindexes = {bisect_right(starts, hit.start()) - 1 for hit in hits}
-        for txindex in range(len(places)) if self._everywhere else sorted(hit_txindexes):
+        for txindex in range(len(spans)) if self._everywhere else sorted(hit_txindexes):
             if txindex < 1:  # the coinbase never carries an input
                 continue
             watches = self._watches if txindex in hit_txindexes else self._everywhere
-            start, _, end = places[txindex]
+            start, _, end = spans[txindex]
             transaction = read_transaction(raw[start:end], self._network)
-            magics = _magics(watches, transaction)
+            magics = _matching_magics(watches, transaction)
             if magics:
                 yield Candidate(txindex, transaction, raw[start:end], tuple(sorted(magics)))
 
 
 def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Input, ...]:
-    """Join a scan's candidates with what they spend, as the tape keeps them.
+    """Join a scan's candidates with the outputs that they spend, as the tape stores them.
 
-    `spent` gives, by txindex, the spent outputs in the order of the transaction's inputs; where there are
-    not as many of them this raises MissingData.
+    `spent` maps a txindex to the spent outputs in the order of the transaction's inputs. Raises MissingData
+    unless there is one for each input.
     """
-    return tuple(_input(scan, found, spent.get(found.txindex, ())) for found in scan.candidates)
+    return tuple(_input(scan, candidate, spent.get(candidate.txindex, ())) for candidate in scan.candidates)
 
 
 def split_transactions(raw: bytes) -> list[bytes]:
-    """Cut a serialised block into its serialised transactions; raises MalformedBlock."""
-    return [raw[start:end] for start, _, end in _every_place(raw)]
+    """Split a serialized block into its serialized transactions; raises MalformedBlock."""
+    return [raw[start:end] for start, _, end in _named_spans(raw)]
 
 
 def txids(raw: bytes) -> list[str]:
-    """Compute the transaction ids of a serialised block, in order; raises MalformedBlock."""
+    """Compute the transaction ids of a serialized block, in order; raises MalformedBlock."""
     return [
-        transaction_id(raw[start:end], outputs_end - start) for start, outputs_end, end in _every_place(raw)
+        transaction_id(raw[start:end], outputs_end - start) for start, outputs_end, end in _named_spans(raw)
     ]
 
 
 def merkle_root(raw: bytes) -> str:
-    """Compute the Merkle root of a serialised block's transactions, as its header should state it.
+    """Compute the Merkle root of a serialized block's transactions, which its header should state.
 
-    Raises MalformedBlock, also where a transaction occurs twice: a block with its last ones repeated can
-    have the same root, so the root would say nothing about it (CVE-2012-2459).
+    Raises MalformedBlock, also if a transaction occurs twice: repeating a block's last transactions can leave
+    the root unchanged, so the root would prove nothing (CVE-2012-2459).
     """
-    found = txids(raw)
-    if len(set(found)) != len(found):
-        with _naming(_hash(raw)):
+    ids = txids(raw)
+    if len(set(ids)) != len(ids):
+        with _naming_block(_hash(raw)):
             raise MalformedBlock("a transaction occurs twice")
-    return consensus.merkle_root(found)
+    return consensus.merkle_root(ids)
 
 
 def _hash(raw: bytes) -> str:
-    return display(sha256d(raw[:HEADER_SIZE]))
+    return display_hash(sha256d(raw[:HEADER_SIZE]))
 
 
-def _every_place(raw: bytes) -> list[_Place]:
-    with _naming(_hash(raw)):
-        return _walk(raw)
+def _named_spans(raw: bytes) -> list[_Span]:
+    with _naming_block(_hash(raw)):
+        return _transaction_spans(raw)
 
 
 @contextmanager
-def _naming(block: str) -> Iterator[None]:
-    """Name the block in the errors of what reads its bytes."""
+def _naming_block(block: str) -> Iterator[None]:
+    """Add the block's name to errors about its bytes."""
     try:
         yield
     except MalformedBlock as error:
         raise MalformedBlock(
-            f"block {block} is damaged: {error}; fetch it anew, or from another node"
+            f"block {block} is damaged: {error}; fetch it again, or from another node"
         ) from error
 
 
 def _search(magics: Iterable[bytes]) -> re.Pattern[bytes] | None:
     """Compile the search for OP_RETURN, a push in any of its forms, and a magic.
 
-    Only OP_RETURN is consumed, the rest is looked at: a hit that starts inside another one is met as well.
+    Only OP_RETURN is consumed and the rest is a lookahead: a match that starts inside another is found too.
     """
     choice = b"|".join(re.escape(magic) for magic in sorted(magics))
     if not choice:
@@ -161,24 +166,24 @@ def _search(magics: Iterable[bytes]) -> re.Pattern[bytes] | None:
     return re.compile(rb"\x6a(?=(?:%b)(?:%b))" % (push, choice), re.DOTALL)
 
 
-def _magics(watches: Iterable[Watch], transaction: Transaction) -> set[bytes]:
-    """Give the magics that a payload begins with, and an opcode behind it; each rule is asked once.
+def _matching_magics(watches: Iterable[Watch], transaction: Transaction) -> set[bytes]:
+    """Collect the magics with which a payload starts, if an opcode follows; each rule is called once.
 
-    A rule that fails counts as a find: the app meets the error when it parses the input, and that halts
-    only this app, where an error here would stop the tape for all.
+    A rule that fails counts as a match: the app hits the error when it parses the input, and only this app
+    halts. An error raised here would stop the tape for all apps.
     """
     payloads: dict[str, object] = {}
-    found: set[bytes] = set()
+    magics: set[bytes] = set()
     for watch in watches:
         if watch.rule not in payloads:
             payloads[watch.rule] = _payload(watch, transaction)
         payload = payloads[watch.rule]
         if isinstance(payload, bytes):
             if len(payload) > len(watch.magic) and payload.startswith(watch.magic):
-                found.add(watch.magic)
+                magics.add(watch.magic)
         elif payload is not None:
-            found.add(watch.magic)
-    return found
+            magics.add(watch.magic)
+    return magics
 
 
 def _payload(watch: Watch, transaction: Transaction) -> object:
@@ -188,20 +193,20 @@ def _payload(watch: Watch, transaction: Transaction) -> object:
         return error
 
 
-def _input(scan: Scan, found: Candidate, spent: Sequence[SpentOutput]) -> Input:
-    block, transaction = scan.block, found.transaction
+def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> Input:
+    block, transaction = scan.block, candidate.transaction
     if len(spent) != len(transaction.inputs):
         raise MissingData(
-            f"block {block.block_id} ({block.hash}): transaction {found.txindex} ({transaction.txid}) spends "
-            f"{len(transaction.inputs)} outputs, but {len(spent)} came from the node: use one that has "
-            "connected this block and not pruned it"
+            f"block {block.block_id} ({block.hash}): transaction {candidate.txindex} ({transaction.txid}) "
+            f"spends {len(transaction.inputs)} outputs, but the node returned {len(spent)}: use a node that "
+            "has connected this block and not pruned it"
         )
     return Input(
         block_id=block.block_id,
-        txindex=found.txindex,
+        txindex=candidate.txindex,
         txid=transaction.txid,
-        raw=found.raw,
-        magics=found.magics,
+        raw=candidate.raw,
+        magics=candidate.magics,
         senders=tuple(
             _sender(spending, output, scan.network)
             for spending, output in zip(transaction.inputs, spent, strict=True)
@@ -225,24 +230,24 @@ def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
     )
 
 
-def _walk(raw: bytes) -> list[_Place]:  # noqa: C901, PLR0912, PLR0915  calls would be slow
-    """Find the transactions of a block, which must end with the last one.
+def _transaction_spans(raw: bytes) -> list[_Span]:  # noqa: C901, PLR0912, PLR0915  calls would be slow
+    """Find where the transactions of a block lie; the block must end with the last one.
 
-    Every read is inlined, and bytes that run out are noticed late, by an IndexError or at the end: this runs
-    over every byte of ours.
+    This runs over every byte of the chain, so every read is inlined, and a block that is too short is
+    noticed late: by an IndexError or at the end.
     """
-    places: list[_Place] = []
+    spans: list[_Span] = []
     try:
         count, at = raw[HEADER_SIZE], HEADER_SIZE + 1
         if count >= 0xFD:
             count, at = long_count(raw, at - 1)
-        while len(places) < count:
+        while len(spans) < count:
             start = at
             at += 4
             has_witness = not raw[at]
             if has_witness:
                 if raw[at + 1] != 1:
-                    raise MalformedBlock(f"transaction {len(places)} has no input")
+                    raise MalformedBlock(f"transaction {len(spans)} has no input")
                 at += 2
             spendings = raw[at]
             at += 1
@@ -281,13 +286,13 @@ def _walk(raw: bytes) -> list[_Place]:  # noqa: C901, PLR0912, PLR0915  calls wo
                             length, at = long_count(raw, at)
                             at += length
             at += 4
-            places.append((start, outputs_end, at))
+            spans.append((start, outputs_end, at))
     except IndexError as error:
-        raise MalformedBlock(f"its bytes end inside transaction {len(places)}") from error
+        raise MalformedBlock(f"its bytes end inside transaction {len(spans)}") from error
     if at > len(raw):
-        raise MalformedBlock(f"its bytes end inside transaction {len(places) - 1}")
-    if not places:
-        raise MalformedBlock("it holds no transaction")
+        raise MalformedBlock(f"its bytes end inside transaction {len(spans) - 1}")
+    if not spans:
+        raise MalformedBlock("it has no transactions")
     if at < len(raw):
-        raise MalformedBlock(f"{len(raw) - at} bytes stand behind its last transaction")
-    return places
+        raise MalformedBlock(f"{len(raw) - at} bytes follow its last transaction")
+    return spans

@@ -1,4 +1,4 @@
-"""Block headers: the 80 bytes that name a block, its parent and its transactions."""
+"""Block headers: the 80 bytes that identify a block, its parent and its transactions, and their work."""
 
 import struct
 from collections.abc import Iterable
@@ -8,30 +8,30 @@ from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block
 
-__all__ = ["HEADER_SIZE", "branch_work", "display", "headers_from", "read_header", "sha256d", "work"]
+__all__ = ["HEADER_SIZE", "branch_work", "display_hash", "headers_from", "read_header", "sha256d", "work"]
 
 HEADER_SIZE: Final = 80
 _FIELDS = struct.Struct("<i32s32sIII")
 
 
-def display(digest: bytes) -> str:
-    """Write a hash as people read it: hex, the bytes in reverse order."""
+def display_hash(digest: bytes) -> str:
+    """Write a hash in display order, as block explorers do: hex, the bytes reversed."""
     return digest[::-1].hex()
 
 
 def read_header(block_id: int, header: bytes) -> Block:
     """Read an 80-byte header as the block at height `block_id`.
 
-    Raises MalformedBlock where there are not exactly 80 bytes.
+    Raises MalformedBlock unless there are exactly 80 bytes.
     """
     if len(header) != HEADER_SIZE:
-        raise MalformedBlock(f"block {block_id}: a header has {HEADER_SIZE} bytes, here are {len(header)}")
+        raise MalformedBlock(f"block {block_id}: a header has {HEADER_SIZE} bytes, not {len(header)}")
     _version, parent, merkle_root, time, bits, _nonce = _FIELDS.unpack(header)
     return Block(
         block_id=block_id,
-        hash=display(sha256d(header)),
-        prev_hash=display(parent),
-        merkle_root=display(merkle_root),
+        hash=display_hash(sha256d(header)),
+        prev_hash=display_hash(parent),
+        merkle_root=display_hash(merkle_root),
         time=time,
         bits=bits,
         header=bytes(header),
@@ -39,9 +39,9 @@ def read_header(block_id: int, header: bytes) -> Block:
 
 
 def headers_from(block_id: int, blob: bytes) -> list[Block]:
-    """Read headers that stand one behind the other, the first of them at height `block_id`.
+    """Read concatenated headers, the first of them at height `block_id`.
 
-    Says nothing about whether they form a chain. Raises MalformedBlock where the last one is cut short.
+    Does not check that they form a chain. Raises MalformedBlock if the last one is truncated.
     """
     starts = range(0, len(blob), HEADER_SIZE)
     return [
@@ -50,18 +50,18 @@ def headers_from(block_id: int, blob: bytes) -> list[Block]:
 
 
 def branch_work(blocks: Iterable[Block]) -> int:
-    """Sum the work of some blocks' headers."""
+    """Sum the work of these blocks."""
     return sum(work(block.bits) for block in blocks)
 
 
 def work(bits: int) -> int:
-    """Compute the hashes that a block with this compact target takes on average: 2^256 // (target + 1).
+    """Compute the expected number of hashes for a block with this compact target: 2^256 // (target + 1).
 
-    Raises MalformedBlock for a target that is negative, zero or over 256 bits: no node accepts such a
-    header (Bitcoin's consensus field `nBits`).
+    `bits` is the header's `nBits`. Raises MalformedBlock for a target that is negative, zero or larger than
+    256 bits: no node accepts such a header.
     """
     exponent, mantissa = bits >> 24 & 0xFF, bits & 0x7FFFFF
     target = mantissa << 8 * (exponent - 3) if exponent > 3 else mantissa >> 8 * (3 - exponent)
     if not 0 <= bits < 2**32 or bits & 0x800000 or not 0 < target < 2**256:
-        raise MalformedBlock(f"bits {bits:#x} are no target that a block can have")
+        raise MalformedBlock(f"bits {bits:#x} are not a valid target")
     return 2**256 // (target + 1)

@@ -1,4 +1,4 @@
-"""The Bitcoin networks: what differs between them, and by which names they go."""
+"""The Bitcoin networks: the parameters that differ between them, and the names by which they are found."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Network:
     """One Bitcoin network; the values are those of Bitcoin Core's chain parameters."""
 
     name: str
-    """Our name: mainnet, testnet3, testnet4, signet or regtest."""
+    """virtualchain's name: mainnet, testnet3, testnet4, signet or regtest."""
     chain: str
-    """bitcoind's name, as `getblockchaininfo` gives it."""
+    """bitcoind's name, as `getblockchaininfo` returns it."""
     message_start: bytes
     """The four bytes in front of every block in `blk*.dat`."""
     genesis_hash: str
@@ -27,7 +27,7 @@ class Network:
     bech32_hrp: str
     """Human-readable part of segwit addresses (BIP 173)."""
     subfolder: str
-    """Where in bitcoind's data folder the network's files and cookie lie; empty for mainnet."""
+    """The folder of the network's files and cookie inside bitcoind's data folder; empty for mainnet."""
 
 
 _ALL = (
@@ -89,11 +89,11 @@ _ALL = (
 )
 
 NETWORKS: Final[Mapping[str, Network]] = MappingProxyType({known.name: known for known in _ALL})
-"""Every network by our name for it."""
+"""Every network by virtualchain's name for it."""
 
 
 def network(name: str) -> Network:
-    """Find a network by our name or bitcoind's; raises UsageError where it is neither."""
+    """Find a network by virtualchain's name or bitcoind's; raises UsageError if there is none."""
     for known in _ALL:
         if name in {known.name, known.chain}:
             return known

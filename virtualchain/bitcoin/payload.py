@@ -1,8 +1,8 @@
-"""Payload rules: where in a transaction's outputs an app's payload lies.
+"""Payload rules: which bytes of a transaction's outputs are an app's payload.
 
-An app may bring its own rule. The two that are shipped only find payloads that stand as a push right
-behind an OP_RETURN, so a search over a block's bytes for these and the magic misses none: the scan then
-decodes only the few transactions that it hits.
+An app may bring its own rule. The two that are shipped only find a payload that is pushed directly after an
+OP_RETURN, so a search of the block's bytes for OP_RETURN, push and magic misses none, and the scan decodes
+only the few transactions that match.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ _Outputs = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class PayloadRule:
-    """A shipped payload rule and the name under which the tape's coverage is kept.
+    """A shipped payload rule and the name under which the tape's coverage is recorded.
 
-    An object and no function: as a class attribute of an app it is called with the outputs alone.
+    It is an object, not a function: as a class attribute of an app it is called with the outputs only.
     """
 
     name: str
@@ -40,13 +40,13 @@ def _last(outputs: _Outputs) -> bytes | None:
 
 
 last_op_return: Final = PayloadRule("last_op_return", _last)
-"""The last OP_RETURN counts; where it is malformed there is none (consensus.md, extraction rules)."""
+"""The payload of the last OP_RETURN, None if that is malformed (docs/protocol/consensus.md)."""
 
 
 def first_op_return(*magics: bytes) -> PayloadRule:
-    """Make the rule that the first OP_RETURN whose payload starts with one of `magics` counts.
+    """Make the rule that takes the payload of the first OP_RETURN that starts with one of `magics`.
 
-    Raises UsageError where no magic is given or one is not bytes.
+    Raises UsageError if there is no magic, or one that is not bytes.
     """
     if not magics or not all(isinstance(magic, bytes) for magic in magics):
         raise UsageError(f"first_op_return needs the app's magic bytes, not {magics!r}")
@@ -58,17 +58,18 @@ def first_op_return(*magics: bytes) -> PayloadRule:
                 return payload
         return None
 
-    # The name holds the magics: an output that another magic claims is passed over by this one alone.
+    # The magics are in the name because they change the result: a rule for one magic alone skips an output
+    # that a rule for two magics would take.
     return PayloadRule(f"first_op_return:{','.join(sorted({magic.hex() for magic in magics}))}", find)
 
 
 def watch(magic: bytes, find_payload: FindPayload | None, owner: str) -> Watch:
-    """Say what the scan looks for on behalf of the app `owner`; no rule means `last_op_return`.
+    """Describe what the scan looks for on behalf of the app `owner`; the default rule is `last_op_return`.
 
-    A rule of the app's own is named after it, and the scan shows it every transaction.
+    An app's own rule is named after the app, and the scan calls it with every transaction.
     """
     rule = last_op_return if find_payload is None else find_payload
     if isinstance(rule, PayloadRule):
-        # Without a magic the byte search would hit nearly everywhere: it is cheaper not to search.
+        # Without a magic the byte search would match nearly everywhere: it is cheaper not to search.
         return Watch(magic, rule.name, rule, prefilter=bool(magic))
     return Watch(magic, f"app:{owner}", rule, prefilter=False)

@@ -1,4 +1,4 @@
-"""Read ahead: blocks are fetched and scanned while the database works on those before them."""
+"""Read-ahead: blocks are fetched and scanned in threads while the database works on earlier ones."""
 
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -23,40 +23,42 @@ def prefetch(
 ) -> Generator[ScannedBlock, None, None]:
     """Fetch and scan the blocks of these headers, in their order; `verify` as in `fetch`.
 
-    At most `ahead` blocks are fetched or held beyond the one that was given last. What goes wrong with a
-    block is raised when it is its turn, after all those before it. Close the generator to end early
-    (`contextlib.closing`): it cancels what has not begun, and returns once what has begun is done.
+    At most `ahead` blocks are fetched or held beyond the one yielded last. An error in a block is raised when
+    its turn comes, after all blocks before it. Close the generator to stop early (`contextlib.closing`): this
+    cancels the fetches that have not started, and returns when the others have finished.
     """
-    coming = iter(headers)
+    remaining = iter(headers)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
 
-    def begin(most: int) -> list[Future[ScannedBlock]]:
-        return [pool.submit(fetch, source, scanner, header, verify=verify) for header in islice(coming, most)]
+    def submit(count: int) -> list[Future[ScannedBlock]]:
+        return [
+            pool.submit(fetch, source, scanner, header, verify=verify) for header in islice(remaining, count)
+        ]
 
     try:
-        pending = deque(begin(ahead))
+        pending = deque(submit(ahead))
         while pending:
             block = pending.popleft().result()
-            pending.extend(begin(1))
+            pending.extend(submit(1))
             yield block
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def fetch(source: BlockSource, scanner: Scanner, header: Block, *, verify: bool = False) -> ScannedBlock:
-    """Fetch one block, find its inputs and what they spend.
+    """Fetch one block, its inputs and the outputs that they spend.
 
-    Raises what the source raises, and MalformedBlock where the block is not the header's; `verify` also
-    compares its transactions with the header's Merkle root, and their witnesses.
+    `verify` also checks the transactions against the header's Merkle root, and their witnesses. Raises what
+    the source raises, and MalformedBlock if the block does not match the header.
     """
     raw = source.raw_block(header.hash)
     try:
         scan = scanner.scan(header.block_id, raw)
         if scan.block != header:
-            raise MalformedBlock(f"block {header.block_id}: asked for {header.hash}, got {scan.block.hash}")
+            raise MalformedBlock(f"block {header.block_id}: requested {header.hash}, got {scan.block.hash}")
         if verify:
             check_commitments(header, raw)
     except MalformedBlock as error:
         raise MalformedBlock(f"{source}: {error}") from error
-    wanted = {candidate.txindex: candidate.transaction.txid for candidate in scan.candidates}
-    return ScannedBlock(header, inputs(scan, source.spent_outputs(header.hash, wanted)))
+    transactions = {candidate.txindex: candidate.transaction.txid for candidate in scan.candidates}
+    return ScannedBlock(header, inputs(scan, source.spent_outputs(header.hash, transactions)))

@@ -1,4 +1,4 @@
-"""Scripts: types and addresses as bitcoind gives them, OP_RETURN payloads, and the keys of a spending."""
+"""Scripts: types and addresses as bitcoind reports them, OP_RETURN payloads, and the keys of inputs."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -20,14 +20,14 @@ OP_CHECKMULTISIG: Final = 0xAE
 
 _MAX_MULTISIG_KEYS = 20
 _KEY_SIZES: Final = {2: 33, 3: 33, 4: 65, 6: 65, 7: 65}
-"""Bytes of a public key by its first byte; 6 and 7 are the hybrid form that the network still takes."""
+"""Bytes of a public key by its first byte; 6 and 7 are the hybrid form that the network still accepts."""
 _ANCHOR_PROGRAM: Final = bytes.fromhex("4e73")
 
 
 def operations(script: bytes) -> Iterator[tuple[int, bytes | None]]:
-    """Walk a script: each opcode with the bytes that it pushes, empty for one that pushes none.
+    """Walk a script: yield each opcode with the bytes that it pushes, empty if it pushes none.
 
-    A push that runs past the script's end comes with None and ends the walk.
+    A push that runs past the end of the script yields None instead of bytes, and ends the walk.
     """
     at = 0
     while at < len(script):
@@ -41,23 +41,23 @@ def operations(script: bytes) -> Iterator[tuple[int, bytes | None]]:
 
 
 def pushes(script: bytes) -> list[bytes]:
-    """Give the data that a script pushes, in order, up to a push that is cut short; OP_0 is the empty one."""
-    found = []
+    """List the data that a script pushes, up to a push that is truncated; OP_0 pushes empty data."""
+    pushed = []
     for opcode, data in operations(script):
         if data is None:
             break
         if opcode <= OP_PUSHDATA4:
-            found.append(data)
+            pushed.append(data)
         elif OP_1 <= opcode <= OP_16:
-            found.append(bytes([opcode - OP_1 + 1]))
-    return found
+            pushed.append(bytes([opcode - OP_1 + 1]))
+    return pushed
 
 
 def op_return_payload(script: bytes) -> bytes | None:
-    """Give the single push behind an OP_RETURN, or None where the script is anything else.
+    """Return the data of the single push after an OP_RETURN, or None if the script is anything else.
 
-    A push that runs past the script's end gives the bytes there are, at worst none (consensus.md,
-    extraction rules).
+    A push that runs past the end of the script yields the bytes that are there, possibly none (extraction
+    rules, `docs/protocol/consensus.md`).
     """
     if len(script) < 2 or script[0] != OP_RETURN or not 1 <= script[1] <= OP_PUSHDATA4:
         return None
@@ -66,9 +66,9 @@ def op_return_payload(script: bytes) -> bytes | None:
 
 
 def classify(script: bytes, network: Network) -> tuple[str, tuple[str, ...]]:
-    """Give a script's type as today's bitcoind names it, and its address where it has one.
+    """Return a script's type as current versions of bitcoind name it, and its address if it has one.
 
-    pubkey, multisig, nulldata and nonstandard have none; no type has several.
+    pubkey, multisig, nulldata and nonstandard have no address; no type has more than one.
     """
     program = _witness_program(script)
     if program is not None:
@@ -81,10 +81,10 @@ def classify(script: bytes, network: Network) -> tuple[str, tuple[str, ...]]:
 
 
 def public_keys(script_pubkey: bytes, script_sig: bytes, witness: Sequence[bytes]) -> tuple[str, ...]:
-    """Give the public keys, as hex, that a spending reveals and the spent script commits to, in its order.
+    """List the public keys (hex) that an input reveals and the spent script commits to, in script order.
 
-    Of a multisig script these are all its keys, whoever signed; of taproot the 32-byte output key. Bytes
-    that commit to no key, or do not fit the commitment, give none.
+    A multisig script has all of its keys listed, whoever signed; taproot has the 32-byte output key. There
+    are none if the script commits to no key, or the input does not match the commitment.
     """
     program = _witness_program(script_pubkey)
     if program is not None and program[0] == 1 and len(program[1]) == 32:
@@ -102,7 +102,7 @@ def public_keys(script_pubkey: bytes, script_sig: bytes, witness: Sequence[bytes
 
 
 def _push(script: bytes, at: int) -> tuple[int, int]:
-    """Give where the data of the push at `at` starts and ends; both may lie behind the script's end."""
+    """Return where the data of the push at `at` starts and ends; both may be past the end of the script."""
     opcode = script[at]
     if opcode < OP_PUSHDATA1:
         return at + 1, at + 1 + opcode
@@ -124,7 +124,7 @@ def _is_public_key_hash(script: bytes) -> bool:
 
 
 def _witness_program(script: bytes) -> tuple[int, bytes] | None:
-    """Give version and program of a segwit output script (BIP 141)."""
+    """Return the version and program of a segwit output script (BIP 141)."""
     if not 4 <= len(script) <= 42 or script[1] + 2 != len(script):
         return None
     if script[0] == 0:
@@ -150,7 +150,7 @@ def _classify_witness(version: int, program: bytes, network: Network) -> tuple[s
 
 
 def _bech32(version: int, program: bytes, prefix: str) -> str:
-    """Write a segwit address (BIP 173, BIP 350), without reading it back as embit's own `encode` does."""
+    """Encode a segwit address (BIP 173, BIP 350) without decoding it again, as embit's own `encode` does."""
     encoding = bech32.Encoding.BECH32 if version == 0 else bech32.Encoding.BECH32M
     return str(bech32.bech32_encode(encoding, prefix, [version, *bech32.convertbits(program, 8, 5)]))
 
@@ -168,7 +168,7 @@ def _is_key(data: bytes) -> bool:
 
 
 def _public_key(script: bytes) -> bytes | None:
-    """Give the key of a pay-to-public-key script."""
+    """Return the key of a pay-to-public-key script."""
     key = script[1:-1]
     if len(script) >= 35 and script[0] == len(key) and script[-1] == OP_CHECKSIG and _is_key(key):
         return key
@@ -176,7 +176,7 @@ def _public_key(script: bytes) -> bytes | None:
 
 
 def _multisig_keys(script: bytes) -> list[bytes]:
-    """Give the keys of a script `m <key> … n OP_CHECKMULTISIG`, empty where it is none."""
+    """List the keys of a script `m <key> … n OP_CHECKMULTISIG`; empty for any other script."""
     if script[-1:] != bytes([OP_CHECKMULTISIG]):
         return []
     walk = operations(script)
@@ -191,7 +191,7 @@ def _multisig_keys(script: bytes) -> list[bytes]:
 
 
 def _small_number(opcode: int, data: bytes | None) -> int:
-    """Read a count from 1 to 20 in its one minimal form, else 0; above 16 it takes a push of one byte."""
+    """Read a number from 1 to 20 in its one minimal form, else return 0; above 16 that is a one-byte push."""
     if OP_1 <= opcode <= OP_16:
         return opcode - OP_1 + 1
     if opcode == 1 and data is not None and 16 < data[0] <= _MAX_MULTISIG_KEYS:
@@ -200,7 +200,7 @@ def _small_number(opcode: int, data: bytes | None) -> int:
 
 
 def _committed_keys(script: bytes, stack: Sequence[bytes]) -> list[bytes]:
-    """Give the keys that `script` holds, or the one on `stack` whose hash it holds."""
+    """List the keys in `script`, or the one on `stack` whose hash it contains."""
     key = _public_key(script)
     if key is not None:
         return [key]

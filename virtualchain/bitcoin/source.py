@@ -1,16 +1,22 @@
-"""What the engine needs of a chain, whatever gives it: a node, or its files.
+"""What the engine needs of a chain, whether it comes from a node, from its files or from nowhere.
 
-A source answers questions about the chain as it stands now and remembers nothing of earlier answers.
-Every answer may be out of date a moment later; what is appended to the tape stands on its parent's hash,
-so a stale answer costs another look and never correctness.
+A source answers questions about the chain as it is now and remembers nothing of earlier answers. Any answer
+may be out of date a moment later. A block is appended to the tape only on top of its parent's hash, so a
+stale answer costs another query but never correctness.
 """
 
+import queue
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from virtualchain.bitcoin.networks import Network
+from virtualchain.errors import NodeError
 from virtualchain.model import Block, SpentOutput
+
+MOST_HEADERS: Final = 2000
+"""Headers in one answer: bitcoind's REST interface allows no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,53 +28,54 @@ class Tip:
 
 
 class BlockSource(Protocol):
-    """A place that Bitcoin blocks come from; safe to use from several threads at once.
+    """Where Bitcoin blocks come from; safe to use from several threads at once.
 
-    `str` of it is what messages call it: an address without a password, or a path.
+    Its `str` is how messages refer to it: an address without a password, or a path.
 
-    Hashes and transaction ids are lower-case hex in display order. Every method may raise NodeUnavailable,
-    after a few attempts of its own, where a later attempt may succeed, and NodeError where none will.
+    Hashes and transaction ids are lower-case hex in display order. Any method may raise NodeUnavailable,
+    after a few attempts of its own, if a later attempt may succeed, and NodeError if none will.
     """
 
     @property
     def network(self) -> Network:
-        """The network that the source is on; its genesis block was compared."""
+        """The network that the source is on; its genesis block has been checked."""
         ...
 
     def tip(self) -> Tip:
-        """Tell the active chain's last block."""
+        """Return the active chain's last block."""
         ...
 
     def block_hash(self, block_id: int) -> str:
-        """Tell which block is active at a height; raises MissingData above the tip."""
+        """Return the hash of the active block at a height; raises MissingData above the tip."""
         ...
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
-        """Give the headers that follow a block on the active chain, oldest first.
+        """Return the headers that follow a block on the active chain, oldest first.
 
-        At most 2,000, often fewer: ask again after the last one. An empty list means that the block is the
-        tip, None that it is not on the active chain or unknown. Each header names its predecessor as parent.
+        There are at most `MOST_HEADERS` and often fewer: ask again after the last one. The list is empty if
+        the block is the tip. Returns None if the block is unknown or not on the active chain. Each header
+        names its predecessor as parent.
         """
         ...
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:
-        """Tell whether the source calls the branch that holds this block invalid.
+        """Check whether the source calls the branch that contains this block invalid.
 
-        Only worth asking of a block that left the active chain. False where the source cannot say.
+        Only useful for a block that has left the active chain. False if the source cannot say.
         """
         ...
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give a block's bytes, whose header has this very hash; raises MissingData, MalformedBlock."""
+        """Return a block's bytes, whose header has exactly this hash; raises MissingData, MalformedBlock."""
         ...
 
     def spent_outputs(
         self, block_hash: str, transactions: Mapping[int, str]
     ) -> Mapping[int, Sequence[SpentOutput]]:
-        """Give the outputs that some transactions of a block spend: by txindex, one per input, in order.
+        """Return the outputs that some transactions of a block spend: by txindex, one per input, in order.
 
-        `transactions` maps txindex to txid. Raises MissingData where a single spent output is not known:
-        none is ever left out or made up.
+        `transactions` maps txindex to txid. Raises MissingData if even one spent output is unknown: none is
+        ever left out or made up.
         """
         ...
 
@@ -77,9 +84,91 @@ class BlockSource(Protocol):
         ...
 
     def wake(self) -> None:
-        """End the present or the next `wait`; may be called from another thread or a signal handler."""
+        """End the current or the next `wait`; may be called from another thread or a signal handler."""
         ...
 
     def close(self) -> None:
-        """Let go of the connections; the source is of no use afterwards."""
+        """Close the connections; the source cannot be used afterwards."""
         ...
+
+
+class Wake:
+    """A sleep that another thread or a signal handler can end: the `wait` and `wake` of every source."""
+
+    def __init__(self) -> None:
+        # Unlike an Event, a SimpleQueue can be used by a signal handler that interrupts the wait itself.
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def wait(self, timeout: float) -> None:
+        """Sleep for `timeout` seconds, or until `call`; a call made before the wait counts too."""
+        with suppress(queue.Empty):
+            self._calls.get(timeout=max(timeout, 0.0))
+            while True:  # one wait uses up every call made before it
+                self._calls.get_nowait()
+
+    def call(self) -> None:
+        """End the current or the next wait."""
+        self._calls.put(None)
+
+
+_NO_BLOCK: Final = Tip(-1, "")
+
+
+def _offline_error(block: int | str) -> NodeError:
+    return NodeError(
+        f"block {block} has to be fetched, because it is not on the tape or was never searched for an app's "
+        "magic, and there is no node here: `virtualchain sync` with a node fetches it"
+    )
+
+
+class Offline:
+    """A BlockSource without blocks, for apps that advance along the tape as it is and no further.
+
+    Every block that it is asked about counts as the last one.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._wake = Wake()
+
+    def __str__(self) -> str:
+        return "no source of blocks"
+
+    def tip(self) -> Tip:
+        """Return a height below any block."""
+        return _NO_BLOCK
+
+    def block_hash(self, block_id: int) -> str:
+        """Raise NodeError."""
+        raise _offline_error(block_id)
+
+    def headers_after(self, block_id: int, block_hash: str) -> list[Block]:  # noqa: ARG002 - any block
+        """Return no headers."""
+        return []
+
+    def is_invalid(self, block_id: int, block_hash: str) -> bool:  # noqa: ARG002 - any block
+        """Return False: no block is known to be invalid."""
+        return False
+
+    def raw_block(self, block_hash: str) -> bytes:
+        """Raise NodeError."""
+        raise _offline_error(block_hash)
+
+    def spent_outputs(
+        self,
+        block_hash: str,
+        transactions: Mapping[int, str],  # noqa: ARG002 - any transactions
+    ) -> Mapping[int, Sequence[SpentOutput]]:
+        """Raise NodeError."""
+        raise _offline_error(block_hash)
+
+    def wait(self, timeout: float) -> None:
+        """Sleep for `timeout` seconds, less after `wake`."""
+        self._wake.wait(timeout)
+
+    def wake(self) -> None:
+        """End the current or the next `wait`."""
+        self._wake.call()
+
+    def close(self) -> None:
+        """Do nothing: there are no connections."""

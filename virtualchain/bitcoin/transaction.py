@@ -1,12 +1,16 @@
-"""Transactions: their serialised form (BIP 144) to values."""
+"""Decode transactions from their serialized form (BIP 144)."""
 
 from dataclasses import dataclass
+from typing import Final
 
-from virtualchain.bitcoin.header import display, sha256d
+from virtualchain.bitcoin.header import display_hash, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Output, SpentOutput, TxIn
+
+MAX_MONEY: Final = 21_000_000 * 100_000_000
+"""Satoshi: Bitcoin Core's upper limit for any amount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +23,11 @@ class Transaction:
 
 
 def read_transaction(raw: bytes, network: Network) -> Transaction:
-    """Decode one serialised transaction, with or without witness; raises MalformedBlock for anything else."""
-    found, outputs, txid = _decode(raw)
+    """Decode one serialized transaction, with or without witness; raises MalformedBlock for anything else."""
+    inputs, outputs, txid = _decode(raw)
     return Transaction(
         txid=txid,
-        inputs=found,
+        inputs=inputs,
         outputs=tuple(
             Output(n, value, script.hex(), *classify(script, network))
             for n, (value, script) in enumerate(outputs)
@@ -32,41 +36,47 @@ def read_transaction(raw: bytes, network: Network) -> Transaction:
 
 
 def read_inputs(raw: bytes) -> tuple[TxIn, ...]:
-    """Decode only the inputs of one serialised transaction; raises MalformedBlock as `read_transaction`."""
+    """Decode only the inputs of one serialized transaction; raises MalformedBlock like `read_transaction`."""
     return _decode(raw)[0]
 
 
 def read_outputs(raw: bytes) -> tuple[str, list[SpentOutput]]:
-    """Decode only the id and the outputs of one serialised transaction, as they are when they are spent.
+    """Decode only the id and the outputs of one serialized transaction, without types and addresses.
 
-    Types and addresses, which take longer than the rest, are left out. Raises MalformedBlock.
+    Types and addresses take longer than everything else. Raises MalformedBlock.
     """
     _, outputs, txid = _decode(raw)
     return txid, [SpentOutput(value, script) for value, script in outputs]
 
 
 def transaction_id(raw: bytes, outputs_end: int) -> str:
-    """Compute the id of a serialised transaction: the hash of what is not witness (BIP 141)."""
+    """Compute the id of a serialized transaction: its hash without the witness (BIP 141)."""
     if raw[4]:
-        return display(sha256d(raw))
-    return display(sha256d(raw[:4] + raw[6:outputs_end] + raw[-4:]))
+        return display_hash(sha256d(raw))
+    return display_hash(sha256d(raw[:4] + raw[6:outputs_end] + raw[-4:]))
+
+
+def read_count(raw: bytes, at: int) -> tuple[int, int]:
+    """Read the count or length at `at` (Bitcoin Core's compact size); returns it and where it ends."""
+    first = raw[at]
+    return (first, at + 1) if first < 0xFD else long_count(raw, at)
 
 
 def long_count(raw: bytes, at: int) -> tuple[int, int]:
-    """Read the count or length of three, five or nine bytes at `at`; also gives where it ends."""
+    """Read a count or length of three, five or nine bytes at `at`; returns it and where it ends."""
     size = 2 << (raw[at] - 0xFD)
     end = at + 1 + size
     value = int.from_bytes(raw[at + 1 : end], "little")
-    # Whatever is counted takes a byte at least: a larger count is refused before anything loops over it.
+    # Each counted item takes at least one byte: a larger count is rejected before anything loops over it.
     if value > len(raw) - end:
-        raise MalformedBlock(f"a count of {value} stands where {max(0, len(raw) - end)} bytes are left")
+        raise MalformedBlock(f"a count of {value}, but only {max(0, len(raw) - end)} bytes are left")
     if value < (0xFD, 1 << 16, 1 << 32)[raw[at] - 0xFD]:
-        raise MalformedBlock(f"a count of {value} takes {1 + size} bytes, more than it needs")
+        raise MalformedBlock(f"a count of {value} is written in {1 + size} bytes, more than it needs")
     return value, end
 
 
 class _Reader:
-    """Takes the fields of one serialised transaction, in order."""
+    """Takes the fields of one serialized transaction, in order."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -94,7 +104,7 @@ class _Reader:
         return value
 
     def script(self) -> bytes:
-        """Take bytes behind their length."""
+        """Take a length, then that many bytes."""
         return self.take(self.count())
 
 
@@ -106,7 +116,7 @@ def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], list[tuple[int, bytes]], str]
     if has_witness and reader.take(2) != b"\0\1":
         raise MalformedBlock("a transaction has no input")
     spendings = [
-        (display(reader.take(32)), reader.number(4), reader.script().hex(), reader.number(4))
+        (display_hash(reader.take(32)), reader.number(4), reader.script().hex(), reader.number(4))
         for _ in range(reader.count())
     ]
     outputs = [(reader.number(8, signed=True), reader.script()) for _ in range(reader.count())]
@@ -114,10 +124,10 @@ def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], list[tuple[int, bytes]], str]
     witnesses: list[tuple[str, ...]] = [
         tuple(reader.script().hex() for _ in range(reader.count())) if has_witness else () for _ in spendings
     ]
-    if has_witness and not any(witnesses):  # as the network, which lets no transaction have two forms
-        raise MalformedBlock("a transaction announces a witness and has none")
+    if has_witness and not any(witnesses):  # the network rejects it too: a transaction has only one form
+        raise MalformedBlock("a transaction announces a witness but has none")
     reader.take(4)
     if reader.at != len(raw):
-        raise MalformedBlock(f"{len(raw) - reader.at} bytes stand behind a transaction's end")
-    found = tuple(TxIn(*spending, witness) for spending, witness in zip(spendings, witnesses, strict=True))
-    return found, outputs, transaction_id(raw, outputs_end)
+        raise MalformedBlock(f"{len(raw) - reader.at} bytes follow a transaction's end")
+    inputs = tuple(TxIn(*spending, witness) for spending, witness in zip(spendings, witnesses, strict=True))
+    return inputs, outputs, transaction_id(raw, outputs_end)

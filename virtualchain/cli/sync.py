@@ -115,7 +115,7 @@ class _TapeReporter(Reporter):
 def _offline(given: Given) -> "BlockSource":
     """Give no source of blocks, of the network that the database follows."""
     from virtualchain.bitcoin.networks import network
-    from virtualchain.bitcoin.offline import Offline
+    from virtualchain.bitcoin.source import Offline
     from virtualchain.reading import views
 
     with open_reading(given) as connection:

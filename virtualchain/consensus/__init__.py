@@ -1,13 +1,17 @@
-"""The two digests that every block of an app gets, bit for bit those of the reference network.
+"""The digests that every block of an app gets, bit for bit those of the reference network.
 
-They are a wire format (`consensus.md` in the design folder): an op is serialised (`canonical`), a
-block's ops are hashed together and mixed with earlier consensus hashes (`digests`), both through a
-Merkle tree (`merkle`), so that whoever trusts one hash can check any older op (`proofs`).
-Hashes are lower-case hex; nothing here does I/O.
+They are a wire format (`docs/protocol/consensus.md`). An op is serialized, a block's ops are hashed together
+and mixed with earlier consensus hashes (`digests`), both through a Merkle tree (`merkle`), so that whoever
+trusts one consensus hash can check any older op (`proofs`). Hashes are lower-case hex; nothing here does I/O.
 """
 
-from virtualchain.consensus.canonical import serialize_op, text_of
-from virtualchain.consensus.digests import consensus_hash, ops_hash, prior_block_ids
+from virtualchain.consensus.digests import (
+    consensus_hash,
+    ops_hash,
+    prior_block_ids,
+    serialize_op,
+    text_of,
+)
 from virtualchain.consensus.merkle import merkle_path, merkle_root, verify_merkle_path
 from virtualchain.consensus.proofs import check_op_proof, make_op_proof
 

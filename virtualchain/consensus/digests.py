@@ -1,19 +1,68 @@
-"""Ops hash and consensus hash of a block, and which earlier hashes are mixed in."""
+"""From an op's fields to a block's consensus hash: canonical bytes, ops hash, and the prior hashes mixed in.
 
+The reference implementation printed values with Python 2's `str()`. This module prints what it printed, and
+rejects what it could not print, what a database cannot keep, and what would differ between two machines.
+"""
+
+import math
 from binascii import unhexlify
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.consensus.merkle import merkle_root
-from virtualchain.errors import UsageError
+from virtualchain.errors import Unserializable, UsageError
+
+_LARGEST_INT_BITS: Final = 2048
+"""617 digits at most: Python's limit on printing ints can be lowered to 640 digits, but no further."""
+_LARGEST_PYTHON2_INT: Final = 2**63 - 1
+
+
+def serialize_op(opcode: bytes, op: Mapping[str, object], fields: Sequence[str]) -> bytes:
+    """Serialize an op: the opcode, a colon, and the texts of `fields` as netstrings joined by commas.
+
+    The fields are written in the order of `fields`; any other field of the op is ignored. Raises
+    Unserializable for a field that is missing or cannot be hashed (`docs/protocol/consensus.md`).
+    """
+    missing = [field for field in fields if field not in op]
+    if missing:
+        raise Unserializable(f"op {opcode!r} has no {', '.join(missing)}: every hashed field is required")
+    texts = [text_of(op[field], field) for field in fields]
+    return opcode + b":" + b",".join(b"%d:%s" % (len(text), text) for text in texts)
+
+
+def text_of(value: object, field: str = "value") -> bytes:
+    """Print a hashed value (None, bool, int, float, str or a list of ints) as UTF-8.
+
+    Raises Unserializable, with the name of `field`, for any other type, text that is not valid Unicode (a
+    lone surrogate), a float that is not finite, and an int of more than 2048 bits.
+    """
+    match value:
+        case None:
+            return b""
+        case bool():
+            return b"True" if value else b"False"
+        case str():
+            return _utf8(value, field)
+        case int():
+            return _decimal(value, field)
+        case float():
+            return _twelve_digits(value, field)
+        case list():
+            return b"[%s]" % b", ".join(_list_item(item, field) for item in value)
+        case _:
+            raise Unserializable(
+                f"field {field!r}: a {type(value).__name__} cannot be hashed;"
+                " None, bool, int, float, str and lists of ints can"
+            )
 
 
 def ops_hash(serialized_ops: Iterable[bytes]) -> str:
-    """Hash a block's serialised ops, in whatever order they come, to 64 hex digits.
+    """Hash a block's serialized ops to 64 hex digits; their order does not matter.
 
-    No op counts as one empty string. The last of an odd row is repeated in the tree, so a list may
-    share its hash with one that holds its last leaf twice (the shape of CVE-2012-2459): the hash says
-    which ops a block has, not how often.
+    A block without ops is hashed as one empty string. The Merkle tree repeats the last node of an odd row, so
+    a list of ops may have the same hash as the list with its last leaf repeated (CVE-2012-2459): the hash
+    determines which ops a block has, but not how many times each occurs.
     """
     leaves = sorted(sha256d(op).hex() for op in serialized_ops)
     return merkle_root(leaves or [sha256d(b"").hex()])
@@ -22,7 +71,7 @@ def ops_hash(serialized_ops: Iterable[bytes]) -> str:
 def prior_block_ids(block_id: int, first_block_id: int) -> list[int]:
     """List the blocks whose consensus hashes are mixed into that of `block_id`, nearest first.
 
-    They lie 1, 3, 7, 15 … below it and not below the app's first block.
+    They are 1, 3, 7, 15 … blocks below it, down to the app's first block.
     """
     ids = []
     gap = 1
@@ -33,12 +82,42 @@ def prior_block_ids(block_id: int, first_block_id: int) -> list[int]:
 
 
 def consensus_hash(ops_hash: str, prior: Iterable[str]) -> str:
-    """Mix a block's ops hash (64 hex digits) and its prior hashes (32 each, in any order) to 32 hex digits.
+    """Mix a block's ops hash (64 hex digits) with its prior consensus hashes (32 hex digits each, any order).
 
-    Raises UsageError where a hash has another length or is not lower-case hex.
+    Returns 32 hex digits. Raises UsageError if a hash has another length or is not lower-case hex.
     """
     hashes = [ops_hash, *prior]
     if len(ops_hash) != 64 or any(len(text) != 32 for text in hashes[1:]):
         raise UsageError("an ops hash has 64 hex digits, a consensus hash 32")
     root = merkle_root(sorted(hashes))
     return hash160(unhexlify(root))[:16].hex()
+
+
+def _utf8(text: str, field: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise Unserializable(
+            f"field {field!r}: character {error.start} is a lone surrogate, which UTF-8 cannot encode"
+        ) from error
+
+
+def _decimal(number: int, field: str) -> bytes:
+    if number.bit_length() > _LARGEST_INT_BITS:
+        raise Unserializable(f"field {field!r}: an int of more than {_LARGEST_INT_BITS} bits")
+    return b"%d" % number
+
+
+def _twelve_digits(number: float, field: str) -> bytes:
+    if not math.isfinite(number):
+        raise Unserializable(f"field {field!r}: {number} is not a number that JSON can represent")
+    text = b"%.12g" % number
+    return text if b"." in text or b"e" in text else text + b".0"
+
+
+def _list_item(item: object, field: str) -> bytes:
+    if isinstance(item, bool) or not isinstance(item, int):
+        raise Unserializable(f"field {field!r}: a list may contain ints only, not a {type(item).__name__}")
+    text = _decimal(item, field)
+    # Inside a list Python 2 printed the repr, which marks an int that does not fit a machine word.
+    return text if -_LARGEST_PYTHON2_INT - 1 <= item <= _LARGEST_PYTHON2_INT else text + b"L"

@@ -1,4 +1,4 @@
-"""The two digests that both consensus hashes and Bitcoin scripts are made of."""
+"""The two hash functions from which consensus hashes, block hashes and Bitcoin scripts are built."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ def sha256d(data: bytes) -> bytes:
 
 
 def hash160(data: bytes) -> bytes:
-    """Hash with SHA-256, then RIPEMD-160: the 20 bytes that addresses carry."""
+    """Hash with SHA-256, then RIPEMD-160: the 20 bytes that an address carries."""
     return _ripemd160(hashlib.sha256(data).digest())
 
 
@@ -17,7 +17,7 @@ def _ripemd160(data: bytes) -> bytes:
     try:
         return hashlib.new("ripemd160", data, usedforsecurity=False).digest()
     except ValueError:  # an OpenSSL build without its legacy digests
-        # Here and not above: loading embit takes longer than all else, and few builds need it.
+        # Imported only here: loading embit takes longer than everything else, and few builds need it.
         from embit.util.py_ripemd160 import ripemd160  # noqa: PLC0415
 
         return bytes(ripemd160(data))

@@ -1,8 +1,8 @@
-"""The reference network's Merkle trees and their paths.
+"""The reference network's Merkle trees and their paths, on which ops hash and consensus hash are built.
 
-A leaf is a hash, unhexed and byte-reversed; an odd row repeats its last; the root is reversed back.
-A path is a netstring of netstrings, one for each row from the bottom up: `r-HASH` where the sibling
-stands to the right, `l-HASH` to the left, and `m-HASH` alone in a tree of one leaf.
+A leaf is a hash, decoded from hex and byte-reversed. An odd row repeats its last node. The root is reversed
+back. A path is a netstring of netstrings, one for each row from the bottom up: `r-HASH` if the sibling is on
+the right, `l-HASH` if it is on the left, and a single `m-HASH` for a tree of one leaf.
 """
 
 import re
@@ -16,9 +16,9 @@ _STEP = re.compile("([lmr])-((?:[0-9a-f]{2})+),")
 
 
 def merkle_root(hashes: Sequence[str]) -> str:
-    """Join hashes (lower-case hex, their lengths may differ) to their Merkle root, 64 hex digits.
+    """Compute the Merkle root (64 hex digits) of hashes in lower-case hex, whose lengths may differ.
 
-    A single hash is its own root. Raises UsageError for no hashes and for what is no hash.
+    A single hash is its own root. Raises UsageError if there is no hash or one is malformed.
     """
     row = _leaves(hashes)
     while len(row) > 1:
@@ -27,9 +27,9 @@ def merkle_root(hashes: Sequence[str]) -> str:
 
 
 def merkle_path(hashes: Sequence[str], leaf: str) -> str:
-    """Write the path from the first `leaf` among `hashes` up to their Merkle root.
+    """Write the path from the first occurrence of `leaf` in `hashes` up to their Merkle root.
 
-    Raises UsageError where `leaf` is not among them.
+    Raises UsageError if `leaf` is not one of them.
     """
     if leaf not in hashes:
         raise UsageError(f"{leaf!r} is not a leaf of this tree")
@@ -45,10 +45,10 @@ def merkle_path(hashes: Sequence[str], leaf: str) -> str:
 
 
 def verify_merkle_path(root: str, path: str, leaf: str) -> bool:
-    """Whether `path` leads from `leaf` to `root`; False, too, where any of them is malformed.
+    """Check whether `path` leads from `leaf` to `root`; a malformed argument makes the answer False.
 
-    A tree does not say how high it is, so the hash of an inner node has a path as well: whoever asks
-    must know that `leaf` is a leaf. Unlike the reference, an `m` path is compared with the root.
+    A tree does not state its height, so the hash of an inner node has a path too: the caller must know that
+    `leaf` is a leaf. Unlike the reference, an `m` path is compared with the root.
     """
     steps: list[tuple[str, str]] = _STEP.findall(path)
     if not steps or _write_path(steps) != path:
@@ -75,7 +75,7 @@ def _leaves(hashes: Sequence[str]) -> list[bytes]:
     except ValueError as error:
         raise UsageError(f"not a hash in hex: {error}") from error
     if b"".join(leaves).hex() != "".join(hashes):
-        raise UsageError("hashes are written in lower-case hex")
+        raise UsageError("hashes must be in lower-case hex")
     return [leaf[::-1] for leaf in leaves]
 
 

@@ -1,11 +1,11 @@
 """Proofs that an op was accepted, for whoever trusts one later consensus hash.
 
-A proof walks down the skip list that consensus hashes form: at every hop it shows what the hash was
-made of, goes on to the lowest of the prior hashes that is not below the op's block, and there shows
-that block's ops (`consensus.md`, "Why it is a skip list"; the format is in `interfaces.md`).
+A proof walks down the skip list that consensus hashes form (`docs/protocol/consensus.md`). Each hop shows
+what its block's hash was computed from and continues at the lowest prior hash that is not below the op's
+block; the last hop shows that block's ops. `docs/protocol/digests.md` defines the format.
 
-It proves that the op's bytes are hashed into the history which ends in the trusted hash. The heights,
-the app's name and the op's place among its block's ops are not hashed: they are what the prover says.
+A proof shows that the op's bytes are hashed into the history that ends in the trusted hash. The heights, the
+app's name and the op's position among its block's ops are not hashed: for these the prover must be trusted.
 """
 
 import re
@@ -40,15 +40,15 @@ def make_op_proof(
     consensus_hash_at: Callable[[int], str],
     ops_at: Callable[[int], Sequence[bytes]],
 ) -> Json:
-    """Prove the op that stands at `index` among those of `block_id` to whoever trusts `trusted_block_id`.
+    """Prove the op at `index` among those of `block_id` to whoever trusts the hash of `trusted_block_id`.
 
-    The three functions look up, by block, the ops hash, the consensus hash (an initial snapshot, too)
-    and the serialised ops. Raises UsageError where there is no such op below the trusted block, and
-    InvalidProof where the digests that were looked up do not agree.
+    The three functions look up, by block, the ops hash, the consensus hash (or initial snapshot) and the
+    serialized ops. Raises UsageError if there is no such op up to the trusted block, and InvalidProof if the
+    digests that were looked up do not agree.
     """
     if not first_block_id <= block_id <= trusted_block_id:
         raise UsageError(
-            f"{app}: block {block_id} does not lie between the first block, {first_block_id},"
+            f"{app}: block {block_id} is not between the first block, {first_block_id},"
             f" and the trusted one, {trusted_block_id}"
         )
     ops = ops_at(block_id)
@@ -85,13 +85,13 @@ def _route(block_id: int, target: int, first_block_id: int) -> Iterator[int]:
 
 
 def check_op_proof(proof: object, trusted_hash: str) -> bytes:
-    """Check a proof (as `json.loads` gives it) against a trusted consensus hash; return the op's bytes.
+    """Check a proof (as `json.loads` returns it) against a trusted consensus hash; return the op's bytes.
 
     Raises InvalidProof for any flaw.
     """
     parts = _record(proof, _KEYS, "the proof")
     if parts["format"] != FORMAT:
-        raise InvalidProof(f"the proof's format is another than {FORMAT!r}, the one that this version reads")
+        raise InvalidProof(f"the proof's format is not {FORMAT!r}, the only one that this version reads")
     if not isinstance(parts["app"], str):
         raise InvalidProof("the app's name is not text")
     first_block_id = _int(parts["first_block_id"], "first_block_id")
@@ -101,23 +101,25 @@ def check_op_proof(proof: object, trusted_hash: str) -> bytes:
     trusted = {hops[0].block_id: _hex(trusted_hash, 32, "the trusted hash")}
     for hop in hops:
         if hop.block_id not in trusted:
-            raise InvalidProof(f"the hop to block {hop.block_id} does not follow from the one before")
+            raise InvalidProof(f"the hop to block {hop.block_id} does not follow from the previous one")
         if consensus_hash(hop.ops_hash, hop.prior.values()) != trusted[hop.block_id]:
-            raise InvalidProof(f"block {hop.block_id}: what is shown does not make the trusted hash")
+            raise InvalidProof(
+                f"block {hop.block_id}: its ops hash and prior hashes do not produce the trusted hash"
+            )
         trusted = hop.prior
     return _find_op(parts["ops"], parts["index"], hops[-1])
 
 
-def _find_op(listed: object, index: object, hop: _Hop) -> bytes:
-    ops = [bytes.fromhex(_hex(op, None, "an op")) for op in _list(listed, "ops")]
-    # An empty string hashes like a block without ops: it must not pass for an op.
+def _find_op(proof_ops: object, index: object, hop: _Hop) -> bytes:
+    ops = [bytes.fromhex(_hex(op, None, "an op")) for op in _list(proof_ops, "ops")]
+    # An empty string has the hash of a block without ops: it must not pass for an op.
     if any(op[1:2] != b":" for op in ops):
-        raise InvalidProof(f"block {hop.block_id}: an op starts with its opcode and a colon")
+        raise InvalidProof(f"block {hop.block_id}: an op must start with its opcode and a colon")
     if ops_hash(ops) != hop.ops_hash:
-        raise InvalidProof(f"block {hop.block_id}: the ops shown do not make its ops hash")
+        raise InvalidProof(f"block {hop.block_id}: the ops shown do not produce its ops hash")
     place = _int(index, "index")
     if place >= len(ops):
-        raise InvalidProof(f"block {hop.block_id}: of {len(ops)} ops none has index {place}")
+        raise InvalidProof(f"block {hop.block_id} has {len(ops)} ops, none at index {place}")
     return ops[place]
 
 
@@ -125,7 +127,7 @@ def _read_hop(hop: object, first_block_id: int) -> _Hop:
     parts = _record(hop, _HOP_KEYS, "a hop")
     block_id = _int(parts["block_id"], "block_id")
     if block_id < first_block_id:
-        raise InvalidProof(f"block {block_id} lies below the first block, {first_block_id}")
+        raise InvalidProof(f"block {block_id} is below the first block, {first_block_id}")
     ids = prior_block_ids(block_id, first_block_id)
     prior = _record(parts["prior"], {str(prior_id) for prior_id in ids}, f"prior of block {block_id}")
     return _Hop(

@@ -1,8 +1,8 @@
-"""The state hash: a digest of a set of rows that is kept up to date by the rows that change.
+"""The state hash: a digest of a set of rows that is updated from the rows that change.
 
-MuHash (Bellare and Micciancio 1997) over the integers modulo p = 2^3072 - 1103717: a row that comes
-multiplies, a row that goes divides, so the order of changes does not matter and undoing a block is
-dividing by what it multiplied. What a row's bytes are is said in `interfaces.md`, Digests and files.
+It is MuHash (Bellare and Micciancio 1997) over the integers modulo p = 2^3072 - 1103717. A row that is added
+multiplies the number and a row that is removed divides it, so the order of changes does not matter, and
+undoing a block means dividing by what it multiplied. `docs/protocol/digests.md` defines the bytes of a row.
 """
 
 import hashlib
@@ -17,35 +17,35 @@ _MASK: Final = 2**_BITS - 1
 NUMBER_SIZE: Final = 384
 """Bytes of a number, little-endian."""
 EMPTY: Final = (1).to_bytes(NUMBER_SIZE, "little")
-"""The number of no row at all."""
+"""The number of an empty set of rows."""
 
 
 def row_element(table: str, columns: Sequence[str | None]) -> int:
-    """Give the number of one row: its table's name and the text of each column, in column order."""
+    """Compute the number of one row from its table's name and the text of each column, in column order."""
     row = json.dumps([table, *columns], ensure_ascii=False, separators=(",", ":"))
     return int.from_bytes(hashlib.shake_256(row.encode()).digest(NUMBER_SIZE), "little") % MODULUS or 1
 
 
-def update_number(number: bytes, came: Iterable[int], went: Iterable[int]) -> bytes:
-    """Multiply a number by the rows that came and divide it by those that went."""
-    divisor = _product(went)
-    value = int.from_bytes(number, "little") * _product(came) % MODULUS
+def update_number(number: bytes, added: Iterable[int], removed: Iterable[int]) -> bytes:
+    """Multiply a number by the elements of added rows and divide it by those of removed rows."""
+    divisor = _product(removed)
+    value = int.from_bytes(number, "little") * _product(added) % MODULUS
     if divisor != 1:
         value = value * pow(divisor, -1, MODULUS) % MODULUS
     return value.to_bytes(NUMBER_SIZE, "little")
 
 
 def digest_number(number: bytes) -> str:
-    """Give the state hash (64 hex digits) of a number."""
+    """Compute the state hash (64 hex digits) of a number."""
     return hashlib.sha256(number).hexdigest()
 
 
 def _product(elements: Iterable[int]) -> int:
-    # By this modulus 2^3072 is 1103717, so what is above can be folded in, in a third of a division's time;
-    # twice, because the first time leaves a few bits above.
+    # Modulo p, 2^3072 equals 1103717, so the bits above can be folded in, in a third of a division's time.
+    # Folding twice is needed because the first time leaves a few bits above.
     value = 1
-    for item in elements:
-        value *= item
+    for element in elements:
+        value *= element
         value = (value & _MASK) + (value >> _BITS) * _BELOW
         value = (value & _MASK) + (value >> _BITS) * _BELOW
     return value % MODULUS

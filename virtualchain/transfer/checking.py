@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from virtualchain.bitcoin.block import Candidate, Scan, inputs
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network
-from virtualchain.bitcoin.node.spent import MAX_MONEY
-from virtualchain.bitcoin.transaction import read_transaction
+from virtualchain.bitcoin.transaction import MAX_MONEY, read_transaction
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Input, Json, SpentOutput
 from virtualchain.transfer.files import Row

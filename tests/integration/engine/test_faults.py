@@ -16,7 +16,7 @@ from tests.integration.conftest import Rows
 from tests.support.servers import postmaster, reachable_folder
 from tests.support.tables import deployment
 from virtualchain import App, State, StateEngine
-from virtualchain.bitcoin.node import retry
+from virtualchain.bitcoin.node import client
 from virtualchain.engine import engine as indexer
 from virtualchain.errors import NodeError, StoreError, WriterBusy
 from virtualchain.store import rollback
@@ -83,7 +83,7 @@ def mine(node: FakeNode, blocks: int) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the waits between two attempts."""
-    monkeypatch.setattr(retry, "PAUSES", (0.01,))
+    monkeypatch.setattr(client, "RETRY_PAUSES", (0.01,))
     monkeypatch.setattr(indexer, "POLL", 0.05)
     monkeypatch.setattr(indexer, "PAUSES", (0.05, 0.2))
 

@@ -21,7 +21,7 @@ from tests.support.servers import value
 from tests.support.tables import deployment, tables
 from virtualchain import App, StateEngine
 from virtualchain.bitcoin.networks import NETWORKS
-from virtualchain.bitcoin.offline import Offline
+from virtualchain.bitcoin.source import Offline
 from virtualchain.errors import NodeError, StoreError, UsageError, WriterBusy
 from virtualchain.store.database import connect_writer
 from virtualchain.store.tape import Tape

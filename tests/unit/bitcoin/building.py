@@ -1,4 +1,4 @@
-"""Serialised transactions and blocks, built by hand for tests of what reads them."""
+"""Serialized transactions and blocks, built by hand for tests of the code that reads them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -34,7 +34,7 @@ def transaction(
     witnesses: Sequence[Sequence[bytes]] = (),
     values: Iterable[int] | None = None,
 ) -> bytes:
-    """Write a transaction with these output scripts (1,000 satoshi each unless told) and inputs."""
+    """Write a transaction with these output scripts (1,000 satoshi each by default) and inputs."""
     amounts = [1000] * len(scripts) if values is None else list(values)
     inputs = b"".join(
         bytes([n % 256]) * 32 + n.to_bytes(4, "little") + count(len(sig)) + sig + b"\xfe\xff\xff\xff"
@@ -63,5 +63,5 @@ COINBASE = transaction(P2PKH, values=[50 * 10**8])
 
 
 def block(*transactions: bytes) -> bytes:
-    """Write a block: a coinbase, then these."""
+    """Write a block: a coinbase, then these transactions."""
     return HEADER + count(1 + len(transactions)) + COINBASE + b"".join(transactions)

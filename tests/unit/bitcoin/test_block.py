@@ -1,4 +1,4 @@
-"""The scan of a block: what it finds, what it refuses, and what the tape gets of it."""
+"""The scan of a block: what it finds, what it rejects, and the inputs that the tape gets from it."""
 
 import dataclasses
 import json
@@ -32,21 +32,21 @@ NOISE = transaction(P2PKH)
 
 
 def scan(raw: bytes, *watches: Watch) -> tuple[Candidate, ...]:
-    """Scan a block for what the watches, or the default one, ask for."""
+    """Scan a block for the watches, or for the default one."""
     return Scanner(watches or (DEFAULT,), MAIN).scan(7, raw).candidates
 
 
-def places(raw: bytes, *watches: Watch) -> list[int]:
-    """Give the txindexes of what a scan finds."""
-    return [found.txindex for found in scan(raw, *watches)]
+def txindexes(raw: bytes, *watches: Watch) -> list[int]:
+    """List the txindexes of the candidates that a scan finds."""
+    return [candidate.txindex for candidate in scan(raw, *watches)]
 
 
-def test_a_transaction_with_the_magic_is_found_at_its_place() -> None:
-    """A candidate carries its place, its values, its bytes and its magics."""
+def test_a_transaction_with_the_magic_is_found() -> None:
+    """A candidate has its txindex, its values, its bytes and its magics."""
     raw = block(NOISE, INPUT, NOISE)
-    found = Scanner([DEFAULT], MAIN).scan(7, raw)
-    assert found.block == read_header(7, HEADER)
-    assert found.candidates == (Candidate(2, read_transaction(INPUT, MAIN), INPUT, (b"id",)),)
+    result = Scanner([DEFAULT], MAIN).scan(7, raw)
+    assert result.block == read_header(7, HEADER)
+    assert result.candidates == (Candidate(2, read_transaction(INPUT, MAIN), INPUT, (b"id",)),)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_a_transaction_with_the_magic_is_found_at_its_place() -> None:
     [b"\x04", b"\x4b", b"\x4c\x04", b"\x4c\x0a", b"\x4d\x04\0", b"\x4d\x0a\x0a", b"\x4e\x0a\x0a\x0a\x0a"],
 )
 def test_the_push_may_have_any_form(form: bytes) -> None:
-    """Also one with a line feed among its length bytes, and one that runs past its script."""
-    assert places(block(transaction(b"\x6a" + form + b"id!x"))) == [1]
+    """It may have a line feed among its length bytes, or run past its script."""
+    assert txindexes(block(transaction(b"\x6a" + form + b"id!x"))) == [1]
 
 
 @pytest.mark.parametrize(
@@ -63,25 +63,25 @@ def test_the_push_may_have_any_form(form: bytes) -> None:
     [op_return(b"id"), op_return(b"ID!x"), op_return(b"xid!"), b"\x04id!x", b"\x6a\x04id!x\0", b"\x6aid!x"],
 )
 def test_what_only_resembles_a_payload_is_not_found(script: bytes) -> None:
-    """No opcode byte, another magic, or another script."""
-    assert places(block(transaction(script))) == []
+    """It has no opcode byte, another magic, or another script."""
+    assert txindexes(block(transaction(script))) == []
 
 
 def test_the_coinbase_is_never_a_candidate() -> None:
-    """Its payload does not count, whatever rule finds it."""
+    """Its payload does not count, whichever rule finds it."""
     raw = HEADER + count(1) + INPUT
     everything = Watch(b"", "app:all", lambda outputs: b"all", prefilter=False)
-    assert places(raw) == places(raw, everything) == []
+    assert txindexes(raw) == txindexes(raw, everything) == []
 
 
-def test_a_magic_in_a_witness_or_a_data_push_is_no_input() -> None:
-    """The search hits it, the decoded transaction does not bear it out."""
+def test_a_magic_in_a_witness_or_a_data_push_is_not_an_input() -> None:
+    """The search matches it, but the decoded transaction does not confirm it."""
     hidden = transaction(P2PKH, witnesses=[[op_return(b"id!x")]])
     nested = transaction(op_return(op_return(b"id!x")))
-    assert places(block(hidden, nested, INPUT)) == [3]
+    assert txindexes(block(hidden, nested, INPUT)) == [3]
 
 
-def test_a_hit_inside_another_is_not_lost() -> None:
+def test_a_match_inside_another_is_not_lost() -> None:
     """Bytes that happen to look like OP_RETURN and push do not hide the real ones."""
     search = _search([b"id"])
     assert search is not None
@@ -89,39 +89,39 @@ def test_a_hit_inside_another_is_not_lost() -> None:
 
 
 def test_a_magic_may_be_any_bytes() -> None:
-    """It is no pattern."""
+    """It is not treated as a pattern."""
     raw = block(
         transaction(op_return(b"abc!")), transaction(op_return(b"a.c!")), transaction(op_return(b"|(\n!"))
     )
-    assert places(raw, watch(b"a.c", None, "dot")) == [2]
-    assert places(raw, watch(b"|(\n", None, "bar")) == [3]
+    assert txindexes(raw, watch(b"a.c", None, "dot")) == [2]
+    assert txindexes(raw, watch(b"|(\n", None, "bar")) == [3]
 
 
 def test_one_transaction_may_carry_several_magics() -> None:
-    """They are sorted and not repeated, in whatever order the apps came."""
+    """They are sorted and not repeated, whatever the order of the apps."""
     raw = block(transaction(op_return(b"id!x"), op_return(b"magic!y")))
     magics = (b"i", b"id", b"m", b"ma", b"mag", b"magi", b"magic")
     watches = [watch(magic, first_op_return(magic), "first") for magic in magics]
     for order in (watches, watches[::-1], [*watches, *watches]):
-        assert [found.magics for found in scan(raw, *order)] == [magics]
+        assert [candidate.magics for candidate in scan(raw, *order)] == [magics]
 
 
 def test_an_empty_magic_takes_every_payload() -> None:
-    """One byte, the opcode, suffices; an empty push does not."""
+    """One byte, the opcode, is enough; an empty push is not."""
     raw = block(NOISE, transaction(op_return(b"!")), transaction(b"\x6a\x4c\0"))
-    assert places(raw, watch(b"", None, "all")) == [2]
-    assert places(raw, Watch(b"", "last_op_return", DEFAULT.find_payload, prefilter=True)) == [2]
+    assert txindexes(raw, watch(b"", None, "all")) == [2]
+    assert txindexes(raw, Watch(b"", "last_op_return", DEFAULT.find_payload, prefilter=True)) == [2]
 
 
-def test_a_rule_of_the_apps_own_sees_every_transaction() -> None:
-    """Also those in which a byte search would find nothing."""
+def test_an_apps_own_rule_sees_every_transaction() -> None:
+    """It is called even for transactions in which a byte search would find nothing."""
 
     def find(outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
         return b"id!" if outputs[0]["value"] == 777 else None
 
     raw = block(NOISE, transaction(P2PKH, values=[777]), INPUT)
-    assert places(raw, watch(b"id", find, "odd")) == [2]
-    assert places(raw, watch(b"id", find, "odd"), DEFAULT) == [2, 3]
+    assert txindexes(raw, watch(b"id", find, "odd")) == [2]
+    assert txindexes(raw, watch(b"id", find, "odd"), DEFAULT) == [2, 3]
 
 
 def _raise(outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
@@ -134,13 +134,13 @@ def _text(outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 @pytest.mark.parametrize("rule", [_raise, _text])
 def test_a_rule_that_fails_keeps_the_transaction_for_its_app(rule: FindPayload) -> None:
-    """The app's machine meets the error itself; the scan goes on for all."""
-    found = scan(block(NOISE, INPUT), watch(b"bad", rule, "bad"), DEFAULT)
-    assert [(each.txindex, each.magics) for each in found] == [(1, (b"bad",)), (2, (b"bad", b"id"))]
+    """The app's machine hits the error itself; the scan continues for all apps."""
+    candidates = scan(block(NOISE, INPUT), watch(b"bad", rule, "bad"), DEFAULT)
+    assert [(each.txindex, each.magics) for each in candidates] == [(1, (b"bad",)), (2, (b"bad", b"id"))]
 
 
 def test_a_rule_cannot_change_what_others_see() -> None:
-    """Each watch gets outputs of its own."""
+    """Each watch gets its own copy of the outputs."""
 
     def spoil(outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
         for output in outputs:
@@ -148,12 +148,12 @@ def test_a_rule_cannot_change_what_others_see() -> None:
             output["script_pubkey"] = ""
         return None
 
-    assert places(block(INPUT), watch(b"id", spoil, "bad"), DEFAULT) == [1]
+    assert txindexes(block(INPUT), watch(b"id", spoil, "bad"), DEFAULT) == [1]
 
 
 @pytest.mark.parametrize("raw", [HEADER, HEADER + b"\xff" * 20, block(NOISE)[:-1], block(NOISE) + b"\0"])
-def test_a_damaged_block_is_refused_though_nothing_is_in_it(raw: bytes) -> None:
-    """Where no byte looks like an input, the bytes that are missing might have held one."""
+def test_a_damaged_block_is_rejected_even_without_inputs(raw: bytes) -> None:
+    """If no byte looks like an input, the missing bytes might have contained one."""
     with pytest.raises(MalformedBlock, match="block 7"):
         scan(raw)
 
@@ -163,18 +163,18 @@ def test_a_damaged_block_is_refused_though_nothing_is_in_it(raw: bytes) -> None:
     [
         (HEADER[:-1], "block 7: a header has 80 bytes"),
         (block(INPUT)[:-1], "its bytes end inside transaction 1"),
-        (block(INPUT) + b"\0", "1 bytes stand behind its last transaction"),
+        (block(INPUT) + b"\0", "1 bytes follow its last transaction"),
         (block(INPUT)[:-30] + op_return(b"id!x"), "its bytes end inside transaction 1"),
-        (HEADER + b"\0" + op_return(b"id!x"), "no transaction"),
+        (HEADER + b"\0" + op_return(b"id!x"), "it has no transactions"),
         (HEADER + b"\xfd\xff\xff" + INPUT, "a count of 65535"),
-        (HEADER + b"\xfd\x02\0" + COINBASE + INPUT, "a count of 2 takes 3 bytes"),
+        (HEADER + b"\xfd\x02\0" + COINBASE + INPUT, "a count of 2 is written in 3 bytes"),
         (HEADER + b"\x02" + COINBASE + b"\2\0\0\0\0\0" + INPUT, "transaction 1 has no input"),
         (HEADER + b"\x02" + b"\2\0\0\0\xff" + b"\xff" * 8 + INPUT, "a count of 18446744073709551615"),
         (HEADER + b"\x02" + b"\2\0\0\0\xfc" + INPUT, "its bytes end inside transaction 0"),
     ],
 )
-def test_a_damaged_block_is_refused_by_name(raw: bytes, message: str) -> None:
-    """Cut, grown, or with counts that nothing stands behind: the error says which block and why."""
+def test_a_damaged_block_is_rejected_by_name(raw: bytes, message: str) -> None:
+    """Whether it is too short, too long or has impossible counts, the error says which block and why."""
     with pytest.raises(MalformedBlock, match=message) as caught:
         scan(raw)
     assert str(caught.value).startswith("block 7")
@@ -182,33 +182,33 @@ def test_a_damaged_block_is_refused_by_name(raw: bytes, message: str) -> None:
         assert read_header(7, HEADER).hash in str(caught.value)
 
 
-def test_a_block_is_walked_to_its_end() -> None:
-    """Damage behind the last hit is met, with the search in front and without."""
+def test_a_block_is_checked_to_its_end() -> None:
+    """Damage after the last match is noticed, with and without the byte search."""
     for watched in (DEFAULT, dataclasses.replace(DEFAULT, prefilter=False)):
         with pytest.raises(MalformedBlock, match="block 7"):
             scan(HEADER + count(3) + COINBASE + INPUT + b"\xff" * 9, watched)
 
 
-def test_counts_of_three_bytes_are_walked() -> None:
-    """Many transactions, inputs, outputs, witness items, and long scripts."""
+def test_counts_of_three_bytes_are_read() -> None:
+    """The block has many transactions, inputs, outputs and witness items, and long scripts."""
     wide = transaction(
         *[P2PKH] * 300, script_sigs=[b"\x51" * 300] * 300, witnesses=[[b"w" * 300] * 300] * 300
     )
-    assert places(block(*[NOISE] * 260, wide, INPUT)) == [262]
+    assert txindexes(block(*[NOISE] * 260, wide, INPUT)) == [262]
 
 
 def test_senders_and_fee_come_from_the_spent_outputs() -> None:
-    """One sender per input, in order, with the key that its spending reveals."""
+    """There is one sender per input, in order, with the key that the input reveals."""
     key = b"\x02" + bytes(32)
     script = bytes.fromhex("0014f0ddfac8b5e5b58e6e9b0c3b0b0b0b0b0b0b0b0b")
     raw = transaction(op_return(b"id!x"), P2PKH, script_sigs=[push(b"s"), b""], values=[0, 400])
     p2pk = push(key) + b"\xac"
     spent = {1: [SpentOutput(300, p2pk), SpentOutput(250, script)]}
-    (found,) = inputs(Scanner([DEFAULT], MAIN).scan(7, block(raw)), spent)
-    assert (found.block_id, found.txindex, found.txid) == (7, 1, read_transaction(raw, MAIN).txid)
-    assert (found.raw, found.magics, found.fee) == (raw, (b"id",), 150)
-    assert found.outputs == read_transaction(raw, MAIN).outputs
-    first, second = found.senders
+    (joined,) = inputs(Scanner([DEFAULT], MAIN).scan(7, block(raw)), spent)
+    assert (joined.block_id, joined.txindex, joined.txid) == (7, 1, read_transaction(raw, MAIN).txid)
+    assert (joined.raw, joined.magics, joined.fee) == (raw, (b"id",), 150)
+    assert joined.outputs == read_transaction(raw, MAIN).outputs
+    first, second = joined.senders
     assert (first.txid, first.vout, first.value, first.type) == ("01" * 32, 1, 300, "pubkey")
     assert (first.script_pubkey, first.addresses, first.public_keys) == (p2pk.hex(), (), (key.hex(),))
     assert (second.txid, second.vout, second.value) == ("02" * 32, 2, 250)
@@ -217,13 +217,15 @@ def test_senders_and_fee_come_from_the_spent_outputs() -> None:
 
 @pytest.mark.parametrize("spent", [{}, {1: []}, {2: [SpentOutput(1, b"")]}, {1: [SpentOutput(1, b"")] * 2}])
 def test_spent_outputs_that_are_missing_are_an_error(spent: dict[int, list[SpentOutput]]) -> None:
-    """Never an empty sender or a fee of zero."""
-    found = Scanner([DEFAULT], MAIN).scan(7, block(INPUT))
-    with pytest.raises(MissingData, match=f"block 7 .*transaction 1 .{found.candidates[0].transaction.txid}"):
-        inputs(found, spent)
+    """There is never an empty sender or a fee of zero instead."""
+    result = Scanner([DEFAULT], MAIN).scan(7, block(INPUT))
+    with pytest.raises(
+        MissingData, match=f"block 7 .*transaction 1 .{result.candidates[0].transaction.txid}"
+    ):
+        inputs(result, spent)
 
 
-def test_a_repeated_transaction_is_no_proof_of_a_merkle_root() -> None:
+def test_a_block_with_a_repeated_transaction_has_no_merkle_root() -> None:
     """A block with its last transactions repeated may have the same root."""
     assert merkle_root(block(NOISE, INPUT)) != merkle_root(block(INPUT, NOISE))
     with pytest.raises(MalformedBlock, match="occurs twice"):
@@ -236,51 +238,51 @@ def test_a_repeated_transaction_is_no_proof_of_a_merkle_root() -> None:
     + [f"testnet3/{n}.blk" for n in (1087400, 2348332)],
 )
 def test_real_blocks_have_the_merkle_root_of_their_header(file: str) -> None:
-    """So every transaction, with and without witness, is cut out and hashed right."""
+    """So every transaction, with and without witness, is split off and hashed correctly."""
     raw = shared(file).read_bytes()
     assert merkle_root(raw) == read_header(0, raw[:80]).merkle_root
 
 
 def test_the_first_blocks_of_bitcoin_form_a_chain_and_have_their_merkle_roots() -> None:
-    """Six hundred blocks, framed as a node keeps them."""
+    """They are six hundred blocks, framed as a node stores them."""
     raw, at, parent = shared("mainnet/blocks-0-599.dat").read_bytes(), 0, "00" * 32
     for block_id in range(600):
         size = int.from_bytes(raw[at + 4 : at + 8], "little")
         body = raw[at + 8 : at + 8 + size]
-        found = Scanner([DEFAULT], MAIN).scan(block_id, body).block
-        assert (found.prev_hash, found.merkle_root) == (parent, merkle_root(body))
-        parent, at = found.hash, at + 8 + size
+        header = Scanner([DEFAULT], MAIN).scan(block_id, body).block
+        assert (header.prev_hash, header.merkle_root) == (parent, merkle_root(body))
+        parent, at = header.hash, at + 8 + size
     assert at == len(raw)
 
 
 def test_the_registry_inputs_of_a_real_block_are_found() -> None:
-    """Block 400,000 holds five operations of the name registry network, and no other search finds more."""
+    """Block 400,000 has five operations of the name registry network, and the slow scan finds no others."""
     raw = shared("mainnet/400000.blk").read_bytes()
-    found = scan(raw)
-    assert len(found) == 5
-    assert found == scan(raw, dataclasses.replace(DEFAULT, prefilter=False))
-    assert all(txids(raw)[each.txindex] == each.transaction.txid for each in found)
+    candidates = scan(raw)
+    assert len(candidates) == 5
+    assert candidates == scan(raw, dataclasses.replace(DEFAULT, prefilter=False))
+    assert all(txids(raw)[each.txindex] == each.transaction.txid for each in candidates)
 
 
 def test_fees_of_a_real_block_are_what_its_miner_took() -> None:
-    """Over all transactions of a block, senders are worth outputs and fees, which the coinbase pays out."""
+    """The coinbase pays out the subsidy and all fees, which are what senders have beyond outputs."""
     raw = shared("testnet3/1087400.blk").read_bytes()
     prevouts = json.loads(shared("testnet3/1087400.prevouts.json").read_text())
     test = network("test")
     everything = Watch(b"", "app:all", lambda outputs: b"all", prefilter=False)
-    found = Scanner([everything], test).scan(1087400, raw)
+    result = Scanner([everything], test).scan(1087400, raw)
     spent = {}
-    for candidate in found.candidates:
+    for candidate in result.candidates:
         outpoints = [f"{spending.txid}:{spending.vout}" for spending in candidate.transaction.inputs]
         spent[candidate.txindex] = [
             SpentOutput(value, bytes.fromhex(script))
             for value, script in (prevouts[outpoint] for outpoint in outpoints)
         ]
-    taken = inputs(found, spent)
+    joined = inputs(result, spent)
     coinbase = read_transaction(split_transactions(raw)[0], test)
     subsidy = 50 * 10**8 >> 1087400 // 210_000
-    assert sum(output.value for output in coinbase.outputs) == subsidy + sum(each.fee for each in taken)
-    for each in taken:
+    assert sum(output.value for output in coinbase.outputs) == subsidy + sum(each.fee for each in joined)
+    for each in joined:
         for sender in each.senders:
             assert [sender.value, sender.script_pubkey] == prevouts[f"{sender.txid}:{sender.vout}"]
             assert len(sender.addresses) == 1

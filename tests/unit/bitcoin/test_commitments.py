@@ -1,4 +1,4 @@
-"""What a block's header and coinbase commit to is what its bytes are compared with."""
+"""A block's transactions and witnesses are checked against what its header and coinbase commit to."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from virtualchain.testing.wire import compact_size, read_transaction
 
 @pytest.fixture(scope="module")
 def raw() -> bytes:
-    """Give a block with transactions that have witnesses."""
+    """Make a block with transactions that have witnesses."""
     chain = ChainBuilder()
     chain.mine([chain.send(b"id?one"), chain.send(b"id?two", sender="bob")])
     return chain.raw_blocks()[-1]
@@ -43,19 +43,19 @@ def with_root(raw: bytes, transactions: list[bytes]) -> bytes:
     + [f"testnet3/{n}.blk" for n in (1087400, 2348332)],
 )
 def test_real_blocks_hold_what_they_commit_to(file: str) -> None:
-    """Before segregated witness and after it."""
+    """They are from before segregated witness and after it."""
     block = shared(file).read_bytes()
     check_commitments(header_of(block), block)
 
 
 def test_made_blocks_hold_what_they_commit_to(raw: bytes) -> None:
-    """The chain builder's, with its genesis block."""
+    """They are the chain builder's, including its genesis block."""
     for block in (raw, *ChainBuilder().raw_blocks()[:3]):
         check_commitments(header_of(block), block)
 
 
-def test_other_transactions_are_found_out(raw: bytes) -> None:
-    """Left out, put in, changed by a byte, in another order: the error names the block and both roots."""
+def test_other_transactions_are_detected(raw: bytes) -> None:
+    """Whether one is left out, added, changed or moved, the error names the block and both roots."""
     header, (coinbase, *others) = raw[:HEADER_SIZE], split_transactions(raw)
     changed = others[0][:60] + bytes([others[0][60] ^ 1]) + others[0][61:]
     for transactions in (
@@ -65,12 +65,14 @@ def test_other_transactions_are_found_out(raw: bytes) -> None:
         [coinbase, changed, *others[1:]],
         [coinbase, *reversed(others)],
     ):
-        with pytest.raises(MalformedBlock, match=rf"block 7 .*{header_of(raw).hash}.*Merkle root is .*says"):
+        with pytest.raises(
+            MalformedBlock, match=rf"block 7 .*{header_of(raw).hash}.*Merkle root is .*states"
+        ):
             check_commitments(header_of(raw), join(header, transactions))
 
 
-def test_repeated_transactions_are_found_out(raw: bytes) -> None:
-    """With the last ones repeated the root is the same."""
+def test_repeated_transactions_are_detected(raw: bytes) -> None:
+    """Repeating the last ones leaves the root unchanged."""
     transactions = split_transactions(raw)
     while len(transactions) % 2 == 0:
         transactions.pop()
@@ -79,17 +81,17 @@ def test_repeated_transactions_are_found_out(raw: bytes) -> None:
         check_commitments(header_of(odd), join(odd[:HEADER_SIZE], [*transactions, transactions[-1]]))
 
 
-def test_other_witnesses_are_found_out(raw: bytes) -> None:
-    """They change no id, and so no Merkle root."""
+def test_other_witnesses_are_detected(raw: bytes) -> None:
+    """They change no id, and so leave the Merkle root unchanged."""
     coinbase, spending, *others = split_transactions(raw)
     witness = bytearray(spending)
     witness[-10] ^= 1
-    with pytest.raises(MalformedBlock, match="witnesses are not those"):
+    with pytest.raises(MalformedBlock, match="witnesses are not the ones"):
         check_commitments(header_of(raw), join(raw[:HEADER_SIZE], [coinbase, bytes(witness), *others]))
 
 
-def test_witnesses_without_a_commitment_are_found_out(raw: bytes) -> None:
-    """A coinbase of the time before them commits to none."""
+def test_witnesses_without_a_commitment_are_detected(raw: bytes) -> None:
+    """A coinbase from before segregated witness commits to none."""
     old = split_transactions(ChainBuilder().raw_blocks()[0])[0]
     block = with_root(raw, [old, *split_transactions(raw)[1:]])
     with pytest.raises(MalformedBlock, match="commits to none"):

@@ -1,4 +1,4 @@
-"""Headers, against the first block of Bitcoin and stretches of real chains."""
+"""Headers, compared with the first block of Bitcoin and parts of real chains."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ GENESIS = bytes.fromhex(
 
 
 def test_the_first_header_of_bitcoin_is_read() -> None:
-    """Every field of the genesis block comes out as the world knows it."""
+    """Every field of the genesis block has its well-known value."""
     block = read_header(0, GENESIS)
     assert block.block_id == 0
     assert block.hash == "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"
@@ -30,21 +30,21 @@ def test_the_first_header_of_bitcoin_is_read() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 79, 81])
-def test_a_header_of_another_size_is_refused(size: int) -> None:
+def test_a_header_of_another_size_is_rejected(size: int) -> None:
     """The error names the block and the size."""
-    with pytest.raises(MalformedBlock, match=f"block 7: a header has 80 bytes, here are {size}"):
+    with pytest.raises(MalformedBlock, match=f"block 7: a header has 80 bytes, not {size}"):
         read_header(7, bytes(size))
 
 
 def test_headers_in_a_row_are_read_with_their_heights() -> None:
-    """Each further header stands one block higher."""
+    """Each header is one block higher than the previous one."""
     assert [block.block_id for block in headers_from(5, GENESIS * 3)] == [5, 6, 7]
     assert headers_from(5, b"") == []
 
 
-def test_a_row_of_headers_that_is_cut_short_is_refused() -> None:
-    """The error names the block whose header is not whole."""
-    with pytest.raises(MalformedBlock, match=r"block 6: .* here are 79"):
+def test_truncated_headers_are_rejected() -> None:
+    """The error names the block whose header is incomplete."""
+    with pytest.raises(MalformedBlock, match=r"block 6: .* not 79"):
         headers_from(5, GENESIS + GENESIS[:-1])
 
 
@@ -57,7 +57,7 @@ def test_a_row_of_headers_that_is_cut_short_is_refused() -> None:
     ],
 )
 def test_real_headers_name_each_other_as_parent(file: str, first: int) -> None:
-    """Over thousands of headers every parent hash is the hash computed for the one before."""
+    """In thousands of headers, every parent hash is the hash computed for the previous header."""
     blocks = headers_from(first, shared(file).read_bytes())
     assert len(blocks) > 2000
     assert all(child.prev_hash == parent.hash for parent, child in pairwise(blocks))

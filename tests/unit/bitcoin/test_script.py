@@ -1,32 +1,51 @@
-"""Script types, addresses and OP_RETURN payloads; expected values come from bitcoind or its own vectors."""
+"""Script types, addresses, OP_RETURN payloads and public keys.
+
+The expected types and addresses come from bitcoind or its own vectors.
+"""
 
 import gzip
+import hashlib
 import json
 
 import pytest
 
 from tests.support.shared_data import shared
+from tests.unit.bitcoin.building import push
+from virtualchain.bitcoin.block import read_transaction, split_transactions
 from virtualchain.bitcoin.networks import network
-from virtualchain.bitcoin.script import classify, op_return_payload, pushes
+from virtualchain.bitcoin.script import classify, op_return_payload, public_keys, pushes
+from virtualchain.consensus.hashing import hash160
 
 MAIN = network("mainnet")
-KEY = "02" + "11" * 32
-LONG_KEY = "04" + "11" * 64
+HEX_KEY = "02" + "11" * 32
+HEX_LONG_KEY = "04" + "11" * 64
+
+SIGNATURE = b"\x30" + bytes(70)
+KEYS = [bytes([2 + n % 2]) + bytes([n]) * 32 for n in range(1, 4)]
+KEY = KEYS[0]
+OTHER = KEYS[1]
+LONG_KEY = b"\x04" + b"\x09" * 64
+
+P2PK = push(KEY) + b"\xac"
+P2PKH = b"\x76\xa9\x14" + hash160(KEY) + b"\x88\xac"
+P2WPKH = b"\x00\x14" + hash160(KEY)
+MULTISIG = b"\x52" + b"".join(push(key) for key in KEYS) + b"\x53\xae"
+P2TR = b"\x51\x20" + b"\x07" * 32
 
 
 @pytest.mark.parametrize(
     ("script", "script_type", "address"),
     [
         ("", "nonstandard", None),
-        ("21" + KEY + "ac", "pubkey", None),
-        ("41" + LONG_KEY + "ac", "pubkey", None),
+        ("21" + HEX_KEY + "ac", "pubkey", None),
+        ("41" + HEX_LONG_KEY + "ac", "pubkey", None),
         ("4106" + "11" * 64 + "ac", "pubkey", None),
         ("4105" + "11" * 64 + "ac", "nonstandard", None),
-        ("20" + KEY + "ac", "nonstandard", None),
+        ("20" + HEX_KEY + "ac", "nonstandard", None),
         ("2105" + "11" * 32 + "ac", "nonstandard", None),
         ("2104" + "11" * 32 + "ac", "nonstandard", None),
-        ("21" + KEY + "ad", "nonstandard", None),
-        ("4c21" + KEY + "ac", "nonstandard", None),
+        ("21" + HEX_KEY + "ad", "nonstandard", None),
+        ("4c21" + HEX_KEY + "ac", "nonstandard", None),
         ("76a914" + "00" * 20 + "88ac", "pubkeyhash", "1111111111111111111114oLvT2"),
         ("76a94c14" + "00" * 20 + "88ac", "nonstandard", None),
         ("a914" + "00" * 20 + "87", "scripthash", "31h1vYVSYuKP6AhS86fbRdMw9XHieotbST"),
@@ -54,29 +73,29 @@ LONG_KEY = "04" + "11" * 64
     ],
 )  # fmt: skip
 def test_a_script_is_named_as_bitcoind_names_it(script: str, script_type: str, address: str | None) -> None:
-    """Type and address are those that `decodescript` gives."""
+    """Type and address are those that `decodescript` returns."""
     expected = (script_type, () if address is None else (address,))
     assert classify(bytes.fromhex(script), MAIN) == expected
 
 
-def keys(number: int) -> str:
-    """Give that many pushed keys."""
-    return ("21" + KEY) * number
+def pushed_keys(number: int) -> str:
+    """Write this many pushes of a key."""
+    return ("21" + HEX_KEY) * number
 
 
 @pytest.mark.parametrize(
     "script",
     [
-        "51" + keys(1) + "51ae",
-        "52" + keys(3) + "53ae",
-        "60" + keys(16) + "60ae",
-        "0111" + keys(17) + "0111ae",
-        "51" + keys(20) + "0114ae",
-        "51" + "41" + LONG_KEY + "4c21" + KEY + "52ae",
+        "51" + pushed_keys(1) + "51ae",
+        "52" + pushed_keys(3) + "53ae",
+        "60" + pushed_keys(16) + "60ae",
+        "0111" + pushed_keys(17) + "0111ae",
+        "51" + pushed_keys(20) + "0114ae",
+        "51" + "41" + HEX_LONG_KEY + "4c21" + HEX_KEY + "52ae",
     ],
 )
-def test_a_multisig_script_holds_up_to_twenty_valid_keys(script: str) -> None:
-    """Counts above sixteen are pushed, and a key may be pushed in any form."""
+def test_a_multisig_script_has_up_to_twenty_valid_keys(script: str) -> None:
+    """Numbers above sixteen are pushed, and a key may be pushed in any form."""
     assert classify(bytes.fromhex(script), MAIN) == ("multisig", ())
 
 
@@ -86,47 +105,47 @@ def test_a_multisig_script_holds_up_to_twenty_valid_keys(script: str) -> None:
         "ae",
         "51ae",
         "5151ae",
-        "00" + keys(1) + "51ae",
-        "52" + keys(1) + "51ae",
-        "51" + keys(2) + "51ae",
-        "51" + keys(1) + "52ae",
-        "51" + keys(1) + "0101ae",
-        "51" + keys(17) + "4c0111ae",
-        "51" + keys(17) + "021100ae",
-        "51" + keys(21) + "0115ae",
+        "00" + pushed_keys(1) + "51ae",
+        "52" + pushed_keys(1) + "51ae",
+        "51" + pushed_keys(2) + "51ae",
+        "51" + pushed_keys(1) + "52ae",
+        "51" + pushed_keys(1) + "0101ae",
+        "51" + pushed_keys(17) + "4c0111ae",
+        "51" + pushed_keys(17) + "021100ae",
+        "51" + pushed_keys(21) + "0115ae",
         "51" + "2105" + "11" * 32 + "51ae",
-        "51" + keys(1) + "51aeae",
-        "51" + keys(1) + "51",
-        "51" + keys(1) + "51acae",
-        "51" + keys(1) + "01ae",
-        "51" + keys(1) + "ae",
-        "51" + keys(2),
+        "51" + pushed_keys(1) + "51aeae",
+        "51" + pushed_keys(1) + "51",
+        "51" + pushed_keys(1) + "51acae",
+        "51" + pushed_keys(1) + "01ae",
+        "51" + pushed_keys(1) + "ae",
+        "51" + pushed_keys(2),
     ],
 )
 def test_what_only_resembles_a_multisig_script_is_nonstandard(script: str) -> None:
-    """Counts that do not fit, are not minimal or out of range, and keys that are none."""
+    """Its numbers do not fit, are not minimal or are out of range, or its keys are invalid."""
     assert classify(bytes.fromhex(script), MAIN) == ("nonstandard", ())
 
 
 def test_addresses_are_those_of_bitcoin_cores_vectors() -> None:
-    """Each address of the vectors is what its script classifies to, on its network."""
+    """Each address in the vectors is that of its script, on its network."""
     checked = 0
     for address, script, about in json.loads(shared("addresses/key_io_valid.json").read_text()):
         if not about["isPrivkey"]:
-            found = classify(bytes.fromhex(script), network(about["chain"]))[1]
-            assert found in {(address,), (address.lower(),)}  # some vectors are in capitals
+            addresses = classify(bytes.fromhex(script), network(about["chain"]))[1]
+            assert addresses in {(address,), (address.lower(),)}  # some vectors are in capitals
             checked += 1
     assert checked > 30
 
 
 @pytest.mark.parametrize("block_id", [325000, 549400])
 def test_scripts_of_real_blocks_are_classified_as_the_node_does(block_id: int) -> None:
-    """Types and addresses of thousands of outputs agree with a node's verbose block."""
+    """The types and addresses of thousands of outputs agree with a node's verbose block."""
     verbose = json.loads(gzip.decompress(shared(f"getblock/{block_id}.json.gz").read_bytes()))
     scripts = [output["scriptPubKey"] for tx in verbose["tx"] for output in tx["vout"]]
     assert len(scripts) > 700
     for script in scripts:
-        has_address = script["type"] not in {"pubkey", "multisig"}  # nodes of that time printed their keys'
+        has_address = script["type"] not in {"pubkey", "multisig"}  # older nodes printed those of the keys
         expected = tuple(script.get("addresses", ())) if has_address else ()
         assert classify(bytes.fromhex(script["hex"]), MAIN) == (script["type"], expected)
 
@@ -159,13 +178,103 @@ def test_scripts_of_real_blocks_are_classified_as_the_node_does(block_id: int) -
         ("006a0461626364", None),
     ],
 )
-def test_the_payload_is_the_single_push_behind_op_return(script: str, payload: str | None) -> None:
-    """Any form of push counts, cut short or not; anything else behind it does not."""
+def test_the_payload_is_the_single_push_after_op_return(script: str, payload: str | None) -> None:
+    """A push in any form counts, even if truncated; anything after it makes the script something else."""
     expected = None if payload is None else bytes.fromhex(payload)
     assert op_return_payload(bytes.fromhex(script)) == expected
 
 
-def test_pushes_are_walked_up_to_one_that_is_cut_short() -> None:
-    """Small numbers count as what they push; opcodes that push nothing are passed over."""
+def test_pushes_are_listed_up_to_one_that_is_truncated() -> None:
+    """Small numbers count as the byte that they push; opcodes that push nothing are skipped."""
     script = bytes.fromhex("00516002aabb764c01cc4d0100dd4e01000000ee05ff")
     assert [data.hex() for data in pushes(script)] == ["", "01", "10", "aabb", "cc", "dd", "ee"]
+
+
+# The public keys that an input reveals
+
+
+def p2sh(script: bytes) -> bytes:
+    """Commit to a script by its hash."""
+    return b"\xa9\x14" + hash160(script) + b"\x87"
+
+
+def p2wsh(script: bytes) -> bytes:
+    """Commit to a witness script by its hash."""
+    return b"\x00\x20" + hashlib.sha256(script).digest()
+
+
+def signed(*items: bytes) -> bytes:
+    """Write a scriptSig that pushes a signature and these items."""
+    return b"".join(push(item) for item in (SIGNATURE, *items))
+
+
+@pytest.mark.parametrize(
+    ("script_pubkey", "script_sig", "witness", "expected"),
+    [
+        (P2PK, signed(), [], [KEY]),
+        (push(LONG_KEY) + b"\xac", signed(), [], [LONG_KEY]),
+        (P2PKH, signed(KEY), [], [KEY]),
+        (P2WPKH, b"", [SIGNATURE, KEY], [KEY]),
+        (MULTISIG, b"\0" + signed(SIGNATURE), [], KEYS),
+        (p2sh(P2WPKH), push(P2WPKH), [SIGNATURE, KEY], [KEY]),
+        (p2sh(MULTISIG), b"\0" + signed(SIGNATURE, MULTISIG), [], KEYS),
+        (p2sh(P2PK), signed(P2PK), [], [KEY]),
+        (p2sh(P2PKH), signed(KEY, P2PKH), [], [KEY]),
+        (p2wsh(MULTISIG), b"", [b"", SIGNATURE, SIGNATURE, MULTISIG], KEYS),
+        (p2wsh(P2PKH), b"", [SIGNATURE, KEY, P2PKH], [KEY]),
+        (p2sh(p2wsh(MULTISIG)), push(p2wsh(MULTISIG)), [b"", SIGNATURE, SIGNATURE, MULTISIG], KEYS),
+        (P2TR, b"", [SIGNATURE], [b"\x07" * 32]),
+        (P2TR, b"", [b"a", b"script", b"\xc0" + bytes(32)], [b"\x07" * 32]),
+    ],
+)
+def test_an_input_reveals_the_keys_that_its_script_commits_to(
+    script_pubkey: bytes, script_sig: bytes, witness: list[bytes], expected: list[bytes]
+) -> None:
+    """Every usual form of output, nested or not, has its keys in the script's order."""
+    assert public_keys(script_pubkey, script_sig, witness) == tuple(key.hex() for key in expected)
+
+
+@pytest.mark.parametrize(
+    ("script_pubkey", "script_sig", "witness"),
+    [
+        (P2PKH, signed(OTHER), []),
+        (P2PKH, b"", []),
+        (P2PKH, b"\x4c\xff", []),
+        (P2WPKH, b"", [SIGNATURE, OTHER]),
+        (P2WPKH, signed(KEY), []),
+        (p2sh(P2WPKH), push(P2WPKH), [SIGNATURE, OTHER]),
+        (p2sh(P2WPKH), b"\0" + push(P2WPKH)[:-1], [SIGNATURE, KEY]),
+        (p2sh(MULTISIG), signed(P2PK), []),
+        (p2sh(MULTISIG), b"", []),
+        (p2wsh(MULTISIG), b"", [P2PK]),
+        (p2wsh(MULTISIG), b"", []),
+        (p2wsh(P2WPKH), b"", [SIGNATURE, KEY, P2WPKH]),
+        (p2sh(P2TR), push(P2TR), [SIGNATURE]),
+        (b"\x52" + P2WPKH[1:], b"", [SIGNATURE, KEY]),
+        (b"\x52" + p2wsh(MULTISIG)[1:], b"", [b"", SIGNATURE, SIGNATURE, MULTISIG]),
+        (b"\x51\x02\x4e\x73", b"", [KEY]),
+        (b"\x51", b"", []),
+        (b"", signed(KEY), [KEY]),
+    ],
+)
+def test_bytes_that_the_spent_script_does_not_commit_to_are_not_keys(
+    script_pubkey: bytes, script_sig: bytes, witness: list[bytes]
+) -> None:
+    """Neither a foreign key, nor a script with the wrong hash, nor a form without keys reveals any."""
+    assert public_keys(script_pubkey, script_sig, witness) == ()
+
+
+def test_keys_of_real_inputs_hash_to_what_they_spend() -> None:
+    """Every p2pkh and p2wpkh input of a real block reveals the one key of its address."""
+    prevouts = json.loads(shared("testnet3/1087400.prevouts.json").read_text())
+    raw = shared("testnet3/1087400.blk").read_bytes()
+    single = 0
+    for tx in split_transactions(raw)[1:]:
+        for spending in read_transaction(tx, network("test")).inputs:
+            script = bytes.fromhex(prevouts[f"{spending.txid}:{spending.vout}"][1])
+            witness = [bytes.fromhex(item) for item in spending.witness]
+            keys = public_keys(script, bytes.fromhex(spending.script_sig), witness)
+            if len(script) == 25:
+                assert [hash160(bytes.fromhex(key)) for key in keys] == [script[3:23]]
+                single += 1
+    assert single > 50

@@ -1,4 +1,4 @@
-"""One serialised transaction to values."""
+"""Decoding one serialized transaction."""
 
 import gzip
 import json
@@ -17,51 +17,51 @@ MAIN = network("mainnet")
 
 
 def test_a_transaction_is_read_field_by_field() -> None:
-    """Inputs and outputs come in order, hashes in display order, everything else as hex."""
+    """Inputs and outputs are in order, hashes in display order, and all other bytes hex."""
     raw = transaction(P2PKH, op_return(b"id!"), values=[5000, 0], script_sigs=[b"\x51", b""])
-    found = read_transaction(raw, MAIN)
-    assert found.txid == sha256d(raw)[::-1].hex()
-    assert found.inputs == (
+    decoded = read_transaction(raw, MAIN)
+    assert decoded.txid == sha256d(raw)[::-1].hex()
+    assert decoded.inputs == (
         TxIn("01" * 32, 1, "51", 0xFFFFFFFE, ()),
         TxIn("02" * 32, 2, "", 0xFFFFFFFE, ()),
     )
-    assert found.outputs == (
+    assert decoded.outputs == (
         Output(0, 5000, P2PKH.hex(), "pubkeyhash", ("1111111111111111111114oLvT2",)),
         Output(1, 0, "6a03696421", "nulldata", ()),
     )
 
 
 def test_a_witness_belongs_to_its_input_and_not_to_the_txid() -> None:
-    """The same transaction with and without witness has one id."""
+    """A transaction has the same id with and without its witness."""
     bare = transaction(P2PKH, script_sigs=[b"", b""])
     signed = transaction(P2PKH, script_sigs=[b"", b""], witnesses=[[b"\xaa", b""], []])
-    found = read_transaction(signed, MAIN)
-    assert found.txid == read_transaction(bare, MAIN).txid
-    assert [spending.witness for spending in found.inputs] == [("aa", ""), ()]
+    decoded = read_transaction(signed, MAIN)
+    assert decoded.txid == read_transaction(bare, MAIN).txid
+    assert [spending.witness for spending in decoded.inputs] == [("aa", ""), ()]
 
 
 def test_long_scripts_have_long_lengths() -> None:
     """Lengths of three and of five bytes are read."""
     scripts = [b"\x6a" + bytes(size) for size in (251, 252, 0xFFFF, 0x10000)]
-    found = read_transaction(transaction(*scripts), MAIN)
-    assert [len(output.script_pubkey) // 2 for output in found.outputs] == [252, 253, 0x10000, 0x10001]
+    decoded = read_transaction(transaction(*scripts), MAIN)
+    assert [len(output.script_pubkey) // 2 for output in decoded.outputs] == [252, 253, 0x10000, 0x10001]
 
 
 def test_an_amount_is_a_signed_number() -> None:
-    """As in Bitcoin Core, so that any eight bytes fit the database."""
-    found = read_transaction(transaction(P2PKH, P2PKH, values=[-1, 2**63 - 1]), MAIN)
-    assert [output.value for output in found.outputs] == [-1, 2**63 - 1]
+    """It is signed as in Bitcoin Core, so any eight bytes fit the database."""
+    decoded = read_transaction(transaction(P2PKH, P2PKH, values=[-1, 2**63 - 1]), MAIN)
+    assert [output.value for output in decoded.outputs] == [-1, 2**63 - 1]
 
 
 def test_inputs_alone_are_those_of_the_transaction() -> None:
-    """Callers that want only inputs need no network."""
+    """Callers that only need inputs need not know the network."""
     raw = transaction(P2PKH, script_sigs=[b"\x51"], witnesses=[[b"\xaa"]])
     assert read_inputs(raw) == read_transaction(raw, MAIN).inputs
 
 
 @pytest.mark.parametrize("witnesses", [[], [[b"\xaa\xbb"], [b"", b"\xcc"]]])
-def test_a_transaction_that_is_cut_anywhere_is_refused(witnesses: list[list[bytes]]) -> None:
-    """Whole or not at all."""
+def test_a_truncated_transaction_is_rejected(witnesses: list[list[bytes]]) -> None:
+    """It is rejected wherever it is cut."""
     raw = transaction(P2PKH, op_return(b"id!"), script_sigs=[b"\x51", b""], witnesses=witnesses)
     for size in range(len(raw)):
         with pytest.raises(MalformedBlock):
@@ -71,38 +71,38 @@ def test_a_transaction_that_is_cut_anywhere_is_refused(witnesses: list[list[byte
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (transaction(P2PKH) + b"\0", "1 bytes stand behind"),
+        (transaction(P2PKH) + b"\0", "1 bytes follow"),
         (transaction(P2PKH, script_sigs=[], witnesses=[]), "ends 4 bytes too early"),
         (b"\2\0\0\0\0\2" + bytes(60), "no input"),
-        (b"\2\0\0\0\0\1\0\0" + bytes(4), "announces a witness and has none"),
-        (transaction(P2PKH, witnesses=[[]]), "announces a witness and has none"),
-        (b"\2\0\0\0\xff" + b"\xff" * 8, "a count of 18446744073709551615 .* 0 bytes are left"),
-        (b"\2\0\0\0\xfd\xff", "a count of 255 .* 0 bytes are left"),
-        (b"\2\0\0\0\xfd\x01\x00" + transaction(P2PKH)[5:], "a count of 1 takes 3 bytes"),
-        (b"\2\0\0\0\xfe\xfd\x00\x00\x00" + bytes(300), "a count of 253 takes 5 bytes"),
-        (b"\2\0\0\0\xff\x00\x00\x01" + bytes(70000), "a count of 65536 takes 9 bytes"),
+        (b"\2\0\0\0\0\1\0\0" + bytes(4), "announces a witness but has none"),
+        (transaction(P2PKH, witnesses=[[]]), "announces a witness but has none"),
+        (b"\2\0\0\0\xff" + b"\xff" * 8, "a count of 18446744073709551615, but only 0 bytes are left"),
+        (b"\2\0\0\0\xfd\xff", "a count of 255, but only 0 bytes are left"),
+        (b"\2\0\0\0\xfd\x01\x00" + transaction(P2PKH)[5:], "a count of 1 is written in 3 bytes"),
+        (b"\2\0\0\0\xfe\xfd\x00\x00\x00" + bytes(300), "a count of 253 is written in 5 bytes"),
+        (b"\2\0\0\0\xff\x00\x00\x01" + bytes(70000), "a count of 65536 is written in 9 bytes"),
     ],
 )
-def test_what_no_transaction_looks_like_is_refused(raw: bytes, message: str) -> None:
-    """Bytes left over, no input, and counts that are too large or written too long."""
+def test_bytes_that_are_not_a_transaction_are_rejected(raw: bytes, message: str) -> None:
+    """They have bytes left over, no input, or counts that are too large or not minimal."""
     with pytest.raises(MalformedBlock, match=message):
         read_transaction(raw, MAIN)
 
 
 @pytest.mark.parametrize("block_id", [325000, 549400])
-def test_real_transactions_read_as_the_node_reads_them(block_id: int) -> None:
+def test_real_transactions_are_decoded_as_the_node_does(block_id: int) -> None:
     """Every field of every transaction of two blocks agrees with a node's verbose block."""
     verbose = json.loads(gzip.decompress(shared(f"getblock/{block_id}.json.gz").read_bytes()))
     raws = split_transactions(shared(f"mainnet/{block_id}.blk").read_bytes())
     assert len(raws) == len(verbose["tx"])
     for raw, expected in zip(raws[1:], verbose["tx"][1:], strict=True):
-        found = read_transaction(raw, MAIN)
-        assert found.txid == expected["txid"]
+        decoded = read_transaction(raw, MAIN)
+        assert decoded.txid == expected["txid"]
         assert [
             (vin["txid"], vin["vout"], vin["scriptSig"]["hex"], vin["sequence"], vin.get("txinwitness", []))
             for vin in expected["vin"]
-        ] == [tuple(spending.as_dict().values()) for spending in found.inputs]
+        ] == [tuple(spending.as_dict().values()) for spending in decoded.inputs]
         assert [
             (vout["n"], round(vout["value"] * 10**8), vout["scriptPubKey"]["hex"])
             for vout in expected["vout"]
-        ] == [(output.n, output.value, output.script_pubkey) for output in found.outputs]
+        ] == [(output.n, output.value, output.script_pubkey) for output in decoded.outputs]

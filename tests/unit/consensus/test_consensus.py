@@ -1,22 +1,48 @@
-"""Texts, trees and skip-list gaps, case by case."""
+"""Hash functions, texts of values, Merkle trees and skip-list gaps, case by case."""
 
 import enum
+import hashlib
+from typing import NoReturn
 
 import pytest
 
 from virtualchain import consensus
+from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.errors import Unserializable, UsageError
 
 EMPTY = "5df6e0e2761359d30a8275058e299fcc0381534545f55cf43e41983f5d4c9456"
+EMPTY_HASH160 = "b472a266d0bd89c13706a4132ccfb16f7c3b9fcb"
 
 
-class Colour(enum.IntEnum):
-    """An int whose own text is not its number."""
+class Color(enum.IntEnum):
+    """An int that does not print as its number."""
 
     RED = 3
 
     def __str__(self) -> str:
         return "red"
+
+
+def test_sha256d_of_nothing_is_the_known_digest() -> None:
+    """It is the leaf of a block without ops."""
+    assert sha256d(b"").hex() == EMPTY
+
+
+def test_hash160_of_nothing_is_the_known_digest() -> None:
+    """The bytes do not depend on what this machine's OpenSSL supports."""
+    assert hash160(b"").hex() == EMPTY_HASH160
+
+
+def test_hash160_falls_back_if_openssl_has_no_ripemd160(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's RIPEMD-160 returns what OpenSSL's would."""
+
+    def refuse(name: str, *args: object, **kwargs: object) -> NoReturn:
+        raise ValueError(f"unsupported hash type {name}")
+
+    genuine = [hash160(bytes([n]) * n) for n in range(1, 70)]
+    monkeypatch.setattr(hashlib, "new", refuse)
+    assert hash160(b"").hex() == EMPTY_HASH160
+    assert [hash160(bytes([n]) * n) for n in range(1, 70)] == genuine
 
 
 @pytest.mark.parametrize(
@@ -28,7 +54,7 @@ class Colour(enum.IntEnum):
         (0, "0"),
         (-5, "-5"),
         (2**64, "18446744073709551616"),
-        (Colour.RED, "3"),
+        (Color.RED, "3"),
         ("", ""),
         ("p,1:q\0", "p,1:q\0"),
         ("Grüße €", "Grüße €"),
@@ -51,7 +77,7 @@ class Colour(enum.IntEnum):
     ],
 )
 def test_text_is_what_python_2_printed(value: object, text: str) -> None:
-    """Long ints in a list carry the L that Python 2's repr gave them."""
+    """Long ints in a list end in the L that Python 2's repr gave them."""
     assert consensus.text_of(value) == text.encode()
 
 
@@ -76,20 +102,20 @@ def test_text_is_what_python_2_printed(value: object, text: str) -> None:
         ([-(2**2048)], "more than 2048 bits"),
     ],
 )
-def test_what_cannot_be_hashed_is_refused_with_its_field(value: object, why: str) -> None:
-    """The error is both ours and a ValueError, so a parser's refusal of it is one, too."""
-    with pytest.raises(Unserializable, match=f"field 'colour'.*{why}") as caught:
-        consensus.serialize_op(b"a", {"colour": value}, ["colour"])
+def test_a_value_that_cannot_be_hashed_is_rejected_with_its_field(value: object, why: str) -> None:
+    """The error is both virtualchain's and a ValueError, so a parser that raises it rejects the op."""
+    with pytest.raises(Unserializable, match=f"field 'color'.*{why}") as caught:
+        consensus.serialize_op(b"a", {"color": value}, ["color"])
     assert isinstance(caught.value, ValueError)
 
 
 def test_the_largest_int_is_printed() -> None:
-    """Its 617 digits are fewer than Python can be told to refuse."""
+    """Its 617 digits are below the lowest limit that Python can be set to."""
     assert consensus.text_of(2**2048 - 1) == str(2**2048 - 1).encode()
 
 
-def test_length_counts_bytes_and_an_opcode_may_be_any_byte() -> None:
-    """Text beyond ASCII is longer in UTF-8 than in characters."""
+def test_lengths_count_bytes_and_an_opcode_may_be_any_byte() -> None:
+    """Text beyond ASCII has more bytes in UTF-8 than characters."""
     op = {"name": "é€", "n": 7, "extra": object()}
     assert (
         consensus.serialize_op(b"\xff", op, ["name", "n", "name"])
@@ -98,18 +124,18 @@ def test_length_counts_bytes_and_an_opcode_may_be_any_byte() -> None:
 
 
 def test_every_missing_field_is_named() -> None:
-    """One error tells all that is to be done."""
-    with pytest.raises(Unserializable, match="op b'a' lacks y, z:"):
+    """One error lists everything that has to be fixed."""
+    with pytest.raises(Unserializable, match="op b'a' has no y, z:"):
         consensus.serialize_op(b"a", {"x": 1}, ["x", "y", "z"])
 
 
 def test_an_empty_first_block_has_the_known_hashes() -> None:
-    """The two digests that the design page names."""
+    """They are the two digests that the protocol page states."""
     assert consensus.ops_hash([]) == EMPTY
     assert consensus.consensus_hash(EMPTY, []) == "2a9148d8b13939723d2aca16c75c6d68"
 
 
-def test_the_last_op_doubled_leaves_the_ops_hash_as_it_is() -> None:
+def test_repeating_the_last_op_does_not_change_the_ops_hash() -> None:
     """The shape of CVE-2012-2459 is part of the wire format: an ops hash does not count its ops."""
     ops = sorted([b"a:1:1", b"a:1:2", b"a:1:3"], key=lambda op: consensus.ops_hash([op]))
     assert consensus.ops_hash([*ops, ops[-1]]) == consensus.ops_hash(ops)
@@ -132,7 +158,7 @@ def test_the_last_op_doubled_leaves_the_ops_hash_as_it_is() -> None:
 def test_prior_blocks_lie_one_less_than_powers_of_two_below(
     block_id: int, first: int, ids: list[int]
 ) -> None:
-    """1, 3, 7, 15, 31 …, down to the first block and no further."""
+    """They are 1, 3, 7, 15, 31 … blocks below, down to the first block and no further."""
     assert consensus.prior_block_ids(block_id, first) == ids
 
 
@@ -149,14 +175,14 @@ def test_prior_blocks_lie_one_less_than_powers_of_two_below(
         (EMPTY, ["é" * 32]),
     ],
 )
-def test_a_malformed_hash_is_refused(ops_hash: str, prior: list[str]) -> None:
-    """A wrong length or an upper-case digit would silently give another chain."""
+def test_a_malformed_hash_is_rejected(ops_hash: str, prior: list[str]) -> None:
+    """A wrong length or an upper-case digit would silently produce another chain."""
     with pytest.raises(UsageError, match="hex"):
         consensus.consensus_hash(ops_hash, prior)
 
 
 def test_a_tree_needs_a_leaf() -> None:
-    """Nothing has no root."""
+    """A tree without leaves has no root."""
     with pytest.raises(UsageError, match="at least one hash"):
         consensus.merkle_root([])
 
@@ -177,17 +203,17 @@ def test_a_tree_needs_a_leaf() -> None:
     ],
 )
 def test_a_malformed_path_verifies_nothing(path: str) -> None:
-    """Neither does it raise: the answer is False."""
+    """The answer is False; nothing is raised."""
     assert consensus.verify_merkle_path(EMPTY, path, EMPTY) is False
 
 
 def test_a_malformed_leaf_verifies_nothing() -> None:
-    """A leaf that is no hash is in no tree."""
+    """A leaf that is not a hash is in no tree."""
     assert consensus.verify_merkle_path(EMPTY, f"70:66:r-{EMPTY},,", "no hash") is False
 
 
-def test_an_m_step_is_no_sibling() -> None:
-    """It stands alone, in a tree of one leaf; elsewhere it leads nowhere."""
+def test_an_m_step_is_not_a_sibling() -> None:
+    """It is valid only on its own, in a tree of one leaf."""
     other = "00" * 32
     root = consensus.merkle_root([EMPTY, other])
     assert consensus.verify_merkle_path(root, f"70:66:r-{other},,", EMPTY)

@@ -1,4 +1,4 @@
-"""Every vector that the reference implementation computed, but for its named defects."""
+"""Every vector that the reference implementation computed, except for its named defects."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from tests.support.shared_data import shared
 from virtualchain import consensus
 from virtualchain.errors import Unserializable, UsageError
 
-CUT = Path(__file__).parents[2] / "data" / "consensus"
+SAMPLE = Path(__file__).parents[2] / "data" / "consensus"
 FILES = ["chain", "merkle", "ops_hash", "paths", "serialize_op", "snapshot"]
 
 Load = Callable[[str], dict[str, Any]]
@@ -24,35 +24,35 @@ def read(file: Path) -> dict[str, Any]:
     return vectors
 
 
-@pytest.fixture(params=["cut", "whole"])
+@pytest.fixture(params=["sample", "whole"])
 def load(request: pytest.FixtureRequest) -> Load:
-    """Read vectors by name: from the cut that is always here, then from the whole set."""
-    if request.param == "cut":
-        return lambda name: read(CUT / f"{name}.json.gz")
+    """Read vectors by name: from the sample in the project, then from the whole set."""
+    if request.param == "sample":
+        return lambda name: read(SAMPLE / f"{name}.json.gz")
     return lambda name: read(shared(f"consensus/{name}.json.gz"))
 
 
-def test_serialised_ops_agree(load: Load) -> None:
+def test_serialized_ops_agree(load: Load) -> None:
     """Opcode, field order, lengths and texts are the reference's; a missing field is an error."""
     for case in load("serialize_op")["cases"]:
         fields = case["opfields"].get(case["opcode"])
         opcode = case["opcode"].encode()
         if "error" in case:
-            with pytest.raises(Unserializable, match="lacks"):
+            with pytest.raises(Unserializable, match="has no"):
                 consensus.serialize_op(opcode, case["opdata"], fields)
         elif fields is not None:  # the reference answers None for an opcode that the app does not have
             assert consensus.serialize_op(opcode, case["opdata"], fields).hex() == case["serialized_hex"]
 
 
 def test_ops_hashes_agree(load: Load) -> None:
-    """Empty blocks, duplicates, odd numbers, arbitrary bytes."""
+    """The cases are empty blocks, duplicates, odd numbers of ops and arbitrary bytes."""
     for case in load("ops_hash")["cases"]:
         assert consensus.ops_hash(map(bytes.fromhex, case["ops_hex"])) == case["ops_hash"]
         assert consensus.merkle_root(case["sorted_leaves"]) == case["ops_hash"]
 
 
 def test_merkle_roots_and_paths_agree(load: Load) -> None:
-    """Leaves of 16 and of 32 bytes, odd rows, duplicate leaves."""
+    """The trees have leaves of 16 and of 32 bytes, odd rows and duplicate leaves."""
     for tree in load("merkle")["trees"]:
         assert consensus.merkle_root(tree["leaves"]) == tree["root"]
         for path in tree["paths"]:
@@ -61,21 +61,21 @@ def test_merkle_roots_and_paths_agree(load: Load) -> None:
 
 
 def test_merkle_path_verdicts_agree_but_for_the_m_path_defect(load: Load) -> None:
-    """Where the reference raised on a malformed path we say False; an `m` path needs the right root."""
+    """The reference raised for a malformed path and this is False; an `m` path needs the right root."""
     defects = 0
     for proof in load("paths")["proofs"]:
-        ours = consensus.verify_merkle_path(proof["root"], proof["serialized"], proof["leaf"])
+        verified = consensus.verify_merkle_path(proof["root"], proof["serialized"], proof["leaf"])
         is_defect = proof["serialized"].startswith("70:66:m-") and proof["leaf"] != proof["root"]
         if is_defect and proof["verify_result"] is True:
             defects += 1
-            assert ours is False, proof["kind"]
+            assert verified is False, proof["kind"]
         else:
-            assert ours is (proof["verify_result"] is True), proof["kind"]
+            assert verified is (proof["verify_result"] is True), proof["kind"]
     assert defects == 2
 
 
-def test_an_m_path_is_not_accepted_against_any_root(load: Load) -> None:
-    """DEFECT of the reference: it compared an `m` path with the leaf only, so a forged one verified."""
+def test_an_m_path_is_not_accepted_for_any_root(load: Load) -> None:
+    """The reference has a defect: it compared an `m` path with the leaf only, so a forged one verified."""
     [forged] = [proof for proof in load("paths")["proofs"] if proof["kind"] == "forged 'm' path"]
     assert forged["verify_result"] is True
     assert not consensus.verify_merkle_path(forged["root"], forged["serialized"], forged["leaf"])
@@ -83,7 +83,7 @@ def test_an_m_path_is_not_accepted_against_any_root(load: Load) -> None:
 
 
 def test_no_path_is_made_for_an_inner_node(load: Load) -> None:
-    """The reference's path() also found hashes of inner rows; ours knows leaves only."""
+    """The reference's path() also found hashes of inner rows; ours accepts leaves only."""
     for tree in load("merkle")["trees"]:
         for node in {node for row in tree["rows"][1:] for node in row} - set(tree["leaves"]):
             with pytest.raises(UsageError, match="not a leaf"):
@@ -91,7 +91,7 @@ def test_no_path_is_made_for_an_inner_node(load: Load) -> None:
 
 
 def test_consensus_hashes_agree(load: Load) -> None:
-    """One ops hash and its prior hashes, among them equal ones and ties in the sort."""
+    """The cases have an ops hash and its prior hashes, some of them equal."""
     vectors = load("snapshot")
     for case in vectors["from_ops_hash"]:
         priors = case["prev_consensus_hashes"]
@@ -106,7 +106,7 @@ def test_consensus_hashes_agree(load: Load) -> None:
 
 
 def test_whole_chains_agree(load: Load) -> None:
-    """Block by block from the initial snapshots on: ops, ops hash, prior blocks, consensus hash."""
+    """Ops, ops hash, prior blocks and consensus hash agree in every block from the initial snapshots on."""
     for chain in load("chain")["chains"]:
         hashes = {int(block_id): text for block_id, text in chain["initial_snapshots"].items()}
         for block in chain["blocks"]:
@@ -127,10 +127,10 @@ def test_whole_chains_agree(load: Load) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_cut_is_part_of_the_whole(name: str) -> None:
-    """What lies in the project says nothing that the recorded set does not say."""
+def test_the_sample_is_part_of_the_whole(name: str) -> None:
+    """The sample in the project contains nothing that the recorded set does not contain."""
     whole = read(shared(f"consensus/{name}.json.gz"))
-    for key, cases in read(CUT / f"{name}.json.gz").items():
+    for key, cases in read(SAMPLE / f"{name}.json.gz").items():
         if isinstance(cases, list):
             assert cases
             assert all(case in whole[key] for case in cases)

@@ -1,1 +1,1 @@
-"""Blocks from files: bitcoind's `blk*.dat` and `rev*.dat`, or one file in the same form."""
+"""Blocks from files: bitcoind's `blk*.dat` and `rev*.dat`, or one file in the same format."""

@@ -1,7 +1,7 @@
-"""Which blocks some files hold, how they hang together, and which of them form the chain.
+"""The index of the blocks in a node's files: how they are linked, and which of them form the active chain.
 
-A chain has a million blocks, so each is a row in arrays, about 120 bytes in all, and goes by its number: the
-place at which it was first seen. Hashes are the 32 bytes as they are computed.
+A chain has a million blocks, so each is a row in arrays, about 120 bytes in all. A block's number is its row:
+blocks are numbered in the order in which they were first seen. Hashes are 32 bytes in computed order.
 """
 
 from array import array
@@ -17,13 +17,13 @@ NONE: Final = -1
 _HASH: Final = 32
 """Bytes of a hash."""
 _WORK: Final = 36
-"""Bytes of a sum of work: no block has more than 2^256, and there are fewer than 2^32."""
+"""Bytes of a sum of work: a block has at most 2^256, and there are fewer than 2^32 blocks."""
 
 _work = lru_cache(1024)(work)
 
 
 class Place(NamedTuple):
-    """Where a block's bytes lie."""
+    """Where a block's bytes are: the number of its file, and the offset and length in it."""
 
     file: int
     offset: int
@@ -31,18 +31,18 @@ class Place(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """What stands on a block whose parent is not known, itself included."""
+    """A block whose parent is unknown, and the best of the chains that start with it."""
 
     root: int
     tip: int
-    """The block with the most work below it."""
+    """The block with the most work up to it."""
     work: int
     depth: int
-    """How many blocks the tip stands above the root."""
+    """How many blocks the tip is above the root."""
 
 
 class BlockIndex:
-    """Every block that was seen, and the active chain: from `anchor` on, the one that was activated last.
+    """All blocks seen so far, and the active chain: the one last activated, which starts with the anchor.
 
     A block has a height once it is known to descend from the anchor.
     """
@@ -55,9 +55,9 @@ class BlockIndex:
         self._heights = array("i")
         self._works = bytearray()
         self._orphans: dict[bytes, list[int]] = {}
-        """By the parent's hash, the blocks whose parent was not seen."""
+        """The blocks whose parent has not been seen, by the parent's hash."""
         self._slots = array("i", [NONE]) * 1024
-        """A hash table: the number of the block, at the first free slot from its hash's on."""
+        """An open-addressing hash table with linear probing, from a block's hash to its number."""
         self._active = array("i")
         self._base = 0
         """The height of the first active block."""
@@ -67,9 +67,9 @@ class BlockIndex:
         return len(self._bits)
 
     def add(self, header: bytes, place: Place) -> None:
-        """Take a block by its header; one that was seen before counts as lying at its last place.
+        """Add a block by its header; a block that was seen before is now found at the new place.
 
-        Bytes that no block's header can be are passed over: something else looked like a record.
+        Bytes that cannot be a block's header are ignored: something else looked like a record.
         """
         block_hash, parent_hash = sha256d(header), header[4:36]
         bits = int.from_bytes(header[72:76], "little")
@@ -101,30 +101,30 @@ class BlockIndex:
         return None if number == NONE else number
 
     def hash(self, number: int) -> bytes:
-        """Give a block's hash."""
+        """Return a block's hash."""
         return bytes(self._hashes[_HASH * number : _HASH * (number + 1)])
 
     def place(self, number: int) -> Place:
-        """Tell where a block's bytes lie."""
+        """Return where a block's bytes are."""
         return Place(self._files[number], self._offsets[number], self._lengths[number])
 
     def height(self, number: int) -> int:
-        """Give a block's height, NONE where it does not descend from the anchor."""
+        """Return a block's height, or `NONE` for a block that does not descend from the anchor."""
         return self._heights[number]
 
     def work(self, number: int) -> int:
-        """Sum the work from the anchor to a block that descends from it."""
+        """Return the work from the anchor to a block that descends from it, both included."""
         return int.from_bytes(self._works[_WORK * number : _WORK * (number + 1)], "big")
 
     def has_siblings(self, number: int) -> bool:
-        """Tell whether another block has the same parent."""
+        """Check whether another block has the same parent."""
         parent = self._parents[number]
         if parent == NONE:
             return any(number in orphans and len(orphans) > 1 for orphans in self._orphans.values())
         return self._next_siblings[self._first_children[parent]] != NONE
 
     def ancestor(self, number: int, height: int) -> int | None:
-        """Find the block at a height, on the way from the anchor to this one."""
+        """Find the block at a height on the path from the anchor to this block."""
         while self._heights[number] > height and not self.is_active(number):
             number = self._parents[number]
         if self._heights[number] > height:
@@ -132,21 +132,21 @@ class BlockIndex:
         return number if self._heights[number] == height else None
 
     def branches(self) -> Iterator[Branch]:
-        """Give what stands on each block whose parent was not seen, in the order of these."""
+        """Yield a branch for each block whose parent has not been seen, ordered by the blocks' numbers."""
         for root in sorted(number for orphans in self._orphans.values() for number in orphans):
             best = Branch(root, root, 0, 0)
-            rest = [(root, 0, 0)]
-            while rest:
-                number, work, depth = rest.pop()
+            pending = [(root, 0, 0)]
+            while pending:
+                number, work, depth = pending.pop()
                 work += _work(self._bits[number])
                 if (work, -number) > (best.work, -best.tip):
                     best = Branch(root, number, work, depth)
-                rest.extend((child, work, depth + 1) for child in self._children(number))
+                pending.extend((child, work, depth + 1) for child in self._children(number))
             yield best
 
-    def anchor(self, number: int, height: int) -> None:
-        """Take a block as the lowest one, from which all others descend; only once."""
-        assert not self._active, "heights are settled"
+    def set_anchor(self, number: int, height: int) -> None:
+        """Make a block the lowest one of the chain; can be called only once."""
+        assert not self._active, "the anchor is already set"
         self._base = height
         self._link(number, height, 0)
         self._active.append(number)
@@ -166,18 +166,18 @@ class BlockIndex:
         return self._active[height - self._base] if 0 <= height - self._base < len(self._active) else None
 
     def is_active(self, number: int) -> bool:
-        """Tell whether a block is on the active chain."""
+        """Check whether a block is on the active chain."""
         return self.active(self._heights[number]) == number
 
-    def better(self) -> Iterator[int]:
-        """Give the blocks with more work than the tip, the best one first; of equal ones the first seen."""
-        least = self.work(self.tip)
-        if self.work(self._best) <= least:
+    def better_tips(self) -> Iterator[int]:
+        """Yield the blocks with more work than the tip, best first; of equal ones the first seen."""
+        tip_work = self.work(self.tip)
+        if self.work(self._best) <= tip_work:
             return
         yield self._best
-        # A block that does not descend from the anchor has a work of zero here.
-        rated = [(-work, number) for number in range(len(self)) if (work := self.work(number)) > least]
-        yield from (number for _, number in sorted(rated)[1:])
+        # The work of a block that does not descend from the anchor is zero here.
+        ranked = [(-work, number) for number in range(len(self)) if (work := self.work(number)) > tip_work]
+        yield from (number for _, number in sorted(ranked)[1:])
 
     def activate(self, tip: int) -> None:
         """Make the chain from the anchor to this block the active one."""
@@ -224,14 +224,14 @@ class BlockIndex:
             self._link(number, self._heights[parent] + 1, self.work(parent))
 
     def _link(self, top: int, height: int, work: int) -> None:
-        """Give heights and work to a block and all that stands on it; `work` is what lies below it."""
-        rest = [(top, height, work)]
-        while rest:
-            number, height, work = rest.pop()
+        """Set height and work of a block and all its descendants; `work` is the sum up to its parent."""
+        pending = [(top, height, work)]
+        while pending:
+            number, height, work = pending.pop()
             work += _work(self._bits[number])
             self._heights[number] = height
             self._works[_WORK * number : _WORK * (number + 1)] = work.to_bytes(_WORK, "big")
             best = self._best
             if best == NONE or (work, -number) > (self.work(best), -best):
                 self._best = number
-            rest.extend((child, height + 1, work) for child in self._children(number))
+            pending.extend((child, height + 1, work) for child in self._children(number))

@@ -1,54 +1,55 @@
-"""The source that reads bitcoind's files of blocks where they lie, or one file in the same form.
+"""The source that reads bitcoind's block files in place, or one file in the same format.
 
-The files say less than the node that writes them. Which chain is active is told by work, and where undo data
-lie beside the blocks only a block that has them counts: the node has connected it. That keeps out what it is
-still writing or checking, and what it refused. Nothing says that a branch was called invalid later.
+The files contain less than the node that writes them knows. Work determines which chain is active, and if
+there are undo data beside the blocks, only a block that has them counts: the node has connected it. This
+excludes blocks that the node is still writing or checking, and those that it rejected. The files do not show
+that a branch was called invalid later.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from virtualchain.bitcoin.files.anchor import find_anchor
-from virtualchain.bitcoin.files.folder import find_folder, find_network
-from virtualchain.bitcoin.files.outputs import Outputs
-from virtualchain.bitcoin.files.store import BlockStore
-from virtualchain.bitcoin.files.undo_files import UndoFiles
-from virtualchain.bitcoin.header import HEADER_SIZE, read_header
+from virtualchain.bitcoin.block import split_transactions
+from virtualchain.bitcoin.files.index import Branch
+from virtualchain.bitcoin.files.spent import Outputs, UndoFiles
+from virtualchain.bitcoin.files.store import BlockStore, find_folder, find_network
+from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header
 from virtualchain.bitcoin.networks import Network
-from virtualchain.bitcoin.source import BlockSource, Tip
-from virtualchain.bitcoin.wake import Wake
-from virtualchain.errors import MissingData
+from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
+from virtualchain.bitcoin.transaction import read_inputs
+from virtualchain.errors import MissingData, NodeError, NodeUnavailable
 from virtualchain.model import Block, SpentOutput
 
-MOST_HEADERS: Final = 2000
+_ALWAYS_STATED: Final = {"mainnet": 227_931, "testnet3": 21_111}
+"""The first height from which every coinbase states its own (BIP 34); on other networks this is 1."""
 
 
 def open_blocks(path: Path, network: Network | None = None) -> BlockSource:
-    """Open the blocks at `path`: bitcoind's data or `blocks` folder, or a file in the form of `blk*.dat`.
+    """Open the blocks at `path`: bitcoind's data or `blocks` folder, or a file in the format of `blk*.dat`.
 
-    Their headers are all read once. The chain starts with the genesis block, or where that is not there (a
-    pruned node, a cut) with the lowest block from which on all are; its height is then what the coinbases
-    state (BIP 34). `network` is what the files must be of; None takes any.
+    All headers are read once. The chain starts with the genesis block or, if that is missing (a pruned node,
+    part of a chain), with the lowest block after which none is missing; heights are then what the coinbases
+    state (BIP 34). The files must be of `network`; None accepts any.
 
-    Raises UsageError for a path at which there are no blocks, NodeError for files that cannot be read or
-    are of another network, NodeUnavailable for files without a block yet.
+    Raises UsageError if there are no blocks at `path`, NodeError for files that cannot be read or are of
+    another network, NodeUnavailable for files without a block yet.
     """
     folder = find_folder(path, network)
-    found, key = find_network(folder, network)
-    return FileSource(BlockStore(folder, found, key))
+    actual, key = find_network(folder, network)
+    return FileSource(BlockStore(folder, actual, key))
 
 
 class FileSource:
-    """Files of blocks; the contract is that of `BlockSource`."""
+    """Block files as a `BlockSource`."""
 
     def __init__(self, store: BlockStore) -> None:
         self._store = store
         self._undo = UndoFiles(store)
         self._outputs = Outputs(store)
         self._wake = Wake()
-        store.look()
-        store.index.anchor(*find_anchor(store))
+        store.refresh()
+        store.index.set_anchor(*find_anchor(store))
         self.tip()
 
     def __str__(self) -> str:
@@ -60,30 +61,32 @@ class FileSource:
         return self._store.network
 
     def tip(self) -> Tip:
-        """Look at what was appended, and tell the active chain's last block."""
+        """Read what was appended, and return the active chain's last block."""
         store, index = self._store, self._store.index
         with store.lock:
-            store.look()
-            better = (
-                number for number in index.better() if not store.has_undo or self._undo.is_connected(number)
+            store.refresh()
+            candidates = (
+                number
+                for number in index.better_tips()
+                if not store.has_undo or self._undo.is_connected(number)
             )
-            best = next(better, None)
+            best = next(candidates, None)
             if best is not None:
                 index.activate(best)
             return Tip(index.height(index.tip), store.hash(index.tip))
 
     def block_hash(self, block_id: int) -> str:
-        """Tell which block is active at a height; raises MissingData above the tip, and below the first."""
+        """Return the hash of the active block at a height; raises MissingData outside the chain."""
         store = self._store
         with store.lock:
             number = store.index.active(block_id)
             if number is not None:
                 return store.hash(number)
             first, last = store.index.base, store.index.height(store.index.tip)
-        raise MissingData(f"{store} holds blocks {first} to {last} of the chain, and not {block_id}")
+        raise MissingData(f"{store} holds blocks {first} to {last} of the chain, but not {block_id}")
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
-        """Give the headers that follow a block on the active chain, see `BlockSource`."""
+        """Return the headers that follow a block on the active chain, see `BlockSource`."""
         store = self._store
         with store.lock:
             number = store.find(block_hash)
@@ -98,19 +101,19 @@ class FileSource:
         ]
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:
-        """Tell nothing: no file says which blocks the node calls invalid."""
+        """Return False: no file says which blocks the node calls invalid."""
         del block_id, block_hash
         return False
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give a block's bytes, whose header has this very hash; raises MissingData, MalformedBlock."""
-        return self._store.read(self._known(block_hash))
+        """Return a block's bytes, whose header has exactly this hash; raises MissingData, MalformedBlock."""
+        return self._store.read(self._number_of(block_hash))
 
     def spent_outputs(
         self, block_hash: str, transactions: Mapping[int, str]
     ) -> Mapping[int, Sequence[SpentOutput]]:
-        """Give the outputs that some transactions of a block spend, see `BlockSource`."""
-        number = self._known(block_hash)
+        """Return the outputs that some transactions of a block spend, see `BlockSource`."""
+        number = self._number_of(block_hash)
         if not transactions:
             return {}
         if self._store.has_undo:
@@ -118,20 +121,78 @@ class FileSource:
         return self._outputs.spent(number, transactions)
 
     def wait(self, timeout: float) -> None:
-        """Sleep for `timeout` seconds, or until `wake`; `tip` looks at the files."""
+        """Sleep for `timeout` seconds, or until `wake`; the files are read again by `tip`."""
         self._wake.wait(timeout)
 
     def wake(self) -> None:
-        """End the present or the next `wait`; may be called from another thread or a signal handler."""
+        """End the current or the next `wait`; may be called from another thread or a signal handler."""
         self._wake.call()
 
     def close(self) -> None:
-        """Drop what was made for the time being."""
+        """End a wait and drop the temporary database."""
         self._wake.call()
         self._outputs.close()
 
-    def _known(self, block_hash: str) -> int:
+    def _number_of(self, block_hash: str) -> int:
         number = self._store.find(block_hash)
         if number is None:
-            raise MissingData(f"{self._store} does not hold block {block_hash}: give all files, or a node")
+            raise MissingData(f"{self._store} does not hold block {block_hash}: use all files, or a node")
         return number
+
+
+def find_anchor(store: BlockStore) -> tuple[int, int]:
+    """Find the block with which the chain starts: its number in the index, and its height.
+
+    Raises NodeUnavailable if there is no block yet, NodeError for another genesis block or if no block states
+    its height.
+    """
+    branches = list(store.index.branches())
+    if not branches:
+        raise NodeUnavailable(f"{store} holds no complete block yet")
+    parents = {branch: display_hash(store.part(branch.root, 0, HEADER_SIZE)[4:36]) for branch in branches}
+    genesis_hash = store.network.genesis_hash
+    for branch, parent in parents.items():
+        if store.hash(branch.root) == genesis_hash:
+            return branch.root, 0
+        if parent == "00" * 32:
+            raise NodeError(
+                f"{store} should be of {store.network.name}, whose first block is {genesis_hash}, "
+                f"but its first block is {store.hash(branch.root)}"
+            )
+    best = max(branches, key=lambda branch: (parents[branch] == genesis_hash, branch.work, -branch.root))
+    if parents[best] == genesis_hash:
+        return best.root, 1
+    return best.root, _root_height(store, best)
+
+
+def _root_height(store: BlockStore, branch: Branch) -> int:
+    """Determine the height of a branch's root from what its root and its tip state."""
+    tip = _stated_height(store.read(branch.tip))
+    least = _ALWAYS_STATED.get(store.network.name, 1)
+    if tip is None or tip < least:
+        raise NodeError(
+            f"{store} does not start with the genesis block, and its block {store.hash(branch.tip)} does not "
+            "state its height: use files from the first block on, or a node"
+        )
+    lowest = tip - branch.depth
+    if lowest >= least and _stated_height(store.read(branch.root)) != lowest:
+        raise NodeError(
+            f"{store}: block {store.hash(branch.root)} is {branch.depth} blocks below one that states "
+            f"height {tip}, but does not state {lowest}: are all of these blocks of {store.network.name}?"
+        )
+    return lowest
+
+
+def _stated_height(raw: bytes) -> int | None:
+    """Read the height with which a block's coinbase begins (BIP 34); None if there is none."""
+    if int.from_bytes(raw[:4], "little", signed=True) < 2:
+        return None
+    script = bytes.fromhex(read_inputs(split_transactions(raw)[0])[0].script_sig)
+    if not script:
+        return None
+    if 0x51 <= script[0] <= 0x60:
+        return script[0] - 0x50
+    size = script[0]
+    if not 1 <= size <= 4 or len(script) <= size:
+        return None
+    return int.from_bytes(script[1 : 1 + size], "little", signed=True)

@@ -1,1 +1,1 @@
-"""Blocks from a node, over REST and JSON-RPC."""
+"""Blocks from a running node, over REST and JSON-RPC."""

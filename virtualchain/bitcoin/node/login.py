@@ -1,4 +1,4 @@
-"""Where a node listens and how we log in: its URL, a password, or the cookie file that it writes."""
+"""Where a node listens and how to log in to it: its URL, a password, or the cookie file that it writes."""
 
 import base64
 import sys
@@ -28,31 +28,31 @@ class NodeUrl:
 
 
 class Login(Protocol):
-    """What proves to the node who we are."""
+    """The credentials for a node."""
 
     def authorization(self) -> str:
-        """Give the HTTP Authorization header; raises NodeUnavailable, NodeError."""
+        """Return the HTTP Authorization header; raises NodeUnavailable, NodeError."""
         ...
 
-    def refused(self, authorization: str) -> None:
-        """Take note that the node refused this header; raises unless there is another to try."""
+    def renew(self, authorization: str) -> None:
+        """Replace a header that the node rejected; raises if there is no other to try."""
         ...
 
 
 def read_url(url: str, network: Network | None = None) -> NodeUrl:
-    """Read `http://user:password@host:port`, each of user and password percent-encoded.
+    """Parse `http://user:password@host:port`, with user and password percent-encoded.
 
-    Without a port it is that of `network`, or mainnet. Raises UsageError; no message shows the password.
+    The default port is that of `network`, or of mainnet. Raises UsageError; no message shows the password.
     """
-    form = (
+    expected = (
         "write it as http://user:password@host:port, with special characters of the password percent-encoded"
     )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        # The original error quotes the URL: it must not reach a log.
-        raise UsageError(f"the node's URL cannot be read: {form}") from None
+        # The original error quotes the URL, which must not reach a log.
+        raise UsageError(f"the node's URL cannot be read: {expected}") from None
     if (
         parts.scheme != "http"
         or not parts.hostname
@@ -60,7 +60,7 @@ def read_url(url: str, network: Network | None = None) -> NodeUrl:
         or parts.query
         or parts.fragment
     ):
-        raise UsageError(f"the node's URL is not one of bitcoind: {form}")
+        raise UsageError(f"the node's URL is not that of a bitcoind: {expected}")
     return NodeUrl(
         host=parts.hostname,
         port=port or (network or NETWORKS["mainnet"]).rpc_port,
@@ -69,26 +69,26 @@ def read_url(url: str, network: Network | None = None) -> NodeUrl:
     )
 
 
-def find_login(where: NodeUrl, cookie: Path | None, network: Network | None) -> Login:
-    """Choose how to log in: the given cookie file, else the URL's password, else the local node's cookie.
+def find_login(url: NodeUrl, cookie: Path | None, network: Network | None) -> Login:
+    """Choose how to log in: with the named cookie file, else the URL's password, else a local node's cookie.
 
-    Raises UsageError where none of them can be.
+    Raises UsageError if there is none of these.
     """
     if cookie is not None:
-        return Cookie(where, cookie)
-    if where.user is not None:
-        return Password(where, where.user, where.password)
+        return Cookie(url, cookie)
+    if url.user is not None:
+        return Password(url, url.user, url.password)
     by_port = {known.rpc_port: known for known in NETWORKS.values()}
-    assumed = network or by_port.get(where.port)
-    if where.host not in _LOCAL or assumed is None:
+    assumed = network or by_port.get(url.port)
+    if url.host not in _LOCAL or assumed is None:
         raise UsageError(
-            f"no way to log in at {where}: put user:password into its URL, or name the cookie file it writes"
+            f"no way to log in at {url}: put user:password into its URL, or name the cookie file it writes"
         )
-    return Cookie(where, data_folder() / assumed.subfolder / ".cookie")
+    return Cookie(url, data_folder() / assumed.subfolder / ".cookie")
 
 
 def data_folder() -> Path:
-    """Tell where bitcoind keeps its data unless told otherwise."""
+    """Return bitcoind's default data folder on this platform."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "Bitcoin"
     if sys.platform == "win32":
@@ -97,45 +97,45 @@ def data_folder() -> Path:
 
 
 class Password:
-    """A user and a password, as `rpcauth` or `rpcuser` of the node's configuration know them."""
+    """A user and a password, as set with `rpcauth` or `rpcuser` in the node's configuration."""
 
-    def __init__(self, where: NodeUrl, user: str, password: str) -> None:
-        self._where = where
+    def __init__(self, url: NodeUrl, user: str, password: str) -> None:
+        self._url = url
         self._user = user
         self._authorization = _basic(f"{user}:{password}")
 
     def authorization(self) -> str:
-        """Give the header, always the same."""
+        """Return the header, which never changes."""
         return self._authorization
 
-    def refused(self, authorization: str) -> None:  # noqa: ARG002 -- there is only the one
-        """Raise NodeError: the same password will not do later."""
+    def renew(self, authorization: str) -> None:  # noqa: ARG002 -- there is only the one
+        """Raise NodeError: the password would not be accepted later either."""
         raise NodeError(
-            f"{self._where} refuses the password of user {self._user!r}: look at rpcauth in bitcoin.conf"
+            f"{self._url} refuses the password of user {self._user!r}: check rpcauth in bitcoin.conf"
         )
 
 
 class Cookie:
-    """The file with a fresh password that bitcoind writes at each start and removes at its end."""
+    """The file with a new password that bitcoind writes at each start and removes when it stops."""
 
-    def __init__(self, where: NodeUrl, path: Path) -> None:
-        self._where = where
+    def __init__(self, url: NodeUrl, path: Path) -> None:
+        self._url = url
         self._path = path
         self._authorization = ""
 
     def authorization(self) -> str:
-        """Give the header made from the file as it was read last."""
+        """Return the header made from the file as it was last read."""
         if not self._authorization:
             self._authorization = self._read()
         return self._authorization
 
-    def refused(self, authorization: str) -> None:
-        """Read the file again; raises NodeUnavailable where it still says what was refused."""
+    def renew(self, authorization: str) -> None:
+        """Read the file again; raises NodeUnavailable if it still has the credentials that were rejected."""
         fresh = self._read()
         if fresh == authorization:
             raise NodeUnavailable(
-                f"{self._where} refuses the cookie in {self._path}: "
-                "the node is restarting, or the file is that of another node"
+                f"{self._url} refuses the cookie in {self._path}: "
+                "the node is restarting, or the file belongs to another node"
             )
         self._authorization = fresh
 
@@ -144,12 +144,12 @@ class Cookie:
             text = self._path.read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
             raise NodeUnavailable(
-                f"no cookie file {self._path} for {self._where}: the node is not running or only starting; "
-                "if the file lies elsewhere name it, if the node has a password put that into its URL"
+                f"no cookie file {self._path} for {self._url}: the node is not running or still starting; "
+                "if the file is elsewhere, name it; if the node has a password, put that into its URL"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise NodeError(
-                f"the cookie file {self._path} for {self._where} cannot be read: {error}"
+                f"the cookie file {self._path} for {self._url} cannot be read: {error}"
             ) from error
         return _basic(text)
 

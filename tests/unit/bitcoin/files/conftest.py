@@ -1,4 +1,4 @@
-"""Sources on files, closed behind each test."""
+"""Sources on files, which are closed after each test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from virtualchain.bitcoin.source import BlockSource
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., BlockSource]]:
-    """Give `open_blocks`; what it opens is closed behind the test."""
+    """Provide `open_blocks`; what it opens is closed after the test."""
     sources: list[BlockSource] = []
 
     def open_one(path: Path, name: str | None = None) -> BlockSource:

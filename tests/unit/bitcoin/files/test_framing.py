@@ -1,4 +1,4 @@
-"""Framed files: records between zeros, halves and junk, as they are appended, obfuscated or plain."""
+"""Framed files: records between zeros, partial records and junk, obfuscated or plain, as they are written."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.bitcoin.files.writing import KEY, append, frame, veil
-from virtualchain.bitcoin.files.framing import FramedFile, Framing, read_part, unveil
+from tests.unit.bitcoin.files.writing import KEY, append, frame, obfuscate
+from virtualchain.bitcoin.files.framing import FramedFile, Framing, deobfuscate, read_part
 from virtualchain.bitcoin.networks import network
 from virtualchain.errors import MissingData, NodeError
 
@@ -19,13 +19,13 @@ RECORDS = [bytes([65 + n]) * (20 + n) for n in range(5)]
 
 @pytest.fixture(params=[b"", KEY], ids=["plain", "obfuscated"])
 def key(request: pytest.FixtureRequest) -> bytes:
-    """Give the key of the test's file."""
+    """Return the key of the test's file."""
     return bytes(request.param)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Name the test's file."""
+    """Return the path of the test's file."""
     return tmp_path / "records"
 
 
@@ -35,15 +35,15 @@ def framed_file(path: Path, key: bytes, trailer: int = 0) -> FramedFile:
 
 
 def new_records(file: FramedFile, path: Path, key: bytes) -> list[bytes]:
-    """Read the records that were not given before."""
-    found = list(file.new_frames())
-    records = [read_part(path, each.offset, each.length, key) for each in found]
-    assert [record[:16] for record in records] == [each.head[: each.length] for each in found]
+    """Read the records that were not read before."""
+    frames = list(file.new_frames())
+    records = [read_part(path, each.offset, each.length, key) for each in frames]
+    assert [record[:16] for record in records] == [each.head[: each.length] for each in frames]
     return records
 
 
 def test_records_come_in_order_and_once(path: Path, key: bytes) -> None:
-    """Those that are appended later come with the next look."""
+    """Records that are appended later are found by the next call."""
     append(path, b"".join(frame(REGTEST, record) for record in RECORDS[:3]), key)
     file = framed_file(path, key)
     assert new_records(file, path, key) == RECORDS[:3]
@@ -55,7 +55,7 @@ def test_records_come_in_order_and_once(path: Path, key: bytes) -> None:
 
 
 def test_reserved_zeros_are_filled_later(path: Path, key: bytes) -> None:
-    """The file keeps its size while records are written into it."""
+    """Records are found although the file keeps its size while they are written."""
     path.write_bytes(bytes(500))
     file = framed_file(path, key)
     assert new_records(file, path, key) == []
@@ -63,7 +63,7 @@ def test_reserved_zeros_are_filled_later(path: Path, key: bytes) -> None:
     for record in RECORDS:
         with path.open("r+b") as opened:
             opened.seek(at)
-            opened.write(veil(frame(REGTEST, record), key, at))
+            opened.write(obfuscate(frame(REGTEST, record), key, at))
         at += 8 + len(record)
         assert new_records(file, path, key) == [record]
     assert new_records(file, path, key) == []
@@ -71,9 +71,11 @@ def test_reserved_zeros_are_filled_later(path: Path, key: bytes) -> None:
 
 @pytest.mark.parametrize("reserved", [0, 500])
 @pytest.mark.parametrize("trailer", [0, 32])
-def test_a_half_written_record_is_none_yet(path: Path, key: bytes, trailer: int, reserved: int) -> None:
-    """Wherever the writing stands still, the record comes once and whole, or with its settled place."""
-    written = veil(frame(REGTEST, RECORDS[0]) + b"t" * trailer, key)
+def test_a_partly_written_record_does_not_count_yet(
+    path: Path, key: bytes, trailer: int, reserved: int
+) -> None:
+    """Wherever the writing stops, the record is found once, complete or at its final place."""
+    written = obfuscate(frame(REGTEST, RECORDS[0]) + b"t" * trailer, key)
     for size in (3, 8, 12, len(written) - 1):
         path.write_bytes(written[:size] + bytes(reserved))
         file = framed_file(path, key, trailer)
@@ -84,8 +86,8 @@ def test_a_half_written_record_is_none_yet(path: Path, key: bytes, trailer: int,
         assert late == ([] if early else [(8, len(RECORDS[0]))])
 
 
-def test_junk_is_passed_over(path: Path, key: bytes) -> None:
-    """What a crash left between records, a length that none can have, zeros, a start alone."""
+def test_junk_is_skipped(path: Path, key: bytes) -> None:
+    """It may be the remains of a crash, an impossible length, zeros, or only a message start."""
     junk = [
         b"left over",
         REGTEST.message_start + b"\xff\xff\xff\xff",
@@ -102,8 +104,8 @@ def test_junk_is_passed_over(path: Path, key: bytes) -> None:
     assert new_records(file, path, key) == RECORDS[:1]
 
 
-def test_a_file_that_was_written_over_is_read_again(path: Path, key: bytes) -> None:
-    """Where it got shorter, or its records no longer begin where the last one ended."""
+def test_an_overwritten_file_is_read_again(path: Path, key: bytes) -> None:
+    """This happens if it got shorter, or no record starts any longer where the last one ended."""
     append(path, b"".join(frame(REGTEST, record) for record in RECORDS[:3]), key)
     file = framed_file(path, key)
     assert new_records(file, path, key) == RECORDS[:3]
@@ -119,25 +121,25 @@ def test_a_file_that_was_written_over_is_read_again(path: Path, key: bytes) -> N
     assert not file.rewound
 
 
-def test_a_message_start_across_two_stretches(path: Path, key: bytes) -> None:
-    """The search in pieces misses no border."""
+def test_a_message_start_across_two_pieces(path: Path, key: bytes) -> None:
+    """The search finds a message start that is split between two reads."""
     for shift in range(6):
         path.unlink(missing_ok=True)
         append(path, b"j" * ((1 << 20) + 1 - shift) + frame(REGTEST, RECORDS[0]), key)
         assert new_records(framed_file(path, key), path, key) == RECORDS[:1]
 
 
-def test_another_networks_record_is_refused(path: Path, key: bytes) -> None:
-    """The error names both networks, and the file."""
+def test_another_networks_record_is_rejected(path: Path, key: bytes) -> None:
+    """The error names both networks and the file."""
     append(path, frame(REGTEST, RECORDS[0]) + frame(SIGNET, RECORDS[1]), key)
     with pytest.raises(NodeError, match=r"records holds blocks of signet among those of regtest"):
         list(framed_file(path, key).new_frames())
 
 
-def test_a_file_that_is_gone_or_cut(path: Path) -> None:
-    """There are no records in it, and no bytes: the error says what may have happened."""
+def test_a_file_that_is_gone_or_truncated(path: Path) -> None:
+    """It has no records, and reading its bytes is an error that says what may have happened."""
     assert list(framed_file(path, b"").new_frames()) == []
-    with pytest.raises(MissingData, match="records is gone: pruned by the node"):
+    with pytest.raises(MissingData, match="records is gone: the node pruned it"):
         read_part(path, 0, 1, b"")
     path.write_bytes(b"12345")
     assert read_part(path, 1, 4, b"") == b"2345"
@@ -146,7 +148,7 @@ def test_a_file_that_is_gone_or_cut(path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(path: Path) -> None:
-    """Whatever stands in the way, it is told with the path."""
+    """The error states the reason and the path."""
     path.mkdir()
     with pytest.raises(NodeError, match="records cannot be read: Is a directory"):
         read_part(path, 0, 1, b"")
@@ -154,7 +156,7 @@ def test_a_file_that_cannot_be_read(path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_of_another_user(path: Path) -> None:
-    """A node's files are its user's own."""
+    """The error suggests running as the user whose node it is."""
     path.write_bytes(b"12345")
     path.chmod(0)
     with pytest.raises(NodeError, match="run as the user whose node it is"):
@@ -162,13 +164,13 @@ def test_a_file_of_another_user(path: Path) -> None:
 
 
 @given(st.binary(max_size=40), st.integers(0, 2**40), st.binary(min_size=8, max_size=8))
-def test_the_key_is_taken_off_by_place(plain: bytes, at: int, key: bytes) -> None:
-    """Judged by XOR of each byte."""
-    assert unveil(veil(plain, key, at), at, key) == plain
+def test_the_key_is_applied_by_offset(plain: bytes, at: int, key: bytes) -> None:
+    """The result equals an XOR of each byte."""
+    assert deobfuscate(obfuscate(plain, key, at), at, key) == plain
 
 
 @pytest.mark.parametrize("size", [16383, 16384, 16385, 40000])
-def test_the_key_is_taken_off_long_stretches(size: int) -> None:
-    """The pieces that are taken at once fit together."""
+def test_the_key_is_applied_to_many_bytes(size: int) -> None:
+    """The pieces that are XORed at once fit together."""
     plain = bytes(n % 251 for n in range(size))
-    assert unveil(veil(plain, KEY, 5), 5, KEY) == plain
+    assert deobfuscate(obfuscate(plain, KEY, 5), 5, KEY) == plain

@@ -1,4 +1,4 @@
-"""Writes blocks and undo data as bitcoind does: framed, obfuscated, short forms and all."""
+"""Writes blocks and undo data as bitcoind does: framed, obfuscated and compressed."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -15,20 +15,20 @@ KEY = bytes.fromhex("f1b18d3e957856d0")
 
 
 def frame(network: Network, raw: bytes) -> bytes:
-    """Put message start and length in front."""
+    """Prepend message start and length."""
     return network.message_start + struct.pack("<I", len(raw)) + raw
 
 
-def veil(plain: bytes, key: bytes, at: int = 0) -> bytes:
-    """XOR byte by byte, the first of them standing at `at` in its file."""
-    return bytes(byte ^ key[(at + place) % len(key)] for place, byte in enumerate(plain)) if key else plain
+def obfuscate(plain: bytes, key: bytes, at: int = 0) -> bytes:
+    """XOR byte by byte; the first byte is at offset `at` in its file."""
+    return bytes(byte ^ key[(at + offset) % len(key)] for offset, byte in enumerate(plain)) if key else plain
 
 
 def append(path: Path, plain: bytes, key: bytes = b"") -> None:
-    """Write behind what a file holds."""
+    """Append to a file."""
     at = path.stat().st_size if path.exists() else 0
     with path.open("ab") as file:
-        file.write(veil(plain, key, at))
+        file.write(obfuscate(plain, key, at))
 
 
 def write_blocks(path: Path, chain: ChainBuilder, blocks: Iterable[StoredBlock], key: bytes = b"") -> None:
@@ -49,7 +49,7 @@ def write_undo(path: Path, chain: ChainBuilder, blocks: Iterable[StoredBlock], k
 
 
 def undo_bytes(spent: Sequence[Sequence[Coin]]) -> bytes:
-    """Serialise what the transactions behind a coinbase spend."""
+    """Serialize what the transactions after a coinbase spend."""
     parts = [compact_size(len(spent))]
     for coins in spent:
         parts.append(compact_size(len(coins)))
@@ -58,15 +58,18 @@ def undo_bytes(spent: Sequence[Sequence[Coin]]) -> bytes:
 
 
 def coin_bytes(coin: Coin) -> bytes:
-    """Serialise one coin."""
+    """Serialize one coin."""
     code = varint(coin.height << 1 | coin.generated)
     return (
-        code + (b"\0" if coin.height else b"") + varint(short_amount(coin.value)) + short_script(coin.script)
+        code
+        + (b"\0" if coin.height else b"")
+        + varint(compress_amount(coin.value))
+        + compress_script(coin.script)
     )
 
 
 def varint(number: int) -> bytes:
-    """Write a number in groups of seven bits, the highest first, each but the last one less."""
+    """Write a number in groups of seven bits, most significant first; each but the last is one less."""
     groups = [number & 0x7F]
     while number > 0x7F:
         number = (number >> 7) - 1
@@ -74,8 +77,8 @@ def varint(number: int) -> bytes:
     return bytes(reversed(groups))
 
 
-def short_amount(value: int) -> int:
-    """Write an amount by its digits without the zeros at its end, and how many these are."""
+def compress_amount(value: int) -> int:
+    """Combine an amount's digits without trailing zeros and the number of these zeros."""
     if value == 0:
         return 0
     zeros = 0
@@ -87,8 +90,8 @@ def short_amount(value: int) -> int:
     return 1 + 10 * (9 * (value // 10) + value % 10 - 1) + zeros
 
 
-def short_script(script: bytes) -> bytes:
-    """Write the usual scripts by their hash or key."""
+def compress_script(script: bytes) -> bytes:
+    """Write the usual scripts as their hash or key."""
     if len(script) == 25 and script[:3] == b"\x76\xa9\x14" and script[23:] == b"\x88\xac":
         return b"\0" + script[3:23]
     if len(script) == 23 and script[:2] == b"\xa9\x14" and script[22:] == b"\x87":

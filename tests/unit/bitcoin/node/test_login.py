@@ -1,10 +1,10 @@
-"""URLs and logins: what users write is understood or refused with a clear word, and no secret is shown."""
+"""URLs and logins: input is understood or rejected with a clear message, and no secret is shown."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.unit.bitcoin.node.scripted import basic
+from tests.unit.bitcoin.node.fakes import basic
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node import login
 from virtualchain.bitcoin.node.login import Cookie, NodeUrl, Password, find_login, read_url
@@ -22,12 +22,12 @@ from virtualchain.errors import NodeError, NodeUnavailable, UsageError
     ],
 )
 def test_read_url(url: str, expected: NodeUrl) -> None:
-    """Host, port, user and password are taken apart and percent-decoded."""
+    """Host, port, user and password are separated and percent-decoded."""
     assert read_url(url) == expected
 
 
-def test_read_url_takes_the_port_of_the_network() -> None:
-    """Without a port it is the one on which bitcoind listens for that network."""
+def test_read_url_uses_the_port_of_the_network() -> None:
+    """The default is the port on which bitcoind listens for that network."""
     assert read_url("http://localhost", network("signet")).port == 38332
 
 
@@ -47,8 +47,8 @@ def test_read_url_takes_the_port_of_the_network() -> None:
         "http://u:secret@[h:1",
     ],
 )
-def test_read_url_refuses_others(url: str) -> None:
-    """Anything else is refused with the form that it should have, and the password is not repeated."""
+def test_read_url_rejects_others(url: str) -> None:
+    """The message shows the expected form, and never the password."""
     with pytest.raises(UsageError, match="http://user:password@host:port") as caught:
         read_url(url)
     assert (
@@ -59,23 +59,23 @@ def test_read_url_refuses_others(url: str) -> None:
 
 def test_url_in_a_message_has_no_password() -> None:
     """Neither str nor repr of an address shows the password."""
-    where = read_url("http://u:secret@[::1]:8332")
-    assert str(where) == "http://[::1]:8332"
-    assert "secret" not in repr(where)
+    url = read_url("http://u:secret@[::1]:8332")
+    assert str(url) == "http://[::1]:8332"
+    assert "secret" not in repr(url)
 
 
 def test_find_login_prefers_the_named_cookie(tmp_path: Path) -> None:
-    """A cookie file that the user named wins over the URL's password."""
+    """A cookie file that the user named takes precedence over the URL's password."""
     (tmp_path / "cookie").write_text("__cookie__:abc\n")
-    found = find_login(read_url("http://u:p@h:1"), tmp_path / "cookie", None)
-    assert found.authorization() == basic("__cookie__:abc")
+    chosen = find_login(read_url("http://u:p@h:1"), tmp_path / "cookie", None)
+    assert chosen.authorization() == basic("__cookie__:abc")
 
 
-def test_find_login_takes_the_password() -> None:
-    """Without a cookie file it is the URL's user and password."""
-    found = find_login(read_url("http://u:p@h:1"), None, None)
-    assert isinstance(found, Password)
-    assert found.authorization() == basic("u:p")
+def test_find_login_uses_the_password() -> None:
+    """Without a cookie file, the login is the URL's user and password."""
+    chosen = find_login(read_url("http://u:p@h:1"), None, None)
+    assert isinstance(chosen, Password)
+    assert chosen.authorization() == basic("u:p")
 
 
 @pytest.mark.parametrize(
@@ -91,24 +91,24 @@ def test_find_login_takes_the_password() -> None:
 def test_find_login_of_the_local_node(
     url: str, named: str | None, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without either it is the local node's cookie, whose place follows from the network or the port."""
+    """Without either, the login is the local node's cookie, found by the network or the port."""
     monkeypatch.setattr(login, "data_folder", lambda: tmp_path)
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("__cookie__:abc")
-    asked = None if named is None else network(named)
-    assert find_login(read_url(url, asked), None, asked).authorization() == basic("__cookie__:abc")
+    requested = None if named is None else network(named)
+    assert find_login(read_url(url, requested), None, requested).authorization() == basic("__cookie__:abc")
 
 
 @pytest.mark.parametrize("url", ["http://node.example:8332", "http://localhost:9999"])
 def test_find_login_without_any(url: str) -> None:
-    """There is no cookie of a node elsewhere, nor of one on an unknown network: the user must say."""
+    """The cookie of a remote node, or of one on an unknown network, has to be named by the user."""
     with pytest.raises(UsageError, match="cookie"):
         find_login(read_url(url), None, None)
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
 def test_data_folder(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The node's folder is where its documentation says for each system."""
+    """The node's folder is the one that its documentation names for each system."""
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setenv("HOME", str(tmp_path))
     names = {
@@ -120,7 +120,7 @@ def test_data_folder(platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_cookie_that_cannot_be_read(tmp_path: Path) -> None:
-    """A file that is there and closed to us is no passing fault."""
+    """A file that exists but cannot be read is not a temporary fault."""
     (tmp_path / ".cookie").mkdir()
     with pytest.raises(NodeError, match="cannot be read") as caught:
         Cookie(read_url("http://h:1"), tmp_path / ".cookie").authorization()

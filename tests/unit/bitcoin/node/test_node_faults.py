@@ -1,4 +1,4 @@
-"""Faults of a node, and waiting for it: what passes is got over, what is wrong is never given out."""
+"""Faults of a node, and waiting for it: temporary ones are recovered from, and no wrong data is returned."""
 
 import signal
 import threading
@@ -6,18 +6,18 @@ import time
 
 import pytest
 
-from tests.unit.bitcoin.node.stub import A, Stub, scan_tip
+from tests.unit.bitcoin.node.fakes import A, StubRpc, scan_tip
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable
 from virtualchain.testing import FakeNode
 
-# Faults of a node that is otherwise well
+# Faults of a node that otherwise works
 
 
 @pytest.mark.parametrize("rest", [True, False])
 @pytest.mark.parametrize("kind", ["refuse", "cut", "busy", "warming_up"])
-def test_passing_faults_are_got_over(node: FakeNode, kind: str, rest: bool) -> None:
-    """Two of a kind in the middle of the work change nothing of what comes out."""
+def test_temporary_faults_are_recovered_from(node: FakeNode, kind: str, rest: bool) -> None:
+    """Two faults of a kind during the work do not change the result."""
     source = open_source(node.url, rest=rest)
     expected = scan_tip(source, node)
     node.fail(kind, 2)
@@ -32,8 +32,8 @@ def test_passing_faults_are_got_over(node: FakeNode, kind: str, rest: bool) -> N
 
 @pytest.mark.parametrize("rest", [True, False])
 @pytest.mark.parametrize("kind", ["garbage", "wrong_block"])
-def test_bytes_of_another_block_are_refused(node: FakeNode, kind: str, rest: bool) -> None:
-    """What is not the block that was asked for is never given out."""
+def test_bytes_of_another_block_are_rejected(node: FakeNode, kind: str, rest: bool) -> None:
+    """Anything but the requested block is an error."""
     source = open_source(node.url, rest=rest)
     node.fail(kind, on="block")
     with pytest.raises(NodeError) as caught:
@@ -43,8 +43,8 @@ def test_bytes_of_another_block_are_refused(node: FakeNode, kind: str, rest: boo
 
 
 @pytest.mark.parametrize("kind", ["garbage", "truncate"])
-def test_spent_outputs_cut_short_are_refused(node: FakeNode, kind: str) -> None:
-    """Half of an answer gives no outputs, and the message names the block."""
+def test_truncated_spent_outputs_are_rejected(node: FakeNode, kind: str) -> None:
+    """Half an answer yields no outputs, and the message names the block."""
     source = open_source(node.url)
     node.fail(kind, on="spenttxouts")
     with pytest.raises(MalformedBlock, match=node.tip):
@@ -53,7 +53,7 @@ def test_spent_outputs_cut_short_are_refused(node: FakeNode, kind: str) -> None:
 
 
 def test_idle_connections_may_be_dropped(node: FakeNode) -> None:
-    """A node closes what is idle for 30 seconds: the next question does not notice."""
+    """A node closes connections that are idle for 30 seconds, without any effect on the next request."""
     for rest in (True, False):
         source = open_source(node.url, rest=rest)
         expected = scan_tip(source, node)
@@ -65,7 +65,7 @@ def test_idle_connections_may_be_dropped(node: FakeNode) -> None:
 @pytest.mark.parametrize("spent_outputs", [True, False])
 @pytest.mark.parametrize("rest", [True, False])
 def test_pruned_block(node: FakeNode, rest: bool, spent_outputs: bool) -> None:
-    """A pruned block, and what it spends, is missing; the message says what kind of node is needed."""
+    """A pruned block and its spent outputs are missing; the message says what kind of node is needed."""
     source = open_source(node.url, rest=rest)
     assert isinstance(source, NodeSource)
     source._spent_by_rest = source._spent_by_rest and spent_outputs
@@ -78,8 +78,8 @@ def test_pruned_block(node: FakeNode, rest: bool, spent_outputs: bool) -> None:
     source.close()
 
 
-def test_rest_that_was_turned_off_meanwhile(node: FakeNode) -> None:
-    """A node that comes back without REST is asked over JSON-RPC from then on."""
+def test_rest_that_has_been_turned_off(node: FakeNode) -> None:
+    """A node that restarts without REST is asked over JSON-RPC from then on."""
     source = open_source(node.url)
     expected = scan_tip(source, node)
     node._service.rest = False
@@ -90,8 +90,8 @@ def test_rest_that_was_turned_off_meanwhile(node: FakeNode) -> None:
     source.close()
 
 
-def test_spenttxouts_that_are_gone_meanwhile(node: FakeNode) -> None:
-    """A node that comes back as an older version keeps REST for what that has."""
+def test_spenttxouts_that_are_no_longer_offered(node: FakeNode) -> None:
+    """A node that restarts as an older version is still asked over REST for what that version offers."""
     source = open_source(node.url)
     expected = scan_tip(source, node)
     node._service.spent_outputs = False
@@ -106,15 +106,15 @@ def test_spenttxouts_that_are_gone_meanwhile(node: FakeNode) -> None:
 
 
 def test_wait_sleeps() -> None:
-    """Without a word the wait takes its time."""
+    """A wait that nothing ends lasts for its timeout."""
     started = time.monotonic()
-    Stub().source().wait(0.05)
+    StubRpc().source().wait(0.05)
     assert time.monotonic() - started >= 0.05
 
 
 def test_wake_from_another_thread() -> None:
-    """A wait is ended from elsewhere."""
-    source = Stub().source()
+    """Another thread can end a wait."""
+    source = StubRpc().source()
     threading.Timer(0.02, source.wake).start()
     started = time.monotonic()
     source.wait(10)
@@ -122,8 +122,8 @@ def test_wake_from_another_thread() -> None:
 
 
 def test_wake_from_a_signal_handler() -> None:
-    """A handler that runs in the middle of the wait, in its own thread, ends it."""
-    source = Stub().source()
+    """A handler that interrupts the wait in the same thread can end it."""
+    source = StubRpc().source()
     before = signal.signal(signal.SIGALRM, lambda *_: source.wake())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.02)
@@ -135,8 +135,8 @@ def test_wake_from_a_signal_handler() -> None:
 
 
 def test_wake_before_wait() -> None:
-    """A wake that comes too early counts for the next wait, and many count as one."""
-    source = Stub().source()
+    """A wake before the wait ends the next wait, and several count as one."""
+    source = StubRpc().source()
     source.wake()
     source.wake()
     started = time.monotonic()
@@ -147,8 +147,8 @@ def test_wake_before_wait() -> None:
 
 
 def test_close_ends_a_wait() -> None:
-    """Who waits on a source that is closed does not wait for long."""
-    source = Stub().source()
+    """A wait on a closed source ends at once."""
+    source = StubRpc().source()
     source.close()
     started = time.monotonic()
     source.wait(10)

@@ -1,4 +1,4 @@
-"""Spent outputs: read to the byte and to the satoshi, or not at all."""
+"""Spent outputs in a node's answers: parsed to the byte and to the satoshi, or not at all."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtualchain.bitcoin.node.spent import MAX_MONEY, read_prevouts, read_spent_outputs, satoshi
+from virtualchain.bitcoin.node.answers import read_prevouts, read_spent_outputs, satoshi
+from virtualchain.bitcoin.transaction import MAX_MONEY
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import SpentOutput
 from virtualchain.testing.wire import compact_size
@@ -26,7 +27,7 @@ EMPTY = bytes.fromhex("0100")
 SMALL = bytes.fromhex("03000207000000000000000151e0930400000000000351025200")
 
 
-def serialise(block: list[list[SpentOutput]]) -> bytes:
+def serialize(block: list[list[SpentOutput]]) -> bytes:
     """Write spent outputs as the node does."""
     return compact_size(len(block)) + b"".join(
         compact_size(len(outputs))
@@ -41,7 +42,7 @@ def serialise(block: list[list[SpentOutput]]) -> bytes:
 
 
 def test_read_spent_outputs_of_known_bytes() -> None:
-    """The format is a count, then per transaction a count of satoshi, length and script."""
+    """The format is a count, then for each transaction a count of outputs: satoshi, length and script."""
     assert read_spent_outputs(EMPTY, [0]) == {0: ()}
     spent = (SpentOutput(7, b"\x51"), SpentOutput(300_000, b"\x51\x02\x52"))
     assert read_spent_outputs(SMALL, [0, 1, 2]) == {0: (), 1: spent, 2: ()}
@@ -49,48 +50,52 @@ def test_read_spent_outputs_of_known_bytes() -> None:
 
 
 @given(BLOCKS, st.data())
-def test_read_spent_outputs_gives_what_was_written(
+def test_read_spent_outputs_returns_what_was_written(
     block: list[list[SpentOutput]], data: st.DataObject
 ) -> None:
-    """Whatever a block spends comes back for the transactions that were asked for, and only for them."""
-    wanted = data.draw(st.sets(st.integers(0, len(block) - 1)))
-    assert read_spent_outputs(serialise(block), wanted) == {index: tuple(block[index]) for index in wanted}
+    """The outputs are returned for the requested transactions, and only for them."""
+    txindexes = data.draw(st.sets(st.integers(0, len(block) - 1)))
+    assert read_spent_outputs(serialize(block), txindexes) == {
+        index: tuple(block[index]) for index in txindexes
+    }
 
 
 @given(BLOCKS, st.data())
-def test_read_spent_outputs_refuses_a_cut_answer(block: list[list[SpentOutput]], data: st.DataObject) -> None:
-    """Where the answer ends too early nothing is made up for what is missing."""
-    answer = serialise(block)
-    cut = data.draw(st.integers(0, len(answer) - 1))
+def test_read_spent_outputs_rejects_a_truncated_answer(
+    block: list[list[SpentOutput]], data: st.DataObject
+) -> None:
+    """If the answer is too short, nothing is made up for what is missing."""
+    answer = serialize(block)
+    size = data.draw(st.integers(0, len(answer) - 1))
     with pytest.raises(MalformedBlock):
-        read_spent_outputs(answer[:cut], {len(block) - 1})
+        read_spent_outputs(answer[:size], {len(block) - 1})
 
 
 @given(st.binary(max_size=60), st.sets(st.integers(0, 5), min_size=1))
-def test_read_spent_outputs_of_any_bytes(answer: bytes, wanted: set[int]) -> None:
-    """Bytes of whatever kind give outputs for every wanted transaction, or MalformedBlock."""
+def test_read_spent_outputs_of_any_bytes(answer: bytes, txindexes: set[int]) -> None:
+    """Any bytes yield outputs for every requested transaction, or MalformedBlock."""
     try:
-        found = read_spent_outputs(answer, wanted)
+        spent = read_spent_outputs(answer, txindexes)
     except MalformedBlock:
         return
-    assert set(found) == wanted
+    assert set(spent) == txindexes
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         (b"", "cannot be read"),
         (SMALL[:1] + b"\x00", "cannot be read"),
-        (SMALL[:-3], "too early"),
+        (SMALL[:-3], "too short"),
         (bytes.fromhex("0100"), "without number 1"),
         (bytes.fromhex("020001ffffffffffffffff00"), "-1 satoshi"),
         (bytes.fromhex("020001014000ba7dd1070000"), "satoshi"),
         (bytes.fromhex("0200ffffffffffffffffff"), "count"),
     ],
 )
-def test_read_spent_outputs_says_what_is_wrong(answer: bytes, words: str) -> None:
-    """Each flaw has its own words."""
-    with pytest.raises(MalformedBlock, match=words):
+def test_read_spent_outputs_reports_what_is_wrong(answer: bytes, message: str) -> None:
+    """Each flaw has its own message."""
+    with pytest.raises(MalformedBlock, match=message):
         read_spent_outputs(answer, [1])
 
 
@@ -106,13 +111,13 @@ def test_read_spent_outputs_says_what_is_wrong(answer: bytes, words: str) -> Non
     ],
 )
 def test_satoshi_is_exact(bitcoins: object, expected: int) -> None:
-    """Amounts that a float cannot hold come out to the satoshi."""
+    """Amounts that a float cannot represent are exact to the satoshi."""
     assert satoshi(bitcoins) == expected
 
 
 @given(st.integers(0, MAX_MONEY))
 def test_satoshi_of_every_amount(value: int) -> None:
-    """Every amount that there can be comes back from the text that the node prints."""
+    """Every possible amount is read back from the text that the node prints."""
     assert satoshi(Decimal(f"{value // 10**8}.{value % 10**8:08}")) == value
 
 
@@ -120,8 +125,8 @@ def test_satoshi_of_every_amount(value: int) -> None:
     "bitcoins",
     [0.1, True, "1", None, Decimal("0.000000001"), Decimal("-0.1"), Decimal(21000001), Decimal("NaN")],
 )
-def test_satoshi_refuses(bitcoins: object) -> None:
-    """A float, a part of a satoshi and an impossible amount are no amounts."""
+def test_satoshi_rejects(bitcoins: object) -> None:
+    """A float, a fraction of a satoshi and an impossible amount are rejected."""
     with pytest.raises((ValueError, ArithmeticError)):
         satoshi(bitcoins)
 
@@ -132,7 +137,7 @@ def spending(value: object = Decimal("0.1"), script: str = "51") -> dict[str, An
 
 
 def test_read_prevouts() -> None:
-    """Prevouts come in the order of the inputs, as satoshi and bytes."""
+    """Prevouts are in the order of the inputs, as satoshi and bytes."""
     transaction = {"vin": [spending(), spending(Decimal("0.00000002"), "6a00")]}
     assert read_prevouts(transaction) == (SpentOutput(10_000_000, b"\x51"), SpentOutput(2, b"\x6a\x00"))
 
@@ -146,5 +151,5 @@ def test_read_prevouts() -> None:
     ],
 )
 def test_read_prevouts_with_one_missing(transaction: Mapping[str, Any]) -> None:
-    """One prevout that the node left out is enough to have none."""
+    """If the node leaves out one prevout, there are none."""
     assert read_prevouts(transaction) is None

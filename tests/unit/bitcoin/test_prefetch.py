@@ -1,4 +1,4 @@
-"""Reading ahead: in order, within bounds, and leaving nothing behind however it ends."""
+"""Read-ahead keeps the order and its bounds, and leaves no thread running however it ends."""
 
 import random
 import threading
@@ -26,12 +26,12 @@ SCANNER = Scanner([watch(b"id", None, "test")], REGTEST)
 
 
 class Recorded:
-    """A source of a made-up chain that notes what is asked, and when it is told to, fails."""
+    """A source of a generated chain that records requests, and fails for chosen blocks."""
 
     def __init__(self, chain: ChainBuilder) -> None:
         self.stored = {stored.block.hash: stored for stored in chain.tree.chain}
         self.headers = [stored.block for stored in chain.tree.chain]
-        self.asked: list[int] = []
+        self.requested: list[int] = []
         self.failing: dict[int, Exception] = {}
         self.slow = 0.0
         self.pause = threading.Event()
@@ -42,9 +42,9 @@ class Recorded:
         return "recorded"
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give the block, some sooner than others."""
+        """Return the block after a random delay."""
         stored = self.stored[block_hash]
-        self.asked.append(stored.height)
+        self.requested.append(stored.height)
         time.sleep(self._random.random() * self.slow)
         if stored.height:
             self.pause.wait(10)
@@ -55,7 +55,7 @@ class Recorded:
     def spent_outputs(
         self, block_hash: str, transactions: Mapping[int, str]
     ) -> Mapping[int, Sequence[SpentOutput]]:
-        """Give an output of one bitcoin for each of them."""
+        """Return an output of one bitcoin for each transaction."""
         assert block_hash in self.stored
         assert all(len(txid) == 64 for txid in transactions.values())
         return {txindex: [SpentOutput(100_000_000, b"\x51")] for txindex in transactions}
@@ -63,7 +63,7 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def chain() -> ChainBuilder:
-    """Make a chain of 131 blocks, two inputs in the last."""
+    """Make a chain of 131 blocks, with two inputs in the last."""
     made = ChainBuilder(premine=130)
     made.mine([made.send(b"id?one"), made.send(b"id?two"), made.send(b"no")])
     return made
@@ -71,7 +71,7 @@ def chain() -> ChainBuilder:
 
 @pytest.fixture
 def source(chain: ChainBuilder) -> Iterator[Recorded]:
-    """Give a source of that chain, and see that no thread is left in the end."""
+    """Make a source of that chain, and check that no thread is left at the end."""
     yield Recorded(chain)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
@@ -79,58 +79,60 @@ def source(chain: ChainBuilder) -> Iterator[Recorded]:
 def start(
     source: Recorded, headers: Iterable[Block], threads: int = 3, ahead: int = 8
 ) -> Generator[ScannedBlock, None, None]:
-    """Begin to read ahead; the source has the two methods that this needs."""
+    """Start reading ahead; the source has the two methods that this needs."""
     return prefetch(cast("BlockSource", source), SCANNER, headers, threads, ahead)
 
 
 def test_prefetch_keeps_the_order(source: Recorded) -> None:
-    """Blocks come in the order of their headers, whichever is fetched first."""
+    """Blocks are yielded in the order of their headers, whichever is fetched first."""
     source.slow = 0.01
     with closing(start(source, source.headers)) as blocks:
         assert [scanned.block for scanned in blocks] == source.headers
 
 
 def test_prefetch_joins_inputs_with_what_they_spend(source: Recorded) -> None:
-    """The inputs are those with the magic, with senders and a fee."""
+    """The inputs are the transactions with the magic, with senders and a fee."""
     (scanned,) = start(source, source.headers[-1:])
-    assert [[sender.value for sender in found.senders] for found in scanned.inputs] == [[100_000_000]] * 2
-    for found in scanned.inputs:
-        assert found.fee == 100_000_000 - sum(output.value for output in found.outputs)
+    assert [[sender.value for sender in each.senders] for each in scanned.inputs] == [[100_000_000]] * 2
+    for each in scanned.inputs:
+        assert each.fee == 100_000_000 - sum(output.value for output in each.outputs)
 
 
 @pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (3, 8), (4, 2)])
 def test_prefetch_stays_within_its_bounds(source: Recorded, threads: int, ahead: int) -> None:
-    """However slow the consumer is, no more than `ahead` blocks are fetched beyond the one it has."""
+    """However slow the consumer is, at most `ahead` blocks are fetched beyond the one that it has."""
     taken = 0
     with closing(start(source, iter(source.headers), threads, ahead)) as blocks:
         for _ in blocks:
             taken += 1
             if taken in {1, 5, 9}:
                 deadline = time.monotonic() + 10
-                while len(source.asked) < taken + ahead and time.monotonic() < deadline:
+                while len(source.requested) < taken + ahead and time.monotonic() < deadline:
                     time.sleep(0.01)
-                time.sleep(0.02)  # for one too many to show
-                assert len(source.asked) == taken + ahead
-    assert sorted(source.asked) == list(range(132))
+                time.sleep(0.02)  # time for one too many to be fetched
+                assert len(source.requested) == taken + ahead
+    assert sorted(source.requested) == list(range(132))
 
 
 def test_prefetch_takes_headers_as_it_needs_them(source: Recorded) -> None:
-    """Headers may be read in pages: none is taken before there is room for its block."""
-    given = []
+    """Headers may be read in pages: none is read before there is room for its block."""
+    read_headers = []
 
     def paged() -> Iterator[Block]:
         for header in source.headers:
-            given.append(header.block_id)
+            read_headers.append(header.block_id)
             yield header
 
     with closing(start(source, paged(), ahead=4)) as blocks:
         next(blocks)
-        assert given == [0, 1, 2, 3, 4]
+        assert read_headers == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("error", [MissingData("pruned"), NodeUnavailable("gone"), ZeroDivisionError("ours")])
+@pytest.mark.parametrize(
+    "error", [MissingData("pruned"), NodeUnavailable("gone"), ZeroDivisionError("a bug")]
+)
 def test_prefetch_raises_at_the_turn_of_the_block(source: Recorded, error: Exception) -> None:
-    """What goes wrong with a block comes after all the blocks before it, as it was raised."""
+    """The error of a block is raised unchanged, after all the blocks before it."""
     source.failing[5] = error
     source.slow = 0.01
     got: list[ScannedBlock] = []
@@ -138,18 +140,18 @@ def test_prefetch_raises_at_the_turn_of_the_block(source: Recorded, error: Excep
         got.extend(blocks)  # keeps what comes before the error
     assert caught.value is error
     assert len(got) == 5
-    assert max(source.asked) < 5 + 9
+    assert max(source.requested) < 5 + 9
 
 
-def test_prefetch_refuses_another_block(source: Recorded) -> None:
-    """A source that answers with another block is found out, whatever it checks itself."""
+def test_prefetch_rejects_another_block(source: Recorded) -> None:
+    """A source that returns another block is noticed, whatever it checks itself."""
     source.stored[source.headers[3].hash] = source.stored[source.headers[4].hash]
     with pytest.raises(MalformedBlock, match=source.headers[4].hash):
         list(prefetch(source, SCANNER, source.headers[:5]))  # type: ignore[arg-type]
 
 
-def test_prefetch_verifies_where_it_is_told_to(source: Recorded) -> None:
-    """A block with its own header and another's transactions: only its Merkle root shows it."""
+def test_prefetch_verifies_if_asked_to(source: Recorded) -> None:
+    """Only the Merkle root shows that a block has another block's transactions after its header."""
     other = source.stored[source.headers[4].hash].raw
     third = source.stored[source.headers[3].hash]
     third.raw, whole = third.raw[:HEADER_SIZE] + other[HEADER_SIZE:], third.raw
@@ -166,7 +168,7 @@ def test_prefetch_verifies_where_it_is_told_to(source: Recorded) -> None:
 
 
 def test_prefetch_names_the_source_of_a_damaged_block(source: Recorded) -> None:
-    """The operator is told where it came from, though the scan knows nothing of that."""
+    """The error says which source the block came from, which the scan does not know."""
     third = source.stored[source.headers[3].hash]
     third.raw, whole = third.raw[:-1], third.raw
     try:
@@ -177,18 +179,18 @@ def test_prefetch_names_the_source_of_a_damaged_block(source: Recorded) -> None:
 
 
 def test_prefetch_closed_early(source: Recorded) -> None:
-    """A consumer that has enough waits only for what has begun; the rest is never fetched."""
+    """Closing early waits only for fetches that have started; the rest is never fetched."""
     source.pause.clear()
     with closing(start(source, source.headers, threads=2, ahead=8)) as blocks:
         next(blocks)
         threading.Timer(0.05, source.pause.set).start()
-    assert set(source.asked) <= {0, 1, 2}
+    assert set(source.requested) <= {0, 1, 2}
 
 
-def test_prefetch_closed_before_it_began(source: Recorded) -> None:
-    """Closing what was never asked for a block does nothing."""
+def test_prefetch_closed_before_its_first_block(source: Recorded) -> None:
+    """Closing before the first block fetches nothing."""
     start(source, source.headers).close()
-    assert source.asked == []
+    assert source.requested == []
 
 
 def test_prefetch_of_no_headers(source: Recorded) -> None:
@@ -198,7 +200,7 @@ def test_prefetch_of_no_headers(source: Recorded) -> None:
 
 
 def test_prefetch_interrupted(source: Recorded) -> None:
-    """A KeyboardInterrupt of the consumer ends it like any other way out."""
+    """A KeyboardInterrupt in the consumer ends it like any other exit."""
 
     def consume() -> None:
         with closing(start(source, source.headers)) as blocks:
@@ -207,11 +209,11 @@ def test_prefetch_interrupted(source: Recorded) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         consume()
-    assert len(source.asked) <= 1 + 8
+    assert len(source.requested) <= 1 + 8
 
 
 def test_prefetch_when_its_headers_fail(source: Recorded) -> None:
-    """An error of the headers comes out, and no thread stays."""
+    """An error in the headers is raised, and no thread is left."""
 
     def failing() -> Iterator[Block]:
         yield from source.headers[:3]
