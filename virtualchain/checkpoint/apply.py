@@ -1,8 +1,8 @@
-"""Apply a checkpoint: an app goes on from a file in place of its own past.
+"""Apply a checkpoint: an app continues from a file instead of its own past.
 
-All of the file is verified before anything changes. Then one transaction makes a build of the app that
-stands at the checkpoint's block, and lets it take the place of the one that was there; what the database
-holds then is read back and must be the file, byte for byte.
+The whole file is verified before anything changes. Then one transaction makes a build of the app at the
+checkpoint's block, which replaces the app's live build if there is one. What the database holds then is read
+back and must be the file, byte for byte.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,14 +19,14 @@ from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.archive import Reader
 from virtualchain.checkpoint.create import copy_rows, copy_snapshots
 from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
-from virtualchain.checkpoint.refusals import agreed, refuse_chain
 from virtualchain.checkpoint.verify import LARGEST_STATE, Verified, snapshots, verify
 from virtualchain.engine.coverage import rule_of
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rollback import apply as apply_rollback
 from virtualchain.engine.rollback import operators_reorg, prepare
-from virtualchain.errors import InvalidCheckpoint
+from virtualchain.engine.states import loads_files
+from virtualchain.errors import InvalidCheckpoint, UsageError
 from virtualchain.reading import views
 from virtualchain.store.builds import (
     FIRST_BUILD,
@@ -45,13 +45,14 @@ from virtualchain.store.publish import publish
 from virtualchain.store.rollback import Undone
 from virtualchain.store.sql import queries
 from virtualchain.store.state_files import StateFiles
+from virtualchain.store.tape import Tape
 
 _Q = queries("checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an app began with, and what was undone of the tape for that, if anything."""
+    """What an app began with, and what was undone of the tape for it, if anything."""
 
     manifest: Manifest
     signers: tuple[str, ...]
@@ -81,37 +82,109 @@ def apply(
     """
     with archive.reading(file) as reader:
         verified = verify(reader, trusted)
-        contract = agreed(contracts, verified)
+        contract = _contract_for(contracts, verified)
         migrate(url)
         others = [] if rollback is None else _installed(url, contracts, contract)
         with closing(Deployment(url, others, None, options, repairs=contract.name)) as deployment:
-            work = _Work(deployment.connection, reader, verified, contract, migrates=migrates)
+            load = _Load(deployment.connection, reader, verified, contract, migrates=migrates)
             reorg = None if rollback is None else operators_reorg(deployment.tape, rollback)
-            refuse_chain(deployment.tape, verified.manifest, migrates=migrates, rollback=rollback)
-            prepared = undone = None
-            if reorg is not None:
+            _check_chain(deployment.tape, verified.manifest, migrates=migrates, rollback=rollback)
+            if reorg is None:
+                undone = None
+                with deployment.connection.transaction():
+                    load.replace_live_build(deployment.tape)
+            else:
                 prepared = prepare(deployment, reorg, listener, replaces=contract.name)
                 if prepared is None:
                     return None
                 deployment.be_durable()
-            with deployment.connection.transaction():
-                work.put(deployment)
-                if prepared is not None:
+                with deployment.connection.transaction():
+                    load.replace_live_build(deployment.tape)
                     undone = apply_rollback(deployment.connection, prepared)
-            if prepared is not None:
                 deployment.reload_after_rollback(prepared.rebuilt)
-    return Applied(verified.manifest, verified.signers, work.build, undone)
+    return Applied(verified.manifest, verified.signers, load.build, undone)
 
 
 def _installed(url: str, contracts: Sequence[Contract], contract: Contract) -> list[Contract]:
-    """Give the contracts of those other apps that are installed."""
+    """Return the contracts of the other apps that are installed."""
     with views.snapshot(url) as connection:
         names = {row["name"] for row in views.apps(connection)} - {contract.name}
     return [other for other in contracts if other.name in names]
 
 
-class _Work:
-    """What is done to the database, within a transaction."""
+def _contract_for(contracts: Sequence[Contract], verified: Verified) -> Contract:
+    """Return the contract of a checkpoint's app.
+
+    Raises UsageError if it is not among `contracts` or its declarations differ from those that the checkpoint
+    was created with, InvalidCheckpoint if the checkpoint's content does not fit the app.
+    """
+    manifest = verified.manifest
+    contract = next((item for item in contracts if item.name == manifest.app), None)
+    if contract is None:
+        named = ", ".join(item.name for item in contracts) or "none"
+        raise UsageError(f"the checkpoint is of app {manifest.app}: name it with --app (named: {named})")
+    if (contract.version, contract.fingerprint()) != (manifest.version, manifest.fingerprint):
+        raise UsageError(
+            f"the checkpoint is of app {manifest.app} version {manifest.version}, but version "
+            f"{contract.version} here declares other rules or projections: use the code that the checkpoint "
+            "was created with"
+        )
+    keeps_state = contract.get_state is not None
+    if keeps_state != (STATE in manifest.members):
+        raise InvalidCheckpoint("it does not hold the kind of state that its app keeps")
+    if keeps_state and not loads_files(contract):
+        raise UsageError(
+            f"app {manifest.app} cannot load a state file: its get_db_state takes no filename, or it has no "
+            "db_save"
+        )
+    as_declared = (manifest.first_block_id, verified.initial) == (
+        contract.first_block_id,
+        dict(contract.initial_snapshots),
+    )
+    # An app that migrated to this chain began on it with one hash, at the block of its own checkpoint.
+    if not as_declared and list(verified.initial) != [manifest.first_block_id]:
+        raise InvalidCheckpoint("its digests do not begin where its app begins")
+    return contract
+
+
+def _check_chain(tape: Tape, manifest: Manifest, *, migrates: bool, rollback: int | None) -> None:
+    """Raise UsageError if the deployment's chain is not the checkpoint's, as far as the chain stays."""
+    bound = tape.deployment()
+    at, expected = manifest.block_id, manifest.block_hash
+    actual = _remaining_hash(tape, at, rollback)
+    if migrates:
+        if actual == expected:
+            raise UsageError("this deployment is on the checkpoint's own chain: leave out --migrate")
+        return
+    if bound not in {None, (manifest.network, manifest.genesis_hash)}:
+        assert bound is not None, "None is among those"
+        raise UsageError(
+            f"the checkpoint is of {manifest.network} (genesis {manifest.genesis_hash}), but this database "
+            f"follows {bound[0]} (genesis {bound[1]}): with --migrate the app starts on this chain, after "
+            f"block {at}"
+        )
+    if actual not in {None, expected}:
+        raise UsageError(
+            f"the checkpoint is of block {at} ({expected}), but the tape has another block there ({actual}). "
+            "To follow the checkpoint's branch, add --rollback BLOCK, the last block on both branches, "
+            "which `virtualchain status` names at a deep fork. With --migrate the app starts on this chain "
+            f"instead, after block {at}"
+        )
+
+
+def _remaining_hash(tape: Tape, block_id: int, rollback: int | None) -> str | None:
+    """Return the hash of a block, from itself or its child, if the tape has either and keeps it."""
+    if rollback is not None and rollback < block_id:
+        return None
+    for block in tape.blocks(block_id, block_id + 1):
+        if block.block_id == block_id:
+            return block.hash
+        return block.prev_hash if rollback is None or rollback > block_id else None
+    return None
+
+
+class _Load:
+    """Loads a verified checkpoint into the database, within a transaction."""
 
     def __init__(
         self,
@@ -128,27 +201,27 @@ class _Work:
         self._manifest = manifest = verified.manifest
         self._contract = contract
         self._migrates = migrates
-        self.begun = replace(
+        self._contract_from_here = replace(
             contract,
             first_block_id=manifest.block_id if migrates else manifest.first_block_id,
             initial_snapshots={manifest.block_id: manifest.consensus_hash},
         )
         self.build = FIRST_BUILD
 
-    def put(self, deployment: Deployment) -> None:
-        """Install a build that stands at the checkpoint, and let it be the live one."""
+    def replace_live_build(self, tape: Tape) -> None:
+        """Install a build at the checkpoint's block, and make it the live one."""
         manifest, contract = self._manifest, self._contract
         old = builds(self._connection, contract.name)
         live = [row for row in old if row.is_live]
-        if deployment.tape.deployment() is None and not self._migrates:
-            deployment.tape.bind(manifest.network, manifest.genesis_hash)
+        if tape.deployment() is None and not self._migrates:
+            tape.bind(manifest.network, manifest.genesis_hash)
         if live:
             self.build = next_build(self._connection, contract.name)
         else:
             reserve_schema(self._connection, contract)
         install_build(
             self._connection,
-            self.begun,
+            self._contract_from_here,
             rule_of(contract),
             self.build,
             contract.fingerprint(),
@@ -197,12 +270,12 @@ class _Work:
         except psycopg.Error as error:
             if is_passing(error):
                 raise
-            told = error.diag.message_primary or str(error)
-            where = f" (table {error.diag.table_name})" if error.diag.table_name else ""
-            raise InvalidCheckpoint(f"the database refuses what it holds: {told}{where}") from error
+            message = error.diag.message_primary or str(error)
+            table = f" (table {error.diag.table_name})" if error.diag.table_name else ""
+            raise InvalidCheckpoint(f"the database refuses what it holds: {message}{table}") from error
 
     def _load_rows(self) -> None:
-        """Fill the projections; every row stands since the checkpoint's block, as far as is known here."""
+        """Fill the projections; as far as is known here, every row is as old as the checkpoint's block."""
         manifest = self._manifest
         ours = projections(self._connection, self._tables)
         theirs = {table.name: table for table in manifest.tables}
@@ -235,7 +308,7 @@ class _Work:
             files.keep(self._manifest.block_id, content)
 
     def _load_snapshots(self) -> None:
-        """Fill in the whole series, which later hashes are mixed from; on another chain the last one only."""
+        """Load the whole series, from which later hashes are mixed; on another chain only the last hash."""
         manifest = self._manifest
         if self._migrates:
             digests = {"consensus_hash": manifest.consensus_hash, "state_hash": manifest.state_hash}
@@ -249,7 +322,7 @@ class _Work:
         self._compare(SNAPSHOTS, copy_snapshots(self._connection, self._place))
 
     def _compare(self, member: str, lines: Iterable[bytes]) -> None:
-        """Hold what the database has now against the member that it came from."""
+        """Compare what the database has now with the member that it came from."""
         digest = sha256()
         for line in lines:
             digest.update(line)

@@ -199,11 +199,11 @@ class StateEngine:
         return machine.log.consensus_between(block_id - machine.contract.window, block_id)
 
     def is_consensus_hash_valid(self, block_id: int, consensus_hash: str, app: str | None = None) -> bool:
-        """Tell whether a hash is fresh at a block."""
+        """Return whether a hash is fresh at a block."""
         return consensus_hash in self.get_valid_consensus_hashes(block_id, app)
 
     def get_current_block(self, app: str | None = None) -> int:
-        """Give the last block that an app was advanced to, or the one before its first."""
+        """Return the last block that an app was advanced to, or the one before its first."""
         return self._machine(app).cursor
 
     def _machine(self, app: str | None) -> Machine:
