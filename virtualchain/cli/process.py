@@ -118,7 +118,7 @@ def _full_disk_error(error: Exception) -> VirtualchainError | None:
     if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         return None
     _discard_output()  # if standard output is on that disk, Python would try once more at exit
-    place = error.filename or "standard output or a file of virtualchain"
+    place = error.filename or "standard output or another file"
     return StoreError(f"cannot write {place}: {error.strerror}: free some space there, and start again")
 
 
