@@ -1,6 +1,6 @@
-"""One app twice: as a plain module of functions, which is this one, and as an `App`, `builder`.
+"""One app in two forms: this module of functions, and `builder`, an `App`.
 
-It accepts every op of the magic `id`, whatever its opcode, and keeps what its callbacks were given.
+It accepts every op with the magic `id`, whatever its opcode, and stores the arguments of its callbacks.
 """
 
 from typing import Any
@@ -22,12 +22,12 @@ PROJECTIONS = """
 
 
 def pairs(items: list[Op]) -> list[list[Any]]:
-    """Give scripts and values, as the generator writes them down."""
+    """Return scripts and values in the form in which the generator records them."""
     return [[item["script_pubkey"], item["value"]] for item in items]
 
 
 def parse(payload: bytes, senders: list[Op], inputs: list[Op], outputs: list[Op], fee: int) -> Op:
-    """Keep everything; of the senders, what is hashed is their values."""
+    """Keep everything; the senders' values are what is hashed of them."""
     assert [(item["txid"], item["vout"]) for item in inputs] == [(s["txid"], s["vout"]) for s in senders]
     return {
         "payload": payload.hex(),
@@ -39,13 +39,13 @@ def parse(payload: bytes, senders: list[Op], inputs: list[Op], outputs: list[Op]
 
 
 def check(op: Op, state: State, vtxindex: int) -> bool:
-    """Accept, and let the place be hashed."""
+    """Accept the op, and add its vtxindex to the hashed fields."""
     op["vtxindex"] = vtxindex
     return bool(state.block_id)
 
 
 def commit(op: Op, state: State, block_id: int, txid: str, vtxindex: int) -> None:
-    """Keep a row."""
+    """Insert a row."""
     state.execute(
         "INSERT INTO seen (block_id, vtxindex, txid, payload, fee) VALUES (%s, %s, %s, %s, %s)",
         [block_id, vtxindex, txid, op["payload"], op["fee"]],
@@ -57,16 +57,16 @@ for code in OPCODES:
     builder.add(code, parse=parse, check=check, commit=commit, fields=FIELDS)
 
 
-# The same by the published callbacks.
+# The same app as published callbacks
 
 
 def get_virtual_chain_name() -> str:
-    """Name the app."""
+    """Return the app's name."""
     return "module"
 
 
 def get_virtual_chain_version() -> str:
-    """Tell its version."""
+    """Return its version."""
     return "1"
 
 
@@ -76,22 +76,22 @@ def get_first_block_id() -> int:
 
 
 def get_magic_bytes() -> str:
-    """Give the magic, as ASCII text."""
+    """Return the magic as ASCII text."""
     return MAGIC.decode()
 
 
 def get_opcodes() -> list[bytes]:
-    """Take any byte."""
+    """Accept any opcode."""
     return OPCODES
 
 
 def get_opfields() -> dict[bytes, list[str]]:
-    """Hash the same fields for all."""
+    """Hash the same fields of every op."""
     return dict.fromkeys(OPCODES, FIELDS)
 
 
 def get_projections() -> str:
-    """Declare the table."""
+    """Declare the table of ops."""
     return PROJECTIONS
 
 
@@ -110,7 +110,7 @@ def db_parse(
 
 
 def db_scan_block(block_id: int, op_list: list[Op], db_state: State) -> None:
-    """See what was parsed, in transaction order."""
+    """Check that the parsed ops come in transaction order."""
     places = [op["virtualchain_txindex"] for op in op_list]
     assert places == sorted(places)
 
@@ -118,11 +118,11 @@ def db_scan_block(block_id: int, op_list: list[Op], db_state: State) -> None:
 def db_check(
     block_id: int, opcode: bytes, op: Op, txid: str, vtxindex: int, checked: list[Op], db_state: State
 ) -> bool:
-    """Accept; every op before this one was accepted, too."""
+    """Accept the op, as every op before it."""
     assert len(checked) == vtxindex
     return check(op, db_state, vtxindex)
 
 
 def db_commit(block_id: int, opcode: bytes, op: Op, txid: str, vtxindex: int, db_state: State) -> None:
-    """Keep a row."""
+    """Insert a row."""
     commit(op, db_state, block_id, txid, vtxindex)

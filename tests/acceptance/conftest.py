@@ -1,4 +1,4 @@
-"""What the tests of the command line share: the real command, as a process of its own."""
+"""Shared by the tests of the command line: the real command, in its own process or in this one."""
 
 import io
 import os
@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 import virtualchain
 from virtualchain.cli import main
+from virtualchain.testing import FakeNode
 
 _PATIENCE = 30.0
 """Seconds after which a test gives up on a command."""
@@ -46,12 +48,12 @@ notes = App(
 notes.add(b"o", parse=lambda payload: {"text": payload.decode()}, check=check, commit=commit)
 app = notes
 """
-"""`apps.py`: one app takes everything, the other keeps notes, and fails while there is a file `broken`."""
+"""`apps.py`: `plain` accepts everything; `notes` keeps notes, and fails while a file `broken` exists."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command that ended left behind."""
+    """The exit code and the output of a command that has ended."""
 
     code: int
     out: str
@@ -59,7 +61,7 @@ class Done:
 
 
 class Running:
-    """A command under way; what it writes goes to files, so that it never waits for a reader."""
+    """A running command; its output goes to files, so that it never waits for a reader."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
         self._files = [folder / f"{stream}-{time.monotonic_ns()}" for stream in ("out", "err")]
@@ -72,11 +74,11 @@ class Running:
 
     @property
     def err(self) -> str:
-        """What it said so far on standard error."""
+        """What it has written to standard error so far."""
         return self._files[1].read_text()
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds while the command goes on."""
+        """Wait until a condition holds, while the command runs."""
         deadline = time.monotonic() + _PATIENCE
         while not holds():
             assert self._process.poll() is None, f"it ended with {self._process.returncode}: {self.err}"
@@ -84,28 +86,28 @@ class Running:
             time.sleep(0.02)
 
     def until_said(self, text: str) -> None:
-        """Wait until standard error has a text."""
+        """Wait until standard error contains a text."""
         self.until(lambda: text in self.err)
 
     def signal(self, number: int = signal.SIGTERM) -> Done:
-        """Send a signal, and wait for the end."""
+        """Send a signal, and wait until the command ends."""
         self._process.send_signal(number)
         return self.end()
 
-    def end(self, given: str | None = None) -> Done:
-        """Give it its standard input, and wait for the end."""
-        self._process.communicate(given, timeout=_PATIENCE)
+    def end(self, stdin: str | None = None) -> Done:
+        """Write its standard input, and wait until it ends."""
+        self._process.communicate(stdin, timeout=_PATIENCE)
         return Done(self._process.returncode, self._files[0].read_text(), self.err)
 
     def kill(self) -> None:
-        """End what a failed test left running."""
+        """Kill the command if a failed test left it running."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
 
 
 class Commands:
-    """Runs `virtualchain` in a folder of its own, where `apps.py` lies and nothing of the user's is found."""
+    """Runs `virtualchain` in its own folder, which holds `apps.py`, without any of the user's settings."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,9 +116,9 @@ class Commands:
         self.environment = {**kept, "HOME": str(folder), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
         self.started: list[Running] = []
 
-    def __call__(self, *arguments: object, code: int = 0, given: str | None = None) -> Done:
-        """Run a command to its end; its exit code must be `code`."""
-        done = self.start(*arguments).end(given)
+    def __call__(self, *arguments: object, code: int = 0, stdin: str | None = None) -> Done:
+        """Run a command until it ends; its exit code must be `code`."""
+        done = self.start(*arguments).end(stdin)
         assert done.code == code, f"exit code {done.code}:\n{done.out}\n{done.err}"
         return done
 
@@ -127,9 +129,34 @@ class Commands:
         return self.started[-1]
 
 
+def check_one_line(done: Done, complaint: str) -> None:
+    """Check that a command printed one line on standard error, which contains a text, and nothing else."""
+    assert complaint in done.err
+    assert (done.out, done.err.count("\n"), done.err.count("virtualchain: ")) == ("", 1, 1), done.err
+
+
+def mine_notes(node: FakeNode, *texts: str) -> None:
+    """Mine a block for each text, which the app notes keeps."""
+    for text in texts:
+        node.mine([node.send(b"sto" + text.encode())])
+
+
+def notes(url: str) -> list[str]:
+    """Read the table of the app notes."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT text FROM notes.notes ORDER BY block_id").fetchall()
+    return [text for (text,) in rows]
+
+
+@pytest.fixture
+def options(fake_node: FakeNode, database_url: str) -> tuple[str, ...]:
+    """Return the options for the fake node and the test's database, without confirmations."""
+    return ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", "0")
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Commands]:
-    """Give the command line: call it with arguments, or `start` a command that goes on."""
+    """Provide the command line: call it with arguments, or `start` a command that keeps running."""
     commands = Commands(tmp_path)
     yield commands
     for command in commands.started:
@@ -137,7 +164,7 @@ def cli(tmp_path: Path) -> Iterator[Commands]:
 
 
 class Inside:
-    """Runs `virtualchain` in this very process, as quickly as many small cases want it."""
+    """Runs `virtualchain` in this process, which is faster, for many small cases."""
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -159,10 +186,10 @@ class Inside:
         for name, value in variables.items():
             self._monkeypatch.setenv(name, value)
 
-    def __call__(self, *arguments: object, code: int = 0, given: str = "") -> Done:
-        """Run a command to its end; its exit code must be `code`."""
+    def __call__(self, *arguments: object, code: int = 0, stdin: str = "") -> Done:
+        """Run a command until it ends; its exit code must be `code`."""
         self._monkeypatch.setattr("sys.argv", ["virtualchain", *map(str, arguments)])
-        self._monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        self._monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = self._capsys.readouterr()
@@ -172,5 +199,5 @@ class Inside:
 
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
-    """Give the command line without a process of its own."""
+    """Provide the command line without its own process."""
     return Inside(tmp_path, monkeypatch, capsys)

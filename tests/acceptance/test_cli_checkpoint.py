@@ -1,4 +1,4 @@
-"""Checkpoints at the command line: made, shown, trusted, applied, at a deep fork and on another chain."""
+"""The commands checkpoint create, show, apply and keygen."""
 
 import json
 from collections.abc import Callable
@@ -17,15 +17,9 @@ APP = ("--app", "words")
 
 @pytest.fixture
 def cli(cli: Commands) -> Commands:
-    """Let there be a module with the app beside the user."""
+    """Provide the command line, with the app in a module `words`."""
     (cli.folder / "words.py").write_text("from tests.support.checkpoints import words\napp = words()\n")
     return cli
-
-
-@pytest.fixture
-def options(fake_node: FakeNode, database_url: str) -> tuple[str, ...]:
-    """Give what every command here is told."""
-    return ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", "0")
 
 
 def test_from_one_deployment_to_another(
@@ -35,7 +29,7 @@ def test_from_one_deployment_to_another(
     database_server: DatabaseServer,
     database_url: str,
 ) -> None:
-    """Made on one, looked at, applied to another, which goes on with the same digests."""
+    """A checkpoint created on one deployment is applied to another, which continues with the same digests."""
     say(fake_node, "one two", "three", "-one")
     cli(*APP, *options, "sync")
     at = fake_node.height
@@ -47,8 +41,8 @@ def test_from_one_deployment_to_another(
     assert shown["tables"] == {"pairs": 2, "words": 2}
     other = database_server.create()
     there = ("--bitcoin", fake_node.url, "--database", other, "--confirmations", "0")
-    said = cli(*APP, *there, "checkpoint", "apply", "file").out
-    assert said.startswith(f"app words stands at block {at}, on its own chain: the next sync or run")
+    applied = cli(*APP, *there, "checkpoint", "apply", "file").out
+    assert applied.startswith(f"app words is at block {at}, on its own chain: the next sync or run")
     say(fake_node, "four")
     cli(*APP, *there, "sync")
     cli(*APP, *options, "sync")
@@ -61,7 +55,7 @@ def test_from_one_deployment_to_another(
 def test_signed_and_trusted(
     cli: Commands, fake_node: FakeNode, options: tuple[str, ...], database_url: str
 ) -> None:
-    """A key is made, signs, and is trusted by flag, variable or file of settings; others are not."""
+    """Only checkpoints signed by a key trusted by option, variable or settings file are accepted."""
     say(fake_node, "one")
     cli(*APP, *options, "sync")
     key = cli("checkpoint", "keygen", "key").out.strip()
@@ -85,10 +79,10 @@ def test_signed_and_trusted(
     cli("checkpoint", "show", "unsigned", code=1)
 
 
-def test_what_is_wrong_is_one_line(
+def test_a_mistake_gets_one_line(
     cli: Commands, fake_node: FakeNode, options: tuple[str, ...], database_url: str
 ) -> None:
-    """A check that fails ends with exit code 1, a wrong wish with 2."""
+    """A failed verification ends with exit code 1, wrong usage with 2."""
     say(fake_node, "one two")
     cli(*APP, *options, "sync")
     cli(*options, "checkpoint", "create", "file")
@@ -99,7 +93,7 @@ def test_what_is_wrong_is_one_line(
     forge(cli.folder / "file", cli.folder / "forged", change)
     shown = cli("--json", "checkpoint", "show", "forged", code=1)
     assert json.loads(shown.out)["valid"] is False
-    for arguments, code, told in (
+    for arguments, code, complaint in (
         (("checkpoint", "show", "forged"), 1, "its rows have the state hash"),
         (("checkpoint", "show", "words.py"), 1, "not a checkpoint"),
         (("checkpoint", "show", "nothing"), 2, "nothing cannot be read: No such file or directory"),
@@ -112,9 +106,9 @@ def test_what_is_wrong_is_one_line(
         ((*APP, *options, "checkpoint", "apply", "file", "--migrate"), 2, "leave out --migrate"),
         ((*APP, *options, "checkpoint", "apply", "file", "--rollback", 500), 2, "nothing above block 500"),
     ):
-        said = cli(*arguments, code=code).err
-        assert said.count("\n") == 1
-        assert told in said
+        err = cli(*arguments, code=code).err
+        assert err.count("\n") == 1
+        assert complaint in err
 
 
 def test_a_deep_fork_that_asks_for_a_checkpoint(
@@ -124,7 +118,7 @@ def test_a_deep_fork_that_asks_for_a_checkpoint(
     database_server: DatabaseServer,
     database_url: str,
 ) -> None:
-    """The sync stops and names the command; with somebody's checkpoint of the new branch it goes on."""
+    """The sync stops and names the command; with a checkpoint of the new branch it continues."""
     (cli.folder / "virtualchain.toml").write_text('[[apps]]\nuse = "words"\non_deep_fork = "checkpoint"\n')
     say(fake_node, "one", "two", "three", "four")
     cli(*options, "sync")
@@ -154,7 +148,7 @@ def test_from_one_network_to_another(
     database_server: DatabaseServer,
     tmp_path: Path,
 ) -> None:
-    """Two real nodes on different chains: old-chain inputs, copied to the new one, are refused there."""
+    """On two real nodes, inputs of the old chain that are copied to the new one are rejected there."""
     chains = ChainBuilder(), ChainBuilder(premine=1)
     chains[1].reorg(1, 120)
     nodes = [bitcoind_factory() for _ in chains]
@@ -203,7 +197,7 @@ def test_from_one_network_to_another(
 
 
 def deliver(chain: ChainBuilder, node: Bitcoind) -> None:
-    """Give a real node a chain's blocks, which becomes its own."""
+    """Submit a chain's blocks to a real node, which makes the chain its active one."""
     for stored in chain.tree.chain[1:]:
         assert node.rpc("submitblock", stored.raw.hex()) in {None, "duplicate", "inconclusive"}
     assert node.rpc("getbestblockhash") == chain.tip

@@ -1,4 +1,4 @@
-"""A newcomer's first minute: `demo`, what it says to try next, and the embedded server's commands."""
+"""The command demo, what it suggests to try next, and the commands of the embedded server."""
 
 import json
 import shlex
@@ -14,12 +14,12 @@ from tests.support.servers import value
 from virtualchain.testing.database import DatabaseServer
 
 LAST = "171fb22500ac7ee2d45dcbe0bd8433ed"
-"""The consensus hash that the demonstration ends with, for whoever runs it."""
+"""The consensus hash with which the demonstration ends, whoever runs it."""
 
 
 @pytest.fixture
 def home(cli: Commands, inside: Inside) -> Iterator[Path]:
-    """Give commands a home of their own, which the server's user can reach."""
+    """Provide a home folder for the commands, which the server's user can reach."""
     home = Path(tempfile.mkdtemp(prefix="virtualchain-demo-"))
     home.chmod(0o711)
     cli.environment["VIRTUALCHAIN_HOME"] = str(home)
@@ -30,7 +30,7 @@ def home(cli: Commands, inside: Inside) -> Iterator[Path]:
 
 
 def test_the_first_minute(cli: Commands, inside: Inside, home: Path) -> None:
-    """Twice the same to the letter; then what it says to try works, and so do the server's commands."""
+    """Two runs print the same text, and the commands that it suggests and those of the server work."""
     assert "not running" in inside("db", "status").out
     assert list(home.iterdir()) == []
     first = cli("demo")
@@ -41,7 +41,7 @@ def test_the_first_minute(cli: Commands, inside: Inside, home: Path) -> None:
     assert "refused: the document belongs to carol\n" in first.out
     assert f"  consensus hash  {LAST}\n" in first.out
     assert "left everything above block 19 for a branch with more work, up to block 38" in first.out
-    assert "12 blocks had been taken of the old one. Undone: 12 blocks, 3 ops" in first.out
+    assert "12 blocks of the old branch had been processed. Undone: 12 blocks, 3 ops" in first.out
 
     url = inside("db", "url", "virtualchain_demo").out.strip()
     assert url.endswith("/virtualchain_demo")
@@ -59,14 +59,14 @@ def test_the_first_minute(cli: Commands, inside: Inside, home: Path) -> None:
 
 
 def test_demo_prints_json(inside: Inside, database_server: DatabaseServer) -> None:
-    """On another server, in a database whose name allows it, and which need not be there."""
+    """It creates the database on another server if the name allows it, and prints one JSON object."""
     url = f"{database_server.url.rpartition('/')[0]}/shop_demo"
-    told = json.loads(inside("demo", "--json", "--database", url).out)
-    assert told.keys() == {"ops", "rejections", "documents", "consensus", "fork"}
-    assert [len(told[key]) for key in ("ops", "rejections", "documents", "consensus")] == [5, 4, 3, 3]
-    assert [len(told["fork"][key]) for key in ("ops", "rejections", "documents")] == [3, 2, 2]
-    assert (told["fork"]["reorg"]["depth"], told["fork"]["reorg"]["cause"]) == (12, "work")
-    assert told["consensus"][-1]["consensus_hash"] == LAST
+    printed = json.loads(inside("demo", "--json", "--database", url).out)
+    assert printed.keys() == {"ops", "rejections", "documents", "consensus", "fork"}
+    assert [len(printed[key]) for key in ("ops", "rejections", "documents", "consensus")] == [5, 4, 3, 3]
+    assert [len(printed["fork"][key]) for key in ("ops", "rejections", "documents")] == [3, 2, 2]
+    assert (printed["fork"]["reorg"]["depth"], printed["fork"]["reorg"]["cause"]) == (12, "work")
+    assert printed["consensus"][-1]["consensus_hash"] == LAST
     refused = inside("demo", "--database", url.replace("_demo", ""), code=2)
     assert "takes only one whose name ends in _demo, and not 'shop'" in refused.err
     database_server.drop(url)

@@ -1,10 +1,10 @@
-"""What a user can do wrong, and what can be out of order: one line each, and an exit code that tells."""
+"""Mistakes of the user and failures of node or database: one line each, and the right exit code."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Commands, Done, Inside
+from tests.acceptance.conftest import Commands, Inside, check_one_line
 from virtualchain.testing import FakeNode
 
 APP = ("--app", "virtualchain.examples.notary")
@@ -24,12 +24,6 @@ app = App("mistyped", magic=b"mi", projections="CREATE TABEL t (a integer)")
 app.add(b"o", parse=lambda payload: {})
 """,
 }
-
-
-def one_line(done: Done, complaint: str) -> None:
-    """Check that a command said one thing, in one line, and nothing else."""
-    assert complaint in done.err
-    assert (done.out, done.err.count("\n"), done.err.count("virtualchain: ")) == ("", 1, 1), done.err
 
 
 @pytest.mark.parametrize(
@@ -54,7 +48,7 @@ def one_line(done: Done, complaint: str) -> None:
         (("sync", "--to", "-1"), "invalid value for '--to'"),
         (("sync", "--wiat"), "no such option"),
         (("snyc",), "no such command"),
-        (("sql",), "there is no terminal for a prompt: give a statement as QUERY"),
+        (("sql",), "there is no terminal for a prompt: pass a statement as QUERY"),
         (("--app",), "option '--app' requires an argument"),
         (("db", "halt"), "no such command 'halt'"),
         (("demo", "--database", "postgresql://user:secret@127.0.0.1:1/shop"), "whose name ends in _demo"),
@@ -63,14 +57,14 @@ def one_line(done: Done, complaint: str) -> None:
 def test_wrong_usage_ends_with_2(
     inside: Inside, tmp_path: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    """Nothing is asked of node or database before the mistake is told."""
+    """The mistake is reported before the node or the database is contacted."""
     for name, text in MODULES.items():
         (tmp_path / name).write_text(text)
     database = (
         () if "--database" in arguments else ("--database", "postgresql://user:secret@127.0.0.1:1/none")
     )
     done = inside(*database, *arguments, code=2)
-    one_line(done, complaint)
+    check_one_line(done, complaint)
     assert "secret" not in done.err
 
 
@@ -81,7 +75,7 @@ def test_wrong_usage_ends_with_2(
 def test_projections_that_cannot_be_kept_end_with_2(
     inside: Inside, tmp_path: Path, fake_node: FakeNode, database_url: str, app: str, complaint: str
 ) -> None:
-    """They are found when the app is installed."""
+    """Invalid projections are reported when the app is installed."""
     for name, text in MODULES.items():
         (tmp_path / name).write_text(text)
     done = inside("sync", "--app", app, "--database", database_url, "--bitcoin", fake_node.url, code=2)
@@ -92,63 +86,67 @@ def test_projections_that_cannot_be_kept_end_with_2(
 def test_trouble_with_the_database_ends_with_3(
     inside: Inside, fake_node: FakeNode, database_url: str, empty_database_url: str
 ) -> None:
-    """A wrong password, a database that is not there, one without our schema, a server that is not there."""
+    """A wrong password, a missing database, a missing schema and a missing server are distinguished."""
     base, _, name = database_url.rpartition("/")
     user = base.partition("@")[0].rpartition(":")[0]
     place = base.partition("@")[2]
     node = ("--bitcoin", fake_node.url)
     for command in (("sync", *APP, *node), ("migrate",), ("status", *node)):
         wrong = inside(*command, "--database", f"{user}:wrong@{place}/{name}", code=3)
-        one_line(wrong, "check the user and password")
+        check_one_line(wrong, "check the user and password")
         assert ":wrong@" not in wrong.err
-        one_line(inside(*command, "--database", f"{base}/missing", code=3), "create it first, with createdb")
+        check_one_line(
+            inside(*command, "--database", f"{base}/missing", code=3), "create it first, with createdb"
+        )
         absent = inside(*command, "--database", "postgresql://user@127.0.0.1:1/none", code=3)
-        one_line(absent, "is the server running there?")
+        check_one_line(absent, "is the server running there?")
     for reader in (("ops",), ("consensus",), ("sql", "SELECT 1"), ("resume", "notary")):
         done = inside(*reader, "--database", empty_database_url, code=3)
-        one_line(done, "holds nothing of virtualchain's yet: run `virtualchain migrate`")
+        check_one_line(done, "holds nothing of virtualchain's yet: run `virtualchain migrate`")
 
 
 def test_trouble_with_the_node_ends_with_3(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
-    """Nobody there, no cookie, a wrong password, another network."""
+    """A closed port, a missing cookie, a wrong password and another network are distinguished."""
     sync = ("sync", *APP, "--database", database_url)
-    one_line(inside(*sync, "--bitcoin", CLOSED, code=3), "http://127.0.0.1:1")
-    one_line(inside(*sync, code=3), "no cookie file")
+    check_one_line(inside(*sync, "--bitcoin", CLOSED, code=3), "http://127.0.0.1:1")
+    check_one_line(inside(*sync, code=3), "no cookie file")
     wrong = fake_node.url.replace(":password@", ":wrong@")
-    one_line(inside(*sync, "--bitcoin", wrong, code=3), "refuses the password of user 'user'")
+    check_one_line(inside(*sync, "--bitcoin", wrong, code=3), "refuses the password of user 'user'")
     other = inside(*sync, "--bitcoin", fake_node.url, "--network", "mainnet", code=3)
-    one_line(other, "is on regtest, but mainnet was asked for")
+    check_one_line(other, "is on regtest, but mainnet was asked for")
 
 
 def test_a_database_of_another_chain_ends_with_3(
     inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
-    """A deployment stays on its network."""
+    """A deployment refuses a node of another network."""
     sync = ("sync", *APP, "--database", database_url, "--bitcoin")
     inside(*sync, fake_node.url)
     with FakeNode("signet", premine=0) as other:
-        one_line(inside(*sync, other.url, code=3), "this database follows regtest, and the node is on signet")
+        check_one_line(
+            inside(*sync, other.url, code=3), "this database follows regtest, and the node is on signet"
+        )
 
 
 def test_a_deep_fork_ends_with_4(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
-    """Where an app wants it so: it is told with both tips, and nothing is changed."""
+    """With the policy halt, the fork is reported and nothing changes."""
     sync = ("sync", "--database", database_url, "--bitcoin", fake_node.url, "--confirmations", 0)
     (inside.folder / "virtualchain.toml").write_text(f'[[apps]]\nuse = "{APP[1]}"\non_deep_fork = "halt"\n')
     inside(*sync)
     fake_node.reorg(3)
-    one_line(inside(*sync, code=4), "deep fork above block 98")
+    check_one_line(inside(*sync, code=4), "deep fork above block 98")
 
 
 def test_there_is_no_database_yet(inside: Inside, tmp_path: Path) -> None:
-    """Looking at nothing does not make a server."""
+    """Commands that read do not create an embedded server."""
     inside.set(VIRTUALCHAIN_HOME=str(tmp_path / "home"))
     for command in (("status",), ("ops",), ("sql", "SELECT 1"), ("consensus",)):
-        one_line(inside(*command, code=3), "there is no database yet")
+        check_one_line(inside(*command, code=3), "there is no database yet")
     assert not (tmp_path / "home").exists()
 
 
 def test_verbose_shows_where_an_error_comes_from(inside: Inside, tmp_path: Path) -> None:
-    """The traceback, then the same line."""
+    """--verbose prints the traceback before the usual line."""
     (tmp_path / "broken.py").write_text(MODULES["broken.py"])
     done = inside("sync", "--app", "broken", "-v", code=2)
     assert done.err.startswith("Traceback")
@@ -156,8 +154,8 @@ def test_verbose_shows_where_an_error_comes_from(inside: Inside, tmp_path: Path)
     assert done.err.splitlines()[-1].startswith("virtualchain: app 'broken': importing it fails")
 
 
-def test_a_bug_of_ours_shows_a_traceback(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an exit code of its own."""
+def test_a_bug_shows_a_traceback(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected exception ends with a traceback and its own exit code."""
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError("oops")
@@ -168,7 +166,7 @@ def test_a_bug_of_ours_shows_a_traceback(inside: Inside, monkeypatch: pytest.Mon
     assert "this is a bug" in done.err
 
 
-def test_errors_in_a_process_of_their_own(cli: Commands) -> None:
-    """No traceback, nothing on standard output, whatever is imported on the way."""
-    one_line(cli("sync", code=2), "name an app to run")
-    one_line(cli("sync", *APP, "--database", "postgresql://u@127.0.0.1:1/x", code=3), "no cookie file")
+def test_errors_of_the_real_command(cli: Commands) -> None:
+    """In its own process, too, an error is one line without a traceback."""
+    check_one_line(cli("sync", code=2), "name an app to run")
+    check_one_line(cli("sync", *APP, "--database", "postgresql://u@127.0.0.1:1/x", code=3), "no cookie file")

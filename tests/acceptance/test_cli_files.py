@@ -1,4 +1,4 @@
-"""`--blocks` and `--verify`: blocks out of files, and blocks that are compared with their headers."""
+"""The options --blocks and --verify: blocks from files, and blocks checked against their headers."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Commands, Done, Inside
+from tests.acceptance.conftest import Commands, Inside, check_one_line
 from tests.support.servers import value
 from tests.support.shared_data import shared
 from virtualchain.bitcoin.header import HEADER_SIZE
@@ -19,44 +19,38 @@ TEXTS = "SELECT string_agg(text, ',' ORDER BY block_id) FROM notes.notes"
 
 @pytest.fixture
 def chain(tmp_path: Path) -> ChainBuilder:
-    """Make a chain of 103 blocks, an op in each of the last two, and save it as `chain`."""
-    made = ChainBuilder()
+    """Create a chain of 103 blocks with an op in each of the last two, saved in the file `chain`."""
+    builder = ChainBuilder()
     for text in (b"one", b"two"):
-        made.mine([made.send(b"sto" + text)])
-    made.save(tmp_path / "chain")
-    return made
+        builder.mine([builder.send(b"sto" + text)])
+    builder.save(tmp_path / "chain")
+    return builder
 
 
 @pytest.fixture
 def common(database_url: str) -> tuple[Any, ...]:
-    """Give the options that every command here takes."""
+    """Return the options of every command here."""
     return ("--app", "apps", "--database", database_url, "--confirmations", 0)
-
-
-def one_line(done: Done, complaint: str) -> None:
-    """Check that a command said one thing, in one line, and nothing else."""
-    assert complaint in done.err
-    assert (done.out, done.err.count("\n"), done.err.count("virtualchain: ")) == ("", 1, 1), done.err
 
 
 def test_sync_and_status_read_a_file(
     inside: Inside, chain: ChainBuilder, database_url: str, common: tuple[Any, ...]
 ) -> None:
-    """As they ask a node; a second sync finds nothing to do."""
+    """Files work like a node, and a second sync finds nothing to do."""
     done = inside("sync", *common, "--blocks", "chain", "--verify", "merkle")
     assert "104 blocks and 2 inputs in " in done.out
     assert value(database_url, TEXTS) == "one,two"
     assert "0 blocks and 0 inputs in " in inside("sync", *common, "--blocks", "chain").out
-    told = json.loads(inside("status", *common, "--blocks", "chain", "--json").out)
-    assert told["tip"] == {"block_id": chain.height, "hash": chain.tip}
-    assert [app["lag"] for app in told["apps"]] == [0]
+    status = json.loads(inside("status", *common, "--blocks", "chain", "--json").out)
+    assert status["tip"] == {"block_id": chain.height, "hash": chain.tip}
+    assert [app["lag"] for app in status["apps"]] == [0]
 
 
 @pytest.mark.parametrize("way", ["environment", "file"])
-def test_the_path_and_the_check_are_settings_like_others(
+def test_path_and_verification_can_be_set_elsewhere(
     inside: Inside, chain: ChainBuilder, tmp_path: Path, common: tuple[Any, ...], way: str
 ) -> None:
-    """In the environment, and in virtualchain.toml, where a path starts at the file."""
+    """They are read from the environment and from virtualchain.toml, whose paths are relative to the file."""
     if way == "environment":
         inside.set(VIRTUALCHAIN_BLOCKS="chain", VIRTUALCHAIN_VERIFY="merkle")
     else:
@@ -65,7 +59,7 @@ def test_the_path_and_the_check_are_settings_like_others(
 
 
 def test_the_first_blocks_of_bitcoin(inside: Inside, database_url: str) -> None:
-    """Six hundred of them, out of one file."""
+    """Six hundred blocks of mainnet are synced from one file."""
     path = shared("mainnet/blocks-0-599.dat")
     example = ("--app", "virtualchain.examples.notary", "--database", database_url)
     done = inside("sync", *example, "--blocks", path, "--verify", "merkle", "--network", "mainnet")
@@ -78,7 +72,7 @@ def test_the_first_blocks_of_bitcoin(inside: Inside, database_url: str) -> None:
 def test_run_follows_a_file_that_grows(
     cli: Commands, chain: ChainBuilder, tmp_path: Path, database_url: str, common: tuple[Any, ...]
 ) -> None:
-    """It waits for a folder without a block, takes what is there then, and what is appended."""
+    """It waits for the first block in a folder, and processes the blocks that are appended later."""
     (tmp_path / "blocks").mkdir()
     (tmp_path / "blocks" / "blk00000.dat").touch()
     process = cli.start("run", *common, "--blocks", "blocks")
@@ -92,10 +86,10 @@ def test_run_follows_a_file_that_grows(
     assert value(database_url, TEXTS) == "one,two,three"
 
 
-def test_a_sync_from_a_node_goes_on_behind_files(
+def test_a_sync_from_a_node_continues_after_files(
     inside: Inside, chain: ChainBuilder, tmp_path: Path, database_url: str, common: tuple[Any, ...]
 ) -> None:
-    """A flag replaces the source that the settings name."""
+    """An option replaces the source of the settings, and the sync continues from it."""
     (tmp_path / "virtualchain.toml").write_text("[virtualchain]\nblocks = 'chain'\n")
     inside("sync", *common)
     with FakeNode(chain=chain) as node:
@@ -130,17 +124,17 @@ def test_mistakes_get_one_line(
     code: int,
     complaint: str,
 ) -> None:
-    """Which says what is wrong, with the path, and an exit code that tells whose mistake it is."""
+    """The line contains the path and the reason, and the exit code tells usage from source errors."""
     (tmp_path / "empty").touch()
     foreign = network("mainnet").message_start + bytes(100)
     (tmp_path / "mixed").write_bytes((tmp_path / "chain").read_bytes() + foreign)
-    one_line(inside("sync", *common, *arguments, code=code), complaint)
+    check_one_line(inside("sync", *common, *arguments, code=code), complaint)
 
 
-def test_a_block_with_other_transactions_ends_with_3(
+def test_a_block_with_wrong_transactions_ends_with_3(
     inside: Inside, chain: ChainBuilder, tmp_path: Path, database_url: str, common: tuple[Any, ...]
 ) -> None:
-    """It is named with its file, and is not taken; without the check nobody would know."""
+    """With --verify, a block whose transactions do not match its header is reported and not processed."""
     blocks = chain.raw_blocks()
     blocks[-1] = blocks[-1][:HEADER_SIZE] + blocks[-2][HEADER_SIZE:]
     ChainBuilder.from_blocks("regtest", blocks).save(tmp_path / "forged")

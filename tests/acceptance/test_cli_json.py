@@ -1,4 +1,4 @@
-"""`--json`: every command has it, and standard output is then one JSON value and nothing else."""
+"""The option --json: with every command, standard output is one JSON value and nothing else."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ ELSEWHERE = {
     *("watch", "export", "import", "advance", "db grant-reader", "db revoke-reader"),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
 }
-"""Commands that want something of their own: the tests of each, test_cli_run for the first, try it there."""
+"""Commands that need a scenario: their own tests cover --json."""
 COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",)),
     *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),
@@ -26,7 +26,7 @@ SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "stop"))
 
 
 def names(group: click.Group, before: str = "") -> Iterator[str]:
-    """Give the names of all commands."""
+    """Yield the names of all commands."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from names(command, f"{name} ")
@@ -35,42 +35,42 @@ def names(group: click.Group, before: str = "") -> Iterator[str]:
 
 
 def test_no_command_is_forgotten() -> None:
-    """A new one shows up here."""
+    """A new command must be added to one of the lists above."""
     tried = {command[0] for command in COMMANDS} | {" ".join(command) for command in SERVER}
     assert set(names(program)) == tried | ELSEWHERE
 
 
-@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize("place", ["before", "after"])
 def test_commands_print_json(inside: Inside, fake_node: FakeNode, database_url: str, place: str) -> None:
-    """Wherever the option stands; what is said beside it goes to standard error."""
+    """--json works before and after the command."""
     inside.set(VIRTUALCHAIN_DATABASE=database_url, VIRTUALCHAIN_BITCOIN=fake_node.url)
     app = ("--app", "virtualchain.examples.notary")
     for command in COMMANDS:
         arguments = ("--json", *command, *app) if place == "before" else (*command, *app, "--json")
-        done = inside(*arguments, given="SELECT 2 AS a")
+        done = inside(*arguments, stdin="SELECT 2 AS a")
         assert isinstance(json.loads(done.out), dict | list), command
         assert done.err == ""
 
 
 def test_the_embedded_servers_commands_print_json(inside: Inside) -> None:
-    """Its URL, and how it fares."""
+    """They print the server's URL and whether it runs."""
     with reachable_folder() as folder:
         inside.set(VIRTUALCHAIN_HOME=str(folder.parent))
         try:
-            told = [json.loads(inside(*command, "--json").out) for command in SERVER]
+            printed = [json.loads(inside(*command, "--json").out) for command in SERVER]
         finally:
             inside("db", "stop")
-    assert [server.get("running") for server in told] == [True, True, None, False]
-    assert told[2]["url"].startswith("postgresql://virtualchain:")
+    assert [server.get("running") for server in printed] == [True, True, None, False]
+    assert printed[2]["url"].startswith("postgresql://virtualchain:")
 
 
 def test_resume_prints_json(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
-    """The app, where it stands, and that it runs again; an error leaves standard output empty."""
+    """It prints the app, its block and its new status; an error leaves standard output empty."""
     inside.set(VIRTUALCHAIN_DATABASE=database_url, VIRTUALCHAIN_BITCOIN=fake_node.url)
     (inside.folder / "broken").touch()
     fake_node.mine([fake_node.send(b"stoone")])
     sync = inside("sync", "--json", "--app", "apps", "--confirmations", 0, code=4)
     assert json.loads(sync.out)["apps"][0]["status"] == "halted"
-    told = json.loads(inside("resume", "notes", "--json").out)
-    assert told == {"name": "notes", "block_id": fake_node.height - 1, "status": "running"}
+    printed = json.loads(inside("resume", "notes", "--json").out)
+    assert printed == {"name": "notes", "block_id": fake_node.height - 1, "status": "running"}
     assert inside("resume", "notes", "--json", code=2).out == ""

@@ -1,4 +1,4 @@
-"""What needs a shell or a terminal: psql's prompt, and completion."""
+"""What needs a terminal or a shell: the prompt of psql, and completion."""
 
 import json
 import os
@@ -23,7 +23,7 @@ print(json.dumps([sys.argv[1:], kept]))
 
 
 def on_a_terminal(cli: Commands, *arguments: object, typed: str = "") -> tuple[int, str]:
-    """Run a command on a terminal of its own; give its exit code and what the terminal shows."""
+    """Run a command on a new terminal; return its exit code and what the terminal shows."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "virtualchain", *map(str, arguments)]
     process = subprocess.Popen(
@@ -35,7 +35,7 @@ def on_a_terminal(cli: Commands, *arguments: object, typed: str = "") -> tuple[i
     try:
         while piece := os.read(ours, 4096):
             shown += piece
-    except OSError:  # Linux's way of saying that the other end has gone
+    except OSError:  # on Linux, this means that the other end was closed
         pass
     finally:
         os.close(ours)
@@ -44,13 +44,13 @@ def on_a_terminal(cli: Commands, *arguments: object, typed: str = "") -> tuple[i
 
 @pytest.fixture
 def deployed(cli: Commands, fake_node: FakeNode, database_url: str) -> str:
-    """Give the URL of a database that the notary runs on."""
+    """Return the URL of a database on which the notary runs."""
     cli("sync", *APP, "--bitcoin", fake_node.url, "--database", database_url)
     return database_url
 
 
 def test_sql_without_a_query_becomes_psql(cli: Commands, deployed: str) -> None:
-    """What leads it to the database, the password above all, is in its environment; it gets no arguments."""
+    """The connection, including the password, is in the environment of psql, which gets no arguments."""
     stub = cli.folder / "psql"
     stub.write_text(STUB.format(python=sys.executable))
     stub.chmod(0o755)
@@ -73,7 +73,7 @@ def test_sql_without_a_query_becomes_psql(cli: Commands, deployed: str) -> None:
 
 @pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
 def test_the_prompt_reads_and_does_not_write(cli: Commands, deployed: str) -> None:
-    """Names mean the apps' tables first, then the log's views."""
+    """Unqualified names work in psql as in `sql`, and it cannot write."""
     cli.environment |= {"PAGER": "cat", "PSQL_HISTORY": "/dev/null", "TERM": "dumb"}
     typed = "SELECT count(*) FROM documents, ops;\nCREATE TABLE mine ();\n\\q\n"
     code, shown = on_a_terminal(cli, "sql", "--database", deployed, typed=typed)
@@ -83,7 +83,7 @@ def test_the_prompt_reads_and_does_not_write(cli: Commands, deployed: str) -> No
 
 
 def test_without_psql_the_url_is_named(cli: Commands, deployed: str, tmp_path: Path) -> None:
-    """One line; neither the system nor the embedded server's folder has it."""
+    """If psql is missing, one line says so and suggests another client."""
     cli.environment |= {"PATH": str(tmp_path), "VIRTUALCHAIN_PG_BIN": str(tmp_path)}
     code, shown = on_a_terminal(cli, "sql", "--database", deployed)
     assert (code, shown.count("\n")) == (2, 1)
@@ -92,16 +92,16 @@ def test_without_psql_the_url_is_named(cli: Commands, deployed: str, tmp_path: P
 
 
 def test_the_prompt_has_no_json(inside: Inside) -> None:
-    """A program that asks for it is told what to give."""
+    """With --json or --csv, a statement is required."""
     for option in ("--json", "--csv"):
-        assert "need a statement: give it as QUERY" in inside("sql", option, code=2).err
+        assert "need a statement: pass it as QUERY" in inside("sql", option, code=2).err
 
 
 @pytest.mark.parametrize(
     ("shell", "shown"), [("bash", "complete -"), ("zsh", "#compdef"), ("fish", "complete -")]
 )
 def test_each_shell_has_its_completion_script(inside: Inside, shell: str, shown: str) -> None:
-    """It calls `virtualchain` again for every word."""
+    """The script of each shell calls `virtualchain` for the completions."""
     inside.set(_VIRTUALCHAIN_COMPLETE=f"{shell}_source")
     if shell == "bash" and shutil.which("bash") is None:
         pytest.skip("bash is not installed, and click asks it for its version")
@@ -122,7 +122,7 @@ def test_each_shell_has_its_completion_script(inside: Inside, shell: str, shown:
     ],
 )
 def test_words_are_completed(inside: Inside, words: str, completed: list[str]) -> None:
-    """Commands, and options before and behind them; nothing is run, and nothing else is printed."""
+    """Commands, and options before and after them, are completed without running anything."""
     count = len(words.split()) - 1
     inside.set(_VIRTUALCHAIN_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(count))
     done = inside()

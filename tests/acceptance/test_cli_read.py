@@ -1,22 +1,26 @@
-"""`status`, `ops`, `consensus` and `sql` on one deployment that they leave as it is."""
+"""The commands status, ops, consensus, sql and watch."""
 
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
 
-from tests.acceptance.conftest import Commands, Inside
+from tests.acceptance.conftest import Commands, Inside, check_one_line
+from tests.support.moving import an_app, story
+from tests.support.servers import value
 from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
 STATUS_KEYS = {"network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "apps"}
-STATUS = {
+APP_KEYS = {
     "name",
     "version",
     "block_id",
@@ -28,11 +32,11 @@ STATUS = {
     "status",
     "error",
 }
-NOWHERE = "http://user:password@127.0.0.1:1"
+CLOSED = "http://user:password@127.0.0.1:1"
 
 
 class Deployment(NamedTuple):
-    """A node of 107 blocks, and a database with two apps on it up to the last but three."""
+    """A node with 107 blocks, and a database with two apps at block 104."""
 
     url: str
     node: FakeNode
@@ -40,7 +44,7 @@ class Deployment(NamedTuple):
 
 
 def letters(name: str, magic: bytes) -> App:
-    """Make an app that keeps texts and refuses `no`."""
+    """Create an app that keeps texts and rejects `no`."""
     app = App(name, magic=magic, projections="CREATE TABLE letters (txid text PRIMARY KEY, text text)")
 
     def commit(op: dict[str, str], state: State, txid: str) -> None:
@@ -58,7 +62,7 @@ def letters(name: str, magic: bytes) -> App:
 
 @pytest.fixture(scope="module")
 def deployment(database_server: DatabaseServer) -> Iterator[Deployment]:
-    """Give a deployment with three ops and a rejection."""
+    """Provide a deployment with three ops and a rejection, which the tests leave unchanged."""
     url = database_server.clone()
     with FakeNode() as node:
         first = [node.send(b"aasone"), node.send(b"aasno"), node.send(b"bbstwo, \xe2\x82\xac")]
@@ -74,25 +78,27 @@ def deployment(database_server: DatabaseServer) -> Iterator[Deployment]:
 
 @pytest.fixture
 def read(inside: Inside, deployment: Deployment) -> Inside:
-    """Give the command line with the deployment's database, and no node, in its environment."""
-    inside.set(VIRTUALCHAIN_DATABASE=deployment.url, VIRTUALCHAIN_BITCOIN=NOWHERE)
+    """Provide the command line with the deployment's database and an unreachable node as its settings."""
+    inside.set(VIRTUALCHAIN_DATABASE=deployment.url, VIRTUALCHAIN_BITCOIN=CLOSED)
     return inside
 
 
 def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> None:
-    """Its JSON has the keys that are promised; `lag` counts up to the node's tip."""
+    """The JSON has the documented keys, and `lag` counts up to the node's tip."""
     node = deployment.node
     done = read("status", "--json", "--bitcoin", node.url)
-    told = json.loads(done.out)
-    assert (told.keys(), done.err) == (STATUS_KEYS, "")
-    assert (told["network"], told["tip"]) == ("regtest", {"block_id": node.height, "hash": node.tip})
-    assert [app.keys() for app in told["apps"]] == [STATUS, STATUS]
-    alpha = told["apps"][0]
+    printed = json.loads(done.out)
+    assert (printed.keys(), done.err) == (STATUS_KEYS, "")
+    assert (printed["network"], printed["tip"]) == ("regtest", {"block_id": node.height, "hash": node.tip})
+    assert [app.keys() for app in printed["apps"]] == [APP_KEYS, APP_KEYS]
+    alpha = printed["apps"][0]
     assert (alpha["name"], alpha["version"], alpha["block_id"], alpha["lag"]) == ("alpha", "1", 104, 3)
     assert (alpha["status"], alpha["error"]) == ("running", None)
     assert [len(alpha[key]) for key in ("block_hash", "consensus_hash", "state_hash")] == [64, 32, 64]
     text = read("--bitcoin", node.url, "status").out
-    assert text.startswith(f"regtest\n  node       block {node.height} ({node.tip})\n  writer     none")
+    assert text.startswith(
+        f"regtest\n  node       block {node.height} ({node.tip})\n  writer     none is running"
+    )
     assert "\nalpha 1: running\n" in text
     assert "  lag             3\n" in text
     assert alpha["role"].endswith(":alpha")
@@ -100,17 +106,17 @@ def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> 
 
 
 def test_status_works_while_the_node_is_away(read: Inside) -> None:
-    """The database alone says the rest; why there is no tip goes to standard error."""
+    """Without a node, the rest is shown, and standard error says why there is no tip."""
     done = read("status", "--json", "--app", "beta")
-    told = json.loads(done.out)
-    assert (told["network"], told["tip"], told["apps"][0]["lag"]) == ("regtest", None, None)
-    assert [app["name"] for app in told["apps"]] == ["beta"]
+    printed = json.loads(done.out)
+    assert (printed["network"], printed["tip"], printed["apps"][0]["lag"]) == ("regtest", None, None)
+    assert [app["name"] for app in printed["apps"]] == ["beta"]
     assert done.err.startswith("virtualchain: the node was not reached: ")
     assert "  node       -\n" in read("status").out
 
 
-def test_status_does_not_take_another_networks_node_for_ours(read: Inside) -> None:
-    """The tip of another chain says nothing of this one."""
+def test_status_ignores_a_node_of_another_network(read: Inside) -> None:
+    """The tip of another network is not shown."""
     with FakeNode("signet", premine=0) as other:
         done = read("status", "--json", "--bitcoin", other.url)
     assert json.loads(done.out)["tip"] is None
@@ -118,7 +124,7 @@ def test_status_does_not_take_another_networks_node_for_ours(read: Inside) -> No
 
 
 def test_ops_are_listed_in_chain_order(read: Inside, deployment: Deployment) -> None:
-    """As JSON with every column of the view, bytes as hex."""
+    """The JSON has every column of the view, with bytes as hex."""
     one, _, two, last = deployment.txids
     rows = json.loads(read("ops", "--json").out)
     assert [(row["app"], row["block_id"], row["txid"]) for row in rows] == [
@@ -151,16 +157,16 @@ def test_ops_are_listed_in_chain_order(read: Inside, deployment: Deployment) -> 
         (("--newest-first", "--limit", 1, "--app", "alpha", "--app", "beta"), [3]),
     ],
 )
-def test_ops_are_narrowed_down(
+def test_ops_are_selected(
     read: Inside, deployment: Deployment, options: tuple[object, ...], expected: list[int]
 ) -> None:
-    """By app, block, opcode and number, and turned round."""
+    """The options select by app, block, opcode and number, and reverse the order."""
     done = read("ops", "--json", *options)
     assert [row["txid"] for row in json.loads(done.out)] == [deployment.txids[place] for place in expected]
 
 
 def test_ops_of_one_transaction(read: Inside, deployment: Deployment) -> None:
-    """Its id is taken in upper case, too."""
+    """The transaction id is accepted in upper case, too."""
     txid = deployment.txids[2]
     done = read("ops", "--json", "--txid", txid.upper())
     assert [row["txid"] for row in json.loads(done.out)] == [txid]
@@ -169,7 +175,7 @@ def test_ops_of_one_transaction(read: Inside, deployment: Deployment) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--block", 1, "--to", 2), "give either --block, or --from and --to"),
+        (("--block", 1, "--to", 2), "use either --block, or --from and --to"),
         (("--txid", "12"), "a transaction id has 64 hex digits"),
         (("--opcode", "xyz"), "write one character, or the byte as two hex digits"),
         (("--limit", 0), "invalid value for '--limit'"),
@@ -181,15 +187,15 @@ def test_ops_of_one_transaction(read: Inside, deployment: Deployment) -> None:
         (("--app", "virtualchain.examples.notary"), "there is no app notary here"),
     ],
 )
-def test_ops_refuses_what_cannot_be(read: Inside, options: tuple[object, ...], complaint: str) -> None:
-    """In one line each."""
+def test_ops_rejects_invalid_options(read: Inside, options: tuple[object, ...], complaint: str) -> None:
+    """Each mistake gets one line."""
     done = read("ops", *options, code=2)
     assert complaint in done.err
     assert (done.out, done.err.count("\n")) == ("", 1)
 
 
-def test_rejections_say_at_which_step_and_why(read: Inside, deployment: Deployment) -> None:
-    """Text that came from the chain cannot steer the terminal."""
+def test_rejections_show_the_step_and_the_reason(read: Inside, deployment: Deployment) -> None:
+    """A reason from the chain is escaped, so that it cannot control the terminal."""
     [row] = json.loads(read("ops", "--rejected", "--json").out)
     assert row == {
         "app": "alpha",
@@ -206,11 +212,11 @@ def test_rejections_say_at_which_step_and_why(read: Inside, deployment: Deployme
 
 
 def test_consensus_at_a_block_and_at_the_last(read: Inside) -> None:
-    """One object with the digests of each app."""
-    told = json.loads(read("consensus", "--json").out)
-    assert [(app["name"], app["block_id"]) for app in told["apps"]] == [("alpha", 104), ("beta", 104)]
+    """It prints the digests of each app, at a block or at the last one."""
+    printed = json.loads(read("consensus", "--json").out)
+    assert [(app["name"], app["block_id"]) for app in printed["apps"]] == [("alpha", 104), ("beta", 104)]
     keys = {"name", "block_id", "block_hash", "ops_hash", "consensus_hash", "state_hash"}
-    assert told["apps"][0].keys() == keys
+    assert printed["apps"][0].keys() == keys
     [first] = json.loads(read("consensus", 0, "--json", "--app", "alpha").out)["apps"]
     assert first["consensus_hash"] == "2a9148d8b13939723d2aca16c75c6d68"
     assert f"  consensus hash  {first['consensus_hash']}\n" in read("consensus", 0).out
@@ -219,7 +225,7 @@ def test_consensus_at_a_block_and_at_the_last(read: Inside) -> None:
 
 
 def test_sql_prints_columns(read: Inside) -> None:
-    """Unqualified names mean the apps' tables, then the log's views; null is empty, bytes are hex."""
+    """Unqualified names refer to the apps' tables and the log's views; null is empty, bytes are hex."""
     done = read("sql", "SELECT text, NULL AS nothing, '\\x00ff'::bytea AS bytes FROM letters")
     assert done.out == "text  nothing  bytes\none            00ff\n"
     assert read("sql", "SELECT count(*) FROM beta.letters").out == "count\n1\n"
@@ -229,12 +235,12 @@ def test_sql_prints_columns(read: Inside) -> None:
 
 
 def test_sql_prints_json(read: Inside) -> None:
-    """An array of objects keyed by column, with numbers as numbers, from standard input as well."""
+    """It prints an array of objects with numbers as numbers; the statement may come from standard input."""
     statement = (
         "SELECT 1 AS a, 2.50 AS b, sum(fee) AS c, 'NaN'::float8 AS d, true AS e, ARRAY['\\xff'::bytea] AS f,"
         " '{\"k\": [1]}'::jsonb AS g, 'infinity'::timestamptz AS h, 7 % 4 AS i FROM inputs"
     )
-    [row] = json.loads(read("sql", "--json", "-", given=statement).out)
+    [row] = json.loads(read("sql", "--json", "-", stdin=statement).out)
     expected = '{"a": 1, "b": 2.5, "c": 4000, "d": "nan", "e": true, "f": ["ff"], "g": {"k": [1]}, "i": 3}'
     assert row.pop("h") == "infinity"
     assert row == json.loads(expected)
@@ -244,7 +250,7 @@ def test_sql_prints_json(read: Inside) -> None:
 
 
 def test_sql_prints_csv(read: Inside) -> None:
-    """With a line of names, quoted where need be."""
+    """It prints a line of column names, then the rows, quoted if necessary."""
     out = read("sql", "--csv", "SELECT app, fields FROM ops ORDER BY block_id, app").out
     rows = list(csv.reader(io.StringIO(out)))
     assert rows[0] == ["app", "fields"]
@@ -264,15 +270,15 @@ def test_sql_prints_csv(read: Inside) -> None:
         (" ", "there is no statement"),
     ],
 )
-def test_sql_refuses_in_one_line(read: Inside, statement: str, complaint: str) -> None:
-    """What is wrong with a statement, or would write, is the user's mistake."""
+def test_sql_reports_a_mistake_in_one_line(read: Inside, statement: str, complaint: str) -> None:
+    """An invalid statement, or one that writes, is reported as wrong usage."""
     done = read("sql", statement, code=2)
     assert complaint in done.err
     assert (done.out, done.err.count("\n")) == ("", 1)
 
 
 def test_a_closed_pipe_is_quiet(cli: Commands, deployment: Deployment) -> None:
-    """As in `virtualchain sql … | head -1`."""
+    """`virtualchain sql … | head -1` ends without an error."""
     cli.environment["VIRTUALCHAIN_DATABASE"] = deployment.url
     command = [sys.executable, "-m", "virtualchain", "sql", "SELECT * FROM generate_series(1, 100000)"]
     with subprocess.Popen(
@@ -286,7 +292,114 @@ def test_a_closed_pipe_is_quiet(cli: Commands, deployment: Deployment) -> None:
     assert process.returncode == 0
 
 
-def test_readers_do_not_mind_a_writer(read: Inside, deployment: Deployment) -> None:
-    """They take no lock."""
+def test_reading_works_beside_a_writer(read: Inside, deployment: Deployment) -> None:
+    """They read while a writer holds its lock."""
     with StateEngine(letters("alpha", b"aa"), database=deployment.url, source=deployment.node.url):
         assert json.loads(read("ops", "--json", "--limit", 1).out)
+
+
+def test_sql_shows_a_block(inside: Inside, database_url: str, fake_node: FakeNode) -> None:
+    """--as-of accepts a height or a hash; a block that cannot be shown is reported in one line."""
+    story(fake_node, 1, 10)
+    with StateEngine(an_app("one"), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        engine.build()
+    statement = "SELECT max(block_id) AS n, max(hash) AS hash FROM blocks"
+    command = ("--database", database_url, "--json", "sql", statement)
+    assert json.loads(inside(*command, "--as-of", 105).out)[0]["n"] == 105
+    assert json.loads(inside(*command).out)[0]["n"] == fake_node.height
+    block_hash = value(database_url, "SELECT hash FROM virtualchain.blocks WHERE block_id = 104")
+    assert json.loads(inside(*command, "--as-of", block_hash).out)[0]["n"] == 104
+    for block, complaint in (("100000", "block 100000 is not here"), ("soon", "block: 'soon'")):
+        check_one_line(inside(*command, "--as-of", block, code=2), complaint)
+
+
+def test_sql_cancels_a_query_that_takes_too_long(inside: Inside, database_url: str) -> None:
+    """The message has the limit and the option that raises it; 0 means no limit."""
+    command = ("--database", database_url, "sql", "SELECT pg_sleep(0.3)")
+    done = inside(*command, "--timeout", "0.1", code=3)
+    assert done.out == ""
+    assert "took more than 0.1 seconds" in done.err
+    assert "--timeout SECONDS" in done.err
+    inside(*command, "--timeout", "0")
+    inside(*command)
+
+
+@contextmanager
+def watching(cli: Commands, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the command watch; interrupt it at the end, and check that it ends without an error."""
+    command = [sys.executable, "-m", "virtualchain", "watch", *arguments]
+    with subprocess.Popen(
+        command,
+        cwd=cli.folder,
+        env=cli.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def lines_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read lines up to the first one that contains a text."""
+    assert process.stdout is not None
+    lines = [process.stdout.readline()]
+    while text not in lines[-1] and lines[-1]:
+        lines.append(process.stdout.readline())
+    return lines
+
+
+def test_watch_prints_blocks_and_rollbacks(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
+    """Each block is a line with its ops and changes below it, or one JSON object on a line."""
+    with StateEngine(an_app(), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        fake_node.mine([fake_node.send(b"mvoadd a")])
+        engine.build()
+        first = str(fake_node.height)
+        options = ("--database", database_url, "--from", first)
+        with (
+            watching(cli, *options, "--app", "plain") as for_people,
+            watching(cli, *options, "--json") as for_programs,
+        ):
+            lines = lines_until(for_people, "owners")
+            assert lines[0].startswith(f"block {first} {fake_node.tip}: 1 op, 2 changes")
+            assert lines[1].startswith("  plain op o ")
+            assert (
+                lines[2].startswith('  plain insert marks {"place": 1} {"raw": "\\\\\\\\x00ff"')
+                or "note" in lines[2]
+            )
+            assert lines[3] == '  plain insert owners {"name": "a"} {"rank": 1}\n'
+            fake_node.mine([fake_node.send(b"mvonote a")])
+            engine.build()
+            assert 'note: "block 102" -> "block 102+"' in lines_until(for_people, "update")[-1]
+            before = lines_until(for_programs, fake_node.tip)  # it has come as far before the fork
+            fake_node.reorg(1)
+            story(fake_node, 1, 1)
+            engine.build()
+            assert lines_until(for_people, "rolled back")[-1].startswith(f"rolled back to block {first} ")
+            events = [json.loads(line) for line in [*before, *lines_until(for_programs, fake_node.tip)]]
+    assert [(event["event"], event["block_id"]) for event in events] == [
+        ("block", 102),
+        ("block", 103),
+        ("rollback", 102),
+        ("block", 103),
+        ("block", 104),
+        ("block", 105),
+    ]
+    assert events[0]["changes"][1]["new"] == {"name": "a", "rank": 1}
+    assert events[0]["ops"][0]["fields"] == {"do": "add", "name": "a"}
+
+
+def test_watch_refuses_a_block_whose_changes_are_pruned(
+    cli: Commands, fake_node: FakeNode, database_url: str
+) -> None:
+    """The message names the first block whose changes are kept."""
+    story(fake_node, 1, 30)
+    with StateEngine(
+        an_app(), database=database_url, source=fake_node.url, confirmations=0, history=10
+    ) as engine:
+        engine.build()
+    done = cli("watch", "--database", database_url, "--from", "50", code=2)
+    assert "is kept from block 122 on: begin there, not with 50" in done.err

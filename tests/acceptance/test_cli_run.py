@@ -1,8 +1,7 @@
-"""`run`: it follows, says what it waits for, and ends when it is told to."""
+"""The command run: it follows the chain, reports what it waits for, and ends on a signal."""
 
 import json
 import signal
-import threading
 from typing import Any
 
 import pytest
@@ -13,25 +12,23 @@ from virtualchain.testing import FakeNode
 
 TEXTS = "SELECT string_agg(text, ',' ORDER BY block_id) FROM notes.notes"
 
-Options = tuple[Any, ...]
-
 
 @pytest.fixture
-def common(fake_node: FakeNode, database_url: str) -> Options:
-    """Give the options that every command here takes."""
+def common(fake_node: FakeNode, database_url: str) -> tuple[Any, ...]:
+    """Return the options of every command here."""
     node = ("--bitcoin", fake_node.url, "--confirmations", 0)
     return ("--app", "apps", "--database", database_url, *node)
 
 
 def at(node: FakeNode) -> str:
-    """Give what `run` says once it has processed the node's tip."""
+    """Return the line that `run` prints once it has processed the node's tip."""
     return f"virtualchain: waiting for block {node.height + 1}: the node is at block {node.height}\n"
 
 
 def test_run_follows_until_a_signal(
-    cli: Commands, fake_node: FakeNode, database_url: str, common: Options
+    cli: Commands, fake_node: FakeNode, database_url: str, common: tuple[Any, ...]
 ) -> None:
-    """A block mined later shows up; on SIGTERM it ends behind the block at hand with exit code 0."""
+    """It processes a block mined later, and on SIGTERM it ends with exit code 0."""
     process = cli.start("run", *common)
     process.until_said(at(fake_node))
     [block_hash] = fake_node.mine([fake_node.send(b"stolater")])
@@ -41,26 +38,26 @@ def test_run_follows_until_a_signal(
     assert (done.code, done.out) == (0, "")
     lines = done.err.splitlines()
     assert f"virtualchain: block {fake_node.height} ({block_hash}), 1 input" in lines
-    assert lines[-1] == f"virtualchain: stopped behind block {fake_node.height}"
+    assert lines[-1] == f"virtualchain: stopped after block {fake_node.height}"
     assert len(lines) == len(set(lines))
 
 
 def test_run_prints_a_line_of_json_for_each_block(
-    cli: Commands, fake_node: FakeNode, common: Options
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
 ) -> None:
-    """And nothing else on standard output."""
+    """With --json, standard output has one object for each block and nothing else."""
     fake_node.mine([fake_node.send(b"stoone")])
     process = cli.start("run", "--json", *common)
     process.until_said(at(fake_node))
-    told = [json.loads(line) for line in process.signal().out.splitlines()]
-    assert [block["block_id"] for block in told] == list(range(fake_node.height + 1))
-    assert told[-1] == {"block_id": fake_node.height, "block_hash": fake_node.tip, "inputs": 1}
+    printed = [json.loads(line) for line in process.signal().out.splitlines()]
+    assert [block["block_id"] for block in printed] == list(range(fake_node.height + 1))
+    assert printed[-1] == {"block_id": fake_node.height, "block_hash": fake_node.tip, "inputs": 1}
 
 
-def test_run_finishes_the_block_at_hand(
-    cli: Commands, fake_node: FakeNode, database_url: str, common: Options
+def test_run_finishes_the_current_block(
+    cli: Commands, fake_node: FakeNode, database_url: str, common: tuple[Any, ...]
 ) -> None:
-    """What was begun when the signal came is in the database afterwards."""
+    """A block that is being processed when the signal arrives is in the database afterwards."""
     fake_node.mine([fake_node.send(b"stoslow")], n=2)
     process = cli.start("run", *common)
     process.until((cli.folder / "busy").exists)
@@ -69,8 +66,10 @@ def test_run_finishes_the_block_at_hand(
     assert value(database_url, "SELECT block_id FROM virtualchain.apps") == fake_node.height - 1
 
 
-def test_run_waits_for_a_node_that_is_away(cli: Commands, fake_node: FakeNode, common: Options) -> None:
-    """Both may be started together: it says what it waits for, and goes on when the node is there."""
+def test_run_waits_for_a_node_that_does_not_answer(
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
+) -> None:
+    """It reports that the node does not answer, and starts once the node does."""
     fake_node.stop()
     process = cli.start("run", *common)
     process.until_said("refused")
@@ -79,18 +78,20 @@ def test_run_waits_for_a_node_that_is_away(cli: Commands, fake_node: FakeNode, c
     assert process.signal().code == 0
 
 
-def test_run_ends_at_once_while_it_waits_for_a_node(
-    cli: Commands, fake_node: FakeNode, common: Options
+def test_run_ends_immediately_while_it_waits_for_a_node(
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
 ) -> None:
-    """Nothing was begun, so there is nothing to finish."""
+    """A signal ends it even before a node has answered."""
     fake_node.stop()
     process = cli.start("run", *common)
     process.until_said("refused")
     assert process.signal().code == 0
 
 
-def test_a_second_writer_ends_with_5_or_waits(cli: Commands, fake_node: FakeNode, common: Options) -> None:
-    """Without --wait it names the first one; with it, it takes over when that has ended."""
+def test_a_second_writer_ends_with_5_or_waits(
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
+) -> None:
+    """Without --wait, it names the first writer; with --wait, it starts when the first one has ended."""
     first = cli.start("run", *common)
     first.until_said(at(fake_node))
     second = cli("sync", *common, code=5)
@@ -102,10 +103,10 @@ def test_a_second_writer_ends_with_5_or_waits(cli: Commands, fake_node: FakeNode
     assert (done.code, "0 blocks" in done.out) == (0, True)
 
 
-def test_an_app_that_halts_is_told_and_the_others_go_on(
-    cli: Commands, fake_node: FakeNode, database_url: str, common: Options
+def test_a_halted_app_is_reported_and_the_others_continue(
+    cli: Commands, fake_node: FakeNode, database_url: str, common: tuple[Any, ...]
 ) -> None:
-    """Once, when it happens; Ctrl-C ends it as SIGTERM does."""
+    """The halt is reported once, the other app continues, and Ctrl-C ends the command like SIGTERM."""
     (cli.folder / "broken").touch()
     process = cli.start("run", "--app", "apps:plain", *common)
     process.until_said(at(fake_node))
@@ -119,12 +120,14 @@ def test_an_app_that_halts_is_told_and_the_others_go_on(
 
 
 def test_an_interrupted_sync_ends_quietly_with_130(
-    cli: Commands, fake_node: FakeNode, common: Options
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
 ) -> None:
-    """Ctrl-C in another command than run: no traceback."""
-    fake_node.fail("hang", None, on="/rest/block/")
+    """Ctrl-C in another command than run: no traceback.
+
+    The request that hangs is one that the main thread waits for, so nothing but the signal can end the wait.
+    """
+    fake_node.fail("hang", None, on="/rest/headers/")
     process = cli.start("sync", *common)
-    process.until(lambda: fake_node.calls["/rest/block"] > 0)
-    threading.Timer(0.2, fake_node.heal).start()
+    process.until(lambda: fake_node.calls["/rest/headers"] > 0)
     done = process.signal(signal.SIGINT)
     assert (done.code, done.out, done.err) == (130, "", "")

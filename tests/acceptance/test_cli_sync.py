@@ -1,4 +1,4 @@
-"""`migrate`, `sync` and `resume`, as a user has them."""
+"""The commands migrate, sync and resume."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def mine(node: FakeNode, *texts: bytes) -> None:
 def test_sync_goes_to_the_stable_tip_and_a_second_one_finds_nothing(
     cli: Commands, fake_node: FakeNode, database_url: str
 ) -> None:
-    """Options may stand before the command and behind it; the summary names app, block and what was done."""
+    """The summary shows the app, its block and what was done; options work before and after the command."""
     mine(fake_node, b"one", b"no")
     fake_node.mine(n=7)
     first = cli("--app", "apps", "--bitcoin", fake_node.url, "sync", "--database", database_url)
@@ -38,39 +38,39 @@ def test_sync_goes_to_the_stable_tip_and_a_second_one_finds_nothing(
 def test_sync_prints_one_json_object_and_nothing_else(
     inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
-    """What was done, and where each app stands."""
+    """With --json, the summary is one object with what was done and the state of each app."""
     mine(fake_node, b"one")
     done = inside(
         *("sync", "--json", "--app", "apps:plain", "--app", "apps", "--to", 100, "--confirmations", 0),
         *("--bitcoin", fake_node.url, "--database", database_url),
     )
-    told = json.loads(done.out)
-    assert told.keys() == {"blocks", "inputs", "seconds", "waits_for", "apps"}
-    assert (told["blocks"], told["inputs"], told["waits_for"]) == (101, 0, None)
-    assert [(app["name"], app["block_id"], app["status"]) for app in told["apps"]] == [
+    printed = json.loads(done.out)
+    assert printed.keys() == {"blocks", "inputs", "seconds", "waits_for", "apps"}
+    assert (printed["blocks"], printed["inputs"], printed["waits_for"]) == (101, 0, None)
+    assert [(app["name"], app["block_id"], app["status"]) for app in printed["apps"]] == [
         ("notes", 100, "running"),
         ("plain", 100, "running"),
     ]
 
 
-def test_settings_come_from_file_and_environment_too(
+def test_settings_come_from_file_environment_and_options(
     inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
-    """The file in the folder where the command is started, a variable over it, a flag over both."""
+    """A variable overrides the settings file of the current folder, and an option overrides both."""
     (inside.folder / "virtualchain.toml").write_text(
         f'[virtualchain]\nbitcoin = "{fake_node.url}"\ndatabase = "postgresql://nobody@127.0.0.1:1/none"\n'
         'confirmations = 50\n[[apps]]\nuse = "apps:plain"\n'
     )
     inside.set(VIRTUALCHAIN_DATABASE=database_url, VIRTUALCHAIN_CONFIRMATIONS="40")
     assert "with 30 confirmations authors see none" in inside("sync", "--confirmations", 30, code=2).err
-    told = json.loads(inside("sync", "--confirmations", 20, "--json").out)
-    assert told["apps"][0]["block_id"] == fake_node.height - 20
+    printed = json.loads(inside("sync", "--confirmations", 20, "--json").out)
+    assert printed["apps"][0]["block_id"] == fake_node.height - 20
 
 
-def test_a_halted_app_stays_behind_until_it_is_resumed(
+def test_a_halted_app_lags_until_it_is_resumed(
     inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
-    """The other app goes on; exit code 4 says which one halted, and why; resumed, it catches up."""
+    """The other app continues, the command ends with exit code 4, and after resume the app catches up."""
     common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
     apps = ("--app", "apps:plain", "--app", "apps:notes")
     inside("sync", *apps, *common)
@@ -85,7 +85,7 @@ def test_a_halted_app_stays_behind_until_it_is_resumed(
         f"virtualchain: app notes is halted before block {height + 1}: db_check failed with "
         "RuntimeError: out of; mend it, then say `virtualchain resume notes`"
     )
-    assert "The other apps go on" in halted.err
+    assert "The other apps continue" in halted.err
 
     shown = inside("status", *common)
     assert f"failed          db_check in block {height + 1}: RuntimeError: out of\\npaper" in shown.out
@@ -95,15 +95,15 @@ def test_a_halted_app_stays_behind_until_it_is_resumed(
 
     (inside.folder / "broken").unlink()
     assert "halted" in inside("sync", *apps, *common, code=4).err
-    assert "app notes goes on behind block" in inside("resume", "notes", *common).out
+    assert "app notes continues after block" in inside("resume", "notes", *common).out
     caught_up = inside("sync", *apps, *common)
-    assert caught_up.err == f"virtualchain: app notes catches up along the tape to block {height + 1}\n"
+    assert caught_up.err == f"virtualchain: app notes is catching up from the tape to block {height + 1}\n"
     assert value(database_url, "SELECT text FROM notes.notes") == "one"
     assert value(database_url, "SELECT count(DISTINCT block_id) FROM virtualchain.apps") == 1
 
 
 def test_an_app_halted_alone_ends_sync_with_4(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
-    """With no app left to go on the reason is told once."""
+    """If no app is left, the command ends with exit code 4 and reports the reason once."""
     mine(fake_node, b"one")
     (inside.folder / "broken").touch()
     common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
@@ -113,8 +113,10 @@ def test_an_app_halted_alone_ends_sync_with_4(inside: Inside, fake_node: FakeNod
     assert inside("run", "--app", "apps", *common, code=4).err.count("app notes is halted") == 1
 
 
-def test_resume_refuses_what_is_not_halted(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
-    """An app that runs, and one that is not there."""
+def test_resume_refuses_an_app_that_is_not_halted(
+    inside: Inside, fake_node: FakeNode, database_url: str
+) -> None:
+    """A running app and an unknown app cannot be resumed."""
     inside("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url)
     assert (
         "app notes is not halted: it is running"
@@ -127,22 +129,22 @@ def test_resume_refuses_what_is_not_halted(inside: Inside, fake_node: FakeNode, 
 
 
 def test_migrate_makes_the_schema(inside: Inside, empty_database_url: str) -> None:
-    """Readers say that it is missing; migrate makes it, and finds nothing to do the second time."""
+    """Without the schema, status asks for migrate, which creates it and can be run again."""
     missing = inside("status", "--database", empty_database_url, code=3)
     assert "run `virtualchain migrate`" in missing.err
     first = inside("migrate", "--database", empty_database_url)
     assert " is at revision " in first.out
     assert inside("migrate", "--database", empty_database_url).out == first.out
-    told = json.loads(inside("migrate", "--database", empty_database_url, "--json").out)
-    assert told["revision"] == first.out.split()[-1]
-    assert ":***@" in told["database"]
+    printed = json.loads(inside("migrate", "--database", empty_database_url, "--json").out)
+    assert printed["revision"] == first.out.split()[-1]
+    assert ":***@" in printed["database"]
     assert json.loads(inside("status", "--json", "--database", empty_database_url).out)["apps"] == []
 
 
 def test_a_schema_newer_than_the_code_is_refused(
     inside: Inside, fake_node: FakeNode, database_url: str
 ) -> None:
-    """A database that a later version has migrated."""
+    """A database that a later version has migrated is refused."""
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE vc.alembic_version SET version_num = '9999'")
     done = inside("sync", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url, code=3)
@@ -153,7 +155,7 @@ def test_a_schema_newer_than_the_code_is_refused(
 def test_sync_from_a_real_node(
     cli: Commands, bitcoind_factory: Callable[..., Bitcoind], database_url: str
 ) -> None:
-    """With its cookie file, to its tip; status compares with the node."""
+    """A sync with the node's cookie file reaches its tip, and status shows no lag."""
     chain = ChainBuilder()
     claim = chain.send(b"ntc" + bytes(32), sender="alice")
     chain.mine([claim])
@@ -162,8 +164,8 @@ def test_sync_from_a_real_node(
         assert node.rpc("submitblock", raw.hex()) is None
     common = ("--bitcoin", node.url, "--cookie", node.cookie, "--database", database_url)
     cli("sync", "--app", "virtualchain.examples.notary", "--confirmations", 0, *common)
-    told = json.loads(cli("status", "--json", *common).out)
-    assert told["tip"] == {"block_id": chain.height, "hash": chain.tip}
-    assert (told["apps"][0]["block_hash"], told["apps"][0]["lag"]) == (chain.tip, 0)
+    printed = json.loads(cli("status", "--json", *common).out)
+    assert printed["tip"] == {"block_id": chain.height, "hash": chain.tip}
+    assert (printed["apps"][0]["block_hash"], printed["apps"][0]["lag"]) == (chain.tip, 0)
     assert value(database_url, "SELECT txid FROM notary.documents") == claim.txid
     assert Path(node.cookie).is_file()

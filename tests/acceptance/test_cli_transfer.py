@@ -1,4 +1,4 @@
-"""`export`, `import` and `advance`, as a user has them."""
+"""The commands export, import and advance."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ class Origin(NamedTuple):
 
 @pytest.fixture
 def origin(inside: Inside, fake_node: FakeNode, database_server: DatabaseServer) -> Iterator[Origin]:
-    """Give a deployment; its node is gone afterwards."""
+    """Provide a deployment whose node has stopped."""
     url = database_server.clone()
     for texts in ((b"one", b"no"), (), (b"two", b"\xff", b"three")):
         fake_node.mine([fake_node.send(b"sto" + text) for text in texts])
@@ -45,7 +45,7 @@ def origin(inside: Inside, fake_node: FakeNode, database_server: DatabaseServer)
 def test_a_deployment_moves_to_another_database(
     cli: Commands, origin: Origin, empty_database_url: str, form: str
 ) -> None:
-    """Three commands, no node, the same hashes and tables; each says what it did."""
+    """Three commands reproduce hashes and tables without a node, and each reports what it did."""
     out = cli("export", "moved", "--format", form, "--what", "all", "--database", origin.url).out
     last = out.splitlines()[-1]
     digest = hashlib.sha256((cli.folder / "moved" / "manifest.json").read_bytes()).hexdigest()
@@ -54,22 +54,22 @@ def test_a_deployment_moves_to_another_database(
     assert f"notes.notes.{form} " in out
 
     there = ("--database", empty_database_url)
-    told = cli("import", "moved", *there).out
-    news = f"{origin.tip + 1} blocks and 5 inputs were new"
-    assert told == f"blocks 0 to {origin.tip} of regtest are on the tape: {news}\n"
+    imported = cli("import", "moved", *there).out
+    added = f"{origin.tip + 1} blocks and 5 inputs were new"
+    assert imported == f"blocks 0 to {origin.tip} of regtest are on the tape: {added}\n"
     again = cli("import", "moved", *there).out
     assert again.endswith("0 blocks and 0 inputs were new\n")
 
     done = cli("advance", *APP, "--confirmations", 0, *there)
     assert done.out.startswith(f"notes: running\n  block           {origin.tip}\n")
     assert f"{2 * (origin.tip + 1)} blocks and 10 inputs in " in done.out
-    assert "app notes catches up along the tape to block " in done.err
+    assert "app notes is catching up from the tape to block " in done.err
     assert rows_of(empty_database_url) == rows_of(origin.url)
     assert cli("advance", *APP, *there).out.splitlines()[-1].startswith("0 blocks and 0 inputs in ")
 
 
 def test_each_prints_one_json_value(inside: Inside, origin: Origin, empty_database_url: str) -> None:
-    """And nothing else; hashes of the manifest are those that come out."""
+    """With --json, each prints one value, and the advanced apps have the hashes of the manifest."""
     there = ("--database", empty_database_url, "--json")
     exported = json.loads(inside("export", "moved", "--database", origin.url, "--json").out)
     assert exported.keys() == {"folder", "manifest_sha256", "manifest"}
@@ -94,8 +94,8 @@ def test_each_prints_one_json_value(inside: Inside, origin: Origin, empty_databa
         assert {key: ours[key] for key in HASHES} == {key: theirs[key] for key in HASHES}
 
 
-def test_a_stretch_and_a_view_are_exported(inside: Inside, origin: Origin) -> None:
-    """As they are asked for."""
+def test_a_range_and_a_view_are_exported(inside: Inside, origin: Origin) -> None:
+    """--from, --to, --what and --format select what is exported."""
     options = ("--from", 100, "--to", 102, "--what", "ops", "--what", "notes.notes", "--format", "csv")
     out = inside("export", "part", *options, "--database", origin.url).out
     assert out.splitlines()[-1].startswith("blocks 100 to 102; ")
@@ -108,7 +108,7 @@ def test_a_stretch_and_a_view_are_exported(inside: Inside, origin: Origin) -> No
 def test_an_app_that_halts_ends_advance_with_4(
     inside: Inside, origin: Origin, empty_database_url: str
 ) -> None:
-    """The other one goes on to the end; resumed, the first one follows."""
+    """The other app continues to the end, and after resume the first one follows."""
     there = ("--database", empty_database_url, "--confirmations", 0)
     inside("export", "moved", "--database", origin.url)
     inside("import", "moved", *there)
@@ -124,7 +124,7 @@ def test_an_app_that_halts_ends_advance_with_4(
 
 
 def test_mistakes_get_one_line(inside: Inside, origin: Origin, empty_database_url: str) -> None:
-    """And an exit code: 1 for files that are not what they were, 2 for what cannot be, 3 for the database."""
+    """The exit code is 1 for damaged files, 2 for wrong usage and 3 for the database."""
     there = ("--database", empty_database_url)
     here = ("--database", origin.url)
     inside("export", "moved", *here)
@@ -157,17 +157,17 @@ def test_mistakes_get_one_line(inside: Inside, origin: Origin, empty_database_ur
 
 
 def test_a_database_without_a_tape_cannot_be_advanced(inside: Inside, database_url: str) -> None:
-    """It says where a tape comes from."""
+    """The message says which commands create a tape."""
     done = inside("advance", *APP, "--database", database_url, code=2)
     assert (
-        "this database has no tape yet: `virtualchain import` or `virtualchain sync` gives it one" in done.err
+        "this database has no tape yet: `virtualchain import` or `virtualchain sync` creates one" in done.err
     )
 
 
 def test_without_pyarrow_parquet_is_refused(
     inside: Inside, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one line that says how to get it; CSV needs no library."""
+    """One line says how to install it; CSV needs no library."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     done = inside("export", "new", "--database", origin.url, code=2)
@@ -178,7 +178,7 @@ def test_without_pyarrow_parquet_is_refused(
 def test_an_import_waits_for_another_writer(
     cli: Commands, fake_node: FakeNode, origin: Origin, database_url: str
 ) -> None:
-    """Asked to; else it ends with exit code 5."""
+    """With --wait, it waits; without, it ends with exit code 5."""
     cli("export", "moved", "--database", origin.url)
     fake_node.start()
     writer = cli.start("run", "--app", "apps", "--bitcoin", fake_node.url, "--database", database_url)

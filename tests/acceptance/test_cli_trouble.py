@@ -1,4 +1,4 @@
-"""Node and database in trouble that is not the user's doing: one line, what helps, and exit code 3."""
+"""Failures of the node and the database: one line that says what helps, and exit code 3."""
 
 import errno
 import os
@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.acceptance.conftest import Inside
-from tests.acceptance.test_cli_errors import one_line
+from tests.acceptance.conftest import Inside, check_one_line
 from tests.support.servers import value
 from virtualchain.bitcoin.node import client
 from virtualchain.cli import progress
@@ -28,14 +27,14 @@ APP = ("--app", "virtualchain.examples.notary")
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the waits between two attempts."""
+    """Shorten the pauses between two attempts."""
     monkeypatch.setattr(client, "RETRY_PAUSES", (0.01,))
     monkeypatch.setattr(indexer, "PAUSES", (0.01,))
 
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """Give a file system of 160 MB, which root can make; the embedded server's user can reach it."""
+    """Mount a file system of 160 MB, which the embedded server's user can reach; only root can do this."""
     folder = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
     mount = ["mount", "-t", "tmpfs", "-o", "size=160m,mode=711", "tmpfs", str(folder)]
     try:
@@ -48,7 +47,7 @@ def small_disk() -> Iterator[Path]:
 
 
 def fill(file: Path) -> None:
-    """Write to a file until its disk is full."""
+    """Write to a file until the disk is full."""
     with file.open("wb", buffering=0) as opened, suppress(OSError):
         while opened.write(bytes(65536)):
             pass
@@ -61,16 +60,16 @@ def fill(file: Path) -> None:
         ("warming_up", "(code -28): it is starting, try again in a while"),
         ("busy", "is busy: Work queue depth exceeded"),
         ("refuse", "is it running?"),
-        ("garbage", "is not a Bitcoin node: it answers with HTTP status 200"),
+        ("garbage", "Bitcoin node: HTTP status 200"),
     ],
 )
 def test_a_node_in_trouble(
     inside: Inside, fake_node: FakeNode, database_url: str, fault: str, complaint: str
 ) -> None:
-    """It starts, is busy, hangs up, or is something else; `status` shows the rest all the same."""
+    """The line says what is wrong with the node, and `status` still shows the rest."""
     common = ("--bitcoin", fake_node.url, "--database", database_url)
     fake_node.fail(fault, None)
-    one_line(inside("sync", *APP, *common, code=3), complaint)
+    check_one_line(inside("sync", *APP, *common, code=3), complaint)
     assert complaint in inside("status", *common).err
 
 
@@ -78,35 +77,35 @@ def test_a_node_in_trouble(
 def test_a_node_that_is_too_old(
     inside: Inside, database_url: str, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """It lacks a method; the line names it, and what is needed."""
+    """The line has the missing method and the required version."""
     monkeypatch.delitem(rpc.METHODS, method)
     with FakeNode(rest=False) as node:
         done = inside("sync", *APP, "--bitcoin", node.url, "--database", database_url, code=3)
-    one_line(done, "virtualchain needs Bitcoin Core 25 or later")
+    check_one_line(done, "virtualchain needs Bitcoin Core 25 or later")
     assert f"answers '{method}" in done.err
 
 
-def test_a_node_without_rest_does_and_where_it_takes_long_that_is_said(
+def test_a_slow_sync_without_rest_gets_a_hint(
     inside: Inside, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once, with what makes it faster."""
+    """A node without REST suffices; if the sync takes long, one line says how to make it faster."""
     with FakeNode(rest=False) as node:
         common = ("sync", *APP, "--bitcoin", node.url, "--database", database_url)
         assert inside(*common).err == ""
         monkeypatch.setattr(progress, "_REPEAT", 0.0)
         node.mine(n=5)
-        said = inside(*common).err.splitlines()
-    assert sum("REST is off at" in line for line in said) == 1
-    assert "rest=1 in its bitcoin.conf" in said[0]
-    assert said[1].startswith("virtualchain: block ")
+        lines = inside(*common).err.splitlines()
+    assert sum("REST is off at" in line for line in lines) == 1
+    assert "rest=1 in its bitcoin.conf" in lines[0]
+    assert lines[1].startswith("virtualchain: block ")
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_cookie_file_that_is_not_there(inside: Inside, fake_node: FakeNode, tmp_path: Path) -> None:
-    """The line names the file."""
+def test_a_missing_cookie_file(inside: Inside, fake_node: FakeNode, tmp_path: Path) -> None:
+    """The line has the path of the file."""
     common = ("--bitcoin", fake_node.url, "--database", "postgresql://u@127.0.0.1:1/x", "--cookie", "none")
     done = inside("sync", *APP, *common, code=3)
-    one_line(done, f"no cookie file {tmp_path / 'none'}")
+    check_one_line(done, f"no cookie file {tmp_path / 'none'}")
 
 
 @pytest.mark.parametrize(
@@ -118,18 +117,16 @@ def test_a_cookie_file_that_is_not_there(inside: Inside, fake_node: FakeNode, tm
         ("[apps]\nuse = 'x'\n", "apps must be tables, one [[apps]] for each"),
     ],
 )
-def test_a_file_of_settings_that_cannot_be_read(
-    inside: Inside, tmp_path: Path, text: str, complaint: str
-) -> None:
-    """The line names the file, and what is allowed."""
+def test_an_invalid_settings_file(inside: Inside, tmp_path: Path, text: str, complaint: str) -> None:
+    """The line has the path of the file, and what is allowed."""
     (tmp_path / "virtualchain.toml").write_text(text)
-    one_line(inside("status", code=2), complaint)
+    check_one_line(inside("status", code=2), complaint)
 
 
-def test_a_database_without_rights(
+def test_a_user_without_rights(
     inside: Inside, fake_node: FakeNode, database_server: DatabaseServer, database_url: str
 ) -> None:
-    """Neither to create in it, nor to look into another's deployment."""
+    """A user who may not create or read a deployment gets one line that says what to do."""
     with psycopg.connect(database_server.url, autocommit=True) as admin:
         admin.execute("CREATE ROLE stranger LOGIN PASSWORD 'stranger'")
     empty = database_server.create()
@@ -146,8 +143,8 @@ def test_a_database_without_rights(
             stranger = where._replace(netloc=f"stranger:stranger@{place}").geturl()
             for command in commands:
                 done = inside(*command, "--bitcoin", fake_node.url, "--database", stranger, code=3)
-                one_line(done, "permission denied")
-                assert "have it granted, or give the URL of the database's owner" in done.err
+                check_one_line(done, "permission denied")
+                assert "have it granted, or use the URL of the database's owner" in done.err
     finally:
         database_server.drop(empty)
         with psycopg.connect(database_server.url, autocommit=True) as admin:
@@ -156,7 +153,7 @@ def test_a_database_without_rights(
 
 @pytest.mark.usefixtures("impatient")
 def test_a_full_disk(inside: Inside, fake_node: FakeNode, small_disk: Path) -> None:
-    """The embedded server's: with room again, the same command goes on behind the last committed block."""
+    """Once there is space again, the same command continues after the last committed block."""
     inside.set(VIRTUALCHAIN_HOME=str(small_disk / "home"))
     common = ("sync", *APP, "--bitcoin", fake_node.url)
     inside(*common, "--to", 3)
@@ -183,11 +180,13 @@ def test_a_full_disk(inside: Inside, fake_node: FakeNode, small_disk: Path) -> N
 def test_standard_output_on_a_full_disk(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    """No traceback, and not the exit code of a crash."""
+    """A full disk below standard output is reported without a traceback, as a failure and not a bug."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("virtualchain.cli.read.write_rows", fail)
-    monkeypatch.setattr("virtualchain.cli.failures._close_pipe", lambda: None)
-    one_line(inside("ops", "--database", database_url, code=3), "No space left on device: free some space")
+    monkeypatch.setattr("virtualchain.cli.process._discard_output", lambda: None)
+    check_one_line(
+        inside("ops", "--database", database_url, code=3), "No space left on device: free some space"
+    )

@@ -1,6 +1,6 @@
 """The main job on real input: a generated chain, from a real node and from files, into PostgreSQL.
 
-The generator wrote down what an app must find; the node says itself what scripts and addresses are.
+The generator recorded what an app must find; the node itself tells the types and addresses of scripts.
 """
 
 import json
@@ -36,7 +36,7 @@ Sync = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def database(database_server: DatabaseServer) -> Iterator[Callable[[], str]]:
-    """Give a function that makes databases, which last as long as the module."""
+    """Return a function that creates databases, which are dropped after the module's last test."""
     urls: list[str] = []
 
     def make() -> str:
@@ -50,61 +50,61 @@ def database(database_server: DatabaseServer) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture(scope="module")
 def source(loaded_bitcoind: Bitcoind) -> Callable[..., BlockSource]:
-    """Give a function that opens the real node, over REST or with `rest=False` over RPC alone."""
+    """Return a function that opens the real node, over REST or, with `rest=False`, over RPC alone."""
     return lambda *, rest: open_source(loaded_bitcoind.url, loaded_bitcoind.cookie, rest=rest)
 
 
 @pytest.fixture(scope="module")
 def over_rest(database: Callable[[], str], source: Callable[..., BlockSource]) -> str:
-    """Give a database into which both apps were synced over REST."""
+    """Sync both apps over REST; return the database."""
     return sync(database(), source(rest=True))
 
 
 @pytest.fixture(scope="module")
 def over_rpc(database: Callable[[], str], source: Callable[..., BlockSource]) -> str:
-    """Give a database into which both apps were synced over RPC alone."""
+    """Sync both apps over RPC alone; return the database."""
     return sync(database(), source(rest=False))
 
 
 @pytest.fixture(scope="module")
-def out_of_its_files(database: Callable[[], str], loaded_bitcoind: Bitcoind) -> str:
-    """Give a database into which both apps were synced out of the node's data folder."""
+def from_its_files(database: Callable[[], str], loaded_bitcoind: Bitcoind) -> str:
+    """Sync both apps from the node's data folder; return the database."""
     return sync(database(), open_blocks(loaded_bitcoind.datadir))
 
 
 @pytest.fixture(scope="module")
-def out_of_one_file(database: Callable[[], str], generated: GeneratedChain) -> str:
-    """Give a database into which both apps were synced out of the file that the generator wrote."""
+def from_one_file(database: Callable[[], str], generated: GeneratedChain) -> str:
+    """Sync both apps from the generator's file; return the database."""
     return sync(database(), open_blocks(generated.file))
 
 
-@pytest.fixture(params=["over_rest", "over_rpc", "out_of_its_files", "out_of_one_file"])
+@pytest.fixture(params=["over_rest", "over_rpc", "from_its_files", "from_one_file"])
 def synced(request: pytest.FixtureRequest) -> str:
-    """Give each of these databases."""
+    """Return each of these databases in turn."""
     return str(request.getfixturevalue(request.param))
 
 
 def sync(url: str, source: BlockSource | str, *apps: object) -> str:
-    """Sync apps, by default both, to the chain's tip; give the database again."""
+    """Sync apps, by default both, to the chain's tip; return the database."""
     with StateEngine(*(apps or APPS), database=url, source=source, confirmations=0) as engine:
         engine.build()
     return url
 
 
 def query(url: str, statement: str, *parameters: object) -> Rows:
-    """Ask a database."""
+    """Run a query."""
     with psycopg.connect(url, row_factory=dict_row) as connection:
         return connection.execute(statement.encode(), parameters).fetchall()
 
 
 def pairs(items: list[dict[str, Any]]) -> list[list[Any]]:
-    """Give scripts and values, as the generator writes them down."""
+    """Return scripts and values in the form in which the generator records them."""
     return [[item["script_pubkey"], item["value"]] for item in items]
 
 
-def test_inputs_are_those_that_the_generator_wrote_down(synced: str, generated: GeneratedChain) -> None:
-    """Place, id, senders, outputs and fee of every transaction with the magic, and of no other."""
-    found = [
+def test_inputs_are_those_that_the_generator_recorded(synced: str, generated: GeneratedChain) -> None:
+    """Exactly the transactions with the magic are stored, with their senders, outputs and fees."""
+    rows = [
         (
             row["block_id"],
             row["txindex"],
@@ -115,21 +115,19 @@ def test_inputs_are_those_that_the_generator_wrote_down(synced: str, generated: 
         )
         for row in query(synced, "SELECT * FROM virtualchain.inputs ORDER BY block_id, txindex")
     ]
-    assert found == [
+    assert rows == [
         (int(height), each["txpos"], each["txid"], each["senders"], each["outputs"], each["fee"])
         for height, block in generated.truth.items()
         for each in block
     ]
-    assert len(found) > 20
+    assert len(rows) > 20
 
 
 @pytest.mark.parametrize("app", NAMES)
-def test_ops_are_those_that_the_generator_wrote_down(
-    synced: str, generated: GeneratedChain, app: str
-) -> None:
-    """All are accepted, in order, and hold what the callbacks were given of them."""
+def test_ops_are_those_that_the_generator_recorded(synced: str, generated: GeneratedChain, app: str) -> None:
+    """All are accepted, in order, and hold the arguments of the callbacks."""
     rows = query(synced, "SELECT * FROM virtualchain.ops WHERE app = %s ORDER BY block_id, vtxindex", app)
-    found = [
+    ops = [
         (
             (row["block_id"], row["vtxindex"], row["txindex"], row["txid"]),
             b"id" + row["opcode"] + row["payload"],
@@ -137,7 +135,7 @@ def test_ops_are_those_that_the_generator_wrote_down(
         )
         for row in rows
     ]
-    assert found == [
+    assert ops == [
         (
             (int(height), vtxindex, each["txpos"], each["txid"]),
             bytes.fromhex(each["payload"]),
@@ -158,7 +156,7 @@ def test_ops_are_those_that_the_generator_wrote_down(
 
 @pytest.mark.parametrize("app", NAMES)
 def test_consensus_hashes_follow_from_the_ops(synced: str, generated: GeneratedChain, app: str) -> None:
-    """Every digest of every block can be computed again from the rows, as consensus.md says."""
+    """Every digest can be recomputed from the rows, by the rules of docs/protocol/consensus.md."""
     ops: dict[int, list[bytes]] = {}
     for row in query(synced, "SELECT block_id, opcode, fields FROM virtualchain.ops WHERE app = %s", app):
         text = consensus.serialize_op(row["opcode"], row["fields"], accept_all.FIELDS)
@@ -192,12 +190,12 @@ def test_both_forms_of_the_app_agree(synced: str) -> None:
     )
 
 
-def test_types_and_addresses_are_those_that_the_node_gives(
+def test_types_and_addresses_are_those_of_the_node(
     over_rest: str, loaded_bitcoind: Bitcoind, generated: GeneratedChain
 ) -> None:
-    """Of every output, and of every output that is spent, as the node's own JSON has them."""
+    """Types and addresses of outputs and spent outputs equal those in the node's own JSON."""
 
-    def told(script: dict[str, Any]) -> tuple[str, str, list[str]]:
+    def theirs(script: dict[str, Any]) -> tuple[str, str, list[str]]:
         return script["hex"], script["type"], [script["address"]] if "address" in script else []
 
     def ours(items: list[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
@@ -206,26 +204,28 @@ def test_types_and_addresses_are_those_that_the_node_gives(
     for height in generated.truth:
         block = loaded_bitcoind.rpc("getblock", generated.hash(int(height)), 3)["tx"]
         for row in query(over_rest, "SELECT * FROM virtualchain.inputs WHERE block_id = %s", int(height)):
-            theirs = block[row["txindex"]]
-            assert row["raw"].hex() == theirs["hex"]
-            assert ours(row["outputs"]) == [told(output["scriptPubKey"]) for output in theirs["vout"]]
+            transaction = block[row["txindex"]]
+            assert row["raw"].hex() == transaction["hex"]
+            assert ours(row["outputs"]) == [theirs(output["scriptPubKey"]) for output in transaction["vout"]]
             assert ours(row["senders"]) == [
-                told(spending["prevout"]["scriptPubKey"]) for spending in theirs["vin"]
+                theirs(spending["prevout"]["scriptPubKey"]) for spending in transaction["vin"]
             ]
 
 
-def test_every_source_gives_the_same_tables(synced: str, over_rest: str, generated: GeneratedChain) -> None:
-    """Row by row, the engine's tables and the apps'."""
-    found = tables(over_rest)
-    assert len(found["vc.blocks"]) == generated.tip + 1
-    assert len(found["builder__1.seen"]) == len(found["vc.inputs"])
-    assert tables(synced) == found
+def test_every_source_produces_the_same_tables(
+    synced: str, over_rest: str, generated: GeneratedChain
+) -> None:
+    """The tables of the engine and of the apps are equal, row by row."""
+    expected = tables(over_rest)
+    assert len(expected["vc.blocks"]) == generated.tip + 1
+    assert len(expected["builder__1.seen"]) == len(expected["vc.inputs"])
+    assert tables(synced) == expected
 
 
-def test_verified_blocks_give_the_same_tables(
+def test_verified_blocks_produce_the_same_tables(
     over_rest: str, database: Callable[[], str], source: Callable[..., BlockSource]
 ) -> None:
-    """Comparing every block's transactions with its header changes nothing but the time that it takes."""
+    """Checking every block's transactions against its header does not change the result."""
     url = database()
     with StateEngine(
         *APPS, database=url, source=source(rest=True), confirmations=0, verify="merkle"
@@ -234,10 +234,10 @@ def test_verified_blocks_give_the_same_tables(
     assert tables(url) == tables(over_rest)
 
 
-def test_a_fake_node_gives_the_same_tables(
+def test_a_fake_node_produces_the_same_tables(
     over_rest: str, database: Callable[[], str], generated: GeneratedChain
 ) -> None:
-    """So what is shown on a fake node holds on a real one."""
+    """A fake node with the same blocks leads to the same tables as the real one."""
     raws = (generated.raw(block_id) for block_id in range(1, generated.tip + 1))
     with FakeNode.from_blocks("regtest", raws) as node:
         assert tables(sync(database(), node.url)) == tables(over_rest)
@@ -246,37 +246,37 @@ def test_a_fake_node_gives_the_same_tables(
 def test_an_app_that_joins_later_gets_the_same_rows(
     over_rest: str, database: Callable[[], str], source: Callable[..., BlockSource]
 ) -> None:
-    """It is advanced along the tape, from inputs that come back out of the database."""
+    """An app that advances along the tape gets the rows of one that was there from the start."""
     url = sync(database(), source(rest=True), accept_all.builder)
     assert tables(sync(url, source(rest=True))) == tables(over_rest)
 
 
 def test_a_second_build_finds_nothing_to_do(synced: str, source: Callable[..., BlockSource]) -> None:
-    """Not one row is written, not even with the same values."""
+    """A second build writes no row, not even with the same values."""
     before = tables(synced, versions=True)
     for rest in (True, False):
         sync(synced, source(rest=rest))
     assert tables(synced, versions=True) == before
 
 
-def test_the_command_gives_the_same_tables(
+def test_the_command_produces_the_same_tables(
     over_rest: str,
     database: Callable[[], str],
     cli: Commands,
     loaded_bitcoind: Bitcoind,
     generated: GeneratedChain,
 ) -> None:
-    """`virtualchain sync`, as a user types it; a second one finds nothing to do."""
+    """`virtualchain sync` produces the tables of the engine, and a second sync finds nothing to do."""
     url = database()
     shutil.copy(Path(accept_all.__file__), cli.folder)
     command = [
         *("sync", "--app", "accept_all", "--app", "accept_all:builder", "--confirmations", 0, "--json"),
         *("--bitcoin", loaded_bitcoind.url, "--cookie", loaded_bitcoind.cookie, "--database", url),
     ]
-    told = json.loads(cli(*command).out)
+    printed = json.loads(cli(*command).out)
     matches = sum(map(len, generated.truth.values()))
-    assert (told["blocks"], told["inputs"]) == (generated.tip + 1, matches)
-    assert {app["name"]: app["block_hash"] for app in told["apps"]} == dict.fromkeys(
+    assert (printed["blocks"], printed["inputs"]) == (generated.tip + 1, matches)
+    assert {app["name"]: app["block_hash"] for app in printed["apps"]} == dict.fromkeys(
         NAMES, generated.hash(generated.tip)
     )
     assert tables(url) == tables(over_rest)

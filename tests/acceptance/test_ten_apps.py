@@ -1,7 +1,7 @@
-"""Ten apps on one deployment over a generated chain: each ends as it does alone, whatever befell the others.
+"""Ten apps on one deployment over a generated chain: each ends as it does alone.
 
-The notary, the name registry, and eight made-up apps, of which some share a magic. One is halted on purpose
-and resumed, one joins when half of the chain is taken, and one is swapped to a new build at the end.
+They are the notary, the name registry and eight made-up apps, some of which share a magic. One app halts on
+purpose and is resumed, one joins when half of the chain is processed, and one is swapped to a new build.
 """
 
 from collections import Counter
@@ -26,12 +26,12 @@ from virtualchain.testing.database import DatabaseServer
 
 FIRST = 101
 HALF = 131
-"""Inputs begin at block 130, and end with 136."""
+"""The inputs are in blocks 130 to 136."""
 MAGICS: tuple[Any, ...] = (b"id", b"id", b"i", b"id", (b"id:", b"id;"), b"id", b"id+", b"id?")
 
 
 class Counting:
-    """A source of blocks that counts how often each is asked for."""
+    """A source that counts how often each block is fetched."""
 
     def __init__(self, file: Path) -> None:
         self._source = open_blocks(file)
@@ -41,13 +41,13 @@ class Counting:
         return getattr(self._source, name)
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give a block, and count it."""
+        """Return a block, and count it."""
         self.fetched[block_hash] += 1
         return self._source.raw_block(block_hash)
 
 
 def made_up(number: int, *, broken_at: int | None = None) -> App:
-    """Make one of eight apps, each of which looks at other opcodes and keeps other tables."""
+    """Create one of eight apps, which differ in their opcodes and tables."""
     app = App(
         f"app{number}",
         magic=MAGICS[number],
@@ -68,8 +68,8 @@ def made_up(number: int, *, broken_at: int | None = None) -> App:
     def check(op: dict[str, Any], state: State, block_id: int) -> bool:
         if broken_at is not None and block_id >= broken_at:
             raise RuntimeError("on purpose")
-        found = state.one("SELECT n FROM owners WHERE owner = %s", [op["owner"]])
-        return found is None or found["n"] < 2 + number
+        row = state.one("SELECT n FROM owners WHERE owner = %s", [op["owner"]])
+        return row is None or row["n"] < 2 + number
 
     def commit(op: dict[str, Any], state: State, block_id: int) -> None:
         state.execute(
@@ -90,7 +90,7 @@ def made_up(number: int, *, broken_at: int | None = None) -> App:
 
 
 def ten(*, broken: bool = False) -> list[Any]:
-    """Make all ten; with `broken`, app 3 fails from half of the chain on."""
+    """Create all ten; with `broken`, app 3 fails from the middle of the chain on."""
     registry = names.make_app(names.regtest(first_block=FIRST, initial_snapshots={}))
     made = [made_up(number, broken_at=HALF if broken and number == 3 else None) for number in range(8)]
     return [notary.app, registry, *made]
@@ -98,7 +98,7 @@ def ten(*, broken: bool = False) -> list[Any]:
 
 @pytest.fixture
 def outcome(database_server: DatabaseServer, generated: GeneratedChain) -> Iterator[Callable[..., Any]]:
-    """Give a function that reads what an app came to in a database, or on a database of its own."""
+    """Return a function that reads an app's results, from a database or from a run of the app alone."""
     urls: list[str] = []
 
     def read(app: Any, url: str | None = None) -> dict[str, list[str]]:
@@ -110,8 +110,8 @@ def outcome(database_server: DatabaseServer, generated: GeneratedChain) -> Itera
             ) as engine:
                 engine.build()
         contract = read_contract(app)
-        found = deployment(url)
-        kept = {name: rows for name, rows in found.items() if name.startswith(f"{contract.schema}.")}
+        everything = deployment(url)
+        kept = {name: rows for name, rows in everything.items() if name.startswith(f"{contract.schema}.")}
         with psycopg.connect(url) as connection:
             for view in ("ops", "rejections", "snapshots"):
                 statement = f"SELECT format('%%s', v) FROM virtualchain.{view} AS v WHERE app = %s ORDER BY 1"
@@ -126,7 +126,7 @@ def outcome(database_server: DatabaseServer, generated: GeneratedChain) -> Itera
 def test_ten_apps_on_one_log(
     generated: GeneratedChain, database_url: str, outcome: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """One crawl; tables, history and hashes of each equal to those of a run of its own."""
+    """Each app has the tables, history and hashes of its own run, and no block is fetched twice."""
     source = Counting(generated.file)
     settings: dict[str, Any] = {"database": database_url, "source": source, "confirmations": 1}
     late = made_up(7)
@@ -135,7 +135,7 @@ def test_ten_apps_on_one_log(
         engine.build(HALF + 1)
         assert list(engine.halted()) == ["app3"]
     once = source.fetched.copy()
-    assert max(once.values()) <= 2  # the very first one is asked for its header, too
+    assert max(once.values()) <= 2  # the first block is also fetched for its header
 
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE vc.apps SET status = 'running', error = NULL WHERE name = 'app3'")
@@ -144,13 +144,13 @@ def test_ten_apps_on_one_log(
         assert not engine.halted()
     again = source.fetched - once
     joined = {generated.hash(block_id) for block_id in range(FIRST + 28, HALF + 2)}
-    assert sum(again[block] for block in joined) == len(joined)  # what app 7 had missed, once each
+    assert sum(again[block] for block in joined) == len(joined)  # the blocks that app 7 missed, once each
 
-    build_beside(database_url, read_contract(made_up(5)), "again", Options(state_folder=tmp_path))
+    build_beside(database_url, read_contract(made_up(5)), "second", Options(state_folder=tmp_path))
     with views.snapshot(database_url) as connection:
-        found = compare(connection, "app5", "again")
-    assert (found.difference, found.row) == (None, None)
-    swap(database_url, "app5", "again")
+        comparison = compare(connection, "app5", "second")
+    assert (comparison.difference, comparison.row) == (None, None)
+    swap(database_url, "app5", "second")
     drop(database_url, "app5", "1")
 
     with psycopg.connect(database_url) as connection:

@@ -1,4 +1,4 @@
-"""The wheel as users get it: the files in it, and that it works where there is no checkout."""
+"""The wheel: the files in it, and that it works without a checkout."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ import pytest
 from virtualchain.store.migrate import head
 
 ROOT = Path(__file__).parents[2]
-STRAY = "files that git does not track would ship: add them, ignore them or take them away"
+STRAY = "files that git does not track would ship: add, ignore or remove them"
 LOOK = """
 from pathlib import Path
 import virtualchain
@@ -38,7 +38,7 @@ def test_fixtures_are_there(fake_node):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build wheel and sdist out of the checkout, stray files included where the rules let them in."""
+    """Build wheel and sdist from the checkout, including untracked files that the rules let in."""
     folder = tmp_path_factory.mktemp("built")
     _run(sys.executable, "-m", "hatchling", "build", "-d", folder, cwd=ROOT)
     return folder
@@ -46,21 +46,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(built: Path) -> Path:
-    """Give the wheel."""
+    """Return the path of the wheel."""
     (file,) = built.glob("*.whl")
     return file
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel into an environment of its own; give that environment's folder of programs.
+    """Install the wheel into a new environment; return that environment's folder of programs.
 
-    What the wheel depends on is taken from the environment that runs the tests: no network is needed.
+    Dependencies come from the environment that runs the tests, so no network is needed.
     """
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=True, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # Behind the environment's own packages, and without the checkout, which a .pth file in there may name.
+    # They come after the new environment's packages. The checkout, which a .pth file may name, is left out.
     borrowed = [path for path in sys.path if path.endswith("-packages")]
     (packages / "borrowed.pth").write_text("".join(f"{path}\n" for path in borrowed))
     _run(folder / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
@@ -68,11 +68,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_what_is_tracked_and_nothing_else(wheel: Path) -> None:
-    """The package, sql and migrations ship whole; tests, caches and files that lie about do not."""
+    """The package, sql and migrations ship completely; tests, caches and untracked files do not."""
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if not name.startswith("virtualchain-")}
-    meant = {_place_in_wheel(name) for name in _tracked("virtualchain", "sql", "migrations")}
-    assert shipped == meant, STRAY
+    expected = {_place_in_wheel(name) for name in _tracked("virtualchain", "sql", "migrations")}
+    assert shipped == expected, STRAY
     for name in ("py.typed", "sql/queries/tape.sql", "sql/schema/10_tables.sql", "migrations/script.py.mako"):
         assert f"virtualchain/{name}" in shipped
     revisions = {name for name in shipped if name.startswith("virtualchain/migrations/versions/")}
@@ -80,7 +80,7 @@ def test_wheel_holds_what_is_tracked_and_nothing_else(wheel: Path) -> None:
 
 
 def test_wheel_describes_itself(wheel: Path) -> None:
-    """Metadata names the licence, the README, the command, and where pytest finds the fixtures."""
+    """The metadata has the license, the README, the command and the entry point of the fixtures."""
     with zipfile.ZipFile(wheel) as archive:
         (folder,) = {
             name.partition("/")[0] for name in archive.namelist() if name.startswith("virtualchain-")
@@ -98,10 +98,10 @@ def test_wheel_describes_itself(wheel: Path) -> None:
 def test_sdist_holds_what_is_tracked_and_makes_the_same_wheel(
     built: Path, wheel: Path, tmp_path: Path
 ) -> None:
-    """Who builds from the source archive, as distributions do, gets every file of the wheel."""
+    """A wheel built from the source archive, as distributions do, has the same files."""
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        # As an attribute, since the argument `filter` came with Python 3.11.4 only.
+        # Set as an attribute, because the argument `filter` needs Python 3.11.4.
         archive.extraction_filter = lambda member, _: member
         archive.extractall(tmp_path)
     (unpacked,) = tmp_path.iterdir()
@@ -121,12 +121,12 @@ def test_sdist_holds_what_is_tracked_and_makes_the_same_wheel(
 
 
 def test_installed_package_finds_its_sql(installed: Path, tmp_path: Path) -> None:
-    """Outside of any checkout the package reads the SQL and the migrations that it carries."""
+    """Without a checkout, the package reads the SQL and the migrations that it contains."""
     _run(installed / "python", "-c", LOOK, cwd=tmp_path)
 
 
 def test_installed_command_migrates(installed: Path, tmp_path: Path, empty_database_url: str) -> None:
-    """The command is there, tells its version, and makes the schema in an empty database, twice over."""
+    """The command prints its version and creates the schema in an empty database; it can be repeated."""
     virtualchain = installed / "virtualchain"
     assert _run(virtualchain, "--version", cwd=tmp_path) == f"virtualchain {version('virtualchain')}\n"
     for _ in range(2):
@@ -134,17 +134,17 @@ def test_installed_command_migrates(installed: Path, tmp_path: Path, empty_datab
 
 
 def test_installed_fixtures_reach_other_projects(installed: Path, tmp_path: Path) -> None:
-    """A project that tests strictly gets the fixtures by having virtualchain installed, and no warning."""
+    """With virtualchain installed, another project's tests get the fixtures, without a warning."""
     (tmp_path / "test_project.py").write_text(PROJECT_TEST)
     command = ("-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "test_project.py")
     assert "1 passed" in _run(installed / "python", *command, cwd=tmp_path)
 
 
 def _tracked(*folders: str) -> list[str]:
-    """List the files that git tracks; skips where there is no repository, as in an unpacked archive."""
+    """List the files that git tracks; skip the test if there is no repository, as in an unpacked archive."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
-        pytest.skip("which files are meant to ship is known from a git checkout alone")
-    # A checkout may belong to another user than the one who tests it.
+        pytest.skip("only a git checkout tells which files are meant to ship")
+    # The checkout may belong to another user than the one who runs the tests.
     return _run("git", "-c", "safe.directory=*", "ls-files", "-z", *folders, cwd=ROOT).split("\0")[:-1]
 
 
@@ -153,7 +153,7 @@ def _place_in_wheel(name: str) -> str:
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
-    """Run a program without the settings and the path of whoever runs the tests; give what it prints."""
+    """Run a program without the settings and the import path of the tests; return its output."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -1,7 +1,7 @@
 """The command line: `virtualchain`, or `python -m virtualchain`.
 
-Each module has the commands of one kind. They print, and leave the work to the rooms below; what those need
-is imported when a command runs, so that help comes at once.
+Each module holds the commands of one subject. Commands print results and leave the work to the rooms below.
+They import what they need when they run, so that help appears at once.
 """
 
 import os
@@ -11,33 +11,33 @@ from typing import Final
 import click
 from click.shell_completion import shell_complete
 
+from virtualchain.cli.builds import compare, drop, remove, replay, swap
 from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
+from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
-from virtualchain.cli.failures import guarded
-from virtualchain.cli.live import watch
-from virtualchain.cli.options import EXAMPLE, Given, Group
-from virtualchain.cli.query import sql
-from virtualchain.cli.read import consensus, ops, status
-from virtualchain.cli.recover import pin, replay, rollback, unpin
-from virtualchain.cli.sync import advance, migrate, resume, run
+from virtualchain.cli.forks import pin, rollback, unpin
+from virtualchain.cli.options import EXAMPLE, Group, Options
+from virtualchain.cli.process import run_guarded
+from virtualchain.cli.read import consensus, ops, sql, watch
+from virtualchain.cli.status import status as status_command
+from virtualchain.cli.sync import advance, resume, run
 from virtualchain.cli.sync import sync as sync_command
 from virtualchain.cli.transfer import export, import_
-from virtualchain.cli.versions import compare, drop, remove, swap
 
 _EPILOG = f"""\b
 Try:  virtualchain demo
-      virtualchain {EXAMPLE} --bitcoin http://127.0.0.1:8332 sync
+      virtualchain {EXAMPLE} sync
 
-Every option above may also stand behind the command, be an environment variable (VIRTUALCHAIN_DATABASE), or
-be written into virtualchain.toml.
+Each option above also works after the command, as an environment variable (VIRTUALCHAIN_DATABASE), and as a
+setting in virtualchain.toml.
 """
 
 _COMPLETE: Final = "_VIRTUALCHAIN_COMPLETE"
-"""The variable by which a shell asks for its script, or for what a word could become."""
+"""The environment variable by which a shell asks for its completion script, or for a word's completions."""
 
 
-@click.group(cls=Group, whole=True, invoke_without_command=True, epilog=_EPILOG)
+@click.group(cls=Group, is_root=True, invoke_without_command=True, epilog=_EPILOG)
 @click.pass_context
 def program(context: click.Context) -> None:
     """Run replicated state machines on Bitcoin, and keep their state in PostgreSQL."""
@@ -49,7 +49,7 @@ for _command in (
     demo_command,
     sync_command,
     run,
-    status,
+    status_command,
     ops,
     consensus,
     sql,
@@ -78,12 +78,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if asked := os.environ.get(_COMPLETE):
-        sys.exit(shell_complete(program, {"obj": Given()}, "virtualchain", _COMPLETE, asked))
-    given = Given()
+    if instruction := os.environ.get(_COMPLETE):
+        sys.exit(shell_complete(program, {"obj": Options()}, "virtualchain", _COMPLETE, instruction))
+    options = Options()
 
     def work() -> None:
-        with program.make_context("virtualchain", sys.argv[1:], obj=given) as context:
+        with program.make_context("virtualchain", sys.argv[1:], obj=options) as context:
             program.invoke(context)
 
-    sys.exit(guarded(work, lambda: given.verbose))
+    sys.exit(run_guarded(work, lambda: options.verbose))

@@ -1,81 +1,81 @@
-"""The commands of checkpoints: checkpoint create, show, apply, keygen."""
+"""The commands for checkpoints: checkpoint create, show, apply, keygen."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from virtualchain.cli.failures import say
-from virtualchain.cli.options import Given, Group, pass_given, remember
-from virtualchain.cli.output import write_fields, write_json
-from virtualchain.cli.signals import Signals
+from virtualchain.cli.options import BLOCK_ID, Group, Options, pass_options, record_option, wait_option
+from virtualchain.cli.output import say, write_fields, write_json
+from virtualchain.cli.process import Signals
+from virtualchain.cli.progress import Reporter
+from virtualchain.cli.session import chosen_apps, open_reading
 from virtualchain.errors import InvalidCheckpoint, UsageError
 
 if TYPE_CHECKING:
     from virtualchain.checkpoint.apply import Applied
     from virtualchain.checkpoint.manifest import Manifest
 
-_block = click.IntRange(min=0, max=2**31 - 1)
-_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
-_trust = click.option(
+_file_argument = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+_trust_option = click.option(
     "--trust",
     multiple=True,
     metavar="KEY",
     expose_value=False,
-    callback=remember,
-    help="Refuse a checkpoint that this public key, or another one so named, has not signed.",
+    callback=record_option,
+    help="Reject the checkpoint unless this public key signed it. Can be repeated: one of the keys suffices.",
 )
 
 
 @click.group(cls=Group)
 def checkpoint() -> None:
-    """Make, check and apply checkpoints: an app's state at a block, as a file.
+    """Create, verify and apply checkpoints of an app's state.
 
-    Whoever applies one goes on from there, without the blocks before it. Every digest in it is computed again
-    from its rows; who made it is shown by signatures. A KEY is 64 hex digits, or a file with a public key.
+    A checkpoint is a file with an app's state at a block. Whoever applies it continues from there, without
+    the earlier blocks. Every digest in it is recomputed from its rows; signatures show who made it. A KEY is
+    64 hex digits, or a file with a public key.
     """
 
 
 @checkpoint.command()
-@_file
-@click.option("--block", type=_block, metavar="BLOCK", help="As of this block. Default: the app's last one.")
+@_file_argument
+@click.option("--block", type=BLOCK_ID, metavar="BLOCK", help="The block. Default: the app's last one.")
 @click.option(
     "--sign",
     "keys",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Sign it with the ed25519 key in a file, as `keygen` or `ssh-keygen` makes it.",
+    help="Sign it with the ed25519 private key in this file, made by `keygen` or `ssh-keygen`.",
 )
-@pass_given
-def create(given: Given, file: Path, block: int | None, keys: tuple[Path, ...]) -> None:
+@pass_options
+def create(options: Options, file: Path, block: int | None, keys: tuple[Path, ...]) -> None:
     """Write a checkpoint of an app to FILE.
 
-    --app names the app where there are several, here also by its name. The same state gives the same file
-    on every node.
+    If there are several apps, --app selects one; here it also accepts the app's name. The same state produces
+    the same file on every node.
     """
-    from virtualchain.checkpoint.create import create as make
-    from virtualchain.cli.read import chosen_apps, open_reading
+    from virtualchain.checkpoint.create import create as create_file
     from virtualchain.reading import views
 
-    with open_reading(given) as connection:
-        names = [row["name"] for row in views.apps(connection, chosen_apps(given, connection))]
+    with open_reading(options) as connection:
+        names = [row["name"] for row in views.apps(connection, chosen_apps(options, connection))]
         if len(names) != 1:
-            there = f"the apps are {', '.join(names)}" if names else "there is no app yet"
-            raise UsageError(f"a checkpoint is of one app, and {there}: name one with --app")
-        manifest = make(connection, names[0], file, block_id=block, keys=keys)
-    _write(given, manifest, tuple(item.public_key for item in manifest.signatures))
+            choice = f"the apps are {', '.join(names)}" if names else "there is no app yet"
+            raise UsageError(f"a checkpoint is of one app, and {choice}: name one with --app")
+        manifest = create_file(connection, names[0], file, block_id=block, keys=keys)
+    _write_manifest(options, manifest, tuple(item.public_key for item in manifest.signatures))
 
 
 @checkpoint.command()
-@_file
-@_trust
-@pass_given
-def show(given: Given, file: Path) -> None:
-    """Show what the checkpoint in FILE is of, having checked all of it.
+@_file_argument
+@_trust_option
+@pass_options
+def show(options: Options, file: Path) -> None:
+    """Verify the checkpoint in FILE, and show what it holds.
 
-    That needs neither node nor database: digests of members, the series of consensus hashes, the state
-    hash of its rows, signatures.
+    Checks its files' digests, the series of consensus hashes, the state hash of its rows, and the signatures.
+    Needs neither a node nor a database.
     """
     from virtualchain.checkpoint import archive
     from virtualchain.checkpoint.verify import manifest_of, verify
@@ -83,98 +83,99 @@ def show(given: Given, file: Path) -> None:
     with archive.reading(file) as reader:
         manifest = manifest_of(reader)
         try:
-            verified = verify(reader, given.settings.trust)
+            verified = verify(reader, options.settings.trust)
         except InvalidCheckpoint as error:
-            _write(given, manifest, None, str(error))
+            _write_manifest(options, manifest, None, str(error))
             raise
-    _write(given, manifest, verified.signers)
+    _write_manifest(options, manifest, verified.signers)
 
 
 @checkpoint.command()
-@_file
-@_trust
-@click.option("--migrate", "migrates", is_flag=True, help="Begin on another chain than the checkpoint's.")
+@_file_argument
+@_trust_option
+@click.option("--migrate", "migrates", is_flag=True, help="Continue on another chain than the checkpoint's.")
 @click.option(
     "--rollback",
-    type=_block,
+    type=BLOCK_ID,
     metavar="BLOCK",
-    help="Undo every block above this one, for all apps: the last one that both chains have.",
+    help="First undo every block above BLOCK, for all apps: BLOCK is the last one that both chains share.",
 )
-@click.option("--wait", is_flag=True, help="Wait while another process writes, instead of giving up.")
-@pass_given
-def apply(given: Given, file: Path, migrates: bool, rollback: int | None, wait: bool) -> None:
-    """Let an app go on from the checkpoint in FILE; its code must be named with --app.
+@wait_option
+@pass_options
+def apply(options: Options, file: Path, migrates: bool, rollback: int | None, wait: bool) -> None:
+    """Let an app continue from the checkpoint in FILE.
 
-    It takes the place of what the app has here, if it is installed, and is checked before anything changes.
-    The next sync or run goes on behind its block. Nothing brings the app back below that. No node is needed.
+    The app's code must be named with --app or in virtualchain.toml. The checkpoint is verified before
+    anything changes, and replaces the app's state if the app is installed. The next sync or run continues
+    after its block; the app can never be rolled back below that block. No node is needed.
     """
-    from virtualchain.app.contract import read_contract
-    from virtualchain.checkpoint.apply import apply as put
-    from virtualchain.cli.progress import Reporter
-    from virtualchain.engine.options import Listener, Options
+    from virtualchain.checkpoint.apply import apply as apply_file
+    from virtualchain.engine.options import Listener
+    from virtualchain.engine.options import Options as EngineOptions
     from virtualchain.store.database import resolve
 
-    contracts = [read_contract(app) for app in given.apps()]
+    contracts = options.contracts()
     with Signals() as signals, Reporter() as reporter:
         signals.work_in_steps()
-        done = put(
-            resolve(given.settings.database),
+        done = apply_file(
+            resolve(options.settings.database),
             file,
             contracts,
-            trusted=given.settings.trust,
+            trusted=options.settings.trust,
             migrates=migrates,
             rollback=rollback,
-            options=Options(history=given.settings.history, wait_for_writer=wait),
-            listener=Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_go_on),
+            options=EngineOptions(history=options.settings.history, wait_for_writer=wait),
+            listener=Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue),
         )
     if done is None:
-        say("ended early, and nothing was applied: say it again to go on")
+        say("interrupted, and nothing was applied: run it again to continue")
     else:
-        _tell(given, done, migrates=migrates)
+        _write_applied(options, done, migrates=migrates)
 
 
 @checkpoint.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-@pass_given
-def keygen(given: Given, file: Path) -> None:
-    """Make a key to sign with in FILE, and print its public key.
+@pass_options
+def keygen(options: Options, file: Path) -> None:
+    """Create a signing key in FILE, and print its public key.
 
-    An ed25519 key of `ssh-keygen` without a passphrase does as well.
+    An ed25519 key of `ssh-keygen` without a passphrase works as well.
     """
     from virtualchain.checkpoint.signing import make_key
 
     public = make_key(file)
-    if given.settings.json:
+    if options.settings.json:
         write_json({"file": str(file), "public_key": public})
     else:
         click.echo(public)
 
 
-def _tell(given: Given, done: "Applied", *, migrates: bool) -> None:
+def _write_applied(options: Options, done: "Applied", *, migrates: bool) -> None:
     manifest = done.manifest
-    if given.settings.json:
+    if options.settings.json:
         undone = None if done.undone is None else done.undone.blocks
-        told = {"build": done.build, "is_migration": migrates, "blocks_undone": undone}
-        write_json({**_summary(manifest), **told, "signers": list(done.signers)})
+        outcome = {"build": done.build, "is_migration": migrates, "blocks_undone": undone}
+        write_json({**_summary(manifest), **outcome, "signers": list(done.signers)})
         return
     if done.undone is not None:
         say(f"undone: {done.undone.blocks} blocks, {done.undone.ops} ops, {done.undone.rows} rows")
-    where = "on this chain" if migrates else "on its own chain"
+    chain = "on this chain" if migrates else "on its own chain"
     click.echo(
-        f"app {manifest.app} stands at block {manifest.block_id}, {where}: "
-        "the next sync or run goes on behind it"
+        f"app {manifest.app} is at block {manifest.block_id}, {chain}: "
+        "the next sync or run continues from there"
     )
 
 
-def _write(
-    given: Given, manifest: "Manifest", signers: tuple[str, ...] | None, fault: str | None = None
+def _write_manifest(
+    options: Options, manifest: "Manifest", signers: tuple[str, ...] | None, fault: str | None = None
 ) -> None:
+    """Print what a checkpoint holds; `fault` is why it is not valid."""
     rows = {table.name: manifest.members[table.member].rows for table in manifest.tables}
-    if given.settings.json:
-        told = {"tables": rows, "valid": fault is None, "fault": fault}
-        write_json({**_summary(manifest), **told, "signers": None if signers is None else list(signers)})
+    if options.settings.json:
+        verdict = {"tables": rows, "valid": fault is None, "fault": fault}
+        write_json({**_summary(manifest), **verdict, "signers": None if signers is None else list(signers)})
         return
-    holds = ", ".join(f"{name} ({count} rows)" for name, count in rows.items()) or "a saved file"
+    content = ", ".join(f"{name} ({count} rows)" for name, count in rows.items()) or "a saved file"
     fields = {
         "network": f"{manifest.network} (genesis {manifest.genesis_hash})",
         "block": manifest.block_id,
@@ -182,7 +183,7 @@ def _write(
         "consensus hash": manifest.consensus_hash,
         "state hash": manifest.state_hash,
         "fingerprint": manifest.fingerprint,
-        "holds": holds,
+        "holds": content,
         "valid": "yes" if fault is None else f"NO: {fault}",
     }
     if signers is not None:

@@ -1,92 +1,194 @@
-"""The commands of the embedded server: db start, stop, status, url; and those of roles that read."""
+"""The commands for the database: migrate, and db, with the embedded server and the roles of readers."""
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
 
 import click
 
-from virtualchain.cli.options import Given, Group, pass_given
+from virtualchain.cli.options import Command, Group, Options, pass_options
 from virtualchain.cli.output import write_fields, write_json
-from virtualchain.cli.readers import grant_reader, revoke_reader
+from virtualchain.cli.session import chosen_apps, migrated_database, open_reading
+
+if TYPE_CHECKING:
+    from virtualchain.store.roles import Reader
+
+
+@click.command(cls=Command)
+@pass_options
+def migrate(options: Options) -> None:
+    """Bring the database's schema up to date.
+
+    Commands that write do this automatically; this command does nothing else.
+    """
+    from virtualchain.store.database import redact, resolve
+    from virtualchain.store.migrate import migrate as upgrade
+
+    url = resolve(options.settings.database)
+    revision = upgrade(url)
+    if options.settings.json:
+        write_json({"database": redact(url), "revision": revision})
+    else:
+        click.echo(f"{redact(url)} is at revision {revision}")
 
 
 @click.group(cls=Group)
 def db() -> None:
-    """Manage the embedded PostgreSQL server, and who may read the database.
+    """Manage the embedded PostgreSQL server, and readers.
 
-    The server is the database where no --database is given. It starts when a command needs it, and outlives
-    the command; psql and other clients reach it through its URL. Readers are granted in any database.
+    The embedded server is used if --database is not set. It starts when a command needs it and keeps running
+    afterwards; psql and other clients connect to it with its URL. Readers are roles that may only read; they
+    can be created in any database.
     """
 
 
+# The embedded server
+
+
 @db.command()
-@pass_given
-def start(given: Given) -> None:
-    """Start the server; the first time, make its data folder."""
+@pass_options
+def start(options: Options) -> None:
+    """Start the server, creating its data folder if needed."""
     from virtualchain.store.embedded.server import EmbeddedServer
 
     EmbeddedServer().start()
-    _write_status(given)
+    _write_status(options)
 
 
 @db.command()
-@pass_given
-def stop(given: Given) -> None:
-    """Stop the server, ending its connections."""
+@pass_options
+def stop(options: Options) -> None:
+    """Stop the server and end its connections."""
     from virtualchain.store.embedded.server import EmbeddedServer
 
     EmbeddedServer().stop()
-    _write_status(given)
+    _write_status(options)
 
 
 @db.command()
-@pass_given
-def status(given: Given) -> None:
+@pass_options
+def status(options: Options) -> None:
     """Show whether the server runs, and where."""
-    _write_status(given)
+    _write_status(options)
 
 
 @db.command()
 @click.argument("name", default="virtualchain")
-@pass_given
-def url(given: Given, name: str) -> None:
-    """Print the server's URL, password included; start it where it does not run.
+@pass_options
+def url(options: Options, name: str) -> None:
+    """Print the server's URL, including the password.
 
-    NAME is the database that the URL leads to: virtualchain, unless another is named.
+    Starts the server if it does not run. NAME is the database to connect to; the default is virtualchain.
     """
     from virtualchain.store.embedded.server import EmbeddedServer
 
     server = EmbeddedServer()
     server.start()
-    found = server.url_for(name)
-    if given.settings.json:
-        write_json({"url": found})
+    address = server.url_for(name)
+    if options.settings.json:
+        write_json({"url": address})
     else:
-        click.echo(found)
+        click.echo(address)
 
 
-def _write_status(given: Given) -> None:
+def _write_status(options: Options) -> None:
     from virtualchain.store.embedded.server import EmbeddedServer
 
-    found = EmbeddedServer().status()
-    address = found.address
-    if given.settings.json:
+    server = EmbeddedServer().status()
+    address = server.address
+    if options.settings.json:
         write_json(
             {
-                "running": found.running,
+                "running": server.running,
                 "host": None if address is None else "127.0.0.1",
                 "port": None if address is None else address.port,
-                "folder": str(found.folder),
-                "log": str(found.log),
+                "folder": str(server.folder),
+                "log": str(server.log),
             }
         )
         return
     write_fields(
-        f"embedded server: {'running' if found.running else 'not running'}",
+        f"embedded server: {'running' if server.running else 'not running'}",
         {
             "address": None if address is None else f"127.0.0.1:{address.port}",
-            "folder": found.folder,
-            "log": found.log,
+            "folder": server.folder,
+            "log": server.log,
         },
     )
 
 
-db.add_command(grant_reader)
-db.add_command(revoke_reader)
+# Readers
+
+
+@db.command()
+@click.argument("role")
+@click.option("--login", is_flag=True, help="Let the role log in, with a new password that is printed once.")
+@pass_options
+def grant_reader(options: Options, role: str, login: bool) -> None:
+    """Let ROLE read the apps' views, and nothing else.
+
+    ROLE is created if it does not exist. It may read the views of all apps, including those installed later,
+    or only of the apps named by --app; further calls add apps. New builds are granted automatically. What
+    PostgreSQL grants to PUBLIC is revoked as far as virtualchain may revoke it; the rest is listed.
+    """
+    from virtualchain.store.database import connect_migrator
+    from virtualchain.store.roles import grant_reader as grant
+
+    database = migrated_database(options)
+    with open_reading(options) as connection:
+        apps = chosen_apps(options, connection)
+    _harden_embedded(options)
+    with connect_migrator(database) as connection:
+        reader = grant(connection, role, apps, login=login)
+    login_url = _login_url(database, reader)
+    if options.settings.json:
+        fields = {"role": role, "apps": apps, "login": reader.logs_in, "url": login_url}
+        write_json({**fields, "remains": list(reader.remains)})
+        return
+    write_fields(
+        f"{role} may read the views of {', '.join(apps) if apps else 'all apps'}",
+        {
+            "can log in": "yes" if reader.logs_in else "no: use --login, or GRANT it to a role that can",
+            **({} if login_url is None else {"url": login_url}),
+            "may also": "; ".join(reader.remains),
+        },
+    )
+
+
+@db.command()
+@click.argument("role")
+@pass_options
+def revoke_reader(options: Options, role: str) -> None:
+    """Revoke what grant-reader granted; ROLE itself stays."""
+    from virtualchain.store.database import connect_migrator, resolve
+    from virtualchain.store.roles import revoke_reader as revoke
+
+    database = resolve(options.settings.database)
+    with open_reading(options), connect_migrator(database) as connection:
+        revoke(connection, role)
+    if options.settings.json:
+        write_json({"role": role})
+    else:
+        click.echo(f"{role} can no longer read anything here; DROP ROLE removes it")
+
+
+def _harden_embedded(options: Options) -> None:
+    """On the embedded server, also revoke from PUBLIC what only its superuser can revoke."""
+    from virtualchain.store.embedded.server import DATABASE, EmbeddedServer
+    from virtualchain.store.roles import harden
+
+    if options.settings.database is None:
+        with EmbeddedServer().connect_superuser(DATABASE) as connection, connection.transaction():
+            harden(connection)
+
+
+def _login_url(database: str, reader: "Reader") -> str | None:
+    """Return the URL with which a new reader logs in, including its password."""
+    from psycopg.conninfo import make_conninfo
+
+    if reader.password is None:
+        return None
+    if not database.startswith(("postgresql://", "postgres://")):
+        return make_conninfo(database, user=reader.role, password=reader.password)
+    parts = urlsplit(database)
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{quote(reader.role, safe='')}:{reader.password}@{place}").geturl()

@@ -1,7 +1,7 @@
-"""The global options, which every command takes before and after its name.
+"""The global options, which every command accepts before and after its name.
 
-A command's own help would drown in them, so they are shown once, by `virtualchain --help`. What was given
-in either place is put together here and becomes `Settings` when a command asks for them.
+A command's own help would drown in them, so only `virtualchain --help` shows them. `Options` collects the
+values from both places, and turns them into `Settings` when a command asks for these.
 """
 
 import os
@@ -15,45 +15,51 @@ from click.shell_completion import CompletionItem
 from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
+    from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.networks import Network
     from virtualchain.bitcoin.source import BlockSource
     from virtualchain.settings import Policy, Settings
 
 EPILOG: Final = (
-    "The options of `virtualchain --help`, such as --app, --bitcoin, --database, --json, may stand here, too."
+    "The options of `virtualchain --help`, such as --app, --bitcoin, --database and --json, work here too."
 )
 EXAMPLE: Final = "--app virtualchain.examples.notary"
+BLOCK_ID: Final = click.IntRange(min=0, max=2**31 - 1)
+"""The type of an argument or option that is a block's height."""
+wait_option = click.option(
+    "--wait", is_flag=True, help="Wait while another process is writing, instead of giving up."
+)
 
 
-class Given:
-    """What the command line gave of the global options, and the settings that follow from it."""
+class Options:
+    """The global options of a command line, and the settings and objects that follow from them."""
 
     def __init__(self) -> None:
         self.flags: dict[str, Any] = {}
 
-    def take(self, name: str, value: object) -> None:
-        """Note an option; given twice, the one behind the command counts, and apps add up."""
+    def add(self, name: str, value: object) -> None:
+        """Record an option; a value after the command's name replaces one before it, and apps add up."""
         if value in {None, False, ()}:
             return
         self.flags[name] = (*self.flags.get(name, ()), *value) if isinstance(value, tuple) else value
 
     @cached_property
     def settings(self) -> "Settings":
-        """Flags, environment and file put together; raises UsageError."""
+        """The settings from flags, environment and file; raises UsageError."""
         from virtualchain.settings import load
 
         return load(self.flags, os.environ, Path.cwd())
 
     @property
     def verbose(self) -> bool:
-        """Whether tracebacks are wanted; where the settings are what is wrong, the flag says it."""
+        """Whether to show tracebacks; if the settings are invalid, the flag alone decides."""
         try:
             return self.settings.verbose
         except UsageError:
             return bool(self.flags.get("verbose"))
 
     def apps(self) -> list[object]:
-        """Import the apps to run; UsageError where none is named."""
+        """Import the apps to run; raises UsageError if none is named."""
         if not self.settings.apps:
             raise UsageError(f"name an app to run, for example {EXAMPLE}")
         return self.named_apps()
@@ -64,17 +70,22 @@ class Given:
 
         return [load_app(app.use) for app in self.settings.apps]
 
-    def policies(self) -> "dict[str, Policy]":
-        """Give what each app to run wants to happen at a deep fork, by its name."""
+    def contracts(self) -> "list[Contract]":
+        """Read the contracts of the apps to run; raises UsageError if none is named."""
         from virtualchain.app.contract import read_contract
 
-        names = [read_contract(app).name for app in self.apps()]
+        return [read_contract(app) for app in self.apps()]
+
+    def policies(self) -> "dict[str, Policy]":
+        """Return each app's policy for deep forks, by the app's name."""
+        names = [contract.name for contract in self.contracts()]
         return dict(zip(names, (app.on_deep_fork for app in self.settings.apps), strict=True))
 
     def source(self, network: str | None = None) -> "BlockSource":
-        """Open the files or the node; by default the node on this machine.
+        """Open the block files, or connect to the node; by default, to the one on this machine.
 
-        It must be of the network asked for; where none is, `network` helps to find it.
+        The source must be on the network of --network. Without that option, `network` selects the default
+        port and is checked instead.
         """
         from virtualchain.bitcoin import networks
         from virtualchain.bitcoin.files.source import open_blocks
@@ -82,55 +93,55 @@ class Given:
 
         settings = self.settings
         name = settings.network or network
-        wanted: Network | None = None if name is None else networks.network(name)
+        expected: Network | None = None if name is None else networks.network(name)
         if settings.blocks is not None:
-            return open_blocks(settings.blocks, wanted)
-        port = (wanted or networks.NETWORKS["mainnet"]).rpc_port
-        return open_source(settings.bitcoin or f"http://127.0.0.1:{port}", settings.cookie, wanted)
+            return open_blocks(settings.blocks, expected)
+        port = (expected or networks.NETWORKS["mainnet"]).rpc_port
+        return open_source(settings.bitcoin or f"http://127.0.0.1:{port}", settings.cookie, expected)
 
 
-pass_given = click.make_pass_decorator(Given, ensure=True)
+pass_options = click.make_pass_decorator(Options, ensure=True)
 
 
 class Command(click.Command):
-    """A command that takes the global options."""
+    """A command that accepts the global options."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - click's own
-        super().__init__(*arguments, **{"epilog": EPILOG, **options})
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*arguments, **{"epilog": EPILOG, **attributes})
         self.params += global_options(hidden=True)
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete the global options, too, which the command's help does not show."""
-        found = super().shell_complete(context, incomplete)
+        """Complete the global options as well, although the command's help does not show them."""
+        items = super().shell_complete(context, incomplete)
         if incomplete.startswith("-"):
             hidden = (item for item in self.params if isinstance(item, click.Option) and item.hidden)
             names = ((name, option.help) for option in hidden for name in option.opts)
-            found += [CompletionItem(name, help=said) for name, said in names if name.startswith(incomplete)]
-        return found
+            items += [CompletionItem(name, help=text) for name, text in names if name.startswith(incomplete)]
+        return items
 
 
 class Group(click.Group):
-    """A group of commands that takes them, too, and shows them where it is the whole program."""
+    """A group of commands that accepts the global options; the root group shows them in its help."""
 
     command_class = Command
     group_class = type
 
-    def __init__(self, *arguments: Any, whole: bool = False, **options: Any) -> None:  # noqa: ANN401 - click's own
-        super().__init__(*arguments, **{"epilog": None if whole else EPILOG, **options})
-        self.params += global_options(hidden=not whole)
+    def __init__(self, *arguments: Any, is_root: bool = False, **attributes: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*arguments, **{"epilog": None if is_root else EPILOG, **attributes})
+        self.params += global_options(hidden=not is_root)
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Give the commands in the order in which one meets them, not by the alphabet."""
+        """List the commands in the order in which a user needs them, not alphabetically."""
         del context
         return list(self.commands)
 
 
 def global_options(*, hidden: bool) -> list[click.Option]:
-    """Make the global options anew: each command has its own."""
+    """Create the global options; each command has its own instances."""
 
     def option(*names: str, help: str, **attributes: Any) -> click.Option:  # noqa: A002, ANN401 - click's own
         return click.Option(
-            names, help=help, hidden=hidden, expose_value=False, callback=remember, **attributes
+            names, help=help, hidden=hidden, expose_value=False, callback=record_option, **attributes
         )
 
     return [
@@ -138,27 +149,28 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--app",
             multiple=True,
             metavar="MODULE[:OBJECT]",
-            help="An app, by its module or an object in it; may be given several times.",
+            help="An app: a module, or an object in it. Can be repeated.",
         ),
         option(
             "--bitcoin",
             metavar="URL",
-            help="The node: http://user:password@host:port. Default: the one on this machine.",
+            help="The node: http://user:password@host:port. Default: the node on this machine.",
         ),
         option(
             "--cookie",
             metavar="FILE",
-            help="The node's cookie file, instead of a password. Default: where bitcoind puts it.",
+            help="The node's cookie file, instead of a password. Default: bitcoind's default location.",
         ),
         option(
             "--blocks",
             metavar="PATH",
-            help="Files instead of a node: bitcoind's data or blocks folder, or one file as in there.",
+            help="Read blocks from files instead of a node: bitcoind's data or blocks folder, or one file "
+            "in the format of blk*.dat.",
         ),
         option(
             "--verify",
             metavar="merkle",
-            help="Compare each block's transactions with its Merkle root, and their witnesses, first.",
+            help="Check each block's transactions against its Merkle root, and their witnesses, first.",
         ),
         option(
             "--database",
@@ -168,21 +180,22 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--confirmations",
             metavar="K",
-            help="Take a block once K blocks stand on it. Default: 6.",
+            help="Process a block once K blocks follow it. Default: 6.",
         ),
         option(
             "--history",
             metavar="N",
-            help="Keep what is needed to go back N blocks, or all. Default: 1000.",
+            help="Keep enough history to roll back N blocks, or `all`. Default: 1000.",
         ),
         option(
             "--network",
             metavar="NAME",
-            help="What the node or files must be of: mainnet, testnet3, testnet4, signet or regtest.",
+            help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet or "
+            "regtest.",
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),
-        option("-v", "--verbose", is_flag=True, help="Show where an error comes from."),
+        option("-v", "--verbose", is_flag=True, help="Show the traceback of an error."),
         click.Option(
             ("--version",),
             is_flag=True,
@@ -195,10 +208,10 @@ def global_options(*, hidden: bool) -> list[click.Option]:
     ]
 
 
-def remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    """Note an option of the command line among those given."""
+def record_option(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Record a value of the command line in the context's `Options`."""
     assert parameter.name is not None, "every option has a name"
-    context.ensure_object(Given).take(parameter.name, value)
+    context.ensure_object(Options).add(parameter.name, value)
 
 
 def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's own

@@ -1,7 +1,7 @@
-"""How results are written: JSON and CSV for programs, columns for people.
+"""What a command writes: results as JSON, CSV or columns on standard output, messages on standard error.
 
-Nothing is cut off or wrapped: a hash must survive copying. Where the columns do not fit a terminal, each row
-is written over several lines instead. Rows may be many, so they are written as they come.
+Nothing is truncated or wrapped, because a hash must survive copying. If the columns do not fit the terminal,
+each row takes several lines instead. There may be many rows, so they are written as they arrive.
 """
 
 import csv
@@ -16,69 +16,88 @@ from typing import Any, Final
 
 import click
 
-from virtualchain.cli.failures import visible
 from virtualchain.errors import UsageError
 
 _LOOK_AHEAD: Final = 500
-"""Rows whose widths decide the columns."""
+"""How many rows determine the widths of the columns."""
 _GAP: Final = "  "
 _DIGITS: Final = 300
-"""Numerics of more digits are text in JSON: few readers take such numbers."""
+"""Numerics with more digits are text in JSON, because few JSON readers accept such numbers."""
 
 Row = Sequence[Any]
 
 
+def say(message: str) -> None:
+    """Write a message to the user, on standard error."""
+    for line in message.splitlines():
+        click.echo(f"virtualchain: {visible(line)}", err=True)
+
+
+def visible(text: str) -> str:
+    """Escape control characters: text from the chain or a server must not control the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, thing: str) -> str:
+    """Write a number of things, with the plural if there is not exactly one."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def write_rows(columns: Sequence[str], rows: Iterable[Row], *, as_json: bool, as_csv: bool = False) -> None:
-    """Write rows in the form that was asked for."""
+    """Write rows in the requested format."""
     write = write_json_rows if as_json else write_csv if as_csv else write_table
     write(columns, rows)
 
 
 def write_json(value: object) -> None:
-    """Write one value as JSON, on lines of its own."""
+    """Write one value as indented JSON."""
     click.echo(json.dumps(value, indent=2, default=_plain))
 
 
 def write_json_line(value: object) -> None:
-    """Write one value as JSON on one line, for streams."""
+    """Write one value as JSON on one line, as an element of a stream."""
     click.echo(json.dumps(value, default=_plain))
 
 
 def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write an array of objects keyed by column, an object a line; UsageError for two of one name."""
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise UsageError(f"two columns are named {twice[0]}: give them different names with AS, or use --csv")
-    before = "[\n"
+    """Write an array of objects, one a line; raises UsageError if two columns have the same name."""
+    duplicates = sorted({name for name in columns if columns.count(name) > 1})
+    if duplicates:
+        raise UsageError(
+            f"two columns are named {duplicates[0]}: give them different names with AS, or use --csv"
+        )
+    separator = "[\n"
     for row in rows:
         keyed = dict(zip(columns, map(_finite, row), strict=True))
-        click.echo(before + json.dumps(keyed, default=_plain), nl=False)
-        before = ",\n"
-    click.echo("[]" if before == "[\n" else "\n]")
+        click.echo(separator + json.dumps(keyed, default=_plain), nl=False)
+        separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n]")
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write RFC 4180 lines behind a line of column names; null is an empty field."""
+    """Write a line of column names, then the rows, as RFC 4180 says; null is an empty field."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([("" if value is None else _text(value)) for value in row] for row in rows)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write rows below each other, or where a terminal is too narrow for that, one field a line."""
+    """Write aligned columns, or one field a line if the terminal is too narrow for them."""
     texts = ([visible("" if value is None else _text(value)) for value in row] for row in rows)
-    start = list(islice(texts, _LOOK_AHEAD))
-    widths = [max(map(len, column)) for column in zip(columns, *start, strict=True)]
+    first_rows = list(islice(texts, _LOOK_AHEAD))
+    widths = [max(map(len, column)) for column in zip(columns, *first_rows, strict=True)]
     if sys.stdout.isatty() and sum(widths) + len(_GAP) * (len(widths) - 1) > _terminal_width():
-        _write_records(columns, chain(start, texts))
+        _write_records(columns, chain(first_rows, texts))
         return
     click.secho(_line(columns, widths), bold=True)
-    for row in chain(start, texts):
+    for row in chain(first_rows, texts):
         click.echo(_line(row, widths))
 
 
 def write_fields(title: str, fields: Mapping[str, object]) -> None:
-    """Write one thing: its title, and what there is to say about it; what is None is a dash."""
+    """Write a title and the fields below it, one a line; None is a dash."""
     click.secho(visible(title), bold=True)
     width = max(map(len, fields))
     for name, value in fields.items():
@@ -86,7 +105,7 @@ def write_fields(title: str, fields: Mapping[str, object]) -> None:
 
 
 def opcode_text(opcode: bytes) -> str:
-    """Write an opcode for people: the character where it is one, else hex."""
+    """Return an opcode as people read it: a printable ASCII character as itself, any other byte as hex."""
     character = opcode.decode("latin-1")
     return character if character.isascii() and character.isprintable() else f"0x{opcode.hex()}"
 
@@ -108,7 +127,7 @@ def _terminal_width() -> int:
 
 
 def _text(value: object) -> str:
-    """Write a value for people: as PostgreSQL does, but bytes as bare hex and JSON for what is nested."""
+    """Return a value as PostgreSQL writes it, but bytes as plain hex and nested values as JSON."""
     match value:
         case bytes() | bytearray() | memoryview():
             return bytes(value).hex()
@@ -120,12 +139,12 @@ def _text(value: object) -> str:
 
 
 def _finite(value: object) -> object:
-    """Turn floats that JSON cannot write into text."""
+    """Convert floats that JSON cannot express to text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: object) -> object:
-    """Turn what JSON does not have into what it has: bytes to hex, numerics to numbers, others to text."""
+    """Convert a value that JSON lacks: bytes to hex, numerics to numbers, anything else to text."""
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < _DIGITS:
         return int(value) if value == value.to_integral_value() else float(value)
     return _text(value)

@@ -1,4 +1,4 @@
-"""How far a sync is, on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a sync, on standard error: a bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from virtualchain.cli.failures import say
+from virtualchain.cli.output import counted, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from virtualchain.store.rollback import Undone
 
 _REDRAW: Final = 0.1
-"""Seconds between two states of the bar."""
+"""Seconds between two updates of the bar."""
 _REPEAT: Final = 10.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines if there is no terminal."""
 _MEMORY: Final = 30.0
-"""Seconds that rates are averaged over."""
+"""Seconds over which rates are averaged."""
 _NEAR_TIP: Final = 10
-"""Blocks below the stable tip from which on a follower names every block."""
+"""A follower names every block that is within this many blocks of the stable tip."""
 
 
 class Meter:
@@ -37,9 +37,9 @@ class Meter:
         self._samples = deque([(self.started, 0, 0)])
 
     def count(self, inputs: int) -> float:
-        """Count a block and its inputs; give the time."""
+        """Count a block and its inputs; return the time, in seconds of the monotonic clock."""
         now = time.monotonic()
-        if not self.blocks:  # opening node and database is no part of the rate
+        if not self.blocks:  # opening the node and the database does not count
             self._samples[0] = (now, 0, 0)
         self.blocks += 1
         self.inputs += inputs
@@ -51,25 +51,26 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """How long it has gone on."""
+        """The time since the start."""
         return time.monotonic() - self.started
 
     def rates(self) -> tuple[float, float]:
-        """Give blocks and inputs per second."""
+        """Return blocks and inputs per second."""
         since, blocks, inputs = self._samples[0]
         passed = max(time.monotonic() - since, 0.001)
         return (self.blocks - blocks) / passed, (self.inputs - inputs) / passed
 
-    def told(self, left: int) -> str:
-        """Say the rates, and how long `left` blocks will take."""
+    def summary(self, left: int) -> str:
+        """Describe the rates, and how long the remaining `left` blocks will take."""
         blocks, inputs = self.rates()
         return f"{blocks:,.0f} blocks/s, {inputs:,.0f} inputs/s, {_duration(left / max(blocks, 0.001))} left"
 
 
 class Reporter:
-    """Told of every block by the engine, and tells the user; use it as a context manager.
+    """Reports to the user what the engine does; use it as a context manager.
 
-    `to` is the block that was asked for; with `follows` there is no end, and each block at the tip is named.
+    `to` is the last block requested. With `follows` there is no last block, and each block near the tip gets
+    a line.
     """
 
     def __init__(self, *, to: int | None = None, follows: bool = False) -> None:
@@ -81,10 +82,10 @@ class Reporter:
         self._next: float | None = None
         self._bar: Bar | None = None
         self.hint: str | None = None
-        """What would make it faster: said once, where it takes long."""
-        self._said: str | None = None
+        """What would make the sync faster; shown once, if it takes long."""
+        self._last_reason: str | None = None
         self._halted: set[str] = set()
-        self._behind: tuple[str | None, Meter] = None, Meter()
+        self._catching_up: tuple[str | None, Meter] = None, Meter()
         self.last: int | None = None
         """The last block that was processed."""
 
@@ -97,7 +98,7 @@ class Reporter:
         self._hide()
 
     def block(self, progress: "Progress") -> None:
-        """Take note of a block that was processed."""
+        """Report a processed block."""
         now = self.meter.count(progress.inputs)
         self.last = block_id = progress.block.block_id
         goal = progress.stable_tip if self._to is None else min(self._to, progress.stable_tip)
@@ -105,19 +106,19 @@ class Reporter:
             self._hide()
             say(f"block {block_id} ({progress.block.hash}), {counted(progress.inputs, 'input')}")
         else:
-            self._show_at_times(now, self.meter, progress, goal)
+            self._show_periodically(now, self.meter, progress, goal)
 
     def catching_up(self, progress: "Progress") -> None:
-        """Take note of a block that an app took from the tape, up to where the others stand."""
-        if progress.app != self._behind[0]:
-            self._behind = progress.app, Meter()
+        """Report a block that an app took from the tape to reach the block of the others."""
+        if progress.app != self._catching_up[0]:
+            self._catching_up = progress.app, Meter()
             self._hide()
-            say(f"app {progress.app} catches up along the tape to block {progress.stable_tip:,}")
-        meter = self._behind[1]
-        self._show_at_times(meter.count(progress.inputs), meter, progress, progress.stable_tip)
+            say(f"app {progress.app} is catching up from the tape to block {progress.stable_tip:,}")
+        meter = self._catching_up[1]
+        self._show_periodically(meter.count(progress.inputs), meter, progress, progress.stable_tip)
 
     def rolled_back(self, reorg: "Reorg", undone: "Undone") -> None:
-        """Say what a deep fork took away."""
+        """Report what the rollback at a deep fork undid."""
         self._hide()
         say(
             f"deep fork: blocks above {reorg.fork_block_id} were replaced; undone: "
@@ -125,19 +126,19 @@ class Reporter:
         )
 
     def waiting(self, reason: str) -> None:
-        """Say what is waited for, where that is news."""
+        """Report what the engine waits for, if the reason is a new one."""
         self._hide()
-        if reason != self._said:
+        if reason != self._last_reason:
             say(reason)
-        self._said = reason
+        self._last_reason = reason
 
     def halted(self, halted: "Mapping[str, AppHalted]") -> None:
-        """Say which apps are halted while others go on; each once."""
+        """Report each app that halts while others continue, once."""
         for name in sorted(set(halted) - self._halted):
-            say(f"{halted[name]}. The other apps go on")
+            say(f"{halted[name]}. The other apps continue")
             self._halted.add(name)
 
-    def _show_at_times(self, now: float, meter: Meter, progress: "Progress", goal: int) -> None:
+    def _show_periodically(self, now: float, meter: Meter, progress: "Progress", goal: int) -> None:
         if self._next is None or now >= self._next:
             if self._next is not None:  # a first block has no rate yet
                 self._hint_at_speed()
@@ -152,15 +153,15 @@ class Reporter:
 
     def _show(self, meter: Meter, progress: "Progress", goal: int) -> None:
         block_id = progress.block.block_id
-        told = meter.told(goal - block_id)
-        whose = "" if progress.app is None else f"{progress.app}: "
-        place = f"{whose}block {block_id:,} of {goal:,}"
+        rates = meter.summary(goal - block_id)
+        prefix = "" if progress.app is None else f"{progress.app}: "
+        place = f"{prefix}block {block_id:,} of {goal:,}"
         if not self._is_terminal:
-            say(f"{place}, {told}")
+            say(f"{place}, {rates}")
             return
         bar = self._bar or _make_bar()
         done = meter.blocks
-        bar.update(bar.task_ids[0], completed=done, total=done + goal - block_id, place=place, told=told)
+        bar.update(bar.task_ids[0], completed=done, total=done + goal - block_id, place=place, rates=rates)
         if self._bar is None:
             self._bar = bar
             bar.start()
@@ -176,9 +177,9 @@ def _make_bar() -> "Bar":
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.fields[place]}"), BarColumn(), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn("{task.fields[place]}"), BarColumn(), TextColumn("{task.fields[rates]}"))
     bar = Bar(*columns, console=Console(stderr=True, highlight=False), transient=True)
-    bar.add_task("sync", place="", told="")
+    bar.add_task("sync", place="", rates="")
     return bar
 
 
@@ -187,8 +188,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def counted(number: int, thing: str) -> str:
-    """Write so many of a thing."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

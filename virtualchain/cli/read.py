@@ -1,26 +1,36 @@
-"""The commands that read the log: status, ops, consensus."""
+"""The commands that read a deployment: ops, consensus, sql, watch."""
 
+import os
 import re
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from virtualchain.cli.failures import say
-from virtualchain.cli.options import Command, Given, pass_given
-from virtualchain.cli.output import opcode_text, write_fields, write_json, write_rows
-from virtualchain.errors import DeepFork, NodeError, StoreError, UsageError
+from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
+from virtualchain.cli.output import (
+    counted,
+    opcode_text,
+    say,
+    visible,
+    write_fields,
+    write_json,
+    write_json_line,
+    write_rows,
+)
+from virtualchain.cli.process import Signals
+from virtualchain.cli.session import chosen_apps, open_reading
+from virtualchain.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
-    import psycopg
-
-    from virtualchain.bitcoin.source import Tip
-    from virtualchain.engine.planner import Plan
     from virtualchain.model import Json
+    from virtualchain.reading.events import BlockEvent, Change, RollbackEvent
 
-_STATUS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
 _COLUMNS: Final[dict[tuple[str, bool], tuple[str, ...]]] = {
     ("ops", False): ("block_id", "vtxindex", "app", "opcode", "txid", "fields"),
     ("ops", True): (
@@ -39,161 +49,26 @@ _COLUMNS: Final[dict[tuple[str, bool], tuple[str, ...]]] = {
     ("rejections", False): ("block_id", "txindex", "app", "opcode", "txid", "step", "reason"),
     ("rejections", True): ("app", "block_id", "txindex", "txid", "opcode", "step", "reason"),
 }
-"""What is shown, by what is listed and whether it is JSON: for people less, so that lines stay short."""
-
-_block = click.IntRange(min=0, max=2**31 - 1)
-
-
-@click.command(cls=Command)
-@pass_given
-def status(given: Given) -> None:
-    """Show where the apps and the node stand.
-
-    The node is asked where it can be reached; all the rest is what the database says.
-    """
-    from virtualchain.reading import views
-
-    with open_reading(given) as connection:
-        network = views.network(connection)
-        rows = views.apps(connection, chosen_apps(given, connection))
-        told: dict[str, Any] = {
-            "writer": views.writer(connection),
-            "pins": views.pins(connection),
-            "builds": views.builds(connection),
-            "last_reorg": views.last_reorg(connection),
-        }
-        tip, waits_for = _look_ahead(given, connection, network)
-    if given.settings.json:
-        node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}
-        apps = [
-            {
-                **{key: row[key] for key in _STATUS},
-                "lag": _lag(row, tip),
-                "role": row["role"],
-                "status": row["status"],
-                "error": row["error"],
-            }
-            for row in rows
-        ]
-        found = {"network": network or given.settings.network, "tip": node, "waits_for": waits_for}
-        write_json({**found, **told, "apps": apps})
-        return
-    write_fields(
-        network or "no network yet",
-        {
-            "node": None if tip is None else f"block {tip.block_id} ({tip.hash})",
-            "writer": told["writer"] or "none is at work",
-            "waits for": None if waits_for is None else waits_for.removeprefix("waiting for "),
-            **_pinned(told["pins"]),
-            **_reorganised(told["last_reorg"]),
-        },
-    )
-    for row in rows:
-        _write_app(row, _lag(row, tip))
+"""The columns shown, by what is listed and whether it is JSON; people get fewer, so that lines stay short."""
+_QUERY_TIMEOUT: Final = 60.0
+"""Seconds that a query may take without --timeout."""
 
 
-def _write_app(row: "Json", lag: int | None) -> None:
-    fields = {
-        "block": row["block_id"],
-        "block hash": row["block_hash"],
-        "lag": lag,
-        "consensus hash": row["consensus_hash"],
-        "state hash": row["state_hash"],
-        "role": row["role"] or "the engine's own, because the database's user lacks CREATEROLE",
-    }
-    if row["error"] is not None:
-        error = row["error"]
-        fields["failed"] = f"{error['callback']} in block {error['block_id']}: {error['error']}"
-        fields["transaction"] = error["txid"]
-        fields["mend it, then"] = f"virtualchain resume {row['name']}"
-    write_fields(f"{row['name']} {row['version']}: {row['status'].replace('_', ' ')}", fields)
-
-
-def _lag(row: "Json", tip: "Tip | None") -> int | None:
-    """Count the blocks between the app and the node's tip, unconfirmed ones included."""
-    if tip is None:
-        return None
-    reached = row["first_block_id"] - 1 if row["block_id"] is None else row["block_id"]
-    return max(tip.block_id - int(reached), 0)
-
-
-def _look_ahead(
-    given: Given, connection: "psycopg.Connection", network: str | None
-) -> "tuple[Tip | None, str | None]":
-    """Ask the node for its tip, and the planner what a writer would wait for now, if it would."""
-    import psycopg
-
-    from virtualchain.engine.look import make_plan
-    from virtualchain.store.builds import builds
-    from virtualchain.store.tape import Tape
-
-    tip = None
-    try:
-        with closing(given.source(network)) as source:
-            tip = source.tip()
-            firsts = [row.base_block_id + 1 for row in builds(connection) if row.is_live]
-            if not firsts:
-                return tip, None
-            plan = make_plan(
-                Tape(connection),
-                source,
-                first_block_id=min(firsts),
-                node_tip=tip.block_id,
-                confirmations=given.settings.confirmations,
-            )
-            return tip, _waits_for(connection, plan)
-    except NodeError as error:
-        say(f"the node was not reached: {error}")
-        return tip, f"the node: {error}"
-    except UsageError as error:
-        say(str(error))
-        return tip, str(error)
-    except psycopg.errors.InsufficientPrivilege:  # a reader, who sees no more than the views
-        return tip, None
-
-
-def _waits_for(connection: "psycopg.Connection", plan: "Plan") -> str | None:
-    from virtualchain.engine.planner import Wait
-    from virtualchain.engine.rollback import describe_fork, refuse_by_policy
-    from virtualchain.model import Reorg
-
-    if isinstance(plan, Wait):
-        return plan.reason
-    if isinstance(plan, Reorg):
-        try:
-            refuse_by_policy(connection, plan)
-        except DeepFork as error:
-            return str(error)
-        return f"{describe_fork(plan)}: the next sync or run undoes them"
-    return None
-
-
-def _pinned(pins: "list[Json]") -> dict[str, str]:
-    told = ", ".join(f"block {pin['block_id']} ({pin['hash']})" for pin in pins)
-    return {"pinned": told} if told else {}
-
-
-def _reorganised(reorg: "Json | None") -> dict[str, str]:
-    if reorg is None:
-        return {}
-    return {
-        "last rollback": f"{reorg['detected_at']}, {reorg['blocks_undone']} blocks above block "
-        f"{reorg['fork_block_id']} ({reorg['cause']})"
-    }
+# ops and consensus
 
 
 @click.command(cls=Command)
-@click.option("--block", type=_block, metavar="BLOCK", help="Only those of one block.")
-@click.option("--from", "first", type=_block, metavar="BLOCK", help="Only those from this block on.")
-@click.option("--to", "last", type=_block, metavar="BLOCK", help="Only those up to this block.")
-@click.option("--opcode", metavar="BYTE", help="Only those of one opcode: a character, or two hex digits.")
-@click.option("--txid", metavar="TXID", help="Only those of one transaction.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
-@click.option("--newest-first", is_flag=True, help="Begin at the last block.")
-@click.option("--rejected", is_flag=True, help="List what was refused, at which step and why, instead.")
-@pass_given
+@click.option("--block", type=BLOCK_ID, metavar="BLOCK", help="Only ops of this block.")
+@click.option("--from", "first", type=BLOCK_ID, metavar="BLOCK", help="Only ops from this block on.")
+@click.option("--to", "last", type=BLOCK_ID, metavar="BLOCK", help="Only ops up to this block.")
+@click.option("--opcode", metavar="BYTE", help="Only ops with this opcode: a character, or two hex digits.")
+@click.option("--txid", metavar="TXID", help="Only ops of this transaction.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N ops.")
+@click.option("--newest-first", is_flag=True, help="Start with the last block.")
+@click.option("--rejected", is_flag=True, help="List rejections instead, with the step and the reason.")
+@pass_options
 def ops(
-    given: Given,
+    options: Options,
     block: int | None,
     first: int | None,
     last: int | None,
@@ -205,49 +80,63 @@ def ops(
 ) -> None:
     """List the ops that the apps accepted, in chain order.
 
-    --app narrows the list to an app, here also by its name.
+    --app limits the list to an app; here it also accepts the app's name.
     """
     from virtualchain.reading import views
 
     if block is not None and (first is not None or last is not None):
-        raise UsageError("give either --block, or --from and --to")
-    with open_reading(given) as connection:
+        raise UsageError("use either --block, or --from and --to")
+    with open_reading(options) as connection:
         selection = views.Selection(
-            apps=chosen_apps(given, connection),
+            apps=chosen_apps(options, connection),
             first=block or first or 0,
             last=next((item for item in (block, last) if item is not None), views.HIGHEST),
-            opcode=None if opcode is None else _read_opcode(opcode),
-            txid=None if txid is None else _read_txid(txid),
+            opcode=None if opcode is None else _parse_opcode(opcode),
+            txid=None if txid is None else _parse_txid(txid),
             limit=limit,
             newest_first=newest_first,
         )
         rows = (views.rejections if rejected else views.ops)(connection, selection)
-        as_json = given.settings.json
+        as_json = options.settings.json
         if not as_json:
             rows = ({**row, "opcode": opcode_text(row["opcode"])} for row in rows)
         columns = _COLUMNS["rejections" if rejected else "ops", as_json]
         write_rows(columns, ([row[name] for name in columns] for row in rows), as_json=as_json)
 
 
-@click.command(cls=Command)
-@click.argument("block", type=_block, required=False)
-@pass_given
-def consensus(given: Given, block: int | None) -> None:
-    """Show the apps' digests at BLOCK, or at the last block of each.
+def _parse_opcode(text: str) -> bytes:
+    if len(text) == 1 and text.isascii():
+        return text.encode()
+    if re.fullmatch(r"(0x)?[0-9a-fA-F]{2}", text):
+        return bytes.fromhex(text[-2:])
+    raise UsageError(f"--opcode {text}: write one character, or the byte as two hex digits")
 
-    Two nodes with the same consensus hash at a block accepted the same ops up to it; with the same state
-    hash, their tables are the same, too.
+
+def _parse_txid(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise UsageError(f"--txid {text}: a transaction id has 64 hex digits")
+    return text.lower()
+
+
+@click.command(cls=Command)
+@click.argument("block", type=BLOCK_ID, required=False)
+@pass_options
+def consensus(options: Options, block: int | None) -> None:
+    """Show the apps' digests at BLOCK, or at their last blocks.
+
+    Two nodes with the same consensus hash at a block accepted the same ops up to it. If they also have the
+    same state hash, their tables are the same.
     """
     from virtualchain.reading import views
 
-    with open_reading(given) as connection:
-        names = chosen_apps(given, connection)
+    with open_reading(options) as connection:
+        names = chosen_apps(options, connection)
         rows = views.digests(connection, block, names)
         apps = views.apps(connection, names)
     if block is not None and not rows:
         places = ", ".join(f"{app['name']} is at block {app['block_id']}" for app in apps)
         raise UsageError(f"no app has digests of block {block}: {places or 'there is no app yet'}")
-    if given.settings.json:
+    if options.settings.json:
         write_json({"apps": rows})
         return
     for row in rows:
@@ -262,62 +151,205 @@ def consensus(given: Given, block: int | None) -> None:
         )
 
 
-@contextmanager
-def open_reading(given: Given) -> "Iterator[psycopg.Connection]":
-    """Open a read-only transaction on the settings' database; starts an embedded server that is there."""
+# sql
+
+
+@click.command(cls=Command)
+@click.argument("query", required=False)
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option(
+    "--as-of", metavar="BLOCK", help="Show all tables and views as of this block: a height or a hash."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, max=1_000_000),
+    metavar="SECONDS",
+    help="Cancel a query that takes longer; 0 means no limit. Default: 60, and 0 in psql.",
+)
+@pass_options
+def sql(options: Options, query: str | None, as_csv: bool, as_of: str | None, timeout: float | None) -> None:
+    """Run one read-only SQL statement, or open psql.
+
+    QUERY is the statement; with -, it is read from standard input. Without QUERY, psql opens on the database,
+    also read only. Unqualified names refer to the apps' tables, then to the views of schema virtualchain:
+    blocks, inputs, ops, rejections, snapshots, apps, changes.
+    """
     from virtualchain.reading import views
 
-    with views.snapshot(existing_database(given)) as connection:
-        yield connection
+    if query is None:
+        _check_prompt(options, as_csv=as_csv)
+        _open_prompt(options, as_of, timeout)
+    as_json = options.settings.json and not as_csv
+    statement = sys.stdin.read() if query == "-" else query
+    if not statement.strip():
+        raise UsageError('there is no statement: pass one, as in virtualchain sql "SELECT * FROM blocks"')
+    with open_reading(options) as connection:
+        limit = _QUERY_TIMEOUT if timeout is None else timeout or None
+        columns, rows = views.query(connection, statement, as_of=as_of, timeout=limit)
+        if columns or as_json:
+            write_rows(columns, rows, as_json=as_json, as_csv=as_csv)
 
 
-def existing_database(given: Given) -> str:
-    """Give the URL of the settings' database; starts an embedded server that is there, and makes none."""
-    from virtualchain.store.database import resolve
-    from virtualchain.store.embedded.server import EmbeddedServer
-
-    database = given.settings.database
-    if database is None and EmbeddedServer().status().address is None:
-        raise StoreError(
-            "there is no database yet: `virtualchain sync` with an app makes one; or give --database"
+def _check_prompt(options: Options, *, as_csv: bool) -> None:
+    """Reject a prompt that nobody would see, or an output format that psql does not have."""
+    if options.settings.json or as_csv:
+        raise UsageError("--json and --csv need a statement: pass it as QUERY, or - to read standard input")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "there is no terminal for a prompt: pass a statement as QUERY, or - to read standard input"
         )
-    return resolve(database)
 
 
-def chosen_apps(given: Given, connection: "psycopg.Connection") -> list[str] | None:
-    """Give the names of the apps that --app chose on the command line, by name or module; None: all."""
+def _open_prompt(options: Options, as_of: str | None, timeout: float | None) -> NoReturn:
+    """Replace this process with psql on the deployment's database."""
     from virtualchain.reading import views
+    from virtualchain.store.database import resolve
 
-    named = given.flags.get("app")
-    if not named:
-        return None
-    known = [row["name"] for row in views.apps(connection)]
-    return [use if use in known else _name_of(use, known) for use in named]
-
-
-def _name_of(use: str, known: list[str]) -> str:
-    from virtualchain.app.contract import read_contract
-    from virtualchain.settings import load_app
-
-    there = f"the apps of this database are {', '.join(known)}" if known else "this database has no app yet"
-    try:
-        name = read_contract(load_app(use)).name
-    except UsageError as error:
-        raise UsageError(f"{there}, and {error}") from error
-    if name not in known:
-        raise UsageError(f"there is no app {name} here: {there}")
-    return name
+    program = find_psql()
+    with open_reading(options) as connection:  # reports what is wrong with the database, before psql would
+        path = views.search_path(connection)
+    settings = {"search_path": path}
+    if as_of is not None:
+        settings["virtualchain.as_of"] = as_of
+    if timeout is not None:
+        settings["statement_timeout"] = str(int(timeout * 1000))
+    environment = psql_environment(resolve(options.settings.database), settings)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and psql would inherit that
+    os.execve(program, [program], {**os.environ, **environment})  # noqa: S606 - psql, from PATH
 
 
-def _read_opcode(text: str) -> bytes:
-    if len(text) == 1 and text.isascii():
-        return text.encode()
-    if re.fullmatch(r"(0x)?[0-9a-fA-F]{2}", text):
-        return bytes.fromhex(text[-2:])
-    raise UsageError(f"--opcode {text}: write one character, or the byte as two hex digits")
+def find_psql() -> str:
+    """Return the path of psql: the system's, or else the one that comes with the embedded server."""
+    from virtualchain.store.embedded.installation import find_binaries
+
+    if path := shutil.which("psql"):
+        return path
+    with suppress(UsageError, StoreError):
+        program = find_binaries(None, None) / "psql"
+        if program.is_file():
+            return str(program)
+    raise UsageError(
+        "psql is not installed: install PostgreSQL's client, or use another client with the URL of "
+        "--database; `virtualchain db url` prints the URL of the embedded server"
+    )
 
 
-def _read_txid(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise UsageError(f"--txid {text}: a transaction id has 64 hex digits")
-    return text.lower()
+def psql_environment(url: str, settings: "Mapping[str, str]") -> dict[str, str]:
+    """Return the environment variables that connect psql to a database, read only, with these settings.
+
+    The environment is used because every user of the machine can read a command line, and the URL may hold a
+    password. Parameters without a variable, such as keepalives, are left out.
+    """
+    from psycopg import pq
+    from psycopg.conninfo import conninfo_to_dict
+
+    parameters = {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
+    all_settings = {"default_transaction_read_only": "on", **settings}
+    # In libpq's options, a space ends an argument.
+    escaped = (
+        f"{name}={value}".replace("\\", "\\\\").replace(" ", "\\ ") for name, value in all_settings.items()
+    )
+    users_own = parameters.get("options") or os.environ.get("PGOPTIONS") or ""
+    parameters["options"] = " ".join([users_own, *(f"-c {item}" for item in escaped)]).strip()
+    variables = {
+        option.keyword.decode(): option.envvar.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.envvar
+    }
+    return {variables[key]: value for key, value in parameters.items() if key in variables}
+
+
+# watch
+
+
+@click.command(cls=Command)
+@click.option(
+    "--from",
+    "first",
+    type=BLOCK_ID,
+    metavar="BLOCK",
+    help="Start with this block. Default: the next new block.",
+)
+@pass_options
+def watch(options: Options, first: int | None) -> None:
+    """Print blocks and their changes as the apps process them.
+
+    Rollbacks are printed, too. --app limits this to some apps, here also by name: a block is printed once
+    all of these have processed it. Ctrl-C and SIGTERM end the command. With --json, each block and each
+    rollback is one object on its own line.
+    """
+    from virtualchain.reading.events import RollbackEvent
+    from virtualchain.reading.watch import watch as follow
+    from virtualchain.store.database import resolve
+
+    with open_reading(options) as connection:
+        names = chosen_apps(options, connection)
+    with (
+        Signals() as signals,
+        follow(resolve(options.settings.database), names, first, on_wait=say) as events,
+    ):
+        signals.stop = events.close
+        for event in events:
+            if options.settings.json:
+                write_json_line(_event_json(event))
+            elif isinstance(event, RollbackEvent):
+                click.secho(
+                    f"rolled back to block {event.block_id} {event.block_hash or ''}".rstrip(), bold=True
+                )
+            else:
+                _write_block(event)
+
+
+def _event_json(event: "BlockEvent | RollbackEvent") -> "Json":
+    from virtualchain.reading.events import RollbackEvent
+
+    if isinstance(event, RollbackEvent):
+        return {"event": "rollback", "block_id": event.block_id, "block_hash": event.block_hash}
+    return {
+        "event": "block",
+        "block_id": event.block_id,
+        "block_hash": event.block_hash,
+        "time": event.time.isoformat(),
+        "ops": [_fields(op) for op in event.ops],
+        "changes": [_fields(change) for change in event.changes],
+    }
+
+
+def _fields(value: Any) -> "Json":  # noqa: ANN401 - any frozen dataclass of virtualchain
+    from dataclasses import fields
+
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _write_block(event: "BlockEvent") -> None:
+    counts = f"{counted(len(event.ops), 'op')}, {counted(len(event.changes), 'change')}"
+    click.secho(f"block {event.block_id} {event.block_hash}: {counts}", bold=True)
+    for op in event.ops:
+        click.echo(f"  {op.app} op {opcode_text(op.opcode)} {op.txid} {_short(op.fields)}")
+    for change in event.changes:
+        start = f"  {change.app} {change.action} {change.table} {_short(change.key)}"
+        click.echo(f"{start} {_changed_columns(change)}".rstrip())
+
+
+def _changed_columns(change: "Change") -> str:
+    """Write the columns of a new row, or those of an updated row that have another value than before."""
+    if change.new is None:
+        return ""
+    old = change.old or {}
+    columns = {
+        name: value
+        for name, value in change.new.items()
+        if name not in change.key and (change.old is None or old.get(name) != value)
+    }
+    if change.old is None:
+        return _short(columns)
+    return ", ".join(f"{name}: {_short(old.get(name))} -> {_short(value)}" for name, value in columns.items())
+
+
+def _short(value: object) -> str:
+    """Write a value as JSON on one line, with control characters escaped."""
+    import json
+
+    return visible(json.dumps(value, ensure_ascii=False, default=str))

@@ -1,24 +1,21 @@
-"""The commands that carry a deployment from one database to another: export and import."""
+"""The commands that move a deployment from one database to another: export and import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from virtualchain.cli.failures import say, visible
-from virtualchain.cli.options import Command, Given, pass_given
-from virtualchain.cli.output import write_json
-from virtualchain.cli.progress import Reporter, counted
-from virtualchain.cli.read import existing_database
-from virtualchain.errors import WriterBusy
+from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
+from virtualchain.cli.output import counted, visible, write_json
+from virtualchain.cli.progress import Reporter
+from virtualchain.cli.session import existing_database, waiting_for_writer
 
 if TYPE_CHECKING:
-    from virtualchain.model import Block, Json
+    from virtualchain.model import Block
     from virtualchain.transfer.files import Format
     from virtualchain.transfer.importing import Imported
     from virtualchain.transfer.manifest import File
 
-_block = click.IntRange(min=0, max=2**31 - 1)
 _NAME_WIDTH: Final = 28
 
 
@@ -29,36 +26,37 @@ _NAME_WIDTH: Final = 28
     "form",
     type=click.Choice(["parquet", "csv"]),
     default="parquet",
-    help="What the files are. Default: parquet.",
+    help="The format of the files. Default: parquet.",
 )
 @click.option(
     "--what",
     multiple=True,
     metavar="NAME",
-    help="tape, ops, rejections, snapshots, SCHEMA.VIEW or all; may be given several times. "
+    help="What to export: tape, ops, rejections, snapshots, SCHEMA.VIEW or all. Can be repeated. "
     "Default: tape and ops.",
 )
-@click.option("--from", "first", type=_block, metavar="BLOCK", help="Only what is of this block on.")
-@click.option("--to", "last", type=_block, metavar="BLOCK", help="Only what is of blocks up to this one.")
-@pass_given
+@click.option("--from", "first", type=BLOCK_ID, metavar="BLOCK", help="Only data from this block on.")
+@click.option("--to", "last", type=BLOCK_ID, metavar="BLOCK", help="Only data up to this block.")
+@pass_options
 def export(
-    given: Given, folder: Path, form: "Format", what: tuple[str, ...], first: int | None, last: int | None
+    options: Options, folder: Path, form: "Format", what: tuple[str, ...], first: int | None, last: int | None
 ) -> None:
-    """Write the tape, the ops and any view to files, with a manifest of their digests.
+    """Write the tape, the ops and any view to files.
 
-    FOLDER must be new or empty. All files show one moment, while others go on writing. `virtualchain import`
-    takes the tape back in elsewhere. --from and --to narrow tape, ops, rejections and snapshots.
+    FOLDER must be new or empty. A manifest in it lists the files with their digests. All files show the
+    database at one moment, even while a writer runs. `virtualchain import` loads the tape into another
+    database. --from and --to apply to tape, ops, rejections and snapshots.
     """
-    from virtualchain.transfer.exporting import export as write
+    from virtualchain.transfer.exporting import export as export_files
     from virtualchain.transfer.tables import DEFAULT
 
     def on_file(file: "File") -> None:
-        if not given.settings.json:
+        if not options.settings.json:
             rows = counted(file.rows, "row")
             click.echo(f"{visible(file.name).ljust(_NAME_WIDTH)}  {rows}, {counted(file.size, 'byte')}")
 
-    done = write(
-        existing_database(given),
+    done = export_files(
+        existing_database(options),
         folder,
         form=form,
         what=what or DEFAULT,
@@ -66,7 +64,7 @@ def export(
         last=last,
         on_file=on_file,
     )
-    if given.settings.json:
+    if options.settings.json:
         write_json(
             {"folder": str(folder), "manifest_sha256": done.sha256, "manifest": done.manifest.as_dict()}
         )
@@ -78,46 +76,42 @@ def export(
 
 @click.command("import", cls=Command)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--wait", is_flag=True, help="Wait while another process writes, instead of giving up.")
-@pass_given
-def import_(given: Given, folder: Path, wait: bool) -> None:
-    """Take the tape of an export into the database, which may be empty.
+@wait_option
+@pass_options
+def import_(options: Options, folder: Path, wait: bool) -> None:
+    """Load the tape of an export into the database.
 
-    FOLDER is what `virtualchain export` made. Every file is checked first; blocks that are there are skipped.
-    It is there whole or not at all, and can be repeated. Then `virtualchain advance` lets apps follow.
+    FOLDER is an export made by `virtualchain export`. The database may be empty; blocks that it already has
+    are skipped. Every file is verified first, and the import happens completely or not at all. It can be
+    repeated. Afterwards, `virtualchain advance` lets the apps process the tape.
     """
     from virtualchain.engine.options import Progress
     from virtualchain.store.database import resolve
     from virtualchain.transfer.importing import import_tape
 
-    url = resolve(given.settings.database)
+    url = resolve(options.settings.database)
     with Reporter() as reporter:
 
         def on_block(block: "Block", inputs: int, last: int) -> None:
             reporter.block(Progress(block, inputs, last))
 
-        try:
-            done = import_tape(url, folder, on_block=on_block)
-        except WriterBusy:
-            if not wait:
-                raise
-            say("another writer is at work on this database: waiting for it to end")
-            done = import_tape(url, folder, wait=True, on_block=on_block)
-    if given.settings.json:
-        write_json(_told(done))
+        def load(wait: bool) -> "Imported":
+            return import_tape(url, folder, wait=wait, on_block=on_block)
+
+        done = waiting_for_writer(load, wait=wait)
+    if options.settings.json:
+        write_json(
+            {
+                "network": done.network,
+                "first": done.first,
+                "last": done.last,
+                "blocks": done.blocks,
+                "inputs": done.inputs,
+            }
+        )
         return
     if done.first is None:
         click.echo("the export holds no block")
         return
-    news = f"{counted(done.blocks, 'block')} and {counted(done.inputs, 'input')} were new"
-    click.echo(f"blocks {done.first} to {done.last} of {done.network} are on the tape: {news}")
-
-
-def _told(done: "Imported") -> "Json":
-    return {
-        "network": done.network,
-        "first": done.first,
-        "last": done.last,
-        "blocks": done.blocks,
-        "inputs": done.inputs,
-    }
+    added = f"{counted(done.blocks, 'block')} and {counted(done.inputs, 'input')} were new"
+    click.echo(f"blocks {done.first} to {done.last} of {done.network} are on the tape: {added}")

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from tests.integration.reading.test_readers import grant
 from tests.support.moving import an_app, story
 from virtualchain import StateEngine
-from virtualchain.cli.query import _psql, psql_environment
+from virtualchain.cli.read import find_psql, psql_environment
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -42,7 +42,7 @@ def psql(url: str, *commands: str) -> str:
     environment = psql_environment(url, {"search_path": "plain, virtualchain"})
     arguments = [argument for command in commands for argument in ("-c", command)]
     done = subprocess.run(
-        [_psql(), "-X", "-v", "ON_ERROR_STOP=1", *arguments],
+        [find_psql(), "-X", "-v", "ON_ERROR_STOP=1", *arguments],
         env={**environment, "PAGER": "cat"},
         capture_output=True,
         text=True,

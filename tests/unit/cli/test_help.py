@@ -1,5 +1,6 @@
-"""Help: every command and option says what it is for, and says it at once."""
+"""The help texts: every command and option has one, and help appears at once."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ HEAVY = (
 def commands(
     group: click.Group, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Give every command and group below `group`."""
+    """Yield every command and group below `group`, with its path."""
     for name, command in group.commands.items():
         yield (*path, name), command
         if isinstance(command, click.Group):
@@ -36,8 +37,8 @@ def commands(
 ALL = list(commands(program))
 
 
-def test_the_commands_are_those_that_are_documented() -> None:
-    """In the order in which one meets them."""
+def test_the_commands_are_the_documented_ones() -> None:
+    """The commands are listed in the order in which a user needs them."""
     assert [" ".join(path) for path, _ in ALL] == [
         *("demo", "sync", "run", "status", "ops", "consensus", "sql", "watch", "export", "import"),
         *("advance", "resume", "rollback", "pin", "unpin", "replay", "compare", "swap", "drop", "remove"),
@@ -49,7 +50,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
 def test_every_command_and_option_has_help(path: tuple[str, ...], command: click.Command) -> None:
-    """A whole sentence each; a command's own help shows its own options, and where the others are."""
+    """Each text is a sentence; a command's help shows its own options and refers to the global ones."""
     assert command.help
     assert command.get_short_help_str(100).endswith(".")
     for parameter in command.params:
@@ -62,8 +63,20 @@ def test_every_command_and_option_has_help(path: tuple[str, ...], command: click
     assert "--bitcoin URL" not in shown.output
 
 
-def test_the_programs_help_shows_the_global_options() -> None:
-    """Without a command, help is what one gets."""
+@pytest.mark.parametrize("path", [(), *(path for path, command in ALL if isinstance(command, click.Group))])
+def test_every_summary_fits_80_columns(path: tuple[str, ...]) -> None:
+    """The lists of commands show each command's whole summary, in lines of at most 80 columns."""
+    shown = CliRunner().invoke(program, [*path, "--help"], terminal_width=80).output
+    for (*parents, name), command in ALL:
+        if tuple(parents) == path:
+            assert re.search(
+                rf"^  {name} +{re.escape(command.get_short_help_str(1000))}$", shown, re.MULTILINE
+            )
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_help_of_the_program_shows_the_global_options() -> None:
+    """Without a command, the program prints its help."""
     shown = CliRunner().invoke(program, [])
     assert shown.exit_code == 0
     for option in (
@@ -81,7 +94,7 @@ def test_the_programs_help_shows_the_global_options() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """It is there before one has let go of the key."""
+    """Help imports no large library, so that it appears at once."""
     code = (
         "import sys; sys.argv = ['virtualchain', '--help']\n"
         "from virtualchain.cli import main\n"

@@ -1,4 +1,4 @@
-"""Global options: given before a command, behind it, or in both places."""
+"""The global options: before a command, after it, or in both places."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,17 +7,17 @@ import click
 import pytest
 
 import virtualchain
-from virtualchain.cli.options import Command, Given, Group, pass_given
+from virtualchain.cli.options import Command, Group, Options, pass_options
 
 Flags = dict[str, Any]
 
 
 @pytest.fixture
 def flags() -> Callable[..., Flags]:
-    """Give a function that runs a small program and tells what its command was given."""
-    seen: list[Flags] = []
+    """Return a function that runs a small program and returns the options that its command received."""
+    received: list[Flags] = []
 
-    @click.group(cls=Group, whole=True)
+    @click.group(cls=Group, is_root=True)
     def program() -> None:
         """Run."""
 
@@ -26,41 +26,41 @@ def flags() -> Callable[..., Flags]:
         """Group."""
 
     @click.command(cls=Command)
-    @pass_given
-    def leaf(given: Given) -> None:
-        """Take note."""
-        seen.append(given.flags)
+    @pass_options
+    def leaf(options: Options) -> None:
+        """Record the options."""
+        received.append(options.flags)
 
     program.add_command(leaf)
     inner.add_command(leaf)
 
     def run(*arguments: str) -> Flags:
         program.main(list(arguments), standalone_mode=False)
-        return seen.pop()
+        return received.pop()
 
     return run
 
 
-def test_an_option_may_stand_before_and_behind(flags: Callable[..., Flags]) -> None:
-    """Also behind a group of commands."""
+def test_an_option_works_before_and_after_the_command(flags: Callable[..., Flags]) -> None:
+    """An option works before and after a command, and after a group of commands."""
     expected = {"network": "regtest", "json": True}
     assert flags("--network", "regtest", "--json", "leaf") == expected
     assert flags("leaf", "--json", "--network", "regtest") == expected
     assert flags("--json", "inner", "--network", "regtest", "leaf") == expected
 
 
-def test_the_one_behind_the_command_counts_and_apps_add_up(flags: Callable[..., Flags]) -> None:
-    """What is nearer is meant."""
+def test_the_option_after_the_command_wins_and_apps_add_up(flags: Callable[..., Flags]) -> None:
+    """The value after the command replaces the one before it, except that apps add up."""
     assert flags("--network", "main", "leaf", "--network", "test") == {"network": "test"}
     assert flags("--app", "a", "leaf", "--app", "b", "--app", "c") == {"app": ("a", "b", "c")}
     assert flags("-v", "leaf") == {"verbose": True}
     assert flags("leaf") == {}
 
 
-def test_the_version_is_shown_anywhere(
+def test_version_works_before_and_after_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: Callable[..., Flags]
 ) -> None:
-    """Nothing else is done then."""
+    """--version prints the version, and the command does not run."""
     monkeypatch.setitem(vars(virtualchain), "__version__", "1.2.3")
     for arguments in (("--version",), ("leaf", "--version")):
         with pytest.raises(IndexError):

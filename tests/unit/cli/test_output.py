@@ -1,4 +1,4 @@
-"""How results are written."""
+"""The output of commands: columns, JSON and CSV."""
 
 import json
 from decimal import Decimal
@@ -8,27 +8,27 @@ import click
 import pytest
 
 from virtualchain.cli import output
-from virtualchain.cli.failures import visible
+from virtualchain.cli.output import visible
 from virtualchain.errors import UsageError
 
 Capture = pytest.CaptureFixture[str]
 
 
 def test_control_characters_are_written_as_escapes() -> None:
-    """Escape sequences, new lines, and what turns the direction of writing."""
+    """Escape sequences, line breaks and marks that change the direction of writing are escaped."""
     assert visible("plain, €") == "plain, €"
     assert visible("a\x1b[31m\n\x9b\u202e\udcff") == "a\\x1b[31m\\n\\x9b\\u202e\\udcff"
 
 
 def test_a_table_has_aligned_columns(capsys: Capture) -> None:
-    """No value is cut, null is empty, no blanks stand at a line's end."""
+    """No value is truncated, null is empty, and no line ends with blanks."""
     output.write_table(["a", "long name"], [(1, None), (b"\x01\x02", {"k": ["x"]}), (True, "two\nlines")])
     lines = ["a     long name", "1", '0102  {"k": ["x"]}', "true  two\\nlines"]
     assert capsys.readouterr().out.splitlines() == lines
 
 
-def test_a_table_is_written_while_rows_come(capsys: Capture) -> None:
-    """The first rows decide the widths; later ones are not waited for."""
+def test_a_table_is_written_while_rows_arrive(capsys: Capture) -> None:
+    """The first rows determine the widths; the table does not wait for later ones."""
     rows = ((number, "x") for number in range(10_001))
     output.write_table(["n", "x"], rows)
     lines = capsys.readouterr().out.splitlines()
@@ -36,7 +36,7 @@ def test_a_table_is_written_while_rows_come(capsys: Capture) -> None:
 
 
 def test_a_narrow_terminal_gets_a_field_a_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the columns do not fit; elsewhere they stay."""
+    """Fields take a line each if the columns do not fit, and only then."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "20")
     output.write_table(["name", "a"], [("x" * 10, 1)])
@@ -46,7 +46,7 @@ def test_a_narrow_terminal_gets_a_field_a_line(capsys: Capture, monkeypatch: pyt
 
 
 def test_json_has_numbers_for_numerics_and_hex_for_bytes(capsys: Capture) -> None:
-    """What JSON cannot hold is text; it is ASCII, so that every reader takes it."""
+    """Values that JSON cannot express are text, and the output is ASCII."""
     columns = list("abcdefghij")
     values = [
         *(Decimal(12), Decimal("0.5"), Decimal("NaN"), float("inf"), b"\x00\xff", [b"\x01"], None, "€"),
@@ -67,31 +67,31 @@ def test_json_has_numbers_for_numerics_and_hex_for_bytes(capsys: Capture) -> Non
 
 
 def test_json_of_no_rows_is_an_empty_array(capsys: Capture) -> None:
-    """And of several one array, a row a line."""
+    """No rows are an empty array, and several rows are one array with a row on each line."""
     output.write_json_rows(["a"], [])
     output.write_json_rows(["a"], [(1,), (2,)])
     assert capsys.readouterr().out == '[]\n[\n{"a": 1},\n{"a": 2}\n]\n'
 
 
 def test_json_refuses_two_columns_of_one_name(capsys: Capture) -> None:
-    """One of them would be lost."""
+    """Two columns of one name are refused, because one of them would be lost."""
     with pytest.raises(UsageError, match="two columns are named a"):
         output.write_json_rows(["a", "a"], [(1, 2)])
     assert capsys.readouterr().out == ""
 
 
-def test_csv_is_quoted_where_need_be(capsys: Capture) -> None:
-    """Values stay what they are: no escapes but those of CSV."""
+def test_csv_is_quoted_if_necessary(capsys: Capture) -> None:
+    """CSV has no other escapes than its own."""
     output.write_csv(["a", "b"], [(None, 'say "hi",\nthen go'), (b"\x01", False)])
     assert capsys.readouterr().out == 'a,b\n,"say ""hi"",\nthen go"\n01,false\n'
 
 
-def test_fields_of_one_thing(capsys: Capture) -> None:
-    """What there is nothing to say about is a dash."""
+def test_fields_are_aligned(capsys: Capture) -> None:
+    """Fields are aligned below their title, and None is a dash."""
     output.write_fields("title", {"a": 1, "longer": None})
     assert capsys.readouterr().out == "title\n  a       1\n  longer  -\n"
 
 
-def test_opcodes_are_characters_where_they_can_be() -> None:
-    """Else hex."""
+def test_opcodes_are_characters_or_hex() -> None:
+    """A printable ASCII opcode is written as a character, any other as hex."""
     assert [output.opcode_text(code) for code in (b"c", b"?", b"\x00", b"\xe9")] == ["c", "?", "0x00", "0xe9"]

@@ -1,4 +1,4 @@
-"""Progress: what is said, and how often."""
+"""Progress reports: their content and their frequency."""
 
 from dataclasses import replace
 
@@ -21,26 +21,26 @@ class Clock:
         self.now = 1000.0
 
     def monotonic(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Put a clock of the test's in place of the real one."""
+    """Replace the real clock."""
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
     return clock
 
 
 def block(block_id: int, stable_tip: int, inputs: int = 0) -> Progress:
-    """Make what the engine tells of a block."""
+    """Create the engine's report of a block."""
     header = NETWORKS["regtest"].genesis_hash
     return Progress(Block(block_id, header, header, header, 0, 0, b""), inputs, stable_tip)
 
 
-def test_without_a_terminal_a_line_is_said_now_and_then(clock: Clock, capsys: Capture) -> None:
-    """Every ten seconds: where it is, how fast, how long it takes yet."""
+def test_without_a_terminal_a_line_appears_every_ten_seconds(clock: Clock, capsys: Capture) -> None:
+    """The line has the block, the rates and the remaining time."""
     with Reporter() as reporter:
         for number in range(250):
             clock.now += 0.1
@@ -50,22 +50,22 @@ def test_without_a_terminal_a_line_is_said_now_and_then(clock: Clock, capsys: Ca
     assert lines[0] == "virtualchain: block 100 of 12,000, 10 blocks/s, 20 inputs/s, 20 min left"
 
 
-def test_an_app_that_catches_up_is_named(clock: Clock, capsys: Capture) -> None:
-    """At first and now and then, at its own rate, up to the tape's tip."""
+def test_an_app_that_catches_up_is_reported(clock: Clock, capsys: Capture) -> None:
+    """Its name, its own rate and its distance to the tape's tip are reported."""
     with Reporter() as reporter:
         reporter.block(block(5000, 12_000))
         for number in range(150):
             clock.now += 0.1
             reporter.catching_up(replace(block(number, 5000, inputs=1), app="notes"))
     assert capsys.readouterr().err.splitlines() == [
-        "virtualchain: app notes catches up along the tape to block 5,000",
+        "virtualchain: app notes is catching up from the tape to block 5,000",
         "virtualchain: notes: block 99 of 5,000, 10 blocks/s, 10 inputs/s, 8 min left",
     ]
     assert (reporter.meter.blocks, reporter.last) == (1, 5000)
 
 
-def test_the_end_is_where_it_was_asked_for(clock: Clock, capsys: Capture) -> None:
-    """`--to` below the stable tip."""
+def test_the_target_is_the_requested_block(clock: Clock, capsys: Capture) -> None:
+    """With --to below the stable tip, progress is measured up to that block."""
     with Reporter(to=500) as reporter:
         reporter.block(block(300, 10_000))
         clock.now += 10
@@ -74,7 +74,7 @@ def test_the_end_is_where_it_was_asked_for(clock: Clock, capsys: Capture) -> Non
 
 
 def test_rates_are_those_of_the_last_half_minute(clock: Clock) -> None:
-    """Empty early blocks do not count for ever."""
+    """Rates cover the last half minute, and totals cover everything."""
     meter = Reporter().meter
     for _ in range(1000):
         clock.now += 0.01
@@ -88,17 +88,17 @@ def test_rates_are_those_of_the_last_half_minute(clock: Clock) -> None:
 
 
 def test_a_follower_names_every_block_at_the_tip(clock: Clock, capsys: Capture) -> None:
-    """Further down it does not."""
+    """A follower reports every block near the stable tip, and not those further below."""
     with Reporter(follows=True) as reporter:
         for number in (1, 90, 91, 100):
             reporter.block(block(number, 100, inputs=number % 90))
-    said = [line.split(" (")[0] for line in capsys.readouterr().err.splitlines()]
-    assert said == ["virtualchain: block 91", "virtualchain: block 100"]
+    lines = [line.split(" (")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["virtualchain: block 91", "virtualchain: block 100"]
     assert reporter.last == 100
 
 
-def test_news_is_said_once(clock: Clock, capsys: Capture) -> None:
-    """What is waited for when it changes, and each halted app."""
+def test_news_is_reported_once(clock: Clock, capsys: Capture) -> None:
+    """A reason to wait is reported when it changes, and a halted app once."""
     halted = {"notes": AppHalted("app notes is halted", {})}
     with Reporter(follows=True) as reporter:
         for reason in ("a", "a", "b", "a"):
@@ -107,12 +107,12 @@ def test_news_is_said_once(clock: Clock, capsys: Capture) -> None:
         reporter.halted(halted)
     assert capsys.readouterr().err.splitlines() == [
         *("virtualchain: a", "virtualchain: b", "virtualchain: a"),
-        "virtualchain: app notes is halted. The other apps go on",
+        "virtualchain: app notes is halted. The other apps continue",
     ]
 
 
 def test_on_a_terminal_a_bar_moves(clock: Clock, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes away before anything else is said, and at the end."""
+    """The bar disappears before any other message, and at the end."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
@@ -128,9 +128,9 @@ def test_on_a_terminal_a_bar_moves(clock: Clock, capsys: Capture, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [(0.2, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "1 h 0 min"), (90_000, "25 h 0 min")],
 )
-def test_durations_are_told_roughly(seconds: float, told: str) -> None:
-    """Nobody needs the seconds of a day."""
-    assert progress._duration(seconds) == told
+def test_durations_are_rounded(seconds: float, text: str) -> None:
+    """Durations are rounded to seconds below a minute, and to minutes above."""
+    assert progress._duration(seconds) == text

@@ -1,0 +1,75 @@
+"""The builds of an app: the commands replay, compare, swap, drop and remove."""
+
+import json
+
+import psycopg
+
+from tests.acceptance.conftest import Inside, mine_notes, notes
+from virtualchain.testing import FakeNode
+
+NEW = """
+from apps import notes as old
+from virtualchain import App
+
+app = App("notes", magic=b"st", version="2", projections=old.projections)
+
+def commit(op, state, block_id, vtxindex):
+    state.execute("INSERT INTO notes VALUES (%s, %s, upper(%s))", [block_id, vtxindex, op["text"]])
+
+app.add(b"o", parse=lambda payload: {"text": payload.decode()}, commit=commit)
+"""
+OLD, NEWER = ("--app", "apps:notes"), ("--app", "newer")
+
+
+def test_replay_repairs_damaged_tables(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """A sync refuses tables that do not match their digests; replay rebuilds them from the tape."""
+    mine_notes(fake_node, "one", "two")
+    inside(*OLD, *options, "sync")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SELECT set_config('virtualchain.block_id', '999', true)")
+        connection.execute("UPDATE notes__1.notes SET text = 'forged'")
+    failed = inside(*OLD, *options, "sync", code=3)
+    assert "its tables are those of block 999" in failed.err
+    assert "`virtualchain replay notes`" in failed.err
+    assert "was rebuilt up to block" in inside(*OLD, *options, "replay", "notes").out
+    assert notes(database_url) == ["one", "two"]
+    printed = json.loads(inside(*OLD, *options, "--json", "replay", "notes").out)
+    assert printed["state_hash"] == printed["state_hash_before"]
+    mine_notes(fake_node, "three")
+    inside(*OLD, *options, "sync")
+    assert notes(database_url) == ["one", "two", "three"]
+    failed = inside(*options, "replay", "notes", code=2)
+    assert "name it with --app" in failed.err
+
+
+def test_a_new_version_is_built_compared_and_swapped_in(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """Each command suggests the next one, and compare ends with exit code 1 if the builds differ."""
+    (inside.folder / "newer.py").write_text(NEW)
+    mine_notes(fake_node, "one", "two")
+    inside(*OLD, *options, "sync")
+    failed = inside(*NEWER, *options, "sync", code=2)
+    assert "`virtualchain replay notes --into NAME`" in failed.err
+    made = inside(*NEWER, *options, "replay", "notes", "--into", "v2")
+    assert f"version 2, is at block {fake_node.height}; next:" in made.out
+    difference = inside(*options, "compare", "notes", "v2", code=1)
+    assert f"differ, first after block {fake_node.height - 1}" in difference.err
+    assert "(102,0,ONE)" in difference.out
+    comparison = json.loads(inside(*options, "--json", "compare", "notes", "v2", code=1).out)
+    assert comparison["rows"] == {"notes": [2, 2]}
+    assert "the views of notes show build v2" in inside(*options, "swap", "notes", "v2").out
+    assert notes(database_url) == ["ONE", "TWO"]
+    inside(*NEWER, *options, "sync")
+    assert [row["build"] for row in json.loads(inside(*options, "--json", "status").out)["builds"]] == [
+        "1",
+        "v2",
+    ]
+    assert "swap in another one first" in inside(*options, "drop", "notes", "v2", code=2).err
+    assert json.loads(inside(*options, "--json", "drop", "notes", "1").out) == {"name": "notes", "build": "1"}
+    assert "has no build 1; its builds are: v2" in inside(*options, "swap", "notes", "1", code=2).err
+    assert inside(*options, "remove", "notes").out == "app notes was removed\n"
+    assert json.loads(inside(*options, "--json", "status").out)["apps"] == []
+    assert "there is no app notes" in inside(*options, "remove", "notes", code=2).err

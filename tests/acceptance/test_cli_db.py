@@ -1,0 +1,67 @@
+"""The commands db grant-reader and db revoke-reader, on the embedded server and on another one."""
+
+import json
+
+import psycopg
+import pytest
+
+from tests.acceptance.conftest import Inside
+from tests.support.moving import an_app, story
+from tests.support.servers import reachable_folder, value
+from virtualchain import StateEngine
+from virtualchain.store.embedded.server import EmbeddedServer
+from virtualchain.testing import FakeNode
+
+
+def test_a_reader_on_the_embedded_server_cannot_write_at_all(inside: Inside, fake_node: FakeNode) -> None:
+    """There, a reader has no access to large objects and to the writer's lock either."""
+    with reachable_folder() as folder:
+        inside.set(VIRTUALCHAIN_HOME=str(folder.parent))
+        server = EmbeddedServer(folder.parent / "postgresql", durable=False)
+        try:
+            url = server.start()
+            story(fake_node, 1, 5)
+            with StateEngine(an_app("one"), database=url, source=fake_node.url, confirmations=0) as engine:
+                engine.build()
+            reader = json.loads(inside("--json", "db", "grant-reader", "analyst", "--login").out)
+            assert reader["apps"] is None
+            assert not [item for item in reader["remains"] if "large objects" in item or "locks" in item]
+            assert value(reader["url"], "SELECT count(*) FROM one.owners") is not None
+            status = inside("--json", "status", "--database", reader["url"], "--bitcoin", fake_node.url)
+            assert json.loads(status.out)["network"] == "regtest"
+            for attack in (
+                "SELECT lo_create(0)",
+                "SELECT lo_from_bytea(0, 'x')",
+                "SELECT pg_try_advisory_lock(1986622068, 1667784041)",
+                "SELECT pg_advisory_xact_lock_shared(1)",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    value(reader["url"], attack)
+            with StateEngine(an_app("one"), database=url, source=fake_node.url, confirmations=0) as engine:
+                engine.build()  # the writer still gets its lock
+            revoked = inside("db", "revoke-reader", "analyst")
+            assert revoked.out == "analyst can no longer read anything here; DROP ROLE removes it\n"
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                value(reader["url"], "SELECT count(*) FROM one.owners")
+        finally:
+            server.stop()
+
+
+def test_a_reader_of_one_app(inside: Inside, database_url: str, fake_node: FakeNode) -> None:
+    """--app limits the grant, remaining rights are listed, and unknown apps and unfit roles are refused."""
+    role = f"{database_url.rpartition('/')[2]}:reader"
+    with StateEngine(
+        an_app("one"), an_app("two"), database=database_url, source=fake_node.url, confirmations=0
+    ) as engine:
+        engine.build()
+    here = ("--database", database_url)
+    granted = inside(*here, "db", "grant-reader", role, "--app", "one").out
+    assert granted.splitlines()[0] == f"{role} may read the views of one"
+    assert "may also" in granted
+    may_use = "SELECT has_schema_privilege('{}', '{}', 'USAGE')"
+    assert value(database_url, may_use.format(role, "one")) is True
+    assert value(database_url, may_use.format(role, "two")) is False
+    assert "one, two" in inside(*here, "db", "grant-reader", role, "--app", "none", code=2).err
+    refused = inside(*here, "db", "grant-reader", "virtualchain", code=2)
+    assert "the role virtualchain makes roles" in refused.err
+    inside(*here, "db", "revoke-reader", "nobody", code=2)

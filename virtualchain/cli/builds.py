@@ -1,0 +1,222 @@
+"""The commands for the builds of an app: replay, compare, swap, drop, remove."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from virtualchain.cli.options import Command, Options, pass_options
+from virtualchain.cli.output import say, write_fields, write_json, write_rows
+from virtualchain.cli.process import Signals
+from virtualchain.cli.progress import Reporter
+from virtualchain.cli.session import migrated_database, open_deployment, open_reading
+from virtualchain.errors import BuildsDiffer, UsageError
+
+if TYPE_CHECKING:
+    from virtualchain.app.contract import Contract
+    from virtualchain.engine.compare import Comparison
+
+_app_argument = click.argument("name", metavar="APP")
+_build_argument = click.argument("build", metavar="BUILD")
+
+
+@click.command(cls=Command)
+@_app_argument
+@click.option(
+    "--into", metavar="BUILD", help="Make a build beside the live one instead, possibly of a new version."
+)
+@pass_options
+def replay(options: Options, name: str, into: str | None) -> None:
+    """Rebuild the tables of APP from the tape, and replace them.
+
+    APP is its name, as shown by `virtualchain status`; its code must be named with --app or in
+    virtualchain.toml. The old tables stay readable meanwhile. No node is needed.
+
+    With --into, the code may be a new version of the app. Its tables are built beside the live ones, while a
+    writer continues with the old version; `virtualchain swap` then makes them the live ones.
+    """
+    from virtualchain.engine.options import Listener
+    from virtualchain.engine.rebuild import replay as rebuild
+
+    if into is not None:
+        _replay_into(options, name, into)
+        return
+    with (
+        Signals() as signals,
+        Reporter() as reporter,
+        open_deployment(options, signals, repairs=name) as deployment,
+    ):
+        if name not in [machine.contract.name for machine in deployment.machines]:
+            raise UsageError(f"rebuilding app {name} needs its code: name it with --app")
+        listener = Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue)
+        done = rebuild(deployment, name, listener)
+    if done is None:
+        say("interrupted, and nothing was replaced: run it again to continue")
+        return
+    if options.settings.json:
+        write_json(
+            {
+                "name": name,
+                "block_id": done.block_id,
+                "state_hash_before": done.state_hash_before,
+                "state_hash": done.state_hash,
+            }
+        )
+        return
+    same = done.state_hash == done.state_hash_before
+    write_fields(
+        f"{name} was rebuilt up to block {done.block_id}",
+        {"state hash": done.state_hash, "before": "the same" if same else done.state_hash_before},
+    )
+
+
+def _replay_into(options: Options, name: str, build: str) -> None:
+    """Build the app with the code that is named now, beside the live build."""
+    from virtualchain.engine.options import Listener
+    from virtualchain.engine.options import Options as EngineOptions
+    from virtualchain.engine.versions import build_beside
+
+    contract = _contract(options, name)
+    url = migrated_database(options)
+    with Signals() as signals, Reporter() as reporter:
+        signals.work_in_steps()
+        made = build_beside(
+            url,
+            contract,
+            build,
+            EngineOptions(history=options.settings.history),
+            Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue),
+        )
+    if not signals.may_continue():
+        say("interrupted: run it again to continue")
+    if options.settings.json:
+        write_json({"name": name, "build": build, "version": contract.version, "block_id": made.block_id})
+        return
+    click.echo(
+        f"build {build} of {name}, version {contract.version}, is at block {made.block_id}; next:\n"
+        f"virtualchain compare {name} {build}\nvirtualchain swap {name} {build}"
+    )
+
+
+def _contract(options: Options, name: str) -> "Contract":
+    contracts = options.contracts()
+    match = next((contract for contract in contracts if contract.name == name), None)
+    if match is None:
+        others = ", ".join(contract.name for contract in contracts)
+        raise UsageError(f"name the code of app {name} with --app: only {others} is named")
+    return match
+
+
+@click.command(cls=Command)
+@_app_argument
+@_build_argument
+@pass_options
+def compare(options: Options, name: str, build: str) -> None:
+    """Compare BUILD of APP with the live build.
+
+    Shows the last block, the digests and the row counts of both, and the first difference. The exit code is 1
+    if they differ.
+    """
+    from virtualchain.engine.compare import compare as compare_builds
+
+    with open_reading(options) as connection:
+        comparison = compare_builds(connection, name, build)
+    if options.settings.json:
+        _write_json(comparison)
+    else:
+        _write(name, comparison)
+    difference = comparison.difference
+    if difference is not None or comparison.row is not None:
+        place = f" first after block {difference.block_id}" if difference else " in their rows"
+        raise BuildsDiffer(f"builds {' and '.join(comparison.builds)} of {name} differ,{place}")
+
+
+def _write_json(comparison: "Comparison") -> None:
+    from dataclasses import asdict
+
+    write_json(asdict(comparison))
+
+
+def _write(name: str, comparison: "Comparison") -> None:
+    for build, kind in zip(comparison.builds, ("live", "beside it"), strict=True):
+        place = comparison.places.get(build, {})
+        write_fields(
+            f"{name}, build {build} ({kind})",
+            {
+                "block": place.get("block_id"),
+                "consensus hash": place.get("consensus_hash"),
+                "state hash": place.get("state_hash"),
+            },
+        )
+    rows = [(table, *counts) for table, counts in comparison.rows.items()]
+    write_rows(("table", *(f"rows of build {build}" for build in comparison.builds)), rows, as_json=False)
+    verdict = comparison.verdict
+    if verdict is not None:
+        live, other = comparison.builds
+        write_fields(
+            f"first transaction judged differently: {verdict['txindex']} of the block",
+            {f"build {live}": verdict["verdict"], f"build {other}": verdict["other_verdict"]},
+        )
+    if comparison.row is not None:
+        title = f"first different row, in {comparison.row['table']}"
+        write_fields(title, {f"only build {comparison.row['build']}": comparison.row["row"]})
+
+
+@click.command(cls=Command)
+@_app_argument
+@_build_argument
+@pass_options
+def swap(options: Options, name: str, build: str) -> None:
+    """Make BUILD the live build of APP, which its views show.
+
+    The previous build stays until `virtualchain drop` removes it. A writer that still runs the old code stops
+    advancing the app: restart it with the new code.
+    """
+    from virtualchain.engine.versions import swap as swap_builds
+    from virtualchain.store.database import resolve
+
+    before = swap_builds(resolve(options.settings.database), name, build, say)
+    if options.settings.json:
+        write_json({"name": name, "build": build, "before": before.name})
+    else:
+        click.echo(
+            f"the views of {name} show build {build}; build {before.name} stays until: "
+            f"virtualchain drop {name} {before.name}"
+        )
+
+
+@click.command(cls=Command)
+@_app_argument
+@_build_argument
+@pass_options
+def drop(options: Options, name: str, build: str) -> None:
+    """Remove BUILD of APP, which must not be the live build.
+
+    Its tables and its part of the log are deleted.
+    """
+    from virtualchain.engine.versions import drop as drop_build
+    from virtualchain.store.database import resolve
+
+    drop_build(resolve(options.settings.database), name, build)
+    if options.settings.json:
+        write_json({"name": name, "build": build})
+    else:
+        click.echo(f"build {build} of {name} was removed")
+
+
+@click.command(cls=Command)
+@_app_argument
+@pass_options
+def remove(options: Options, name: str) -> None:
+    """Remove APP: its tables, its views, its role.
+
+    Its part of the log is removed as well. The tape and the other apps stay as they are. No writer may be
+    running.
+    """
+    from virtualchain.engine.versions import remove as remove_app
+    from virtualchain.store.database import resolve
+
+    remove_app(resolve(options.settings.database), name)
+    if options.settings.json:
+        write_json({"name": name})
+    else:
+        click.echo(f"app {name} was removed")

@@ -1,0 +1,147 @@
+"""How a command ends: by a signal, by an error, or well; and with which exit code.
+
+A user's mistake, or a failure of the node or the database, is reported in one line on standard error. Only a
+bug in virtualchain, or --verbose, shows a traceback. The exit codes are listed in `virtualchain.errors`.
+"""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Final, Self
+
+import click
+
+from virtualchain.cli.output import say
+from virtualchain.errors import StoreError, VirtualchainError
+
+INTERRUPTED: Final = 130
+"""128 plus the number of SIGINT, as in shells."""
+_BUG: Final = 70
+"""EX_SOFTWARE: no error of virtualchain uses it, so no script mistakes a crash for an answer."""
+
+_ADVICE: Final = {
+    "42501": "the URL's user lacks that right: have it granted, or use the URL of the database's owner",
+    "53100": "the database's disk is full: free some space there, and start again; committed blocks are kept",
+    "53300": "end some of its connections, or raise the server's max_connections",
+}
+"""What helps, by SQLSTATE."""
+
+
+class Signals:
+    """Ends a command quietly on SIGINT or SIGTERM: through `stop` if it is set, immediately otherwise."""
+
+    def __init__(self) -> None:
+        self.stop: Callable[[], None] | None = None
+        self._received = 0
+
+    def may_continue(self) -> bool:
+        """Check whether no signal has arrived; for work that checks between its steps."""
+        return not self._received
+
+    def work_in_steps(self) -> None:
+        """Only record the first signal: from now on, the work checks `may_continue`."""
+        self.stop = lambda: None
+
+    def __enter__(self) -> Self:
+        self._before = {
+            number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        return kind is KeyboardInterrupt and self._received == 1
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._received += 1
+        if self.stop is None or self._received > 1:
+            raise KeyboardInterrupt
+        self.stop()
+
+
+def run_guarded(work: Callable[[], object], is_verbose: Callable[[], bool]) -> int:
+    """Run a command, report its error if it fails, and return the exit code."""
+    try:
+        work()
+        click.echo(nl=False)  # flushes here, so that a closed pipe is handled below
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _discard_output()
+        return 0
+    except click.ClickException as error:
+        say(_click_message(error))
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last line of defense
+        return _report(error, is_verbose)
+    return 0
+
+
+def _report(error: Exception, is_verbose: Callable[[], bool]) -> int:
+    """Report an error, and return its exit code."""
+    expected = (
+        error if isinstance(error, VirtualchainError) else _database_error(error) or _full_disk_error(error)
+    )
+    if expected is None:
+        traceback.print_exception(error)
+        say("this is a bug: please report it, with the lines above")
+        return _BUG
+    if is_verbose():
+        traceback.print_exception(error)
+    say(f"{expected}{_advice(error)}")
+    return expected.exit_code
+
+
+def _database_error(error: Exception) -> VirtualchainError | None:
+    """Convert an error of the database that no other code has handled."""
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(error, psycopg.Error):
+        return None
+    if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
+        return None
+    return StoreError(f"the database failed: {' '.join(str(error).split())}")
+
+
+def _full_disk_error(error: Exception) -> VirtualchainError | None:
+    """Convert the error of a full disk, whatever was being written."""
+    if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return None
+    _discard_output()  # if standard output is on that disk, Python would try once more at exit
+    place = error.filename or "standard output or another file"
+    return StoreError(f"cannot write {place}: {error.strerror}: free some space there, and start again")
+
+
+def _advice(error: BaseException) -> str:
+    """Return what helps against a failure of the database that the statement did not cause."""
+    psycopg = sys.modules.get("psycopg")
+    cause: BaseException | None = error
+    while psycopg is not None and cause is not None:
+        if isinstance(cause, psycopg.Error) and cause.sqlstate in _ADVICE:
+            return f" ({_ADVICE[cause.sqlstate]})"
+        cause = cause.__cause__
+    return ""
+
+
+def _click_message(error: click.ClickException) -> str:
+    """Put click's message on one line, and add where to find help."""
+    message = error.format_message().strip().removesuffix(".")
+    message = " ".join(f"{message[:1].lower()}{message[1:]}".split())
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message} (see `{context.command_path} --help`)"
+
+
+def _discard_output() -> None:
+    """Point standard output at the null device, because Python flushes it once more at exit."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

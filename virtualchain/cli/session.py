@@ -1,0 +1,211 @@
+"""What commands share: the database, the engine and the deployment that the options describe."""
+
+import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from virtualchain.cli.output import say, write_json_line
+from virtualchain.errors import NodeUnavailable, StoreError, UsageError, WriterBusy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import psycopg
+
+    from virtualchain.bitcoin.source import BlockSource
+    from virtualchain.cli.options import Options
+    from virtualchain.cli.process import Signals
+    from virtualchain.cli.progress import Reporter
+    from virtualchain.engine.deployment import Deployment
+    from virtualchain.engine.engine import StateEngine
+    from virtualchain.engine.options import Progress
+
+_POLL: Final = 3.0
+"""Seconds between two attempts to reach a node."""
+_T = TypeVar("_T")
+
+
+# Reading
+
+
+def existing_database(options: "Options") -> str:
+    """Return the database's URL; starts the embedded server if there is one, and creates none."""
+    from virtualchain.store.database import resolve
+    from virtualchain.store.embedded.server import EmbeddedServer
+
+    database = options.settings.database
+    if database is None and EmbeddedServer().status().address is None:
+        raise StoreError(
+            "there is no database yet: create one with `virtualchain sync` and an app, or name one with "
+            "--database"
+        )
+    return resolve(database)
+
+
+@contextmanager
+def open_reading(options: "Options") -> "Iterator[psycopg.Connection]":
+    """Open a read-only transaction on the existing database."""
+    from virtualchain.reading import views
+
+    with views.snapshot(existing_database(options)) as connection:
+        yield connection
+
+
+def chosen_apps(options: "Options", connection: "psycopg.Connection") -> list[str] | None:
+    """Return the names of the apps that --app selects, by name or module; None without --app."""
+    from virtualchain.reading import views
+
+    selected = options.flags.get("app")
+    if not selected:
+        return None
+    known = [row["name"] for row in views.apps(connection)]
+    return [use if use in known else _name_of(use, known) for use in selected]
+
+
+def _name_of(use: str, known: list[str]) -> str:
+    from virtualchain.app.contract import read_contract
+    from virtualchain.settings import load_app
+
+    installed = f"the apps of this database are {', '.join(known)}" if known else "this database has no app"
+    try:
+        name = read_contract(load_app(use)).name
+    except UsageError as error:
+        raise UsageError(f"{installed}, and {error}") from error
+    if name not in known:
+        raise UsageError(f"there is no app {name} here: {installed}")
+    return name
+
+
+# Writing
+
+
+def migrated_database(options: "Options") -> str:
+    """Bring the database's schema up to date, and return the URL; starts or creates an embedded server."""
+    from virtualchain.store.database import resolve
+    from virtualchain.store.migrate import migrate
+
+    url = resolve(options.settings.database)
+    migrate(url)
+    return url
+
+
+def open_beside_writer(options: "Options") -> "psycopg.Connection":
+    """Connect for a small change that the writer need not end for: no lock is taken."""
+    from virtualchain.store.database import connect_migrator
+
+    return connect_migrator(migrated_database(options))
+
+
+@contextmanager
+def open_deployment(
+    options: "Options", signals: "Signals", repairs: str | None = None
+) -> "Iterator[Deployment]":
+    """Open the deployment for writing, with the named apps that are installed; needs no node."""
+    from virtualchain.app.contract import read_contract
+    from virtualchain.engine.deployment import Deployment
+    from virtualchain.engine.options import Options as EngineOptions
+    from virtualchain.reading import views
+
+    url = migrated_database(options)
+    contracts = [read_contract(app) for app in options.named_apps()]
+    with views.snapshot(url) as connection:
+        installed = [row["name"] for row in views.apps(connection)]
+    deployment = Deployment(
+        url,
+        [contract for contract in contracts if contract.name in installed],
+        None,
+        EngineOptions(history=options.settings.history),
+        repairs=repairs,
+    )
+    signals.work_in_steps()
+    with closing(deployment):
+        yield deployment
+
+
+@contextmanager
+def open_engine(
+    options: "Options",
+    reporter: "Reporter",
+    *,
+    wait: bool,
+    follows: bool = False,
+    open_source: "Callable[[], BlockSource] | None" = None,
+) -> "Iterator[StateEngine]":
+    """Open the engine with the settings; it reports to `reporter`.
+
+    With `follows`, waits for the node to start, and prints each block if --json is set. `open_source` is used
+    instead of the node or the files of the settings.
+    """
+    from virtualchain.engine.engine import StateEngine
+    from virtualchain.store.database import resolve
+
+    apps = options.apps()
+    policies = options.policies()  # reports mistakes before a node is contacted
+    url = resolve(options.settings.database)
+
+    def on_block(progress: "Progress") -> None:
+        reporter.block(progress)
+        if follows and options.settings.json:
+            block = progress.block
+            write_json_line({"block_id": block.block_id, "block_hash": block.hash, "inputs": progress.inputs})
+        halted = engine.halted()
+        if len(halted) < len(apps):
+            reporter.halted(halted)
+
+    def start(wait: bool) -> StateEngine:
+        source = _patient_source(options, reporter) if follows else (open_source or options.source)()
+        reporter.hint = _hint(source)
+        try:
+            return StateEngine(
+                *apps,
+                database=url,
+                source=source,
+                confirmations=options.settings.confirmations,
+                verify=options.settings.verify,
+                wait_for_writer=wait,
+                on_block=on_block,
+                on_catch_up=reporter.catching_up,
+                on_wait=reporter.waiting,
+                on_rollback=reporter.rolled_back,
+                history=options.settings.history,
+                on_deep_fork=policies,
+            )
+        except BaseException:
+            source.close()
+            raise
+
+    with waiting_for_writer(start, wait=wait) as engine:
+        yield engine
+
+
+def waiting_for_writer(attempt: "Callable[[bool], _T]", *, wait: bool) -> _T:
+    """Do what needs the writer's lock: `attempt` is called with whether to wait for the lock.
+
+    Raises WriterBusy if another process is writing, unless `wait` is set: then says so, and waits for it.
+    """
+    try:
+        return attempt(False)
+    except WriterBusy:
+        if not wait:
+            raise
+    say("another writer is at work on this database: waiting for it to end")
+    return attempt(True)
+
+
+def _hint(source: "BlockSource") -> str | None:
+    """Describe what would make fetching faster, if anything."""
+    from virtualchain.bitcoin.node.node import NodeSource
+
+    if not isinstance(source, NodeSource) or source.over_rest:
+        return None
+    return f"REST is off at {source}: rest=1 in its bitcoin.conf makes fetching several times as fast"
+
+
+def _patient_source(options: "Options", reporter: "Reporter") -> "BlockSource":
+    """Connect to the node once it answers: it may be starting at the same time."""
+    while True:
+        try:
+            return options.source()
+        except NodeUnavailable as error:
+            reporter.waiting(str(error))
+            time.sleep(_POLL)
