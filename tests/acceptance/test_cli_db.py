@@ -63,5 +63,5 @@ def test_a_reader_of_one_app(inside: Inside, database_url: str, fake_node: FakeN
     assert value(database_url, may_use.format(role, "two")) is False
     assert "one, two" in inside(*here, "db", "grant-reader", role, "--app", "none", code=2).err
     refused = inside(*here, "db", "grant-reader", "virtualchain", code=2)
-    assert "the role virtualchain makes roles" in refused.err
+    assert "the role virtualchain can create roles" in refused.err
     inside(*here, "db", "revoke-reader", "nobody", code=2)

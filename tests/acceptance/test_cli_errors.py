@@ -36,7 +36,7 @@ app.add(b"o", parse=lambda payload: {})
         (("sync", "--app", "broken"), "importing it fails: RuntimeError: no luck"),
         (("sync", "--app", "halfway"), "lacks get_virtual_chain_version"),
         (("sync", *APP, *APP), "--app names virtualchain.examples.notary more than once"),
-        (("sync", *APP, "--bitcoin", "https://node"), "the node's URL is not one of bitcoind"),
+        (("sync", *APP, "--bitcoin", "https://node"), "the node's URL is not that of a bitcoind"),
         (
             ("sync", *APP, "--bitcoin", "http://far.example"),
             "put user:password into its URL, or name the cookie",

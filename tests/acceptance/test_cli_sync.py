@@ -62,7 +62,7 @@ def test_settings_come_from_file_environment_and_options(
         'confirmations = 50\n[[apps]]\nuse = "apps:plain"\n'
     )
     inside.set(VIRTUALCHAIN_DATABASE=database_url, VIRTUALCHAIN_CONFIRMATIONS="40")
-    assert "with 30 confirmations authors see none" in inside("sync", "--confirmations", 30, code=2).err
+    assert "with 30 confirmations authors can know none" in inside("sync", "--confirmations", 30, code=2).err
     printed = json.loads(inside("sync", "--confirmations", 20, "--json").out)
     assert printed["apps"][0]["block_id"] == fake_node.height - 20
 
@@ -83,7 +83,7 @@ def test_a_halted_app_lags_until_it_is_resumed(
     last = halted.err.splitlines()[-1]
     assert last == (
         f"virtualchain: app notes is halted before block {height + 1}: db_check failed with "
-        "RuntimeError: out of; mend it, then say `virtualchain resume notes`"
+        "RuntimeError: out of; fix it, then run `virtualchain resume notes`"
     )
     assert "The other apps continue" in halted.err
 

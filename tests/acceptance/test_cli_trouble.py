@@ -60,7 +60,7 @@ def fill(file: Path) -> None:
         ("warming_up", "(code -28): it is starting, try again in a while"),
         ("busy", "is busy: Work queue depth exceeded"),
         ("refuse", "is it running?"),
-        ("garbage", "Bitcoin node: HTTP status 200"),
+        ("garbage", "is not a Bitcoin node: it answers with HTTP status 200"),
     ],
 )
 def test_a_node_in_trouble(

@@ -127,7 +127,7 @@ def test_a_cut_serves_an_app_that_starts_in_it(
         assert build(database_url, source, app=app) == 107
         assert query("SELECT min(block_id) AS first FROM vc.blocks") == [{"first": first}]
     else:
-        with pytest.raises(MissingData, match=f"cut holds blocks 90 to 107 of the chain, and not {first}"):
+        with pytest.raises(MissingData, match=f"cut holds blocks 90 to 107 of the chain, but not {first}"):
             build(database_url, source, app=app)
         assert query("SELECT * FROM vc.blocks") == []
 
@@ -137,7 +137,7 @@ def test_a_cut_without_rev_files_lacks_senders(
 ) -> None:
     """The block is not taken, and the error says what is needed."""
     cut_at(chain, 104, tmp_path / "cut")
-    with pytest.raises(MissingData, match="give files from the first block on"):
+    with pytest.raises(MissingData, match="use files from the first block on"):
         build(database_url, open_blocks(tmp_path / "cut"), app=an_app(first_block_id=104))
     assert query("SELECT * FROM vc.blocks") == []
 

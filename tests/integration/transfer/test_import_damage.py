@@ -107,7 +107,7 @@ BLOCKS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "the work": (cell(50, 4, lambda text: text + "0"), "its work does not match its header"),
     "work beyond all": (cell(1, 4, lambda _: "9" * 90), "is not an amount of work"),
     "no work": (cell(50, 4, lambda _: "much"), "block 49: 'much' is not an amount of work"),
-    "a short header": (cell(50, 5, lambda text: text[:-2]), "a header has 80 bytes, here are 79"),
+    "a short header": (cell(50, 5, lambda text: text[:-2]), "a header has 80 bytes, not 79"),
     "a block gone": (lambda lines: lines.pop(50), "block 50 .* is not a child of block 48"),
     "the first block gone": (
         lambda lines: lines.pop(1),

@@ -249,8 +249,9 @@ class NodeSource:
             yield
         except MissingData as error:
             raise MissingData(
-                f"the node lacks block {block_hash} or what it spends: {error}. A pruned node does, as does "
-                "one that loaded a UTXO snapshot, or any before Core 23: use a node with the whole chain"
+                f"the node lacks block {block_hash} or what it spends: {error}. A pruned node does not have "
+                "everything, nor does one that loaded a snapshot of the UTXO set, or any before Core 23: "
+                "use a node with the whole chain"
             ) from error
         except MalformedBlock as error:
             raise MalformedBlock(f"block {block_hash} from {self._url}: {error}") from error

@@ -147,7 +147,7 @@ def test_wake_before_wait() -> None:
 
 
 def test_close_ends_a_wait() -> None:
-    """A wait on a closed source ends at once."""
+    """A wait on a closed source ends immediately."""
     source = StubRpc().source()
     source.close()
     started = time.monotonic()
