@@ -126,7 +126,7 @@ def test_a_deep_fork_that_asks_for_a_checkpoint(
     say(fake_node, "new", "newer")
     fork = fake_node.height - 6
     stopped = cli(*options, "sync", code=4).err
-    assert f"`virtualchain checkpoint apply FILE --rollback {fork}` goes on" in stopped
+    assert f"`virtualchain checkpoint apply FILE --rollback {fork}` continues" in stopped
     other = database_server.create()
     theirs = ("--bitcoin", fake_node.url, "--database", other, "--confirmations", "0")
     cli(*theirs, "sync")

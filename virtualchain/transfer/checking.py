@@ -32,6 +32,9 @@ def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]
         raise ValueError(f"block {block_id}: there is no such height")
     try:
         block = read_header(block_id, header)
+    except MalformedBlock as error:  # names the block
+        raise ValueError(str(error)) from error
+    try:
         own_work = work(block.bits)
     except MalformedBlock as error:
         raise ValueError(f"block {block_id}: {error}") from error
