@@ -18,7 +18,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedChain:
 
 @pytest.fixture(scope="session")
 def loaded_bitcoind(generated: GeneratedChain) -> Iterator[Bitcoind]:
-    """Give a real node that holds the generated chain."""
+    """Return a real node that holds the generated chain."""
     node = load(generated)
     yield node
     node.stop()

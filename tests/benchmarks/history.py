@@ -124,11 +124,11 @@ class _Run:
         self._block = 0
 
     def block(self, statement: str, number: int) -> float:
-        """Give the microseconds of one statement in a block of its own."""
+        """Return the microseconds of one statement in a block of its own."""
         return self.blocks([(statement, number)])
 
     def blocks(self, statements: Sequence[tuple[str, int]]) -> float:
-        """Give the microseconds of statements, ten in a block, without what a block costs in itself."""
+        """Return the microseconds of statements, ten in a block, without what a block costs in itself."""
         spent = 0.0
         for at in range(0, len(statements), 10):
             self._block += 1
@@ -145,7 +145,7 @@ class _Run:
         return spent * 1e6
 
     def came(self, way: str) -> float:
-        """Give the microseconds of reading the rows of a block."""
+        """Return the microseconds of reading the rows of a block."""
         spent = []
         for block in range(self._block - 50, self._block):
             start = time.perf_counter()
@@ -154,7 +154,7 @@ class _Run:
         return statistics.median(spent) * 1e6
 
     def undo(self, way: str) -> float:
-        """Give the microseconds of undoing the last blocks."""
+        """Return the microseconds of undoing the last blocks."""
         history = queries("history")
         unmake = history["unmake"].replace("$1", "%(fork)s")
         if way == "brin":
@@ -173,7 +173,7 @@ class _Run:
         return (time.perf_counter() - start) * 1e6
 
     def size(self, way: str) -> float:
-        """Give the bytes of what finds a block's rows."""
+        """Return the bytes of what finds a block's rows."""
         what = {"none": None, "brin": "bench__1.entries_since"}.get(way, "bench__1.entries_births")
         row = self._connection.execute(
             "SELECT coalesce(pg_total_relation_size(%s::regclass), 0)", [what]

@@ -164,17 +164,17 @@ def _cycle(engine: StateEngine, rows: int, case: str, changes: int, base: int, r
 
 
 def _tip(engine: StateEngine, node: FakeNode, rows: int, runs: int) -> Result:
-    """Reorganise one block at the tip, all of what the engine does with it."""
-    extended, reorganised = [], []
+    """Reorganize one block at the tip, all of what the engine does with it."""
+    extended, reorganized = [], []
     engine.build()
     for run in range(runs):
         ops = [[node.send(b"bmo%d" % (10**7 + run * 100 + i)) for i in range(CHANGES)] for _ in range(2)]
         node.mine(ops[0])
         extended.append(_timed(engine.build))
         node.reorg(1, 2, ops[1])
-        reorganised.append(_timed(engine.build))
+        reorganized.append(_timed(engine.build))
     return Result(
-        rows, "reorg of one block", CHANGES, statistics.median(extended), statistics.median(reorganised)
+        rows, "reorg of one block", CHANGES, statistics.median(extended), statistics.median(reorganized)
     )
 
 

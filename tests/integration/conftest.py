@@ -15,7 +15,7 @@ Rows = list[dict[str, Any]]
 
 @pytest.fixture
 def query(database_url: str) -> Callable[..., Rows]:
-    """Give a function that asks the test's database in a session of its own."""
+    """Return a function that asks the test's database in a session of its own."""
 
     def ask(statement: str, parameters: Any = None) -> Rows:
         with psycopg.connect(database_url, row_factory=dict_row) as connection:
@@ -26,7 +26,7 @@ def query(database_url: str) -> Callable[..., Rows]:
 
 @pytest.fixture
 def run(database_url: str, fake_node: FakeNode) -> Callable[..., int]:
-    """Give a function that runs apps on the fake node up to its tip, in an engine of its own."""
+    """Return a function that runs apps on the fake node up to its tip, in an engine of its own."""
 
     def build(*apps: object, to: int | None = None, **options: Any) -> int:
         settings = {"database": database_url, "source": fake_node.url, "confirmations": 0, **options}

@@ -88,7 +88,7 @@ class Model:
             self.snapshots.append((block_id, ops_hash, hashes[block_id], self.state_hash()))
 
     def take(self, block_id: int, place: int, command: Command) -> list[bytes]:
-        """Take one command; give the serialised ops."""
+        """Take one command; give the serialized ops."""
         do, name, by = command
         step = {"unparsed": "parse", "mark": "check", "undo": "commit", "fail": "commit"}.get(do)
         if do == "mark":

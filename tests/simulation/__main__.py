@@ -81,7 +81,7 @@ def results(given: argparse.Namespace) -> Iterator[Result]:
 
 @contextmanager
 def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Give processes, each of which has a bench."""
+    """Return processes, each of which has a bench."""
     context = get_context("spawn")
     folders = [Path(tempfile.mkdtemp(prefix="virtualchain-simulation-")) for _ in range(jobs)]
     queue = context.Queue()

@@ -155,23 +155,23 @@ class Tally:
         self._meet = meet
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return self.name
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return "1"
 
     def get_first_block_id(self) -> int:
-        """Give the first block."""
+        """Return the first block."""
         return FIRST
 
     def get_magic_bytes(self) -> bytes:
-        """Give the magic."""
+        """Return the magic."""
         return MAGIC
 
     def get_opcodes(self) -> str:
-        """Give the opcode."""
+        """Return the opcode."""
         return "o"
 
     def get_valid_transaction_window(self) -> int:
@@ -203,7 +203,7 @@ class Tally:
         return {**op, "count": counts[op["verb"]]}
 
     def db_final(self, block_id: int, ops: Any, counts: dict[str, int]) -> None:
-        """Give the refused another chance with the next block."""
+        """Return the refused another chance with the next block."""
         self._meet(self.name, "final")
         for verb, count in counts.items():
             counts[verb] = count + (count % 7 == 6)

@@ -24,7 +24,7 @@ _NAMES = "abcdef"
 
 
 def some_ops(dice: Random, block_id: int, most: int = 4, fresh: str | None = None) -> list[bytes]:
-    """Give the payloads of one block: ops that meet in few rows, and now and then a hostile one.
+    """Return the payloads of one block: ops that meet in few rows, and now and then a hostile one.
 
     In front of the first block of all apps but one, they are for that one alone.
     """

@@ -34,7 +34,7 @@ def run(names: tuple[str, ...], settings: dict[str, Any], job: Job, trap: Trap) 
 
 @cache
 def _context() -> ForkServerContext:
-    """Give what starts processes fast: they are forked from one that has imported everything."""
+    """Return what starts processes fast: they are forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.simulation.world"])
     return context

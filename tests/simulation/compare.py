@@ -17,7 +17,7 @@ _SHOWN = 3
 
 
 def differences(world: "World") -> list[str]:
-    """Give what differs between the simulation's database and a fresh index, with the first rows."""
+    """Return what differs between the simulation's database and a fresh index, with the first rows."""
     other = world.server.clone()
     try:
         settings = {**world.settings(), "database": other, "state_folder": world.folder / "fresh"}
@@ -45,7 +45,7 @@ def differences(world: "World") -> list[str]:
 
 
 def _floor(url: str) -> int:
-    """Give the lowest block that all of a deployment's history reaches."""
+    """Return the lowest block that all of a deployment's history reaches."""
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT coalesce(max(history_from), 0) FROM vc.apps").fetchone()
     return int(row[0]) if row else 0

@@ -11,7 +11,7 @@ Met = Counter[tuple[str, str]]
 
 
 def report(met: Met) -> str:
-    """Give the tables as text: a row a step, a column a fault; a dot where they cannot meet."""
+    """Return the tables as text: a row a step, a column a fault; a dot where they cannot meet."""
     inside = sorted({step for _, step in met} - set(NAMES))
     steps = [*NAMES, *inside]
     return "\n".join(
@@ -27,7 +27,7 @@ def report(met: Met) -> str:
 
 
 def never(met: Met) -> dict[str, list[str]]:
-    """Give the steps that each fault could have met, and did not in any context."""
+    """Return the steps that each fault could have met, and did not in any context."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for fault in FAULTS:
         for step in NAMES:

@@ -63,23 +63,23 @@ class Tally:
     """An app that counts texts in a dict of its own."""
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return "tally"
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return "1"
 
     def get_first_block_id(self) -> int:
-        """Give the first block."""
+        """Return the first block."""
         return 0
 
     def get_magic_bytes(self) -> str:
-        """Give the magic."""
+        """Return the magic."""
         return "cr"
 
     def get_opcodes(self) -> str:
-        """Give the opcode."""
+        """Return the opcode."""
         return "o"
 
     def get_db_state(self, filename: str | None = None) -> dict[str, int]:

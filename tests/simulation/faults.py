@@ -78,7 +78,7 @@ def possible(fault: str, step: str) -> bool:  # noqa: PLR0911 - a table of rules
 
 
 def allowed(fault: str, job: Job) -> tuple[type[Exception], ...]:
-    """Give the errors that a run may end with where this happened."""
+    """Return the errors that a run may end with where this happened."""
     if fault in DATABASE:  # an operator's command does not try again
         return (StoreError,) if job[0] in {"build", "part"} else (StoreError, psycopg.Error)
     if fault in NODE or fault in KINDS:

@@ -126,7 +126,7 @@ class _Draws:
     can_restart: bool
 
     def kinds(self) -> list[tuple[Callable[[], list[Verb]], int]]:
-        """Give them with their weights."""
+        """Return them with their weights."""
         return [
             (lambda: [self.mine()], 10),
             (lambda: [self.fork(), *self.perhaps_run()], 10),

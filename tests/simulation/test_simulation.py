@@ -175,7 +175,7 @@ def test_whatever_happens_the_end_is_that_of_a_fresh_index(database_server: Data
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder for saved states."""
+    """Return a folder for saved states."""
     made = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
     yield made
     shutil.rmtree(made)

@@ -249,7 +249,7 @@ class World:
                 )
 
     def settings(self) -> dict[str, Any]:
-        """Give the engine's settings."""
+        """Return the engine's settings."""
         return {
             "database": self.url,
             "source": self.node.url,
@@ -261,7 +261,7 @@ class World:
         }
 
     def connection(self) -> psycopg.Connection[Any]:
-        """Give the engine's session."""
+        """Return the engine's session."""
         assert PROBE.connection is not None
         return PROBE.connection
 
@@ -312,7 +312,7 @@ class World:
         )
 
     def _fresh(self, dice: Random) -> str | None:
-        """Give a consensus hash that may still be fresh, from where the engine is."""
+        """Return a consensus hash that may still be fresh, from where the engine is."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(
                 "SELECT encode(consensus_hash, 'hex') FROM vc.snapshots WHERE app = 'plain' "

@@ -27,11 +27,11 @@ class GeneratedChain:
     """By height, the transactions with the magic `id`: txid, txpos, payload, fee, senders, outputs."""
 
     def hash(self, block_id: int) -> str:
-        """Give a block's hash."""
+        """Return a block's hash."""
         return str(self.index[block_id][1])
 
     def raw(self, block_id: int) -> bytes:
-        """Give a block's bytes."""
+        """Return a block's bytes."""
         offset, length = self.index[block_id][2:4]
         with self.file.open("rb") as file:
             file.seek(offset)
@@ -39,7 +39,7 @@ class GeneratedChain:
 
     @property
     def tip(self) -> int:
-        """Give the height of the last block."""
+        """Return the height of the last block."""
         return len(self.index) - 1
 
 

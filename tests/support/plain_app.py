@@ -24,7 +24,7 @@ def get_first_block_id() -> int:
 
 
 def get_magic_bytes() -> str:
-    """Recognise inputs by two letters."""
+    """Recognize inputs by two letters."""
     return "pm"
 
 

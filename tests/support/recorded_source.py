@@ -58,7 +58,7 @@ class RecordedSource:
         return self._chain[block_id].hash
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
-        """Give a few headers behind a block."""
+        """Return a few headers behind a block."""
         block = self._chain.get(block_id)
         if block is None or block.hash != block_hash:
             return None
@@ -70,13 +70,13 @@ class RecordedSource:
         return False
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give a block's bytes."""
+        """Return a block's bytes."""
         return self._raw[block_hash]
 
     def spent_outputs(
         self, block_hash: str, transactions: Mapping[int, str]
     ) -> Mapping[int, Sequence[SpentOutput]]:
-        """Give the one output that each transaction spends."""
+        """Return the one output that each transaction spends."""
         return dict.fromkeys(transactions, (SpentOutput(1_000, _SCRIPT),))
 
     def wait(self, timeout: float) -> None:
@@ -90,7 +90,7 @@ class RecordedSource:
 
 
 def _transaction(place: int, tx: Mapping[str, Any]) -> bytes:
-    """Serialise a transaction that spends output 0 of the recorded one, and carries its payload."""
+    """Serialize a transaction that spends output 0 of the recorded one, and carries its payload."""
     outputs = [serialise_output(900, _SCRIPT)]
     if tx["nulldata"] is not None:
         outputs.append(serialise_output(0, op_return(bytes.fromhex(tx["nulldata"]))))

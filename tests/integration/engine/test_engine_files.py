@@ -143,7 +143,7 @@ def test_a_cut_without_rev_files_lacks_senders(
 
 
 def forged(chain: ChainBuilder) -> list[bytes]:
-    """Give the chain's blocks, the last but one with the transactions of the one before."""
+    """Return the chain's blocks, the last but one with the transactions of the one before."""
     blocks = chain.raw_blocks()
     blocks[-2] = blocks[-2][:HEADER_SIZE] + blocks[-3][HEADER_SIZE:]
     return blocks

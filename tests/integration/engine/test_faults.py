@@ -90,7 +90,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fresh(database_server: DatabaseServer, fake_node: FakeNode) -> Iterator[Callable[[], Any]]:
-    """Give a function that gives every table of an undisturbed index."""
+    """Return a function that gives every table of an undisturbed index."""
     url = database_server.clone()
 
     def index() -> Any:

@@ -101,7 +101,7 @@ class Liar(RecordedSource):
     dice = random.Random(0)
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give a block's bytes, spoilt behind the header."""
+        """Return a block's bytes, spoilt behind the header."""
         raw = bytearray(super().raw_block(block_hash))
         place = self.dice.randrange(80, len(raw))
         if self.how == "bit":

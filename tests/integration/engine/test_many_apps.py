@@ -44,7 +44,7 @@ def story(node: FakeNode, blocks: int) -> None:
 
 @pytest.fixture
 def alone(database_server: DatabaseServer, fake_node: FakeNode) -> Callable[[App], list[Any]]:
-    """Give a function that runs an app on a database of its own and gives its snapshots and rows."""
+    """Return a function that runs an app on a database of its own and gives its snapshots and rows."""
 
     def index(app: App) -> list[Any]:
         url = database_server.clone()

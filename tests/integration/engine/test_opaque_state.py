@@ -27,23 +27,23 @@ class Ledger:
         self.loads = []
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return "ledger"
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return "1"
 
     def get_first_block_id(self) -> int:
-        """Give the first block."""
+        """Return the first block."""
         return 102
 
     def get_magic_bytes(self) -> str:
-        """Give the magic."""
+        """Return the magic."""
         return "lg"
 
     def get_opcodes(self) -> bytes:
-        """Give the opcode."""
+        """Return the opcode."""
         return b"+"
 
     def get_db_state(self, filename: str | None = None) -> dict[str, int]:
@@ -93,7 +93,7 @@ def mine(node: FakeNode, *texts: str) -> None:
 
 @pytest.fixture
 def run(database_url: str, fake_node: FakeNode, tmp_path: Path) -> Callable[..., int]:
-    """Give a function that runs an app up to the fake node's tip, with its files in a folder of the test."""
+    """Return a function that runs an app up to the fake node's tip, with its files in a folder of the test."""
 
     def build(app: object, to: int | None = None) -> int:
         with StateEngine(

@@ -45,7 +45,7 @@ def made_of(names: Collection[str], kind: str = "module", **changed: Any) -> Any
 
 @pytest.fixture
 def run(database_url: str, fake_node: FakeNode, tmp_path: Path) -> Callable[..., int]:
-    """Give a function that runs apps up to a block, with their files in a folder of the test."""
+    """Return a function that runs apps up to a block, with their files in a folder of the test."""
 
     def build(*apps: object, to: int | None = None) -> int:
         with StateEngine(

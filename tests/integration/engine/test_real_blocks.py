@@ -50,7 +50,7 @@ def everything(name: str, **options: Any) -> App:
 
 @pytest.fixture(scope="module")
 def first_blocks() -> list[bytes]:
-    """Give mainnet's blocks 0 to 599."""
+    """Return mainnet's blocks 0 to 599."""
     file, found, at = shared("mainnet/blocks-0-599.dat").read_bytes(), [], 0
     while at < len(file):
         size = int.from_bytes(file[at + 4 : at + 8], "little")
@@ -61,7 +61,7 @@ def first_blocks() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def mainnet(first_blocks: list[bytes]) -> Iterator[FakeNode]:
-    """Give a node that serves them."""
+    """Return a node that serves them."""
     with FakeNode.from_blocks("mainnet", first_blocks) as node:
         yield node
 
@@ -167,7 +167,7 @@ class OneBlock:
         return {0: self._block.hash, -1: self._block.prev_hash}[block_id - self._block.block_id]
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block]:
-        """Give its header behind its parent."""
+        """Return its header behind its parent."""
         return [self._block] if block_hash == self._block.prev_hash else []
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:
@@ -175,11 +175,11 @@ class OneBlock:
         return False
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give its bytes."""
+        """Return its bytes."""
         return self._raw
 
     def spent_outputs(self, block_hash: str, transactions: Mapping[int, str]) -> dict[int, list[SpentOutput]]:
-        """Give what is written beside it, found by the outpoints in its bytes."""
+        """Return what is written beside it, found by the outpoints in its bytes."""
         raws = split_transactions(self._raw)
         return {
             txindex: [

@@ -37,38 +37,38 @@ class Recorded:
         self._txs = {tx["txid"]: tx for block in chain["blocks"] for tx in block["txs"]}
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return self._name
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return "20.0.1.0"
 
     def get_first_block_id(self) -> int:
-        """Give the recorded first block."""
+        """Return the recorded first block."""
         first: int = self._chain["first_block_id"]
         return first
 
     def get_magic_bytes(self) -> str:
-        """Give the recorded magic."""
+        """Return the recorded magic."""
         magic: str = self._chain["magic"]
         return magic
 
     def get_opcodes(self) -> list[str]:
-        """Give the opcodes that the recording has fields for."""
+        """Return the opcodes that the recording has fields for."""
         return list(self._chain["opfields"])
 
     def get_opfields(self) -> dict[str, list[str]]:
-        """Give the hashed fields."""
+        """Return the hashed fields."""
         fields: dict[str, list[str]] = self._chain["opfields"]
         return fields
 
     def get_initial_snapshots(self) -> dict[int, str]:
-        """Give the consensus hashes to start from."""
+        """Return the consensus hashes to start from."""
         return {int(block_id): text for block_id, text in self._chain["initial_snapshots"].items()}
 
     def get_valid_transaction_window(self) -> int:
-        """Give S."""
+        """Return S."""
         window: int = self._chain["valid_transaction_window"]
         return window
 
@@ -90,7 +90,7 @@ class Recorded:
         return self.recorded(op)["verdict"] != "reject" or Rejected("as recorded")
 
     def outcome(self, opcode: bytes, op: Json) -> Any:
-        """Give what our contract has for the recorded result of db_commit."""
+        """Return what our contract has for the recorded result of db_commit."""
         fields = self.get_opfields()[opcode.decode()]
         second = {name: 2 if name == "n" else "2nd" for name in fields}
         outcomes = {
@@ -171,7 +171,7 @@ def chain(request: pytest.FixtureRequest) -> Json:
 
 
 def holds_nul(block: Json) -> bool:
-    """Tell whether a hashed field of a block's ops is text with a NUL."""
+    """Return whether a hashed field of a block's ops is text with a NUL."""
     values = [value for op in block["accepted_ops"] for value in op["values"]]
     return any(isinstance(value, str) and "\0" in value for value in values)
 
@@ -226,8 +226,8 @@ def compare(connection: psycopg.Connection, app: str, leg: Json) -> None:
         "ORDER BY block_id, vtxindex",
         [app, last],
     )
-    serialised = [op["serialized_hex"] for block in blocks for op in block["accepted_ops"]]
-    assert [canonical.hex() for (canonical,) in ops] == serialised
+    serialized = [op["serialized_hex"] for block in blocks for op in block["accepted_ops"]]
+    assert [canonical.hex() for (canonical,) in ops] == serialized
     reasons = connection.execute(
         "SELECT reason FROM virtualchain.rejections WHERE app = %s AND block_id > %s AND step = 'parse'",
         [app, last],

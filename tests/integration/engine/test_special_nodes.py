@@ -75,7 +75,7 @@ def long_chain() -> ChainBuilder:
 
 @pytest.fixture
 def pruned_node(long_chain: ChainBuilder, bitcoind_factory: Start, tmp_path: Path) -> tuple[Bitcoind, int]:
-    """Give a real node without the chain's first blocks, and the height of its first one."""
+    """Return a real node without the chain's first blocks, and the height of its first one."""
     long_chain.save(tmp_path / "chain")
     node = bitcoind_factory("-prune=1", "-fastprune", f"-loadblock={tmp_path / 'chain'}")
     node.wait_for_height(long_chain.height)
@@ -161,7 +161,7 @@ def test_a_syncing_node_is_followed(database_url: str, fake_node: FakeNode) -> N
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
-    """Give the snapshot of block 110 that is built into Bitcoin Core, and the blocks of a chain over it."""
+    """Return the snapshot of block 110 that is built into Bitcoin Core, and the blocks of a chain over it."""
     from virtualchain.testing.bitcoind import find_bitcoind
 
     program = find_bitcoind()
@@ -195,7 +195,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, l
 
 @pytest.fixture
 def snapshot_node(snapshot: tuple[Path, list[str]], bitcoind_factory: Start) -> Bitcoind:
-    """Give a real node that has only the blocks over the snapshot, and some of those below it."""
+    """Return a real node that has only the blocks over the snapshot, and some of those below it."""
     file, blocks = snapshot
     node = bitcoind_factory()
     for block in blocks:
@@ -264,7 +264,7 @@ def small_chain(tmp_path: Path) -> ChainBuilder:
 
 @pytest.fixture
 def node(small_chain: ChainBuilder, bitcoind_factory: Start, tmp_path: Path) -> Bitcoind:
-    """Give a real node with that chain."""
+    """Return a real node with that chain."""
     started = bitcoind_factory(f"-loadblock={tmp_path / 'chain'}")
     started.wait_for_height(small_chain.height)
     return started
@@ -308,7 +308,7 @@ def test_a_new_cookie_and_rest_turned_off(node: Bitcoind, small_chain: ChainBuil
 def test_files_beside_a_node_that_grows(
     node: Bitcoind, small_chain: ChainBuilder, bitcoind_factory: Start, tmp_path: Path
 ) -> None:
-    """Its blocks come as it connects them, also in a reorganisation, and are still there when it is gone."""
+    """Its blocks come as it connects them, also in a reorganization, and are still there when it is gone."""
     with closing(open_blocks(node.datadir)) as source:
         first = inputs_of(source, 0)
         small_chain.mine([small_chain.send(b"stothree")])

@@ -51,7 +51,7 @@ def mine(node: FakeNode, *texts: bytes) -> None:
 
 @pytest.fixture
 def beside(database_url: str, tmp_path: Path) -> Callable[..., Any]:
-    """Give a function that makes a build of an app beside the live one."""
+    """Return a function that makes a build of an app beside the live one."""
 
     def make(app: App, build: str, **options: Any) -> Any:
         settings = Options(state_folder=tmp_path)

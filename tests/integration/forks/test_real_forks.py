@@ -42,7 +42,7 @@ class Miner:
         self.give()
 
     def give(self) -> None:
-        """Give the node what it does not have yet."""
+        """Return the node what it does not have yet."""
         for stored in self.chain.tree.chain[self.given + 1 :]:
             assert self.node.rpc("submitblock", stored.raw.hex()) in {None, "inconclusive", "duplicate"}
         self.given = self.chain.height
@@ -88,7 +88,7 @@ class Pair:
         return engine
 
     def is_fresh(self, **options: Any) -> bool:
-        """Tell whether the database is what a fresh index of the first node's chain is."""
+        """Return whether the database is what a fresh index of the first node's chain is."""
         other = self.server.clone()
         try:
             self.build(other, **options)
@@ -109,7 +109,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def pair(
     bitcoind_factory: Callable[..., Bitcoind], database_server: DatabaseServer, database_url: str
 ) -> Pair:
-    """Give two nodes with the same 101 blocks, not connected yet."""
+    """Return two nodes with the same 101 blocks, not connected yet."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         peer = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -20,7 +20,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def fresh(database_server: DatabaseServer, fake_node: FakeNode) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Give a function that indexes the node's chain in a database of its own and gives every table."""
+    """Return a function that indexes the node's chain in a database of its own and gives every table."""
     urls: list[str] = []
 
     def index(*apps: App, **options: Any) -> dict[str, Any]:

@@ -53,11 +53,11 @@ class Side:
             Tape(connection).pin(block_id, block_hash)
 
     def words(self) -> set[str]:
-        """Give the words that the deployment holds."""
+        """Return the words that the deployment holds."""
         return words_in(self.url)
 
     def hashes(self) -> dict[int, str]:
-        """Give its consensus hashes by block."""
+        """Return its consensus hashes by block."""
         return {row[1]: row[4] for row in content(self.url)["virtualchain.snapshots"]}
 
 
@@ -65,7 +65,7 @@ class Side:
 def sides(
     bitcoind_factory: Callable[..., Bitcoind], database_server: DatabaseServer
 ) -> Iterator[tuple[Side, Side]]:
-    """Give two nodes with a common past, each with a deployment that has taken it."""
+    """Return two nodes with a common past, each with a deployment that has taken it."""
     chain = ChainBuilder()
     say(chain, "common", "past")
     pair = tuple(Side(chain, bitcoind_factory(), database_server.clone()) for _ in range(2))

@@ -13,7 +13,7 @@ OURS, THEIRS = grow(CHAIN[9], 5), grow(CHAIN[9], 3, name="theirs")
 
 
 def hashes(*blocks: Block) -> dict[int, str]:
-    """Give hashes by height."""
+    """Return hashes by height."""
     return {block.block_id: block.hash for block in blocks}
 
 
