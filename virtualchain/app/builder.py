@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, overload
 
-
 from virtualchain.errors import InvalidApp
 from virtualchain.model import FindPayload, Json
 
@@ -36,7 +35,6 @@ _OPTIONAL: Final = {
     "proceed": set[str](),
 }
 """By step, the arguments that a function receives by name if its signature has them."""
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class Contract:
     opcodes: frozenset[bytes]
     opfields: Mapping[bytes, tuple[str, ...]]
     activations: Mapping[int, Mapping[str, tuple[str, ...] | None]]
-    """By activation height, the opcodes (hex) with their hashed fields. If empty, `opfields` always applies."""
+    """By activation height, the opcodes (hex) with their hashed fields; if empty, `opfields` applies."""
     initial_snapshots: Mapping[int, str]
     window: int
     confirmations: int | None
@@ -173,7 +173,7 @@ def schema_name(name: str) -> str:
     fits = 1 <= len(schema) <= 40 and "__" not in schema and name.isprintable()
     if not fits or schema in _RESERVED or schema.startswith("pg_"):
         raise InvalidApp(
-            f"app {name!r} cannot have the schema {schema!r}: a name has 1 to 40 characters, never two in a row "
+            f"app {name!r} cannot have the schema {schema!r}: a name has 1 to 40 characters, no two in a row "
             f"that are not letters or digits, and is none of {', '.join(sorted(_RESERVED))} and pg_…"
         )
     return schema

@@ -41,7 +41,7 @@ def all_to_json(ops: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
 
 
 def parse_json(payload: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse JSON that a stranger wrote, with the same result on every node; raise ValueError if it is invalid.
+    """Parse JSON that a stranger wrote, with the same result on every node; raises ValueError if invalid.
 
     The limits of Python's own parser on nesting and long integers depend on its version, its environment and
     the depth of the call. Here they are 64 levels and 2048 bits, and numbers must be finite.
@@ -63,7 +63,7 @@ def legible(text: str, longest: int) -> str:
 
 
 class _Copier:
-    """Copies values and limits their total: lists that hold each other twice, sixty deep, would be endless."""
+    """Copies values and limits their total size: lists nested sixty deep in pairs would be endless."""
 
     def __init__(self) -> None:
         self._left = LARGEST
