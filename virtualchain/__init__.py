@@ -1,9 +1,9 @@
 """Replicated state machines on a blockchain, with PostgreSQL as event store.
 
 This module exports the public names. An app is written with `App`, `Rejected` and `State`, or as any module
-or class with the published callbacks; `StateEngine` runs it, and `watch` reports its blocks to other programs.
-Each name is imported on first use, so that a command's help, or a test that needs none of them, does not load
-database drivers.
+or class with the published callbacks. `StateEngine` runs it, and `watch` reports its blocks to programs. Each
+name is imported on first use, so that a command's help, or a test that needs none of them, loads no database
+drivers.
 """
 
 from importlib import import_module

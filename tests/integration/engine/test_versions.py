@@ -47,7 +47,7 @@ def mine(node: FakeNode, *texts: bytes) -> None:
 
 
 @pytest.fixture
-def beside(database_url: str, tmp_path: Path) -> Callable[..., Any]:
+def make_build(database_url: str, tmp_path: Path) -> Callable[..., Any]:
     """Return a function that makes a build of an app beside the live build."""
 
     def make(app: App, build: str, **options: Any) -> Any:
@@ -58,7 +58,7 @@ def beside(database_url: str, tmp_path: Path) -> Callable[..., Any]:
 
 
 def test_a_new_version_takes_the_old_ones_place(
-    fake_node: FakeNode, run: Run, database_url: str, query: Query, beside: Callable[..., Any]
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, make_build: Callable[..., Any]
 ) -> None:
     """A version is built from the tape without a node and swapped in; the old build stays until dropped."""
     mine(fake_node, b"a", b"b")
@@ -66,7 +66,7 @@ def test_a_new_version_takes_the_old_ones_place(
     before = query("SELECT consensus_hash FROM virtualchain.apps")
     with pytest.raises(UsageError, match=r"declares other rules .* `virtualchain replay texts --into NAME`"):
         run(an_app("2"))
-    made = beside(an_app("2"), "v2")
+    made = make_build(an_app("2"), "v2")
     assert (made.block_id, made.is_live) == (fake_node.height, False)
     assert query("SELECT * FROM texts.texts") == [{"text": "a"}, {"text": "b"}]
     assert query("SELECT consensus_hash FROM virtualchain.apps") == before
@@ -92,12 +92,12 @@ def test_a_new_version_takes_the_old_ones_place(
 
 
 def test_the_same_rules_make_the_same_build(
-    fake_node: FakeNode, run: Run, database_url: str, beside: Callable[..., Any]
+    fake_node: FakeNode, run: Run, database_url: str, make_build: Callable[..., Any]
 ) -> None:
     """A second build by the same rules does not differ from the live one in hashes or rows."""
     mine(fake_node, b"a", b"b")
     run(an_app())
-    beside(an_app(), "again")
+    make_build(an_app(), "again")
     with views.snapshot(database_url) as connection:
         result = compare(connection, "texts", "again")
     assert (result.difference, result.verdict, result.row) == (None, None, None)
@@ -106,7 +106,7 @@ def test_the_same_rules_make_the_same_build(
 
 
 def test_a_comparison_names_the_first_difference(
-    fake_node: FakeNode, run: Run, database_url: str, beside: Callable[..., Any]
+    fake_node: FakeNode, run: Run, database_url: str, make_build: Callable[..., Any]
 ) -> None:
     """A comparison names the block, the candidate that was judged differently, and a missing row."""
     mine(fake_node, b"A")
@@ -121,7 +121,7 @@ def test_a_comparison_names_the_first_difference(
     other.db_commit = lambda block_id, *rest, **named: (  # type: ignore[method-assign]
         False if rest[1]["text"] == "c" else App.db_commit(other, block_id, *rest, **named)
     )
-    beside(other, "v3")
+    make_build(other, "v3")
     with views.snapshot(database_url) as connection:
         result = compare(connection, "texts", "v3")
     assert result.difference is not None
@@ -135,7 +135,7 @@ def test_a_comparison_names_the_first_difference(
 
 
 def test_a_build_is_made_while_the_writer_runs(
-    fake_node: FakeNode, database_url: str, query: Query, beside: Callable[..., Any]
+    fake_node: FakeNode, database_url: str, query: Query, make_build: Callable[..., Any]
 ) -> None:
     """Although the writer takes blocks and rolls some back meanwhile, the build equals a fresh one."""
     for number in range(40):
@@ -151,10 +151,10 @@ def test_a_build_is_made_while_the_writer_runs(
                 mine(fake_node, b"new")
                 engine.build()
 
-        made = beside(an_app("2"), "v2", on_catch_up=fork)
+        made = make_build(an_app("2"), "v2", on_catch_up=fork)
         assert forked.is_set()
         assert made.block_id == fake_node.height
-        beside(an_app("2"), "fresh")
+        make_build(an_app("2"), "fresh")
     rows = query("SELECT build, block_id, consensus_hash, state_hash FROM vc.snapshots WHERE build <> '1'")
     digests = [
         sorted(
@@ -168,24 +168,26 @@ def test_a_build_is_made_while_the_writer_runs(
     assert query("SELECT * FROM texts__v2.texts EXCEPT SELECT * FROM texts__fresh.texts") == []
 
 
-def test_an_interrupted_build_resumes(fake_node: FakeNode, run: Run, beside: Callable[..., Any]) -> None:
+def test_an_interrupted_build_resumes(fake_node: FakeNode, run: Run, make_build: Callable[..., Any]) -> None:
     """An interrupted build resumes where it was; with other rules, it is refused."""
     mine(fake_node, b"a")
     run(an_app())
     taken: list[int] = []
-    first = beside(
+    first = make_build(
         an_app("2"), "v2", may_continue=lambda: len(taken) < 10, on_catch_up=lambda _: taken.append(0)
     )
     assert first.block_id == 9
-    assert beside(an_app("2"), "v2").block_id == fake_node.height
+    assert make_build(an_app("2"), "v2").block_id == fake_node.height
     with pytest.raises(UsageError, match="was made by other rules"):
-        beside(an_app("3"), "v2")
+        make_build(an_app("3"), "v2")
     for name in ("2", "V", "", "a" * 17, "a_b"):
         with pytest.raises(UsageError, match="is not a build's name"):
-            beside(an_app("2"), name)
+            make_build(an_app("2"), name)
 
 
-def test_only_one_process_makes_a_build(fake_node: FakeNode, run: Run, beside: Callable[..., Any]) -> None:
+def test_only_one_process_makes_a_build(
+    fake_node: FakeNode, run: Run, make_build: Callable[..., Any]
+) -> None:
     """A second process that makes the same build is refused."""
     mine(fake_node, b"a")
     run(an_app())
@@ -194,21 +196,21 @@ def test_only_one_process_makes_a_build(fake_node: FakeNode, run: Run, beside: C
     def again(*_: Any) -> None:
         if not errors:
             with pytest.raises(WriterBusy) as caught:
-                beside(an_app("2"), "v2")
+                make_build(an_app("2"), "v2")
             errors.append(str(caught.value))
 
-    beside(an_app("2"), "v2", on_catch_up=again)
+    make_build(an_app("2"), "v2", on_catch_up=again)
     assert "another process makes texts:v2" in errors[0]
 
 
-def test_a_build_needs_a_searched_tape(fake_node: FakeNode, run: Run, beside: Callable[..., Any]) -> None:
+def test_a_build_needs_a_searched_tape(fake_node: FakeNode, run: Run, make_build: Callable[..., Any]) -> None:
     """A version with another magic and an app that is not installed each raise a clear error."""
     mine(fake_node, b"a")
     with pytest.raises(UsageError, match="is not installed"):
-        beside(an_app(), "v1")
+        make_build(an_app(), "v1")
     run(an_app())
     with pytest.raises(UsageError, match="were not searched for the inputs of version 2"):
-        beside(other_magic(), "v2")
+        make_build(other_magic(), "v2")
 
 
 def other_magic() -> App:
@@ -222,14 +224,14 @@ def test_a_swap_yields_to_long_readers(
     fake_node: FakeNode,
     run: Run,
     database_url: str,
-    beside: Callable[..., Any],
+    make_build: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A swap waits at most a second for a lock, tries again, and gives up with an error."""
     monkeypatch.setattr("virtualchain.engine.versions._LOCK_TRIES", 2)
     mine(fake_node, b"a")
     run(an_app())
-    beside(an_app("2"), "v2")
+    make_build(an_app("2"), "v2")
     reasons: list[str] = []
     with psycopg.connect(database_url) as reader:
         reader.execute("SELECT * FROM texts.texts")
@@ -240,7 +242,7 @@ def test_a_swap_yields_to_long_readers(
 
 
 def test_a_writer_leaves_a_swapped_app_alone(
-    fake_node: FakeNode, database_url: str, beside: Callable[..., Any]
+    fake_node: FakeNode, database_url: str, make_build: Callable[..., Any]
 ) -> None:
     """A writer that runs the old code reports the swap, and ends if no app is left."""
     mine(fake_node, b"a")
@@ -249,7 +251,7 @@ def test_a_writer_leaves_a_swapped_app_alone(
         an_app(), database=database_url, source=fake_node.url, confirmations=0, on_wait=reasons.append
     ) as engine:
         engine.build()
-        beside(an_app("2"), "v2")
+        make_build(an_app("2"), "v2")
         swap(database_url, "texts", "v2")
         engine.follow()
     assert reasons == ["app texts shows another build now: restart with that build's code"]
