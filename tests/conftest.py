@@ -1,4 +1,4 @@
-"""What several kinds of tests share for a whole session: one generated chain, and a real node with it."""
+"""Fixtures that several kinds of tests share: a generated chain, and a real node that has it."""
 
 from collections.abc import Iterator
 
@@ -10,15 +10,15 @@ from virtualchain.testing.bitcoind import Bitcoind
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedChain:
-    """Generate a small chain once; skips where the generator is not here."""
+    """Generate a small chain once per session; skip if the generator is missing."""
     if not GENERATOR.exists():
-        pytest.skip("shared/tools/genchain.py is not here")
+        pytest.skip("shared/tools/genchain.py is missing")
     return generate(tmp_path_factory.mktemp("generated"), full=4, small=3, keys=40)
 
 
 @pytest.fixture(scope="session")
 def loaded_bitcoind(generated: GeneratedChain) -> Iterator[Bitcoind]:
-    """Give a real node that holds the generated chain."""
+    """Return a real node that has the generated chain."""
     node = load(generated)
     yield node
     node.stop()

@@ -1,9 +1,9 @@
 """Replicated state machines on a blockchain, with PostgreSQL as event store.
 
-The public names, and nothing else: an app is written with `App`, `Rejected` and `State`, or as any
-module or class with the published callbacks, and run by `StateEngine`; `watch` tells programs what it does.
-Each is imported when it is first used: a command's help, or a test run that needs none of them, does not
-wait for database drivers.
+This module exports the public names. An app is written with `App`, `Rejected` and `State`, or as any module
+or class with the published callbacks. `StateEngine` runs it, and `watch` reports its blocks to programs. Each
+name is imported on first use, so that a command's help, or a test that needs none of them, loads no database
+drivers.
 """
 
 from importlib import import_module
@@ -53,7 +53,7 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
     if name == "__version__":
         return import_module("importlib.metadata").version("virtualchain")
     if name not in _ROOMS:

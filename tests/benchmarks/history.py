@@ -1,14 +1,14 @@
-"""What keeping history costs, by the way in which a block's new rows are found again.
+"""The cost of keeping history, for several ways to find the new rows of a block.
 
     python -m tests.benchmarks.history [--rows 1000000] [--bulk 200000] [--blocks 2000] [--runs 3] [--json]
 
-Undoing a block and hashing it need the rows that it made, without a scan of the table. Ways to find them:
-`none` keeps no history at all, as a measure; `key` records births under a primary key of block and key;
-`plain` records them with an index of the block alone, where a key may be met twice, and is what the engine
-does; `brin` records nothing and has a BRIN index on the table's since_block. Each way gets a table of its own
-with the same rows. Bulk is one statement on many rows, single is blocks of ten statements. Undoing goes back
-the single blocks' last hundred; `came` reads the rows of one block, as the state hash does behind each block.
-Medians.
+To undo or hash a block, the engine must find the rows that the block made without scanning the table. The
+ways are: `none` keeps no history at all, as a baseline; `key` records births under a primary key of block and
+key; `plain`, which the engine uses, records them with an index on the block alone and may record a key twice;
+`brin` records nothing and has a BRIN index on the table's since_block. Each way has a table of its own with
+the same rows. Bulk is one statement for many rows, single is blocks of ten statements. Undo reverts the last
+hundred single blocks. Read reads the rows of one block, as the state hash does after each block. All numbers
+are medians.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.server import temporary_server
+from tests.benchmarks.environment import temporary_server
 from virtualchain.store.database import connect_writer
 from virtualchain.store.projections import Projection, install
 from virtualchain.store.sql import queries
@@ -32,49 +32,49 @@ from virtualchain.testing.database import DatabaseServer
 _DDL = "CREATE TABLE entries (id bigint PRIMARY KEY, owner text NOT NULL, n integer NOT NULL)"
 _KEEP = queries("projections")["keep_history"]
 _UNDONE = 100
-"""Blocks of ten changes that are undone."""
+"""The number of blocks of ten changes that are undone."""
 Row = dict[str, float]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all ways and print what came out."""
-    parser = argparse.ArgumentParser(description="Measure the keeping of history.")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows that are there before")
+    """Measure all ways and print the results."""
+    parser = argparse.ArgumentParser(description="Measure the cost of keeping history.")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the table before")
     parser.add_argument("--bulk", type=int, default=200_000, help="rows of a bulk statement")
     parser.add_argument("--blocks", type=int, default=2_000, help="blocks of ten single statements")
     parser.add_argument("--runs", type=int, default=3, help="runs of each way (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with temporary_server() as server:
-        found = measure(server, given.rows, given.bulk, given.blocks, given.runs)
-    if given.json:
-        print(json.dumps(found))  # noqa: T201 - a program's output
+        measured = measure(server, options.rows, options.bulk, options.blocks, options.runs)
+    if options.json:
+        print(json.dumps(measured))  # noqa: T201 - a program's output
     else:
-        Console(width=110).print(table(found))
+        Console(width=110).print(table(measured))
 
 
 def measure(server: DatabaseServer, rows: int, bulk: int, blocks: int, runs: int) -> dict[str, Row]:
-    """Measure each way several times, in turn; medians by way and name."""
-    found: dict[str, list[Row]] = {way: [] for way in WAYS}
+    """Measure each way several times, in turn; return the medians by way and name."""
+    runs_by_way: dict[str, list[Row]] = {way: [] for way in WAYS}
     for _ in range(runs):
         for way in WAYS:
             url = server.clone()
             with connect_writer(url) as connection:
-                found[way].append(_measure(connection, way, rows, bulk, blocks))
+                runs_by_way[way].append(_measure(connection, way, rows, bulk, blocks))
     return {
-        way: {name: statistics.median(row[name] for row in measured) for name in measured[0]}
-        for way, measured in found.items()
+        way: {name: statistics.median(row[name] for row in rows_of_way) for name in rows_of_way[0]}
+        for way, rows_of_way in runs_by_way.items()
     }
 
 
-def table(found: dict[str, Row]) -> Table:
-    """Show the ways side by side."""
-    shown = Table("", *found)
-    for name in next(iter(found.values())):
-        shown.add_row(name, *(f"{row[name]:,.1f}" for row in found.values()))
-    for column in shown.columns[1:]:
+def table(measured: dict[str, Row]) -> Table:
+    """Format the ways side by side."""
+    result = Table("", *measured)
+    for name in next(iter(measured.values())):
+        result.add_row(name, *(f"{row[name]:,.1f}" for row in measured.values()))
+    for column in result.columns[1:]:
         column.justify = "right"
-    return shown
+    return result
 
 
 def _measure(connection: psycopg.Connection, way: str, rows: int, bulk: int, blocks: int) -> Row:
@@ -107,16 +107,16 @@ def _measure(connection: psycopg.Connection, way: str, rows: int, bulk: int, blo
     measured["single insert, µs a row"] = run.blocks(inserted) / half
     measured["single update, µs a row"] = run.blocks(updated) / half
     if way != "none":
-        measured["came, µs a block"] = run.came(way)
+        measured["read, µs a block"] = run.read(way)
         measured[f"undo {_UNDONE} blocks, ms"] = run.undo(way) / 1000
     else:
-        measured |= {"came, µs a block": 0.0, f"undo {_UNDONE} blocks, ms": 0.0}
-    measured["size of what finds them, MB"] = run.size(way) / 1e6
+        measured |= {"read, µs a block": 0.0, f"undo {_UNDONE} blocks, ms": 0.0}
+    measured["size of index or births, MB"] = run.size(way) / 1e6
     return measured
 
 
 class _Run:
-    """Writes in blocks, and reads the clock."""
+    """Writes in blocks and measures the time."""
 
     def __init__(self, connection: psycopg.Connection, projection: Projection) -> None:
         self._connection = connection
@@ -124,11 +124,11 @@ class _Run:
         self._block = 0
 
     def block(self, statement: str, number: int) -> float:
-        """Give the microseconds of one statement in a block of its own."""
+        """Run one statement in a block of its own; return its microseconds."""
         return self.blocks([(statement, number)])
 
     def blocks(self, statements: Sequence[tuple[str, int]]) -> float:
-        """Give the microseconds of statements, ten in a block, without what a block costs in itself."""
+        """Run statements, ten in a block; return their microseconds without the blocks' own cost."""
         spent = 0.0
         for at in range(0, len(statements), 10):
             self._block += 1
@@ -144,17 +144,17 @@ class _Run:
                     spent += time.perf_counter() - start
         return spent * 1e6
 
-    def came(self, way: str) -> float:
-        """Give the microseconds of reading the rows of a block."""
+    def read(self, way: str) -> float:
+        """Read the rows of blocks; return the median microseconds."""
         spent = []
         for block in range(self._block - 50, self._block):
             start = time.perf_counter()
-            self._connection.execute(self._filled(_CAME[way]), [block]).fetchall()
+            self._connection.execute(self._filled(_READ[way]), [block]).fetchall()
             spent.append(time.perf_counter() - start)
         return statistics.median(spent) * 1e6
 
     def undo(self, way: str) -> float:
-        """Give the microseconds of undoing the last blocks."""
+        """Undo the last blocks; return the microseconds."""
         history = queries("history")
         unmake = history["unmake"].replace("$1", "%(fork)s")
         if way == "brin":
@@ -165,7 +165,7 @@ class _Run:
         start = time.perf_counter()
         with self._connection.transaction():
             begin = history["begin_undo"]
-            if way == "brin":  # it is read by bitmaps
+            if way == "brin":  # a BRIN index needs bitmap scans
                 begin = begin.replace("set_config('enable_bitmapscan', 'off', true)", "''")
             self._connection.execute(begin.encode())
             for statement in [unmake, *rest]:
@@ -173,10 +173,10 @@ class _Run:
         return (time.perf_counter() - start) * 1e6
 
     def size(self, way: str) -> float:
-        """Give the bytes of what finds a block's rows."""
-        what = {"none": None, "brin": "bench__1.entries_since"}.get(way, "bench__1.entries_births")
+        """Return the size in bytes of the index or table that finds a block's rows."""
+        relation = {"none": None, "brin": "bench__1.entries_since"}.get(way, "bench__1.entries_births")
         row = self._connection.execute(
-            "SELECT coalesce(pg_total_relation_size(%s::regclass), 0)", [what]
+            "SELECT coalesce(pg_total_relation_size(%s::regclass), 0)", [relation]
         ).fetchone()
         return float(row[0]) if row else 0.0
 
@@ -192,7 +192,7 @@ class _Run:
         )
 
 
-_CAME: Final = {
+_READ: Final = {
     "key": "SELECT * FROM {births} AS b JOIN {table} AS r USING ({key}) "
     "WHERE b.since_block = %s AND r.since_block = b.since_block",
     "plain": "SELECT * FROM (SELECT DISTINCT since_block, {key} FROM {births} WHERE since_block = %s) AS b "
@@ -215,7 +215,7 @@ def _key(connection: psycopg.Connection, projection: Projection) -> None:
 
 
 def _plain(connection: psycopg.Connection, projection: Projection) -> None:
-    """Leave it as it is."""
+    """Leave the projection as it is."""
 
 
 def _brin(connection: psycopg.Connection, projection: Projection) -> None:
@@ -229,7 +229,7 @@ def _brin(connection: psycopg.Connection, projection: Projection) -> None:
 
 
 def _trigger(connection: psycopg.Connection, projection: Projection, birth: str) -> None:
-    """Replace what the trigger does with a birth."""
+    """Replace the trigger's statement that records a birth."""
     start, end = _KEEP.index("CREATE FUNCTION"), _KEEP.index("COMMENT ON FUNCTION")
     body = _KEEP[start:end].replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
     before, _, after = body.partition("INSERT INTO {births}")

@@ -1,10 +1,10 @@
-"""What a scan costs by how many magics it looks for, beside a scan for one.
+"""The cost of a scan by the number of magics that it searches for.
 
     python -m tests.benchmarks.magics [--runs 15] [--json]
 
-The block is made up: 3,000 transactions, 300 of them with an OP_RETURN. The first magic is found 30 times; of
-the others nothing is there, so that what is shown is the search alone. Times are medians in milliseconds, the
-ratio is to the scan for one magic in the same run.
+The block is made up: of 3,000 transactions, 300 have an OP_RETURN, and 30 of these the first magic. The other
+magics do not occur, so that only the search is measured. Times are medians in milliseconds; the ratio is to
+the scan for one magic in the same run.
 """
 
 import argparse
@@ -26,23 +26,23 @@ COUNTS = (1, 10, 100)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print what came out."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(description="Measure a scan by the number of magics.")
     parser.add_argument("--runs", type=int, default=15, help="scans of each kind (default: 15)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    rows = measure(make_block(), given.runs)
-    if given.json:
+    options = parser.parse_args(arguments)
+    rows = measure(make_block(), options.runs)
+    if options.json:
         print(json.dumps(rows))  # noqa: T201 - a program's output
         return
-    table = Table("magics", "found", "ms", "ratio")
+    table = Table("magics", "matches", "ms", "ratio")
     for row in rows:
-        table.add_row(f"{row['magics']}", f"{row['found']}", f"{row['ms']:.2f}", f"{row['ratio']:.2f}")
+        table.add_row(f"{row['magics']}", f"{row['matches']}", f"{row['ms']:.2f}", f"{row['ratio']:.2f}")
     Console().print(table)
 
 
 def make_block() -> bytes:
-    """Mine the block on a fake node."""
+    """Mine the block on a fake node and return it."""
     with FakeNode() as node:
         payloads = [MAGICS[0] + b"o" if number % 100 == 0 else b"zz" for number in range(0, 3000, 10)]
         txs = [
@@ -58,7 +58,7 @@ def measure(raw: bytes, runs: int) -> list[dict[str, float | int]]:
     regtest = network("regtest")
     scanners = {n: Scanner([watch(magic, None, "app") for magic in MAGICS[:n]], regtest) for n in COUNTS}
     times: dict[int, list[float]] = {n: [] for n in COUNTS}
-    found = {n: len(scanner.scan(102, raw).candidates) for n, scanner in scanners.items()}
+    matches = {n: len(scanner.scan(102, raw).candidates) for n, scanner in scanners.items()}
     for _ in range(runs):
         for n, scanner in scanners.items():
             started = time.perf_counter()
@@ -66,7 +66,7 @@ def measure(raw: bytes, runs: int) -> list[dict[str, float | int]]:
             times[n].append((time.perf_counter() - started) * 1000)
     medians = {n: statistics.median(times[n]) for n in COUNTS}
     return [
-        {"magics": n, "found": found[n], "ms": medians[n], "ratio": medians[n] / medians[COUNTS[0]]}
+        {"magics": n, "matches": matches[n], "ms": medians[n], "ratio": medians[n] / medians[COUNTS[0]]}
         for n in COUNTS
     ]
 

@@ -1,11 +1,11 @@
-"""Whether a reader that keeps a snapshot open for long, as pg_dump does, slows the writer's growth.
+"""The effect on the writer of a reader that keeps a snapshot open for long, as pg_dump does.
 
     python -m tests.benchmarks.open_snapshot [--blocks 4000] [--history 200] [--runs 3] [--json]
 
-An app that in each block inserts 50 rows, updates 50 others and deletes 10, and whose old history is pruned
-all the time, is synced from a fake node into an empty database: alone, and while another session stands in a
-REPEATABLE READ transaction since the first tenth of the blocks, so that the server may clean up nothing that
-was removed since. The table shows the medians; each ratio is the median of the runs' own.
+An app that inserts 50 rows, updates 50 others and deletes 10 in each block, and whose old history is pruned
+all the time, is synced from a fake node into an empty database. It runs alone, and while another session has
+kept a REPEATABLE READ transaction open since the first tenth of the blocks, so the server cannot clean up
+rows that were removed since. The table shows the medians; each ratio is the median of the runs' ratios.
 """
 
 import argparse
@@ -20,8 +20,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.chains import Chain, single_ops
-from tests.benchmarks.server import temporary_server
+from tests.benchmarks.environment import Chain, single_ops, temporary_server
 from virtualchain import App, State, StateEngine
 from virtualchain.testing.database import DatabaseServer
 
@@ -36,8 +35,8 @@ _STEPS = (
 )
 
 
-def an_app() -> App:
-    """Make the app."""
+def accounts_app() -> App:
+    """Make an app that changes 110 rows in each block."""
     app = App(
         "accounts",
         magic=b"mv",
@@ -54,7 +53,7 @@ def an_app() -> App:
 
 @dataclass(frozen=True)
 class Result:
-    """Medians: seconds for the blocks behind the first tenth; the last tenth's beside the second's."""
+    """Medians of the seconds after the first tenth, and of the last tenth's relative to the second's."""
 
     blocks: int
     alone: float
@@ -65,57 +64,57 @@ class Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure a sync beside an open snapshot.")
+    """Measure and print the results."""
+    parser = argparse.ArgumentParser(description="Measure a sync with and without an open snapshot.")
     parser.add_argument("--blocks", type=int, default=4000, help="blocks to sync (default: 4000)")
     parser.add_argument("--history", type=int, default=200, help="blocks of history to keep (default: 200)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    with temporary_server() as server, single_ops(given.blocks) as chain:
-        result = measure(chain, server, given.history, given.runs)
-    if given.json:
+    options = parser.parse_args(arguments)
+    with temporary_server() as server, single_ops(options.blocks) as chain:
+        result = measure(chain, server, options.history, options.runs)
+    if options.json:
         print(json.dumps(asdict(result)))  # noqa: T201 - a program's output
     else:
-        Console().print(table(result, given.runs))
+        Console().print(table(result, options.runs))
 
 
 def measure(chain: Chain, server: DatabaseServer, history: int, runs: int) -> Result:
-    """Sync the chain without and with an open snapshot, one after the other, several times."""
+    """Sync the chain without and with an open snapshot in turn, several times."""
     pairs = [
         (_sync(chain, server, history, snapshot=False), _sync(chain, server, history, snapshot=True))
         for _ in range(runs)
     ]
-    alone, beside = [sum(pair[0]) for pair in pairs], [sum(pair[1]) for pair in pairs]
+    alone, with_reader = [sum(pair[0]) for pair in pairs], [sum(pair[1]) for pair in pairs]
     return Result(
         blocks=chain.last - chain.first + 1,
         alone=statistics.median(alone),
-        open=statistics.median(beside),
-        ratio=statistics.median(b / a for a, b in zip(alone, beside, strict=True)),
+        open=statistics.median(with_reader),
+        ratio=statistics.median(b / a for a, b in zip(alone, with_reader, strict=True)),
         growth_alone=statistics.median(pair[0][-1] / pair[0][0] for pair in pairs),
         growth_open=statistics.median(pair[1][-1] / pair[1][0] for pair in pairs),
     )
 
 
 def table(result: Result, runs: int) -> Table:
-    """Show both kinds side by side."""
-    shown = Table(f"medians of {runs}", "alone", "beside an open snapshot")
+    """Format both kinds side by side."""
+    grid = Table(f"medians of {runs}", "alone", "with an open snapshot")
     blocks = result.blocks * 0.9
-    shown.add_row("blocks behind the first tenth", f"{blocks:.0f}", f"{blocks:.0f}")
-    shown.add_row("rate", f"{blocks / result.alone:.0f} blocks/s", f"{blocks / result.open:.0f} blocks/s")
-    shown.add_row("time, beside / alone", "", f"{result.ratio:.2f}")
-    shown.add_row("time, last tenth / second", f"{result.growth_alone:.2f}", f"{result.growth_open:.2f}")
-    return shown
+    grid.add_row("blocks after the first tenth", f"{blocks:.0f}", f"{blocks:.0f}")
+    grid.add_row("rate", f"{blocks / result.alone:.0f} blocks/s", f"{blocks / result.open:.0f} blocks/s")
+    grid.add_row("time, with / alone", "", f"{result.ratio:.2f}")
+    grid.add_row("time, last tenth / second", f"{result.growth_alone:.2f}", f"{result.growth_open:.2f}")
+    return grid
 
 
 def _sync(chain: Chain, server: DatabaseServer, history: int, *, snapshot: bool) -> list[float]:
-    """Sync into a new database; give the seconds of each tenth of the blocks behind the first."""
+    """Sync into a new database; return the seconds of each tenth of the blocks after the first tenth."""
     url = server.clone()
     size = (chain.last - chain.first + 1) // 10
     times = []
     with ExitStack() as opened:
         engine = opened.enter_context(
-            StateEngine(an_app(), database=url, source=chain.url, confirmations=0, history=history)
+            StateEngine(accounts_app(), database=url, source=chain.url, confirmations=0, history=history)
         )
         engine.build(chain.first + size - 1)
         if snapshot:

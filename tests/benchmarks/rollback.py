@@ -1,13 +1,13 @@
-"""How long undoing blocks takes, beside the indexing of the same blocks, on a small table and on a large one.
+"""The time to undo blocks, compared with indexing the same blocks, on a small table and a large one.
 
     python -m tests.benchmarks.rollback [--rows 10000 1000000] [--blocks 6 100 1000] [--runs 5] [--json]
 
-An app's table is filled with rows by one early block. Behind it come blocks of ten ops, each of which
-inserts, changes or deletes a row, or, for the case with many changes, blocks of one op that changes a
-thousand. They are indexed, undone, and indexed again, several times; the table shows medians, and the ratio
-is that of the medians. What is undone should decide how long it takes, and not how many rows there are. The
-last line is a whole reorg of one block at the tip, without confirmations, beside the taking of one block: the
-engine asks the node, undoes, and takes two blocks.
+An early block fills an app's table with rows. Then follow blocks of ten ops, each of which inserts, updates
+or deletes a row, or, for the case with many changes, blocks of one op that changes a thousand. They are
+indexed, undone and indexed again, several times. The table shows medians, and the ratio of the medians. The
+time should depend on what is undone, and not on the size of the table. The last line is a whole reorg of one
+block at the tip, without confirmations, compared with taking one block: the engine asks the node, undoes one
+block, and takes two.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.server import temporary_server
+from tests.benchmarks.environment import temporary_server
 from virtualchain import App, State, StateEngine
 from virtualchain.engine import rollback as recovery
 from virtualchain.model import Reorg
@@ -32,14 +32,14 @@ from virtualchain.testing.database import DatabaseServer
 
 TABLES = "CREATE TABLE entries (id bigint PRIMARY KEY, owner text NOT NULL, n integer NOT NULL)"
 CHANGES = 10
-"""Ops of a block, each of which changes a row."""
+"""Ops of a block, each of which changes one row."""
 MANY = 1000
-"""Rows that one op of the other kind of blocks changes."""
+"""Rows that the only op of the other kind of block changes."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured; times are medians in seconds."""
+    """The measurements of one case; times are medians in seconds."""
 
     rows: int
     case: str
@@ -49,12 +49,12 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """How much longer indexing takes than undoing."""
+        """The time of indexing divided by that of undoing."""
         return self.index / self.undo
 
 
-def the_app() -> App:
-    """Make the app that fills a table, and changes single rows or many."""
+def table_app() -> App:
+    """Make an app that fills a table, and changes single rows or many."""
     app = App("bench", magic=b"bm", projections=TABLES, first_block_id=102)
 
     def fill(op: dict[str, Any], state: State) -> None:
@@ -94,34 +94,34 @@ def the_app() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all cases and print what came out."""
+    """Measure all cases and print the results."""
     parser = argparse.ArgumentParser(description="Measure rollbacks.")
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000], help="sizes of the table")
-    parser.add_argument("--blocks", type=int, nargs="+", default=[6, 100, 1000], help="how deep")
-    parser.add_argument("--many", type=int, default=100_000, help="changes of the case with many")
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000], help="table sizes")
+    parser.add_argument("--blocks", type=int, nargs="+", default=[6, 100, 1000], help="blocks to undo")
+    parser.add_argument("--many", type=int, default=100_000, help="changes of the case with many changes")
     parser.add_argument("--runs", type=int, default=5, help="runs of each case (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     results: list[Result] = []
     with temporary_server() as server:
-        for rows in given.rows:
-            results += measure(server, rows, given.blocks, given.many, given.runs)
-    if given.json:
-        found = [{**asdict(result), "ratio": result.ratio} for result in results]
-        print(json.dumps(found))  # noqa: T201 - a program's output
+        for rows in options.rows:
+            results += measure(server, rows, options.blocks, options.many, options.runs)
+    if options.json:
+        printed = [{**asdict(result), "ratio": result.ratio} for result in results]
+        print(json.dumps(printed))  # noqa: T201 - a program's output
     else:
-        Console(width=110).print(table(results, given.runs))
+        Console(width=110).print(table(results, options.runs))
 
 
 def measure(server: DatabaseServer, rows: int, depths: Sequence[int], many: int, runs: int) -> list[Result]:
-    """Fill a table, and undo blocks above it."""
+    """Fill a table, and undo blocks of changes to it."""
     url = server.clone()
     results = []
     with FakeNode() as node, tempfile.TemporaryDirectory() as folder:
         node.mine([node.send(b"bmf%d" % rows)])
         node.mine(n=3)
         settings: dict[str, Any] = {"database": url, "source": node.url, "state_folder": Path(folder)}
-        with StateEngine(the_app(), confirmations=0, history=None, **settings) as engine:
+        with StateEngine(table_app(), confirmations=0, history=None, **settings) as engine:
             base = engine.build()
             for depth in depths:
                 _replace(
@@ -135,10 +135,10 @@ def measure(server: DatabaseServer, rows: int, depths: Sequence[int], many: int,
 
 
 def table(results: Sequence[Result], runs: int) -> Table:
-    """Show the cases one below the other."""
-    shown = Table("rows", f"undone (medians of {runs})", "changes", "indexing", "undoing", "ratio")
+    """Format the cases one below the other."""
+    grid = Table("rows", f"undone (medians of {runs})", "changes", "indexing", "undoing", "ratio")
     for result in results:
-        shown.add_row(
+        grid.add_row(
             f"{result.rows:,}",
             result.case,
             f"{result.changes:,}",
@@ -146,9 +146,9 @@ def table(results: Sequence[Result], runs: int) -> Table:
             f"{result.undo * 1e3:,.1f} ms",
             f"1/{result.ratio:.1f}",
         )
-    for column in shown.columns[2:]:
+    for column in grid.columns[2:]:
         column.justify = "right"
-    return shown
+    return grid
 
 
 def _cycle(engine: StateEngine, rows: int, case: str, changes: int, base: int, runs: int) -> Result:
@@ -164,22 +164,22 @@ def _cycle(engine: StateEngine, rows: int, case: str, changes: int, base: int, r
 
 
 def _tip(engine: StateEngine, node: FakeNode, rows: int, runs: int) -> Result:
-    """Reorganise one block at the tip, all of what the engine does with it."""
-    extended, reorganised = [], []
+    """Measure whole reorgs of one block at the tip."""
+    extended, reorganized = [], []
     engine.build()
     for run in range(runs):
         ops = [[node.send(b"bmo%d" % (10**7 + run * 100 + i)) for i in range(CHANGES)] for _ in range(2)]
         node.mine(ops[0])
         extended.append(_timed(engine.build))
         node.reorg(1, 2, ops[1])
-        reorganised.append(_timed(engine.build))
+        reorganized.append(_timed(engine.build))
     return Result(
-        rows, "reorg of one block", CHANGES, statistics.median(extended), statistics.median(reorganised)
+        rows, "reorg of one block", CHANGES, statistics.median(extended), statistics.median(reorganized)
     )
 
 
 def _replace(node: FakeNode, base: int, blocks: int, payloads: Callable[[int], list[bytes]]) -> None:
-    """Put other blocks on the block `base`."""
+    """Replace the blocks above block `base`."""
     tree = node.chain.tree
     with node._lock:
         tree.activate(tree.chain[base])

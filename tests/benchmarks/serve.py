@@ -1,8 +1,8 @@
-"""A fake node in a process of its own, so that it takes no time from what is measured.
+"""A fake node in a process of its own, so that it does not slow down what is measured.
 
     python -m tests.benchmarks.serve (--full | --empty | --single) BLOCKS
 
-Prints its URL when it is ready, and ends when its standard input does.
+It prints its URL when it is ready, and ends when its standard input does.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from virtualchain.testing.mainnet_like import mainnet_like
 
 
 def main() -> None:
-    """Make the chain and serve it."""
+    """Make a chain and serve it."""
     parser = argparse.ArgumentParser(description="Serve a chain from a fake node.")
     kind = parser.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--full", type=int, help="so many blocks as full as mainnet's")
-    kind.add_argument("--empty", type=int, help="so many blocks with nothing but a coinbase")
-    kind.add_argument("--single", type=int, help="so many blocks with one op in each")
+    kind.add_argument("--full", type=int, help="the number of blocks as full as mainnet's")
+    kind.add_argument("--empty", type=int, help="the number of blocks with only a coinbase")
+    kind.add_argument("--single", type=int, help="the number of blocks of one op each")
     arguments = parser.parse_args()
     if arguments.single is not None:
         node = FakeNode()
@@ -31,7 +31,7 @@ def main() -> None:
     else:
         node = FakeNode.from_blocks("regtest", mainnet_like(arguments.full))
     with closing(node):
-        print(node.url, flush=True)  # noqa: T201 - the one who started us reads it
+        print(node.url, flush=True)  # noqa: T201 - our parent process reads it
         sys.stdin.read()
 
 

@@ -1,9 +1,9 @@
-"""One measurement in a process of its own, whose peak memory is then that of this one thing.
+"""One measurement in a process of its own, so that its peak memory is that of the measurement alone.
 
     python -m tests.benchmarks.worker fetch --node URL [--cookie FILE] --first N --last N
     python -m tests.benchmarks.worker sync --database URL … (and the same)
 
-Prints one JSON object: seconds, blocks, bytes (fetch) or inputs (sync), and peak memory in bytes.
+It prints one JSON object: seconds, blocks, bytes (fetch) or inputs (sync), and peak memory in bytes.
 """
 
 import argparse
@@ -23,27 +23,27 @@ from virtualchain.engine.options import Progress
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description="Measure one thing.")
-    parser.add_argument("what", choices=["fetch", "sync"])
+    """Run the measurement that the command line names."""
+    parser = argparse.ArgumentParser(description="Measure fetching or syncing blocks.")
+    parser.add_argument("task", choices=["fetch", "sync"])
     parser.add_argument("--node", required=True)
     parser.add_argument("--cookie", type=Path)
     parser.add_argument("--database")
     parser.add_argument("--first", type=int, required=True)
     parser.add_argument("--last", type=int, required=True)
-    given = parser.parse_args()
-    source = open_source(given.node, given.cookie, rest=True)
-    if given.what == "fetch":
-        measured = fetch(source, given.node, given.first, given.last)
+    options = parser.parse_args()
+    source = open_source(options.node, options.cookie, rest=True)
+    if options.task == "fetch":
+        measured = fetch(source, options.node, options.first, options.last)
     else:
-        measured = sync(source, given.database, given.first, given.last)
+        measured = sync(source, options.database, options.first, options.last)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     measured["peak"] = peak if sys.platform == "darwin" else peak * 1024
-    print(json.dumps(measured))  # noqa: T201 - the one who started us reads it
+    print(json.dumps(measured))  # noqa: T201 - our parent process reads it
 
 
 def fetch(source: BlockSource, url: str, first: int, last: int) -> dict[str, float]:
-    """Get the blocks one after the other over one connection, and do nothing with them."""
+    """Fetch the blocks one after the other over one connection, and discard them."""
     block_id, block_hash = first - 1, source.block_hash(first - 1)
     hashes: list[str] = []
     while len(hashes) <= last - first:
@@ -52,9 +52,9 @@ def fetch(source: BlockSource, url: str, first: int, last: int) -> dict[str, flo
         hashes += [block.hash for block in headers]
         block_id, block_hash = headers[-1].block_id, headers[-1].hash
     source.close()
-    where = urlsplit(url)
-    assert where.hostname is not None
-    connection = http.client.HTTPConnection(where.hostname, where.port)
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    connection = http.client.HTTPConnection(parts.hostname, parts.port)
     connection.connect()
     size = 0
     start = time.perf_counter()
@@ -69,18 +69,18 @@ def fetch(source: BlockSource, url: str, first: int, last: int) -> dict[str, flo
 
 
 def sync(source: BlockSource, database: str, first: int, last: int) -> dict[str, float]:
-    """Run an app that accepts every op, and keeps a row of it, over the blocks into an empty database."""
-    seen: list[int] = []
+    """Sync the blocks into an empty database with an app that accepts every op and stores a row for it."""
+    inputs: list[int] = []
 
     def count(progress: Progress) -> None:
-        seen.append(progress.inputs)
+        inputs.append(progress.inputs)
 
     builder.first_block_id = first
     with StateEngine(builder, database=database, source=source, confirmations=0, on_block=count) as engine:
         start = time.perf_counter()
         assert engine.build(last) == last
         seconds = time.perf_counter() - start
-    return {"seconds": seconds, "blocks": len(seen), "inputs": sum(seen)}
+    return {"seconds": seconds, "blocks": len(inputs), "inputs": sum(inputs)}
 
 
 if __name__ == "__main__":

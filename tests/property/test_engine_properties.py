@@ -1,4 +1,4 @@
-"""The whole engine against a model in plain Python: blocks of accepted, refused and failing commands."""
+"""The whole engine against a model in plain Python, with accepted, rejected and failing commands."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ TABLES = """
 """
 
 Command = tuple[str, str, int]
-"""What to do, to which counter, and by how much."""
+"""An action, the counter that it changes, and the amount."""
 
 COMMANDS = st.tuples(
     st.sampled_from(["add", "drop", "undo", "fail", "mark", "twice", "unparsed"]),
@@ -31,8 +31,8 @@ COMMANDS = st.tuples(
 BLOCKS = st.lists(st.lists(COMMANDS, max_size=6), min_size=1, max_size=5)
 
 
-def the_app(name: str) -> App:
-    """Make the app that the engine runs."""
+def counter_app(name: str) -> App:
+    """Make an app of counters and marks."""
     app = App(name, magic=b"pr", projections=TABLES, first_block_id=FIRST)
 
     def add(op: dict[str, Any], state: State) -> None:
@@ -72,23 +72,25 @@ def the_app(name: str) -> App:
 
 
 class Model:
-    """What the app should do, written down once more without a database."""
+    """What the app should do, implemented without a database."""
 
     def __init__(self, blocks: Sequence[Sequence[Command]]) -> None:
         self.counters: dict[str, int] = {}
         self.marks: dict[str, int] = {}
-        self.refused: list[tuple[int, int, str]] = []
+        self.rejections: list[tuple[int, int, str]] = []
         self.snapshots: list[tuple[int, str, str, str]] = []
         hashes: dict[int, str] = {}
         for block_id, commands in enumerate(blocks, start=FIRST):
-            ops = [op for place, command in enumerate(commands) for op in self.take(block_id, place, command)]
+            ops = [
+                op for place, command in enumerate(commands) for op in self.apply(block_id, place, command)
+            ]
             ops_hash = consensus.ops_hash(ops)
             prior = [hashes[item] for item in consensus.prior_block_ids(block_id, FIRST)]
             hashes[block_id] = consensus.consensus_hash(ops_hash, prior)
             self.snapshots.append((block_id, ops_hash, hashes[block_id], self.state_hash()))
 
-    def take(self, block_id: int, place: int, command: Command) -> list[bytes]:
-        """Take one command; give the serialised ops."""
+    def apply(self, block_id: int, place: int, command: Command) -> list[bytes]:
+        """Apply one command and return its serialized ops."""
         do, name, by = command
         step = {"unparsed": "parse", "mark": "check", "undo": "commit", "fail": "commit"}.get(do)
         if do == "mark":
@@ -103,13 +105,13 @@ class Model:
             else:
                 self.counters[name] = value
         if step is not None:
-            self.refused.append((block_id, place + 1, step))
+            self.rejections.append((block_id, place + 1, step))
             return []
         texts = [str(amount) for amount in ([by, 0] if do == "twice" else [by])]
         return [f"o:{len(do)}:{do},1:{name},{len(text)}:{text}".encode() for text in texts]
 
     def state_hash(self) -> str:
-        """Multiply the rows up, as interfaces.md says."""
+        """Multiply the elements of all rows (docs/protocol/digests.md)."""
         modulus, product = 2**3072 - 1103717, 1
         rows = [["counters", name, str(value)] for name, value in self.counters.items()]
         rows += [["marks", name, str(times)] for name, times in self.marks.items()]
@@ -119,8 +121,8 @@ class Model:
         return hashlib.sha256((product % modulus).to_bytes(384, "little")).hexdigest()
 
 
-def recorded(blocks: Sequence[Sequence[Command]]) -> RecordedSource:
-    """Put each command into a transaction."""
+def source_of(blocks: Sequence[Sequence[Command]]) -> RecordedSource:
+    """Return a source whose blocks hold a transaction for each command."""
     return RecordedSource(
         [
             {
@@ -135,15 +137,15 @@ def recorded(blocks: Sequence[Sequence[Command]]) -> RecordedSource:
     )
 
 
-def read(url: str, app: str) -> tuple[list[Any], list[Any], dict[str, int], dict[str, int]]:
-    """Read an app's snapshots, refusals and tables."""
+def read_app(url: str, app: str) -> tuple[list[Any], list[Any], dict[str, int], dict[str, int]]:
+    """Read an app's snapshots, rejections and tables."""
     with psycopg.connect(url) as connection:
         snapshots = connection.execute(
             "SELECT block_id, ops_hash, consensus_hash, state_hash FROM virtualchain.snapshots "
             "WHERE app = %s ORDER BY block_id",
             [app],
         ).fetchall()
-        refused = connection.execute(
+        rejections = connection.execute(
             "SELECT block_id, txindex, step FROM virtualchain.rejections "
             "WHERE app = %s ORDER BY block_id, txindex",
             [app],
@@ -151,7 +153,7 @@ def read(url: str, app: str) -> tuple[list[Any], list[Any], dict[str, int], dict
         connection.execute("SELECT set_config('search_path', %s, false)", [app])
         counters: dict[str, int] = dict(connection.execute("SELECT name, value FROM counters").fetchall())
         marks: dict[str, int] = dict(connection.execute("SELECT name, times FROM marks").fetchall())
-    return snapshots, refused, counters, marks
+    return snapshots, rejections, counters, marks
 
 
 @settings(deadline=None, max_examples=5)
@@ -167,18 +169,18 @@ def read(url: str, app: str) -> tuple[list[Any], list[Any], dict[str, int], dict
 def test_tables_and_hashes_are_those_of_a_model(
     database_server: DatabaseServer, blocks: list[list[Command]], restart: int
 ) -> None:
-    """For an app that follows over a restart, and for one that joins at the end and goes along the tape."""
+    """An app that resumes after a restart and one that joins at the end both match the model."""
     model = Model(blocks)
-    wanted = (model.snapshots, model.refused, model.counters, model.marks)
-    source, url = recorded(blocks), database_server.clone()
+    expected = (model.snapshots, model.rejections, model.counters, model.marks)
+    source, url = source_of(blocks), database_server.clone()
     try:
-        with StateEngine(the_app("one"), database=url, source=source, confirmations=0) as engine:
+        with StateEngine(counter_app("one"), database=url, source=source, confirmations=0) as engine:
             engine.build(FIRST + restart)
-        apps = [the_app("one"), the_app("two")]
+        apps = [counter_app("one"), counter_app("two")]
         with StateEngine(*apps, database=url, source=source, confirmations=0) as engine:
             engine.build()
             assert not engine.halted()
-        assert read(url, "one") == wanted
-        assert read(url, "two") == wanted
+        assert read_app(url, "one") == expected
+        assert read_app(url, "two") == expected
     finally:
         database_server.drop(url)

@@ -1,4 +1,4 @@
-"""The engine in simulations: forks, faults and crashes at random, from a seed; the end is a fresh index's.
+"""Simulations of the engine with random forks, faults and crashes; the result must equal a fresh index.
 
 python -m tests.simulation --seed 1 --runs 20 --jobs 2
 """

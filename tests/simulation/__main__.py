@@ -1,16 +1,16 @@
-"""Run simulations from the command line; 1 at the first difference.
+"""Run simulations from the command line; exit with 1 at the first difference.
 
     python -m tests.simulation --seed 1 --runs 200 --jobs 2
     python -m tests.simulation --seed 7 --verbose
     python -m tests.simulation --sweep
 
-Each run has its own seed, counted up from the first: its steps are drawn from that alone, so the run that is
-named as the one that failed can be run again by itself, with every step told. Each job has a database server
-of its own, which is restarted and crashed, too. At the end a table tells which fault met which step. A sweep
-has each step meet every fault in turn.
+Each run has its own seed, counted up from the first, from which alone its steps are drawn. A run that failed
+can therefore be repeated by its seed, with every step printed. Each job has a database server of its own,
+which is also restarted and crashed. At the end, a table shows which fault struck at which step. A sweep lets
+every fault strike at each step in turn.
 """
 
-# It is a program, and prints:
+# This is a program and prints:
 # ruff: noqa: T201
 
 import argparse
@@ -25,63 +25,63 @@ from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.simulation.bench import Bench, Result, run, take
-from tests.simulation.coverage import report
-from tests.simulation.probe import NAMES
+from tests.simulation.faults import report
+from tests.simulation.steps import NAMES
+from tests.simulation.worker import OwnServer, Result, run, start_server
 
 
 def main() -> int:
-    """Run from the command line; 0 where nothing differs."""
+    """Run the command and return its exit code: 0 if nothing differs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=1, help="the first run's seed")
-    parser.add_argument("--runs", type=int, default=1, help="how many runs, each with the next seed")
-    parser.add_argument("--minutes", type=float, help="begin no further run after that; in place of --runs")
-    parser.add_argument("--jobs", type=int, default=1, help="how many at once")
+    parser.add_argument("--runs", type=int, default=1, help="the number of runs, each with the next seed")
+    parser.add_argument("--minutes", type=float, help="start no run after this time; in place of --runs")
+    parser.add_argument("--jobs", type=int, default=1, help="the number of runs at the same time")
+    parser.add_argument("--steps", type=int, help="steps of each run (default: drawn from the seed)")
     parser.add_argument(
-        "--steps", type=int, help="how many steps each run has (default: drawn from the seed)"
+        "--sweep", nargs="*", metavar="STEP", help="let every fault strike at these steps, or at all"
     )
-    parser.add_argument(
-        "--sweep", nargs="*", metavar="STEP", help="have these steps, or all, meet every fault"
-    )
-    parser.add_argument("--verbose", action="store_true", help="tell every step while it is done")
-    given = parser.parse_args()
-    met: Counter[tuple[str, str]] = Counter()
-    done = unmet = 0
-    for seed, told, its_met, its_unmet, trouble in results(given):
-        done, unmet = done + 1, unmet + its_unmet
-        met.update(its_met)
-        for text in () if given.verbose else told if trouble else told[-1:]:
-            print(text, flush=True)
-        if trouble:
+    parser.add_argument("--verbose", action="store_true", help="print every step as it is performed")
+    options = parser.parse_args()
+    struck: Counter[tuple[str, str]] = Counter()
+    runs = missed = 0
+    for result in results(options):
+        runs, missed = runs + 1, missed + result.missed
+        struck.update(result.struck)
+        if not options.verbose:
+            for line in result.log if result.error else result.log[-1:]:
+                print(line, flush=True)
+        if result.error:
+            seed = result.seed
             again = f"--sweep {seed!r}" if isinstance(seed, str) else f"--seed {seed}"
-            print(f"{trouble}\n{seed} failed: python -m tests.simulation {again} --verbose")
+            print(f"{result.error}\n{seed} failed: python -m tests.simulation {again} --verbose")
             return 1
-    kills = sum(times for (fault, _), times in met.items() if fault == "kill")
-    print(report(met))
-    print(f"{done} runs, {kills} SIGKILLs, {unmet} faults whose step did not come")
+    kills = sum(times for (fault, _), times in struck.items() if fault == "kill")
+    print(report(struck))
+    print(f"{runs} runs, {kills} SIGKILLs, {missed} faults whose step was not reached")
     return 0
 
 
-def results(given: argparse.Namespace) -> Iterator[Result]:
-    """Run simulations until there are no more to run."""
-    until = None if given.minutes is None else time.monotonic() + given.minutes * 60
-    last = None if until is not None else given.seed + given.runs
-    seeds: Iterable[int | str] = count(given.seed) if given.sweep is None else given.sweep or NAMES
-    with workers(given.jobs) as pool:
+def results(options: argparse.Namespace) -> Iterator[Result]:
+    """Run the simulations that the options ask for."""
+    until = None if options.minutes is None else time.monotonic() + options.minutes * 60
+    end = None if until is not None else options.seed + options.runs
+    seeds: Iterable[int | str] = count(options.seed) if options.sweep is None else options.sweep or NAMES
+    with workers(options.jobs) as pool:
         running: set[Future[Result]] = set()
         for seed in seeds:
-            if seed == last or (until is not None and time.monotonic() > until):
+            if seed == end or (until is not None and time.monotonic() > until):
                 break
-            running.add(pool.submit(run, seed, given.steps, given.verbose))
-            if len(running) == given.jobs:
+            running.add(pool.submit(run, seed, options.steps, options.verbose))
+            if len(running) == options.jobs:
                 ready, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (each.result() for each in ready)
-        yield from (each.result() for each in running)
+                yield from (future.result() for future in ready)
+        yield from (future.result() for future in running)
 
 
 @contextmanager
 def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Give processes, each of which has a bench."""
+    """Start worker processes, each with a database server of its own."""
     context = get_context("spawn")
     folders = [Path(tempfile.mkdtemp(prefix="virtualchain-simulation-")) for _ in range(jobs)]
     queue = context.Queue()
@@ -89,11 +89,13 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
         folder.chmod(0o711)  # the server may run as another user
         queue.put(folder)
     try:
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=take, initargs=(queue,)) as pool:
+        with ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=start_server, initargs=(queue,)
+        ) as pool:
             yield pool
     finally:
         for folder in folders:
-            Bench(folder).close()
+            OwnServer(folder).close()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The apps of the simulations: tables with every trouble that undoing may meet, and states of their own."""
+"""The apps of the simulations, with tables that are hard to undo or an opaque state, and their ops."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from virtualchain import App, Rejected, State
@@ -10,14 +11,14 @@ from virtualchain import App, Rejected, State
 MAGIC = b"sm"
 EARLY_MAGIC = b"sn"
 FIRST = 104
-"""The first block of most apps: a few blocks behind the node's first 101, so that forks go below it."""
+"""The first block of most apps, a few blocks after the node's first 101, so that forks can go below it."""
 LATE = 118
-"""The first block of an app that begins behind the others."""
+"""The first block of an app that starts later."""
 EARLY = 102
-"""The first block of the app that may join a tape which begins behind it, with a magic of its own."""
+"""The first block of an app with a magic of its own, which may join a tape that starts after it."""
 
-Meet = Callable[[str, str], None]
-"""Told of each callback: the app, and the step. It may raise, which halts the app."""
+OnStep = Callable[[str], None]
+"""Called by each callback with its step; an error that it raises halts the app."""
 
 TABLES = """
     CREATE TABLE owners (
@@ -95,8 +96,8 @@ _STEPS: dict[str, tuple[Any, ...]] = {
 VERBS = (*_STEPS, "refuse")
 
 
-def table_app(name: str, meet: Meet, first: int = FIRST, magic: bytes = MAGIC) -> App:  # noqa: C901 - many small callbacks
-    """Make a SQL app: swaps, key changes, deferred keys, rows that come and go, writes in every callback."""
+def table_app(name: str, on_step: OnStep, first: int = FIRST, magic: bytes = MAGIC) -> App:  # noqa: C901 - many small callbacks
+    """Make a SQL app with swaps, key changes, deferred keys, brief rows and writes in every callback."""
     app = App(name, magic=magic, projections=TABLES, first_block_id=first, valid_transaction_window=8)
 
     def count(state: State, step: str) -> None:
@@ -106,38 +107,38 @@ def table_app(name: str, meet: Meet, first: int = FIRST, magic: bytes = MAGIC) -
         )
 
     def parse(payload: bytes) -> dict[str, Any] | None:
-        meet(name, "parse")
+        on_step("parse")
         verb, owner, number = payload.decode().split(" ", 2)
         return {"verb": verb, "name": owner, "n": int(number)}
 
     def check(op: dict[str, Any], state: State) -> bool | Rejected:
-        meet(name, "check")
+        on_step("check")
         count(state, "check")
         if op["verb"] == "fresh":
             return state.is_fresh(op["name"]) or Rejected("stale")
         return op["verb"] in _STEPS or Rejected("unknown")
 
     def commit(op: dict[str, Any], state: State, block_id: int) -> Any:
-        meet(name, "commit")
+        on_step("commit")
         for statement in _STEPS[op["verb"]]:
             state.execute(statement, {"name": op["name"], "n": op["n"], "block": block_id})
-        meet(name, "commit, behind its statements")
+        on_step("commit, after its statements")
         if op["verb"] == "undo":
             return False
         return [op, {**op, "n": 0}] if op["verb"] == "twice" else None
 
     def scan(ops: list[dict[str, Any]], state: State) -> None:
-        meet(name, "scan")
+        on_step("scan")
         if ops:
             count(state, "scan")
 
     def final(ops: list[dict[str, Any]], state: State, block_id: int) -> None:
-        meet(name, "final")
+        on_step("final")
         if block_id % 5 == 0:
             state.execute("UPDATE owners SET note = NULL WHERE name = (SELECT max(name) FROM owners)")
 
     def proceed(block_id: int, consensus_hash: str) -> None:
-        meet(name, "continue")
+        on_step("continue")
 
     app.add(b"o", parse=parse, check=check, commit=commit)
     app.scan(scan)
@@ -147,94 +148,131 @@ def table_app(name: str, meet: Meet, first: int = FIRST, magic: bytes = MAGIC) -
 
 
 class Tally:
-    """An app that counts texts in a dict of its own, which it saves."""
+    """An app that counts ops by verb, in a dict that it saves."""
 
     name = "tally"
 
-    def __init__(self, meet: Meet) -> None:
-        self._meet = meet
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return self.name
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return "1"
 
     def get_first_block_id(self) -> int:
-        """Give the first block."""
+        """Return the first block."""
         return FIRST
 
     def get_magic_bytes(self) -> bytes:
-        """Give the magic."""
+        """Return the magic."""
         return MAGIC
 
     def get_opcodes(self) -> str:
-        """Give the opcode."""
+        """Return the opcode."""
         return "o"
 
     def get_valid_transaction_window(self) -> int:
-        """Use no consensus hashes."""
+        """Return S; the app uses no consensus hashes."""
         return 0
 
     def get_db_state(self, filename: str | None = None) -> dict[str, int]:
         """Load the saved counts."""
-        self._meet(self.name, "load state")
+        self._on_step("load state")
         counts: dict[str, int] = {} if filename is None else json.loads(Path(filename).read_text())
         return counts
 
     def db_parse(self, *arguments: Any) -> dict[str, str]:
-        """Parse a text."""
-        self._meet(self.name, "parse")
+        """Parse the verb."""
+        self._on_step("parse")
         return {"verb": arguments[2].decode().split(" ")[0]}
 
     def db_check(self, *arguments: Any) -> bool:
-        """Refuse every seventh of a kind, and what no tables take."""
-        self._meet(self.name, "check")
+        """Reject unknown verbs, and every seventh op of a verb."""
+        self._on_step("check")
         op, counts = arguments[2], arguments[6]
         return op["verb"] in VERBS and counts.get(op["verb"], 0) % 7 != 6
 
     def db_commit(self, *arguments: Any) -> dict[str, Any]:
-        """Count it."""
-        self._meet(self.name, "commit")
+        """Count the op."""
+        self._on_step("commit")
         counts, op = arguments[5], arguments[2]
         counts[op["verb"]] = counts.get(op["verb"], 0) + 1
         return {**op, "count": counts[op["verb"]]}
 
     def db_final(self, block_id: int, ops: Any, counts: dict[str, int]) -> None:
-        """Give the refused another chance with the next block."""
-        self._meet(self.name, "final")
+        """Accept rejected verbs again from the next block on."""
+        self._on_step("final")
         for verb, count in counts.items():
             counts[verb] = count + (count % 7 == 6)
 
     def db_save(self, _: int, filename: str, counts: dict[str, int]) -> None:
         """Save the counts."""
-        self._meet(self.name, "save")
+        self._on_step("save")
         Path(filename).write_text(json.dumps(counts, sort_keys=True))
 
 
 class Forgetful(Tally):
-    """Keeps the same state and cannot load it: the engine judges its blocks again."""
+    """Has the same state but cannot load it, so the engine re-evaluates its blocks."""
 
     name = "forgetful"
 
     def get_db_state(self) -> dict[str, int]:  # type: ignore[override]
-        """Begin with nothing."""
-        self._meet(self.name, "load state")
+        """Create an empty state."""
+        self._on_step("load state")
         return {}
 
 
 APPS = ("plain", "late", "tally", "forgetful", "early")
 
 
-def make_apps(meet: Meet, names: tuple[str, ...] = APPS) -> list[Any]:
-    """Make the apps of these names."""
-    made: dict[str, Callable[[], Any]] = {
-        "plain": lambda: table_app("plain", meet),
-        "late": lambda: table_app("late", meet, LATE),
-        "early": lambda: table_app("early", meet, EARLY, EARLY_MAGIC),
-        "tally": lambda: Tally(meet),
-        "forgetful": lambda: Forgetful(meet),
+def make_apps(on_step: OnStep, names: tuple[str, ...] = APPS) -> list[Any]:
+    """Make the apps with these names."""
+    factories: dict[str, Callable[[], Any]] = {
+        "plain": lambda: table_app("plain", on_step),
+        "late": lambda: table_app("late", on_step, LATE),
+        "early": lambda: table_app("early", on_step, EARLY, EARLY_MAGIC),
+        "tally": lambda: Tally(on_step),
+        "forgetful": lambda: Forgetful(on_step),
     }
-    return [made[name]() for name in names]
+    return [factories[name]() for name in names]
+
+
+_HOSTILE = (
+    b"\x00",
+    b"\xff\xfe \x00 \x00",
+    b"add \xed\xa0\x80 1",
+    b"add a\x00 1",
+    b"add a " + b"9" * 300,
+    b"add a 99999999999",
+    b"note a -1",
+    b"swap",
+    b"plant  ",
+    b"span ' 2147483647",
+    b"refuse '); DROP TABLE owners; -- 1",
+    "add \U0001f468\u200d\U0001f469 3".encode(),
+    b"add %s 4",
+)
+
+
+def random_payloads(dice: Random, block_id: int, most: int = 4, fresh: str | None = None) -> list[bytes]:
+    """Return the payloads of one block: ops that touch few rows, and now and then a hostile one.
+
+    Below `FIRST` they are for the early app only. `fresh` is a consensus hash that ops may embed.
+    """
+    magics = (EARLY_MAGIC,) if block_id < FIRST else (MAGIC, MAGIC, EARLY_MAGIC)
+    return [
+        dice.choice(magics) + b"o" + _random_op(dice, fresh)
+        for _ in range(dice.choice((0, 1, 1, 2, 3, most)))
+    ]
+
+
+def _random_op(dice: Random, fresh: str | None) -> bytes:
+    if dice.random() < 0.1:
+        return dice.choice(_HOSTILE)
+    verb = dice.choice(VERBS)
+    name = fresh if verb == "fresh" and fresh is not None else dice.choice("abcdef")
+    return f"{verb} {name} {dice.randrange(40)}".encode()

@@ -1,4 +1,4 @@
-"""Hold what an engine left against a fresh index of the node's chain."""
+"""Compare the result of a simulation with a fresh index of the node's chain."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -13,73 +13,73 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _SHOWN = 3
-"""Rows of each table that are told."""
+"""How many differing rows of a table are shown."""
 
 
 def differences(world: "World") -> list[str]:
-    """Give what differs between the simulation's database and a fresh index, with the first rows."""
+    """Describe how the simulation's database differs from a fresh index, with the first rows."""
     other = world.server.clone()
     try:
         settings = {**world.settings(), "database": other, "state_folder": world.folder / "fresh"}
-        with StateEngine(*make_apps(lambda app, step: None, world.options.apps), **settings) as engine:
+        with StateEngine(*make_apps(lambda step: None, world.setup.apps), **settings) as engine:
             engine.build()
             if halted := engine.halted():
-                return [f"in a fresh index, apps are halted: {halted}"]
-        joined = world.was_joined
+                return [f"in the fresh index, apps are halted: {halted}"]
         floor = max(_floor(world.url), _floor(other))
-        found, expected = (_tables(url, floor, joined=joined) for url in (world.url, other))
+        actual, expected = (_tables(url, floor, has_joined=world.has_joined) for url in (world.url, other))
     finally:
         world.server.drop(other)
-    told = [f"table {name} is only on one side" for name in sorted(found.keys() ^ expected.keys())]
-    for name in sorted(found.keys() & expected.keys()):
-        if found[name] != expected[name]:
-            told.append(f"{name}: {len(found[name])} rows, {len(expected[name])} in a fresh index")
-            told += _rows("too many", found[name], expected[name])
-            told += _rows("missing", expected[name], found[name])
-    for name in set(world.options.apps) & {"tally"}:
-        files = [folder / f"{name}.state" for folder in (world.folder, world.folder / "fresh")]
+    lines = [f"table {name} exists on one side only" for name in sorted(actual.keys() ^ expected.keys())]
+    for name in sorted(actual.keys() & expected.keys()):
+        if actual[name] != expected[name]:
+            lines.append(f"{name}: {len(actual[name])} rows, {len(expected[name])} in a fresh index")
+            lines += _rows("extra", actual[name], expected[name])
+            lines += _rows("missing", expected[name], actual[name])
+    if "tally" in world.setup.apps:
+        files = [folder / "tally.state" for folder in (world.folder, world.folder / "fresh")]
         states = [file.read_bytes() if file.exists() else b"" for file in files]
         if states[0] != states[1]:
-            told.append(f"the saved file of {name} is {states[0]!r} and should be {states[1]!r}")
-    return told
+            lines.append(f"the saved file of tally is {states[0]!r} and should be {states[1]!r}")
+    return lines
 
 
 def _floor(url: str) -> int:
-    """Give the lowest block that all of a deployment's history reaches."""
+    """Return the lowest block to which the history of all apps reaches."""
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT coalesce(max(history_from), 0) FROM vc.apps").fetchone()
     return int(row[0]) if row else 0
 
 
-def _tables(url: str, floor: int, *, joined: bool) -> dict[str, list[str]]:
+def _tables(url: str, floor: int, *, has_joined: bool) -> dict[str, list[str]]:
     tables = deployment(url, floor)
-    tables["vc.state_files"] = _standing(tables["vc.state_files"], floor)
-    tables["vc.blocks"] = _work_since_first(tables["vc.blocks"])
-    # How many stretches were searched, and from where on, depends on when an app joined.
-    if joined:
+    tables["vc.state_files"] = _comparable_files(tables["vc.state_files"], floor)
+    tables["vc.blocks"] = _relative_work(tables["vc.blocks"])
+    # The number of searched ranges and their first blocks depend on when an app joined.
+    if has_joined:
         tables["vc.coverage"] = []
     return tables
 
 
-def _work_since_first(rows: list[str]) -> list[str]:
-    """Count work from the first block on: blocks that were put in front later count backwards."""
-    read: list[dict[str, Any]] = [json.loads(row) for row in rows]
-    first = min((row["chainwork"] for row in read), default=0)
-    return sorted(json.dumps({**row, "chainwork": row["chainwork"] - first}) for row in read)
+def _relative_work(rows: list[str]) -> list[str]:
+    """Count chain work from the tape's first block, as prepended blocks count backwards."""
+    blocks: list[dict[str, Any]] = [json.loads(row) for row in rows]
+    first = min((row["chainwork"] for row in blocks), default=0)
+    return sorted(json.dumps({**row, "chainwork": row["chainwork"] - first}) for row in blocks)
 
 
-def _standing(rows: list[str], floor: int) -> list[str]:
-    """Leave out saved files that no block from the floor on had, and since when those stand that it had.
+def _comparable_files(rows: list[str], floor: int) -> list[str]:
+    """Keep saved files above the floor, and the last one below it of each app, without its block.
 
-    They may be pruned; and where all were, an app begins anew and saves what it has with its next block.
+    Older ones may be pruned; if all were, an app starts from scratch and saves its state with its next block.
     """
-    read: list[dict[str, Any]] = sorted(map(json.loads, rows), key=lambda row: row["block_id"])
-    standing = {row["app"]: row for row in read if row["block_id"] <= floor}
-    later = [row for row in read if row["block_id"] > floor]
-    return sorted(json.dumps(row) for row in [*({**row, "block_id": 0} for row in standing.values()), *later])
+    files: list[dict[str, Any]] = sorted(map(json.loads, rows), key=lambda row: row["block_id"])
+    last = {row["app"]: {**row, "block_id": 0} for row in files if row["block_id"] <= floor}
+    later = [row for row in files if row["block_id"] > floor]
+    return sorted(json.dumps(row) for row in [*last.values(), *later])
 
 
-def _rows(what: str, these: list[str], those: list[str]) -> list[str]:
-    missing = set(those)
-    only = [row for row in these if row not in missing]
-    return [f"  {what}: {row[:400]}" for row in only[:_SHOWN]]
+def _rows(label: str, rows: list[str], others: list[str]) -> list[str]:
+    """Show the first rows that are not among others."""
+    known = set(others)
+    only = [row for row in rows if row not in known]
+    return [f"  {label}: {row[:400]}" for row in only[:_SHOWN]]

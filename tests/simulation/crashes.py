@@ -1,15 +1,14 @@
-"""Kill a sync, and the database under it, again and again: what is left must be an undisturbed run's.
+"""Kill a sync, and the database under it, again and again; the result must equal an undisturbed run.
 
     python -m tests.simulation.crashes [--kills 50] [--postmasters 10] [--seed 1]
 
-A chain with ops of a SQL app and of an app with a state of its own is served by a fake node, grows with
-each round, and is synced by `python -m tests.simulation.crashes sync …` in processes of their own, which are
-killed with SIGKILL after a random time; the database is an embedded server of ours with everything on that
-makes it durable, and its postmaster is killed in the same way. At the end every table is compared with that
-of one undisturbed run.
+A fake node serves a chain with ops of a SQL app and of an app with a state of its own, which grows in each
+round. Processes of their own, `python -m tests.simulation.crashes sync …`, sync it, and are killed with
+SIGKILL after a random time. The database is a durable embedded server, whose postmaster is killed in the same
+way. At the end, every table is compared with that of an undisturbed run.
 """
 
-# It is a program, and prints:
+# This is a program and prints:
 # ruff: noqa: T201
 
 import argparse
@@ -29,6 +28,7 @@ from typing import Any
 
 import psycopg
 
+from tests.support.servers import postmaster
 from tests.support.tables import tables
 from virtualchain import App, State, StateEngine
 from virtualchain.errors import StoreError
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def table_app() -> App:
-    """Make an app that counts texts in a table, with updates, deletions and refusals."""
+    """Make an app that counts texts in a table, with updates, deletions and rejections."""
     app = App(
         "counter",
         magic=b"cr",
@@ -63,27 +63,27 @@ class Tally:
     """An app that counts texts in a dict of its own."""
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return "tally"
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return "1"
 
     def get_first_block_id(self) -> int:
-        """Give the first block."""
+        """Return the first block."""
         return 0
 
     def get_magic_bytes(self) -> str:
-        """Give the magic."""
+        """Return the magic."""
         return "cr"
 
     def get_opcodes(self) -> str:
-        """Give the opcode."""
+        """Return the opcode."""
         return "o"
 
     def get_db_state(self, filename: str | None = None) -> dict[str, int]:
-        """Load the saved counts."""
+        """Create the counts, or load the saved ones."""
         counts: dict[str, int] = {} if filename is None else json.loads(Path(filename).read_text())
         return counts
 
@@ -92,11 +92,11 @@ class Tally:
         return {"text": arguments[2].decode()}
 
     def db_check(self, *_: Any) -> bool:
-        """Accept it."""
+        """Accept the op."""
         return True
 
     def db_commit(self, *arguments: Any) -> None:
-        """Count it."""
+        """Count the text."""
         counts, text = arguments[5], arguments[2]["text"]
         counts[text] = counts.get(text, 0) + 1
 
@@ -120,25 +120,25 @@ def sync(database: str, source: str, folder: str) -> None:
 
 
 def run(kills: int, postmasters: int, seed: int) -> list[str]:
-    """Do it all; give the names of the tables that differ."""
+    """Kill syncs and postmasters; return the names of the tables that differ in the end."""
     dice = random.Random(seed)
     victims = ["sync"] * kills + ["postmaster"] * postmasters
     dice.shuffle(victims)
-    with _scene() as (server, node, folder):
+    with _server_and_node() as (server, node, folder):
         disturbed = _database(server, "disturbed")
         for number, victim in enumerate(victims, 1):
             _mine(node, dice)
             process = _start(disturbed, node, folder / "disturbed")
             time.sleep(dice.uniform(0.3, 2.5))
             if victim == "postmaster":
-                os.kill(_postmaster(server), signal.SIGKILL)
+                os.kill(postmaster(server), signal.SIGKILL)
             process.kill()
             process.wait()
             server.start()
             print(f"{number}/{len(victims)}: {victim} killed at block {_height(disturbed)}", flush=True)
-        found = _finish(disturbed, node, folder / "disturbed")
+        actual = _finish(disturbed, node, folder / "disturbed")
         expected = _finish(_database(server, "undisturbed"), node, folder / "undisturbed")
-        return [name for name in expected if expected[name] != found[name]]
+        return [name for name in expected if expected[name] != actual[name]]
 
 
 def _mine(node: FakeNode, dice: random.Random) -> None:
@@ -148,7 +148,7 @@ def _mine(node: FakeNode, dice: random.Random) -> None:
 
 
 @contextmanager
-def _scene() -> Iterator[tuple[EmbeddedServer, FakeNode, Path]]:
+def _server_and_node() -> Iterator[tuple[EmbeddedServer, FakeNode, Path]]:
     folder = Path(tempfile.mkdtemp(prefix="virtualchain-crashes-"))
     folder.chmod(0o711)
     server = EmbeddedServer(folder / "postgresql")
@@ -162,7 +162,7 @@ def _scene() -> Iterator[tuple[EmbeddedServer, FakeNode, Path]]:
 
 
 def _finish(database: str, node: FakeNode, folder: Path) -> dict[str, Any]:
-    """Sync to the tip undisturbed; give every table, and the saved file."""
+    """Sync to the tip undisturbed; return every table, and the saved file."""
     assert _start(database, node, folder).wait() == 0, "an undisturbed sync failed"
     return {**tables(database), "tally.state": (folder / "tally.state").read_bytes()}
 
@@ -178,10 +178,6 @@ def _start(database: str, node: FakeNode, folder: Path) -> "subprocess.Popen[byt
     return subprocess.Popen(command, cwd=ROOT)
 
 
-def _postmaster(server: EmbeddedServer) -> int:
-    return int((server.status().folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-
-
 def _height(database: str) -> int | None:
     with psycopg.connect(database) as connection:
         if connection.execute("SELECT to_regclass('vc.blocks')").fetchone() == (None,):
@@ -191,13 +187,13 @@ def _height(database: str) -> int | None:
 
 
 def main() -> int:
-    """Run from the command line; 0 where nothing differs."""
+    """Run the command and return its exit code: 0 if nothing differs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--postmasters", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    differing = run(given.kills, given.postmasters, given.seed)
+    options = parser.parse_args()
+    differing = run(options.kills, options.postmasters, options.seed)
     print(f"differing tables: {', '.join(differing) or 'none'}")
     return 1 if differing else 0
 
@@ -206,7 +202,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["sync"]:
         try:
             sync(*sys.argv[2:5])
-        except StoreError as error:  # the database was killed: said in one line
+        except StoreError as error:  # the database was killed: one line is enough
             sys.exit(str(error))
     else:
         sys.exit(main())

@@ -1,13 +1,15 @@
-"""What may happen to the engine, the node and the database when a step is met."""
+"""The faults of engine, node and database, and the tables of which fault struck at which step."""
 
 import os
 import signal
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import psycopg
 
 from tests.simulation.jobs import Job
-from tests.simulation.probe import ANSWER, CALLBACKS, NAMES, REQUESTS
+from tests.simulation.steps import ANSWER, CALLBACKS, CONTEXTS, NAMES, REQUESTS
 from virtualchain.errors import AppHalted, NodeError, StoreError
 from virtualchain.testing.fakenode import FAULT_KINDS
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 REQUEST_STEPS: Final = tuple(step for _, _, step in REQUESTS)
 THREADED: Final = (*REQUEST_STEPS, "read ahead", "scan of bytes")
-"""Steps that may be met in a thread that reads ahead, which has no connection to the database."""
+"""Steps that a thread without a database connection may reach, as it reads ahead."""
 
 DATABASE: Final = ("ended", "full", "restart", "crash", "unanswered")
 NODE: Final = ("fork", "lag", "invalidate", "node down")
@@ -24,17 +26,17 @@ ENGINE: Final = ("kill", "stop", "halt")
 FAULTS: Final = (*DATABASE, *NODE, *ENGINE, *FAULT_KINDS)
 
 MEANING: Final = {
-    "ended": "the engine's session is ended by the server",
-    "full": "the database says that its disk is full",
-    "restart": "the database is stopped (-m fast) and started",
-    "crash": "the database is stopped (-m immediate) and recovers",
-    "unanswered": "the transaction is committed, and the answer gets lost",
-    "fork": "the node goes to another branch",
+    "ended": "the server ends the engine's session",
+    "full": "the database reports a full disk",
+    "restart": "the database stops (-m fast) and starts again",
+    "crash": "the database stops (-m immediate) and recovers",
+    "unanswered": "the transaction is committed, but the answer is lost",
+    "fork": "the node switches to another branch",
     "lag": "the node falls behind",
-    "invalidate": "the node calls blocks invalid",
-    "node down": "the node is gone",
+    "invalidate": "the node marks blocks as invalid",
+    "node down": "the node stops",
     "kill": "SIGKILL",
-    "stop": "somebody asks the engine to stop",
+    "stop": "the engine is asked to stop",
     "halt": "the app's callback fails",
     **FAULT_KINDS,
 }
@@ -47,7 +49,7 @@ ENDPOINTS: Final = {
     "fetch": ("/rest/block/", "getblock"),
     "spent": ("/rest/spenttxouts/", "getrawtransaction"),
 }
-"""What a request asks for: over REST, and without."""
+"""By step, the REST path or else the RPC method that it requests."""
 
 _WRITERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -57,10 +59,10 @@ _FULL = "DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; EN
 
 
 def possible(fault: str, step: str) -> bool:  # noqa: PLR0911 - a table of rules
-    """Whether a fault can meet a step at all.
+    """Check whether a fault can strike at a step.
 
-    Only a callback halts its app; only a commit may be done and not answered; only statements meet a full
-    disk; and only what asks the node meets its faults, of blocks where they are blocks'.
+    Only callbacks can halt an app, only a commit can remain unanswered, and only statements see a full disk.
+    Only requests to the node have the node's faults, and only those for blocks have the faults of blocks.
     """
     if fault == "halt":
         return step in CALLBACKS
@@ -78,20 +80,20 @@ def possible(fault: str, step: str) -> bool:  # noqa: PLR0911 - a table of rules
 
 
 def allowed(fault: str, job: Job) -> tuple[type[Exception], ...]:
-    """Give the errors that a run may end with where this happened."""
-    if fault in DATABASE:  # an operator's command does not try again
+    """Return the errors with which a run may end after a fault."""
+    if fault in DATABASE:  # an operator's command does not retry
         return (StoreError,) if job[0] in {"build", "part"} else (StoreError, psycopg.Error)
     if fault in NODE or fault in FAULT_KINDS:
         return (NodeError,)
     return (AppHalted,) if fault == "halt" else ()
 
 
-class Lost(psycopg.OperationalError):
-    """A commit was not answered."""
+class AnswerLost(psycopg.OperationalError):
+    """The answer of a commit was lost."""
 
 
 def strike(world: "World", fault: str, step: str, seed: int) -> None:
-    """Let it happen, now."""
+    """Let a fault strike at a step."""
     if fault == "ended":
         end_writers(world.url)
     elif fault == "full":
@@ -100,22 +102,66 @@ def strike(world: "World", fault: str, step: str, seed: int) -> None:
         world.restart_database("fast" if fault == "restart" else "immediate")
     elif fault == "unanswered":
         world.connection().close()
-        raise Lost("the connection broke before the answer")
+        raise AnswerLost("the connection broke before the answer")
     elif fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault == "halt":
-        raise RuntimeError("a fuse is blown")
+        raise RuntimeError("a simulated error")
     elif fault == "stop":
         world.ask_to_stop()
     elif fault in NODE:
-        world.upset(fault, seed)
+        world.disturb_node(fault, seed)
     else:
         over_rest, over_rpc = ENDPOINTS[step]
-        where = over_rest if world.options.rest and (step != "spent" or world.options.spent) else over_rpc
-        world.node.fail(fault, 1, on=where, seconds=0.02)
+        endpoint = over_rest if world.setup.rest and (step != "spent" or world.setup.spent) else over_rpc
+        world.node.fail(fault, 1, on=endpoint, seconds=0.02)
 
 
 def end_writers(url: str) -> None:
-    """End the sessions that write to a database, as an operator or a failover does."""
+    """End the sessions that write to a database, as an operator or a failover may."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_WRITERS)
+
+
+def report(struck: Counter[tuple[str, str]]) -> str:
+    """Format tables of steps and faults, and list the pairs that never occurred.
+
+    A dot stands for a pair that cannot occur, a hyphen for one that did not.
+    """
+    in_contexts = sorted({step for _, step in struck} - set(NAMES))
+    return "\n".join(
+        [
+            *_table(struck, [*NAMES, *in_contexts], (*DATABASE, *NODE, *ENGINE)),
+            "",
+            *_table(struck, REQUEST_STEPS, tuple(FAULT_KINDS)),
+            "",
+            "never struck:",
+            *(
+                f"  {fault} ({MEANING[fault]}): {', '.join(steps)}"
+                for fault, steps in missing(struck).items()
+            ),
+        ]
+    )
+
+
+def missing(struck: Counter[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return, by fault, the steps at which it could have struck and did not, in any context."""
+    steps: defaultdict[str, list[str]] = defaultdict(list)
+    for fault in FAULTS:
+        for step in NAMES:
+            places = [step, *(f"{step} ({context})" for _, _, context in CONTEXTS)]
+            if possible(fault, step) and not any(struck[fault, place] for place in places):
+                steps[fault].append(step)
+    return steps
+
+
+def _table(struck: Counter[tuple[str, str]], steps: Sequence[str], faults: Sequence[str]) -> list[str]:
+    width = max(map(len, steps)) + 2
+    lines = [" " * width + " ".join(f"{fault:>12}" for fault in faults)]
+    for step in steps:
+        cells = [
+            str(struck[fault, step] or "-") if possible(fault, step.partition(" (")[0]) else "."
+            for fault in faults
+        ]
+        lines.append(f"{step:{width}}" + " ".join(f"{cell:>12}" for cell in cells))
+    return lines

@@ -1,4 +1,4 @@
-"""A simulation from a seed: which verbs, and which fault meets which step, is drawn from it alone."""
+"""A simulation from a seed, from which alone its actions, and the faults and their steps, are drawn."""
 
 import time
 from collections.abc import Callable
@@ -8,32 +8,31 @@ from random import Random
 from typing import Any, Final
 
 from tests.simulation.faults import FAULTS, possible
-from tests.simulation.jobs import Job
-from tests.simulation.options import Options
-from tests.simulation.probe import NAMES, watch
-from tests.simulation.world import World, hurried
+from tests.simulation.jobs import Job, short_waits
+from tests.simulation.steps import NAMES, watch_steps
+from tests.simulation.world import Setup, World
 from virtualchain.testing.database import DatabaseServer
 
-Verb = tuple[str, dict[str, Any]]
-"""A method of `World` and its arguments."""
+Action = tuple[str, dict[str, Any]]
+"""The name of a method of `World`, and its arguments."""
 
 _ROLLBACK: Final = (
     *("roll back", "begin rebuild", "replace build", "make live", "drop build", "undo", "truncate"),
-    *("undo tables", "record reorg", "stand anew"),
+    *("undo tables", "record reorg", "reload"),
 )
-"""Steps that come in a rollback only."""
+"""Steps that occur in a rollback only."""
 _REBUILD: Final = ("begin rebuild", "replace build", "make live", "drop build")
-"""Those that come where the history does not reach."""
-_JOINING: Final = ("search", "prepend", "searched")
-"""Steps that come where an app joins a tape."""
-_SELDOM: Final = (
+"""Those that occur if the rollback goes below the history."""
+_JOINING: Final = ("search", "prepend", "add coverage")
+"""Steps that occur if an app joins an existing tape."""
+_RARE: Final = (
     *(
         "open",
         "register",
         "start check",
-        "cover",
+        "start searches",
         "load",
-        "tidy",
+        "drop unfinished",
         "plan",
         "tip",
         "headers",
@@ -42,7 +41,7 @@ _SELDOM: Final = (
     ),
     *("fork search", "chain tips", "load state", "status", *_ROLLBACK, *_JOINING),
 )
-"""Steps that come once or twice in a run of the engine."""
+"""Steps that occur once or twice in a run of the engine."""
 _DEPTHS: Final = (1, 1, 1, 2, 2, 3, 5, 8, 12, 20, 40, 80)
 _RESTARTS: Final = ("restart", "crash")
 
@@ -51,28 +50,28 @@ def simulate(
     seed: int,
     server: DatabaseServer,
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     restart: Callable[[str], None] | None = None,
     steps: int | None = None,
 ) -> World:
-    """Run one simulation to its end; raises Differs, or what the engine should not have raised."""
+    """Run one simulation to its end; raises Differs, or an error that the engine should not raise."""
     dice = Random(seed)
-    options = Options.of(dice)
-    say(f"seed {seed}: {options}")
+    setup = Setup.draw(dice)
+    log(f"seed {seed}: {setup}")
     started = time.monotonic()
-    with hurried(), watch():
-        world = World(server, folder, options, say, restart)
+    with short_waits(), watch_steps():
+        world = World(server, folder, setup, log, restart)
         try:
             if dice.random() < 0.03:
-                play(world, ("mine_empty", {"blocks": 1150}))
-            play(world, ("mine", {"blocks": dice.randint(5, 30), "seed": dice.getrandbits(32)}))
+                act(world, ("mine_empty", {"blocks": 1150}))
+            act(world, ("mine", {"blocks": dice.randint(5, 30), "seed": dice.getrandbits(32)}))
             for _ in range(steps if steps is not None else dice.randint(6, 16)):
-                for verb in draw(dice, can_restart=restart is not None):
-                    play(world, verb)
+                for action in draw(dice, can_restart=restart is not None):
+                    act(world, action)
             world.finish()
         finally:
             world.close()
-    say(f"seed {seed}: no difference at block {world.node.height}, {time.monotonic() - started:.1f} s")
+    log(f"seed {seed}: no difference at block {world.node.height}, {time.monotonic() - started:.1f} s")
     return world
 
 
@@ -80,39 +79,39 @@ def sweep(
     step: str,
     server: DatabaseServer,
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     restart: Callable[[str], None] | None = None,
 ) -> World:
-    """Have one step meet every fault that it can meet, each where the step is sure to come; then compare."""
+    """Let every possible fault strike at one step, in situations that reach the step; then compare."""
     dice = Random(step)
-    say(f"step {step!r}")
-    options = Options(history=10, apps=("plain", "tally", "forgetful", "early"))
-    with hurried(), watch():
-        world = World(server, folder, options, say, restart)
+    log(f"step {step!r}")
+    setup = Setup(history=10, apps=("plain", "tally", "forgetful", "early"))
+    with short_waits(), watch_steps():
+        world = World(server, folder, setup, log, restart)
         draws = _Draws(dice, restart is not None)
         try:
-            play(world, ("mine", {"blocks": 20, "seed": draws.seed()}))
-            play(world, ("run", {}))
+            act(world, ("mine", {"blocks": 20, "seed": draws.seed()}))
+            act(world, ("run", {}))
             for fault in FAULTS:
                 if possible(fault, step) and (restart is not None or fault not in _RESTARTS):
-                    for verb in draws.pair(fault, step):
-                        play(world, verb)
+                    for action in draws.pair(fault, step):
+                        act(world, action)
             world.finish()
         finally:
             world.close()
-    say(f"step {step!r}: no difference at block {world.node.height}")
+    log(f"step {step!r}: no difference at block {world.node.height}")
     return world
 
 
-def play(world: World, verb: Verb) -> None:
-    """Say what is done, in the form of a call, and do it."""
-    name, arguments = verb
-    world.say(f"  {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})")
+def act(world: World, action: Action) -> None:
+    """Log an action, in the form of a call, and perform it."""
+    name, arguments = action
+    world.log(f"  {name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})")
     getattr(world, name)(**arguments)
 
 
-def draw(dice: Random, *, can_restart: bool) -> list[Verb]:
-    """Draw what comes next: mostly one verb, with what it needs in front."""
+def draw(dice: Random, *, can_restart: bool) -> list[Action]:
+    """Draw the next action, after those that it needs."""
     draws = _Draws(dice, can_restart)
     kinds = draws.kinds()
     return dice.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
@@ -120,13 +119,13 @@ def draw(dice: Random, *, can_restart: bool) -> list[Verb]:
 
 @dataclass(frozen=True)
 class _Draws:
-    """The kinds of what may come next."""
+    """The kinds of actions that may come next."""
 
     dice: Random
     can_restart: bool
 
-    def kinds(self) -> list[tuple[Callable[[], list[Verb]], int]]:
-        """Give them with their weights."""
+    def kinds(self) -> list[tuple[Callable[[], list[Action]], int]]:
+        """Return the kinds with their weights."""
         return [
             (lambda: [self.mine()], 10),
             (lambda: [self.fork(), *self.perhaps_run()], 10),
@@ -135,7 +134,7 @@ class _Draws:
             (self.fault, 24),
             (self.kill, 6),
             (self.heavy, 3),
-            (self.back, 4),
+            (self.return_to_branch, 4),
             (lambda: [("invalidate", {"depth": min(self.depth(), 12)}), *self.perhaps_run()], 3),
             (lambda: [("lag", {"depth": self.depth()}), *self.perhaps_run()], 2),
             (lambda: [("catch_up", {})], 2),
@@ -149,28 +148,29 @@ class _Draws:
             (lambda: self.by_hand(("replay", self.dice.choice(("plain", "plain", "tally")))), 3),
         ]
 
-    def mine(self) -> Verb:
+    def mine(self) -> Action:
         return "mine", {"blocks": self.dice.choice((1, 1, 2, 5, 12)), "seed": self.seed()}
 
-    def fork(self) -> Verb:
-        """Choose a new branch: mostly one more block, now and then one that does not win."""
+    def fork(self) -> Action:
+        """Draw a new branch, mostly with one block more, now and then one that does not win."""
         depth = self.depth()
         blocks = max(1, depth + self.dice.choice((1, 1, 1, 2, 5, 0, -1)))
         return "fork", {"depth": depth, "blocks": blocks, "seed": self.seed()}
 
-    def heavy(self) -> list[Verb]:
+    def heavy(self) -> list[Action]:
         depth = self.depth()
         fork = {"depth": depth, "blocks": max(1, depth // 3), "seed": self.seed(), "heavy": True}
         return [("fork", fork), ("run", {})]
 
-    def back(self) -> list[Verb]:
-        return [("back", {"place": self.dice.randrange(5), "seed": self.seed()}), *self.perhaps_run()]
+    def return_to_branch(self) -> list[Action]:
+        arguments = {"index": self.dice.randrange(5), "seed": self.seed()}
+        return [("return_to_branch", arguments), *self.perhaps_run()]
 
-    def fault(self) -> list[Verb]:
+    def fault(self) -> list[Action]:
         faults = [fault for fault in FAULTS if fault != "kill"]
         fault = self.one_of({fault: self.weight(fault) for fault in faults})
         step = self.step_of(fault)
-        run: Verb = ("run", {"fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()})
+        run: Action = ("run", {"fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()})
         if step in _JOINING:
             return [*self.join_later(), run]
         if step in {*_ROLLBACK, "fork search", "chain tips"}:
@@ -179,11 +179,11 @@ class _Draws:
             return [self.mine(), run]
         return [("restart_engine", {}), self.fork(), run]
 
-    def pair(self, fault: str, step: str) -> list[Verb]:
-        """Have a fault meet a step, with what the step needs in front."""
+    def pair(self, fault: str, step: str) -> list[Action]:
+        """Let a fault strike at a step, after the actions that the step needs."""
         job: Job = ("build", None)
         if step == "prepend":
-            empty: Verb = ("run", {"job": ("undo", 1_000)})
+            empty: Action = ("run", {"job": ("undo", 1_000)})
             before = [("resume", {}), empty, ("leave", {"app": "early"}), ("run", {}), ("join", {})]
         elif step in (*_JOINING, "status"):
             before = self.join_later()
@@ -199,31 +199,31 @@ class _Draws:
             before = [("resume", {}), ("mine", {"blocks": 12, "seed": self.seed()})]
         if fault == "kill":
             return [*before, ("kill", {"step": step, "nth": 1, "job": job}), ("run", {})]
-        struck = {"job": job, "fault": fault, "step": step, "nth": 1, "seed": self.seed()}
-        return [*before, ("run", struck), ("run", {})]
+        arguments = {"job": job, "fault": fault, "step": step, "nth": 1, "seed": self.seed()}
+        return [*before, ("run", arguments), ("run", {})]
 
-    def kill(self) -> list[Verb]:
+    def kill(self) -> list[Action]:
         step = self.step_of("kill")
-        kill: Verb = ("kill", {"step": step, "nth": self.nth(step)})
+        kill: Action = ("kill", {"step": step, "nth": self.nth(step)})
         if step in _JOINING:
             return [*self.join_later(), kill]
         return [("run", {}), self.fork(), kill] if step in _ROLLBACK else [self.mine(), kill]
 
-    def halt(self) -> list[Verb]:
+    def halt(self) -> list[Action]:
         step = self.step_of("halt")
         return [self.mine(), ("run", {"fault": "halt", "step": step, "nth": self.nth(step)})]
 
-    def policy(self) -> list[Verb]:
+    def policy(self) -> list[Action]:
         policy = self.dice.choice(("halt", "checkpoint", "rollback", "rollback"))
         return [("policy", {"app": "plain", "policy": policy})]
 
-    def join_later(self) -> list[Verb]:
-        """Have an app miss some blocks, and join."""
-        leave: Verb = ("leave", {"app": "early"})
+    def join_later(self) -> list[Action]:
+        """Let an app miss some blocks, and join."""
+        leave: Action = ("leave", {"app": "early"})
         return [leave, self.mine(), ("run", {}), self.mine(), ("join", {})]
 
-    def by_hand(self, job: Job) -> list[Verb]:
-        """Have an operator do something, mostly undisturbed."""
+    def by_hand(self, job: Job) -> list[Action]:
+        """Let an operator run a job, mostly undisturbed."""
         chance = self.dice.random()
         if chance < 0.5:
             return [("run", {"job": job}), *self.perhaps_run()]
@@ -233,10 +233,10 @@ class _Draws:
         faults = ("ended", "full", "unanswered", "stop", *_RESTARTS)
         fault = self.one_of({fault: self.weight(fault) for fault in faults})
         step = self.step_of(fault)
-        struck = {"job": job, "fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()}
-        return [("run", struck), *self.perhaps_run()]
+        arguments = {"job": job, "fault": fault, "step": step, "nth": self.nth(step), "seed": self.seed()}
+        return [("run", arguments), *self.perhaps_run()]
 
-    def perhaps_run(self) -> list[Verb]:
+    def perhaps_run(self) -> list[Action]:
         return [("run", {})] if self.dice.random() < 0.6 else []
 
     def seed(self) -> int:
@@ -246,7 +246,7 @@ class _Draws:
         return self.dice.choice(_DEPTHS)
 
     def nth(self, step: str) -> int:
-        return self.dice.choice((1, 1, 2) if step in _SELDOM else (1, 1, 2, 3, 5, 9, 20))
+        return self.dice.choice((1, 1, 2) if step in _RARE else (1, 1, 2, 3, 5, 9, 20))
 
     def step_of(self, fault: str) -> str:
         return self.dice.choice([step for step in NAMES if possible(fault, step)])

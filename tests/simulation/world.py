@@ -1,66 +1,87 @@
-"""A node, a database and an engine, and what can be done to them: the verbs of a simulation."""
+"""A node, a database and an engine, and the actions on them that a simulation consists of."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
-from unittest.mock import patch
 
 import psycopg
 
-from tests.simulation import child
-from tests.simulation.apps import APPS, make_apps
-from tests.simulation.blocks import sign, some_ops
+from tests.simulation.apps import APPS, make_apps, random_payloads
 from tests.simulation.compare import differences
 from tests.simulation.faults import allowed, strike
-from tests.simulation.jobs import Job, perform
-from tests.simulation.options import Options
-from tests.simulation.probe import PROBE, Trap, meet
+from tests.simulation.jobs import Job, perform, perform_and_kill
+from tests.simulation.steps import MONITOR, Trap
 from virtualchain import StateEngine
-from virtualchain.bitcoin.node import client
 from virtualchain.errors import AppHalted, DeepFork, UsageError, VirtualchainError
-from virtualchain.store import database
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.testing.tree import StoredBlock
 
 HEAVY = 0x200FFFFF
-"""A target that stands for eight times the work of regtest's."""
+"""Bits for eight times the work of regtest's."""
 
 
 class Differs(AssertionError):
-    """What the engine left is not what a fresh index has."""
+    """The engine's result differs from a fresh index."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Settings of the engine and the node of a simulation."""
+
+    history: int | None = 10
+    confirmations: int = 0
+    rest: bool = True
+    spent: bool = True
+    apps: tuple[str, ...] = APPS
+    """All apps that are present in the end."""
+    joining: tuple[str, ...] = ()
+    """Those that are not present at first."""
+
+    @classmethod
+    def draw(cls, dice: Random) -> "Setup":
+        """Draw settings at random."""
+        apps = dice.choice((APPS, APPS, ("plain", "tally"), ("plain", "early"), ("late", "tally", "plain")))
+        joining = tuple(name for name in apps if name in {"early", "late", "tally"} and dice.random() < 0.4)
+        return cls(
+            history=dice.choice((10, 10, 10, 1000, 1000, None)),
+            confirmations=dice.choice((0, 0, 0, 1, 3)),
+            rest=dice.random() < 0.7,
+            spent=dice.random() < 0.8,
+            apps=apps,
+            joining=joining,
+        )
 
 
 @dataclass
 class World:
-    """One simulation. `restart` restarts the database server, where it is ours alone."""
+    """One simulation. `restart` restarts the database server, if the simulation has its own."""
 
     server: DatabaseServer
     folder: Path
-    options: Options
-    say: Callable[[str], None] = lambda text: None
+    setup: Setup
+    log: Callable[[str], None] = lambda line: None
     restart: Callable[[str], None] | None = None
-    met: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How often each fault met each step."""
-    unmet: int = 0
-    """Traps that did not go off."""
+    struck: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often each fault struck at each step."""
+    missed: int = 0
+    """Faults whose step was not reached."""
 
     def __post_init__(self) -> None:
-        self.node = FakeNode(rest=self.options.rest, spent_outputs=self.options.spent)
+        self.node = FakeNode(rest=self.setup.rest, spent_outputs=self.setup.spent)
         self.url = self.server.clone()
         self.engine: StateEngine | None = None
         self.policies: Mapping[str, Any] = {}
         self._work: dict[str, int] = {}
-        self.there = tuple(name for name in self.options.apps if name not in self.options.join)
-        self.was_joined = False
+        self.present = tuple(name for name in self.setup.apps if name not in self.setup.joining)
+        self.has_joined = False
         self._errors: tuple[type[Exception], ...] = ()
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Close engine and node, and drop the database."""
         self.restart_engine()
         self.node.close()
         self.server.drop(self.url)
@@ -68,20 +89,20 @@ class World:
     # The chain
 
     def mine(self, blocks: int, seed: int, *, heavy: bool = False) -> None:
-        """Mine blocks with ops of users and strangers."""
+        """Mine blocks of random ops."""
         dice = Random(seed)
         with self.node._lock:
             for _ in range(blocks):
                 self._mine_one(dice, heavy=heavy)
-        self._look()
+        self._remember_work()
 
     def mine_empty(self, blocks: int) -> None:
-        """Mine many blocks without an op."""
+        """Mine blocks without ops."""
         self.node.mine(n=blocks)
-        self._look()
+        self._remember_work()
 
     def fork(self, depth: int, blocks: int, seed: int, *, heavy: bool = False) -> None:
-        """Replace blocks by others; where these have less work, the node has never known the old ones."""
+        """Replace blocks by others; if these have less work, let the node forget the old ones."""
         dice = Random(seed)
         tree = self.node.chain.tree
         with self.node._lock:
@@ -92,12 +113,12 @@ class World:
             for _ in range(blocks):
                 self._mine_one(dice, heavy=heavy)
             if tree.tip.chainwork < old.chainwork:
-                self._look(old)
+                self._remember_work(old)
                 tree.forget(first)
-        self._look()
+        self._remember_work()
 
-    def back(self, place: int, seed: int) -> None:
-        """Go back to a branch that was left, which grows until it has the most work."""
+    def return_to_branch(self, index: int, seed: int) -> None:
+        """Return to a branch that the node left, and extend it until it has the most work."""
         dice = Random(seed)
         tree = self.node.chain.tree
         with self.node._lock:
@@ -106,27 +127,27 @@ class World:
             if not others:
                 return
             old = tree.tip
-            tree.activate(others[place % len(others)])
+            tree.activate(others[index % len(others)])
             while tree.tip.chainwork <= old.chainwork:
                 self._mine_one(dice, heavy=old.chainwork - tree.tip.chainwork > 60)
-        self._look()
+        self._remember_work()
 
     def invalidate(self, depth: int) -> None:
-        """Call the last blocks invalid, without a replacement."""
+        """Mark the last blocks as invalid, without a replacement."""
         if self.node.height > 103:
             self.node.invalidate(max(103, self.node.height - depth + 1))
 
     def lag(self, depth: int) -> None:
-        """Have the node fall behind."""
+        """Let the node fall behind."""
         self.node.fall_behind(max(1, min(depth, self.node.height - 102)))
 
     def catch_up(self) -> None:
-        """Have the node know again what it knew."""
+        """Let the node have all its blocks again."""
         with self.node._lock:
             self.node.catch_up()
 
-    def upset(self, fault: str, seed: int) -> None:
-        """Do to the node what a trap says."""
+    def disturb_node(self, fault: str, seed: int) -> None:
+        """Let a fault of the node happen."""
         dice = Random(seed)
         if fault == "node down":
             self.node.stop()
@@ -148,48 +169,49 @@ class World:
         nth: int = 1,
         seed: int = 0,
     ) -> None:
-        """Have the engine do something; a fault strikes when it meets a step for the nth time."""
-        trap = Trap(step, nth, lambda trap: self._spring(trap, str(fault), seed))
+        """Run a job in the engine; a fault strikes when it reaches a step for the nth time."""
+        trap = Trap(step, nth, lambda trap: self._strike(trap, str(fault), seed))
         self._errors = (*self._expected_errors(), *(allowed(fault, job) if fault else ()))
-        PROBE.set(*([trap] if fault else []))
+        MONITOR.set_traps(*([trap] if fault else []))
         try:
             self._run(job)
         finally:
-            PROBE.set()
+            MONITOR.set_traps()
             self.node.heal()
             self.node.start()
         if fault:
-            self.unmet += not trap.met
-            self.say(f"    {fault} {'at ' + trap.where if trap.met else 'was not met'}; at {self._at()}")
+            self.missed += not trap.is_sprung
+            place = f"struck at {trap.place}" if trap.is_sprung else "did not strike"
+            self.log(f"    {fault} {place}; at {self._position()}")
 
     def kill(self, step: str, nth: int, job: Job = ("build", None)) -> None:
-        """Have another process do something, which is killed when it meets a step for the nth time."""
+        """Run a job in another process, which is killed when it reaches a step for the nth time."""
         self.restart_engine()
-        where = child.run(self.there, self.settings(), job, Trap(step, nth))
-        self.unmet += where is None
-        if where is not None:
-            self.met["kill", where] += 1
-        self.say(f"    killed at {where}" if where else "    not killed")
+        place = perform_and_kill(self.present, self.settings(), job, Trap(step, nth))
+        self.missed += place is None
+        if place is not None:
+            self.struck["kill", place] += 1
+        self.log(f"    killed at {place}" if place else "    not killed")
 
     def resume(self) -> None:
-        """Let halted apps go on."""
+        """Resume halted apps."""
         self.restart_engine()
         with psycopg.connect(self.url) as connection:
             connection.execute("UPDATE vc.apps SET status = 'running', error = NULL WHERE status = 'halted'")
 
     def leave(self, app: str) -> None:
-        """Do without an app from now on, unless it is the last."""
+        """Leave out an app from now on, unless it is the last one."""
         self.restart_engine()
-        self.there = tuple(name for name in self.there if name != app) or self.there
+        self.present = tuple(name for name in self.present if name != app) or self.present
 
     def join(self) -> None:
-        """Have all apps there from now on."""
+        """Run all apps from now on."""
         self.restart_engine()
-        self.was_joined |= self.there != self.options.apps
-        self.there = self.options.apps
+        self.has_joined |= self.present != self.setup.apps
+        self.present = self.setup.apps
 
     def policy(self, app: str, policy: str) -> None:
-        """Say what happens at a deep fork."""
+        """Set an app's policy for deep forks."""
         self.restart_engine()
         self.policies = {**self.policies, app: policy}
 
@@ -200,78 +222,74 @@ class World:
             self.engine = None
 
     def restart_database(self, mode: str) -> None:
-        """Stop the database server so, and start it."""
-        assert self.restart is not None, "the server is not ours alone"
+        """Stop the database server in a mode of `pg_ctl stop`, and start it again."""
+        assert self.restart is not None, "the database server is shared"
         self.restart(mode)
 
     # The end
 
     def finish(self) -> None:
-        """Let all that was wrong be well, and compare with a fresh index; raises Differs."""
+        """End all faults, run to the tip, and compare with a fresh index; raises Differs."""
         self.node.heal()
         self.node.start()
         self.catch_up()
-        self.policies = dict.fromkeys(self.options.apps, "rollback")
+        self.policies = dict.fromkeys(self.setup.apps, "rollback")
         self.join()
         self._check_halts()
         self.resume()
-        self.mine(1, 0)  # with a block to take, what was begun and is not needed goes
-        self._win()
+        self.mine(1, 0)  # with a block to take, the engine drops unfinished builds
+        self._make_stable()
         self.run()
-        self._check_places()
+        self._check_positions()
         self.restart_engine()
-        if found := differences(self):
-            raise Differs("\n".join(found))
-
-    # Inside
+        if lines := differences(self):
+            raise Differs("\n".join(lines))
 
     def _check_halts(self) -> None:
-        """Raise Differs where an app is halted, and no callback of any has failed."""
+        """Raise Differs if an app is halted although no callback has failed."""
         with psycopg.connect(self.url) as connection:
             halted = connection.execute("SELECT name, error FROM vc.apps WHERE status = 'halted'").fetchall()
-        if halted and not any(fault == "halt" for fault, _ in self.met):
+        if halted and not any(fault == "halt" for fault, _ in self.struck):
             raise Differs(f"halted, though no callback failed: {halted}")
 
-    def _check_places(self) -> None:
-        """Raise Differs where the tape does not end at the stable tip, or an app not with the tape."""
+    def _check_positions(self) -> None:
+        """Raise Differs unless the tape ends at the stable tip, and every app at the tape's end."""
         assert self.engine is not None
         deployment = self.engine._deployment
         tip, first = deployment.tape.tip(), deployment.first_block_id()
-        stable = self.node.height - self.options.confirmations
+        stable = self.node.height - self.setup.confirmations
         last = first - 1 if tip is None else tip.block_id
         if last != max(stable, first - 1):
             raise Differs(f"the tape ends at block {last}, not {stable}: {self.engine.waits_for}")
         for machine in deployment.machines:
             if machine.cursor != max(last, machine.contract.start - 1):
-                raise Differs(
-                    f"app {machine.contract.name} stands at block {machine.cursor}, the tape at {last}"
-                )
+                raise Differs(f"app {machine.contract.name} is at block {machine.cursor}, the tape at {last}")
 
     def settings(self) -> dict[str, Any]:
-        """Give the engine's settings."""
+        """Return the engine's settings."""
         return {
             "database": self.url,
             "source": self.node.url,
-            "confirmations": self.options.confirmations,
-            "history": self.options.history,
+            "confirmations": self.setup.confirmations,
+            "history": self.setup.history,
             "state_folder": self.folder,
-            "on_deep_fork": {name: policy for name, policy in self.policies.items() if name in self.there},
+            "on_deep_fork": {name: policy for name, policy in self.policies.items() if name in self.present},
             "wait_for_writer": True,
         }
 
     def connection(self) -> psycopg.Connection[Any]:
-        """Give the engine's session."""
-        assert PROBE.connection is not None
-        return PROBE.connection
+        """Return the engine's database session."""
+        assert MONITOR.connection is not None
+        return MONITOR.connection
 
     def ask_to_stop(self) -> None:
-        """Do what a signal handler does."""
+        """Stop the engine as a signal handler does."""
         if self.engine is not None:
             self.engine.stop()
 
     def _open(self) -> StateEngine:
         if self.engine is None:
-            self.engine = StateEngine(*make_apps(meet, self.there), **self.settings())
+            self.engine = StateEngine(*make_apps(MONITOR.reach, self.present), **self.settings())
         return self.engine
 
     def _run(self, job: Job) -> None:
@@ -282,7 +300,7 @@ class World:
             self.restart_engine()
             if not isinstance(error, self._errors):
                 raise
-            self.say(f"    {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+            self.log(f"    {type(error).__name__}: {str(error).splitlines()[0][:150]}")
         except BaseException:
             self.restart_engine()
             raise
@@ -291,27 +309,26 @@ class World:
                 self.restart_engine()
 
     def _expected_errors(self) -> tuple[type[Exception], ...]:
-        found: list[type[Exception]] = []
-        if any(fault == "halt" for fault, _ in self.met):
-            found.append(AppHalted)
+        errors: list[type[Exception]] = []
+        if any(fault == "halt" for fault, _ in self.struck):
+            errors.append(AppHalted)
         if any(policy != "rollback" for policy in self.policies.values()):
-            found.append(DeepFork)
-        if self.there != self.options.apps:
-            found.append(UsageError)  # an app that is not there cannot be derived anew
-        return tuple(found)
+            errors.append(DeepFork)
+        if self.present != self.setup.apps:
+            errors.append(UsageError)  # an app that is not present cannot be rebuilt
+        return tuple(errors)
 
-    def _spring(self, trap: Trap, fault: str, seed: int) -> None:
-        self.met[fault, trap.where] += 1
+    def _strike(self, trap: Trap, fault: str, seed: int) -> None:
+        self.struck[fault, trap.place] += 1
         strike(self, fault, trap.step, seed)
 
     def _mine_one(self, dice: Random, *, heavy: bool) -> None:
-        fresh = self._fresh(dice) if dice.random() < 0.3 else None
-        self.node.mine(
-            sign(self.node, some_ops(dice, self.node.height + 1, fresh=fresh)), bits=HEAVY if heavy else None
-        )
+        fresh = self._recent_hash(dice) if dice.random() < 0.3 else None
+        payloads = random_payloads(dice, self.node.height + 1, fresh=fresh)
+        self.node.mine([self.node.send(payload) for payload in payloads], bits=HEAVY if heavy else None)
 
-    def _fresh(self, dice: Random) -> str | None:
-        """Give a consensus hash that may still be fresh, from where the engine is."""
+    def _recent_hash(self, dice: Random) -> str | None:
+        """Return a recent consensus hash of the engine's, which may still be fresh."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(
                 "SELECT encode(consensus_hash, 'hex') FROM vc.snapshots WHERE app = 'plain' "
@@ -320,16 +337,16 @@ class World:
             ).fetchone()
         return None if row is None else row[0]
 
-    def _look(self, *tips: StoredBlock) -> None:
-        """Remember how much work stands behind blocks: the node may forget them."""
+    def _remember_work(self, *tips: StoredBlock) -> None:
+        """Remember the chain work of all blocks, as the node may forget them."""
         for tip in (*tips, self.node.chain.tree.tip):
-            at: StoredBlock | None = tip
-            while at is not None and at.block.hash not in self._work:
-                self._work[at.block.hash] = at.chainwork
-                at = at.parent
+            stored: StoredBlock | None = tip
+            while stored is not None and stored.block.hash not in self._work:
+                self._work[stored.block.hash] = stored.chainwork
+                stored = stored.parent
 
-    def _win(self) -> None:
-        """Let the node's chain win, and where it is the engine's, let the engine's last block be stable."""
+    def _make_stable(self) -> None:
+        """Mine until the node's chain has the most work, and the engine's last block, if on it, is stable."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute(
                 "SELECT block_id, encode(hash, 'hex') FROM vc.blocks ORDER BY block_id DESC LIMIT 1"
@@ -338,36 +355,20 @@ class World:
             return
         block_id, block_hash = row
         tree = self.node.chain.tree
-        held = tree.find(block_hash)
-        if held is None or not (tree.is_active(held) or held.invalid):
+        stored = tree.find(block_hash)
+        if stored is None or not (tree.is_active(stored) or stored.invalid):
             while tree.tip.chainwork <= self._work[block_hash]:
                 self.mine(1, 0, heavy=self._work[block_hash] - tree.tip.chainwork > 60)
         while (
-            held is not None
-            and tree.is_active(held)
-            and self.node.height < block_id + self.options.confirmations
+            stored is not None
+            and tree.is_active(stored)
+            and self.node.height < block_id + self.setup.confirmations
         ):
             self.mine(1, 0)
 
-    def _at(self) -> str:
-        held = "?"
+    def _position(self) -> str:
+        last = "?"
         if self.engine is not None:
             tip = self.engine._deployment.tape.tip()
-            held = "nothing" if tip is None else f"{tip.block_id}"
-        return f"block {held} of {self.node.height}"
-
-
-@contextmanager
-def hurried() -> Iterator[None]:
-    """Have the engine wait less than it does for a real node and database."""
-    with (
-        patch.object(client, "RETRY_PAUSES", (0.0, 0.01, 0.03, 0.1)),
-        patch.object(client, "CONNECT_TIMEOUT", 2.0),
-        patch.object(client, "READ_TIMEOUT", 1.0),
-        patch.object(database, "_POLL", 0.02),
-        patch("virtualchain.engine.engine.PAUSES", (0.02, 0.1, 0.3, 1.0, 3.0)),
-    ):
-        yield
-
-
-__all__ = ["APPS", "Differs", "Options", "World", "hurried"]
+            last = "nothing" if tip is None else f"{tip.block_id}"
+        return f"block {last} of {self.node.height}"

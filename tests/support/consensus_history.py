@@ -7,7 +7,7 @@ from virtualchain.model import Json
 
 
 class History:
-    """The blocks of one app from `first_block_id` on, each with the ops given for it."""
+    """The blocks of one app from `first_block_id` on, with the ops of each."""
 
     def __init__(self, first_block_id: int, blocks: Sequence[Sequence[bytes]]) -> None:
         self.first_block_id = first_block_id
@@ -24,7 +24,7 @@ class History:
         return self.first_block_id + len(self.ops) - 1
 
     def prove(self, block_id: int, index: int, trusted: int | None = None) -> Json:
-        """Prove one op to whoever trusts the hash of `trusted`, or that of the last block."""
+        """Prove one op to somebody who trusts the hash of block `trusted` (by default the last one)."""
         return consensus.make_op_proof(
             app="notary",
             first_block_id=self.first_block_id,

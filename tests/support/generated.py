@@ -1,4 +1,4 @@
-"""A generated chain that resembles mainnet's, and a real node that holds it."""
+"""A generated chain that resembles mainnet's, and a real node that has it."""
 
 import json
 import os
@@ -17,21 +17,21 @@ GENERATOR = Path(__file__).parents[3] / "shared" / "tools" / "genchain.py"
 
 @dataclass(frozen=True)
 class GeneratedChain:
-    """What the generator wrote: regtest blocks, the last few of them with up to thousands of transactions."""
+    """The generator's output: regtest blocks, the last few with up to thousands of transactions."""
 
     file: Path
     """The blocks, in `blk*.dat` framing."""
     index: list[list[Any]]
-    """Per block: height, hash, where its bytes lie in the file, their length, …"""
+    """By block: height, hash, offset of its bytes in the file, their length, …"""
     truth: dict[str, list[dict[str, Any]]]
     """By height, the transactions with the magic `id`: txid, txpos, payload, fee, senders, outputs."""
 
     def hash(self, block_id: int) -> str:
-        """Give a block's hash."""
+        """Return a block's hash."""
         return str(self.index[block_id][1])
 
     def raw(self, block_id: int) -> bytes:
-        """Give a block's bytes."""
+        """Return a block's bytes."""
         offset, length = self.index[block_id][2:4]
         with self.file.open("rb") as file:
             file.seek(offset)
@@ -39,12 +39,12 @@ class GeneratedChain:
 
     @property
     def tip(self) -> int:
-        """Give the height of the last block."""
+        """The height of the last block."""
         return len(self.index) - 1
 
 
 def generate(folder: Path, **options: int) -> GeneratedChain:
-    """Run the generator with options such as `full=4`; the same ones make the same chain."""
+    """Run the generator with options such as `full=4`; the same options produce the same chain."""
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command: list[str | Path] = [sys.executable, GENERATOR, "--out", folder, *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -52,7 +52,7 @@ def generate(folder: Path, **options: int) -> GeneratedChain:
 
 
 def read(folder: Path) -> GeneratedChain:
-    """Read what the generator wrote before."""
+    """Read a chain that the generator has written."""
     return GeneratedChain(
         file=folder / "blocks.dat",
         index=json.loads((folder / "index.json").read_text()),
@@ -61,10 +61,10 @@ def read(folder: Path) -> GeneratedChain:
 
 
 def load(chain: GeneratedChain) -> Bitcoind:
-    """Start a real node, REST on, and let it take the chain; skips where there is no bitcoind."""
+    """Start a real node with REST and load the chain into it; skip if there is no bitcoind."""
     program = find_bitcoind()
     if program is None:
-        reason = "no bitcoind: name one in the environment's BITCOIND, or put it on PATH"
+        reason = "no bitcoind: set BITCOIND to its path, or put it on PATH"
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason} (in CI these tests must run)")
         pytest.skip(reason)

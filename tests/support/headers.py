@@ -1,19 +1,19 @@
-"""Chains of made-up headers, for tests that look at their links and bits only."""
+"""Chains of made-up headers, for tests that use only their links and bits."""
 
 import hashlib
 
 from virtualchain.model import Block
 
 EASY = 0x207FFFFF
-"""The bits of regtest: a block has work 2."""
+"""The bits of regtest, for a work of 2 per block."""
 HARD = 0x2000FFFF
-"""A block has work 256: as much as 128 easy ones."""
+"""Bits for a work of 256 per block, as much as 128 easy ones."""
 
 
 def grow(parent: Block | None, n: int, *, bits: int = EASY, name: str = "", first: int = 0) -> list[Block]:
-    """Make `n` headers on top of `parent` (None: on top of nothing, from height `first` on).
+    """Make `n` headers on top of `parent`, or if it is None, a chain of its own from height `first` on.
 
-    `name` tells branches of the same height apart.
+    `name` distinguishes branches at the same heights.
     """
     blocks: list[Block] = []
     for _ in range(n):

@@ -46,7 +46,7 @@ _STEPS: dict[str, tuple[Any, ...]] = {
 
 
 def an_app(name: str = "plain", **options: Any) -> App:
-    """Make the app; `options` are App's."""
+    """Make the app; `options` are those of `App`."""
     app = App(name, magic=b"mv", projections=TABLES, **options)
 
     def commit(op: dict[str, Any], state: State, block_id: int) -> None:
@@ -65,7 +65,7 @@ def an_app(name: str = "plain", **options: Any) -> App:
 
 
 def story(node: FakeNode, seed: int, blocks: int) -> None:
-    """Mine blocks of random ops, up to five in each, some of which the app refuses."""
+    """Mine blocks of up to five random ops each, some of which the app rejects."""
     chance = random.Random(seed)
     verbs = [*_STEPS, "add", "add", "note", "mumble"]
     for _ in range(blocks):

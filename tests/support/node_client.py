@@ -1,4 +1,4 @@
-"""A plain HTTP client for tests that look at every header and byte of a node's answers."""
+"""A plain HTTP client for tests that check every header and byte of a node's replies."""
 
 import http.client
 import json
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP answer; `headers` in their order, without the date."""
+    """One HTTP reply; `headers` are in order and leave out the date."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -23,7 +23,7 @@ class Reply:
 
 
 class NodeClient:
-    """One keep-alive connection to a node; `url` holds user and password."""
+    """A keep-alive connection to a node; `url` contains user and password."""
 
     def __init__(self, url: str, timeout: float = 30.0) -> None:
         parts = urlsplit(url)
@@ -43,19 +43,19 @@ class NodeClient:
     def request(
         self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
     ) -> Reply:
-        """Send one request; a broken connection is opened again by the next."""
+        """Send one request; after an error, the next request opens a new connection."""
         try:
             self._connection.request(method, path, body, headers or {})
             answer = self._connection.getresponse()
-            body_read = answer.read()
+            content = answer.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()
             raise
         kept = tuple((name, value) for name, value in answer.getheaders() if name != "Date")
-        return Reply(answer.status, kept, body_read)
+        return Reply(answer.status, kept, content)
 
     def post(self, body: str) -> Reply:
-        """Post a body to JSON-RPC, with the password."""
+        """Post a body to the JSON-RPC interface, with the password."""
         return self.request("POST", "/", body, self.authorization)
 
     def call(self, method: str, *params: object) -> Reply:
@@ -69,5 +69,5 @@ class NodeClient:
         return reply.json()["result"]
 
     def get(self, path: str) -> Reply:
-        """Ask for a path of the REST interface, without a password."""
+        """Request a path of the REST interface, without a password."""
         return self.request("GET", f"/rest/{path}")

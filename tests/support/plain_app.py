@@ -1,65 +1,65 @@
-"""An app as a plain module of functions, written from nothing but the table of callbacks."""
+"""An app as a plain module of functions, written only from the published table of callbacks."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 calls: list[tuple[str, int]] = []
-"""Which of the callbacks that have no effect were called, and for which block."""
+"""Calls of the callbacks that change nothing: name and block."""
 
 
 def get_virtual_chain_name() -> str:
-    """Name the app."""
+    """Return the name."""
     return "plain"
 
 
 def get_virtual_chain_version() -> str:
-    """Tell its version."""
+    """Return the version."""
     return "0.1"
 
 
 def get_first_block_id() -> int:
-    """Start behind the blocks in which names get their coins."""
+    """Return the first block after those that pay the fake node's senders."""
     return 102
 
 
 def get_magic_bytes() -> str:
-    """Recognise inputs by two letters."""
+    """Return the magic."""
     return "pm"
 
 
 def get_opcodes() -> list[str]:
-    """Take three opcodes."""
+    """Return the three opcodes."""
     return ["+", "-", "?"]
 
 
 def get_opfields() -> dict[str, list[str]]:
-    """Hash the word before its length, and of a question nothing."""
+    """Return the hashed fields: the word before its length, and none of a question."""
     return {"+": ["word", "size"], "-": ["word"], "?": []}
 
 
 def get_initial_snapshots() -> dict[int, str]:
-    """Start from a hash that an earlier network ended with."""
+    """Return a hash that an earlier network ended with."""
     return {101: "00112233445566778899aabbccddeeff"}
 
 
 def get_valid_transaction_window() -> int:
-    """Let a consensus hash be valid for five blocks."""
+    """Let a consensus hash stay valid for five blocks."""
     return 5
 
 
 def get_confirmations() -> int:
-    """Take a block at once."""
+    """Accept blocks without confirmations."""
     return 0
 
 
 def get_projections() -> str:
-    """Keep the words in a table."""
+    """Return a table of words."""
     return "CREATE TABLE words (word text PRIMARY KEY, block_id integer NOT NULL)"
 
 
 def find_payload(outputs: list[dict[str, Any]]) -> bytes | None:
-    """Take the first output that carries data."""
+    """Return the payload of the first output that carries data."""
     for output in outputs:
         if output["type"] == "nulldata":
             return bytes.fromhex(output["script_pubkey"])[2:]
@@ -67,7 +67,7 @@ def find_payload(outputs: list[dict[str, Any]]) -> bytes | None:
 
 
 def get_db_state(filename: str | None = None) -> dict[str, int]:
-    """Make a state, or load the one that was saved."""
+    """Create a state, or load the saved one."""
     loaded: dict[str, int] = {} if filename is None else json.loads(Path(filename).read_text())
     return loaded
 
@@ -82,7 +82,7 @@ def db_parse(
     fee: int,
     db_state: Any,
 ) -> dict[str, Any] | None:
-    """Take a word, not an empty one; bytes that are no text raise a ValueError."""
+    """Parse a word and drop an empty one; invalid UTF-8 raises ValueError."""
     assert len(senders) == len(inputs) >= 1
     assert sum(item["value"] for item in senders) - sum(item["value"] for item in outputs) == fee
     if not op_payload:
@@ -91,7 +91,7 @@ def db_parse(
 
 
 def db_scan_block(block_id: int, op_list: list[dict[str, Any]], db_state: Any) -> None:
-    """See all parsed ops of the block."""
+    """Record the call."""
     calls.append(("db_scan_block", block_id))
 
 
@@ -104,7 +104,7 @@ def db_check(
     checked: list[dict[str, Any]],
     db_state: Any,
 ) -> bool:
-    """Refuse what was done in this block already."""
+    """Reject an op that was already accepted in this block."""
     assert op["virtualchain_txid"] == txid
     assert op["virtualchain_opcode"] == opcode
     done = {(item["virtualchain_opcode"], item["word"]) for item in checked}
@@ -114,7 +114,7 @@ def db_check(
 def db_commit(
     block_id: int, opcode: bytes, op: dict[str, Any], txid: str, vtxindex: int, db_state: Any
 ) -> bool | None:
-    """Keep a word, or drop it; asking for one changes nothing, and for a missing one is refused."""
+    """Add or drop a word; a question changes nothing, and one for a missing word is rejected."""
     keep, drop, has = (
         (_keep_in_dict, _drop_from_dict, dict.__contains__)
         if isinstance(db_state, dict)
@@ -130,7 +130,7 @@ def db_commit(
 
 
 def db_final(block_id: int, ops: list[dict[str, Any]], db_state: Any) -> None:
-    """See what was committed."""
+    """Record the call."""
     calls.append(("db_final", block_id))
 
 
@@ -140,7 +140,7 @@ def db_save(block_id: int, filename: str, db_state: dict[str, int]) -> None:
 
 
 def db_continue(block_id: int, consensus_hash: str) -> bool:
-    """Go on in any case."""
+    """Record the call, and continue."""
     calls.append(("db_continue", block_id))
     return True
 

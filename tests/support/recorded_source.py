@@ -1,8 +1,8 @@
-"""A chain made up around recorded payloads: what the reference network saw, as blocks that a source gives.
+"""A source whose blocks are made up around recorded payloads, as the reference network saw them.
 
-The recording has heights, places and payloads, and no transactions. So each payload is put into a
-transaction of its own at the recorded place, which spends output 0 of the recorded transaction id: that is
-how a callback knows which recorded transaction it judges.
+The recording has heights, places and payloads, but no transactions. Each payload is therefore put into a
+transaction of its own, at the recorded place, that spends output 0 of the recorded transaction id: this is
+how a callback knows which recorded transaction it is called for.
 """
 
 import struct
@@ -26,15 +26,15 @@ _FILLER = {"txid": "ff" * 32, "nulldata": None}
 
 
 class RecordedSource:
-    """Serves the recorded `blocks` (`height`, `txs`), behind an empty one where they start above height 0."""
+    """Serves the recorded `blocks` (`height`, `txs`), after an empty block if they start above height 0."""
 
     def __init__(self, blocks: Sequence[Mapping[str, Any]]) -> None:
         self._chain: dict[int, Block] = {}
         self._raw: dict[str, bytes] = {}
         first = blocks[0]["height"]
-        in_front = [{"height": first - 1, "txs": []}] if first else []
-        self._tip = Block(first - len(in_front) - 1, "00" * 32, "", "", 0, _BITS, b"")
-        for block in [*in_front, *blocks]:
+        leading = [{"height": first - 1, "txs": []}] if first else []
+        self._tip = Block(first - len(leading) - 1, "00" * 32, "", "", 0, _BITS, b"")
+        for block in [*leading, *blocks]:
             self._add(block["txs"])
         self.network: Network = replace(network("regtest"), genesis_hash=next(iter(self._raw)))
 
@@ -48,17 +48,17 @@ class RecordedSource:
         self._raw[self._tip.hash] = raw
 
     def tip(self) -> Tip:
-        """Tell the last block."""
+        """Return the last block."""
         return Tip(self._tip.block_id, self._tip.hash)
 
     def block_hash(self, block_id: int) -> str:
-        """Tell the block at a height."""
+        """Return the hash of the block at a height."""
         if block_id not in self._chain:
             raise MissingData(f"nothing was recorded at {block_id}")
         return self._chain[block_id].hash
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
-        """Give a few headers behind a block."""
+        """Return up to 50 headers after a block."""
         block = self._chain.get(block_id)
         if block is None or block.hash != block_hash:
             return None
@@ -66,31 +66,31 @@ class RecordedSource:
         return [self._chain[height] for height in range(block_id + 1, last + 1)]
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:
-        """Call nothing invalid."""
+        """Return False: no block is invalid."""
         return False
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give a block's bytes."""
+        """Return a block's bytes."""
         return self._raw[block_hash]
 
     def spent_outputs(
         self, block_hash: str, transactions: Mapping[int, str]
     ) -> Mapping[int, Sequence[SpentOutput]]:
-        """Give the one output that each transaction spends."""
+        """Return the one output that each transaction spends."""
         return dict.fromkeys(transactions, (SpentOutput(1_000, _SCRIPT),))
 
     def wait(self, timeout: float) -> None:
-        """Wait for nothing: no block will come."""
+        """Return at once, as no block will come."""
 
     def wake(self) -> None:
-        """There is no wait to end."""
+        """Do nothing, as there is no wait to end."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing, as there is nothing to release."""
 
 
 def _transaction(place: int, tx: Mapping[str, Any]) -> bytes:
-    """Serialise a transaction that spends output 0 of the recorded one, and carries its payload."""
+    """Serialize a transaction that spends output 0 of the recorded one and carries its payload."""
     outputs = [serialize_output(900, _SCRIPT)]
     if tx["nulldata"] is not None:
         outputs.append(serialize_output(0, op_return(bytes.fromhex(tx["nulldata"]))))
@@ -99,6 +99,6 @@ def _transaction(place: int, tx: Mapping[str, Any]) -> bytes:
             struct.pack("<i", 2),
             b"\1" + outpoint(tx["txid"], 0) + b"\0" + b"\xff" * 4,
             bytes([len(outputs)]) + b"".join(outputs),
-            struct.pack("<I", place),  # the lock time tells fillers apart
+            struct.pack("<I", place),  # the lock time makes fillers differ
         ]
     )

@@ -1,4 +1,4 @@
-"""An app that uses all that an app can use, to hold one database against another."""
+"""An app that uses every feature of projections, for tests that compare databases."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ _ENTRY = """
             ARRAY[%(time)s, NULL], '\\xff'::bytea, upper('straße' COLLATE "C")),
         NULL = NULL, 'ab')
 """
-"""Texts that mean other values, and values that have other texts, under other settings."""
+"""Statements whose input or output would depend on session settings if the writer did not pin them."""
 _STEPS: tuple[tuple[Any, ...], ...] = (
     (_ENTRY, "INSERT INTO accounts VALUES (%(name)s, %(part)s) ON CONFLICT DO NOTHING"),
     ("UPDATE accounts SET total = total + 1.50, mood = 'so-so' WHERE part < %(part)s",) * 2,
@@ -51,7 +51,7 @@ _STEPS: tuple[tuple[Any, ...], ...] = (
 
 
 def app() -> App:
-    """Make the app; ops that are wrong in one way or other are refused at each step."""
+    """Make the app; each of its steps rejects some ops."""
     made = App("representative", magic=b"re", projections=DDL)
 
     def check(op: dict[str, Any], state: State) -> bool | Rejected:
@@ -69,12 +69,12 @@ def app() -> App:
 
 
 def feed(node: FakeNode) -> None:
-    """Mine the blocks that the app is judged by."""
+    """Mine blocks of ops for the app, some of which it rejects."""
     number = 0
     for block in range(9):
-        wanted = [(block + place) % len(_STEPS) for place in range(block % 4 + 1)] + [0, 0]
+        steps = [(block + place) % len(_STEPS) for place in range(block % 4 + 1)] + [0, 0]
         texts = []
-        for step in wanted:
+        for step in steps:
             number += 1
             texts.append(b"reo%d %d %s" % (number, step, "äÄzZ_"[number % 5].encode()))
         node.mine([node.send(text) for text in texts])
@@ -82,7 +82,7 @@ def feed(node: FakeNode) -> None:
 
 
 def deploy(url: str) -> None:
-    """Fill a database with what the app makes of those blocks."""
+    """Run the app over those blocks into a database."""
     with FakeNode() as node:
         feed(node)
         with StateEngine(app(), database=url, source=node.url, confirmations=0) as engine:

@@ -1,4 +1,4 @@
-"""Where tests find the real data that is too large to live in the project."""
+"""Access to real data that is too large for the repository."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 
 
 def shared(path: str) -> Path:
-    """Find a file of the shared data folder, or skip the test where it is not here."""
+    """Return the path of a file in the shared data folder; skip the test if it is missing."""
     root = Path(__file__).parents[3] / "shared" / "data"
     file = root / path
     if not file.exists():
-        pytest.skip(f"shared/data/{path} is not here")
+        pytest.skip(f"shared/data/{path} is missing")
     return file

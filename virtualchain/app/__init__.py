@@ -1,1 +1,1 @@
-"""What an author writes: `App`, and the contract that every implementation keeps."""
+"""What an app's author writes: `App`, and the contract that every implementation fulfills."""

@@ -1,22 +1,32 @@
-"""How an app is written: `App`, the pleasant way, and `Rejected`, a refusal with its reason.
+"""How an app is written: `App`, the convenient way, and `Rejected`, a refusal with its reason.
 
-What the engine runs is an *implementation*: any module, class or object with the callbacks of the
-published contract (`virtualchain.app.contract` lists and checks them). `App` is one of them.
+The engine runs *implementations*: modules, classes or objects with the callbacks of the published
+contract (`virtualchain.app.contract` lists and checks them). An `App` is one of them.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
-from virtualchain.app.timeline import Timeline
 from virtualchain.errors import InvalidApp
 from virtualchain.model import FindPayload, Json
 
 H = TypeVar("H", bound=type[Any])
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
-_EXTRAS: Final = {
+_LEADING: Final = {
+    "parse": ("payload",),
+    "check": ("op", "state"),
+    "commit": ("op", "state"),
+    "scan": ("ops", "state"),
+    "final": ("ops", "state"),
+    "proceed": ("block_id", "consensus_hash"),
+}
+"""By step, the arguments that come first, by position."""
+
+_OPTIONAL: Final = {
     "parse": {"block_id", "opcode", "senders", "inputs", "outputs", "fee", "state"},
     "check": {"block_id", "opcode", "txid", "vtxindex", "checked"},
     "commit": {"block_id", "opcode", "txid", "vtxindex"},
@@ -24,36 +34,33 @@ _EXTRAS: Final = {
     "final": {"block_id"},
     "proceed": set[str](),
 }
-"""Per step the arguments that are passed by name, to a function that names them."""
-
-_POSITIONAL: Final = {"parse": 1, "check": 2, "commit": 2, "scan": 2, "final": 2, "proceed": 2}
-"""Per step how many arguments come first, by position."""
+"""By step, the arguments that a function receives by name if its signature has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Returned (not raised) by parse, check or commit: the input is refused, and `reason` is recorded."""
+    """Returned (not raised) by parse, check or commit: the input is rejected, and `reason` is recorded."""
 
     reason: str
 
     def __post_init__(self) -> None:
-        """Take whatever has a text, such as an exception."""
+        """Convert the reason to text; it may be an exception."""
         object.__setattr__(self, "reason", str(self.reason))
 
     def __bool__(self) -> bool:
-        """Count as false, as a check that returns False does."""
+        """Return False, as a check that rejects does."""
         return False
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A function of an app, and which of the named arguments it wants."""
+    """A function of an app, and the named arguments that its signature has."""
 
     function: Callable[..., Any]
-    wants: frozenset[str]
+    named_arguments: frozenset[str]
 
-    def __call__(self, *positional: object, **named: object) -> Any:  # noqa: ANN401 - what a callback gives
-        return self.function(*positional, **{name: named[name] for name in self.wants})
+    def __call__(self, *positional: object, **named: object) -> Any:  # noqa: ANN401 - what a callback returns
+        return self.function(*positional, **{name: named[name] for name in self.named_arguments})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +71,29 @@ class _Handler:
     fields: tuple[str, ...] | None
 
 
+class _Activations(Generic[T]):
+    """Rules by activation height: each applies from its block until the next one's."""
+
+    def __init__(self) -> None:
+        self._by_height: dict[int, T] = {}
+
+    def add(self, from_block: int, rule: T) -> bool:
+        """Let a rule apply from a block on; return False if another one starts there."""
+        return self._by_height.setdefault(from_block, rule) is rule
+
+    def at(self, block_id: int) -> T | None:
+        """Return the rule that applies at a block; None before the first."""
+        started = [from_block for from_block in self._by_height if from_block <= block_id]
+        return self._by_height[max(started)] if started else None
+
+    def all(self) -> list[tuple[int, T]]:
+        """Return all rules, each after its activation height, in order."""
+        return sorted(self._by_height.items(), key=lambda item: item[0])
+
+
 @dataclass
 class App:
-    """An app in its own words: a name, a magic, projections as SQL, and a handler per opcode.
+    """An app as a declaration: a name, a magic, projections as SQL, and a handler per opcode.
 
     ::
 
@@ -74,39 +101,39 @@ class App:
 
         @app.opcode(b"c", fields=["document", "owner"])
         class Claim:
-            def parse(self, payload, senders): ...     # -> dict, or None to drop, or Rejected("why")
+            def parse(self, payload, senders): ...     # -> dict, or None to drop it, or Rejected("why")
             def check(self, op, state): ...            # -> True, or Rejected("why")
             def commit(self, op, state, block_id): ... # the reducer
 
-    Beside the arguments shown first, a function gets by name whatever else it names: `parse` of
-    block_id, opcode, senders, inputs, outputs, fee, state; `check` of block_id, opcode, txid, vtxindex,
-    checked; `commit` of block_id, opcode, txid, vtxindex. `check` and `commit` may be left out: then
-    every parsed op is accepted as it stands.
+    After its leading arguments, a function can name any of these and receives them by name: `parse`
+    block_id, opcode, senders, inputs, outputs, fee, state; `check` block_id, opcode, txid, vtxindex,
+    checked; `commit` block_id, opcode, txid, vtxindex. `check` and `commit` are optional: without them,
+    every parsed op is accepted unchanged.
 
-    Rules that change at an activation height stand beside the old ones: registered again with
-    `from_block=`, a handler, `scan` or `final` counts from that block on, until the next one.
+    Rules can change at an activation height: a handler, `scan` or `final` that is registered again with
+    `from_block=` applies from that block until the next one's, and the old one still applies before it.
     """
 
     name: str
     magic: bytes | str | Sequence[bytes | str]
     projections: str | None = None
-    """DDL of the projections, or the path of a `.sql` file with it."""
+    """DDL of the projections, or the path of a `.sql` file that holds it."""
     version: str = "1"
     first_block_id: int = 0
     initial_snapshots: Mapping[int, str] = field(default_factory=dict)
     valid_transaction_window: int = 24
-    """S: for how many blocks a consensus hash stays valid."""
+    """S: the number of blocks for which a consensus hash stays valid."""
     confirmations: int | None = None
-    """The least confirmations that this app accepts."""
+    """The minimum number of confirmations that this app accepts."""
     payload_rule: FindPayload | None = None
-    """How a payload is found among the outputs; default: the last OP_RETURN."""
+    """How to find a payload among the outputs; by default, the last OP_RETURN."""
     max_payload: int | None = None
-    """The longest payload, in bytes after magic and opcode, that is parsed at all."""
+    """Payloads longer than this, in bytes after magic and opcode, are rejected unparsed."""
 
     def __post_init__(self) -> None:
-        self._handlers: dict[bytes, Timeline[_Handler]] = {}
-        self._hooks: dict[str, Timeline[_Step]] = {"scan": Timeline(), "final": Timeline()}
-        # The contract asks an implementation which callbacks it has: None says that it has not.
+        self._handlers: dict[bytes, _Activations[_Handler]] = {}
+        self._hooks: dict[str, _Activations[_Step]] = {"scan": _Activations(), "final": _Activations()}
+        # The contract reads which callbacks an implementation has: None means that it has none.
         self.db_scan_block: Callable[..., Any] | None = None
         self.db_final: Callable[..., Any] | None = None
         self.db_continue: Callable[..., Any] | None = None
@@ -115,10 +142,10 @@ class App:
     def opcode(
         self, opcode: bytes, fields: Iterable[str] | None = None, *, from_block: int = 0
     ) -> Callable[[H], H]:
-        """Register a class with `parse` and, where needed, `check` and `commit` for one opcode byte.
+        """Register a class with `parse` and, optionally, `check` and `commit` for one opcode byte.
 
-        `fields` are those that enter the consensus hash, in order; default: all, sorted by name. It counts
-        from block `from_block` on, in place of one that counted before.
+        `fields` names the fields that enter the consensus hash, in order; by default all, sorted by name.
+        The class replaces any earlier one from block `from_block` on.
         """
 
         def register(handler: H) -> H:
@@ -147,11 +174,11 @@ class App:
     ) -> None:
         """Register functions for one opcode byte, as `opcode` does for a class.
 
-        Raises InvalidApp where the opcode is not one byte or is taken from that block on, or a function's
-        arguments are none that it can be given.
+        Raises InvalidApp if the opcode is not one byte, if it already has a handler from that block on, or
+        if a function takes an argument that it cannot receive.
         """
         if not isinstance(opcode, bytes) or len(opcode) != 1:
-            raise InvalidApp(f"app {self.name}: an opcode is one byte, not {opcode!r}")
+            raise InvalidApp(f"app {self.name}: an opcode must be one byte, not {opcode!r}")
         if parse is None:
             raise InvalidApp(f"app {self.name}: the handler of opcode {opcode!r} has no parse")
         handler = _Handler(
@@ -160,16 +187,16 @@ class App:
             commit=None if commit is None else self._step("commit", commit),
             fields=None if fields is None else tuple(fields),
         )
-        if not self._handlers.setdefault(opcode, Timeline()).add(from_block, handler):
+        if not self._handlers.setdefault(opcode, _Activations()).add(from_block, handler):
             since = f" from block {from_block} on" if from_block else ""
-            raise InvalidApp(f"app {self.name}: opcode {opcode!r} has a handler already{since}")
+            raise InvalidApp(f"app {self.name}: opcode {opcode!r} already has a handler{since}")
 
     @overload
     def scan(self, function: F) -> F: ...
     @overload
     def scan(self, *, from_block: int) -> Callable[[F], F]: ...
     def scan(self, function: F | None = None, *, from_block: int = 0) -> F | Callable[[F], F]:
-        """Register `function(ops, state)`, which sees a block's parsed ops before any is judged."""
+        """Register `function(ops, state)`, called with a block's parsed ops before any is checked."""
         self.db_scan_block = lambda block_id, ops, state: self._run("scan", block_id, ops, state)
         return self._hook("scan", function, from_block)
 
@@ -190,7 +217,7 @@ class App:
     def _hook(self, kind: str, function: F | None, from_block: int) -> F | Callable[[F], F]:
         def register(hook: F) -> F:
             if not self._hooks[kind].add(from_block, self._step(kind, hook)):
-                raise InvalidApp(f"app {self.name}: {kind} has a function already from block {from_block} on")
+                raise InvalidApp(f"app {self.name}: {kind} already has a function from block {from_block} on")
             return hook
 
         return register if function is None else register(function)
@@ -202,76 +229,72 @@ class App:
 
     def _step(self, kind: str, function: Callable[..., Any]) -> _Step:
         names = list(inspect.signature(function).parameters)
-        known, first = _EXTRAS[kind], _POSITIONAL[kind]
-        unknown = [name for name in names[first:] if name not in known]
-        if len(names) < first or unknown:
-            shape = ", ".join(
-                {"parse": ["payload"], "proceed": ["block_id", "consensus_hash"]}.get(
-                    kind, ["ops" if kind in {"scan", "final"} else "op", "state"]
-                )
-            )
+        leading, optional = _LEADING[kind], _OPTIONAL[kind]
+        unknown = [name for name in names[len(leading) :] if name not in optional]
+        if len(names) < len(leading) or unknown:
+            by_name = f" and, by name, any of {', '.join(sorted(optional))}" if optional else ""
             raise InvalidApp(
-                f"app {self.name}: {kind} ({function.__qualname__}) takes ({shape}) and by name any of "
-                f"{', '.join(sorted(known)) or 'nothing more'}; it has ({', '.join(names)})"
+                f"app {self.name}: {kind} is called with ({', '.join(leading)}){by_name}; "
+                f"{function.__qualname__} takes ({', '.join(names)})"
             )
-        return _Step(function, frozenset(names[first:]))
+        return _Step(function, frozenset(names[len(leading) :]))
 
-    # The published callbacks, from here on.
+    # From here on, the published callbacks.
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return self.name
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return self.version
 
     def get_first_block_id(self) -> int:
-        """Give the height of the first input."""
+        """Return the height of the first block that can hold inputs."""
         return self.first_block_id
 
     def get_magic_bytes(self) -> bytes | str | Sequence[bytes | str]:
-        """Give the magic, or several."""
+        """Return the magic, or several of them."""
         return self.magic
 
     def get_opcodes(self) -> tuple[bytes, ...]:
-        """Give the opcodes that have a handler, sorted."""
+        """Return the opcodes that have a handler, sorted."""
         return tuple(sorted(self._handlers))
 
     def get_opfields(self) -> dict[bytes, tuple[str, ...]]:
-        """Give the hashed fields of the opcodes that declare them, by their newest rules."""
-        newest = {code: timeline.steps()[-1][1] for code, timeline in sorted(self._handlers.items())}
+        """Return, for each opcode that declares them, the fields that its newest rules hash."""
+        newest = {code: handlers.all()[-1][1] for code, handlers in sorted(self._handlers.items())}
         return {code: handler.fields for code, handler in newest.items() if handler.fields is not None}
 
     def get_activations(self) -> dict[int, dict[str, tuple[str, ...] | None]]:
-        """Give what counts from which block on: by opcode its hashed fields, and the hooks by their names."""
-        found: dict[int, dict[str, tuple[str, ...] | None]] = {}
-        for code, timeline in sorted(self._handlers.items()):
-            for from_block, handler in timeline.steps():
-                found.setdefault(from_block, {})[code.hex()] = handler.fields
+        """Return, by activation height, the opcodes with their hashed fields, and the names of the hooks."""
+        activations: dict[int, dict[str, tuple[str, ...] | None]] = {}
+        for code, handlers in sorted(self._handlers.items()):
+            for from_block, handler in handlers.all():
+                activations.setdefault(from_block, {})[code.hex()] = handler.fields
         for kind, hooks in self._hooks.items():
-            for from_block, _ in hooks.steps():
-                found.setdefault(from_block, {})[kind] = None
-        return found
+            for from_block, _ in hooks.all():
+                activations.setdefault(from_block, {})[kind] = None
+        return activations
 
     def get_initial_snapshots(self) -> Mapping[int, str]:
-        """Give the consensus hashes to start from."""
+        """Return the consensus hashes that the app starts from."""
         return self.initial_snapshots
 
     def get_valid_transaction_window(self) -> int:
-        """Give S."""
+        """Return S."""
         return self.valid_transaction_window
 
     def get_confirmations(self) -> int | None:
-        """Give the least confirmations."""
+        """Return the minimum number of confirmations."""
         return self.confirmations
 
     def get_projections(self) -> str | None:
-        """Give the DDL."""
+        """Return the DDL, or the path of the file that holds it."""
         return self.projections
 
     def get_max_payload(self) -> int | None:
-        """Give the longest payload."""
+        """Return the maximum payload length."""
         return self.max_payload
 
     def db_parse(
@@ -285,11 +308,11 @@ class App:
         fee: int,
         db_state: object,
     ) -> Json | Rejected | None:
-        """Hand a payload to its opcode's parse."""
+        """Call the parse of a payload's opcode."""
         handler = self._handlers[opcode].at(block_id)
         if handler is None:
-            first = self._handlers[opcode].steps()[0][0]
-            return Rejected(f"this opcode counts from block {first} on")
+            first = self._handlers[opcode].all()[0][0]
+            return Rejected(f"this opcode is valid from block {first} on")
         op: Json | Rejected | None = handler.parse(
             op_payload,
             block_id=block_id,
@@ -312,7 +335,7 @@ class App:
         checked: list[Json],
         db_state: object,
     ) -> bool | Rejected:
-        """Hand an op to its opcode's check."""
+        """Call the check of an op's opcode."""
         handler = self._handlers[opcode].at(block_id)
         check = None if handler is None else handler.check
         return check is None or check(
@@ -322,7 +345,7 @@ class App:
     def db_commit(
         self, block_id: int, opcode: bytes, op: Json, txid: str, vtxindex: int, db_state: object
     ) -> object:
-        """Hand an accepted op to its opcode's commit."""
+        """Call the commit of an op's opcode."""
         handler = self._handlers[opcode].at(block_id)
         commit = None if handler is None else handler.commit
         return (

@@ -1,7 +1,7 @@
-"""The contract between an implementation and the engine: read once, checked, then only called.
+"""The contract between an implementation and the engine: read and checked once, before the first block.
 
 An implementation is a module, class or object with the callbacks of the published API. `read_contract`
-turns it into a `Contract`, whose values are normalised and whose calls pass what each callback takes.
+turns it into a `Contract`, which holds normalized values and passes each callback the arguments it takes.
 """
 
 import hashlib
@@ -34,33 +34,33 @@ _SQL_PART = re.compile(
     re.DOTALL,
 )
 _LARGEST: Final = 2**31 - 1
-"""The largest whole number that the database keeps where an app declares one."""
+"""The largest integer that an app may declare: the database stores 32 bits."""
 
 DEFAULT_WINDOW: Final = 24
-"""S of an app that does not say: for how many blocks a consensus hash stays valid."""
+"""S of an app that does not declare it: the number of blocks for which a consensus hash stays valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """A callback of an implementation; `db_state` is passed where its signature has room for it."""
+    """A callback of an implementation; it receives `db_state` if its signature has room for it."""
 
     function: Callable[..., Any]
-    takes_state: Literal["in its place", "by name", "not"]
+    takes_state: Literal["by position", "by name", "never"]
 
-    def __call__(self, *arguments: object, db_state: object) -> Any:  # noqa: ANN401 - what a callback gives
-        """Call it with the arguments of the published API, in their order."""
+    def __call__(self, *arguments: object, db_state: object) -> Any:  # noqa: ANN401 - what a callback returns
+        """Call it with the arguments of the published API, in order."""
         match self.takes_state:
-            case "in its place":
+            case "by position":
                 return self.function(*arguments, db_state)
             case "by name":
                 return self.function(*arguments, db_state=db_state)
-            case "not":
+            case "never":
                 return self.function(*arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What an implementation declares, normalised, and its callbacks."""
+    """The normalized declarations of an implementation, and its callbacks."""
 
     name: str
     version: str
@@ -70,7 +70,7 @@ class Contract:
     opcodes: frozenset[bytes]
     opfields: Mapping[bytes, tuple[str, ...]]
     activations: Mapping[int, Mapping[str, tuple[str, ...] | None]]
-    """What counts from which block on: by opcode, in hex, its hashed fields. Empty: `opfields` always."""
+    """By activation height, the opcodes (hex) with their hashed fields; if empty, `opfields` applies."""
     initial_snapshots: Mapping[int, str]
     window: int
     confirmations: int | None
@@ -84,18 +84,18 @@ class Contract:
     final: Callback | None
     proceed: Callable[[int, str], object] | None
     get_state: Callable[..., object] | None
-    """Makes or loads an opaque state; None for a SQL app."""
+    """Creates or loads an opaque state; None for a SQL app."""
     save: Callback | None
     base_block_hash: str | None = None
-    """Hash of the block before the first one that is processed, if a checkpoint says which it is."""
+    """Hash of the block before the first processed one, if a checkpoint determines it."""
 
     @property
     def start(self) -> int:
-        """The first block that is processed: after every initial snapshot, not below the first block."""
+        """The first processed block: at or above `first_block_id`, and above every initial snapshot."""
         return max(self.first_block_id, *(block_id + 1 for block_id in self.initial_snapshots), 0)
 
     def hashed_fields(self, block_id: int, opcode: bytes, op: Mapping[str, object]) -> Sequence[str]:
-        """Give the fields of an op that enter the consensus hash, in order; undeclared, all by name."""
+        """Return the fields of an op that enter the consensus hash, in order: all, sorted, if undeclared."""
         declared = self.opfields.get(opcode)
         for from_block, rules in self.activations.items():
             if from_block <= block_id and opcode.hex() in rules:
@@ -103,9 +103,9 @@ class Contract:
         return sorted(op) if declared is None else declared
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything declared that the app's state or digests depend on.
+        """Compute the SHA-256 (hex) of all declarations that the app's state or digests depend on.
 
-        What only readers of the DDL see, its comments and layout, does not count.
+        Comments and layout of the DDL do not count.
         """
         declared = {
             "version": self.version,
@@ -124,33 +124,33 @@ class Contract:
 
 
 def read_contract(implementation: object) -> Contract:
-    """Read and check what an implementation declares.
+    """Read and check the declarations of an implementation.
 
-    A class is instantiated, without arguments. An optional callback that gives None says nothing, as one
-    that is not there. Raises InvalidApp, naming the callback and what is wrong with it.
+    A class is instantiated without arguments. An optional callback that returns None counts as missing.
+    Raises InvalidApp, which names the callback and the problem.
     """
     if isinstance(implementation, type):
         kind = implementation
         try:
             implementation = kind()
         except Exception as error:
-            raise InvalidApp(f"the app {kind.__name__} cannot be made: {_told(error)}") from error
-    reader = _Reader(implementation)
+            raise InvalidApp(f"cannot instantiate the app {kind.__name__}: {_summary(error)}") from error
+    reader = _DeclarationReader(implementation)
     name = reader.text("get_virtual_chain_name")
     return Contract(
         name=name,
         version=reader.version(),
         schema=schema_name(name),
-        first_block_id=reader.whole("get_first_block_id"),
+        first_block_id=reader.integer("get_first_block_id"),
         magics=reader.magics(),
         opcodes=reader.opcodes(),
         opfields=reader.opfields(),
         activations=reader.activations(),
         initial_snapshots=reader.initial_snapshots(),
         window=reader.window(),
-        confirmations=reader.optional_whole("get_confirmations"),
+        confirmations=reader.optional_integer("get_confirmations"),
         projections=reader.projections(),
-        max_payload=reader.optional_whole("get_max_payload"),
+        max_payload=reader.optional_integer("get_max_payload"),
         find_payload=reader.optional_function("find_payload", 1),
         parse=reader.callback("db_parse", 7),
         scan=reader.optional_callback("db_scan_block", 2),
@@ -164,32 +164,32 @@ def read_contract(implementation: object) -> Contract:
 
 
 def schema_name(name: str) -> str:
-    """Give the schema of an app: its name in lower case, everything but a-z and 0-9 as `_`.
+    """Return the schema of an app: its name in lower case, with `_` for all but a-z and 0-9.
 
-    Raises InvalidApp for names that are reserved, contain `__` or what cannot be printed, or are longer
-    than 40 bytes.
+    Raises InvalidApp if the name is reserved, contains `__` or an unprintable character, or is longer than
+    40 bytes.
     """
     schema = re.sub(r"[^a-z0-9]", "_", name.lower())
     fits = 1 <= len(schema) <= 40 and "__" not in schema and name.isprintable()
     if not fits or schema in _RESERVED or schema.startswith("pg_"):
         raise InvalidApp(
             f"app {name!r} cannot have the schema {schema!r}: a name has 1 to 40 characters, no two in a row "
-            f"other than letters and digits, and is not {', '.join(sorted(_RESERVED))} or pg_…"
+            f"that are not letters or digits, and is none of {', '.join(sorted(_RESERVED))} and pg_…"
         )
     return schema
 
 
 def bare_sql(text: str) -> str:
-    """Write SQL without its comments, and with one blank for all white space outside of quotes."""
+    """Strip comments from SQL, and collapse white space outside quotes to single blanks."""
     return _SQL_PART.sub(lambda part: part["quoted"] or " ", text).strip()
 
 
-def _told(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-class _Reader:
-    """Reads one implementation; every complaint names it."""
+class _DeclarationReader:
+    """Reads the declarations of one implementation, which every error message names."""
 
     def __init__(self, implementation: object) -> None:
         self._implementation = implementation
@@ -197,52 +197,52 @@ class _Reader:
         self._label = f"the app {kind}"
         missing = [name for name in _REQUIRED if not callable(getattr(implementation, name, None))]
         if missing:
-            raise self._invalid(f"lacks {', '.join(missing)}: it is no implementation")
+            raise self._invalid(f"lacks {', '.join(missing)}: every implementation needs these callbacks")
         self._label = f"app {self.text('get_virtual_chain_name')!r}"
 
     def _invalid(self, complaint: str) -> InvalidApp:
         return InvalidApp(f"{self._label} {complaint}")
 
-    def call(self, name: str, default: object = None) -> Any:  # noqa: ANN401 - what a callback gives
+    def call(self, name: str, default: object = None) -> Any:  # noqa: ANN401 - what a callback returns
         function = getattr(self._implementation, name, None)
         try:
             value = None if function is None else function()
         except Exception as error:
-            raise self._invalid(f"fails in {name} with {_told(error)}") from error
+            raise self._invalid(f"fails in {name} with {_summary(error)}") from error
         return default if value is None else value
 
     def text(self, name: str) -> str:
         value = self.call(name)
         if not isinstance(value, str):
-            raise self._invalid(f"{name} gives {value!r}: it should be a str")
+            raise self._invalid(f"{name} returns {value!r}: it must be a str")
         return value
 
     def version(self) -> str:
         version = str(self.call("get_virtual_chain_version"))
         if not version.isprintable():
-            raise self._invalid(f"get_virtual_chain_version gives {version!r}: it should be printable")
+            raise self._invalid(f"get_virtual_chain_version returns {version!r}: it must be printable")
         return version
 
-    def whole(self, name: str) -> int:
+    def integer(self, name: str) -> int:
         value = self.call(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
-            raise self._invalid(f"{name} gives {value!r}: it should be a whole number from 0 to {_LARGEST}")
+            raise self._invalid(f"{name} returns {value!r}: it must be an integer from 0 to {_LARGEST}")
         return value
 
-    def optional_whole(self, name: str) -> int | None:
-        return None if self.call(name) is None else self.whole(name)
+    def optional_integer(self, name: str) -> int | None:
+        return None if self.call(name) is None else self.integer(name)
 
     def window(self) -> int:
-        value = self.optional_whole("get_valid_transaction_window")
+        value = self.optional_integer("get_valid_transaction_window")
         return DEFAULT_WINDOW if value is None else value
 
     def magics(self) -> tuple[bytes, ...]:
         value = self.call("get_magic_bytes")
-        several = [value] if isinstance(value, bytes | str) else value
-        magics = [self._bytes("get_magic_bytes", item) for item in self._iterable("get_magic_bytes", several)]
+        values = [value] if isinstance(value, bytes | str) else value
+        magics = [self._bytes("get_magic_bytes", item) for item in self._iterable("get_magic_bytes", values)]
         if not magics or len(set(magics)) < len(magics):
             raise self._invalid(
-                f"get_magic_bytes gives {value!r}: it should be one magic, or several different"
+                f"get_magic_bytes returns {value!r}: it must be one magic, or several different ones"
             )
         return tuple(magics)
 
@@ -252,20 +252,20 @@ class _Reader:
             value = [bytes([byte]) for byte in self._bytes("get_opcodes", value)]
         codes = frozenset(self._opcode("get_opcodes", item) for item in self._iterable("get_opcodes", value))
         if not codes:
-            raise self._invalid("get_opcodes gives no opcode")
+            raise self._invalid("get_opcodes returns no opcode")
         return codes
 
     def opfields(self) -> dict[bytes, tuple[str, ...]]:
         value = self.call("get_opfields", {})
         if not isinstance(value, Mapping):
-            raise self._invalid(f"get_opfields gives {value!r}: it should be a dict of opcode to fields")
+            raise self._invalid(f"get_opfields returns {value!r}: it must be a dict of opcode to field names")
         result: dict[bytes, tuple[str, ...]] = {}
         for key, fields in value.items():
             is_list = isinstance(fields, Iterable) and not isinstance(fields, str | bytes)
             names: tuple[Any, ...] = tuple(fields) if is_list else (fields,)
             if not is_list or not all(isinstance(name, str) for name in names):
                 raise self._invalid(
-                    f"get_opfields gives {fields!r} for {key!r}: it should be a list of names"
+                    f"get_opfields returns {fields!r} for {key!r}: it must be a list of field names"
                 )
             result[self._opcode("get_opfields", key)] = names
         return result
@@ -274,19 +274,19 @@ class _Reader:
         value: dict[int, dict[str, tuple[str, ...] | None]] = self.call("get_activations", {})
         for block_id in value:
             if not isinstance(block_id, int) or not 0 <= block_id <= _LARGEST:
-                raise self._invalid(f"has rules from block {block_id!r} on: it should be a height")
+                raise self._invalid(f"has rules from block {block_id!r} on: it must be a height")
         return dict(sorted(value.items()))
 
     def initial_snapshots(self) -> dict[int, str]:
         value = self.call("get_initial_snapshots", {})
         if not isinstance(value, Mapping):
-            raise self._invalid(f"get_initial_snapshots gives {value!r}: it should be a dict")
+            raise self._invalid(f"get_initial_snapshots returns {value!r}: it must be a dict")
         for block_id, consensus_hash in value.items():
-            # An app that starts with the genesis block may name a hash that stands in front of it, at -1.
+            # An app that starts with the genesis block may name a hash for the place before it, -1.
             is_height = isinstance(block_id, int) and -1 <= block_id <= _LARGEST
             if not is_height or not _HASH.fullmatch(str(consensus_hash)):
                 raise self._invalid(
-                    f"get_initial_snapshots gives {block_id!r}: {consensus_hash!r}; it should be a height "
+                    f"get_initial_snapshots returns {block_id!r}: {consensus_hash!r}; it must be a height "
                     "and a consensus hash of 32 hex digits"
                 )
         return dict(sorted(value.items()))
@@ -301,22 +301,22 @@ class _Reader:
             try:
                 return Path(value).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise self._invalid(f"names {str(value)!r} for its projections: {error}") from error
+                raise self._invalid(f"cannot read its projections from {str(value)!r}: {error}") from error
         if not isinstance(value, str):
             raise self._invalid(
-                f"get_projections gives {value!r}: it should be SQL or the path of a .sql file"
+                f"get_projections returns {value!r}: it must be SQL or the path of a .sql file"
             )
         return value
 
     def callback(self, name: str, arguments: int) -> Callback:
         function = getattr(self._implementation, name)
-        given = [None] * arguments
-        if _takes(function, *given, None):
-            return Callback(function, "in its place")
-        if _takes(function, *given, db_state=None):
+        values = [None] * arguments
+        if _accepts(function, *values, None):
+            return Callback(function, "by position")
+        if _accepts(function, *values, db_state=None):
             return Callback(function, "by name")
-        if _takes(function, *given):
-            return Callback(function, "not")
+        if _accepts(function, *values):
+            return Callback(function, "never")
         raise self._uncallable(name, arguments + 1)
 
     def optional_callback(self, name: str, arguments: int) -> Callback | None:
@@ -325,38 +325,40 @@ class _Reader:
         return self.callback(name, arguments)
 
     def optional_function(self, name: str, arguments: int) -> Callable[..., Any] | None:
-        """Read a callback that gets no state."""
+        """Read a callback that receives no state."""
         function: Callable[..., Any] | None = getattr(self._implementation, name, None)
-        if function is not None and not _takes(function, *[None] * arguments):
+        if function is not None and not _accepts(function, *[None] * arguments):
             raise self._uncallable(name, arguments)
         return function
 
     def _uncallable(self, name: str, arguments: int) -> InvalidApp:
         function = getattr(self._implementation, name)
-        shape = f"{name}{inspect.signature(function)}" if callable(function) else f"{name}, {function!r}"
-        return self._invalid(f"has a {shape}: it is called with {arguments} arguments")
+        if not callable(function):
+            return self._invalid(f"has {name} = {function!r}: it must be a function")
+        count = "1 argument" if arguments == 1 else f"{arguments} arguments"
+        return self._invalid(f"has {name}{inspect.signature(function)}: it is called with {count}")
 
     def _iterable(self, name: str, value: object) -> Sequence[object]:
         if not isinstance(value, Iterable):
-            raise self._invalid(f"{name} gives {value!r}: it should be bytes, or several of them")
+            raise self._invalid(f"{name} returns {value!r}: it must be bytes, or several of them")
         return list(value)
 
     def _bytes(self, name: str, value: object) -> bytes:
         if isinstance(value, str) and value.isascii():
             return value.encode("ascii")
         if not isinstance(value, bytes):
-            raise self._invalid(f"{name} gives {value!r}: it should be bytes or ASCII text")
+            raise self._invalid(f"{name} returns {value!r}: it must be bytes or ASCII text")
         return value
 
     def _opcode(self, name: str, value: object) -> bytes:
         code = self._bytes(name, value)
         if len(code) != 1:
-            raise self._invalid(f"{name} gives {value!r}: an opcode is one byte")
+            raise self._invalid(f"{name} returns {value!r}: an opcode must be one byte")
         return code
 
 
-def _takes(function: Callable[..., Any], *arguments: None, **named: None) -> bool:
-    """Say whether a function can be called so; of one that does not tell, nothing else is known."""
+def _accepts(function: Callable[..., Any], *arguments: None, **named: None) -> bool:
+    """Check whether a function accepts these arguments; without a signature, any callable counts."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

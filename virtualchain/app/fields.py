@@ -1,7 +1,7 @@
-"""What the fields of an op may hold, how they become JSON, and how JSON of strangers is read.
+"""What an op's fields may hold, how they become JSON, and how to parse JSON from strangers.
 
-An op's fields come from bytes that a stranger wrote, so what the database or the digests could not
-take must be found when the op is parsed, and on every node alike.
+An op's fields come from bytes that a stranger wrote. A value that the database or the digests cannot hold
+must therefore be caught when the op is parsed, and on every node alike.
 """
 
 import json
@@ -13,57 +13,57 @@ from typing import Any, Final, NoReturn
 from virtualchain.errors import Unserializable
 
 DEEPEST: Final = 64
-"""How far lists and dicts may be nested."""
+"""Maximum nesting depth of lists and dicts."""
 LARGEST: Final = 16 * 1024 * 1024
-"""How large the fields of one input may be in all: their characters, and 64 more for each value."""
+"""Maximum total size of the fields of one input: their characters, plus 64 for each value."""
 _VALUE: Final = 64
 _INT_BITS: Final = 2048
 _INT_DIGITS: Final = 617
-"""Decimal digits of the largest int: Python's own limit depends on the environment."""
+"""Decimal digits of the largest int. Python's own limit depends on the environment."""
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _NUL: Final = "\x00"
 
 
 def to_json(fields: Mapping[str, object]) -> dict[str, Any]:
-    """Copy an op's fields for a jsonb column: bytes become hex, tuples lists.
+    """Copy an op's fields for a jsonb column; bytes become hex, and tuples become lists.
 
-    Raises Unserializable, naming the field, for what PostgreSQL's jsonb cannot hold, or not on every node:
-    NUL or a lone surrogate in text, a float that is no number, an int of more than 2048 bits, keys that are
-    not text, deeper nesting than 64, more than 16 Mi characters in all, or a type that is none of JSON's.
+    Raises Unserializable, which names the field, for values that PostgreSQL's jsonb cannot hold on every
+    node: text with a NUL or a lone surrogate, a float that is not finite, an int of more than 2048 bits, keys
+    that are not text, nesting deeper than 64, more than 16 Mi characters in all, or a type that JSON lacks.
     """
     return all_to_json([fields])[0]
 
 
 def all_to_json(ops: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
-    """Copy the ops that stand for one input, as `to_json` does; its limits are for all of them together."""
+    """Copy the ops of one input as `to_json` does; its limits apply to all of them together."""
     copier = _Copier()
     return [copier.fields(op) for op in ops]
 
 
-def parse_json(payload: bytes) -> Any:  # noqa: ANN401 - what JSON may hold
-    """Read JSON that a stranger wrote, alike on every node; raises ValueError for anything else.
+def parse_json(payload: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse JSON that a stranger wrote, with the same result on every node; raises ValueError if invalid.
 
-    Python's own reader refuses deep nesting and long integers where its version, its environment and the
-    depth of the call say so. Here the limits are 64 levels and 2048 bits, and a number is finite.
+    The limits of Python's own parser on nesting and long integers depend on its version, its environment and
+    the depth of the call. Here they are 64 levels and 2048 bits, and numbers must be finite.
     """
     text = payload.decode()
     depth = 0
     for token in _BRACKETS.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
         if depth > DEEPEST:
-            raise ValueError(f"JSON that is nested deeper than {DEEPEST}")
+            raise ValueError(f"JSON is nested deeper than {DEEPEST}")
     return json.loads(text, parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant)
 
 
 def legible(text: str, longest: int) -> str:
-    """Make text storable that may quote a hostile input: NUL and lone surrogates escaped, its middle cut."""
+    """Make text that may quote a hostile input storable: escape NUL and lone surrogates, cut its middle."""
     if len(text) > longest:
         text = f"{text[: longest // 2]} … {text[len(text) - longest // 2 :]}"
     return text.replace(_NUL, "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 class _Copier:
-    """Copies values, and counts them: lists that hold each other twice, sixty deep, would be endless."""
+    """Copies values and limits their total size: lists nested sixty deep in pairs would be endless."""
 
     def __init__(self) -> None:
         self._left = LARGEST
@@ -101,7 +101,7 @@ class _Copier:
 
     def _text(self, value: object, what: str) -> str:
         if not isinstance(value, str):
-            raise Unserializable(f"{what} is a {type(value).__name__}, and should be text")
+            raise Unserializable(f"{what} is a {type(value).__name__}, but must be text")
         self._count(len(value), what)
         if _NUL in value:
             raise Unserializable(f"{what} contains a NUL character")

@@ -1,1 +1,1 @@
-"""Places where the published documentation of the reference library puts things."""
+"""Modules at the import paths that the reference library's documentation uses."""

@@ -1,4 +1,4 @@
-"""`StateEngine`, where the published documentation puts it."""
+"""`StateEngine`, at the import path of the published documentation."""
 
 from virtualchain.engine.engine import StateEngine
 

@@ -1,18 +1,18 @@
-"""Faults of node and database: passing ones are got over, others end in one clear error."""
+"""Faults of node and database: the engine recovers from passing ones, and others end in one clear error."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query, Run
 from tests.support.servers import postmaster, reachable_folder
 from tests.support.tables import deployment
 from virtualchain import App, State, StateEngine
@@ -24,10 +24,7 @@ from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
-Query = Callable[..., Rows]
-Run = Callable[..., int]
-
-CUT = """
+END_WRITER = """
     SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database =
     (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid = 1986622068
 """
@@ -35,24 +32,24 @@ STEPS = ("parse", "scan", "check", "commit", "final", "proceed")
 
 
 class Victim:
-    """An app in one of whose steps something happens, once, in the block that is named."""
+    """An app that calls `strike` once, in one of its steps at one block."""
 
     def __init__(
         self, step: str = "", block_id: int = -1, strike: Callable[[], object] = lambda: None
     ) -> None:
         self.struck = False
 
-        def at(here: str, block: int) -> None:
-            if (here, block) == (step, block_id) and not self.struck:
+        def strike_at(current_step: str, current_block: int) -> None:
+            if (current_step, current_block) == (step, block_id) and not self.struck:
                 self.struck = True
                 strike()
 
         def parse(payload: bytes, block_id: int) -> dict[str, Any]:
-            at("parse", block_id)
+            strike_at("parse", block_id)
             return {"text": payload.decode()}
 
         def check(op: dict[str, Any], state: State, block_id: int) -> bool:
-            at("check", block_id)
+            strike_at("check", block_id)
             return True
 
         def commit(op: dict[str, Any], state: State, block_id: int) -> None:
@@ -60,7 +57,7 @@ class Victim:
                 "INSERT INTO texts VALUES (%s, 1) ON CONFLICT (text) DO UPDATE SET n = texts.n + 1",
                 [op["text"]],
             )
-            at("commit", block_id)
+            strike_at("commit", block_id)
             state.one("SELECT count(*) FROM texts")
 
         self.app = App(
@@ -69,64 +66,50 @@ class Victim:
             projections="CREATE TABLE texts (text text PRIMARY KEY, n integer NOT NULL)",
         )
         self.app.add(b"o", parse=parse, check=check, commit=commit)
-        self.app.scan(lambda ops, state, block_id: at("scan", block_id))
-        self.app.final(lambda ops, state, block_id: at("final", block_id))
-        self.app.proceed(lambda block_id, consensus_hash: at("proceed", block_id))
+        self.app.scan(lambda ops, state, block_id: strike_at("scan", block_id))
+        self.app.final(lambda ops, state, block_id: strike_at("final", block_id))
+        self.app.proceed(lambda block_id, consensus_hash: strike_at("proceed", block_id))
 
 
 def mine(node: FakeNode, blocks: int) -> None:
-    """Mine blocks with an op each."""
+    """Mine blocks with one op each."""
     for number in range(blocks):
         node.mine([node.send(b"fao%d" % (number % 3))])
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the waits between two attempts."""
+    """Shorten the pauses between attempts."""
     monkeypatch.setattr(client, "RETRY_PAUSES", (0.01,))
     monkeypatch.setattr(indexer, "POLL", 0.05)
     monkeypatch.setattr(indexer, "PAUSES", (0.05, 0.2))
 
 
-@pytest.fixture
-def fresh(database_server: DatabaseServer, fake_node: FakeNode) -> Iterator[Callable[[], Any]]:
-    """Give a function that gives every table of an undisturbed index."""
-    url = database_server.clone()
-
-    def index() -> Any:
-        with StateEngine(Victim().app, database=url, source=fake_node.url, confirmations=0) as engine:
-            engine.build()
-        return deployment(url)
-
-    yield index
-    database_server.drop(url)
-
-
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("step", STEPS)
-def test_a_connection_that_is_cut_in_a_block(
-    fake_node: FakeNode, run: Run, query: Query, database_url: str, fresh: Callable[[], Any], step: str
+def test_a_connection_lost_in_a_block(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str, fresh_index: Callable[..., str], step: str
 ) -> None:
-    """At each step: the block leaves no trace, is taken again, and all ends as undisturbed."""
+    """Whatever the step, the block leaves no trace and is taken again, as if undisturbed."""
     mine(fake_node, 6)
-    victim = Victim(step, fake_node.height - 2, lambda: query(CUT))
-    told: list[str] = []
-    assert run(victim.app, on_wait=told.append) == fake_node.height
+    victim = Victim(step, fake_node.height - 2, lambda: query(END_WRITER))
+    reasons: list[str] = []
+    assert run(victim.app, on_wait=reasons.append) == fake_node.height
     assert victim.struck
-    assert any("the database failed" in reason for reason in told)
-    assert deployment(database_url) == fresh()
+    assert any("the database failed" in reason for reason in reasons)
+    assert deployment(database_url) == deployment(fresh_index(Victim().app))
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_connection_that_is_cut_in_a_rollback(
+def test_a_connection_lost_in_a_rollback(
     fake_node: FakeNode,
     run: Run,
     query: Query,
     database_url: str,
-    fresh: Callable[[], Any],
+    fresh_index: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rolled back whole, or not at all; then again."""
+    """A rollback that loses its connection leaves no trace, and is done again."""
     mine(fake_node, 8)
     run(Victim().app)
     fake_node.reorg(4)
@@ -136,19 +119,19 @@ def test_a_connection_that_is_cut_in_a_rollback(
     def cut_once(*arguments: Any) -> None:
         if not cut.is_set():
             cut.set()
-            query(CUT)
+            query(END_WRITER)
         rollback.record(*arguments)
 
     monkeypatch.setattr("virtualchain.engine.rollback.record", cut_once)
     run(Victim().app)
     assert cut.is_set()
     assert len(query("SELECT * FROM vc.reorgs")) == 1
-    assert deployment(database_url) == fresh()
+    assert deployment(database_url) == deployment(fresh_index(Victim().app))
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
-def test_a_database_that_restarts(fake_node: FakeNode, mode: str, fresh: Callable[[], Any]) -> None:
-    """Stopped in the midst of a block, orderly or not, and started again: waited for, and nothing is lost."""
+def test_a_database_that_restarts(fake_node: FakeNode, mode: str, fresh_index: Callable[..., str]) -> None:
+    """If the database stops within a block, orderly or not, the engine waits for it, and nothing is lost."""
     mine(fake_node, 12)
     with reachable_folder() as folder:
         server = EmbeddedServer(folder)
@@ -164,16 +147,16 @@ def test_a_database_that_restarts(fake_node: FakeNode, mode: str, fresh: Callabl
             with StateEngine(victim.app, database=url, source=fake_node.url, confirmations=0) as engine:
                 assert engine.build() == fake_node.height
             assert victim.struck
-            assert deployment(url) == fresh()
+            assert deployment(url) == deployment(fresh_index(Victim().app))
         finally:
             server.stop()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_database_that_stays_away_ends_it_clearly(
+def test_a_database_that_stays_away_ends_the_run(
     fake_node: FakeNode, database_server: DatabaseServer
 ) -> None:
-    """After some attempts: one error that says what failed; the next run goes on."""
+    """After some attempts, one error says what failed; the next run resumes."""
     mine(fake_node, 3)
     with reachable_folder() as folder:
         server = EmbeddedServer(folder, durable=False)
@@ -194,15 +177,15 @@ def test_a_database_that_stays_away_ends_it_clearly(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", ["refuse", "cut", "busy", "warming_up", "slow"])
-def test_a_passing_fault_of_the_node_is_got_over(
-    fake_node: FakeNode, run: Run, database_url: str, fresh: Callable[[], Any], kind: str
+def test_the_engine_recovers_from_a_passing_fault_of_the_node(
+    fake_node: FakeNode, run: Run, database_url: str, fresh_index: Callable[..., str], kind: str
 ) -> None:
-    """On every way that blocks come, and nothing is missed."""
+    """A fault of any request is retried, and no block is missed."""
     mine(fake_node, 5)
     fake_node.fail(kind, 1)
     fake_node.fail(kind, 1, on="/rest/block/")
     assert run(Victim().app) == fake_node.height
-    assert deployment(database_url) == fresh()
+    assert deployment(database_url) == deployment(fresh_index(Victim().app))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -216,9 +199,9 @@ def test_a_passing_fault_of_the_node_is_got_over(
     ],
 )
 def test_a_node_that_garbles_its_answers(
-    fake_node: FakeNode, database_url: str, fresh: Callable[[], Any], kind: str, on: str
+    fake_node: FakeNode, database_url: str, fresh_index: Callable[..., str], kind: str, on: str
 ) -> None:
-    """`build` ends with a clear error; a follower asks again, and gives up in the end."""
+    """`build` ends with a clear error; `follow` tries again, and gives up in the end."""
     mine(fake_node, 5)
     with StateEngine(Victim().app, database=database_url, source=fake_node.url, confirmations=0) as engine:
         fake_node.fail(kind, 2, on=on)
@@ -234,7 +217,7 @@ def test_a_node_that_garbles_its_answers(
         assert thread.is_alive()
         engine.stop()
         thread.join(20)
-    assert deployment(database_url) == fresh()
+    assert deployment(database_url) == deployment(fresh_index(Victim().app))
     with StateEngine(Victim().app, database=database_url, source=fake_node.url, confirmations=0) as engine:
         mine(fake_node, 1)
         fake_node.fail(kind, None, on=on)
@@ -251,8 +234,8 @@ def tip(url: str) -> int:
     return int(row[0]) if row else -1
 
 
-def test_a_killed_writer_frees_its_place(fake_node: FakeNode, database_url: str) -> None:
-    """Another one is refused while it lives, and is let in as soon as it is dead."""
+def test_a_killed_writer_frees_the_lock(fake_node: FakeNode, database_url: str) -> None:
+    """Another writer is refused while the first lives, and may write as soon as it is dead."""
     program = (
         "import sys; from virtualchain import StateEngine; "
         "from tests.integration.engine.test_faults import Victim; "
@@ -279,7 +262,7 @@ def test_a_killed_writer_frees_its_place(fake_node: FakeNode, database_url: str)
 def test_a_session_that_ends_slowly_is_waited_for(
     fake_node: FakeNode, run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server still holds our place when we come back for it, and frees it a moment later."""
+    """If the server frees the lock of the engine's lost session late, the engine waits for it."""
     monkeypatch.setattr(indexer, "PAUSES", (0.1, 0.2, 0.5, 1.0))
     fake_node.mine([fake_node.send(b"fao1")])
     lingering = psycopg.connect(database_url, autocommit=True)
@@ -287,7 +270,7 @@ def test_a_session_that_ends_slowly_is_waited_for(
 
     def cut() -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(CUT.encode())
+            connection.execute(END_WRITER.encode())
         lingering.execute("SELECT pg_advisory_lock(1986622068, 1667784041)")
         timer.start()
 
@@ -297,8 +280,10 @@ def test_a_session_that_ends_slowly_is_waited_for(
     timer.join()
 
 
-def test_two_writers_without_a_lock_cannot_mix(fake_node: FakeNode, run: Run, database_url: str) -> None:
-    """What fences them is the parent's hash: a block fits only onto the tip that is there."""
+def test_a_writer_without_the_lock_cannot_corrupt_the_tape(
+    fake_node: FakeNode, run: Run, database_url: str
+) -> None:
+    """The parent hash fences writers: the database accepts a block only next to the tape's blocks."""
     mine(fake_node, 3)
     run(Victim().app)
     with psycopg.connect(database_url) as stranger:

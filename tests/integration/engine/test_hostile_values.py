@@ -1,8 +1,7 @@
-"""Values of strangers in check and commit: a recorded refusal, whatever PostgreSQL and psycopg call them."""
+"""Hostile values in check and commit are recorded rejections, whatever error PostgreSQL or psycopg raises."""
 
 import json
 import threading
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -10,12 +9,9 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query, Run
 from virtualchain import App, Rejected, State
 from virtualchain.testing import FakeNode
-
-Query = Callable[..., Rows]
-Run = Callable[..., int]
 
 TABLES = """
     CREATE TABLE kept (key text PRIMARY KEY, number integer, body jsonb);
@@ -24,19 +20,19 @@ TABLES = """
 
 
 def an_app(**steps: Any) -> App:
-    """Make an app with one opcode and a few tables."""
+    """Make an app with one opcode and these steps."""
     app = App("hostile", magic=b"ho", projections=TABLES)
     app.add(b"o", **{"parse": lambda payload: {"text": payload.decode()}, **steps})
     return app
 
 
 def mine(node: FakeNode, *texts: bytes) -> None:
-    """Mine one block with an op per text."""
+    """Mine a block with an op for each text."""
     node.mine([node.send(b"hoo" + text) for text in texts])
 
 
-def refusals(query: Query) -> list[tuple[str, str]]:
-    """Read step and reason of all refusals."""
+def rejections(query: Query) -> list[tuple[str, str]]:
+    """Read step and reason of all rejections."""
     return [
         (row["step"], row["reason"])
         for row in query("SELECT step, reason FROM virtualchain.rejections ORDER BY block_id, txindex")
@@ -44,12 +40,12 @@ def refusals(query: Query) -> list[tuple[str, str]]:
 
 
 def incompressible(length: int) -> str:
-    """Make text that no compression brings under the limit of an index."""
+    """Return text that compression does not bring below the size limit of an index."""
     return Random(1).randbytes(length // 2).hex()
 
 
-def self_holding() -> dict[str, Any]:
-    """Make a dict that holds itself."""
+def recursive_dict() -> dict[str, Any]:
+    """Return a dict that contains itself."""
     cycle: dict[str, Any] = {}
     cycle["self"] = cycle
     return cycle
@@ -67,7 +63,7 @@ STATEMENTS: dict[str, tuple[str, list[Any], str]] = {
     "json nul": ("INSERT INTO kept VALUES ('k', 1, %s)", [Jsonb("\0")], "22P05 "),
     "json surrogate": ("INSERT INTO kept VALUES ('k', 1, %s)", [Jsonb({"a": "\udfff"})], "22P02 "),
     "json nan": ("SELECT %s::jsonb", [Jsonb(float("nan"))], "22P02 "),
-    "json endless": ("SELECT %s::jsonb", [Jsonb(self_holding())], "DataError: a parameter cannot"),
+    "json endless": ("SELECT %s::jsonb", [Jsonb(recursive_dict())], "DataError: a parameter cannot"),
     "json deep": ("SELECT %s::jsonb", ["[" * 50_000 + "]" * 50_000], "54001 "),
     "json broken": ("SELECT %s::jsonb", ["{"], "22P02 "),
     "long key": ("INSERT INTO kept (key) VALUES (%s)", [incompressible(12_000)], "54000 "),
@@ -84,17 +80,17 @@ STATEMENTS: dict[str, tuple[str, list[Any], str]] = {
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["raised", "hidden by the app"])
 @pytest.mark.parametrize("step", ["check", "commit"])
-def test_a_value_that_a_statement_cannot_take_is_a_refusal(
+def test_a_value_that_a_statement_cannot_take_is_a_rejection(
     fake_node: FakeNode, run: Run, query: Query, step: str, *, hidden: bool
 ) -> None:
-    """Each such call is undone and refused, and the ops around it are accepted."""
+    """Each such op is undone and rejected, and the ops around it are accepted."""
 
     def write(op: dict[str, Any], state: State) -> bool | None:
         state.execute("INSERT INTO kept (key) VALUES (%s)", [op["text"]])
         statement, parameters, _ = STATEMENTS.get(op["text"], ("SELECT 1", [], ""))
-        ask: Any = state.execute if statement.startswith("INSERT") else state.query
+        execute: Any = state.execute if statement.startswith("INSERT") else state.query
         try:
-            ask(statement, parameters)
+            execute(statement, parameters)
         except psycopg.DatabaseError:
             if not hidden:
                 raise
@@ -102,20 +98,19 @@ def test_a_value_that_a_statement_cannot_take_is_a_refusal(
 
     mine(fake_node, b"before", *(case.encode() for case in STATEMENTS), b"after")
     run(an_app(**{step: write}))
-    told = refusals(query)
+    rejected = rejections(query)
     if not hidden:
-        assert len(told) == len(STATEMENTS)
-        for (case, (_, _, reason)), refused in zip(STATEMENTS.items(), told, strict=True):
-            assert refused[0] == step, case
-            assert refused[1].startswith(reason), case
-    # What fails before it is sent leaves the transaction whole, so an app that looks away has its way.
-    assert all(reason.startswith(("22", "54", "UnicodeEncodeError", "DataError")) for _, reason in told)
-    refused_cases = len(told)
-    assert query("SELECT count(*) AS n FROM hostile.kept") == [{"n": 2 + len(STATEMENTS) - refused_cases}]
+        assert len(rejected) == len(STATEMENTS)
+        for (case, (_, _, reason)), (rejected_at, recorded) in zip(STATEMENTS.items(), rejected, strict=True):
+            assert rejected_at == step, case
+            assert recorded.startswith(reason), case
+    # A value that fails before it is sent leaves the transaction intact, so an app may hide that error.
+    assert all(reason.startswith(("22", "54", "UnicodeEncodeError", "DataError")) for _, reason in rejected)
+    assert query("SELECT count(*) AS n FROM hostile.kept") == [{"n": 2 + len(STATEMENTS) - len(rejected)}]
 
 
-def test_a_statement_that_no_value_can_mend_halts(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """What is called by a wrong type, whatever the number is, is the app's error and not the stranger's."""
+def test_a_statement_that_fails_for_any_value_halts(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A statement with a wrong type fails for any value: that is the app's error, not the stranger's."""
     app = an_app(check=lambda op, state: state.query("SELECT 'a'::text = %s", [len(op["text"])]))
     other = App("other", magic=b"ho")
     other.add(b"o", parse=lambda payload: {"text": payload.decode()})
@@ -125,14 +120,14 @@ def test_a_statement_that_no_value_can_mend_halts(fake_node: FakeNode, run: Run,
     assert row["error"]["error"].startswith("UndefinedFunction: ")
 
 
-def test_a_field_that_json_could_not_hold_is_refused_at_parse_and_commit(
+def test_a_field_that_json_cannot_hold_is_rejected_at_parse_and_commit(
     fake_node: FakeNode, run: Run, query: Query
 ) -> None:
-    """Though it is not hashed: an int that cannot be printed, and a structure without end."""
+    """A huge int and an endless structure are rejected even in fields that are not hashed."""
 
     def commit(op: dict[str, Any], state: State) -> None:
         if op["text"] == "commit":
-            op["extra"] = self_holding()
+            op["extra"] = recursive_dict()
 
     app = App("hostile", magic=b"ho", projections=TABLES)
     app.add(
@@ -143,14 +138,14 @@ def test_a_field_that_json_could_not_hold_is_refused_at_parse_and_commit(
     )
     mine(fake_node, b"x" * 300, b"commit", b"good")
     run(app)
-    assert refusals(query) == [
+    assert rejections(query) == [
         ("parse", "field 'n': an int of more than 2048 bits"),
         ("commit", "field 'extra' is nested deeper than 64"),
     ]
 
 
-def test_a_refusal_may_be_returned_from_every_step(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """With a reason that is no text, that is endless, or that no database could hold."""
+def test_a_rejection_may_be_returned_from_every_step(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Reasons that are not text, too long, or impossible to store are recorded in a legible form."""
 
     def parse(payload: bytes) -> Any:
         return Rejected(ValueError("of parse")) if payload == b"parse" else {"text": payload.decode()}  # type: ignore[arg-type]
@@ -164,15 +159,15 @@ def test_a_refusal_may_be_returned_from_every_step(fake_node: FakeNode, run: Run
 
     mine(fake_node, b"parse", b"check", b"commit", b"good")
     run(an_app(parse=parse, check=check, commit=commit))
-    parsed, checked, committed = refusals(query)
+    parsed, checked, committed = rejections(query)
     assert (parsed, committed) == (("parse", "of parse"), ("commit", "of commit"))
     assert checked[1].startswith("\\x00\\ud800yyy")
     assert len(checked[1]) < 1_100
     assert query("SELECT key FROM hostile.kept") == [{"key": "good"}]
 
 
-class Unspeakable(Exception):
-    """An error that fails when it is asked for its text."""
+class Unprintable(Exception):
+    """An error whose conversion to text fails."""
 
     def __str__(self) -> str:
         """Fail."""
@@ -180,12 +175,12 @@ class Unspeakable(Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("\0\ud800" + "z" * 10**6), Unspeakable()], ids=["unstorable", "unspeakable"]
+    "error", [RuntimeError("\0\ud800" + "z" * 10**6), Unprintable()], ids=["unstorable", "unprintable"]
 )
-def test_whatever_an_app_raises_is_recorded(
+def test_any_error_of_an_app_is_recorded(
     fake_node: FakeNode, run: Run, query: Query, error: Exception
 ) -> None:
-    """An error that quotes what no database can hold, or has no text, halts the app and not the engine."""
+    """An error whose text cannot be stored, or that has none, halts the app and not the engine."""
 
     def check(op: dict[str, Any], state: State) -> bool:
         raise error
@@ -202,8 +197,8 @@ def test_whatever_an_app_raises_is_recorded(
     assert len(json.dumps(rows[0]["error"])) < 30_000
 
 
-def test_what_an_app_puts_into_an_op_need_not_be_copied(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """A refusal beside it asks for copies of the ops: a lock has none, and stays as it is."""
+def test_an_app_may_put_anything_into_an_op(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A rejection in the same block copies the ops; a lock cannot be copied, and is passed on as it is."""
 
     def check(op: dict[str, Any], state: State) -> bool:
         op["lock"] = threading.Lock()
@@ -215,4 +210,4 @@ def test_what_an_app_puts_into_an_op_need_not_be_copied(fake_node: FakeNode, run
 
     mine(fake_node, b"good", b"bad", b"fine")
     run(an_app(check=check, commit=commit))
-    assert refusals(query) == [("commit", "refused")]
+    assert rejections(query) == [("commit", "refused")]

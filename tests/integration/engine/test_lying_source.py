@@ -1,4 +1,4 @@
-"""A source that lies: what it gives is refused in one clean error, and never reaches a table."""
+"""A source that lies: its data is refused with a clean error and never reaches a table."""
 
 import random
 from collections.abc import Callable
@@ -7,15 +7,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query
 from tests.support.recorded_source import RecordedSource
 from virtualchain import App, StateEngine
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.errors import NodeError
 from virtualchain.testing import FakeNode
-from virtualchain.testing.database import DatabaseServer
-
-Query = Callable[..., Rows]
 
 EVERYTHING = """
     SELECT block_id, ops_hash, consensus_hash, state_hash,
@@ -26,7 +23,7 @@ EVERYTHING = """
 
 
 def an_app(**options: Any) -> App:
-    """Make an app that keeps who sent what."""
+    """Make an app that keeps each text, and its sender in the op."""
     app = App(
         "kept",
         magic=b"ly",
@@ -44,8 +41,8 @@ def an_app(**options: Any) -> App:
     return app
 
 
-def rows_of(url: str) -> list[tuple[Any, ...]]:
-    """Read what a database holds, but for the projections, whose hash is among it."""
+def blocks_of(url: str) -> list[tuple[Any, ...]]:
+    """Read digests, ops and inputs of every block; the digests cover the projections."""
     with psycopg.connect(url) as connection:
         return connection.execute(EVERYTHING).fetchall()
 
@@ -69,10 +66,10 @@ LIES = {
 
 
 @pytest.mark.parametrize("way", ["REST", "RPC"])
-def test_whatever_a_node_spoils_never_reaches_a_table(
-    fake_node: FakeNode, database_server: DatabaseServer, database_url: str, way: str
+def test_garbled_replies_never_reach_a_table(
+    fake_node: FakeNode, database_url: str, fresh_index: Callable[..., str], way: str
 ) -> None:
-    """Garbage, halves and other blocks while a block comes in: a NodeError, and later the honest rows."""
+    """Garbage, truncated replies and other blocks raise NodeError, and later the honest rows are taken."""
     app = an_app(first_block_id=100)
     seen = []
     source = open_source(fake_node.url, rest=way == "REST")
@@ -82,42 +79,38 @@ def test_whatever_a_node_spoils_never_reaches_a_table(
             fake_node.fail(kind, None, on=part)
             with pytest.raises(NodeError):
                 engine.build()
-            seen.append(rows_of(database_url))
+            seen.append(blocks_of(database_url))
             fake_node.heal()
             engine.build()
-    url = database_server.clone()
-    with StateEngine(app, database=url, source=fake_node.url, confirmations=0) as engine:
-        engine.build()
-    honest = rows_of(url)
-    database_server.drop(url)
-    assert rows_of(database_url) == honest
+    honest = blocks_of(fresh_index(app))
+    assert blocks_of(database_url) == honest
     assert all(rows == honest[: len(rows)] for rows in seen)
 
 
 class Liar(RecordedSource):
-    """Spoils every block at one place: a bit, the bytes from there on, or a part that is missing."""
+    """Damages every block at a random place: flips a bit, cuts the rest off, removes a part or adds noise."""
 
-    how = ""
+    damage = ""
     dice = random.Random(0)
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give a block's bytes, spoilt behind the header."""
+        """Return a block's bytes, damaged after the header."""
         raw = bytearray(super().raw_block(block_hash))
         place = self.dice.randrange(80, len(raw))
-        if self.how == "bit":
+        if self.damage == "bit":
             raw[place] ^= 1 << self.dice.randrange(8)
-        elif self.how == "cut":
+        elif self.damage == "cut":
             del raw[place:]
-        elif self.how == "hole":
+        elif self.damage == "hole":
             del raw[place : place + 1 + self.dice.randrange(40)]
-        elif self.how == "noise":
+        elif self.damage == "noise":
             raw[place:] = self.dice.randbytes(len(raw) - place)
         return bytes(raw)
 
 
 @pytest.mark.parametrize("verify", ["merkle", None])
-def test_mutated_blocks_are_refused(database_url: str, query: Query, verify: Any) -> None:
-    """One that is cut off in any case; with the Merkle root compared a single bit, wherever it is."""
+def test_damaged_blocks_are_refused(database_url: str, query: Query, verify: Any) -> None:
+    """A truncated block is always refused, and with the Merkle check so is any flipped bit."""
     txs = [
         {"txindex": place, "txid": f"{place:064x}", "nulldata": (b"lyo" + b"x" * place).hex()}
         for place in (1, 3, 4)
@@ -125,12 +118,12 @@ def test_mutated_blocks_are_refused(database_url: str, query: Query, verify: Any
     source = Liar([{"height": height, "txs": txs} for height in range(5, 9)])
     app = an_app(first_block_id=5)
     with StateEngine(app, database=database_url, source=source, confirmations=0, verify=verify) as engine:
-        for how in ("cut", "hole", "noise", "bit") if verify else ("cut",):
+        for damage in ("cut", "hole", "noise", "bit") if verify else ("cut",):
             for _ in range(40):
-                source.how = how
+                source.damage = damage
                 with pytest.raises(NodeError):
                     engine.build()
         assert query("SELECT * FROM vc.snapshots") == []
-        source.how = ""
+        source.damage = ""
         assert engine.build() == 8
     assert len(query("SELECT * FROM vc.ops")) == 12

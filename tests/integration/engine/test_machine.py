@@ -1,18 +1,14 @@
-"""The steps of a block, by apps that exercise one callback each, on a fake node and a real database."""
+"""The steps of a block, with apps that exercise one callback each, on a fake node and a real database."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query, Run
 from virtualchain import App, Rejected, State, VirtualchainError, consensus
 from virtualchain.errors import AppHalted
 from virtualchain.testing import FakeNode
-
-Query = Callable[..., Rows]
-Run = Callable[..., int]
 
 COUNTERS = """
     CREATE TABLE counters (name text PRIMARY KEY, value integer NOT NULL);
@@ -22,7 +18,7 @@ COUNTERS = """
 """
 
 
-def text(payload: bytes) -> dict[str, str]:
+def parse_text(payload: bytes) -> dict[str, str]:
     """Parse a payload as text."""
     return {"text": payload.decode()}
 
@@ -30,24 +26,24 @@ def text(payload: bytes) -> dict[str, str]:
 def an_app(**steps: Any) -> App:
     """Make an app with one opcode, `o`, and these steps."""
     app = App("steps", magic=b"st", projections=COUNTERS)
-    app.add(b"o", **{"parse": text, **steps})
+    app.add(b"o", **{"parse": parse_text, **steps})
     return app
 
 
 def outcome(query: Query) -> tuple[list[Any], list[Any]]:
-    """Read the texts of the accepted ops, and step and reason of the refusals."""
+    """Read the texts of the accepted ops, and step and reason of the rejections."""
     ops = query("SELECT fields FROM virtualchain.ops ORDER BY block_id, vtxindex")
-    refused = query("SELECT step, reason FROM virtualchain.rejections ORDER BY block_id, txindex")
-    return [op["fields"]["text"] for op in ops], [(row["step"], row["reason"]) for row in refused]
+    rejections = query("SELECT step, reason FROM virtualchain.rejections ORDER BY block_id, txindex")
+    return [op["fields"]["text"] for op in ops], [(row["step"], row["reason"]) for row in rejections]
 
 
 def mine(node: FakeNode, *texts: bytes) -> None:
-    """Mine one block with an op per text."""
+    """Mine a block with an op for each text."""
     node.mine([node.send(b"sto" + item) for item in texts])
 
 
-def test_a_refused_commit_leaves_nothing(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Commit gives False: what it wrote is undone, what came before and after it stays."""
+def test_a_rejected_commit_leaves_nothing(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """If commit returns False, its writes are undone, and those before and after it stay."""
 
     def commit(op: dict[str, Any], state: State) -> bool | None:
         state.execute("INSERT INTO counters VALUES (%s, 1)", [op["text"]])
@@ -59,8 +55,8 @@ def test_a_refused_commit_leaves_nothing(fake_node: FakeNode, run: Run, query: Q
     assert query("SELECT name FROM steps.counters ORDER BY name") == [{"name": "one"}, {"name": "two"}]
 
 
-def test_writes_of_check_are_kept_with_a_refusal(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """A check that refuses may still have counted: its writes stay, in careful judging as well."""
+def test_writes_of_a_rejecting_check_are_kept(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """The writes of a check that rejects stay, also when the block is judged again with savepoints."""
 
     def check(op: dict[str, Any], state: State) -> bool | Rejected:
         state.execute("INSERT INTO counters VALUES (%s, 1)", [op["text"]])
@@ -81,10 +77,10 @@ def test_writes_of_check_are_kept_with_a_refusal(fake_node: FakeNode, run: Run, 
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["raised", "hidden by the app"])
 @pytest.mark.parametrize("step", ["check", "commit"])
-def test_a_data_error_is_a_refusal(
+def test_a_data_error_is_a_rejection(
     fake_node: FakeNode, run: Run, query: Query, step: str, *, hidden: bool
 ) -> None:
-    """A number out of range meets the database: that call is undone and refused, the block goes on."""
+    """If the database refuses a number, the op is undone and rejected, and the block continues."""
 
     def write(op: dict[str, Any], state: State) -> bool | None:
         try:
@@ -111,19 +107,19 @@ def test_a_data_error_is_a_refusal(
     ],
     ids=["nul", "surrogate", "nan", "huge", "bytes"],
 )
-def test_what_cannot_be_kept_is_refused_at_parse(
+def test_a_field_that_cannot_be_stored_is_rejected_at_parse(
     fake_node: FakeNode, run: Run, query: Query, field: object, reason: str
 ) -> None:
-    """A field that no database or digest could hold is a refusal that names the field."""
+    """If no database or digest can hold a field, the op is rejected with a reason that names it."""
     mine(fake_node, b"x")
     run(an_app(parse=lambda payload: {"text": field} if payload else None))
-    ((step, told),) = outcome(query)[1]
+    ((step, recorded),) = outcome(query)[1]
     assert step == "parse"
-    assert told.startswith(reason)
+    assert recorded.startswith(reason)
 
 
-def test_nesting_and_broken_utf8_are_refused(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Deeper than 64 lists, or text that is no UTF-8: refused at parse."""
+def test_nesting_and_invalid_utf8_are_rejected(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Lists nested deeper than 64 and invalid UTF-8 are rejected at parse."""
 
     def parse(payload: bytes) -> dict[str, Any]:
         nested: list[Any] = []
@@ -135,15 +131,15 @@ def test_nesting_and_broken_utf8_are_refused(fake_node: FakeNode, run: Run, quer
     app.add(b"o", parse=parse, fields=["text"])
     mine(fake_node, bytes([63]), bytes([64]), b"\xff")
     run(app)
-    accepted, refused = outcome(query)
+    accepted, rejected = outcome(query)
     assert accepted == ["?"]
-    assert [reason[:30] for _, reason in refused] == [
+    assert [reason[:30] for _, reason in rejected] == [
         "field 'nested' is nested deepe",
         "'utf-8' codec can't decode byt",
     ]
 
 
-def test_a_payload_over_the_limit_is_not_even_parsed(fake_node: FakeNode, run: Run, query: Query) -> None:
+def test_a_payload_over_the_limit_is_not_parsed(fake_node: FakeNode, run: Run, query: Query) -> None:
     """`max_payload` counts the bytes after magic and opcode."""
     app = an_app()
     app.max_payload = 3
@@ -153,7 +149,7 @@ def test_a_payload_over_the_limit_is_not_even_parsed(fake_node: FakeNode, run: R
 
 
 def test_a_raising_app_halts_alone(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Its block is undone for it, callback and traceback are recorded, and the other app goes on."""
+    """Its block is undone for it, callback and traceback are recorded, and the other app continues."""
 
     def commit(op: dict[str, Any], state: State) -> None:
         state.execute("INSERT INTO counters VALUES (%s, 1)", [op["text"]])
@@ -161,7 +157,7 @@ def test_a_raising_app_halts_alone(fake_node: FakeNode, run: Run, query: Query) 
             raise RuntimeError("boom")
 
     other = App("other", magic=b"st")
-    other.add(b"o", parse=text)
+    other.add(b"o", parse=parse_text)
     mine(fake_node, b"fine")
     mine(fake_node, b"before", b"bomb")
     mine(fake_node, b"after")
@@ -176,8 +172,8 @@ def test_a_raising_app_halts_alone(fake_node: FakeNode, run: Run, query: Query) 
         run(an_app(commit=commit))
 
 
-def test_violated_deferred_constraint_halts(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Foreign keys may be open within a block; one that is open at its end halts the app."""
+def test_a_violated_deferred_constraint_halts(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A foreign key may be violated within a block; if it is still violated at the end, the app halts."""
 
     def commit(op: dict[str, Any], state: State) -> None:
         state.execute("INSERT INTO marks VALUES (%s, 1)", [op["text"]])
@@ -194,7 +190,7 @@ def test_violated_deferred_constraint_halts(fake_node: FakeNode, run: Run, query
 
 
 def test_commit_may_replace_or_multiply_an_op(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """A dict stands for the op, a list for several; later checks see them in `checked`."""
+    """A returned dict replaces the op, a list stands for several, and later checks see them in `checked`."""
     seen: list[list[str]] = []
 
     def check(op: dict[str, Any], state: State, checked: list[dict[str, Any]]) -> bool:
@@ -214,7 +210,7 @@ def test_commit_may_replace_or_multiply_an_op(fake_node: FakeNode, run: Run, que
 
 
 def test_scan_and_final_see_the_block(fake_node: FakeNode, run: Run) -> None:
-    """Scan sees what was parsed, final what was committed, with the engine's own keys in every op."""
+    """Scan sees the parsed ops and final the committed ones, with the engine's own keys in each."""
     app = an_app(check=lambda op, state: op["text"] != "no" and bool(state))
     seen: list[Any] = []
 
@@ -232,7 +228,7 @@ def test_scan_and_final_see_the_block(fake_node: FakeNode, run: Run) -> None:
 
 
 def test_vtxindex_counts_parsed_candidates(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """What parse drops has no place; what check refuses has one."""
+    """Candidates that parse drops have no vtxindex; those that check rejects have one."""
     mine(fake_node, b"a", b"", b"b", b"c")
     run(
         an_app(
@@ -244,8 +240,8 @@ def test_vtxindex_counts_parsed_candidates(fake_node: FakeNode, run: Run, query:
     assert rows == [{"text": "a", "vtxindex": 0}, {"text": "c", "vtxindex": 2}]
 
 
-def test_plain_module_of_functions_is_an_app(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Functions with the published names are enough; state is passed where a signature has room for it."""
+def test_a_module_of_functions_is_an_app(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Functions with the published names suffice; state is passed if a signature has room for it."""
     module = SimpleNamespace(
         __name__="plain",
         get_virtual_chain_name=lambda: "Plain App",
@@ -271,9 +267,9 @@ def test_plain_module_of_functions_is_an_app(fake_node: FakeNode, run: Run, quer
 
 
 def test_db_continue_stops_an_app(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """False ends the app behind that block; without another app the engine ends there."""
+    """If db_continue returns False, the app stops after that block, and so does an otherwise empty engine."""
     app = App("steps", magic=b"st")
-    app.add(b"o", parse=text)
+    app.add(b"o", parse=parse_text)
     app.proceed(lambda block_id, consensus_hash: block_id < 3 and len(consensus_hash) == 32)
     fake_node.mine(n=10)
     assert run(app) == 3
@@ -281,8 +277,8 @@ def test_db_continue_stops_an_app(fake_node: FakeNode, run: Run, query: Query) -
 
 
 @pytest.mark.parametrize("statement", ["/* now */ -- then\n COMMIT", "SET LOCAL TimeZone = 'Asia/Tokyo'"])
-def test_reducers_may_not_end_the_transaction(fake_node: FakeNode, run: Run, statement: Any) -> None:
-    """Transaction control is refused, with comments in front of it as well, and so are settings."""
+def test_reducers_must_not_end_the_transaction(fake_node: FakeNode, run: Run, statement: Any) -> None:
+    """Transaction control is refused, also after comments, and so are settings."""
     app = an_app(commit=lambda op, state: state.execute(statement) or op)
     mine(fake_node, b"x")
     with pytest.raises(AppHalted, match="may not run"):
@@ -290,7 +286,7 @@ def test_reducers_may_not_end_the_transaction(fake_node: FakeNode, run: Run, sta
 
 
 def test_fresh_hashes_are_those_of_the_window(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """At block h the hashes of [h - S, h) are fresh, and the block's own does not exist yet."""
+    """At block h, the hashes of [h - S, h) are fresh, and the block's own does not exist yet."""
     seen: dict[str, bool] = {}
     hashes: dict[int, str | None] = {}
 
@@ -314,8 +310,10 @@ def test_fresh_hashes_are_those_of_the_window(fake_node: FakeNode, run: Run, que
     assert hashes[2**40] is None
 
 
-def test_consensus_hash_follows_from_ops_and_priors(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Every snapshot can be recomputed from the log with the pure functions."""
+def test_a_consensus_hash_follows_from_ops_and_prior_hashes(
+    fake_node: FakeNode, run: Run, query: Query
+) -> None:
+    """Every snapshot can be recomputed from the log with the pure functions of `consensus`."""
     for number in range(20):
         mine(fake_node, *[f"{number}-{i}".encode() for i in range(number % 4)])
     run(an_app())
@@ -329,11 +327,11 @@ def test_consensus_hash_follows_from_ops_and_priors(fake_node: FakeNode, run: Ru
         known[row["block_id"]] = row["consensus_hash"]
 
 
-def test_initial_snapshots_stand_for_their_blocks(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Below the first block they only count as fresh; from it on they are mixed in and not processed."""
+def test_initial_snapshots_replace_their_blocks(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Below the first block they are only fresh; from it on, they also enter later consensus hashes."""
     below, at = "11" * 16, "22" * 16
     app = App("steps", magic=b"st", first_block_id=5, initial_snapshots={4: below, 5: at})
-    app.add(b"o", parse=text)
+    app.add(b"o", parse=parse_text)
     fake_node.mine(n=8)
     run(app, to=6)
     rows = query("SELECT block_id, consensus_hash FROM virtualchain.snapshots ORDER BY block_id")
@@ -342,8 +340,8 @@ def test_initial_snapshots_stand_for_their_blocks(fake_node: FakeNode, run: Run,
     assert query("SELECT min(block_id) FROM virtualchain.blocks") == [{"min": 6}]
 
 
-def test_a_changed_app_is_noticed(fake_node: FakeNode, run: Run) -> None:
-    """Other declared rules than those that built the tables are refused in one line."""
+def test_a_changed_app_is_refused(fake_node: FakeNode, run: Run) -> None:
+    """An app whose declared rules differ from those that built its tables is refused."""
     run(an_app())
     changed = an_app()
     changed.version = "2"
@@ -352,12 +350,12 @@ def test_a_changed_app_is_noticed(fake_node: FakeNode, run: Run) -> None:
 
 
 def test_rules_change_at_their_activation_height(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Old blocks are judged by old rules, also in a replay; an opcode counts from its first block on."""
+    """Old blocks are judged by old rules, and an opcode is valid from its activation height on."""
     start = fake_node.height + 1
     app = App("epochs", magic=b"st", projections=COUNTERS)
-    app.add(b"o", parse=text, fields=["text"])
+    app.add(b"o", parse=parse_text, fields=["text"])
     app.add(b"o", parse=lambda payload: {"text": payload.decode(), "n": 2}, from_block=start + 2)
-    app.add(b"n", parse=text, from_block=start + 1)
+    app.add(b"n", parse=parse_text, from_block=start + 1)
     seen: list[tuple[str, int]] = []
 
     @app.final
@@ -380,6 +378,6 @@ def test_rules_change_at_their_activation_height(fake_node: FakeNode, run: Run, 
         (2, [b"n:1:y"]),
     ]
     assert query("SELECT step, reason FROM virtualchain.rejections") == [
-        {"step": "parse", "reason": f"this opcode counts from block {start + 1} on"}
+        {"step": "parse", "reason": f"this opcode is valid from block {start + 1} on"}
     ]
     assert seen[-3:] == [("old", start), ("old", start + 1), ("new", start + 2)]

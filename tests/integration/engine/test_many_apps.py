@@ -1,4 +1,4 @@
-"""Many apps on one log: they join late, leave, halt and resume, and each comes to what it comes to alone."""
+"""Many apps on one log: they join late, leave, halt and resume, and each ends as it does alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,14 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query, Run
 from virtualchain import App, State, StateEngine
 from virtualchain.errors import AppHalted
 from virtualchain.testing import FakeNode
-from virtualchain.testing.database import DatabaseServer
-
-Query = Callable[..., Rows]
-Run = Callable[..., int]
 
 
 def an_app(name: str, magic: bytes, **options: Any) -> App:
@@ -35,26 +31,17 @@ def an_app(name: str, magic: bytes, **options: Any) -> App:
     return app
 
 
-def story(node: FakeNode, blocks: int) -> None:
-    """Mine blocks with inputs of three apps, every third block without any."""
+def mine(node: FakeNode, blocks: int) -> None:
+    """Mine blocks with inputs of three apps; every third block has none."""
     for number in range(blocks):
         texts = [b"%so%d" % (magic, number % 5) for magic in (b"aa", b"bb", b"cc")][: number % 3 + 1]
         node.mine([node.send(text) for text in texts] if number % 3 else [])
 
 
 @pytest.fixture
-def alone(database_server: DatabaseServer, fake_node: FakeNode) -> Callable[[App], list[Any]]:
-    """Give a function that runs an app on a database of its own and gives its snapshots and rows."""
-
-    def index(app: App) -> list[Any]:
-        url = database_server.clone()
-        with StateEngine(app, database=url, source=fake_node.url, confirmations=0) as engine:
-            engine.build()
-        found = outcome(url, app.name)
-        database_server.drop(url)
-        return found
-
-    return index
+def alone(fresh_index: Callable[..., str]) -> Callable[[App], list[Any]]:
+    """Return a function that runs an app in a database of its own and returns its digests, ops and rows."""
+    return lambda app: outcome(fresh_index(app), app.name)
 
 
 def outcome(url: str, app: str) -> list[Any]:
@@ -76,10 +63,10 @@ def outcome(url: str, app: str) -> list[Any]:
 def test_an_app_joins_late(
     fake_node: FakeNode, run: Run, database_url: str, alone: Callable[[App], list[Any]]
 ) -> None:
-    """Its magic was not looked for: the blocks are searched for it, and it ends as it does alone."""
-    story(fake_node, 30)
+    """The blocks are searched for the new app's magic, and it ends as it does alone."""
+    mine(fake_node, 30)
     run(an_app("one", b"aa"))
-    story(fake_node, 5)
+    mine(fake_node, 5)
     apps = an_app("one", b"aa"), an_app("two", b"bb")
     assert run(*apps) == fake_node.height
     for app in apps:
@@ -89,13 +76,13 @@ def test_an_app_joins_late(
 def test_an_app_that_starts_before_the_tape_joins(
     fake_node: FakeNode, run: Run, database_url: str, query: Query, alone: Callable[[App], list[Any]]
 ) -> None:
-    """Blocks are put in front of the first one, and no block that was searched is fetched again."""
-    story(fake_node, 30)
+    """Blocks are prepended to the tape, and no searched block is fetched again."""
+    mine(fake_node, 30)
     run(an_app("late", b"aa", first_block_id=fake_node.height - 9))
-    asked = fake_node.calls["/rest/block"]
+    fetched = fake_node.calls["/rest/block"]
     early = an_app("early", b"aa", first_block_id=fake_node.height - 29)
     run(an_app("late", b"aa", first_block_id=fake_node.height - 9), early)
-    assert fake_node.calls["/rest/block"] - asked == 2 * 20  # each once for its header, once for its inputs
+    assert fake_node.calls["/rest/block"] - fetched == 2 * 20  # each once for its header, once for its inputs
     assert query("SELECT min(block_id) AS n FROM vc.blocks") == [{"n": fake_node.height - 29}]
     assert query("SELECT from_block, until_block FROM vc.coverage") == [
         {"from_block": fake_node.height - 29, "until_block": None}
@@ -103,11 +90,11 @@ def test_an_app_that_starts_before_the_tape_joins(
     assert outcome(database_url, "early") == alone(early)
 
 
-def test_a_node_that_lags_halts_no_app_that_joins(
+def test_a_lagging_node_does_not_halt_a_joining_app(
     fake_node: FakeNode, run: Run, database_url: str, query: Query, alone: Callable[[App], list[Any]]
 ) -> None:
-    """It lacks the tape's last blocks now and will have them again: the app waits for it with the others."""
-    story(fake_node, 20)
+    """A lagging node will have the tape's last blocks again, so the joining app waits."""
+    mine(fake_node, 20)
     one, two = an_app("one", b"aa"), an_app("two", b"bb")
     tip = run(one)
     fake_node.fall_behind(5)
@@ -118,11 +105,11 @@ def test_a_node_that_lags_halts_no_app_that_joins(
     assert outcome(database_url, "two") == alone(two)
 
 
-def test_a_tape_that_begins_anew_later_was_not_searched_before(
+def test_a_tape_that_starts_again_later_is_searched_below(
     fake_node: FakeNode, run: Run, query: Query, database_url: str, alone: Callable[[App], list[Any]]
 ) -> None:
-    """A fork empties it, and it begins with the app that starts later: the other lacks its first blocks."""
-    story(fake_node, 9)
+    """If a fork empties the tape and it starts again at a later block, the earlier app's blocks are added."""
+    mine(fake_node, 9)
     first = fake_node.height - 5
     early = an_app("early", b"aa", first_block_id=first)
     late = an_app("late", b"bb", first_block_id=first + 3)
@@ -130,15 +117,15 @@ def test_a_tape_that_begins_anew_later_was_not_searched_before(
     fake_node.reorg(8, 3, bits=0x200FFFFF)
     run(early, late, confirmations=1)
     assert query("SELECT * FROM vc.blocks") == []
-    story(fake_node, 9)
+    mine(fake_node, 9)
     run(late)
     assert query("SELECT min(block_id) AS n FROM vc.blocks") == [{"n": first + 3}]
     run(early, late)
     assert outcome(database_url, "early") == alone(early)
 
 
-def test_others_go_on_while_an_app_joins(fake_node: FakeNode, database_url: str) -> None:
-    """Chunk by chunk: the running app takes new blocks in between."""
+def test_other_apps_continue_while_an_app_joins(fake_node: FakeNode, database_url: str) -> None:
+    """The blocks are searched in chunks, and the running app takes new blocks in between."""
     fake_node.mine(n=350)
     with StateEngine(
         an_app("one", b"aa"), database=database_url, source=fake_node.url, confirmations=0
@@ -164,31 +151,31 @@ def test_others_go_on_while_an_app_joins(fake_node: FakeNode, database_url: str)
     assert [block_id for _, block_id in seen[:4]] == [451, 452, 453, 454]
 
 
-def test_joining_goes_on_where_it_was_broken_off(
+def test_joining_resumes_where_it_was_interrupted(
     fake_node: FakeNode, run: Run, database_url: str, alone: Callable[[App], list[Any]]
 ) -> None:
-    """What was searched is not searched again."""
+    """Blocks that were already searched are not searched again."""
     fake_node.mine(n=150)
-    story(fake_node, 9)
+    mine(fake_node, 9)
     one, two = an_app("one", b"aa"), an_app("two", b"bb")
     run(one)
 
-    def break_off(_: str) -> None:
+    def interrupt(_: str) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        run(one, two, on_wait=break_off)
-    asked = fake_node.calls["/rest/block"]
+        run(one, two, on_wait=interrupt)
+    fetched = fake_node.calls["/rest/block"]
     run(one, two)
-    assert fake_node.calls["/rest/block"] - asked == fake_node.height + 1 - 100
+    assert fake_node.calls["/rest/block"] - fetched == fake_node.height + 1 - 100
     assert outcome(database_url, "two") == alone(two)
 
 
 def test_a_fork_while_an_app_joins(
     fake_node: FakeNode, run: Run, database_url: str, alone: Callable[[App], list[Any]]
 ) -> None:
-    """What was searched of the blocks that went is forgotten with them."""
-    story(fake_node, 20)
+    """The inputs and the coverage of undone blocks are removed with them."""
+    mine(fake_node, 20)
     one, two = an_app("one", b"aa"), an_app("two", b"bb")
     run(one)
 
@@ -196,21 +183,19 @@ def test_a_fork_while_an_app_joins(
         if fake_node.calls["forked"] == 0:
             fake_node.calls["forked"] += 1
             fake_node.reorg(10)
-            story(fake_node, 6)
+            mine(fake_node, 6)
 
     run(one, two, on_wait=fork)
     assert outcome(database_url, "two") == alone(two)
 
 
-def test_a_node_without_the_blocks_halts_the_one_that_joins(
-    fake_node: FakeNode, run: Run, query: Query
-) -> None:
-    """The others go on; it can be resumed with a node that has them."""
-    story(fake_node, 20)
+def test_a_node_without_the_blocks_halts_the_joining_app(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """The other app continues, and the halted one's error asks for a node with all blocks."""
+    mine(fake_node, 20)
     one, two = an_app("one", b"aa"), an_app("two", b"bb")
     run(one)
     fake_node.prune(fake_node.height - 5)
-    story(fake_node, 3)
+    mine(fake_node, 3)
     run(one, two)
     rows = query(
         "SELECT name, status, block_id, error ->> 'error' AS error FROM virtualchain.apps ORDER BY name"

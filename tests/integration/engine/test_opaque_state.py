@@ -1,20 +1,17 @@
-"""Apps with a state of their own: saved, loaded, judged again, and never ahead of the database."""
+"""Apps with an opaque state: it is saved, loaded or re-evaluated, and never ahead of the database."""
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.conftest import Rows
-from virtualchain import Rejected, StateEngine, consensus
+from tests.integration.conftest import Query, Run
+from virtualchain import Rejected, consensus
 from virtualchain.errors import AppHalted, StoreError
 from virtualchain.testing import FakeNode
-
-Query = Callable[..., Rows]
 
 
 class Ledger:
@@ -27,27 +24,27 @@ class Ledger:
         self.loads = []
 
     def get_virtual_chain_name(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return "ledger"
 
     def get_virtual_chain_version(self) -> str:
-        """Give the version."""
+        """Return the version."""
         return "1"
 
     def get_first_block_id(self) -> int:
-        """Give the first block."""
+        """Return the first block."""
         return 102
 
     def get_magic_bytes(self) -> str:
-        """Give the magic."""
+        """Return the magic."""
         return "lg"
 
     def get_opcodes(self) -> bytes:
-        """Give the opcode."""
+        """Return the opcode."""
         return b"+"
 
     def get_db_state(self, filename: str | None = None) -> dict[str, int]:
-        """Make a state, or load the saved one."""
+        """Create a state, or load the saved one."""
         self.loads.append(filename)
         loaded: dict[str, int] = {} if filename is None else json.loads(Path(filename).read_text())
         return loaded
@@ -57,7 +54,7 @@ class Ledger:
         return {"text": arguments[2].decode(), "count": 0}
 
     def db_check(self, *arguments: Any) -> bool | Rejected:
-        """Refuse a fourth time."""
+        """Reject a text that was counted three times."""
         op, state = arguments[2], arguments[6]
         return state.get(op["text"], 0) < 3 or Rejected("often enough")
 
@@ -78,36 +75,21 @@ class Ledger:
 
 
 class Forgetful(Ledger):
-    """Keeps the same state, and cannot load it: the engine judges its blocks again."""
+    """Has the same state but cannot load it, so the engine re-evaluates its blocks."""
 
     def get_db_state(self) -> dict[str, int]:  # type: ignore[override]
-        """Make a state."""
+        """Create a state."""
         self.loads.append(None)
         return {}
 
 
 def mine(node: FakeNode, *texts: str) -> None:
-    """Mine one block with an op per text."""
+    """Mine a block with an op for each text."""
     node.mine([node.send(b"lg+" + text.encode()) for text in texts])
 
 
-@pytest.fixture
-def run(database_url: str, fake_node: FakeNode, tmp_path: Path) -> Callable[..., int]:
-    """Give a function that runs an app up to the fake node's tip, with its files in a folder of the test."""
-
-    def build(app: object, to: int | None = None) -> int:
-        with StateEngine(
-            app, database=database_url, source=fake_node.url, confirmations=0, state_folder=tmp_path
-        ) as engine:
-            return engine.build(to)
-
-    return build
-
-
-def test_the_saved_file_is_loaded_again(
-    fake_node: FakeNode, run: Callable[..., int], query: Query, tmp_path: Path
-) -> None:
-    """Behind a restart the app gets the file that it saved last; its hash is the state hash."""
+def test_the_saved_file_is_loaded_again(fake_node: FakeNode, run: Run, query: Query, tmp_path: Path) -> None:
+    """After a restart, the app receives the file that it saved last, whose hash is the state hash."""
     app = Ledger()
     mine(fake_node, "a", "b", "a")
     run(app)
@@ -124,10 +106,8 @@ def test_the_saved_file_is_loaded_again(
     ]
 
 
-def test_the_copy_in_the_database_is_the_truth(
-    fake_node: FakeNode, run: Callable[..., int], tmp_path: Path
-) -> None:
-    """A file that was lost or changed by hand is written anew before the app reads it."""
+def test_the_copy_in_the_database_is_authoritative(fake_node: FakeNode, run: Run, tmp_path: Path) -> None:
+    """A file that was lost or changed by hand is restored before the app reads it."""
     app = Ledger()
     mine(fake_node, "a")
     run(app)
@@ -138,9 +118,9 @@ def test_the_copy_in_the_database_is_the_truth(
 
 
 def test_a_failed_block_leaves_no_trace_in_the_state(
-    fake_node: FakeNode, run: Callable[..., int], query: Query, tmp_path: Path
+    fake_node: FakeNode, run: Run, query: Query, tmp_path: Path
 ) -> None:
-    """Halted in mid-block and mended, the app goes on from the state before that block."""
+    """An app that halted within a block, and was fixed, resumes from the state before that block."""
     app = Ledger()
     mine(fake_node, "a")
     app.bomb = "x"
@@ -154,10 +134,8 @@ def test_a_failed_block_leaves_no_trace_in_the_state(
     assert json.loads((tmp_path / "ledger.state").read_text()) == {"a": 1, "b": 1, "x": 1}
 
 
-def test_a_state_that_cannot_be_loaded_is_judged_again(
-    fake_node: FakeNode, run: Callable[..., int], query: Query
-) -> None:
-    """From its first block on the tape, without a new row, to the same hashes as without."""
+def test_a_state_that_cannot_be_loaded_is_re_evaluated(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """The app's blocks are re-evaluated from the tape, without a new row, to the same hashes."""
     mine(fake_node, "a", "a")
     app = Forgetful()
     run(app)
@@ -173,10 +151,8 @@ def test_a_state_that_cannot_be_loaded_is_judged_again(
     assert app.loads == [None, None]
 
 
-def test_a_state_that_was_judged_again_is_not_kept_twice(
-    fake_node: FakeNode, run: Callable[..., int], query: Query
-) -> None:
-    """Behind a restart a block that changes nothing leaves no row, though the app cannot load its file."""
+def test_a_re_evaluated_state_is_not_stored_twice(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """After a restart, a block that changes nothing adds no row, even if the app cannot load its file."""
     mine(fake_node, "a")
     run(Forgetful())
     fake_node.mine(n=2)
@@ -184,10 +160,8 @@ def test_a_state_that_was_judged_again_is_not_kept_twice(
     assert query("SELECT block_id FROM vc.state_files") == [{"block_id": fake_node.height - 2}]
 
 
-def test_rules_that_changed_are_noticed_when_judged_again(
-    fake_node: FakeNode, run: Callable[..., int]
-) -> None:
-    """A replay that comes to other ops halts the app, instead of going on from a state nobody else has."""
+def test_changed_rules_are_noticed_when_re_evaluated(fake_node: FakeNode, run: Run) -> None:
+    """If re-evaluation accepts other ops, the app halts rather than continue from a state nobody else has."""
     mine(fake_node, "a")
     run(Forgetful())
     changed = Forgetful()
@@ -197,9 +171,9 @@ def test_rules_that_changed_are_noticed_when_judged_again(
 
 
 def test_a_passing_fault_while_a_state_is_loaded_halts_nothing(
-    fake_node: FakeNode, run: Callable[..., int], query: Query
+    fake_node: FakeNode, run: Run, query: Query
 ) -> None:
-    """An app whose own database is away is told of as one whose tables are: the next start may succeed."""
+    """If an app's own storage fails while its state is loaded, the run ends, and the next may succeed."""
     mine(fake_node, "a")
     app = Ledger()
 
@@ -214,10 +188,8 @@ def test_a_passing_fault_while_a_state_is_loaded_halts_nothing(
     assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
 
 
-def test_a_save_that_fails_halts_and_keeps_nothing(
-    fake_node: FakeNode, run: Callable[..., int], query: Query
-) -> None:
-    """An app that does not write its file is told so; the block stays undone for it."""
+def test_a_failed_save_halts_and_stores_nothing(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """If an app does not write its file, it halts, and the block is undone for it."""
     mine(fake_node, "a")
     app = Ledger()
     app.db_save = lambda *arguments: None  # type: ignore[method-assign]
@@ -226,8 +198,8 @@ def test_a_save_that_fails_halts_and_keeps_nothing(
     assert query("SELECT * FROM vc.snapshots") == query("SELECT * FROM vc.ops") == []
 
 
-def test_only_changed_states_are_kept(fake_node: FakeNode, run: Callable[..., int], query: Query) -> None:
-    """A row where a block changed the file, and none older than the undo window but the one that stands."""
+def test_only_changed_states_are_stored(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Each block that changed the file has a row; of those below the history, only the last stays."""
     mine(fake_node, "a")
     fake_node.mine(n=5)
     mine(fake_node, "b")

@@ -1,18 +1,15 @@
-"""The contract as others use it: a plain module of functions, with and without what is optional."""
+"""The contract as others use it: a plain module of functions, with and without optional callbacks."""
 
 import types
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query, Run
 from tests.support import plain_app
-from virtualchain import StateEngine, consensus, first_op_return
+from virtualchain import consensus, first_op_return
 from virtualchain.testing import FakeNode, op_return
-
-Query = Callable[..., Rows]
 
 CALLBACKS = [name for name in vars(plain_app) if name.startswith(("get_", "db_", "find_"))]
 OPTIONAL = {
@@ -31,9 +28,9 @@ OPTIONAL = {
 FIRST = 102
 
 
-def made_of(names: Collection[str], kind: str = "module", **changed: Any) -> Any:
-    """Make an implementation of some of the plain module's functions, and of others in their place."""
-    functions = {name: getattr(plain_app, name) for name in CALLBACKS if name in names} | changed
+def implementation(names: Collection[str], kind: str = "module", **replaced: Any) -> Any:
+    """Make an implementation of these functions of the plain module, with `replaced` in place of its own."""
+    functions = {name: getattr(plain_app, name) for name in CALLBACKS if name in names} | replaced
     if kind == "class":
         return type("Plain", (), {name: staticmethod(function) for name, function in functions.items()})
     if kind == "object":
@@ -43,21 +40,8 @@ def made_of(names: Collection[str], kind: str = "module", **changed: Any) -> Any
     return module
 
 
-@pytest.fixture
-def run(database_url: str, fake_node: FakeNode, tmp_path: Path) -> Callable[..., int]:
-    """Give a function that runs apps up to a block, with their files in a folder of the test."""
-
-    def build(*apps: object, to: int | None = None) -> int:
-        with StateEngine(
-            *apps, database=database_url, source=fake_node.url, confirmations=0, state_folder=tmp_path
-        ) as engine:
-            return engine.build(to)
-
-    return build
-
-
 def mine_the_blocks(node: FakeNode) -> None:
-    """Mine four blocks from 102 on, the third of them empty."""
+    """Mine four blocks from 102 on, of which the third is empty."""
     words = [b"pm+alpha", b"pm+alpha", b"pm?beta", b"pm+", b"pm+\xff"]
     twice = node.send(b"pm+first", to=[(op_return(b"pm+second"), 0)])
     node.mine([*(node.send(word) for word in words), twice])
@@ -67,11 +51,13 @@ def mine_the_blocks(node: FakeNode) -> None:
 
 
 def expected(names: Collection[str]) -> list[tuple[int, str | None, str]]:
-    """Work out the snapshots of the four blocks for an app that has these callbacks."""
+    """Compute the snapshots of the four blocks for an app that has these callbacks."""
     data = "first" if "find_payload" in names else "second"
     accepted = [[b"+alpha", b"+" + data.encode()], [b"?alpha", b"-alpha"], [], [b"+gamma"]]
     known: dict[int, str] = plain_app.get_initial_snapshots() if "get_initial_snapshots" in names else {}
-    found: list[tuple[int, str | None, str]] = [(block_id, None, text) for block_id, text in known.items()]
+    snapshots: list[tuple[int, str | None, str]] = [
+        (block_id, None, text) for block_id, text in known.items()
+    ]
     for block_id, words in enumerate(accepted, start=FIRST):
         ops = []
         for word in words:
@@ -80,8 +66,8 @@ def expected(names: Collection[str]) -> list[tuple[int, str | None, str]]:
             ops.append(consensus.serialize_op(word[:1], op, fields))
         prior = [known[item] for item in consensus.prior_block_ids(block_id, FIRST)]
         known[block_id] = consensus.consensus_hash(consensus.ops_hash(ops), prior)
-        found.append((block_id, consensus.ops_hash(ops), known[block_id]))
-    return found
+        snapshots.append((block_id, consensus.ops_hash(ops), known[block_id]))
+    return snapshots
 
 
 WITH_TABLES = OPTIONAL - {"get_db_state", "db_save"}
@@ -96,21 +82,21 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_a_plain_module_runs_unchanged(
-    fake_node: FakeNode, run: Callable[..., int], query: Query, case: str
-) -> None:
-    """Whichever of the optional callbacks it has, over a restart, to hashes worked out by hand."""
+def test_a_plain_module_runs_unchanged(fake_node: FakeNode, run: Run, query: Query, case: str) -> None:
+    """With any of the optional callbacks, and over a restart, the hashes are the expected ones."""
     names = (set(CALLBACKS) - OPTIONAL) | CASES[case]
     mine_the_blocks(fake_node)
     plain_app.calls.clear()
-    run(made_of(names), to=FIRST + 1)
-    run(made_of(names))
+    run(implementation(names), to=FIRST + 1)
+    run(implementation(names))
     snapshots = query(
         "SELECT block_id, ops_hash, consensus_hash FROM virtualchain.snapshots ORDER BY block_id"
     )
     assert [tuple(row.values()) for row in snapshots] == expected(names)
-    refused = query("SELECT block_id, txindex, step FROM virtualchain.rejections ORDER BY block_id, txindex")
-    steps = [(row["block_id"] - FIRST, row["step"]) for row in refused]
+    rejections = query(
+        "SELECT block_id, txindex, step FROM virtualchain.rejections ORDER BY block_id, txindex"
+    )
+    steps = [(row["block_id"] - FIRST, row["step"]) for row in rejections]
     assert steps == [(0, "check"), (0, "commit"), (0, "parse"), (0, "parse"), (3, "commit")]
     for name in ("db_scan_block", "db_final", "db_continue"):
         blocks = [block_id for called, block_id in plain_app.calls if called == name]
@@ -122,47 +108,48 @@ def test_a_plain_module_runs_unchanged(
 
 
 @pytest.mark.parametrize("kind", ["module", "class", "object"])
-def test_every_kind_of_implementation_gives_the_same(
-    fake_node: FakeNode, run: Callable[..., int], query: Query, kind: str
+def test_every_kind_of_implementation_has_the_same_hashes(
+    fake_node: FakeNode, run: Run, query: Query, kind: str
 ) -> None:
-    """Functions in a module, static methods of a class not yet instantiated, attributes of an object."""
+    """A module, a class that is not instantiated yet, and an object all produce the same hashes."""
     names = (set(CALLBACKS) - OPTIONAL) | WITH_TABLES
     mine_the_blocks(fake_node)
-    run(made_of(names, kind))
+    run(implementation(names, kind))
     hashes = query("SELECT block_id, consensus_hash FROM virtualchain.snapshots ORDER BY block_id")
-    wanted = [(block_id, consensus_hash) for block_id, _, consensus_hash in expected(names)]
-    assert [tuple(row.values()) for row in hashes] == wanted
+    assert [tuple(row.values()) for row in hashes] == [
+        (block_id, consensus_hash) for block_id, _, consensus_hash in expected(names)
+    ]
 
 
-def accept_all(**changed: Any) -> Any:
-    """Make an implementation that accepts any payload and keeps nothing."""
-    return made_of(
+def accept_all(**replaced: Any) -> Any:
+    """Make an implementation that accepts any payload and stores nothing."""
+    return implementation(
         set(CALLBACKS) - OPTIONAL,
         db_parse=lambda *arguments: {"payload": arguments[2].hex()},
         db_check=lambda *arguments: True,
         db_commit=lambda *arguments: None,
-        **changed,
+        **replaced,
     )
 
 
 def ops(query: Query, app: str = "plain") -> list[tuple[bytes, bytes]]:
     """Read opcode and payload of an app's ops."""
-    found = query(
+    rows = query(
         "SELECT opcode, payload FROM virtualchain.ops WHERE app = %s ORDER BY block_id, vtxindex", [app]
     )
-    return [(row["opcode"], row["payload"]) for row in found]
+    return [(row["opcode"], row["payload"]) for row in rows]
 
 
-def test_several_magics(fake_node: FakeNode, run: Callable[..., int], query: Query) -> None:
-    """Any of them makes an input; of two that fit, the first whose opcode is the app's."""
+def test_several_magics(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Any magic makes an input; of two that match, the first with an opcode of the app counts."""
     payloads = (b"pm+a", b"zz+b", b"pmx+c", b"pmx-d", b"p+e", b"zzz", b"pm")
     fake_node.mine([fake_node.send(payload) for payload in payloads])
     run(accept_all(get_magic_bytes=lambda: ("pm", b"zz", b"pmx"), get_opcodes=lambda: "+-"))
     assert ops(query) == [(b"+", b"a"), (b"+", b"b"), (b"+", b"c"), (b"-", b"d")]
 
 
-def test_empty_magic_and_every_opcode(fake_node: FakeNode, run: Callable[..., int], query: Query) -> None:
-    """Every OP_RETURN payload of a byte at least is an input, whatever its first byte; no coinbase is."""
+def test_empty_magic_and_every_opcode(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Every OP_RETURN payload of at least a byte is an input, except in coinbases."""
     every = [bytes([opcode]) for opcode in range(256)]
     fake_node.mine(
         [fake_node.send(opcode + opcode * 2, sender=f"s{n % 7}") for n, opcode in enumerate(every)]
@@ -172,18 +159,16 @@ def test_empty_magic_and_every_opcode(fake_node: FakeNode, run: Callable[..., in
     assert ops(query) == [*((opcode, opcode * 2) for opcode in every), (b"x", b"")]
 
 
-def test_the_second_shipped_payload_rule(fake_node: FakeNode, run: Callable[..., int], query: Query) -> None:
-    """The first OP_RETURN that starts with the magic counts, where the default takes the last of all."""
+def test_the_second_shipped_payload_rule(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """`first_op_return` takes the first OP_RETURN that starts with the magic, not the last one."""
     second, stranger = (op_return(b"pm+second"), 0), (op_return(b"xx"), 0)
     fake_node.mine([fake_node.send(b"pm+first", to=[second]), fake_node.send(b"xx", to=[second, stranger])])
     run(accept_all(find_payload=first_op_return(b"pm")))
     assert ops(query) == [(b"+", b"first"), (b"+", b"second")]
 
 
-def test_a_payload_rule_that_raises_halts_its_app_alone(
-    fake_node: FakeNode, run: Callable[..., int], query: Query
-) -> None:
-    """Its inputs are on the tape meanwhile: mended, it catches up to what the other app has."""
+def test_a_payload_rule_that_raises_halts_its_app_alone(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Meanwhile its inputs are on the tape: once fixed, it catches up with the other app."""
 
     def find_payload(outputs: list[dict[str, Any]]) -> bytes | None:
         if len(outputs) == 3:
@@ -209,10 +194,8 @@ def test_a_payload_rule_that_raises_halts_its_app_alone(
 
 
 @pytest.mark.parametrize("wrong", ["text", bytearray(b"pm+a"), 5])
-def test_a_payload_that_is_no_bytes_halts(
-    fake_node: FakeNode, run: Callable[..., int], query: Query, wrong: Any
-) -> None:
-    """What a payload rule gives is checked, and the callback is named."""
+def test_a_payload_that_is_not_bytes_halts(fake_node: FakeNode, run: Run, query: Query, wrong: Any) -> None:
+    """The result of a payload rule is checked, and the error names the callback."""
     fake_node.mine([fake_node.send(b"pm+a")])
     other = accept_all(get_virtual_chain_name=lambda: "other")
     run(accept_all(find_payload=lambda outputs: wrong), other)
@@ -222,10 +205,10 @@ def test_a_payload_that_is_no_bytes_halts(
     assert len(ops(query, "other")) == 1
 
 
-def test_a_state_that_cannot_be_made_halts_its_app_alone(
-    fake_node: FakeNode, run: Callable[..., int], query: Query
+def test_a_state_that_cannot_be_created_halts_its_app_alone(
+    fake_node: FakeNode, run: Run, query: Query
 ) -> None:
-    """The app is halted before the next block, and the other one goes on."""
+    """The app is halted before its next block, and the other one continues."""
 
     def get_db_state(filename: str | None = None) -> None:
         raise OSError("no such state")

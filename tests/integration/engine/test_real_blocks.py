@@ -1,13 +1,13 @@
-"""Real blocks of Bitcoin through the whole engine: the first 600 of mainnet, and one of testnet3."""
+"""Real blocks of Bitcoin in the whole engine: mainnet's first 600, and one of testnet3."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 from embit import base58
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query
 from tests.support.shared_data import shared
 from tests.support.tables import tables
 from virtualchain import App, StateEngine, consensus
@@ -21,47 +21,44 @@ from virtualchain.consensus.hashing import hash160
 from virtualchain.model import Block, SpentOutput
 from virtualchain.testing import FakeNode
 
-Query = Callable[..., Rows]
-Op = dict[str, Any]
-
-SATOSHI = (
+SATOSHI_KEY = (
     "0411db93e1dcdb8a016b49840f8c53bc1eb68a382e97b1482ecad7b148a6909a5c"
     "b2e0eaddfb84ccf9744464f82e160bfa9b8b64f9d4c03f999b8643f656b412a3"
 )
 FIRST_PAYMENT = "f4184fc596403b9d638783cf57adfe4c75c605f6356fbc91338530e9831e9e16"
 
 
-def taking(name: str, **options: Any) -> App:
-    """Make an app that takes any opcode and keeps what parse is given."""
+def app_for_any_opcode(name: str, **options: Any) -> App:
+    """Make an app that accepts every opcode, with payload and fee as its fields."""
     app = App(name, **options)
     for code in range(256):
         app.add(bytes([code]), parse=lambda payload, senders, fee: {"payload": payload.hex(), "fee": fee})
     return app
 
 
-def everything(name: str, **options: Any) -> App:
-    """Make an app whose payload rule takes every transaction: an opcode, and the number of its outputs."""
+def app_for_every_transaction(name: str, **options: Any) -> App:
+    """Make an app whose payload rule makes an op of every transaction, with the number of its outputs."""
 
     def rule(outputs: Sequence[Mapping[str, Any]]) -> bytes:
         return b"x" + len(outputs).to_bytes(4)
 
-    return taking(name, magic=b"", payload_rule=rule, **options)
+    return app_for_any_opcode(name, magic=b"", payload_rule=rule, **options)
 
 
 @pytest.fixture(scope="module")
 def first_blocks() -> list[bytes]:
-    """Give mainnet's blocks 0 to 599."""
-    file, found, at = shared("mainnet/blocks-0-599.dat").read_bytes(), [], 0
-    while at < len(file):
-        size = int.from_bytes(file[at + 4 : at + 8], "little")
-        found.append(file[at + 8 : at + 8 + size])
-        at += 8 + size
-    return found
+    """Return the raw blocks 0 to 599 of mainnet."""
+    file, blocks, offset = shared("mainnet/blocks-0-599.dat").read_bytes(), [], 0
+    while offset < len(file):
+        size = int.from_bytes(file[offset + 4 : offset + 8], "little")
+        blocks.append(file[offset + 8 : offset + 8 + size])
+        offset += 8 + size
+    return blocks
 
 
 @pytest.fixture(scope="module")
 def mainnet(first_blocks: list[bytes]) -> Iterator[FakeNode]:
-    """Give a node that serves them."""
+    """Return a fake node that serves them."""
     with FakeNode.from_blocks("mainnet", first_blocks) as node:
         yield node
 
@@ -69,10 +66,10 @@ def mainnet(first_blocks: list[bytes]) -> Iterator[FakeNode]:
 def test_the_first_blocks_of_bitcoin_hold_no_payload(
     mainnet: FakeNode, first_blocks: list[bytes], database_url: str, query: Query
 ) -> None:
-    """An app without a magic that takes any opcode gets 600 snapshots, and not one op."""
+    """An app without a magic that accepts any opcode has 600 snapshots and no op."""
     for confirmations in (6, 0):
         with StateEngine(
-            taking("any", magic=b""),
+            app_for_any_opcode("any", magic=b""),
             database=database_url,
             source=mainnet.url,
             confirmations=confirmations,
@@ -96,8 +93,10 @@ def test_the_first_blocks_of_bitcoin_hold_no_payload(
 def test_every_payment_of_the_first_blocks_is_an_op(
     mainnet: FakeNode, first_blocks: list[bytes], database_url: str, query: Query
 ) -> None:
-    """Ids, keys and amounts of the oldest transactions, with the first payment from Satoshi to Finney."""
-    with StateEngine(everything("all"), database=database_url, source=mainnet.url, confirmations=0) as engine:
+    """Txids, keys and amounts of the oldest transactions are right, including Satoshi's first payment."""
+    with StateEngine(
+        app_for_every_transaction("all"), database=database_url, source=mainnet.url, confirmations=0
+    ) as engine:
         engine.build()
     rows = query("SELECT * FROM virtualchain.inputs ORDER BY block_id, txindex")
     payments = [
@@ -109,7 +108,7 @@ def test_every_payment_of_the_first_blocks_is_an_op(
     assert [(row["block_id"], row["txindex"], row["txid"]) for row in rows] == payments
     assert len(query("SELECT * FROM virtualchain.ops")) == len(payments)
     for row in rows:
-        assert row["fee"] == 0  # nobody paid one yet
+        assert row["fee"] == 0  # nobody paid fees yet
         for sender in row["senders"]:
             [key] = sender["public_keys"]
             assert (sender["type"], sender["addresses"]) == ("pubkey", [])
@@ -117,7 +116,7 @@ def test_every_payment_of_the_first_blocks_is_an_op(
     [first] = [row for row in rows if row["txid"] == FIRST_PAYMENT]
     assert (first["block_id"], first["txindex"]) == (170, 1)
     assert [(sender["value"], sender["public_keys"]) for sender in first["senders"]] == [
-        (50 * 10**8, [SATOSHI])
+        (50 * 10**8, [SATOSHI_KEY])
     ]
     assert [output["value"] for output in first["outputs"]] == [10 * 10**8, 40 * 10**8]
 
@@ -125,16 +124,18 @@ def test_every_payment_of_the_first_blocks_is_an_op(
 def test_rest_and_rpc_agree_on_the_first_blocks(
     mainnet: FakeNode, database_url: str, empty_database_url: str
 ) -> None:
-    """Headers in pages of a hundred give the same tables as two thousand at once."""
+    """Headers in pages of a hundred lead to the same tables as two thousand at once."""
     for url, rest in ((database_url, True), (empty_database_url, False)):
         source = open_source(mainnet.url, rest=rest)
-        with StateEngine(everything("all"), database=url, source=source, confirmations=0) as engine:
+        with StateEngine(
+            app_for_every_transaction("all"), database=url, source=source, confirmations=0
+        ) as engine:
             engine.build()
     assert tables(database_url) == tables(empty_database_url)
 
 
-def test_runes_and_coinbases_are_no_inputs() -> None:
-    """Mainnet's block 951,658 has 211 OP_RETURNs: all but two are the coinbase's, or push more than once."""
+def test_runes_and_coinbases_are_not_inputs() -> None:
+    """In mainnet's block 951,658, all but two of 211 OP_RETURNs are a coinbase's or have several pushes."""
     raw = shared("mainnet/951658.blk").read_bytes()
     main = network("mainnet")
     scripts = [
@@ -144,42 +145,45 @@ def test_runes_and_coinbases_are_no_inputs() -> None:
         if output.script_pubkey.startswith("6a")
     ]
     runes = [txindex for txindex, script in scripts if script.startswith(("6a5c", "6a5d"))]  # OP_12, OP_13
-    found = [each.txindex for each in Scanner([watch(b"", None, "any")], main).scan(951_658, raw).candidates]
-    assert (len(scripts), len(found)) == (211, 2)
-    assert sorted([0, *runes, *found]) == [txindex for txindex, _ in scripts]
+    candidates = [
+        candidate.txindex
+        for candidate in Scanner([watch(b"", None, "any")], main).scan(951_658, raw).candidates
+    ]
+    assert (len(scripts), len(candidates)) == (211, 2)
+    assert sorted([0, *runes, *candidates]) == [txindex for txindex, _ in scripts]
 
 
 class OneBlock:
-    """A source whose chain is known from one block on, and ends with it."""
+    """A source of a single block."""
 
-    def __init__(self, where: Network, block_id: int, raw: bytes, prevouts: dict[str, list[Any]]) -> None:
-        self.network = where
+    def __init__(self, network: Network, block_id: int, raw: bytes, prevouts: dict[str, list[Any]]) -> None:
+        self.network = network
         self._block = read_header(block_id, raw[:80])
         self._raw = raw
         self._prevouts = prevouts
 
     def tip(self) -> Tip:
-        """Tell the one block."""
+        """Return the block."""
         return Tip(self._block.block_id, self._block.hash)
 
     def block_hash(self, block_id: int) -> str:
-        """Tell its hash, or that of its parent."""
+        """Return the hash of the block or of its parent."""
         return {0: self._block.hash, -1: self._block.prev_hash}[block_id - self._block.block_id]
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block]:
-        """Give its header behind its parent."""
+        """Return the block's header after its parent."""
         return [self._block] if block_hash == self._block.prev_hash else []
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:
-        """Nothing is."""
+        """Return False: no block is invalid."""
         return False
 
     def raw_block(self, block_hash: str) -> bytes:
-        """Give its bytes."""
+        """Return the block's bytes."""
         return self._raw
 
     def spent_outputs(self, block_hash: str, transactions: Mapping[int, str]) -> dict[int, list[SpentOutput]]:
-        """Give what is written beside it, found by the outpoints in its bytes."""
+        """Return the recorded outputs that the transactions spend, by their outpoints."""
         raws = split_transactions(self._raw)
         return {
             txindex: [
@@ -193,22 +197,22 @@ class OneBlock:
         }
 
     def wait(self, timeout: float) -> None:
-        """Nothing will change."""
+        """Return at once, as no block will come."""
 
     def wake(self) -> None:
-        """Nobody waits."""
+        """Do nothing, as there is no wait to end."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing, as there is nothing to release."""
 
 
 def test_senders_of_a_real_block(database_url: str, query: Query) -> None:
-    """Testnet3's block 1,087,400 as an app's first: amounts, scripts, addresses, keys, fees in the tables."""
+    """The senders and fees of testnet3's block 1,087,400, an app's first block, are right in the tables."""
     raw = shared("testnet3/1087400.blk").read_bytes()
     prevouts = json.loads(shared("testnet3/1087400.prevouts.json").read_text())
     testnet = network("testnet3")
     source = OneBlock(testnet, 1_087_400, raw, prevouts)
-    app = everything("all", first_block_id=1_087_400)
+    app = app_for_every_transaction("all", first_block_id=1_087_400)
     with StateEngine(app, database=database_url, source=source, confirmations=0) as engine:
         assert engine.build() == 1_087_400
     rows = query("SELECT * FROM virtualchain.inputs ORDER BY txindex")

@@ -1,4 +1,4 @@
-"""Nodes that do not have everything, or not any more: pruned, started from a snapshot, restarted, syncing."""
+"""Nodes that lack some data: pruned, syncing, started from a snapshot of the UTXO set, or damaged."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Rows
-from virtualchain import App, StateEngine
+from tests.integration.conftest import Query
+from tests.support.text_app import text_app
+from virtualchain import StateEngine
 from virtualchain.bitcoin.block import Scanner, txids
 from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.node.node import NodeSource, open_source
@@ -21,26 +22,18 @@ from virtualchain.model import Block, ScannedBlock
 from virtualchain.testing import ChainBuilder, FakeNode
 from virtualchain.testing.bitcoind import Bitcoind
 
-Query = Callable[..., Rows]
 Start = Callable[..., Bitcoind]
 WAYS = ("rpc", "rest", "rest with spenttxouts")
 
 PUBLIC_KEY = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
-"""Of the private key 1: Bitcoin Core's own tests mine to it the chain whose snapshot every node accepts."""
+"""The key of private key 1. Bitcoin Core's own tests mine a chain to it whose snapshot every node accepts."""
 PRIVATE_KEY = "cMahea7zqjxrtgAbB7LSGbcQUr1uX1ojuat9jZodMN87JcbXMTcA"
 START_TIME = 1_598_887_952
 SNAPSHOT = (110, "696e92821f65549c7ee134edceeeeaaa4105647a3c4fd9f298c0aec0ab50425c")
 
 
-def an_app(first_block_id: int = 0) -> App:
-    """Make an app that accepts every text."""
-    app = App("plain", magic=b"st", first_block_id=first_block_id)
-    app.add(b"o", parse=lambda payload: {"text": payload.decode()})
-    return app
-
-
-def opened(node: Bitcoind, way: str) -> BlockSource:
-    """Open a real node in one of the ways."""
+def open_node(node: Bitcoind, way: str) -> BlockSource:
+    """Open a real node as a source, in one of the three ways."""
     source = open_source(node.url, node.cookie, rest=way != "rpc")
     assert isinstance(source, NodeSource)
     if way == "rest":
@@ -49,7 +42,7 @@ def opened(node: Bitcoind, way: str) -> BlockSource:
 
 
 def inputs_of(source: BlockSource, first: int) -> list[ScannedBlock]:
-    """Scan the chain behind a block, and give the blocks with inputs."""
+    """Scan the chain after a block and return the blocks that have inputs."""
     headers: list[Block] = []
     last = Tip(first, source.block_hash(first))
     while page := source.headers_after(last.block_id, last.hash):
@@ -64,7 +57,7 @@ def inputs_of(source: BlockSource, first: int) -> list[ScannedBlock]:
 
 @pytest.fixture(scope="module")
 def long_chain() -> ChainBuilder:
-    """Make a chain of 703 blocks, ops in an early one and two late ones."""
+    """Return a chain of 703 blocks with ops in an early block and two late ones."""
     chain = ChainBuilder()
     chain.mine([chain.send(b"stoearly")])
     chain.mine([chain.send(to=[("bob", 100_000)])], n=598)
@@ -75,7 +68,7 @@ def long_chain() -> ChainBuilder:
 
 @pytest.fixture
 def pruned_node(long_chain: ChainBuilder, bitcoind_factory: Start, tmp_path: Path) -> tuple[Bitcoind, int]:
-    """Give a real node without the chain's first blocks, and the height of its first one."""
+    """Return a real node that pruned the chain's first blocks, and the height of the first one it has."""
     long_chain.save(tmp_path / "chain")
     node = bitcoind_factory("-prune=1", "-fastprune", f"-loadblock={tmp_path / 'chain'}")
     node.wait_for_height(long_chain.height)
@@ -89,12 +82,12 @@ def pruned_node(long_chain: ChainBuilder, bitcoind_factory: Start, tmp_path: Pat
 def test_a_pruned_node_serves_what_it_has(
     pruned_node: tuple[Bitcoind, int], long_chain: ChainBuilder
 ) -> None:
-    """The same inputs over every way and out of its files; what was pruned is missing, with advice."""
+    """All ways and the node's files return the same inputs; for pruned blocks, the error gives advice."""
     node, first = pruned_node
-    found = []
+    results = []
     for way in WAYS:
-        with closing(opened(node, way)) as source:
-            found.append(inputs_of(source, first))
+        with closing(open_node(node, way)) as source:
+            results.append(inputs_of(source, first))
             with pytest.raises(MissingData, match=r"A pruned node does.*use a node with the whole chain"):
                 source.raw_block(source.block_hash(102))
             with pytest.raises(MissingData, match="pruned"):
@@ -102,23 +95,23 @@ def test_a_pruned_node_serves_what_it_has(
     with closing(open_blocks(node.datadir)) as source:
         assert source.tip() == Tip(long_chain.height, long_chain.tip)
         assert source.block_hash(first) == long_chain.tree.chain[first].block.hash
-        found.append(inputs_of(source, first))
+        results.append(inputs_of(source, first))
         with pytest.raises(MissingData, match="blocks holds blocks"):
             source.block_hash(102)
-    assert found[1:] == found[:1] * 3
-    assert found[0][0].inputs[0].senders[0].value == 100_000
-    assert [len(scanned.inputs) for scanned in found[0]] == [1, 2]
+    assert results[1:] == results[:1] * 3
+    assert results[0][0].inputs[0].senders[0].value == 100_000
+    assert [len(scanned.inputs) for scanned in results[0]] == [1, 2]
 
 
 @pytest.mark.node
 def test_an_app_on_a_pruned_node(
     pruned_node: tuple[Bitcoind, int], long_chain: ChainBuilder, database_url: str, query: Query
 ) -> None:
-    """One that starts late enough runs; nothing is taken for one that needs what was pruned."""
+    """An app runs if its first block is not pruned."""
     node, first = pruned_node
-    with closing(opened(node, "rest")) as source:
+    with closing(open_node(node, "rest")) as source:
         options: dict[str, Any] = {"database": database_url, "source": source, "confirmations": 0}
-        with StateEngine(an_app(first), **options) as engine:
+        with StateEngine(text_app(first_block_id=first), **options) as engine:
             assert engine.build() == long_chain.height
     texts = query("SELECT fields ->> 'text' AS text FROM virtualchain.ops ORDER BY block_id, vtxindex")
     assert [row["text"] for row in texts] == ["bob", "late", "again"]
@@ -126,19 +119,19 @@ def test_an_app_on_a_pruned_node(
 
 @pytest.mark.parametrize("rest", [True, False])
 def test_an_app_that_starts_too_early_on_a_pruned_node(database_url: str, query: Query, rest: bool) -> None:
-    """The error says which block is missing and what to do; the database stays as it was."""
+    """The error says what is missing and what to do, and the database stays empty."""
     with FakeNode(rest=rest) as node:
         node.mine([node.send(b"stoone")])
         node.prune(50)
         options: dict[str, Any] = {"database": database_url, "source": node.url, "confirmations": 0}
         with (
-            StateEngine(an_app(20), **options) as engine,
+            StateEngine(text_app(first_block_id=20), **options) as engine,
             pytest.raises(MissingData, match="use a node with the whole chain"),
         ):
             engine.build()
         assert query("SELECT * FROM vc.blocks") == []
         node.prune(0)
-        with StateEngine(an_app(20), **options) as engine:
+        with StateEngine(text_app(first_block_id=20), **options) as engine:
             assert engine.build() == node.height
 
 
@@ -146,11 +139,11 @@ def test_an_app_that_starts_too_early_on_a_pruned_node(database_url: str, query:
 
 
 def test_a_syncing_node_is_followed(database_url: str, fake_node: FakeNode) -> None:
-    """What it has is processed, whether or not it says that it is done."""
+    """The blocks of a node in its initial download are processed as they come."""
     fake_node.syncing = True
     fake_node.mine([fake_node.send(b"stoone")])
     options: dict[str, Any] = {"database": database_url, "source": fake_node.url, "confirmations": 0}
-    with StateEngine(an_app(), **options) as engine:
+    with StateEngine(text_app(), **options) as engine:
         assert engine.build() == 102
         fake_node.mine([fake_node.send(b"stotwo")])
         assert engine.build() == 103
@@ -161,12 +154,12 @@ def test_a_syncing_node_is_followed(database_url: str, fake_node: FakeNode) -> N
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
-    """Give the snapshot of block 110 that is built into Bitcoin Core, and the blocks of a chain over it."""
+    """Return the snapshot of block 110 that Bitcoin Core has built in, and the blocks of a chain with it."""
     from virtualchain.testing.bitcoind import find_bitcoind
 
     program = find_bitcoind()
     if program is None:
-        pytest.skip("no bitcoind: name one in the environment's BITCOIND, or put it on PATH")
+        pytest.skip("no bitcoind: set BITCOIND to its path, or put it on PATH")
     file = tmp_path_factory.mktemp("snapshot") / "utxo.dat"
     node = Bitcoind(program)
     try:
@@ -179,7 +172,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, l
         for _ in range(SNAPSHOT[0]):
             mine()
         if node.rpc("getbestblockhash") != SNAPSHOT[1]:
-            pytest.skip("this version mines another chain than the one whose snapshot is built in")
+            pytest.skip("this version does not mine the chain whose snapshot is built in")
         node.rpc("dumptxoutset", str(file), "latest")
         for number in (1, 2):
             coinbase = node.rpc("getblock", node.rpc("getblockhash", number))["tx"][0]
@@ -195,7 +188,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, l
 
 @pytest.fixture
 def snapshot_node(snapshot: tuple[Path, list[str]], bitcoind_factory: Start) -> Bitcoind:
-    """Give a real node that has only the blocks over the snapshot, and some of those below it."""
+    """Return a real node that has the blocks above the snapshot, and one below it."""
     file, blocks = snapshot
     node = bitcoind_factory()
     for block in blocks:
@@ -204,7 +197,7 @@ def snapshot_node(snapshot: tuple[Path, list[str]], bitcoind_factory: Start) -> 
     for block in blocks[SNAPSHOT[0] :]:
         node.rpc("submitblock", block)
     node.wait_for_height(len(blocks))
-    node.rpc("submitblock", blocks[59])  # which it keeps, and cannot connect
+    node.rpc("submitblock", blocks[59])  # the node stores it, but cannot connect it
     return node
 
 
@@ -213,12 +206,12 @@ def snapshot_node(snapshot: tuple[Path, list[str]], bitcoind_factory: Start) -> 
 def test_a_node_that_started_from_a_snapshot(
     snapshot_node: Bitcoind, snapshot: tuple[Path, list[str]], way: str
 ) -> None:
-    """It has senders for what it connected; below the snapshot they are missing, and most blocks as well."""
+    """It knows senders for the blocks it connected; below the snapshot, they and most blocks are missing."""
     raw = bytes.fromhex(snapshot[1][59])
-    with closing(opened(snapshot_node, way)) as source:
-        found = inputs_of(source, SNAPSHOT[0])
-        assert [scanned.block.block_id for scanned in found] == [111, 112]
-        assert all(scanned.inputs[0].senders[0].value == 50 * 10**8 for scanned in found)
+    with closing(open_node(snapshot_node, way)) as source:
+        blocks = inputs_of(source, SNAPSHOT[0])
+        assert [scanned.block.block_id for scanned in blocks] == [111, 112]
+        assert all(scanned.inputs[0].senders[0].value == 50 * 10**8 for scanned in blocks)
         with pytest.raises(MissingData, match="snapshot of the UTXO set"):
             source.raw_block(source.block_hash(59))
         assert source.raw_block(source.block_hash(60)) == raw
@@ -227,11 +220,11 @@ def test_a_node_that_started_from_a_snapshot(
 
 
 @pytest.mark.node
-def test_an_app_over_a_snapshot(snapshot_node: Bitcoind, database_url: str, query: Query) -> None:
-    """One that starts above it runs, and one below is told what it needs."""
-    with closing(opened(snapshot_node, "rest")) as source:
+def test_an_app_above_a_snapshot(snapshot_node: Bitcoind, database_url: str, query: Query) -> None:
+    """An app that starts above the snapshot runs."""
+    with closing(open_node(snapshot_node, "rest")) as source:
         options: dict[str, Any] = {"source": source, "confirmations": 0, "database": database_url}
-        with StateEngine(an_app(111), **options) as engine:
+        with StateEngine(text_app(first_block_id=111), **options) as engine:
             assert engine.build() == 112
     texts = query("SELECT fields ->> 'text' AS text FROM virtualchain.ops ORDER BY block_id")
     assert [row["text"] for row in texts] == ["1", "2"]
@@ -241,7 +234,7 @@ def test_an_app_over_a_snapshot(snapshot_node: Bitcoind, database_url: str, quer
 def test_the_files_of_a_node_that_started_from_a_snapshot(
     snapshot_node: Bitcoind, snapshot: tuple[Path, list[str]]
 ) -> None:
-    """They are a chain as far as it was checked from the genesis block on, and grow with that."""
+    """The files are a chain as far as the node has validated it from the genesis block on."""
     with closing(open_blocks(snapshot_node.datadir)) as source:
         assert source.tip() == Tip(0, source.network.genesis_hash)
         for block in snapshot[1][:30]:
@@ -249,12 +242,12 @@ def test_the_files_of_a_node_that_started_from_a_snapshot(
         assert source.tip().block_id == 30
 
 
-# A node that loses data, or is restarted
+# A node that loses data or restarts
 
 
 @pytest.fixture
 def small_chain(tmp_path: Path) -> ChainBuilder:
-    """Make a chain of 103 blocks, ops in the last two, and save it."""
+    """Return a chain of 103 blocks with ops in the last two, and save it."""
     chain = ChainBuilder()
     for text in (b"one", b"two"):
         chain.mine([chain.send(b"sto" + text)])
@@ -264,7 +257,7 @@ def small_chain(tmp_path: Path) -> ChainBuilder:
 
 @pytest.fixture
 def node(small_chain: ChainBuilder, bitcoind_factory: Start, tmp_path: Path) -> Bitcoind:
-    """Give a real node with that chain."""
+    """Return a real node with that chain."""
     started = bitcoind_factory(f"-loadblock={tmp_path / 'chain'}")
     started.wait_for_height(small_chain.height)
     return started
@@ -272,25 +265,28 @@ def node(small_chain: ChainBuilder, bitcoind_factory: Start, tmp_path: Path) -> 
 
 @pytest.mark.node
 def test_undo_data_that_cannot_be_read(node: Bitcoind, small_chain: ChainBuilder) -> None:
-    """Over every way, for few transactions and many, what is spent is missing; then the block is as well."""
+    """If its undo or block files are gone, the node lacks spent outputs or blocks, in every way of access."""
     blocks = node.datadir / "regtest" / "blocks"
     ids = txids(small_chain.tree.tip.raw)
     (blocks / "rev00000.dat").rename(blocks / "gone")
     for way in WAYS:
-        with closing(opened(node, way)) as source:
-            for wanted in ({1: ids[1]}, {1: ids[1], **dict.fromkeys(range(2, 20), ids[1])}):
+        with closing(open_node(node, way)) as source:
+            for transactions in ({1: ids[1]}, {1: ids[1], **dict.fromkeys(range(2, 20), ids[1])}):
                 with pytest.raises(MissingData, match=f"lacks block {small_chain.tip} or what it spends"):
-                    source.spent_outputs(small_chain.tip, wanted)
+                    source.spent_outputs(small_chain.tip, transactions)
     (blocks / "blk00000.dat").unlink()
     for way in WAYS:
-        with closing(opened(node, way)) as source, pytest.raises(MissingData, match=small_chain.tip):
+        with closing(open_node(node, way)) as source, pytest.raises(MissingData, match=small_chain.tip):
             source.raw_block(small_chain.tip)
 
 
 @pytest.mark.node
 def test_a_new_cookie_and_rest_turned_off(node: Bitcoind, small_chain: ChainBuilder) -> None:
-    """A source that was open when the node was restarted reads the cookie again, and does without REST."""
-    with closing(opened(node, "rest with spenttxouts")) as source, closing(opened(node, "rpc")) as by_rpc:
+    """If the node restarts, an open source picks up the new cookie, and works without REST."""
+    with (
+        closing(open_node(node, "rest with spenttxouts")) as source,
+        closing(open_node(node, "rpc")) as by_rpc,
+    ):
         expected = inputs_of(source, 0)
         assert len(expected) == 2
         cookie = node.cookie.read_bytes()
@@ -308,7 +304,7 @@ def test_a_new_cookie_and_rest_turned_off(node: Bitcoind, small_chain: ChainBuil
 def test_files_beside_a_node_that_grows(
     node: Bitcoind, small_chain: ChainBuilder, bitcoind_factory: Start, tmp_path: Path
 ) -> None:
-    """Its blocks come as it connects them, also in a reorganisation, and are still there when it is gone."""
+    """The files follow the node's blocks, also in a reorg, and a copy of them serves without the node."""
     with closing(open_blocks(node.datadir)) as source:
         first = inputs_of(source, 0)
         small_chain.mine([small_chain.send(b"stothree")])
@@ -318,11 +314,11 @@ def test_files_beside_a_node_that_grows(
         for raw in small_chain.raw_blocks()[-3:]:
             node.rpc("submitblock", raw.hex())
         assert source.tip() == Tip(105, small_chain.tip)
-        found = inputs_of(source, 0)
-        assert found[:1] == first[:1]
-        assert [scanned.block.block_id for scanned in found] == [102, 103]
-        with closing(opened(node, "rest")) as by_rest:
-            assert inputs_of(by_rest, 0) == found
+        blocks = inputs_of(source, 0)
+        assert blocks[:1] == first[:1]
+        assert [scanned.block.block_id for scanned in blocks] == [102, 103]
+        with closing(open_node(node, "rest")) as by_rest:
+            assert inputs_of(by_rest, 0) == blocks
         shutil.copytree(node.datadir / "regtest" / "blocks", tmp_path / "copy")
     with closing(open_blocks(tmp_path / "copy")) as copied:
-        assert inputs_of(copied, 0) == found
+        assert inputs_of(copied, 0) == blocks

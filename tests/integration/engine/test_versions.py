@@ -1,4 +1,4 @@
-"""New versions of an app: built beside the live one, compared, swapped in; and apps that are removed."""
+"""New versions of an app are built beside the live build, compared and swapped in; apps are removed."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query, Run
 from tests.support.tables import tables
 from virtualchain import App, State, StateEngine
 from virtualchain.app.contract import read_contract
@@ -19,12 +19,9 @@ from virtualchain.errors import StoreError, UsageError, WriterBusy
 from virtualchain.reading import views
 from virtualchain.testing import FakeNode
 
-Query = Callable[..., Rows]
-Run = Callable[..., int]
-
 
 def an_app(version: str = "1", **options: Any) -> App:
-    """Make an app that keeps texts; from version 2 on in capitals, with their length."""
+    """Make an app that keeps texts; from version 2 on, in upper case and with their length."""
     new = version != "1"
     columns = "text text PRIMARY KEY" + (", size integer NOT NULL" if new else "")
     app = App("texts", magic=b"vs", version=version, projections=f"CREATE TABLE texts ({columns})", **options)
@@ -50,8 +47,8 @@ def mine(node: FakeNode, *texts: bytes) -> None:
 
 
 @pytest.fixture
-def beside(database_url: str, tmp_path: Path) -> Callable[..., Any]:
-    """Give a function that makes a build of an app beside the live one."""
+def make_build(database_url: str, tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that makes a build of an app beside the live build."""
 
     def make(app: App, build: str, **options: Any) -> Any:
         settings = Options(state_folder=tmp_path)
@@ -61,15 +58,15 @@ def beside(database_url: str, tmp_path: Path) -> Callable[..., Any]:
 
 
 def test_a_new_version_takes_the_old_ones_place(
-    fake_node: FakeNode, run: Run, database_url: str, query: Query, beside: Callable[..., Any]
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, make_build: Callable[..., Any]
 ) -> None:
-    """Built from the tape without a node, swapped in; the old build stays until it is dropped."""
+    """A version is built from the tape without a node and swapped in; the old build stays until dropped."""
     mine(fake_node, b"a", b"b")
     run(an_app())
     before = query("SELECT consensus_hash FROM virtualchain.apps")
     with pytest.raises(UsageError, match=r"declares other rules .* `virtualchain replay texts --into NAME`"):
         run(an_app("2"))
-    made = beside(an_app("2"), "v2")
+    made = make_build(an_app("2"), "v2")
     assert (made.block_id, made.is_live) == (fake_node.height, False)
     assert query("SELECT * FROM texts.texts") == [{"text": "a"}, {"text": "b"}]
     assert query("SELECT consensus_hash FROM virtualchain.apps") == before
@@ -95,23 +92,23 @@ def test_a_new_version_takes_the_old_ones_place(
 
 
 def test_the_same_rules_make_the_same_build(
-    fake_node: FakeNode, run: Run, database_url: str, beside: Callable[..., Any]
+    fake_node: FakeNode, run: Run, database_url: str, make_build: Callable[..., Any]
 ) -> None:
-    """Compared with the live one there is no difference, in hashes and rows."""
+    """A second build by the same rules does not differ from the live one in hashes or rows."""
     mine(fake_node, b"a", b"b")
     run(an_app())
-    beside(an_app(), "again")
+    make_build(an_app(), "again")
     with views.snapshot(database_url) as connection:
-        found = compare(connection, "texts", "again")
-    assert (found.difference, found.verdict, found.row) == (None, None, None)
-    assert found.rows == {"texts": (2, 2)}
-    assert found.places["1"] == found.places["again"]
+        result = compare(connection, "texts", "again")
+    assert (result.difference, result.verdict, result.row) == (None, None, None)
+    assert result.rows == {"texts": (2, 2)}
+    assert result.places["1"] == result.places["again"]
 
 
 def test_a_comparison_names_the_first_difference(
-    fake_node: FakeNode, run: Run, database_url: str, beside: Callable[..., Any]
+    fake_node: FakeNode, run: Run, database_url: str, make_build: Callable[..., Any]
 ) -> None:
-    """Block, hashes, the candidate that was judged otherwise, and a row that one lacks."""
+    """A comparison names the block, the candidate that was judged differently, and a missing row."""
     mine(fake_node, b"A")
     mine(fake_node, b"B", b"c")
     run(an_app())
@@ -124,23 +121,23 @@ def test_a_comparison_names_the_first_difference(
     other.db_commit = lambda block_id, *rest, **named: (  # type: ignore[method-assign]
         False if rest[1]["text"] == "c" else App.db_commit(other, block_id, *rest, **named)
     )
-    beside(other, "v3")
+    make_build(other, "v3")
     with views.snapshot(database_url) as connection:
-        found = compare(connection, "texts", "v3")
-    assert found.difference is not None
-    assert found.difference.block_id == fake_node.height
-    assert found.verdict is not None
-    assert found.verdict["txindex"] == 2
-    assert found.verdict["verdict"]["accepted"] == {"text": "c"}
-    assert found.verdict["other_verdict"] == {"refused": "commit", "reason": "refused"}
-    assert found.row == {"table": "texts", "build": "1", "row": "(c)"}
-    assert found.rows == {"texts": (3, 2)}
+        result = compare(connection, "texts", "v3")
+    assert result.difference is not None
+    assert result.difference.block_id == fake_node.height
+    assert result.verdict is not None
+    assert result.verdict["txindex"] == 2
+    assert result.verdict["verdict"]["accepted"] == {"text": "c"}
+    assert result.verdict["other_verdict"] == {"refused": "commit", "reason": "refused"}
+    assert result.row == {"table": "texts", "build": "1", "row": "(c)"}
+    assert result.rows == {"texts": (3, 2)}
 
 
-def test_a_build_is_made_while_the_writer_goes_on(
-    fake_node: FakeNode, database_url: str, query: Query, beside: Callable[..., Any]
+def test_a_build_is_made_while_the_writer_runs(
+    fake_node: FakeNode, database_url: str, query: Query, make_build: Callable[..., Any]
 ) -> None:
-    """The writer takes blocks and rolls some back meanwhile; the build ends as a fresh one does."""
+    """Although the writer takes blocks and rolls some back meanwhile, the build equals a fresh one."""
     for number in range(40):
         mine(fake_node, b"t%d" % number)
     with StateEngine(an_app(), database=database_url, source=fake_node.url, confirmations=0) as engine:
@@ -154,10 +151,10 @@ def test_a_build_is_made_while_the_writer_goes_on(
                 mine(fake_node, b"new")
                 engine.build()
 
-        made = beside(an_app("2"), "v2", on_catch_up=fork)
+        made = make_build(an_app("2"), "v2", on_catch_up=fork)
         assert forked.is_set()
         assert made.block_id == fake_node.height
-        beside(an_app("2"), "fresh")
+        make_build(an_app("2"), "fresh")
     rows = query("SELECT build, block_id, consensus_hash, state_hash FROM vc.snapshots WHERE build <> '1'")
     digests = [
         sorted(
@@ -171,101 +168,99 @@ def test_a_build_is_made_while_the_writer_goes_on(
     assert query("SELECT * FROM texts__v2.texts EXCEPT SELECT * FROM texts__fresh.texts") == []
 
 
-def test_a_build_that_was_broken_off_goes_on(
-    fake_node: FakeNode, run: Run, beside: Callable[..., Any]
-) -> None:
-    """Where it stood; by other rules it is refused."""
+def test_an_interrupted_build_resumes(fake_node: FakeNode, run: Run, make_build: Callable[..., Any]) -> None:
+    """An interrupted build resumes where it was; with other rules, it is refused."""
     mine(fake_node, b"a")
     run(an_app())
     taken: list[int] = []
-    first = beside(
+    first = make_build(
         an_app("2"), "v2", may_continue=lambda: len(taken) < 10, on_catch_up=lambda _: taken.append(0)
     )
     assert first.block_id == 9
-    assert beside(an_app("2"), "v2").block_id == fake_node.height
+    assert make_build(an_app("2"), "v2").block_id == fake_node.height
     with pytest.raises(UsageError, match="was made by other rules"):
-        beside(an_app("3"), "v2")
+        make_build(an_app("3"), "v2")
     for name in ("2", "V", "", "a" * 17, "a_b"):
         with pytest.raises(UsageError, match="is not a build's name"):
-            beside(an_app("2"), name)
+            make_build(an_app("2"), name)
 
 
-def test_only_one_process_makes_a_build(fake_node: FakeNode, run: Run, beside: Callable[..., Any]) -> None:
-    """The second one is told."""
+def test_only_one_process_makes_a_build(
+    fake_node: FakeNode, run: Run, make_build: Callable[..., Any]
+) -> None:
+    """A second process that makes the same build is refused."""
     mine(fake_node, b"a")
     run(an_app())
-    refused: list[str] = []
+    errors: list[str] = []
 
     def again(*_: Any) -> None:
-        if not refused:
+        if not errors:
             with pytest.raises(WriterBusy) as caught:
-                beside(an_app("2"), "v2")
-            refused.append(str(caught.value))
+                make_build(an_app("2"), "v2")
+            errors.append(str(caught.value))
 
-    beside(an_app("2"), "v2", on_catch_up=again)
-    assert "another process is already making texts:v2" in refused[0]
+    make_build(an_app("2"), "v2", on_catch_up=again)
+    assert "another process is already making texts:v2" in errors[0]
 
 
-def test_what_was_not_searched_cannot_be_built(
-    fake_node: FakeNode, run: Run, beside: Callable[..., Any]
-) -> None:
-    """A version with another magic, and an app that is not there: one clear line each."""
+def test_a_build_needs_a_searched_tape(fake_node: FakeNode, run: Run, make_build: Callable[..., Any]) -> None:
+    """A version with another magic and an app that is not installed each raise a clear error."""
     mine(fake_node, b"a")
     with pytest.raises(UsageError, match="is not installed"):
-        beside(an_app(), "v1")
+        make_build(an_app(), "v1")
     run(an_app())
     with pytest.raises(UsageError, match="were not searched for the inputs of version 2"):
-        beside(other_magic(), "v2")
+        make_build(other_magic(), "v2")
 
 
 def other_magic() -> App:
-    """Make a version that looks for another magic."""
+    """Make a version with another magic."""
     app = App("texts", magic=b"zz", version="2")
     app.add(b"o", parse=lambda payload: {})
     return app
 
 
-def test_a_swap_gives_way_to_long_readers(
+def test_a_swap_yields_to_long_readers(
     fake_node: FakeNode,
     run: Run,
     database_url: str,
-    beside: Callable[..., Any],
+    make_build: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It waits for no lock longer than a second, tries again, and in the end says so."""
+    """A swap waits at most a second for a lock, tries again, and gives up with an error."""
     monkeypatch.setattr("virtualchain.engine.versions._LOCK_TRIES", 2)
     mine(fake_node, b"a")
     run(an_app())
-    beside(an_app("2"), "v2")
-    told: list[str] = []
+    make_build(an_app("2"), "v2")
+    reasons: list[str] = []
     with psycopg.connect(database_url) as reader:
         reader.execute("SELECT * FROM texts.texts")
         with pytest.raises(StoreError, match="the views of app texts stay in use"):
-            swap(database_url, "texts", "v2", told.append)
-    assert len(told) == 2
+            swap(database_url, "texts", "v2", reasons.append)
+    assert len(reasons) == 2
     assert swap(database_url, "texts", "v2").name == "1"
 
 
 def test_a_writer_leaves_a_swapped_app_alone(
-    fake_node: FakeNode, database_url: str, beside: Callable[..., Any]
+    fake_node: FakeNode, database_url: str, make_build: Callable[..., Any]
 ) -> None:
-    """It runs the old code: it says so, and ends where no app is left."""
+    """A writer that runs the old code reports the swap, and ends if no app is left."""
     mine(fake_node, b"a")
-    told: list[str] = []
+    reasons: list[str] = []
     with StateEngine(
-        an_app(), database=database_url, source=fake_node.url, confirmations=0, on_wait=told.append
+        an_app(), database=database_url, source=fake_node.url, confirmations=0, on_wait=reasons.append
     ) as engine:
         engine.build()
-        beside(an_app("2"), "v2")
+        make_build(an_app("2"), "v2")
         swap(database_url, "texts", "v2")
         engine.follow()
-    assert told == ["app texts shows another build now: restart with that build's code"]
+    assert reasons == ["app texts shows another build now: restart with that build's code"]
 
 
 def test_removing_an_app_removes_its_data_and_nothing_else(
     fake_node: FakeNode, run: Run, database_url: str, query: Query
 ) -> None:
-    """Tables, views, role and log of the one; the tape and every row of the other stay."""
+    """An app's tables, views, role and log go; the tape and the other app's rows stay."""
     other = App("other", magic=b"vs", projections="CREATE TABLE t (a integer PRIMARY KEY)")
     other.add(b"o", parse=lambda payload: {"n": 1})
     mine(fake_node, b"a")

@@ -1,4 +1,4 @@
-"""Forks on real nodes: two of them, two miners who do not agree, and the engine on one of the nodes."""
+"""Forks between two real nodes whose miners disagree, with the engine on one of the nodes."""
 
 import socket
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query
 from tests.support.moving import an_app
 from tests.support.tables import deployment
 from virtualchain import StateEngine
@@ -19,33 +19,32 @@ from virtualchain.testing.database import DatabaseServer
 
 pytestmark = pytest.mark.node
 
-Query = Callable[..., Rows]
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 _VERBS = ("add", "swap", "again", "drop", "flash", "add")
 
 
 @dataclass
 class Miner:
-    """Builds a chain of its own and gives its blocks to one node."""
+    """Mines a chain of its own and submits its blocks to one node."""
 
     name: str
     node: Bitcoind
     chain: ChainBuilder = field(default_factory=ChainBuilder)
-    given: int = 0
+    submitted: int = 0  # the height up to which the node has the chain
 
     def mine(self, blocks: int) -> None:
-        """Mine blocks of ops that the other miner does not mine."""
+        """Mine and submit blocks of ops that the other miner does not mine."""
         for _ in range(blocks):
             number = self.chain.height
             ops = [f"{_VERBS[(number + place) % len(_VERBS)]} {self.name}{number % 3}" for place in range(3)]
             self.chain.mine([self.chain.send(b"mvo" + op.encode(), self.name) for op in ops])
-        self.give()
+        self.submit()
 
-    def give(self) -> None:
-        """Give the node what it does not have yet."""
-        for stored in self.chain.tree.chain[self.given + 1 :]:
+    def submit(self) -> None:
+        """Submit the blocks that the node does not have yet."""
+        for stored in self.chain.tree.chain[self.submitted + 1 :]:
             assert self.node.rpc("submitblock", stored.raw.hex()) in {None, "inconclusive", "duplicate"}
-        self.given = self.chain.height
+        self.submitted = self.chain.height
 
 
 @dataclass
@@ -55,23 +54,23 @@ class Pair:
     ours: Miner
     theirs: Miner
     peer: str
-    """Where the second node listens."""
+    """The address on which the second node listens."""
     server: DatabaseServer
     url: str
 
     def connect(self) -> None:
-        """Let the nodes talk until they agree, or know all of each other's blocks."""
+        """Connect the nodes."""
         self.ours.node.rpc("addnode", self.peer, "onetry")
         wait_until(lambda: self.ours.node.rpc("getconnectioncount") > 0)
 
     def disconnect(self) -> None:
-        """Let each node be alone."""
+        """Disconnect the nodes."""
         for peer in self.ours.node.rpc("getpeerinfo"):
             self.ours.node.rpc("disconnectnode", "", peer["id"])
         wait_until(lambda: self.theirs.node.rpc("getconnectioncount") == 0)
 
-    def meet(self) -> None:
-        """Let both nodes come to the same tip, and part again."""
+    def synchronize(self) -> None:
+        """Connect the nodes until they have the same tip, then disconnect them."""
         self.connect()
         wait_until(lambda: self.ours.node.rpc("getbestblockhash") == self.theirs.node.rpc("getbestblockhash"))
         self.disconnect()
@@ -79,7 +78,7 @@ class Pair:
     def build(
         self, url: str | None = None, first: int = 101, node: Bitcoind | None = None, **options: Any
     ) -> StateEngine:
-        """Run the app on the first node to its tip; the engine is closed, its `waits_for` can be read."""
+        """Run the app to the tip of a node (the first one by default); return the closed engine."""
         node = node or self.ours.node
         source = open_source(node.url, node.cookie)
         settings = {"database": url or self.url, "source": source, "confirmations": 0, **options}
@@ -87,8 +86,8 @@ class Pair:
             engine.build()
         return engine
 
-    def is_fresh(self, **options: Any) -> bool:
-        """Tell whether the database is what a fresh index of the first node's chain is."""
+    def equals_fresh_index(self, **options: Any) -> bool:
+        """Check whether the database equals a fresh index of the first node's chain."""
         other = self.server.clone()
         try:
             self.build(other, **options)
@@ -97,11 +96,11 @@ class Pair:
             self.server.drop(other)
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for real nodes to get somewhere."""
-    deadline = time.monotonic() + _PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "the nodes do not get there"
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition on real nodes holds."""
+    deadline = time.monotonic() + _TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "the nodes did not reach the expected state"
         time.sleep(0.05)
 
 
@@ -109,34 +108,34 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def pair(
     bitcoind_factory: Callable[..., Bitcoind], database_server: DatabaseServer, database_url: str
 ) -> Pair:
-    """Give two nodes with the same 101 blocks, not connected yet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        peer = f"127.0.0.1:{probe.getsockname()[1]}"
+    """Return two nodes with the same 101 blocks, not connected to each other."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        peer = f"127.0.0.1:{listener.getsockname()[1]}"
     apart = ("-maxtipage=1000000000", "-listenonion=0", "-connect=0")
     ours = Miner("ours", bitcoind_factory(*apart))
     theirs = Miner("theirs", bitcoind_factory(*apart, "-listen=1", f"-bind={peer}"))
     for miner in (ours, theirs):
-        miner.give()
+        miner.submit()
     return Pair(ours, theirs, peer, database_server, database_url)
 
 
 def test_the_branch_with_more_work_wins(pair: Pair, query: Query) -> None:
-    """Ours is three blocks long and theirs five, when the nodes meet."""
+    """A branch of five blocks replaces ours of three once the nodes are connected."""
     pair.ours.mine(3)
     pair.theirs.mine(5)
     pair.build()
     old = pair.ours.chain.tip
-    pair.meet()
+    pair.synchronize()
     pair.build()
     [reorg] = query("SELECT * FROM virtualchain.reorgs")
     assert (reorg["fork_block_id"], reorg["depth"], reorg["old_hash"]) == (101, 3, old)
     assert (reorg["new_hash"], reorg["cause"]) == (pair.theirs.chain.tip, "work")
-    assert pair.is_fresh()
+    assert pair.equals_fresh_index()
 
 
 def test_equal_work_changes_nothing(pair: Pair, query: Query) -> None:
-    """The node stays with what it saw first, and so do we; one block more, and both leave."""
+    """Like the node, we stay on the branch seen first, until the other one has one block more."""
     pair.ours.mine(4)
     pair.build()
     pair.theirs.mine(4)
@@ -149,24 +148,24 @@ def test_equal_work_changes_nothing(pair: Pair, query: Query) -> None:
     wait_until(lambda: bool(tips("getbestblockhash") == pair.theirs.chain.tip))
     pair.build()
     assert len(query("SELECT * FROM vc.reorgs")) == 1
-    assert pair.is_fresh()
+    assert pair.equals_fresh_index()
 
 
 def test_miners_who_overtake_each_other(pair: Pair, query: Query) -> None:
-    """Each in turn finds more, and each time all that was taken from the other is undone, ever deeper."""
+    """When miners overtake each other in turn, ever deeper reorgs undo the other's blocks each time."""
     pair.ours.mine(1)
     for miner, blocks in ((pair.theirs, 2), (pair.ours, 3), (pair.theirs, 4), (pair.ours, 5)):
         pair.build()
         miner.mine(blocks)
-        pair.meet()
+        pair.synchronize()
     pair.build()
     depths = query("SELECT depth FROM vc.reorgs ORDER BY reorg_id")
     assert [row["depth"] for row in depths] == [1, 2, 4, 6]
-    assert pair.is_fresh()
+    assert pair.equals_fresh_index()
 
 
 def test_invalidated_and_considered_again(pair: Pair, query: Query) -> None:
-    """A bare invalidateblock undoes blocks, with none to take; reconsiderblock brings the same ones back."""
+    """A mere invalidateblock undoes blocks without a replacement; reconsiderblock brings them back."""
     pair.ours.mine(8)
     pair.build()
     before = deployment(pair.url)
@@ -182,20 +181,20 @@ def test_invalidated_and_considered_again(pair: Pair, query: Query) -> None:
 
 @pytest.mark.parametrize("first", [101, 103])
 def test_deeper_than_the_history(pair: Pair, query: Query, first: int) -> None:
-    """A history of five blocks, and a fork of twenty: to where the app was already, and below its first."""
+    """A fork of twenty blocks is undone with a history of five, also below the app's first block."""
     pair.ours.mine(20)
     pair.build(history=5, first=first)
     pair.theirs.mine(23)
-    pair.meet()
+    pair.synchronize()
     pair.build(history=5, first=first)
     assert [row["blocks_undone"] for row in query("SELECT * FROM vc.reorgs")] == [121 - max(first - 1, 101)]
-    assert pair.is_fresh(history=5, first=first)
+    assert pair.equals_fresh_index(history=5, first=first)
 
 
 def test_a_node_that_lags_is_waited_for(pair: Pair, query: Query) -> None:
-    """Asked the other node, which does not have our last blocks yet: nothing is undone."""
+    """Nothing is undone for a node that does not have our last blocks yet."""
     pair.ours.mine(3)
-    pair.meet()
+    pair.synchronize()
     pair.ours.mine(3)
     pair.build()
     before = deployment(pair.url)

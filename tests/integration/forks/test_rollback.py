@@ -1,45 +1,31 @@
-"""Deep forks: what was taken of a branch is undone, and the end is that of a fresh index of the winner."""
+"""Deep forks: the engine undoes the blocks of a branch and ends like a fresh index of the winning chain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.conftest import Rows
+from tests.integration.conftest import Query, Run
 from tests.support.moving import an_app, story
 from tests.support.tables import deployment
-from virtualchain import App, StateEngine
+from virtualchain import StateEngine
 from virtualchain.errors import DeepFork, UsageError
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
-Query = Callable[..., Rows]
-Run = Callable[..., int]
-
 
 @pytest.fixture
-def fresh(database_server: DatabaseServer, fake_node: FakeNode) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Give a function that indexes the node's chain in a database of its own and gives every table."""
-    urls: list[str] = []
-
-    def index(*apps: App, **options: Any) -> dict[str, Any]:
-        urls.append(database_server.clone())
-        settings = {"database": urls[-1], "source": fake_node.url, "confirmations": 0, **options}
-        with StateEngine(*apps, **settings) as engine:
-            engine.build()
-        return deployment(urls[-1])
-
-    yield index
-    for url in urls:
-        database_server.drop(url)
+def fresh(fresh_index: Callable[..., str]) -> Callable[..., dict[str, Any]]:
+    """Return a function that runs apps on the node's chain in a new database and returns every table."""
+    return lambda *apps, **options: deployment(fresh_index(*apps, **options))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 6, 30])
 def test_a_reorg_leaves_what_a_fresh_index_has(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, depth: int
 ) -> None:
-    """Every table, history, op, snapshot and digest, whatever the blocks that went had done."""
+    """After a reorg, every table, history, op, snapshot and digest equals that of a fresh index."""
     story(fake_node, 1, 40)
     run(an_app())
     fake_node.reorg(depth)
@@ -52,7 +38,7 @@ def test_a_reorg_leaves_what_a_fresh_index_has(
 def test_forward_and_back_over_the_same_blocks(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
 ) -> None:
-    """Several reorgs in a row, each before the last one's blocks are all taken again."""
+    """After several reorgs in a row, the tables equal those of a fresh index."""
     story(fake_node, 3, 20)
     run(an_app())
     for seed, depth in enumerate((3, 1, 7, 4, 12, 2)):
@@ -63,7 +49,7 @@ def test_forward_and_back_over_the_same_blocks(
 
 
 def test_reorgs_are_recorded(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """When, where, how deep, what was undone, and how long it took; listeners hear of it."""
+    """A reorg is recorded with fork, tips, depth, cause, what was undone and how long it took."""
     story(fake_node, 1, 10)
     old = run(an_app()), fake_node.tip
     fake_node.reorg(3)
@@ -77,28 +63,28 @@ def test_reorgs_are_recorded(fake_node: FakeNode, run: Run, query: Query) -> Non
     assert row["duration"].total_seconds() > 0
 
 
-def test_listeners_hear_of_a_rollback(fake_node: FakeNode, run: Run, database_url: str) -> None:
-    """NOTIFY names the last block that stays, before the first of the new branch."""
+def test_listeners_are_notified_of_a_rollback(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """NOTIFY names the last block that stays, and precedes the blocks of the new branch."""
     story(fake_node, 1, 10)
     run(an_app())
     with psycopg.connect(database_url) as connection:
-        [stays] = connection.execute(
+        [fork_hash] = connection.execute(
             "SELECT hash FROM virtualchain.blocks WHERE block_id = %s", [fake_node.height - 2]
         ).fetchone() or [""]
     fake_node.reorg(2)
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute("LISTEN virtualchain")
         run(an_app())
-        heard = [notice.payload for notice in listener.notifies(timeout=0.5)]
-    assert heard[0].startswith(f'{{"event" : "rollback", "block_id" : {fake_node.height - 3},')
-    assert stays in heard[0]
-    assert len(heard) == 4
+        payloads = [notice.payload for notice in listener.notifies(timeout=0.5)]
+    assert payloads[0].startswith(f'{{"event" : "rollback", "block_id" : {fake_node.height - 3},')
+    assert fork_hash in payloads[0]
+    assert len(payloads) == 4
 
 
-def test_below_the_history_an_app_is_derived_anew(
+def test_below_the_history_an_app_is_rebuilt(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
 ) -> None:
-    """History of five blocks, a fork of twelve: a new build takes the old one's place, and all is equal."""
+    """With a history of five blocks, a fork of twelve makes a new build replace the old one."""
     story(fake_node, 1, 30)
     run(an_app(), history=5)
     fake_node.reorg(12)
@@ -108,10 +94,10 @@ def test_below_the_history_an_app_is_derived_anew(
     assert deployment(database_url) == fresh(an_app(), history=5)
 
 
-def test_history_that_was_pruned_does_not_come_back_with_a_rollback(
+def test_pruned_history_does_not_come_back_with_a_rollback(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
 ) -> None:
-    """To a shorter chain with more work, whose blocks would leave more history; then deeper than was kept."""
+    """A shorter chain with more work would keep more history, but what was pruned stays pruned."""
     story(fake_node, 1, 30)
     run(an_app(), history=10)
     fake_node.reorg(9, 2, bits=0x200FFFFF)
@@ -121,10 +107,10 @@ def test_history_that_was_pruned_does_not_come_back_with_a_rollback(
     assert deployment(database_url) == fresh(an_app(), history=10)
 
 
-def test_an_older_record_of_births_does_as_well(
+def test_an_older_record_of_births_still_works(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
 ) -> None:
-    """Tables that were installed with one row for each block and key: undone and hashed as those of today."""
+    """Tables that record one row per block and key, as older versions did, are undone and hashed alike."""
     story(fake_node, 1, 8)
     run(an_app())
     with psycopg.connect(database_url) as connection:
@@ -132,8 +118,8 @@ def test_an_older_record_of_births_does_as_well(
             [definition] = connection.execute(
                 "SELECT pg_get_functiondef(%s::regproc)", [f"plain__1.{table}_keep"]
             ).fetchone() or [""]
-            made = f'VALUES (block, "new"."{key}")'
-            older = definition.replace(made, f"{made} ON CONFLICT DO NOTHING")
+            insert = f'VALUES (block, "new"."{key}")'
+            older = definition.replace(insert, f"{insert} ON CONFLICT DO NOTHING")
             assert older != definition
             connection.execute(older.encode())
             connection.execute(
@@ -147,16 +133,16 @@ def test_an_older_record_of_births_does_as_well(
     fake_node.reorg(20)
     story(fake_node, 2, 9)
     run(an_app())
-    found, expected = deployment(database_url), fresh(an_app())
+    actual, expected = deployment(database_url), fresh(an_app())
     for table in ("plain.owners_births", "plain.marks_births"):
         expected[table] = sorted(set(expected[table]))
-    assert found == expected
+    assert actual == expected
 
 
-def test_both_ways_back_are_the_same(
+def test_both_ways_of_undoing_are_equal(
     database_server: DatabaseServer, fake_node: FakeNode, database_url: str, run: Run
 ) -> None:
-    """By history and from the tape: the same tables and hashes, held against each other."""
+    """Undoing by history and rebuilding from the tape lead to the same tables and hashes."""
     story(fake_node, 5, 30)
     other = database_server.clone()
     run(an_app(), history=None)
@@ -171,7 +157,7 @@ def test_both_ways_back_are_the_same(
 def test_a_reorg_below_an_apps_first_block(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
 ) -> None:
-    """Nothing of the app stays, and it begins again; the other one goes back as far as it must."""
+    """The app starts from scratch, and the other one is rolled back to the fork."""
     story(fake_node, 1, 20)
     apps = an_app("early", first_block_id=5), an_app("late", first_block_id=fake_node.height - 2)
     run(*apps)
@@ -183,7 +169,7 @@ def test_a_reorg_below_an_apps_first_block(
 def test_a_reorg_below_the_tape_itself(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
 ) -> None:
-    """Where even the first block that was taken is replaced, the tape starts anew."""
+    """If even the tape's first block is replaced, the tape starts from scratch."""
     story(fake_node, 1, 6)
     app = an_app(first_block_id=fake_node.height - 3)
     run(app)
@@ -193,8 +179,8 @@ def test_a_reorg_below_the_tape_itself(
     assert deployment(database_url) == fresh(app)
 
 
-def test_a_halted_app_goes_back_with_the_others(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """It stays halted, stands below the fork, and once resumed it comes to what the other comes to."""
+def test_a_halted_app_is_rolled_back_with_the_others(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """It stays halted below the fork, and once resumed, it ends like the other app."""
     story(fake_node, 1, 10)
     broken = an_app("broken")
     broken.db_final = lambda block_id, ops, state: 1 // 0 if block_id > fake_node.height - 3 else None
@@ -210,10 +196,10 @@ def test_a_halted_app_goes_back_with_the_others(fake_node: FakeNode, run: Run, q
     assert rows[0] == rows[1]
 
 
-def test_an_app_that_is_not_loaded_goes_back_too(
+def test_an_app_that_is_not_loaded_is_rolled_back_too(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
 ) -> None:
-    """Its history is in the database: undoing needs none of its code."""
+    """As its history is in the database, undoing does not need its code."""
     story(fake_node, 1, 10)
     run(an_app("one"), an_app("two"))
     fake_node.reorg(4)
@@ -222,10 +208,10 @@ def test_an_app_that_is_not_loaded_goes_back_too(
     assert deployment(database_url) == fresh(an_app("one"), an_app("two"))
 
 
-def test_an_app_that_is_not_loaded_cannot_be_derived_anew(
+def test_an_app_that_is_not_loaded_cannot_be_rebuilt(
     fake_node: FakeNode, run: Run, database_url: str
 ) -> None:
-    """Below its history its code is needed: one clear line, and nothing is touched."""
+    """Below its history, its code is needed: a clear error says so, and nothing changes."""
     story(fake_node, 1, 20)
     run(an_app("one"), an_app("two"), history=3)
     before = deployment(database_url)
@@ -237,7 +223,7 @@ def test_an_app_that_is_not_loaded_cannot_be_derived_anew(
 
 @pytest.mark.parametrize("policy", ["halt", "checkpoint"])
 def test_the_strictest_policy_decides(fake_node: FakeNode, run: Run, database_url: str, policy: str) -> None:
-    """One app that wants an operator stops all of them, and no row is touched."""
+    """If one app's policy asks for an operator, all apps stop, and no row changes."""
     story(fake_node, 1, 10)
     tip = run(an_app("one"), an_app("two"), on_deep_fork={"two": policy})
     before = deployment(database_url)
@@ -249,7 +235,7 @@ def test_the_strictest_policy_decides(fake_node: FakeNode, run: Run, database_ur
 
 
 def test_a_policy_of_an_app_below_the_fork_does_not_count(fake_node: FakeNode, run: Run) -> None:
-    """It has taken none of the blocks that go."""
+    """An app that took none of the undone blocks has no say."""
     story(fake_node, 1, 10)
     late = an_app("late", first_block_id=fake_node.height + 10)
     run(an_app(), late, on_deep_fork={"late": "halt"})
@@ -260,7 +246,7 @@ def test_a_policy_of_an_app_below_the_fork_does_not_count(fake_node: FakeNode, r
 def test_an_invalid_branch_without_a_replacement(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str, query: Query
 ) -> None:
-    """After a bare invalidateblock the node is shorter, and what it calls invalid goes."""
+    """After a mere invalidateblock, the blocks that the node considers invalid are undone."""
     story(fake_node, 1, 10)
     run(an_app())
     fake_node.invalidate(fake_node.height - 4)
@@ -269,10 +255,10 @@ def test_an_invalid_branch_without_a_replacement(
     assert deployment(database_url) == fresh(an_app())
 
 
-def test_the_way_back_to_the_first_branch(
+def test_a_return_to_the_first_branch(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
 ) -> None:
-    """The node leaves our branch and comes back to it with one block more."""
+    """The engine follows a node that leaves a branch and returns to it."""
     story(fake_node, 1, 10)
     run(an_app())
     first = fake_node.chain.tree.tip
@@ -284,10 +270,10 @@ def test_the_way_back_to_the_first_branch(
     assert deployment(database_url) == fresh(an_app())
 
 
-def test_a_fork_below_the_block_that_was_asked_for(
+def test_a_fork_below_the_requested_block(
     fake_node: FakeNode, run: Run, fresh: Callable[..., Any], database_url: str
 ) -> None:
-    """`build(to=…)` of a block that is taken already still follows the node's branch up to it."""
+    """`build(to=…)` follows the node's branch up to a block that was already taken."""
     story(fake_node, 1, 10)
     last = run(an_app())
     fake_node.reorg(5, 8)
@@ -297,8 +283,8 @@ def test_a_fork_below_the_block_that_was_asked_for(
     assert set(taken) <= set(fresh(an_app())["vc.blocks"])
 
 
-def test_pinned_to_a_branch_it_stays(fake_node: FakeNode, run: Run, database_url: str, query: Query) -> None:
-    """A node that leaves the pinned block is waited for; pinned to the other side, ours is left at once."""
+def test_a_pinned_branch_is_kept(fake_node: FakeNode, run: Run, database_url: str, query: Query) -> None:
+    """If the node leaves the pinned block, the engine waits until the pin is removed."""
     story(fake_node, 1, 10)
     run(an_app())
     ours = fake_node.height, fake_node.tip
@@ -314,8 +300,8 @@ def test_pinned_to_a_branch_it_stays(fake_node: FakeNode, run: Run, database_url
         assert engine.build() == fake_node.height
 
 
-def test_pinned_to_the_other_branch_it_leaves(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Our tape lacks the pinned block, the node's chain has it: that counts, and not the work."""
+def test_a_branch_without_the_pinned_block_is_left(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """If the node's chain has the pinned block and our tape lacks it, the pin decides, not the work."""
     story(fake_node, 1, 10)
     run(an_app())
     theirs = fake_node.reorg(3, 4)

@@ -1,4 +1,4 @@
-"""Split: two deployments on the two sides of a fork go on, each pinned to its own, and share no input."""
+"""Split: two deployments continue on the two sides of a fork, each pinned to its own, and share no input."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.node
 
 
 class Side:
-    """A node, the branch that is mined there, and a deployment that follows it."""
+    """A node, the branch that is mined on it, and a deployment that follows it."""
 
     def __init__(self, chain: ChainBuilder, node: Bitcoind, url: str) -> None:
         self._chain = chain
@@ -27,13 +27,13 @@ class Side:
         self._known: set[str] = set()
 
     def mine(self, *texts: str) -> None:
-        """Mine blocks on this side's branch."""
+        """Mine blocks of texts on this side's branch."""
         self._chain.tree.activate(self.tip)
         say(self._chain, *texts)
         self.tip = self._chain.tree.tip
 
-    def hear(self, tip: StoredBlock) -> None:
-        """Let the node learn of a branch, be it its own or the other one."""
+    def submit(self, tip: StoredBlock) -> None:
+        """Submit a branch to the node, this side's or the other's."""
         self._chain.tree.activate(tip)
         for stored in self._chain.tree.chain[1:]:
             if stored.block.hash not in self._known:
@@ -41,23 +41,23 @@ class Side:
                 assert self.node.rpc("submitblock", stored.raw.hex()) in {None, "inconclusive"}
 
     def follow(self) -> str | None:
-        """Run the deployment; give what it waits for."""
+        """Run the deployment and return what it waits for."""
         source = self.node.url.replace("://", f"://{self.node.cookie.read_text()}@")
         with StateEngine(words(), database=self.url, source=source, confirmations=0) as engine:
             engine.build()
             return engine.waits_for
 
     def pin(self, block_id: int, block_hash: str) -> None:
-        """Demand a block."""
+        """Pin a block."""
         with connect_migrator(self.url) as connection:
             Tape(connection).pin(block_id, block_hash)
 
     def words(self) -> set[str]:
-        """Give the words that the deployment holds."""
+        """Return the deployment's words."""
         return words_in(self.url)
 
     def hashes(self) -> dict[int, str]:
-        """Give its consensus hashes by block."""
+        """Return the deployment's consensus hashes by block."""
         return {row[1]: row[4] for row in content(self.url)["virtualchain.snapshots"]}
 
 
@@ -65,35 +65,35 @@ class Side:
 def sides(
     bitcoind_factory: Callable[..., Bitcoind], database_server: DatabaseServer
 ) -> Iterator[tuple[Side, Side]]:
-    """Give two nodes with a common past, each with a deployment that has taken it."""
+    """Return two nodes with a common past, each with a deployment that follows it."""
     chain = ChainBuilder()
     say(chain, "common", "past")
     pair = tuple(Side(chain, bitcoind_factory(), database_server.clone()) for _ in range(2))
     for side in pair:
-        side.hear(side.tip)
+        side.submit(side.tip)
         side.follow()
     yield pair[0], pair[1]
     for side in pair:
         database_server.drop(side.url)
 
 
-def test_two_sides_of_a_fork_go_on(sides: tuple[Side, Side]) -> None:
-    """Neither takes what embeds a hash of the other, because their consensus hashes differ from the fork on.
+def test_two_sides_of_a_fork_continue(sides: tuple[Side, Side]) -> None:
+    """Neither side accepts ops that embed a consensus hash of the other, as theirs differ from the fork on.
 
-    Meanwhile the shorter side waits while its node is on the longer one, and goes on once it is back.
+    The shorter side waits while its node is on the longer one, and continues once it is back.
     """
     left, right = sides
     fork = left.tip.height
     left.mine("left", "left2")
     right.mine("right", "right2", "right3")
     for side in sides:
-        side.hear(side.tip)
+        side.submit(side.tip)
         side.follow()
         first = side.node.rpc("getblockhash", fork + 1)
         side.pin(fork + 1, first)
     before = content(left.url)
 
-    left.hear(right.tip)
+    left.submit(right.tip)
     assert left.node.rpc("getbestblockhash") == right.tip.block.hash
     waits_for = left.follow()
     assert waits_for is not None
@@ -101,34 +101,34 @@ def test_two_sides_of_a_fork_go_on(sides: tuple[Side, Side]) -> None:
     assert content(left.url) == before
 
     left.node.rpc("invalidateblock", right.node.rpc("getblockhash", fork + 1))
-    right.hear(left.tip)
+    right.submit(left.tip)
     ours, theirs = left.hashes(), right.hashes()
     assert ours[fork] == theirs[fork]
     assert ours[fork + 1] != theirs[fork + 1]
     for side, own, foreign in ((left, ours, theirs), (right, theirs, ours)):
         side.mine(f"{own[fork + 2]}:own {foreign[fork + 2]}:foreign {own[fork]}:both")
-        side.hear(side.tip)
+        side.submit(side.tip)
         side.follow()
     assert left.words() == {"common", "past", "left", "left2", "own", "both"}
     assert right.words() == {"common", "past", "right", "right2", "right3", "own", "both"}
     assert left.hashes()[fork + 3] != right.hashes()[fork + 3]
 
 
-def test_one_side_changes_over_when_its_pin_does(sides: tuple[Side, Side]) -> None:
-    """Pinned to the other side's block, a deployment leaves its own branch and comes to the same tables."""
+def test_a_side_changes_branches_with_its_pin(sides: tuple[Side, Side]) -> None:
+    """Pinned to the other side's block, a deployment leaves its branch and ends with the same tables."""
     left, right = sides
     fork = left.tip.height
     left.mine("left", "left2", "left3")
     right.mine("right")
     for side in sides:
-        side.hear(side.tip)
+        side.submit(side.tip)
         side.follow()
     theirs = right.node.rpc("getblockhash", fork + 1)
     left.pin(fork + 1, theirs)
     waits_for = left.follow()
     assert waits_for is not None
     assert f"pinned block {fork + 1}" in waits_for
-    left.hear(right.tip)
+    left.submit(right.tip)
     left.node.rpc("invalidateblock", left.node.rpc("getblockhash", fork + 1))
     left.follow()
     assert content(left.url) == content(right.url)

@@ -1,4 +1,4 @@
-"""`App`: how handlers are registered, and what they are given."""
+"""`App`: how handlers are registered, and which arguments they receive."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from virtualchain.errors import InvalidApp
 
 
 def parse(payload: bytes) -> dict[str, bytes]:
-    """Take any payload."""
+    """Accept any payload."""
     return {"payload": payload}
 
 
-def test_steps_get_what_they_name() -> None:
-    """Beside its first arguments a function is given by name what it names, and nothing else."""
+def test_steps_receive_the_arguments_that_they_name() -> None:
+    """After its leading arguments, a function receives by name those that it names, and no others."""
     app = App("x", magic=b"x")
     seen: list[Any] = []
 
@@ -39,8 +39,8 @@ def test_steps_get_what_they_name() -> None:
     assert Handler.__name__ == "Handler"
 
 
-def test_without_check_and_commit_all_is_accepted() -> None:
-    """A handler with parse alone accepts every op as it stands."""
+def test_without_check_and_commit_every_op_is_accepted() -> None:
+    """A handler with only a parse accepts every op unchanged."""
     app = App("x", magic=b"x")
     app.add(b"a", parse=parse)
     assert app.db_check(1, b"a", {}, "", 0, [], None) is True
@@ -49,7 +49,7 @@ def test_without_check_and_commit_all_is_accepted() -> None:
 
 
 def test_hooks_are_callbacks_only_when_registered() -> None:
-    """The engine sees that an app has no scan, final or continue, and calls nothing on empty blocks."""
+    """The engine sees that an app has no scan, final or continue, and skips it on empty blocks."""
     app = App("x", magic=b"x")
     assert (app.db_scan_block, app.db_final, app.db_continue) == (None, None, None)
     seen: list[Any] = []
@@ -69,17 +69,17 @@ def test_a_refusal_is_false_and_keeps_its_reason() -> None:
     assert Rejected("why").reason == "why"
 
 
-def test_wrong_handlers_are_refused_when_they_are_registered() -> None:
-    """Opcode, missing parse, a second handler, arguments that cannot be given: an error at once."""
+def test_wrong_handlers_are_refused_on_registration() -> None:
+    """A wrong opcode, no parse, a second handler, and unknown arguments each raise an error."""
     app = App("x", magic=b"x")
-    with pytest.raises(InvalidApp, match="an opcode is one byte"):
+    with pytest.raises(InvalidApp, match="an opcode must be one byte"):
         app.add(b"ab", parse=parse)
     with pytest.raises(InvalidApp, match="has no parse"):
         app.opcode(b"a")(type("Empty", (), {}))
-    with pytest.raises(InvalidApp, match=r"takes \(payload\) and by name any of .*senders"):
+    with pytest.raises(InvalidApp, match=r"called with \(payload\) and, by name, any of .*senders"):
         app.add(b"a", parse=lambda payload, sender: {"payload": payload, "sender": sender})
-    with pytest.raises(InvalidApp, match=r"takes \(op, state\)"):
+    with pytest.raises(InvalidApp, match=r"called with \(op, state\).* takes \(op\)"):
         app.add(b"a", parse=parse, check=lambda op: op == {})
     app.add(b"a", parse=parse)
-    with pytest.raises(InvalidApp, match="has a handler already"):
+    with pytest.raises(InvalidApp, match="already has a handler"):
         app.add(b"a", parse=parse)

@@ -1,8 +1,8 @@
-"""The steps of the engine, as places where a simulation may let something happen.
+"""The steps of the engine, at which a simulation can make something happen.
 
-`watch` wraps the functions that the steps consist of. Each tells the probe of this process that its step is
-about to begin; the probe's trap goes off where it was set. So a fault meets a step and not a moment, and the
-same seed meets the same one.
+`watch_steps` wraps the functions that the steps consist of. Each reports to this process's monitor that its
+step is about to begin, and the monitor springs the traps set for it. A fault therefore strikes at a step and
+not at a point in time, and the same seed strikes at the same one.
 """
 
 import threading
@@ -28,7 +28,7 @@ from virtualchain.store.state_files import StateFiles
 from virtualchain.store.tape import Tape
 
 Place = tuple[object, str, str]
-"""A class or module, the name of what is called there, and the step that it is."""
+"""A class or module, the name of a function in it, and the step that the function begins."""
 
 REQUESTS: tuple[Place, ...] = (
     (NodeSource, "tip", "tip"),
@@ -38,15 +38,15 @@ REQUESTS: tuple[Place, ...] = (
     (NodeSource, "raw_block", "fetch"),
     (NodeSource, "spent_outputs", "spent"),
 )
-"""The steps that ask the node; some in threads that read ahead."""
+"""The steps that send a request to the node, some of them in threads that read ahead."""
 
 STEPS: tuple[Place, ...] = (
     (deployment, "connect_writer", "open"),
     (deployment, "register", "register"),
     (deployment, "check_consistency", "start check"),
-    (Deployment, "start_searches", "cover"),
+    (Deployment, "start_searches", "start searches"),
     (Machine, "load", "load"),
-    (engine, "drop_unfinished", "tidy"),
+    (engine, "drop_unfinished", "drop unfinished"),
     (engine, "make_plan", "plan"),
     *REQUESTS,
     (Scanner, "scan", "scan of bytes"),
@@ -54,7 +54,7 @@ STEPS: tuple[Place, ...] = (
     (Tape, "append", "append"),
     (engine, "backfill_chunk", "search"),
     (Tape, "prepend", "prepend"),
-    (Tape, "add_coverage", "searched"),
+    (Tape, "add_coverage", "add coverage"),
     (AppLog, "enter", "enter"),
     (AppLog, "leave", "constraints"),
     (TableState, "digest", "digest of tables"),
@@ -63,7 +63,7 @@ STEPS: tuple[Place, ...] = (
     (AppLog, "add_snapshot", "snapshot"),
     (TableState, "prune", "prune tables"),
     (OpaqueState, "prune", "prune files"),
-    (AppLog, "set_history_from", "history's end"),
+    (AppLog, "set_history_from", "set history"),
     (AppLog, "set_status", "status"),
     (Tape, "notify", "notify"),
     (Deployment, "_after_commit", "after the commit"),
@@ -86,7 +86,7 @@ CONTEXTS: tuple[Place, ...] = (
     (rebuild, "derive", "rebuild"),
     (Deployment, "catch_up", "catch up"),
 )
-"""What consists of the steps of other blocks: these are told with its name."""
+"""Functions that run the steps of other blocks; these steps are reported with the context's name."""
 COMMIT = "commit of the transaction"
 ANSWER = "answer of the commit"
 CALLBACKS = (
@@ -95,7 +95,7 @@ CALLBACKS = (
     "scan",
     "check",
     "commit",
-    "commit, behind its statements",
+    "commit, after its statements",
     "final",
     "save",
     "continue",
@@ -106,116 +106,113 @@ NAMES: tuple[str, ...] = (*(step for _, _, step in STEPS), COMMIT, ANSWER, *CALL
 
 @dataclass
 class Trap:
-    """What happens when a step is met for the nth time; with a context, only in there."""
+    """An action for the nth time that a step is reached; if `step` names a context, only within it."""
 
     step: str
     nth: int
-    spring: Callable[["Trap"], None] | None = None
-    where: str = ""
-    """`step`, with its context; known once it was met."""
-    met: bool = False
+    action: Callable[["Trap"], None] | None = None
+    place: str = ""
+    """`step` with its context; set when the trap is sprung."""
+    is_sprung: bool = False
 
 
 @dataclass
-class Probe:
-    """What this process meets."""
+class Monitor:
+    """Counts the steps that this process reaches, and springs the traps set for them."""
 
     traps: list[Trap] = field(default_factory=list)
-    seen: Counter[str] = field(default_factory=Counter)
-    context: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    contexts: list[str] = field(default_factory=list)
     connection: psycopg.Connection[Any] | None = None
     """The session that writes."""
     lock: Any = field(default_factory=threading.Lock)
 
-    def set(self, *traps: Trap) -> None:
-        """Count from here on, and wait for these."""
+    def set_traps(self, *traps: Trap) -> None:
+        """Replace the traps, and count from zero."""
         with self.lock:
-            self.seen.clear()
+            self.counts.clear()
             self.traps = list(traps)
 
-    def meet(self, step: str) -> None:
-        """Learn that a step is about to begin."""
-        inside = threading.current_thread() is threading.main_thread() and self.context
-        where = f"{step} ({self.context[-1]})" if inside else step
+    def reach(self, step: str) -> None:
+        """Report that a step is about to begin."""
+        has_context = threading.current_thread() is threading.main_thread() and self.contexts
+        place = f"{step} ({self.contexts[-1]})" if has_context else step
         with self.lock:
-            self.seen[step] += 1
-            if where != step:
-                self.seen[where] += 1
-            going_off = [
+            self.counts[step] += 1
+            if place != step:
+                self.counts[place] += 1
+            sprung = [
                 trap
                 for trap in self.traps
-                if not trap.met and trap.step in {step, where} and self.seen[trap.step] >= trap.nth
+                if not trap.is_sprung and trap.step in {step, place} and self.counts[trap.step] >= trap.nth
             ]
-            for trap in going_off:
-                trap.met, trap.where = True, where
-        for trap in going_off:
-            if trap.spring is not None:
-                trap.spring(trap)
+            for trap in sprung:
+                trap.is_sprung, trap.place = True, place
+        for trap in sprung:
+            if trap.action is not None:
+                trap.action(trap)
 
 
-PROBE = Probe()
-"""The one of this process."""
+MONITOR = Monitor()
+"""This process's monitor."""
 
 
 @contextmanager
-def watch() -> Iterator[Probe]:
-    """Tell the probe of every step, until the end."""
-    patches = [patch.object(owner, name, _told(getattr(owner, name), step)) for owner, name, step in STEPS]
+def watch_steps() -> Iterator[Monitor]:
+    """Report every step to the monitor within the context."""
+    patches = [
+        patch.object(owner, name, _reported(getattr(owner, name), step)) for owner, name, step in STEPS
+    ]
     patches += [
-        patch.object(owner, name, _within(getattr(owner, name), step)) for owner, name, step in CONTEXTS
+        patch.object(owner, name, _in_context(getattr(owner, name), step)) for owner, name, step in CONTEXTS
     ]
     patches.append(patch.object(psycopg.Transaction, "__exit__", _commit(psycopg.Transaction.__exit__)))
     for each in patches:
         each.start()
     try:
-        yield PROBE
+        yield MONITOR
     finally:
-        PROBE.set()
+        MONITOR.set_traps()
         for each in patches:
             each.stop()
 
 
-def meet(app: str, step: str) -> None:
-    """Take what an app's callback tells."""
-    PROBE.meet(step)
-
-
-def _told(function: Callable[..., Any], step: str) -> Callable[..., Any]:
+def _reported(function: Callable[..., Any], step: str) -> Callable[..., Any]:
     def wrapped(*arguments: Any, **named: Any) -> Any:
-        PROBE.meet(step)
+        MONITOR.reach(step)
         result = function(*arguments, **named)
         if isinstance(result, psycopg.Connection):
-            PROBE.connection = result
+            MONITOR.connection = result
         return result
 
     return wrapped
 
 
-def _within(function: Callable[..., Any], context: str) -> Callable[..., Any]:
+def _in_context(function: Callable[..., Any], context: str) -> Callable[..., Any]:
     def wrapped(*arguments: Any, **named: Any) -> Any:
-        PROBE.context.append(context)
+        MONITOR.contexts.append(context)
         try:
             return function(*arguments, **named)
         finally:
-            PROBE.context.pop()
+            MONITOR.contexts.pop()
 
     return wrapped
 
 
 def _commit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Tell of the outermost transaction's end, where it ends well, and of its answer."""
+    """Report the commit of an outermost transaction, and then its answer."""
 
     def wrapped(transaction: Any, kind: Any, error: Any, trace: Any) -> Any:
         commits = kind is None and not transaction._savepoint_name
         if commits:
             try:
-                PROBE.meet(COMMIT)
+                MONITOR.reach(COMMIT)
             except BaseException as fault:
                 function(transaction, type(fault), fault, fault.__traceback__)
                 raise
         result = function(transaction, kind, error, trace)
         if commits:
-            PROBE.meet(ANSWER)
+            MONITOR.reach(ANSWER)
         return result
 
     return wrapped

@@ -1,0 +1,50 @@
+"""The benchmarks run and show their results; the tests do not judge how long anything takes."""
+
+from tests.benchmarks import history, open_snapshot, rollback, sync
+from tests.benchmarks.environment import empty_blocks, full_blocks, single_ops
+from virtualchain.testing.database import DatabaseServer
+
+
+def test_syncs_of_both_chains_are_measured(database_server: DatabaseServer) -> None:
+    """A few blocks of each kind are fetched and synced, and the results shown."""
+    with full_blocks(2, None, fake=True) as chain:
+        full = sync.measure(chain, database_server, 1)
+    with empty_blocks(20) as chain:
+        empty = sync.measure(chain, database_server, 1)
+    assert (full.blocks, empty.blocks, empty.inputs) == (2, 20, 0)
+    assert full.bytes > 1_000_000 > empty.bytes
+    for result in (full, empty):
+        assert result.fetch > 0
+        assert result.sync > 0
+        assert result.peak_at_all > 10_000_000
+    assert sync.table([full, empty], 1).row_count == 9
+
+
+def test_syncs_with_and_without_an_open_snapshot_are_measured(database_server: DatabaseServer) -> None:
+    """A few blocks are synced with and without a long reader, and the results shown."""
+    with single_ops(40) as chain:
+        result = open_snapshot.measure(chain, database_server, 10, 1)
+    assert (result.blocks, result.alone > 0, result.open > 0, result.ratio > 0) == (40, True, True, True)
+    assert open_snapshot.table(result, 1).row_count == 4
+
+
+def test_rollbacks_are_measured(database_server: DatabaseServer) -> None:
+    """Each depth, many changes and a reorg at the tip are measured on a table of one size."""
+    results = rollback.measure(database_server, 3_000, [2, 5], 2_000, 1)
+    assert [result.case for result in results] == [
+        "2 blocks",
+        "5 blocks",
+        "2,000 changes",
+        "reorg of one block",
+    ]
+    assert all(result.index > 0 and result.undo > 0 for result in results)
+    assert rollback.table(results, 1).row_count == 4
+
+
+def test_every_way_of_keeping_history_is_measured(database_server: DatabaseServer) -> None:
+    """Each way inserts, updates, deletes and undoes the same rows."""
+    measured = history.measure(database_server, 500, 200, 120, 1)
+    assert set(measured) == {"none", "key", "plain", "brin"}
+    assert all(row["bulk insert, µs a row"] > 0 for row in measured.values())
+    assert all(measured[way]["undo 100 blocks, ms"] > 0 for way in measured if way != "none")
+    assert history.table(measured).row_count == 8
