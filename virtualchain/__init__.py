@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from virtualchain.reading.events import BlockEvent, Change, RollbackEvent
     from virtualchain.reading.watch import watch
     from virtualchain.store.state import State
+    from virtualchain.store.values import Jsonb
 
     __version__: str
 
@@ -25,6 +26,7 @@ __all__ = [
     "App",
     "BlockEvent",
     "Change",
+    "Jsonb",
     "Rejected",
     "RollbackEvent",
     "State",
@@ -41,6 +43,7 @@ _ROOMS = {
     "App": "app.builder",
     "BlockEvent": "reading.events",
     "Change": "reading.events",
+    "Jsonb": "store.values",
     "Rejected": "app.builder",
     "RollbackEvent": "reading.events",
     "State": "store.state",

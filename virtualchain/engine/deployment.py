@@ -10,7 +10,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.header import work
 from virtualchain.bitcoin.networks import Network
 from virtualchain.engine.coverage import cover, gaps, rule_of, watches_of
-from virtualchain.engine.halting import halt
+from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.errors import AppHalted
@@ -192,7 +192,9 @@ class Deployment:
             machine.settle()
         proceed, block = machine.contract.proceed, step.block
         try:
-            if proceed is not None and proceed(block.block_id, step.consensus_hash) is False:
+            with contained():
+                goes_on = proceed is None or proceed(block.block_id, step.consensus_hash) is not False
+            if not goes_on:
                 self._retire(machine, "stopped")
         except Exception as error:  # noqa: BLE001 - an app's code may raise anything
             record = halt(machine.contract, block, "db_continue", None, error).record

@@ -1,7 +1,11 @@
 """Why an app is halted: the record that `virtualchain.apps` shows, and the error that carries it."""
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
+
+import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.fields import legible
@@ -12,6 +16,19 @@ from virtualchain.store.failures import describe_error, summarize_error
 LONGEST_REASON: Final = 1_000
 _LONGEST_TRACEBACK: Final = 20_000
 """Characters that are kept: both may quote what a stranger wrote, however long."""
+
+
+class AppEnded(Exception):
+    """A callback tried to end the process, or its block's transaction."""
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Run a callback: what would end the engine, or the block's transaction unnoticed, is the app's error."""
+    try:
+        yield
+    except (SystemExit, GeneratorExit, psycopg.Rollback) as error:
+        raise AppEnded(f"the callback raised {type(error).__name__}") from error
 
 
 def halt(contract: Contract, block: Block, callback: str, item: Input | None, error: Exception) -> AppHalted:

@@ -19,11 +19,11 @@ from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
 from virtualchain.bitcoin.payload import last_op_return
-from virtualchain.engine.halting import LONGEST_REASON, halt
+from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.states import AppState
 from virtualchain.errors import Unserializable
 from virtualchain.model import Block, Input, Json
-from virtualchain.store.failures import is_data_error, is_passing, summarize_error
+from virtualchain.store.failures import is_passing, is_rejection
 from virtualchain.store.log import Op, Rejection
 
 T = TypeVar("T")
@@ -100,7 +100,8 @@ def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> li
         if not set(contract.magics) & set(item.magics):
             continue
         try:
-            payload = find_payload([output.as_dict() for output in item.outputs])
+            with contained():
+                payload = find_payload([output.as_dict() for output in item.outputs])
             if payload is None:
                 continue
             if not isinstance(payload, bytes):
@@ -205,7 +206,7 @@ class _Judge:
             if not isinstance(op, dict):
                 raise TypeError(f"db_parse returned a {type(op).__name__}: expected a dict, or None")
             self._require_storable(candidate.opcode, op)
-        except (ValueError, RecursionError) as error:  # RecursionError: a parser met deep nesting
+        except ValueError as error:
             return Rejected(str(error) or type(error).__name__)
         return op
 
@@ -285,8 +286,11 @@ class _Judge:
         if callback is None:
             return
         try:
-            callback(self._block.block_id, ops, db_state=self._state.db_state)
-            self._raise_hidden_failure()
+            try:
+                with contained():
+                    callback(self._block.block_id, ops, db_state=self._state.db_state)
+            finally:
+                self._raise_hidden_failure()
         except Exception as error:
             if is_passing(error):
                 raise
@@ -295,25 +299,32 @@ class _Judge:
     def _call(
         self, callback: str, candidate: _Candidate, run: Callable[[_Candidate], T | Rejected]
     ) -> T | Rejected:
-        """Run one callback on a candidate; return its result, or why the candidate is rejected."""
+        """Run one callback on a candidate; return its result, or why the candidate is rejected.
+
+        What a call wrote that rejects its candidate is undone.
+        """
         before = _copied(candidate.op) if self._with_savepoints else {}
+        self._state.wrote()  # what was written up to here is not this call's
         try:
             with self._state.savepoint() if self._with_savepoints else nullcontext():
                 try:
-                    result = run(candidate)
+                    with contained():
+                        result = run(candidate)
                 finally:
                     self._raise_hidden_failure()
+                if isinstance(result, Rejected) and self._state.wrote():
+                    raise _Undone(result.reason)
                 return result
         except Exception as error:
             if is_passing(error):
                 raise
-            if not isinstance(error, _Undone) and not is_data_error(error):
+            if not isinstance(error, _Undone) and not is_rejection(error):
                 raise halt(self._contract, self._block, callback, candidate.source, error) from error
             if not self._with_savepoints:
                 raise _NeedsSavepoints from error
             candidate.op.clear()
             candidate.op.update(before)
-            return Rejected(str(error) if isinstance(error, _Undone) else summarize_error(error))
+            return Rejected(str(error))
 
     def _raise_hidden_failure(self) -> None:
         """Raise a failed statement after which the transaction cannot continue, even if a callback hid it."""

@@ -13,7 +13,7 @@ import psycopg
 
 from virtualchain import consensus
 from virtualchain.app.contract import Contract
-from virtualchain.engine.halting import halt
+from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.judge import Verdicts, judge_block
 from virtualchain.engine.options import Options
 from virtualchain.engine.states import AppState, OpaqueState, TableState
@@ -144,7 +144,8 @@ class Machine:
 
     def _digest(self, block: Block, verdicts: Verdicts) -> str | None:
         try:
-            return self._state.digest(block.block_id, ran_callbacks=verdicts.ran_callbacks)
+            with contained():
+                return self._state.digest(block.block_id, ran_callbacks=verdicts.ran_callbacks)
         except psycopg.Error:
             raise
         except Exception as error:

@@ -13,6 +13,7 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.consensus.state_hash import EMPTY, digest_number
+from virtualchain.engine.halting import contained
 from virtualchain.model import Block
 from virtualchain.store.failures import is_passing
 from virtualchain.store.history import History
@@ -58,6 +59,9 @@ class AppState(Protocol):
 
     def failure(self) -> Exception | None:
         """Return the error that aborted the block's transaction, even if a callback hid it."""
+
+    def wrote(self) -> bool:
+        """Return whether callbacks may have written since the last call, in what a savepoint undoes."""
 
     def digest(self, block_id: int, *, ran_callbacks: bool) -> str | None:
         """Return the state hash after a block; `ran_callbacks` says whether any ran in it."""
@@ -111,6 +115,10 @@ class TableState:
         """Return the failed statement that aborted the transaction."""
         return self.db_state.failure()
 
+    def wrote(self) -> bool:
+        """Return whether a statement that may write has run."""
+        return self.db_state.wrote()
+
     def digest(self, block_id: int, *, ran_callbacks: bool) -> str:
         """Update the hash by the rows that the block changed."""
         number = self._history.state_number(self._number, block_id) if ran_callbacks else self._number
@@ -158,7 +166,8 @@ class OpaqueState:
         arguments = {"filename": None if file is None else str(file)} if takes_file else {}
         self.broken = None
         try:
-            self.db_state = get_state(**arguments)
+            with contained():
+                self.db_state = get_state(**arguments)
         except Exception as error:
             if is_passing(error):
                 raise
@@ -178,6 +187,10 @@ class OpaqueState:
     def failure(self) -> Exception | None:
         """Return None: no statement can have failed."""
         return None
+
+    def wrote(self) -> bool:
+        """Return False: a savepoint would undo nothing."""
+        return False
 
     def digest(self, block_id: int, *, ran_callbacks: bool) -> str | None:  # noqa: ARG002 - always saved
         """Have the app save its state, and keep the file if it changed."""

@@ -1,25 +1,38 @@
-"""What a failed statement means: a hostile value, a passing fault of the database, or neither."""
+"""What a failed statement means: a value that does not fit, a passing fault of the database, or neither."""
 
 from typing import Final
 
 import psycopg
 
+from virtualchain.errors import Unserializable, VirtualchainError
+
 PAUSES: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Seconds before each further attempt after a passing fault of the database."""
 
-_DATA: Final = ("22", "54")
-"""SQLSTATE classes of values that the database cannot take: data exceptions, limits exceeded."""
+_DOES_NOT_FIT: Final = ("22001", "22003", "22012")
+"""SQLSTATEs of values that do not fit: string too long, number out of range, division by zero."""
 _PASSING: Final = ("08", "40", "53", "57", "58")
 """SQLSTATE classes that do not blame the statement: connection, rollback, resources, operator, system."""
 
 
-def is_data_error(error: BaseException) -> bool:
-    """Return whether a value was refused, which every node's database does alike."""
-    if isinstance(error, UnicodeEncodeError):
-        return True
-    if not isinstance(error, psycopg.Error):
-        return False
-    return (error.sqlstate or "")[:2] in _DATA if error.sqlstate else isinstance(error, psycopg.DataError)
+class ValueDoesNotFit(VirtualchainError):
+    """A statement failed because of a value alone, as it does on every node: the input is rejected.
+
+    Its text is always the same: which of several such errors comes first may depend on a plan.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a value is out of range, too long, or divided by zero")
+
+
+def does_not_fit(error: BaseException) -> bool:
+    """Return whether the server refused a value, by the closed list of docs/determinism.md."""
+    return isinstance(error, psycopg.Error) and error.sqlstate in _DOES_NOT_FIT
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Return whether an error of a callback rejects the input, and does not halt the app."""
+    return isinstance(error, ValueDoesNotFit | Unserializable)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -39,8 +52,8 @@ def summarize_error(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's class and text, even if asking for its text fails."""
+    """Return an error's class, text and notes, even if asking for its text fails."""
     try:
-        return f"{type(error).__name__}: {error}"
+        return "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
     except Exception:  # noqa: BLE001 - an app's error may run any code
         return f"{type(error).__name__}, whose text cannot be read"

@@ -1,7 +1,7 @@
 """What the reducers of a SQL app get as `db_state`: the block's own transaction, kept within bounds."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -10,21 +10,15 @@ from psycopg.rows import dict_row
 
 from virtualchain.errors import UsageError
 from virtualchain.model import Block, Json
+from virtualchain.store.failures import ValueDoesNotFit, does_not_fit
 from virtualchain.store.log import AppLog
+from virtualchain.store.projections import projections
+from virtualchain.store.sql import queries
+from virtualchain.store.statements import Catalog, Statement, Table, examine
+from virtualchain.store.values import is_text, to_database, use_fixed_types
 
-_CONTROL: Final = re.compile(
-    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
-    r"(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION"
-    r"|SET\b(?!\s+CONSTRAINTS)|RESET|DISCARD)\b",
-    re.IGNORECASE | re.DOTALL,
-)
+_Q = queries("statements")
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
-
-_NO_SUCH_TYPE: Final = (
-    psycopg.errors.UndefinedFunction,
-    psycopg.errors.AmbiguousFunction,
-    psycopg.errors.DatatypeMismatch,
-)
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -42,18 +36,24 @@ class State:
     """Its time in Unix seconds, as the miner wrote it."""
 
     def __init__(self, connection: psycopg.Connection, log: AppLog, window: int, tables: str) -> None:
-        self._cursor = connection.cursor(row_factory=dict_row)
+        self._cursor = psycopg.RawCursor(connection, row_factory=dict_row)
+        use_fixed_types(self._cursor.adapters)
         self._connection = connection
         self._log = log
         self._window = window
         self._failure: Exception | None = None
+        self._wrote = False
+        self._catalog = _read_catalog(connection, tables)
+        self._statements: dict[tuple[str, bool], Statement] = {}
         # Prepared statements are looked up by text, and in another app the same text means other tables.
         self._mark = f"/* {tables} */ "
 
     def execute(self, statement: LiteralString, parameters: Parameters = None) -> int:
         """Run one statement; return how many rows it affected.
 
-        Raises UsageError for transaction control and SET, psycopg.Error where the database refuses.
+        Raises UsageError for a statement that reducers may not run, TypeError for a parameter of a type that
+        does not cross to the database, Unserializable and ValueDoesNotFit for a value that does not fit,
+        which rejects the input, psycopg.Error if the database refuses for another reason.
         """
         return self._run(statement, parameters).rowcount
 
@@ -79,20 +79,25 @@ class State:
         return self._log.is_fresh(consensus_hash, self.block_id - self._window, self.block_id)
 
     def _run(self, statement: LiteralString, parameters: Parameters) -> psycopg.Cursor[Json]:
-        if _CONTROL.match(statement):
-            raise UsageError(
-                f"a reducer may not run {statement.split(maxsplit=1)[0]!r}: "
-                "the block's transaction and the session's settings are the engine's"
-            )
+        known = self._examined(statement, has_parameters=parameters is not None)
+        values = _values(known, parameters)
+        self._wrote = self._wrote or known.writes
         try:
             # Prepared, so that the server accepts one statement only, and plans it once for all blocks.
-            return self._cursor.execute(self._mark + statement, parameters, prepare=True)
-        except Exception as error:
-            blamed = _blame(error, parameters, is_connected=not self._connection.closed)
-            self._failure = self._failure or blamed
-            if blamed is error:
-                raise
-            raise blamed from error
+            return self._cursor.execute(self._mark + known.text, values, prepare=True)
+        except psycopg.Error as error:
+            if known.may_reject and does_not_fit(error):
+                self._failure = self._failure or ValueDoesNotFit()
+                raise self._failure from error
+            error.add_note(f"the statement: {' '.join(statement.split())}")
+            self._failure = self._failure or error
+            raise
+
+    def _examined(self, statement: LiteralString, *, has_parameters: bool) -> Statement:
+        key = statement, has_parameters
+        if key not in self._statements:
+            self._statements[key] = examine(statement, self._catalog, has_parameters=has_parameters)
+        return self._statements[key]
 
     # The engine's side.
 
@@ -100,6 +105,12 @@ class State:
         """Start a new block."""
         self.block_id, self.block_time = block.block_id, block.time
         self._failure = None
+        self._wrote = False
+
+    def wrote(self) -> bool:
+        """Return whether a statement that may write has run since the last call."""
+        wrote, self._wrote = self._wrote, False
+        return wrote
 
     def failure(self) -> Exception | None:
         """Return the failed statement after which the transaction cannot continue, if there is one."""
@@ -111,25 +122,51 @@ class State:
         return failure if is_aborted else None
 
 
-def _blame(error: Exception, parameters: Parameters, *, is_connected: bool) -> Exception:
-    """Return a data error in place of an error that a value caused under another name."""
-    if isinstance(error, ValueError | OverflowError) and not isinstance(error, UnicodeEncodeError):
-        return psycopg.DataError(f"a parameter cannot be sent: {error}")
-    if is_connected and isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
-        return psycopg.DataError(f"the parameters cannot be sent: {error}")  # there are more than 65,535
-    # psycopg sends an int as the smallest type that holds it, so for a large one no function may match.
-    if isinstance(error, _NO_SUCH_TYPE) and any(_is_large(value) for value in _values(parameters)):
-        return psycopg.errors.NumericValueOutOfRange("an integer is larger than the statement can take")
-    return error
-
-
-def _values(parameters: Parameters) -> Iterable[object]:
+def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
+    """Return a statement's parameters by their numbers, as they cross to the database."""
     if parameters is None:
-        return ()
-    return parameters.values() if isinstance(parameters, Mapping) else parameters
+        return None
+    if isinstance(parameters, str | bytes):
+        raise TypeError("parameters are a list or a dict, not text")
+    is_named = isinstance(parameters, Mapping)
+    count = len(statement.parameters)
+    if not is_named and (len(parameters) != count or any(isinstance(n, str) for n in statement.parameters)):
+        raise TypeError(f"the statement has {count} parameters, and {len(parameters)} values are passed")
+    values = []
+    for place, name in enumerate(statement.parameters):
+        if is_named and name not in parameters:
+            raise TypeError(f"the statement's parameter {name} has no value")
+        value = parameters[name]  # type: ignore[index]  # a name goes with a mapping, a place with a sequence
+        if place in statement.not_text and is_text(value):
+            raise UsageError(
+                f"parameter {name} is text that a cast would have the server read, and how depends on its "
+                "version: read it in Python, and pass the value"
+            )
+        values.append(to_database(value, name))
+    return values
 
 
-def _is_large(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return any(_is_large(item) for item in value)
-    return isinstance(value, int) and not -(2**31) <= value < 2**31
+def _read_catalog(connection: psycopg.Connection, tables: str) -> Catalog:
+    """Read what statements may name: the projections in the schema `tables`, and the types made for them."""
+    names = [projection.name for projection in projections(connection, tables)]
+    place = {"tables": tables, "names": names}
+    columns: dict[str, dict[str, str]] = {name: {} for name in names}
+    for table, column, kind in connection.execute(_Q["columns"], place):
+        columns[table][column] = kind
+    keys: dict[str, tuple[str, ...]] = {}
+    unique: dict[str, list[frozenset[str]]] = {name: [] for name in names}
+    for table, is_primary, key, has_expression in connection.execute(_Q["keys"], place):
+        if is_primary:
+            keys[table] = tuple(key)
+        unique[table].append(frozenset() if has_expression else frozenset(key))
+    enums = {name for name, is_enum in connection.execute(_Q["types"], place) if is_enum}
+
+    def are_immutable(functions: frozenset[str]) -> dict[str, bool]:
+        rows = connection.execute(_Q["functions"], {"names": sorted(functions)}).fetchall()
+        return dict(rows)
+
+    return Catalog(
+        {name: Table(columns[name], keys.get(name, ()), tuple(unique[name])) for name in names},
+        frozenset(enums),
+        are_immutable,
+    )

@@ -1,0 +1,139 @@
+"""How values of callbacks cross to the database: with types that the engine decides, by one table.
+
+===================  ===================================================
+Python               PostgreSQL
+===================  ===================================================
+None                 NULL
+bool                 boolean
+int                  bigint, or numeric outside its range, up to 2048 bits
+str                  text
+bytes                bytea
+Decimal              numeric, finite, up to 1,000 digits on either side
+list of one of them  an array
+Jsonb                jsonb
+===================  ===================================================
+
+Anything else is an error of the app. The driver decides nothing, so its version cannot matter.
+"""
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final
+
+from psycopg.adapt import AdaptersMap
+from psycopg.types import json as psycopg_json
+from psycopg.types.numeric import Int8, IntNumeric
+from psycopg.types.string import StrDumper
+
+from virtualchain.app.fields import to_json
+from virtualchain.errors import Unserializable
+
+_MOST_BITS: Final = 2048
+_MOST_DIGITS: Final = 1000
+
+
+class Jsonb:
+    """A value that crosses to the database as jsonb: what JSON can hold, bytes as hex.
+
+    Its limits are those of an op's fields: 64 levels, 16 Mi characters, ints of 2048 bits, finite floats.
+    Raises Unserializable for a value beyond them, which rejects the input.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = to_json({"value": value})["value"]
+
+    def __repr__(self) -> str:
+        return f"Jsonb({self.value!r})"
+
+
+def use_fixed_types(adapters: AdaptersMap) -> None:
+    """Let a cursor send text as text, never as a literal that the server reads by its own rules."""
+    adapters.register_dumper(str, StrDumper)
+
+
+def to_database(value: object, name: str | int) -> Any:  # noqa: ANN401, PLR0911 - one row of the table a case
+    """Return a parameter as it crosses to the database.
+
+    Raises Unserializable for a value that no column can take, which rejects the input, and TypeError for a
+    type that does not cross; `name` is the parameter's name or its place, from 0.
+    """
+    match value:
+        case None | bool():
+            return value
+        case Enum():
+            return to_database(value.value, name)
+        case int():
+            return _integer(value, name)
+        case str():
+            return _text(value, name)
+        case bytes() | bytearray() | memoryview():
+            return bytes(value)
+        case Decimal():
+            return _decimal(value, name)
+        case list():
+            return _array(value, name)
+        case Jsonb():
+            return psycopg_json.Jsonb(value.value, dumps=_dumps)
+        case psycopg_json.Jsonb() | psycopg_json.Json():
+            return psycopg_json.Jsonb(Jsonb(value.obj).value, dumps=_dumps)
+    kind = type(value).__name__
+    advice = " (wrap it in virtualchain.Jsonb)" if isinstance(value, dict | tuple) else ""
+    raise TypeError(f"parameter {_shown(name)}: a {kind} does not cross to the database{advice}")
+
+
+def is_text(value: object) -> bool:
+    """Return whether a parameter, or an item of it, is text or bytes, which a cast would have read."""
+    if isinstance(value, list):
+        return any(is_text(item) for item in value)
+    return isinstance(value, str | bytes | bytearray | memoryview)
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _shown(name: str | int) -> str:
+    return f"{name + 1}" if isinstance(name, int) else name
+
+
+def _integer(value: int, name: str | int) -> int:
+    if -(2**63) <= value < 2**63:
+        return Int8(value)
+    if value.bit_length() <= _MOST_BITS:
+        return IntNumeric(value)
+    raise Unserializable(f"parameter {_shown(name)}: an int of more than {_MOST_BITS} bits")
+
+
+def _text(value: str, name: str | int) -> str:
+    if "\x00" in value:
+        raise Unserializable(f"parameter {_shown(name)} contains a NUL character")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise Unserializable(f"parameter {_shown(name)} contains a lone surrogate")
+    return str(value)
+
+
+def _decimal(value: Decimal, name: str | int) -> Decimal:
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int):
+        raise Unserializable(f"parameter {_shown(name)}: {value} is not a finite number")
+    if exponent < -_MOST_DIGITS or value.adjusted() > _MOST_DIGITS:
+        raise Unserializable(f"parameter {_shown(name)}: a number of more than {_MOST_DIGITS} digits")
+    return value
+
+
+def _array(values: list[Any], name: str | int) -> list[Any]:
+    items = [to_database(item, name) for item in values]
+    kinds = {type(item) for item in items if item is not None}
+    if kinds == {Int8, IntNumeric}:
+        return [None if item is None else IntNumeric(item) for item in items]
+    if len(kinds) > 1 or list in kinds:
+        raise TypeError(f"parameter {_shown(name)}: {_names(kinds)} in one list; a list holds one type")
+    return items
+
+
+def _names(kinds: Iterable[type]) -> str:
+    return ", ".join(sorted(kind.__name__ for kind in kinds))
