@@ -14,10 +14,12 @@ from virtualchain.store.failures import ValueDoesNotFit, does_not_fit
 from virtualchain.store.log import AppLog
 from virtualchain.store.projections import projections
 from virtualchain.store.sql import queries
-from virtualchain.store.statements import Catalog, Statement, Table, examine
-from virtualchain.store.values import is_text, to_database, use_fixed_types
+from virtualchain.store.statements import Catalog, Statement, Table, examine, short
+from virtualchain.store.values import is_text, shown, to_database, use_fixed_types
 
 _Q = queries("statements")
+_MOST_STATEMENTS: Final = 1_000
+"""Statements whose look is remembered: an app has few, unless it puts them together from values."""
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
@@ -80,7 +82,11 @@ class State:
 
     def _run(self, statement: LiteralString, parameters: Parameters) -> psycopg.Cursor[Json]:
         known = self._examined(statement, has_parameters=parameters is not None)
-        values = _values(known, parameters)
+        try:
+            values = _values(known, parameters)
+        except (TypeError, UsageError) as error:
+            error.add_note(f"the statement: {short(statement)}")
+            raise
         self._wrote = self._wrote or known.writes
         try:
             # Prepared, so that the server accepts one statement only, and plans it once for all blocks.
@@ -89,13 +95,15 @@ class State:
             if known.may_reject and does_not_fit(error):
                 self._failure = self._failure or ValueDoesNotFit()
                 raise self._failure from error
-            error.add_note(f"the statement: {' '.join(statement.split())}")
+            error.add_note(f"the statement: {short(statement)}")
             self._failure = self._failure or error
             raise
 
     def _examined(self, statement: LiteralString, *, has_parameters: bool) -> Statement:
         key = statement, has_parameters
         if key not in self._statements:
+            if len(self._statements) >= _MOST_STATEMENTS:
+                self._statements.clear()
             self._statements[key] = examine(statement, self._catalog, has_parameters=has_parameters)
         return self._statements[key]
 
@@ -139,8 +147,8 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
         value = parameters[name]  # type: ignore[index]  # a name goes with a mapping, a place with a sequence
         if place in statement.not_text and is_text(value):
             raise UsageError(
-                f"parameter {name} is text that a cast would have the server read, and how depends on its "
-                "version: read it in Python, and pass the value"
+                f"parameter {shown(name)} is text that a cast would have the server read, and how depends on "
+                "its version: read it in Python, and pass the value"
             )
         values.append(to_database(value, name))
     return values

@@ -21,6 +21,8 @@ from virtualchain.errors import UsageError
 _DIALECT: Final = "postgres"
 _PARAMETER: Final = "vc_parameter_"
 
+_LONGEST: Final = 100_000
+"""Characters of a statement: what is longer was put together from values."""
 _KINDS: Final = (exp.Select, exp.SetOperation, exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Values)
 _STARTS: Final = frozenset({"select", "insert", "update", "delete", "merge", "values", "with", "("})
 _SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
@@ -186,6 +188,11 @@ class Statement:
 
 def examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statement:
     """Look at a statement; raise ForbiddenStatement, which says what and why, if reducers may not run it."""
+    if len(statement) > _LONGEST:
+        raise ForbiddenStatement(
+            f"a statement has at most {_LONGEST} characters (pass a list as one parameter): "
+            f"{short(statement)}"
+        )
     numbered, readable, parameters = _number_parameters(statement, has_parameters=has_parameters)
     try:
         tokens = sqlglot.tokenize(readable, read=_DIALECT)
@@ -193,21 +200,22 @@ def examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statem
         trees = [tree for tree in sqlglot.parse(readable, read=_DIALECT) if tree] if is_allowed else []
     except (SqlglotError, RecursionError) as error:
         raise ForbiddenStatement(
-            f"this statement cannot be analyzed, so it may not run: {_short(statement)}"
+            f"this statement cannot be analyzed, so it may not run: {short(statement)}"
         ) from error
     if len(trees) != 1 or not isinstance(trees[0], _KINDS):
         raise ForbiddenStatement(
             "a reducer runs one SELECT, INSERT, UPDATE, DELETE, MERGE or VALUES at a time (transaction, "
-            f"settings and schema are the engine's), so this may not run: {_short(statement)}"
+            f"settings and schema are the engine's), so this may not run: {short(statement)}"
         )
     look = _Look(trees[0], tokens, catalog)
     for complaint in look.complaints():
-        raise ForbiddenStatement(f"{complaint}, so this statement may not run: {_short(statement)}")
+        raise ForbiddenStatement(f"{complaint}, so this statement may not run: {short(statement)}")
     writes = trees[0].find(exp.Insert, exp.Update, exp.Delete, exp.Merge) is not None
     return Statement(numbered, parameters, frozenset(look.not_text), writes, look.has_safe_shape())
 
 
-def _short(statement: str) -> str:
+def short(statement: str) -> str:
+    """Return a statement on one line, as messages name it."""
     text = " ".join(statement.split())
     return text if len(text) <= 200 else f"{text[:199]}…"
 
@@ -339,12 +347,16 @@ class _Look:
         """Return whether the server would read a string literal as a number."""
         parent = node.parent
         if isinstance(parent, exp.In | exp.Between):
-            return self._is_no_text(parent.this, "numeric")
+            return _parameter(parent.this) is None and self._is_no_text(parent.this, "numeric")
         if isinstance(parent, exp.Tuple) and isinstance(parent.parent, exp.Values):
             return self._inserted_type(parent.parent, parent.expressions.index(node)) in _NUMBER_TYPES
         if isinstance(parent, exp.Binary) and not isinstance(parent, exp.DPipe | exp.JSONExtract):
             other = parent.expression if parent.this is node else parent.this
-            return isinstance(other, exp.Column | exp.Count | exp.Sum) and self._is_no_text(other, "numeric")
+            return (
+                isinstance(other, exp.Column | exp.Count | exp.Sum)
+                and _parameter(other) is None
+                and self._is_no_text(other, "numeric")
+            )
         return False
 
     def _inserted_type(self, values: exp.Values, place: int) -> str | None:

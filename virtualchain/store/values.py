@@ -82,7 +82,7 @@ def to_database(value: object, name: str | int) -> Any:  # noqa: ANN401, PLR0911
             return psycopg_json.Jsonb(Jsonb(value.obj).value, dumps=_dumps)
     kind = type(value).__name__
     advice = " (wrap it in virtualchain.Jsonb)" if isinstance(value, dict | tuple) else ""
-    raise TypeError(f"parameter {_shown(name)}: a {kind} does not cross to the database{advice}")
+    raise TypeError(f"parameter {shown(name)}: a {kind} does not cross to the database{advice}")
 
 
 def is_text(value: object) -> bool:
@@ -96,7 +96,8 @@ def _dumps(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _shown(name: str | int) -> str:
+def shown(name: str | int) -> str:
+    """Return how messages name a parameter: by its name, or its place from 1."""
     return f"{name + 1}" if isinstance(name, int) else name
 
 
@@ -105,23 +106,23 @@ def _integer(value: int, name: str | int) -> int:
         return Int8(value)
     if value.bit_length() <= _MOST_BITS:
         return IntNumeric(value)
-    raise Unserializable(f"parameter {_shown(name)}: an int of more than {_MOST_BITS} bits")
+    raise Unserializable(f"parameter {shown(name)}: an int of more than {_MOST_BITS} bits")
 
 
 def _text(value: str, name: str | int) -> str:
     if "\x00" in value:
-        raise Unserializable(f"parameter {_shown(name)} contains a NUL character")
+        raise Unserializable(f"parameter {shown(name)} contains a NUL character")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise Unserializable(f"parameter {_shown(name)} contains a lone surrogate")
+        raise Unserializable(f"parameter {shown(name)} contains a lone surrogate")
     return str(value)
 
 
 def _decimal(value: Decimal, name: str | int) -> Decimal:
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):
-        raise Unserializable(f"parameter {_shown(name)}: {value} is not a finite number")
+        raise Unserializable(f"parameter {shown(name)}: {value} is not a finite number")
     if exponent < -_MOST_DIGITS or value.adjusted() > _MOST_DIGITS:
-        raise Unserializable(f"parameter {_shown(name)}: a number of more than {_MOST_DIGITS} digits")
+        raise Unserializable(f"parameter {shown(name)}: a number of more than {_MOST_DIGITS} digits")
     return value
 
 
@@ -131,7 +132,7 @@ def _array(values: list[Any], name: str | int) -> list[Any]:
     if kinds == {Int8, IntNumeric}:
         return [None if item is None else IntNumeric(item) for item in items]
     if len(kinds) > 1 or list in kinds:
-        raise TypeError(f"parameter {_shown(name)}: {_names(kinds)} in one list; a list holds one type")
+        raise TypeError(f"parameter {shown(name)}: {_names(kinds)} in one list; a list holds one type")
     return items
 
 

@@ -55,21 +55,27 @@ def test_a_rejected_commit_leaves_nothing(fake_node: FakeNode, run: Run, query: 
     assert query("SELECT name FROM steps.counters ORDER BY name") == [{"name": "one"}, {"name": "two"}]
 
 
-def test_writes_of_a_rejecting_check_are_kept(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """The writes of a check that rejects stay, also when the block is judged again with savepoints."""
+@pytest.mark.parametrize("step", ["parse", "check"])
+def test_what_a_rejecting_call_wrote_is_undone(
+    fake_node: FakeNode, run: Run, query: Query, step: str
+) -> None:
+    """As the writes of a commit that refuses are; those of a check that accepts stay."""
 
-    def check(op: dict[str, Any], state: State) -> bool | Rejected:
+    def write(op: dict[str, Any], state: State) -> Any:
         state.execute("INSERT INTO counters VALUES (%s, 1)", [op["text"]])
-        return Rejected("not this one") if op["text"] == "bad" else True
+        return Rejected("not this one") if op["text"] == "bad" else op if step == "parse" else True
 
-    def commit(op: dict[str, Any], state: State) -> bool:
-        return bool(op["text"] != "undone")
+    def parse(payload: bytes, state: State) -> Any:
+        op = {"text": payload.decode()}
+        return write(op, state) if step == "parse" else op
+
+    def commit(op: dict[str, Any], state: State) -> bool | None:
+        return None if op["text"] != "undone" else False
 
     mine(fake_node, b"bad", b"undone", b"good")
-    run(an_app(check=check, commit=lambda op, state: None if commit(op, state) else False))
-    assert outcome(query) == (["good"], [("check", "not this one"), ("commit", "refused")])
+    run(an_app(parse=parse, commit=commit, **({"check": write} if step == "check" else {})))
+    assert outcome(query) == (["good"], [(step, "not this one"), ("commit", "refused")])
     assert [row["name"] for row in query("SELECT name FROM steps.counters ORDER BY name")] == [
-        "bad",
         "good",
         "undone",
     ]
@@ -92,7 +98,7 @@ def test_a_data_error_is_a_rejection(
 
     mine(fake_node, b"1", b"99999999999", b"2")
     run(an_app(**{step: write}))
-    assert outcome(query) == (["1", "2"], [(step, "22003 NumericValueOutOfRange")])
+    assert outcome(query) == (["1", "2"], [(step, "a value is out of range, too long, or divided by zero")])
     assert [row["value"] for row in query("SELECT value FROM steps.counters ORDER BY value")] == [1, 2]
 
 
