@@ -1,4 +1,4 @@
-"""Values of check and commit: what no database can take is rejected, what depends on more than values halts."""
+"""Values in check and commit: some are rejected on every node, others depend on more and halt the app."""
 
 import json
 import threading
@@ -55,67 +55,37 @@ def recursive_dict() -> dict[str, Any]:
 
 
 FITS = "a value is out of range, too long, or divided by zero"
-REJECTED: dict[str, tuple[str, Callable[[], list[Any]], str]] = {
+DEEP = "field 'value' is nested deeper than 64"
+LONG = "parameter 1: a number of more than 1000 digits"
+REJECTED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "out of range": ("INSERT INTO kept (key, number) VALUES ('k', %s)", lambda: [2**40], FITS),
     "too long": ("INSERT INTO kept (key, short) VALUES ('k', %s)", lambda: ["abcd"], FITS),
     "division": ("SELECT 1 / %s", lambda: [0], FITS),
     "cast": ("SELECT %s::integer", lambda: [2**31], FITS),
     "sum": ("UPDATE kept SET number = number + %s WHERE key = %s", lambda: [2**31 - 1, "before"], FITS),
-    "large literal": ("SELECT '[1]'::text || %s::integer", lambda: [-(2**40)], FITS),
-    "many digits": (
-        "SELECT %s::numeric",
-        lambda: [1 << 600_000],
-        "parameter 1: an int of more than 2048 bits",
-    ),
+    "text of a cast": ("SELECT '[1]'::text || %s::integer", lambda: [-(2**40)], FITS),
+    "many digits": ("SELECT %s::numeric", lambda: [1 << 600_000], "parameter 1: an int of more than 2048"),
     "nul": ("SELECT %s::text", lambda: ["a\0b"], "parameter 1 contains a NUL character"),
     "surrogate": ("SELECT %(a)s::text", lambda: {"a": "\ud800"}, "parameter a contains a lone surrogate"),
     "nan": ("SELECT %s", lambda: [Decimal("NaN")], "parameter 1: NaN is not a finite number"),
-    "infinite": (
-        "SELECT %s",
-        lambda: [[Decimal("-Infinity")]],
-        "parameter 1: -Infinity is not a finite number",
-    ),
-    "long number": (
-        "SELECT %s",
-        lambda: [Decimal("1e1001")],
-        "parameter 1: a number of more than 1000 digits",
-    ),
-    "small number": (
-        "SELECT %s",
-        lambda: [Decimal("1e-1001")],
-        "parameter 1: a number of more than 1000 digits",
-    ),
-    "json nul": (
-        "INSERT INTO kept (key, body) VALUES ('k', %s)",
-        lambda: [Jsonb("\0")],
-        "field 'value' contains",
-    ),
-    "json surrogate": (
-        "SELECT %s",
-        lambda: [Jsonb({"a": "\udfff"})],
-        "field 'value' contains a lone surrogate",
-    ),
+    "infinite": ("SELECT %s", lambda: [[Decimal("-Infinity")]], "parameter 1: -Infinity is not a finite"),
+    "long number": ("SELECT %s", lambda: [Decimal("1e1001")], LONG),
+    "small number": ("SELECT %s", lambda: [Decimal("1e-1001")], LONG),
+    "json nul": ("INSERT INTO kept (key, body) VALUES ('k', %s)", lambda: [Jsonb("\0")], "field 'value' con"),
+    "json surrogate": ("SELECT %s", lambda: [Jsonb({"a": "\udfff"})], "field 'value' contains a lone"),
     "json nan": ("SELECT %s", lambda: [Jsonb(float("nan"))], "field 'value': nan is not a number"),
-    "json endless": (
-        "SELECT %s",
-        lambda: [Jsonb(recursive_dict())],
-        "field 'value' is nested deeper than 64",
-    ),
-    "json digits": (
-        "SELECT %s",
-        lambda: [Jsonb([10**5_000])],
-        "field 'value': an int of more than 2048 bits",
-    ),
-    "psycopg's": ("SELECT %s", lambda: [psycopg_json.Jsonb("\0")], "field 'value' contains a NUL character"),
+    "json endless": ("SELECT %s", lambda: [Jsonb(recursive_dict())], DEEP),
+    "json digits": ("SELECT %s", lambda: [Jsonb([10**5_000])], "field 'value': an int of more than 2048"),
+    "psycopg's": ("SELECT %s", lambda: [psycopg_json.Jsonb("\0")], "field 'value' contains a NUL"),
 }
 """Values that no node's database can take: the statement, how its parameters are made, and the reason."""
 
 HALTING: dict[str, tuple[str, list[Any], str]] = {
-    "text as json": ("SELECT %s::jsonb", ["{}"], "UsageError: parameter 1 is text that a cast would"),
+    "text as json": ("SELECT %s::jsonb", ["{}"], "UsageError: parameter 1 is text"),
     "text as a number": (
         "SELECT %s::integer",
         ["1_000"],
-        "UsageError: parameter 1 is text that a cast would",
+        "UsageError: parameter 1 is text",
     ),
     "text as a date": ("SELECT %s::date", ["2009-02-30"], "ForbiddenStatement: a cast to date depends on"),
     "text for a number": ("INSERT INTO kept (key, number) VALUES ('k', %s)", ["0x1F"], "DatatypeMismatch: "),
@@ -125,7 +95,7 @@ HALTING: dict[str, tuple[str, list[Any], str]] = {
     "a dict": (
         "SELECT %s",
         [{"a": 1}],
-        "TypeError: parameter 1: a dict does not cross to the database (wrap",
+        "TypeError: parameter 1: a dict does not cross",
     ),
     "a tuple": ("SELECT %s", [(1, 2)], "TypeError: parameter 1: a tuple does not cross"),
     "a mixed list": ("SELECT %s", [[1, "a"]], "TypeError: parameter 1: Int8, str in one list"),
@@ -192,7 +162,7 @@ def test_what_may_depend_on_more_than_values_halts(
     def check(op: dict[str, Any], state: State) -> bool:
         state.execute("INSERT INTO kept (key, number) VALUES (%s, 0)", [op["text"]])
         if op["text"] == "zero":
-            state.query(statement, parameters)  # type: ignore[arg-type]
+            state.query(statement, parameters)
         return True
 
     mine(fake_node, b"fine")
@@ -205,7 +175,7 @@ def test_what_may_depend_on_more_than_values_halts(
     assert [(row["name"], row["status"]) for row in rows] == [("hostile", "halted"), ("other", "running")]
     assert rows[0]["block_id"] == height
     assert rows[0]["error"]["error"].startswith(error)
-    assert statement[:20] in rows[0]["error"]["error"] or error.startswith("TypeError")
+    assert statement[:20] in rows[0]["error"]["error"]
     assert query("SELECT key FROM hostile.kept") == [{"key": "fine"}]
     assert rejections(query) == []
 
@@ -249,7 +219,7 @@ def test_a_rejection_may_be_returned_from_every_step(fake_node: FakeNode, run: R
     """Reasons that are not text, too long, or impossible to store are recorded in a legible form."""
 
     def parse(payload: bytes) -> Any:
-        return Rejected(ValueError("of parse")) if payload == b"parse" else {"text": payload.decode()}  # type: ignore[arg-type]
+        return Rejected(ValueError("of parse")) if payload == b"parse" else {"text": payload.decode()}
 
     def check(op: dict[str, Any], state: State) -> Any:
         return Rejected("\0\ud800" + "y" * 100_000) if op["text"] == "check" else True
