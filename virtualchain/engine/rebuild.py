@@ -21,7 +21,7 @@ from virtualchain.store.log import AppLog
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay came to: the app's last block, and its state hash before and now."""
+    """The result of a replay: the app's last block, and its state hash before and now."""
 
     block_id: int
     state_hash_before: str | None

@@ -1,16 +1,16 @@
-"""What a failed statement means: a hostile value, a passing fault of the database, or neither."""
+"""What a failed statement means: a hostile value, a transient fault of the database, or neither."""
 
 from typing import Final
 
 import psycopg
 
 PAUSES: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
-"""Seconds before each further attempt after a passing fault of the database."""
+"""Seconds before each further attempt after a transient fault of the database."""
 
 _DATA: Final = ("22", "54")
 """SQLSTATE classes of values that the database cannot take: data exceptions, limits exceeded."""
 _PASSING: Final = ("08", "40", "53", "57", "58")
-"""SQLSTATE classes that do not blame the statement: connection, rollback, resources, operator, system."""
+"""SQLSTATE classes of transient faults: connection, rollback, resources, operator, system."""
 
 
 def is_data_error(error: BaseException) -> bool:
@@ -23,7 +23,7 @@ def is_data_error(error: BaseException) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether the same statement may succeed on a retry: that is the engine's job, no app's fault."""
+    """Return whether the fault is transient: the engine retries, and no app is to blame."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
