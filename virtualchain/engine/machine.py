@@ -185,7 +185,7 @@ class Machine:
         recorded = self.log.snapshot(block.block_id)
         if recorded.ops_hash != consensus.ops_hash(verdicts.canonical()):
             error = ValueError(
-                "judged again, the block has different ops: the rules changed, or depend on chance"
+                "judged again, the block has different ops: the rules changed, or are not deterministic"
             )
             raise halt(self.contract, block, "the replay", None, error)
         return recorded.consensus_hash

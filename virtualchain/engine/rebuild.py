@@ -78,7 +78,7 @@ def derive(
         raise StoreError(
             f"app {live.app}, derived again from the tape, has consensus hash "
             f"{difference.other_consensus_hash} at block {difference.block_id} and had "
-            f"{difference.consensus_hash}: its code changed without a new version, or depends on chance. "
+            f"{difference.consensus_hash}: its code changed without a new version, or is not deterministic. "
             "Its tables are unchanged"
         )
     return machine

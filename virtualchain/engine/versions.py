@@ -39,7 +39,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
 """What a build may be called; numbers are the engine's own."""
 _LOCK_TRIES: Final = 20
 _PAUSE: Final = 0.5
-"""Seconds between two attempts to replace views that somebody reads."""
+"""Seconds between two attempts to replace views that someone reads."""
 
 
 def build_beside(

@@ -233,7 +233,7 @@ def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
 def remove_app(connection: psycopg.Connection, app: str) -> None:
     """Remove an app with all its builds, its views and its role.
 
-    Raises psycopg.errors.DependentObjectsStillExist if somebody else's object depends on its views.
+    Raises psycopg.errors.DependentObjectsStillExist if someone else's object depends on its views.
     """
     rows = builds(connection, app)
     unpublish(connection, rows[0].schema)
