@@ -5,7 +5,7 @@ Then it updates the views of the installed apps.
 
 from alembic import context
 
-from virtualchain.store.builds import renew
+from virtualchain.store.builds import refresh_views
 from virtualchain.store.sql import queries
 
 connection = context.config.attributes["connection"]
@@ -14,4 +14,4 @@ with context.begin_transaction():
     for name in ("lock", "create_schema"):
         connection.exec_driver_sql(queries("migrate")[name])
     context.run_migrations()
-    renew(connection.connection.driver_connection)
+    refresh_views(connection.connection.driver_connection)

@@ -41,7 +41,7 @@ SELECT c.block_id, encode(c.block_hash, 'hex') AS block_hash, encode(c.consensus
 FROM vc.checkpoints AS c JOIN vc.apps AS a ON a.name = c.app AND a.build = c.build
 WHERE c.app = %(app)s AND c.build = %(build)s;
 
--- name: give_way_soon
+-- name: set_short_lock_timeout
 -- Wait at most a second for a lock, because sessions that queue after this one wait just as long.
 SELECT set_config('lock_timeout', '1s', true);
 

@@ -83,7 +83,7 @@ UNION ALL
 SELECT format('REVOKE ALL ON DATABASE %%I FROM %%I', current_database(), %(role)s::text);
 
 -- name: harden
--- The statements that revoke from PUBLIC what we may revoke: temporary tables, new objects in schema public, large objects, and advisory locks, by which anybody could keep the writer out.
+-- The statements that revoke from PUBLIC what we may revoke: temporary tables, new objects in schema public, large objects, and advisory locks, by which anyone could keep the writer out.
 SELECT format('REVOKE TEMPORARY ON DATABASE %%I FROM PUBLIC', current_database())
 FROM pg_catalog.pg_database WHERE datname = current_database() AND pg_has_role(current_user, datdba, 'USAGE')
 UNION ALL
@@ -101,7 +101,7 @@ WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^(lo_creat|lo
     AND pg_has_role(current_user, p.proowner, 'USAGE');
 
 -- name: remains
--- What a role may do beyond reading its views, because PostgreSQL or an administrator allows it to the role or to everybody.
+-- What a role may do beyond reading its views, because PostgreSQL or an administrator allows it to the role or to everyone.
 SELECT what FROM (VALUES
     (1, has_database_privilege(%(role)s, current_database(), 'TEMPORARY'), 'create temporary tables'),
     (2, has_schema_privilege(%(role)s, 'public', 'CREATE'), 'create objects in schema public'),

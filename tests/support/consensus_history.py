@@ -24,7 +24,7 @@ class History:
         return self.first_block_id + len(self.ops) - 1
 
     def prove(self, block_id: int, index: int, trusted: int | None = None) -> Json:
-        """Prove one op to somebody who trusts the hash of block `trusted` (by default the last one)."""
+        """Prove one op to someone who trusts the hash of block `trusted` (by default the last one)."""
         return consensus.make_op_proof(
             app="notary",
             first_block_id=self.first_block_id,

@@ -303,22 +303,22 @@ class NamesChain(Writer):
 
     # Common setup, in which everything must be accepted.
 
-    def do(self, *raws: bytes) -> None:
+    def mine_accepted(self, *raws: bytes) -> None:
         """Mine transactions that must all be accepted."""
         assert self.mine(*raws) == [None] * len(raws)
 
     def open_namespace(self, namespace_id: str = "test", *imports: bytes, **rules: Any) -> None:
         """Preorder, reveal and make ready a namespace, with imports in between."""
-        self.do(self.preorder_namespace(namespace_id))
-        self.do(self.reveal(namespace_id, **rules))
+        self.mine_accepted(self.preorder_namespace(namespace_id))
+        self.mine_accepted(self.reveal(namespace_id, **rules))
         if imports:
-            self.do(*imports)
-        self.do(self.ready(namespace_id))
+            self.mine_accepted(*imports)
+        self.mine_accepted(self.ready(namespace_id))
 
     def own(self, *names: str, owner: Person = ALICE) -> None:
         """Preorder and register names."""
-        self.do(*(self.preorder(name, owner) for name in names))
-        self.do(*(self.register(name, owner) for name in names))
+        self.mine_accepted(*(self.preorder(name, owner) for name in names))
+        self.mine_accepted(*(self.register(name, owner) for name in names))
 
 
 @contextmanager

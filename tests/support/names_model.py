@@ -162,8 +162,17 @@ class Model:
 
     def judge(self, op: Op, accepted: list[Op]) -> Op | None:
         """Return the row that an operation makes, or None if it is refused; collisions are not considered."""
-        rules = {"*": self.star, "&": self.reveal, "!": self.bang, "?": self.question, ":": self.colon}
-        rules |= {";": self.semicolon, "+": self.plus, ">": self.greater, "~": self.tilde}
+        rules = {
+            "*": self.preorder_namespace,
+            "&": self.reveal_namespace,
+            "!": self.make_namespace_ready,
+            "?": self.preorder_name,
+            ":": self.register_or_renew,
+            ";": self.import_name,
+            "+": self.update_name,
+            ">": self.transfer_name,
+            "~": self.revoke_name,
+        }
         row = rules[op["op"][0]](deepcopy(op), accepted)
         return None if row is None else {**row, "txid": op["txid"], "vtxindex": op["vtxindex"]}
 
@@ -193,8 +202,8 @@ class Model:
 
     # The operations.
 
-    def star(self, op: Op, accepted: list[Op]) -> Op | None:
-        """`*`."""
+    def preorder_namespace(self, op: Op, accepted: list[Op]) -> Op | None:
+        """Preorder a namespace (`*`)."""
         good = (
             self.find_preorder(op["preorder_hash"], "*") is None
             and op["consensus_hash"] in self.fresh()
@@ -203,8 +212,8 @@ class Model:
         )
         return {**op, "block_number": self.h} if good else None
 
-    def question(self, op: Op, accepted: list[Op]) -> Op | None:
-        """`?`."""
+    def preorder_name(self, op: Op, accepted: list[Op]) -> Op | None:
+        """Preorder a name (`?`)."""
         good = (
             self.find_preorder(op["preorder_hash"], "?") is None
             and op["consensus_hash"] in self.fresh()
@@ -213,8 +222,8 @@ class Model:
         )
         return {**op, "block_number": self.h} if good else None
 
-    def reveal(self, op: Op, accepted: list[Op]) -> Op | None:
-        """`&`."""
+    def reveal_namespace(self, op: Op, accepted: list[Op]) -> Op | None:
+        """Reveal a namespace (`&`)."""
         space = op["namespace_id"]
         p = self.find_preorder(op["preorder_hash"], "*")
         if self.revealed(space) or self.ready(space) or p is None or op["version"] != 1:
@@ -224,15 +233,15 @@ class Model:
         first: int = self.namespaces.get(space, p)["block_number"]
         return {**op, "block_number": first, "reveal_block": self.h, "ready_block": 0}
 
-    def bang(self, op: Op, accepted: list[Op]) -> Op | None:
-        """`!`."""
+    def make_namespace_ready(self, op: Op, accepted: list[Op]) -> Op | None:
+        """Make a namespace ready (`!`)."""
         row = self.namespaces.get(op["namespace_id"])
         if row is None or not self.revealed(op["namespace_id"]) or op["sender"] != row["recipient"]:
             return None
         return {**row, "op": "!", "ready_block": self.h, "sender": op["sender"]}
 
-    def colon(self, op: Op, accepted: list[Op]) -> Op | None:  # noqa: PLR0911 - one return per rule
-        """`:`."""
+    def register_or_renew(self, op: Op, accepted: list[Op]) -> Op | None:  # noqa: PLR0911 - one return per rule
+        """Register or renew a name (`:`)."""
         name, space = op["name"], op["name"].split(".")[1]
         row = self.names.get(name)
         live = self.live(row, self.h - 1)
@@ -273,8 +282,8 @@ class Model:
             "last_renewed": self.h,
         }
 
-    def semicolon(self, op: Op, accepted: list[Op]) -> Op | None:
-        """`;`."""
+    def import_name(self, op: Op, accepted: list[Op]) -> Op | None:
+        """Import a name (`;`)."""
         name, space = op["name"], op["name"].split(".")[1]
         if op["sender_pubkey"] is None or not self.revealed(space):
             return None
@@ -305,8 +314,8 @@ class Model:
             "preorder_hash": kept["preorder_hash"] if kept else op["preorder_hash"],
         }
 
-    def plus(self, op: Op, accepted: list[Op]) -> Op | None:
-        """`+`."""
+    def update_name(self, op: Op, accepted: list[Op]) -> Op | None:
+        """Update a name's value (`+`)."""
         owned = self.owned(op["sender"])
         if len(owned) > 25:
             return None
@@ -316,8 +325,8 @@ class Model:
                     return {**row, "value_hash": op["value_hash"], "consensus_hash": seen, "op": "+"}
         return None
 
-    def greater(self, op: Op, accepted: list[Op]) -> Op | None:
-        """`>`."""
+    def transfer_name(self, op: Op, accepted: list[Op]) -> Op | None:
+        """Transfer a name (`>`)."""
         rows = [row for row in self.names.values() if hash128(row["name"]) == op["mark"]]
         if not rows or not self.owns(op["sender"], rows[0]) or op["sender"] == op["recipient"]:
             return None
@@ -332,8 +341,8 @@ class Model:
         new |= {"op": op["op"], "keep_data": op["keep_data"], "transfer_hash": op["consensus_hash"]}
         return new if op["keep_data"] else {**new, "value_hash": None}
 
-    def tilde(self, op: Op, accepted: list[Op]) -> Op | None:
-        """`~`."""
+    def revoke_name(self, op: Op, accepted: list[Op]) -> Op | None:
+        """Revoke a name (`~`)."""
         row = self.names.get(op["name"])
         if row is None or not self.owns(op["sender"], row) or not self.live(row, self.h):
             return None

@@ -31,7 +31,7 @@ def rows(text: str) -> dict[str, str]:
 
 
 def test_the_examples_of_consensus_hashes_are_right() -> None:
-    """Serialized ops, their digests, a Merkle path, ops hashes, and the hashes of the first eight blocks."""
+    """The page's serialized ops, Merkle path, ops hashes and consensus hashes are those of the code."""
     text, fields = page("consensus.md"), ["author", "message"]
     ops = [
         consensus.serialize_op(b"s", {"author": "alice", "message": "grüß dich"}, fields),
@@ -56,7 +56,7 @@ def test_the_examples_of_consensus_hashes_are_right() -> None:
 
 
 def test_the_examples_of_state_hashes_are_right() -> None:
-    """No row, one row, two rows."""
+    """The page states the hashes of no row, one row and two rows."""
     text = page("digests.md")
     elements = [row_element("entries", ["1", "Hello", None]), row_element("entries", ["2", "Hi", "7"])]
     for count in range(3):
@@ -64,7 +64,7 @@ def test_the_examples_of_state_hashes_are_right() -> None:
 
 
 def test_the_views_are_listed_with_their_columns() -> None:
-    """Each view of schema virtualchain, and no column more or less than it has."""
+    """The page lists each view of schema virtualchain with exactly the columns that it has."""
     listed = rows(page("interfaces.md").partition("### Settings")[0])
     schema = (sql_root() / "schema" / "30_views.sql").read_text(encoding="utf-8")
     columns: dict[str, set[str]] = {}
@@ -77,7 +77,7 @@ def test_the_views_are_listed_with_their_columns() -> None:
 
 
 def test_names_settings_and_commands_are_listed() -> None:
-    """What `virtualchain` and `virtualchain.testing` export, every setting, and every command."""
+    """The page lists every exported name, every setting and every command."""
     text = page("interfaces.md")
     words = set(re.findall(r"`([\w-]+)", text))
     settings = {*_KINDS, "app", "config"}
@@ -92,7 +92,7 @@ def _names(group: click.Group) -> list[str]:
 
 
 def test_the_names_hashed_fields_and_numbers_are_those_of_the_code() -> None:
-    """NAMEREC, what starts each operation's fields, and the parameters of mainnet."""
+    """The page states the code's NAMEREC, the hashed fields of operations, and the parameters of mainnet."""
     text = page("names.md")
     hashed = text[text.index("## 9.") : text.index("## 10.")]
     assert ", ".join(f"`{field}`" for field in NAMEREC) in " ".join(hashed.split())

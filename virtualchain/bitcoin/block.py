@@ -28,6 +28,8 @@ from virtualchain.model import Block, Input, Sender, SpentOutput, TxIn, Watch
 
 __all__ = [
     "LARGEST_BLOCK",
+    "LARGEST_SPENDABLE_SCRIPT",
+    "MOST_INPUTS",
     "Candidate",
     "Scan",
     "Scanner",
@@ -42,6 +44,10 @@ __all__ = [
 
 LARGEST_BLOCK: Final = 4_000_000
 """Bytes: a byte weighs at least one unit (BIP 141)."""
+MOST_INPUTS: Final = LARGEST_BLOCK // (41 * 4)
+"""The most inputs in a block: one weighs four units for each of its 41 bytes."""
+LARGEST_SPENDABLE_SCRIPT: Final = 10_000
+"""Bytes: a longer output script cannot be spent."""
 
 _Span = tuple[int, int, int]
 """Offsets in the block: where a transaction starts, where its outputs end, and where it ends."""

@@ -89,18 +89,16 @@ def apply(
             load = _Load(deployment.connection, reader, verified, contract, migrates=migrates)
             reorg = None if rollback is None else operators_reorg(deployment.tape, rollback)
             _check_chain(deployment.tape, verified.manifest, migrates=migrates, rollback=rollback)
-            if reorg is None:
-                undone = None
-                with deployment.connection.transaction():
-                    load.replace_live_build(deployment.tape)
-            else:
+            prepared = None
+            if reorg is not None:
                 prepared = prepare(deployment, reorg, listener, replaces=contract.name)
                 if prepared is None:
                     return None
                 deployment.be_durable()
-                with deployment.connection.transaction():
-                    load.replace_live_build(deployment.tape)
-                    undone = apply_rollback(deployment.connection, prepared)
+            with deployment.connection.transaction():
+                load.replace_live_build(deployment.tape)
+                undone = None if prepared is None else apply_rollback(deployment.connection, prepared)
+            if prepared is not None:
                 deployment.reload_after_rollback(prepared.rebuilt)
     return Applied(verified.manifest, verified.signers, load.build, undone)
 
@@ -308,7 +306,7 @@ class _Load:
             files.keep(self._manifest.block_id, content)
 
     def _load_snapshots(self) -> None:
-        """Load the whole series, from which later hashes are mixed; on another chain only the last hash."""
+        """Load the whole series, on which later hashes depend; on another chain, only the last hash."""
         manifest = self._manifest
         if self._migrates:
             digests = {"consensus_hash": manifest.consensus_hash, "state_hash": manifest.state_hash}

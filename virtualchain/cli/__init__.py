@@ -29,8 +29,8 @@ _EPILOG = f"""\b
 Try:  virtualchain demo
       virtualchain {EXAMPLE} sync
 
-Each option above also works after the command, as an environment variable (VIRTUALCHAIN_DATABASE), and as a
-setting in virtualchain.toml.
+Each option above also works after the command, as an environment variable
+(such as VIRTUALCHAIN_DATABASE), and as a setting in virtualchain.toml.
 """
 
 _COMPLETE: Final = "_VIRTUALCHAIN_COMPLETE"

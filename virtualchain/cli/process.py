@@ -110,7 +110,7 @@ def _database_error(error: Exception) -> VirtualchainError | None:
         return None
     if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
         return None
-    return StoreError(f"the database failed: {' '.join(str(error).split())}")
+    return StoreError.from_database(error)
 
 
 def _full_disk_error(error: Exception) -> VirtualchainError | None:

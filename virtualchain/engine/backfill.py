@@ -28,7 +28,7 @@ def backfill_chunk(deployment: Deployment, source: BlockSource, contract: Contra
     Returns None if no block is left, or if the node does not have a block while its chain does not hold the
     tape's tip: it lags, or is on another branch, and the next plan says what that means. Raises
     NodeUnavailable if the node's chain is not the tape's now, MissingData if the node no longer has a block,
-    and what else the source raises.
+    and whatever else the source raises.
     """
     unsearched = gaps(deployment.tape, contract)
     if not unsearched:

@@ -51,7 +51,7 @@ def gaps(tape: Tape, contract: Contract) -> list[tuple[int, int]]:
     unsearched = [
         gap
         for item in _watches(contract)
-        for gap in _between(
+        for gap in _uncovered(
             [row for row in covered if (row.magic, row.rule) == (item.magic, item.rule)],
             contract.start,
             tip.block_id,
@@ -64,7 +64,7 @@ def _watches(contract: Contract) -> list[Watch]:
     return [watch(magic, contract.find_payload, contract.name) for magic in contract.magics]
 
 
-def _between(rows: Sequence[Covered], first: int, last: int) -> Iterator[tuple[int, int]]:
+def _uncovered(rows: Sequence[Covered], first: int, last: int) -> Iterator[tuple[int, int]]:
     """Yield the parts of a stretch that searched stretches leave out."""
     for row in sorted(rows, key=lambda row: row.from_block):
         if row.from_block > first:

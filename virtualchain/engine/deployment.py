@@ -165,11 +165,11 @@ class Deployment:
         return live is not None and live.name == machine.build
 
     def halt(self, machine: Machine, record: Json) -> None:
-        """Halt an app that cannot continue; the others go on without it."""
+        """Halt an app that cannot continue; the others continue."""
         self._retire(machine, "halted", record)
 
     def reload_after_rollback(self, rebuilt: Sequence[Machine]) -> None:
-        """Take every machine's place from the database, after a rollback; `rebuilt` are live builds now."""
+        """Load every machine again, after a rollback; the builds of `rebuilt` are live now."""
         for machine in rebuilt:
             machine.forget_file()
         replacements = {

@@ -1,7 +1,7 @@
 """`StateEngine`: follow a chain and keep apps' states in PostgreSQL.
 
 It asks the source for blocks, has the planner decide, and hands the blocks to the deployment. It keeps no
-state of its own: after any failure it continues from what the database says.
+state of its own: after any failure it continues from what is in the database.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,13 +34,13 @@ from virtualchain.store.migrate import migrate
 from virtualchain.store.rollback import Undone
 
 NEAR_TIP = 10
-"""Blocks below the stable tip from which on commits wait for the disk and notifications are sent."""
+"""Within this many blocks of the stable tip, commits wait for the disk, and notifications are sent."""
 POLL = 3.0
 """Seconds between two looks at the node."""
 _STRETCH = 500
 """Blocks that a lagging app is advanced by while others have new blocks to take."""
 _GARBLED = 3
-"""How many senseless answers of the node in a row a follower tolerates."""
+"""How many malformed answers in a row a follower tolerates from the node."""
 
 
 class StateEngine:
@@ -154,7 +154,7 @@ class StateEngine:
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`.
 
-        While the node is away, it is waited for. After a senseless answer it is asked a few more times, since
+        While the node is away, it is waited for. After a malformed answer it is asked a few more times, since
         something on the way may have garbled it. Raises what `build` raises otherwise.
         """
         garbled = 0
@@ -227,7 +227,7 @@ class StateEngine:
         return deployment
 
     def _reopen(self, pauses: Sequence[float]) -> None:
-        """Get a new session after a passing fault: all work in progress is forgotten."""
+        """Get a new session after a transient fault; all work in progress is discarded."""
         self._deployment.close()
         for attempt, pause in enumerate(pauses, start=1):
             self._source.wait(pause)

@@ -64,9 +64,9 @@ def _pins(tape: Tape, source: BlockSource, node_tip: int) -> planner.Pins:
 
 
 def _headers_from(source: BlockSource, block_id: int) -> list[Block]:
-    """Return headers of the active chain from a height on, as many as come at once.
+    """Return headers of the active chain from a height on, as many as one answer holds.
 
-    The block before is not asked for: there may be none, or the source may begin here.
+    The block before it is not requested: there may be none, or the source may begin here.
     """
     block_hash = source.block_hash(block_id)
     following = source.headers_after(block_id, block_hash)

@@ -71,7 +71,7 @@ class Machine:
         self.load()
 
     def load(self) -> None:
-        """Take cursor and state from the database: at first, and again after a rollback."""
+        """Load cursor and state from the database, at the start and after a rollback."""
         self._last_recorded = self.log.cursor()
         starts_over = self._state.load(self._last_recorded)
         last = -1 if starts_over or self._last_recorded is None else self._last_recorded
@@ -109,7 +109,7 @@ class Machine:
             raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
         verdicts = judge_block(self.contract, self._state, block, inputs)
         if self._last_recorded is not None and block.block_id <= self._last_recorded:
-            consensus_hash = self._compare(block, verdicts)
+            consensus_hash = self._compare_with_record(block, verdicts)
         else:
             consensus_hash = self._append(block, verdicts, self._digest(block, verdicts))
         self.cursor = block.block_id
@@ -130,15 +130,15 @@ class Machine:
             )
 
     def settle(self) -> None:
-        """Act on the news that every block so far is on disk."""
+        """Move saved files into place; call this once every block so far is on disk."""
         self._state.settle()
 
     def forget_file(self) -> None:
-        """Remove the file of an opaque state: the build gets another place, or none."""
+        """Remove the file of an opaque state, because a build that becomes live has its file elsewhere."""
         self._state.forget_file()
 
     def _is_current(self) -> bool:
-        """Return whether the database has the build where this machine is: nobody rolled it back."""
+        """Return whether the build is still at this machine's cursor: no other process has rolled it back."""
         recorded = self.log.cursor()
         return max(self.contract.start - 1, -1 if recorded is None else recorded) == self.cursor
 
@@ -170,7 +170,7 @@ class Machine:
         return consensus_hash
 
     def _prune(self, block_id: int) -> None:
-        """Drop history that is older than the option asks for: not in each block, but always in the same."""
+        """Drop history that is older than the option asks for, at heights that are the same on every run."""
         if self._history is None or block_id % max(1, min(_PRUNED_AT_ONCE, self._history // 10)):
             return
         oldest = block_id - self._history
@@ -178,12 +178,15 @@ class Machine:
             self._state.prune(oldest, self.log.history_from())
             self.log.set_history_from(oldest)
 
-    def _compare(self, block: Block, verdicts: Verdicts) -> str:
-        """Check a block that is judged again, to bring back a state that could not be loaded."""
+    def _compare_with_record(self, block: Block, verdicts: Verdicts) -> str:
+        """Compare a re-evaluated block with its record; return the recorded consensus hash.
+
+        A state that could not be loaded is brought back by judging the app's blocks again.
+        """
         recorded = self.log.snapshot(block.block_id)
         if recorded.ops_hash != consensus.ops_hash(verdicts.canonical()):
             error = ValueError(
-                "judged again, the block has different ops: the rules changed, or depend on chance"
+                "judged again, the block has different ops: the rules changed, or are not deterministic"
             )
             raise halt(self.contract, block, "the replay", None, error)
         return recorded.consensus_hash

@@ -1,4 +1,4 @@
-"""The planner: from what the tape holds and what the node says to what is done next.
+"""The planner: from what the tape holds and what the node reports, decide what to do next.
 
 Values in, a value out: every rule can be tested without a node (docs/architecture.md, The life of a fork).
 Work is summed from header bits above the fork only, so partial chains and files of blocks can be compared,
@@ -71,26 +71,31 @@ def plan(
     read, and UsageError if the node has another genesis block than the tape.
     """
     if following is not None:
-        return _lacks_pin(pins, (), following) or _extend(
+        return _wait_for_pin(pins, (), following) or _extend(
             tip, first_block_id, node_tip, confirmations, following
         )
     if tip is None or not ours or ours[-1].hash != tip.hash:
-        raise _changed("our tip is not on it, but no block of ours lies above the fork")
-    return _lacks_pin(pins, ours, theirs) or _leave(
-        tip, node_tip, ours, theirs, invalid=invalid, pinned=_violated(pins.required, pins.ours) is not None
+        raise _chain_changed("our tip is not on it, but no block of ours lies above the fork")
+    return _wait_for_pin(pins, ours, theirs) or _leave_or_wait(
+        tip,
+        node_tip,
+        ours,
+        theirs,
+        invalid=invalid,
+        pinned=_lowest_violated(pins.required, pins.ours) is not None,
     )
 
 
-def _lacks_pin(pins: Pins, ours: Sequence[Block], theirs: Sequence[Block]) -> Wait | None:
+def _wait_for_pin(pins: Pins, ours: Sequence[Block], theirs: Sequence[Block]) -> Wait | None:
     """Wait if the node's chain has another block at a pinned height, or leaves ours below a pinned block."""
     their_hashes = {**pins.theirs, **{block.block_id: block.hash for block in theirs}}
-    missing = _violated(pins.required, their_hashes)
+    missing = _lowest_violated(pins.required, their_hashes)
     if missing is None and ours:
         leaving = {block.block_id: block.hash for block in ours}
         lost = (at for at, pin in pins.required.items() if leaving.get(at) == pin and at not in their_hashes)
         missing = min(lost, default=None)
     if missing is None and not ours:  # the node is on our chain
-        missing = _violated(pins.required, pins.ours)
+        missing = _lowest_violated(pins.required, pins.ours)
     if missing is None:
         return None
     pinned = f"{missing} ({pins.required[missing]})"
@@ -100,7 +105,7 @@ def _lacks_pin(pins: Pins, ours: Sequence[Block], theirs: Sequence[Block]) -> Wa
     )
 
 
-def _violated(required: Mapping[int, str], hashes: Mapping[int, str]) -> int | None:
+def _lowest_violated(required: Mapping[int, str], hashes: Mapping[int, str]) -> int | None:
     """Return the lowest pinned height at which there is another block."""
     return min((at for at, pin in required.items() if hashes.get(at, pin) != pin), default=None)
 
@@ -111,7 +116,7 @@ def _extend(
     next_id = first_block_id if tip is None else tip.block_id + 1
     _require_chain(following, next_id)
     if tip is not None and following and following[0].prev_hash != tip.hash:
-        raise _changed(f"block {next_id} is not a child of our tip")
+        raise _chain_changed(f"block {next_id} is not a child of our tip")
     stable = tuple(block for block in following if block.block_id <= node_tip - confirmations)
     if stable:
         return Extend(stable)
@@ -121,7 +126,7 @@ def _extend(
     return Wait(f"at the stable tip: block {next_id} has {have} of {confirmations} confirmations", None)
 
 
-def _leave(
+def _leave_or_wait(
     tip: Block, node_tip: int, ours: Sequence[Block], theirs: Sequence[Block], *, invalid: bool, pinned: bool
 ) -> Plan:
     lowest = ours[0]
@@ -177,11 +182,11 @@ def find_fork(tip_id: int, lowest_id: int, is_active: Callable[[int], bool]) -> 
 
 def _require_chain(headers: Sequence[Block], first_id: int) -> None:
     if headers and headers[0].block_id != first_id:
-        raise _changed(f"block {headers[0].block_id} came instead of block {first_id}")
+        raise _chain_changed(f"block {headers[0].block_id} came instead of block {first_id}")
     for parent, child in pairwise(headers):
         if child.prev_hash != parent.hash or child.block_id != parent.block_id + 1:
-            raise _changed(f"block {child.block_id} is not a child of block {parent.block_id}")
+            raise _chain_changed(f"block {child.block_id} is not a child of block {parent.block_id}")
 
 
-def _changed(what: str) -> NodeUnavailable:
+def _chain_changed(what: str) -> NodeUnavailable:
     return NodeUnavailable(f"the node's chain changed while it was read ({what}): ask again")

@@ -21,7 +21,7 @@ from virtualchain.store.log import AppLog
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay came to: the app's last block, and its state hash before and now."""
+    """The result of a replay: the app's last block, and its state hash before and now."""
 
     block_id: int
     state_hash_before: str | None
@@ -78,7 +78,7 @@ def derive(
         raise StoreError(
             f"app {live.app}, derived again from the tape, has consensus hash "
             f"{difference.other_consensus_hash} at block {difference.block_id} and had "
-            f"{difference.consensus_hash}: its code changed without a new version, or depends on chance. "
+            f"{difference.consensus_hash}: its code changed without a new version, or is not deterministic. "
             "Its tables are unchanged"
         )
     return machine

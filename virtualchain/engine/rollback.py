@@ -114,8 +114,8 @@ def prepare(
 
     The app `replaces` needs no way back, because its caller replaces it in the same transaction. Returns None
     if the listener ended the work early. Raises UsageError if that needs an app that is not loaded, or the
-    fork is below a checkpoint, AppHalted if a callback fails meanwhile, StoreError if an app comes to other
-    hashes than before.
+    fork is below a checkpoint, AppHalted if a callback fails meanwhile, StoreError if an app arrives at
+    other hashes than before.
     """
     started = time.monotonic()
     fork = reorg.fork_block_id

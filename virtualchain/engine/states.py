@@ -70,7 +70,7 @@ class AppState(Protocol):
         """Drop what only a rollback below block `oldest` would need; below `pruned` that is done already."""
 
     def settle(self) -> None:
-        """Act on the news that all blocks so far are on disk."""
+        """Move saved files into place; called once all blocks so far are on disk."""
 
     def forget_file(self) -> None:
         """Remove what lies outside the database."""

@@ -22,14 +22,14 @@ from virtualchain.errors import StoreError, UsageError
 from virtualchain.store.builds import (
     Build,
     add_build,
-    as_begun,
     builds,
+    contract_of_build,
     drop_build,
     find_build,
-    give_way_soon,
     live_build,
     make_live,
     remove_app,
+    set_short_lock_timeout,
 )
 from virtualchain.store.database import connect_builder, connect_migrator, connect_writer
 from virtualchain.store.log import AppLog
@@ -39,7 +39,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
 """What a build may be called; numbers are the engine's own."""
 _LOCK_TRIES: Final = 20
 _PAUSE: Final = 0.5
-"""Seconds between two attempts to replace views that somebody reads."""
+"""Seconds between two attempts to replace views that someone reads."""
 
 
 def build_beside(
@@ -87,7 +87,7 @@ def _install(connection: psycopg.Connection, contract: Contract, name: str) -> C
     elif build.is_live or build.fingerprint != contract.fingerprint():
         why = "is the live one" if build.is_live else "was made by other rules"
         raise UsageError(f"build {name} of app {app} {why}: choose another name, or drop it")
-    return as_begun(connection, contract, name)
+    return contract_of_build(connection, contract, name)
 
 
 def swap(url: str, app: str, build: str, on_wait: Callable[[str], None] | None = None) -> Build:
@@ -106,8 +106,8 @@ def swap(url: str, app: str, build: str, on_wait: Callable[[str], None] | None =
             raise UsageError(f"the views of app {app} show build {build} already")
         for _ in range(_LOCK_TRIES):
             try:
-                with connection.transaction(), _explained(app):
-                    give_way_soon(connection)
+                with connection.transaction(), _naming_dependents(app):
+                    set_short_lock_timeout(connection)
                     make_live(connection, app, build)
                     AppLog(connection, app, build).set_status("running")
             except psycopg.errors.LockNotAvailable:
@@ -124,7 +124,7 @@ def drop(url: str, app: str, build: str) -> None:
     with closing(connect_migrator(url)) as connection:
         if _require_build(connection, app, build).is_live:
             raise UsageError(f"the views of app {app} show build {build}: swap in another one first")
-        with _explained(app):
+        with _naming_dependents(app):
             drop_build(connection, app, build)
         connection.commit()
 
@@ -137,7 +137,7 @@ def remove(url: str, app: str) -> None:
     with closing(connect_writer(url)) as connection:
         if not builds(connection, app):
             raise UsageError(f"there is no app {app} in this database")
-        with connection.transaction(), _explained(app):
+        with connection.transaction(), _naming_dependents(app):
             remove_app(connection, app)
 
 
@@ -150,8 +150,8 @@ def _require_build(connection: psycopg.Connection, app: str, name: str) -> Build
 
 
 @contextmanager
-def _explained(app: str) -> Iterator[None]:
-    """Name what is in the way if an object of the user's depends on what is to be removed."""
+def _naming_dependents(app: str) -> Iterator[None]:
+    """Raise UsageError, naming the objects, if a user's object depends on what is to be removed."""
     try:
         yield
     except psycopg.errors.DependentObjectsStillExist as error:

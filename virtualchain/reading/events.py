@@ -38,7 +38,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedOp:
-    """An op that an app accepted; `fields` is a list if its commit made several ops of it."""
+    """An op that an app accepted; `fields` is a list if its commit returned several ops."""
 
     app: str
     vtxindex: int
@@ -107,9 +107,9 @@ class Session:
         """Wait for a notification; return False if none came in time."""
         return any(True for _ in self.connection.notifies(timeout=seconds, stop_after=1))
 
-    def available(self, apps: Sequence[str] | None) -> Available:
+    def available(self, apps: list[str] | None) -> Available:
         """Return the blocks that all of the named apps have taken; without names, those that any app has."""
-        [row] = self._rows("available", apps=_list(apps))
+        [row] = self._rows("available", apps=apps)
         return Available(**row)
 
     def rollbacks(self, seen: int) -> tuple[int, int | None]:
@@ -121,9 +121,9 @@ class Session:
         """Return the hashes of those of the blocks that are on the tape."""
         return {row["block_id"]: row["hash"] for row in self._rows("hashes", block_ids=list(block_ids))}
 
-    def blocks(self, first: int, last: int, apps: Sequence[str] | None) -> list[BlockEvent]:
+    def blocks(self, first: int, last: int, apps: list[str] | None) -> list[BlockEvent]:
         """Return the events of a range of blocks."""
-        limits = {"first": first, "last": last, "apps": _list(apps)}
+        limits = {"first": first, "last": last, "apps": apps}
         ops = _by_block(self._rows("ops", **limits))
         changes = _by_block(self._rows("changes", **limits))
         return [
@@ -148,7 +148,3 @@ def _by_block(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[dict[str, Any
         values = {key: value for key, value in row.items() if key != "block_id"}
         grouped.setdefault(row["block_id"], []).append(values)
     return grouped
-
-
-def _list(names: Sequence[str] | None) -> list[str] | None:
-    return None if names is None else list(names)

@@ -17,7 +17,7 @@ from virtualchain.errors import StoreError, UsageError
 from virtualchain.reading import views
 from virtualchain.reading.events import BlockEvent, RollbackEvent, Session
 from virtualchain.store.database import redact, resolve
-from virtualchain.store.failures import is_passing
+from virtualchain.store.failures import PAUSES, is_passing
 
 POLL = 3.0
 """Seconds after which it looks at the database even without a notification."""
@@ -29,8 +29,6 @@ _KNOWN = 10_000
 """The most blocks whose hashes are remembered."""
 _SLICE = 0.5
 """Seconds after which it checks, while waiting, whether it was closed."""
-_PATIENCE = (0.2, 1.0, 3.0, 10.0, 30.0)
-"""Seconds before each attempt to reconnect; the last value applies to all further ones."""
 
 Event = BlockEvent | RollbackEvent
 
@@ -72,7 +70,7 @@ class Watch:
     def __init__(
         self,
         url: str,
-        apps: Sequence[str] | None,
+        apps: list[str] | None,
         from_block: int | None,
         *,
         poll: float,
@@ -116,10 +114,10 @@ class Watch:
                     if not self._look():
                         self._wait()
                 except psycopg.Error as error:
-                    message = f"the database {redact(self._url)} failed: {' '.join(str(error).split())}"
+                    failure = StoreError.from_database(error, f"the database {redact(self._url)}")
                     if not is_passing(error):
-                        raise StoreError(message) from error
-                    self._reconnect(message)
+                        raise failure from error
+                    self._reconnect(str(failure))
             self._disconnect()
         raise StopIteration
 
@@ -152,7 +150,7 @@ class Watch:
         assert session is not None, "a session is open during the iteration"
         with session.transaction():
             rollbacks, deepest = session.rollbacks(self._rollbacks)
-            rollback = self._compare(session, deepest)
+            rollback = self._find_rollback(session, deepest)
             blocks = self._read_blocks(session) if rollback is None else []
         # Record progress only after the transaction, so that a lost connection makes it read all of it again.
         self._rollbacks = rollbacks
@@ -168,8 +166,8 @@ class Watch:
             self._next = event.block_id + 1
         return bool(blocks)
 
-    def _compare(self, session: Session, deepest: int | None) -> RollbackEvent | None:
-        """Compare the known blocks with those on the tape; `deepest` is the lowest new fork."""
+    def _find_rollback(self, session: Session, deepest: int | None) -> RollbackEvent | None:
+        """Return the rollback that the known blocks show; `deepest` is the lowest fork recorded."""
         if not self._known:
             return None
         top, top_hash = self._known[-1]
@@ -211,7 +209,7 @@ class Watch:
         while not self._closed.is_set():
             if self._on_wait is not None:
                 self._on_wait(f"{message}; trying again")
-            if self._closed.wait(_PATIENCE[min(attempt, len(_PATIENCE) - 1)]):
+            if self._closed.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
                 return
             try:
                 self._session = Session(self._url)

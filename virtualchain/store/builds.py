@@ -15,7 +15,7 @@ from psycopg.rows import class_row, dict_row
 from virtualchain.app.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
-from virtualchain.store.projections import build_schema, create_app_schema, drop, install, projections
+from virtualchain.store.projections import build_schema, create_schema, drop, install, projections
 from virtualchain.store.publish import is_published, publish, unpublish
 from virtualchain.store.roles import admit_readers, drop_role, forget_app, provide_role
 from virtualchain.store.sql import queries
@@ -114,7 +114,7 @@ def register(connection: psycopg.Connection, contract: Contract, rule: str) -> t
     own_role = provide_role(connection, installed["schema"], tables, projections(connection, tables))
     place = {"app": app, "build": installed["build"]}
     connection.execute(_Q["set_own_role"], {**place, "own_role": own_role})
-    return installed["build"], as_begun(connection, contract, installed["build"])
+    return installed["build"], contract_of_build(connection, contract, installed["build"])
 
 
 def reserve_schema(connection: psycopg.Connection, contract: Contract) -> None:
@@ -124,10 +124,10 @@ def reserve_schema(connection: psycopg.Connection, contract: Contract) -> None:
         raise InvalidApp(
             f"app {contract.name} would get the schema {contract.schema}, which app {owner[0]} has"
         )
-    create_app_schema(connection, contract.name, contract.schema)
+    create_schema(connection, contract.name, contract.schema)
 
 
-def as_begun(connection: psycopg.Connection, contract: Contract, build: str) -> Contract:
+def contract_of_build(connection: psycopg.Connection, contract: Contract, build: str) -> Contract:
     """Return the contract as a build runs it: one that began with a checkpoint starts from its hash."""
     row = _row(connection, "checkpoint", {"app": contract.name, "build": build})
     if row is None:
@@ -196,9 +196,9 @@ def next_build(connection: psycopg.Connection, app: str) -> str:
     return str(max(numbers, default=0) + 1)
 
 
-def give_way_soon(connection: psycopg.Connection) -> None:
+def set_short_lock_timeout(connection: psycopg.Connection) -> None:
     """Make the transaction fail within a second if readers hold what it is to change."""
-    connection.execute(_Q["give_way_soon"])
+    connection.execute(_Q["set_short_lock_timeout"])
 
 
 def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
@@ -210,7 +210,7 @@ def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
     publish(connection, app, row.schema, projections(connection, row.tables))
 
 
-def renew(connection: psycopg.Connection) -> None:
+def refresh_views(connection: psycopg.Connection) -> None:
     """Bring the views of all apps up to date with this version of the code; lock only those that change."""
     for row in builds(connection):
         if row.is_live:
@@ -233,7 +233,7 @@ def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
 def remove_app(connection: psycopg.Connection, app: str) -> None:
     """Remove an app with all its builds, its views and its role.
 
-    Raises psycopg.errors.DependentObjectsStillExist if somebody else's object depends on its views.
+    Raises psycopg.errors.DependentObjectsStillExist if someone else's object depends on its views.
     """
     rows = builds(connection, app)
     unpublish(connection, rows[0].schema)

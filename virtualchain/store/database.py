@@ -200,7 +200,7 @@ def _refuse_unfit(connection: psycopg.Connection, url: str) -> None:
 
 
 def is_pooled(connection: psycopg.Connection) -> bool:
-    """Whether a pooler is in between: then another server process answers than the one that was announced."""
+    """Return whether a pooler is in between: then the server process is not the one that was announced."""
     row = connection.execute(_Q["server_process"]).fetchone()
     return row is None or row[0] != connection.info.backend_pid
 

@@ -1,4 +1,4 @@
-"""What a failed statement means: a value that does not fit, a passing fault of the database, or neither."""
+"""What a failed statement means: a value that does not fit, a transient fault of the database, or neither."""
 
 from typing import Final
 
@@ -7,12 +7,12 @@ import psycopg
 from virtualchain.errors import Unserializable, VirtualchainError
 
 PAUSES: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
-"""Seconds before each further attempt after a passing fault of the database."""
+"""Seconds before each further attempt after a transient fault of the database."""
 
 _DOES_NOT_FIT: Final = ("22001", "22003", "22012")
 """SQLSTATEs of values that do not fit: string too long, number out of range, division by zero."""
 _PASSING: Final = ("08", "40", "53", "57", "58")
-"""SQLSTATE classes that do not blame the statement: connection, rollback, resources, operator, system."""
+"""SQLSTATE classes of transient faults: connection, rollback, resources, operator, system."""
 
 
 class ValueDoesNotFit(VirtualchainError):
@@ -36,7 +36,7 @@ def is_rejection(error: BaseException) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether the same statement may succeed on a retry: that is the engine's job, no app's fault."""
+    """Return whether the fault is transient: the engine retries, and no app is to blame."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:

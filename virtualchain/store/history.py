@@ -26,7 +26,7 @@ class History:
         self._projections = projections
         self._names = [projection.name for projection in projections]
         self._changes = sql.SQL("\nUNION ALL\n").join(
-            _rows(query, index, projection)
+            _changes_of_block(query, index, projection)
             for index, projection in enumerate(projections)
             for query in ("went", "came")
         )
@@ -54,7 +54,7 @@ class History:
         rows = 0
         for query in ("unmake", "put_back", "forget_changes", "forget_births"):
             for projection in self._projections:
-                self._cursor.execute(_filled(query, projection), [fork_block_id])
+                self._cursor.execute(_statement(query, projection), [fork_block_id])
                 rows += self._cursor.rowcount if query in {"unmake", "put_back"} else 0
         self._cursor.execute(_Q["end_undo"])
         return rows
@@ -63,11 +63,11 @@ class History:
         """Drop history that is only needed to go back below `oldest`; below `pruned` it is already gone."""
         for projection in self._projections:
             for query in ("prune_history", "prune_births"):
-                self._cursor.execute(_filled(query, projection), [oldest, pruned])
+                self._cursor.execute(_statement(query, projection), [oldest, pruned])
 
-    def newest(self) -> int | None:
+    def last_changed_block(self) -> int | None:
         """Return the last block that changed a projection, as far as history goes; None if there is none."""
-        rows = [self._cursor.execute(_filled("newest", item)).fetchone() for item in self._projections]
+        rows = [self._cursor.execute(_statement("newest", item)).fetchone() for item in self._projections]
         return max((row[0] for row in rows if row and row[0] is not None), default=None)
 
 
@@ -93,7 +93,7 @@ def _inconsistency(connection: psycopg.Connection, build: dict[str, object]) -> 
     if not build["is_on_tape"]:
         return "which is not on the tape"
     tables = build_schema(str(build["schema"]), str(build["build"]))
-    newest = History(connection, projections(connection, tables)).newest()
+    newest = History(connection, projections(connection, tables)).last_changed_block()
     if newest is not None and newest > int(str(build["block_id"])):
         return f"and its tables are those of block {newest}"
     row = (
@@ -106,7 +106,7 @@ def _inconsistency(connection: psycopg.Connection, build: dict[str, object]) -> 
     return None
 
 
-def _filled(query: str, projection: Projection) -> sql.Composed:
+def _statement(query: str, projection: Projection) -> sql.Composed:
     same_key = (
         sql.SQL("r.{column} = b.{column}").format(column=sql.Identifier(name)) for name in projection.key
     )
@@ -119,7 +119,7 @@ def _filled(query: str, projection: Projection) -> sql.Composed:
     )
 
 
-def _rows(query: str, index: int, projection: Projection) -> sql.Composed:
+def _changes_of_block(query: str, index: int, projection: Projection) -> sql.Composed:
     texts = (sql.SQL(_Q["text"]).format(column=sql.Identifier(name)) for name in projection.columns)
     return sql.SQL(_Q[query]).format(
         index=sql.Literal(index),

@@ -59,9 +59,15 @@ def build_schema(schema: str, build: str) -> str:
     return f"{schema}__{build}"
 
 
-def create_app_schema(connection: psycopg.Connection, app: str, schema: str) -> None:
-    """Create the schema of an app's views; raise InvalidApp if the name is taken."""
-    _create_schema(connection, app, schema)
+def create_schema(connection: psycopg.Connection, app: str, schema: str) -> None:
+    """Create a schema of an app's views or tables; raise InvalidApp if the name is taken."""
+    try:
+        connection.execute(sql.SQL(_Q["create_schema"]).format(schema=sql.Identifier(schema)))
+    except psycopg.errors.DuplicateSchema as error:
+        raise InvalidApp(
+            f"app {app}: the database already has a schema {schema} that is not this app's: "
+            "rename the app, or use another database"
+        ) from error
 
 
 def install(connection: psycopg.Connection, app: str, schema: str, build: str, ddl: str) -> list[Projection]:
@@ -71,7 +77,7 @@ def install(connection: psycopg.Connection, app: str, schema: str, build: str, d
     rolled back or would differ between nodes.
     """
     tables = build_schema(schema, build)
-    _create_schema(connection, app, tables)
+    create_schema(connection, app, tables)
     connection.execute(_Q["search_path"], {"tables": tables})
     _run(connection, app, ddl)
     complaints = _complaints(connection, schema, tables, ddl)
@@ -100,16 +106,6 @@ def projections(connection: psycopg.Connection, tables: str) -> list[Projection]
     ]
     twins = {f"{row.name}{suffix}" for row in rows for suffix in ("_history", "_births")}
     return [row for row in rows if row.name not in twins]
-
-
-def _create_schema(connection: psycopg.Connection, app: str, schema: str) -> None:
-    try:
-        connection.execute(sql.SQL(_Q["create_schema"]).format(schema=sql.Identifier(schema)))
-    except psycopg.errors.DuplicateSchema as error:
-        raise InvalidApp(
-            f"app {app}: the database already has a schema {schema} that is not this app's: "
-            "rename the app, or use another database"
-        ) from error
 
 
 def _run(connection: psycopg.Connection, app: str, ddl: str) -> None:

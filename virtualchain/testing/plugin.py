@@ -4,7 +4,7 @@ pytest imports this module in each of its runs, so the module only declares fixt
 it needs when it is used.
 """
 
-# For that reason:
+# Imports inside of functions, for that reason:
 # ruff: noqa: PLC0415
 
 import os

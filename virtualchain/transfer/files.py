@@ -67,7 +67,7 @@ def require_library(form: Format) -> None:
 
 
 def write_table(connection: psycopg.Connection, table: Table, folder: Path, form: Format) -> File:
-    """Write a table to a file in `folder`; a temporary name keeps an incomplete file from having its name."""
+    """Write a table to a file in `folder`, which gets its name only once it is complete."""
     path = folder / f"{table.stem}.{form}"
     part = path.with_name(f"{path.name}.part")
     columns = columns_of(connection, table.query, check_values=table.is_view and form == "parquet")

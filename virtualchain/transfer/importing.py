@@ -71,7 +71,7 @@ def import_tape(url: str, folder: Path, *, wait: bool = False, on_block: OnBlock
                 importer = _Importer(connection, folder, manifest, NETWORKS[manifest.network])
                 return importer.run(blocks, inputs, on_block or (lambda *_: None))
         except psycopg.Error as error:
-            raise StoreError(f"the database failed: {' '.join(str(error).split())}") from error
+            raise StoreError.from_database(error) from error
 
 
 class _Importer:

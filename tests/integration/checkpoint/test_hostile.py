@@ -166,12 +166,10 @@ def test_unusual_members(
 def test_extra_and_duplicate_members(good: Path, tmp_path: Path, refused: Callable[..., None]) -> None:
     """Each member may occur once, and the manifest must name it."""
     whole = good.read_bytes()
-    size = (len(whole.partition(bytes(512))[0]) + 511) // 512 * 512
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("extra"))
     header = buffer.getvalue()[:512]
-    assert size % 512 == 0
     (tmp_path / "extra").write_bytes(header + whole)
     refused(tmp_path / "extra", "members are not those")
     (tmp_path / "twice").write_bytes(header + header + whole)
@@ -180,7 +178,7 @@ def test_extra_and_duplicate_members(good: Path, tmp_path: Path, refused: Callab
     refused(tmp_path / "longer", "does not end with two empty blocks")
 
 
-def _with(member: str, old: bytes, new: bytes) -> Change:
+def _replaced(member: str, old: bytes, new: bytes) -> Change:
     def change(members: Members) -> None:
         assert old in members[member], members[member]
         members[member] = members[member].replace(old, new, 1)
@@ -223,22 +221,22 @@ def _begin_late(members: Members) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_with(WORDS, b"\t2\t", b"\t3\t"), "its rows have the state hash"),
-        (_with(WORDS, b"three\t", b"threE\t"), "its rows have the state hash"),
-        (_with(WORDS, b"three\t1", b"three"), "row 2 of table words has 4 columns, not 5"),
-        (_with(WORDS, b"three", b"thr\xffee"), "row 2 of table words is invalid: .*utf-8"),
-        (_with(WORDS, b"three", b"thr\0ee"), "row 2 of table words is invalid: a control character"),
-        (_with(WORDS, b"three", b"thr\\x65e"), r"there is no escape \\x"),
-        (_with(WORDS, b"\n", b"\n\\.\n"), r"row 2 of table words is invalid: there is no escape \\\."),
-        (_with(WORDS, b"two\t", b"two"), "columns, not 5"),
+        (_replaced(WORDS, b"\t2\t", b"\t3\t"), "its rows have the state hash"),
+        (_replaced(WORDS, b"three\t", b"threE\t"), "its rows have the state hash"),
+        (_replaced(WORDS, b"three\t1", b"three"), "row 2 of table words has 4 columns, not 5"),
+        (_replaced(WORDS, b"three", b"thr\xffee"), "row 2 of table words is invalid: .*utf-8"),
+        (_replaced(WORDS, b"three", b"thr\0ee"), "row 2 of table words is invalid: a control character"),
+        (_replaced(WORDS, b"three", b"thr\\x65e"), r"there is no escape \\x"),
+        (_replaced(WORDS, b"\n", b"\n\\.\n"), r"row 2 of table words is invalid: there is no escape \\\."),
+        (_replaced(WORDS, b"two\t", b"two"), "columns, not 5"),
         (_swap_hash, r"the consensus hash of block 104 is"),
         (_swap_ops, r"the consensus hash of block 103 is"),
         (_drop_block, "digests of block 105 in the place of those of block 104"),
         (_no_series, "its digests do not end with"),
-        (_with("snapshots", b"102\t", b"+102\t"), "row 1 of its digests is invalid"),
-        (_with("snapshots", b"102\t", b"99999999999\t"), "but has digests of block 99999999999"),
-        (_with("snapshots", b"104\t", b"103\t"), "come after those of block 103"),
-        (_with("snapshots", b"\n", b""), "row 1 of its digests is invalid|line without a newline"),
+        (_replaced("snapshots", b"102\t", b"+102\t"), "row 1 of its digests is invalid"),
+        (_replaced("snapshots", b"102\t", b"99999999999\t"), "but has digests of block 99999999999"),
+        (_replaced("snapshots", b"104\t", b"103\t"), "come after those of block 103"),
+        (_replaced("snapshots", b"\n", b""), "row 1 of its digests is invalid|line without a newline"),
     ],
 )
 def test_changed_content(
@@ -251,12 +249,12 @@ def test_changed_content(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_with(WORDS, b"three\t1", b"three\t0"), "violates check constraint"),
-        (_with(WORDS, b"three\t1", b"three\t 1"), "not written as the database writes"),
-        (_with(WORDS, b"three\t1", b"three\t99999999999"), "out of range"),
-        (_with(WORDS, b"three\t", b"two\t"), "duplicate key"),
-        (_with(WORDS, b"three\t1", b"three\t\\N"), "null value in column"),
-        (_with(PAIRS, b"three\t", b"thrEE\t"), "violates foreign key"),
+        (_replaced(WORDS, b"three\t1", b"three\t0"), "violates check constraint"),
+        (_replaced(WORDS, b"three\t1", b"three\t 1"), "not written as the database writes"),
+        (_replaced(WORDS, b"three\t1", b"three\t99999999999"), "out of range"),
+        (_replaced(WORDS, b"three\t", b"two\t"), "duplicate key"),
+        (_replaced(WORDS, b"three\t1", b"three\t\\N"), "null value in column"),
+        (_replaced(PAIRS, b"three\t", b"thrEE\t"), "violates foreign key"),
     ],
 )
 def test_rows_that_the_database_refuses(

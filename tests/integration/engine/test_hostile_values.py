@@ -219,7 +219,7 @@ def test_a_rejection_may_be_returned_from_every_step(fake_node: FakeNode, run: R
     """Reasons that are not text, too long, or impossible to store are recorded in a legible form."""
 
     def parse(payload: bytes) -> Any:
-        return Rejected(ValueError("of parse")) if payload == b"parse" else {"text": payload.decode()}
+        return Rejected(ValueError("of parse")) if payload == b"parse" else {"text": payload.decode()}  # type: ignore[arg-type]
 
     def check(op: dict[str, Any], state: State) -> Any:
         return Rejected("\0\ud800" + "y" * 100_000) if op["text"] == "check" else True

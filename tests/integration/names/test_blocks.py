@@ -34,19 +34,19 @@ FEE = 10**6
 def test_of_two_registrations_of_a_name_in_a_block_both_are_refused(chain: NamesChain) -> None:
     """Both are valid, so both are refused; another name in the block is accepted, and this one stays free."""
     chain.open_namespace()
-    chain.do(
+    chain.mine_accepted(
         chain.preorder("name.test", ALICE), chain.preorder("name.test", BOB), chain.preorder("b.test", BOB)
     )
     assert chain.mine(
         chain.register("name.test", ALICE), chain.register("b.test", BOB), chain.register("name.test", BOB)
     ) == [COLLIDES, None, COLLIDES]
-    chain.do(chain.register("name.test", BOB))
+    chain.mine_accepted(chain.register("name.test", BOB))
 
 
 def test_an_invalid_registration_does_not_collide(chain: NamesChain) -> None:
     """A registration without a preorder does not prevent a valid one."""
     chain.open_namespace()
-    chain.do(chain.preorder("name.test", ALICE))
+    chain.mine_accepted(chain.preorder("name.test", ALICE))
     assert chain.mine(chain.register("name.test", EVE), chain.register("name.test", ALICE)) == [
         NO_PREORDER,
         None,
@@ -91,15 +91,15 @@ def test_an_import_is_marked_as_a_registration_is(chain: NamesChain) -> None:
 
 def test_of_two_reveals_of_a_namespace_in_a_block_both_are_refused(chain: NamesChain) -> None:
     """Both are refused, although each was preordered; a later one on its own is accepted."""
-    chain.do(chain.preorder_namespace(to=IMPORTER), chain.preorder_namespace(sender=EVE, to=EVE))
+    chain.mine_accepted(chain.preorder_namespace(to=IMPORTER), chain.preorder_namespace(sender=EVE, to=EVE))
     assert chain.mine(chain.reveal(to=IMPORTER), chain.reveal(sender=EVE, to=EVE)) == [COLLIDES, COLLIDES]
-    chain.do(chain.reveal(to=IMPORTER))
+    chain.mine_accepted(chain.reveal(to=IMPORTER))
     assert chain.mine(chain.reveal(sender=EVE, to=EVE)) == ["the namespace is already revealed"]
 
 
 def test_a_reveal_is_not_visible_within_its_block(chain: NamesChain) -> None:
     """An import or a ready after it in the same block is too early."""
-    chain.do(chain.preorder_namespace())
+    chain.mine_accepted(chain.preorder_namespace())
     assert chain.mine(chain.reveal(), chain.import_name("name.test"), chain.ready()) == [
         None,
         NO_IMPORTS,
@@ -110,7 +110,7 @@ def test_a_reveal_is_not_visible_within_its_block(chain: NamesChain) -> None:
 def test_a_registered_name_is_not_visible_within_its_block(chain: NamesChain) -> None:
     """Its owner can neither update nor transfer it before the next block."""
     chain.open_namespace()
-    chain.do(chain.preorder("name.test"))
+    chain.mine_accepted(chain.preorder("name.test"))
     assert chain.mine(
         chain.register("name.test"), chain.update("name.test"), chain.transfer("name.test")
     ) == [
@@ -145,10 +145,10 @@ def test_a_transfer_hashes_the_last_update_s_consensus_hash(chain: NamesChain) -
     chain.open_namespace()
     chain.own("name.test")
     seen = chain.consensus_at(chain.height - 3)
-    chain.do(chain.transfer("name.test", seen=seen))
+    chain.mine_accepted(chain.transfer("name.test", seen=seen))
     assert chain.fields()["consensus_hash"] == seen
-    chain.do(chain.update("name.test", BOB, seen=seen))
-    chain.do(chain.transfer("name.test", BOB, ALICE))
+    chain.mine_accepted(chain.update("name.test", BOB, seen=seen))
+    chain.mine_accepted(chain.transfer("name.test", BOB, ALICE))
     assert chain.fields()["consensus_hash"] == seen
 
 
@@ -156,11 +156,11 @@ def test_a_renewal_needs_the_owner_on_both_sides(chain: NamesChain) -> None:
     """Another sender or another recipient is refused; a renewal keeps the recorded key."""
     chain.open_namespace()
     chain.own("name.test")
-    chain.do(chain.transfer("name.test", ALICE, BOB))
+    chain.mine_accepted(chain.transfer("name.test", ALICE, BOB))
     assert chain.mine(
         chain.register("name.test", ALICE, BOB, fee=FEE), chain.register("name.test", BOB, ALICE, fee=FEE)
     ) == ["the sender does not own the name", "the recipient does not own the name"]
-    chain.do(chain.register("name.test", BOB, fee=FEE))
+    chain.mine_accepted(chain.register("name.test", BOB, fee=FEE))
     assert chain.name("name.test")["sender_pubkey"] is None
     assert chain.hashed().startswith("::9:name.test,")
     assert ",2:::," in chain.hashed()
@@ -170,8 +170,8 @@ def test_a_revoked_name_is_unusable_until_it_expires(chain: NamesChain) -> None:
     """Every operation is refused, including a second revocation; after its expiry anyone can register it."""
     chain.open_namespace(lifetime=10)
     chain.own("name.test")
-    chain.do(chain.update("name.test"))
-    chain.do(chain.revoke("name.test"))
+    chain.mine_accepted(chain.update("name.test"))
+    chain.mine_accepted(chain.revoke("name.test"))
     assert chain.name("name.test")["value_hash"] is None
     assert chain.mine(
         chain.update("name.test"),
@@ -189,7 +189,7 @@ def test_a_revoked_name_is_unusable_until_it_expires(chain: NamesChain) -> None:
         "the name is revoked",
     ]
     chain.mine_to(chain.name("name.test")["expires_at"])
-    chain.do(chain.register("name.test", BOB))
+    chain.mine_accepted(chain.register("name.test", BOB))
     assert not chain.name("name.test")["revoked"]
 
 
@@ -207,7 +207,7 @@ def test_what_scripts_can_do_in_the_first_epoch(chain: NamesChain) -> None:
     ) == [None, "a script cannot own names in this epoch"]
     assert chain.name("firm.test")["sender_pubkey"] is None
     # A transfer checks only its sender, so a script can receive a name, but not pass it on.
-    chain.do(chain.transfer("name.test", ALICE, CLUB))
+    chain.mine_accepted(chain.transfer("name.test", ALICE, CLUB))
     assert chain.mine(chain.transfer("name.test", CLUB, ALICE), chain.update("name.test", CLUB)) == [
         "a script cannot transfer names in this epoch",
         None,
@@ -218,8 +218,8 @@ def test_keys_derived_from_the_importer_s_import_as_well(chain: NamesChain) -> N
     """They do once the importer's own key was seen, be it in the scan of the same block, and not before."""
     child = child_of(IMPORTER, 4)
     stranger = child_of(IMPORTER, 5)
-    chain.do(chain.preorder_namespace())
-    chain.do(chain.reveal())
+    chain.mine_accepted(chain.preorder_namespace())
+    chain.mine_accepted(chain.reveal())
     assert chain.mine(chain.import_name("early.test", child)) == [
         "the first import must come from the namespace's importer"
     ]
@@ -242,15 +242,15 @@ def child_of(parent: Person, number: int) -> KeyHolder:
 
 def test_an_import_of_a_known_name_inherits_its_heights(chain: NamesChain) -> None:
     """Within a block and later, a repeated import keeps the heights and the preorder hash of the first."""
-    chain.do(chain.preorder_namespace())
-    chain.do(chain.reveal())
-    chain.do(chain.import_name("name.test", to=ALICE), chain.import_name("name.test", to=BOB))
+    chain.mine_accepted(chain.preorder_namespace())
+    chain.mine_accepted(chain.reveal())
+    chain.mine_accepted(chain.import_name("name.test", to=ALICE), chain.import_name("name.test", to=BOB))
     first = chain.height
     row = chain.name("name.test")
     committed = preorder_hash("name.test", IMPORTER.script.hex(), ALICE.address)
     assert (row["owner"], row["block_number"], row["preorder_hash"]) == (BOB.address, first, committed)
     chain.mine(n=3)
-    chain.do(chain.import_name("name.test", to=CAROL, value="22" * 20))
+    chain.mine_accepted(chain.import_name("name.test", to=CAROL, value="22" * 20))
     row = chain.name("name.test")
     heights = {
         row[name] for name in ("block_number", "preorder_block_number", "first_registered", "last_renewed")
@@ -264,20 +264,22 @@ def test_an_import_of_a_known_name_inherits_its_heights(chain: NamesChain) -> No
 
 def test_a_reveal_that_was_not_made_ready_lapses(chain: NamesChain) -> None:
     """After 144 blocks it accepts no imports; a new preorder can reveal it again; its first block stays."""
-    chain.do(chain.preorder_namespace())
-    chain.do(chain.reveal())
+    chain.mine_accepted(chain.preorder_namespace())
+    chain.mine_accepted(chain.reveal())
     revealed = chain.height
-    chain.do(chain.import_name("name.test"))
+    chain.mine_accepted(chain.import_name("name.test"))
     chain.mine_to(revealed + 143)
     assert chain.mine(chain.ready(sender=EVE), chain.import_name("last.test")) == [
         "the sender is not the namespace's importer",
         None,
     ]
     assert chain.mine(chain.import_name("late.test"), chain.ready()) == [NO_IMPORTS] * 2
-    chain.do(chain.preorder_namespace())  # accepted, but useless: the namespace already used this hash
+    chain.mine_accepted(
+        chain.preorder_namespace()
+    )  # accepted, but useless: the namespace already used this hash
     assert chain.mine(chain.reveal()) == [NO_PREORDER]
-    chain.do(chain.preorder_namespace(to=EVE))
-    chain.do(chain.reveal(to=EVE, lifetime=5))
+    chain.mine_accepted(chain.preorder_namespace(to=EVE))
+    chain.mine_accepted(chain.reveal(to=EVE, lifetime=5))
     (row,) = chain.query("SELECT * FROM names.namespaces")
     assert (row["block_number"], row["reveal_block"]) == (revealed - 1, chain.height)
     # The keyring was created for the first importer, and stays.
@@ -285,7 +287,7 @@ def test_a_reveal_that_was_not_made_ready_lapses(chain: NamesChain) -> None:
         "the sender's key may not import into the namespace",
         None,
     ]
-    chain.do(chain.ready(sender=EVE))
+    chain.mine_accepted(chain.ready(sender=EVE))
 
 
 def test_malformed_operations_change_nothing(chain: NamesChain) -> None:
@@ -331,7 +333,7 @@ def test_a_burned_fee_on_a_free_operation_changes_nothing(chain: NamesChain) -> 
     chain.open_namespace()
     chain.own("name.test")
     burn = (77, bytes.fromhex(BURN_SCRIPT))
-    chain.do(chain.raw([ALICE.spend()], [(0, op_return(b"id~name.test")), burn]))
+    chain.mine_accepted(chain.raw([ALICE.spend()], [(0, op_return(b"id~name.test")), burn]))
     assert chain.name("name.test")["op_fee"] == FEE
 
 
@@ -340,7 +342,7 @@ def test_a_block_whose_operations_are_all_refused_leaves_the_tables_alone(
 ) -> None:
     """The scan of a block judges every registration, but writes nothing lasting."""
     chain.open_namespace()
-    chain.do(chain.preorder("name.test", ALICE), chain.preorder("name.test", BOB))
+    chain.mine_accepted(chain.preorder("name.test", ALICE), chain.preorder("name.test", BOB))
     before = {name: rows for name, rows in tables(database_url).items() if name.startswith("names__")}
     assert chain.mine(chain.register("name.test", ALICE), chain.register("name.test", BOB)) == [COLLIDES] * 2
     after = {name: rows for name, rows in tables(database_url).items() if name.startswith("names__")}

@@ -29,8 +29,10 @@ def test_the_page_s_queries_return_what_it_says(database_url: str) -> None:
         chain.open_namespace(lifetime=30)
         chain.own("one.test", "two.test")
         registered = chain.height
-        chain.do(chain.update("one.test"))
-        chain.do(chain.transfer("one.test"), chain.revoke("two.test"), chain.preorder("three.test"))
+        chain.mine_accepted(chain.update("one.test"))
+        chain.mine_accepted(
+            chain.transfer("one.test"), chain.revoke("two.test"), chain.preorder("three.test")
+        )
         chain.mine(chain.register("one.test", BOB))
         owner, expiring, history, events, owned, namespaces, preorders, rejections = (
             ask(chain, query, "one.test", str(registered + 1), BOB.address) for query in documented_queries()

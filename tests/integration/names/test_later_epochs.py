@@ -53,7 +53,7 @@ def test_a_registration_may_carry_a_value(database_url: str) -> None:
     """The name is padded with NUL to 37 bytes; with any other length it is invalid."""
     with later_chain(database_url) as chain:
         chain.open_namespace()
-        chain.do(chain.preorder("name.test", fee=PRICE))
+        chain.mine_accepted(chain.preorder("name.test", fee=PRICE))
         padded = chain.tx(b":name.test\0", ALICE, [(1, ALICE.script)])
         assert chain.mine(padded, register_with_value(chain, "name.test", VALUE)) == [
             "not a valid name",
@@ -70,7 +70,7 @@ def test_a_preorder_has_three_outputs_and_pays_the_last(database_url: str) -> No
         body = b"?" + committed + bytes.fromhex(chain.consensus_at(chain.height))
         four = chain.tx(body, ALICE, [(1, ALICE.script), (PRICE, BURN), (1, ALICE.script)])
         assert chain.mine(four) == ["the transaction has 4 outputs instead of 3"]
-        chain.do(chain.preorder("name.test", fee=PRICE - 1))
+        chain.mine_accepted(chain.preorder("name.test", fee=PRICE - 1))
         assert chain.mine(chain.register("name.test")) == [underpaid(319, 320)]
 
 
@@ -81,10 +81,10 @@ def test_a_renewal_may_change_owner_and_value(database_url: str) -> None:
         chain.own("name.test")
         key = chain.name("name.test")["sender_pubkey"]
         assert chain.mine(renew(chain, "name.test", ALICE, PRICE - 1)) == [underpaid(319, 320)]
-        chain.do(renew(chain, "name.test", ALICE, PRICE, VALUE))
+        chain.mine_accepted(renew(chain, "name.test", ALICE, PRICE, VALUE))
         row = chain.name("name.test")
         assert (row["owner"], row["value_hash"], row["sender_pubkey"]) == (ALICE.address, VALUE, key)
-        chain.do(renew(chain, "name.test", BOB, PRICE))
+        chain.mine_accepted(renew(chain, "name.test", BOB, PRICE))
         row = chain.name("name.test")
         assert (row["owner"], row["value_hash"], row["sender_pubkey"]) == (BOB.address, VALUE, None)
 
@@ -107,7 +107,7 @@ def test_an_expired_name_can_be_renewed_for_a_while(database_url: str) -> None:
         ) == [in_grace, in_grace, in_grace, None, None]
         chain.mine_to(end + 5)
         assert chain.mine(chain.register("two.test", BOB)) == ["the sender does not own the name"]
-        chain.do(chain.register("two.test", BOB))
+        chain.mine_accepted(chain.register("two.test", BOB))
 
 
 def test_a_namespace_of_version_2_earns_its_fees_at_first(database_url: str) -> None:
@@ -122,7 +122,7 @@ def test_a_namespace_of_version_2_earns_its_fees_at_first(database_url: str) -> 
             return chain.tx(body, ALICE, [(1, ALICE.script), (10**6, payee)])
 
         burn_address = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"
-        chain.do(
+        chain.mine_accepted(
             preorder("one.test", BURN),
             preorder("two.test", CREATOR.script),
             preorder("bad.test", IMPORTER.script),
@@ -133,7 +133,7 @@ def test_a_namespace_of_version_2_earns_its_fees_at_first(database_url: str) -> 
             f"the fee was not paid to {CREATOR.address}",
         ]
         chain.mine_to(revealed + 11)
-        chain.do(preorder("more.test", BURN), preorder("last.test", CREATOR.script))
+        chain.mine_accepted(preorder("more.test", BURN), preorder("last.test", CREATOR.script))
         assert chain.mine(chain.register("more.test"), chain.register("last.test")) == [
             None,
             f"the fee was not paid to {burn_address}",
@@ -145,11 +145,13 @@ def test_in_the_fourth_epoch_preorders_age_and_prices_are_integers(database_url:
     with later_chain(database_url, epoch3_end=270) as chain:
         chain.open_namespace(coeff=7, base=1, discounts=(1, 3))
         chain.mine_to(271)
-        chain.do(chain.preorder("a.test", fee=70), chain.preorder("b.test", fee=23), chain.preorder("c.test"))
+        chain.mine_accepted(
+            chain.preorder("a.test", fee=70), chain.preorder("b.test", fee=23), chain.preorder("c.test")
+        )
         preordered = chain.height
         assert chain.mine(chain.register("a.test"), chain.register("b.test")) == [None, None]
         chain.mine_to(preordered + 144)
         assert chain.mine(chain.register("c.test")) == [NO_PREORDER]
-        chain.do(chain.preorder("c.test"))
+        chain.mine_accepted(chain.preorder("c.test"))
         chain.mine_to(chain.height + 143)
-        chain.do(chain.register("c.test"))
+        chain.mine_accepted(chain.register("c.test"))

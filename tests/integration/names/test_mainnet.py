@@ -105,9 +105,9 @@ def test_a_name_from_its_preorder_on(database_url: str) -> None:
 def open_id(chain: NamesChain) -> None:
     """Create the namespace `id`, with prices low enough for the recorded fees."""
     seen = next(iter(chain.params.initial_snapshots.values()))
-    chain.do(chain.preorder_namespace("id", CREATOR, IMPORTER, fee=40 * BITCOIN, seen=seen))
-    chain.do(chain.reveal("id", coeff=250, base=1, lifetime=52_595))
-    chain.do(chain.ready("id"))
+    chain.mine_accepted(chain.preorder_namespace("id", CREATOR, IMPORTER, fee=40 * BITCOIN, seen=seen))
+    chain.mine_accepted(chain.reveal("id", coeff=250, base=1, lifetime=52_595))
+    chain.mine_accepted(chain.ready("id"))
 
 
 def assert_as_recorded(fields: dict[str, Any], op: dict[str, Any]) -> None:

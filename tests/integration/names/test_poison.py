@@ -59,9 +59,9 @@ def test_hostile_variants_of_valid_operations(chain: NamesChain) -> None:
     """With names in the registry and valid senders and recipients, none halts it; some are accepted."""
     chain.open_namespace()
     chain.own("name.test", "more.test")
-    chain.do(chain.preorder_namespace("open", fee=4 * 10**8))
-    chain.do(chain.reveal("open"), chain.preorder_namespace("late"), chain.preorder("next.test"))
-    chain.do(chain.import_name("name.open"))
+    chain.mine_accepted(chain.preorder_namespace("open", fee=4 * 10**8))
+    chain.mine_accepted(chain.reveal("open"), chain.preorder_namespace("late"), chain.preorder("next.test"))
+    chain.mine_accepted(chain.import_name("name.open"))
     burn = (10**6, bytes.fromhex(BURN_SCRIPT))
     valid = [
         (chain.register("next.test"), ALICE),
@@ -112,8 +112,8 @@ def test_hostile_variants_of_valid_operations(chain: NamesChain) -> None:
 def test_an_invalid_key_cannot_import(chain: NamesChain) -> None:
     """33 bytes that are not a point on the curve have an address, but no child keys."""
     nobody = KeyHolder("02" + "ff" * 32)
-    chain.do(chain.preorder_namespace(to=nobody))
-    chain.do(chain.reveal(to=nobody))
+    chain.mine_accepted(chain.preorder_namespace(to=nobody))
+    chain.mine_accepted(chain.reveal(to=nobody))
     (reason,) = chain.mine(chain.import_name("name.test", nobody))
     assert reason is not None
     assert reason.startswith("the sender's public key is invalid")

@@ -294,7 +294,7 @@ def test_a_role_with_more_rights_is_refused(database_url: str, name: str, messag
 def test_apps_may_still_create_temporary_tables(
     fake_node: FakeNode, run: Run, database_url: str, role: str, query: Query
 ) -> None:
-    """Temporary tables, which are revoked from everybody, are granted to the apps' roles."""
+    """Temporary tables, which are revoked from everyone, are granted to the apps' roles."""
 
     def commit(op: dict[str, Any], state: Any) -> None:
         state.execute("CREATE TEMP TABLE x (a integer) ON COMMIT DROP")

@@ -3,7 +3,6 @@
 import http.client
 import sys
 import threading
-from collections.abc import Iterator
 from time import perf_counter
 
 import pytest
@@ -13,20 +12,6 @@ from tests.support.node_client import NodeClient
 from tests.support.shared_data import shared
 from virtualchain.errors import UsageError
 from virtualchain.testing import ChainBuilder, FakeNode
-
-
-@pytest.fixture
-def node() -> Iterator[FakeNode]:
-    """Yield a fake node."""
-    with FakeNode() as started:
-        yield started
-
-
-@pytest.fixture
-def client(node: FakeNode) -> Iterator[NodeClient]:
-    """Yield a connection to it."""
-    with NodeClient(node.url) as connected:
-        yield connected
 
 
 def test_a_node_starts_and_stops_fast() -> None:

@@ -31,13 +31,6 @@ def node() -> Iterator[FakeNode]:
         yield started
 
 
-@pytest.fixture
-def client(node: FakeNode) -> Iterator[NodeClient]:
-    """Yield a connection to it."""
-    with NodeClient(node.url) as connected:
-        yield connected
-
-
 @pytest.mark.parametrize(
     ("method", "params", "status", "code", "message"),
     [

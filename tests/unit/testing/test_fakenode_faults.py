@@ -3,7 +3,6 @@
 import http.client
 import json
 import threading
-from collections.abc import Iterator
 from time import perf_counter
 
 import pytest
@@ -12,20 +11,6 @@ from tests.support.node_client import NodeClient, Reply
 from virtualchain.errors import UsageError
 from virtualchain.testing import FakeNode
 from virtualchain.testing.fakenode import FAULT_KINDS
-
-
-@pytest.fixture
-def node() -> Iterator[FakeNode]:
-    """Yield a fake node."""
-    with FakeNode() as started:
-        yield started
-
-
-@pytest.fixture
-def client(node: FakeNode) -> Iterator[NodeClient]:
-    """Yield a connection to it."""
-    with NodeClient(node.url) as connected:
-        yield connected
 
 
 def _ask(client: NodeClient, how: str) -> Reply:

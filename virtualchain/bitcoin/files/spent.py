@@ -19,7 +19,7 @@ from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Final
 
-from virtualchain.bitcoin.block import LARGEST_BLOCK, split_transactions, txids
+from virtualchain.bitcoin.block import LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS, split_transactions, txids
 from virtualchain.bitcoin.files.framing import FramedFile, Framing, read_part
 from virtualchain.bitcoin.files.store import BlockStore
 from virtualchain.bitcoin.files.undo import first_count, read_undo
@@ -28,13 +28,13 @@ from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.errors import MalformedBlock, MissingData, NodeError
 from virtualchain.model import SpentOutput, TxIn
 
-LARGEST_UNDO: Final = LARGEST_BLOCK // (41 * 4) * (10_000 + 32)
-"""Bytes: an input weighs four units for each of its 41 bytes, and a script that can be spent has 10,000."""
+LARGEST_UNDO: Final = MOST_INPUTS * (LARGEST_SPENDABLE_SCRIPT + 32)
+"""Bytes: each spent output is a script, and numbers that take at most 32."""
 _CHECKSUM: Final = 32
 _COUNT: Final = 9
 """The most bytes that a count can have."""
 _KEPT_FILES: Final = 4
-"""How many files have their records remembered."""
+"""How many files' records are cached."""
 _COMPARED: Final = 4
 """How many transactions are compared to distinguish siblings."""
 _NEAR: Final = 100
@@ -274,7 +274,7 @@ class Outputs:
         return self._database
 
     def _places(self, number: int) -> Iterator[tuple[int, int, int, int]]:
-        # A block that is damaged or gone adds no outputs; a missing one is reported when it is asked for.
+        # A block that is damaged or gone adds no outputs; a missing output is reported when it is requested.
         with suppress(MalformedBlock, MissingData):
             raw = self._store.read(number)
             transactions = split_transactions(raw)

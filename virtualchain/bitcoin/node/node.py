@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from virtualchain.bitcoin import networks
-from virtualchain.bitcoin.block import LARGEST_BLOCK
+from virtualchain.bitcoin.block import LARGEST_BLOCK, LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, headers_from, read_header, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.node import answers
@@ -26,8 +26,8 @@ HEADER_PAGE: Final = 100
 """Headers in one answer over RPC, at two calls each: few, so that the first blocks can soon be fetched."""
 FEW_TRANSACTIONS: Final = 15
 """Up to this many transactions of a block are requested one by one; for more, the whole block is cheaper."""
-LARGEST_SPENT: Final = LARGEST_BLOCK // (41 * 4) * (10_000 + 11)
-"""Bytes: an input weighs four units for each of its 41 bytes, and a script that can be spent has 10,000."""
+LARGEST_SPENT: Final = MOST_INPUTS * (LARGEST_SPENDABLE_SCRIPT + 11)
+"""Bytes: each spent output is a script with its length and an amount."""
 
 _PROBE: Final = "/rest/chaininfo.json"
 _ATTEMPTS: Final = 5

@@ -13,7 +13,7 @@ from virtualchain.bitcoin.networks import Network, network
 
 BITCOIN: Final = 100_000_000
 MAX_NAMES: Final = 25
-"""The number of names from which on an owner is refused further ones."""
+"""The most names that an owner may have: further ones are refused."""
 WINDOW: Final = 24
 """The number of blocks for which a consensus hash stays fresh."""
 BURN_SCRIPT: Final = "76a914" + "00" * 20 + "88ac"

@@ -95,7 +95,7 @@ def make_folder(folder: Path) -> None:
         folder.chmod(0o755 if os.geteuid() == 0 else 0o700)
     except OSError as error:
         raise StoreError(
-            f"{folder} cannot be made ({error.strerror}): set VIRTUALCHAIN_HOME to a folder that can"
+            f"{folder} cannot be created ({error.strerror}): set VIRTUALCHAIN_HOME to a folder that can"
         ) from error
 
 

@@ -158,7 +158,7 @@ def _mode(path: Path) -> int:
 
 
 def _runs(folder: Path, account: Account | None) -> bool:
-    """Whether the account can run a program in a `bin` folder, including its libraries."""
+    """Check whether the account can run a program in a `bin` folder, including its libraries."""
     try:
         return run([folder / "initdb", "--version"], account).returncode == 0
     except StoreError:

@@ -160,7 +160,7 @@ class EmbeddedServer:
         return ServerStatus(running, self.folder, last_address(self._state), self._log)
 
     def _exists(self) -> bool:
-        """Whether the data folder exists."""
+        """Check whether the data folder exists."""
         try:
             return self._data.exists()
         except OSError as error:
@@ -252,7 +252,7 @@ class EmbeddedServer:
         return _Answer.READY if row and Path(row[0]) == self._data.resolve() else _Answer.SILENT
 
     def _answers(self, binaries: Path) -> bool:
-        """Whether our server accepts connections; waits while it is starting or stopping."""
+        """Check whether our server accepts connections; waits while it is starting or stopping."""
         silent_until = time.monotonic() + _GRACE
         while True:
             answer = self._probe(binaries)
