@@ -33,16 +33,7 @@ from types import (
 )
 from typing import Any, Final, TypeGuard
 
-from virtualchain.app.source import (
-    Names,
-    bound_names,
-    canonical,
-    constant,
-    find_class,
-    find_function,
-    imported,
-    names,
-)
+from virtualchain.app.source import Names, Sources, bound_names, canonical, constant, names
 
 _FORMULA: Final = "virtualchain code 1"
 _PLAIN: Final = (bool, int, float, complex, str, bytes, range, type(None), type(...), type(NotImplemented))
@@ -86,6 +77,7 @@ class _Walk:
         self._kept: list[object] = []  # while an object lives, its id is its own
         self._waiting: deque[Callable[[], Iterator[str]]] = deque()
         self._open: set[int] = set()
+        self._sources = Sources()
 
     def digest(self) -> str:
         digest = hashlib.sha256(_FORMULA.encode())
@@ -227,38 +219,39 @@ class _Walk:
     # Descriptions of what has a number
 
     def _function_lines(self, function: FunctionType, owner: object) -> Iterator[str]:
-        tree = find_function(function)
+        tree = self._sources.function(function)
         yield "function " + (_compiled(function.__code__) if tree is None else canonical(tree))
         yield f"defaults {self._values(function.__defaults__ or ())}"
         yield f"by name {self._named(function.__kwdefaults__ or {})}"
         yield f"closure {self._named(_closure(function))}"
-        used = set(_global_names(function.__code__))
+        is_global = set(_global_names(function.__code__))
         module = function.__globals__
         if tree is None:
-            yield from self._globals({name: frozenset({()}) for name in used}, module)
+            yield from self._globals({name: frozenset({()}) for name in is_global}, module)
             return
-        found = names(tree)
-        yield from self._globals({name: paths for name, paths in found.paths.items() if name in used}, module)
-        yield from self._local_imports(found, module)
+        used = names(tree)
+        yield from self._globals({name: used.paths[name] for name in used.paths if name in is_global}, module)
+        yield from self._local_imports(used, module)
         first = next(iter(function.__code__.co_varnames[: function.__code__.co_argcount]), None)
         if owner is not None and first is not None:
-            yield from self._taken(owner, found.paths.get(first, ()))
+            yield from self._taken(owner, used.paths.get(first, ()))
 
     def _class_lines(self, kind: type) -> Iterator[str]:
         loaded = sys.modules.get(kind.__module__)
         module = {} if loaded is None else vars(loaded)
-        tree = find_class(kind, module)
+        tree = self._sources.class_(kind, module)
         yield f"class {self._values(kind.__bases__)},{self.value(type(kind))}"
         if tree is not None:
             yield canonical(tree)
             yield from self._globals(names(tree).paths, module)
         bound = set(vars(kind)) if tree is None else bound_names(tree)
         for name, value in sorted(vars(kind).items()):
-            is_data = not isinstance(value, FunctionType)
-            if is_data and (name not in bound or issubclass(kind, Enum) or _is_internal(name, value)):
-                continue
-            # What a decorator such as `dataclass` generates follows from the class's own source.
-            if is_data or tree is None or find_function(value) is not None:
+            if isinstance(value, FunctionType):
+                # What a decorator such as `dataclass` adds follows from the class's own source.
+                counts = name in bound or (self._is_own(value) and self._sources.function(value) is not None)
+            else:
+                counts = name in bound and not issubclass(kind, Enum) and not _is_internal(name, value)
+            if counts:
                 yield f"{name}={self.value(value)}"
         if issubclass(kind, Enum):
             yield f"members {self._named({name: item.value for name, item in kind.__members__.items()})}"
@@ -284,7 +277,7 @@ class _Walk:
         self, paths: Mapping[str, Iterable[tuple[str, ...]]], module: Mapping[str, Any]
     ) -> Iterator[str]:
         """Describe what a piece of code means by these names; builtins and unknown names say nothing."""
-        origins = imported(module)
+        origins = self._sources.imported(module)
         for name in sorted(paths):
             if name.startswith("__") or name not in module:
                 continue
@@ -314,24 +307,26 @@ class _Walk:
             if not path:
                 yield f"whole {self.value(owner)}"
                 continue
-            found = inspect.getattr_static(owner, path[0], None)
-            if isinstance(found, FunctionType) and not isinstance(owner, type):
-                yield f"its {path[0]} is {self._bound(found, owner)}"
-            elif isinstance(found, classmethod) and isinstance(found.__func__, FunctionType):
+            attribute = inspect.getattr_static(owner, path[0], None)
+            if isinstance(attribute, FunctionType) and not isinstance(owner, type):
+                yield f"its {path[0]} is {self._bound(attribute, owner)}"
+            elif isinstance(attribute, classmethod) and isinstance(attribute.__func__, FunctionType):
                 kind = owner if isinstance(owner, type) else type(owner)
-                yield f"its {path[0]} is {self._bound(found.__func__, kind)}"
-            elif isinstance(found, property):
-                accessors = [item for item in (found.fget, found.fset) if isinstance(item, FunctionType)]
+                yield f"its {path[0]} is {self._bound(attribute.__func__, kind)}"
+            elif isinstance(attribute, property):
+                accessors = [
+                    item for item in (attribute.fget, attribute.fset) if isinstance(item, FunctionType)
+                ]
                 yield f"its {path[0]} is {','.join(self._bound(item, owner) for item in accessors)}"
-            elif isinstance(found, MemberDescriptorType):
+            elif isinstance(attribute, MemberDescriptorType):
                 yield f"its {path[0]} is {self.value(getattr(owner, path[0], None))}"
             else:
-                yield f"its {path[0]} is {self.value(found)}"
+                yield f"its {path[0]} is {self.value(attribute)}"
 
-    def _local_imports(self, found: Names, module: Mapping[str, Any]) -> Iterator[str]:
+    def _local_imports(self, used: Names, module: Mapping[str, Any]) -> Iterator[str]:
         """Describe what a function imports from its own package when it runs."""
         here = str(module.get("__package__") or "")
-        for statement in found.imports:
+        for statement in used.imports:
             for alias in statement.names:
                 if isinstance(statement, ast.ImportFrom):
                     origin = "." * statement.level + (statement.module or "")
@@ -342,7 +337,7 @@ class _Walk:
                     loaded = _load(alias.name, here)
                     outermost, *_ = alias.name.split(".")
                     start = loaded if alias.asname else sys.modules.get(outermost)
-                    for path in sorted(found.paths.get(alias.asname or outermost, ())):
+                    for path in sorted(used.paths.get(alias.asname or outermost, ())):
                         yield f"import {alias.name}, {'.'.join(path)} is {self._along(start, path)}"
 
     def _is_own_origin(self, origin: str) -> bool:
@@ -417,13 +412,13 @@ def _state(value: object) -> dict[str, object]:
 
 
 def _closure(function: FunctionType) -> dict[str, object]:
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            found[name] = cell.cell_contents
+            values[name] = cell.cell_contents
         except ValueError:  # not bound yet
-            found[name] = None
-    return found
+            values[name] = None
+    return values
 
 
 def _inner(code: CodeType) -> Iterator[CodeType]:

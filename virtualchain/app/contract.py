@@ -430,9 +430,9 @@ class _DeclarationReader:
 
     def code(self) -> Code:
         """Collect the functions that the app consists of: its callbacks, and what those of an App call."""
-        found = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
+        callbacks = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
         handlers: Mapping[str, object] = self.call("get_handlers", {})
-        return Code({name: item for name, item in {**found, **handlers}.items() if item is not None})
+        return Code({name: item for name, item in {**callbacks, **handlers}.items() if item is not None})
 
     def strict_code(self) -> bool:
         value = self.call("get_strict_code", default=False)

@@ -1,20 +1,19 @@
 """The source of functions and classes, reduced to what it does.
 
-`find_function` and `find_class` find an object's syntax tree in the file that it was loaded from. `canonical`
-writes a tree as text that is the same for every Python version, and that comments, layout, line numbers,
-docstrings and annotations of functions do not change.
+`Sources` finds an object's syntax tree in the file that it was loaded from. `canonical` writes a tree as text
+that is the same for every Python version, and that comments, layout, line numbers, docstrings and annotations
+of functions do not change.
 """
 
 import ast
 import linecache
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, Final
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SKIPPED: Final = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 """Fields that follow from their place, or say nothing to the interpreter."""
 
@@ -35,85 +34,88 @@ class Names:
     imports: tuple[ast.Import | ast.ImportFrom, ...]
 
 
-# Finding
+class Sources:
+    """Finds the source of functions and classes; each file is read once."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def function(self, function: FunctionType) -> Function | None:
+        """Return a function's tree; None if its source is not at hand."""
+        code = function.__code__
+        definitions = _definitions(self._text(code.co_filename, function.__globals__))
+        matches = [node for node in definitions.functions.get(code.co_firstlineno, ()) if _fits(node, code)]
+        if len(matches) > 1:  # several lambdas on one line: the innermost that holds all of the code
+            lambdas = [node for node in matches if isinstance(node, ast.Lambda) and _holds(node, code)]
+            return max(lambdas, key=lambda node: _span(node.body)[0], default=None)
+        return matches[0] if matches else None
+
+    def class_(self, kind: type, module: Mapping[str, Any]) -> ast.ClassDef | None:
+        """Return the tree of a class that `module`, a module's names, defines; None if it is not at hand.
+
+        If a module defines the name more than once, the methods decide, and then the last definition.
+        """
+        lines = [
+            item.__code__.co_firstlineno
+            for item in vars(kind).values()
+            if isinstance(item, FunctionType) and item.__globals__ is module
+        ]
+        matches = _definitions(self._text(str(module.get("__file__")), module)).classes.get(kind.__name__, ())
+        holders = [
+            node for node in matches if any(node.lineno <= line <= (node.end_lineno or 0) for line in lines)
+        ]
+        if holders:  # the innermost, should a class of the same name be nested in it
+            return max(holders, key=lambda node: node.lineno)
+        return matches[-1] if matches else None
+
+    def imported(self, module: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return where a module imports names from: by name, `package.module:name`, a dot for each level."""
+        return _definitions(self._text(str(module.get("__file__")), module)).origins
+
+    def _text(self, file: str, module: Mapping[str, Any]) -> str:
+        if file not in self._texts:
+            linecache.checkcache(file)
+            self._texts[file] = "".join(linecache.getlines(file, dict(module)))
+        return self._texts[file]
 
 
-def find_function(function: FunctionType) -> Function | None:
-    """Return a function's tree; None if its source is not at hand."""
-    code = function.__code__
-    matches = [
-        node
-        for node in _definitions(_source(code.co_filename, function.__globals__))
-        if isinstance(node, _FUNCTIONS) and _first_line(node) == code.co_firstlineno and _fits(node, code)
-    ]
-    if len(matches) > 1:  # several lambdas on one line: the innermost that holds all of the code
-        lambdas = [node for node in matches if isinstance(node, ast.Lambda) and _holds(node, code)]
-        return max(lambdas, key=lambda node: _span(node.body)[0], default=None)
-    return matches[0] if matches else None
+@dataclass(frozen=True, slots=True)
+class _Definitions:
+    """What a file defines: functions by the first line of their code, classes and imports by name."""
 
-
-def find_class(kind: type, module: Mapping[str, Any]) -> ast.ClassDef | None:
-    """Return the tree of a class that `module`, a module's names, defines; None if it is not at hand.
-
-    If a module defines the name more than once, the methods decide, and then the last definition.
-    """
-    lines = [
-        item.__code__.co_firstlineno
-        for item in vars(kind).values()
-        if isinstance(item, FunctionType) and item.__globals__ is module
-    ]
-    matches = [
-        node
-        for node in _definitions(_source(str(module.get("__file__")), module))
-        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
-    ]
-    holders = [
-        node for node in matches if any(node.lineno <= line <= (node.end_lineno or 0) for line in lines)
-    ]
-    if holders:  # the innermost, should a class of the same name be nested in it
-        return max(holders, key=lambda node: node.lineno)
-    return matches[-1] if matches else None
-
-
-def imported(module: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return where a module imports names from: by name, `package.module:name`, with a dot for each level."""
-    return _imported(_source(str(module.get("__file__")), module))
+    functions: Mapping[int, Sequence[Function]]
+    classes: Mapping[str, Sequence[ast.ClassDef]]
+    origins: Mapping[str, str]
 
 
 @lru_cache(maxsize=256)
-def _imported(source: str) -> Mapping[str, str]:
-    tree = _parse(source)
-    found: dict[str, str] = {}
-    for node in [] if tree is None else tree.body:
+def _definitions(source: str) -> _Definitions:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return _Definitions({}, {}, {})
+    functions: dict[int, list[Function]] = {}
+    classes: dict[str, list[ast.ClassDef]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            functions.setdefault(_first_line(node), []).append(node)
+        elif isinstance(node, ast.ClassDef):
+            classes.setdefault(node.name, []).append(node)
+    return _Definitions(functions, classes, _origins(tree))
+
+
+def _origins(tree: ast.Module) -> dict[str, str]:
+    origins: dict[str, str] = {}
+    for node in tree.body:
         for statement in ast.walk(node) if isinstance(node, ast.If | ast.Try) else [node]:
             if isinstance(statement, ast.Import):
                 for alias in statement.names:
-                    found[alias.asname or alias.name.split(".")[0]] = alias.name
+                    origins[alias.asname or alias.name.split(".")[0]] = alias.name
             elif isinstance(statement, ast.ImportFrom):
                 origin = "." * statement.level + (statement.module or "")
                 for alias in statement.names:
-                    found[alias.asname or alias.name] = f"{origin}:{alias.name}"
-    return found
-
-
-def _source(file: str, module: Mapping[str, Any]) -> str:
-    linecache.checkcache(file)
-    return "".join(linecache.getlines(file, dict(module)))
-
-
-@lru_cache(maxsize=256)
-def _parse(source: str) -> ast.Module | None:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-@lru_cache(maxsize=256)
-def _definitions(source: str) -> tuple[ast.AST, ...]:
-    tree = _parse(source)
-    kinds = (*_FUNCTIONS, ast.ClassDef)
-    return () if tree is None else tuple(node for node in ast.walk(tree) if isinstance(node, kinds))
+                    origins[alias.asname or alias.name] = f"{origin}:{alias.name}"
+    return origins
 
 
 def _first_line(node: Function) -> int:
@@ -198,7 +200,7 @@ def names(tree: ast.AST) -> Names:
         elif isinstance(item, ast.AST | _Field):
             waiting += [value for _, value in _fields(item, is_top=item is tree)]
     imports.sort(key=lambda node: (node.lineno, node.col_offset))
-    return Names({name: frozenset(found) for name, found in paths.items()}, tuple(imports))
+    return Names({name: frozenset(taken) for name, taken in paths.items()}, tuple(imports))
 
 
 def bound_names(tree: ast.ClassDef) -> set[str]:
