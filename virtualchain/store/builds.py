@@ -60,13 +60,7 @@ class Build:
     @property
     def warning(self) -> str | None:
         """What is to be said of its code, if anything."""
-        if not self.code_changed:
-            return None
-        return (
-            f"the code of app {self.app} is not the code that its tables were begun with, although version "
-            f"{self.version} is: `virtualchain replay {self.app}` shows whether it judges past blocks as "
-            "before; give rules that changed a new version"
-        )
+        return code_warning(self.app, self.version) if self.code_changed else None
 
     @property
     def is_unfinished(self) -> bool:
@@ -87,6 +81,14 @@ class Build:
     def tables(self) -> str:
         """The schema of its tables."""
         return build_schema(self.schema, self.name)
+
+
+def code_warning(app: str, version: str) -> str:
+    """Describe a change of an app's code under one version, and what to do."""
+    return (
+        f"the code of app {app} changed, but its version {version} did not: give rules that changed a new "
+        f"version; `virtualchain replay {app}` shows whether the code judges past blocks as before"
+    )
 
 
 def builds(connection: psycopg.Connection, app: str | None = None) -> list[Build]:
