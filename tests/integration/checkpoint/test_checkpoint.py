@@ -14,7 +14,7 @@ from tests.integration.engine.test_opaque_state import Forgetful, Ledger
 from tests.integration.engine.test_opaque_state import mine as count
 from tests.support.checkpoints import TABLES, content, contracts, create_checkpoint, manifest_in, say, words
 from tests.support.tables import tables
-from virtualchain import StateEngine, last_op_return
+from virtualchain import StateEngine
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.apply import Applied
 from virtualchain.checkpoint.apply import apply as apply_to
@@ -83,8 +83,7 @@ def test_a_checkpoint_with_a_fingerprint_of_the_first_version(
 ) -> None:
     """It is accepted if the payload rule, which that fingerprint did not cover, is not the app's own."""
     described = f"{TABLES}; COMMENT ON TABLE words IS 'Words.'"
-    rule = {"payload_rule": lambda outputs: last_op_return(outputs)} if has_own_rule else {}
-    app = words(projections=described, **rule)
+    app = words(projections=described, payload_rule=(lambda outputs: None) if has_own_rule else None)
     story(fake_node)
     run(app, database=other_url)
     [contract] = contracts(app)

@@ -235,7 +235,7 @@ def with_rule(rule: Any) -> Contract:
 
 
 def test_fingerprint_follows_the_payload_rule() -> None:
-    """A shipped rule counts by its name, one of the app's own by its code; naming the default says nothing."""
+    """A shipped rule counts by its name, one of the app's own by its code; the default may be named."""
 
     def after(skipped: int) -> Any:
         return lambda outputs: bytes(skipped) or None
@@ -290,7 +290,7 @@ def test_comment_statements_can_be_removed_and_reworded() -> None:
     texts = {("t",): "it's", ("t", "A b"): "d\\;", ("i",): "no", ("t", "a b"): "no"}
     assert with_comments(f"{create} {comments}", texts) == (
         f"{create} comment ON TABLE t IS 'it''s';COMMENT ON COLUMN T.\"A b\" IS 'd\\;'; "
-        "COMMENT ON INDEX i IS '';"
+        "COMMENT ON INDEX i IS 'c';"
     )
     assert with_comments(comments, {}) == with_comments(comments, {("t",): None})
 
