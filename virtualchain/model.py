@@ -6,13 +6,31 @@ scripts, keys and witness items are hex; amounts are satoshi; a ``block_id`` is 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Json = dict[str, Any]
 """One JSON object, as callbacks get it and as the database stores it."""
 
 FindPayload = Callable[[Sequence[Mapping[str, Any]]], bytes | None]
 """A payload rule: a transaction's outputs (as `Output.as_dict`) to its payload, or None."""
+
+DEFAULT_RULE: Final = "last_op_return"
+"""The name of the payload rule of an app that does not choose one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRule:
+    """A shipped payload rule and the name under which the tape's coverage is recorded.
+
+    It is an object, not a function: as a class attribute of an app it is called with the outputs only.
+    """
+
+    name: str
+    find: FindPayload
+
+    def __call__(self, outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
+        """Find the payload among a transaction's outputs."""
+        return self.find(outputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,8 @@
--- name: live_app
--- The build of an app that the views show.
-SELECT version, encode(fingerprint, 'hex') AS fingerprint, schema, build FROM vc.apps WHERE name = %(app)s AND is_live;
-
 -- name: builds
 -- Every build of every app, with its last block.
 SELECT a.name AS app, a.schema, a.build AS name, a.is_live, a.base_block_id, a.history_from, a.on_deep_fork, a.status,
-    encode(a.fingerprint, 'hex') AS fingerprint,
+    a.version, encode(a.fingerprint, 'hex') AS fingerprint, a.rule, encode(a.code_digest, 'hex') AS code_digest,
+    coalesce(a.last_code_digest <> a.code_digest, false) AS code_changed,
     EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(concat_ws('__', a.schema, a.build)) AND relkind = 'r')
         AS keeps_tables,
     EXISTS (SELECT FROM vc.checkpoints WHERE app = a.name AND build = a.build) AS began_with_checkpoint,
@@ -20,10 +17,41 @@ SELECT name FROM vc.apps WHERE schema = %(schema)s;
 -- name: add_build
 -- Install a build of an app.
 INSERT INTO vc.apps (name, version, fingerprint, schema, build, magics, rule, first_block_id, valid_window,
-    confirmations, own_role, status, is_live, base_block_id, history_from, on_deep_fork)
+    confirmations, own_role, status, is_live, base_block_id, history_from, on_deep_fork, code_digest, last_code_digest)
 VALUES (%(app)s, %(version)s, decode(%(fingerprint)s, 'hex'), %(schema)s, %(build)s, %(magics)s, %(rule)s,
     %(first_block_id)s, %(valid_window)s, %(confirmations)s, %(own_role)s, %(status)s, %(is_live)s, %(base_block_id)s,
-    %(base_block_id)s, coalesce((SELECT on_deep_fork FROM vc.apps WHERE name = %(app)s AND is_live), 'rollback'));
+    %(base_block_id)s, coalesce((SELECT on_deep_fork FROM vc.apps WHERE name = %(app)s AND is_live), 'rollback'),
+    decode(%(code_digest)s, 'hex'), decode(%(code_digest)s, 'hex'));
+
+-- name: identify
+-- Record the rules and the code that run a build; the digest of the code that it began with stays.
+UPDATE vc.apps SET fingerprint = decode(%(fingerprint)s, 'hex'), rule = %(rule)s,
+    code_digest = coalesce(code_digest, decode(%(code_digest)s, 'hex')), last_code_digest = decode(%(code_digest)s, 'hex')
+WHERE name = %(app)s AND build = %(build)s
+    AND (fingerprint, rule, code_digest, last_code_digest) IS DISTINCT FROM (decode(%(fingerprint)s, 'hex'), %(rule)s,
+        coalesce(code_digest, decode(%(code_digest)s, 'hex')), decode(%(code_digest)s, 'hex'));
+
+-- name: rename_searches
+-- Record searches by a payload rule under its new name as well; of two from one block on, the longer one counts.
+INSERT INTO vc.coverage AS kept (magic, rule, from_block, until_block)
+SELECT magic, %(rule)s, from_block, until_block FROM vc.coverage WHERE rule = %(former)s
+ON CONFLICT (magic, rule, from_block) DO UPDATE SET until_block = CASE
+    WHEN kept.until_block IS NOT NULL AND EXCLUDED.until_block IS NOT NULL THEN greatest(kept.until_block, EXCLUDED.until_block)
+END;
+
+-- name: drop_searches
+-- Delete the record of all searches by a payload rule.
+DELETE FROM vc.coverage WHERE rule = %(rule)s;
+
+-- name: comments
+-- The comments of tables in a schema, and of their columns.
+SELECT c.relname, a.attname, CASE WHEN a.attnum IS NULL THEN obj_description(c.oid, 'pg_class') ELSE col_description(c.oid, a.attnum) END
+FROM pg_class AS c
+LEFT JOIN LATERAL (
+    SELECT NULL::name AS attname, NULL::smallint AS attnum
+    UNION ALL SELECT attname, attnum FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+) AS a ON true
+WHERE c.relnamespace = to_regnamespace(quote_ident(%(tables)s)) AND c.relkind = 'r';
 
 -- name: set_own_role
 -- Record whether an app's reducers run under a role of their own.

@@ -8,8 +8,10 @@ SELECT network FROM virtualchain.deployment;
 
 -- name: apps
 -- Every app, or those named, with its last block and status.
-SELECT name, version, schema, build, first_block_id, block_id, block_hash, consensus_hash, state_hash, role, status, error
-FROM virtualchain.apps
+-- A database that was not upgraded yet has no code_changed.
+SELECT name, version, schema, build, first_block_id, block_id, block_hash, consensus_hash, state_hash, role, status, error,
+    coalesce((to_jsonb(a) ->> 'code_changed')::boolean, false) AS code_changed
+FROM virtualchain.apps AS a
 WHERE %(apps)s::text[] IS NULL OR name = ANY(%(apps)s)
 ORDER BY name COLLATE "C";
 

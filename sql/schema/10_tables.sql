@@ -79,6 +79,8 @@ CREATE TABLE vc.apps (
     base_block_id integer NOT NULL CHECK (base_block_id >= -1),
     history_from integer NOT NULL CHECK (history_from >= base_block_id),
     on_deep_fork text NOT NULL CHECK (on_deep_fork IN ('rollback', 'checkpoint', 'halt')),
+    code_digest bytea CHECK (octet_length(code_digest) = 32),
+    last_code_digest bytea CHECK (octet_length(last_code_digest) = 32),
     PRIMARY KEY (name, build)
 );
 CREATE UNIQUE INDEX apps_live ON vc.apps (name) WHERE is_live;
@@ -101,6 +103,8 @@ COMMENT ON COLUMN vc.apps.is_live IS 'Whether the views show this build; one bui
 COMMENT ON COLUMN vc.apps.base_block_id IS 'The block behind which it began: the one before its first, or that of its checkpoint. Nothing goes back below it.';
 COMMENT ON COLUMN vc.apps.history_from IS 'The lowest block that its history can bring back; older history is pruned.';
 COMMENT ON COLUMN vc.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint (stop, and go on from an accepted checkpoint only) or halt.';
+COMMENT ON COLUMN vc.apps.code_digest IS 'SHA-256 of the code that the build began with; null if it has not been run since version 0.1.0.';
+COMMENT ON COLUMN vc.apps.last_code_digest IS 'SHA-256 of the code that ran it last: if it is another one, a warning says so.';
 
 CREATE TABLE vc.ops (
     app text NOT NULL,

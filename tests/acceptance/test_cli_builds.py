@@ -73,3 +73,37 @@ def test_a_new_version_is_built_compared_and_swapped_in(
     assert inside(*options, "remove", "notes").out == "app notes was removed\n"
     assert json.loads(inside(*options, "--json", "status").out)["apps"] == []
     assert "there is no app notes" in inside(*options, "remove", "notes", code=2).err
+
+
+def test_changed_code_is_reported(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """The commands sync, advance and status warn of it, in JSON as well; a replay with that code ends it."""
+    (inside.folder / "fresh.py").write_text(FRESH.replace("WORD", "upper"))
+    (inside.folder / "other.py").write_text(FRESH.replace("WORD", "lower"))
+    mine_notes(fake_node, "one", "two")
+    warned = "the code of app fresh changed, but its version 1 did not"
+    first, second = ("--app", "fresh", *options), ("--app", "other", *options)
+    assert json.loads(inside(*first, "--json", "sync").out)["warnings"] == []
+    assert warned not in inside(*first, "status").err
+    for command in ("sync", "advance", "status"):
+        done = inside(*second, "--json", command)
+        assert [warned in text for text in json.loads(done.out)["warnings"]] == [True], command
+    assert warned in inside(*second, "sync").err
+    assert warned in inside(*options, "status").err
+    assert inside(*options, "status").err.count(warned) == 1
+    inside(*second, "replay", "fresh")
+    assert json.loads(inside(*second, "--json", "sync").out)["warnings"] == []
+    assert json.loads(inside(*options, "--json", "status").out)["warnings"] == []
+
+
+FRESH = """
+from virtualchain import App
+
+app = App("fresh", magic=b"st", projections="CREATE TABLE t (text text COLLATE \\"C\\" PRIMARY KEY)")
+
+def commit(op, state):
+    state.execute("INSERT INTO t VALUES (%s)", [op["text"].WORD()])
+
+app.add(b"o", parse=lambda payload: {"text": payload.decode()}, commit=commit)
+"""

@@ -32,7 +32,7 @@ TABLES = """
 
 def words(name: str = "words", **options: Any) -> App:
     """Return an app that counts words; it accepts `HASH word` only while the consensus hash is fresh."""
-    app = App(name, magic=b"wd", projections=TABLES, **{"first_block_id": 102, **options})
+    app = App(name, magic=b"wd", **{"projections": TABLES, "first_block_id": 102, **options})
 
     def parse(payload: bytes) -> dict[str, str]:
         text = payload.decode()

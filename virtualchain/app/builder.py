@@ -129,6 +129,8 @@ class App:
     """How to find a payload among the outputs; by default, the last OP_RETURN."""
     max_payload: int | None = None
     """Payloads longer than this, in bytes after magic and opcode, are rejected unparsed."""
+    strict_code: bool = False
+    """Whether a change of the code without a new version is refused, not only reported."""
 
     def __post_init__(self) -> None:
         self._handlers: dict[bytes, _Activations[_Handler]] = {}
@@ -296,6 +298,25 @@ class App:
     def get_max_payload(self) -> int | None:
         """Return the maximum payload length."""
         return self.max_payload
+
+    def get_strict_code(self) -> bool:
+        """Return whether a change of the code needs a new version."""
+        return self.strict_code
+
+    def get_handlers(self) -> dict[str, Callable[..., Any]]:
+        """Return the functions of handlers and hooks, by opcode or kind, step and activation height."""
+        functions: dict[str, Callable[..., Any]] = {}
+        for code, handlers in self._handlers.items():
+            for from_block, handler in handlers.all():
+                steps = {"parse": handler.parse, "check": handler.check, "commit": handler.commit}
+                for name, step in steps.items():
+                    if step is not None:
+                        functions[f"{code.hex()} {name} {from_block}"] = step.function
+        for kind, hooks in self._hooks.items():
+            functions |= {f"{kind} {from_block}": step.function for from_block, step in hooks.all()}
+        if isinstance(self.db_continue, _Step):
+            functions["proceed"] = self.db_continue.function
+        return functions
 
     def db_parse(
         self,

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from virtualchain.app.code import Code
 from virtualchain.errors import InvalidApp
-from virtualchain.model import FindPayload
+from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule
 
 _REQUIRED: Final = (
     "get_virtual_chain_name",
@@ -26,12 +27,29 @@ _REQUIRED: Final = (
     "db_check",
     "db_commit",
 )
+_CALLBACKS: Final = (
+    "db_parse",
+    "db_scan_block",
+    "db_check",
+    "db_commit",
+    "db_final",
+    "db_continue",
+    "find_payload",
+    "get_db_state",
+    "db_save",
+)
+"""Those whose code decides verdicts or the state."""
 _RESERVED: Final = frozenset({"vc", "virtualchain", "public", "information_schema"})
 _HASH = re.compile(r"[0-9a-f]{32}")
-_SQL_PART = re.compile(
-    r"""(?P<quoted>[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
-    r"""|(?:\s|--[^\n]*|/\*.*?\*/)+""",
-    re.DOTALL,
+_QUOTED = r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"""
+_SQL_PART = re.compile(rf"(?P<quoted>{_QUOTED})|(?:\s|--[^\n]*|/\*.*?\*/)+", re.DOTALL)
+_STATEMENT = re.compile(rf"(?:{_QUOTED}|[^;])*+(?:;|\Z)", re.DOTALL)
+_COMMENT = re.compile(r"\s*COMMENT\s+ON\s", re.IGNORECASE)
+_NAME = r'[A-Za-z_]\w*|"(?:[^"]|"")+"'
+_REWORDABLE = re.compile(
+    rf"(?P<start>\s*COMMENT ON (?P<kind>TABLE|COLUMN) (?P<table>{_NAME})(?:\.(?P<column>{_NAME}))? IS )"
+    r"'(?:[^']|'')*'(?P<end>\s*;?)",
+    re.IGNORECASE,
 )
 _LARGEST: Final = 2**31 - 1
 """The largest integer that an app may declare: the database stores 32 bits."""
@@ -86,6 +104,12 @@ class Contract:
     get_state: Callable[..., object] | None
     """Creates or loads an opaque state; None for a SQL app."""
     save: Callback | None
+    code: Code
+    """The functions above, and what they name."""
+    rule: str
+    """Name of the payload rule: the shipped rule's, or for one of the app's own a digest of its code."""
+    strict_code: bool = False
+    """Whether the app is refused if its code changed and its version did not."""
     base_block_hash: str | None = None
     """Hash of the block before the first processed one, if a checkpoint determines it."""
 
@@ -103,11 +127,35 @@ class Contract:
         return sorted(op) if declared is None else declared
 
     def fingerprint(self) -> str:
-        """Compute the SHA-256 (hex) of all declarations that the app's state or digests depend on.
+        """Compute the SHA-256 (hex) of all declarations that the app's verdicts and digests depend on.
 
-        Comments and layout of the DDL do not count.
+        Comments and layout of the DDL do not count, nor do its COMMENT statements.
         """
-        declared = {
+        declared = self._declared(without_comments(self.projections))
+        if self.rule != DEFAULT_RULE:
+            declared["payload_rule"] = self.rule
+        return _digest(declared)
+
+    def former_fingerprint(self, comments: Mapping[tuple[str, ...], str | None] | None = None) -> str:
+        """Compute the fingerprint as version 0.1.0 did: without the payload rule, and with comments.
+
+        `comments` are the comments that the tables have, by table or by table and column, if those of
+        `projections` may have been reworded since.
+        """
+        projections = self.projections if comments is None else with_comments(self.projections, comments)
+        return _digest(self._declared(bare_sql(projections)))
+
+    @property
+    def has_own_rule(self) -> bool:
+        """Whether the payload rule is a function of the app's."""
+        return self.find_payload is not None and not isinstance(self.find_payload, PayloadRule)
+
+    def code_digest(self) -> str:
+        """Compute the SHA-256 (hex) of the callbacks' code, and of what it names in the same package."""
+        return self.code.digest
+
+    def _declared(self, projections: str) -> dict[str, object]:
+        declared: dict[str, object] = {
             "version": self.version,
             "first_block_id": self.first_block_id,
             "magics": [magic.hex() for magic in self.magics],
@@ -116,11 +164,11 @@ class Contract:
             "initial_snapshots": {str(block): value for block, value in self.initial_snapshots.items()},
             "window": self.window,
             "max_payload": self.max_payload,
-            "projections": bare_sql(self.projections),
+            "projections": projections,
         }
         if set(self.activations) - {0}:
             declared["activations"] = {str(block): dict(rules) for block, rules in self.activations.items()}
-        return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
+        return declared
 
 
 def read_contract(implementation: object) -> Contract:
@@ -137,6 +185,7 @@ def read_contract(implementation: object) -> Contract:
             raise InvalidApp(f"cannot instantiate the app {kind.__name__}: {_summary(error)}") from error
     reader = _DeclarationReader(implementation)
     name = reader.text("get_virtual_chain_name")
+    find_payload = reader.optional_function("find_payload", 1)
     return Contract(
         name=name,
         version=reader.version(),
@@ -151,7 +200,7 @@ def read_contract(implementation: object) -> Contract:
         confirmations=reader.optional_integer("get_confirmations"),
         projections=reader.projections(),
         max_payload=reader.optional_integer("get_max_payload"),
-        find_payload=reader.optional_function("find_payload", 1),
+        find_payload=find_payload,
         parse=reader.callback("db_parse", 7),
         scan=reader.optional_callback("db_scan_block", 2),
         check=reader.callback("db_check", 6),
@@ -160,6 +209,9 @@ def read_contract(implementation: object) -> Contract:
         proceed=reader.optional_function("db_continue", 2),
         get_state=getattr(implementation, "get_db_state", None),
         save=reader.optional_callback("db_save", 2),
+        code=reader.code(),
+        rule=_rule_name(find_payload),
+        strict_code=reader.strict_code(),
     )
 
 
@@ -182,6 +234,51 @@ def schema_name(name: str) -> str:
 def bare_sql(text: str) -> str:
     """Strip comments from SQL, and collapse white space outside quotes to single blanks."""
     return _SQL_PART.sub(lambda part: part["quoted"] or " ", text).strip()
+
+
+def without_comments(text: str) -> str:
+    """Strip comments from SQL as `bare_sql` does, and the COMMENT statements as well."""
+    return "".join(item for item in _statements(text) if _COMMENT.match(item) is None).strip()
+
+
+def with_comments(text: str, comments: Mapping[tuple[str, ...], str | None]) -> str:
+    """Replace the texts of COMMENT statements on tables and columns by others, by table and column.
+
+    A statement stays as it is if there is no comment for its object, or if it is written in another way.
+    """
+
+    def reworded(statement: str) -> str:
+        match = _REWORDABLE.fullmatch(statement)
+        if match is None:
+            return statement
+        place = tuple(map(_unquoted, filter(None, (match["table"], match["column"]))))
+        comment = comments.get(place)
+        if comment is None or (match["kind"].lower() == "column") != (len(place) == 2):
+            return statement
+        return f"{match['start']}'{comment.replace(chr(39), chr(39) * 2)}'{match['end']}"
+
+    return "".join(map(reworded, _statements(text)))
+
+
+def _statements(text: str) -> list[str]:
+    """Split bare SQL after each semicolon that ends a statement."""
+    return [match[0] for match in _STATEMENT.finditer(bare_sql(text))]
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
+
+
+def _rule_name(find_payload: FindPayload | None) -> str:
+    if find_payload is None:
+        return DEFAULT_RULE
+    if isinstance(find_payload, PayloadRule):
+        return find_payload.name
+    return f"code:{Code({'find_payload': find_payload}).digest}"
+
+
+def _digest(declared: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
 
 def _summary(error: Exception) -> str:
@@ -330,6 +427,18 @@ class _DeclarationReader:
         if function is not None and not _accepts(function, *[None] * arguments):
             raise self._uncallable(name, arguments)
         return function
+
+    def code(self) -> Code:
+        """Collect the functions that the app consists of: its callbacks, and what those of an App call."""
+        callbacks = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
+        handlers: Mapping[str, object] = self.call("get_handlers", {})
+        return Code({name: item for name, item in {**callbacks, **handlers}.items() if item is not None})
+
+    def strict_code(self) -> bool:
+        value = self.call("get_strict_code", default=False)
+        if not isinstance(value, bool):
+            raise self._invalid(f"get_strict_code returns {value!r}: it must be True or False")
+        return value
 
     def _uncallable(self, name: str, arguments: int) -> InvalidApp:
         function = getattr(self._implementation, name)

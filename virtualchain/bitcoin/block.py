@@ -173,17 +173,20 @@ def _search(magics: Iterable[bytes]) -> re.Pattern[bytes] | None:
 
 
 def _matching_magics(watches: Iterable[Watch], transaction: Transaction) -> set[bytes]:
-    """Collect the magics with which a payload starts, if an opcode follows; each rule is called once.
+    """Collect the magics with which a payload starts, if an opcode follows; each function is called once.
+
+    Two functions are both called even if their rules have one name: a digest of code does not show all.
 
     A rule that fails counts as a match: the app hits the error when it parses the input, and only this app
     halts. An error raised here would stop the tape for all apps.
     """
-    payloads: dict[str, object] = {}
+    payloads: dict[int, object] = {}
     magics: set[bytes] = set()
     for watch in watches:
-        if watch.rule not in payloads:
-            payloads[watch.rule] = _payload(watch, transaction)
-        payload = payloads[watch.rule]
+        rule = id(watch.find_payload)
+        if rule not in payloads:
+            payloads[rule] = _payload(watch, transaction)
+        payload = payloads[rule]
         if isinstance(payload, bytes):
             if len(payload) > len(watch.magic) and payload.startswith(watch.magic):
                 magics.add(watch.magic)

@@ -6,29 +6,13 @@ only the few transactions that match.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from virtualchain.bitcoin.script import op_return_payload
 from virtualchain.errors import UsageError
-from virtualchain.model import FindPayload, Watch
+from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule, Watch
 
 _Outputs = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadRule:
-    """A shipped payload rule and the name under which the tape's coverage is recorded.
-
-    It is an object, not a function: as a class attribute of an app it is called with the outputs only.
-    """
-
-    name: str
-    find: FindPayload
-
-    def __call__(self, outputs: _Outputs) -> bytes | None:
-        """Find the payload among a transaction's outputs."""
-        return self.find(outputs)
 
 
 def _last(outputs: _Outputs) -> bytes | None:
@@ -39,7 +23,7 @@ def _last(outputs: _Outputs) -> bytes | None:
     return None
 
 
-last_op_return: Final = PayloadRule("last_op_return", _last)
+last_op_return: Final = PayloadRule(DEFAULT_RULE, _last)
 """The payload of the last OP_RETURN, None if that is malformed (docs/protocol/consensus.md)."""
 
 
@@ -63,13 +47,13 @@ def first_op_return(*magics: bytes) -> PayloadRule:
     return PayloadRule(f"first_op_return:{','.join(sorted({magic.hex() for magic in magics}))}", find)
 
 
-def watch(magic: bytes, find_payload: FindPayload | None, owner: str) -> Watch:
-    """Describe what the scan looks for on behalf of the app `owner`; the default rule is `last_op_return`.
+def watch(magic: bytes, find_payload: FindPayload | None, rule: str) -> Watch:
+    """Describe what the scan looks for on behalf of an app; the default rule is `last_op_return`.
 
-    An app's own rule is named after the app, and the scan calls it with every transaction.
+    `rule` names an app's own rule, which the scan calls with every transaction; a shipped one has its name.
     """
-    rule = last_op_return if find_payload is None else find_payload
-    if isinstance(rule, PayloadRule):
+    find = last_op_return if find_payload is None else find_payload
+    if isinstance(find, PayloadRule):
         # Without a magic the byte search would match nearly everywhere: it is cheaper not to search.
-        return Watch(magic, rule.name, rule, prefilter=bool(magic))
-    return Watch(magic, f"app:{owner}", rule, prefilter=False)
+        return Watch(magic, find.name, find, prefilter=bool(magic))
+    return Watch(magic, rule, find, prefilter=False)

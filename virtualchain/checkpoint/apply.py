@@ -20,7 +20,6 @@ from virtualchain.checkpoint.archive import Reader
 from virtualchain.checkpoint.create import copy_rows, copy_snapshots
 from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
 from virtualchain.checkpoint.verify import LARGEST_STATE, Verified, snapshots, verify
-from virtualchain.engine.coverage import rule_of
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rollback import apply as apply_rollback
@@ -121,7 +120,7 @@ def _contract_for(contracts: Sequence[Contract], verified: Verified) -> Contract
     if contract is None:
         named = ", ".join(item.name for item in contracts) or "none"
         raise UsageError(f"the checkpoint is of app {manifest.app}: name it with --app (named: {named})")
-    if (contract.version, contract.fingerprint()) != (manifest.version, manifest.fingerprint):
+    if contract.version != manifest.version or not _has_fingerprint(contract, manifest.fingerprint):
         raise UsageError(
             f"the checkpoint is of app {manifest.app} version {manifest.version}, but version "
             f"{contract.version} here declares other rules or projections: use the code that the checkpoint "
@@ -143,6 +142,15 @@ def _contract_for(contracts: Sequence[Contract], verified: Verified) -> Contract
     if not as_declared and list(verified.initial) != [manifest.first_block_id]:
         raise InvalidCheckpoint("its digests do not begin where its app begins")
     return contract
+
+
+def _has_fingerprint(contract: Contract, fingerprint: str) -> bool:
+    """Compare an app with the fingerprint in a checkpoint, which version 0.1.0 may have computed.
+
+    That did not cover the payload rule, so it proves nothing about an app that has one of its own.
+    """
+    former = contract.former_fingerprint()
+    return fingerprint == contract.fingerprint() or (fingerprint == former and not contract.has_own_rule)
 
 
 def _check_chain(tape: Tape, manifest: Manifest, *, migrates: bool, rollback: int | None) -> None:
@@ -220,7 +228,6 @@ class _Load:
         install_build(
             self._connection,
             self._contract_from_here,
-            rule_of(contract),
             self.build,
             contract.fingerprint(),
             is_live=not live,

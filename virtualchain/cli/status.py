@@ -28,6 +28,7 @@ def status(options: Options) -> None:
     If the node cannot be reached, everything else is still shown, from the database.
     """
     from virtualchain.reading import views
+    from virtualchain.store.builds import code_warning
 
     with open_reading(options) as connection:
         network = views.network(connection)
@@ -39,6 +40,7 @@ def status(options: Options) -> None:
             "last_reorg": views.last_reorg(connection),
         }
         tip, waits_for = _look_ahead(options, connection, network)
+    warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
     if options.settings.json:
         node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}
         apps = [
@@ -52,8 +54,10 @@ def status(options: Options) -> None:
             for row in rows
         ]
         chain = {"network": network or options.settings.network, "tip": node, "waits_for": waits_for}
-        write_json({**chain, **deployment, "apps": apps})
+        write_json({**chain, **deployment, "warnings": warnings, "apps": apps})
         return
+    for warning in warnings:
+        say(warning)
     write_fields(
         network or "no network yet",
         {

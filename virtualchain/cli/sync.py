@@ -128,6 +128,7 @@ def _finish(
 def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> None:
     """Print what was done, and the state of the apps."""
     from virtualchain.reading import views
+    from virtualchain.store.builds import code_warning
     from virtualchain.store.database import resolve
 
     names = [contract.name for contract in options.contracts()]
@@ -137,7 +138,8 @@ def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> N
     if options.settings.json:
         apps = [{key: row[key] for key in _APP_KEYS} for row in rows]
         work = {"blocks": meter.blocks, "inputs": meter.inputs, "seconds": round(meter.seconds, 3)}
-        write_json({**work, "waits_for": waits_for, "apps": apps})
+        warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
+        write_json({**work, "waits_for": waits_for, "warnings": warnings, "apps": apps})
         return
     for row in rows:
         write_fields(

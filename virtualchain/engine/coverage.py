@@ -7,22 +7,19 @@ from collections.abc import Iterator, Sequence
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.payload import watch
-from virtualchain.model import Watch
+from virtualchain.model import PayloadRule, Watch
 from virtualchain.store.tape import Covered, Tape
 
 
 def watches_of(contracts: Sequence[Contract]) -> list[Watch]:
     """Return what the scan searches for on behalf of some apps, each search once."""
-    watches: dict[tuple[bytes, str], Watch] = {}
+    watches: dict[tuple[bytes, str, int], Watch] = {}
     for contract in contracts:
         for item in _watches(contract):
-            watches.setdefault((item.magic, item.rule), item)
+            # Of one name there may be two functions: a digest of code does not show all.
+            function = 0 if isinstance(item.find_payload, PayloadRule) else id(item.find_payload)
+            watches.setdefault((item.magic, item.rule, function), item)
     return list(watches.values())
-
-
-def rule_of(contract: Contract) -> str:
-    """Return the name of the payload rule that finds an app's payloads."""
-    return _watches(contract)[0].rule
 
 
 def cover(tape: Tape, contracts: Sequence[Contract]) -> None:
@@ -61,7 +58,7 @@ def gaps(tape: Tape, contract: Contract) -> list[tuple[int, int]]:
 
 
 def _watches(contract: Contract) -> list[Watch]:
-    return [watch(magic, contract.find_payload, contract.name) for magic in contract.magics]
+    return [watch(magic, contract.find_payload, contract.rule) for magic in contract.magics]
 
 
 def _uncovered(rows: Sequence[Covered], first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.header import work
 from virtualchain.bitcoin.networks import Network
-from virtualchain.engine.coverage import cover, gaps, rule_of, watches_of
+from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.errors import AppHalted
 from virtualchain.model import Json, ScannedBlock
-from virtualchain.store.builds import live_build, register, set_on_deep_fork
+from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer
 from virtualchain.store.history import check_consistency
 from virtualchain.store.tape import Tape
@@ -51,6 +51,7 @@ class Deployment:
             for app, policy in options.on_deep_fork.items():
                 set_on_deep_fork(self.connection, app, policy)
             check_consistency(self.connection, repairs)
+            self.warnings = self._warnings()
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
         except BaseException:
             self.close()
@@ -58,11 +59,17 @@ class Deployment:
 
     def _install(self, contract: Contract) -> Machine:
         with self.connection.transaction():
-            build, contract = register(self.connection, contract, rule_of(contract))
+            build, contract = register(self.connection, contract)
         machine = Machine(self.connection, contract, build, self.options, is_live=True)
         if machine.log.status() == "stopped":
             machine.log.set_status("running")
         return machine
+
+    def _warnings(self) -> list[str]:
+        """Return what is to be said of the apps' code."""
+        names = {machine.contract.name for machine in self.machines}
+        live = [build for build in builds(self.connection) if build.is_live and build.app in names]
+        return [build.warning for build in live if build.warning is not None]
 
     def start_searches(self) -> None:
         """Start the apps' searches with the next block."""

@@ -62,7 +62,8 @@ class StateEngine:
     folder).
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
-    takes from the tape; `on_wait` before waiting, with the reason; `on_rollback` after each rollback.
+    takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
+    `on_rollback` after each rollback.
 
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
@@ -112,6 +113,8 @@ class StateEngine:
             self._source.close()
             raise
         self._scanner = Scanner(self._deployment.watches, self._source.network)
+        for warning in self._deployment.warnings:
+            self._listener.on_wait(warning)
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,6 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.engine.compare import first_difference
-from virtualchain.engine.coverage import rule_of
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Progress
@@ -69,7 +68,7 @@ def derive(
     consensus hashes than the live build, AppHalted.
     """
     connection = deployment.connection
-    name = _unfinished_build(connection, live, last) or _begin_build(connection, contract)
+    name = _unfinished_build(connection, live, contract, last) or _begin_build(connection, contract)
     machine = Machine(connection, contract, name, deployment.options, is_live=False)
     if not advance_to(machine, last, listener):
         return None
@@ -116,10 +115,13 @@ def drop_unfinished(connection: psycopg.Connection) -> None:
                 drop_build(connection, build.app, build.name)
 
 
-def _unfinished_build(connection: psycopg.Connection, live: Build, last: int) -> str | None:
-    """Return a build by the same rules that was begun and never used, if it has not passed block `last`."""
+def _unfinished_build(
+    connection: psycopg.Connection, live: Build, contract: Contract, last: int
+) -> str | None:
+    """Return a build by the same rules and code that was begun and never used, and has not passed `last`."""
     for build in builds(connection, live.app):
-        if build.is_unfinished and build.fingerprint == live.fingerprint and not build.is_above(last):
+        is_same = (build.fingerprint, build.code_digest) == (live.fingerprint, contract.code_digest())
+        if build.is_unfinished and is_same and not build.is_above(last):
             return build.name
     return None
 
@@ -127,5 +129,5 @@ def _unfinished_build(connection: psycopg.Connection, live: Build, last: int) ->
 def _begin_build(connection: psycopg.Connection, contract: Contract) -> str:
     with connection.transaction():
         name = next_build(connection, contract.name)
-        add_build(connection, contract, rule_of(contract), name)
+        add_build(connection, contract, name)
     return name

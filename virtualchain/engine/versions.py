@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 
 from virtualchain.app.contract import Contract
-from virtualchain.engine.coverage import gaps, rule_of
+from virtualchain.engine.coverage import gaps
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to
@@ -26,6 +26,8 @@ from virtualchain.store.builds import (
     contract_of_build,
     drop_build,
     find_build,
+    identify,
+    is_by,
     live_build,
     make_live,
     remove_app,
@@ -57,10 +59,21 @@ def build_beside(
         contract = _install(connection, contract, build)
         machine = Machine(connection, contract, build, options.for_database(url), is_live=False)
         tape = Tape(connection)
-        while listener.may_continue() and (tip := tape.tip()) is not None and machine.cursor < tip.block_id:
-            advance_to(machine, tip.block_id, listener, beside_writer=True)
+        while listener.may_continue() and machine.cursor < (last := _last_searched(tape, contract)):
+            advance_to(machine, last, listener, beside_writer=True)
         machine.settle()
         return _require_build(connection, contract.name, build)
+
+
+def _last_searched(tape: Tape, contract: Contract) -> int:
+    """Return the last block of the tape up to which all were searched for an app's inputs.
+
+    A writer that does not run these rules may append others meanwhile.
+    """
+    tip, unsearched = tape.tip(), gaps(tape, contract)
+    if unsearched:
+        return unsearched[0][0] - 1
+    return -1 if tip is None else tip.block_id
 
 
 def _install(connection: psycopg.Connection, contract: Contract, name: str) -> Contract:
@@ -83,10 +96,17 @@ def _install(connection: psycopg.Connection, contract: Contract, name: str) -> C
     build = find_build(connection, app, name)
     if build is None:
         with connection.transaction():
-            add_build(connection, contract, rule_of(contract), name)
-    elif build.is_live or build.fingerprint != contract.fingerprint():
+            add_build(connection, contract, name)
+    elif build.is_live or not is_by(connection, build, contract):
         why = "is the live one" if build.is_live else "was made by other rules"
         raise UsageError(f"build {name} of app {app} {why}: choose another name, or drop it")
+    elif build.code_digest not in {None, contract.code_digest()}:
+        raise UsageError(
+            f"build {name} of app {app} was begun with other code: choose another name, or drop it"
+        )
+    else:
+        with connection.transaction():
+            identify(connection, build, contract)
     return contract_of_build(connection, contract, name)
 
 

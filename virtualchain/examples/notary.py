@@ -25,9 +25,9 @@ app = App(
             txid text NOT NULL,
             revoked boolean NOT NULL DEFAULT false
         );
-        COMMENT ON TABLE documents IS 'Every document that was ever claimed, and whose it is.';
+        COMMENT ON TABLE documents IS 'Every document that was ever claimed, and its owner.';
         COMMENT ON COLUMN documents.sha256 IS 'SHA-256 of the document, hex.';
-        COMMENT ON COLUMN documents.owner IS 'The address that it belongs to.';
+        COMMENT ON COLUMN documents.owner IS 'The owner''s address.';
         COMMENT ON COLUMN documents.claimed_at IS 'The block that holds the claim.';
         COMMENT ON COLUMN documents.txid IS 'The transaction that made the claim.';
         COMMENT ON COLUMN documents.revoked IS 'Whether the owner withdrew the claim.';

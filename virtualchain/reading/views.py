@@ -106,8 +106,8 @@ def apps(connection: psycopg.Connection, names: Sequence[str] | None = None) -> 
     """Return all apps, or those named, by name, with their last block and status.
 
     Keys: name, version, schema, first_block_id, block_id, block_hash, consensus_hash, state_hash, role,
-    status, error. Those of the block are None before an app's first block; role is None if its reducers run
-    as the engine's role. Raises UsageError for a name that no app has.
+    status, error, code_changed. Those of the block are None before an app's first block; role is None if its
+    reducers run as the engine's role. Raises UsageError for a name that no app has.
     """
     rows = _dicts(connection, "apps", {"apps": _list(names)})
     missing = sorted(set(names or ()) - {row["name"] for row in rows})

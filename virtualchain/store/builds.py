@@ -35,12 +35,19 @@ class Build:
     name: str
     """Unique within the app: a number if the engine made it, a word if an operator did."""
     is_live: bool
+    rule: str
+    """Name of its payload rule."""
     base_block_id: int
     """The block after which it began: nothing goes back below it."""
     history_from: int
     """The lowest block that its history can bring back."""
     on_deep_fork: str
+    version: str
     fingerprint: str
+    code_digest: str | None
+    """Of the code that it began with; None for a build of version 0.1.0 that has not been run since."""
+    code_changed: bool
+    """Whether other code than that ran it last."""
     status: str
     keeps_tables: bool
     """Whether it has projections."""
@@ -49,6 +56,11 @@ class Build:
     """Whether that checkpoint is of this very chain, and not a migration."""
     block_id: int
     """The last block that it was advanced to, or the one before its first."""
+
+    @property
+    def warning(self) -> str | None:
+        """What is to be said of its code, if anything."""
+        return code_warning(self.app, self.version) if self.code_changed else None
 
     @property
     def is_unfinished(self) -> bool:
@@ -71,6 +83,14 @@ class Build:
         return build_schema(self.schema, self.name)
 
 
+def code_warning(app: str, version: str) -> str:
+    """Describe a change of an app's code under one version, and what to do."""
+    return (
+        f"the code of app {app} changed, but its version {version} did not: give rules that changed a new "
+        f"version; `virtualchain replay {app}` shows whether the code judges past blocks as before"
+    )
+
+
 def builds(connection: psycopg.Connection, app: str | None = None) -> list[Build]:
     """Return every build of every app, or of one app, by name."""
     with connection.cursor(row_factory=class_row(Build)) as cursor:
@@ -88,33 +108,79 @@ def find_build(connection: psycopg.Connection, app: str, name: str) -> Build | N
     return next((row for row in builds(connection, app) if row.name == name), None)
 
 
-def register(connection: psycopg.Connection, contract: Contract, rule: str) -> tuple[str, Contract]:
+def register(connection: psycopg.Connection, contract: Contract) -> tuple[str, Contract]:
     """Install the app, or check that the installed one is the same; return its live build's name.
 
     With it comes the contract as this deployment runs it: it begins where the build began. Raises InvalidApp
-    for projections that cannot be kept, UsageError if the installed app declared something else.
+    for projections that cannot be kept, UsageError if the installed app declared something else, or if it is
+    strict about its code and that changed.
     """
     app = contract.name
-    installed = _row(connection, "live_app", {"app": app})
-    if installed is None:
+    live = live_build(connection, app)
+    if live is None:
         reserve_schema(connection, contract)
-        add_build(connection, contract, rule, FIRST_BUILD, is_live=True)
+        add_build(connection, contract, FIRST_BUILD, is_live=True)
         made = projections(connection, build_schema(contract.schema, FIRST_BUILD))
         publish(connection, app, contract.schema, made)
         return FIRST_BUILD, contract
-    if installed["fingerprint"] != contract.fingerprint():
+    if not is_by(connection, live, contract):
         raise UsageError(
-            f"app {app} was installed as version {installed['version']} and now declares other rules or "
+            f"app {app} was installed as version {live.version} and now declares other rules or "
             f"projections (version {contract.version}): run the old ones, or build the new ones with "
             f"`virtualchain replay {app} --into NAME` and put them in place with "
             f"`virtualchain swap {app} NAME`"
         )
-    tables = build_schema(installed["schema"], installed["build"])
+    identify(connection, live, contract)
     # Checked at each start: the database may have moved to another server, or have been renamed.
-    own_role = provide_role(connection, installed["schema"], tables, projections(connection, tables))
-    place = {"app": app, "build": installed["build"]}
+    own_role = provide_role(connection, live.schema, live.tables, projections(connection, live.tables))
+    place = {"app": app, "build": live.name}
     connection.execute(_Q["set_own_role"], {**place, "own_role": own_role})
-    return installed["build"], contract_of_build(connection, contract, installed["build"])
+    return live.name, contract_of_build(connection, contract, live.name)
+
+
+def is_by(connection: psycopg.Connection, build: Build, contract: Contract) -> bool:
+    """Return whether a build was made by the rules that an app declares.
+
+    A fingerprint that version 0.1.0 wrote counts if it would write the same now. It did not cover the payload
+    rule; that of a function of the app's was known by the app's name only.
+    """
+    if (build.fingerprint, build.rule) == (contract.fingerprint(), contract.rule):
+        return True
+    former_rule = _former_rule(contract) if contract.has_own_rule else contract.rule
+    return build.rule == former_rule and build.fingerprint in {
+        contract.former_fingerprint(),
+        contract.former_fingerprint(_comments(connection, build.tables)),
+    }
+
+
+def identify(connection: psycopg.Connection, build: Build, contract: Contract) -> None:
+    """Record which code runs a build now, and in place of what version 0.1.0 recorded what we do.
+
+    Raises UsageError if the app is strict about its code, and the build was begun with other code.
+    """
+    digest = contract.code_digest()
+    if contract.strict_code and build.code_digest not in {None, digest}:
+        raise UsageError(
+            f"the code of app {build.app} changed, but its version {build.version} did not, and the app "
+            "refuses that: run the old code, or give the new code a new version"
+        )
+    place = {"app": build.app, "build": build.name}
+    now = {"fingerprint": contract.fingerprint(), "rule": contract.rule, "code_digest": digest}
+    connection.execute(_Q["identify"], {**place, **now})
+    if build.rule != contract.rule:  # then it has the former name of the same rule
+        connection.execute(_Q["rename_searches"], {"rule": contract.rule, "former": build.rule})
+        connection.execute(_Q["drop_searches"], {"rule": build.rule})
+
+
+def _former_rule(contract: Contract) -> str:
+    """Return the name that version 0.1.0 gave to an app's own payload rule."""
+    return f"app:{contract.name}"
+
+
+def _comments(connection: psycopg.Connection, tables: str) -> dict[tuple[str, ...], str | None]:
+    """Return the comments of a build's tables, by table or by table and column."""
+    rows = connection.execute(_Q["comments"], {"tables": tables})
+    return {tuple(filter(None, row[:2])): row[2] for row in rows}
 
 
 def reserve_schema(connection: psycopg.Connection, contract: Contract) -> None:
@@ -141,10 +207,10 @@ def contract_of_build(connection: psycopg.Connection, contract: Contract, build:
 
 
 def add_build(
-    connection: psycopg.Connection, contract: Contract, rule: str, build: str, *, is_live: bool = False
+    connection: psycopg.Connection, contract: Contract, build: str, *, is_live: bool = False
 ) -> None:
     """Install a build of an app, at its beginning."""
-    install_build(connection, contract, rule, build, contract.fingerprint(), is_live=is_live)
+    install_build(connection, contract, build, contract.fingerprint(), is_live=is_live)
     log = AppLog(connection, contract.name, build)
     for block_id, consensus_hash in contract.initial_snapshots.items():
         log.add_snapshot(Snapshot(block_id, None, consensus_hash, None))
@@ -153,7 +219,6 @@ def add_build(
 def install_build(
     connection: psycopg.Connection,
     contract: Contract,
-    rule: str,
     build: str,
     fingerprint: str,
     *,
@@ -173,7 +238,8 @@ def install_build(
             "schema": contract.schema,
             "build": build,
             "magics": list(contract.magics),
-            "rule": rule,
+            "rule": contract.rule,
+            "code_digest": contract.code_digest(),
             "first_block_id": contract.first_block_id,
             "valid_window": contract.window,
             "confirmations": contract.confirmations,

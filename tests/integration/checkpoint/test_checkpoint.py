@@ -12,7 +12,7 @@ import pytest
 from tests.integration.conftest import Rows
 from tests.integration.engine.test_opaque_state import Forgetful, Ledger
 from tests.integration.engine.test_opaque_state import mine as count
-from tests.support.checkpoints import content, contracts, create_checkpoint, manifest_in, say, words
+from tests.support.checkpoints import TABLES, content, contracts, create_checkpoint, manifest_in, say, words
 from tests.support.tables import tables
 from virtualchain import StateEngine
 from virtualchain.checkpoint import archive
@@ -75,6 +75,30 @@ def test_an_app_that_continues_from_a_checkpoint_derives_the_same_state(
     assert [row[3:] for row in ours.pop(snapshots)] == [row[3:] for row in theirs.pop(snapshots)]
     assert ours == theirs
     assert made.block_id == fake_node.height - 7
+
+
+@pytest.mark.parametrize("has_own_rule", [False, True])
+def test_a_checkpoint_with_a_fingerprint_of_the_first_version(
+    fake_node: FakeNode, run: Run, apply: Apply, other_url: str, tmp_path: Path, has_own_rule: bool
+) -> None:
+    """It is accepted if the payload rule, which that fingerprint did not cover, is not the app's own."""
+    described = f"{TABLES}; COMMENT ON TABLE words IS 'Words.'"
+    app = words(projections=described, payload_rule=(lambda outputs: None) if has_own_rule else None)
+    story(fake_node)
+    run(app, database=other_url)
+    [contract] = contracts(app)
+    assert contract.former_fingerprint() != contract.fingerprint()
+    with psycopg.connect(other_url) as connection:
+        connection.execute(
+            "UPDATE vc.apps SET fingerprint = decode(%s, 'hex')", [contract.former_fingerprint()]
+        )
+    create_checkpoint(other_url, tmp_path / "file")
+    if has_own_rule:
+        with pytest.raises(UsageError, match="declares other rules or projections: use the code"):
+            apply(tmp_path / "file", app)
+    else:
+        apply(tmp_path / "file", app)
+        run(app)
 
 
 def test_the_same_state_yields_the_same_file(

@@ -9,6 +9,8 @@ import pytest
 from tests.integration.conftest import Query, Run
 from tests.support import plain_app
 from virtualchain import consensus, first_op_return
+from virtualchain.engine.versions import remove
+from virtualchain.errors import UsageError
 from virtualchain.testing import FakeNode, op_return
 
 CALLBACKS = [name for name in vars(plain_app) if name.startswith(("get_", "db_", "find_"))]
@@ -167,8 +169,10 @@ def test_the_second_shipped_payload_rule(fake_node: FakeNode, run: Run, query: Q
     assert ops(query) == [(b"+", b"first"), (b"+", b"second")]
 
 
-def test_a_payload_rule_that_raises_halts_its_app_alone(fake_node: FakeNode, run: Run, query: Query) -> None:
-    """Meanwhile its inputs are on the tape: once fixed, it catches up with the other app."""
+def test_a_payload_rule_that_raises_halts_its_app_alone(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str
+) -> None:
+    """A fixed rule is another rule: the app begins again, and then has what the other app has."""
 
     def find_payload(outputs: list[dict[str, Any]]) -> bytes | None:
         if len(outputs) == 3:
@@ -188,7 +192,9 @@ def test_a_payload_rule_that_raises_halts_its_app_alone(fake_node: FakeNode, run
         "RuntimeError: three outputs",
     )
     assert [payload for _, payload in ops(query, "other")] == [b"a", b"b", b"c", b"d"]
-    query("UPDATE vc.apps SET status = 'running', error = NULL WHERE name = 'plain' RETURNING name")
+    with pytest.raises(UsageError, match=r"app plain .* now declares other rules"):
+        run(accept_all(find_payload=plain_app.find_payload), other)
+    remove(database_url, "plain")
     run(accept_all(find_payload=plain_app.find_payload), other)
     assert ops(query) == ops(query, "other")
 

@@ -1,12 +1,13 @@
 """The contract: what an implementation may declare, and the errors that invalid declarations raise."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from virtualchain import App
-from virtualchain.app.contract import Contract, read_contract, schema_name
+from virtualchain import App, first_op_return, last_op_return
+from virtualchain.app.contract import Contract, read_contract, schema_name, with_comments, without_comments
 from virtualchain.errors import InvalidApp
 
 
@@ -223,6 +224,138 @@ def test_fingerprint_follows_rules_only() -> None:
         assert declare(**change).fingerprint() != plain
 
 
+def with_(**attributes: Any) -> Contract:
+    """Read the contract of a plain implementation with these attributes."""
+    return read_contract(type("Changed", (Plain,), attributes))
+
+
+def with_rule(rule: Any) -> Contract:
+    """Read the contract of a plain implementation with a payload rule."""
+    return with_(find_payload=staticmethod(rule))
+
+
+def test_fingerprint_follows_the_payload_rule() -> None:
+    """A shipped rule counts by its name, one of the app's own by its code; the default may be named."""
+
+    def after(skipped: int) -> Any:
+        return lambda outputs: bytes(skipped) or None
+
+    rules = [first_op_return(b"pl"), first_op_return(b"pl", b"xy"), after(1), after(2), lambda outputs: None]
+    default, *others = (with_rule(rule).fingerprint() for rule in (last_op_return, *rules))
+    assert default == read_contract(Plain()).fingerprint()
+    assert len({default, *others}) == 1 + len(rules)
+    assert with_rule(after(1)).fingerprint() == with_rule(after(1)).fingerprint()
+    assert with_rule(after(1)).rule.startswith("code:")
+    assert with_rule(first_op_return(b"pl")).rule == "first_op_return:706c"
+
+
+def test_the_fingerprint_of_the_first_version_is_known() -> None:
+    """Values that version 0.1.0 computed are computed again, to recognize its deployments."""
+    app = App(
+        "shop",
+        magic=(b"sh", b"op"),
+        payload_rule=first_op_return(b"sh", b"op"),
+        max_payload=70,
+        valid_transaction_window=30,
+        initial_snapshots={4: "ab" * 16},
+        first_block_id=5,
+        version="7.1",
+        projections="""CREATE TABLE goods (id integer PRIMARY KEY); -- all
+            COMMENT ON TABLE goods IS 'What it''s; for';
+    COMMENT ON COLUMN "goods".id IS E'a\\'b'; CREATE TABLE "Other" (a text COLLATE "C" PRIMARY KEY)""",
+    )
+    app.add(b"+", parse=lambda payload: {}, fields=["a", "b"])
+    app.add(b"-", parse=lambda payload: {}, from_block=9)
+    contract = read_contract(app)
+    former = "bec6a700bcc70de779a296652ff497d872dd8b3076e2dec39921c945caf69b5e"
+    assert contract.former_fingerprint() == former
+    assert contract.former_fingerprint({("goods",): "What it's; for"}) == former
+    assert contract.former_fingerprint({("goods",): "else"}) != former
+    assert contract.fingerprint() != former
+    plain = read_contract(Plain())
+    assert plain.former_fingerprint() == plain.fingerprint()
+
+
+def test_comment_statements_can_be_removed_and_reworded() -> None:
+    """Only whole statements are taken for such, and only texts of tables and columns are replaced."""
+    create = "CREATE TABLE t (a text DEFAULT '; COMMENT ON TABLE t IS ''x'';' PRIMARY KEY);"
+    index = 'CREATE INDEX comments ON t ("comment ON");'
+    comments = (
+        "comment  ON\tTABLE t IS 'is; it';COMMENT ON COLUMN T.\"A b\" IS 'b'; COMMENT ON INDEX i IS 'c';"
+    )
+    assert without_comments(f"{create} {comments} {index}") == f"{create} {index}"
+    assert without_comments(f"{create}\n{index}") == f"{create} {index}"
+    assert without_comments(f"{create}\nCOMMENT ON TABLE t IS $$ a;b $$") == create
+    assert without_comments("SELECT 1; COMMENTS ON x") == "SELECT 1; COMMENTS ON x"
+    texts = {("t",): "it's", ("t", "A b"): "d\\;", ("i",): "no", ("t", "a b"): "no"}
+    assert with_comments(f"{create} {comments}", texts) == (
+        f"{create} comment ON TABLE t IS 'it''s';COMMENT ON COLUMN T.\"A b\" IS 'd\\;'; "
+        "COMMENT ON INDEX i IS 'c';"
+    )
+    assert with_comments(comments, {}) == with_comments(comments, {("t",): None})
+
+
+def test_the_code_digest_follows_what_handlers_and_hooks_do() -> None:
+    """Every function that an app registers counts, with what it closes over; order and names do not."""
+
+    def digest(changed: str = "") -> str:
+        app = App("code", magic=b"co", payload_rule=lambda outputs: bytes(values["rule"]) or None)
+
+        values = defaultdict(int, {changed: 1})
+
+        class Handler:
+            number = values["class"]
+
+            def parse(self, payload: bytes) -> dict[str, int]:
+                return {"n": self.number}
+
+        def function(n: int) -> Any:
+            return lambda op, state: n
+
+        app.opcode(b"h")(Handler)
+        app.add(
+            b"o",
+            parse=function_of_payload(values["parse"]),
+            check=function(values["check"]),
+            commit=function(values["commit"]),
+        )
+        app.add(b"o", parse=function_of_payload(values["late"]), from_block=7)
+        app.scan(function(values["scan"]))
+        app.final(function(values["final"]))
+        app.proceed(lambda block_id, consensus_hash: values["proceed"])
+        return read_contract(app).code_digest()
+
+    plain = digest()
+    assert digest() == plain
+    for name in ("parse", "check", "commit", "late", "scan", "final", "proceed", "rule", "class"):
+        assert digest(name) != plain, name
+
+
+def function_of_payload(n: int) -> Any:
+    """Make a parse function."""
+    return lambda payload: {"n": n}
+
+
+def test_the_code_digest_follows_the_published_callbacks() -> None:
+    """Each callback of a class counts, and what it uses of its object, but not what is declared."""
+    plain = read_contract(Plain()).code_digest()
+    assert plain == read_contract(Plain).code_digest()
+    assert plain == declare(get_virtual_chain_version="2").code_digest()
+    for name in ("db_parse", "db_check", "db_commit", "db_scan_block", "db_final", "db_continue"):
+        assert with_(**{name: lambda self, *arguments: None}).code_digest() != plain, name
+
+
+def test_strictness_is_declared() -> None:
+    """An App has a keyword, other implementations a callback, which returns True or False."""
+    assert not read_contract(Plain()).strict_code
+    assert declare(get_strict_code=True).strict_code
+    app = App("strict", magic=b"st", strict_code=True)
+    app.add(b"o", parse=lambda payload: {})
+    assert read_contract(app).strict_code
+    with pytest.raises(InvalidApp, match="get_strict_code returns 1: it must be True or False"):
+        declare(get_strict_code=1)
+
+
 def test_the_fingerprint_ignores_comments_and_layout_of_the_ddl() -> None:
     """Comments and layout may change; words, quoted text and activation heights count."""
 
@@ -238,4 +371,5 @@ def test_the_fingerprint_ignores_comments_and_layout_of_the_ddl() -> None:
     assert fingerprint(ddl) != fingerprint(same.replace("text", "varchar"))
     assert fingerprint(ddl.replace("(a", "( a")) == fingerprint(same)
     assert fingerprint(ddl) != fingerprint(ddl.replace("  --", " --"))
+    assert fingerprint(f"{ddl}; COMMENT ON TABLE t IS 'a';") == fingerprint(f"{ddl};")
     assert len({fingerprint(ddl), fingerprint(ddl, late=5), fingerprint(ddl, late=6)}) == 3

@@ -87,14 +87,14 @@ def test_rules_for_different_magics_have_different_names() -> None:
     assert first_op_return(b"id", b"aa").name == first_op_return(b"aa", b"id").name
 
 
-def test_an_apps_own_rule_is_named_after_it_and_sees_every_transaction() -> None:
+def test_an_apps_own_rule_has_the_given_name_and_sees_every_transaction() -> None:
     """It is not known which bytes the rule looks for."""
 
     def find(outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
         return None
 
-    result = watch(b"id", find, "names")
-    assert (result.rule, result.prefilter) == ("app:names", False)
+    result = watch(b"id", find, "code:abc")
+    assert (result.rule, result.prefilter) == ("code:abc", False)
 
 
 def test_an_empty_magic_switches_the_byte_search_off() -> None:

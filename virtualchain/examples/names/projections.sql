@@ -22,26 +22,26 @@ CREATE TABLE namespaces (
 );
 CREATE INDEX namespaces_preorder_hash ON namespaces (preorder_hash);
 COMMENT ON TABLE namespaces IS 'Every namespace that was ever revealed.';
-COMMENT ON COLUMN namespaces.namespace_id IS 'What stands behind the dot of its names.';
-COMMENT ON COLUMN namespaces.op IS '& once it is revealed: names are imported; ! once it is ready: anyone registers names.';
+COMMENT ON COLUMN namespaces.namespace_id IS 'The part of its names after the dot.';
+COMMENT ON COLUMN namespaces.op IS '& once revealed: names can be imported; ! once ready: anyone may register names.';
 COMMENT ON COLUMN namespaces.preorder_hash IS 'The preorder that the reveal used.';
-COMMENT ON COLUMN namespaces.version IS '1: fees for names are burnt; 2: for a year they are paid to the creator.';
+COMMENT ON COLUMN namespaces.version IS '1: fees for names are burned; 2: for the first year they are paid to the creator.';
 COMMENT ON COLUMN namespaces.sender IS 'Script of the last operation''s sender, hex.';
-COMMENT ON COLUMN namespaces.sender_pubkey IS 'Public key of the creator, hex; null where a script created it.';
+COMMENT ON COLUMN namespaces.sender_pubkey IS 'Public key of the creator, hex; null if a script created it.';
 COMMENT ON COLUMN namespaces.address IS 'Address of the creator, who preordered and revealed it.';
-COMMENT ON COLUMN namespaces.recipient IS 'Script of the one who may import names and make it ready, hex.';
+COMMENT ON COLUMN namespaces.recipient IS 'Script of the importer, who may import names and make it ready, hex.';
 COMMENT ON COLUMN namespaces.recipient_address IS 'The address of that script.';
 COMMENT ON COLUMN namespaces.block_number IS 'The block of the preorder of its first reveal.';
 COMMENT ON COLUMN namespaces.reveal_block IS 'The block of its reveal.';
-COMMENT ON COLUMN namespaces.ready_block IS 'The block in which it became ready; 0 before.';
-COMMENT ON COLUMN namespaces.lifetime IS 'For how many blocks a name is registered, before an epoch multiplies it.';
+COMMENT ON COLUMN namespaces.ready_block IS 'The block in which it became ready; 0 if it is not ready.';
+COMMENT ON COLUMN namespaces.lifetime IS 'The number of blocks for which a name is registered, before an epoch''s multiplier.';
 COMMENT ON COLUMN namespaces.coeff IS 'Coefficient of the price.';
 COMMENT ON COLUMN namespaces.base IS 'Base of the price.';
 COMMENT ON COLUMN namespaces.buckets IS 'Exponents of the price for names of 1, 2, … 16 and more characters.';
-COMMENT ON COLUMN namespaces.nonalpha_discount IS 'By what the price is divided where a name has digits, - or _.';
-COMMENT ON COLUMN namespaces.no_vowel_discount IS 'By what the price is divided where a name has no vowel.';
+COMMENT ON COLUMN namespaces.nonalpha_discount IS 'Divisor of the price if a name has digits, - or _.';
+COMMENT ON COLUMN namespaces.no_vowel_discount IS 'Divisor of the price if a name has no vowel.';
 COMMENT ON COLUMN namespaces.txid IS 'The transaction of the last operation.';
-COMMENT ON COLUMN namespaces.txindex IS 'Its place in its block.';
+COMMENT ON COLUMN namespaces.txindex IS 'Its position in its block.';
 
 CREATE TABLE names (
     name text COLLATE "C" PRIMARY KEY,
@@ -74,28 +74,28 @@ CREATE INDEX names_preorder_hash ON names (preorder_hash);
 CREATE INDEX names_namespace_id ON names (namespace_id);
 CREATE INDEX names_expires_at ON names (expires_at);
 COMMENT ON TABLE names IS 'Every name that was ever registered or imported, as it is now: expiry deletes nothing.';
-COMMENT ON COLUMN names.name IS 'The whole name.';
-COMMENT ON COLUMN names.namespace_id IS 'What stands behind its dot.';
-COMMENT ON COLUMN names.name_hash128 IS 'What a transfer calls it by: the first half of its SHA-256, hex.';
+COMMENT ON COLUMN names.name IS 'The full name.';
+COMMENT ON COLUMN names.namespace_id IS 'The part after the dot.';
+COMMENT ON COLUMN names.name_hash128 IS 'The first half of the name''s SHA-256, hex, by which a transfer refers to it.';
 COMMENT ON COLUMN names.owner IS 'The owner''s address.';
 COMMENT ON COLUMN names.owner_script IS 'The owner''s script, hex.';
-COMMENT ON COLUMN names.sender_pubkey IS 'Public key of the one who registered or imported it, hex; null behind a transfer or from a script.';
-COMMENT ON COLUMN names.value_hash IS 'Hash of its zone file, hex; null where it has none.';
-COMMENT ON COLUMN names.expires_at IS 'The first block in which it is not registered any more, unless it is renewed.';
-COMMENT ON COLUMN names.revoked IS 'Whether its owner revoked it: nothing can be done with it until it expires.';
+COMMENT ON COLUMN names.sender_pubkey IS 'Public key that registered or imported it, hex; null after a transfer or if a script did.';
+COMMENT ON COLUMN names.value_hash IS 'Hash of its zone file, hex; null if it has none.';
+COMMENT ON COLUMN names.expires_at IS 'The first block in which it is no longer registered, unless it is renewed.';
+COMMENT ON COLUMN names.revoked IS 'Whether its owner revoked it; it is then unusable until it expires.';
 COMMENT ON COLUMN names.imported IS 'Whether the creator of the namespace imported it.';
 COMMENT ON COLUMN names.block_number IS 'The block of its first preorder or import.';
 COMMENT ON COLUMN names.preorder_block_number IS 'The block of its last preorder or import.';
-COMMENT ON COLUMN names.first_registered IS 'The block in which the present registration began.';
+COMMENT ON COLUMN names.first_registered IS 'The block in which the current registration began.';
 COMMENT ON COLUMN names.last_renewed IS 'The block in which it was last registered or renewed.';
-COMMENT ON COLUMN names.preorder_hash IS 'The preorder that it used; of an import, the one that it would have used.';
+COMMENT ON COLUMN names.preorder_hash IS 'The preorder hash that it used; for an import, the one that it would have used.';
 COMMENT ON COLUMN names.consensus_hash IS 'The consensus hash that its last update named; null before the first.';
-COMMENT ON COLUMN names.importer IS 'Script of the one who imported it, hex.';
-COMMENT ON COLUMN names.importer_address IS 'The address of the one who imported it.';
+COMMENT ON COLUMN names.importer IS 'Script of the sender who imported it, hex.';
+COMMENT ON COLUMN names.importer_address IS 'The address of the sender who imported it.';
 COMMENT ON COLUMN names.op IS 'The last operation: : registration, :: renewal, ; import, + update, >> transfer, >~ transfer without value, ~ revocation.';
-COMMENT ON COLUMN names.op_fee IS 'Satoshi paid for it last; of an import, its price, which is a double and stands here exactly.';
+COMMENT ON COLUMN names.op_fee IS 'The last fee paid for it, in satoshis; for an import, its price, a double in full precision.';
 COMMENT ON COLUMN names.txid IS 'The transaction of the last operation.';
-COMMENT ON COLUMN names.txindex IS 'Its place in its block.';
+COMMENT ON COLUMN names.txindex IS 'Its position in its block.';
 
 CREATE TABLE name_events (
     block_id integer NOT NULL,
@@ -111,16 +111,16 @@ CREATE TABLE name_events (
     PRIMARY KEY (block_id, txindex)
 );
 CREATE INDEX name_events_name ON name_events (name, block_id, txindex);
-COMMENT ON TABLE name_events IS 'Every operation on a name, and what the name was behind it.';
+COMMENT ON TABLE name_events IS 'Every operation on a name, with the state of the name after it.';
 COMMENT ON COLUMN name_events.block_id IS 'The block that holds the operation.';
-COMMENT ON COLUMN name_events.txindex IS 'Place of its transaction in the block.';
-COMMENT ON COLUMN name_events.name IS 'The whole name.';
+COMMENT ON COLUMN name_events.txindex IS 'Position of its transaction in the block.';
+COMMENT ON COLUMN name_events.name IS 'The full name.';
 COMMENT ON COLUMN name_events.op IS 'The operation, as in names.op.';
-COMMENT ON COLUMN name_events.owner IS 'The owner''s address behind it.';
-COMMENT ON COLUMN name_events.value_hash IS 'The hash of the zone file behind it, hex.';
-COMMENT ON COLUMN name_events.revoked IS 'Whether the name was revoked behind it.';
-COMMENT ON COLUMN name_events.last_renewed IS 'The block in which the name had been last registered or renewed.';
-COMMENT ON COLUMN name_events.expires_at IS 'When it would have expired, as it looked then.';
+COMMENT ON COLUMN name_events.owner IS 'The owner''s address after it.';
+COMMENT ON COLUMN name_events.value_hash IS 'Hash of the zone file after it, hex.';
+COMMENT ON COLUMN name_events.revoked IS 'Whether the name was revoked after it.';
+COMMENT ON COLUMN name_events.last_renewed IS 'The block in which the name was last registered or renewed.';
+COMMENT ON COLUMN name_events.expires_at IS 'The block in which it would have expired, as of then.';
 COMMENT ON COLUMN name_events.txid IS 'The operation''s transaction.';
 
 CREATE TABLE preorders (
@@ -137,17 +137,17 @@ CREATE TABLE preorders (
     txid text COLLATE "C" NOT NULL,
     PRIMARY KEY (preorder_hash, block_number, txindex)
 );
-COMMENT ON TABLE preorders IS 'Preorders that were not used yet.';
+COMMENT ON TABLE preorders IS 'Preorders that have not been used yet.';
 COMMENT ON COLUMN preorders.preorder_hash IS 'Commitment to a name or namespace, its sender and its future owner.';
 COMMENT ON COLUMN preorders.block_number IS 'The block that holds it.';
-COMMENT ON COLUMN preorders.txindex IS 'Place of its transaction in the block.';
+COMMENT ON COLUMN preorders.txindex IS 'Position of its transaction in the block.';
 COMMENT ON COLUMN preorders.op IS '? of a name, * of a namespace.';
 COMMENT ON COLUMN preorders.sender IS 'The sender''s script, hex.';
-COMMENT ON COLUMN preorders.sender_pubkey IS 'The sender''s public key, hex; null where a script sent it.';
+COMMENT ON COLUMN preorders.sender_pubkey IS 'The sender''s public key, hex; null if a script sent it.';
 COMMENT ON COLUMN preorders.address IS 'The sender''s address.';
 COMMENT ON COLUMN preorders.consensus_hash IS 'The consensus hash that it named.';
-COMMENT ON COLUMN preorders.op_fee IS 'Satoshi paid.';
-COMMENT ON COLUMN preorders.fee_address IS 'The address that they were paid to.';
+COMMENT ON COLUMN preorders.op_fee IS 'The fee paid, in satoshis.';
+COMMENT ON COLUMN preorders.fee_address IS 'The address that the fee was paid to.';
 COMMENT ON COLUMN preorders.txid IS 'Its transaction.';
 
 CREATE TABLE keyring (
@@ -155,7 +155,7 @@ CREATE TABLE keyring (
     address text COLLATE "C" NOT NULL,
     PRIMARY KEY (namespace_id, address)
 );
-COMMENT ON TABLE keyring IS 'Who may import names into a namespace: the creator''s address, and those of keys derived from the creator''s.';
+COMMENT ON TABLE keyring IS 'The addresses that may import names into a namespace: the importer''s, and those of keys derived from its key.';
 COMMENT ON COLUMN keyring.namespace_id IS 'The namespace.';
 COMMENT ON COLUMN keyring.address IS 'An address that may import.';
 
@@ -169,7 +169,7 @@ CREATE TABLE announcements (
 );
 COMMENT ON TABLE announcements IS 'What the network''s developers announced; no rule reads it.';
 COMMENT ON COLUMN announcements.block_id IS 'The block that holds the announcement.';
-COMMENT ON COLUMN announcements.txindex IS 'Place of its transaction in the block.';
+COMMENT ON COLUMN announcements.txindex IS 'Position of its transaction in the block.';
 COMMENT ON COLUMN announcements.address IS 'The sender''s address.';
 COMMENT ON COLUMN announcements.message_hash IS 'Hash of the message, hex.';
 COMMENT ON COLUMN announcements.txid IS 'Its transaction.';
