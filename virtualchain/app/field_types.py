@@ -39,7 +39,7 @@ class Integer:
     def problem(self, value: object) -> str | None:
         """Return why a value does not fit; None if it does."""
         if not isinstance(value, int) or isinstance(value, bool):
-            return f"a {type(value).__name__}"
+            return f"a value of type {type(value).__name__}"
         return None if self.low <= value <= self.high else "out of range"
 
 
@@ -59,7 +59,7 @@ class Text:
     def problem(self, value: object) -> str | None:
         """Return why a value does not fit; None if it does."""
         if not isinstance(value, str):
-            return f"a {type(value).__name__}"
+            return f"a value of type {type(value).__name__}"
         if "\x00" in value:
             return "it contains a NUL character"
         try:
@@ -85,7 +85,7 @@ class Hex:
     def problem(self, value: object) -> str | None:
         """Return why a value does not fit; None if it does."""
         if not isinstance(value, str):
-            return f"a {type(value).__name__}"
+            return f"a value of type {type(value).__name__}"
         if not _HEX.fullmatch(value):
             return "not lower-case hex, two digits a byte"
         return None if len(value) <= 2 * self.most_bytes else f"{len(value) // 2} bytes"
@@ -100,7 +100,7 @@ class Boolean:
 
     def problem(self, value: object) -> str | None:
         """Return why a value does not fit; None if it does."""
-        return None if isinstance(value, bool) else f"a {type(value).__name__}"
+        return None if isinstance(value, bool) else f"a value of type {type(value).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class List:
     def problem(self, value: object) -> str | None:
         """Return why a value does not fit; None if it does."""
         if not isinstance(value, list):
-            return f"a {type(value).__name__}"
+            return f"a value of type {type(value).__name__}"
         for number, item in enumerate(value):
             problem = self.of.problem(item)
             if problem is not None:

@@ -1,5 +1,6 @@
 """Find functions that an author meant as callbacks but named otherwise: the engine would never call them."""
 
+import re
 import sys
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -8,7 +9,7 @@ from typing import Final
 
 _HANDLER: Final = frozenset({"parse", "check", "commit"})
 _HOOKS: Final = frozenset({"scan", "final", "proceed"})
-_PREFIXES: Final = ("db_", "get_")
+_PREFIX: Final = re.compile("^(db|get|find)_")
 _CLOSE: Final = 0.8
 """How close to `find_payload` a name is an error; other names that begin with `find_` are the app's own."""
 
@@ -44,7 +45,7 @@ def uncalled_in_implementation(implementation: object, callbacks: Collection[str
     )
     for name in sorted(own - set(callbacks)):
         misspelled = name.startswith("find_") and get_close_matches(name, ["find_payload"], cutoff=_CLOSE)
-        if (name.startswith(_PREFIXES) or misspelled) and _is_callable(implementation, name):
+        if (name.startswith(("db_", "get_")) or misspelled) and _is_callable(implementation, name):
             hint = _hint(name, callbacks, "begin its name with an underscore if only the app calls it")
             return f"has {name}, which is not a callback: {hint}"
     return None
@@ -76,5 +77,8 @@ def _is_callable(instance: object, name: str) -> bool:
 
 
 def _hint(name: str, known: Collection[str], otherwise: str) -> str:
-    nearest = get_close_matches(name, sorted(known), n=1)
-    return f"did you mean {nearest[0]}? If not, {otherwise}" if nearest else otherwise
+    """Name the nearest known name, if one is near: one that it begins, or else one spelled alike."""
+    words = {_PREFIX.sub("", item): item for item in sorted(known)}
+    word = _PREFIX.sub("", name)
+    near = [item for item in words if item.startswith(word)] or get_close_matches(word, words, n=1)
+    return f"did you mean {words[near[0]]}? If not, {otherwise}" if near else otherwise

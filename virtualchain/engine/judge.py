@@ -241,7 +241,7 @@ class _Judge:
             return Rejected("refused")
         if verdict is True or isinstance(verdict, Rejected):
             return verdict
-        raise TypeError(f"db_check returned {verdict!r}: expected True, False or Rejected")
+        raise TypeError(f"db_check returned a {type(verdict).__name__}: expected True, False or Rejected")
 
     def _commit(self, candidate: _Candidate) -> None:
         result = self._call("db_commit", candidate, self._run_commit)
@@ -265,7 +265,8 @@ class _Judge:
             raise _Undone("refused" if result is False else result.reason)
         ops = result if isinstance(result, list) else [candidate.op if result is None else result]
         if not all(isinstance(op, dict) for op in ops):
-            raise TypeError(f"db_commit returned {result!r}: expected None, False, a dict or a list of dicts")
+            kinds = ", ".join(sorted({type(op).__name__ for op in ops}))
+            raise TypeError(f"db_commit returned {kinds}: expected None, False, a dict or a list of dicts")
         plain = [{name: value for name, value in op.items() if name not in ENGINE_KEYS} for op in ops]
         try:
             stored = all_to_json(plain)
