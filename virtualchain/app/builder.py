@@ -110,7 +110,8 @@ class App:
     After its leading arguments, a function can name any of these and receives them by name: `parse`
     block_id, opcode, senders, inputs, outputs, fee, state; `check` block_id, opcode, txid, vtxindex,
     checked; `commit` block_id, opcode, txid, vtxindex. `check` and `commit` are optional: without them,
-    every parsed op is accepted unchanged.
+    every parsed op is accepted unchanged. A handler has no other public methods. `fields` may have types:
+    `fields={"document": Hex(32), "owner": Text(90)}` rejects every input whose parsed fields do not fit.
 
     Rules can change at an activation height: a handler, `scan` or `final` that is registered again with
     `from_block=` applies from that block until the next one's, and the old one still applies before it.

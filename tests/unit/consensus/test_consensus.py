@@ -130,7 +130,7 @@ def test_a_value_that_cannot_be_hashed_is_rejected_with_its_field(value: object,
     ],
 )
 def test_what_json_can_hold_is_no_error_of_the_app(value: object, *, is_the_apps: bool) -> None:
-    """A value that a stranger can have written is told apart from one that only the app can have made."""
+    """The error distinguishes what a stranger can have written from what only the app can make."""
     with pytest.raises(Unserializable) as caught:
         consensus.text_of(value)
     assert isinstance(caught.value, InvalidOp) == is_the_apps
