@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from virtualchain.app.builder import App, Rejected
+    from virtualchain.app.field_types import Boolean, Hex, Integer, List, Text
     from virtualchain.app.fields import parse_json
     from virtualchain.bitcoin.payload import first_op_return, last_op_return
     from virtualchain.engine.engine import StateEngine
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
 __all__ = [
     "App",
     "BlockEvent",
+    "Boolean",
     "Change",
+    "Hex",
+    "Integer",
     "Jsonb",
+    "List",
     "Rejected",
     "RollbackEvent",
     "State",
     "StateEngine",
+    "Text",
     "VirtualchainError",
     "__version__",
     "first_op_return",
@@ -42,12 +48,17 @@ __all__ = [
 _ROOMS = {
     "App": "app.builder",
     "BlockEvent": "reading.events",
+    "Boolean": "app.field_types",
     "Change": "reading.events",
     "Jsonb": "store.values",
+    "Hex": "app.field_types",
+    "Integer": "app.field_types",
+    "List": "app.field_types",
     "Rejected": "app.builder",
     "RollbackEvent": "reading.events",
     "State": "store.state",
     "StateEngine": "engine.engine",
+    "Text": "app.field_types",
     "VirtualchainError": "errors",
     "first_op_return": "bitcoin.payload",
     "last_op_return": "bitcoin.payload",

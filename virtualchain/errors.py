@@ -15,6 +15,7 @@
     │   ├── AppHalted         an app's callback failed; its block was undone for it
     │   └── DeepFork          the node's chain left the branch that was taken
     ├── Unserializable        a value that cannot be stored or hashed
+    │   └── InvalidOp         one that only the app's author can have put there
     ├── BuildsDiffer          two builds of an app disagree                 exit 1
     ├── InvalidProof          a proof that does not hold                    exit 1
     ├── DamagedExport         files that differ from what was exported      exit 1
@@ -101,6 +102,10 @@ class DeepFork(Halted):
 
 class Unserializable(VirtualchainError, ValueError):
     """A value that cannot be stored or hashed; the message names its field."""
+
+
+class InvalidOp(Unserializable):
+    """An op that only the app's author can have made: a hashed field is missing, or a type is not JSON's."""
 
 
 class InvalidProof(VirtualchainError):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, overload
 
+from virtualchain.app.field_types import Fields, FieldType, read_fields
+from virtualchain.app.spelling import uncalled_in_handler
 from virtualchain.errors import InvalidApp
 from virtualchain.model import FindPayload, Json
 
@@ -68,7 +70,7 @@ class _Handler:
     parse: _Step
     check: _Step | None
     commit: _Step | None
-    fields: tuple[str, ...] | None
+    fields: Fields | None
 
 
 class _Activations(Generic[T]):
@@ -108,7 +110,8 @@ class App:
     After its leading arguments, a function can name any of these and receives them by name: `parse`
     block_id, opcode, senders, inputs, outputs, fee, state; `check` block_id, opcode, txid, vtxindex,
     checked; `commit` block_id, opcode, txid, vtxindex. `check` and `commit` are optional: without them,
-    every parsed op is accepted unchanged.
+    every parsed op is accepted unchanged. A handler has no other public methods. `fields` may have types:
+    `fields={"document": Hex(32), "owner": Text(90)}` rejects every input whose parsed fields do not fit.
 
     Rules can change at an activation height: a handler, `scan` or `final` that is registered again with
     `from_block=` applies from that block until the next one's, and the old one still applies before it.
@@ -142,16 +145,28 @@ class App:
         self.find_payload = self.payload_rule
 
     def opcode(
-        self, opcode: bytes, fields: Iterable[str] | None = None, *, from_block: int = 0
+        self,
+        opcode: bytes,
+        fields: Iterable[str] | Mapping[str, FieldType] | None = None,
+        *,
+        from_block: int = 0,
     ) -> Callable[[H], H]:
         """Register a class with `parse` and, optionally, `check` and `commit` for one opcode byte.
 
-        `fields` names the fields that enter the consensus hash, in order; by default all, sorted by name.
-        The class replaces any earlier one from block `from_block` on.
+        `fields` names the fields that enter the consensus hash, in order; by default all, sorted by name. As
+        a dict from names to types (`Integer`, `Text`, `Hex`, `Boolean`, `List`), it also rejects every input
+        whose parsed fields do not fit. The class replaces any earlier one from block `from_block` on.
+
+        Raises InvalidApp as `add` does, and if the class has a public function that no step calls.
         """
 
         def register(handler: H) -> H:
             instance = handler()
+            complaint = uncalled_in_handler(instance)
+            if complaint is not None:
+                raise InvalidApp(
+                    f"app {self.name}: {handler.__name__}, the handler of opcode {opcode!r}, {complaint}"
+                )
             self.add(
                 opcode,
                 parse=getattr(instance, "parse", None),
@@ -171,23 +186,28 @@ class App:
         parse: Callable[..., Json | Rejected | None] | None,
         check: Callable[..., bool | Rejected] | None = None,
         commit: Callable[..., Any] | None = None,
-        fields: Iterable[str] | None = None,
+        fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         from_block: int = 0,
     ) -> None:
         """Register functions for one opcode byte, as `opcode` does for a class.
 
-        Raises InvalidApp if the opcode is not one byte, if it already has a handler from that block on, or
-        if a function takes an argument that it cannot receive.
+        Raises InvalidApp if the opcode is not one byte, if it already has a handler from that block on, if
+        `fields` are neither names nor names with types, or if a function takes an argument that it cannot
+        receive.
         """
         if not isinstance(opcode, bytes) or len(opcode) != 1:
             raise InvalidApp(f"app {self.name}: an opcode must be one byte, not {opcode!r}")
         if parse is None:
             raise InvalidApp(f"app {self.name}: the handler of opcode {opcode!r} has no parse")
+        try:
+            declared = None if fields is None else read_fields(fields)
+        except TypeError as error:
+            raise InvalidApp(f"app {self.name}: fields={fields!r} of opcode {opcode!r}: {error}") from error
         handler = _Handler(
             parse=self._step("parse", parse),
             check=None if check is None else self._step("check", check),
             commit=None if commit is None else self._step("commit", commit),
-            fields=None if fields is None else tuple(fields),
+            fields=declared,
         )
         if not self._handlers.setdefault(opcode, _Activations()).add(from_block, handler):
             since = f" from block {from_block} on" if from_block else ""
@@ -230,6 +250,8 @@ class App:
             step(ops, state, block_id=block_id)
 
     def _step(self, kind: str, function: Callable[..., Any]) -> _Step:
+        if not callable(function):
+            raise InvalidApp(f"app {self.name}: {kind} is {function!r}: it must be a function")
         names = list(inspect.signature(function).parameters)
         leading, optional = _LEADING[kind], _OPTIONAL[kind]
         unknown = [name for name in names[len(leading) :] if name not in optional]
@@ -263,14 +285,14 @@ class App:
         """Return the opcodes that have a handler, sorted."""
         return tuple(sorted(self._handlers))
 
-    def get_opfields(self) -> dict[bytes, tuple[str, ...]]:
+    def get_opfields(self) -> dict[bytes, Fields]:
         """Return, for each opcode that declares them, the fields that its newest rules hash."""
         newest = {code: handlers.all()[-1][1] for code, handlers in sorted(self._handlers.items())}
         return {code: handler.fields for code, handler in newest.items() if handler.fields is not None}
 
-    def get_activations(self) -> dict[int, dict[str, tuple[str, ...] | None]]:
+    def get_activations(self) -> dict[int, dict[str, Fields | None]]:
         """Return, by activation height, the opcodes with their hashed fields, and the names of the hooks."""
-        activations: dict[int, dict[str, tuple[str, ...] | None]] = {}
+        activations: dict[int, dict[str, Fields | None]] = {}
         for code, handlers in sorted(self._handlers.items()):
             for from_block, handler in handlers.all():
                 activations.setdefault(from_block, {})[code.hex()] = handler.fields

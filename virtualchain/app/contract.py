@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from virtualchain.app.code import Code
+from virtualchain.app.field_types import Fields, FieldType, described, read_fields
+from virtualchain.app.spelling import uncalled_in_implementation
 from virtualchain.errors import InvalidApp
 from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule
 
@@ -39,6 +41,22 @@ _CALLBACKS: Final = (
     "db_save",
 )
 """Those whose code decides verdicts or the state."""
+_OPTIONAL: Final = (
+    "get_activations",
+    "get_confirmations",
+    "get_db_state",
+    "get_initial_snapshots",
+    "get_max_payload",
+    "get_opfields",
+    "get_projections",
+    "get_strict_code",
+    "get_valid_transaction_window",
+    "find_payload",
+    "db_continue",
+    "db_final",
+    "db_save",
+    "db_scan_block",
+)
 _RESERVED: Final = frozenset({"vc", "virtualchain", "public", "information_schema"})
 _HASH = re.compile(r"[0-9a-f]{32}")
 _QUOTED = r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"""
@@ -86,8 +104,8 @@ class Contract:
     first_block_id: int
     magics: tuple[bytes, ...]
     opcodes: frozenset[bytes]
-    opfields: Mapping[bytes, tuple[str, ...]]
-    activations: Mapping[int, Mapping[str, tuple[str, ...] | None]]
+    opfields: Mapping[bytes, Fields]
+    activations: Mapping[int, Mapping[str, Fields | None]]
     """By activation height, the opcodes (hex) with their hashed fields; if empty, `opfields` applies."""
     initial_snapshots: Mapping[int, str]
     window: int
@@ -120,11 +138,20 @@ class Contract:
 
     def hashed_fields(self, block_id: int, opcode: bytes, op: Mapping[str, object]) -> Sequence[str]:
         """Return the fields of an op that enter the consensus hash, in order: all, sorted, if undeclared."""
+        declared = self._fields(block_id, opcode)
+        return sorted(op) if declared is None else tuple(declared)
+
+    def field_types(self, block_id: int, opcode: bytes) -> Mapping[str, FieldType]:
+        """Return the types of an opcode's fields; none if they were declared without."""
+        declared = self._fields(block_id, opcode)
+        return declared if isinstance(declared, Mapping) else {}
+
+    def _fields(self, block_id: int, opcode: bytes) -> Fields | None:
         declared = self.opfields.get(opcode)
         for from_block, rules in self.activations.items():
             if from_block <= block_id and opcode.hex() in rules:
                 declared = rules[opcode.hex()]
-        return sorted(op) if declared is None else declared
+        return declared
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 (hex) of all declarations that the app's verdicts and digests depend on.
@@ -167,8 +194,23 @@ class Contract:
             "projections": projections,
         }
         if set(self.activations) - {0}:
-            declared["activations"] = {str(block): dict(rules) for block, rules in self.activations.items()}
+            declared["activations"] = {
+                str(block): {key: None if fields is None else list(fields) for key, fields in rules.items()}
+                for block, rules in self.activations.items()
+            }
+        if types := self._described_types():
+            declared["field_types"] = types
         return declared
+
+    def _described_types(self) -> list[list[Any]]:
+        """List the declared types with activation height and opcode, for the fingerprint."""
+        newest = {code.hex(): fields for code, fields in self.opfields.items()}
+        return [
+            [block_id, code, *field]
+            for block_id, rules in [(None, newest), *self.activations.items()]
+            for code, fields in sorted(rules.items())
+            for field in described(fields)
+        ]
 
 
 def read_contract(implementation: object) -> Contract:
@@ -292,6 +334,9 @@ class _DeclarationReader:
         self._implementation = implementation
         kind = getattr(implementation, "__name__", None) or type(implementation).__name__
         self._label = f"the app {kind}"
+        complaint = uncalled_in_implementation(implementation, (*_REQUIRED, *_OPTIONAL))
+        if complaint is not None:
+            raise self._invalid(complaint)
         missing = [name for name in _REQUIRED if not callable(getattr(implementation, name, None))]
         if missing:
             raise self._invalid(f"lacks {', '.join(missing)}: every implementation needs these callbacks")
@@ -352,27 +397,33 @@ class _DeclarationReader:
             raise self._invalid("get_opcodes returns no opcode")
         return codes
 
-    def opfields(self) -> dict[bytes, tuple[str, ...]]:
+    def opfields(self) -> dict[bytes, Fields]:
         value = self.call("get_opfields", {})
         if not isinstance(value, Mapping):
             raise self._invalid(f"get_opfields returns {value!r}: it must be a dict of opcode to field names")
-        result: dict[bytes, tuple[str, ...]] = {}
-        for key, fields in value.items():
-            is_list = isinstance(fields, Iterable) and not isinstance(fields, str | bytes)
-            names: tuple[Any, ...] = tuple(fields) if is_list else (fields,)
-            if not is_list or not all(isinstance(name, str) for name in names):
-                raise self._invalid(
-                    f"get_opfields returns {fields!r} for {key!r}: it must be a list of field names"
-                )
-            result[self._opcode("get_opfields", key)] = names
-        return result
+        return {
+            self._opcode("get_opfields", key): self._fields("get_opfields", key, fields)
+            for key, fields in value.items()
+        }
 
-    def activations(self) -> dict[int, dict[str, tuple[str, ...] | None]]:
-        value: dict[int, dict[str, tuple[str, ...] | None]] = self.call("get_activations", {})
+    def activations(self) -> dict[int, dict[str, Fields | None]]:
+        value: dict[int, dict[str, object]] = self.call("get_activations", {})
         for block_id in value:
             if not isinstance(block_id, int) or not 0 <= block_id <= _LARGEST:
                 raise self._invalid(f"has rules from block {block_id!r} on: it must be a height")
-        return dict(sorted(value.items()))
+        return {
+            block_id: {
+                key: None if fields is None else self._fields("get_activations", key, fields)
+                for key, fields in rules.items()
+            }
+            for block_id, rules in sorted(value.items())
+        }
+
+    def _fields(self, name: str, key: object, fields: object) -> Fields:
+        try:
+            return read_fields(fields)
+        except TypeError as error:
+            raise self._invalid(f"{name} returns {fields!r} for {key!r}: {error}") from error
 
     def initial_snapshots(self) -> dict[int, str]:
         value = self.call("get_initial_snapshots", {})

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from virtualchain.errors import Unserializable
+from virtualchain.consensus.values import MAX_INT_BITS, invalid_value
+from virtualchain.errors import InvalidOp, Unserializable
 
 DEEPEST: Final = 64
 """Maximum nesting depth of lists and dicts."""
 LARGEST: Final = 16 * 1024 * 1024
 """Maximum total size of the fields of one input: their characters, plus 64 for each value."""
 _VALUE: Final = 64
-_INT_BITS: Final = 2048
 _INT_DIGITS: Final = 617
 """Decimal digits of the largest int. Python's own limit depends on the environment."""
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -28,8 +28,9 @@ def to_json(fields: Mapping[str, object]) -> dict[str, Any]:
     """Copy an op's fields for a jsonb column; bytes become hex, and tuples become lists.
 
     Raises Unserializable, which names the field, for values that PostgreSQL's jsonb cannot hold on every
-    node: text with a NUL or a lone surrogate, a float that is not finite, an int of more than 2048 bits, keys
-    that are not text, nesting deeper than 64, more than 16 Mi characters in all, or a type that JSON lacks.
+    node: text with a NUL or a lone surrogate, a float that is not finite, an int of more than 2048 bits,
+    nesting deeper than 64, more than 16 Mi characters in all. Raises InvalidOp for keys that are not text and
+    for types that JSON lacks.
     """
     return all_to_json([fields])[0]
 
@@ -101,7 +102,7 @@ class _Copier:
 
     def _text(self, value: object, what: str) -> str:
         if not isinstance(value, str):
-            raise Unserializable(f"{what} is a {type(value).__name__}, but must be text")
+            raise InvalidOp(f"{what} is a {type(value).__name__}, but must be text")
         self._count(len(value), what)
         if _NUL in value:
             raise Unserializable(f"{what} contains a NUL character")
@@ -114,24 +115,24 @@ def _number(value: object, field: str) -> int | float | None:
     match value:
         case None | bool():
             return value
-        case int() if value.bit_length() <= _INT_BITS:
+        case int() if value.bit_length() <= MAX_INT_BITS:
             return value
         case int():
-            raise Unserializable(f"field {field!r}: an int of more than {_INT_BITS} bits")
+            raise Unserializable(f"field {field!r}: an int of more than {MAX_INT_BITS} bits")
         case float() if math.isfinite(value):
             return value
         case float():
             raise Unserializable(f"field {field!r}: {value} is not a number that JSON can hold")
         case _:
-            raise Unserializable(f"field {field!r}: a {type(value).__name__} cannot be stored as JSON")
+            raise invalid_value(value, f"field {field!r}", "cannot be stored as JSON")
 
 
 def _read_int(digits: str) -> int:
     if len(digits.lstrip("-")) <= _INT_DIGITS:
         value = int(digits)
-        if value.bit_length() <= _INT_BITS:
+        if value.bit_length() <= MAX_INT_BITS:
             return value
-    raise ValueError(f"an int of more than {_INT_BITS} bits")
+    raise ValueError(f"an int of more than {MAX_INT_BITS} bits")
 
 
 def _read_float(digits: str) -> float:

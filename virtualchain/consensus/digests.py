@@ -11,22 +11,25 @@ from typing import Final
 
 from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.consensus.merkle import merkle_root
-from virtualchain.errors import Unserializable, UsageError
+from virtualchain.consensus.values import MAX_INT_BITS, foreign_value, invalid_value
+from virtualchain.errors import InvalidOp, Unserializable, UsageError
 
-_LARGEST_INT_BITS: Final = 2048
-"""617 digits at most: Python's limit on printing ints can be lowered to 640 digits, but no further."""
+_HASHABLE: Final = "None, bool, int, float, str and lists of ints"
 _LARGEST_PYTHON2_INT: Final = 2**63 - 1
 
 
 def serialize_op(opcode: bytes, op: Mapping[str, object], fields: Sequence[str]) -> bytes:
     """Serialize an op: the opcode, a colon, and the texts of `fields` as netstrings joined by commas.
 
-    The fields are written in the order of `fields`; any other field of the op is ignored. Raises
-    Unserializable for a field that is missing or cannot be hashed (`docs/protocol/consensus.md`).
+    The fields are written in the order of `fields`; any other field of the op is ignored. Raises InvalidOp
+    for a field that is missing, Unserializable for one that cannot be hashed (`docs/protocol/consensus.md`).
     """
     missing = [field for field in fields if field not in op]
     if missing:
-        raise Unserializable(f"op {opcode!r} has no {', '.join(missing)}: every hashed field is required")
+        raise InvalidOp(
+            f"op {opcode!r} has no {', '.join(missing)}: every hashed field is required; "
+            "set it in every op, or declare the fields with types, so that inputs without it are rejected"
+        )
     texts = [text_of(op[field], field) for field in fields]
     return opcode + b":" + b",".join(b"%d:%s" % (len(text), text) for text in texts)
 
@@ -35,7 +38,8 @@ def text_of(value: object, field: str = "value") -> bytes:
     """Print a hashed value (None, bool, int, float, str or a list of ints) as UTF-8.
 
     Raises Unserializable, with the name of `field`, for any other type, text that is not valid Unicode (a
-    lone surrogate), a float that is not finite, and an int of more than 2048 bits.
+    lone surrogate), a float that is not finite, and an int of more than 2048 bits. If the type is not one of
+    JSON's, that is an InvalidOp.
     """
     match value:
         case None:
@@ -49,12 +53,9 @@ def text_of(value: object, field: str = "value") -> bytes:
         case float():
             return _twelve_digits(value, field)
         case list():
-            return b"[%s]" % b", ".join(_list_item(item, field) for item in value)
+            return b"[%s]" % b", ".join(_list_item(item, field, value) for item in value)
         case _:
-            raise Unserializable(
-                f"field {field!r}: a {type(value).__name__} cannot be hashed;"
-                " None, bool, int, float, str and lists of ints can"
-            )
+            raise _unhashable(value, field, f"a {type(value).__name__} cannot be hashed; {_HASHABLE} can")
 
 
 def ops_hash(serialized_ops: Iterable[bytes]) -> str:
@@ -103,8 +104,8 @@ def _utf8(text: str, field: str) -> bytes:
 
 
 def _decimal(number: int, field: str) -> bytes:
-    if number.bit_length() > _LARGEST_INT_BITS:
-        raise Unserializable(f"field {field!r}: an int of more than {_LARGEST_INT_BITS} bits")
+    if number.bit_length() > MAX_INT_BITS:
+        raise Unserializable(f"field {field!r}: an int of more than {MAX_INT_BITS} bits")
     return b"%d" % number
 
 
@@ -115,9 +116,16 @@ def _twelve_digits(number: float, field: str) -> bytes:
     return text if b"." in text or b"e" in text else text + b".0"
 
 
-def _list_item(item: object, field: str) -> bytes:
+def _unhashable(value: object, field: str, reason: str) -> Unserializable:
+    foreign = foreign_value(value)
+    if foreign is not None:
+        return invalid_value(foreign, f"field {field!r}", "cannot be hashed")
+    return Unserializable(f"field {field!r}: {reason}")
+
+
+def _list_item(item: object, field: str, items: list[object]) -> bytes:
     if isinstance(item, bool) or not isinstance(item, int):
-        raise Unserializable(f"field {field!r}: a list may contain ints only, not a {type(item).__name__}")
+        raise _unhashable(items, field, f"a list may contain ints only, not a {type(item).__name__}")
     text = _decimal(item, field)
     # Inside a list Python 2 printed the repr, which marks an int that does not fit a machine word.
     return text if -_LARGEST_PYTHON2_INT - 1 <= item <= _LARGEST_PYTHON2_INT else text + b"L"

@@ -16,12 +16,13 @@ import psycopg
 from virtualchain import consensus
 from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Callback, Contract
+from virtualchain.app.field_types import require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
 from virtualchain.bitcoin.payload import last_op_return
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.states import AppState
-from virtualchain.errors import Unserializable
+from virtualchain.errors import InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
 from virtualchain.store.failures import is_passing, is_rejection
 from virtualchain.store.log import Op, Rejection
@@ -206,15 +207,19 @@ class _Judge:
             if not isinstance(op, dict):
                 raise TypeError(f"db_parse returned a {type(op).__name__}: expected a dict, or None")
             self._require_storable(candidate.opcode, op)
+        except InvalidOp:  # a ValueError, but the app's own
+            raise
         except ValueError as error:
             return Rejected(str(error) or type(error).__name__)
         return op
 
     def _require_storable(self, opcode: bytes, op: Json) -> None:
-        """Refuse what could not be stored or hashed before the app builds on it."""
+        """Refuse what does not fit its type or cannot be stored or hashed, before the app builds on it."""
         to_json(op)
+        types = self._contract.field_types(self._block.block_id, opcode)
+        require_types(op, types)
         for name in self._contract.hashed_fields(self._block.block_id, opcode, op):
-            if name in op:
+            if name in op and name not in types:
                 consensus.text_of(op[name], name)
 
     def _check(self, candidate: _Candidate) -> bool:
@@ -237,7 +242,7 @@ class _Judge:
             return Rejected("refused")
         if verdict is True or isinstance(verdict, Rejected):
             return verdict
-        raise TypeError(f"db_check returned {verdict!r}: expected True, False or Rejected")
+        raise TypeError(f"db_check returned a {type(verdict).__name__}: expected True, False or Rejected")
 
     def _commit(self, candidate: _Candidate) -> None:
         result = self._call("db_commit", candidate, self._run_commit)
@@ -261,11 +266,14 @@ class _Judge:
             raise _Undone("refused" if result is False else result.reason)
         ops = result if isinstance(result, list) else [candidate.op if result is None else result]
         if not all(isinstance(op, dict) for op in ops):
-            raise TypeError(f"db_commit returned {result!r}: expected None, False, a dict or a list of dicts")
+            kinds = ", ".join(sorted({type(op).__name__ for op in ops}))
+            raise TypeError(f"db_commit returned {kinds}: expected None, False, a dict or a list of dicts")
         plain = [{name: value for name, value in op.items() if name not in ENGINE_KEYS} for op in ops]
         try:
             stored = all_to_json(plain)
             canonical = tuple(self._canonical(candidate.opcode, op) for op in plain)
+        except InvalidOp:
+            raise
         except Unserializable as error:
             raise _Undone(str(error)) from error
         return ops, Op(
@@ -278,9 +286,10 @@ class _Judge:
         )
 
     def _canonical(self, opcode: bytes, op: Json) -> bytes:
-        return consensus.serialize_op(
-            opcode, op, self._contract.hashed_fields(self._block.block_id, opcode, op)
-        )
+        block_id = self._block.block_id
+        serialized = consensus.serialize_op(opcode, op, self._contract.hashed_fields(block_id, opcode, op))
+        require_types(op, self._contract.field_types(block_id, opcode))
+        return serialized
 
     def _hook(self, name: str, callback: Callback | None, ops: list[Json]) -> None:
         if callback is None:

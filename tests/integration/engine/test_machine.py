@@ -109,9 +109,10 @@ def test_a_data_error_is_a_rejection(
         ("\ud800", "field 'text' contains a lone surrogate"),
         (float("nan"), "field 'text': nan is not a number that JSON can hold"),
         (2**4000, "field 'text': an int of more than 2048 bits"),
-        (b"raw", "field 'text': a bytes cannot be hashed"),
+        ({"a": 1}, "field 'text': a dict cannot be hashed"),
+        ([1, "a"], "field 'text': a list may contain ints only"),
     ],
-    ids=["nul", "surrogate", "nan", "huge", "bytes"],
+    ids=["nul", "surrogate", "nan", "huge", "dict", "list"],
 )
 def test_a_field_that_cannot_be_stored_is_rejected_at_parse(
     fake_node: FakeNode, run: Run, query: Query, field: object, reason: str

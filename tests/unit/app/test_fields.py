@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from virtualchain.app.fields import all_to_json, legible, parse_json, to_json
-from virtualchain.errors import Unserializable
+from virtualchain.errors import InvalidOp, Unserializable
 
 
 def test_bytes_become_hex_and_tuples_lists() -> None:
@@ -52,11 +52,40 @@ def test_the_ops_of_one_input_share_its_limits() -> None:
         all_to_json([half, half])
 
 
-@pytest.mark.parametrize("value", [Decimal("1.5"), datetime(2009, 1, 3, tzinfo=UTC), date(2009, 1, 3), 1j])
-def test_types_that_json_does_not_have_are_named(value: Any) -> None:
-    """The app has to write amounts of money and times as text or ints."""
-    with pytest.raises(Unserializable, match=f"field 'when': a {type(value).__name__} cannot be stored"):
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        (Decimal("1.5"), "count the smallest unit as an int"),
+        (datetime(2009, 1, 3, tzinfo=UTC), "seconds in an int"),
+        (date(2009, 1, 3), "write it as text"),
+        ({2, 1}, r"sorted\(value\)"),
+        (frozenset(), r"sorted\(value\)"),
+        (bytearray(b"x"), r"value\.hex\(\)"),
+        (1j, "make it text, an int or a list of ints"),
+        (range(3), "make it text"),
+    ],
+)
+def test_types_that_json_does_not_have_are_the_apps_error(value: Any, remedy: str) -> None:
+    """No stranger's bytes become such a value unless the app makes it; the error says what to do instead."""
+    with pytest.raises(InvalidOp, match=f"field 'when': a {type(value).__name__} cannot be stored.*{remedy}"):
         to_json({"when": [value]})
+
+
+@pytest.mark.parametrize(("name", "value"), [(1, 2), (b"a", 2), (None, 2), ("a", {1: 2}), ("a", [{b"": 2}])])
+def test_keys_that_are_not_text_are_the_apps_error(name: Any, value: Any) -> None:
+    """Every key of JSON is text."""
+    with pytest.raises(InvalidOp, match="but must be text"):
+        to_json({name: value})
+
+
+@pytest.mark.parametrize(
+    "value", ["\x00", "\udfff", float("nan"), float("-inf"), 2**2048, {"\x00": 1}, [["\ud800"]]]
+)
+def test_what_a_stranger_can_write_is_no_error_of_the_app(value: Any) -> None:
+    """Python's own parser of JSON accepts all of these, the numbers that are none included."""
+    with pytest.raises(Unserializable) as raised:
+        to_json({"a": value})
+    assert not isinstance(raised.value, InvalidOp)
 
 
 def test_minus_zero_and_small_floats_are_kept() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from virtualchain import consensus
 from virtualchain.consensus.hashing import hash160, sha256d
-from virtualchain.errors import Unserializable, UsageError
+from virtualchain.errors import InvalidOp, Unserializable, UsageError
 
 EMPTY = "5df6e0e2761359d30a8275058e299fcc0381534545f55cf43e41983f5d4c9456"
 EMPTY_HASH160 = "b472a266d0bd89c13706a4132ccfb16f7c3b9fcb"
@@ -109,6 +109,41 @@ def test_a_value_that_cannot_be_hashed_is_rejected_with_its_field(value: object,
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize(
+    ("value", "is_the_apps"),
+    [
+        (b"", True),
+        ((), True),
+        ({1}, True),
+        (1j, True),
+        ([1, b"x"], True),
+        (["1", (2,)], True),
+        ({"a": [b"x"]}, True),
+        ({}, False),
+        ({"a": [{"b": None}]}, False),
+        ([1, "2"], False),
+        ([[1]], False),
+        ([None, 1.5, True], False),
+        (float("nan"), False),
+        (2**2048, False),
+        ("\ud800", False),
+    ],
+)
+def test_what_json_can_hold_is_no_error_of_the_app(value: object, *, is_the_apps: bool) -> None:
+    """The error distinguishes what a stranger can have written from what only the app can make."""
+    with pytest.raises(Unserializable) as caught:
+        consensus.text_of(value)
+    assert isinstance(caught.value, InvalidOp) == is_the_apps
+
+
+def test_a_list_that_contains_itself_is_refused() -> None:
+    """Looking through it comes to an end."""
+    endless: list[object] = []
+    endless += [endless, {"a": endless}]
+    with pytest.raises(Unserializable, match="ints only, not a list"):
+        consensus.text_of(endless)
+
+
 def test_the_largest_int_is_printed() -> None:
     """Its 617 digits are below the lowest limit that Python can be set to."""
     assert consensus.text_of(2**2048 - 1) == str(2**2048 - 1).encode()
@@ -125,7 +160,7 @@ def test_lengths_count_bytes_and_an_opcode_may_be_any_byte() -> None:
 
 def test_every_missing_field_is_named() -> None:
     """One error lists everything that has to be fixed."""
-    with pytest.raises(Unserializable, match="op b'a' has no y, z:"):
+    with pytest.raises(InvalidOp, match="op b'a' has no y, z:"):
         consensus.serialize_op(b"a", {"x": 1}, ["x", "y", "z"])
 
 
