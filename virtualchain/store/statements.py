@@ -124,6 +124,8 @@ _TOTAL: Final = (
 _NESTED: Final = (exp.Select, exp.SetOperation, exp.Subquery, exp.With, exp.Merge, exp.Join, exp.Lateral)
 _PER_PLAN: Final = (exp.Limit, exp.Offset, exp.Distinct, exp.Group, exp.Having, exp.Order, exp.Window)
 """What lets a plan choose for which rows the output is computed."""
+_CONDITIONAL: Final = (exp.And, exp.Case, exp.Coalesce, exp.Filter, exp.If, exp.Or)
+"""What lets a plan choose which of its parts are computed at all."""
 
 
 _STRINGS: Final = frozenset(
@@ -502,7 +504,9 @@ class _Look:
         if any(isinstance(node, _NESTED) for node in body) or tree.args.get("with_") or tree.args.get("with"):
             return False
         where = tree.args.get("where")
-        if where is not None and not all(_is_total(node) for node in where.walk()):
+        if where is not None and not _never_fails(where):
+            return False
+        if any(isinstance(node, _CONDITIONAL) and not _never_fails(node) for node in body):
             return False
         if isinstance(tree, exp.Select):
             return not any(isinstance(node, (*_PER_PLAN, exp.AggFunc)) for node in body) and all(
@@ -511,20 +515,15 @@ class _Look:
         if isinstance(tree, exp.Insert):
             conflict = tree.args.get("conflict")
             return isinstance(tree.expression, exp.Values) and (
-                conflict is None or all(_is_total(node) for node in _conditions(conflict))
+                conflict is None or all(map(_never_fails, conflict.find_all(exp.Where)))
             )
         if isinstance(tree, exp.Update):
-            return tree.args.get("from_") is None and tree.args.get("from") is None
-        return isinstance(tree, exp.Delete | exp.Values) and tree.args.get("using") is None
+            return not (tree.args.get("from_") or tree.args.get("from"))
+        return isinstance(tree, exp.Delete | exp.Values) and not tree.args.get("using")
 
 
-def _conditions(conflict: exp.Expr) -> Iterator[exp.Expr]:
-    for where in conflict.find_all(exp.Where):
-        yield from where.walk()
-
-
-def _is_total(node: exp.Expr) -> bool:
-    return isinstance(node, _TOTAL)
+def _never_fails(node: exp.Expr) -> bool:
+    return all(isinstance(part, _TOTAL) for part in node.walk())
 
 
 def _assigned(node: exp.Update) -> Iterator[exp.Expr]:
