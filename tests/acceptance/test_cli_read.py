@@ -19,7 +19,7 @@ from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
-STATUS_KEYS = {"network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "apps"}
+STATUS_KEYS = {"network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "locale", "apps"}
 APP_KEYS = {
     "name",
     "version",
@@ -90,6 +90,7 @@ def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> 
     printed = json.loads(done.out)
     assert (printed.keys(), done.err) == (STATUS_KEYS, "")
     assert (printed["network"], printed["tip"]) == ("regtest", {"block_id": node.height, "hash": node.tip})
+    assert printed["locale"] is None
     assert [app.keys() for app in printed["apps"]] == [APP_KEYS, APP_KEYS]
     alpha = printed["apps"][0]
     assert (alpha["name"], alpha["version"], alpha["block_id"], alpha["lag"]) == ("alpha", "1", 104, 3)

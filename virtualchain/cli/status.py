@@ -28,6 +28,7 @@ def status(options: Options) -> None:
     If the node cannot be reached, everything else is still shown, from the database.
     """
     from virtualchain.reading import views
+    from virtualchain.store.database import other_locale
 
     with open_reading(options) as connection:
         network = views.network(connection)
@@ -37,6 +38,7 @@ def status(options: Options) -> None:
             "pins": views.pins(connection),
             "builds": views.builds(connection),
             "last_reorg": views.last_reorg(connection),
+            "locale": _locale_warning(other_locale(connection)),
         }
         tip, waits_for = _look_ahead(options, connection, network)
     if options.settings.json:
@@ -62,6 +64,7 @@ def status(options: Options) -> None:
             "waits for": None if waits_for is None else waits_for.removeprefix("waiting for "),
             **_pin_fields(deployment["pins"]),
             **_rollback_fields(deployment["last_reorg"]),
+            **({"locale": deployment["locale"]} if deployment["locale"] else {}),
         },
     )
     for row in rows:
@@ -142,6 +145,15 @@ def _waits_for(connection: "psycopg.Connection", plan: "Plan") -> str | None:
             return str(error)
         return f"{describe_fork(plan)}: the next sync or run undoes them"
     return None
+
+
+def _locale_warning(locale: str | None) -> str | None:
+    if locale is None:
+        return None
+    return (
+        f"the database has another locale than C ({locale}), so its apps may differ from those of other "
+        "nodes: move to a new database, as docs/operating.md explains"
+    )
 
 
 def _pin_fields(pins: "list[Json]") -> dict[str, str]:
