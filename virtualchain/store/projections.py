@@ -5,7 +5,7 @@ Rollback, replay and equal tables on every node depend on what the checks verify
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, LiteralString, cast
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -16,7 +16,7 @@ from virtualchain.store.sql import queries
 
 _Q = queries("projections")
 MOST_BYTES: Final = 2000
-"""The longest entry of a B-tree index. PostgreSQL takes 2,704 bytes, and 4 of the history's key are the block."""
+"""The longest entry of a B-tree index. PostgreSQL takes 2,704 bytes, with the block in a history's key."""
 _ADDED_COLUMNS = ("since_block", "until_block")
 _CHECKS = (
     "objects_elsewhere",
@@ -200,11 +200,9 @@ class _Index:
     @property
     def parts(self) -> dict[str, sql.Composable]:
         """What the statements about its entries contain."""
-        # The database wrote these expressions, for its own use.
-        predicate, size = (cast("LiteralString", text) for text in (self.predicate or "true", self.size))
-        return {
-            "predicate": sql.SQL(predicate),
-            "size": sql.SQL(size),
+        return {  # the database wrote these expressions, for its own use
+            "predicate": sql.SQL(self.predicate or "true"),
+            "size": sql.SQL(self.size),
             "most_bytes": sql.Literal(MOST_BYTES),
         }
 
