@@ -66,7 +66,7 @@ STATEMENTS: dict[str, tuple[str, list[Any], str]] = {
     "json endless": ("SELECT %s::jsonb", [Jsonb(recursive_dict())], "DataError: a parameter cannot"),
     "json deep": ("SELECT %s::jsonb", ["[" * 50_000 + "]" * 50_000], "54001 "),
     "json broken": ("SELECT %s::jsonb", ["{"], "22P02 "),
-    "long key": ("INSERT INTO kept (key) VALUES (%s)", [incompressible(12_000)], "54000 "),
+    "long key": ("INSERT INTO kept (key) VALUES (%s)", [incompressible(12_000)], "22001 "),
     "pattern": ("SELECT 'a' ~ %s", ["("], "2201B "),
     "no date": ("SELECT %s::date", ["2009-02-30"], "22008 "),
     "early date": ("SELECT %s::date", ["0044-03-15 BC"], "DataError: "),
