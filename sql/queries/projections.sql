@@ -253,7 +253,7 @@ CROSS JOIN LATERAL (VALUES (i.indexprs), (i.indpred)) AS part (tree)
 WHERE c.relnamespace = %(tables)s::regnamespace AND part.tree IS NOT NULL;
 
 -- name: entry_sizes
--- What an entry in each B-tree index of a table takes, in bytes, as an expression over a row of the given name, or over r if the index is computed, which means that it has an expression or a predicate. Indexes whose entries have a fixed size are left out. The search path must be empty.
+-- What an entry in each B-tree index of a table takes, in bytes, as an expression over the table's columns; with is_in_trigger over NEW, unless the index is computed, which means that it has an expression or a predicate. Indexes whose entries have a fixed size are left out. The search path must be empty.
 WITH RECURSIVE columns AS (
     SELECT i.indexrelid, i.indisprimary, k.place, a.attname, coalesce(a.atttypid, entry.atttypid) AS type,
         i.indpred IS NOT NULL OR i.indexprs IS NOT NULL AS is_computed, pg_get_expr(i.indpred, i.indrelid) AS predicate
@@ -285,7 +285,7 @@ JOIN pg_class AS own ON own.oid = c.indexrelid
 JOIN types AS p ON p.indexrelid = c.indexrelid AND p.place = c.place
 JOIN pg_type AS t ON t.oid = p.type AND t.typtype <> 'd'
 CROSS JOIN LATERAL (SELECT CASE WHEN c.attname IS NULL THEN pg_get_indexdef(c.indexrelid, c.place::integer, false)
-    WHEN c.is_computed THEN format('r.%%I', c.attname) ELSE format('%%s.%%I', %(row)s::text, c.attname) END AS value) AS x
+    WHEN %(is_in_trigger)s AND NOT c.is_computed THEN format('NEW.%%I', c.attname) ELSE quote_ident(c.attname) END AS value) AS x
 GROUP BY own.relname, c.indisprimary, c.is_computed, c.predicate
 HAVING bool_or(t.typlen = -1)
 ORDER BY c.indisprimary DESC, own.relname COLLATE "C";
@@ -324,8 +324,8 @@ BEGIN
     END IF;
     IF TG_OP = 'DELETE' THEN
         RETURN OLD;
-    END IF;{checks}
-    NEW.since_block := block;
+    END IF;
+    NEW.since_block := block;{checks}
     IF TG_OP = 'INSERT' OR OLD.since_block < block OR ({old_key}) IS DISTINCT FROM ({new_key}) THEN
         INSERT INTO {births} VALUES (block, {new_key});
     END IF;
@@ -340,7 +340,7 @@ END IF;
 
 -- name: computed_entry_check
 -- The same for an index with an expression or a predicate, which are evaluated with the row's columns as names.
-IF EXISTS (SELECT FROM (SELECT NEW.*) AS r WHERE {predicate} AND {size} > {most_bytes}) THEN
+IF EXISTS (SELECT FROM (SELECT NEW.*) AS {row} WHERE {predicate} AND {size} > {most_bytes}) THEN
     RAISE EXCEPTION USING ERRCODE = '22001', MESSAGE = {message};
 END IF;
 
@@ -351,4 +351,4 @@ WHERE t.tgname = 'keep_history' AND t.tgrelid = format('%%I.%%I', %(tables)s::te
 
 -- name: long_entry
 -- Whether a table has a row with an entry that is too long for an index.
-SELECT 1 FROM {table} AS r WHERE {predicate} AND {size} > {most_bytes} LIMIT 1;
+SELECT 1 FROM {table} WHERE {predicate} AND {size} > {most_bytes} LIMIT 1;

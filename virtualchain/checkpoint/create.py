@@ -36,7 +36,7 @@ def create(
 
     `connection` must be in a repeatable-read transaction. `keys` are files with the private keys to sign
     with. The same state yields the same bytes on every node. Raises UsageError for a block at which the app
-    cannot be shown, or if the blocks that wrote its rows are not known, StoreError if its rows do not match its
+    cannot be shown, or if it is not known which blocks wrote its rows, StoreError if these do not match its
     state hash.
     """
     row = _one(connection, "live_app", {"app": app})
@@ -53,8 +53,8 @@ def create(
     saved = _one(connection, "saved_file", place)
     if tables and row["has_unknown_blocks"]:
         raise UsageError(
-            f"app {app} began with a checkpoint of the first format, so this database does not know which block "
-            "wrote each row: create the checkpoint on another node, or apply a new one here first"
+            f"app {app} began with a checkpoint of the first format, so this database does not know "
+            "which block wrote each row: create the checkpoint on another node, or apply a new one here first"
         )
     blocks = range(row["first_block_id"], at + 1)
     with archive.writing(file) as writer:

@@ -15,7 +15,7 @@ from virtualchain.model import Json
 
 FORMAT: Final = "virtualchain-checkpoint-2"
 _WITHOUT_BLOCKS: Final = "virtualchain-checkpoint-1"
-"""The first format. It did not say which block wrote a row, so reducers could see other rows than elsewhere."""
+"""The first format. It did not say which block wrote a row, which reducers can see."""
 NAME: Final = "manifest.json"
 SNAPSHOTS: Final = "snapshots"
 """The member with the app's digests: block_id, ops hash, consensus hash, state hash, by block."""
@@ -109,8 +109,8 @@ def read_manifest(content: bytes) -> Manifest:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         if isinstance(document, dict) and document.get("format") == _WITHOUT_BLOCKS:
             raise InvalidCheckpoint(
-                f"it has the format {_WITHOUT_BLOCKS}, which does not say which block wrote each row: have it "
-                "created again by this version of virtualchain"
+                f"it has the format {_WITHOUT_BLOCKS}, which does not say which block wrote each row: have "
+                "it created again by this version of virtualchain"
             )
         raise InvalidCheckpoint(f"its manifest does not have the format {FORMAT}")
     fields = _Fields(document, "its manifest's")

@@ -123,7 +123,7 @@ def has_long_entry(connection: psycopg.Connection, projection: Projection) -> bo
 
     The search path must be empty.
     """
-    for index in _indexes(connection, projection, "r"):
+    for index in _indexes(connection, projection, is_in_trigger=False):
         statement = sql.SQL(_Q["long_entry"]).format(table=projection.table, **index.parts)
         if connection.execute(statement).fetchone():
             return True
@@ -207,10 +207,10 @@ class _Index:
         }
 
 
-def _indexes(connection: psycopg.Connection, projection: Projection, row: str) -> list[_Index]:
-    """Return the indexes of a projection that may refuse a row; `row` is how the expressions call the row."""
+def _indexes(connection: psycopg.Connection, projection: Projection, *, is_in_trigger: bool) -> list[_Index]:
+    """Return the indexes of a projection that may refuse a row, in terms of the trigger or of a query."""
     query = sql.SQL(_Q["entry_sizes"]).format(most_bytes=sql.Literal(MOST_BYTES))
-    place = {"tables": projection.schema, "table": projection.name, "row": row}
+    place = {"tables": projection.schema, "table": projection.name, "is_in_trigger": is_in_trigger}
     with connection.cursor(row_factory=class_row(_Index)) as cursor:
         return cursor.execute(query, place).fetchall()
 
@@ -229,7 +229,9 @@ def _create_function(connection: psycopg.Connection, projection: Projection, bod
 
 def _trigger_body(connection: psycopg.Connection, projection: Projection) -> str:
     """Return what the trigger that keeps a projection's history does."""
-    checks = [_entry_check(projection, index) for index in _indexes(connection, projection, "NEW")]
+    checks = [
+        _entry_check(projection, index) for index in _indexes(connection, projection, is_in_trigger=True)
+    ]
     body = sql.SQL(_Q["keep_body"]).format(**_names(projection), checks=sql.SQL("").join(checks))
     return body.as_string(connection)
 
@@ -239,7 +241,7 @@ def _entry_check(projection: Projection, index: _Index) -> sql.Composed:
     message = f"a row of {projection.name} is too long: {subject} more than {MOST_BYTES} bytes"
     parts = {**index.parts, "message": sql.Literal(message)}
     if index.is_computed:
-        check = sql.SQL(_Q["computed_entry_check"]).format(**parts)
+        check = sql.SQL(_Q["computed_entry_check"]).format(row=sql.Identifier(projection.name), **parts)
     else:
         old, new = _columns(index.columns, "old"), _columns(index.columns, "new")
         check = sql.SQL(_Q["entry_check"]).format(old=old, new=new, **parts)

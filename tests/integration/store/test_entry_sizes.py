@@ -217,6 +217,10 @@ INDEXES = {
     "digest": ("CREATE TABLE t (a int PRIMARY KEY, b text); CREATE INDEX ON t USING hash (b)", 6000),
     "partial": ("CREATE TABLE t (a int PRIMARY KEY, b text); CREATE INDEX ON t (b) WHERE a = 0", 2000),
     "elsewhere": ("CREATE TABLE t (a int PRIMARY KEY, b text); CREATE INDEX ON t (b) WHERE a > 0", 6000),
+    "whole row": (
+        "CREATE TABLE t (a int PRIMARY KEY, b text); CREATE INDEX ON t (b) WHERE t IS NOT NULL AND a = 0",
+        2000,
+    ),
     "names": (
         """CREATE TABLE t (block int PRIMARY KEY, "new" text UNIQUE);
         CREATE INDEX ON t (("new" || "new")) WHERE block = 0""",
