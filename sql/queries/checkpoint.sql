@@ -1,7 +1,8 @@
 -- name: live_app
 -- An app's live build, and the chain that it follows.
 SELECT a.name AS app, a.version, encode(a.fingerprint, 'hex') AS fingerprint, a.schema, a.build, a.first_block_id,
-    a.base_block_id, a.history_from, d.network, encode(d.genesis_hash, 'hex') AS genesis_hash,
+    a.base_block_id, a.history_from, EXISTS (SELECT FROM vc.checkpoints AS c WHERE c.app = a.name AND c.build = a.build
+        AND NOT c.is_migration AND NOT c.has_row_blocks) AS has_unknown_blocks, d.network, encode(d.genesis_hash, 'hex') AS genesis_hash,
     (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS block_id
 FROM vc.apps AS a CROSS JOIN vc.deployment AS d WHERE a.name = %(app)s AND a.is_live;
 
@@ -24,15 +25,15 @@ COPY (SELECT block_id, encode(ops_hash, 'hex'), encode(consensus_hash, 'hex'), e
     WHERE app = {app} AND build = {build} AND block_id <= {block_id} ORDER BY block_id) TO STDOUT;
 
 -- name: copy_rows
--- The rows of a projection as of a block, by key, so that every node writes the same bytes.
-COPY (SELECT {columns} FROM (
-        SELECT {columns} FROM {table} WHERE since_block <= {block_id}
+-- The rows of a projection as of a block, each with the block that wrote it, by key, so that every node writes the same bytes.
+COPY (SELECT {columns}, since_block FROM (
+        SELECT {columns}, since_block FROM {table} WHERE since_block <= {block_id}
         UNION ALL
-        SELECT {columns} FROM {history} WHERE since_block <= {block_id} AND until_block > {block_id}) AS rows
+        SELECT {columns}, since_block FROM {history} WHERE since_block <= {block_id} AND until_block > {block_id}) AS rows
     ORDER BY {key}) TO STDOUT;
 
 -- name: begin_load
--- Keep the triggers that record history quiet: rows are loaded with the block that they are as of.
+-- Keep the triggers that record history quiet: rows are loaded with the block that wrote them.
 SELECT set_config('virtualchain.block_id', 'undo', true);
 
 -- name: defer_constraints
@@ -67,6 +68,7 @@ VALUES (%(app)s, %(build)s, %(block_id)s, NULL, decode(%(consensus_hash)s, 'hex'
 
 -- name: record
 -- Record the checkpoint that a build was started from.
-INSERT INTO vc.checkpoints (app, build, block_id, network, block_hash, consensus_hash, state_hash, is_migration, signers)
+INSERT INTO vc.checkpoints (app, build, block_id, network, block_hash, consensus_hash, state_hash, is_migration, signers,
+    has_row_blocks)
 VALUES (%(app)s, %(build)s, %(block_id)s, %(network)s, decode(%(block_hash)s, 'hex'), decode(%(consensus_hash)s, 'hex'),
-    decode(%(state_hash)s, 'hex'), %(is_migration)s, %(signers)s);
+    decode(%(state_hash)s, 'hex'), %(is_migration)s, %(signers)s, true);

@@ -81,6 +81,17 @@ WHERE
     AND locks.objsubid = 2
     AND locks.granted;
 
+-- name: locale
+-- The database's locale, and whether it is C for collation and character type.
+SELECT concat_ws(', ', CASE datlocprovider WHEN 'i' THEN 'ICU' WHEN 'b' THEN 'builtin' ELSE 'libc' END,
+        own_locale, 'LC_COLLATE ' || datcollate, 'LC_CTYPE ' || datctype) AS locale,
+    datcollate IN ('C', 'POSIX') AND datctype IN ('C', 'POSIX')
+        AND (datlocprovider = 'c' OR datlocprovider = 'b' AND own_locale = 'C') AS is_c
+FROM (
+    SELECT *, CASE WHEN datlocprovider <> 'c' THEN -- the column's name depends on the server's version
+        coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') END AS own_locale
+    FROM pg_catalog.pg_database AS d WHERE datname = current_database()) AS ours;
+
 -- name: create_engine_role
 -- Create the role of the engine, which creates databases and the apps' roles, and is not a superuser.
 CREATE ROLE virtualchain LOGIN CREATEDB CREATEROLE NOSUPERUSER PASSWORD {password};
@@ -94,12 +105,12 @@ SELECT current_setting('data_directory');
 SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %(name)s);
 
 -- name: create_engine_database
--- Create a database that belongs to the engine's role.
-CREATE DATABASE {name} OWNER virtualchain;
+-- Create a database with the locale C that belongs to the engine's role.
+CREATE DATABASE {name} OWNER virtualchain TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C';
 
 -- name: create_database
--- Create a database whose text compares in byte order, whatever the server's own locale.
-CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C';
+-- Create a database with the locale C, whatever the server's own is.
+CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C';
 
 -- name: drop_database
 -- Drop a database even if clients are connected to it.

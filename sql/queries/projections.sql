@@ -10,6 +10,10 @@ DROP SCHEMA {schema} CASCADE;
 -- Resolve unqualified names in the build's schema until the transaction ends.
 SELECT set_config('search_path', quote_ident(%(tables)s), true);
 
+-- name: no_search_path
+-- Resolve unqualified names in pg_catalog only, and write all others with their schema, until the transaction ends.
+SELECT set_config('search_path', '', true);
+
 -- name: session_settings
 -- Settings that were changed in this session, rather than by the server, the database or the role.
 SELECT name, setting FROM pg_settings WHERE source = 'session';
@@ -64,6 +68,12 @@ ORDER BY 1;
 SELECT format('projection %%s %%s', c.relname, fault.message)
 FROM pg_class AS c
 LEFT JOIN pg_index AS key ON key.indrelid = c.oid AND key.indisprimary
+CROSS JOIN LATERAL ( -- at most, with the engine's two columns; longer values than 24 bytes move out of the row if need be
+    SELECT 23 + (count(*) + 9) / 8 + 8 + 2 * 7 + sum(CASE WHEN t.typlen < 0 THEN 24 ELSE t.typlen
+        + CASE t.typalign WHEN 'd' THEN 7 WHEN 'i' THEN 3 WHEN 's' THEN 1 ELSE 0 END END) AS size
+    FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+) AS widest
 CROSS JOIN LATERAL (VALUES
     (key.indexrelid IS NULL, 'has no primary key'),
     (key.indnkeyatts > 31, 'has a primary key of more than 31 columns: its history needs one more'),
@@ -74,6 +84,7 @@ CROSS JOIN LATERAL (VALUES
     (c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)),
         'inherits or is inherited: its rows would belong to another table as well'),
     (c.relrowsecurity, 'has row level security, which would hide rows'),
+    (widest.size > 8160, format('may have rows of %%s bytes, which do not fit on a page: use fewer columns', widest.size)),
     (c.relkind = 'r' AND c.relam <> (SELECT oid FROM pg_am WHERE amname = 'heap'), 'is not a heap table')
 ) AS fault (holds, message)
 WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind IN ('r', 'p') AND fault.holds
@@ -115,15 +126,17 @@ WHERE k.connamespace = %(tables)s::regnamespace AND k.contype = 'f' AND NOT (
 ORDER BY 1;
 
 -- name: unsuitable_columns
--- Columns whose values do not come from a reducer, or whose names the engine reserves.
+-- Columns whose values do not come from a reducer, whose names the engine reserves, or whose storage decides which rows fit.
 SELECT format('column %%s of %%s %%s', a.attname, c.relname, fault.message)
 FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type AS t ON t.oid = a.atttypid
 CROSS JOIN LATERAL (VALUES
     (a.attname IN ('since_block', 'until_block'), 'has a name that is reserved for the engine'),
     (a.attidentity <> '', 'is an identity column: its numbers would differ after a rollback'),
     (a.attgenerated <> '', 'is generated: let the reducer compute it'),
-    (a.attcompression NOT IN ('', 'p'), 'is compressed with another method than pglz: the method decides which keys fit an index')
+    (a.attcompression NOT IN ('', 'p'), 'is compressed with another method than pglz: the method decides which keys fit an index'),
+    (a.attstorage <> t.typstorage, 'has another storage than its type: leave SET STORAGE out')
 ) AS fault (holds, message)
 WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r' AND fault.holds
 ORDER BY c.relname COLLATE "C", a.attnum;
@@ -154,27 +167,30 @@ WHERE NOT CASE t.typnamespace
     WHEN 'pg_catalog'::regnamespace THEN t.typtype IN ('r', 'm') OR t.typcategory = 'A' OR t.typname IN (
         'bool', 'int2', 'int4', 'int8', 'numeric', 'oid', 'text', 'varchar', 'bpchar', 'char', 'name', 'bytea', 'bit',
         'varbit', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid', 'json', 'jsonb',
-        'inet', 'cidr', 'macaddr', 'macaddr8', 'tsvector', 'tsquery')
+        'inet', 'cidr', 'macaddr', 'macaddr8', 'tsvector')
     WHEN %(tables)s::regnamespace THEN t.typtype IN ('d', 'e') OR t.typcategory = 'A'
     ELSE false END
 ORDER BY c.relname COLLATE "C", p.attnum, t.oid;
 
 -- name: unsuitable_collations
--- Columns, indexes and expressions that do not compare text in byte order.
-WITH bytewise AS (
+-- Columns, domains, indexes and expressions with another collation than C; in a database of another locale, that is also the default collation, unless it compares in byte order.
+WITH allowed AS (
     SELECT l.oid FROM pg_collation AS l
     JOIN pg_database AS b ON b.datname = current_database()
     WHERE l.collnamespace = 'pg_catalog'::regnamespace AND (
-        l.collname IN ('C', 'POSIX', 'ucs_basic', 'pg_c_utf8', 'pg_unicode_fast')
+        l.collname IN ('C', 'POSIX')
         OR l.collname = 'default' AND b.datlocprovider <> 'i' AND coalesce(to_jsonb(b) ->> 'datlocale', b.datcollate)
             IN ('C', 'POSIX', 'C.UTF-8', 'C.UTF8', 'C.utf8'))
 )
-SELECT format('%%s does not compare in byte order: add COLLATE "C"', used.place)
+SELECT format('%%s has another collation than C: add COLLATE "C"', used.place)
 FROM (
     SELECT format('column %%s of %%s', a.attname, c.relname) AS place, a.attcollation AS used_collation
     FROM pg_attribute AS a
     JOIN pg_class AS c ON c.oid = a.attrelid
     WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    SELECT format('the domain %%s', typname), typcollation FROM pg_type
+    WHERE typnamespace = %(tables)s::regnamespace AND typtype = 'd' AND typcollation <> 'pg_catalog."default"'::regcollation
     UNION
     SELECT format('the index %%s of %%s', own.relname, c.relname), l.used
     FROM pg_index AS i
@@ -185,9 +201,9 @@ FROM (
     UNION
     SELECT e.place, l.match[1]::oid
     FROM ({expressions}) AS e
-    CROSS JOIN LATERAL regexp_matches(e.tree, ':inputcollid (\d+)', 'g') AS l (match)
+    CROSS JOIN LATERAL regexp_matches(e.tree, ':(?:inputcollid|collOid) (\d+)', 'g') AS l (match)
 ) AS used
-WHERE used.used_collation <> 0 AND used.used_collation NOT IN (SELECT oid FROM bytewise)
+WHERE used.used_collation <> 0 AND used.used_collation NOT IN (SELECT oid FROM allowed)
 ORDER BY 1;
 
 -- name: unstable_expressions
@@ -236,8 +252,46 @@ JOIN pg_class AS c ON c.oid = i.indrelid
 CROSS JOIN LATERAL (VALUES (i.indexprs), (i.indpred)) AS part (tree)
 WHERE c.relnamespace = %(tables)s::regnamespace AND part.tree IS NOT NULL;
 
+-- name: entry_sizes
+-- What an entry in each B-tree index of a table takes, in bytes, as an expression over the table's columns; with is_in_trigger over NEW, unless the index is computed, which means that it has an expression or a predicate. Indexes whose entries have a fixed size are left out. The search path must be empty.
+WITH RECURSIVE columns AS (
+    SELECT i.indexrelid, i.indisprimary, k.place, a.attname, coalesce(a.atttypid, entry.atttypid) AS type,
+        i.indpred IS NOT NULL OR i.indexprs IS NOT NULL AS is_computed, pg_get_expr(i.indpred, i.indrelid) AS predicate
+    FROM pg_index AS i
+    JOIN pg_class AS own ON own.oid = i.indexrelid
+    JOIN pg_am AS method ON method.oid = own.relam AND method.amname = 'btree'
+    CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
+    JOIN pg_attribute AS entry ON entry.attrelid = i.indexrelid AND entry.attnum = k.place
+    LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = nullif(k.attnum, 0)
+    WHERE i.indrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass
+), types AS (
+    SELECT indexrelid, place, type FROM columns
+    UNION ALL
+    SELECT p.indexrelid, p.place, t.typbasetype FROM types AS p JOIN pg_type AS t ON t.oid = p.type AND t.typtype = 'd'
+)
+SELECT own.relname AS name, c.indisprimary AS is_primary, c.is_computed, c.predicate,
+    array_agg(c.attname::text ORDER BY c.place) AS columns, string_agg(CASE
+        WHEN t.typlen > 0 THEN t.typlen::text
+        WHEN t.typlen = -2 THEN '64'
+        WHEN t.typname IN ('text', 'varchar', 'bpchar', 'bytea', 'bit', 'varbit') THEN format('coalesce(octet_length(%%s), 0)', x.value)
+        WHEN t.typname = 'numeric' THEN format('octet_length(format(''%%%%s'', %%s))', x.value)
+        -- The text is parsed again for the size without compression; a long one is too long either way.
+        ELSE format('(CASE WHEN octet_length(format(''%%%%s'', %%1$s)) > {most_bytes} THEN octet_length(format(''%%%%s'', %%1$s)) '
+            'ELSE coalesce(greatest(octet_length(format(''%%%%s'', %%1$s)), pg_column_size(format(''%%%%s'', %%1$s)::%%2$s)), 0) END)',
+            x.value, format_type(t.oid, -1))
+        END, ' + ' ORDER BY c.place) AS size
+FROM columns AS c
+JOIN pg_class AS own ON own.oid = c.indexrelid
+JOIN types AS p ON p.indexrelid = c.indexrelid AND p.place = c.place
+JOIN pg_type AS t ON t.oid = p.type AND t.typtype <> 'd'
+CROSS JOIN LATERAL (SELECT CASE WHEN c.attname IS NULL THEN pg_get_indexdef(c.indexrelid, c.place::integer, false)
+    WHEN %(is_in_trigger)s AND NOT c.is_computed THEN format('NEW.%%I', c.attname) ELSE quote_ident(c.attname) END AS value) AS x
+GROUP BY own.relname, c.indisprimary, c.is_computed, c.predicate
+HAVING bool_or(t.typlen = -1)
+ORDER BY c.indisprimary DESC, own.relname COLLATE "C";
+
 -- name: keep_history
--- Add to one projection its since_block, its history and births, and the triggers that maintain them.
+-- Add to one projection its since_block, its history and births.
 ALTER TABLE {table} ADD COLUMN since_block integer NOT NULL;
 COMMENT ON COLUMN {table}.since_block IS 'The block that last made or changed the row.';
 CREATE TABLE {history} (LIKE {table}, until_block integer NOT NULL, PRIMARY KEY (until_block, {key}));
@@ -246,7 +300,22 @@ COMMENT ON COLUMN {history}.until_block IS 'The block that changed or removed th
 CREATE TABLE {births} AS SELECT since_block, {key} FROM {table} WITH NO DATA;
 CREATE INDEX ON {births} (since_block);
 COMMENT ON TABLE {births} IS 'Keys of the rows that each block made or changed: they are found without a scan, and without an index that would prevent HOT updates. A key may appear twice.';
-CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+
+-- name: keep_triggers
+-- Add the triggers that maintain since_block, history and births of one projection.
+CREATE TRIGGER keep_history BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW
+    WHEN (current_setting('virtualchain.block_id', true) IS DISTINCT FROM 'undo')
+    EXECUTE FUNCTION {function}();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION vc.refuse_truncate();
+
+-- name: keep_function
+-- Create or replace the function of the trigger keep_history.
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body};
+COMMENT ON FUNCTION {function}() IS 'Maintains since_block, history and births of one projection, whoever writes to it, and rejects rows that are too long for an index.';
+
+-- name: keep_body
+-- A part of the one above: what the trigger does.
+#variable_conflict use_column
 DECLARE
     block CONSTANT integer := vc.writing_block(TG_RELID);
 BEGIN
@@ -256,15 +325,30 @@ BEGIN
     IF TG_OP = 'DELETE' THEN
         RETURN OLD;
     END IF;
-    NEW.since_block := block;
+    NEW.since_block := block;{checks}
     IF TG_OP = 'INSERT' OR OLD.since_block < block OR ({old_key}) IS DISTINCT FROM ({new_key}) THEN
         INSERT INTO {births} VALUES (block, {new_key});
     END IF;
     RETURN NEW;
 END;
-$body$;
-COMMENT ON FUNCTION {function}() IS 'Maintains since_block, history and births of one projection, whoever writes to it.';
-CREATE TRIGGER keep_history BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW
-    WHEN (current_setting('virtualchain.block_id', true) IS DISTINCT FROM 'undo')
-    EXECUTE FUNCTION {function}();
-CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION vc.refuse_truncate();
+
+-- name: entry_check
+-- A part of the one above: refuse a row whose entry in an index is too long; an older row may keep one.
+IF {size} > {most_bytes} AND (TG_OP = 'INSERT' OR ({old}) IS DISTINCT FROM ({new})) THEN
+    RAISE EXCEPTION USING ERRCODE = '22001', MESSAGE = {message};
+END IF;
+
+-- name: computed_entry_check
+-- The same for an index with an expression or a predicate, which are evaluated with the row's columns as names.
+IF EXISTS (SELECT FROM (SELECT NEW.*) AS {row} WHERE {predicate} AND {size} > {most_bytes}) THEN
+    RAISE EXCEPTION USING ERRCODE = '22001', MESSAGE = {message};
+END IF;
+
+-- name: kept_body
+-- What the trigger keep_history of a table does now.
+SELECT p.prosrc FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+WHERE t.tgname = 'keep_history' AND t.tgrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass;
+
+-- name: long_entry
+-- Whether a table has a row with an entry that is too long for an index.
+SELECT 1 FROM {table} WHERE {predicate} AND {size} > {most_bytes} LIMIT 1;

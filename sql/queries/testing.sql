@@ -3,8 +3,8 @@
 CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy;
 
 -- name: create_database
--- Create an empty database for one test.
-CREATE DATABASE {name} STRATEGY file_copy;
+-- Create an empty database for one test, with the locale C, whatever the server's own is.
+CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C' STRATEGY file_copy;
 
 -- name: drop_database
 -- Drop a test's database even if clients are connected to it.

@@ -1,5 +1,5 @@
 CREATE SCHEMA IF NOT EXISTS vc;
-COMMENT ON SCHEMA vc IS 'The log of a virtualchain deployment: what the chain said and what the apps made of it. Written by the engine alone; people read the views of schema virtualchain.';
+COMMENT ON SCHEMA vc IS 'The log of a virtualchain deployment: what the chain holds and what the apps made of it. Only the engine writes it; people read the views in the schema virtualchain.';
 
 CREATE TABLE vc.deployment (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -23,9 +23,9 @@ COMMENT ON TABLE vc.blocks IS 'Every block that was taken, in one unbroken chain
 COMMENT ON COLUMN vc.blocks.block_id IS 'Height of the block.';
 COMMENT ON COLUMN vc.blocks.hash IS 'Block hash, in display order.';
 COMMENT ON COLUMN vc.blocks.prev_hash IS 'Hash of the block before, in display order.';
-COMMENT ON COLUMN vc.blocks.header IS 'The 80 bytes that the hash is made of.';
+COMMENT ON COLUMN vc.blocks.header IS 'The 80 bytes that are hashed.';
 COMMENT ON COLUMN vc.blocks.time IS 'The time that the miner wrote into the header.';
-COMMENT ON COLUMN vc.blocks.chainwork IS 'Expected hashes spent from the first block ever taken up to this one; blocks put in front count backwards.';
+COMMENT ON COLUMN vc.blocks.chainwork IS 'Expected number of hashes from the first block ever taken up to this one; blocks added in front of it count backwards.';
 
 CREATE TABLE vc.inputs (
     block_id integer NOT NULL REFERENCES vc.blocks,
@@ -40,13 +40,13 @@ CREATE TABLE vc.inputs (
 );
 COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode: shared by all apps.';
 COMMENT ON COLUMN vc.inputs.block_id IS 'Height of its block.';
-COMMENT ON COLUMN vc.inputs.txindex IS 'Place of the transaction in its block; the coinbase is 0 and never an input.';
-COMMENT ON COLUMN vc.inputs.txid IS 'Transaction id, in display order. Not unique on Bitcoin: the key is the place.';
-COMMENT ON COLUMN vc.inputs.raw IS 'The whole transaction as it stands in the block, witness included.';
+COMMENT ON COLUMN vc.inputs.txindex IS 'Position of the transaction in its block; the coinbase is 0 and never an input.';
+COMMENT ON COLUMN vc.inputs.txid IS 'Transaction id, in display order. Not unique on Bitcoin: the key is the position.';
+COMMENT ON COLUMN vc.inputs.raw IS 'The whole transaction as it is in the block, including witnesses.';
 COMMENT ON COLUMN vc.inputs.magics IS 'The registered magics that its payload starts with.';
 COMMENT ON COLUMN vc.inputs.senders IS 'For each input of the transaction the output that it spends.';
 COMMENT ON COLUMN vc.inputs.outputs IS 'The outputs of the transaction.';
-COMMENT ON COLUMN vc.inputs.fee IS 'Sum of inputs less sum of outputs, in satoshi.';
+COMMENT ON COLUMN vc.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 
 CREATE TABLE vc.coverage (
     magic bytea NOT NULL,
@@ -55,11 +55,11 @@ CREATE TABLE vc.coverage (
     until_block integer CHECK (until_block >= from_block),
     PRIMARY KEY (magic, rule, from_block)
 );
-COMMENT ON TABLE vc.coverage IS 'Which blocks of the tape were searched for what. While a search goes on its end is open, so that no row is updated per block.';
-COMMENT ON COLUMN vc.coverage.magic IS 'The magic that was looked for.';
-COMMENT ON COLUMN vc.coverage.rule IS 'Name of the payload rule that looked for it.';
+COMMENT ON TABLE vc.coverage IS 'Which blocks of the tape were searched for which magic. While a search continues its end is open, so that no row is updated per block.';
+COMMENT ON COLUMN vc.coverage.magic IS 'The magic that was searched for.';
+COMMENT ON COLUMN vc.coverage.rule IS 'Name of the payload rule that was used.';
 COMMENT ON COLUMN vc.coverage.from_block IS 'The first block that was searched.';
-COMMENT ON COLUMN vc.coverage.until_block IS 'The last block that was searched; null while the search goes on with every new block.';
+COMMENT ON COLUMN vc.coverage.until_block IS 'The last block that was searched; null while the search continues with every new block.';
 
 CREATE TABLE vc.apps (
     name text NOT NULL,
@@ -88,21 +88,21 @@ CREATE UNIQUE INDEX apps_schema ON vc.apps (schema) WHERE is_live;
 COMMENT ON TABLE vc.apps IS 'The apps of this deployment, a row for each build. The cursor of a build is its last row in vc.snapshots.';
 COMMENT ON COLUMN vc.apps.name IS 'The app''s name, as it calls itself.';
 COMMENT ON COLUMN vc.apps.version IS 'The app''s version when it was installed.';
-COMMENT ON COLUMN vc.apps.fingerprint IS 'SHA-256 of what the app declares: a change asks for a new build.';
+COMMENT ON COLUMN vc.apps.fingerprint IS 'SHA-256 of what the app declares: a change requires a new build.';
 COMMENT ON COLUMN vc.apps.schema IS 'The schema with the app''s views; its tables are in <schema>__<build>.';
 COMMENT ON COLUMN vc.apps.build IS 'Name of the build: its tables are in a schema of their own, and its rows of the log carry it.';
 COMMENT ON COLUMN vc.apps.magics IS 'The magics that the app''s payloads start with.';
 COMMENT ON COLUMN vc.apps.rule IS 'Name of the payload rule that finds its payloads.';
 COMMENT ON COLUMN vc.apps.first_block_id IS 'The block of the app''s first input.';
 COMMENT ON COLUMN vc.apps.valid_window IS 'S: for how many blocks a consensus hash stays valid.';
-COMMENT ON COLUMN vc.apps.confirmations IS 'The least confirmations that the app accepts; null where it does not say.';
+COMMENT ON COLUMN vc.apps.confirmations IS 'The minimum of confirmations that the app accepts; null if it declares none.';
 COMMENT ON COLUMN vc.apps.own_role IS 'Whether its reducers run under the role that vc.role_of names; else they run as the engine does.';
 COMMENT ON COLUMN vc.apps.status IS 'running; catching_up (advancing along the tape); halted (a callback failed, see error); stopped (the app asked for it).';
 COMMENT ON COLUMN vc.apps.error IS 'Why it is halted: block_id, callback, txid, message and traceback.';
 COMMENT ON COLUMN vc.apps.is_live IS 'Whether the views show this build; one build of each app is live.';
-COMMENT ON COLUMN vc.apps.base_block_id IS 'The block behind which it began: the one before its first, or that of its checkpoint. Nothing goes back below it.';
+COMMENT ON COLUMN vc.apps.base_block_id IS 'The block after which it began: the one before its first, or that of its checkpoint. It cannot be rolled back below it.';
 COMMENT ON COLUMN vc.apps.history_from IS 'The lowest block that its history can bring back; older history is pruned.';
-COMMENT ON COLUMN vc.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint (stop, and go on from an accepted checkpoint only) or halt.';
+COMMENT ON COLUMN vc.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint (stop, and continue only from an accepted checkpoint) or halt.';
 COMMENT ON COLUMN vc.apps.code_digest IS 'SHA-256 of the code that the build began with; null if it has not been run since version 0.1.0.';
 COMMENT ON COLUMN vc.apps.last_code_digest IS 'SHA-256 of the code that ran it last: if it is another one, a warning says so.';
 
@@ -118,16 +118,16 @@ CREATE TABLE vc.ops (
     build text NOT NULL,
     PRIMARY KEY (app, build, block_id, vtxindex)
 );
-COMMENT ON TABLE vc.ops IS 'The log: every input that an app accepted. Rows are appended, or truncated with their block, never changed.';
+COMMENT ON TABLE vc.ops IS 'The log: every input that an app accepted. Rows are appended, or removed with their block, and never changed.';
 COMMENT ON COLUMN vc.ops.app IS 'Name of the app.';
 COMMENT ON COLUMN vc.ops.build IS 'The build of the app that accepted it.';
 COMMENT ON COLUMN vc.ops.block_id IS 'Height of its block.';
-COMMENT ON COLUMN vc.ops.vtxindex IS 'Place among the app''s parsed candidates of the block, from 0.';
-COMMENT ON COLUMN vc.ops.txindex IS 'Place of its transaction in the block.';
+COMMENT ON COLUMN vc.ops.vtxindex IS 'Position among the app''s parsed candidates in the block, from 0.';
+COMMENT ON COLUMN vc.ops.txindex IS 'Position of its transaction in the block.';
 COMMENT ON COLUMN vc.ops.opcode IS 'The byte after the magic.';
 COMMENT ON COLUMN vc.ops.payload IS 'The payload after magic and opcode.';
-COMMENT ON COLUMN vc.ops.fields IS 'The op as the app committed it; an array where the commit made several of it.';
-COMMENT ON COLUMN vc.ops.canonical IS 'The serialised ops that entered the block''s ops hash.';
+COMMENT ON COLUMN vc.ops.fields IS 'The op as the app committed it; an array if the commit made several ops of it.';
+COMMENT ON COLUMN vc.ops.canonical IS 'The serialized ops that entered the block''s ops hash.';
 
 CREATE TABLE vc.rejections (
     app text NOT NULL,
@@ -139,14 +139,14 @@ CREATE TABLE vc.rejections (
     build text NOT NULL,
     PRIMARY KEY (app, build, block_id, txindex)
 );
-COMMENT ON TABLE vc.rejections IS 'Every candidate that an app refused, and why.';
+COMMENT ON TABLE vc.rejections IS 'Every candidate that an app rejected, and why.';
 COMMENT ON COLUMN vc.rejections.app IS 'Name of the app.';
-COMMENT ON COLUMN vc.rejections.build IS 'The build of the app that refused it.';
+COMMENT ON COLUMN vc.rejections.build IS 'The build of the app that rejected it.';
 COMMENT ON COLUMN vc.rejections.block_id IS 'Height of its block.';
-COMMENT ON COLUMN vc.rejections.txindex IS 'Place of its transaction in the block.';
+COMMENT ON COLUMN vc.rejections.txindex IS 'Position of its transaction in the block.';
 COMMENT ON COLUMN vc.rejections.opcode IS 'The byte after the magic.';
-COMMENT ON COLUMN vc.rejections.step IS 'The step that refused it: parse, check or commit.';
-COMMENT ON COLUMN vc.rejections.reason IS 'What the app, or the database, had against it.';
+COMMENT ON COLUMN vc.rejections.step IS 'The step that rejected it: parse, check or commit.';
+COMMENT ON COLUMN vc.rejections.reason IS 'Why the app or the database rejected it.';
 
 CREATE TABLE vc.snapshots (
     app text NOT NULL,
@@ -162,11 +162,11 @@ CREATE INDEX snapshots_state_number ON vc.snapshots (app, build, block_id) WHERE
 COMMENT ON TABLE vc.snapshots IS 'An app''s digests at each of its blocks; the last row is its cursor.';
 COMMENT ON COLUMN vc.snapshots.app IS 'Name of the app.';
 COMMENT ON COLUMN vc.snapshots.build IS 'The build of the app.';
-COMMENT ON COLUMN vc.snapshots.block_id IS 'Height of the block; -1 for an initial snapshot in front of the genesis block.';
+COMMENT ON COLUMN vc.snapshots.block_id IS 'Height of the block; -1 for an initial snapshot before the genesis block.';
 COMMENT ON COLUMN vc.snapshots.ops_hash IS 'Digest of the block''s ops; null in an initial snapshot, which the app declared.';
 COMMENT ON COLUMN vc.snapshots.consensus_hash IS 'Digest of the block''s ops and of all history before it.';
 COMMENT ON COLUMN vc.snapshots.state_hash IS 'Digest of every row of every projection after the block; null in an initial snapshot.';
-COMMENT ON COLUMN vc.snapshots.state_number IS 'The number under the state hash, little-endian, where the block changed it.';
+COMMENT ON COLUMN vc.snapshots.state_number IS 'The number that the state hash is computed from, little-endian; null if the block did not change it.';
 
 CREATE TABLE vc.reorgs (
     reorg_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -185,24 +185,24 @@ CREATE TABLE vc.reorgs (
 );
 COMMENT ON TABLE vc.reorgs IS 'Every rollback: of a deep fork, or by the operator.';
 COMMENT ON COLUMN vc.reorgs.reorg_id IS 'Running number.';
-COMMENT ON COLUMN vc.reorgs.detected_at IS 'When it was met, by the clock of the database.';
+COMMENT ON COLUMN vc.reorgs.detected_at IS 'When it was detected, by the clock of the database.';
 COMMENT ON COLUMN vc.reorgs.fork_block_id IS 'The last block that both branches share.';
-COMMENT ON COLUMN vc.reorgs.old_block_id IS 'Height of the tip that was left.';
-COMMENT ON COLUMN vc.reorgs.old_hash IS 'Hash of the tip that was left.';
-COMMENT ON COLUMN vc.reorgs.new_block_id IS 'Height of the node''s tip at that time; null where the node had no block above the fork, or was not asked.';
-COMMENT ON COLUMN vc.reorgs.new_hash IS 'Hash of the node''s tip at that time; null as its height.';
+COMMENT ON COLUMN vc.reorgs.old_block_id IS 'Height of the abandoned tip.';
+COMMENT ON COLUMN vc.reorgs.old_hash IS 'Hash of the abandoned tip.';
+COMMENT ON COLUMN vc.reorgs.new_block_id IS 'Height of the node''s tip at that time; null if the node had no block above the fork, or was not asked.';
+COMMENT ON COLUMN vc.reorgs.new_hash IS 'Hash of the node''s tip at that time; null if its height is.';
 COMMENT ON COLUMN vc.reorgs.depth IS 'How many taken blocks were replaced.';
-COMMENT ON COLUMN vc.reorgs.blocks_undone IS 'How many blocks were truncated.';
+COMMENT ON COLUMN vc.reorgs.blocks_undone IS 'How many blocks were undone.';
 COMMENT ON COLUMN vc.reorgs.ops_undone IS 'How many ops of all apps were undone.';
 COMMENT ON COLUMN vc.reorgs.duration IS 'How long undoing took.';
-COMMENT ON COLUMN vc.reorgs.cause IS 'work: the node''s branch has more; invalid: the node calls ours invalid; pin: ours lacks a pinned block; operator: rolled back by hand.';
-COMMENT ON COLUMN vc.reorgs.rows_undone IS 'How many rows of projections were removed or put back.';
+COMMENT ON COLUMN vc.reorgs.cause IS 'work: the node''s branch has more; invalid: the node calls ours invalid; pin: ours does not contain a pinned block; operator: rolled back by hand.';
+COMMENT ON COLUMN vc.reorgs.rows_undone IS 'How many rows of projections were removed or restored.';
 
 CREATE TABLE vc.pins (
     block_id integer PRIMARY KEY CHECK (block_id >= 0),
     hash bytea NOT NULL CHECK (octet_length(hash) = 32)
 );
-COMMENT ON TABLE vc.pins IS 'Blocks that the followed chain must hold.';
+COMMENT ON TABLE vc.pins IS 'Blocks that the followed chain must contain.';
 COMMENT ON COLUMN vc.pins.block_id IS 'Height of the block.';
 COMMENT ON COLUMN vc.pins.hash IS 'Hash of the block, in display order.';
 
@@ -217,19 +217,21 @@ CREATE TABLE vc.checkpoints (
     is_migration boolean NOT NULL,
     signers text[] NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now(),
+    has_row_blocks boolean NOT NULL,
     PRIMARY KEY (app, build)
 );
 COMMENT ON TABLE vc.checkpoints IS 'The checkpoints that builds of apps were started from.';
 COMMENT ON COLUMN vc.checkpoints.app IS 'Name of the app.';
 COMMENT ON COLUMN vc.checkpoints.build IS 'The build that was started from it.';
-COMMENT ON COLUMN vc.checkpoints.block_id IS 'The block that it shows; processing began behind it.';
+COMMENT ON COLUMN vc.checkpoints.block_id IS 'The block that it shows; processing began after it.';
 COMMENT ON COLUMN vc.checkpoints.network IS 'The network that it was made on.';
 COMMENT ON COLUMN vc.checkpoints.block_hash IS 'Hash of its block, in display order.';
 COMMENT ON COLUMN vc.checkpoints.consensus_hash IS 'The app''s consensus hash at its block.';
 COMMENT ON COLUMN vc.checkpoints.state_hash IS 'The app''s state hash at its block.';
 COMMENT ON COLUMN vc.checkpoints.is_migration IS 'Whether it came from another chain than the one that this database follows.';
-COMMENT ON COLUMN vc.checkpoints.signers IS 'The public keys whose signatures held, hex.';
+COMMENT ON COLUMN vc.checkpoints.signers IS 'The public keys with a valid signature, in hex.';
 COMMENT ON COLUMN vc.checkpoints.applied_at IS 'When it was applied, by the clock of the database.';
+COMMENT ON COLUMN vc.checkpoints.has_row_blocks IS 'Whether it named the block that wrote each row. The first format did not: rows count as written by its block.';
 
 CREATE TABLE vc.state_files (
     app text NOT NULL,
@@ -238,10 +240,10 @@ CREATE TABLE vc.state_files (
     build text NOT NULL,
     PRIMARY KEY (app, build, block_id)
 );
-COMMENT ON TABLE vc.state_files IS 'What apps with a state of their own saved: a row where a block changed it, for the undo window. This copy is the truth; the file beside is for the app to read.';
+COMMENT ON TABLE vc.state_files IS 'What apps with an opaque state saved: a row for each block that changed it, as far back as blocks can be undone. This copy counts; the file is for the app to read.';
 COMMENT ON COLUMN vc.state_files.app IS 'Name of the app.';
 COMMENT ON COLUMN vc.state_files.build IS 'The build of the app.';
-COMMENT ON COLUMN vc.state_files.block_id IS 'The block after which the app saved this; it stands until the next row.';
+COMMENT ON COLUMN vc.state_files.block_id IS 'The block after which the app saved this; it is valid until the next row.';
 COMMENT ON COLUMN vc.state_files.content IS 'The saved file.';
 
 CREATE TABLE vc.published (
@@ -251,16 +253,16 @@ CREATE TABLE vc.published (
     changes text NOT NULL,
     PRIMARY KEY (schema, name)
 );
-COMMENT ON TABLE vc.published IS 'The views of the apps'' schemas, and what they were made from: where this version of the code makes others, they are made anew.';
+COMMENT ON TABLE vc.published IS 'The views of the apps'' schemas, and what they were made from: if this version of the code makes others, they are replaced.';
 COMMENT ON COLUMN vc.published.schema IS 'The app''s schema.';
 COMMENT ON COLUMN vc.published.name IS 'Name of the projection, and of its view.';
 COMMENT ON COLUMN vc.published.definition IS 'The statement that made the view.';
-COMMENT ON COLUMN vc.published.changes IS 'The query that tells what block $1 did to the projection.';
+COMMENT ON COLUMN vc.published.changes IS 'The query that returns what block $1 did to the projection.';
 
 CREATE TABLE vc.readers (
     role text PRIMARY KEY,
     apps text[]
 );
-COMMENT ON TABLE vc.readers IS 'Roles that read views and nothing else: they are granted what is published later, too.';
+COMMENT ON TABLE vc.readers IS 'Roles that can read views and nothing else; views that are published later are granted to them as well.';
 COMMENT ON COLUMN vc.readers.role IS 'Name of the role.';
-COMMENT ON COLUMN vc.readers.apps IS 'The apps that it may read; null: all, and those to come.';
+COMMENT ON COLUMN vc.readers.apps IS 'The apps that it may read; null: all, including later ones.';

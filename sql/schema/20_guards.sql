@@ -11,7 +11,7 @@ BEGIN
         USING ERRCODE = 'VC001', HINT = 'Another writer has moved the tape, or the node changed its branch.';
 END;
 $$;
-COMMENT ON FUNCTION vc.guard_block() IS 'Accepts a block only onto its parent or in front of its child, so that the tape is one chain whoever writes.';
+COMMENT ON FUNCTION vc.guard_block() IS 'Accepts a block only after its parent or before its child, so that the tape is one chain, whoever writes.';
 
 CREATE TRIGGER guard_block BEFORE INSERT ON vc.blocks
     FOR EACH ROW EXECUTE FUNCTION vc.guard_block();
@@ -24,7 +24,7 @@ BEGIN
         USING ERRCODE = 'VC002', HINT = 'Use DELETE.';
 END;
 $$;
-COMMENT ON FUNCTION vc.refuse_truncate() IS 'TRUNCATE fires no row trigger, so it would leave no history: projections refuse it.';
+COMMENT ON FUNCTION vc.refuse_truncate() IS 'TRUNCATE fires no row trigger and would leave no history, so projections refuse it.';
 
 CREATE FUNCTION vc.writing_block(relation regclass) RETURNS integer
 LANGUAGE plpgsql STABLE AS $$

@@ -5,7 +5,7 @@ RETURN CASE
     THEN concat_ws(':', current_database(), schema)
     ELSE concat_ws(':', left(encode(sha256(convert_to(current_database(), 'UTF8')), 'hex'), 16), schema)
 END;
-COMMENT ON FUNCTION vc.role_of(text) IS 'The role of the app with this schema: roles belong to the whole server, so the database is part of the name, hashed where the name would be too long or reserved.';
+COMMENT ON FUNCTION vc.role_of(text) IS 'The role of the app with this schema: roles belong to the whole server, so the database is part of the name, hashed if the name would be too long or reserved.';
 
 CREATE FUNCTION vc.consensus_hash(app text, build text, block_id integer) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER

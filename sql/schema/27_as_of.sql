@@ -16,8 +16,8 @@ BEGIN
                 USING ERRCODE = 'VC004', HINT = 'It may have been replaced: look for it in virtualchain.blocks and virtualchain.reorgs.';
         END IF;
     ELSE
-        RAISE EXCEPTION 'virtualchain.as_of is no block: %', quote_literal(left(setting, 100))
-            USING ERRCODE = 'VC004', HINT = 'Set it to a block''s height or hash, or to nothing for now.';
+        RAISE EXCEPTION 'virtualchain.as_of is not a block: %', quote_literal(left(setting, 100))
+            USING ERRCODE = 'VC004', HINT = 'Set it to a block''s height or hash, or to the empty string for the present.';
     END IF;
     IF block BETWEEN lowest AND highest IS NOT TRUE THEN
         RAISE EXCEPTION 'virtualchain.as_of: block % is not here: %', block,
@@ -37,24 +37,24 @@ BEGIN
             CASE WHEN lowest > highest THEN 'it has taken no block yet'
                 ELSE format('it has blocks %s to %s', lowest, highest) END
             USING ERRCODE = 'VC004', HINT = CASE WHEN block < lowest THEN 'Older history is pruned.'
-                ELSE 'An app that is halted or catches up stands behind the others.' END;
+                ELSE 'An app that is halted or catching up lags behind other apps.' END;
     END IF;
     RETURN block;
 END;
 $$;
-COMMENT ON FUNCTION vc.as_of_block(text, text) IS 'The block that a setting virtualchain.as_of means, by height or hash; an error where an app (null: the log) cannot show it.';
+COMMENT ON FUNCTION vc.as_of_block(text, text) IS 'The block that a setting virtualchain.as_of means, by height or hash; an error if an app (null: the log) cannot show it.';
 
 CREATE FUNCTION vc.as_of(app text) RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN coalesce(current_setting('virtualchain.as_of', true), '') <> ''
     THEN vc.as_of_block(current_setting('virtualchain.as_of', true), app) END;
-COMMENT ON FUNCTION vc.as_of(text) IS 'The block that the views of an app (null: those on the log) are to show; null for now.';
+COMMENT ON FUNCTION vc.as_of(text) IS 'The block that the views of an app (null: those on the log) should show; null for the present.';
 
 CREATE FUNCTION vc.as_of_guess() RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN current_setting('virtualchain.as_of', true) ~ '^[0-9]{1,9}$' THEN current_setting('virtualchain.as_of', true)::integer
     WHEN coalesce(current_setting('virtualchain.as_of', true), '') <> '' THEN -1 END;
-COMMENT ON FUNCTION vc.as_of_guess() IS 'A bound below the block that is shown, null for now: the planner can reckon with it, because it looks nothing up.';
+COMMENT ON FUNCTION vc.as_of_guess() IS 'A lower bound of the block that is shown, null for the present: the planner can use it, because it looks nothing up.';
 
 CREATE FUNCTION vc.last_shown() RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -66,7 +66,7 @@ RETURNS TABLE (action text, key jsonb, old jsonb, new jsonb)
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
 SET search_path = pg_catalog, pg_temp SET bytea_output = 'hex' SET "IntervalStyle" = 'iso_8601' SET "TimeZone" = 'UTC' AS $$
 DECLARE
-    -- Whoever asks: in here, current_user is the owner.
+    -- The role that asks; in this function, current_user is the owner.
     reader CONSTANT name := coalesce(nullif(current_setting('role'), 'none'), session_user);
     query text;
 BEGIN
@@ -78,7 +78,7 @@ BEGIN
     END IF;
 END;
 $$;
-COMMENT ON FUNCTION vc.changes(text, text, integer) IS 'What a block did to a projection; nothing for whoever may not read its view.';
+COMMENT ON FUNCTION vc.changes(text, text, integer) IS 'What a block did to a projection; nothing for a role that may not read its view.';
 
 REVOKE EXECUTE ON FUNCTION vc.guard_block(), vc.refuse_truncate(), vc.writing_block(regclass),
     vc.consensus_hash(text, text, integer), vc.is_fresh(text, text, text, integer, integer) FROM PUBLIC;

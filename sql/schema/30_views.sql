@@ -11,7 +11,7 @@ COMMENT ON COLUMN virtualchain.blocks.hash IS 'Block hash.';
 COMMENT ON COLUMN virtualchain.blocks.prev_hash IS 'Hash of the block before.';
 COMMENT ON COLUMN virtualchain.blocks.time IS 'The time that the miner wrote into the header.';
 COMMENT ON COLUMN virtualchain.blocks.chainwork IS 'Expected hashes spent since the first block ever taken.';
-COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that the hash is made of.';
+COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that are hashed.';
 
 CREATE VIEW virtualchain.inputs AS
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw
@@ -19,13 +19,13 @@ FROM vc.inputs
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not.';
 COMMENT ON COLUMN virtualchain.inputs.block_id IS 'Height of its block.';
-COMMENT ON COLUMN virtualchain.inputs.txindex IS 'Place of the transaction in its block.';
+COMMENT ON COLUMN virtualchain.inputs.txindex IS 'Position of the transaction in its block.';
 COMMENT ON COLUMN virtualchain.inputs.txid IS 'Transaction id.';
 COMMENT ON COLUMN virtualchain.inputs.magics IS 'The registered magics that its payload starts with.';
 COMMENT ON COLUMN virtualchain.inputs.senders IS 'For each input of the transaction the output that it spends.';
 COMMENT ON COLUMN virtualchain.inputs.outputs IS 'The outputs of the transaction.';
-COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs less sum of outputs, in satoshi.';
-COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, witness included.';
+COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
+COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses.';
 
 CREATE VIEW virtualchain.ops AS
 SELECT o.app, o.block_id, encode(b.hash, 'hex') AS block_hash, b.time, o.txindex, o.vtxindex,
@@ -40,13 +40,13 @@ COMMENT ON COLUMN virtualchain.ops.app IS 'Name of the app.';
 COMMENT ON COLUMN virtualchain.ops.block_id IS 'Height of its block.';
 COMMENT ON COLUMN virtualchain.ops.block_hash IS 'Hash of its block.';
 COMMENT ON COLUMN virtualchain.ops.time IS 'Time of its block.';
-COMMENT ON COLUMN virtualchain.ops.txindex IS 'Place of its transaction in the block.';
-COMMENT ON COLUMN virtualchain.ops.vtxindex IS 'Place among the app''s parsed candidates of the block, from 0.';
+COMMENT ON COLUMN virtualchain.ops.txindex IS 'Position of its transaction in the block.';
+COMMENT ON COLUMN virtualchain.ops.vtxindex IS 'Position among the app''s parsed candidates in the block, from 0.';
 COMMENT ON COLUMN virtualchain.ops.txid IS 'Transaction id.';
 COMMENT ON COLUMN virtualchain.ops.opcode IS 'The byte after the magic.';
 COMMENT ON COLUMN virtualchain.ops.payload IS 'The payload after magic and opcode.';
-COMMENT ON COLUMN virtualchain.ops.fields IS 'The op as the app committed it; an array where the commit made several of it.';
-COMMENT ON COLUMN virtualchain.ops.canonical IS 'The serialised ops that entered the block''s ops hash.';
+COMMENT ON COLUMN virtualchain.ops.fields IS 'The op as the app committed it; an array if the commit made several ops of it.';
+COMMENT ON COLUMN virtualchain.ops.canonical IS 'The serialized ops that entered the block''s ops hash.';
 
 CREATE VIEW virtualchain.rejections AS
 SELECT r.app, r.block_id, r.txindex, encode(i.txid, 'hex') AS txid, r.opcode, r.step, r.reason
@@ -54,14 +54,14 @@ FROM vc.rejections AS r
 JOIN vc.apps AS a ON a.name = r.app AND a.build = r.build AND a.is_live
 JOIN vc.inputs AS i USING (block_id, txindex)
 WHERE r.block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
-COMMENT ON VIEW virtualchain.rejections IS 'Every candidate that an app refused, and why.';
+COMMENT ON VIEW virtualchain.rejections IS 'Every candidate that an app rejected, and why.';
 COMMENT ON COLUMN virtualchain.rejections.app IS 'Name of the app.';
 COMMENT ON COLUMN virtualchain.rejections.block_id IS 'Height of its block.';
-COMMENT ON COLUMN virtualchain.rejections.txindex IS 'Place of its transaction in the block.';
+COMMENT ON COLUMN virtualchain.rejections.txindex IS 'Position of its transaction in the block.';
 COMMENT ON COLUMN virtualchain.rejections.txid IS 'Transaction id.';
 COMMENT ON COLUMN virtualchain.rejections.opcode IS 'The byte after the magic.';
-COMMENT ON COLUMN virtualchain.rejections.step IS 'The step that refused it: parse, check or commit.';
-COMMENT ON COLUMN virtualchain.rejections.reason IS 'What the app, or the database, had against it.';
+COMMENT ON COLUMN virtualchain.rejections.step IS 'The step that rejected it: parse, check or commit.';
+COMMENT ON COLUMN virtualchain.rejections.reason IS 'Why the app or the database rejected it.';
 
 CREATE VIEW virtualchain.snapshots AS
 SELECT s.app, s.block_id, encode(b.hash, 'hex') AS block_hash, encode(s.ops_hash, 'hex') AS ops_hash,
@@ -91,7 +91,7 @@ LEFT JOIN LATERAL (
 ) AS s ON true
 LEFT JOIN vc.blocks AS b USING (block_id)
 WHERE a.is_live AND (SELECT vc.last_shown()) IS NOT NULL;
-COMMENT ON VIEW virtualchain.apps IS 'The apps of this deployment and where each of them stands.';
+COMMENT ON VIEW virtualchain.apps IS 'The apps of this deployment, and how far each of them is.';
 COMMENT ON COLUMN virtualchain.apps.name IS 'The app''s name.';
 COMMENT ON COLUMN virtualchain.apps.version IS 'Its version.';
 COMMENT ON COLUMN virtualchain.apps.schema IS 'The schema with its views.';
@@ -100,15 +100,15 @@ COMMENT ON COLUMN virtualchain.apps.magics IS 'The magics that its payloads star
 COMMENT ON COLUMN virtualchain.apps.rule IS 'Name of the payload rule that finds its payloads.';
 COMMENT ON COLUMN virtualchain.apps.first_block_id IS 'The block of its first input.';
 COMMENT ON COLUMN virtualchain.apps.valid_window IS 'For how many blocks a consensus hash stays valid.';
-COMMENT ON COLUMN virtualchain.apps.confirmations IS 'The least confirmations that it accepts.';
-COMMENT ON COLUMN virtualchain.apps.role IS 'The role that its reducers run under; null where that is the engine''s own, for want of CREATEROLE.';
+COMMENT ON COLUMN virtualchain.apps.confirmations IS 'The minimum of confirmations that it accepts.';
+COMMENT ON COLUMN virtualchain.apps.role IS 'The role that its reducers run under; null if that is the engine''s own, which does not have CREATEROLE.';
 COMMENT ON COLUMN virtualchain.apps.status IS 'running, catching_up, halted or stopped.';
 COMMENT ON COLUMN virtualchain.apps.error IS 'Why it is halted.';
 COMMENT ON COLUMN virtualchain.apps.block_id IS 'Its last block.';
 COMMENT ON COLUMN virtualchain.apps.block_hash IS 'Hash of its last block.';
 COMMENT ON COLUMN virtualchain.apps.consensus_hash IS 'Its consensus hash at that block.';
 COMMENT ON COLUMN virtualchain.apps.state_hash IS 'Its state hash at that block.';
-COMMENT ON COLUMN virtualchain.apps.base_block_id IS 'The block behind which it began: the one before its first, or that of its checkpoint.';
+COMMENT ON COLUMN virtualchain.apps.base_block_id IS 'The block after which it began: the one before its first, or that of its checkpoint.';
 COMMENT ON COLUMN virtualchain.apps.history_from IS 'The lowest block that its history still shows.';
 COMMENT ON COLUMN virtualchain.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint or halt.';
 COMMENT ON COLUMN virtualchain.apps.code_changed IS 'Whether other code ran it last than its tables were begun with, under the same version.';
@@ -119,18 +119,18 @@ SELECT reorg_id, detected_at, fork_block_id, old_block_id, encode(old_hash, 'hex
 FROM vc.reorgs;
 COMMENT ON VIEW virtualchain.reorgs IS 'Every rollback: of a deep fork, or by the operator.';
 COMMENT ON COLUMN virtualchain.reorgs.reorg_id IS 'Running number.';
-COMMENT ON COLUMN virtualchain.reorgs.detected_at IS 'When it was met, by the clock of the database.';
+COMMENT ON COLUMN virtualchain.reorgs.detected_at IS 'When it was detected, by the clock of the database.';
 COMMENT ON COLUMN virtualchain.reorgs.fork_block_id IS 'The last block that both branches share.';
-COMMENT ON COLUMN virtualchain.reorgs.old_block_id IS 'Height of the tip that was left.';
-COMMENT ON COLUMN virtualchain.reorgs.old_hash IS 'Hash of the tip that was left.';
+COMMENT ON COLUMN virtualchain.reorgs.old_block_id IS 'Height of the abandoned tip.';
+COMMENT ON COLUMN virtualchain.reorgs.old_hash IS 'Hash of the abandoned tip.';
 COMMENT ON COLUMN virtualchain.reorgs.new_block_id IS 'Height of the node''s tip at that time.';
 COMMENT ON COLUMN virtualchain.reorgs.new_hash IS 'Hash of the node''s tip at that time.';
 COMMENT ON COLUMN virtualchain.reorgs.depth IS 'How many taken blocks were replaced.';
-COMMENT ON COLUMN virtualchain.reorgs.blocks_undone IS 'How many blocks were truncated.';
+COMMENT ON COLUMN virtualchain.reorgs.blocks_undone IS 'How many blocks were undone.';
 COMMENT ON COLUMN virtualchain.reorgs.ops_undone IS 'How many ops of all apps were undone.';
 COMMENT ON COLUMN virtualchain.reorgs.duration IS 'How long undoing took.';
 COMMENT ON COLUMN virtualchain.reorgs.cause IS 'work, invalid, pin or operator: why blocks were undone.';
-COMMENT ON COLUMN virtualchain.reorgs.rows_undone IS 'How many rows of projections were removed or put back.';
+COMMENT ON COLUMN virtualchain.reorgs.rows_undone IS 'How many rows of projections were removed or restored.';
 
 CREATE VIEW virtualchain.builds AS
 SELECT a.name AS app, a.build, a.is_live, a.version, a.status,
@@ -140,13 +140,13 @@ COMMENT ON VIEW virtualchain.builds IS 'Every build of every app: the live one, 
 COMMENT ON COLUMN virtualchain.builds.app IS 'Name of the app.';
 COMMENT ON COLUMN virtualchain.builds.build IS 'Name of the build.';
 COMMENT ON COLUMN virtualchain.builds.is_live IS 'Whether the app''s views show it.';
-COMMENT ON COLUMN virtualchain.builds.version IS 'The app''s version that it was made with.';
+COMMENT ON COLUMN virtualchain.builds.version IS 'The version of the app that it was made with.';
 COMMENT ON COLUMN virtualchain.builds.status IS 'running, catching_up, halted or stopped.';
 COMMENT ON COLUMN virtualchain.builds.block_id IS 'Its last block.';
 
 CREATE VIEW virtualchain.pins AS
 SELECT block_id, encode(hash, 'hex') AS hash FROM vc.pins;
-COMMENT ON VIEW virtualchain.pins IS 'Blocks that the followed chain must hold.';
+COMMENT ON VIEW virtualchain.pins IS 'Blocks that the followed chain must contain.';
 COMMENT ON COLUMN virtualchain.pins.block_id IS 'Height of the block.';
 COMMENT ON COLUMN virtualchain.pins.hash IS 'Hash of the block.';
 
@@ -162,10 +162,10 @@ COMMENT ON VIEW virtualchain.changes IS 'What each block did to the projections,
 COMMENT ON COLUMN virtualchain.changes.app IS 'Name of the app.';
 COMMENT ON COLUMN virtualchain.changes."table" IS 'Name of the projection.';
 COMMENT ON COLUMN virtualchain.changes.block_id IS 'Height of the block.';
-COMMENT ON COLUMN virtualchain.changes.action IS 'insert, update or delete: what the block came to, whatever happened inside of it; a new key is a delete and an insert.';
+COMMENT ON COLUMN virtualchain.changes.action IS 'insert, update or delete: the effect of the whole block; a changed key is a delete and an insert.';
 COMMENT ON COLUMN virtualchain.changes.key IS 'The row''s primary key, an object by column.';
 COMMENT ON COLUMN virtualchain.changes.old IS 'The row before the block, an object by column; null for an insert.';
-COMMENT ON COLUMN virtualchain.changes.new IS 'The row behind the block; null for a delete.';
+COMMENT ON COLUMN virtualchain.changes.new IS 'The row after the block; null for a delete.';
 
 CREATE VIEW virtualchain.deployment AS
 SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;

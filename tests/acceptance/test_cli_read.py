@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from tests.acceptance.conftest import Commands, Inside, check_one_line
@@ -19,7 +21,7 @@ from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
-STATUS_KEYS = {"network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "apps"}
+STATUS_KEYS = {"network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "locale", "apps"}
 APP_KEYS = {
     "name",
     "version",
@@ -90,6 +92,7 @@ def test_status_compares_with_the_node(read: Inside, deployment: Deployment) -> 
     printed = json.loads(done.out)
     assert (printed.keys(), done.err) == (STATUS_KEYS, "")
     assert (printed["network"], printed["tip"]) == ("regtest", {"block_id": node.height, "hash": node.tip})
+    assert printed["locale"] is None
     assert [app.keys() for app in printed["apps"]] == [APP_KEYS, APP_KEYS]
     alpha = printed["apps"][0]
     assert (alpha["name"], alpha["version"], alpha["block_id"], alpha["lag"]) == ("alpha", "1", 104, 3)
@@ -113,6 +116,33 @@ def test_status_works_while_the_node_is_away(read: Inside) -> None:
     assert [app["name"] for app in printed["apps"]] == ["beta"]
     assert done.err.startswith("virtualchain: the node was not reached: ")
     assert "  node       -\n" in read("status").out
+
+
+def test_status_warns_of_another_locale(
+    inside: Inside, database_server: DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new deployment is refused there in one line; one that exists is read and written, with a warning."""
+    name = "elsewhere"
+    url = urlsplit(database_server.url)._replace(path=f"/{name}").geturl()
+    with psycopg.connect(database_server.url, autocommit=True) as connection:
+        locale = "ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8'"
+        connection.execute(f"CREATE DATABASE {name} {locale} TEMPLATE template0".encode())
+    with FakeNode() as node:
+        node.mine([node.send(b"stoone")])
+        inside.set(VIRTUALCHAIN_DATABASE=url, VIRTUALCHAIN_BITCOIN=node.url)
+        sync = ("sync", "--app", "virtualchain.examples.notary", "--confirmations", 0)
+        for command in (("migrate",), sync):
+            refused = inside(*command, code=3)
+            check_one_line(refused, "has another locale than C (libc, LC_COLLATE C.UTF-8, LC_CTYPE C.UTF-8)")
+            assert "CREATE DATABASE name ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'" in refused.err
+        with monkeypatch.context() as before:
+            before.setattr("virtualchain.store.migrate.require_c_locale", lambda *_: None)
+            inside("migrate")
+        inside(*sync)
+        warning = json.loads(inside("status", "--json").out)["locale"]
+        assert warning.startswith("the database has another locale than C (libc, LC_COLLATE C.UTF-8")
+        assert f"  locale     {warning}\n" in inside("status").out
+    database_server.drop(url)
 
 
 def test_status_ignores_a_node_of_another_network(read: Inside) -> None:

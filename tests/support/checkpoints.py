@@ -134,7 +134,7 @@ def rehash(members: dict[str, bytes], document: dict[str, Any]) -> None:
     rows = RowDigest()
     for table in document["tables"]:
         lines = members[table["member"]].splitlines(keepends=True)
-        list(rows.add(table["name"], len(table["columns"]), lines))
+        list(rows.add(table["name"], len(table["columns"]), lines, range(2**31)))
     document["state_hash"] = digest_number(rows.number)
     before, _, last = members["snapshots"].rstrip(b"\n").rpartition(b"\n")
     cells = [*last.split(b"\t")[:3], document["state_hash"].encode()]

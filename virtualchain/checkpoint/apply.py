@@ -5,7 +5,7 @@ checkpoint's block, which replaces the app's live build if there is one. What th
 back and must be the file, byte for byte.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -39,7 +39,7 @@ from virtualchain.store.builds import (
 from virtualchain.store.failures import is_passing
 from virtualchain.store.log import AppLog
 from virtualchain.store.migrate import migrate
-from virtualchain.store.projections import build_schema, projections
+from virtualchain.store.projections import build_schema, has_long_entry, projections
 from virtualchain.store.publish import publish
 from virtualchain.store.rollback import Undone
 from virtualchain.store.sql import queries
@@ -280,7 +280,10 @@ class _Load:
             raise InvalidCheckpoint(f"the database refuses what it holds: {message}{table}") from error
 
     def _load_rows(self) -> None:
-        """Fill the projections; as far as is known here, every row is as old as the checkpoint's block."""
+        """Fill the projections, with the block that wrote each row.
+
+        On another chain that block means nothing: there all rows count as written by the checkpoint's block.
+        """
         manifest = self._manifest
         ours = projections(self._connection, self._tables)
         theirs = {table.name: table for table in manifest.tables}
@@ -288,7 +291,6 @@ class _Load:
             table.name: table.columns for table in manifest.tables
         }:
             raise InvalidCheckpoint("its tables are not those of the app")
-        since = f"\t{manifest.block_id}\n".encode()
         self._connection.execute(_Q["begin_load"])
         self._connection.execute(_Q["defer_constraints"])
         for projection in ours:
@@ -296,14 +298,18 @@ class _Load:
                 names = sql.SQL(", ").join(map(sql.Identifier, projection.columns))
                 statement = sql.SQL(_Q["load_rows"]).format(table=projection.table, columns=names)
                 with self._connection.cursor().copy(statement) as copy:
-                    for line in self._reader.lines(theirs[projection.name].member):
-                        copy.write(line[:-1] + since)
+                    for line in self._rows(theirs[projection.name].member):
+                        copy.write(line)
         self._connection.execute(_Q["check_constraints"])
         self._connection.execute(_Q["end_load"])
         for projection in ours:
             if projection.name in theirs:
                 lines = copy_rows(self._connection, projection, manifest.block_id)
-                self._compare(theirs[projection.name].member, lines)
+                self._compare_rows(theirs[projection.name].member, lines)
+                if has_long_entry(self._connection, projection):
+                    raise InvalidCheckpoint(
+                        f"a row of its table {projection.name} is too long for an index, so no block wrote it"
+                    )
 
     def _load_state(self) -> None:
         if STATE in self._manifest.members:
@@ -326,10 +332,31 @@ class _Load:
                 copy.write_row((*place, block_id, *values))
         self._compare(SNAPSHOTS, copy_snapshots(self._connection, self._place))
 
-    def _compare(self, member: str, lines: Iterable[bytes]) -> None:
+    def _rows(self, member: str) -> Iterator[bytes]:
+        """Yield the rows of a table as they are loaded."""
+        lines = self._reader.lines(member)
+        if not self._migrates:
+            return lines
+        block = f"\t{self._manifest.block_id}\n".encode()
+        return (line.rpartition(b"\t")[0] + block for line in lines)
+
+    def _compare_rows(self, member: str, lines: Iterable[bytes]) -> None:
+        if self._migrates:
+            self._compare(
+                member, self._reader.lines(member)
+            )  # the file has not changed since it was verified
+            self._compare(member, lines, _digest(self._rows(member)))
+        else:
+            self._compare(member, lines)
+
+    def _compare(self, member: str, lines: Iterable[bytes], expected: str | None = None) -> None:
         """Compare what the database has now with the member that it came from."""
-        digest = sha256()
-        for line in lines:
-            digest.update(line)
-        if digest.hexdigest() != self._manifest.members[member].sha256:
+        if _digest(lines) != (expected or self._manifest.members[member].sha256):
             raise InvalidCheckpoint(f"its member {member} is not written as the database writes these values")
+
+
+def _digest(lines: Iterable[bytes]) -> str:
+    digest = sha256()
+    for line in lines:
+        digest.update(line)
+    return digest.hexdigest()

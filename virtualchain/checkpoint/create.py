@@ -36,7 +36,8 @@ def create(
 
     `connection` must be in a repeatable-read transaction. `keys` are files with the private keys to sign
     with. The same state yields the same bytes on every node. Raises UsageError for a block at which the app
-    cannot be shown, StoreError if its rows do not match its state hash.
+    cannot be shown, or if it is not known which blocks wrote its rows, StoreError if these do not match its
+    state hash.
     """
     row = _one(connection, "live_app", {"app": app})
     if row is None:
@@ -50,6 +51,12 @@ def create(
         raise UsageError(f"block {at} is not on the tape: create the checkpoint once block {at + 1} is taken")
     tables = projections(connection, build_schema(row["schema"], row["build"]))
     saved = _one(connection, "saved_file", place)
+    if tables and row["has_unknown_blocks"]:
+        raise UsageError(
+            f"app {app} began with a checkpoint of the first format, so this database does not know "
+            "which block wrote each row: create the checkpoint on another node, or apply a new one here first"
+        )
+    blocks = range(row["first_block_id"], at + 1)
     with archive.writing(file) as writer:
         members = {SNAPSHOTS: _write(writer, SNAPSHOTS, copy_snapshots(connection, place))}
         rows, described = RowDigest(), []
@@ -58,7 +65,9 @@ def create(
         else:
             for number, projection in enumerate(tables, 1):
                 table = Table(projection.name, projection.columns, _member(number, projection.name))
-                lines = rows.add(table.name, len(table.columns), copy_rows(connection, projection, at))
+                lines = rows.add(
+                    table.name, len(table.columns), copy_rows(connection, projection, at), blocks
+                )
                 members[table.member] = _write(writer, table.member, lines)
                 described.append(table)
         computed = members[STATE].sha256 if saved is not None else digest_number(rows.number)
@@ -87,7 +96,10 @@ def create(
 
 
 def copy_rows(connection: psycopg.Connection, projection: Projection, block_id: int) -> Iterator[bytes]:
-    """Yield the rows of a projection as of a block, in key order, as lines of COPY."""
+    """Yield the rows of a projection as of a block, in key order, as lines of COPY.
+
+    The last column is the block that wrote the row.
+    """
     statement = sql.SQL(_Q["copy_rows"]).format(
         columns=_names(projection.columns),
         key=_names(projection.key),

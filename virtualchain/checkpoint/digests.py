@@ -16,6 +16,7 @@ _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "
 _ESCAPED: Final = re.compile(r"\\(.?)", re.DOTALL)
 _RAW: Final = re.compile("[\b\f\r\v\0]")
 """What COPY never writes unescaped, apart from tab and newline, which are separators."""
+_NUMBER: Final = re.compile("0|[1-9][0-9]{0,9}", re.ASCII)
 _BATCH: Final = 1_000
 """Rows whose elements are multiplied before the number is reduced again."""
 _HASH_SIZE: Final = 16
@@ -42,21 +43,29 @@ def _unescape(match: re.Match[str]) -> str:
     return character
 
 
+def check_block(text: str | None, blocks: range) -> None:
+    """Raise ValueError if the last column of a row is not one of these blocks, as COPY writes it."""
+    if text is None or not _NUMBER.fullmatch(text) or int(text) not in blocks:
+        raise ValueError(f"its block is not one from {blocks.start} to {blocks.stop - 1}: {text!r}")
+
+
 class RowDigest:
     """The number that the state hash of an app's tables is the digest of (`docs/protocol/digests.md`)."""
 
     def __init__(self) -> None:
         self.number = EMPTY
 
-    def add(self, table: str, columns: int, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass on the lines of a table, adding each row.
+    def add(self, table: str, columns: int, lines: Iterable[bytes], blocks: range) -> Iterator[bytes]:
+        """Pass on the lines of a table, adding each row without its last column, the block that wrote it.
 
-        Raises InvalidCheckpoint, which names table and row, for a line that is not a row of so many columns.
+        Raises InvalidCheckpoint, which names table and row, for a line that is not a row of so many columns
+        and one of `blocks`.
         """
         elements: list[int] = []
         for number, line in enumerate(lines, 1):
             try:
-                row = read_row(line)
+                *row, block = read_row(line)
+                check_block(block, blocks)
             except ValueError as error:
                 raise InvalidCheckpoint(f"row {number} of table {table} is invalid: {error}") from error
             if len(row) != columns:

@@ -13,7 +13,9 @@ from typing import Any, Final
 from virtualchain.errors import InvalidCheckpoint
 from virtualchain.model import Json
 
-FORMAT: Final = "virtualchain-checkpoint-1"
+FORMAT: Final = "virtualchain-checkpoint-2"
+_WITHOUT_BLOCKS: Final = "virtualchain-checkpoint-1"
+"""The first format. It did not say which block wrote a row, which reducers can see."""
 NAME: Final = "manifest.json"
 SNAPSHOTS: Final = "snapshots"
 """The member with the app's digests: block_id, ops hash, consensus hash, state hash, by block."""
@@ -36,7 +38,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A projection: its name, the app's own columns in order, and the member with its rows in key order."""
+    """A projection: its name, the app's own columns in order, and the member with its rows in key order.
+
+    In the member, each row has a further column: the block that last wrote it.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -71,6 +76,11 @@ class Manifest:
     tables: Sequence[Table] = ()
     signatures: Sequence[Signature] = ()
 
+    @property
+    def blocks(self) -> range:
+        """The blocks that may have written its rows."""
+        return range(self.first_block_id, self.block_id + 1)
+
     def as_dict(self) -> Json:
         """Return the manifest as its JSON document."""
         return {"format": FORMAT, **asdict(self)}
@@ -97,6 +107,11 @@ def read_manifest(content: bytes) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise InvalidCheckpoint(f"its manifest is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
+        if isinstance(document, dict) and document.get("format") == _WITHOUT_BLOCKS:
+            raise InvalidCheckpoint(
+                f"it has the format {_WITHOUT_BLOCKS}, which does not say which block wrote each row: have "
+                "it created again by this version of virtualchain"
+            )
         raise InvalidCheckpoint(f"its manifest does not have the format {FORMAT}")
     fields = _Fields(document, "its manifest's")
     manifest = Manifest(

@@ -81,7 +81,7 @@ def _check_digest(reader: Reader, manifest: Manifest, name: str) -> None:
 def _verify_rows(reader: Reader, manifest: Manifest) -> bytes:
     rows = RowDigest()
     for table in manifest.tables:
-        lines = rows.add(table.name, len(table.columns), reader.lines(table.member))
+        lines = rows.add(table.name, len(table.columns), reader.lines(table.member), manifest.blocks)
         _check_count(manifest, table.member, sum(1 for _ in lines))
     return rows.number
 

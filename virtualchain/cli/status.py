@@ -29,6 +29,7 @@ def status(options: Options) -> None:
     """
     from virtualchain.reading import views
     from virtualchain.store.builds import code_warning
+    from virtualchain.store.database import other_locale
 
     with open_reading(options) as connection:
         network = views.network(connection)
@@ -38,6 +39,7 @@ def status(options: Options) -> None:
             "pins": views.pins(connection),
             "builds": views.builds(connection),
             "last_reorg": views.last_reorg(connection),
+            "locale": _locale_warning(other_locale(connection)),
         }
         tip, waits_for = _look_ahead(options, connection, network)
     warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
@@ -66,6 +68,7 @@ def status(options: Options) -> None:
             "waits for": None if waits_for is None else waits_for.removeprefix("waiting for "),
             **_pin_fields(deployment["pins"]),
             **_rollback_fields(deployment["last_reorg"]),
+            **({"locale": deployment["locale"]} if deployment["locale"] else {}),
         },
     )
     for row in rows:
@@ -146,6 +149,15 @@ def _waits_for(connection: "psycopg.Connection", plan: "Plan") -> str | None:
             return str(error)
         return f"{describe_fork(plan)}: the next sync or run undoes them"
     return None
+
+
+def _locale_warning(locale: str | None) -> str | None:
+    if locale is None:
+        return None
+    return (
+        f"the database has another locale than C ({locale}), so its apps may differ from those of other "
+        "nodes: move to a new database, as docs/operating.md explains"
+    )
 
 
 def _pin_fields(pins: "list[Json]") -> dict[str, str]:

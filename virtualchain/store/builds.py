@@ -15,7 +15,14 @@ from psycopg.rows import class_row, dict_row
 from virtualchain.app.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.store.log import AppLog, Snapshot
-from virtualchain.store.projections import build_schema, create_schema, drop, install, projections
+from virtualchain.store.projections import (
+    build_schema,
+    create_schema,
+    drop,
+    install,
+    projections,
+    renew_triggers,
+)
 from virtualchain.store.publish import is_published, publish, unpublish
 from virtualchain.store.roles import admit_readers, drop_role, forget_app, provide_role
 from virtualchain.store.sql import queries
@@ -277,12 +284,16 @@ def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
 
 
 def refresh_views(connection: psycopg.Connection) -> None:
-    """Bring the views of all apps up to date with this version of the code; lock only those that change."""
+    """Bring views and triggers of all apps up to date with this version of the code; change no others.
+
+    The search path must be empty.
+    """
     for row in builds(connection):
-        if row.is_live:
-            made = projections(connection, row.tables)
-            if not is_published(connection, row.app, row.schema, made):
-                publish(connection, row.app, row.schema, made)
+        made = projections(connection, row.tables)
+        for projection in made:
+            renew_triggers(connection, projection)
+        if row.is_live and not is_published(connection, row.app, row.schema, made):
+            publish(connection, row.app, row.schema, made)
     admit_readers(connection)
 
 

@@ -28,6 +28,8 @@ _OLDEST_SERVER = 15
 _NAME_LIMIT = 63
 """Maximum length of an application name in PostgreSQL, in bytes."""
 _CONNECT_TIMEOUT = 15
+_CREATE = "CREATE DATABASE name ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+"""How to make a database for a deployment, whatever the server's locale."""
 _POLL = 1.0
 """Seconds between two attempts to take the writer's lock."""
 
@@ -193,9 +195,28 @@ def _refuse_unfit(connection: psycopg.Connection, url: str) -> None:
         )
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
+        raise StoreError(f"the database {redact(url)} is encoded in {encoding}: create one with {_CREATE}")
+
+
+def other_locale(connection: psycopg.Connection) -> str | None:
+    """Return the database's locale if it is not C, else None.
+
+    In another locale the order of text and of jsonb keys, `lower()` and regular expressions may differ
+    between servers.
+    """
+    row = connection.execute(_Q["locale"]).fetchone()
+    assert row is not None, "the session has a database"
+    locale, is_c = row
+    return None if is_c else str(locale)
+
+
+def require_c_locale(connection: psycopg.Connection, url: str) -> None:
+    """Raise StoreError, which says how to make a database, if this one's locale is not C."""
+    locale = other_locale(connection)
+    if locale is not None:
         raise StoreError(
-            f"the database {redact(url)} is encoded in {encoding}: create one with "
-            "CREATE DATABASE … ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
+            f"the database {redact(url)} has another locale than C ({locale}), so its apps could differ from "
+            f"those of other nodes: create one with {_CREATE}"
         )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
 from virtualchain.errors import StoreError
-from virtualchain.store.database import connect_migrator, connect_reader
+from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
 from virtualchain.store.sql import migrations_root, queries
 
 _Q = queries("migrate")
@@ -45,10 +45,14 @@ def migrate(url: str) -> str:
     """Upgrade the database at `url` to this version's schema; return the revision that it now has.
 
     This includes the views of the installed apps. All steps run in one transaction: if one fails, the
-    database stays as it was. Raises StoreError if the schema is newer than this code, or if a step fails.
+    database stays as it was. Raises StoreError if the schema is newer than this code, if a step fails, or if
+    there is no schema yet and the database's locale is not C.
     """
     with closing(connect_reader(url)) as probe:
-        _refuse_newer(current(probe))
+        revision = current(probe)
+        _refuse_newer(revision)
+        if revision is None:
+            require_c_locale(probe, url)
     config = _config()
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: connect_migrator(url), poolclass=pool.NullPool

@@ -5,14 +5,18 @@ Rollback, replay and equal tables on every node depend on what the checks verify
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import class_row
 
 from virtualchain.errors import InvalidApp
 from virtualchain.store.sql import queries
 
 _Q = queries("projections")
+MOST_BYTES: Final = 2000
+"""The longest entry of a B-tree index. PostgreSQL takes 2,704 bytes, with the block in a history's key."""
 _ADDED_COLUMNS = ("since_block", "until_block")
 _CHECKS = (
     "objects_elsewhere",
@@ -84,10 +88,11 @@ def install(connection: psycopg.Connection, app: str, schema: str, build: str, d
     if complaints:
         raise InvalidApp("\n".join(f"app {app}: {complaint}" for complaint in complaints))
     installed = projections(connection, tables)
+    connection.execute(_Q["no_search_path"])
     for projection in installed:
         _refuse_rows(connection, app, projection)
         try:
-            _keep_history(connection, projection)
+            _add_history(connection, projection)
         except psycopg.Error as error:
             raise InvalidApp(f"app {app}: no history can be kept of {projection.name}: {error}") from error
     return installed
@@ -106,6 +111,29 @@ def projections(connection: psycopg.Connection, tables: str) -> list[Projection]
     ]
     twins = {f"{row.name}{suffix}" for row in rows for suffix in ("_history", "_births")}
     return [row for row in rows if row.name not in twins]
+
+
+def renew_triggers(connection: psycopg.Connection, projection: Projection) -> None:
+    """Bring the trigger that keeps a projection's history up to date with this version of the code.
+
+    The search path must be empty.
+    """
+    place = {"tables": projection.schema, "table": projection.name}
+    body = _trigger_body(connection, projection)
+    if connection.execute(_Q["kept_body"], place).fetchone() != (body,):
+        _create_function(connection, projection, body)
+
+
+def has_long_entry(connection: psycopg.Connection, projection: Projection) -> bool:
+    """Return whether a row is too long for an index, as the trigger would not have let it in.
+
+    The search path must be empty.
+    """
+    for index in _indexes(connection, projection, is_in_trigger=False):
+        statement = sql.SQL(_Q["long_entry"]).format(table=projection.table, **index.parts)
+        if connection.execute(statement).fetchone():
+            return True
+    return False
 
 
 def _run(connection: psycopg.Connection, app: str, ddl: str) -> None:
@@ -153,18 +181,80 @@ def _refuse_rows(connection: psycopg.Connection, app: str, projection: Projectio
         raise InvalidApp(f"app {app}: its projections put rows into {projection.name}: reducers do that")
 
 
-def _keep_history(connection: psycopg.Connection, projection: Projection) -> None:
-    connection.execute(
-        sql.SQL(_Q["keep_history"]).format(
-            table=projection.table,
-            history=projection.history,
-            births=projection.births,
-            function=sql.Identifier(projection.schema, f"{projection.name}_keep"),
-            key=_columns(projection.key),
-            old_key=_columns(projection.key, "old"),
-            new_key=_columns(projection.key, "new"),
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """A B-tree index whose entries differ in size: expressions for the size, and for the rows that it has."""
+
+    name: str
+    is_primary: bool
+    is_computed: bool
+    """Whether it has an expression or a predicate."""
+    columns: list[str]
+    predicate: str | None
+    size: str
+
+    @property
+    def parts(self) -> dict[str, sql.Composable]:
+        """What the statements about its entries contain."""
+        return {  # the database wrote these expressions, for its own use
+            "predicate": sql.SQL(self.predicate or "true"),
+            "size": sql.SQL(self.size),
+            "most_bytes": sql.Literal(MOST_BYTES),
+        }
+
+
+def _indexes(connection: psycopg.Connection, projection: Projection, *, is_in_trigger: bool) -> list[_Index]:
+    """Return the indexes of a projection that may refuse a row, in terms of the trigger or of a query."""
+    query = sql.SQL(_Q["entry_sizes"]).format(most_bytes=sql.Literal(MOST_BYTES))
+    place = {"tables": projection.schema, "table": projection.name, "is_in_trigger": is_in_trigger}
+    with connection.cursor(row_factory=class_row(_Index)) as cursor:
+        return cursor.execute(query, place).fetchall()
+
+
+def _add_history(connection: psycopg.Connection, projection: Projection) -> None:
+    names = _names(projection)
+    connection.execute(sql.SQL(_Q["keep_history"]).format(**names))
+    _create_function(connection, projection, _trigger_body(connection, projection))
+    connection.execute(sql.SQL(_Q["keep_triggers"]).format(**names))
+
+
+def _create_function(connection: psycopg.Connection, projection: Projection, body: str) -> None:
+    names = _names(projection)
+    connection.execute(sql.SQL(_Q["keep_function"]).format(**names, body=sql.Literal(body)))
+
+
+def _trigger_body(connection: psycopg.Connection, projection: Projection) -> str:
+    """Return what the trigger that keeps a projection's history does."""
+    checks = [
+        _entry_check(projection, index) for index in _indexes(connection, projection, is_in_trigger=True)
+    ]
+    body = sql.SQL(_Q["keep_body"]).format(**_names(projection), checks=sql.SQL("").join(checks))
+    return body.as_string(connection)
+
+
+def _entry_check(projection: Projection, index: _Index) -> sql.Composed:
+    subject = "its key takes" if index.is_primary else f"the values in its index {index.name} take"
+    message = f"a row of {projection.name} is too long: {subject} more than {MOST_BYTES} bytes"
+    parts = {**index.parts, "message": sql.Literal(message)}
+    if index.is_computed:
+        check = sql.SQL(_Q["computed_entry_check"]).format(row=sql.Identifier(projection.name), **parts)
+    else:
+        old, new = _columns(index.columns, "old"), _columns(index.columns, "new")
+        check = sql.SQL(_Q["entry_check"]).format(old=old, new=new, **parts)
+    return sql.SQL("\n{};").format(check)
+
+
+def _names(projection: Projection) -> dict[str, sql.Composable]:
+    """Return what the statements about a projection's history contain."""
+    return {
+        "table": projection.table,
+        "history": projection.history,
+        "births": projection.births,
+        "function": sql.Identifier(projection.schema, f"{projection.name}_keep"),
+        "key": _columns(projection.key),
+        "old_key": _columns(projection.key, "old"),
+        "new_key": _columns(projection.key, "new"),
+    }
 
 
 def _columns(names: Sequence[str], row: str | None = None) -> sql.Composed:

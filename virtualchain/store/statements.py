@@ -501,12 +501,8 @@ class _Look:
         """Return whether no plan can change if a value of this statement fails."""
         tree = self._tree
         body = [node for node in tree.walk() if node is not tree]
-        if any(isinstance(node, _NESTED) for node in body) or tree.args.get("with_") or tree.args.get("with"):
-            return False
-        where = tree.args.get("where")
-        if where is not None and not _never_fails(where):
-            return False
-        if any(isinstance(node, _CONDITIONAL) and not _never_fails(node) for node in body):
+        guarded = [node for node in body if isinstance(node, _CONDITIONAL) or node is tree.args.get("where")]
+        if any(isinstance(node, _NESTED) for node in body) or not all(map(_never_fails, guarded)):
             return False
         if isinstance(tree, exp.Select):
             return not any(isinstance(node, (*_PER_PLAN, exp.AggFunc)) for node in body) and all(

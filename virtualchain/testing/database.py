@@ -26,8 +26,7 @@ _NAMED = queries("testing")
 _DISCONNECT_SECONDS = 10.0
 """How long a closed session may take to disappear from the server."""
 _IMAGE = "postgres:18-alpine"
-# Like the embedded server's databases: text compares in byte order.
-_INITDB = "--encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+_INITDB = "--encoding=UTF8 --locale=C"
 
 
 class DatabaseServer:

@@ -293,7 +293,11 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set(format="virtualchain-checkpoint-2"), "does not have the format"),
+        (_set(format="virtualchain-checkpoint-3"), "does not have the format"),
+        (
+            _set(format="virtualchain-checkpoint-1"),
+            "does not say which block wrote each row: have it created again",
+        ),
         (_set(state_hash="00" * 32), "its digests do not end with"),
         (_set(consensus_hash="00" * 16), "its digests do not end with"),
         (_set(block_id=103), "it is of block 103, but has digests of block 104"),

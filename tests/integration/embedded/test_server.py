@@ -49,12 +49,13 @@ def test_start_returns_a_working_url_and_a_second_start_changes_nothing(server: 
 
 
 def test_text_is_utf8_and_sorts_by_bytes(server: EmbeddedServer) -> None:
-    """The database's own collation compares bytes, so no library update can change the order."""
+    """The database's locale is C, so no library update can change the order of text."""
     assert value(server.url, "SHOW server_encoding") == "UTF8"
     ordered = "SELECT string_agg(v, '' ORDER BY v) FROM unnest(ARRAY['é', 'b', 'Z', 'a', '€', '_']) v"
     assert value(server.url, ordered) == "Z_abé€"
-    collation = "SELECT datlocprovider::text || ' ' || datlocale FROM pg_database"
-    assert value(server.url, f"{collation} WHERE datname = current_database()") == "b C.UTF-8"
+    locale = "SELECT concat_ws(' ', datlocprovider, datlocale, datcollate, datctype) FROM pg_database"
+    assert value(server.url, f"{locale} WHERE datname = current_database()") == "c C C"
+    assert value(server.url, f"{locale} WHERE datname = 'template1'") == "c C C"
 
 
 def test_roles_have_passwords_and_the_engine_is_not_a_superuser(server: EmbeddedServer) -> None:

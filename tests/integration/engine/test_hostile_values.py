@@ -77,6 +77,8 @@ REJECTED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "json endless": ("SELECT %s", lambda: [Jsonb(recursive_dict())], DEEP),
     "json digits": ("SELECT %s", lambda: [Jsonb([10**5_000])], "field 'value': an int of more than 2048"),
     "psycopg's": ("SELECT %s", lambda: [psycopg_json.Jsonb("\0")], "field 'value' contains a NUL"),
+    "long key": ("INSERT INTO kept (key) VALUES (%s)", lambda: [incompressible(12_000)], FITS),
+    "key of 2,001 bytes": ("INSERT INTO kept (key) VALUES (%s)", lambda: ["k" * 2001], FITS),
 }
 """Values that no node's database can take: the statement, how its parameters are made, and the reason."""
 

@@ -67,13 +67,17 @@ ALLOWED = (
     "DELETE FROM t WHERE a = ANY(%s)",
     "SELECT * FROM t ORDER BY a LIMIT 1",
     "SELECT t.*, k.is_number FROM t JOIN kinds AS k ON k.kind = t.b WHERE a > %(x)s AND b LIKE %(y)s",
-    "UPDATE entries AS n SET message = e.m FROM unnest(%(a)s::text[], %(b)s::bigint[]) AS e (x, m) "
-    "WHERE n.author = e.x",
+    (
+        "UPDATE entries AS n SET message = e.m FROM unnest(%(a)s::text[], %(b)s::bigint[]) AS e (x, m) "
+        "WHERE n.author = e.x"
+    ),
     "SELECT coalesce(max(a), 0) + 1 AS next FROM t",
     "SELECT (SELECT count(*) FROM t) AS c",
     "WITH gone AS (DELETE FROM t WHERE a = %s RETURNING *) INSERT INTO kinds SELECT b, true FROM gone",
-    "MERGE INTO t USING (VALUES (%s::integer, %s)) AS s (a, b) ON t.a = s.a "
-    "WHEN MATCHED THEN UPDATE SET b = s.b WHEN NOT MATCHED THEN INSERT (a, b) VALUES (s.a, s.b)",
+    (
+        "MERGE INTO t USING (VALUES (%s::integer, %s)) AS s (a, b) ON t.a = s.a "
+        "WHEN MATCHED THEN UPDATE SET b = s.b WHEN NOT MATCHED THEN INSERT (a, b) VALUES (s.a, s.b)"
+    ),
     "SELECT j ->> 'x' AS x, j -> 'y' AS y FROM t WHERE j @> %s",
     "SELECT b::text, %s::bytea, %s::uuid, a::bigint, n::integer FROM t",
     "SELECT string_agg(b, ',' ORDER BY a) FROM t",

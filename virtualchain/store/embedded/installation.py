@@ -128,7 +128,7 @@ def create_cluster(folder: Path, binaries: Path, account: Account | None, *, dur
             os.chown(password_file, account.uid, account.gid)
             os.chown(work, account.uid, account.gid)
         data = work / "data"
-        initdb = _initdb(binaries, account, durable=durable)
+        initdb = _initdb(binaries, durable=durable)
         _run_step([*initdb, "--pwfile", password_file, "-D", data], account)
         # The server's user writes this: root must not write to a path that another user can redirect.
         _run_step(["tee", "-a", data / "postgresql.conf"], account, _SETTINGS)
@@ -178,12 +178,10 @@ def _checked(folder: Path, account: Account | None) -> Path:
     return folder
 
 
-def _initdb(binaries: Path, account: Account | None, *, durable: bool) -> Command:
-    """Return the command that makes a cluster whose text sorts in byte order on every machine."""
+def _initdb(binaries: Path, *, durable: bool) -> Command:
+    """Return the command that makes a cluster with the locale C."""
     command: Command = [binaries / "initdb", f"--username={SUPERUSER}", "--encoding=UTF8", "--locale=C"]
-    if major_version(binaries, account) >= 17:
-        command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    command += ["--auth-local=scram-sha-256", "--auth-host=scram-sha-256"]
+    command += ["--locale-provider=libc", "--auth-local=scram-sha-256", "--auth-host=scram-sha-256"]
     return command if durable else [*command, "--no-sync"]
 
 

@@ -1,0 +1,142 @@
+"""A deployment of 0.1.0 is upgraded in place, and then is like a new one."""
+
+from contextlib import closing
+from typing import LiteralString
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from alembic import command
+from sqlalchemy import create_engine, pool
+
+from tests.integration.store.test_migrations import described
+from virtualchain import App
+from virtualchain.app.contract import read_contract
+from virtualchain.store import migrate as migrations
+from virtualchain.store.builds import add_build, register
+from virtualchain.store.database import connect_migrator, connect_writer
+
+TABLES = """
+    CREATE TABLE first (a text, b numeric, c int[], block int, PRIMARY KEY (a, b), UNIQUE (c));
+    CREATE TABLE "se""cond %s" ("new" text, r int PRIMARY KEY);
+    CREATE INDEX ON "se""cond %s" (lower("new")) WHERE r > 0;
+"""
+# The function of 0.1.0, as it was installed for each projection.
+BEFORE: LiteralString = """
+CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    block CONSTANT integer := vc.writing_block(TG_RELID);
+BEGIN
+    IF TG_OP <> 'INSERT' AND OLD.since_block < block THEN
+        INSERT INTO {history} VALUES (OLD.*, block);
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    END IF;
+    NEW.since_block := block;
+    IF TG_OP = 'INSERT' OR OLD.since_block < block OR ({old}) IS DISTINCT FROM ({new}) THEN
+        INSERT INTO {births} VALUES (block, {new});
+    END IF;
+    RETURN NEW;
+END;
+$body$"""
+FUNCTIONS: LiteralString = """
+SELECT oid::regprocedure::text, pg_get_functiondef(oid), obj_description(oid, 'pg_proc') FROM pg_proc
+WHERE pronamespace IN (SELECT oid FROM pg_namespace WHERE nspname LIKE 'kept%') ORDER BY 1
+"""
+
+
+def app() -> App:
+    """Return an app with two projections."""
+    made = App("kept", magic=b"kp", projections=TABLES)
+    made.add(b"o", parse=lambda payload: {"text": payload.decode()})
+    return made
+
+
+def install(url: str) -> None:
+    """Install the app, with a second build beside the live one."""
+    with closing(connect_writer(url)) as writer:
+        contract = read_contract(app())
+        with writer.transaction():
+            register(writer, contract)
+        with writer.transaction():
+            add_build(writer, contract, "v2")
+
+
+def functions(url: str) -> list[tuple[str, str, str]]:
+    """Read the functions of the app's triggers."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(FUNCTIONS).fetchall()
+
+
+@pytest.fixture
+def old_url(empty_database_url: str) -> str:
+    """Make a deployment of 0.1.0 with the app, and with a checkpoint."""
+    url = empty_database_url
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect_migrator(url), poolclass=pool.NullPool
+    )
+    with pytest.MonkeyPatch.context() as patch, engine.connect() as connection:
+        patch.setattr("virtualchain.store.builds.renew", lambda _: None)
+        config = migrations._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        connection.commit()
+    engine.dispose()
+    install(url)
+    with psycopg.connect(url) as writer:
+        for build in ("1", "v2"):
+            for table, old, new in (
+                ("first", "OLD.a, OLD.b", "NEW.a, NEW.b"),
+                ('se""cond %s', "OLD.r", "NEW.r"),
+            ):
+                names = {
+                    key: f'kept__{build}."{table}_{suffix}"'
+                    for key, suffix in (("name", "keep"), ("history", "history"), ("births", "births"))
+                }
+                writer.execute(BEFORE.format(old=old, new=new, **names).encode())
+        writer.execute("""
+            INSERT INTO vc.checkpoints (app, build, block_id, network, block_hash, consensus_hash, state_hash,
+                is_migration, signers)
+            VALUES ('kept', '1', 5, 'regtest', sha256(''), decode(repeat('00', 16), 'hex'), sha256(''),
+                false, '{}')
+        """)
+    return url
+
+
+def schema(url: str) -> dict[tuple[str, str], str]:
+    """Describe the log's schema; the app's role is named after the database."""
+    name = urlsplit(url).path[1:]
+    return {key: definition.replace(name, "database") for key, definition in described(url).items()}
+
+
+def test_it_ends_like_a_new_one(old_url: str, database_url: str) -> None:
+    """The log's schema, and the triggers of every build, are those of a fresh deployment."""
+    install(database_url)
+    assert functions(old_url) != functions(database_url)
+    assert migrations.migrate(old_url) == migrations.head()
+    assert functions(old_url) == functions(database_url)
+    assert len(functions(old_url)) == 4
+    assert schema(old_url) == schema(database_url)
+    with psycopg.connect(old_url) as connection:
+        assert connection.execute("SELECT has_row_blocks FROM vc.checkpoints").fetchall() == [(False,)]
+
+
+def test_a_second_upgrade_writes_nothing(old_url: str) -> None:
+    """Functions that are up to date are not replaced."""
+    versions = "SELECT oid, xmin::text FROM pg_proc WHERE proname LIKE '%keep' ORDER BY oid"
+    migrations.migrate(old_url)
+    with psycopg.connect(old_url) as connection:
+        before = connection.execute(versions.encode()).fetchall()
+    migrations.migrate(old_url)
+    with psycopg.connect(old_url) as connection:
+        assert connection.execute(versions.encode()).fetchall() == before
+
+
+def test_a_fresh_installation_is_up_to_date(database_url: str) -> None:
+    """Installing makes the functions that an upgrade would make, though under another search path."""
+    install(database_url)
+    before = functions(database_url)
+    migrations.migrate(database_url)
+    assert functions(database_url) == before
