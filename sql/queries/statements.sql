@@ -8,15 +8,14 @@ WHERE c.relnamespace = to_regnamespace(quote_ident(%(tables)s)) AND c.relkind = 
 ORDER BY c.relname, a.attnum;
 
 -- name: keys
--- The columns of each unique index of a build's projections that is checked row by row; the primary key is marked.
-SELECT c.relname, i.indisprimary,
+-- The columns of each unique index of a build's projections, and whether it is the primary key's, and checked row by row.
+SELECT c.relname, i.indisprimary, i.indimmediate,
     ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum ORDER BY k.place) AS columns,
     0 = ANY (i.indkey::int2[]) AS has_expression
 FROM pg_class AS c
 JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisunique
 WHERE c.relnamespace = to_regnamespace(quote_ident(%(tables)s)) AND c.relname = ANY (%(names)s)
-    AND (i.indimmediate OR i.indisprimary)
 ORDER BY c.relname, i.indexrelid;
 
 -- name: types

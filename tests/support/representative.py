@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.support.unguarded import unguarded
 from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.testing import FakeNode
 
@@ -61,7 +62,9 @@ def app() -> App:
 
     def commit(op: dict[str, Any], state: State) -> bool | None:
         for statement in _STEPS[op["step"]]:
-            state.execute(statement, {**op, "time": state.block_time})
+            # Only the guard knows which errors reject; the others depend on settings, which the guard forbids.
+            run = state.execute if statement.startswith("SELECT") else unguarded(state).execute
+            run(statement, {**op, "time": state.block_time})
         return False if op["id"] % 5 == 0 else None
 
     made.add(b"o", parse=_parse, check=check, commit=commit, fields=["id", "step", "name"])

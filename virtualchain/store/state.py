@@ -163,10 +163,11 @@ def _read_catalog(connection: psycopg.Connection, tables: str) -> Catalog:
         columns[table][column] = kind
     keys: dict[str, tuple[str, ...]] = {}
     unique: dict[str, list[frozenset[str]]] = {name: [] for name in names}
-    for table, is_primary, key, has_expression in connection.execute(_Q["keys"], place):
+    for table, is_primary, is_immediate, key, has_expression in connection.execute(_Q["keys"], place):
         if is_primary:
             keys[table] = tuple(key)
-        unique[table].append(frozenset() if has_expression else frozenset(key))
+        if is_immediate:
+            unique[table].append(frozenset() if has_expression else frozenset(key))
     enums = {name for name, is_enum in connection.execute(_Q["types"], place) if is_enum}
 
     def are_immutable(functions: frozenset[str]) -> dict[str, bool]:

@@ -469,10 +469,11 @@ class _Look:
 
     def _update(self, node: exp.Update, table: Table) -> Iterator[str]:
         assigned = {target.name for target in _assigned(node)}
-        unique = [key for key in (*table.unique, frozenset(table.key)) if not key or key & assigned]
-        if not any(key & assigned for key in unique if key) or self._is_by_whole_key(node, table):
+        touched = frozenset().union(*(key for key in table.unique if key & assigned))
+        may_touch = any(not key for key in table.unique)  # an expression may name any column
+        if not (touched or may_touch) or self._is_by_whole_key(node, table):
             return
-        columns = ", ".join(sorted(assigned & frozenset().union(*unique)))
+        columns = ", ".join(sorted(assigned & touched or assigned))
         yield (
             f"it may change {columns} of several rows, and whether their unique key holds meanwhile depends "
             "on the order of rows (update by the whole primary key, or declare the constraint DEFERRABLE)"

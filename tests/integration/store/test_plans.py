@@ -9,6 +9,7 @@ import pytest
 from tests.integration.conftest import Rows
 from tests.integration.reading.test_changes import walk
 from tests.support.moving import an_app, story
+from tests.support.unguarded import unguarded
 from virtualchain import App, StateEngine
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -38,7 +39,7 @@ def many(database_server: DatabaseServer) -> Iterator[psycopg.Connection]:
     }
 
     def commit(op: dict[str, Any], state: Any) -> None:
-        state.execute(statements[op["do"].encode()])
+        unguarded(state).execute(statements[op["do"].encode()])
 
     app.add(b"o", parse=lambda payload: {"do": payload.decode()}, commit=commit)
     url = database_server.clone()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.conftest import Rows
 from tests.support.state_hashes import state_hash_of_rows
+from tests.support.unguarded import unguarded
 from virtualchain import App, State
 from virtualchain.errors import InvalidApp
 from virtualchain.testing import FakeNode
@@ -104,7 +105,8 @@ def test_state_hash_is_that_of_the_rows(
             if choice == 1:
                 state.execute("DELETE FROM many WHERE id = %s", [key])
             elif choice == 2:
-                state.execute("UPDATE many SET id = %s, flag = NOT flag WHERE id = %s", [next(fresh), key])
+                statement = "UPDATE many SET id = %s, flag = NOT flag WHERE id = %s"
+                unguarded(state).execute(statement, [next(fresh), key])
             elif choice == 3:
                 state.execute(
                     "INSERT INTO other VALUES (%s, %s) ON CONFLICT (id) "
@@ -112,7 +114,7 @@ def test_state_hash_is_that_of_the_rows(
                     [key, None if key == 2 else key],
                 )
             else:
-                state.execute(
+                unguarded(state).execute(
                     "INSERT INTO many VALUES (%s, %s, %s, true, %s, to_timestamp(%s), '1 day 2 hours', "
                     "'{1,NULL,3}', %s) ON CONFLICT DO NOTHING",
                     [key, f'näme "{key}"\n', "1.50", b"\x00\xff", state.block_time, '{"b": 1, "a": [null]}'],
@@ -155,7 +157,7 @@ def test_names_may_be_anything(fake_node: FakeNode, run: Run, query: Query, data
     )
 
     def commit(op: dict[str, Any], state: State) -> None:
-        state.execute(statements[op["place"]])
+        unguarded(state).execute(statements[op["place"]])
 
     app = App("keep", magic=b"st", projections=STRANGE)
     app.add(b"o", parse=lambda payload: {"place": payload[0]}, commit=commit)

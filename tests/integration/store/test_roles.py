@@ -10,6 +10,7 @@ from psycopg import sql
 
 from tests.integration.conftest import Rows
 from tests.support.servers import value
+from tests.support.unguarded import unguarded
 from virtualchain import App, State
 from virtualchain.errors import StoreError
 from virtualchain.store.migrate import migrate
@@ -27,7 +28,8 @@ def an_app(name: str = "guarded", ask: Ask | None = None) -> App:
     app = App(name, magic=b"st", projections=ddl)
 
     def commit(op: dict[str, Any], state: State) -> None:
-        state.execute("INSERT INTO t VALUES (%s, current_user) ON CONFLICT DO NOTHING", [state.block_id])
+        statement = "INSERT INTO t VALUES (%s, current_user) ON CONFLICT DO NOTHING"
+        unguarded(state).execute(statement, [state.block_id])
         if ask is not None:
             ask(op["text"], state)
 
@@ -68,7 +70,7 @@ def test_reducers_run_under_the_apps_role(
     """The session has the app's role during callbacks, even in careful judging, and its own afterwards."""
     fake_node.mine([fake_node.send(b"sto1")])
     fake_node.mine([fake_node.send(b"sto2"), fake_node.send(b"sto99999999999")])
-    run(an_app(ask=lambda text, state: state.query("SELECT %s::integer", [text])))
+    run(an_app(ask=lambda text, state: state.query("SELECT %s::integer", [int(text)])))
     role = f"{name_of(database_url)}:guarded"
     assert query("SELECT who FROM guarded.t") == [{"who": role}, {"who": role}]
     assert query("SELECT role FROM virtualchain.apps") == [{"role": role}]
@@ -96,7 +98,7 @@ def test_reducers_run_under_the_apps_role(
 def test_all_else_is_out_of_reach(fake_node: FakeNode, run: Run, query: Query, statement: Any) -> None:
     """Access to anything but the app's own projections fails: the app halts, and the other one continues."""
     fake_node.mine([fake_node.send(b"sto1")])
-    run(an_app("other"), an_app(ask=lambda text, state: state.execute(statement)))
+    run(an_app("other"), an_app(ask=lambda text, state: unguarded(state).execute(statement)))
     halted, running = query("SELECT status, error ->> 'error' AS error FROM virtualchain.apps ORDER BY name")
     assert (halted["status"], running["status"]) == ("halted", "running")
     assert halted["error"].startswith("InsufficientPrivilege: ")

@@ -78,7 +78,7 @@ def old_url(empty_database_url: str) -> str:
         "postgresql+psycopg://", creator=lambda: connect_migrator(url), poolclass=pool.NullPool
     )
     with pytest.MonkeyPatch.context() as patch, engine.connect() as connection:
-        patch.setattr("virtualchain.store.builds.renew", lambda _: None)
+        patch.setattr("virtualchain.store.builds.refresh_views", lambda _: None)
         config = migrations._config()
         config.attributes["connection"] = connection
         command.upgrade(config, "0003")
