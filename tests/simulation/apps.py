@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.support.unguarded import run_step
 from virtualchain import App, Rejected, State
 
 MAGIC = b"sm"
@@ -121,7 +122,7 @@ def table_app(name: str, on_step: OnStep, first: int = FIRST, magic: bytes = MAG
     def commit(op: dict[str, Any], state: State, block_id: int) -> Any:
         on_step("commit")
         for statement in _STEPS[op["verb"]]:
-            state.execute(statement, {"name": op["name"], "n": op["n"], "block": block_id})
+            run_step(state, statement, {"name": op["name"], "n": op["n"], "block": block_id})
         on_step("commit, after its statements")
         if op["verb"] == "undo":
             return False

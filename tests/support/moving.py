@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+from tests.support.unguarded import run_step
 from virtualchain import App, Rejected, State
 from virtualchain.testing import FakeNode
 
@@ -51,7 +52,7 @@ def an_app(name: str = "plain", **options: Any) -> App:
 
     def commit(op: dict[str, Any], state: State, block_id: int) -> None:
         for statement in _STEPS[op["do"]]:
-            state.execute(statement, {"name": op["name"], "block": block_id})
+            run_step(state, statement, {"name": op["name"], "block": block_id})
 
     def check(op: dict[str, Any], state: State) -> bool | Rejected:
         return op["do"] in _STEPS or Rejected("unknown")

@@ -460,8 +460,10 @@ class _Look:
                 yield from self._update(update, table)
         for insert in self._tree.find_all(exp.Insert):
             source, conflict = insert.expression, insert.args.get("conflict")
-            is_query = isinstance(source, exp.Select | exp.SetOperation)
-            if conflict is not None and is_query and source.args.get("order") is None:
+            if conflict is None or not isinstance(source, exp.Select | exp.SetOperation):
+                continue
+            is_one_row = source.find(exp.AggFunc) and not source.find(exp.Group, exp.Subquery, exp.Window)
+            if source.args.get("order") is None and not is_one_row:
                 yield (
                     "which row meets the conflict first depends on the order of rows (add ORDER BY to the "
                     "SELECT)"

@@ -84,8 +84,14 @@ def old_url(empty_database_url: str) -> str:
         command.upgrade(config, "0003")
         connection.commit()
     engine.dispose()
+    columns = ("code_digest", "last_code_digest")  # which the code that installs has had only since 0005
+    with psycopg.connect(url) as writer:
+        for column in columns:
+            writer.execute(f"ALTER TABLE vc.apps ADD COLUMN {column} bytea".encode())
     install(url)
     with psycopg.connect(url) as writer:
+        for column in columns:
+            writer.execute(f"ALTER TABLE vc.apps DROP COLUMN {column}".encode())
         for build in ("1", "v2"):
             for table, old, new in (
                 ("first", "OLD.a, OLD.b", "NEW.a, NEW.b"),
