@@ -27,6 +27,8 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
 _BUILDS = "SELECT name, schema, build, is_live, history_from FROM vc.apps"
 _MAY_DIFFER = ("vc.alembic_version", "vc.reorgs", "vc.published", "vc.readers")
 """Tables that may differ between two deployments with the same result."""
+_OWN_COLUMNS = ["build", "history_from", "code_digest", "last_code_digest"]
+"""Columns that may differ; the code does if a test makes an app fail at a chosen moment."""
 _PRUNED_BY = {"_history": "until_block", "_births": "since_block"}
 """Suffixes of the tables next to a projection, and the column by which they are pruned."""
 
@@ -34,15 +36,15 @@ _PRUNED_BY = {"_history": "until_block", "_births": "since_block"}
 def deployment(url: str, floor: int | None = None) -> dict[str, list[str]]:
     """Read all rows that must be the same in two deployments of the same apps on the same chain.
 
-    The name of a build does not matter, and every build must be live. History counts above `floor` (default:
-    above what was pruned), because how far back it goes depends on a deployment's past.
+    The name of a build and its code do not matter, and every build must be live. History counts above `floor`
+    (default: above what was pruned), because how far back it goes depends on a deployment's past.
     """
     dump: dict[str, list[str]] = {}
     with psycopg.connect(url) as connection:
         names = connection.execute(_TABLES).fetchall()
         for schema, name in names:
             if schema == "vc" and f"vc.{name}" not in _MAY_DIFFER:
-                row = sql.SQL("(to_jsonb(t) - 'build' - 'history_from')::text")
+                row = sql.SQL("(to_jsonb(t) - {}::text[])::text").format(sql.Literal(_OWN_COLUMNS))
                 dump[f"vc.{name}"] = _rows(connection, row, schema, name)
         for app, schema, build, is_live, history_from in connection.execute(_BUILDS.encode()).fetchall():
             assert is_live, f"build {build} of app {app} was left behind"

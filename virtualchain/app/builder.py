@@ -325,7 +325,7 @@ class App:
         """Return whether a change of the code needs a new version."""
         return self.strict_code
 
-    def get_handlers(self) -> dict[str, Callable[..., Any]]:
+    def functions(self) -> dict[str, Callable[..., Any]]:
         """Return the functions of handlers and hooks, by opcode or kind, step and activation height."""
         functions: dict[str, Callable[..., Any]] = {}
         for code, handlers in self._handlers.items():

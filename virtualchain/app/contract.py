@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from virtualchain.app.builder import App
 from virtualchain.app.code import Code
 from virtualchain.app.field_types import Fields, FieldType, described, read_fields
 from virtualchain.app.spelling import uncalled_in_implementation
@@ -482,7 +483,7 @@ class _DeclarationReader:
     def code(self) -> Code:
         """Collect the functions that the app consists of: its callbacks, and what those of an App call."""
         callbacks = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
-        handlers: Mapping[str, object] = self.call("get_handlers", {})
+        handlers = self._implementation.functions() if isinstance(self._implementation, App) else {}
         return Code({name: item for name, item in {**callbacks, **handlers}.items() if item is not None})
 
     def strict_code(self) -> bool:

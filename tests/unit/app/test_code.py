@@ -292,13 +292,13 @@ def test_the_process_does_not_matter(digests: Any) -> None:
 
 def pythons() -> list[str]:
     """Find other Python versions that are installed beside this one."""
-    interpreters: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for path in sorted(Path(sys.base_prefix).parent.glob("*/bin/python3")):
         command = [str(path), "-c", "import sys; print(*sys.version_info[:2])"]
         version = subprocess.run(command, capture_output=True, check=False, text=True).stdout.strip()
         if version and tuple(map(int, version.split())) >= (3, 11):
-            interpreters.setdefault(version, str(path))
-    return list(interpreters.values())
+            versions.setdefault(version, str(path))
+    return list(versions.values())
 
 
 def test_the_python_version_does_not_matter(digests: Any) -> None:
