@@ -349,6 +349,16 @@ END IF;
 SELECT p.prosrc FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
 WHERE t.tgname = 'keep_history' AND t.tgrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass;
 
+-- name: births_key
+-- The primary key of a table's births, which older versions had: they recorded a key once a block.
+SELECT conname FROM pg_constraint
+WHERE contype = 'p' AND conrelid = format('%%I.%%I', %(tables)s::text, %(table)s || '_births')::regclass;
+
+-- name: drop_births_key
+-- Make an older record of births like a new one, in which a key may appear twice.
+ALTER TABLE {births} DROP CONSTRAINT {constraint};
+CREATE INDEX ON {births} (since_block);
+
 -- name: long_entry
 -- Whether a table has a row with an entry that is too long for an index.
 SELECT 1 FROM {table} WHERE {predicate} AND {size} > {most_bytes} LIMIT 1;

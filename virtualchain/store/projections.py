@@ -121,6 +121,9 @@ def renew_triggers(connection: psycopg.Connection, projection: Projection) -> No
     place = {"tables": projection.schema, "table": projection.name}
     body = _trigger_body(connection, projection)
     if connection.execute(_Q["kept_body"], place).fetchone() != (body,):
+        for (name,) in connection.execute(_Q["births_key"], place).fetchall():
+            statement = sql.SQL(_Q["drop_births_key"])
+            connection.execute(statement.format(births=projection.births, constraint=sql.Identifier(name)))
         _create_function(connection, projection, body)
 
 

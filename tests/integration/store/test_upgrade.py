@@ -102,6 +102,9 @@ def old_url(empty_database_url: str) -> str:
                     for key, suffix in (("name", "keep"), ("history", "history"), ("births", "births"))
                 }
                 writer.execute(BEFORE.format(old=old, new=new, **names).encode())
+        # Versions before 0.1.0 recorded a key once a block.
+        writer.execute("DROP INDEX kept__v2.first_births_since_block_idx")
+        writer.execute("ALTER TABLE kept__v2.first_births ADD PRIMARY KEY (since_block, a, b)")
         writer.execute("""
             INSERT INTO vc.checkpoints (app, build, block_id, network, block_hash, consensus_hash, state_hash,
                 is_migration, signers)
@@ -109,6 +112,15 @@ def old_url(empty_database_url: str) -> str:
                 false, '{}')
         """)
     return url
+
+
+def indexes(url: str) -> list[str]:
+    """Read the definitions of the app's indexes, and of the engine's on its tables."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "SELECT schemaname || indexdef FROM pg_indexes WHERE schemaname LIKE 'kept%' ORDER BY 1"
+        ).fetchall()
+    return [text for (text,) in rows]
 
 
 def schema(url: str) -> dict[tuple[str, str], str]:
@@ -125,6 +137,8 @@ def test_it_ends_like_a_new_one(old_url: str, database_url: str) -> None:
     assert functions(old_url) == functions(database_url)
     assert len(functions(old_url)) == 4
     assert schema(old_url) == schema(database_url)
+    assert indexes(old_url) == indexes(database_url)
+    assert len(indexes(old_url)) == 2 * (4 + 4)
     with psycopg.connect(old_url) as connection:
         assert connection.execute("SELECT has_row_blocks FROM vc.checkpoints").fetchall() == [(False,)]
 
