@@ -278,9 +278,8 @@ def test_another_kind_of_rule_is_not_adopted(
     """The old fingerprint did not cover the payload rule, but its name is recorded beside it."""
 
     def choose(kind: Any) -> App:
-        options = {
-            "projections": DDL.partition("COMMENT")[0]
-        }  # so the default rule's fingerprint is the old one
+        # Without comments the default rule's fingerprint is the old one.
+        options: dict[str, Any] = {"projections": DDL.partition("COMMENT")[0]}
         if kind == "first":
             return an_app(None, payload_rule=first_op_return(b"no"), **options)
         return an_app(kind, **options)
