@@ -21,7 +21,9 @@ from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
-STATUS_KEYS = {"network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "locale", "apps"}
+STATUS_KEYS = {
+    *("network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "locale", "warnings", "apps")
+}
 APP_KEYS = {
     "name",
     "version",

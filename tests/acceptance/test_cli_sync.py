@@ -45,7 +45,7 @@ def test_sync_prints_one_json_object_and_nothing_else(
         *("--bitcoin", fake_node.url, "--database", database_url),
     )
     printed = json.loads(done.out)
-    assert printed.keys() == {"blocks", "inputs", "seconds", "waits_for", "apps"}
+    assert printed.keys() == {"blocks", "inputs", "seconds", "waits_for", "warnings", "apps"}
     assert (printed["blocks"], printed["inputs"], printed["waits_for"]) == (101, 0, None)
     assert [(app["name"], app["block_id"], app["status"]) for app in printed["apps"]] == [
         ("notes", 100, "running"),

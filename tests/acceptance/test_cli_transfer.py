@@ -88,7 +88,7 @@ def test_each_prints_one_json_value(inside: Inside, origin: Origin, empty_databa
         "inputs": 5,
     }
     advanced = json.loads(inside("advance", *APP, *there).out)
-    assert advanced.keys() == {"blocks", "inputs", "seconds", "waits_for", "apps"}
+    assert advanced.keys() == {"blocks", "inputs", "seconds", "waits_for", "warnings", "apps"}
     assert advanced["waits_for"] is None
     for ours, theirs in zip(advanced["apps"], exported["manifest"]["apps"], strict=True):
         assert {key: ours[key] for key in HASHES} == {key: theirs[key] for key in HASHES}

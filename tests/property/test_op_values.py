@@ -162,6 +162,10 @@ class NoState:
     def failure(self) -> None:
         """Return None: no statement can have failed."""
 
+    def wrote(self) -> bool:
+        """Return False: nothing can be written."""
+        return False
+
 
 def judge(op: Any, fields: Any, step: str) -> Verdicts:
     """Judge a block with one input, for which an app makes this op at a step."""

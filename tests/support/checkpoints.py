@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from virtualchain import App, Rejected, State
+from virtualchain import App, Jsonb, Rejected, State
 from virtualchain.app.contract import read_contract
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.create import create
@@ -50,7 +50,7 @@ def words(name: str = "words", **options: Any) -> App:
         state.execute(
             """INSERT INTO words VALUES (%s, 1, %s, %s, %s)
                 ON CONFLICT (word) DO UPDATE SET times = words.times + 1""",
-            [word, op["hash"] or None, word.encode() + b"\0\n", json.dumps({"w": word + "\t\\"})],
+            [word, op["hash"] or None, word.encode() + b"\0\n", Jsonb({"w": word + "\t\\"})],
         )
         state.execute("INSERT INTO pairs VALUES (%s, %s) ON CONFLICT DO NOTHING", [word, block_id])
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import psycopg
 
-from virtualchain.errors import Unserializable, VirtualchainError
+from virtualchain.errors import InvalidOp, Unserializable, VirtualchainError
 
 PAUSES: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Seconds before each further attempt after a transient fault of the database."""
@@ -32,7 +32,7 @@ def does_not_fit(error: BaseException) -> bool:
 
 def is_rejection(error: BaseException) -> bool:
     """Return whether an error of a callback rejects the input, and does not halt the app."""
-    return isinstance(error, ValueDoesNotFit | Unserializable)
+    return isinstance(error, ValueDoesNotFit | Unserializable) and not isinstance(error, InvalidOp)
 
 
 def is_passing(error: BaseException) -> bool:

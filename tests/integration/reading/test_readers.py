@@ -11,7 +11,6 @@ import pytest
 from tests.integration.conftest import Rows
 from tests.support.moving import an_app, story
 from tests.support.servers import value
-from virtualchain import App
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.store.builds import remove_app
 from virtualchain.store.database import connect_migrator
@@ -289,24 +288,6 @@ def test_a_role_with_more_rights_is_refused(database_url: str, name: str, messag
     """A role that can do more than a reader is refused."""
     with pytest.raises(UsageError, match=message):
         grant(database_url, name)
-
-
-def test_apps_may_still_create_temporary_tables(
-    fake_node: FakeNode, run: Run, database_url: str, role: str, query: Query
-) -> None:
-    """Temporary tables, which are revoked from everyone, are granted to the apps' roles."""
-
-    def commit(op: dict[str, Any], state: Any) -> None:
-        state.execute("CREATE TEMP TABLE x (a integer) ON COMMIT DROP")
-        state.execute("DROP TABLE pg_temp.x")
-
-    app = App("temporary", magic=b"tm", projections="CREATE TABLE t (a integer PRIMARY KEY)")
-    app.add(b"o", parse=lambda payload: {}, commit=commit)
-    run(app)
-    grant(database_url, role)
-    fake_node.mine([fake_node.send(b"tmo1")])
-    run(app)
-    assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
 
 
 def test_without_createrole_the_role_must_exist(database_url: str, role: str, query: Query) -> None:
