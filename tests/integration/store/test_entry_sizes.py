@@ -84,6 +84,8 @@ MANY = {
     "with numerics": ["text", "numeric"] * 15,
 }
 """Types of keys of many columns, of which the first takes what is left."""
+HEADER = 8
+"""Bytes that PostgreSQL adds to text (4) or to a bit string (8)."""
 SMALL = {
     "text": "é" * 20,
     "name": "x",
@@ -176,6 +178,11 @@ def check_life(writer: psycopg.Connection, columns: list[str], value: Callable[[
                 return ", ".join([literal(value(size, random), columns[0]), *rest])
 
             most = largest(table, row)
+            largest_value = literal(value(most, random), columns[0])
+            writer.execute("SET LOCAL search_path = sizes__1")
+            size = writer.execute(f"SELECT pg_column_size({largest_value})".encode()).fetchone()
+            assert size is not None
+            assert size[0] <= 2_000 + HEADER, "the limit counts on compression"
             key = row(most)
             assert table.run(f"INSERT INTO t VALUES ({key}, 1)") is None
             assert table.run("UPDATE t SET n = 2") is None
