@@ -36,7 +36,7 @@ from virtualchain.store.builds import (
     next_build,
     reserve_schema,
 )
-from virtualchain.store.failures import is_passing
+from virtualchain.store.failures import is_transient
 from virtualchain.store.log import AppLog
 from virtualchain.store.migrate import migrate
 from virtualchain.store.projections import build_schema, has_long_entry, projections
@@ -273,7 +273,7 @@ class _Load:
                 },
             )
         except psycopg.Error as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             message = error.diag.message_primary or str(error)
             table = f" (table {error.diag.table_name})" if error.diag.table_name else ""

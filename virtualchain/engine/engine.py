@@ -29,7 +29,7 @@ from virtualchain.errors import AppHalted, MissingData, NodeError, NodeUnavailab
 from virtualchain.model import Block, Reorg
 from virtualchain.settings import HISTORY, Policy, Verification
 from virtualchain.store.database import resolve
-from virtualchain.store.failures import PAUSES, is_passing
+from virtualchain.store.failures import PAUSES, is_transient
 from virtualchain.store.migrate import migrate
 from virtualchain.store.rollback import Undone
 
@@ -148,7 +148,7 @@ class StateEngine:
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
                 failure = StoreError.from_database(error)
-                if not is_passing(error) or failures == len(PAUSES):
+                if not is_transient(error) or failures == len(PAUSES):
                     raise failure from error
                 self._listener.on_wait(f"{failure}; trying again")
                 self._reopen(PAUSES[failures:])

@@ -24,7 +24,7 @@ from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.states import AppState
 from virtualchain.errors import InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
-from virtualchain.store.failures import is_passing, is_rejection
+from virtualchain.store.failures import is_transient, is_rejection
 from virtualchain.store.log import Op, Rejection
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def judge_block(contract: Contract, state: AppState, block: Block, inputs: Itera
     """Run an app's callbacks on a block, in a savepoint of the caller's transaction.
 
     `inputs` are the block's inputs in order, other apps' included. Raises AppHalted if a callback fails,
-    psycopg.Error for a passing fault of the database; either way the savepoint is rolled back.
+    psycopg.Error for a transient fault of the database; either way the savepoint is rolled back.
     """
     candidates = _candidates(contract, block, inputs)
     if not (candidates or contract.scan or contract.final):
@@ -132,7 +132,7 @@ def _attempt(
         try:
             state.leave()
         except psycopg.Error as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             raise halt(contract, block, "a deferred constraint", None, error) from error
     return verdicts
@@ -142,7 +142,7 @@ class _Judge:
     """Runs the callbacks of one app on one block, inside the app's savepoint.
 
     With savepoints each call has one of its own; without, a call that must be undone raises
-    _NeedsSavepoints. A callback that fails raises AppHalted; a passing fault of the database, psycopg.Error.
+    _NeedsSavepoints. A callback that fails raises AppHalted; a transient fault of the database, psycopg.Error.
     """
 
     def __init__(self, contract: Contract, state: AppState, block: Block, *, with_savepoints: bool) -> None:
@@ -301,7 +301,7 @@ class _Judge:
             finally:
                 self._raise_hidden_failure()
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             raise halt(self._contract, self._block, name, None, error) from error
 
@@ -325,7 +325,7 @@ class _Judge:
                     raise _Undone(result.reason)
                 return result
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             if not isinstance(error, _Undone) and not is_rejection(error):
                 raise halt(self._contract, self._block, callback, candidate.source, error) from error

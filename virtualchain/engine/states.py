@@ -15,7 +15,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.consensus.state_hash import EMPTY, digest_number
 from virtualchain.engine.halting import contained
 from virtualchain.model import Block
-from virtualchain.store.failures import is_passing
+from virtualchain.store.failures import is_transient
 from virtualchain.store.history import History
 from virtualchain.store.log import AppLog
 from virtualchain.store.projections import projections
@@ -169,7 +169,7 @@ class OpaqueState:
             with contained():
                 self.db_state = get_state(**arguments)
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             self.broken = error
         return cursor is not None and file is None

@@ -18,7 +18,7 @@ from psycopg.types.string import TextLoader
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.model import Json
 from virtualchain.store.database import connect_reader, pin_transaction, redact
-from virtualchain.store.failures import is_passing
+from virtualchain.store.failures import is_transient
 from virtualchain.store.sql import queries
 
 _Q = queries("views")
@@ -171,7 +171,7 @@ def query(
             "--timeout SECONDS (0: no limit)"
         ) from error
     except psycopg.Error as error:
-        if is_passing(error):
+        if is_transient(error):
             raise
         raise UsageError(f"the database rejects this query: {_one_line(error)}") from error
     except UnicodeEncodeError as error:

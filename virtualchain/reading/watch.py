@@ -17,7 +17,7 @@ from virtualchain.errors import StoreError, UsageError
 from virtualchain.reading import views
 from virtualchain.reading.events import BlockEvent, RollbackEvent, Session
 from virtualchain.store.database import redact, resolve
-from virtualchain.store.failures import PAUSES, is_passing
+from virtualchain.store.failures import PAUSES, is_transient
 
 POLL = 3.0
 """Seconds after which it looks at the database even without a notification."""
@@ -115,7 +115,7 @@ class Watch:
                         self._wait()
                 except psycopg.Error as error:
                     failure = StoreError.from_database(error, f"the database {redact(self._url)}")
-                    if not is_passing(error):
+                    if not is_transient(error):
                         raise failure from error
                     self._reconnect(str(failure))
             self._disconnect()

@@ -11,7 +11,7 @@ PAUSES: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
 
 _DOES_NOT_FIT: Final = ("22001", "22003", "22012")
 """SQLSTATEs of values that do not fit: string too long, number out of range, division by zero."""
-_PASSING: Final = ("08", "40", "53", "57", "58")
+_TRANSIENT: Final = ("08", "40", "53", "57", "58")
 """SQLSTATE classes of transient faults: connection, rollback, resources, operator, system."""
 
 
@@ -35,13 +35,13 @@ def is_rejection(error: BaseException) -> bool:
     return isinstance(error, ValueDoesNotFit | Unserializable) and not isinstance(error, InvalidOp)
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether the fault is transient: the engine retries, and no app is to blame."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate[:2] in _PASSING
+    return error.sqlstate[:2] in _TRANSIENT
 
 
 def summarize_error(error: BaseException) -> str:

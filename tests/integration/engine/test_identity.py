@@ -388,7 +388,7 @@ def test_a_replay_does_not_continue_a_build_by_other_code(
 
 
 def test_an_engine_reports_changed_code_once(fake_node: FakeNode, database_url: str, tmp_path: Path) -> None:
-    """A warning comes with the start, not with each new session after a passing fault."""
+    """A warning comes with the start, not with each new session after a transient fault."""
     reasons: list[str] = []
     settings: Any = {"database": database_url, "source": fake_node.url, "confirmations": 0}
     settings |= {"state_folder": tmp_path, "on_wait": reasons.append}
