@@ -192,7 +192,9 @@ class Deployment:
             machine.settle()
         proceed, block = machine.contract.proceed, step.block
         try:
-            if proceed is not None and proceed(block.block_id, step.consensus_hash) is False:
+            with machine.answering():
+                stops = proceed is not None and proceed(block.block_id, step.consensus_hash) is False
+            if stops:
                 self._retire(machine, "stopped")
         except Exception as error:  # noqa: BLE001 - an app's code may raise anything
             record = halt(machine.contract, block, "db_continue", None, error).record

@@ -15,7 +15,7 @@ from itertools import count, islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
-from virtualchain.app.contract import Contract, read_contract
+from virtualchain.app.contract import Contract, instance_of, read_contract
 from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
 from virtualchain.model import Json
@@ -284,7 +284,7 @@ class _Lowered:
     """An app, unchanged except that it starts with the chain, as a test cannot mine half a million blocks."""
 
     def __init__(self, app: object) -> None:
-        self._app = app() if isinstance(app, type) else app
+        self._app = instance_of(app)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever attribute the app has
         return getattr(self._app, name)
