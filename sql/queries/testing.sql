@@ -55,13 +55,13 @@ ANALYZE;
 -- name: verdicts
 -- The verdicts and digests of the blocks above one, which must be equal on every machine that has taken the same blocks.
 SELECT block_id, txid, verdict, details FROM (
-    SELECT block_id, txid, 'accepted' AS verdict, concat_ws(' ', vtxindex, fields, canonical) AS details
+    SELECT block_id, txindex, txid, 'accepted' AS verdict, concat_ws(' ', vtxindex, fields, canonical) AS details
     FROM virtualchain.ops
-    UNION ALL SELECT block_id, txid, 'refused', concat(step, ': ', reason) FROM virtualchain.rejections
-    UNION ALL SELECT block_id, NULL, 'digests', concat_ws(' ', ops_hash, consensus_hash, state_hash)
+    UNION ALL SELECT block_id, txindex, txid, 'refused', concat(step, ': ', reason) FROM virtualchain.rejections
+    UNION ALL SELECT block_id, NULL, NULL, 'digests', concat_ws(' ', ops_hash, consensus_hash, state_hash)
     FROM virtualchain.snapshots) AS log
 WHERE block_id > %(above)s
-ORDER BY block_id, txid COLLATE "C", verdict COLLATE "C";
+ORDER BY block_id, txindex, verdict COLLATE "C";
 
 -- name: rows_as_of
 -- The rows of a projection as of a block: the key as text, and the row, with the block that wrote it, as JSON.

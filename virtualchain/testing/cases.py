@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from virtualchain.app.contract import Contract, instance_of
 from virtualchain.errors import UsageError
-from virtualchain.testing.chain import PREMINE
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.hostile import (
     hostile_bodies,
@@ -26,6 +25,8 @@ _FEW_PAYLOADS: Final = 8
 _BLOCK_BYTES: Final = 700_000
 _MAX_START: Final = 300
 """Empty blocks are mined up to an app's first block if it is at most this; otherwise the app starts lower."""
+_PREMINE: Final = 20
+"""Blocks before the first case, which may look for consensus hashes there."""
 _SENDERS: Final = ("alice", "alice", "bob")
 """Who sends each sample: one of them twice."""
 
@@ -124,11 +125,15 @@ class Place:
     def of(cls, contract: Contract) -> "Place":
         """Find the place for an app."""
         is_lowered = contract.start > _MAX_START
-        return cls(PREMINE + 1 if is_lowered else max(contract.start, PREMINE + 1), is_lowered)
+        return cls(_PREMINE + 1 if is_lowered else max(contract.start, _PREMINE + 1), is_lowered)
 
     def app(self, app: object) -> object:
         """Return the app as it is run."""
         return Lowered(app) if self.is_lowered else app
+
+    def node(self) -> FakeNode:
+        """Start a node for `mine`; the cases' transactions need none of its coins."""
+        return FakeNode(premine=_PREMINE)
 
     def mine(self, node: FakeNode, blocks: Sequence[Sequence[Case]], confirmations: int) -> None:
         """Mine blocks of cases at this place, and as many blocks on top as the app asks for."""

@@ -6,9 +6,11 @@ differ between two nodes. Verdicts, rows and digests must be the same on all of 
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final, Self
@@ -21,12 +23,13 @@ from virtualchain.testing.advice import SAME_EVERYWHERE
 from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, other_version, running_server
 from virtualchain.testing.differences import describe_difference, verdicts
-from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.machines import FOREIGN, PLANS, Job, Machine, Stretch, other_hash_seed, packed
 from virtualchain.testing.transactions import op_return
 
 _MOST_CASES: Final = 240
 _BLOCK_CASES: Final = 14
+_STRETCHES: Final = 7
+"""About how often a machine starts again."""
 _BRANCH: Final = 3
 """Blocks of the branch that is undone, and blocks that are undone and taken again."""
 
@@ -64,8 +67,7 @@ def check_determinism(
     of the planner, sometimes with new statistics, and with the rows of all tables in another order. They undo
     blocks and take them again, follow another branch and return, derive the app again, or begin with a
     checkpoint. One uses another version of PostgreSQL: the server of `other_database_url`, or else an
-    installation on this computer, if there is one. After `seconds` no further machine is started, but there
-    are always two.
+    installation on this computer, if there is one. After `seconds` no further machine is started.
 
     An app that cannot be sent to another process, for example because its callbacks refer to an open file, is
     run in this one alone; the report says so.
@@ -83,12 +85,33 @@ def check_determinism(
         contract = read_contract(app)
         cases = _cases(CaseWriter(contract, samples, carry), has_samples=bool(samples))
         chain = opened.enter_context(_Chain(app, contract, in_blocks(cases, _BLOCK_CASES)))
-        machines: list[Machine] = []
-        for machine, above in _machines(chain, server, opened, other_database_url, deadline):
-            opened.callback(machine.drop)
-            machine.run(chain.app, chain.parcel)
-            machines.append(machine)
-            _compare(chain, machines[0], machine, above)
+        machines = [chain.plain(server)]
+        opened.callback(machines[0].drop)
+
+        def run(make: Callable[[], Machine | None]) -> Machine | None:
+            machine = make()
+            if machine is not None:
+                opened.callback(machine.drop)
+                machine.run_elsewhere(chain.parcel)
+            return machine
+
+        def compare(machine: Machine | None, above: int = -1) -> None:
+            if machine is not None:
+                machine.run_here(chain.app)
+                machines.append(machine)
+                chain.compare(machines[0], machine, above)
+
+        with ThreadPoolExecutor() as pool:  # each thread waits for a process
+            tried = [
+                pool.submit(run, partial(chain.rough, server)),
+                pool.submit(run, partial(chain.on_another_version, server, other_database_url, opened)),
+            ]
+            machines[0].run_here(chain.app)
+            chain.require_no_halt(machines[0])
+            for future in tried:
+                compare(future.result())
+        if time.monotonic() < deadline:
+            compare(run(partial(chain.with_checkpoint, server, machines[0])), chain.middle)
         return _report(chain, machines)
 
 
@@ -122,7 +145,7 @@ class _Chain:
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             self._folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-            self._source, self._branch = (opened.enter_context(FakeNode()) for _ in range(2))
+            self._source, self._branch = (opened.enter_context(self.place.node()) for _ in range(2))
             self.place.mine(self._source, self.blocks, self.confirmations)
             at = self.middle - self.place.first + 1
             others = self.blocks[at : at + _BRANCH][::-1]
@@ -134,94 +157,84 @@ class _Chain:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def job(self, stretches: Sequence[Stretch]) -> Job:
-        """Describe a run over the chain."""
+    def plain(self, server: DatabaseServer) -> Machine:
+        """Make the machine that the others are compared with: this process, with one session."""
+        return Machine("the first machine", server, self._job([Stretch(self.last)]))
+
+    def rough(self, server: DatabaseServer) -> Machine:
+        """Make a machine that differs in all that may differ on one server."""
+        job = replace(self._job(self._stretches(0)), replays=True, is_deep=True)
+        return Machine("with other plans, heaps and forks", server, job, other_hash_seed(1), processes=2)
+
+    def on_another_version(
+        self, server: DatabaseServer, url: str | None, opened: ExitStack
+    ) -> Machine | None:
+        """Make a machine with another version of PostgreSQL; None if there is none here."""
+        other = (
+            opened.enter_context(other_version(server))
+            if url is None
+            else DatabaseServer(url, prefix="determinism")
+        )
+        if other is None:
+            return None
+        job = replace(self._job(self._stretches(5)), is_deep=True)
+        return Machine(f"with PostgreSQL {other.version()}", other, job, other_hash_seed(2))
+
+    def with_checkpoint(self, server: DatabaseServer, first: Machine) -> Machine | None:
+        """Make a machine that begins with a checkpoint of the first one; None if the app cannot have one."""
+        file = self._folder / "checkpoint"
+        try:
+            with views.snapshot(first.url) as connection:
+                create(connection, self.name, file, block_id=self.middle)
+        except UsageError:
+            return None
+        job = replace(self._job(self._stretches(9, self.middle)), checkpoint=file, is_deep=True)
+        return Machine(f"that began with block {self.middle}", server, job, other_hash_seed(3))
+
+    def _job(self, stretches: Sequence[Stretch]) -> Job:
         folder = self._folder / str(next(self._folders))
         folder.mkdir()
         return Job(self._source.url, self.confirmations, folder, stretches)
 
-    def rough(self, first_plan: int, above: int = -1) -> list[Stretch]:
-        """Take the blocks above one in short stretches, and differ wherever that is possible.
-
-        The planner's settings are used in turn, beginning with those of this number.
-        """
+    def _stretches(self, first_plan: int, above: int = -1) -> list[Stretch]:
+        """Take the blocks above one in short stretches, with the planner's settings in turn."""
         first = max(self.place.first, above + 1)
-        stops = sorted({stop for stop in (*range(first, self.last, 2), self.middle) if stop > above})
+        step = max(1, (self.last - first) // _STRETCHES)
+        stops = sorted({stop for stop in (*range(first, self.last, step), self.middle) if stop > above})
         stretches: list[Stretch] = []
         for number, stop in enumerate([*stops, self.last]):
-            fork = None
-            if stretches and stretches[-1].stop == self.middle:
-                fork = (self._branch.url, self._branch_ends)
+            forks = bool(stretches) and stretches[-1].stop == self.middle
             stretches.append(
                 Stretch(
                     stop,
                     settings={**FOREIGN, **PLANS[(first_plan + number) % len(PLANS)]},
                     shuffle=f"{first_plan} {number}",
                     analyzes=number % 3 == 1,
-                    fork=fork,
-                    undoes=min(_BRANCH, stop - first) if number % 4 == 3 else 0,
+                    fork=(self._branch.url, self._branch_ends) if forks else None,
+                    undoes=min(_BRANCH, stop - first) if number % 4 == 2 else 0,
                 )
             )
         return stretches
 
-    def checkpoint(self, database: str) -> Path | None:
-        """Create a checkpoint at the middle of the chain; None if the app cannot have one."""
-        file = self._folder / "checkpoint"
-        try:
-            with views.snapshot(database) as connection:
-                create(connection, self.name, file, block_id=self.middle)
-        except UsageError:
-            return None
-        return file
+    def require_no_halt(self, first: Machine) -> None:
+        """Raise UsageError if the app halts on the first machine."""
+        halt = first.ran.halt
+        if halt is not None:
+            case = self.names.get(halt["txid"] or "", "no single transaction")
+            raise UsageError(
+                f"app {self.name} halts in block {halt['block_id']}, so that nothing after it can be "
+                f"compared; check_poison finds more such transactions: {halt['callback']} fails with "
+                f"{halt['error']} ({case})\n{halt['traceback']}"
+            )
 
-
-def _machines(
-    chain: _Chain, server: DatabaseServer, opened: ExitStack, other_database_url: str | None, deadline: float
-) -> Iterator[tuple[Machine, int]]:
-    """Yield machines, and above which block to compare each with the first.
-
-    A machine is made when the one before it has run. After the deadline there are no more than two.
-    """
-    where = "this process" if chain.parcel is None else "another process"
-    first = Machine("the first machine", server, chain.job([Stretch(chain.last)]))
-    yield first, -1
-    job = replace(chain.job(chain.rough(0)), replays=True, is_deep=True)
-    yield Machine(f"{where} with other plans, heaps and forks", server, job, other_hash_seed(1)), -1
-    if time.monotonic() > deadline:
-        return
-    other = (
-        opened.enter_context(other_version(server))
-        if other_database_url is None
-        else DatabaseServer(other_database_url, prefix="determinism")
-    )
-    if other is not None:
-        job = replace(chain.job(chain.rough(5)), is_deep=True)
-        yield Machine(f"{where} with PostgreSQL {other.version()}", other, job, other_hash_seed(2)), -1
-    if time.monotonic() > deadline:
-        return
-    file = chain.checkpoint(first.url)
-    if file is not None:
-        job = replace(chain.job(chain.rough(9, chain.middle)), checkpoint=file, is_deep=True)
-        name = f"{where} that began with a checkpoint of block {chain.middle}"
-        yield Machine(name, server, job, other_hash_seed(3)), chain.middle
-
-
-def _compare(chain: _Chain, first: Machine, machine: Machine, above: int) -> None:
-    """Raise Undetermined if a machine differs from the first one, UsageError if that one halts."""
-    halt = first.ran.halt
-    if halt is not None:
-        case = chain.names.get(halt["txid"] or "", "no single transaction")
-        raise UsageError(
-            f"app {chain.name} halts in block {halt['block_id']}, so that nothing after it can be compared; "
-            f"check_poison finds more such transactions: {halt['callback']} fails with {halt['error']} "
-            f"({case})\n{halt['traceback']}"
-        )
-    lines = describe_difference(chain.name, first, machine, chain.names, above)
-    if lines:
-        listed = "\n".join(f"- {line}" for line in lines)
-        raise Undetermined(
-            f"app {chain.name} does not depend on values alone:\n{listed}\nInstead, {SAME_EVERYWHERE}."
-        )
+    def compare(self, first: Machine, machine: Machine, above: int) -> None:
+        """Raise Undetermined if a machine differs from the first one in a block above one."""
+        lines = describe_difference(self.name, first, machine, self.names, above)
+        if lines:
+            listed = "\n".join(f"- {line}" for line in lines)
+            raise Undetermined(
+                f"app {self.name} does not depend on values alone:\n{listed}\nInstead, {SAME_EVERYWHERE}."
+            )
 
 
 def _report(chain: _Chain, machines: Sequence[Machine]) -> DeterminismReport:

@@ -14,7 +14,7 @@ from virtualchain.store.database import connect_reader
 from virtualchain.store.projections import Projection, build_schema, projections
 from virtualchain.store.sql import queries
 from virtualchain.testing.machines import Machine
-from virtualchain.testing.tracing import shortened
+from virtualchain.testing.tracing import Asked, shortened
 
 _Q = queries("testing")
 _DIGESTS: Final = "digests"
@@ -36,14 +36,17 @@ def describe_difference(
 
     `names` describes the transactions. Returns nothing if verdicts, digests and rows are the same.
     """
-    difference = _Difference.find(first, second, above)
+    difference = _Difference.find(first, second, list(names), above)
     block_id = last_block(first) if difference is None else difference.block_id
-    rows = _describe_rows(app, first, second, block_id)
-    if difference is None and not rows:
+    row = _first_row(app, first, second, block_id)
+    if difference is None and row is None:
         complaint = second.ran.complaint or first.ran.complaint
         return [complaint] if complaint else []
     txid = None if difference is None else difference.txid
-    asked = first.ran.trace.first_difference(second.ran.trace, block_id, txid)
+    traces = first.ran.trace, second.ran.trace
+    asked = traces[0].first_difference(traces[1], block_id, txid)
+    if asked is None and row is not None and (writer := traces[0].writer_of(block_id, row.table, row.key)):
+        asked = writer, writer
     if txid is None and asked is not None:
         txid = next((item.txid for item in asked if item is not None), None)
     place = f"{first.name} and {second.name} differ first in block {block_id}"
@@ -52,9 +55,9 @@ def describe_difference(
         lines.append(f"verdict: {difference.verdicts}")
     if asked is not None:
         lines.append(f"statement: {_describe_asked(*asked)}")
-    elif second.ran.halt is not None and (last := second.ran.trace.last(block_id, txid)) is not None:
+    elif second.ran.halt is not None and (last := traces[1].last(block_id, txid)) is not None:
         lines.append(f"last statement: {last}")
-    return lines + rows
+    return lines if row is None else [*lines, str(row)]
 
 
 def last_block(machine: Machine) -> int:
@@ -72,7 +75,7 @@ class _Difference:
     """Both verdicts, if they are of an op."""
 
     @classmethod
-    def find(cls, first: Machine, second: Machine, above: int) -> "_Difference | None":
+    def find(cls, first: Machine, second: Machine, txids: list[str], above: int) -> "_Difference | None":
         pairs = zip_longest(verdicts(first, above), verdicts(second, above))
         one, other = next(((one, other) for one, other in pairs if one != other), (None, None))
         halt = second.ran.halt or first.ran.halt
@@ -86,33 +89,44 @@ class _Difference:
             return None
         block_id = min(row[0] for row in (one, other) if row is not None)
         rows = [row if row is not None and row[0] == block_id else None for row in (one, other)]
-        txids = [row[1] for row in rows if row is not None and row[1] is not None]
         if all(row is None or row[2] == _DIGESTS for row in rows):
             return cls(block_id, None, None)
-        # Rows are sorted by transaction: the one that only one machine has comes first.
-        txid = min(txids)
+        # A transaction that only one machine has is compared with the next one of the other.
+        txid = min((row[1] for row in rows if row and row[1]), key=txids.index)
         texts = [f"{row[2]} {shortened(row[3])}" if row and row[1] == txid else "none" for row in rows]
         return cls(block_id, txid, " <> ".join(texts))
 
 
-def _describe_asked(one: object, other: object) -> str:
-    statements = [getattr(item, "statement", None) for item in (one, other)]
-    if statements[0] == statements[1] and one is not None:
-        return f"{one} <> {shortened(getattr(other, 'outcome', ''))}"
+def _describe_asked(one: Asked | None, other: Asked | None) -> str:
+    if one is not None and other is not None and one.statement == other.statement:
+        same = one.outcome == other.outcome
+        return f"{one.statement} (in {one.step})" if same else f"{one} <> {shortened(other.outcome)}"
     return " <> ".join("none" if item is None else str(item) for item in (one, other))
 
 
-def _describe_rows(app: str, first: Machine, second: Machine, block_id: int) -> list[str]:
-    """Describe the first row as of a block that differs, if there is one."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row that is not the same on two machines: its table, its key, and both values as text."""
+
+    table: str
+    key: str
+    one: str | None
+    other: str | None
+
+    def __str__(self) -> str:
+        values = " <> ".join("none" if row is None else shortened(row) for row in (self.one, self.other))
+        return f"table {self.table}, row {shortened(self.key)}: {values}"
+
+
+def _first_row(app: str, first: Machine, second: Machine, block_id: int) -> _Row | None:
+    """Return the first row as of a block that differs, if there is one."""
     ours, theirs = (_rows(machine, app, block_id) for machine in (first, second))
     for table, rows in ours.items():
         others = theirs.get(table, {})
         for key in sorted(rows.keys() | others.keys()):
-            one, other = rows.get(key), others.get(key)
-            if one != other:
-                values = " <> ".join("none" if row is None else shortened(row) for row in (one, other))
-                return [f"table {table}, row {shortened(key)}: {values}"]
-    return []
+            if rows.get(key) != others.get(key):
+                return _Row(table, key, rows.get(key), others.get(key))
+    return None
 
 
 def _rows(machine: Machine, app: str, block_id: int) -> dict[str, dict[str, str]]:

@@ -10,7 +10,6 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -39,7 +38,7 @@ from virtualchain.testing.tracing import Trace, tracing
 T = TypeVar("T")
 
 _Q = queries("testing")
-_DEPTH: Final = 250
+_DEPTH: Final = 500
 """Frames under the engine on a machine with a deep stack; Python's limit is 1,000."""
 _PATIENCE: Final = 600.0
 """Seconds after which a process is given up."""
@@ -131,33 +130,51 @@ class Ran:
     complaint: str | None = None
     """What the engine itself found, for example that a replay has other hashes."""
     trace: Trace = field(default_factory=Trace)
+    is_elsewhere: bool = False
+    """Whether it was in another process."""
 
 
 class Machine:
     """One machine with a database of its own, which `drop` removes."""
 
-    def __init__(self, name: str, server: DatabaseServer, job: Job, hash_seed: int | None = None) -> None:
+    def __init__(
+        self, name: str, server: DatabaseServer, job: Job, hash_seed: int | None = None, processes: int = 1
+    ) -> None:
         """Describe a machine that does a job, whose database is created here.
 
-        With a `hash_seed`, the job is done in two other processes, one after the other.
+        With a `hash_seed`, the job is done in so many other processes, one after the other.
         """
-        self.name = name
         self.job = replace(job, database=server.create())
         self.ran = Ran()
+        self._name = name
         self._server = server
         self._hash_seed = hash_seed
+        self._processes = processes
+
+    @property
+    def name(self) -> str:
+        """What the machine is, and whether it was another process."""
+        if self._hash_seed is None:
+            return self._name
+        return f"{'another' if self.ran.is_elsewhere else 'the same'} process {self._name}"
 
     @property
     def url(self) -> str:
         """The URL of the database."""
         return self.job.database
 
-    def run(self, app: object, parcel: Parcel | None) -> None:
-        """Run the app; if `parcel` has it, in other processes. Raises VirtualchainError if one fails."""
-        if parcel is None or self._hash_seed is None:
-            self.ran = perform(app, self.job)
-        else:
-            self.ran = _perform_elsewhere(parcel, self.job, self._hash_seed, processes=2)
+    def run_elsewhere(self, parcel: Parcel | None) -> None:
+        """Do the job in other processes, if `parcel` has the app and it can be made there.
+
+        Raises VirtualchainError if a process fails.
+        """
+        if parcel is not None and self._hash_seed is not None:
+            self.ran = _perform_elsewhere(parcel, self.job, self._hash_seed, self._processes) or self.ran
+
+    def run_here(self, app: object) -> None:
+        """Do the job in this process, unless others have done it."""
+        if not self.ran.is_elsewhere:
+            self.ran = _perform(app, self.job)
 
     def drop(self) -> None:
         """Drop the database."""
@@ -171,7 +188,7 @@ def other_hash_seed(number: int = 1) -> int:
 
 
 def packed(app: object) -> Parcel | None:
-    """Pack an app for other processes; None if it cannot be made there.
+    """Pack an app for other processes; None if it cannot be sent.
 
     Raises UsageError in such a process: it imports the app's module, and must not start further ones.
     """
@@ -180,19 +197,19 @@ def packed(app: object) -> Parcel | None:
             "the app's module runs a check when it is imported: put that below `if __name__ == '__main__':`"
         )
     try:
-        parcel = pack(app)
+        return pack(app)
     except Exception:  # noqa: BLE001 - what an app refers to may raise anything
         return None
-    return parcel if isinstance(_ask_process(parcel, None, 0), Ran) else None
 
 
-def perform(app: object, job: Job) -> Ran:
+def _perform(app: object, job: Job) -> Ran:
     """Do a job in this process."""
     ran = Ran()
     worker = _Worker(app, job)
     try:
         with tracing(ran.trace):
-            _at_depth(_DEPTH if job.is_deep else 0, worker.work)
+            _at_depth(_DEPTH if job.is_deep else 0, worker.take_blocks)
+        worker.replay()
     except AppHalted as halted:
         ran.halt = halted.record
     except StoreError as error:
@@ -200,9 +217,9 @@ def perform(app: object, job: Job) -> Ran:
     return ran
 
 
-def _perform_elsewhere(parcel: Parcel, job: Job, hash_seed: int, processes: int) -> Ran:
-    """Do a job in other processes, one after the other, each of which takes a part of the stretches."""
-    ran = Ran()
+def _perform_elsewhere(parcel: Parcel, job: Job, hash_seed: int, processes: int) -> Ran | None:
+    """Do a job in other processes, each of which takes a part of the stretches; None if they lack the app."""
+    ran = Ran(is_elsewhere=True)
     stretches = list(job.stretches)
     size = -(-len(stretches) // processes)
     for at in range(0, len(stretches), size):
@@ -213,6 +230,8 @@ def _perform_elsewhere(parcel: Parcel, job: Job, hash_seed: int, processes: int)
             replays=job.replays and at + size >= len(stretches),
         )
         done = _in_another_process(parcel, part, hash_seed)
+        if done is None:
+            return None
         ran.trace.blocks.update(done.trace.blocks)
         ran.halt, ran.complaint = done.halt, done.complaint
         if ran.halt or ran.complaint:
@@ -220,15 +239,8 @@ def _perform_elsewhere(parcel: Parcel, job: Job, hash_seed: int, processes: int)
     return ran
 
 
-def _in_another_process(parcel: Parcel, job: Job, hash_seed: int) -> Ran:
-    answer = _ask_process(parcel, job, hash_seed)
-    if isinstance(answer, str):
-        raise VirtualchainError(f"the app cannot be run in another process:\n{answer}")
-    return answer
-
-
-def _ask_process(parcel: Parcel, job: Job | None, hash_seed: int) -> Ran | str:
-    """Have a new process unpack the app and do the job; return what it came to, or how it failed."""
+def _in_another_process(parcel: Parcel, job: Job, hash_seed: int) -> Ran | None:
+    """Have a new process unpack the app and do the job; None if it cannot unpack it."""
     zone = next(zone for zone in _ZONES if zone != os.environ.get("TZ"))
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "TZ": zone}
     with tempfile.TemporaryDirectory() as folder:
@@ -243,8 +255,9 @@ def _ask_process(parcel: Parcel, job: Job | None, hash_seed: int) -> Ran | str:
             check=False,
         )
         if done.returncode or not result.exists():
-            return done.stderr.decode(errors="replace")
-        answer: Ran | str = pickle.loads(result.read_bytes())  # noqa: S301 - see the import
+            output = done.stderr.decode(errors="replace")
+            raise VirtualchainError(f"the app cannot be run in another process:\n{output}")
+        answer: Ran | None = pickle.loads(result.read_bytes())  # noqa: S301 - see `shipping`
         return answer
 
 
@@ -252,13 +265,13 @@ def work() -> None:
     """Do the job on standard input: the main program of another process."""
     global _is_elsewhere  # noqa: PLW0603 - it says what kind of process this is
     _is_elsewhere = True
-    parcel, job, result = pickle.load(sys.stdin.buffer)  # noqa: S301 - see the import
+    parcel, job, result = pickle.load(sys.stdin.buffer)  # noqa: S301 - see `shipping`
     try:
         app = unpack(parcel)
     except Exception:  # noqa: BLE001 - an app's module may raise anything
-        answer: Ran | str = traceback.format_exc()
+        answer = None
     else:
-        answer = Ran() if job is None else perform(app, job)
+        answer = _perform(app, job)
     result.write_bytes(pickle.dumps(answer))
 
 
@@ -273,8 +286,8 @@ class _Worker:
         self._app = app
         self._job = job
 
-    def work(self) -> None:
-        """Do the job; raise AppHalted if the app halts, StoreError if the engine finds a difference."""
+    def take_blocks(self) -> None:
+        """Take all stretches; raise AppHalted if the app halts, StoreError if something does not match."""
         if self._job.checkpoint is not None:
             options = Options(history=None, state_folder=self._job.folder)
             apply(self._job.database, self._job.checkpoint, [self._contract()], options=options)
@@ -289,6 +302,9 @@ class _Worker:
                 with closing(self._deployment()) as deployment:
                     roll_back(deployment, operators_reorg(deployment.tape, stretch.stop - stretch.undoes))
                 self._build(self._job.source, stretch.stop)
+
+    def replay(self) -> None:
+        """Derive the app again, if the job says so; raise StoreError if it has other hashes."""
         if self._job.replays:
             with closing(self._deployment()) as deployment:
                 replay(deployment, self._contract().name, QUIET)

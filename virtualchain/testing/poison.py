@@ -21,7 +21,6 @@ from virtualchain.testing.advice import SAME_EVERYWHERE, advice_for
 from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, running_server
 from virtualchain.testing.differences import describe_difference, verdicts
-from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.machines import FOREIGN, Job, Machine, Stretch, other_hash_seed, packed
 from virtualchain.testing.transactions import op_return
 
@@ -181,11 +180,12 @@ class _Runs:
             stretches = [Stretch(last - len(blocks) // 2, FOREIGN), Stretch(last, FOREIGN)]
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
-        with FakeNode() as node:
+        with self.place.node() as node:
             self.place.mine(node, blocks, self._confirmations)
             job = Job(node.url, self._confirmations, folder, stretches, is_deep=elsewhere)
-            name, seed = ("the second run", other_hash_seed()) if elsewhere else ("the first run", None)
-            machine = Machine(name, self._server, job, seed)
+            name, seed = ("with a restart", other_hash_seed()) if elsewhere else ("the first run", None)
+            machine = Machine(name, self._server, job, seed, processes=2)
             self._opened.callback(machine.drop)
-            machine.run(self._app, self._parcel)
+            machine.run_elsewhere(self._parcel)
+            machine.run_here(self._app)
         return machine

@@ -1,5 +1,6 @@
 """Record what an app's callbacks ask of the database and what it answers, statement by statement."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from virtualchain.store.state import State
 
 _STEPS: Final = {7: "parse", 6: "check", 5: "commit"}
 """Callbacks of one op, by the number of their arguments; those of a whole block have two."""
+_WRITES: Final = re.compile(r"\s*(?:WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _TXID: Final = 3
 _STATEMENTS: Final = ("execute", "query", "one")
 _LONGEST: Final = 400
@@ -58,6 +60,17 @@ class Trace:
         )
         for at in range(max(len(ours), len(theirs))):
             yield (ours[at] if at < len(ours) else None, theirs[at] if at < len(theirs) else None)
+
+    def writer_of(self, block_id: int, table: str, key: str) -> Asked | None:
+        """Return the first statement of a block that names a table, and preferably a key, to write to it."""
+        writers = [
+            asked
+            for asked in self.blocks.get(block_id, ())
+            if _WRITES.match(asked.statement) and re.search(rf"\b{re.escape(table)}\b", asked.statement)
+        ]
+        parts = key.strip("()").replace('"', "").split(",")
+        fitting = [asked for asked in writers if all(part in asked.statement for part in parts)]
+        return next(iter(fitting or writers), None)
 
     def last(self, block_id: int, txid: str | None) -> Asked | None:
         """Return the last statement of an op, or of the block, if there is one."""
