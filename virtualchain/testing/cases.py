@@ -150,6 +150,9 @@ class Lowered:
     def __init__(self, app: object) -> None:
         self._app = instance_of(app)
 
+    def __reduce__(self) -> tuple[type["Lowered"], tuple[object]]:
+        return Lowered, (self._app,)  # pickle would ask `__getattr__` before there is an app
+
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever attribute the app has
         return getattr(self._app, name)
 

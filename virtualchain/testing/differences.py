@@ -37,12 +37,13 @@ def describe_difference(
     `names` describes the transactions. Returns nothing if verdicts, digests and rows are the same.
     """
     difference = _Difference.find(first, second, list(names), above)
-    block_id = last_block(first) if difference is None else difference.block_id
-    row = _first_row(app, first, second, block_id)
-    if difference is None and row is None:
+    if difference is None:
+        row = _first_row(app, first, second, last_block(first))
         complaint = second.ran.complaint or first.ran.complaint
-        return [complaint] if complaint else []
-    txid = None if difference is None else difference.txid
+        found = [f"{first.name} and {second.name} end with other rows", str(row)] if row else []
+        return found + ([complaint] if complaint else [])
+    block_id, txid = difference.block_id, difference.txid
+    row = _first_row(app, first, second, block_id)
     traces = first.ran.trace, second.ran.trace
     asked = traces[0].first_difference(traces[1], block_id, txid)
     if asked is None and row is not None and (writer := traces[0].writer_of(block_id, row.table, row.key)):
@@ -51,7 +52,7 @@ def describe_difference(
         txid = next((item.txid for item in asked if item is not None), None)
     place = f"{first.name} and {second.name} differ first in block {block_id}"
     lines = [place if txid is None else f"{place}, in {names.get(txid, 'a transaction')} ({txid})"]
-    if difference is not None and difference.verdicts is not None:
+    if difference.verdicts is not None:
         lines.append(f"verdict: {difference.verdicts}")
     if asked is not None:
         lines.append(f"statement: {_describe_asked(*asked)}")

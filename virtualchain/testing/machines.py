@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 
 from virtualchain.app.contract import Contract, read_contract
+from virtualchain.bitcoin.source import BlockSource
 from virtualchain.checkpoint.apply import apply
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.engine import StateEngine
@@ -70,7 +71,7 @@ PLANS: Final[Sequence[Mapping[str, str]]] = (
     {"enable_hashjoin": "off", "enable_mergejoin": "off"},
     {"enable_sort": "off", "enable_incremental_sort": "off"},
     {"enable_material": "off", "enable_memoize": "off", "work_mem": "64kB"},
-    {"jit": "on", "jit_above_cost": "0", "jit_inline_above_cost": "0", "jit_optimize_above_cost": "0"},
+    {"jit": "on", "jit_above_cost": "10", "jit_inline_above_cost": "-1", "jit_optimize_above_cost": "-1"},
     {"join_collapse_limit": "1", "from_collapse_limit": "1", "plan_cache_mode": "force_generic_plan"},
     {
         "force_parallel_mode": "on",  # called debug_parallel_query since PostgreSQL 16
@@ -96,17 +97,17 @@ class Stretch:
     """If set, rows are first stored in another order, which follows from this text."""
     analyzes: bool = False
     """Whether the planner's statistics are updated first."""
-    fork: tuple[str, int] | None = None
-    """A node with a branch that ends at this block: it is taken first, and undone by what follows."""
+    fork: tuple[BlockSource | str, int] | None = None
+    """A source with a branch that ends at this block: it is taken first, and undone by what follows."""
     undoes: int = 0
     """How many blocks are undone at the end, and taken again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a machine does: take the blocks of a node into a database, stretch by stretch."""
+    """What a machine does: take the blocks of a source into a database, stretch by stretch."""
 
-    source: str
+    source: BlockSource | str
     confirmations: int
     folder: Path
     """Where an app's own state is saved."""
@@ -312,7 +313,7 @@ class _Worker:
     def _contract(self) -> Contract:
         return read_contract(self._app)
 
-    def _build(self, source: str, last: int) -> None:
+    def _build(self, source: BlockSource | str, last: int) -> None:
         with StateEngine(
             self._app,
             database=self._job.database,
