@@ -189,7 +189,7 @@ class _Chain:
         except UsageError:
             return None
         job = replace(self._job(self._stretches(9, self.middle)), checkpoint=file, is_deep=True)
-        return Machine(f"that began with block {self.middle}", server, job, other_hash_seed(3))
+        return Machine(f"begun by a checkpoint of block {self.middle}", server, job, other_hash_seed(3))
 
     def _job(self, stretches: Sequence[Stretch]) -> Job:
         folder = self._folder / str(next(self._folders))
