@@ -37,6 +37,13 @@ WHERE app = %(app)s AND build = %(build)s AND block_id BETWEEN %(first)s AND %(l
 -- The consensus hash of one block, through a function that an app's role may call.
 SELECT vc.consensus_hash(%(app)s, %(build)s, %(block_id)s);
 
+-- name: consensus_hashes
+-- The consensus hashes of a range of blocks, in order, through a function that an app's role may call.
+SELECT consensus_hash FROM (
+    SELECT block_id, vc.consensus_hash(%(app)s, %(build)s, block_id) AS consensus_hash
+    FROM pg_catalog.generate_series(%(first)s::integer, %(last)s::integer) AS block_id) AS hashes
+WHERE consensus_hash IS NOT NULL ORDER BY block_id;
+
 -- name: is_fresh
 -- Whether a consensus hash belongs to a range of blocks, through a function that an app's role may call.
 SELECT vc.is_fresh(%(app)s, %(build)s, %(consensus_hash)s, %(first)s, %(last)s);

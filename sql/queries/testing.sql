@@ -19,12 +19,54 @@ WHERE split_part(rolname, ':', 1) IN (%(name)s, left(encode(sha256(convert_to(%(
 -- Drop a role that no database uses any longer.
 DROP ROLE {name};
 
--- name: log
--- Everything that must be equal in two runs over the same blocks.
+-- name: is_migrated
+-- Whether a database has virtualchain's tables.
+SELECT to_regclass('vc.apps') IS NOT NULL;
+
+-- name: reset_settings
+-- Let a database have its server's settings.
+ALTER DATABASE {database} RESET ALL;
+
+-- name: set_setting
+-- Give a database a setting of its own, for sessions that begin later.
+ALTER DATABASE {database} SET {setting} TO {value};
+
+-- name: known_settings
+-- Those of some settings that the server has.
+SELECT name FROM pg_catalog.pg_settings WHERE name = ANY(%(names)s) ORDER BY name;
+
+-- name: keep_quiet
+-- Move rows without a trace: triggers that keep history stay quiet, and constraints are checked at the end.
+SELECT set_config('virtualchain.block_id', 'undo', true);
+SET CONSTRAINTS ALL DEFERRED;
+
+-- name: shuffle
+-- Store a table's rows in another order, which depends on a seed; nothing that a query may see changes.
+CREATE TEMPORARY TABLE shuffled ON COMMIT DROP AS
+    SELECT * FROM {table} AS t ORDER BY md5({seed} || t::text);
+DELETE FROM {table};
+INSERT INTO {table} SELECT * FROM shuffled;
+DROP TABLE shuffled;
+
+-- name: analyze
+-- Update the planner's statistics.
+ANALYZE;
+
+-- name: verdicts
+-- The verdicts and digests of the blocks above one, which must be equal on every machine that has taken the same blocks.
 SELECT block_id, txid, verdict, details FROM (
-    SELECT block_id, txid, 'accepted' AS verdict, concat_ws(' ', vtxindex, fields, canonical) AS details
+    SELECT block_id, txindex, txid, 'accepted' AS verdict, concat_ws(' ', vtxindex, fields, canonical) AS details
     FROM virtualchain.ops
-    UNION ALL SELECT block_id, txid, 'refused', concat(step, ': ', reason) FROM virtualchain.rejections
-    UNION ALL SELECT block_id, NULL, 'digests', concat_ws(' ', ops_hash, consensus_hash, state_hash)
+    UNION ALL SELECT block_id, txindex, txid, 'refused', concat(step, ': ', reason) FROM virtualchain.rejections
+    UNION ALL SELECT block_id, NULL, NULL, 'digests', concat_ws(' ', ops_hash, consensus_hash, state_hash)
     FROM virtualchain.snapshots) AS log
-ORDER BY block_id, txid COLLATE "C", verdict COLLATE "C";
+WHERE block_id > %(above)s
+ORDER BY block_id, txindex, verdict COLLATE "C";
+
+-- name: rows_as_of
+-- The rows of a projection as of a block: the key as text, and the row, with the block that wrote it, as JSON.
+SELECT ROW({key})::text AS key, to_jsonb(r)::text FROM (
+    SELECT {columns}, since_block FROM {table} WHERE since_block <= {block_id}
+    UNION ALL
+    SELECT {columns}, since_block FROM {history} WHERE since_block <= {block_id} AND until_block > {block_id}) AS r
+ORDER BY ROW({key})::text COLLATE "C";

@@ -217,15 +217,10 @@ class Contract:
 def read_contract(implementation: object) -> Contract:
     """Read and check the declarations of an implementation.
 
-    A class is instantiated without arguments. An optional callback that returns None counts as missing.
+    A class is instantiated, see `instance_of`. An optional callback that returns None counts as missing.
     Raises InvalidApp, which names the callback and the problem.
     """
-    if isinstance(implementation, type):
-        kind = implementation
-        try:
-            implementation = kind()
-        except Exception as error:
-            raise InvalidApp(f"cannot instantiate the app {kind.__name__}: {_summary(error)}") from error
+    implementation = instance_of(implementation)
     reader = _DeclarationReader(implementation)
     name = reader.text("get_virtual_chain_name")
     find_payload = reader.optional_function("find_payload", 1)
@@ -256,6 +251,21 @@ def read_contract(implementation: object) -> Contract:
         rule=_rule_name(find_payload),
         strict_code=reader.strict_code(),
     )
+
+
+def instance_of(implementation: object) -> object:
+    """Return the object that has the callbacks: a class is instantiated without arguments.
+
+    A class that is more than an app, as `StateEngine` is, has `__virtualchain_app__`, which makes an object
+    for its callbacks alone. Raises InvalidApp if instantiating it fails.
+    """
+    if not isinstance(implementation, type):
+        return implementation
+    try:
+        return getattr(implementation, "__virtualchain_app__", implementation)()
+    except Exception as error:
+        name = implementation.__name__
+        raise InvalidApp(f"cannot instantiate the app {name}: {_summary(error)}") from error
 
 
 def schema_name(name: str) -> str:

@@ -199,7 +199,7 @@ class Deployment:
             machine.settle()
         proceed, block = machine.contract.proceed, step.block
         try:
-            with contained():
+            with contained(), machine.answering():
                 goes_on = proceed is None or proceed(block.block_id, step.consensus_hash) is not False
             if not goes_on:
                 self._retire(machine, "stopped")

@@ -4,10 +4,12 @@ It asks the source for blocks, has the planner decide, and hands the blocks to t
 state of its own: after any failure it continues from what is in the database.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import wraps
 from pathlib import Path
-from typing import Self
+from typing import Concatenate, Final, ParamSpec, Self
 
 import psycopg
 
@@ -20,6 +22,7 @@ from virtualchain.engine.backfill import backfill_chunk
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import make_plan
+from virtualchain.engine.lookups import lookups_of_callback
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Options, Progress, check_runnable, ignore, policies_by_app
 from virtualchain.engine.planner import Extend, Wait
@@ -43,6 +46,23 @@ _GARBLED = 3
 """How many malformed answers in a row a follower tolerates from the node."""
 
 
+_P = ParamSpec("_P")
+_NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _unless_only_an_app(
+    initialize: "Callable[Concatenate[StateEngine, _P], None]",
+) -> "Callable[Concatenate[StateEngine, _P], None]":
+    """Do nothing for an object whose callbacks another engine calls, whatever its class passes on."""
+
+    @wraps(initialize)
+    def guarded(self: "StateEngine", /, *args: _P.args, **options: _P.kwargs) -> None:
+        if not self._is_only_an_app:
+            initialize(self, *args, **options)
+
+    return guarded
+
+
 class StateEngine:
     """Runs apps on a chain.
 
@@ -52,8 +72,10 @@ class StateEngine:
             engine.build()
 
     `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
-    subclass that has the callbacks. `database` is a PostgreSQL URL; None means the embedded server.
-    `source` is a node's URL or a BlockSource. A block is taken once `confirmations` blocks are on top of it.
+    subclass that has the callbacks. Such a class may also be passed as an app, to another engine or with
+    --app: then its own part of `__init__` runs, and nothing is opened. `database` is a PostgreSQL URL; None
+    means the embedded server. `source` is a node's URL or a BlockSource. A block is taken once
+    `confirmations` blocks are on top of it.
     `verify="merkle"` compares each block's transactions with its Merkle root before anything of it is taken.
     `history` is for how many blocks every app can be rolled back by its history (None: all); below that it is
     derived again from the tape. `on_deep_fork` says what happens when taken blocks are replaced: rollback,
@@ -68,6 +90,24 @@ class StateEngine:
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
 
+    _is_only_an_app = False
+    _deployment: Deployment
+
+    @classmethod
+    def __virtualchain_app__(cls) -> Self:
+        """Make an object for its callbacks alone, without source and database, for another engine to call.
+
+        What an `__init__` of the subclass requires is None there.
+        """
+        app = cls.__new__(cls)
+        app._is_only_an_app = True  # noqa: SLF001 - the object is of this class
+        initialize: Callable[..., None] = app.__init__  # type: ignore[misc] # with whatever arguments it has
+        parameters = inspect.signature(initialize).parameters.values()
+        required = [item for item in parameters if item.default is item.empty and item.kind in _NAMED]
+        initialize(**{item.name: None for item in required})
+        return app
+
+    @_unless_only_an_app
     def __init__(
         self,
         *apps: object,
@@ -193,23 +233,41 @@ class StateEngine:
         }
 
     def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:
-        """Return an app's consensus hash (32 hex digits) at a block; None if it has none there."""
+        """Return an app's consensus hash (32 hex digits) at a block; None if it has none there.
+
+        A callback that asks for it, or for what the next three methods return, learns nothing of the block in
+        progress, and asks about its own app only.
+        """
+        lookups = lookups_of_callback(app)
+        if lookups is not None:
+            return lookups.consensus_at(block_id)
         return self._machine(app).log.consensus_at([block_id]).get(block_id)
 
     def get_valid_consensus_hashes(self, block_id: int, app: str | None = None) -> list[str]:
         """Return the hashes that are fresh at a block: of the last S blocks and its own, oldest first."""
+        lookups = lookups_of_callback(app)
+        if lookups is not None:
+            return lookups.valid_hashes(block_id)
         machine = self._machine(app)
         return machine.log.consensus_between(block_id - machine.contract.window, block_id)
 
     def is_consensus_hash_valid(self, block_id: int, consensus_hash: str, app: str | None = None) -> bool:
         """Return whether a hash is fresh at a block."""
+        lookups = lookups_of_callback(app)
+        if lookups is not None:
+            return lookups.is_valid(block_id, consensus_hash)
         return consensus_hash in self.get_valid_consensus_hashes(block_id, app)
 
     def get_current_block(self, app: str | None = None) -> int:
         """Return the last block that an app was advanced to, or the one before its first."""
-        return self._machine(app).cursor
+        lookups = lookups_of_callback(app)
+        return self._machine(app).cursor if lookups is None else lookups.last
 
     def _machine(self, app: str | None) -> Machine:
+        if not hasattr(self, "_deployment"):
+            raise UsageError(
+                "the app has no blocks yet: ask in a callback of a block, or of a running engine"
+            )
         machines = [item for item in self._deployment.machines if app in {None, item.contract.name}]
         if len(machines) == 1:
             return machines[0]

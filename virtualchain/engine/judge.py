@@ -24,7 +24,7 @@ from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.states import AppState
 from virtualchain.errors import InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
-from virtualchain.store.failures import is_transient, is_rejection
+from virtualchain.store.failures import is_rejection, is_transient
 from virtualchain.store.log import Op, Rejection
 
 T = TypeVar("T")
@@ -142,7 +142,8 @@ class _Judge:
     """Runs the callbacks of one app on one block, inside the app's savepoint.
 
     With savepoints each call has one of its own; without, a call that must be undone raises
-    _NeedsSavepoints. A callback that fails raises AppHalted; a transient fault of the database, psycopg.Error.
+    _NeedsSavepoints. A callback that fails raises AppHalted; a transient fault of the database
+    raises psycopg.Error.
     """
 
     def __init__(self, contract: Contract, state: AppState, block: Block, *, with_savepoints: bool) -> None:

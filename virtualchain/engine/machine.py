@@ -6,6 +6,7 @@ that app's part is undone and the others continue. The order of the steps is tha
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -15,6 +16,7 @@ from virtualchain import consensus
 from virtualchain.app.contract import Contract
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.judge import Verdicts, judge_block
+from virtualchain.engine.lookups import Lookups, answering
 from virtualchain.engine.options import Options
 from virtualchain.engine.states import AppState, OpaqueState, TableState
 from virtualchain.errors import DeepFork, StoreError
@@ -72,10 +74,12 @@ class Machine:
 
     def load(self) -> None:
         """Load cursor and state from the database, at the start and after a rollback."""
-        self._last_recorded = self.log.cursor()
-        starts_over = self._state.load(self._last_recorded)
-        last = -1 if starts_over or self._last_recorded is None else self._last_recorded
-        self.cursor = max(self.contract.start - 1, last)
+        recorded = self._last_recorded = self.log.cursor()
+        self.cursor = max(self.contract.start - 1, -1 if recorded is None else recorded)
+        with self.answering():
+            starts_over = self._state.load(recorded)
+        if starts_over:
+            self.cursor = self.contract.start - 1
 
     def advance(self, last: int, *, beside_writer: bool = False) -> Iterator[Advanced]:
         """Advance along the tape up to block `last`, with a transaction for each block.
@@ -107,7 +111,8 @@ class Machine:
         self.check_base_block(block)
         if self._state.broken is not None:
             raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
-        verdicts = judge_block(self.contract, self._state, block, inputs)
+        with self.answering():
+            verdicts = judge_block(self.contract, self._state, block, inputs)
         if self._last_recorded is not None and block.block_id <= self._last_recorded:
             consensus_hash = self._compare_with_record(block, verdicts)
         else:
@@ -129,6 +134,10 @@ class Machine:
                 "block, or apply a checkpoint of this chain"
             )
 
+    def answering(self) -> AbstractContextManager[None]:
+        """Have what the app's callbacks ask answered from this build, up to where it is."""
+        return answering(Lookups(self.log, self.contract.window, self.cursor))
+
     def settle(self) -> None:
         """Move saved files into place; call this once every block so far is on disk."""
         self._state.settle()
@@ -144,7 +153,7 @@ class Machine:
 
     def _digest(self, block: Block, verdicts: Verdicts) -> str | None:
         try:
-            with contained():
+            with contained(), self.answering():
                 return self._state.digest(block.block_id, ran_callbacks=verdicts.ran_callbacks)
         except psycopg.Error:
             raise

@@ -24,7 +24,7 @@ from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.sql import queries
 
 _Q = queries("database")
-_OLDEST_SERVER = 15
+OLDEST_SERVER = 15
 _NAME_LIMIT = 63
 """Maximum length of an application name in PostgreSQL, in bytes."""
 _CONNECT_TIMEOUT = 15
@@ -189,9 +189,9 @@ def _closed_on_failure(connection: psycopg.Connection, url: str) -> Iterator[Non
 def _refuse_unfit(connection: psycopg.Connection, url: str) -> None:
     """Refuse a server that is too old, or a database that is not encoded in UTF-8."""
     version = connection.info.server_version // 10_000
-    if version < _OLDEST_SERVER:
+    if version < OLDEST_SERVER:
         raise StoreError(
-            f"{redact(url)} is PostgreSQL {version}, and virtualchain needs {_OLDEST_SERVER} or later"
+            f"{redact(url)} is PostgreSQL {version}, and virtualchain needs {OLDEST_SERVER} or later"
         )
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":

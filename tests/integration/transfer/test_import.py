@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from tests.integration.store.test_postgresql_versions import installations, running
+from tests.integration.store.test_postgresql_versions import running
 from tests.simulation import crashes
 from tests.support import representative
 from tests.support.servers import value
@@ -26,7 +26,7 @@ from virtualchain.errors import NodeError, StoreError, UsageError, WriterBusy
 from virtualchain.store.database import connect_writer
 from virtualchain.store.tape import Tape
 from virtualchain.testing import FakeNode
-from virtualchain.testing.database import DatabaseServer
+from virtualchain.testing.database import DatabaseServer, installations
 from virtualchain.transfer.exporting import export
 from virtualchain.transfer.files import Format
 from virtualchain.transfer.importing import import_tape

@@ -68,7 +68,7 @@ CREATE TABLE names (
     txindex integer NOT NULL
 );
 CREATE INDEX names_owner ON names (owner);
-CREATE INDEX names_owner_script ON names (owner_script);
+CREATE INDEX names_owner_script ON names USING hash (owner_script); -- a script may be longer than a B-tree takes
 CREATE INDEX names_name_hash128 ON names (name_hash128);
 CREATE INDEX names_preorder_hash ON names (preorder_hash);
 CREATE INDEX names_namespace_id ON names (namespace_id);

@@ -1,0 +1,165 @@
+"""The transactions that `check_poison` and `check_determinism` send to an app, and how blocks hold them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any, Final
+
+from virtualchain.app.contract import Contract, instance_of
+from virtualchain.errors import UsageError
+from virtualchain.testing.fakenode import FakeNode
+from virtualchain.testing.hostile import (
+    hostile_bodies,
+    hostile_outputs,
+    hostile_senders,
+    mutations,
+    spend_from,
+    unsigned_transaction,
+)
+from virtualchain.testing.transactions import Tx, key
+
+_CHANGE: Final = key("change").script_pubkey
+_FULLY_TESTED_OPCODES: Final = 12
+"""The number of opcodes that are tried with every payload; others only with the first few."""
+_FEW_PAYLOADS: Final = 8
+_BLOCK_BYTES: Final = 700_000
+_MAX_START: Final = 300
+"""Empty blocks are mined up to an app's first block if it is at most this; otherwise the app starts lower."""
+_PREMINE: Final = 20
+"""Blocks before the first case, which may look for consensus hashes there."""
+_SENDERS: Final = ("alice", "alice", "bob")
+"""Who sends each sample: one of them twice."""
+
+Carry = Callable[[bytes], bytes]
+"""Builds the output script of a payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A transaction, described, and the magic and the opcode that its payload starts with."""
+
+    name: str
+    start: bytes
+    tx: Tx
+
+
+class CaseWriter:
+    """Builds the cases of one app; each transaction differs from every other."""
+
+    def __init__(self, contract: Contract, samples: Sequence[bytes], carry: Carry) -> None:
+        """Raise UsageError for a sample that is no payload of the app's."""
+        self._contract = contract
+        self._carry = carry
+        self._numbers = count()
+        self._good = [_split(contract, sample) for sample in samples]
+
+    def hostile(self) -> Iterator[Case]:
+        """Yield the samples, and then everything that strangers may send."""
+        magic, opcodes = self._contract.magics[0], sorted(self._contract.opcodes)
+        yield from self.samples()
+        for start, body in self._good or [(magic + code, b"") for code in opcodes[:_FULLY_TESTED_OPCODES]]:
+            carrier = self._carry(start + body)
+            for name, spendings in hostile_senders().items():
+                tx = unsigned_transaction(next(self._numbers), spendings, [(0, carrier)])
+                yield Case(f"{start + body!r} {name}", start, tx)
+            for name, outputs in hostile_outputs(carrier, start + body):
+                tx = unsigned_transaction(next(self._numbers), [spend_from("alice", 10**6)], outputs)
+                yield Case(f"{start + body!r} {name}", start, tx)
+        yield from self.mutated()
+        for number, opcode in enumerate(opcodes):
+            bodies = islice(hostile_bodies(), None if number < _FULLY_TESTED_OPCODES else _FEW_PAYLOADS)
+            for name, body in bodies:
+                yield self._case(f"{name} after opcode {opcode!r}", magic + opcode, body)
+        for other in self._contract.magics[1:]:
+            yield self._case(f"magic {other!r}", other + opcodes[0], b"")
+        for start, body in self._good:
+            yield self._case(f"sample {start + body!r} at the end", start, body)
+
+    def samples(self, senders: Sequence[str] = _SENDERS) -> Iterator[Case]:
+        """Yield every sample by each sender."""
+        for sender in senders:
+            for start, body in self._good:
+                yield self._case(f"sample {start + body!r} by {sender}", start, body, sender)
+
+    def mutated(self) -> Iterator[Case]:
+        """Yield the samples cut off and changed."""
+        for start, body in self._good:
+            for name, changed in mutations(body) if body else ():
+                yield self._case(f"{start + body!r} {name}", start, changed)
+
+    def _case(self, name: str, start: bytes, body: bytes, sender: str = "alice") -> Case:
+        outputs = [(0, self._carry(start + body)), (500, _CHANGE)]
+        tx = unsigned_transaction(next(self._numbers), [spend_from(sender)], outputs)
+        return Case(name, start, tx)
+
+
+def _split(contract: Contract, sample: bytes) -> tuple[bytes, bytes]:
+    """Split a sample after its magic and opcode; UsageError if they are not the app's."""
+    for magic in contract.magics:
+        end = len(magic) + 1
+        if sample.startswith(magic) and sample[len(magic) : end] in contract.opcodes:
+            return sample[:end], sample[end:]
+    raise UsageError(f"sample {sample!r} does not start with a magic and an opcode of app {contract.name}")
+
+
+def in_blocks(cases: Sequence[Case], most: int) -> list[list[Case]]:
+    """Distribute cases over blocks of at most `most`, which are small enough."""
+    blocks: list[list[Case]] = [[]]
+    for case in cases:
+        size = sum(len(other.tx.raw) for other in blocks[-1])
+        if len(blocks[-1]) == most or size + len(case.tx.raw) > _BLOCK_BYTES:
+            blocks.append([])
+        blocks[-1].append(case)
+    return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where on a short chain an app's cases begin, and whether the app must start lower for that."""
+
+    first: int
+    """The height of the first block of cases."""
+    is_lowered: bool
+
+    @classmethod
+    def of(cls, contract: Contract) -> "Place":
+        """Find the place for an app."""
+        is_lowered = contract.start > _MAX_START
+        return cls(_PREMINE + 1 if is_lowered else max(contract.start, _PREMINE + 1), is_lowered)
+
+    def app(self, app: object) -> object:
+        """Return the app as it is run."""
+        return Lowered(app) if self.is_lowered else app
+
+    def node(self) -> FakeNode:
+        """Start a node for `mine`; the cases' transactions need none of its coins."""
+        return FakeNode(premine=_PREMINE)
+
+    def mine(self, node: FakeNode, blocks: Sequence[Sequence[Case]], confirmations: int) -> None:
+        """Mine blocks of cases at this place, and as many blocks on top as the app asks for."""
+        if self.first > node.height + 1:
+            node.mine(n=self.first - node.height - 1)
+        for block in blocks:
+            node.mine(case.tx for case in block)
+        node.mine(n=confirmations + 1)
+
+
+class Lowered:
+    """An app, unchanged except that it starts with the chain, as a test cannot mine half a million blocks."""
+
+    def __init__(self, app: object) -> None:
+        self._app = instance_of(app)
+
+    def __reduce__(self) -> tuple[type["Lowered"], tuple[object]]:
+        return Lowered, (self._app,)  # pickle would ask `__getattr__` before there is an app
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever attribute the app has
+        return getattr(self._app, name)
+
+    def get_first_block_id(self) -> int:
+        """Return the genesis block's height."""
+        return 0
+
+    def get_initial_snapshots(self) -> dict[int, str]:
+        """Return no snapshots."""
+        return {}

@@ -1,0 +1,254 @@
+"""The second machine for authors: `check_determinism` checks that an app's verdicts depend on values alone.
+
+The app is run over a chain of its samples, repeated and changed, on machines that differ in all that may
+differ between two nodes. Verdicts, rows and digests must be the same on all of them.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, Self
+
+from virtualchain.app.contract import Contract, read_contract
+from virtualchain.checkpoint.create import create
+from virtualchain.errors import UsageError, VirtualchainError
+from virtualchain.reading import views
+from virtualchain.testing.advice import SAME_EVERYWHERE
+from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
+from virtualchain.testing.database import DatabaseServer, other_version, running_server
+from virtualchain.testing.differences import describe_difference, verdicts
+from virtualchain.testing.machines import FOREIGN, PLANS, Job, Machine, Stretch, other_hash_seed, packed
+from virtualchain.testing.transactions import op_return
+
+_MOST_CASES: Final = 240
+_BLOCK_CASES: Final = 14
+_STRETCHES: Final = 7
+"""About how often a machine starts again."""
+_BRANCH: Final = 3
+"""Blocks of the branch that is undone, and blocks that are undone and taken again."""
+
+
+class Undetermined(VirtualchainError, AssertionError):
+    """Two machines come to different verdicts, rows or digests; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeterminismReport:
+    """What an app that is the same on all machines was tried with."""
+
+    blocks: int
+    cases: int
+    accepted: int
+    refused: int
+    machines: tuple[str, ...]
+    """What was different on each of them; the first one is this process."""
+
+
+def check_determinism(
+    app: object,
+    samples: Sequence[bytes] = (),
+    *,
+    database_url: str | None = None,
+    other_database_url: str | None = None,
+    carry: Carry = op_return,
+    seconds: float = 25.0,
+) -> DeterminismReport:
+    """Run an app (anything that `StateEngine` accepts) on machines that differ, and compare what they have.
+
+    `samples`, `database_url` and `carry` are as for `check_poison`; the samples should reach every statement
+    of the app. The first machine is this process, with one session. The others run in other processes, with
+    another hash seed, time zone and stack depth. After every few blocks they start again, with other settings
+    of the planner, sometimes with new statistics, and with the rows of all tables in another order. They undo
+    blocks and take them again, follow another branch and return, derive the app again, or begin with a
+    checkpoint. One uses another version of PostgreSQL: the server of `other_database_url`, or else an
+    installation on this computer, if there is one. After `seconds` no further machine is started.
+
+    An app that cannot be sent to another process, for example because its callbacks refer to an open file, is
+    run in this one alone; the report says so.
+
+    Raises Undetermined, which names the first block, op, statement, table and row that differ, and both
+    values. Raises UsageError if the app halts on the first machine, or if no case reaches it.
+    """
+    deadline = time.monotonic() + seconds
+    with ExitStack() as opened:
+        server = (
+            opened.enter_context(running_server())
+            if database_url is None
+            else DatabaseServer(database_url, prefix="determinism")
+        )
+        contract = read_contract(app)
+        cases = _cases(CaseWriter(contract, samples, carry), has_samples=bool(samples))
+        chain = opened.enter_context(_Chain(app, contract, in_blocks(cases, _BLOCK_CASES)))
+        machines = [chain.plain(server)]
+        opened.callback(machines[0].drop)
+
+        def run(make: Callable[[], Machine | None]) -> Machine | None:
+            machine = make()
+            if machine is not None:
+                opened.callback(machine.drop)
+                machine.run_elsewhere(chain.parcel)
+            return machine
+
+        def compare(machine: Machine | None, above: int = -1) -> None:
+            if machine is not None:
+                machine.run_here(chain.app)
+                machines.append(machine)
+                chain.compare(machines[0], machine, above)
+
+        with ThreadPoolExecutor() as pool:  # each thread waits for a process
+            tried = [
+                pool.submit(run, partial(chain.rough, server)),
+                pool.submit(run, partial(chain.on_another_version, server, other_database_url, opened)),
+            ]
+            machines[0].run_here(chain.app)
+            chain.require_no_halt(machines[0])
+            for future in tried:
+                compare(future.result())
+        if time.monotonic() < deadline:
+            compare(run(partial(chain.with_checkpoint, server, machines[0])), chain.middle)
+        return _report(chain, machines)
+
+
+def _cases(writer: CaseWriter, *, has_samples: bool) -> list[Case]:
+    """Mix what strangers send with the samples, which are sent again and again, by a new sender each time."""
+    hostile = list(writer.mutated() if has_samples else writer.hostile())
+    if len(hostile) > _MOST_CASES:
+        hostile = [hostile[at * len(hostile) // _MOST_CASES] for at in range(_MOST_CASES)]
+    cases = list(writer.samples())
+    step = max(_BLOCK_CASES, 2 * len(cases) // 3)
+    for number, at in enumerate(range(0, len(hostile), step)):
+        cases += [*hostile[at : at + step], *writer.samples([f"sender {number}"])]
+    return cases
+
+
+class _Chain:
+    """The blocks of one check, and the nodes that have them."""
+
+    def __init__(self, app: object, contract: Contract, blocks: list[list[Case]]) -> None:
+        self.place = Place.of(contract)
+        self.app = self.place.app(app)
+        self.name = contract.name
+        self.blocks = blocks
+        self.names = {case.tx.txid: case.name for block in blocks for case in block}
+        self.last = self.place.first + len(blocks) - 1
+        self.middle = self.place.first + len(blocks) // 2 - 1
+        self.parcel = packed(self.app)
+        self.confirmations = contract.confirmations or 0
+        self._folders = count()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            self._folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+            self._source, self._branch = (opened.enter_context(self.place.node()) for _ in range(2))
+            self.place.mine(self._source, self.blocks, self.confirmations)
+            at = self.middle - self.place.first + 1
+            others = self.blocks[at : at + _BRANCH][::-1]
+            self._branch_ends = self.middle + len(others)
+            self.place.mine(self._branch, [*self.blocks[:at], *others], self.confirmations)
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def plain(self, server: DatabaseServer) -> Machine:
+        """Make the machine that the others are compared with: this process, with one session."""
+        return Machine("the first machine", server, self._job([Stretch(self.last)]))
+
+    def rough(self, server: DatabaseServer) -> Machine:
+        """Make a machine that differs in all that may differ on one server."""
+        job = replace(self._job(self._stretches(0)), replays=True, is_deep=True)
+        return Machine("with other plans, heaps and forks", server, job, other_hash_seed(1), processes=2)
+
+    def on_another_version(
+        self, server: DatabaseServer, url: str | None, opened: ExitStack
+    ) -> Machine | None:
+        """Make a machine with another version of PostgreSQL; None if there is none here."""
+        other = (
+            opened.enter_context(other_version(server))
+            if url is None
+            else DatabaseServer(url, prefix="determinism")
+        )
+        if other is None:
+            return None
+        job = replace(self._job(self._stretches(5)), is_deep=True)
+        return Machine(f"with PostgreSQL {other.version()}", other, job, other_hash_seed(2))
+
+    def with_checkpoint(self, server: DatabaseServer, first: Machine) -> Machine | None:
+        """Make a machine that begins with a checkpoint of the first one; None if the app cannot have one."""
+        file = self._folder / "checkpoint"
+        try:
+            with views.snapshot(first.url) as connection:
+                create(connection, self.name, file, block_id=self.middle)
+        except UsageError:
+            return None
+        job = replace(self._job(self._stretches(9, self.middle)), checkpoint=file, is_deep=True)
+        return Machine(f"begun by a checkpoint of block {self.middle}", server, job, other_hash_seed(3))
+
+    def _job(self, stretches: Sequence[Stretch]) -> Job:
+        folder = self._folder / str(next(self._folders))
+        folder.mkdir()
+        return Job(self._source.url, self.confirmations, folder, stretches)
+
+    def _stretches(self, first_plan: int, above: int = -1) -> list[Stretch]:
+        """Take the blocks above one in short stretches, with the planner's settings in turn."""
+        first = max(self.place.first, above + 1)
+        step = max(1, (self.last - first) // _STRETCHES)
+        stops = sorted({stop for stop in (*range(first, self.last, step), self.middle) if stop > above})
+        stretches: list[Stretch] = []
+        for number, stop in enumerate([*stops, self.last]):
+            forks = bool(stretches) and stretches[-1].stop == self.middle
+            stretches.append(
+                Stretch(
+                    stop,
+                    settings={**FOREIGN, **PLANS[(first_plan + number) % len(PLANS)]},
+                    shuffle=f"{first_plan} {number}",
+                    analyzes=number % 3 == 1,
+                    fork=(self._branch.url, self._branch_ends) if forks else None,
+                    undoes=min(_BRANCH, stop - first) if number % 4 == 2 else 0,
+                )
+            )
+        return stretches
+
+    def require_no_halt(self, first: Machine) -> None:
+        """Raise UsageError if the app halts on the first machine."""
+        halt = first.ran.halt
+        if halt is not None:
+            case = self.names.get(halt["txid"] or "", "no single transaction")
+            raise UsageError(
+                f"app {self.name} halts in block {halt['block_id']}, so that nothing after it can be "
+                f"compared; check_poison finds more such transactions: {halt['callback']} fails with "
+                f"{halt['error']} ({case})\n{halt['traceback']}"
+            )
+
+    def compare(self, first: Machine, machine: Machine, above: int) -> None:
+        """Raise Undetermined if a machine differs from the first one in a block above one."""
+        lines = describe_difference(self.name, first, machine, self.names, above)
+        if lines:
+            listed = "\n".join(f"- {line}" for line in lines)
+            raise Undetermined(
+                f"app {self.name} does not depend on values alone:\n{listed}\nInstead, {SAME_EVERYWHERE}."
+            )
+
+
+def _report(chain: _Chain, machines: Sequence[Machine]) -> DeterminismReport:
+    rows = verdicts(machines[0])
+    accepted, refused = (len({row[1] for row in rows if row[2] == kind}) for kind in ("accepted", "refused"))
+    if not accepted + refused:
+        raise UsageError(
+            f"none of {len(chain.names)} cases reaches app {chain.name}: pass samples, or as `carry` a "
+            "function that puts a payload into an output"
+        )
+    return DeterminismReport(
+        blocks=len(chain.blocks),
+        cases=len(chain.names),
+        accepted=accepted,
+        refused=refused,
+        machines=tuple(machine.name for machine in machines),
+    )

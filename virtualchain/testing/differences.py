@@ -1,0 +1,147 @@
+"""Compare two machines that have run an app over the same blocks, and say where they differ first."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from virtualchain.store.builds import live_build
+from virtualchain.store.database import connect_reader
+from virtualchain.store.projections import Projection, build_schema, projections
+from virtualchain.store.sql import queries
+from virtualchain.testing.machines import Machine
+from virtualchain.testing.tracing import Asked, shortened
+
+_Q = queries("testing")
+_DIGESTS: Final = "digests"
+
+Verdicts = list[tuple[int, str | None, str, str]]
+"""Block, transaction, verdict and details of each row, in an order that is the same on every machine."""
+
+
+def verdicts(machine: Machine, above: int = -1) -> Verdicts:
+    """Return the verdicts and digests of all blocks above one."""
+    with closing(connect_reader(machine.url)) as connection:
+        return connection.execute(_Q["verdicts"], {"above": above}).fetchall()
+
+
+def describe_difference(
+    app: str, first: Machine, second: Machine, names: Mapping[str, str], above: int = -1
+) -> list[str]:
+    """Describe where two machines differ first, in blocks above one: op, statement, table and row.
+
+    `names` describes the transactions. Returns nothing if verdicts, digests and rows are the same.
+    """
+    difference = _Difference.find(first, second, list(names), above)
+    if difference is None:
+        row = _first_row(app, first, second, last_block(first))
+        complaint = second.ran.complaint or first.ran.complaint
+        found = [f"{first.name} and {second.name} end with other rows", str(row)] if row else []
+        return found + ([complaint] if complaint else [])
+    block_id, txid = difference.block_id, difference.txid
+    row = _first_row(app, first, second, block_id)
+    traces = first.ran.trace, second.ran.trace
+    asked = traces[0].first_difference(traces[1], block_id, txid)
+    if asked is None and row is not None and (writer := traces[0].writer_of(block_id, row.table, row.key)):
+        asked = writer, writer
+    if txid is None and asked is not None:
+        txid = next((item.txid for item in asked if item is not None), None)
+    place = f"{first.name} and {second.name} differ first in block {block_id}"
+    lines = [place if txid is None else f"{place}, in {names.get(txid, 'a transaction')} ({txid})"]
+    if difference.verdicts is not None:
+        lines.append(f"verdict: {difference.verdicts}")
+    if asked is not None:
+        lines.append(f"statement: {_describe_asked(*asked)}")
+    elif second.ran.halt is not None and (last := traces[1].last(block_id, txid)) is not None:
+        lines.append(f"last statement: {last}")
+    return lines if row is None else [*lines, str(row)]
+
+
+def last_block(machine: Machine) -> int:
+    """Return the last block with digests."""
+    return max((row[0] for row in verdicts(machine)), default=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """The first difference in verdicts or digests."""
+
+    block_id: int
+    txid: str | None
+    verdicts: str | None
+    """Both verdicts, if they are of an op."""
+
+    @classmethod
+    def find(cls, first: Machine, second: Machine, txids: list[str], above: int) -> "_Difference | None":
+        pairs = zip_longest(verdicts(first, above), verdicts(second, above))
+        one, other = next(((one, other) for one, other in pairs if one != other), (None, None))
+        halt = second.ran.halt or first.ran.halt
+        if halt is not None:
+            reached = [row[0] for row in (one, other) if row is not None]
+            if not reached or min(reached) >= halt["block_id"]:
+                halted = f"halts in {halt['callback']}: {shortened(halt['error'])}"
+                names = " and ".join(item.name for item in (first, second) if item.ran.halt is not None)
+                return cls(halt["block_id"], halt["txid"], f"the app {halted} (on {names} only)")
+        if one is None and other is None:
+            return None
+        block_id = min(row[0] for row in (one, other) if row is not None)
+        rows = [row if row is not None and row[0] == block_id else None for row in (one, other)]
+        if all(row is None or row[2] == _DIGESTS for row in rows):
+            return cls(block_id, None, None)
+        # A transaction that only one machine has is compared with the next one of the other.
+        txid = min((row[1] for row in rows if row and row[1]), key=txids.index)
+        texts = [f"{row[2]} {shortened(row[3])}" if row and row[1] == txid else "none" for row in rows]
+        return cls(block_id, txid, " <> ".join(texts))
+
+
+def _describe_asked(one: Asked | None, other: Asked | None) -> str:
+    if one is not None and other is not None and one.statement == other.statement:
+        same = one.outcome == other.outcome
+        return f"{one.statement} (in {one.step})" if same else f"{one} <> {shortened(other.outcome)}"
+    return " <> ".join("none" if item is None else str(item) for item in (one, other))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row that is not the same on two machines: its table, its key, and both values as text."""
+
+    table: str
+    key: str
+    one: str | None
+    other: str | None
+
+    def __str__(self) -> str:
+        values = " <> ".join("none" if row is None else shortened(row) for row in (self.one, self.other))
+        return f"table {self.table}, row {shortened(self.key)}: {values}"
+
+
+def _first_row(app: str, first: Machine, second: Machine, block_id: int) -> _Row | None:
+    """Return the first row as of a block that differs, if there is one."""
+    ours, theirs = (_rows(machine, app, block_id) for machine in (first, second))
+    for table, rows in ours.items():
+        others = theirs.get(table, {})
+        for key in sorted(rows.keys() | others.keys()):
+            if rows.get(key) != others.get(key):
+                return _Row(table, key, rows.get(key), others.get(key))
+    return None
+
+
+def _rows(machine: Machine, app: str, block_id: int) -> dict[str, dict[str, str]]:
+    """Return each table's rows as of a block, by key."""
+    with closing(connect_reader(machine.url)) as connection:
+        live = live_build(connection, app)
+        tables = [] if live is None else projections(connection, build_schema(live.schema, live.name))
+        return {table.name: dict(_rows_as_of(connection, table, block_id)) for table in tables}
+
+
+def _rows_as_of(connection: psycopg.Connection, table: Projection, block_id: int) -> list[tuple[str, str]]:
+    names = {"columns": table.columns, "key": table.key}
+    lists = {name: sql.SQL(", ").join(map(sql.Identifier, columns)) for name, columns in names.items()}
+    statement = sql.SQL(_Q["rows_as_of"]).format(
+        table=table.table, history=table.history, block_id=sql.Literal(block_id), **lists
+    )
+    return connection.execute(statement).fetchall()
