@@ -93,7 +93,10 @@ class _Difference:
         if all(row is None or row[2] == _DIGESTS for row in rows):
             return cls(block_id, None, None)
         # A transaction that only one machine has is compared with the next one of the other.
-        txid = min((row[1] for row in rows if row and row[1]), key=txids.index)
+        txid = min(
+            (row[1] for row in rows if row and row[1]),
+            key=lambda txid: txids.index(txid) if txid in txids else 0,
+        )
         texts = [f"{row[2]} {shortened(row[3])}" if row and row[1] == txid else "none" for row in rows]
         return cls(block_id, txid, " <> ".join(texts))
 
