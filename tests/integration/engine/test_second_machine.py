@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ APPS = {
     "simulation, forgetful": Tried(lambda: simulation.Forgetful(ignore), OPS),
     **{
         f"made up {number}": Tried(
-            lambda number=number: made_up(number),
+            partial(made_up, number),
             [MAGICS[number] + bytes([number % 2 + 2 * n]) + b"a" * n for n in range(5)],
         )
         for number in (3, 6)
