@@ -91,16 +91,20 @@ def test_apps(database_url: str, other: DatabaseServer | None, name: str) -> Non
 
 def fill(chain: NamesChain) -> None:
     """Register, renew, move and lose names, with some operations that are refused."""
+
+    def accepted(*raws: bytes) -> None:
+        assert chain.mine(*raws) == [None] * len(raws)
+
     chain.open_namespace()
-    chain.do(chain.preorder_namespace("open", fee=4 * 10**8))
-    chain.do(chain.reveal("open"), chain.preorder_namespace("late"))
-    chain.do(chain.import_name("name.open"))
+    accepted(chain.preorder_namespace("open", fee=4 * 10**8))
+    accepted(chain.reveal("open"), chain.preorder_namespace("late"))
+    accepted(chain.import_name("name.open"))
     for number in range(4):
         chain.own(f"name{number}.test", f"more{number}.test")
-        chain.do(chain.update(f"name{number}.test"), chain.transfer(f"more{number}.test"))
+        accepted(chain.update(f"name{number}.test"), chain.transfer(f"more{number}.test"))
         chain.mine(chain.update(f"more{number}.test"), chain.revoke(f"name{number}.test"))
         chain.mine(chain.update(f"name{number}.test"), chain.announce())
-    chain.do(chain.ready("open"))
+    accepted(chain.ready("open"))
 
 
 def test_the_name_registry(
