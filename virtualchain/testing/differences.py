@@ -40,8 +40,8 @@ def describe_difference(
     if difference is None:
         row = _first_row(app, first, second, last_block(first))
         complaint = second.ran.complaint or first.ran.complaint
-        found = [f"{first.name} and {second.name} end with other rows", str(row)] if row else []
-        return found + ([complaint] if complaint else [])
+        lines = [f"{first.name} and {second.name} end with other rows", str(row)] if row else []
+        return lines + ([complaint] if complaint else [])
     block_id, txid = difference.block_id, difference.txid
     row = _first_row(app, first, second, block_id)
     traces = first.ran.trace, second.ran.trace
@@ -93,7 +93,8 @@ class _Difference:
         if all(row is None or row[2] == _DIGESTS for row in rows):
             return cls(block_id, None, None)
         # A transaction that only one machine has is compared with the next one of the other.
-        txid = min((row[1] for row in rows if row and row[1]), key=txids.index)
+        known = {txid: place for place, txid in enumerate(txids)}
+        txid = min((row[1] for row in rows if row and row[1]), key=lambda item: known.get(item, -1))
         texts = [f"{row[2]} {shortened(row[3])}" if row and row[1] == txid else "none" for row in rows]
         return cls(block_id, txid, " <> ".join(texts))
 

@@ -329,7 +329,7 @@ class _Worker:
         return Deployment(self._job.database, [self._contract()], None, options)
 
     def _set(self, settings: Mapping[str, str]) -> None:
-        """Give the database these settings and no others."""
+        """Set these settings of the database, and reset all others."""
         if not settings:
             return
         with psycopg.connect(self._job.database, autocommit=True) as connection:

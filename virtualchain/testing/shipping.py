@@ -65,7 +65,7 @@ class _Packer(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:  # noqa: ANN401 - any value
         match value:
-            case types.FunctionType() | type() if self._is_found_by_name(value):
+            case types.FunctionType() | type() if self._is_named_by_name(value):
                 return NotImplemented  # pickle sends it by its name
             case types.FunctionType():
                 return self._function(value)
@@ -82,15 +82,15 @@ class _Packer(pickle.Pickler):
             return importlib.import_module, (module.__name__,)
         return _make_module, (module.__name__,), _attributes(module)
 
-    def _is_found_by_name(self, value: types.FunctionType | type) -> bool:
+    def _is_named_by_name(self, value: types.FunctionType | type) -> bool:
         if value.__module__ == "builtins":
             return True
-        found: object = sys.modules.get(value.__module__)
+        named: object = sys.modules.get(value.__module__)
         for part in value.__qualname__.split("."):
-            found = getattr(found, part, None)
-        if found is value:
+            named = getattr(named, part, None)
+        if named is value:
             self._note(value.__module__)
-        return found is value
+        return named is value
 
     def _note(self, name: str) -> None:
         """Note the file of a module that the other process will import."""
@@ -213,7 +213,7 @@ def _fill_class(kind: type, state: tuple[dict[str, Any]]) -> None:
 
 
 def _import(name: str, files: Mapping[str, str]) -> None:
-    """Import a module by its name, or if that is not found there, from its file."""
+    """Import a module by its name, or if that is not named there, from its file."""
     if name == "__main__":
         # The program that is running there is another one: this module's part of it must not run.
         _load("__mp_main__", name, files[name])
