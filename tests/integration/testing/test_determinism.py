@@ -108,7 +108,7 @@ def test_what_a_machine_decides_in_parse(
         in message
     )
     assert " <> " in message
-    if parse in {hash_order, local_hour, clock, stack}:
+    if parse in {local_hour, clock, stack}:  # by chance, a hash seed may order some words as another does
         assert "differ first in block 21, in sample b'apohello' by alice (" in message
         assert "- verdict: " in message
         assert '- table words, row (21000): {"id": 21000, ' in message
