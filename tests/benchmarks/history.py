@@ -30,7 +30,6 @@ from virtualchain.store.sql import queries
 from virtualchain.testing.database import DatabaseServer
 
 _DDL = "CREATE TABLE entries (id bigint PRIMARY KEY, owner text NOT NULL, n integer NOT NULL)"
-_KEEP = queries("projections")["keep_history"]
 _UNDONE = 100
 """The number of blocks of ten changes that are undone."""
 Row = dict[str, float]
@@ -230,18 +229,19 @@ def _brin(connection: psycopg.Connection, projection: Projection) -> None:
 
 def _trigger(connection: psycopg.Connection, projection: Projection, birth: str) -> None:
     """Replace the trigger's statement that records a birth."""
-    start, end = _KEEP.index("CREATE FUNCTION"), _KEEP.index("COMMENT ON FUNCTION")
-    body = _KEEP[start:end].replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
-    before, _, after = body.partition("INSERT INTO {births}")
-    statement = before + birth + after.partition(";")[2]
+    row = connection.execute(
+        "SELECT prosrc FROM pg_proc WHERE oid = 'bench__1.entries_keep'::regproc"
+    ).fetchone()
+    assert row is not None, "the projection is installed"
+    before, insert, after = row[0].partition(f"INSERT INTO {projection.births.as_string(connection)}")
+    assert insert, "the trigger records births"
+    statement = sql.SQL(birth).format(births=projection.births, new_key=sql.SQL("new.id"))
+    body = before + statement.as_string(connection) + after.partition(";")[2]
     connection.execute(
-        sql.SQL(statement).format(
-            function=sql.Identifier("bench__1", "entries_keep"),
-            history=projection.history,
-            births=projection.births,
-            old_key=sql.SQL("old.id"),
-            new_key=sql.SQL("new.id"),
-        )
+        sql.SQL(
+            "CREATE OR REPLACE FUNCTION bench__1.entries_keep() RETURNS trigger LANGUAGE plpgsql "
+            "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {}"
+        ).format(sql.Literal(body))
     )
 
 

@@ -48,7 +48,7 @@ def counter_app(name: str) -> App:
                 "INSERT INTO marks VALUES (%s, 1) ON CONFLICT (name) DO UPDATE SET times = marks.times + 1",
                 [op["name"]],
             )
-            return Rejected("marked")
+            return Rejected("marked")  # which undoes the mark
         known = state.one("SELECT value FROM counters WHERE name = %s", [op["name"]])
         return op["do"] != "drop" or known is not None
 
@@ -76,7 +76,7 @@ class Model:
 
     def __init__(self, blocks: Sequence[Sequence[Command]]) -> None:
         self.counters: dict[str, int] = {}
-        self.marks: dict[str, int] = {}
+        self.marks: dict[str, int] = {}  # what a rejecting check writes is undone
         self.rejections: list[tuple[int, int, str]] = []
         self.snapshots: list[tuple[int, str, str, str]] = []
         hashes: dict[int, str] = {}
@@ -93,9 +93,7 @@ class Model:
         """Apply one command and return its serialized ops."""
         do, name, by = command
         step = {"unparsed": "parse", "mark": "check", "undo": "commit", "fail": "commit"}.get(do)
-        if do == "mark":
-            self.marks[name] = self.marks.get(name, 0) + 1
-        elif do == "drop":
+        if do == "drop":
             step = None if name in self.counters else "check"
             self.counters.pop(name, None)
         elif do in {"add", "twice"}:

@@ -136,7 +136,7 @@ def table_app(name: str, on_step: OnStep, first: int = FIRST, magic: bytes = MAG
     def final(ops: list[dict[str, Any]], state: State, block_id: int) -> None:
         on_step("final")
         if block_id % 5 == 0:
-            state.execute("UPDATE owners SET note = NULL WHERE name = (SELECT max(name) FROM owners)")
+            run_step(state, "UPDATE owners SET note = NULL WHERE name = (SELECT max(name) FROM owners)", None)
 
     def proceed(block_id: int, consensus_hash: str) -> None:
         on_step("continue")

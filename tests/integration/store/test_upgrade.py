@@ -126,7 +126,12 @@ def indexes(url: str) -> list[str]:
 def schema(url: str) -> dict[tuple[str, str], str]:
     """Describe the log's schema; the app's role is named after the database."""
     name = urlsplit(url).path[1:]
-    return {key: definition.replace(name, "database") for key, definition in described(url).items()}
+    return {
+        # Dropped and added again by the fixture, these two columns have later numbers.
+        key: definition.partition(" | ")[2] if key[1].endswith("code_digest") else definition
+        for key, value in described(url).items()
+        if (definition := value.replace(name, "database"))
+    }
 
 
 def test_it_ends_like_a_new_one(old_url: str, database_url: str) -> None:
