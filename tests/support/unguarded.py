@@ -6,6 +6,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from virtualchain import State
+from virtualchain.store.failures import ValueDoesNotFit, does_not_fit
 
 
 def unguarded(state: State) -> psycopg.Cursor[dict[str, Any]]:
@@ -14,6 +15,10 @@ def unguarded(state: State) -> psycopg.Cursor[dict[str, Any]]:
 
 
 def run_step(state: State, statement: Any, parameters: Any) -> None:
-    """Run a query as reducers do, so that its errors may reject, and anything else under the guard."""
-    run: Any = state.execute if statement.startswith("SELECT") else unguarded(state).execute
-    run(statement, parameters)
+    """Run any statement; a value that does not fit rejects the input, whatever the statement's shape."""
+    try:
+        unguarded(state).execute(statement, parameters)
+    except psycopg.Error as error:
+        if does_not_fit(error):
+            raise ValueDoesNotFit from error
+        raise
