@@ -54,7 +54,7 @@ OPS = [
     for number, verb in enumerate(simulation.VERBS)
     for name in "ab"
 ]
-# Not the simulation's app of tables: its statements are those that the guard forbids, for rows' order decides them.
+# Not the simulation's app of tables: the order of rows decides its statements, so the guard forbids them.
 APPS = {
     "notary": Tried(lambda: notary.app, [b"nt" + code + DIGEST for code in (b"c", b"t", b"r")]),
     "names": Tried(lambda: names, NAMES, accepted=0),
