@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from virtualchain.app.contract import Contract, read_contract
 from virtualchain.checkpoint.create import create
+from virtualchain.engine.states import loads_files
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.reading import views
 from virtualchain.testing.advice import SAME_EVERYWHERE
@@ -134,6 +135,8 @@ class _Chain:
         self.place = Place.of(contract)
         self.app = self.place.app(app)
         self.name = contract.name
+        self._keeps_state = contract.get_state is not None
+        self._loads_files = loads_files(contract)
         self.blocks = blocks
         self.names = {case.tx.txid: case.name for block in blocks for case in block}
         self.last = self.place.first + len(blocks) - 1
@@ -182,6 +185,8 @@ class _Chain:
 
     def with_checkpoint(self, server: DatabaseServer, first: Machine) -> Machine | None:
         """Make a machine that begins with a checkpoint of the first one; None if the app cannot have one."""
+        if self._keeps_state and not self._loads_files:
+            return None
         file = self._folder / "checkpoint"
         try:
             with views.snapshot(first.url) as connection:
