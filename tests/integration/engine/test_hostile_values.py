@@ -13,7 +13,9 @@ import pytest
 from psycopg.types import json as psycopg_json
 
 from tests.integration.conftest import Query, Run
+from tests.support.unguarded import unguarded
 from virtualchain import App, Jsonb, Rejected, State, VirtualchainError
+from virtualchain.errors import AppHalted
 from virtualchain.testing import FakeNode
 
 TABLES = """
@@ -284,3 +286,25 @@ def test_an_app_may_put_anything_into_an_op(fake_node: FakeNode, run: Run, query
     mine(fake_node, b"good", b"bad", b"fine")
     run(an_app(check=check, commit=commit))
     assert rejections(query) == [("commit", "refused")]
+
+
+def test_what_the_guard_misses_meets_a_shadow(fake_node: FakeNode, run: Run) -> None:
+    """Under the guard, a function of the clock is found on the search path first, and raises."""
+    mine(fake_node, b"x")
+    with pytest.raises(AppHalted, match="reducers may not call now"):
+        run(an_app(check=lambda op, state: bool(unguarded(state).execute("SELECT now()"))))
+
+
+def test_a_parameter_is_computed_only_for_rows_that_match(
+    fake_node: FakeNode, run: Run, query: Query
+) -> None:
+    """However often a session ran the statement: a plan for one set of values would compute it before."""
+
+    def check(op: dict[str, Any], state: State) -> bool:
+        state.execute("UPDATE kept SET number = %s WHERE key = %s", [2**40, "nobody"])
+        return True
+
+    mine(fake_node, *(b"%d" % number for number in range(12)))
+    run(an_app(check=check))
+    assert rejections(query) == []
+    assert query("SELECT count(*) AS n FROM virtualchain.ops") == [{"n": 12}]
