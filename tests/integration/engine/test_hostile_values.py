@@ -308,3 +308,21 @@ def test_a_parameter_is_computed_only_for_rows_that_match(
     run(an_app(check=check))
     assert rejections(query) == []
     assert query("SELECT count(*) AS n FROM virtualchain.ops") == [{"n": 12}]
+
+
+@pytest.mark.parametrize(
+    "end", [SystemExit(0), GeneratorExit(), psycopg.Rollback()], ids=lambda end: type(end).__name__
+)
+def test_a_callback_that_would_end_the_engine_halts_the_app(
+    fake_node: FakeNode, run: Run, query: Query, end: BaseException
+) -> None:
+    """None of them ends the process, and none undoes the block unnoticed."""
+
+    def check(op: dict[str, Any], state: State) -> bool:
+        raise end
+
+    mine(fake_node, b"x")
+    with pytest.raises(AppHalted, match=f"the callback raised {type(end).__name__}"):
+        run(an_app(check=check))
+    assert query("SELECT status FROM virtualchain.apps") == [{"status": "halted"}]
+    assert query("SELECT count(*) AS n FROM virtualchain.ops") == [{"n": 0}]
