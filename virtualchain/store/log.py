@@ -3,8 +3,10 @@
 Everything here runs in the caller's transaction.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 from psycopg.rows import dict_row
@@ -14,6 +16,7 @@ from virtualchain.model import Json
 from virtualchain.store.sql import queries
 
 _Q = queries("log")
+_HASH: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,12 @@ class AppLog:
         return [row[0] for row in self._connection.execute(_Q["consensus_hashes"], stretch)]
 
     def is_fresh(self, consensus_hash: str, first: int, last: int) -> bool:
-        """Return whether blocks `first` to `last` have this hash (32 hex digits); the app's role may ask."""
+        """Return whether one of blocks `first` to `last` has this hash; the app's own role may ask, too.
+
+        Anything but 32 hex digits is not a hash.
+        """
+        if not isinstance(consensus_hash, str) or not _HASH.fullmatch(consensus_hash):
+            return False
         stretch = {**self._place, "first": first, "last": last, "consensus_hash": consensus_hash}
         row = self._connection.execute(_Q["is_fresh"], stretch).fetchone()
         return bool(row and row[0])

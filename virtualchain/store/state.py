@@ -1,6 +1,5 @@
 """What the reducers of a SQL app get as `db_state`: the block's own transaction, kept within bounds."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 
@@ -10,17 +9,14 @@ from psycopg.rows import dict_row
 
 from virtualchain.errors import UsageError
 from virtualchain.model import Block, Json
+from virtualchain.store.catalog import read_catalog
 from virtualchain.store.failures import ValueDoesNotFit, does_not_fit
 from virtualchain.store.log import AppLog
-from virtualchain.store.projections import projections
-from virtualchain.store.sql import queries
-from virtualchain.store.statements import Catalog, Statement, Table, examine, short
+from virtualchain.store.statements import ForbiddenStatement, Statement, examine, short
 from virtualchain.store.values import is_text, shown, to_database, use_fixed_types
 
-_Q = queries("statements")
 _MOST_STATEMENTS: Final = 1_000
 """Statements whose look is remembered: an app has few, unless it puts them together from values."""
-_HASH: Final = re.compile(r"[0-9a-f]{32}")
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -45,7 +41,7 @@ class State:
         self._window = window
         self._failure: Exception | None = None
         self._wrote = False
-        self._catalog = _read_catalog(connection, tables)
+        self._catalog = read_catalog(connection, tables)
         self._statements: dict[tuple[str, bool], Statement] = {}
         # Prepared statements are looked up by text, and in another app the same text means other tables.
         self._mark = f"/* {tables} */ "
@@ -76,12 +72,14 @@ class State:
 
         See docs/protocol/consensus.md, Staleness.
         """
-        if not isinstance(consensus_hash, str) or not _HASH.fullmatch(consensus_hash):
-            return False
         return self._log.is_fresh(consensus_hash, self.block_id - self._window, self.block_id)
 
     def _run(self, statement: LiteralString, parameters: Parameters) -> psycopg.Cursor[Json]:
-        known = self._examined(statement, has_parameters=parameters is not None)
+        try:
+            known = self._examined(statement, has_parameters=parameters is not None)
+        except ForbiddenStatement as error:
+            self._failure = self._failure or error
+            raise
         try:
             values = _values(known, parameters)
         except (TypeError, UsageError) as error:
@@ -121,8 +119,10 @@ class State:
         return wrote
 
     def failure(self) -> Exception | None:
-        """Return the failed statement after which the transaction cannot continue, if there is one."""
+        """Return the failed statement after which the block cannot continue, if there is one."""
         failure, self._failure = self._failure, None
+        if isinstance(failure, ForbiddenStatement):
+            return failure  # another version of the server may have allowed it, and returned rows
         is_aborted = self._connection.info.transaction_status in {
             TransactionStatus.INERROR,
             TransactionStatus.UNKNOWN,
@@ -143,7 +143,7 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
     values = []
     for place, name in enumerate(statement.parameters):
         if is_named and name not in parameters:
-            raise TypeError(f"the statement's parameter {name} has no value")
+            raise TypeError(f"the statement's parameter {shown(name)} has no value")
         value = parameters[name]  # type: ignore[index]  # a name goes with a mapping, a place with a sequence
         if place in statement.not_text and is_text(value):
             raise UsageError(
@@ -152,30 +152,3 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
             )
         values.append(to_database(value, name))
     return values
-
-
-def _read_catalog(connection: psycopg.Connection, tables: str) -> Catalog:
-    """Read what statements may name: the projections in the schema `tables`, and the types made for them."""
-    names = [projection.name for projection in projections(connection, tables)]
-    place = {"tables": tables, "names": names}
-    columns: dict[str, dict[str, str]] = {name: {} for name in names}
-    for table, column, kind in connection.execute(_Q["columns"], place):
-        columns[table][column] = kind
-    keys: dict[str, tuple[str, ...]] = {}
-    unique: dict[str, list[frozenset[str]]] = {name: [] for name in names}
-    for table, is_primary, is_immediate, key, has_expression in connection.execute(_Q["keys"], place):
-        if is_primary:
-            keys[table] = tuple(key)
-        if is_immediate:
-            unique[table].append(frozenset() if has_expression else frozenset(key))
-    enums = {name for name, is_enum in connection.execute(_Q["types"], place) if is_enum}
-
-    def are_immutable(functions: frozenset[str]) -> dict[str, bool]:
-        rows = connection.execute(_Q["functions"], {"names": sorted(functions)}).fetchall()
-        return dict(rows)
-
-    return Catalog(
-        {name: Table(columns[name], keys.get(name, ()), tuple(unique[name])) for name in names},
-        frozenset(enums),
-        are_immutable,
-    )

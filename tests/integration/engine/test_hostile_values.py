@@ -184,6 +184,21 @@ def test_what_may_depend_on_more_than_values_halts(
     assert rejections(query) == []
 
 
+def test_a_callback_cannot_hide_that_a_statement_may_not_run(fake_node: FakeNode, run: Run) -> None:
+    """Another version of the server may have the function, so the next step would not be the same."""
+
+    def check(op: dict[str, Any], state: State) -> bool:
+        try:
+            state.query("SELECT function_of_the_future(1)")
+        except VirtualchainError:
+            return False
+        return True
+
+    mine(fake_node, b"x")
+    with pytest.raises(AppHalted, match="function_of_the_future is not a built-in function"):
+        run(an_app(check=check))
+
+
 def test_a_statement_that_fails_for_any_value_halts(fake_node: FakeNode, run: Run, query: Query) -> None:
     """A statement with a wrong type fails for any value: that is the app's error, not the stranger's."""
     app = an_app(check=lambda op, state: state.query("SELECT 'a'::text = %s", [len(op["text"])]))
