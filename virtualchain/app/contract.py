@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from virtualchain.app.builder import App
 from virtualchain.app.code import Code
+from virtualchain.app.ddl import bare_sql, with_comments, without_comments
 from virtualchain.app.field_types import Fields, FieldType, described, read_fields
 from virtualchain.app.spelling import uncalled_in_implementation
 from virtualchain.errors import InvalidApp
@@ -60,16 +61,6 @@ _OPTIONAL: Final = (
 )
 _RESERVED: Final = frozenset({"vc", "virtualchain", "public", "information_schema"})
 _HASH = re.compile(r"[0-9a-f]{32}")
-_QUOTED = r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"""
-_SQL_PART = re.compile(rf"(?P<quoted>{_QUOTED})|(?:\s|--[^\n]*|/\*.*?\*/)+", re.DOTALL)
-_STATEMENT = re.compile(rf"(?:{_QUOTED}|[^;])*+(?:;|\Z)", re.DOTALL)
-_COMMENT = re.compile(r"\s*COMMENT\s+ON\s", re.IGNORECASE)
-_NAME = r'[A-Za-z_]\w*|"(?:[^"]|"")+"'
-_REWORDABLE = re.compile(
-    rf"(?P<start>\s*COMMENT ON (?P<kind>TABLE|COLUMN) (?P<table>{_NAME})(?:\.(?P<column>{_NAME}))? IS )"
-    r"'(?:[^']|'')*'(?P<end>\s*;?)",
-    re.IGNORECASE,
-)
 _LARGEST: Final = 2**31 - 1
 """The largest integer that an app may declare: the database stores 32 bits."""
 
@@ -282,44 +273,6 @@ def schema_name(name: str) -> str:
             f"that are not letters or digits, and is none of {', '.join(sorted(_RESERVED))} and pg_…"
         )
     return schema
-
-
-def bare_sql(text: str) -> str:
-    """Strip comments from SQL, and collapse white space outside quotes to single blanks."""
-    return _SQL_PART.sub(lambda part: part["quoted"] or " ", text).strip()
-
-
-def without_comments(text: str) -> str:
-    """Strip comments from SQL as `bare_sql` does, and the COMMENT statements as well."""
-    return "".join(item for item in _statements(text) if _COMMENT.match(item) is None).strip()
-
-
-def with_comments(text: str, comments: Mapping[tuple[str, ...], str | None]) -> str:
-    """Replace the texts of COMMENT statements on tables and columns by others, by table and column.
-
-    A statement stays as it is if there is no comment for its object, or if it is written in another way.
-    """
-
-    def reworded(statement: str) -> str:
-        match = _REWORDABLE.fullmatch(statement)
-        if match is None:
-            return statement
-        place = tuple(map(_unquoted, filter(None, (match["table"], match["column"]))))
-        comment = comments.get(place)
-        if comment is None or (match["kind"].lower() == "column") != (len(place) == 2):
-            return statement
-        return f"{match['start']}'{comment.replace(chr(39), chr(39) * 2)}'{match['end']}"
-
-    return "".join(map(reworded, _statements(text)))
-
-
-def _statements(text: str) -> list[str]:
-    """Split bare SQL after each semicolon that ends a statement."""
-    return [match[0] for match in _STATEMENT.finditer(bare_sql(text))]
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
 def _rule_name(find_payload: FindPayload | None) -> str:

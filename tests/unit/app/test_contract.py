@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from virtualchain import App, first_op_return, last_op_return
-from virtualchain.app.contract import Contract, read_contract, schema_name, with_comments, without_comments
+from virtualchain.app.contract import Contract, read_contract, schema_name
+from virtualchain.app.ddl import with_comments, without_comments
 from virtualchain.errors import InvalidApp
 
 
