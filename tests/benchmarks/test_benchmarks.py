@@ -1,6 +1,6 @@
 """The benchmarks run and show their results; the tests do not judge how long anything takes."""
 
-from tests.benchmarks import history, open_snapshot, rollback, sync
+from tests.benchmarks import guard, history, open_snapshot, rollback, sync
 from tests.benchmarks.environment import empty_blocks, full_blocks, single_ops
 from virtualchain.testing.database import DatabaseServer
 
@@ -48,3 +48,11 @@ def test_every_way_of_keeping_history_is_measured(database_server: DatabaseServe
     assert all(row["bulk insert, µs a row"] > 0 for row in measured.values())
     assert all(measured[way]["undo 100 blocks, ms"] > 0 for way in measured if way != "none")
     assert history.table(measured).row_count == 8
+
+
+def test_the_guard_of_statements_is_measured(database_server: DatabaseServer) -> None:
+    """A few ops are advanced with and without the guard, and the results shown."""
+    result = guard.measure(database_server, 3, 5, 2)
+    assert (result.ops, result.guarded > 0, result.bare > 0, result.ratio > 0) == (15, True, True, True)
+    assert result.guarded_process > 0 < result.bare_process
+    assert guard.table(result, 2).row_count == 3
