@@ -58,7 +58,7 @@ def has_safe_shape(tree: exp.Expr) -> bool:
             conflict is None or all(map(_never_fails, conflict.find_all(exp.Where)))
         )
     if isinstance(tree, exp.Update):
-        return not (tree.args.get("from_") or tree.args.get("from"))
+        return not tree.args.get("from_")
     return isinstance(tree, exp.Delete | exp.Values) and not tree.args.get("using")
 
 

@@ -298,7 +298,7 @@ class _Look:
 
     def _is_by_whole_key(self, node: exp.Update, table: Table) -> bool:
         where = node.args.get("where")
-        if where is None or node.args.get("from_") is not None or node.args.get("from") is not None:
+        if where is None or node.args.get("from_") is not None:
             return False
         conditions = list(where.this.flatten()) if isinstance(where.this, exp.And) else [where.this]
         fixed = set()
