@@ -388,9 +388,7 @@ def _rank(value: object) -> tuple[str, str]:
 
 def _is_engines(kind: type) -> bool:
     """Check whether a class is the engine's, or derived from one: `App` and `StateEngine` are."""
-    return any(
-        base.__module__.split(".")[0] == _ENGINE and package(base.__module__) is None for base in kind.__mro__
-    )
+    return any(package(base.__module__) is None for base in kind.__mro__)
 
 
 def _is_internal(name: str, value: object) -> bool:

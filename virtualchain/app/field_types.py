@@ -6,7 +6,7 @@ What a type accepts depends on the value alone, so that every node rejects the s
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from virtualchain.app.fields import LARGEST
 from virtualchain.consensus.values import MAX_INT_BITS, foreign_value, invalid_value
@@ -38,7 +38,7 @@ class Integer:
 
     def problem(self, value: object) -> str | None:
         """Return why a value does not fit; None if it does."""
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not _is_int(value):
             return f"a value of type {type(value).__name__}"
         return None if self.low <= value <= self.high else "out of range"
 
@@ -176,10 +176,10 @@ def described(fields: Fields | None) -> list[list[Any]]:
     return [[name, type(kind).__name__, *astuple(kind)] for name, kind in fields.items()]
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_limit(kind: str, most_bytes: object) -> None:
-    if not isinstance(most_bytes, int) or isinstance(most_bytes, bool) or not 1 <= most_bytes <= LARGEST:
+    if not _is_int(most_bytes) or not 1 <= most_bytes <= LARGEST:
         raise InvalidApp(f"{kind}({most_bytes!r}): most_bytes must be an int from 1 to {LARGEST}")

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Final
 
+from virtualchain.app.code import package
+
 _HANDLER: Final = frozenset({"parse", "check", "commit"})
 _HOOKS: Final = frozenset({"scan", "final", "proceed"})
 _PREFIX: Final = re.compile("^(db|get|find)_")
@@ -57,10 +59,8 @@ def _own_classes(instance: object) -> list[type]:
 
 
 def _is_library(module: str) -> bool:
-    package = module.partition(".")[0]
-    return package in sys.stdlib_module_names or (
-        package == "virtualchain" and not module.startswith("virtualchain.examples.")
-    )
+    home = package(module)
+    return home is None or home in sys.stdlib_module_names
 
 
 def _names(instance: object, own: Collection[type]) -> set[str]:

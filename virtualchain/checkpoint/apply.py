@@ -342,9 +342,8 @@ class _Load:
 
     def _compare_rows(self, member: str, lines: Iterable[bytes]) -> None:
         if self._migrates:
-            self._compare(
-                member, self._reader.lines(member)
-            )  # the file has not changed since it was verified
+            # What is loaded differs from the file, which may have changed since it was verified.
+            self._compare(member, self._reader.lines(member))
             self._compare(member, lines, _digest(self._rows(member)))
         else:
             self._compare(member, lines)

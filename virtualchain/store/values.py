@@ -28,9 +28,9 @@ from psycopg.types.numeric import Int8, IntNumeric
 from psycopg.types.string import StrDumper
 
 from virtualchain.app.fields import to_json
+from virtualchain.consensus.values import MAX_INT_BITS
 from virtualchain.errors import Unserializable
 
-_MOST_BITS: Final = 2048
 _MOST_DIGITS: Final = 1000
 
 
@@ -104,9 +104,9 @@ def shown(name: str | int) -> str:
 def _integer(value: int, name: str | int) -> int:
     if -(2**63) <= value < 2**63:
         return Int8(value)
-    if value.bit_length() <= _MOST_BITS:
+    if value.bit_length() <= MAX_INT_BITS:
         return IntNumeric(value)
-    raise Unserializable(f"parameter {shown(name)}: an int of more than {_MOST_BITS} bits")
+    raise Unserializable(f"parameter {shown(name)}: an int of more than {MAX_INT_BITS} bits")
 
 
 def _text(value: str, name: str | int) -> str:
