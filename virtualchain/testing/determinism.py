@@ -6,16 +6,16 @@ differ between two nodes. Verdicts, rows and digests must be the same on all of 
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from virtualchain.app.contract import Contract, read_contract
+from virtualchain.bitcoin.source import BlockSource
 from virtualchain.checkpoint.create import create
 from virtualchain.engine.states import loads_files
 from virtualchain.errors import UsageError, VirtualchainError
@@ -76,7 +76,6 @@ def check_determinism(
     Raises Undetermined, which names the first block, op, statement, table and row that differ, and both
     values. Raises UsageError if the app halts on the first machine, or if no case reaches it.
     """
-    deadline = time.monotonic() + seconds
     with ExitStack() as opened:
         server = (
             opened.enter_context(running_server())
@@ -85,35 +84,10 @@ def check_determinism(
         )
         contract = read_contract(app)
         cases = _cases(CaseWriter(contract, samples, carry), has_samples=bool(samples))
-        chain = opened.enter_context(_Chain(app, contract, in_blocks(cases, _BLOCK_CASES)))
-        machines = [chain.plain(server)]
-        opened.callback(machines[0].drop)
-
-        def run(make: Callable[[], Machine | None]) -> Machine | None:
-            machine = make()
-            if machine is not None:
-                opened.callback(machine.drop)
-                machine.run_elsewhere(chain.parcel)
-            return machine
-
-        def compare(machine: Machine | None, above: int = -1) -> None:
-            if machine is not None:
-                machine.run_here(chain.app)
-                machines.append(machine)
-                chain.compare(machines[0], machine, above)
-
-        with ThreadPoolExecutor() as pool:  # each thread waits for a process
-            tried = [
-                pool.submit(run, partial(chain.rough, server)),
-                pool.submit(run, partial(chain.on_another_version, server, other_database_url, opened)),
-            ]
-            machines[0].run_here(chain.app)
-            chain.require_no_halt(machines[0])
-            for future in tried:
-                compare(future.result())
-        if time.monotonic() < deadline:
-            compare(run(partial(chain.with_checkpoint, server, machines[0])), chain.middle)
-        return _report(chain, machines)
+        blocks = in_blocks(cases, _BLOCK_CASES)
+        course = opened.enter_context(_mined(app, contract, blocks))
+        machines = run_everywhere(course, server, other_database_url, seconds, opened)
+        return _report(course, blocks, machines)
 
 
 def _cases(writer: CaseWriter, *, has_samples: bool) -> list[Case]:
@@ -128,37 +102,23 @@ def _cases(writer: CaseWriter, *, has_samples: bool) -> list[Case]:
     return cases
 
 
-class _Chain:
-    """The blocks of one check, and the nodes that have them."""
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The blocks that all machines of a check take, each in its own way."""
 
-    def __init__(self, app: object, contract: Contract, blocks: list[list[Case]]) -> None:
-        self.place = Place.of(contract)
-        self.app = self.place.app(app)
-        self.name = contract.name
-        self._keeps_state = contract.get_state is not None
-        self._loads_files = loads_files(contract)
-        self.blocks = blocks
-        self.names = {case.tx.txid: case.name for block in blocks for case in block}
-        self.last = self.place.first + len(blocks) - 1
-        self.middle = self.place.first + len(blocks) // 2 - 1
-        self.parcel = packed(self.app)
-        self.confirmations = contract.confirmations or 0
-        self._folders = count()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as opened:
-            self._folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-            self._source, self._branch = (opened.enter_context(self.place.node()) for _ in range(2))
-            self.place.mine(self._source, self.blocks, self.confirmations)
-            at = self.middle - self.place.first + 1
-            others = self.blocks[at : at + _BRANCH][::-1]
-            self._branch_ends = self.middle + len(others)
-            self.place.mine(self._branch, [*self.blocks[:at], *others], self.confirmations)
-            self._opened = opened.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
+    app: object
+    contract: Contract
+    source: BlockSource | str
+    branch: BlockSource | str
+    """It has the same blocks up to `middle`, and then others up to `branch_ends`."""
+    first: int
+    middle: int
+    last: int
+    branch_ends: int
+    folder: Path
+    """For what machines keep outside of their databases."""
+    names: Mapping[str, str]
+    """Descriptions of transactions, by txid."""
 
     def plain(self, server: DatabaseServer) -> Machine:
         """Make the machine that the others are compared with: this process, with one session."""
@@ -185,25 +145,24 @@ class _Chain:
 
     def with_checkpoint(self, server: DatabaseServer, first: Machine) -> Machine | None:
         """Make a machine that begins with a checkpoint of the first one; None if the app cannot have one."""
-        if self._keeps_state and not self._loads_files:
+        if self.contract.get_state is not None and not loads_files(self.contract):
             return None
-        file = self._folder / "checkpoint"
+        file = self.folder / "checkpoint"
         try:
             with views.snapshot(first.url) as connection:
-                create(connection, self.name, file, block_id=self.middle)
+                create(connection, self.contract.name, file, block_id=self.middle)
         except UsageError:
             return None
         job = replace(self._job(self._stretches(9, self.middle)), checkpoint=file, is_deep=True)
         return Machine(f"begun by a checkpoint of block {self.middle}", server, job, other_hash_seed(3))
 
     def _job(self, stretches: Sequence[Stretch]) -> Job:
-        folder = self._folder / str(next(self._folders))
-        folder.mkdir()
-        return Job(self._source.url, self.confirmations, folder, stretches)
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        return Job(self.source, self.contract.confirmations or 0, folder, stretches)
 
     def _stretches(self, first_plan: int, above: int = -1) -> list[Stretch]:
         """Take the blocks above one in short stretches, with the planner's settings in turn."""
-        first = max(self.place.first, above + 1)
+        first = max(self.first, above + 1)
         step = max(1, (self.last - first) // _STRETCHES)
         stops = sorted({stop for stop in (*range(first, self.last, step), self.middle) if stop > above})
         stretches: list[Stretch] = []
@@ -215,44 +174,117 @@ class _Chain:
                     settings={**FOREIGN, **PLANS[(first_plan + number) % len(PLANS)]},
                     shuffle=f"{first_plan} {number}",
                     analyzes=number % 3 == 1,
-                    fork=(self._branch.url, self._branch_ends) if forks else None,
+                    fork=(self.branch, self.branch_ends) if forks else None,
                     undoes=min(_BRANCH, stop - first) if number % 4 == 2 else 0,
                 )
             )
         return stretches
 
-    def require_no_halt(self, first: Machine) -> None:
-        """Raise UsageError if the app halts on the first machine."""
-        halt = first.ran.halt
-        if halt is not None:
-            case = self.names.get(halt["txid"] or "", "no single transaction")
-            raise UsageError(
-                f"app {self.name} halts in block {halt['block_id']}, so that nothing after it can be "
-                f"compared; check_poison finds more such transactions: {halt['callback']} fails with "
-                f"{halt['error']} ({case})\n{halt['traceback']}"
-            )
 
-    def compare(self, first: Machine, machine: Machine, above: int) -> None:
-        """Raise Undetermined if a machine differs from the first one in a block above one."""
-        lines = describe_difference(self.name, first, machine, self.names, above)
-        if lines:
-            listed = "\n".join(f"- {line}" for line in lines)
-            raise Undetermined(
-                f"app {self.name} does not depend on values alone:\n{listed}\nInstead, {SAME_EVERYWHERE}."
-            )
+def run_everywhere(
+    course: Course, server: DatabaseServer, other_url: str | None, seconds: float, opened: ExitStack
+) -> list[Machine]:
+    """Run an app on all machines; return them, the first one first. `opened` drops their databases.
+
+    Arguments and errors are those of `check_determinism`.
+    """
+    deadline = time.monotonic() + seconds
+    parcel = packed(course.app)
+    first = course.plain(server)
+    opened.callback(first.drop)
+    machines = [first]
+
+    def run(make: Callable[[], Machine | None]) -> Machine | None:
+        machine = make()
+        if machine is not None:
+            opened.callback(machine.drop)
+            machine.run_elsewhere(parcel)
+        return machine
+
+    def compare(machine: Machine | None, above: int = -1) -> None:
+        if machine is not None:
+            machine.run_here(course.app)
+            machines.append(machine)
+            _require_no_difference(course, first, machine, above)
+
+    with ThreadPoolExecutor() as pool:  # each thread waits for a process
+        tried = [
+            pool.submit(run, partial(course.rough, server)),
+            pool.submit(run, partial(course.on_another_version, server, other_url, opened)),
+        ]
+        first.run_here(course.app)
+        _require_no_halt(course, first)
+        for future in tried:
+            compare(future.result())
+    if time.monotonic() < deadline:
+        compare(run(partial(course.with_checkpoint, server, first)), course.middle)
+    return machines
 
 
-def _report(chain: _Chain, machines: Sequence[Machine]) -> DeterminismReport:
+def _require_no_halt(course: Course, first: Machine) -> None:
+    """Raise UsageError if the app halts on the first machine."""
+    halt = first.ran.halt
+    if halt is not None:
+        case = course.names.get(halt["txid"] or "", "no single transaction")
+        raise UsageError(
+            f"app {course.contract.name} halts in block {halt['block_id']}, so that nothing after it can be "
+            f"compared; check_poison finds more such transactions: {halt['callback']} fails with "
+            f"{halt['error']} ({case})\n{halt['traceback']}"
+        )
+
+
+def _require_no_difference(course: Course, first: Machine, machine: Machine, above: int) -> None:
+    """Raise Undetermined if a machine differs from the first one in a block above one."""
+    lines = describe_difference(course.contract.name, first, machine, course.names, above)
+    if lines:
+        listed = "\n".join(f"- {line}" for line in lines)
+        raise Undetermined(
+            f"app {course.contract.name} does not depend on values alone:\n{listed}\n"
+            f"Instead, {SAME_EVERYWHERE}."
+        )
+
+
+@contextmanager
+def _mined(app: object, contract: Contract, blocks: Sequence[Sequence[Case]]) -> Iterator[Course]:
+    """Mine blocks of cases, and a branch with some of them in another order."""
+    place = Place.of(contract)
+    at = len(blocks) // 2
+    others = blocks[at : at + _BRANCH][::-1]
+    middle = place.first + at - 1
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        place.node() as source,
+        place.node() as branch,
+    ):
+        place.mine(source, blocks, contract.confirmations or 0)
+        place.mine(branch, [*blocks[:at], *others], contract.confirmations or 0)
+        yield Course(
+            place.app(app),
+            contract,
+            source.url,
+            branch.url,
+            first=place.first,
+            middle=middle,
+            last=place.first + len(blocks) - 1,
+            branch_ends=middle + len(others),
+            folder=Path(folder),
+            names={case.tx.txid: case.name for block in blocks for case in block},
+        )
+
+
+def _report(
+    course: Course, blocks: Sequence[Sequence[Case]], machines: Sequence[Machine]
+) -> DeterminismReport:
     rows = verdicts(machines[0])
     accepted, refused = (len({row[1] for row in rows if row[2] == kind}) for kind in ("accepted", "refused"))
     if not accepted + refused:
         raise UsageError(
-            f"none of {len(chain.names)} cases reaches app {chain.name}: pass samples, or as `carry` a "
-            "function that puts a payload into an output"
+            f"none of {len(course.names)} cases reaches app {course.contract.name}: pass samples, or as "
+            "`carry` a function that puts a payload into an output"
         )
     return DeterminismReport(
-        blocks=len(chain.blocks),
-        cases=len(chain.names),
+        blocks=len(blocks),
+        cases=len(course.names),
         accepted=accepted,
         refused=refused,
         machines=tuple(machine.name for machine in machines),
