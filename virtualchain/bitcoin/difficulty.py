@@ -138,4 +138,4 @@ def _wrong(block: Block, required: str) -> MalformedBlock:
 
 
 def _name(block: Block) -> str:
-    return f"header {block.hash} of block {block.block_id}"
+    return f"header {block.hash}" + (f" of block {block.block_id}" if block.block_id >= 0 else "")
