@@ -14,6 +14,9 @@ Json = dict[str, Any]
 FindPayload = Callable[[Sequence[Mapping[str, Any]]], bytes | None]
 """A payload rule: a transaction's outputs (as `Output.as_dict`) to its payload, or None."""
 
+Verification = Literal["header", "merkle"]
+"""How much of a block is checked before it is taken: see `virtualchain.bitcoin.gate`."""
+
 DEFAULT_RULE: Final = "last_op_return"
 """The name of the payload rule of an app that does not choose one."""
 

@@ -17,12 +17,12 @@ from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
 from virtualchain.errors import UsageError
+from virtualchain.model import Verification
 
 HISTORY = 1000
 """By how many blocks apps can be rolled back, by default."""
 
 Policy = Literal["rollback", "checkpoint", "halt"]
-Verification = Literal["merkle"]
 _Kind = Literal["text", "path", "number", "switch", "check", "history", "keys"]
 
 _KINDS: Mapping[str, _Kind] = {
@@ -80,7 +80,7 @@ class Settings:
     json: bool = False
     verbose: bool = False
     verify: Verification | None = None
-    """What is verified in every block before it is taken."""
+    """How much of a block is checked before it is taken; None: everything, except from a node."""
     trust: tuple[str, ...] = ()
     """Public keys, hex or files, one of which must have signed a checkpoint; empty: not required."""
     config: Path | None = None

@@ -20,6 +20,12 @@ SELECT block_id, header FROM vc.blocks ORDER BY block_id LIMIT 1;
 -- A range of blocks of the tape, in order.
 SELECT block_id, header FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
+-- name: work_above
+-- The work of all blocks above one.
+SELECT tip.chainwork - block.chainwork
+FROM (SELECT chainwork FROM vc.blocks ORDER BY block_id DESC LIMIT 1) AS tip, vc.blocks AS block
+WHERE block.block_id = %(block_id)s;
+
 -- name: append_block
 -- Append a block to the tape; the guard checks that it is the tip's child.
 INSERT INTO vc.blocks (block_id, hash, prev_hash, header, time, chainwork)

@@ -13,6 +13,8 @@ import pytest
 from tests.support.generated import GeneratedChain
 from virtualchain.bitcoin.block import Scanner, inputs, txids
 from virtualchain.bitcoin.files.source import open_blocks
+from virtualchain.bitcoin.gate import CheckedBlock
+from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.payload import watch
@@ -194,7 +196,8 @@ def test_spent_outputs_of_every_transaction(subject: Subject, generated: Generat
     """Over a whole block, what is spent minus what is created is what the miner took."""
     raw = generated.raw(generated.tip)
     everything = Scanner([Watch(b"", "all", lambda _: b"payload", prefilter=False)], REGTEST)
-    scan = everything.scan(generated.tip, raw)
+    header = read_header(generated.tip, raw[:HEADER_SIZE])
+    scan = everything.scan(CheckedBlock(header, raw, REGTEST, "merkle"))
     transactions = {each.txindex: each.transaction.txid for each in scan.candidates}
     assert list(transactions.values()) == txids(raw)[1:]
     spent = subject.source.spent_outputs(generated.hash(generated.tip), transactions)

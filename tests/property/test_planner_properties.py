@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.support.headers import EASY, HARD, grow
 from virtualchain.bitcoin.header import branch_work, work
-from virtualchain.engine.planner import Extend, Wait, find_fork, plan
+from virtualchain.engine.planner import Branch, Extend, Wait, find_fork, plan
 from virtualchain.errors import MalformedBlock, NodeUnavailable
 from virtualchain.model import Block, Reorg
 
@@ -71,8 +71,8 @@ def test_reorg_exactly_for_more_work_or_an_invalid_branch(
         node_tip=50 + len(theirs),
         confirmations=confirmations,
         following=None,
-        ours=ours,
-        theirs=theirs,
+        ours=Branch.of(ours),
+        theirs=Branch.of(theirs),
         invalid=invalid,
     )
     has_more_work = branch_work(theirs) > branch_work(ours)

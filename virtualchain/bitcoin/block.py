@@ -8,22 +8,16 @@ It searches the raw bytes for OP_RETURN, a push and a magic, and decodes the tra
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from virtualchain import consensus
-from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
+from virtualchain.bitcoin.gate import CheckedBlock
+from virtualchain.bitcoin.header import HEADER_SIZE
+from virtualchain.bitcoin.layout import LARGEST_BLOCK, Span, naming_block, split_transactions, txids
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify, public_keys
-from virtualchain.bitcoin.transaction import (
-    Transaction,
-    long_count,
-    read_inputs,
-    read_transaction,
-    transaction_id,
-)
-from virtualchain.errors import MalformedBlock, MissingData
+from virtualchain.bitcoin.transaction import Transaction, read_inputs, read_transaction
+from virtualchain.errors import MissingData
 from virtualchain.model import Block, Input, Sender, SpentOutput, TxIn, Watch
 
 __all__ = [
@@ -35,22 +29,16 @@ __all__ = [
     "Scanner",
     "Transaction",
     "inputs",
-    "merkle_root",
     "read_inputs",
     "read_transaction",
     "split_transactions",
     "txids",
 ]
 
-LARGEST_BLOCK: Final = 4_000_000
-"""Bytes: a byte weighs at least one unit (BIP 141)."""
 MOST_INPUTS: Final = LARGEST_BLOCK // (41 * 4)
 """The most inputs in a block: one weighs four units for each of its 41 bytes."""
 LARGEST_SPENDABLE_SCRIPT: Final = 10_000
 """Bytes: a longer output script cannot be spent."""
-
-_Span = tuple[int, int, int]
-"""Offsets in the block: where a transaction starts, where its outputs end, and where it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +70,12 @@ class Scanner:
         self._everywhere = tuple(watch for watch in watches if not (watch.prefilter and watch.magic))
         self._search = _search({watch.magic for watch in watches if watch.prefilter and watch.magic})
 
-    def scan(self, block_id: int, raw: bytes) -> Scan:
-        """Find the candidates in the serialized block `raw` at height `block_id`.
+    def scan(self, block: CheckedBlock) -> Scan:
+        """Find the candidates in a block; raises MalformedBlock if one cannot be decoded."""
+        with naming_block(f"{block.header.block_id} ({block.header.hash})"):
+            return Scan(block.header, tuple(self._candidates(block.raw, block.spans)), self._network)
 
-        Raises MalformedBlock unless the bytes are one complete block, even if no candidate is in them.
-        """
-        block = read_header(block_id, raw[:HEADER_SIZE])
-        with _naming_block(f"{block_id} ({block.hash})"):
-            return Scan(block, tuple(self._candidates(raw, _transaction_spans(raw))), self._network)
-
-    def _candidates(self, raw: bytes, spans: Sequence[_Span]) -> Iterator[Candidate]:
+    def _candidates(self, raw: bytes, spans: Sequence[Span]) -> Iterator[Candidate]:
         hits = () if self._search is None else self._search.finditer(raw, HEADER_SIZE)
         starts = [start for start, _, _ in spans]
         hit_txindexes = {bisect_right(starts, hit.start()) - 1 for hit in hits}
@@ -113,51 +97,6 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     unless there is one for each input.
     """
     return tuple(_input(scan, candidate, spent.get(candidate.txindex, ())) for candidate in scan.candidates)
-
-
-def split_transactions(raw: bytes) -> list[bytes]:
-    """Split a serialized block into its serialized transactions; raises MalformedBlock."""
-    return [raw[start:end] for start, _, end in _named_spans(raw)]
-
-
-def txids(raw: bytes) -> list[str]:
-    """Compute the transaction ids of a serialized block, in order; raises MalformedBlock."""
-    return [
-        transaction_id(raw[start:end], outputs_end - start) for start, outputs_end, end in _named_spans(raw)
-    ]
-
-
-def merkle_root(raw: bytes) -> str:
-    """Compute the Merkle root of a serialized block's transactions, which its header should state.
-
-    Raises MalformedBlock, also if a transaction occurs twice: repeating a block's last transactions can leave
-    the root unchanged, so the root would prove nothing (CVE-2012-2459).
-    """
-    ids = txids(raw)
-    if len(set(ids)) != len(ids):
-        with _naming_block(_hash(raw)):
-            raise MalformedBlock("a transaction occurs twice")
-    return consensus.merkle_root(ids)
-
-
-def _hash(raw: bytes) -> str:
-    return display_hash(sha256d(raw[:HEADER_SIZE]))
-
-
-def _named_spans(raw: bytes) -> list[_Span]:
-    with _naming_block(_hash(raw)):
-        return _transaction_spans(raw)
-
-
-@contextmanager
-def _naming_block(block: str) -> Iterator[None]:
-    """Add the block's name to errors about its bytes."""
-    try:
-        yield
-    except MalformedBlock as error:
-        raise MalformedBlock(
-            f"block {block} is damaged: {error}; fetch it again, or from another node"
-        ) from error
 
 
 def _search(magics: Iterable[bytes]) -> re.Pattern[bytes] | None:
@@ -237,71 +176,3 @@ def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
         addresses=addresses,
         public_keys=public_keys(spent.script_pubkey, bytes.fromhex(spending.script_sig), witness),
     )
-
-
-def _transaction_spans(raw: bytes) -> list[_Span]:  # noqa: C901, PLR0912, PLR0915  calls would be slow
-    """Find where the transactions of a block lie; the block must end with the last one.
-
-    This runs over every byte of the chain, so every read is inlined, and a block that is too short is
-    noticed late: by an IndexError or at the end.
-    """
-    spans: list[_Span] = []
-    try:
-        count, at = raw[HEADER_SIZE], HEADER_SIZE + 1
-        if count >= 0xFD:
-            count, at = long_count(raw, at - 1)
-        while len(spans) < count:
-            start = at
-            at += 4
-            has_witness = not raw[at]
-            if has_witness:
-                if raw[at + 1] != 1:
-                    raise MalformedBlock(f"transaction {len(spans)} has no input")
-                at += 2
-            spendings = raw[at]
-            at += 1
-            if spendings >= 0xFD:
-                spendings, at = long_count(raw, at - 1)
-            for _ in range(spendings):
-                length = raw[at + 36]
-                if length < 0xFD:
-                    at += length + 41
-                else:
-                    length, at = long_count(raw, at + 36)
-                    at += length + 4
-            outputs = raw[at]
-            at += 1
-            if outputs >= 0xFD:
-                outputs, at = long_count(raw, at - 1)
-            for _ in range(outputs):
-                length = raw[at + 8]
-                if length < 0xFD:
-                    at += length + 9
-                else:
-                    length, at = long_count(raw, at + 8)
-                    at += length
-            outputs_end = at
-            if has_witness:
-                for _ in range(spendings):
-                    items = raw[at]
-                    at += 1
-                    if items >= 0xFD:
-                        items, at = long_count(raw, at - 1)
-                    for _ in range(items):
-                        length = raw[at]
-                        if length < 0xFD:
-                            at += length + 1
-                        else:
-                            length, at = long_count(raw, at)
-                            at += length
-            at += 4
-            spans.append((start, outputs_end, at))
-    except IndexError as error:
-        raise MalformedBlock(f"its bytes end inside transaction {len(spans)}") from error
-    if at > len(raw):
-        raise MalformedBlock(f"its bytes end inside transaction {len(spans) - 1}")
-    if not spans:
-        raise MalformedBlock("it has no transactions")
-    if at < len(raw):
-        raise MalformedBlock(f"{len(raw) - at} bytes follow its last transaction")
-    return spans

@@ -8,7 +8,16 @@ from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block
 
-__all__ = ["HEADER_SIZE", "branch_work", "display_hash", "headers_from", "read_header", "sha256d", "work"]
+__all__ = [
+    "HEADER_SIZE",
+    "branch_work",
+    "display_hash",
+    "headers_from",
+    "read_header",
+    "sha256d",
+    "target",
+    "work",
+]
 
 HEADER_SIZE: Final = 80
 _FIELDS = struct.Struct("<i32s32sIII")
@@ -57,11 +66,19 @@ def branch_work(blocks: Iterable[Block]) -> int:
 def work(bits: int) -> int:
     """Compute the expected number of hashes for a block with this compact target: 2^256 // (target + 1).
 
-    `bits` is the header's `nBits`. Raises MalformedBlock for a target that is negative, zero or larger than
-    256 bits: no node accepts such a header.
+    Raises MalformedBlock as `target` does.
+    """
+    return 2**256 // (target(bits) + 1)
+
+
+def target(bits: int) -> int:
+    """Expand a compact target, a header's `nBits`: the largest number that the block's hash may be.
+
+    Raises MalformedBlock for a target that is negative, zero or larger than 256 bits: no node accepts such a
+    header.
     """
     exponent, mantissa = bits >> 24 & 0xFF, bits & 0x7FFFFF
-    target = mantissa << 8 * (exponent - 3) if exponent > 3 else mantissa >> 8 * (3 - exponent)
-    if not 0 <= bits < 2**32 or bits & 0x800000 or not 0 < target < 2**256:
+    expanded = mantissa << 8 * (exponent - 3) if exponent > 3 else mantissa >> 8 * (3 - exponent)
+    if not 0 <= bits < 2**32 or bits & 0x800000 or not 0 < expanded < 2**256:
         raise MalformedBlock(f"bits {bits:#x} are not a valid target")
-    return 2**256 // (target + 1)
+    return expanded

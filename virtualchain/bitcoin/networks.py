@@ -1,11 +1,24 @@
-"""The Bitcoin networks: the parameters that differ between them, and the names by which they are found."""
+"""The Bitcoin networks: the parameters that differ between them, and the names by which they are found.
 
+Anyone can start a signet of their own. All signets have the same genesis block; what distinguishes one is its
+challenge, the script that each of its blocks must satisfy (BIP 325), and the message start that follows from
+the challenge. The public signet is called `signet`, any other one `signet-` and its message start.
+"""
+
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import UsageError
+
+_EASIEST: Final = (1 << 255) - 1
+"""Regtest's limit: every second hash is below it."""
+_FIRST_LIMIT: Final = 0xFFFF << 208
+_SIGNET_LIMIT: Final = 0x377AE << 216
+_CUSTOM_SIGNET: Final = re.compile("signet-([0-9a-f]{8})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +26,7 @@ class Network:
     """One Bitcoin network; the values are those of Bitcoin Core's chain parameters."""
 
     name: str
-    """virtualchain's name: mainnet, testnet3, testnet4, signet or regtest."""
+    """virtualchain's name: mainnet, testnet3, testnet4, signet, regtest, or signet- and eight hex digits."""
     chain: str
     """bitcoind's name, as `getblockchaininfo` returns it."""
     message_start: bytes
@@ -28,6 +41,16 @@ class Network:
     """Human-readable part of segwit addresses (BIP 173)."""
     subfolder: str
     """The folder of the network's files and cookie inside bitcoind's data folder; empty for mainnet."""
+    largest_target: int
+    """The easiest work: a block's hash, as a number, is at most its target, which is at most this."""
+    segwit_block_id: int
+    """From this height on, a coinbase that commits to witnesses must be right (BIP 141)."""
+    retargets: bool = True
+    """Whether the difficulty is adjusted every 2,016 blocks."""
+    eases: bool = False
+    """Whether a block may have the easiest target if it comes 20 minutes after its parent."""
+    adjusts_first_target: bool = False
+    """Whether the adjustment starts from the period's first target and not from its last (BIP 94)."""
 
 
 _ALL = (
@@ -41,6 +64,8 @@ _ALL = (
         p2sh=b"\x05",
         bech32_hrp="bc",
         subfolder="",
+        largest_target=_FIRST_LIMIT,
+        segwit_block_id=481_824,
     ),
     Network(
         name="testnet3",
@@ -52,6 +77,9 @@ _ALL = (
         p2sh=b"\xc4",
         bech32_hrp="tb",
         subfolder="testnet3",
+        largest_target=_FIRST_LIMIT,
+        segwit_block_id=834_624,
+        eases=True,
     ),
     Network(
         name="testnet4",
@@ -63,6 +91,10 @@ _ALL = (
         p2sh=b"\xc4",
         bech32_hrp="tb",
         subfolder="testnet4",
+        largest_target=_FIRST_LIMIT,
+        segwit_block_id=1,
+        eases=True,
+        adjusts_first_target=True,
     ),
     Network(
         name="signet",
@@ -74,6 +106,8 @@ _ALL = (
         p2sh=b"\xc4",
         bech32_hrp="tb",
         subfolder="signet",
+        largest_target=_SIGNET_LIMIT,
+        segwit_block_id=1,
     ),
     Network(
         name="regtest",
@@ -85,6 +119,9 @@ _ALL = (
         p2sh=b"\xc4",
         bech32_hrp="bcrt",
         subfolder="regtest",
+        largest_target=_EASIEST,
+        segwit_block_id=0,
+        retargets=False,
     ),
 )
 
@@ -97,4 +134,36 @@ def network(name: str) -> Network:
     for known in _ALL:
         if name in {known.name, known.chain}:
             return known
-    raise UsageError(f"there is no network {name!r}: choose one of {', '.join(NETWORKS)}")
+    custom = _CUSTOM_SIGNET.fullmatch(name)
+    if custom:
+        return signet(bytes.fromhex(custom[1]))
+    raise UsageError(
+        f"there is no network {name!r}: choose one of {', '.join(NETWORKS)}, or signet- and the eight hex "
+        "digits of a custom signet's message start"
+    )
+
+
+def signet(message_start: bytes) -> Network:
+    """Return the signet whose blocks are stored after this message start."""
+    public = NETWORKS["signet"]
+    if message_start == public.message_start:
+        return public
+    name = message_start.hex()
+    return replace(
+        public, name=f"signet-{name}", message_start=message_start, subfolder=f"{public.subfolder}_{name}"
+    )
+
+
+def signet_of(challenge: bytes) -> Network:
+    """Return the signet with this challenge, a script of fewer than 2^16 bytes (BIP 325)."""
+    size = len(challenge)
+    length = bytes([size]) if size < 0xFD else b"\xfd" + size.to_bytes(2, "little")
+    return signet(sha256d(length + challenge)[:4])
+
+
+def with_easy_work(network: Network) -> Network:
+    """Return the network with regtest's proof of work, for chains that are made up and cheap to mine.
+
+    No node's chain is checked against it unless a caller asks for just that.
+    """
+    return replace(network, largest_target=_EASIEST, retargets=False, eases=False)

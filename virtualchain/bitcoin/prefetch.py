@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 from virtualchain.bitcoin.block import Scanner, inputs
-from virtualchain.bitcoin.commitments import check_commitments
+from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Block, ScannedBlock
+from virtualchain.model import Block, ScannedBlock, Verification
 
 
 def prefetch(
@@ -19,7 +19,7 @@ def prefetch(
     threads: int = 3,
     ahead: int = 8,
     *,
-    verify: bool = False,
+    verify: Verification = "merkle",
 ) -> Generator[ScannedBlock, None, None]:
     """Fetch and scan the blocks of these headers, in their order; `verify` as in `fetch`.
 
@@ -45,19 +45,17 @@ def prefetch(
         pool.shutdown(cancel_futures=True)
 
 
-def fetch(source: BlockSource, scanner: Scanner, header: Block, *, verify: bool = False) -> ScannedBlock:
+def fetch(
+    source: BlockSource, scanner: Scanner, header: Block, *, verify: Verification = "merkle"
+) -> ScannedBlock:
     """Fetch one block, its inputs and the outputs that they spend.
 
-    `verify` also checks the transactions against the header's Merkle root, and their witnesses. Raises what
-    the source raises, and MalformedBlock if the block does not match the header.
+    `verify` is how much of the block is checked, as `CheckedBlock` describes. Raises what the source raises,
+    and MalformedBlock if the block does not pass.
     """
     raw = source.raw_block(header.hash)
     try:
-        scan = scanner.scan(header.block_id, raw)
-        if scan.block != header:
-            raise MalformedBlock(f"block {header.block_id}: requested {header.hash}, got {scan.block.hash}")
-        if verify:
-            check_commitments(header, raw)
+        scan = scanner.scan(CheckedBlock(header, raw, source.network, verify))
     except MalformedBlock as error:
         raise MalformedBlock(f"{source}: {error}") from error
     transactions = {candidate.txindex: candidate.transaction.txid for candidate in scan.candidates}

@@ -106,7 +106,7 @@ def _look_ahead(
     """Ask the node for its tip, and the planner what a writer would now wait for, if anything."""
     import psycopg
 
-    from virtualchain.engine.look import make_plan
+    from virtualchain.engine.look import Look
     from virtualchain.store.builds import builds
     from virtualchain.store.tape import Tape
 
@@ -117,13 +117,8 @@ def _look_ahead(
             firsts = [row.base_block_id + 1 for row in builds(connection) if row.is_live]
             if not firsts:
                 return tip, None
-            plan = make_plan(
-                Tape(connection),
-                source,
-                first_block_id=min(firsts),
-                node_tip=tip.block_id,
-                confirmations=options.settings.confirmations,
-            )
+            look = Look(source, options.settings.confirmations)
+            plan = look.plan(Tape(connection), first_block_id=min(firsts), node_tip=tip.block_id)
             return tip, _waits_for(connection, plan)
     except NodeError as error:
         say(f"the node was not reached: {error}")

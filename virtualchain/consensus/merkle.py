@@ -20,10 +20,14 @@ def merkle_root(hashes: Sequence[str]) -> str:
 
     A single hash is its own root. Raises UsageError if there is no hash or one is malformed.
     """
-    row = _leaves(hashes)
+    return root_of_digests(_leaves(hashes))[::-1].hex()
+
+
+def root_of_digests(row: list[bytes]) -> bytes:
+    """Compute the Merkle root of one or more digests, all in the order in which they were computed."""
     while len(row) > 1:
         row = _parents(_even(row))
-    return row[0][::-1].hex()
+    return row[0]
 
 
 def merkle_path(hashes: Sequence[str], leaf: str) -> str:

@@ -58,7 +58,8 @@ def _search(
     watches = watches_of([contract])
     with deployment.connection.transaction():
         child_work = work(bottom.bits)
-        with closing(prefetch(source, Scanner(watches, source.network), headers)) as scanned_blocks:
+        scanner, verify = Scanner(watches, source.network), deployment.options.verify
+        with closing(prefetch(source, scanner, headers, verify=verify)) as scanned_blocks:
             for scanned in scanned_blocks:
                 if scanned.block.block_id < bottom.block_id:
                     deployment.tape.prepend(scanned, child_work)

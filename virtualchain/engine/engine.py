@@ -7,6 +7,7 @@ state of its own: after any failure it continues from what is in the database.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, Self
@@ -15,13 +16,13 @@ import psycopg
 
 from virtualchain.app.contract import read_contract
 from virtualchain.bitcoin.block import Scanner
-from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.backfill import backfill_chunk
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.halting import halted_error, missing_blocks_record
-from virtualchain.engine.look import make_plan
+from virtualchain.engine.look import Look
 from virtualchain.engine.lookups import lookups_of_callback
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Options, Progress, check_runnable, ignore, policies_by_app
@@ -29,8 +30,8 @@ from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.rollback import refuse_by_policy, roll_back
 from virtualchain.errors import AppHalted, MissingData, NodeError, NodeUnavailable, StoreError, UsageError
-from virtualchain.model import Block, Reorg
-from virtualchain.settings import HISTORY, Policy, Verification
+from virtualchain.model import Block, Reorg, Verification
+from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import PAUSES, is_transient
 from virtualchain.store.migrate import migrate
@@ -76,7 +77,10 @@ class StateEngine:
     --app: then its own part of `__init__` runs, and nothing is opened. `database` is a PostgreSQL URL; None
     means the embedded server. `source` is a node's URL or a BlockSource. A block is taken once
     `confirmations` blocks are on top of it.
-    `verify="merkle"` compares each block's transactions with its Merkle root before anything of it is taken.
+    Every block is checked before anything of it is taken: its header, its proof of work and its form, and
+    with `verify="merkle"` its transactions and witnesses against what header and coinbase commit to, too;
+    with `verify="header"` not. None means "header" for a node, which has checked all that, and "merkle" for
+    any other source.
     `history` is for how many blocks every app can be rolled back by its history (None: all); below that it is
     derived again from the tape. `on_deep_fork` says what happens when taken blocks are replaced: rollback,
     checkpoint or halt, for all apps or by app; an app that it does not name keeps its policy, at first
@@ -127,7 +131,7 @@ class StateEngine:
         self._contracts = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
             confirmations=confirmations,
-            verify=verify,
+            verify=verify or "merkle",
             history=history,
             on_deep_fork=policies_by_app(self._contracts, on_deep_fork),
             state_folder=state_folder,
@@ -147,11 +151,14 @@ class StateEngine:
         self._url = resolve(database)
         migrate(self._url)
         self._source = open_source(source) if isinstance(source, str) else source
+        if verify is None and isinstance(self._source, NodeSource):
+            self._options = replace(self._options, verify="header")
         try:
             self._deployment = self._open()
         except BaseException:
             self._source.close()
             raise
+        self._look = Look(self._source, confirmations)
         self._scanner = Scanner(self._deployment.watches, self._source.network)
         for warning in self._deployment.warnings:
             self._listener.on_wait(warning)
@@ -315,12 +322,8 @@ class StateEngine:
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
         node_tip = self._source.tip().block_id
-        plan = make_plan(
-            self._deployment.tape,
-            self._source,
-            first_block_id=self._deployment.first_block_id(),
-            node_tip=node_tip,
-            confirmations=self._options.confirmations,
+        plan = self._look.plan(
+            self._deployment.tape, first_block_id=self._deployment.first_block_id(), node_tip=node_tip
         )
         match plan:
             case Wait(reason=reason):
@@ -340,8 +343,8 @@ class StateEngine:
 
     def _extend(self, headers: Sequence[Block], stable_tip: int) -> None:
         """Fetch these blocks, and let the deployment take them one by one."""
-        verify = self._options.verify is not None
-        with closing(prefetch(self._source, self._scanner, headers, verify=verify)) as scanned_blocks:
+        fetched = prefetch(self._source, self._scanner, headers, verify=self._options.verify)
+        with closing(fetched) as scanned_blocks:
             for scanned in scanned_blocks:
                 near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
                 self._deployment.take(scanned, near_tip=near_tip)

@@ -1,82 +1,238 @@
-"""Gather what the planner needs to know of the tape and of the source's chain, and ask it."""
+"""Gather what the planner needs to know of the tape and of the source's chain, and ask it.
 
-from virtualchain.bitcoin.header import HEADER_SIZE, read_header
+Every header is checked for its proof of work and its target before it counts: what decides whether blocks are
+undone must have cost what it claims. The source answers one question after the other, and its chain may
+change in between, so nothing is concluded from answers that do not fit together.
+"""
+
+from collections.abc import Collection, Sequence
+
+from virtualchain.bitcoin.difficulty import PERIOD, Earlier, check_targets, check_work
+from virtualchain.bitcoin.header import HEADER_SIZE, branch_work, read_header, work
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine import planner
-from virtualchain.errors import NodeUnavailable
+from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block
 from virtualchain.store.tape import Tape
 
 
-def make_plan(
-    tape: Tape, source: BlockSource, *, first_block_id: int, node_tip: int, confirmations: int
-) -> planner.Plan:
-    """Decide what the tape needs next.
+class Look:
+    """Looks from a tape at a source's chain, again and again.
 
-    `first_block_id` is where an empty one starts, `node_tip` the height of the source's active chain. Raises
-    NodeUnavailable if that chain changed meanwhile, and NodeError and UsageError as `planner.plan` does.
+    Between two looks it remembers the other branch that the source is on: a long one is not read twice.
     """
-    tip = tape.tip()
-    following: list[Block] | None
-    if tip is None:
-        following = _headers_from(source, first_block_id) if first_block_id <= node_tip else []
-    else:
-        following = source.headers_after(tip.block_id, tip.hash)
-    pins = _pins(tape, source, node_tip)
-    if tip is None or following is not None:
+
+    def __init__(self, source: BlockSource, confirmations: int) -> None:
+        self._source = source
+        self._confirmations = confirmations
+        self._branch = _Branch(source, ())
+
+    def plan(self, tape: Tape, *, first_block_id: int, node_tip: int) -> planner.Plan:
+        """Decide what the tape needs next.
+
+        `first_block_id` is where an empty one starts, `node_tip` the height of the source's active chain.
+        Raises NodeUnavailable if that chain changed meanwhile, MalformedBlock for a header that no node would
+        accept, and NodeError and UsageError as `planner.plan` does.
+        """
+        tip = tape.tip()
+        following = self._following(tape, tip, first_block_id, node_tip)
+        pins = _pins(tape, self._source, node_tip)
+        if tip is not None and following is None:
+            return self._plan_on_a_fork(tape, tip, first_block_id, node_tip, pins)
+        # A block counts as confirmed by the headers that were read on top of it. `node_tip` may be the height
+        # of another, longer chain that the source has left since.
+        on_chain = following[-1] if following else tip
         return planner.plan(
             tip=tip,
             first_block_id=first_block_id,
-            node_tip=node_tip,
-            confirmations=confirmations,
+            node_tip=node_tip if on_chain is None else on_chain.block_id,
+            confirmations=self._confirmations,
             following=following,
             pins=pins,
         )
 
-    def is_active(block_id: int) -> bool:
-        ours = tape.block(block_id)
-        return block_id <= node_tip and ours is not None and source.block_hash(block_id) == ours.hash
+    def _following(
+        self, tape: Tape, tip: Block | None, first_block_id: int, node_tip: int
+    ) -> list[Block] | None:
+        """Read headers after our tip until some have enough confirmations; None if it is not active."""
+        if tip is not None:
+            answer = self._source.headers_after(tip.block_id, tip.hash)
+            if answer is None:
+                return None
+            headers = list(answer)
+        elif first_block_id > node_tip:
+            return []
+        else:
+            first = _header_at(self._source, first_block_id)
+            headers = [first, *_headers_after(self._source, first)]
+        while 0 < len(headers) <= self._confirmations and (more := _headers_after(self._source, headers[-1])):
+            headers += more
+        next_id = first_block_id if tip is None else tip.block_id + 1
+        _check(headers, self._source, next_id, tip, _on_tape(tape))
+        return headers
 
-    bottom = tape.bottom()
-    assert bottom is not None, "a tape with a tip has a first block"
-    fork = planner.find_fork(tip.block_id, bottom.block_id, is_active)
-    above = bottom.block_id if fork is None else fork + 1
-    return planner.plan(
-        tip=tip,
-        first_block_id=first_block_id,
-        node_tip=node_tip,
-        confirmations=confirmations,
-        following=None,
-        ours=tape.blocks(above, tip.block_id),
-        theirs=_all_headers_from(source, above) if above <= node_tip else [],
-        invalid=source.is_invalid(tip.block_id, tip.hash),
-        pins=pins,
-    )
+    def _plan_on_a_fork(
+        self, tape: Tape, tip: Block, first_block_id: int, node_tip: int, pins: planner.Pins
+    ) -> planner.Plan:
+        bottom = tape.bottom()
+        assert bottom is not None, "a tape with a tip has a first block"
+
+        def is_active(block_id: int) -> bool:
+            ours = tape.block(block_id)
+            return ours is not None and _hash_at(self._source, block_id, node_tip) == ours.hash
+
+        fork_id = planner.find_fork(tip.block_id, bottom.block_id, is_active)
+        first_id = bottom.block_id if fork_id is None else fork_id + 1
+        first = tape.block(first_id)
+        theirs = None
+        if first_id <= node_tip:
+            if not self._branch.goes_on(first_id, pins.required):
+                self._branch = _Branch(self._source, pins.required)
+            theirs = self._branch.read(first_id, _on_tape(tape))
+        return planner.plan(
+            tip=tip,
+            first_block_id=first_block_id,
+            node_tip=node_tip,
+            confirmations=self._confirmations,
+            following=None,
+            fork=None if fork_id is None else tape.block(fork_id),
+            ours=None if first is None else _summed(tape, first, tip),
+            theirs=theirs,
+            invalid=self._source.is_invalid(tip.block_id, tip.hash),
+            # What the branch itself holds counts; the source may have been on another one when it was asked.
+            pins=planner.Pins(pins.required, pins.ours, {**pins.theirs, **self._branch.pinned(first_id)}),
+        )
+
+
+class _Branch:
+    """A source's active chain from a height on, read page by page and summed up."""
+
+    def __init__(self, source: BlockSource, pinned: Collection[int]) -> None:
+        self._source = source
+        self._heights = frozenset(pinned)
+        self._pinned: dict[int, str] = {}
+        self._sum: planner.Branch | None = None
+        self._recent: dict[int, Block] = {}
+        """The last headers, by height: what checking the targets of the next ones takes."""
+
+    def goes_on(self, first_id: int, pinned: Collection[int]) -> bool:
+        """Check whether this is about the same height and pins, and what was read is still active."""
+        known = self._sum
+        return (
+            known is not None
+            and known.first.block_id == first_id
+            and self._heights == frozenset(pinned)
+            and self._source.headers_after(known.last.block_id, known.last.hash) is not None
+        )
+
+    def pinned(self, first_id: int) -> dict[int, str]:
+        """Return the hashes at the pinned heights, from this height on."""
+        return self._pinned if self._sum is not None and self._sum.first.block_id == first_id else {}
+
+    def read(self, first_id: int, earlier: Earlier) -> planner.Branch:
+        """Read the rest of it, up to the tip; `earlier` returns the headers below `first_id`."""
+        known = self._sum
+        if known is None:
+            page: Sequence[Block] = [_header_at(self._source, first_id)]
+        else:
+            page = _headers_after(self._source, known.last)
+        while page:
+            known = self._add(page, first_id, earlier)
+            page = _headers_after(self._source, known.last)
+        assert known is not None, "the first page holds the first header"
+        return known
+
+    def _add(self, page: Sequence[Block], first_id: int, earlier: Earlier) -> planner.Branch:
+        known = self._sum
+        next_id, last = (first_id, None) if known is None else (known.last.block_id + 1, known.last)
+
+        def before(block_id: int) -> Block | None:
+            return earlier(block_id) if block_id < first_id else self._recent.get(block_id)
+
+        _check(page, self._source, next_id, last, before)
+        total = branch_work(page) + (0 if known is None else known.work)
+        self._sum = planner.Branch(page[0] if known is None else known.first, page[-1], total)
+        self._pinned.update((block.block_id, block.hash) for block in page if block.block_id in self._heights)
+        self._recent.update((block.block_id, block) for block in page)
+        for block_id in range(min(self._recent), page[-1].block_id - PERIOD):
+            del self._recent[block_id]
+        return self._sum
+
+
+def _summed(tape: Tape, first: Block, tip: Block) -> planner.Branch:
+    """Sum up the tape from a block on."""
+    return planner.Branch(first, tip, work(first.bits) + tape.work_above(first))
+
+
+def _check(
+    headers: Sequence[Block], source: BlockSource, first_id: int, parent: Block | None, earlier: Earlier
+) -> None:
+    """Check that headers form a chain from height `first_id` on, with the work that they state."""
+    planner.require_chain(headers, first_id, parent)
+    try:
+        for header in headers:
+            check_work(header, source.network)
+        check_targets(headers, source.network, earlier)
+    except MalformedBlock as error:
+        raise MalformedBlock(f"{source}: {error}") from error
+
+
+def _on_tape(tape: Tape) -> Earlier:
+    """Return what finds a header on the tape; many are read at once, as neighbors are asked for next."""
+    known: dict[int, Block | None] = {}
+
+    def header(block_id: int) -> Block | None:
+        if block_id not in known:
+            known[block_id] = None
+            known.update((block.block_id, block) for block in tape.blocks(block_id - 100, block_id))
+        return known[block_id]
+
+    return header
 
 
 def _pins(tape: Tape, source: BlockSource, node_tip: int) -> planner.Pins:
     pinned = tape.pins()
+    theirs = {height: _hash_at(source, height, node_tip) for height in pinned}
     return planner.Pins(
         pinned,
         {height: block.hash for height in pinned if (block := tape.block(height)) is not None},
-        {height: source.block_hash(height) for height in pinned if height <= node_tip},
+        {height: block_hash for height, block_hash in theirs.items() if block_hash is not None},
     )
 
 
-def _headers_from(source: BlockSource, block_id: int) -> list[Block]:
-    """Return headers of the active chain from a height on, as many as one answer holds.
+def _hash_at(source: BlockSource, block_id: int, node_tip: int) -> str | None:
+    """Return the hash of the active block at a height; None above the tip, which may have gone down."""
+    if block_id > node_tip:
+        return None
+    try:
+        return source.block_hash(block_id)
+    except MissingData:
+        if source.tip().block_id >= block_id:
+            raise
+        return None
 
-    The block before it is not requested: there may be none, or the source may begin here.
+
+def _header_at(source: BlockSource, block_id: int) -> Block:
+    """Read the active header at a height.
+
+    It is not asked for by its parent: there may be none, or the source may begin here.
     """
-    block_hash = source.block_hash(block_id)
-    following = source.headers_after(block_id, block_hash)
-    if following is None:
-        raise NodeUnavailable("the node's chain changed while it was read: ask again")
-    return [read_header(block_id, source.raw_block(block_hash)[:HEADER_SIZE]), *following]
+    block_hash = _hash_at(source, block_id, block_id)
+    if block_hash is None:
+        raise _chain_changed()
+    header = read_header(block_id, source.raw_block(block_hash)[:HEADER_SIZE])
+    if header.hash != block_hash:
+        raise MalformedBlock(f"{source}: block {block_id}: requested {block_hash}, got {header.hash}")
+    return header
 
 
-def _all_headers_from(source: BlockSource, block_id: int) -> list[Block]:
-    headers = _headers_from(source, block_id)
-    while headers and (more := source.headers_after(headers[-1].block_id, headers[-1].hash)):
-        headers += more
+def _headers_after(source: BlockSource, block: Block) -> list[Block]:
+    """Read the headers that follow one that was active a moment ago."""
+    headers = source.headers_after(block.block_id, block.hash)
+    if headers is None:
+        raise _chain_changed()
     return headers
+
+
+def _chain_changed() -> NodeUnavailable:
+    return NodeUnavailable("the node's chain changed while it was read: ask again")

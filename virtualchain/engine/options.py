@@ -10,8 +10,8 @@ from typing import Final, Self, get_args
 
 from virtualchain.app.contract import Contract
 from virtualchain.errors import UsageError
-from virtualchain.model import Block, Reorg
-from virtualchain.settings import HISTORY, Policy, Verification
+from virtualchain.model import Block, Reorg, Verification
+from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.rollback import Undone
 from virtualchain.store.state_files import default_folder
 
@@ -60,8 +60,8 @@ class Options:
 
     confirmations: int = 6
     """K: how many blocks must be on top of a block before it is taken."""
-    verify: Verification | None = None
-    """What is compared in every block before it is taken."""
+    verify: Verification = "merkle"
+    """How much of every block is checked before it is taken, as `CheckedBlock` describes."""
     history: int | None = HISTORY
     """For how many blocks apps can be rolled back by their history; None: all."""
     on_deep_fork: Mapping[str, Policy] = field(default_factory=dict)
@@ -104,7 +104,7 @@ def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise UsageError(f"two apps have the name {', '.join(duplicates)}")
-    if options.verify not in {None, *get_args(Verification)}:
+    if options.verify not in get_args(Verification):
         raise UsageError(f"verify={options.verify!r}: choose {' or '.join(get_args(Verification))}")
     confirmations = options.confirmations
     for contract in contracts:

@@ -2,7 +2,7 @@
 
 Values in, a value out: every rule can be tested without a node (docs/architecture.md, The life of a fork).
 Work is summed from header bits above the fork only, so partial chains and files of blocks can be compared,
-too.
+too. Who asks has checked that the headers have this work (`look`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,23 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """All headers of one chain above a fork, summed up: there may be hundreds of thousands."""
+
+    first: Block
+    last: Block
+    work: int
+
+    @classmethod
+    def of(cls, headers: Sequence[Block]) -> "Branch | None":
+        """Sum up headers; None if there are none. Raises NodeUnavailable if they do not form a chain."""
+        if not headers:
+            return None
+        require_chain(headers, headers[0].block_id)
+        return cls(headers[0], headers[-1], branch_work(headers))
+
+
+@dataclass(frozen=True, slots=True)
 class Pins:
     """Blocks that the followed chain must hold, by height, and the blocks at those heights now."""
 
@@ -52,31 +69,35 @@ def plan(
     node_tip: int,
     confirmations: int,
     following: Sequence[Block] | None,
-    ours: Sequence[Block] = (),
-    theirs: Sequence[Block] = (),
+    fork: Block | None = None,
+    ours: Branch | None = None,
+    theirs: Branch | None = None,
     invalid: bool = False,
     pins: Pins = _NO_PINS,
 ) -> Plan:
     """Decide what comes next.
 
     `tip` is the tape's last block (None: the tape is empty, and `first_block_id` comes first), `node_tip` the
-    height of the node's active chain. `following` are the headers that come after our tip on that chain, or
-    some of them (from the first block on if there is no tip); None if our tip is not active. Only then the
-    rest counts: `ours` and `theirs` are all headers above the last common block, ours up to `tip` and the
-    node's up to its tip, and `invalid` says whether the node calls our branch invalid. If not even our lowest
-    block is active, `ours` is all that we hold and `theirs` starts at the same height. A chain without a
-    block of `pins` is not taken, and ours is left if it is such a chain and the node's is not.
+    height up to which the node's active chain is known. `following` are the headers that come after our tip
+    on that chain, or some of them (from the first block on if there is no tip); None if our tip is not
+    active. Only then the rest counts: `fork` is the last common block, `ours` and `theirs` are all headers
+    above it, ours up to `tip` and the node's up to its tip, and `invalid` says whether the node calls our
+    branch invalid. If not even our lowest block is active, there is no `fork`, `ours` is all that we hold and
+    `theirs` starts at the same height. A chain without a block of `pins` is not taken, and ours is left if it
+    is such a chain and the node's is not.
 
     Raises NodeUnavailable if the headers do not fit together, because the node's chain changed while it was
     read, and UsageError if the node has another genesis block than the tape.
     """
     if following is not None:
-        return _wait_for_pin(pins, (), following) or _extend(
+        return _wait_for_pin(pins, None, following) or _extend(
             tip, first_block_id, node_tip, confirmations, following
         )
-    if tip is None or not ours or ours[-1].hash != tip.hash:
+    if tip is None or ours is None or ours.last.hash != tip.hash:
         raise _chain_changed("our tip is not on it, but no block of ours lies above the fork")
-    return _wait_for_pin(pins, ours, theirs) or _leave_or_wait(
+    if theirs is not None:
+        _require_fork(fork, ours, theirs)
+    return _wait_for_pin(pins, ours, ()) or _leave_or_wait(
         tip,
         node_tip,
         ours,
@@ -86,22 +107,32 @@ def plan(
     )
 
 
-def _wait_for_pin(pins: Pins, ours: Sequence[Block], theirs: Sequence[Block]) -> Wait | None:
+def _require_fork(fork: Block | None, ours: Branch, theirs: Branch) -> None:
+    """Check that the branches part where the fork was found."""
+    if theirs.first.block_id != ours.first.block_id:
+        raise _chain_changed(f"block {theirs.first.block_id} came instead of block {ours.first.block_id}")
+    if theirs.first.hash == ours.first.hash:
+        raise _chain_changed(f"block {ours.first.block_id}, above the fork, is ours on both branches")
+    if fork is not None and theirs.first.prev_hash != fork.hash:
+        raise _chain_changed(f"block {theirs.first.block_id} is not a child of the fork")
+
+
+def _wait_for_pin(pins: Pins, ours: Branch | None, following: Sequence[Block]) -> Wait | None:
     """Wait if the node's chain has another block at a pinned height, or leaves ours below a pinned block."""
-    their_hashes = {**pins.theirs, **{block.block_id: block.hash for block in theirs}}
+    their_hashes = {**pins.theirs, **{block.block_id: block.hash for block in following}}
     missing = _lowest_violated(pins.required, their_hashes)
-    if missing is None and ours:
-        leaving = {block.block_id: block.hash for block in ours}
+    if missing is None and ours is not None:
+        leaving = {at: block for at, block in pins.ours.items() if at >= ours.first.block_id}
         lost = (at for at, pin in pins.required.items() if leaving.get(at) == pin and at not in their_hashes)
         missing = min(lost, default=None)
-    if missing is None and not ours:  # the node is on our chain
+    if missing is None and ours is None:  # the node is on our chain
         missing = _lowest_violated(pins.required, pins.ours)
     if missing is None:
         return None
     pinned = f"{missing} ({pins.required[missing]})"
     return Wait(
         f"waiting for the node: its chain does not hold the pinned block {pinned}",
-        ours[0].block_id - 1 if ours else None,
+        ours.first.block_id - 1 if ours is not None else None,
     )
 
 
@@ -114,9 +145,7 @@ def _extend(
     tip: Block | None, first_block_id: int, node_tip: int, confirmations: int, following: Sequence[Block]
 ) -> Plan:
     next_id = first_block_id if tip is None else tip.block_id + 1
-    _require_chain(following, next_id)
-    if tip is not None and following and following[0].prev_hash != tip.hash:
-        raise _chain_changed(f"block {next_id} is not a child of our tip")
+    require_chain(following, next_id, tip)
     stable = tuple(block for block in following if block.block_id <= node_tip - confirmations)
     if stable:
         return Extend(stable)
@@ -127,31 +156,30 @@ def _extend(
 
 
 def _leave_or_wait(
-    tip: Block, node_tip: int, ours: Sequence[Block], theirs: Sequence[Block], *, invalid: bool, pinned: bool
+    tip: Block, node_tip: int, ours: Branch, theirs: Branch | None, *, invalid: bool, pinned: bool
 ) -> Plan:
-    lowest = ours[0]
+    lowest = ours.first
     fork = lowest.block_id - 1
-    _require_chain(theirs, lowest.block_id)
     if fork < 0:
         raise UsageError(
             "the node's genesis block differs from ours:"
             " choose a node of the same network, or another database"
         )
-    has_more_work = branch_work(theirs) > branch_work(ours)
+    has_more_work = theirs is not None and theirs.work > ours.work
     if has_more_work or invalid or pinned:
-        parts_at_fork = not theirs or theirs[0].prev_hash == lowest.prev_hash
+        parts_at_fork = theirs is None or theirs.first.prev_hash == lowest.prev_hash
         return Reorg(
             fork_block_id=fork,
             fork_hash=lowest.prev_hash if parts_at_fork else None,
             old_tip=tip,
-            new_tip=theirs[-1] if theirs else None,
+            new_tip=None if theirs is None else theirs.last,
             cause="pin" if pinned else "work" if has_more_work else "invalid",
         )
-    if not theirs:
+    if theirs is None:
         return Wait(f"waiting for the node: it is at block {node_tip}, we are at block {tip.block_id}", fork)
     return Wait(
         f"waiting for the node: above block {fork} it follows another branch with no more work than ours"
-        f" (up to block {theirs[-1].block_id}, we are at block {tip.block_id})",
+        f" (up to block {theirs.last.block_id}, we are at block {tip.block_id})",
         fork,
     )
 
@@ -180,9 +208,15 @@ def find_fork(tip_id: int, lowest_id: int, is_active: Callable[[int], bool]) -> 
     return active
 
 
-def _require_chain(headers: Sequence[Block], first_id: int) -> None:
+def require_chain(headers: Sequence[Block], first_id: int, before: Block | None = None) -> None:
+    """Check that headers follow `before` and each other from height `first_id` on.
+
+    Raises NodeUnavailable.
+    """
     if headers and headers[0].block_id != first_id:
         raise _chain_changed(f"block {headers[0].block_id} came instead of block {first_id}")
+    if headers and before is not None and headers[0].prev_hash != before.hash:
+        raise _chain_changed(f"block {first_id} is not a child of block {before.block_id}")
     for parent, child in pairwise(headers):
         if child.prev_hash != parent.hash or child.block_id != parent.block_id + 1:
             raise _chain_changed(f"block {child.block_id} is not a child of block {parent.block_id}")

@@ -78,6 +78,11 @@ class Tape:
         rows = self._connection.execute(_Q["blocks"], {"first": first, "last": last})
         return [read_header(*row) for row in rows]
 
+    def work_above(self, block: Block) -> int:
+        """Return the work of all blocks above one that is on the tape."""
+        row = self._connection.execute(_Q["work_above"], {"block_id": block.block_id}).fetchone()
+        return 0 if row is None else int(row[0])
+
     def append(self, scanned: ScannedBlock, work: int) -> None:
         """Append a block, whose expected work is `work` hashes, and its inputs.
 

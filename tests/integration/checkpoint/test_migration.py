@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.conftest import Rows
 from tests.support.checkpoints import content, contracts, create_checkpoint, manifest_in, say, words, words_in
+from tests.support.easy_signet import easy_signet
 from tests.support.tables import tables
 from virtualchain.checkpoint.apply import Applied
 from virtualchain.checkpoint.apply import apply as apply_to
@@ -32,7 +33,7 @@ def new_url(database_server: DatabaseServer) -> Iterator[str]:
 @pytest.fixture
 def new_node() -> Iterator[FakeNode]:
     """Return a node of another network, whose chain is longer."""
-    with FakeNode("signet", premine=130) as node:
+    with easy_signet(130) as node:
         yield node
 
 

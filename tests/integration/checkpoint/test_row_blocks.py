@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.conftest import Rows
 from tests.support.checkpoints import contracts, create_checkpoint, forge
+from tests.support.easy_signet import easy_signet
 from virtualchain import App, State
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.apply import apply as apply_to
@@ -183,7 +184,7 @@ def test_on_another_chain_all_rows_have_the_checkpoints_block(
     story(fake_node)
     last = run(ages())
     create_checkpoint(database_url, tmp_path / "file", "ages")
-    with FakeNode("signet", premine=last) as other:
+    with easy_signet(last) as other:
         do(other, "?a +a", "-b")
         for url in urls:
             put(url, tmp_path / "file", migrates=True)

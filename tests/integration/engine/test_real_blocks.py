@@ -12,7 +12,8 @@ from tests.support.shared_data import shared
 from tests.support.tables import tables
 from virtualchain import App, StateEngine, consensus
 from virtualchain.bitcoin.block import Scanner, read_inputs, read_transaction, split_transactions, txids
-from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.gate import CheckedBlock
+from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.networks import Network, network
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.payload import watch
@@ -145,9 +146,9 @@ def test_runes_and_coinbases_are_not_inputs() -> None:
         if output.script_pubkey.startswith("6a")
     ]
     runes = [txindex for txindex, script in scripts if script.startswith(("6a5c", "6a5d"))]  # OP_12, OP_13
+    block = CheckedBlock(read_header(951_658, raw[:HEADER_SIZE]), raw, main, "merkle")
     candidates = [
-        candidate.txindex
-        for candidate in Scanner([watch(b"", None, "any")], main).scan(951_658, raw).candidates
+        candidate.txindex for candidate in Scanner([watch(b"", None, "any")], main).scan(block).candidates
     ]
     assert (len(scripts), len(candidates)) == (211, 2)
     assert sorted([0, *runes, *candidates]) == [txindex for txindex, _ in scripts]

@@ -2,7 +2,26 @@
 
 from collections.abc import Iterable, Sequence
 
-HEADER = bytes(range(80))
+from virtualchain.bitcoin.gate import CheckedBlock
+from virtualchain.bitcoin.header import HEADER_SIZE, read_header, sha256d, target
+from virtualchain.bitcoin.networks import Network, network, with_easy_work
+
+MAIN = with_easy_work(network("mainnet"))
+"""Mainnet, but with proof of work that a test can afford."""
+
+
+def mined(raw: bytes) -> bytes:
+    """Replace the nonce of a header, or of a block's, by the first one with proof of work."""
+    limit = target(int.from_bytes(raw[72:76], "little"))
+    for nonce in range(1 << 32):
+        header = raw[:76] + nonce.to_bytes(4, "little")
+        if int.from_bytes(sha256d(header), "little") <= limit:
+            return header + raw[HEADER_SIZE:]
+    raise AssertionError("no nonce is good enough")
+
+
+HEADER = mined(bytes(range(72)) + bytes.fromhex("ffff7f20") + bytes(4))
+"""A header with regtest's target and with proof of work."""
 P2PKH = bytes.fromhex("76a914") + bytes(20) + bytes.fromhex("88ac")
 
 
@@ -59,7 +78,17 @@ def transaction(
     )
 
 
-COINBASE = transaction(P2PKH, values=[50 * 10**8])
+def as_coinbase(raw: bytes) -> bytes:
+    """Let a transaction's first input spend nothing, as a coinbase's does."""
+    return raw.replace(b"\1" * 32 + b"\1\0\0\0", bytes(32) + b"\xff" * 4, 1)
+
+
+COINBASE = as_coinbase(transaction(P2PKH, values=[50 * 10**8]))
+
+
+def checked(block_id: int, raw: bytes, on: Network = MAIN) -> CheckedBlock:
+    """Let a block through the gate, whatever its transactions are."""
+    return CheckedBlock(read_header(block_id, raw[:HEADER_SIZE]), raw, on, "header")
 
 
 def block(*transactions: bytes) -> bytes:

@@ -15,7 +15,7 @@ from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
-from virtualchain.model import Block, ScannedBlock, SpentOutput
+from virtualchain.model import Block, ScannedBlock, SpentOutput, Verification
 from virtualchain.testing import ChainBuilder
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Recorded:
     """A source of a generated chain that records requests, and fails for chosen blocks."""
 
     def __init__(self, chain: ChainBuilder) -> None:
+        self.network = REGTEST
         self.stored = {stored.block.hash: stored for stored in chain.tree.chain}
         self.headers = [stored.block for stored in chain.tree.chain]
         self.requested: list[int] = []
@@ -77,10 +78,14 @@ def source(chain: ChainBuilder) -> Iterator[Recorded]:
 
 
 def start(
-    source: Recorded, headers: Iterable[Block], threads: int = 3, ahead: int = 8
+    source: Recorded,
+    headers: Iterable[Block],
+    threads: int = 3,
+    ahead: int = 8,
+    verify: Verification = "header",
 ) -> Generator[ScannedBlock, None, None]:
     """Start reading ahead; the source has the two methods that this needs."""
-    return prefetch(cast("BlockSource", source), SCANNER, headers, threads, ahead)
+    return prefetch(cast("BlockSource", source), SCANNER, headers, threads, ahead, verify=verify)
 
 
 def test_prefetch_keeps_the_order(source: Recorded) -> None:
@@ -150,7 +155,7 @@ def test_prefetch_rejects_another_block(source: Recorded) -> None:
         list(prefetch(source, SCANNER, source.headers[:5]))  # type: ignore[arg-type]
 
 
-def test_prefetch_verifies_if_asked_to(source: Recorded) -> None:
+def test_prefetch_verifies_unless_asked_not_to(source: Recorded) -> None:
     """Only the Merkle root shows that a block has another block's transactions after its header."""
     other = source.stored[source.headers[4].hash].raw
     third = source.stored[source.headers[3].hash]
@@ -158,13 +163,13 @@ def test_prefetch_verifies_if_asked_to(source: Recorded) -> None:
     try:
         assert len(list(start(source, source.headers[:6]))) == 6
         taken: list[ScannedBlock] = []
-        blocks = prefetch(cast("BlockSource", source), SCANNER, source.headers, verify=True)
+        blocks = prefetch(cast("BlockSource", source), SCANNER, source.headers)
         with pytest.raises(MalformedBlock, match=r"recorded: block 3 .*Merkle root"), closing(blocks):
             taken.extend(blocks)
         assert [scanned.block for scanned in taken] == source.headers[:3]
     finally:
         third.raw = whole
-    assert len(list(prefetch(cast("BlockSource", source), SCANNER, source.headers, verify=True))) == 132
+    assert len(list(prefetch(cast("BlockSource", source), SCANNER, source.headers))) == 132
 
 
 def test_prefetch_names_the_source_of_a_damaged_block(source: Recorded) -> None:

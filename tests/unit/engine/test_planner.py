@@ -11,7 +11,7 @@ import pytest
 from tests.support.headers import HARD, grow
 from tests.support.shared_data import shared
 from virtualchain.bitcoin.header import branch_work, headers_from, read_header, work
-from virtualchain.engine.planner import Extend, Pins, Plan, Wait, find_fork, plan
+from virtualchain.engine.planner import Branch, Extend, Pins, Plan, Wait, find_fork, plan
 from virtualchain.errors import MalformedBlock, NodeUnavailable, UsageError
 from virtualchain.model import Block, Reorg
 
@@ -33,8 +33,8 @@ def plan_on_a_fork(ours: Sequence[Block], theirs: Sequence[Block], *, invalid: b
         node_tip=theirs[-1].block_id if theirs else ours[0].block_id - 1,
         confirmations=6,
         following=None,
-        ours=ours,
-        theirs=theirs,
+        ours=Branch.of(ours),
+        theirs=Branch.of(theirs),
         invalid=invalid,
     )
 
@@ -213,8 +213,8 @@ def test_a_branch_that_does_not_end_in_our_tip_is_requested_again() -> None:
             node_tip=119,
             confirmations=6,
             following=None,
-            ours=CHAIN[10:19],
-            theirs=grow(CHAIN[9], 20, name="theirs"),
+            ours=Branch.of(CHAIN[10:19]),
+            theirs=Branch.of(grow(CHAIN[9], 20, name="theirs")),
         )
 
 
@@ -321,8 +321,8 @@ def plan_with_pins(
         node_tip=node[-1].block_id,
         confirmations=0,
         following=following,
-        ours=ours,
-        theirs=theirs,
+        ours=Branch.of(ours),
+        theirs=Branch.of(theirs),
         pins=Pins(
             pins,
             {at: block for at, block in hashes(*tape).items() if at in pins},

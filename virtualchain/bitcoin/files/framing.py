@@ -3,12 +3,19 @@
 Nothing marks the end of such a file's last record: it may be followed by zeros that are reserved for later
 records, by half a record, or by the remains of a crash. So each record is expected where the previous one
 ended, and if there is none, the search continues at the next message start.
+
+What a search finds may be what a stranger wrote: a transaction can hold a message start, a length and
+whatever looks like a record. So from the first gap on, a record is only marked as `searched`, and whoever
+reads the file must have another reason to believe it.
 """
 
+import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,12 +24,14 @@ from virtualchain.errors import MissingData, NodeError
 
 KEY_SIZE: Final = 8
 """Bytes of the key in `xor.dat`, which obfuscates the files of a data folder."""
-_FRAME_SIZE: Final = 8
+FRAME_SIZE: Final = 8
 """Message start and length."""
 _SEARCH_SIZE: Final = 1 << 20
 """Bytes that are searched at once for the next message start."""
 _XOR_SIZE: Final = 1 << 14
 """Bytes that are XORed as one number: larger is faster, until it no longer fits the processor's cache."""
+_SETTLING: Final = 2 * 10**9
+"""Nanoseconds after a change in which another one may have the same time, as clocks of file systems tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,77 +58,95 @@ class Frame(NamedTuple):
     offset: int
     length: int
     head: bytes
+    searched: bool
+    """Whether it, or a record before it, was found by searching."""
 
 
 class FramedFile:
-    """One file whose records are found as they are appended."""
+    """One file whose records are found as they are appended.
 
-    __slots__ = ("_at", "_framing", "_path", "_seen", "_size", "rewound")
+    `accept` decides about each record that was found by searching: if it is one, the search continues after
+    it, otherwise inside. Without `accept`, such records are all yielded, even if one is inside another.
+    """
 
-    def __init__(self, path: Path, framing: Framing) -> None:
+    __slots__ = ("_accept", "_count", "_framing", "_path", "_seen", "_settled", "rewound")
+
+    def __init__(self, path: Path, framing: Framing, accept: Callable[[Frame], bool] | None = None) -> None:
         self._path = path
         self._framing = framing
-        self._at = 0
-        """Where the last record found so far ends."""
-        self._size = -1
-        self._seen = b""
-        """The bytes that followed it when they were last read."""
+        self._accept = accept
+        self._count = 0
+        """How many records were yielded."""
+        self._seen = hashlib.sha256()
+        """Their places and first bytes."""
+        self._settled: tuple[int, ...] | None = None
+        """What tells the file from a changed one, if that can be told."""
         self.rewound = False
         """Whether the last call of `new_frames` read the file from its start again."""
 
     def new_frames(self) -> Iterator[Frame]:
         """Find the records that were not yielded before; there are none if the file is gone.
 
-        After a crash, a node overwrites the records that it does not remember. If no record starts any longer
-        where the last one ended, the file is read from its start again and all records are yielded.
+        After a crash, a node overwrites the records that it does not remember, wherever they were. If the
+        records that were yielded are not all in their places any longer, all records are yielded again.
 
         Raises NodeError if the file cannot be read or belongs to another network.
         """
         self.rewound = False
         try:
             with _opened(self._path) as file:
-                size = os.fstat(file).st_size
-                end = _FRAME_SIZE + self._framing.head
-                seen = os.pread(file, end, self._at)
-                if size == self._size and seen == self._seen:
+                status = os.fstat(file)
+                if self.is_unchanged(status):
                     return
-                self._size = -1
-                if size < self._at or (any(seen[:4]) and not self._starts_record(seen)):
-                    self._at, self.rewound = 0, True
-                for frame in self._frames(file, size):
-                    if not self._is_written(file, frame):
-                        return
-                    self._at = frame.offset + frame.length + self._framing.trailer
+                self._settled = None
+                frames, again = self._frames(file, status.st_size), hashlib.sha256()
+                for frame in islice(frames, self._count):
+                    again.update(_described(frame))
+                if again.digest() != self._seen.digest():
+                    self.rewound, self._count, self._seen = True, 0, hashlib.sha256()
+                    frames = self._frames(file, status.st_size)
+                for frame in frames:
+                    self._seen.update(_described(frame))
+                    self._count += 1
                     yield frame
-                self._size, self._seen = size, os.pread(file, end, self._at)
+                if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLING:
+                    self._settled = _identity(status)
         except FileNotFoundError:
             return
 
-    def _starts_record(self, seen: bytes) -> bool:
-        """Check whether a record starts with these bytes, which follow the last record."""
-        start = self._framing.network.message_start[: len(seen)]
-        return deobfuscate(seen[:4], self._at, self._framing.key) == start
-
-    def is_unchanged(self, size: int) -> bool:
-        """Check that a file of this size has no new records: it still ends with the last one."""
-        return size == self._size == self._at
+    def is_unchanged(self, status: os.stat_result) -> bool:
+        """Check that nothing was written to the file, now in this status, since all of it was read."""
+        return self._settled == _identity(status)
 
     def _frames(self, file: int, size: int) -> Iterator[Frame]:
-        framing, at = self._framing, self._at
-        while at + _FRAME_SIZE < size:
-            head = deobfuscate(os.pread(file, _FRAME_SIZE + framing.head, at), at, framing.key)
-            length = int.from_bytes(head[4:_FRAME_SIZE], "little")
-            end = at + _FRAME_SIZE + length + framing.trailer
+        framing, at, searched = self._framing, 0, False
+        while at + FRAME_SIZE < size:
+            head = deobfuscate(os.pread(file, FRAME_SIZE + framing.head, at), at, framing.key)
+            length = int.from_bytes(head[4:FRAME_SIZE], "little")
+            end = at + FRAME_SIZE + length + framing.trailer
             is_record = head[:4] == framing.network.message_start
             if is_record and framing.smallest <= length <= framing.largest and end <= size:
-                yield Frame(at + _FRAME_SIZE, length, head[_FRAME_SIZE:])
-                at = end
-            else:
+                frame = Frame(at + FRAME_SIZE, length, head[FRAME_SIZE:], searched)
+                if not searched:
+                    if not self._is_written(file, frame):
+                        return
+                    yield frame
+                    at = end
+                    continue
+                if self._accept is None:
+                    if self._is_written(file, frame):
+                        yield frame
+                elif self._accept(frame):
+                    yield frame
+                    at = end
+                    continue
+            elif not searched:
                 self._reject_other_network(head[:4])
-                next_start = self._next_start(file, at + 1)
-                if next_start is None:
-                    return
-                at = next_start
+            searched = True
+            next_start = self._next_start(file, at + 1)
+            if next_start is None:
+                return
+            at = next_start
 
     def _is_written(self, file: int, frame: Frame) -> bool:
         """Check whether a record is written far enough to stay where it is: space is reserved before that."""
@@ -147,6 +174,14 @@ class FramedFile:
                     return at + position
             at += len(obfuscated) - len(start) + 1
         return None
+
+
+def _described(frame: Frame) -> bytes:
+    return b"%d %d " % (frame.offset, frame.length) + frame.head
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read_part(path: Path, offset: int, length: int, key: bytes) -> bytes:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from virtualchain.bitcoin.difficulty import follows
 from virtualchain.bitcoin.header import sha256d, work
+from virtualchain.bitcoin.networks import Network
 from virtualchain.errors import MalformedBlock
 
 NONE: Final = -1
@@ -44,10 +46,12 @@ class Branch(NamedTuple):
 class BlockIndex:
     """All blocks seen so far, and the active chain: the one last activated, which starts with the anchor.
 
-    A block has a height once it is known to descend from the anchor.
+    A block has a height once it is known to descend from the anchor, by targets that the network allows. A
+    block that is dropped has no place and no height until it is seen again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: Network) -> None:
+        self._network = network
         self._hashes = bytearray()
         self._bits = array("I")
         self._files, self._offsets, self._lengths = array("I"), array("Q"), array("I")
@@ -67,7 +71,7 @@ class BlockIndex:
         return len(self._bits)
 
     def add(self, header: bytes, place: Place) -> None:
-        """Add a block by its header; a block that was seen before is now found at the new place.
+        """Add a block by its header; one that was seen before is now found at the new place.
 
         Bytes that cannot be a block's header are ignored: something else looked like a record.
         """
@@ -76,7 +80,7 @@ class BlockIndex:
         slot = self._slot(block_hash)
         known = self._slots[slot]
         if known != NONE:
-            self._files[known], self._offsets[known], self._lengths[known] = place
+            self._move(known, place)
             return
         try:
             _work(bits)
@@ -94,6 +98,39 @@ class BlockIndex:
             self._join(number, parent)
         for child in self._orphans.pop(block_hash, ()):
             self._join(child, number)
+
+    def drop(self, number: int) -> None:
+        """Forget where a block is, as the node has forgotten it; the chain then ends below it.
+
+        The anchor stays: without it there is no chain.
+        """
+        if number == self._active[0]:
+            return
+        self._lengths[number] = 0
+        if self._heights[number] == NONE:
+            return
+        if self.is_active(number):
+            del self._active[self._heights[number] - self._base :]
+        pending = [number]
+        while pending:
+            below = pending.pop()
+            self._heights[below] = NONE
+            self._works[_WORK * below : _WORK * (below + 1)] = bytes(_WORK)
+            pending.extend(child for child in self._children(below) if self._heights[child] != NONE)
+        self._best = max(
+            (each for each, height in enumerate(self._heights) if height != NONE),
+            key=lambda each: (self.work(each), -each),
+        )
+
+    def is_dropped(self, number: int) -> bool:
+        """Check whether a block was dropped and has not been seen again."""
+        return not self._lengths[number]
+
+    def in_file(self, file: int) -> list[int]:
+        """Return the blocks whose place is in a file."""
+        return [
+            number for number, each in enumerate(self._files) if each == file and not self.is_dropped(number)
+        ]
 
     def find(self, block_hash: bytes) -> int | None:
         """Find a block by its hash."""
@@ -116,12 +153,17 @@ class BlockIndex:
         """Return the work from the anchor to a block that descends from it, both included."""
         return int.from_bytes(self._works[_WORK * number : _WORK * (number + 1)], "big")
 
-    def has_siblings(self, number: int) -> bool:
-        """Check whether another block has the same parent."""
+    def siblings(self, number: int) -> list[int]:
+        """Return the other blocks with the same parent."""
         parent = self._parents[number]
         if parent == NONE:
-            return any(number in orphans and len(orphans) > 1 for orphans in self._orphans.values())
-        return self._next_siblings[self._first_children[parent]] != NONE
+            orphans = next((each for each in self._orphans.values() if number in each), [])
+            return [each for each in orphans if each != number]
+        return [each for each in self._children(parent) if each != number]
+
+    def children(self, number: int) -> list[int]:
+        """Return the blocks on top of a block."""
+        return list(self._children(number))
 
     def ancestor(self, number: int, height: int) -> int | None:
         """Find the block at a height on the path from the anchor to this block."""
@@ -220,8 +262,24 @@ class BlockIndex:
         self._parents[number] = parent
         self._next_siblings[number] = self._first_children[parent]
         self._first_children[parent] = number
-        if self._heights[parent] != NONE:
+        if self._extends(number, parent):
             self._link(number, self._heights[parent] + 1, self.work(parent))
+
+    def _move(self, number: int, place: Place) -> None:
+        was_dropped = self.is_dropped(number)
+        self._files[number], self._offsets[number], self._lengths[number] = place
+        parent = self._parents[number]
+        if was_dropped and parent != NONE and self._extends(number, parent):
+            self._link(number, self._heights[parent] + 1, self.work(parent))
+
+    def _extends(self, number: int, parent: int) -> bool:
+        """Check whether a block belongs to the chain of its parent, if that has one."""
+        height, bits = self._heights[parent], self._bits
+        return (
+            height != NONE
+            and not self.is_dropped(number)
+            and follows(bits[number], bits[parent], height + 1, self._network)
+        )
 
     def _link(self, top: int, height: int, work: int) -> None:
         """Set height and work of a block and all its descendants; `work` is the sum up to its parent."""
@@ -234,4 +292,5 @@ class BlockIndex:
             best = self._best
             if best == NONE or (work, -number) > (self.work(best), -best):
                 self._best = number
-            pending.extend((child, height + 1, work) for child in self._children(number))
+            extending = (child for child in self._children(number) if self._extends(child, number))
+            pending.extend((child, height + 1, work) for child in extending)

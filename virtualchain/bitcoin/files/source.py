@@ -147,6 +147,8 @@ def find_anchor(store: BlockStore) -> tuple[int, int]:
     its height.
     """
     branches = list(store.index.branches())
+    if not branches and store.refused is not None:
+        raise NodeError(f"{store} holds no block of {store.network.name}: {store.refused}")
     if not branches:
         raise NodeUnavailable(f"{store} holds no complete block yet")
     parents = {branch: display_hash(store.part(branch.root, 0, HEADER_SIZE)[4:36]) for branch in branches}

@@ -2,7 +2,8 @@
 
 `UndoFiles` reads `rev*.dat`. The record of a block is in the file with the same number and states neither its
 hash nor its height: a checksum over the parent's hash and the data is all that links them. To distinguish
-blocks with the same parent, the outputs that they spend are looked up in the blocks that created them.
+blocks with the same parent, the outputs that they spend are looked up in the blocks that created them. So are
+those of a record that was found by searching: a stranger may have written it into a script.
 
 `Outputs` is for blocks without undo data. One pass over all blocks records in a temporary SQLite database
 where each transaction is, by the first bytes of its id: memory use stays flat, and no file is left over. An
@@ -16,8 +17,8 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, zip_longest
-from typing import Final
+from itertools import chain, islice, zip_longest
+from typing import Final, NamedTuple
 
 from virtualchain.bitcoin.block import LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS, split_transactions, txids
 from virtualchain.bitcoin.files.framing import FramedFile, Framing, read_part
@@ -48,6 +49,16 @@ _FIND = "SELECT block, start, length FROM places WHERE prefix = ?"
 Spent = Mapping[int, Sequence[SpentOutput]]
 
 
+class _Record(NamedTuple):
+    """Undo data that match a block's parent and its number of transactions."""
+
+    data: bytes
+    copies: int
+    """How often they are in the file, other than by searching: once for each block that was connected."""
+    searched: bool
+    """Whether all of these were found by searching."""
+
+
 class UndoFiles:
     """The undo data of a store's blocks; safe to use from several threads."""
 
@@ -61,16 +72,56 @@ class UndoFiles:
         # A block that cannot be read is one that the node has not written yet, or could not connect either.
         with suppress(MalformedBlock, MissingData):
             records = self._matching_records(number)
-            if len(records) < 2 and not self._has_siblings(number):
-                return bool(records)
-            return any(self._belongs_to(record, number, range(1, 1 + _COMPARED)) for record in records)
+            rivals = self._rivals(number)
+            if not rivals and len(records) == 1 and not records[0].searched:
+                return True
+            differing = self._differing(number, rivals)
+            compared = {at for each in differing.values() for at in each} or range(1, 1 + _COMPARED)
+            own = [record for record in records if self._belongs_to(record.data, number, compared)]
+            # One record serves one block: of several that spend the same, each needs its own.
+            twins = [rival for rival, txindexes in differing.items() if not txindexes]
+            if sum(record.copies for record in own) > len(twins):
+                return True
+            return bool(own) and self._has_connected_child(number)
         return False
+
+    def _has_connected_child(self, number: int) -> bool:
+        with self._store.lock:
+            children = self._store.index.children(number)
+        return any(self.is_connected(child) for child in children)
+
+    def _rivals(self, number: int) -> list[int]:
+        """Find the blocks with the same parent whose undo data would be in the same file."""
+        with self._store.lock:
+            index = self._store.index
+            file = index.place(number).file
+            return [each for each in index.siblings(number) if index.place(each).file == file]
+
+    def _differing(self, number: int, rivals: Sequence[int]) -> dict[int, list[int]]:
+        """Find for each rival with as many transactions some of those that spend something else."""
+        differing: dict[int, list[int]] = {}
+        if not rivals:
+            return differing
+        own = self._outpoints(number)
+        for rival in rivals:
+            with suppress(MalformedBlock, MissingData):
+                others = self._outpoints(rival)
+                if len(others) == len(own):
+                    places = (at for at in range(1, len(own)) if own[at] != others[at])
+                    differing[rival] = list(islice(places, _COMPARED))
+        return differing
+
+    def _outpoints(self, number: int) -> list[list[tuple[str, int]]]:
+        """Return what each transaction of a block spends."""
+        transactions = split_transactions(self._store.read(number))
+        return [[(spending.txid, spending.vout) for spending in read_inputs(each)] for each in transactions]
 
     def spent(self, number: int, transactions: Mapping[int, str]) -> Spent:
         """Return the outputs that some transactions of a block spend; raises MissingData, MalformedBlock."""
-        records = self._matching_records(number) or self._matching_records(number, reread=True)
-        if len(records) > 1 or self._has_siblings(number):
-            records = self._choose(records, number, transactions)
+        found = self._matching_records(number) or self._matching_records(number, reread=True)
+        records = [record.data for record in found]
+        if len(found) > 1 or any(record.searched for record in found) or self._rivals(number):
+            records = self._choose(found, number, transactions)
         if not records:
             raise MissingData(
                 f"{self._store} has no undo data of block {self._store.hash(number)}: the node never "
@@ -81,17 +132,13 @@ class UndoFiles:
             for txindex, coins in read_undo(records[0], transactions).items()
         }
 
-    def _has_siblings(self, number: int) -> bool:
-        with self._store.lock:
-            return self._store.index.has_siblings(number)
-
-    def _choose(self, records: Sequence[bytes], number: int, txindexes: Collection[int]) -> list[bytes]:
+    def _choose(self, records: Sequence[_Record], number: int, txindexes: Collection[int]) -> list[bytes]:
         """Pick the record that belongs to this block and not to a sibling."""
-        verdicts = [(record, self._belongs_to(record, number, txindexes)) for record in records]
-        certain = [record for record, verdict in verdicts if verdict]
+        verdicts = [(record, self._belongs_to(record.data, number, txindexes)) for record in records]
+        certain = [record.data for record, verdict in verdicts if verdict]
         if certain:
             return certain
-        undecided = [record for record, verdict in verdicts if verdict is None]
+        undecided = [record.data for record, verdict in verdicts if verdict is None and not record.searched]
         with self._store.lock:
             index = self._store.index
             # A block below the tip was connected, so its record exists: if only one is left, it is that one.
@@ -117,14 +164,14 @@ class UndoFiles:
                     return False
         return verdict
 
-    def _matching_records(self, number: int, *, reread: bool = False) -> list[bytes]:
+    def _matching_records(self, number: int, *, reread: bool = False) -> list[_Record]:
         """Find the distinct records that match a block's parent and its number of transactions.
 
         `reread` forgets first where the records are: a node that crashed may have overwritten them.
         """
         with self._store.lock:
             place, height = self._store.index.place(number), self._store.index.height(number)
-            has_siblings = self._store.index.has_siblings(number)
+            has_siblings = bool(self._store.index.siblings(number))
         start = self._store.part(number, 0, HEADER_SIZE + _COUNT)
         count = first_count(start[HEADER_SIZE:]) - 1
         with self._lock:
@@ -134,8 +181,10 @@ class UndoFiles:
             self._files.move_to_end(place.file)
             if len(self._files) > _KEPT_FILES:
                 self._files.popitem(last=False)
-            matching = records.matching(start[4:36], count, height, everywhere=has_siblings)
-            return list(dict.fromkeys(matching))
+            copies: dict[bytes, list[bool]] = {}
+            for data, searched in records.matching(start[4:36], count, height, everywhere=has_siblings):
+                copies.setdefault(data, []).append(searched)
+            return [_Record(data, found.count(False) or 1, all(found)) for data, found in copies.items()]
 
 
 class _UndoRecords:
@@ -147,6 +196,7 @@ class _UndoRecords:
         framing = Framing(store.network, store.key, 1, LARGEST_UNDO, head=_COUNT, trailer=_CHECKSUM)
         self._file = FramedFile(self._path, framing)
         self._offsets, self._lengths, self._counts = array("Q"), array("I"), array("I")
+        self._searched = array("b")
         self._last_match = (0, 0)
         """A height and the position of its record: other records are about as far away as their heights."""
 
@@ -154,12 +204,18 @@ class _UndoRecords:
         frames = list(self._file.new_frames())
         if self._file.rewound:
             self._offsets, self._lengths, self._counts = array("Q"), array("I"), array("I")
+            self._searched = array("b")
         self._offsets.extend(frame.offset for frame in frames)
         self._lengths.extend(frame.length for frame in frames)
         self._counts.extend(first_count(frame.head) for frame in frames)
+        self._searched.extend(frame.searched for frame in frames)
 
-    def matching(self, parent_hash: bytes, count: int, height: int, *, everywhere: bool) -> Iterator[bytes]:
+    def matching(
+        self, parent_hash: bytes, count: int, height: int, *, everywhere: bool
+    ) -> Iterator[tuple[bytes, bool]]:
         """Yield the records of `count` transactions whose checksum matches the parent's hash.
+
+        With each, whether it was found by searching.
 
         Unless `everywhere` is set, the search ends some way after the first match.
         """
@@ -177,7 +233,7 @@ class _UndoRecords:
                     self._last_match = (height, position)
                     if last is None and not everywhere:
                         last = step + 2 * _NEAR
-                    yield record[:length]
+                    yield record[:length], bool(self._searched[position])
 
 
 class _AncestorOutputs:

@@ -7,26 +7,46 @@ once; later only what was appended is read.
 import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from virtualchain.bitcoin.block import LARGEST_BLOCK
-from virtualchain.bitcoin.files.framing import KEY_SIZE, FramedFile, Framing, deobfuscate, read_part
+from virtualchain.bitcoin.difficulty import check_work
+from virtualchain.bitcoin.files.framing import (
+    FRAME_SIZE,
+    KEY_SIZE,
+    Frame,
+    FramedFile,
+    Framing,
+    deobfuscate,
+    read_part,
+)
 from virtualchain.bitcoin.files.index import BlockIndex, Place
-from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, sha256d
-from virtualchain.bitcoin.networks import NETWORKS, Network
-from virtualchain.errors import MalformedBlock, NodeError, NodeUnavailable, UsageError
+from virtualchain.bitcoin.gate import CheckedBlock
+from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
+from virtualchain.bitcoin.layout import LARGEST_BLOCK
+from virtualchain.bitcoin.networks import NETWORKS, Network, signet
+from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError
 
 _NAME: Final = re.compile(r"(blk|rev)([0-9]{5,})\.dat")
+_NO_PARENT: Final = "00" * 32
+_UNKNOWN: Final = -1
+"""The height of a block whose place in the chain is not known yet."""
+_START_SIZE: Final = FRAME_SIZE + HEADER_SIZE
+_SEARCH_BUDGET: Final = 1 << 28
+"""Bytes that are checked in one pass over a file for nothing, before its search ends: whoever fills blocks
+with what resembles blocks must not keep the reader busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The files that exist now."""
 
-    blocks: dict[int, int]
-    """The size of each block file by its number, in order."""
+    blocks: dict[int, os.stat_result]
+    """The status of each block file by its number, in order."""
     has_undo: bool
     """Whether there is any file of undo data."""
 
@@ -56,13 +76,13 @@ class BlockFolder:
             if self._single is not None:
                 number = self._number or 0
                 has_undo = self._number is not None and self.undo_file(number).exists()
-                return Listing({number: self._single.stat().st_size}, has_undo)
+                return Listing({number: self._single.stat()}, has_undo)
             with os.scandir(self._folder) as entries:
                 files = [(entry, match) for entry in entries if (match := _NAME.fullmatch(entry.name))]
-            sizes = {int(match[2]): entry.stat().st_size for entry, match in files if match[1] == "blk"}
+            blocks = {int(match[2]): entry.stat() for entry, match in files if match[1] == "blk"}
         except OSError as error:
             raise NodeError(f"{self.path} cannot be read: {error.strerror}") from error
-        return Listing(dict(sorted(sizes.items())), any(match[1] == "rev" for _, match in files))
+        return Listing(dict(sorted(blocks.items())), any(match[1] == "rev" for _, match in files))
 
     def key(self) -> bytes:
         """Read the key that obfuscates the files, empty if they are plain; raises NodeError."""
@@ -92,8 +112,7 @@ def find_folder(path: Path, network: Network | None) -> BlockFolder:
             )
         if _has_blocks(path):
             return BlockFolder(path, is_file=False)
-        candidates = NETWORKS.values() if network is None else [network]
-        folders = [folder for each in candidates if _has_blocks(folder := path / each.subfolder / "blocks")]
+        folders = [folder for folder in dict.fromkeys(_folders(path, network)) if _has_blocks(folder)]
     except OSError as error:
         raise NodeError(f"{path} cannot be read: {error.strerror}") from error
     if not folders:
@@ -101,32 +120,72 @@ def find_folder(path: Path, network: Network | None) -> BlockFolder:
         raise UsageError(
             f"{path} holds no blocks{of_network}: there is no blk00000.dat in it or in a node's subfolders"
         )
-    if len(folders) > 1:
+    if len(folders) > 1 and network is None:
         raise UsageError(f"{path} holds the blocks of several networks: choose one with --network")
     return BlockFolder(folders[0], is_file=False)
 
 
 def find_network(folder: BlockFolder, requested: Network | None) -> tuple[Network, bytes]:
-    """Determine from the first bytes of the files their network, and the key for reading them.
+    """Determine from the first record of the files their network, and the key for reading them.
 
     Raises NodeError for another network than `requested`, UsageError for files in another format,
     NodeUnavailable if nothing has been written yet.
     """
     key = folder.key()
-    for number, size in folder.list_files().blocks.items():
+    for number, status in folder.list_files().blocks.items():
         path = folder.block_file(number)
-        start = read_part(path, 0, min(size, 4), b"")
+        start = read_part(path, 0, min(status.st_size, _START_SIZE), b"")
         if not any(start):
             continue
-        # A plain file may be next to the key of other files.
-        possible = {start, deobfuscate(start, 0, key)}
-        for known in NETWORKS.values():
-            if known.message_start in possible:
-                if requested not in {None, known}:
-                    raise NodeError(f"{path} is of {known.name}, but {requested.name} was asked for")
-                return known, b"" if start == known.message_start else key
-        raise UsageError(f"{path} begins with {start.hex()}, not with the message start of a known network")
+        # A plain file may be next to the key of other files. A key may begin with zeros: then the message
+        # start is the same with and without it, and the header shows which it is.
+        plain = {each: deobfuscate(start, 0, each) for each in dict.fromkeys([key, b""])}
+        found = {each: known for each, text in plain.items() if (known := _network_of(text, requested))}
+        if not found:
+            raise UsageError(
+                f"{path} begins with {start[:4].hex()}, not with the message start of a known network"
+            )
+        fitting = [each for each, known in found.items() if _begins_with_block(plain[each], known)]
+        used = (fitting or list(found))[0]
+        if requested is not None and found[used].name != requested.name:
+            raise NodeError(f"{path} is of {found[used].name}, but {requested.name} was asked for")
+        return requested or found[used], used
     raise NodeUnavailable(f"{folder.path} holds no block yet")
+
+
+def _network_of(start: bytes, requested: Network | None) -> Network | None:
+    """Determine the network of a file by its first bytes; None if they are not a known one's.
+
+    A custom signet's message start says nothing to who does not know its challenge, but its genesis block is
+    that of all signets.
+    """
+    for known in NETWORKS.values():
+        if start[:4] == known.message_start:
+            return known
+    if requested is not None and start[:4] == requested.message_start:
+        return requested
+    block_hash = display_hash(sha256d(start[FRAME_SIZE:]))
+    return signet(start[:4]) if block_hash == NETWORKS["signet"].genesis_hash else None
+
+
+def _begins_with_block(start: bytes, network: Network) -> bool:
+    """Check whether these bytes begin with a block's header that has the work that it states."""
+    try:
+        check_work(read_header(_UNKNOWN, start[FRAME_SIZE:]), network)
+    except MalformedBlock:
+        return False
+    return True
+
+
+def _folders(path: Path, network: Network | None) -> Iterator[Path]:
+    """Yield the folders in which the nodes of a data folder keep blocks."""
+    if network is None:
+        yield from (path / known.subfolder / "blocks" for known in NETWORKS.values())
+        yield from (custom / "blocks" for custom in sorted(path.glob(f"{NETWORKS['signet'].subfolder}_*")))
+    else:
+        yield path / network.subfolder / "blocks"
+        if network.chain == "signet":  # nodes before Bitcoin Core 31 keep all signets in one folder
+            yield path / NETWORKS["signet"].subfolder / "blocks"
 
 
 def _has_blocks(folder: Path) -> bool:
@@ -136,31 +195,50 @@ def _has_blocks(folder: Path) -> bool:
 
 
 class BlockStore:
-    """Block files and the index of their blocks, which is read and changed only under `lock`."""
+    """Block files and the index of their blocks, which is read and changed only under `lock`.
+
+    A place that still holds its block is never given up for another one. Records that were found by
+    searching a file are blocks only if they pass the gate.
+    """
 
     def __init__(self, folder: BlockFolder, network: Network, key: bytes) -> None:
         self.folder = folder
         self.network = network
         self.key = key
-        self.index = BlockIndex()
+        self.index = BlockIndex(network)
         self.lock = threading.RLock()
         self.has_undo = False
         """Whether there are files of undo data."""
+        self.refused: MalformedBlock | None = None
+        """Why the first record without proof of work was refused."""
         self._framing = Framing(network, key, HEADER_SIZE + 1, LARGEST_BLOCK, head=HEADER_SIZE)
         self._files: dict[int, FramedFile] = {}
+        self._copies: dict[int, list[Place]] = {}
+        """Further places of blocks that were seen more than once."""
+        self._changed: set[int] = set()
+        """The files in which a block was not where it had been."""
+        self._spent_budget = 0
 
     def __str__(self) -> str:
         return str(self.folder.path)
 
     def refresh(self) -> None:
-        """Add to the index the blocks that were written since the last call; raises NodeError."""
+        """Bring the index up to date with the files; raises NodeError.
+
+        Blocks that were written since the last call are added. If a file was overwritten, because the node
+        has forgotten its last blocks in a crash, the blocks that are gone are dropped.
+        """
         with self.lock:
             listing = self.folder.list_files()
             self.has_undo = listing.has_undo
-            for number, size in listing.blocks.items():
+            for number, status in listing.blocks.items():
                 file = self._files.get(number)
-                if file is None or not file.is_unchanged(size):
-                    self._index_file(number, file)
+                if number in self._changed or file is None or not file.is_unchanged(status):
+                    self._index_file(number)
+            for number in self._changed:
+                for each in self.index.in_file(number):
+                    self._check_place(each)
+            self._changed.clear()
 
     def find(self, block_hash: str) -> int | None:
         """Find a block's number by its hash in display order."""
@@ -172,8 +250,10 @@ class BlockStore:
             return self.index.find(computed)
 
     def place(self, number: int) -> Place:
-        """Return where a block's bytes are."""
+        """Return where a block's bytes are; raises MissingData if the node has forgotten it."""
         with self.lock:
+            if self.index.is_dropped(number):
+                raise MissingData(f"{self} no longer holds block {self.hash(number)}: the node forgot it")
             return self.index.place(number)
 
     def hash(self, number: int) -> str:
@@ -183,6 +263,9 @@ class BlockStore:
 
     def read(self, number: int) -> bytes:
         """Read a block; raises MissingData, and MalformedBlock if another block has replaced it."""
+        with self.lock:
+            if number in self._copies:
+                self._choose_copy(number)
         return self.part(number, 0, self.place(number).length)
 
     def part(self, number: int, start: int, length: int) -> bytes:
@@ -191,7 +274,10 @@ class BlockStore:
         if start == 0 and not self._has_header_of(number, raw):
             # A node that crashed may have rewritten its last blocks in another order.
             with self.lock:
-                self._index_file(self.place(number).file, None)
+                file = self.place(number).file
+                self._files.pop(file, None)
+                self._index_file(file)
+                self._changed.add(file)
             raw = self._part(number, start, length)
             if not self._has_header_of(number, raw):
                 place = self.place(number)
@@ -203,16 +289,94 @@ class BlockStore:
 
     def _part(self, number: int, start: int, length: int) -> bytes:
         place = self.place(number)
-        path = self.folder.block_file(place.file)
-        return read_part(path, place.offset + start, min(length, place.length - start), self.key)
+        return self._bytes_at(place, start, min(length, place.length - start))
+
+    def _bytes_at(self, place: Place, start: int, length: int) -> bytes:
+        return read_part(self.folder.block_file(place.file), place.offset + start, length, self.key)
 
     def _has_header_of(self, number: int, raw: bytes) -> bool:
         with self.lock:
             return sha256d(raw[:HEADER_SIZE]) == self.index.hash(number)
 
-    def _index_file(self, number: int, file: FramedFile | None) -> None:
-        """Add a file's new blocks to the index, or all of its blocks if `file` is None."""
+    def _holds(self, number: int, place: Place) -> bool:
+        """Check whether a block's header is at a place."""
+        try:
+            return self._has_header_of(number, self._bytes_at(place, 0, HEADER_SIZE))
+        except MissingData:
+            return False
+
+    def _index_file(self, number: int) -> None:
+        """Add a file's new blocks to the index."""
+        file = self._files.get(number)
         if file is None:
-            file = self._files[number] = FramedFile(self.folder.block_file(number), self._framing)
+            accept = partial(self._accept, number)
+            file = self._files[number] = FramedFile(self.folder.block_file(number), self._framing, accept)
+        self._spent_budget = 0
         for frame in file.new_frames():
-            self.index.add(frame.head, Place(number, frame.offset, frame.length))
+            self._add(frame, Place(number, frame.offset, frame.length))
+        if file.rewound:
+            self._changed.add(number)
+
+    def _add(self, frame: Frame, place: Place) -> None:
+        header = read_header(_UNKNOWN, frame.head)
+        if header.prev_hash != _NO_PARENT:  # another network's genesis block is reported, not ignored
+            try:
+                check_work(header, self.network)
+            except MalformedBlock as error:
+                self.refused = self.refused or error
+                return
+        number = self.find(header.hash)
+        if number is None or self.index.is_dropped(number):
+            self.index.add(frame.head, place)
+        elif place != self.index.place(number):
+            copies = self._copies.setdefault(number, [])
+            if place not in copies:
+                copies.append(place)
+            self._check_place(number)
+
+    def _accept(self, file: int, frame: Frame) -> bool:
+        """Decide whether a record that was found by searching is a block that is needed."""
+        header = read_header(_UNKNOWN, frame.head)
+        place = Place(file, frame.offset, frame.length)
+        number = self.find(header.hash)
+        if number is not None and not self.index.is_dropped(number):
+            known = self.index.place(number)
+            if known == place:
+                return True
+            if self._holds(number, known):
+                return False
+        try:
+            check_work(header, self.network)
+            if self._spent_budget > _SEARCH_BUDGET:
+                return False
+            self._spent_budget += place.length
+            CheckedBlock(header, self._bytes_at(place, 0, place.length), self.network, "merkle")
+        except (MalformedBlock, MissingData):
+            return False
+        self._spent_budget -= place.length
+        return True
+
+    def _check_place(self, number: int) -> None:
+        """If a block is no longer in its place, take another one where it is; drop it if there is none."""
+        if self._holds(number, self.index.place(number)):
+            return
+        copies = [place for place in self._copies.pop(number, []) if self._holds(number, place)]
+        if not copies:
+            self.index.drop(number)
+            return
+        self.index.add(self._bytes_at(copies[0], 0, HEADER_SIZE), copies[0])
+        if copies[1:]:
+            self._copies[number] = copies[1:]
+
+    def _choose_copy(self, number: int) -> None:
+        """Of several places of a block, keep the first one that holds all of it."""
+        places = [self.index.place(number), *self._copies.pop(number)]
+        height = self.index.height(number)
+        for place in places:
+            with suppress(MalformedBlock, MissingData):
+                raw = self._bytes_at(place, 0, place.length)
+                header = read_header(height, raw[:HEADER_SIZE])
+                if self._has_header_of(number, raw):
+                    CheckedBlock(header, raw, self.network, "merkle")
+                    self.index.add(header.header, place)
+                    return

@@ -3,16 +3,21 @@
 A node, or whatever listens at its address, may answer anything: nothing is used unchecked.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from virtualchain.bitcoin.node.login import NodeUrl
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_count
 from virtualchain.errors import MalformedBlock, NodeError
 from virtualchain.model import Block, SpentOutput
+
+_HASH: Final = re.compile("[0-9a-f]{64}")
+_HIGHEST: Final = 2**31 - 1
+"""Heights are 32-bit numbers with a sign in every node."""
 
 
 @contextmanager
@@ -26,16 +31,24 @@ def well_formed(url: NodeUrl, method: str) -> Iterator[None]:
 
 def block_hash(value: object) -> str:
     """Return the value if it is a hash in hex; raises ValueError."""
-    if not isinstance(value, str) or len(bytes.fromhex(value)) != 32:
+    if not isinstance(value, str) or not _HASH.fullmatch(value):
         raise ValueError(f"{value!r} is not a hash")
     return value
 
 
 def whole_number(value: object) -> int:
     """Return the value if it is an int; raises TypeError."""
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is not a whole number")
     return value
+
+
+def height(value: object) -> int:
+    """Return the value if it can be a block's height; raises TypeError, ValueError."""
+    number = whole_number(value)
+    if not 0 <= number <= _HIGHEST:
+        raise ValueError(f"{number} is not a height")
+    return number
 
 
 def is_chain(headers: Sequence[Block]) -> bool:

@@ -8,7 +8,7 @@ the node spends printing. So JSON is only for what nothing else returns.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from virtualchain.bitcoin import networks
 from virtualchain.bitcoin.block import LARGEST_BLOCK, LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS
@@ -29,6 +29,8 @@ FEW_TRANSACTIONS: Final = 15
 LARGEST_SPENT: Final = MOST_INPUTS * (LARGEST_SPENDABLE_SCRIPT + 11)
 """Bytes: each spent output is a script with its length and an amount."""
 
+_SECOND_OF_SIGNET: Final = "00000086d6b2636cb2a392d45edc4ec544a10024d30141c9adf4bfd9de533b53"
+"""The hash of the public signet's block 1."""
 _PROBE: Final = "/rest/chaininfo.json"
 _ATTEMPTS: Final = 5
 """How often headers are read over RPC while the chain changes in between."""
@@ -94,7 +96,7 @@ class NodeSource:
         """Return the active chain's last block."""
         with well_formed(self._url, "getblockchaininfo"):
             info = self._rpc.call("getblockchaininfo")
-            return Tip(answers.whole_number(info["blocks"]), answers.block_hash(info["bestblockhash"]))
+            return Tip(answers.height(info["blocks"]), answers.block_hash(info["bestblockhash"]))
 
     def block_hash(self, block_id: int) -> str:
         """Return the hash of the active block at a height; raises MissingData above the tip."""
@@ -128,9 +130,14 @@ class NodeSource:
             with well_formed(self._url, "getchaintips"):
                 tips = [tip for tip in self._rpc.call("getchaintips") if tip["status"] == "invalid"]
                 # A branch has `branchlen` blocks that are not on the active chain.
-                tips = [tip for tip in tips if 0 <= tip["height"] - block_id < tip["branchlen"]]
+                branches = [
+                    (tip["hash"], answers.height(tip["height"]), answers.height(tip["branchlen"]))
+                    for tip in tips
+                ]
                 return any(
-                    self._ancestor(tip["hash"], tip["height"] - block_id) == block_hash for tip in tips
+                    self._ancestor(last, top - block_id) == block_hash
+                    for last, top, length in branches
+                    if 0 <= top - block_id < length
                 )
         except NotOffered:
             return False
@@ -260,20 +267,37 @@ class NodeSource:
 def _network_of(url: NodeUrl, rpc: Rpc, requested: Network | None) -> Network:
     """Determine which network the node is on; raises NodeError if it is not the requested one."""
     with well_formed(url, "getblockchaininfo"):
-        chain = rpc.call("getblockchaininfo")["chain"]
-        genesis_hash = rpc.call("getblockhash", 0)
+        info = rpc.call("getblockchaininfo")
+        chain, genesis_hash = info["chain"], rpc.call("getblockhash", 0)
         try:
             actual = networks.network(chain)
         except UsageError as error:
             raise NodeError(f"{url} is on {chain!r}, a network that virtualchain does not know") from error
-    if requested is not None and actual != requested:
+        if actual.name == "signet":
+            actual = _signet_of(url, rpc, info)
+    if requested is not None and actual.name != requested.name:
         raise NodeError(f"{url} is on {actual.name}, but {requested.name} was asked for")
     if genesis_hash != actual.genesis_hash:
         raise NodeError(
             f"{url} should be on {actual.name}, whose first block is {actual.genesis_hash}, "
             f"but its first block is {genesis_hash}"
         )
-    return actual
+    return requested or actual
+
+
+def _signet_of(url: NodeUrl, rpc: Rpc, info: Mapping[str, Any]) -> Network:
+    """Determine which signet the node is on: all have the same genesis block.
+
+    Raises NodeError if a node before Bitcoin Core 28, which does not state the challenge, is on a custom one.
+    """
+    challenge = info.get("signet_challenge")
+    if challenge is not None:
+        return networks.signet_of(bytes.fromhex(challenge))
+    if answers.height(info["blocks"]) > 0 and rpc.call("getblockhash", 1) != _SECOND_OF_SIGNET:
+        raise NodeError(
+            f"{url} is on a custom signet and does not state which: use Bitcoin Core 28 or later there"
+        )
+    return networks.NETWORKS["signet"]
 
 
 def _open_rest(url: NodeUrl) -> Rest | None:

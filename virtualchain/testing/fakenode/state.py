@@ -12,6 +12,11 @@ from virtualchain.testing.fakenode.results import difficulty, median_time
 from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.undo import Undo
 
+_SIGNET_CHALLENGE: Final = (
+    "512103ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430"
+    "210359ef5021964fe22d6f8e05b2463c9540ce96883fe3b278760f048f5189f2e6c452ae"
+)
+"""The public signet's."""
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -66,6 +71,8 @@ class NodeState:
         }
         if self.pruned_below:
             info |= {"pruneheight": self.pruned_below, "automatic_pruning": False}
+        if tree.network.name == "signet":
+            info["signet_challenge"] = _SIGNET_CHALLENGE
         return info | {"warnings": []}
 
 

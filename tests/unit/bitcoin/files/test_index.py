@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from virtualchain.bitcoin.files.index import NONE, BlockIndex, Branch, Place
 from virtualchain.bitcoin.header import sha256d, work
+from virtualchain.bitcoin.networks import network
 
 EASY, HARD = 0x207FFFFF, 0x1F7FFFFF
 ZERO = bytes(32)
@@ -39,7 +40,7 @@ def fill(index: BlockIndex, headers: Iterable[bytes]) -> list[int]:
 
 def anchored(headers: list[bytes]) -> BlockIndex:
     """Make an index whose anchor is the first of these headers, at height 0."""
-    index = BlockIndex()
+    index = BlockIndex(network("regtest"))
     fill(index, headers)
     index.set_anchor(0, 0)
     return index
@@ -139,13 +140,13 @@ def test_siblings_are_known() -> None:
     common = chain_of(2)
     rival = header(sha256d(common[0]), 9)
     index = anchored(common)
-    assert not index.has_siblings(1)
+    assert index.siblings(1) == []
     fill(index, [rival])
-    assert index.has_siblings(1)
-    assert index.has_siblings(2)
-    assert not index.has_siblings(0)
+    assert (index.siblings(1), index.siblings(2)) == ([2], [1])
+    assert index.siblings(0) == []
+    assert sorted(index.children(0)) == [1, 2]
     fill(index, [header(ZERO, 5)])
-    assert index.has_siblings(0)
+    assert (index.siblings(0), index.siblings(3)) == ([3], [0])
 
 
 def test_ancestors_are_found_on_either_branch() -> None:
@@ -165,7 +166,7 @@ def test_ancestors_are_found_on_either_branch() -> None:
 def test_branches_without_a_known_parent() -> None:
     """Each has its best tip, and the chain can then start with one of them, at any height."""
     one, two = chain_of(4, b"\x11" * 32), chain_of(3, b"\x22" * 32, bits=HARD)
-    index = BlockIndex()
+    index = BlockIndex(network("regtest"))
     fill(index, [*one, *two, header(sha256d(one[1]), 5)])
     assert list(index.branches()) == [
         Branch(root=0, tip=3, work=4 * work(EASY), depth=3),

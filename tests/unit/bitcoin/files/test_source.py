@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.shared_data import shared
 from tests.unit.bitcoin.files.writing import KEY, append, frame, write_blocks, write_undo
 from virtualchain.bitcoin.block import txids
 from virtualchain.bitcoin.files import source as files_source
@@ -333,9 +334,8 @@ def test_without_genesis_the_branch_with_most_work_counts(
 
 def test_heights_that_are_not_stated(opened: Open, tmp_path: Path) -> None:
     """Before BIP 34 a coinbase may state anything, so its height is not trusted."""
-    chain = ChainBuilder("mainnet", premine=20)
     path = tmp_path / "part"
-    write_blocks(path, chain, chain.tree.chain[5:])
+    path.write_bytes(shared("mainnet/blocks-0-599.dat").read_bytes()[739:5000])
     with pytest.raises(
         NodeError, match=r"part does not start with the genesis block, and its block .* height"
     ):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
-from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.networks import Network, with_easy_work
 from virtualchain.bitcoin.script import pushes
 from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
@@ -44,7 +44,7 @@ class RecordedSource:
     """
 
     def __init__(self, first: int, known: Mapping[str, bytes], network: Network) -> None:
-        self.network = network
+        self.network = with_easy_work(network)
         self._known = known
         self._outputs: dict[str, list[SpentOutput]] = {}
         self._made: dict[str, _MadeBlock] = {}

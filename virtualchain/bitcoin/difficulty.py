@@ -1,0 +1,141 @@
+"""The difficulty: which targets a network allows its headers to state, and the work that meets them.
+
+The rules are those of Bitcoin Core's `pow.cpp`. A chain that breaks them costs less work than it claims, so
+its work must not decide anything.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Final
+
+from virtualchain.bitcoin.header import target
+from virtualchain.bitcoin.networks import Network
+from virtualchain.errors import MalformedBlock
+from virtualchain.model import Block
+
+PERIOD: Final = 2016
+"""Blocks from one adjustment to the next."""
+_PERIOD_SECONDS: Final = 14 * 24 * 60 * 60
+_MOST_CHANGE: Final = 4
+"""The difficulty changes by at most this factor at once."""
+_EASE_SECONDS: Final = 20 * 60
+"""After so many seconds without a block, test networks allow the largest target."""
+
+Earlier = Callable[[int], Block | None]
+"""Returns the header at a height below those that are checked; None if it is not at hand."""
+
+
+def check_work(block: Block, network: Network) -> None:
+    """Check a header's proof of work; raises MalformedBlock.
+
+    Its target must be one that the network allows at all, and its hash at most the target.
+    """
+    limit = target(block.bits)
+    if limit > network.largest_target:
+        raise MalformedBlock(
+            f"{_name(block)} states the target {block.bits:#010x}, which is easier than {network.name} allows"
+        )
+    if int(block.hash, 16) > limit:
+        raise MalformedBlock(f"{_name(block)} has no proof of work: its hash is above the target it states")
+
+
+def check_targets(headers: Iterable[Block], network: Network, earlier: Earlier) -> None:
+    """Check that each of these headers, which form a chain, states the target that the rules require.
+
+    `earlier` returns headers below the first one. As far as it has them, the target must be exactly right.
+    Without the first header of a period, the adjustment at its end is checked only for its largest change,
+    and without the parent, nothing is. Raises MalformedBlock.
+    """
+    if not network.retargets:
+        return
+    remaining = iter(headers)
+    first = next(remaining, None)
+    if first is None:
+        return
+    seen: dict[int, Block] = {}
+
+    def at(block_id: int) -> Block | None:
+        return seen[block_id] if block_id in seen else earlier(block_id)
+
+    parent = at(first.block_id - 1)
+    usual = _usual_bits(parent, network, at) if parent is not None else None
+    for block in chain([first], remaining):
+        if parent is not None:
+            _check_target(block, parent, usual, network, at)
+        is_eased = network.eases and block.bits == _compact(network.largest_target)
+        if block.block_id % PERIOD == 0 or not is_eased:
+            usual = block.bits
+        seen[block.block_id] = parent = block
+
+
+def follows(bits: int, parent_bits: int, block_id: int, network: Network) -> bool:
+    """Check whether a block at height `block_id` may state these bits after such a parent.
+
+    This is what two headers alone show: networks that ease allow every target.
+    """
+    if network.eases or not network.retargets:
+        return True
+    if block_id % PERIOD:
+        return bits == parent_bits
+    return _is_possible_adjustment(bits, parent_bits, network)
+
+
+def _check_target(block: Block, parent: Block, usual: int | None, network: Network, at: Earlier) -> None:
+    if block.block_id % PERIOD:
+        if network.eases and block.time > parent.time + _EASE_SECONDS:
+            usual = _compact(network.largest_target)
+        if usual is not None and block.bits != usual:
+            raise _wrong(block, f"{usual:#010x}")
+        return
+    first = at(block.block_id - PERIOD)
+    if first is not None:
+        base = first.bits if network.adjusts_first_target else parent.bits
+        required = _adjusted(base, parent.time - first.time, network)
+        if block.bits != required:
+            raise _wrong(block, f"{required:#010x}")
+    elif not network.adjusts_first_target and not _is_possible_adjustment(block.bits, parent.bits, network):
+        raise _wrong(block, f"a change of {parent.bits:#010x} by at most a factor of {_MOST_CHANGE}")
+
+
+def _usual_bits(parent: Block, network: Network, at: Earlier) -> int | None:
+    """Find the target of the period, which a block without ease must state; None if it is not at hand.
+
+    It is the target of the last block that did not have the largest one, or of the period's first block.
+    """
+    found: Block | None = parent
+    while found is not None and network.eases and found.block_id % PERIOD:
+        if found.bits != _compact(network.largest_target):
+            break
+        found = at(found.block_id - 1)
+    return None if found is None else found.bits
+
+
+def _is_possible_adjustment(bits: int, parent_bits: int, network: Network) -> bool:
+    easiest = _adjusted(parent_bits, _PERIOD_SECONDS * _MOST_CHANGE, network)
+    hardest = _adjusted(parent_bits, _PERIOD_SECONDS // _MOST_CHANGE, network)
+    return target(hardest) <= target(bits) <= target(easiest)
+
+
+def _adjusted(bits: int, seconds: int, network: Network) -> int:
+    """Compute the bits of a period after one that took so many seconds."""
+    seconds = min(max(seconds, _PERIOD_SECONDS // _MOST_CHANGE), _PERIOD_SECONDS * _MOST_CHANGE)
+    return _compact(min(target(bits) * seconds // _PERIOD_SECONDS, network.largest_target))
+
+
+def _compact(number: int) -> int:
+    """Write a target in compact form, as Bitcoin Core's `GetCompact` does: its first three bytes count."""
+    size = (number.bit_length() + 7) // 8
+    mantissa = number << 8 * (3 - size) if size <= 3 else number >> 8 * (size - 3)
+    if mantissa & 0x800000:  # this bit is the sign
+        mantissa, size = mantissa >> 8, size + 1
+    return size << 24 | mantissa
+
+
+def _wrong(block: Block, required: str) -> MalformedBlock:
+    return MalformedBlock(
+        f"{_name(block)} states the target {block.bits:#010x}, but the chain's rules require {required}"
+    )
+
+
+def _name(block: Block) -> str:
+    return f"header {block.hash}" + (f" of block {block.block_id}" if block.block_id >= 0 else "")

@@ -1,0 +1,130 @@
+"""The gate: bytes from a node or a file become a block only if they are what their header says.
+
+Everything that searches or takes blocks accepts a `CheckedBlock` and nothing else, and to make one is to
+check it, so no caller can forget to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
+from typing import Final
+
+from virtualchain.bitcoin.difficulty import check_work
+from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
+from virtualchain.bitcoin.layout import Span, naming_block, transaction_spans
+from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.transaction import read_inputs, read_outputs
+from virtualchain.consensus.merkle import root_of_digests
+from virtualchain.errors import MalformedBlock
+from virtualchain.model import Block, Verification
+
+_NO_OUTPUT: Final = b"\x01" + bytes(32) + b"\xff" * 4
+"""A coinbase's count of inputs, and what its only input spends."""
+_NODE_SIZE: Final = 64
+"""Bytes of two hashes: what the Merkle tree's inner nodes are hashed from."""
+_OF_NODE_SIZE: Final = frozenset(
+    {
+        "892f44a49de6f5b212cdbea514d09e692d9fed5d897f37bcef14bd0eedebf193",
+        "bbf71454857438c6dfd64c0d92a7c5360a8d8d57c9202f5806449e5b0d26b848",
+        "6713d61a83e3d095582211ea8d6db452ac7561e863decba7c4046fb9f6d88aa0",
+        "7f2efc6546011ad3227b2da678be0d30c7f4b08e2ce57b5edadd437f9e27a612",
+        "5302e01dc4b7e34314a34c7c3347107e612b9524be684d388cd4d2ca35ff1ec9",
+    }
+)
+"""The five transactions of that size on mainnet's chain, all up to block 419,606 (BIP 53)."""
+_COMMITMENT: Final = bytes.fromhex("6a24aa21a9ed")
+"""The start of an output script whose next 32 bytes commit to the witnesses; the last such output counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBlock:
+    """A block that has passed the gate.
+
+    It is the block of `header`, which a chain of headers led to, and has proof of work that the network
+    allows. It is complete, and its first transaction and no other is a coinbase. With the extent "merkle",
+    its transactions are also those that the header commits to, none of them is as large as an inner node of
+    the Merkle tree, and its witnesses are those that the coinbase commits to (BIP 141); "header" leaves that
+    to a node of one's own, which has checked it before. The solution of a signet's challenge is not verified.
+
+    Raises MalformedBlock if `raw` is anything else.
+    """
+
+    header: Block
+    raw: bytes = field(repr=False)
+    network: InitVar[Network]
+    extent: InitVar[Verification]
+    spans: Sequence[Span] = field(init=False, repr=False)
+    """Where its transactions are."""
+
+    def __post_init__(self, network: Network, extent: Verification) -> None:
+        header, raw = self.header, self.raw
+        actual = read_header(header.block_id, raw[:HEADER_SIZE])
+        if actual != header:
+            raise MalformedBlock(f"block {header.block_id}: requested {header.hash}, got {actual.hash}")
+        with naming_block(f"{header.block_id} ({header.hash})"):
+            check_work(header, network)
+            spans = transaction_spans(raw)
+            _check_coinbase(raw, spans)
+        if extent != "header":
+            _check_commitments(header, raw, spans, network)
+        object.__setattr__(self, "spans", spans)
+
+
+def _check_coinbase(raw: bytes, spans: Sequence[Span]) -> None:
+    """Check that the first transaction is a coinbase, and no other is."""
+    for txindex, (start, _, _) in enumerate(spans):
+        # Without a witness, the count of inputs follows the version; with one, a marker of two bytes does.
+        inputs = start + 4 if raw[start + 4] else start + 6
+        if raw.startswith(_NO_OUTPUT, inputs) != (txindex == 0):
+            wrong = f"transaction {txindex} is a second coinbase" if txindex else "it begins with no coinbase"
+            raise MalformedBlock(wrong)
+
+
+def _check_commitments(header: Block, raw: bytes, spans: Sequence[Span], network: Network) -> None:
+    """Compare the transactions with the header's Merkle root, and the witnesses with the coinbase's output.
+
+    A repeated transaction is refused: repeating a block's last ones can leave the root unchanged
+    (CVE-2012-2459), and no block spends the same outputs twice. So is one that could be taken for an inner
+    node of the tree, or an inner node for it.
+    """
+    ids = [_txid(raw, span) for span in spans]
+    for txindex, (start, outputs_end, _) in enumerate(spans):
+        size = outputs_end - start + (4 if raw[start + 4] else 2)
+        if size == _NODE_SIZE and display_hash(ids[txindex]) not in _OF_NODE_SIZE:
+            raise _mismatch(
+                header,
+                f"transaction {txindex} has {size} bytes without witness, like the tree's inner nodes",
+            )
+    if len(set(ids)) != len(ids):
+        raise _mismatch(header, "a transaction occurs twice")
+    root = display_hash(root_of_digests(ids))
+    if root != header.merkle_root:
+        raise _mismatch(header, f"their Merkle root is {root}, but the header states {header.merkle_root}")
+    start, _, end = spans[0]
+    coinbase = raw[start:end]
+    outputs = read_outputs(coinbase)[1]
+    commitments = [output.script_pubkey for output in outputs if output.script_pubkey.startswith(_COMMITMENT)]
+    commitments = [script for script in commitments if len(script) >= len(_COMMITMENT) + 32]
+    if all(raw[start + 4] for start, _, _ in spans):
+        if commitments and header.block_id >= network.segwit_block_id:
+            raise _mismatch(header, "the coinbase commits to witnesses, but they were removed")
+        return
+    reserved = read_inputs(coinbase)[0].witness
+    if not commitments or len(reserved) != 1:
+        raise _mismatch(header, "they have witnesses, but the coinbase commits to none")
+    witness_root = root_of_digests([bytes(32), *(sha256d(raw[start:end]) for start, _, end in spans[1:])])
+    if sha256d(witness_root + bytes.fromhex(reserved[0])) != commitments[-1][6:38]:
+        raise _mismatch(header, "their witnesses are not the ones that the coinbase commits to")
+
+
+def _txid(raw: bytes, span: Span) -> bytes:
+    start, outputs_end, end = span
+    if raw[start + 4]:
+        return sha256d(raw[start:end])
+    return sha256d(raw[start : start + 4] + raw[start + 6 : outputs_end] + raw[end - 4 : end])
+
+
+def _mismatch(header: Block, why: str) -> MalformedBlock:
+    return MalformedBlock(
+        f"block {header.block_id} ({header.hash}) does not have the transactions that it commits to: {why}; "
+        "fetch it again, or from another node"
+    )
