@@ -6,6 +6,7 @@ It searches the raw bytes for OP_RETURN, a push and a magic, and decodes the tra
 """
 
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from virtualchain import consensus
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify, public_keys
+from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, capped, is_substitute, mismatch, sighash
 from virtualchain.bitcoin.transaction import (
     Transaction,
     long_count,
@@ -24,7 +26,7 @@ from virtualchain.bitcoin.transaction import (
     transaction_id,
 )
 from virtualchain.errors import MalformedBlock, MissingData
-from virtualchain.model import Block, Input, Sender, SpentOutput, TxIn, Watch
+from virtualchain.model import Block, Evidence, Input, Sender, SpentOutput, SpentOutputs, TxIn, Watch
 
 __all__ = [
     "LARGEST_BLOCK",
@@ -49,8 +51,9 @@ MOST_INPUTS: Final = LARGEST_BLOCK // (41 * 4)
 LARGEST_SPENDABLE_SCRIPT: Final = 10_000
 """Bytes: a longer output script cannot be spent."""
 
-_Span = tuple[int, int, int]
-"""Offsets in the block: where a transaction starts, where its outputs end, and where it ends."""
+_Span = tuple[int, int, int, int]
+"""Offsets in the block: where a transaction starts, where its outputs end, and where it ends. Last, how many
+inputs it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Scan:
     block: Block
     candidates: tuple[Candidate, ...]
     network: Network
+    spendings: Sequence[int] | None = None
+    """How many outputs each transaction spends: none for the coinbase. None: not counted."""
 
 
 class Scanner:
@@ -89,17 +94,19 @@ class Scanner:
         """
         block = read_header(block_id, raw[:HEADER_SIZE])
         with _naming_block(f"{block_id} ({block.hash})"):
-            return Scan(block, tuple(self._candidates(raw, _transaction_spans(raw))), self._network)
+            spans = _transaction_spans(raw)
+            spendings = array("I", [0, *(count for _, _, _, count in spans[1:])])
+            return Scan(block, tuple(self._candidates(raw, spans)), self._network, spendings)
 
     def _candidates(self, raw: bytes, spans: Sequence[_Span]) -> Iterator[Candidate]:
         hits = () if self._search is None else self._search.finditer(raw, HEADER_SIZE)
-        starts = [start for start, _, _ in spans]
+        starts = [start for start, _, _, _ in spans]
         hit_txindexes = {bisect_right(starts, hit.start()) - 1 for hit in hits}
         for txindex in range(len(spans)) if self._everywhere else sorted(hit_txindexes):
             if txindex < 1:  # the coinbase never carries an input
                 continue
             watches = self._watches if txindex in hit_txindexes else self._everywhere
-            start, _, end = spans[txindex]
+            start, _, end, _ = spans[txindex]
             transaction = read_transaction(raw[start:end], self._network)
             magics = _matching_magics(watches, transaction)
             if magics:
@@ -110,20 +117,31 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     """Join a scan's candidates with the outputs that they spend, as the tape stores them.
 
     `spent` maps a txindex to the spent outputs in the order of the transaction's inputs. Raises MissingData
-    unless there is one for each input.
+    unless there is one for each input, and MalformedBlock if an input cannot spend what it is said to spend.
     """
-    return tuple(_input(scan, candidate, spent.get(candidate.txindex, ())) for candidate in scan.candidates)
+    evidence = spent.evidence if isinstance(spent, SpentOutputs) else "node"
+    counts = spent.counts if isinstance(spent, SpentOutputs) else None
+    if counts is not None and scan.spendings is not None and list(counts) != list(scan.spendings):
+        raise MalformedBlock(
+            f"block {scan.block.block_id} ({scan.block.hash}): its transactions do not have as many inputs "
+            "as spent outputs were reported for them"
+        )
+    return tuple(
+        _input(scan, candidate, capped(spent.get(candidate.txindex, ())), evidence)
+        for candidate in scan.candidates
+    )
 
 
 def split_transactions(raw: bytes) -> list[bytes]:
     """Split a serialized block into its serialized transactions; raises MalformedBlock."""
-    return [raw[start:end] for start, _, end in _named_spans(raw)]
+    return [raw[start:end] for start, _, end, _ in _named_spans(raw)]
 
 
 def txids(raw: bytes) -> list[str]:
     """Compute the transaction ids of a serialized block, in order; raises MalformedBlock."""
     return [
-        transaction_id(raw[start:end], outputs_end - start) for start, outputs_end, end in _named_spans(raw)
+        transaction_id(raw[start:end], outputs_end - start)
+        for start, outputs_end, end, _ in _named_spans(raw)
     ]
 
 
@@ -202,7 +220,7 @@ def _payload(watch: Watch, transaction: Transaction) -> object:
         return error
 
 
-def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> Input:
+def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
     block, transaction = scan.block, candidate.transaction
     if len(spent) != len(transaction.inputs):
         raise MissingData(
@@ -210,6 +228,14 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> In
             f"spends {len(transaction.inputs)} outputs, but the node returned {len(spent)}: use a node that "
             "has connected this block and not pruned it"
         )
+    for n, (spending, output) in enumerate(zip(transaction.inputs, spent, strict=True)):
+        problem = None if block.hash in UNCHECKED_BLOCKS else mismatch(output.script_pubkey, spending)
+        if problem is not None:
+            raise MalformedBlock(
+                f"block {block.block_id} ({block.hash}): input {n} of transaction {candidate.txindex} "
+                f"({transaction.txid}) cannot spend {output.script_pubkey.hex()}: {problem}. What the "
+                "transaction spends was reported wrongly; use another node"
+            )
     return Input(
         block_id=block.block_id,
         txindex=candidate.txindex,
@@ -222,20 +248,23 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> In
         ),
         outputs=transaction.outputs,
         fee=sum(output.value for output in spent) - sum(output.value for output in transaction.outputs),
+        evidence=evidence,
     )
 
 
 def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
-    script_type, addresses = classify(spent.script_pubkey, network)
+    script = spent.script_pubkey
+    script_type, addresses = ("nonstandard", ()) if is_substitute(script) else classify(script, network)
     witness = [bytes.fromhex(item) for item in spending.witness]
     return Sender(
         txid=spending.txid,
         vout=spending.vout,
         value=spent.value,
-        script_pubkey=spent.script_pubkey.hex(),
+        script_pubkey=script.hex(),
         type=script_type,
         addresses=addresses,
-        public_keys=public_keys(spent.script_pubkey, bytes.fromhex(spending.script_sig), witness),
+        public_keys=public_keys(script, bytes.fromhex(spending.script_sig), witness),
+        sighash=sighash(script, spending),
     )
 
 
@@ -295,7 +324,7 @@ def _transaction_spans(raw: bytes) -> list[_Span]:  # noqa: C901, PLR0912, PLR09
                             length, at = long_count(raw, at)
                             at += length
             at += 4
-            spans.append((start, outputs_end, at))
+            spans.append((start, outputs_end, at, spendings))
     except IndexError as error:
         raise MalformedBlock(f"its bytes end inside transaction {len(spans)}") from error
     if at > len(raw):
