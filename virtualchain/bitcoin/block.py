@@ -6,11 +6,11 @@ It searches the raw bytes for OP_RETURN, a push and a magic, and decodes the tra
 """
 
 import re
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from virtualchain import consensus
@@ -21,6 +21,7 @@ from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, capped, is_substitut
 from virtualchain.bitcoin.transaction import (
     Transaction,
     long_count,
+    read_count,
     read_inputs,
     read_transaction,
     transaction_id,
@@ -51,9 +52,8 @@ MOST_INPUTS: Final = LARGEST_BLOCK // (41 * 4)
 LARGEST_SPENDABLE_SCRIPT: Final = 10_000
 """Bytes: a longer output script cannot be spent."""
 
-_Span = tuple[int, int, int, int]
-"""Offsets in the block: where a transaction starts, where its outputs end, and where it ends. Last, how many
-inputs it has."""
+_Span = tuple[int, int, int]
+"""Offsets in the block: where a transaction starts, where its outputs end, and where it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class Scan:
     block: Block
     candidates: tuple[Candidate, ...]
     network: Network
-    spendings: Sequence[int] | None = None
-    """How many outputs each transaction spends: none for the coinbase. None: not counted."""
+    spendings: Sequence[int] = ()
+    """How many outputs each of the block's transactions spends, the coinbase none; empty if not counted."""
 
 
 class Scanner:
@@ -95,18 +95,18 @@ class Scanner:
         block = read_header(block_id, raw[:HEADER_SIZE])
         with _naming_block(f"{block_id} ({block.hash})"):
             spans = _transaction_spans(raw)
-            spendings = array("I", [0, *(count for _, _, _, count in spans[1:])])
-            return Scan(block, tuple(self._candidates(raw, spans)), self._network, spendings)
+            candidates = tuple(self._candidates(raw, spans))
+            return Scan(block, candidates, self._network, _spendings(raw, spans) if candidates else ())
 
     def _candidates(self, raw: bytes, spans: Sequence[_Span]) -> Iterator[Candidate]:
         hits = () if self._search is None else self._search.finditer(raw, HEADER_SIZE)
-        starts = [start for start, _, _, _ in spans]
+        starts = [start for start, _, _ in spans]
         hit_txindexes = {bisect_right(starts, hit.start()) - 1 for hit in hits}
         for txindex in range(len(spans)) if self._everywhere else sorted(hit_txindexes):
             if txindex < 1:  # the coinbase never carries an input
                 continue
             watches = self._watches if txindex in hit_txindexes else self._everywhere
-            start, _, end, _ = spans[txindex]
+            start, _, end = spans[txindex]
             transaction = read_transaction(raw[start:end], self._network)
             magics = _matching_magics(watches, transaction)
             if magics:
@@ -121,7 +121,7 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     """
     evidence = spent.evidence if isinstance(spent, SpentOutputs) else "node"
     counts = spent.counts if isinstance(spent, SpentOutputs) else None
-    if counts is not None and scan.spendings is not None and list(counts) != list(scan.spendings):
+    if counts is not None and scan.spendings and list(counts) != list(scan.spendings):
         raise MalformedBlock(
             f"block {scan.block.block_id} ({scan.block.hash}): its transactions do not have as many inputs "
             "as spent outputs were reported for them"
@@ -134,14 +134,13 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
 
 def split_transactions(raw: bytes) -> list[bytes]:
     """Split a serialized block into its serialized transactions; raises MalformedBlock."""
-    return [raw[start:end] for start, _, end, _ in _named_spans(raw)]
+    return [raw[start:end] for start, _, end in _named_spans(raw)]
 
 
 def txids(raw: bytes) -> list[str]:
     """Compute the transaction ids of a serialized block, in order; raises MalformedBlock."""
     return [
-        transaction_id(raw[start:end], outputs_end - start)
-        for start, outputs_end, end, _ in _named_spans(raw)
+        transaction_id(raw[start:end], outputs_end - start) for start, outputs_end, end in _named_spans(raw)
     ]
 
 
@@ -218,6 +217,13 @@ def _payload(watch: Watch, transaction: Transaction) -> object:
         return watch.find_payload([output.as_dict() for output in transaction.outputs])
     except Exception as error:  # noqa: BLE001  an app's own code may raise anything
         return error
+
+
+def _spendings(raw: bytes, spans: Iterable[_Span]) -> Sequence[int]:
+    """Count the outputs that each transaction of a block spends; the coinbase spends none."""
+    # A zero in place of the number of inputs is the marker of a witness (BIP 144).
+    places = (start + 4 if raw[start + 4] else start + 6 for start, _, _ in spans)
+    return (0, *(read_count(raw, place)[0] for place in islice(places, 1, None)))
 
 
 def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
@@ -324,7 +330,7 @@ def _transaction_spans(raw: bytes) -> list[_Span]:  # noqa: C901, PLR0912, PLR09
                             length, at = long_count(raw, at)
                             at += length
             at += 4
-            spans.append((start, outputs_end, at, spendings))
+            spans.append((start, outputs_end, at))
     except IndexError as error:
         raise MalformedBlock(f"its bytes end inside transaction {len(spans)}") from error
     if at > len(raw):

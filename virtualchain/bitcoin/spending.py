@@ -95,7 +95,7 @@ def capped(outputs: Iterable[SpentOutput]) -> tuple[SpentOutput, ...]:
 
 
 def mismatch(script: bytes, spending: TxIn) -> str | None:
-    """Say why an input cannot spend an output with this script; None if it can, as far as this is visible."""
+    """Explain why an input cannot spend an output with this script; None if it can, as far as one sees."""
     script_sig = bytes.fromhex(spending.script_sig)
     if is_public_key_hash(script):
         # Old input scripts are not only pushes: the key may be pushed anywhere in them.
