@@ -101,9 +101,31 @@ class SpentOutput:
     script_pubkey: bytes
 
 
+Evidence = Literal["undo", "transaction", "node", "export"]
+"""What shows that senders are right: undo data whose checksum fits, the transactions that created the outputs
+(their ids are checked), the word of a node or another source, or that of an export."""
+
+
+class SpentOutputs(dict[int, Sequence[SpentOutput]]):
+    """The outputs that transactions of a block spend, by txindex: one per input, in order.
+
+    `counts` is how many outputs each of the block's transactions spends, as far as the source states it.
+    """
+
+    def __init__(
+        self,
+        outputs: Mapping[int, Sequence[SpentOutput]],
+        evidence: Evidence = "node",
+        counts: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(outputs)
+        self.evidence = evidence
+        self.counts = counts
+
+
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """The output that an input spends, and the public keys that the spending reveals."""
+    """The output that an input spends, and what the spending reveals."""
 
     txid: str
     vout: int
@@ -112,6 +134,8 @@ class Sender:
     type: str
     addresses: tuple[str, ...]
     public_keys: tuple[str, ...]
+    sighash: tuple[str, ...] = ()
+    """What each signature of the input covers: the name of its hash type."""
 
     def as_dict(self) -> Json:
         """Return a new dict, as callbacks and `vc.inputs` get it."""
@@ -123,6 +147,7 @@ class Sender:
             "type": self.type,
             "addresses": list(self.addresses),
             "public_keys": list(self.public_keys),
+            "sighash": list(self.sighash),
         }
 
 
@@ -138,6 +163,8 @@ class Input:
     senders: tuple[Sender, ...]
     outputs: tuple[Output, ...]
     fee: int
+    evidence: Evidence | None = None
+    """What shows that `senders` are right; None: it was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)

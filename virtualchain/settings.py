@@ -28,6 +28,7 @@ _Kind = Literal["text", "path", "number", "switch", "check", "history", "keys"]
 _KINDS: Mapping[str, _Kind] = {
     "bitcoin": "text",
     "blocks": "path",
+    "cacert": "path",
     "confirmations": "number",
     "cookie": "path",
     "database": "text",
@@ -70,6 +71,8 @@ class Settings:
     bitcoin: str | None = field(default=None, repr=False)
     """URL of the node."""
     cookie: Path | None = None
+    cacert: Path | None = None
+    """Certificates to trust for a node over https, PEM; None: the system's."""
     blocks: Path | None = None
     """Block files, used in place of a node."""
     database: str | None = field(default=None, repr=False)

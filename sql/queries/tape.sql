@@ -40,17 +40,28 @@ SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(he
 
 -- name: add_input
 -- Store an input; if another app's search has already found the transaction, the magics are merged.
-INSERT INTO vc.inputs AS kept (block_id, txindex, txid, raw, magics, senders, outputs, fee)
-VALUES (%(block_id)s, %(txindex)s, decode(%(txid)s, 'hex'), %(raw)s, %(magics)s, %(senders)s, %(outputs)s, %(fee)s)
+INSERT INTO vc.inputs AS kept (block_id, txindex, txid, raw, magics, senders, outputs, fee, evidence)
+VALUES (%(block_id)s, %(txindex)s, decode(%(txid)s, 'hex'), %(raw)s, %(magics)s, %(senders)s, %(outputs)s, %(fee)s,
+    %(evidence)s)
 ON CONFLICT (block_id, txindex) DO UPDATE
 SET magics = ARRAY(SELECT DISTINCT m FROM unnest(kept.magics || EXCLUDED.magics) AS m ORDER BY m);
 
 -- name: inputs
 -- The inputs in a range of blocks that carry one of these magics, in chain order.
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, senders, outputs, fee
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, senders, outputs, fee, evidence
 FROM vc.inputs
 WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s
 ORDER BY block_id, txindex;
+
+-- name: too_large
+-- The first block of a range up to which the inputs may take more memory than allowed: a transaction's JSON has at
+-- most 12 bytes for each of its own, and the scripts that it spends as many as are kept of them.
+SELECT min(block_id) FROM (
+    SELECT block_id, sum(12 * octet_length(raw) + least(2000000, octet_length(raw) / 41 * 10000))
+        OVER (ORDER BY block_id) AS size
+    FROM vc.inputs
+    WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s
+) AS i WHERE size > %(allowed)s;
 
 -- name: coverage
 -- The searched ranges; an open end means up to the tape's tip.

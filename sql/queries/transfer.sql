@@ -113,7 +113,7 @@ COPY vc.blocks (block_id, hash, prev_hash, header, time, chainwork) FROM STDIN;
 
 -- name: copy_inputs
 -- Append many inputs.
-COPY vc.inputs (block_id, txindex, txid, raw, magics, senders, outputs, fee) FROM STDIN;
+COPY vc.inputs (block_id, txindex, txid, raw, magics, senders, outputs, fee, evidence) FROM STDIN;
 
 -- name: chainwork
 -- The chain work up to a block.

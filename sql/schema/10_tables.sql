@@ -36,6 +36,7 @@ CREATE TABLE vc.inputs (
     senders jsonb NOT NULL,
     outputs jsonb NOT NULL,
     fee bigint NOT NULL,
+    evidence text CHECK (evidence IN ('undo', 'transaction', 'node', 'export')),
     PRIMARY KEY (block_id, txindex)
 );
 COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode: shared by all apps.';
@@ -47,6 +48,7 @@ COMMENT ON COLUMN vc.inputs.magics IS 'The registered magics that its payload st
 COMMENT ON COLUMN vc.inputs.senders IS 'For each input of the transaction the output that it spends.';
 COMMENT ON COLUMN vc.inputs.outputs IS 'The outputs of the transaction.';
 COMMENT ON COLUMN vc.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
+COMMENT ON COLUMN vc.inputs.evidence IS 'What shows that the senders are right: undo (undo data of a node, whose checksum fits), transaction (the transactions that created the outputs), node (the word of a node or another source) or export (that of an export); null if it was taken before this was recorded.';
 
 CREATE TABLE vc.coverage (
     magic bytea NOT NULL,

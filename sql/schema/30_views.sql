@@ -14,7 +14,7 @@ COMMENT ON COLUMN virtualchain.blocks.chainwork IS 'Expected hashes spent since 
 COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that are hashed.';
 
 CREATE VIEW virtualchain.inputs AS
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw, evidence
 FROM vc.inputs
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not.';
@@ -26,6 +26,7 @@ COMMENT ON COLUMN virtualchain.inputs.senders IS 'For each input of the transact
 COMMENT ON COLUMN virtualchain.inputs.outputs IS 'The outputs of the transaction.';
 COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses.';
+COMMENT ON COLUMN virtualchain.inputs.evidence IS 'What shows that the senders are right: undo, transaction, node or export; null if it was not recorded.';
 
 CREATE VIEW virtualchain.ops AS
 SELECT o.app, o.block_id, encode(b.hash, 'hex') AS block_hash, b.time, o.txindex, o.vtxindex,

@@ -19,7 +19,7 @@ from virtualchain.testing.blocks import make_block
 from virtualchain.testing.transactions import op_return
 from virtualchain.testing.wire import outpoint, serialize_output
 
-_SCRIPT = bytes.fromhex("0014") + bytes(20)
+_SCRIPT = b"\x51"
 _BITS = 0x207FFFFF
 """The target of regtest."""
 _FILLER = {"txid": "ff" * 32, "nulldata": None}

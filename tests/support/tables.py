@@ -16,9 +16,9 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
     """Read every table of a database, the engine's and the apps', as sorted lists of rows.
 
     With `versions`, each row includes its location and the transaction that wrote it, so that a row which was
-    rewritten with the same values differs.
+    rewritten with the same values differs. Without, what differs between sources is left out.
     """
-    row = sql.SQL("format('%s %s %s', t.ctid, t.xmin, t)" if versions else "format('%s', t)")
+    row = sql.SQL("format('%s %s %s', t.ctid, t.xmin, t)" if versions else "(to_jsonb(t) - 'evidence')::text")
     with psycopg.connect(url) as connection:
         names = connection.execute(_TABLES).fetchall()
         return {f"{schema}.{name}": _rows(connection, row, schema, name) for schema, name in names}
@@ -27,8 +27,9 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
 _BUILDS = "SELECT name, schema, build, is_live, history_from FROM vc.apps"
 _MAY_DIFFER = ("vc.alembic_version", "vc.reorgs", "vc.published", "vc.readers")
 """Tables that may differ between two deployments with the same result."""
-_OWN_COLUMNS = ["build", "history_from", "code_digest", "last_code_digest"]
-"""Columns that may differ; the code does if a test makes an app fail at a chosen moment."""
+_OWN_COLUMNS = ["build", "history_from", "code_digest", "last_code_digest", "evidence"]
+"""Columns that may differ; the code does if a test makes an app fail at a chosen moment, and what shows that
+senders are right depends on the source."""
 _PRUNED_BY = {"_history": "until_block", "_births": "since_block"}
 """Suffixes of the tables next to a projection, and the column by which they are pruned."""
 

@@ -9,6 +9,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from virtualchain.bitcoin.gate import CheckedBlock
@@ -16,9 +17,10 @@ from virtualchain.bitcoin.header import HEADER_SIZE
 from virtualchain.bitcoin.layout import LARGEST_BLOCK, Span, naming_block, split_transactions, txids
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify, public_keys
-from virtualchain.bitcoin.transaction import Transaction, read_inputs, read_transaction
-from virtualchain.errors import MissingData
-from virtualchain.model import Block, Input, Sender, SpentOutput, TxIn, Watch
+from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, capped, is_substitute, mismatch, sighash
+from virtualchain.bitcoin.transaction import Transaction, read_count, read_inputs, read_transaction
+from virtualchain.errors import MalformedBlock, MissingData
+from virtualchain.model import Block, Evidence, Input, Sender, SpentOutput, SpentOutputs, TxIn, Watch
 
 __all__ = [
     "LARGEST_BLOCK",
@@ -59,6 +61,8 @@ class Scan:
     block: Block
     candidates: tuple[Candidate, ...]
     network: Network
+    spendings: Sequence[int] = ()
+    """How many outputs each of the block's transactions spends, the coinbase none; empty if not counted."""
 
 
 class Scanner:
@@ -73,7 +77,9 @@ class Scanner:
     def scan(self, block: CheckedBlock) -> Scan:
         """Find the candidates in a block; raises MalformedBlock if one cannot be decoded."""
         with naming_block(f"{block.header.block_id} ({block.header.hash})"):
-            return Scan(block.header, tuple(self._candidates(block.raw, block.spans)), self._network)
+            candidates = tuple(self._candidates(block.raw, block.spans))
+            spendings = _spendings(block.raw, block.spans) if candidates else ()
+            return Scan(block.header, candidates, self._network, spendings)
 
     def _candidates(self, raw: bytes, spans: Sequence[Span]) -> Iterator[Candidate]:
         hits = () if self._search is None else self._search.finditer(raw, HEADER_SIZE)
@@ -94,9 +100,19 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     """Join a scan's candidates with the outputs that they spend, as the tape stores them.
 
     `spent` maps a txindex to the spent outputs in the order of the transaction's inputs. Raises MissingData
-    unless there is one for each input.
+    unless there is one for each input, and MalformedBlock if an input cannot spend what it is said to spend.
     """
-    return tuple(_input(scan, candidate, spent.get(candidate.txindex, ())) for candidate in scan.candidates)
+    evidence = spent.evidence if isinstance(spent, SpentOutputs) else "node"
+    counts = spent.counts if isinstance(spent, SpentOutputs) else None
+    if counts is not None and scan.spendings and list(counts) != list(scan.spendings):
+        raise MalformedBlock(
+            f"block {scan.block.block_id} ({scan.block.hash}): its transactions do not have as many inputs "
+            "as spent outputs were reported for them"
+        )
+    return tuple(
+        _input(scan, candidate, capped(spent.get(candidate.txindex, ())), evidence)
+        for candidate in scan.candidates
+    )
 
 
 def _search(magics: Iterable[bytes]) -> re.Pattern[bytes] | None:
@@ -141,7 +157,14 @@ def _payload(watch: Watch, transaction: Transaction) -> object:
         return error
 
 
-def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> Input:
+def _spendings(raw: bytes, spans: Iterable[Span]) -> Sequence[int]:
+    """Count the outputs that each transaction of a block spends; the coinbase spends none."""
+    # A zero in place of the number of inputs is the marker of a witness (BIP 144).
+    places = (start + 4 if raw[start + 4] else start + 6 for start, _, _ in spans)
+    return (0, *(read_count(raw, place)[0] for place in islice(places, 1, None)))
+
+
+def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
     block, transaction = scan.block, candidate.transaction
     if len(spent) != len(transaction.inputs):
         raise MissingData(
@@ -149,6 +172,14 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> In
             f"spends {len(transaction.inputs)} outputs, but the node returned {len(spent)}: use a node that "
             "has connected this block and not pruned it"
         )
+    for n, (spending, output) in enumerate(zip(transaction.inputs, spent, strict=True)):
+        problem = None if block.hash in UNCHECKED_BLOCKS else mismatch(output.script_pubkey, spending)
+        if problem is not None:
+            raise MalformedBlock(
+                f"block {block.block_id} ({block.hash}): input {n} of transaction {candidate.txindex} "
+                f"({transaction.txid}) cannot spend {output.script_pubkey.hex()}: {problem}. What the "
+                "transaction spends was reported wrongly; use another node"
+            )
     return Input(
         block_id=block.block_id,
         txindex=candidate.txindex,
@@ -161,18 +192,21 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput]) -> In
         ),
         outputs=transaction.outputs,
         fee=sum(output.value for output in spent) - sum(output.value for output in transaction.outputs),
+        evidence=evidence,
     )
 
 
 def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
-    script_type, addresses = classify(spent.script_pubkey, network)
+    script = spent.script_pubkey
+    script_type, addresses = ("nonstandard", ()) if is_substitute(script) else classify(script, network)
     witness = [bytes.fromhex(item) for item in spending.witness]
     return Sender(
         txid=spending.txid,
         vout=spending.vout,
         value=spent.value,
-        script_pubkey=spent.script_pubkey.hex(),
+        script_pubkey=script.hex(),
         type=script_type,
         addresses=addresses,
-        public_keys=public_keys(spent.script_pubkey, bytes.fromhex(spending.script_sig), witness),
+        public_keys=public_keys(script, bytes.fromhex(spending.script_sig), witness),
+        sighash=sighash(script, spending),
     )

@@ -1,15 +1,23 @@
 """Read-ahead: blocks are fetched and scanned in threads while the database works on earlier ones."""
 
+import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
+from typing import Final
 
-from virtualchain.bitcoin.block import Scanner, inputs
+from virtualchain.bitcoin.block import Scan, Scanner, inputs
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.source import BlockSource
+from virtualchain.bitcoin.spending import LARGEST_KEPT
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, ScannedBlock, Verification
+
+MOST_BYTES: Final = 128_000_000
+"""Bytes that the blocks read ahead may take, by an estimate before what they spend is known."""
+_PER_INPUT: Final = 1000
+"""Bytes of memory that an input or output of a transaction takes beside its script."""
 
 
 def prefetch(
@@ -23,17 +31,22 @@ def prefetch(
 ) -> Generator[ScannedBlock, None, None]:
     """Fetch and scan the blocks of these headers, in their order; `verify` as in `fetch`.
 
-    At most `ahead` blocks are fetched or held beyond the one yielded last. An error in a block is raised when
+    At most `ahead` blocks are fetched or held beyond the one yielded last, and together they take at most
+    `MOST_BYTES`: a block that would take more waits until its turn. An error in a block is raised when
     its turn comes, after all blocks before it. Close the generator to stop early (`contextlib.closing`): this
     cancels the fetches that have not started, and returns when the others have finished.
     """
-    remaining = iter(headers)
+    remaining = zip(count(), headers)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+    budget = _Budget(MOST_BYTES)
 
-    def submit(count: int) -> list[Future[ScannedBlock]]:
-        return [
-            pool.submit(fetch, source, scanner, header, verify=verify) for header in islice(remaining, count)
-        ]
+    def fetch_in_budget(place: int, header: Block) -> ScannedBlock:
+        scanned = fetch(source, scanner, header, verify=verify, claim=lambda size: budget.claim(place, size))
+        budget.correct(place, _size(scanned))
+        return scanned
+
+    def submit(most: int) -> list[Future[ScannedBlock]]:
+        return [pool.submit(fetch_in_budget, *each) for each in islice(remaining, most)]
 
     try:
         pending = deque(submit(ahead))
@@ -41,17 +54,93 @@ def prefetch(
             block = pending.popleft().result()
             pending.extend(submit(1))
             yield block
+            del block
+            budget.next_turn()
     finally:
+        budget.close()
         pool.shutdown(cancel_futures=True)
 
 
+class _Budget:
+    """Bytes that blocks share, in the order of their places; the one whose turn it is may take any number."""
+
+    def __init__(self, allowed: int) -> None:
+        self._allowed = allowed
+        self._claimed: dict[int, int] = {}
+        self._turn = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def claim(self, place: int, size: int) -> None:
+        """Wait until there is room for `size` bytes, or it is this place's turn."""
+
+        def has_room() -> bool:
+            fits = sum(self._claimed.values()) + size <= self._allowed
+            return fits or place == self._turn or self._is_closed
+
+        with self._changed:
+            self._changed.wait_for(has_room)
+            if self._is_closed:
+                raise RuntimeError("reading ahead has ended")  # nobody asks for the result
+            self._claimed[place] = size
+
+    def correct(self, place: int, size: int) -> None:
+        """Replace an estimate by what a block really takes."""
+        with self._changed:
+            self._claimed[place] = size
+            self._changed.notify_all()
+
+    def next_turn(self) -> None:
+        """Forget the block whose turn it was: it has been used."""
+        with self._changed:
+            self._claimed.pop(self._turn, None)
+            self._turn += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let no one wait any longer."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
+def _estimate(scan: Scan) -> int:
+    """Compute the most memory that a block's inputs can take, before what they spend is known."""
+    return sum(
+        len(each.raw) * 2
+        + len(each.transaction.inputs) * (_PER_INPUT + 2 * LARGEST_KEPT)
+        + len(each.transaction.outputs) * _PER_INPUT
+        for each in scan.candidates
+    )
+
+
+def _size(scanned: ScannedBlock) -> int:
+    """Estimate the memory that a block's inputs take."""
+    return sum(
+        len(each.raw) * 2
+        + sum(_PER_INPUT + len(sender.script_pubkey) for sender in each.senders)
+        + len(each.outputs) * _PER_INPUT
+        for each in scanned.inputs
+    )
+
+
+def _claim_nothing(size: int) -> None:
+    """Take any number of bytes."""
+
+
 def fetch(
-    source: BlockSource, scanner: Scanner, header: Block, *, verify: Verification = "merkle"
+    source: BlockSource,
+    scanner: Scanner,
+    header: Block,
+    *,
+    verify: Verification = "merkle",
+    claim: Callable[[int], None] = _claim_nothing,
 ) -> ScannedBlock:
     """Fetch one block, its inputs and the outputs that they spend.
 
-    `verify` is how much of the block is checked, as `CheckedBlock` describes. Raises what the source raises,
-    and MalformedBlock if the block does not pass.
+    `claim` is called with how many bytes the inputs may take, before what they spend is fetched. `verify` is
+    how much of the block is checked, as `CheckedBlock` describes. Raises what the source raises, and
+    MalformedBlock if the block does not pass.
     """
     raw = source.raw_block(header.hash)
     try:
@@ -59,4 +148,9 @@ def fetch(
     except MalformedBlock as error:
         raise MalformedBlock(f"{source}: {error}") from error
     transactions = {candidate.txindex: candidate.transaction.txid for candidate in scan.candidates}
-    return ScannedBlock(header, inputs(scan, source.spent_outputs(header.hash, transactions)))
+    claim(_estimate(scan))
+    spent = source.spent_outputs(header.hash, transactions)
+    try:
+        return ScannedBlock(header, inputs(scan, spent))
+    except MalformedBlock as error:
+        raise MalformedBlock(f"{source}: {error}") from error

@@ -70,12 +70,12 @@ def classify(script: bytes, network: Network) -> tuple[str, tuple[str, ...]]:
 
     pubkey, multisig, nulldata and nonstandard have no address; no type has more than one.
     """
-    program = _witness_program(script)
+    program = witness_program(script)
     if program is not None:
         return _classify_witness(*program, network)
-    if _is_script_hash(script):
+    if is_script_hash(script):
         return "scripthash", (base58.encode_check(network.p2sh + script[2:22]),)
-    if _is_public_key_hash(script):
+    if is_public_key_hash(script):
         return "pubkeyhash", (base58.encode_check(network.p2pkh + script[3:23]),)
     return _type_without_address(script), ()
 
@@ -86,16 +86,16 @@ def public_keys(script_pubkey: bytes, script_sig: bytes, witness: Sequence[bytes
     A multisig script has all of its keys listed, whoever signed; taproot has the 32-byte output key. There
     are none if the script commits to no key, or the input does not match the commitment.
     """
-    program = _witness_program(script_pubkey)
+    program = witness_program(script_pubkey)
     if program is not None and program[0] == 1 and len(program[1]) == 32:
         return (program[1].hex(),)
     stack: Sequence[bytes] = pushes(script_sig)
     script = script_pubkey
-    if _is_script_hash(script):
+    if is_script_hash(script):
         if not stack or hash160(stack[-1]) != script[2:22]:
             return ()
         *stack, script = stack
-        program = _witness_program(script)
+        program = witness_program(script)
     if program is not None:
         return tuple(key.hex() for key in _witness_keys(*program, witness))
     return tuple(key.hex() for key in _committed_keys(script, stack))
@@ -115,15 +115,17 @@ def _is_push_only(script: bytes) -> bool:
     return all(opcode <= OP_16 and data is not None for opcode, data in operations(script))
 
 
-def _is_script_hash(script: bytes) -> bool:
+def is_script_hash(script: bytes) -> bool:
+    """Check whether an output script is p2sh."""
     return len(script) == 23 and script[:2] == b"\xa9\x14" and script[22] == OP_EQUAL
 
 
-def _is_public_key_hash(script: bytes) -> bool:
+def is_public_key_hash(script: bytes) -> bool:
+    """Check whether an output script is p2pkh."""
     return len(script) == 25 and script[:3] == b"\x76\xa9\x14" and script[23:] == b"\x88\xac"
 
 
-def _witness_program(script: bytes) -> tuple[int, bytes] | None:
+def witness_program(script: bytes) -> tuple[int, bytes] | None:
     """Return the version and program of a segwit output script (BIP 141)."""
     if not 4 <= len(script) <= 42 or script[1] + 2 != len(script):
         return None
@@ -158,16 +160,16 @@ def _bech32(version: int, program: bytes, prefix: str) -> str:
 def _type_without_address(script: bytes) -> str:
     if script[:1] == bytes([OP_RETURN]) and _is_push_only(script[1:]):
         return "nulldata"
-    if _public_key(script) is not None:
+    if public_key(script) is not None:
         return "pubkey"
-    return "multisig" if _multisig_keys(script) else "nonstandard"
+    return "multisig" if multisig_keys(script) else "nonstandard"
 
 
 def _is_key(data: bytes) -> bool:
     return bool(data) and _KEY_SIZES.get(data[0]) == len(data)
 
 
-def _public_key(script: bytes) -> bytes | None:
+def public_key(script: bytes) -> bytes | None:
     """Return the key of a pay-to-public-key script."""
     key = script[1:-1]
     if len(script) >= 35 and script[0] == len(key) and script[-1] == OP_CHECKSIG and _is_key(key):
@@ -175,7 +177,7 @@ def _public_key(script: bytes) -> bytes | None:
     return None
 
 
-def _multisig_keys(script: bytes) -> list[bytes]:
+def multisig_keys(script: bytes) -> list[bytes]:
     """List the keys of a script `m <key> … n OP_CHECKMULTISIG`; empty for any other script."""
     if script[-1:] != bytes([OP_CHECKMULTISIG]):
         return []
@@ -201,12 +203,12 @@ def _small_number(opcode: int, data: bytes | None) -> int:
 
 def _committed_keys(script: bytes, stack: Sequence[bytes]) -> list[bytes]:
     """List the keys in `script`, or the one on `stack` whose hash it contains."""
-    key = _public_key(script)
+    key = public_key(script)
     if key is not None:
         return [key]
-    if _is_public_key_hash(script):
+    if is_public_key_hash(script):
         return next(([data] for data in stack if hash160(data) == script[3:23]), [])
-    return _multisig_keys(script)
+    return multisig_keys(script)
 
 
 def _witness_keys(version: int, program: bytes, witness: Sequence[bytes]) -> list[bytes]:

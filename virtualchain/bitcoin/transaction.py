@@ -62,6 +62,20 @@ def read_count(raw: bytes, at: int) -> tuple[int, int]:
     return (first, at + 1) if first < 0xFD else long_count(raw, at)
 
 
+def read_number(raw: bytes, at: int) -> tuple[int, int]:
+    """Read a count or length like `read_count`, of data of which more is to come: it may be any number."""
+    first = raw[at]
+    if first < 0xFD:
+        return first, at + 1
+    end = at + 1 + (2 << (first - 0xFD))
+    if end > len(raw):
+        raise IndexError("the data end in a count")
+    value = int.from_bytes(raw[at + 1 : end], "little")
+    if value < (0xFD, 1 << 16, 1 << 32)[first - 0xFD]:
+        raise MalformedBlock(f"a count of {value} is written in {end - at} bytes, more than it needs")
+    return value, end
+
+
 def long_count(raw: bytes, at: int) -> tuple[int, int]:
     """Read a count or length of three, five or nine bytes at `at`; returns it and where it ends."""
     size = 2 << (raw[at] - 0xFD)

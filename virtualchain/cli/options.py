@@ -90,6 +90,7 @@ class Options:
         from virtualchain.bitcoin import networks
         from virtualchain.bitcoin.files.source import open_blocks
         from virtualchain.bitcoin.node.node import open_source
+        from virtualchain.cli.output import say
 
         settings = self.settings
         name = settings.network or network
@@ -97,7 +98,8 @@ class Options:
         if settings.blocks is not None:
             return open_blocks(settings.blocks, expected)
         port = (expected or networks.NETWORKS["mainnet"]).rpc_port
-        return open_source(settings.bitcoin or f"http://127.0.0.1:{port}", settings.cookie, expected)
+        url = settings.bitcoin or f"http://127.0.0.1:{port}"
+        return open_source(url, settings.cookie, expected, cacert=settings.cacert, warn=say)
 
 
 pass_options = click.make_pass_decorator(Options, ensure=True)
@@ -154,12 +156,17 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--bitcoin",
             metavar="URL",
-            help="The node: http://user:password@host:port. Default: the node on this machine.",
+            help="The node: http://user:password@host:port, or https://…. Default: the node on this machine.",
         ),
         option(
             "--cookie",
             metavar="FILE",
             help="The node's cookie file, instead of a password. Default: bitcoind's default location.",
+        ),
+        option(
+            "--cacert",
+            metavar="FILE",
+            help="Certificates to trust for a node over https (PEM). Default: the system's.",
         ),
         option(
             "--blocks",

@@ -88,7 +88,8 @@ class Machine:
         meanwhile, the machine is loaded again, and the iterator ends there. Raises AppHalted.
         """
         while self.cursor < last:
-            first, until = self.cursor + 1, min(self.cursor + _STRETCH, last)
+            first = self.cursor + 1
+            until = self._tape.stretch(first, min(self.cursor + _STRETCH, last), self.contract.magics)
             inputs = self._tape.inputs(first, until, self.contract.magics)
             by_block = {block_id: list(group) for block_id, group in groupby(inputs, lambda i: i.block_id)}
             for block in self._tape.blocks(first, until):

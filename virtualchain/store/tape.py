@@ -4,19 +4,23 @@ It knows the chain and no app's rules. Everything here runs in the caller's tran
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Json
 
 from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.spending import capped, sighash
+from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import StoreError
-from virtualchain.model import Block, Input, Output, ScannedBlock, Sender
+from virtualchain.model import Block, Input, Output, ScannedBlock, Sender, SpentOutput
 from virtualchain.store.sql import queries
 
 _Q = queries("tape")
+_ALLOWED: Final = 64_000_000
+"""Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,13 @@ class Tape:
             for row in cursor.execute(_Q["inputs"], stretch):
                 yield _read_input(row)
 
+    def stretch(self, first: int, last: int, magics: Sequence[bytes]) -> int:
+        """Return up to which block, at most `last`, the inputs from `first` on can be read at once."""
+        limits = {"first": first, "last": last, "magics": list(magics), "allowed": _ALLOWED}
+        row = self._connection.execute(_Q["too_large"], limits).fetchone()
+        assert row is not None, "an aggregate has a row"
+        return last if row[0] is None else max(first, row[0] - 1)
+
     def coverage(self) -> list[Covered]:
         """Return every stretch that was searched, ordered by magic, rule and height."""
         with self._connection.cursor(row_factory=dict_row) as cursor:
@@ -201,13 +212,27 @@ def _input_row(item: Input) -> dict[str, object]:
         "senders": Json([sender.as_dict() for sender in item.senders]),
         "outputs": Json([output.as_dict() for output in item.outputs]),
         "fee": item.fee,
+        "evidence": item.evidence,
     }
 
 
 def _read_input(row: dict[str, Any]) -> Input:
     senders = tuple(Sender(**_tuples(item)) for item in row["senders"])
+    if any("sighash" not in item for item in row["senders"]):
+        senders = _as_now(senders, row["raw"])
     outputs = tuple(Output(**_tuples(item)) for item in row["outputs"])
     return Input(**{**row, "magics": tuple(row["magics"]), "senders": senders, "outputs": outputs})
+
+
+def _as_now(senders: Sequence[Sender], raw: bytes) -> tuple[Sender, ...]:
+    """Return senders that an earlier version stored as this one computes them."""
+    spent = [SpentOutput(sender.value, bytes.fromhex(sender.script_pubkey)) for sender in senders]
+    return tuple(
+        replace(
+            sender, script_pubkey=output.script_pubkey.hex(), sighash=sighash(output.script_pubkey, spending)
+        )
+        for sender, output, spending in zip(senders, capped(spent), read_inputs(raw), strict=True)
+    )
 
 
 def _tuples(item: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,16 @@ in its block.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from virtualchain.bitcoin.block import Candidate, Scan, inputs
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.spending import stands_for
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_transaction
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Block, Input, Json, SpentOutput
+from virtualchain.model import Block, Input, Json, Sender, SpentOutput
 from virtualchain.transfer.files import Row
 
 _WORK = re.compile("-?[0-9]{1,78}")
@@ -82,6 +84,7 @@ def check_input(row: Row, blocks: Mapping[int, Block], network: Network) -> Inpu
         (computed,) = inputs(Scan(blocks[block_id], (candidate,), network), {txindex: spent})
     except (MalformedBlock, ValueError) as error:
         raise ValueError(f"{place}: {error}") from error
+    senders = [_as_now(*each) for each in zip(senders, computed.senders, strict=True)]
     for name, exported, expected in (
         ("txid", txid, computed.txid),
         ("senders", senders, [sender.as_dict() for sender in computed.senders]),
@@ -90,7 +93,7 @@ def check_input(row: Row, blocks: Mapping[int, Block], network: Network) -> Inpu
     ):
         if exported != expected:
             raise ValueError(f"{place}: column {name} does not match the raw transaction")
-    return computed
+    return replace(computed, evidence="export")
 
 
 def _objects(text: str, place: str) -> list[Json]:
@@ -101,6 +104,15 @@ def _objects(text: str, place: str) -> list[Json]:
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError(f"{place}: senders or outputs are not a list of objects")
     return items
+
+
+def _as_now(sender: Json, computed: Sender) -> Json:
+    """Return a sender that an earlier version exported as this one would: long scripts are replaced."""
+    if "sighash" in sender:
+        return sender
+    kept, script = bytes.fromhex(computed.script_pubkey), bytes.fromhex(sender["script_pubkey"])
+    script_pubkey = kept.hex() if stands_for(kept, script) else script.hex()
+    return {**sender, "script_pubkey": script_pubkey, "sighash": list(computed.sighash)}
 
 
 def _spent_output(sender: Json) -> SpentOutput:

@@ -264,6 +264,7 @@ def _as_row(item: Input) -> tuple[object, ...]:
         Jsonb([sender.as_dict() for sender in item.senders]),
         Jsonb([output.as_dict() for output in item.outputs]),
         item.fee,
+        item.evidence,
     )
 
 

@@ -33,6 +33,7 @@ from virtualchain.bitcoin.block import (
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import first_op_return, watch
+from virtualchain.consensus.hashing import hash160
 from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import FindPayload, SpentOutput, Watch
 
@@ -210,8 +211,14 @@ def test_counts_of_three_bytes_are_read() -> None:
 def test_senders_and_fee_come_from_the_spent_outputs() -> None:
     """There is one sender per input, in order, with the key that the input reveals."""
     key = b"\x02" + bytes(32)
-    script = bytes.fromhex("0014f0ddfac8b5e5b58e6e9b0c3b0b0b0b0b0b0b0b0b")
-    raw = transaction(op_return(b"id!x"), P2PKH, script_sigs=[push(b"s"), b""], values=[0, 400])
+    script = b"\x00\x14" + hash160(key)
+    raw = transaction(
+        op_return(b"id!x"),
+        P2PKH,
+        script_sigs=[push(b"s\x83"), b""],
+        witnesses=[[], [b"s\x01", key]],
+        values=[0, 400],
+    )
     p2pk = push(key) + b"\xac"
     spent = {1: [SpentOutput(300, p2pk), SpentOutput(250, script)]}
     (joined,) = inputs(Scanner([DEFAULT], MAIN).scan(checked(7, block(raw))), spent)
@@ -222,7 +229,9 @@ def test_senders_and_fee_come_from_the_spent_outputs() -> None:
     assert (first.txid, first.vout, first.value, first.type) == ("01" * 32, 1, 300, "pubkey")
     assert (first.script_pubkey, first.addresses, first.public_keys) == (p2pk.hex(), (), (key.hex(),))
     assert (second.txid, second.vout, second.value) == ("02" * 32, 2, 250)
-    assert (second.type, len(second.addresses), second.public_keys) == ("witness_v0_keyhash", 1, ())
+    assert (second.type, len(second.addresses), second.public_keys) == ("witness_v0_keyhash", 1, (key.hex(),))
+    assert (first.sighash, second.sighash) == (("SINGLE|ANYONECANPAY",), ("ALL",))
+    assert joined.evidence == "node"
 
 
 @pytest.mark.parametrize("spent", [{}, {1: []}, {2: [SpentOutput(1, b"")]}, {1: [SpentOutput(1, b"")] * 2}])

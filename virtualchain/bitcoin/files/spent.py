@@ -25,9 +25,10 @@ from virtualchain.bitcoin.files.framing import FramedFile, Framing, read_part
 from virtualchain.bitcoin.files.store import BlockStore
 from virtualchain.bitcoin.files.undo import first_count, read_undo
 from virtualchain.bitcoin.header import HEADER_SIZE, sha256d
+from virtualchain.bitcoin.spending import capped, stands_for
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.errors import MalformedBlock, MissingData, NodeError
-from virtualchain.model import SpentOutput, TxIn
+from virtualchain.model import SpentOutput, SpentOutputs, TxIn
 
 LARGEST_UNDO: Final = MOST_INPUTS * (LARGEST_SPENDABLE_SCRIPT + 32)
 """Bytes: each spent output is a script, and numbers that take at most 32."""
@@ -45,8 +46,6 @@ _CREATE = "CREATE TABLE places (prefix INTEGER, block INTEGER, start INTEGER, le
 _INSERT = "INSERT INTO places VALUES (?, ?, ?, ?)"
 _INDEX = "CREATE INDEX IF NOT EXISTS by_prefix ON places (prefix)"
 _FIND = "SELECT block, start, length FROM places WHERE prefix = ?"
-
-Spent = Mapping[int, Sequence[SpentOutput]]
 
 
 class _Record(NamedTuple):
@@ -116,7 +115,7 @@ class UndoFiles:
         transactions = split_transactions(self._store.read(number))
         return [[(spending.txid, spending.vout) for spending in read_inputs(each)] for each in transactions]
 
-    def spent(self, number: int, transactions: Mapping[int, str]) -> Spent:
+    def spent(self, number: int, transactions: Mapping[int, str]) -> SpentOutputs:
         """Return the outputs that some transactions of a block spend; raises MissingData, MalformedBlock."""
         found = self._matching_records(number) or self._matching_records(number, reread=True)
         records = [record.data for record in found]
@@ -127,10 +126,12 @@ class UndoFiles:
                 f"{self._store} has no undo data of block {self._store.hash(number)}: the node never "
                 "connected it, or its rev*.dat is gone; use the node's whole folder, or the node itself"
             )
-        return {
+        coins_by_txindex = read_undo(records[0], transactions)
+        outputs = {
             txindex: tuple(SpentOutput(coin.value, coin.script_pubkey) for coin in coins)
-            for txindex, coins in read_undo(records[0], transactions).items()
+            for txindex, coins in coins_by_txindex.items()
         }
+        return SpentOutputs(outputs, "undo", coins_by_txindex.counts)
 
     def _choose(self, records: Sequence[_Record], number: int, txindexes: Collection[int]) -> list[bytes]:
         """Pick the record that belongs to this block and not to a sibling."""
@@ -160,7 +161,7 @@ class UndoFiles:
                 created = ancestors.output(coin.height, spending.txid, spending.vout)
                 if created is None:
                     verdict = None
-                elif created != SpentOutput(coin.value, coin.script_pubkey):
+                elif created.value != coin.value or not stands_for(coin.script_pubkey, created.script_pubkey):
                     return False
         return verdict
 
@@ -274,7 +275,7 @@ class Outputs:
         self._indexed = 0
         """How many of the store's blocks are in the database."""
 
-    def spent(self, number: int, transactions: Mapping[int, str]) -> Spent:
+    def spent(self, number: int, transactions: Mapping[int, str]) -> SpentOutputs:
         """Return the outputs that some transactions of a block spend; raises MissingData, MalformedBlock.
 
         The first call reads every block.
@@ -283,9 +284,8 @@ class Outputs:
         with self._lock:
             try:
                 database = self._up_to_date()
-                known: dict[str, list[SpentOutput]] = {}
-                return {
-                    txindex: tuple(self._spent(database, number, spending, known) for spending in spendings)
+                outputs = {
+                    txindex: capped(self._spent(database, number, spendings))
                     for txindex, spendings in inputs.items()
                 }
             except sqlite3.Error as error:
@@ -293,6 +293,7 @@ class Outputs:
                     f"the temporary index over {self._store} failed: {error}; "
                     "it may need space in the folder that SQLITE_TMPDIR or TMPDIR names"
                 ) from error
+        return SpentOutputs(outputs, "transaction")
 
     def close(self) -> None:
         """Drop the database."""
@@ -340,21 +341,28 @@ class Outputs:
                 start += len(transaction)
 
     def _spent(
-        self,
-        database: sqlite3.Connection,
-        spender: int,
-        spending: TxIn,
-        known: dict[str, list[SpentOutput]],
-    ) -> SpentOutput:
-        """Return a spent output; `known` caches outputs by txid, as those of one are often spent together."""
-        if spending.txid not in known:
-            known[spending.txid] = self._outputs_of(database, spending.txid)
-        if spending.vout < len(known[spending.txid]):
-            return known[spending.txid][spending.vout]
-        raise MissingData(
-            f"block {self._store.hash(spender)} spends {spending.txid}:{spending.vout}, and {self._store} "
-            "holds neither that nor rev*.dat: use files from the first block on, or bitcoind's whole folder"
-        )
+        self, database: sqlite3.Connection, spender: int, spendings: Sequence[TxIn]
+    ) -> Iterator[SpentOutput]:
+        """Yield what the inputs of a transaction spend; one that created several outputs is read once."""
+        needed: dict[str, set[int]] = {}
+        for spending in spendings:
+            needed.setdefault(spending.txid, set()).add(spending.vout)
+        known: dict[str, dict[int, SpentOutput]] = {}
+        for spending in spendings:
+            if spending.txid not in known:
+                outputs = self._outputs_of(database, spending.txid)
+                known[spending.txid] = {
+                    vout: capped([outputs[vout]])[0] for vout in needed[spending.txid] if vout < len(outputs)
+                }
+            # Each is spent once, so it need not be kept any longer.
+            output = known[spending.txid].pop(spending.vout, None)
+            if output is None:
+                raise MissingData(
+                    f"block {self._store.hash(spender)} spends {spending.txid}:{spending.vout}, and "
+                    f"{self._store} holds neither that nor rev*.dat: use files from the first block on, or "
+                    "bitcoind's whole folder"
+                )
+            yield output
 
     def _outputs_of(self, database: sqlite3.Connection, txid: str) -> list[SpentOutput]:
         """Read a transaction's outputs; empty if it is not there."""

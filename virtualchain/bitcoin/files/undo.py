@@ -8,11 +8,11 @@ created it, and the amount and the script, both compressed. The format is that o
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
+from virtualchain.bitcoin.curve import y_coordinate
+from virtualchain.bitcoin.spending import Capped
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_count
 from virtualchain.errors import MalformedBlock
 
-_PRIME: Final = 2**256 - 2**32 - 977
-"""The prime of secp256k1's field."""
 _SPECIAL_SIZES: Final = (20, 20, 32, 32, 32, 32)
 """Bytes that follow each of the script forms 0 to 5; a higher number is a script's length plus 6."""
 _COUNT_SIZES: Final = {0xFD: 2, 0xFE: 4, 0xFF: 8}
@@ -32,28 +32,41 @@ def first_count(data: bytes) -> int:
     return data[0] if size is None else int.from_bytes(data[1 : 1 + size], "little")
 
 
-def read_undo(data: bytes, txindexes: Collection[int]) -> dict[int, tuple[Coin, ...]]:
-    """Read the coins that the transactions at `txindexes` spend; raises MalformedBlock."""
-    spent: dict[int, tuple[Coin, ...]] = {}
+class Coins(dict[int, tuple[Coin, ...]]):
+    """The coins that transactions spend, by txindex; `counts` is how many each of the block's spends."""
+
+    counts: tuple[int, ...] = ()
+
+
+def read_undo(data: bytes, txindexes: Collection[int]) -> Coins:
+    """Read the coins that the transactions at `txindexes` spend, with their scripts capped.
+
+    Raises MalformedBlock unless the data are undo data from beginning to end.
+    """
+    spent = Coins()
+    counts = [0]
     try:
         transactions, at = read_count(data, 0)
-        for txindex in range(1, min(transactions, max(txindexes, default=0)) + 1):
+        for txindex in range(1, transactions + 1):
             count, at = read_count(data, at)
+            counts.append(count)
             if txindex in txindexes:
-                coins = []
+                coins, cap = [], Capped().cap
                 for _ in range(count):
                     coin, at = _read_coin(data, at)
-                    coins.append(coin)
+                    coins.append(coin._replace(script_pubkey=cap(coin.script_pubkey)))
                 spent[txindex] = tuple(coins)
             else:
                 at = _skip_coins(data, at, count)
     except (IndexError, ValueError) as error:
         raise MalformedBlock(f"undo data that cannot be read: {error}") from error
-    if at > len(data):
-        raise MalformedBlock(f"undo data are {at - len(data)} bytes too short")
+    if at != len(data):
+        amount = f"{at - len(data)} bytes too short" if at > len(data) else f"{len(data) - at} bytes too long"
+        raise MalformedBlock(f"undo data are {amount}")
     missing = sorted(set(txindexes) - set(spent))
     if missing:
         raise MalformedBlock(f"undo data of {transactions} transactions, without number {missing[0]}")
+    spent.counts = tuple(counts)
     return spent
 
 
@@ -96,20 +109,9 @@ def _decompress_script(form: int, data: bytes) -> bytes:
     if form in {2, 3}:
         return b"\x21" + bytes([form]) + data + b"\xac"
     if form in {4, 5}:
-        return b"\x41\x04" + data + _y_coordinate(data, odd=form == 5) + b"\xac"
+        y = y_coordinate(int.from_bytes(data, "big"), odd=form == 5)
+        return b"\x41\x04" + data + y.to_bytes(32, "big") + b"\xac"
     return data
-
-
-def _y_coordinate(data: bytes, *, odd: bool) -> bytes:
-    """Compute the y coordinate of a public key on secp256k1 from its x coordinate."""
-    x = int.from_bytes(data, "big")
-    square: int = (pow(x, 3, _PRIME) + 7) % _PRIME
-    y: int = pow(square, (_PRIME + 1) // 4, _PRIME)
-    if y * y % _PRIME != square:
-        raise ValueError(f"{data.hex()} is not the x coordinate of a public key")
-    if y % 2 != odd:
-        y = _PRIME - y
-    return y.to_bytes(32, "big")
 
 
 def _decompress_amount(compressed: int) -> int:

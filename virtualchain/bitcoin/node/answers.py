@@ -10,10 +10,15 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
 
+from virtualchain.bitcoin.block import LARGEST_BLOCK, LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS
 from virtualchain.bitcoin.node.login import NodeUrl
-from virtualchain.bitcoin.transaction import MAX_MONEY, read_count
+from virtualchain.bitcoin.spending import Capped, capped
+from virtualchain.bitcoin.transaction import MAX_MONEY, read_number
 from virtualchain.errors import MalformedBlock, NodeError
-from virtualchain.model import Block, SpentOutput
+from virtualchain.model import Block, SpentOutput, SpentOutputs
+
+_MOST_TRANSACTIONS: Final = LARGEST_BLOCK // (60 * 4)
+"""In a block: one has 60 bytes or more, each of which weighs four units."""
 
 _HASH: Final = re.compile("[0-9a-f]{64}")
 _HIGHEST: Final = 2**31 - 1
@@ -56,34 +61,100 @@ def is_chain(headers: Sequence[Block]) -> bool:
     return all(block.prev_hash == before.hash for before, block in pairwise(headers))
 
 
-def read_spent_outputs(data: bytes, txindexes: Collection[int]) -> dict[int, tuple[SpentOutput, ...]]:
-    """Parse the answer of `/rest/spenttxouts/HASH.bin` for the transactions at `txindexes`.
+def read_spent_outputs(answer: bytes | Iterator[bytes], txindexes: Collection[int]) -> SpentOutputs:
+    """Parse the answer of `/rest/spenttxouts/HASH.bin` for the transactions at `txindexes`, scripts capped.
 
-    The answer is a count of transactions and for each, including the coinbase, a count of spent outputs; an
-    output is 8 bytes of satoshi, a length and the script. Raises MalformedBlock if it is not that.
+    The answer, which may come in pieces, is a count of transactions and for each, including the coinbase, a
+    count of spent outputs; an output is 8 bytes of satoshi, a length and the script. Raises MalformedBlock if
+    it is not that, from beginning to end.
     """
     spent: dict[int, tuple[SpentOutput, ...]] = {}
+    counts: list[int] = []
+    reader = _Reader(iter((answer,)) if isinstance(answer, bytes) else answer)
     try:
-        transactions, at = read_count(data, 0)
-        for txindex in range(min(transactions, max(txindexes, default=-1) + 1)):
-            count, at = read_count(data, at)
-            outputs = []
-            for _ in range(count):
-                length, script_at = read_count(data, at + 8)
-                if txindex in txindexes:
-                    value = int.from_bytes(data[at : at + 8], "little", signed=True)
-                    outputs.append(SpentOutput(_plausible(value), data[script_at : script_at + length]))
-                at = script_at + length
+        transactions = reader.count(_MOST_TRANSACTIONS)
+        for txindex in range(transactions):
+            counts.append(reader.count(MOST_INPUTS))
             if txindex in txindexes:
-                spent[txindex] = tuple(outputs)
+                spent[txindex] = tuple(reader.outputs(counts[-1]))
+            else:
+                reader.skip_outputs(counts[-1])
+        reader.end()
     except (IndexError, ValueError) as error:
         raise MalformedBlock(f"spent outputs that cannot be read: {error}") from error
-    if at > len(data):
-        raise MalformedBlock(f"spent outputs are {at - len(data)} bytes too short")
     missing = sorted(set(txindexes) - set(spent))
     if missing:
         raise MalformedBlock(f"spent outputs of {transactions} transactions, without number {missing[0]}")
-    return spent
+    return SpentOutputs(spent, "node", counts)
+
+
+class _Reader:
+    """Reads an answer of spent outputs while it arrives, a piece at a time."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._data = b""
+        self._at = 0
+
+    def count(self, most: int) -> int:
+        """Read a count; raises ValueError if it is larger than `most`."""
+        self._need(9)
+        value, self._at = read_number(self._data, self._at)
+        if value > most:
+            raise ValueError(f"a count of {value}, which no block has")
+        return value
+
+    def outputs(self, count: int) -> Iterator[SpentOutput]:
+        """Read the outputs that a transaction spends."""
+        cap = Capped().cap
+        for _ in range(count):
+            start, end = self._next_script()
+            value = int.from_bytes(self._data[self._at : self._at + 8], "little", signed=True)
+            yield SpentOutput(_plausible(value), cap(self._data[start:end]))
+            self._at = end
+
+    def skip_outputs(self, count: int) -> None:
+        """Skip the outputs that a transaction spends; most are short, and all in one piece."""
+        data, at = self._data, self._at
+        for _ in range(count):
+            if at + 9 + 0xFC < len(data) and data[at + 8] < 0xFD:
+                at += 9 + data[at + 8]
+            else:
+                self._at = at
+                _, self._at = self._next_script()
+                data, at = self._data, self._at
+        self._at = at
+
+    def end(self) -> None:
+        """Check that nothing is left."""
+        self._need(1)
+        if self._at < len(self._data):
+            raise MalformedBlock("spent outputs are followed by other bytes")
+
+    def _next_script(self) -> tuple[int, int]:
+        """Return where the script of the next output starts and ends, once it has arrived."""
+        self._need(8 + 9)
+        length, start = read_number(self._data, self._at + 8)
+        if length > LARGEST_SPENDABLE_SCRIPT:
+            raise ValueError(f"a script of {length} bytes, which cannot be spent")
+        size = start - self._at + length
+        self._need(size)
+        missing = self._at + size - len(self._data)
+        if missing > 0:
+            raise MalformedBlock(f"spent outputs are {missing} bytes too short")
+        return self._at + size - length, self._at + size
+
+    def _need(self, size: int) -> None:
+        """Wait until `size` bytes lie ahead, or all that are left."""
+        if len(self._data) - self._at < size:
+            parts = [self._data[self._at :]]
+            missing = size - len(parts[0])
+            for piece in self._pieces:
+                parts.append(piece)
+                missing -= len(piece)
+                if missing <= 0:
+                    break
+            self._data, self._at = b"".join(parts), 0
 
 
 def read_prevouts_of(
@@ -112,7 +183,7 @@ def read_prevouts(transaction: Mapping[str, Any]) -> tuple[SpentOutput, ...] | N
     prevouts = [spending.get("prevout") for spending in transaction["vin"]]
     if None in prevouts:
         return None
-    return tuple(
+    return capped(
         SpentOutput(satoshi(prevout["value"]), bytes.fromhex(prevout["scriptPubKey"]["hex"]))
         for prevout in prevouts
     )

@@ -10,21 +10,20 @@ REST answers are binary and cost the node and us a tenth of the same answer as J
 """
 
 import json
+import ssl
 import time
-from collections import deque
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from typing import Any, Final, TypeVar
 
-import urllib3
 from bitcoinrpc.authproxy import AuthServiceProxy, JSONRPCException
-from urllib3.exceptions import HTTPError
-from urllib3.util import wait_for_read
 
 from virtualchain.bitcoin.node.login import Login, NodeUrl
+from virtualchain.bitcoin.node.slimming import slim
+from virtualchain.bitcoin.node.transport import Connection, Pool, TooLong, pieces
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable
 
 T = TypeVar("T")
@@ -33,9 +32,17 @@ RETRY_PAUSES: Final = (0.0, 0.1, 0.3, 1.0)
 """Seconds before each retry. The first is immediate: it recovers from a connection dropped while idle."""
 RETRY_TIME: Final = 5.0
 """Seconds after which an error is raised, whatever retries are left: a timeout has used them up."""
-CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 """Seconds without a byte from the node; a large flush of its database takes many of them."""
+ANSWER_TIME: Final = 180.0
+"""Seconds for a whole answer, however busily it comes: a block takes milliseconds, on a slow line seconds."""
+LARGEST_ANSWER: Final = 16_000_000
+"""Bytes of JSON, once `slim` has shortened its scripts: a block in hex has half as many."""
+LARGEST_PRINTED: Final = 300_000_000
+"""As many for what prints the scripts that a block spends: at most 24,390 of 10,000 bytes in hex."""
+LARGEST_STREAM: Final = 4_000_000_000
+"""Bytes of JSON before its scripts are shortened: prevouts with 10,000-byte scripts have some 60,000 each."""
+_PRINTS_SCRIPTS: Final = {"getblock", "getrawtransaction"}
 
 Answer = Any
 """A method's result: JSON of any form, fractions as Decimal. The caller that takes it apart checks it."""
@@ -44,9 +51,15 @@ _MISSING: Final = {-1, -5, -8, -32603}
 """Codes for a block or transaction that is pruned, unknown, above the tip, or without its undo data."""
 _WARMING_UP: Final = -28
 _NO_SUCH_METHOD: Final = -32601
-_REST_CONNECTIONS: Final = 16
 _REASON_SIZE: Final = 500
-"""Bytes that are read of an error's text."""
+"""Bytes that are kept of an error's text."""
+_BUSY: Final = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+"""Statuses after which the same question may be answered: a node's, and those of what is in front of it."""
 
 
 class NotOffered(NodeError):
@@ -75,14 +88,13 @@ class Rpc:
     A connection is kept for the next call of any thread, so threads that end leave none behind.
     """
 
-    def __init__(self, url: NodeUrl, login: Login) -> None:
+    def __init__(self, url: NodeUrl, login: Login, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
         self._login = login
-        self._idle: deque[_Connection] = deque()
-        self._closed = False
+        self._pool = Pool(url, tls)
 
     def call(self, method: str, *parameters: object) -> Answer:
-        """Call a method and return its result.
+        """Call a method and return its result, with scripts shortened by `slim`.
 
         Temporary faults are retried for a few seconds. Raises NodeUnavailable; MissingData if the node does
         not have the data; NotOffered; NodeError for everything else.
@@ -91,10 +103,7 @@ class Rpc:
 
     def close(self) -> None:
         """Close the connections; one that is in use is closed when its call ends."""
-        self._closed = True
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+        self._pool.close()
 
     def _ask_logged_in(self, method: str, parameters: tuple[object, ...]) -> Answer:
         authorization = self._login.authorization()
@@ -109,43 +118,21 @@ class Rpc:
             raise NodeUnavailable(f"{self._url} refuses a login that was just renewed") from error
 
     def _ask(self, method: str, parameters: tuple[object, ...], authorization: str) -> Answer:
-        connection = self._connection()
-        connection.authorization = authorization
-        try:
-            result = _Call(self._url, method, connection)(*parameters)
-        except JSONRPCException as error:
-            self._keep(connection)
-            raise self._fault(method, parameters, error) from error
-        except (OSError, HTTPException) as error:
-            connection.close()
-            reason = getattr(error, "strerror", None) or repr(error)
-            raise NodeUnavailable(
-                f"{self._url} does not answer {method} ({reason}): is it running?"
-            ) from error
-        except BaseException:  # whatever interrupted the call, an answer may be half read
-            connection.close()
-            raise
-        self._keep(connection)
-        return result
-
-    def _keep(self, connection: "_Connection") -> None:
-        self._idle.append(connection)
-        if self._closed:
-            self.close()
-
-    def _connection(self) -> "_Connection":
-        """Take a connection that is not in use; if the node has closed it, the next request reconnects."""
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            return _Connection(self._url.host, self._url.port, timeout=CONNECT_TIMEOUT)
-        if connection.sock is None or wait_for_read(connection.sock, timeout=0.0):
-            connection.close()
-        return connection
+        failure: JSONRPCException | None = None
+        limit = LARGEST_PRINTED if method in _PRINTS_SCRIPTS else LARGEST_ANSWER
+        with _naming_faults(self._url, method), self._pool.connection() as connection:
+            exchange = _Exchange(self._url, connection, authorization, limit)
+            try:
+                return _Call(method, exchange)(*parameters)
+            except JSONRPCException as error:  # an answer like any other: the connection is kept
+                failure = error
+        raise self._fault(method, parameters, failure) from failure
 
     def _fault(self, method: str, parameters: tuple[object, ...], error: JSONRPCException) -> NodeError:
         call = " ".join([method, *map(str, parameters)])
-        message = f"{self._url} answers {call!r} with {error.message!r} (code {error.code})"
+        message = (
+            f"{self._url} answers {call!r} with {str(error.message)[:_REASON_SIZE]!r} (code {error.code})"
+        )
         if error.code == _WARMING_UP:
             return NodeUnavailable(f"{message}: it is starting, try again in a while")
         if error.code == _NO_SUCH_METHOD:
@@ -159,42 +146,80 @@ class _Unauthorized(Exception):
     """The node rejected the login."""
 
 
-class _Connection(HTTPConnection):
-    """A connection whose requests carry our login instead of the library's."""
+@contextmanager
+def _naming_faults(url: NodeUrl, question: str) -> Iterator[None]:
+    """Turn the errors of a connection and of an answer's size into errors of the node."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise NodeError(
+            f"the certificate of {url} is not accepted ({error.verify_message}): if an authority of your own "
+            "has signed it, name that with --cacert"
+        ) from error
+    except ssl.SSLError as error:
+        raise NodeError(
+            f"{url} cannot be spoken to over https ({error.reason or error}): does it speak http?"
+        ) from error
+    except TooLong as error:
+        raise NodeError(
+            f"{url} answers {question} with more than {error} bytes: no Bitcoin node does that"
+        ) from error
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise NodeUnavailable(f"{url} does not answer {question} ({reason}): is it running?") from error
 
-    authorization = ""
 
-    def request(  # type: ignore[override]  # only what the library passes
-        self, method: str, url: str, body: str, headers: dict[str, str]
-    ) -> None:
-        super().request(method, url, body, {**headers, "Authorization": self.authorization})
+class _Exchange:
+    """What the library takes for its connection: sends our login, and reads the answer within its limits."""
 
-
-class _Call(AuthServiceProxy):  # type: ignore[misc]  # the library has no types
-    """One call through the library, on our connection and with our own reading of the answer."""
-
-    def __init__(self, url: NodeUrl, method: str, connection: _Connection) -> None:
-        # The library requires a login in its URL; `_Connection` replaces the header that it makes from it.
-        login_url = str(url).replace("http://", "http://user:password@") + "/"
-        super().__init__(login_url, method, READ_TIMEOUT, connection)
+    def __init__(self, url: NodeUrl, connection: Connection, authorization: str, limit: int) -> None:
         self._url = url
         self._connection = connection
+        self._authorization = authorization
+        self._limit = limit
 
-    def _get_response(self) -> dict[str, Any]:
-        response: HTTPResponse = self._connection.getresponse()
-        body = response.read()
-        if response.status == 401:
+    @property
+    def sock(self) -> object:
+        """The socket, whose timeout the library sets."""
+        return self._connection.sock
+
+    def request(self, method: str, _path: str, body: str, headers: dict[str, str]) -> None:
+        """Send what the library has written, with our login instead of its own."""
+        ours = {"Authorization": self._authorization} if self._authorization else {}
+        kept = {name: value for name, value in headers.items() if name not in {"Authorization", "Host"}}
+        self._connection.send(
+            method,
+            "" if self._url.path else "/",
+            silence=READ_TIMEOUT,
+            total=ANSWER_TIME,
+            body=body,
+            headers=kept | ours,
+        )
+
+    def read(self) -> dict[str, Any]:
+        """Read the answer."""
+        with self._connection.answer() as response:
+            body = bytearray()
+            try:
+                for piece in slim(pieces(response, LARGEST_STREAM), self._limit):
+                    body += piece
+            except ValueError as error:
+                raise self._nonsense(response, bytes(body[:_REASON_SIZE])) from error
+        if response.status == HTTPStatus.UNAUTHORIZED:
             raise _Unauthorized
-        if response.status == 403:
+        if response.status == HTTPStatus.FORBIDDEN:
             raise NotOffered(f"{self._url} forbids it: check rpcallowip and rpcwhitelist in bitcoin.conf")
-        if response.status == 503:
-            raise NodeUnavailable(f"{self._url} is busy: {body[:200].decode(errors='replace').strip()}")
+        if response.status in _BUSY:
+            raise NodeUnavailable(f"{self._url} is busy: {_reason(body) or response.status}")
+        start = bytes(body[:_REASON_SIZE])
         try:
-            answer = json.loads(body, parse_float=Decimal)
-        except ValueError as error:
-            raise self._nonsense(response, body) from error
+            text = body.decode()
+            del body  # it may have hundreds of megabytes
+            answer = json.loads(text, parse_float=Decimal)
+        except (ValueError, RecursionError) as error:
+            raise self._nonsense(response, start) from error
         if not isinstance(answer, dict) or not (answer.get("error") is None or _is_error(answer["error"])):
-            raise self._nonsense(response, body)
+            raise self._nonsense(response, start)
         return answer
 
     def _nonsense(self, response: HTTPResponse, body: bytes) -> NodeError:
@@ -203,33 +228,49 @@ class _Call(AuthServiceProxy):  # type: ignore[misc]  # the library has no types
         )
 
 
+class _Call(AuthServiceProxy):  # type: ignore[misc]  # the library has no types
+    """One call through the library, on our connection and with our own reading of the answer."""
+
+    def __init__(self, method: str, exchange: _Exchange) -> None:
+        # The library requires a login in a URL; neither is used, as the exchange has its own.
+        super().__init__("http://user:password@node/", method, READ_TIMEOUT, exchange)
+        self._exchange = exchange
+
+    def _get_response(self) -> dict[str, Any]:
+        return self._exchange.read()
+
+
 def _is_error(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("code"), int)
+
+
+def _reason(body: bytes | bytearray) -> str:
+    return body[:_REASON_SIZE].decode(errors="replace").strip()
 
 
 class Rest:
     """A node's REST interface, over connections that stay open; safe to use from several threads."""
 
-    def __init__(self, url: NodeUrl) -> None:
+    def __init__(self, url: NodeUrl, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
-        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
-        self._pool = urllib3.HTTPConnectionPool(
-            url.host, url.port, timeout=timeout, maxsize=_REST_CONNECTIONS
-        )
+        self._pool = Pool(url, tls)
 
     def get(self, path: str, limit: int) -> bytes:
-        """Fetch what is at `path`, at most `limit` bytes.
+        """Fetch what is at `path`, at most `limit` bytes; raises what `read` raises."""
+        return self.read(path, limit, b"".join)
 
-        Temporary faults are retried for a few seconds. Raises NodeUnavailable; MissingData if the node does
-        not have the data; NotOffered if it does not know the path, like a node restarted without REST;
-        NodeError for everything else.
+    def read(self, path: str, limit: int, parse: Callable[[Iterator[bytes]], T]) -> T:
+        """Parse what is at `path` while it arrives, in pieces of at most `limit` bytes in all.
+
+        Temporary faults are retried for a few seconds, from the start. Raises NodeUnavailable; MissingData if
+        the node does not have the data; NotOffered if it does not know the path, like a node restarted
+        without REST; NodeError for everything else, and what `parse` raises.
         """
-        status, body = with_retries(lambda: self._get(path, limit))
-        if status == HTTPStatus.OK:
-            return body
-        reason = body.decode(errors="replace").strip()
-        message = f"{self._url} answers {path} with {reason or 'no reason'!r} (status {status})"
-        if status == HTTPStatus.NOT_FOUND and reason:
+        status, parsed = with_retries(lambda: self._get(path, limit, parse))
+        if not isinstance(parsed, _Refused):
+            return parsed
+        message = f"{self._url} answers {path} with {parsed.reason or 'no reason'!r} (status {status})"
+        if status == HTTPStatus.NOT_FOUND and parsed.reason:
             raise MissingData(message)
         if status == HTTPStatus.NOT_FOUND:
             raise NotOffered(message)
@@ -237,24 +278,29 @@ class Rest:
 
     def offers(self, path: str) -> bool:
         """Check whether the node has anything at `path`; raises NodeUnavailable."""
-        status, _ = with_retries(lambda: self._get(path, limit=1 << 16))
+        status, _ = with_retries(lambda: self._get(path, 1 << 16, b"".join))
         return status == HTTPStatus.OK
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
 
-    def _get(self, path: str, limit: int) -> tuple[int, bytes]:
-        try:
-            response = self._pool.request("GET", path, retries=False, redirect=False, preload_content=False)
-            with closing(response):  # the connection is kept if the whole answer was read
-                body = response.read((limit if response.status == HTTPStatus.OK else _REASON_SIZE) + 1)
-        except HTTPError as error:
-            raise NodeUnavailable(f"{self._url} does not answer {path} ({error}): is it running?") from error
-        if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            raise NodeUnavailable(f"{self._url} is busy: {body.decode(errors='replace').strip()}")
-        if response.status == HTTPStatus.OK and len(body) > limit:
-            raise NodeError(
-                f"{self._url} answers {path} with more than {limit} bytes: no Bitcoin node does that"
-            )
-        return response.status, body
+    def _get(
+        self, path: str, limit: int, parse: Callable[[Iterator[bytes]], T]
+    ) -> "tuple[int, T | _Refused]":
+        with _naming_faults(self._url, path), self._pool.connection() as connection:
+            connection.send("GET", path, silence=READ_TIMEOUT, total=ANSWER_TIME)
+            with connection.answer() as response:
+                if response.status == HTTPStatus.OK:
+                    return response.status, parse(pieces(response, limit))
+                reason = _reason(b"".join(pieces(response, 1 << 16)))
+        if response.status in _BUSY:
+            raise NodeUnavailable(f"{self._url} is busy: {reason or response.status}")
+        return response.status, _Refused(reason)
+
+
+class _Refused:
+    """An answer that is not what was asked for, with the node's reason."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason

@@ -1,16 +1,23 @@
 """Where a node listens and how to log in to it: its URL, a password, or the cookie file that it writes."""
 
 import base64
+import ipaddress
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.errors import NodeError, NodeUnavailable, UsageError
 
-_LOCAL = {"localhost", "127.0.0.1", "::1"}
+_HTTPS_PORT: Final = 443
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_EXPECTED: Final = (
+    "write it as http://user:password@host:port or https://…, with special characters of user and password "
+    "percent-encoded"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +28,32 @@ class NodeUrl:
     port: int
     user: str | None
     password: str = field(repr=False)
+    scheme: str = "http"
+    path: str = field(default="", repr=False)
+    """What paths start with, without the last slash; often secret, as a hosted node's may be its password."""
 
     def __str__(self) -> str:
-        """Write the address for messages: without the password."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        """Write the address for messages: without the password and the path."""
+        return f"{self.scheme}://{self._bracketed(self.host)}:{self.port}{'/…' if self.path else ''}"
+
+    @property
+    def host_header(self) -> str:
+        """The HTTP header Host: without a zone, which only this machine knows."""
+        return f"{self._bracketed(self.host.partition('%')[0])}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what is sent there stays on this machine."""
+        if self.host in {"localhost", "localhost."} or self.host.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @staticmethod
+    def _bracketed(host: str) -> str:
+        return f"[{host}]" if ":" in host else host
 
 
 class Login(Protocol):
@@ -40,47 +69,80 @@ class Login(Protocol):
 
 
 def read_url(url: str, network: Network | None = None) -> NodeUrl:
-    """Parse `http://user:password@host:port`, with user and password percent-encoded.
+    """Parse `http://user:password@host:port/path`, with user and password percent-encoded; or `https://…`.
 
-    The default port is that of `network`, or of mainnet. Raises UsageError; no message shows the password.
+    The default port is that of `network`, or of mainnet; for https it is 443. Blanks around the URL do not
+    count. Raises UsageError; no message shows the password.
     """
-    expected = (
-        "write it as http://user:password@host:port, with special characters of the password percent-encoded"
-    )
+    url = url.strip()
+    # The library would drop some of these silently, and with them a part of the password.
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise UsageError(f"the node's URL has a blank or a control character in it: {_EXPECTED}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         # The original error quotes the URL, which must not reach a log.
-        raise UsageError(f"the node's URL cannot be read: {expected}") from None
-    if (
-        parts.scheme != "http"
-        or not parts.hostname
-        or parts.path not in {"", "/"}
-        or parts.query
-        or parts.fragment
-    ):
-        raise UsageError(f"the node's URL is not that of a bitcoind: {expected}")
+        raise UsageError(f"the node's URL cannot be read: {_EXPECTED}") from None
+    # An @ in the path comes from a password with a slash that is not encoded.
+    if parts.scheme not in {"http", "https"} or "@" in parts.path or parts.query or parts.fragment:
+        raise UsageError(f"the node's URL is not that of a bitcoind: {_EXPECTED}")
+    if port == 0:
+        raise UsageError("the node's URL has port 0, on which nothing listens")
+    if ":" in unquote(parts.username or ""):
+        raise UsageError("the node's URL has a user with a colon, with which nobody can log in")
+    default_port = _HTTPS_PORT if parts.scheme == "https" else (network or NETWORKS["mainnet"]).rpc_port
     return NodeUrl(
-        host=parts.hostname,
-        port=port or (network or NETWORKS["mainnet"]).rpc_port,
+        host=_read_host(parts.hostname or ""),
+        port=port or default_port,
         user=None if parts.username is None else unquote(parts.username),
         password=unquote(parts.password or ""),
+        scheme=parts.scheme,
+        path=parts.path.rstrip("/"),
     )
+
+
+def _read_host(host: str) -> str:
+    """Return a host as sockets take it: an address, with a zone behind %, or a name in ASCII."""
+    if not host:
+        raise UsageError(f"the node's URL has no host: {_EXPECTED}")
+    if ":" in host:
+        address, _, zone = host.partition("%")
+        zone = zone.removeprefix("25") if zone != "25" else zone  # a URL writes % as %25 (RFC 6874)
+        try:
+            ipaddress.IPv6Address(address)
+        except ValueError:
+            raise UsageError(f"the node's URL has {address!r} for a host, which is not an address") from None
+        if "%" in host and not zone:
+            raise UsageError("the node's URL has an address with an empty zone: write it as %25eth0")
+        return f"{address}%{unquote(zone)}" if zone else address
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        name = ""
+    if not name or not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
+        raise UsageError(
+            f"the node's URL has {host!r} for a host, which is not a name: its parts have 1 to 63 letters, "
+            "digits and hyphens each"
+        )
+    return name
 
 
 def find_login(url: NodeUrl, cookie: Path | None, network: Network | None) -> Login:
     """Choose how to log in: with the named cookie file, else the URL's password, else a local node's cookie.
 
-    Raises UsageError if there is none of these.
+    A URL with a path may do without: the path of a hosted node is often its password. Raises UsageError if
+    there is none of these.
     """
     if cookie is not None:
         return Cookie(url, cookie)
     if url.user is not None:
         return Password(url, url.user, url.password)
+    if url.path:
+        return Anonymous(url)
     by_port = {known.rpc_port: known for known in NETWORKS.values()}
     assumed = network or by_port.get(url.port)
-    if url.host not in _LOCAL or assumed is None:
+    if not url.is_local or assumed is None:
         raise UsageError(
             f"no way to log in at {url}: put user:password into its URL, or name the cookie file it writes"
         )
@@ -94,6 +156,34 @@ def data_folder() -> Path:
     if sys.platform == "win32":
         return Path.home() / "AppData" / "Local" / "Bitcoin"
     return Path.home() / ".bitcoin"
+
+
+def clear_text_warning(url: NodeUrl, login: Login) -> str | None:
+    """Return a warning if a login crosses a network unencrypted; a path may be a password, too."""
+    if url.scheme == "https" or url.is_local:
+        return None
+    secret = "path" if isinstance(login, Anonymous) else "password"
+    return (
+        f"{url} is asked over http, so that the {secret} and all answers cross the network in clear: anyone "
+        "on the way can read and change them; use https, or a tunnel"
+    )
+
+
+class Anonymous:
+    """No login, for a node whose URL says enough."""
+
+    def __init__(self, url: NodeUrl) -> None:
+        self._url = url
+
+    def authorization(self) -> str:
+        """Return no header."""
+        return ""
+
+    def renew(self, authorization: str) -> None:  # noqa: ARG002 -- there is none
+        """Raise NodeError: there is nothing to try."""
+        raise NodeError(
+            f"{self._url} asks for a login: put user:password into its URL, or name the cookie file it writes"
+        )
 
 
 class Password:

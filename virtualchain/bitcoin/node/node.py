@@ -5,10 +5,12 @@ spent outputs, `getblock` in hex takes 10 ms, one `getrawtransaction` 8 ms, and 
 the node spends printing. So JSON is only for what nothing else returns.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import ssl
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from virtualchain.bitcoin import networks
 from virtualchain.bitcoin.block import LARGEST_BLOCK, LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS
@@ -17,10 +19,13 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.node import answers
 from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import NotOffered, Rest, Rpc
-from virtualchain.bitcoin.node.login import NodeUrl, find_login, read_url
+from virtualchain.bitcoin.node.login import NodeUrl, clear_text_warning, find_login, read_url
+from virtualchain.bitcoin.node.transport import tls_for
 from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
 from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError
-from virtualchain.model import Block, SpentOutput
+from virtualchain.model import Block, SpentOutput, SpentOutputs
+
+T = TypeVar("T")
 
 HEADER_PAGE: Final = 100
 """Headers in one answer over RPC, at two calls each: few, so that the first blocks can soon be fetched."""
@@ -32,26 +37,41 @@ LARGEST_SPENT: Final = MOST_INPUTS * (LARGEST_SPENDABLE_SCRIPT + 11)
 _SECOND_OF_SIGNET: Final = "00000086d6b2636cb2a392d45edc4ec544a10024d30141c9adf4bfd9de533b53"
 """The hash of the public signet's block 1."""
 _PROBE: Final = "/rest/chaininfo.json"
+_MOST_ANCESTORS: Final = 5000
+"""How far above a block a branch is searched for it, at one call each: some seconds."""
 _ATTEMPTS: Final = 5
 """How often headers are read over RPC while the chain changes in between."""
 
 
 def open_source(
-    url: str, cookie: Path | None = None, network: Network | None = None, *, rest: bool | None = None
+    url: str,
+    cookie: Path | None = None,
+    network: Network | None = None,
+    *,
+    rest: bool | None = None,
+    cacert: Path | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> BlockSource:
-    """Open the node at `url`, http://user:password@host:port, and probe once what it offers.
+    """Open the node at `url`, http://user:password@host:port or https://…, and probe once what it offers.
 
     The login is the file `cookie`, else the URL's password, else the cookie in a local node's default data
-    folder. The node must be on `network`; None accepts any. `rest=False` uses RPC only, `rest=True` requires
-    REST, None uses it if it is on. Raises UsageError for a URL that cannot be used, NodeUnavailable, and
-    NodeError for a node that is on another network or rejects the login.
+    folder. `cacert` is a file with the certificates to trust for https, PEM; None trusts the system's. The
+    node must be on `network`; None accepts any. `rest=False` uses RPC only, `rest=True` requires REST, None
+    uses it if it is on. `warn` is called before a password crosses a network in clear. Raises UsageError for
+    a URL that cannot be used, NodeUnavailable, and NodeError for a node that is on another network or rejects
+    the login.
     """
     address = read_url(url, network)
+    tls = tls_for(address, cacert)
+    login = find_login(address, cookie, network)
+    warning = clear_text_warning(address, login)
+    if warning is not None:
+        warn(warning)
     with ExitStack() as opened:  # closes everything if a probe fails
-        rpc = Rpc(address, find_login(address, cookie, network))
+        rpc = Rpc(address, login, tls)
         opened.callback(rpc.close)
         actual = _network_of(address, rpc, network)
-        rest_client = None if rest is False else _open_rest(address)
+        rest_client = None if rest is False else _open_rest(address, tls)
         if rest_client is not None:
             opened.callback(rest_client.close)
         elif rest:
@@ -107,7 +127,7 @@ class NodeSource:
         """Return the headers that follow a block on the active chain, see `BlockSource`."""
         # Every version knows this old form of the path. The node reads all headers under one lock.
         path = f"/rest/headers/{MOST_HEADERS}/{block_hash}.bin"
-        answer = self._by_rest(path, MOST_HEADERS * HEADER_SIZE)
+        answer = self._by_rest(path, MOST_HEADERS * HEADER_SIZE, b"".join)
         if answer is not None:
             headers = headers_from(block_id, answer)
             if not headers:
@@ -137,7 +157,7 @@ class NodeSource:
                 return any(
                     self._ancestor(last, top - block_id) == block_hash
                     for last, top, length in branches
-                    if 0 <= top - block_id < length
+                    if 0 <= top - block_id < min(length, _MOST_ANCESTORS)
                 )
         except NotOffered:
             return False
@@ -145,7 +165,7 @@ class NodeSource:
     def raw_block(self, block_hash: str) -> bytes:
         """Return a block's bytes, whose header has exactly this hash; raises MissingData, MalformedBlock."""
         with self._naming_block(block_hash):
-            raw = self._by_rest(f"/rest/block/{block_hash}.bin", LARGEST_BLOCK)
+            raw = self._by_rest(f"/rest/block/{block_hash}.bin", LARGEST_BLOCK, b"".join)
             if raw is None:
                 with well_formed(self._url, "getblock"):
                     raw = bytes.fromhex(self._rpc.call("getblock", block_hash, 0))
@@ -161,9 +181,13 @@ class NodeSource:
             return {}
         with self._naming_block(block_hash):
             if self._spent_by_rest:
-                data = self._by_rest(f"/rest/spenttxouts/{block_hash}.bin", LARGEST_SPENT)
-                if data is not None:
-                    return answers.read_spent_outputs(data, transactions.keys())
+                spent = self._by_rest(
+                    f"/rest/spenttxouts/{block_hash}.bin",
+                    LARGEST_SPENT,
+                    lambda pieces: answers.read_spent_outputs(pieces, transactions.keys()),
+                )
+                if spent is not None:
+                    return spent
             return self._spent_by_rpc(block_hash, transactions)
 
     def wait(self, timeout: float) -> None:
@@ -181,12 +205,12 @@ class NodeSource:
         if self._rest is not None:
             self._rest.close()
 
-    def _by_rest(self, path: str, limit: int) -> bytes | None:
-        """Fetch what is at a path; None if REST is off or, since a restart, no longer has the path."""
+    def _by_rest(self, path: str, limit: int, parse: Callable[[Iterator[bytes]], T]) -> T | None:
+        """Parse what is at a path; None if REST is off or, since a restart, no longer has the path."""
         if self._rest is None or not self._rest_is_on:
             return None
         try:
-            return self._rest.get(path, limit)
+            return self._rest.read(path, limit, parse)
         except NotOffered:
             self._rest_is_on = self._rest.offers(_PROBE)
             self._spent_by_rest = False
@@ -243,11 +267,12 @@ class NodeSource:
             block = self._rpc.call("getblock", block_hash, 3)["tx"]
             results = {txindex: block[txindex] for txindex in transactions}
             spent = answers.read_prevouts_of(results, transactions)
+            counts = [0, *(len(transaction["vin"]) for transaction in block[1:])]
         if spent is None:
             raise MissingData(f"{self._url} returns block {block_hash} without the outputs that it spends")
         if one_by_one:
             self._spent_by_transaction = False
-        return spent
+        return SpentOutputs(spent, "node", counts)
 
     @contextmanager
     def _naming_block(self, block_hash: str) -> Iterator[None]:
@@ -300,11 +325,14 @@ def _signet_of(url: NodeUrl, rpc: Rpc, info: Mapping[str, Any]) -> Network:
     return networks.NETWORKS["signet"]
 
 
-def _open_rest(url: NodeUrl) -> Rest | None:
-    """Open the node's REST interface; None if it is off."""
-    rest = Rest(url)
+def _open_rest(url: NodeUrl, tls: ssl.SSLContext | None) -> Rest | None:
+    """Open the node's REST interface; None if it is off.
+
+    What is in front of a node may answer anything with status 200, so the answer must be a node's, too.
+    """
+    rest = Rest(url, tls)
     try:
-        if rest.offers(_PROBE):
+        if rest.offers(_PROBE) and b'"chain"' in rest.get(_PROBE, 1 << 16):
             return rest
     except BaseException:
         rest.close()

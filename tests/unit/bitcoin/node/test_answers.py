@@ -17,7 +17,7 @@ from virtualchain.testing.wire import compact_size
 OUTPUTS = st.builds(
     SpentOutput,
     st.integers(0, MAX_MONEY),
-    st.binary(max_size=40) | st.just(b"\x6a" * 253) | st.just(b"\x51" * 9999),
+    st.binary(max_size=40) | st.just(b"\x6a" * 253) | st.just(b"\x51" * 5000),
 )
 BLOCKS = st.lists(st.lists(OUTPUTS, max_size=4), min_size=1, max_size=6)
 

@@ -114,7 +114,8 @@ def test_call_reconnects_after_an_idle_drop(
     monkeypatch.setattr(client, "RETRY_PAUSES", ())
     scripted.plan(result(1, hang_up=True), result(2))
     rpc.call("first")
-    connection = rpc._idle[0]
+    connection = rpc._pool._idle[0]
+    assert connection.sock is not None
     assert wait_for_read(connection.sock, timeout=5)
     assert rpc.call("second") == 2
     assert [request.connection for request in scripted.requests] == [0, 1]
@@ -287,7 +288,7 @@ def test_close_also_closes_connections_in_use(scripted: ScriptedServer, rpc: Rpc
         rpc.close()
         resume.set()
         assert call.result() == 1
-    assert not rpc._idle
+    assert not rpc._pool._idle
 
 
 def test_interrupted_call_does_not_leave_its_answer_for_the_next(

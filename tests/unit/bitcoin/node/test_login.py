@@ -36,11 +36,11 @@ def test_read_url_uses_the_port_of_the_network() -> None:
     [
         "",
         "127.0.0.1:8332",
-        "https://u:secret@h:1",
+        "ftp://u:secret@h:1",
         "http://u:secret@:8332",
         "http://u:secret@h:port",
         "http://u:secret@h:99999",
-        "http://u:secret@h/wallet/x",
+        "http://u:12/secret@h/wallet/x",
         "http://u:secret/more@h:1",
         "http://u:secret?@h:1",
         "http://u:secret#@h:1",

@@ -1,0 +1,293 @@
+"""What an input reveals about the output that it spends: real spendings fit, made up ones do not."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+
+import pytest
+from embit import ec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.shared_data import shared
+from tests.unit.bitcoin.building import P2PKH, push
+from virtualchain.bitcoin.block import split_transactions, txids
+from virtualchain.bitcoin.curve import tagged_hash, tweak
+from virtualchain.bitcoin.spending import (
+    LARGEST_KEPT,
+    MOST_KEPT,
+    SMALL,
+    UNCHECKED_BLOCKS,
+    capped,
+    is_substitute,
+    mismatch,
+    sighash,
+    stands_for,
+    substitute,
+)
+from virtualchain.bitcoin.transaction import read_inputs, read_outputs
+from virtualchain.consensus.hashing import hash160
+from virtualchain.model import SpentOutput, TxIn
+from virtualchain.testing import ChainBuilder
+from virtualchain.testing.transactions import KEY_KINDS, Key, key
+
+KEY = b"\x02" + bytes(range(32))
+LONG_KEY = b"\x04" + bytes(64)
+HYBRID_KEY = b"\x07" + bytes(64)
+DER = bytes.fromhex("3006020101020101")
+ALL, NONE, SINGLE, ANY_SINGLE = (DER + bytes([hash_type]) for hash_type in (1, 2, 3, 0x83))
+MULTISIG = b"\x52" + push(KEY) + push(LONG_KEY) + b"\x52\xae"
+TREE_KEY = ec.PrivateKey(b"\x11" * 32).get_public_key().xonly()
+
+
+def spending(script_sig: bytes = b"", witness: Sequence[bytes] = ()) -> TxIn:
+    """Make an input with what it reveals."""
+    return TxIn("11" * 32, 0, script_sig.hex(), 0, tuple(item.hex() for item in witness))
+
+
+def p2pkh(key: bytes) -> bytes:
+    """Write the script that pays to a key's hash."""
+    return b"\x76\xa9\x14" + hash160(key) + b"\x88\xac"
+
+
+def p2sh(script: bytes) -> bytes:
+    """Write the script that pays to a script's hash."""
+    return b"\xa9\x14" + hash160(script) + b"\x87"
+
+
+def p2wpkh(key: bytes) -> bytes:
+    """Write the segwit script that pays to a key's hash."""
+    return b"\x00\x14" + hash160(key)
+
+
+def p2wsh(script: bytes) -> bytes:
+    """Write the segwit script that pays to a script's hash."""
+    return b"\x00\x20" + hashlib.sha256(script).digest()
+
+
+def tree(leaf: bytes, path: Sequence[bytes] = (), version: int = 0xC0) -> tuple[bytes, bytes]:
+    """Make a taproot output with a leaf at the end of a path; return its script and the control block."""
+    node = tagged_hash("TapLeaf", bytes([version]) + bytes([len(leaf)]) + leaf)
+    for other in path:
+        node = tagged_hash("TapBranch", min(node, other) + max(node, other))
+    output_key, is_odd = tweak(TREE_KEY, node)
+    return b"\x51\x20" + output_key, bytes([version + is_odd]) + TREE_KEY + b"".join(path)
+
+
+LEAF = push(KEY[1:]) + b"\xac"
+TREE, CONTROL = tree(LEAF)
+DEEP_TREE, DEEP_CONTROL = tree(LEAF, [b"\x22" * 32, b"\xee" * 32], version=0xC2)
+
+FITTING = {
+    "p2pkh": (p2pkh(KEY), spending(push(ALL) + push(KEY)), ["ALL"]),
+    "p2pkh, uncompressed": (p2pkh(LONG_KEY), spending(push(ALL) + push(LONG_KEY)), ["ALL"]),
+    "p2pkh, hybrid": (p2pkh(HYBRID_KEY), spending(push(NONE) + push(HYBRID_KEY)), ["NONE"]),
+    "p2pkh, not only pushes": (
+        p2pkh(KEY),
+        spending(push(ANY_SINGLE) + push(KEY) + push(b"x\x01") + b"\x75"),
+        ["SINGLE|ANYONECANPAY", "ALL", "ALL"],
+    ),
+    "p2pkh, more below": (p2pkh(KEY), spending(push(b"?\x83") + push(ALL) + push(KEY)), ["ALL"]),
+    "p2pkh, odd encoding": (p2pkh(KEY), spending(push(b"0\x81\x03") + push(KEY)), ["SINGLE"]),
+    "p2pkh, odd hash type": (p2pkh(KEY), spending(push(DER + b"\x50") + push(KEY)), ["ALL"]),
+    "p2pk": (push(KEY) + b"\xac", spending(push(SINGLE)), ["SINGLE"]),
+    "bare multisig": (
+        MULTISIG,
+        spending(b"\0" + push(ALL) + push(ANY_SINGLE)),
+        ["ALL", "SINGLE|ANYONECANPAY"],
+    ),
+    "p2sh of a multisig": (
+        p2sh(MULTISIG),
+        spending(b"\0" + push(NONE) + push(ALL) + push(MULTISIG)),
+        ["NONE", "ALL"],
+    ),
+    "p2sh of nothing": (p2sh(b""), spending(b"\x51\x00"), []),
+    "p2sh of a number": (p2sh(b"\x05"), spending(b"\x55"), []),
+    "p2sh of anything": (p2sh(b"\x51"), spending(push(ALL) + push(b"\x51")), ["ALL"]),
+    "p2sh-p2wpkh": (p2sh(p2wpkh(KEY)), spending(push(p2wpkh(KEY)), [ALL, KEY]), ["ALL"]),
+    "p2sh-p2wsh": (
+        p2sh(p2wsh(MULTISIG)),
+        spending(push(p2wsh(MULTISIG)), [b"", ALL, NONE, MULTISIG]),
+        ["ALL", "NONE"],
+    ),
+    "p2sh of a taproot script": (p2sh(TREE), spending(push(TREE)), []),
+    "p2wpkh": (p2wpkh(KEY), spending(witness=[ANY_SINGLE, KEY]), ["SINGLE|ANYONECANPAY"]),
+    "p2wsh": (p2wsh(b"\x51"), spending(witness=[b"\x51"]), []),
+    "p2wsh of a contract": (
+        p2wsh(b"\x63\x68"),
+        spending(witness=[b"0" * 32, SINGLE, b"", b"\x63\x68"]),
+        ["SINGLE"],
+    ),
+    "p2tr by its key": (TREE, spending(witness=[bytes(64)]), ["DEFAULT"]),
+    "p2tr by its key, annex": (
+        TREE,
+        spending(witness=[bytes(64) + b"\x83", b"\x50x"]),
+        ["SINGLE|ANYONECANPAY"],
+    ),
+    "p2tr by a script": (TREE, spending(witness=[bytes(64) + b"\x02", LEAF, CONTROL]), ["NONE"]),
+    "p2tr by a script, annex": (TREE, spending(witness=[bytes(64), LEAF, CONTROL, b"\x50"]), ["DEFAULT"]),
+    "p2tr by a script far down": (DEEP_TREE, spending(witness=[b"no", LEAF, DEEP_CONTROL]), []),
+    "an anchor": (bytes.fromhex("51024e73"), spending(), []),
+    "a later segwit": (b"\x52" + push(bytes(32)), spending(witness=[b"x"]), []),
+    "anything else": (b"\x51", spending(b"\x51"), []),
+}
+
+
+@pytest.mark.parametrize("case", FITTING.values(), ids=FITTING.keys())
+def test_a_spending_fits_and_names_its_hash_types(case: tuple[bytes, TxIn, list[str]]) -> None:
+    """Whatever the network accepts fits, and each signature has the name of its hash type."""
+    script, what, names = case
+    assert mismatch(script, what) is None
+    assert list(sighash(script, what)) == names
+
+
+def wrong(control: bytes, at: int) -> bytes:
+    """Change one bit."""
+    return control[:at] + bytes([control[at] ^ 1]) + control[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("script", "what", "reason"),
+    [
+        (P2PKH, spending(push(ALL) + push(KEY)), "p2pkh"),
+        (p2pkh(KEY), spending(), "p2pkh"),
+        (p2pkh(KEY), spending(witness=[ALL, KEY]), "p2pkh"),
+        (p2sh(MULTISIG), spending(push(MULTISIG) + push(KEY)), "p2sh"),
+        (p2sh(MULTISIG), spending(), "p2sh"),
+        (p2sh(MULTISIG), spending(push(MULTISIG) + b"\x76"), "p2sh"),
+        (p2sh(p2wpkh(KEY)), spending(push(p2wpkh(KEY))), "p2wpkh"),
+        (p2sh(p2wsh(LEAF)), spending(push(p2wsh(LEAF)), [MULTISIG]), "p2wsh"),
+        (p2wpkh(KEY), spending(push(p2wpkh(KEY)), [ALL, KEY]), "input script"),
+        (p2wpkh(KEY), spending(witness=[KEY]), "p2wpkh"),
+        (p2wpkh(KEY), spending(witness=[ALL, LONG_KEY]), "p2wpkh"),
+        (p2wpkh(KEY), spending(witness=[b"", ALL, KEY]), "p2wpkh"),
+        (p2wsh(LEAF), spending(), "p2wsh"),
+        (p2wsh(LEAF), spending(witness=[LEAF, b""]), "p2wsh"),
+        (TREE, spending(), "no witness"),
+        (TREE, spending(push(ALL)), "input script"),
+        (TREE, spending(witness=[ALL]), "no signature"),
+        (TREE, spending(witness=[bytes(64) + b"\x04"]), "no signature"),
+        (TREE, spending(witness=[LEAF + b"\x61", CONTROL]), "does not commit"),
+        (TREE, spending(witness=[LEAF, wrong(CONTROL, 0)]), "does not commit"),
+        (TREE, spending(witness=[LEAF, CONTROL + bytes(32)]), "does not commit"),
+        (TREE, spending(witness=[LEAF, CONTROL[:-1]]), "length"),
+        (TREE, spending(witness=[LEAF, CONTROL + bytes(32 * 129)]), "length"),
+        (TREE, spending(witness=[LEAF, CONTROL[:1] + b"\xff" * 32]), "cannot belong"),
+        (DEEP_TREE, spending(witness=[LEAF, CONTROL]), "does not commit"),
+    ],
+)
+def test_a_spending_that_reveals_something_else_does_not_fit(script: bytes, what: TxIn, reason: str) -> None:
+    """The reason says what is missing."""
+    problem = mismatch(script, what)
+    assert problem is not None
+    assert reason in problem
+
+
+@pytest.mark.parametrize("kind", KEY_KINDS)
+def test_signed_transactions_fit_their_own_kind_only(kind: str) -> None:
+    """What a wallet signs fits the script that it spends, and no other key's or kind's."""
+    chain = ChainBuilder(premine=110)
+    chain.mine([chain.send(b"id?", sender=chain_key) for chain_key in [key_of(kind)]])
+    raw = split_transactions(chain.tree.chain[-1].raw)[-1]
+    (what,) = read_inputs(raw)
+    assert mismatch(key_of(kind).script_pubkey, what) is None
+    assert sighash(key_of(kind).script_pubkey, what) == (("DEFAULT",) if kind == "p2tr" else ("ALL",))
+    for other in set(KEY_KINDS) - {kind}:
+        assert mismatch(key_of(other).script_pubkey, what) is not None
+
+
+def key_of(kind: str) -> Key:
+    """Return alice's key of a kind."""
+    return key("alice", kind)
+
+
+REAL = [f"mainnet/{n}.blk" for n in (325000, 400000, 481824, 549400, 951658)] + [
+    f"testnet3/{n}.blk" for n in (1087400, 2348332)
+]
+
+
+def chained(raw: bytes) -> Iterator[tuple[bytes, TxIn]]:
+    """Yield the spendings of a block whose outputs were created in the same block, with their scripts."""
+    transactions = split_transactions(raw)
+    created = dict(zip(txids(raw), transactions, strict=True))
+    for transaction in transactions[1:]:
+        for what in read_inputs(transaction):
+            if what.txid in created:
+                yield read_outputs(created[what.txid])[1][what.vout].script_pubkey, what
+
+
+@pytest.mark.parametrize("file", REAL)
+def test_real_spendings_fit(file: str) -> None:
+    """No spending of an output of the same block is refused."""
+    for script, what in chained(shared(file).read_bytes()):
+        assert mismatch(script, what) is None
+        sighash(script, what)
+
+
+def test_real_spendings_with_all_their_scripts_fit() -> None:
+    """No spending of a block of which all spent scripts are known is refused, nor does it fit another's."""
+    prevouts = json.loads(shared("testnet3/1087400.prevouts.json").read_text())
+    scripts = {bytes.fromhex(script) for _, script in prevouts.values()}
+    for raw in split_transactions(shared("testnet3/1087400.blk").read_bytes())[1:]:
+        for what in read_inputs(raw):
+            script = bytes.fromhex(prevouts[f"{what.txid}:{what.vout}"][1])
+            assert mismatch(script, what) is None
+            assert set(sighash(script, what)) <= {"ALL"}
+            assert all(mismatch(other, what) is not None for other in scripts - {script})
+
+
+def test_the_exceptions_are_blocks_of_history() -> None:
+    """Three blocks break rules that are older than virtualchain; no others are left unchecked."""
+    assert len(UNCHECKED_BLOCKS) == 3
+    assert all(len(block_hash) == 64 and block_hash.startswith("0" * 8) for block_hash in UNCHECKED_BLOCKS)
+
+
+# Long scripts
+
+LONG = b"\x61" * (LARGEST_KEPT + 1)
+MANY_KEYS = b"\x51" + push(KEY) * 15 + b"\x5f\xae"
+
+
+def outputs(*scripts: bytes) -> list[SpentOutput]:
+    """Make spent outputs with these scripts."""
+    return [SpentOutput(n, script) for n, script in enumerate(scripts)]
+
+
+def test_a_long_script_is_replaced_by_its_size_and_hash() -> None:
+    """The substitute is an OP_RETURN script with the size in four bytes and the SHA-256."""
+    (kept,) = capped(outputs(LONG))
+    sha256 = hashlib.sha256(LONG).digest()
+    assert kept.script_pubkey.hex() == f"6a04{len(LONG).to_bytes(4, 'little').hex()}20{sha256.hex()}"
+    assert is_substitute(kept.script_pubkey)
+    assert stands_for(kept.script_pubkey, LONG)
+    assert not stands_for(kept.script_pubkey, LONG[1:])
+    assert capped(outputs(LONG[1:])) == tuple(outputs(LONG[1:]))
+    assert not is_substitute(b"\x6a\x04" + bytes(36))
+
+
+def test_the_scripts_of_a_transaction_are_kept_up_to_a_total() -> None:
+    """After a million bytes only short scripts and multisigs are kept, so that no transaction takes more."""
+    full = outputs(*[b"\x61" * LARGEST_KEPT] * (MOST_KEPT // LARGEST_KEPT))
+    short, odd = b"\x61" * SMALL, b"\x61" * (SMALL + 1)
+    kept = [output.script_pubkey for output in capped(full + outputs(short, odd, MANY_KEYS))]
+    assert kept[: len(full)] == [output.script_pubkey for output in full]
+    assert kept[len(full) :] == [short, substitute(len(odd), hashlib.sha256(odd).digest()), MANY_KEYS]
+
+
+@given(st.lists(st.sampled_from([b"", b"\x51", LONG, LONG[1:], b"\x61" * 200, MANY_KEYS]), max_size=300))
+def test_capping_twice_changes_nothing(scripts: list[bytes]) -> None:
+    """Sources cap while they read, and whoever joins inputs with outputs caps what any source returns."""
+    once = capped(outputs(*scripts))
+    assert capped(once) == once
+    assert sum(len(output.script_pubkey) for output in once) <= MOST_KEPT + LARGEST_KEPT + 300 * 1400
+
+
+# The curve
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_tweak_agrees_with_another_implementation(number: int) -> None:
+    """The taproot keys of embit are the same."""
+    public = ec.PrivateKey(hashlib.sha256(b"%d" % number).digest()).get_public_key()
+    root = hashlib.sha256(b"root %d" % number).digest() if number else b""
+    assert tweak(public.xonly(), root)[0] == public.taproot_tweak(root).xonly()

@@ -1,0 +1,253 @@
+"""How an input spends an output: whether it fits the script that it is said to spend, and what it signs.
+
+A source says which output an input spends; the input itself shows part of that. It reveals the key or the
+script that a hash in the spent script commits to, so a source that names another script is found out.
+Signatures are not verified: an output that is spent by a signature alone (p2pk, bare multisig, p2tr by its
+key) is taken on the source's word.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from virtualchain.bitcoin.curve import tagged_hash, tweak
+from virtualchain.bitcoin.script import (
+    OP_16,
+    is_public_key_hash,
+    is_script_hash,
+    multisig_keys,
+    operations,
+    public_key,
+    pushes,
+    witness_program,
+)
+from virtualchain.consensus.hashing import hash160
+from virtualchain.model import SpentOutput, TxIn
+
+LARGEST_KEPT: Final = 5_000
+"""Bytes: a longer spent script, which would be 10,000 bytes in hex, is replaced by its substitute."""
+MOST_KEPT: Final = 1_000_000
+"""Bytes of one transaction's spent scripts, after which only scripts of up to `SMALL` bytes are kept."""
+SMALL: Final = 100
+"""Bytes: longer than every script with an address; of longer ones, only bare multisig has a type."""
+
+UNCHECKED_BLOCKS: Final = frozenset(
+    {
+        "00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22",  # mainnet, BIP 16
+        "0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad",  # mainnet, BIP 341
+        "00000000dd30457c001f4095d208cc1296b0eed002427aa599874af7a432b105",  # testnet3, BIP 16
+    }
+)
+"""The only blocks with a spending that breaks today's rules: all others fit them, also those that are older
+than p2sh, segwit and taproot (`script_flag_exceptions` in Bitcoin Core's chain parameters)."""
+
+_ANNEX: Final = 0x50
+_CONTROL_BASE: Final = 33
+_TAPROOT_HASH_TYPES: Final = frozenset({1, 2, 3, 0x81, 0x82, 0x83})
+_DER_SIZES: Final = range(9, 74)
+"""Bytes of an ECDSA signature with its hash type (BIP 66)."""
+_SUBSTITUTE: Final = b"\x6a\x04"
+_SUBSTITUTE_SIZE: Final = 39
+
+
+def substitute(size: int, sha256: bytes) -> bytes:
+    """Return what stands for a script: OP_RETURN, its size (4 bytes, little-endian) and its SHA-256.
+
+    No spent script can look like it: an output that starts with OP_RETURN cannot be spent.
+    """
+    return _SUBSTITUTE + size.to_bytes(4, "little") + b"\x20" + sha256
+
+
+def is_substitute(script: bytes) -> bool:
+    """Check whether a spent script is the substitute of another."""
+    return len(script) == _SUBSTITUTE_SIZE and script.startswith(_SUBSTITUTE) and script[6] == 0x20
+
+
+def stands_for(kept: bytes, script: bytes) -> bool:
+    """Check whether what was kept of a spent script is this script, or its substitute."""
+    return kept == script or kept == substitute(len(script), hashlib.sha256(script).digest())
+
+
+class Capped:
+    """Caps the spent scripts of one transaction, which may have 24,390 inputs with 10,000 bytes each.
+
+    A script is replaced by its substitute if it is longer than `LARGEST_KEPT`; or if it is longer than
+    `SMALL`, not a bare multisig, and the scripts in front of it make up `MOST_KEPT`. Capping twice changes
+    nothing.
+    """
+
+    def __init__(self) -> None:
+        self._kept = 0
+
+    def cap(self, script: bytes) -> bytes:
+        """Return the next script, or its substitute."""
+        is_full = self._kept >= MOST_KEPT
+        if len(script) > LARGEST_KEPT or (is_full and len(script) > SMALL and not multisig_keys(script)):
+            script = substitute(len(script), hashlib.sha256(script).digest())
+        self._kept += len(script)
+        return script
+
+
+def capped(outputs: Iterable[SpentOutput]) -> tuple[SpentOutput, ...]:
+    """Cap the scripts of the outputs that one transaction spends, in the order of its inputs."""
+    cap = Capped().cap
+    return tuple(SpentOutput(output.value, cap(output.script_pubkey)) for output in outputs)
+
+
+def mismatch(script: bytes, spending: TxIn) -> str | None:
+    """Explain why an input cannot spend an output with this script; None if it can, as far as one sees."""
+    script_sig = bytes.fromhex(spending.script_sig)
+    if is_public_key_hash(script):
+        # Old input scripts are not only pushes: the key may be pushed anywhere in them.
+        reveals_key = script[3:23] in map(hash160, pushes(script_sig))
+        return None if reveals_key else "it reveals no public key with the hash in that p2pkh script"
+    if is_script_hash(script):
+        revealed = _redeem_script(script_sig)
+        if revealed is None or hash160(revealed) != script[2:22]:
+            return "it reveals no script with the hash in that p2sh script"
+    program = _program(script, script_sig)
+    if program is None or program[0] > 1:
+        return None
+    if script_sig and not is_script_hash(script):
+        return "it has an input script, which a segwit script does not allow"
+    check = _mismatch_taproot if program[0] else _mismatch_v0
+    return check(program[1], [bytes.fromhex(item) for item in spending.witness])
+
+
+def sighash(script: bytes, spending: TxIn) -> tuple[str, ...]:
+    """Name the hash type of each signature with which an input spends this script, as bitcoind does.
+
+    DEFAULT, ALL: everything in the transaction is signed; NONE: no output; SINGLE: only the output at the
+    input's own position; each but DEFAULT with |ANYONECANPAY: no other input. Other numbers count as what
+    the network takes them for. Data without a byte is not a signature.
+    """
+    script_sig = bytes.fromhex(spending.script_sig)
+    witness = [bytes.fromhex(item) for item in spending.witness]
+    program = _program(script, script_sig)
+    if program is None:
+        stack = pushes(script_sig)
+        if is_script_hash(script):
+            *stack, script = stack or [b""]
+        signatures = _ecdsa_signatures(script, stack, has_only_pushes=_has_only_pushes(script_sig))
+    elif program[0] == 1:
+        return tuple(_taproot_types(witness))
+    elif program[0] == 0 and witness:
+        if len(program[1]) == 20:
+            script, stack = b"\x76\xa9\x14" + program[1] + b"\x88\xac", witness
+        else:
+            *stack, script = witness
+        signatures = _ecdsa_signatures(script, stack, has_only_pushes=True)
+    else:
+        return ()
+    return tuple(_name(signature[-1]) for signature in signatures if signature)
+
+
+def _program(script: bytes, script_sig: bytes) -> tuple[int, bytes] | None:
+    """Return the witness program that an input is for; inside p2sh only version 0 has a meaning.
+
+    Likewise version 1 has one only with 32 bytes (BIP 141, BIP 341).
+    """
+    if is_script_hash(script):
+        revealed = _redeem_script(script_sig)
+        program = None if revealed is None else witness_program(revealed)
+        return program if program is not None and program[0] == 0 else None
+    program = witness_program(script)
+    return (2, b"") if program is not None and program[0] == 1 and len(program[1]) != 32 else program
+
+
+def _has_only_pushes(script_sig: bytes) -> bool:
+    return all(opcode <= OP_16 and data is not None for opcode, data in operations(script_sig))
+
+
+def _redeem_script(script_sig: bytes) -> bytes | None:
+    """Return the last push of an input script that has only pushes; None for any other (BIP 16)."""
+    return next(reversed(pushes(script_sig)), None) if _has_only_pushes(script_sig) else None
+
+
+def _mismatch_v0(program: bytes, witness: Sequence[bytes]) -> str | None:
+    if len(program) == 20:
+        if len(witness) != 2 or hash160(witness[1]) != program:
+            return "it reveals no public key with the hash in that p2wpkh script"
+    elif not witness or hashlib.sha256(witness[-1]).digest() != program:
+        return "it reveals no script with the hash in that p2wsh script"
+    return None
+
+
+def _mismatch_taproot(output_key: bytes, witness: Sequence[bytes]) -> str | None:
+    stack = _without_annex(witness)
+    if not stack:
+        return "it has no witness, as spending that p2tr script takes"
+    if len(stack) == 1:
+        size = len(stack[0])
+        is_signature = size == 64 or (size == 65 and stack[0][-1] in _TAPROOT_HASH_TYPES)
+        return None if is_signature else "its witness has no signature for that p2tr script's key"
+    leaf, control = stack[-2:]
+    if not _CONTROL_BASE <= len(control) <= _CONTROL_BASE + 128 * 32 or (len(control) - _CONTROL_BASE) % 32:
+        return "its control block has a length that no p2tr script allows"
+    try:
+        committed = tweak(control[1:33], _tree_root(leaf, control))
+    except ValueError as error:
+        return f"its control block cannot belong to any p2tr script: {error}"
+    if committed != (output_key, control[0] & 1 == 1):
+        return "that p2tr script does not commit to the script that it reveals"
+    return None
+
+
+def _tree_root(leaf: bytes, control: bytes) -> bytes:
+    """Compute the root of a tree of scripts from one of them and its path (BIP 341)."""
+    node = tagged_hash("TapLeaf", bytes([control[0] & 0xFE]) + _compact_size(len(leaf)) + leaf)
+    for at in range(_CONTROL_BASE, len(control), 32):
+        node = tagged_hash("TapBranch", b"".join(sorted((node, control[at : at + 32]))))
+    return node
+
+
+def _compact_size(number: int) -> bytes:
+    if number < 0xFD:
+        return bytes([number])
+    size, prefix = (2, b"\xfd") if number < 1 << 16 else (4, b"\xfe")
+    return prefix + number.to_bytes(size, "little")
+
+
+def _without_annex(witness: Sequence[bytes]) -> Sequence[bytes]:
+    has_annex = len(witness) > 1 and witness[-1][:1] == bytes([_ANNEX])
+    return witness[:-1] if has_annex else witness
+
+
+def _taproot_types(witness: Sequence[bytes]) -> Iterator[str]:
+    stack = _without_annex(witness)
+    for item in stack if len(stack) == 1 else stack[:-2]:
+        if len(item) == 64:
+            yield "DEFAULT"
+        elif len(item) == 65 and item[-1] in _TAPROOT_HASH_TYPES:
+            yield _name(item[-1])
+
+
+def _ecdsa_signatures(script: bytes, stack: Sequence[bytes], *, has_only_pushes: bool) -> Sequence[bytes]:
+    """Find the signatures among the items that a script gets.
+
+    If the script shows which they are, they need not look like one: before BIP 66 many did not. Elsewhere
+    whatever looks like one counts. An input script that does more than push may reorder its items, so that
+    all of them count: a signature must not hide behind another item.
+    """
+    if is_public_key_hash(script):
+        place = slice(-2, -1)
+    elif public_key(script) is not None:
+        place = slice(-1, None)
+    elif multisig_keys(script):
+        place = slice(-pushes(script)[0][0], None)
+    else:
+        return [item for item in stack if _is_der(item)]
+    return stack[place] if has_only_pushes else stack
+
+
+def _is_der(item: bytes) -> bool:
+    """Check whether an item has the form of an ECDSA signature with a hash type (BIP 66)."""
+    if len(item) not in _DER_SIZES or item[0] != 0x30 or item[1] != len(item) - 3 or item[2] != 2:
+        return False
+    size = item[3]
+    return 5 + size < len(item) and item[4 + size] == 2 and size + item[5 + size] + 7 == len(item)
+
+
+def _name(hash_type: int) -> str:
+    name = {2: "NONE", 3: "SINGLE"}.get(hash_type & 0x1F, "ALL")
+    return f"{name}|ANYONECANPAY" if hash_type & 0x80 else name
