@@ -78,15 +78,15 @@ class Deployment:
 
     def settle(self) -> None:
         """Wait until every block so far is on disk, and move saved files into place."""
-        if not self._is_durable:
-            self.be_durable()
-            self.tape.flush()
+        self.be_durable()
         for machine in self.machines:
             machine.settle()
 
     def be_durable(self) -> None:
-        """Make the following commits wait for the disk."""
-        self._set_durable(durable=True)
+        """Make the following commits wait for the disk, and wait for those before."""
+        if not self._is_durable:
+            self._set_durable(durable=True)
+            self.tape.flush()
 
     def _set_durable(self, *, durable: bool) -> None:
         self.tape.set_durable(durable=durable)
