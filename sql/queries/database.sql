@@ -82,6 +82,10 @@ WHERE
     AND locks.objsubid = 2
     AND locks.granted;
 
+-- name: probe_space
+-- Write 16 MB to the disk, until the transaction ends.
+CREATE TEMPORARY TABLE probe ON COMMIT DROP AS SELECT FROM generate_series(1, 500000);
+
 -- name: locale
 -- The database's locale, and whether it is C for collation and character type.
 SELECT concat_ws(', ', CASE datlocprovider WHEN 'i' THEN 'ICU' WHEN 'b' THEN 'builtin' ELSE 'libc' END,
