@@ -29,7 +29,7 @@ FROM (VALUES
 ) AS pinned (name, setting);
 
 -- name: pin_writing
--- Pin how transactions run and how new tables are stored, and disable the timeouts that could end the writer's session.
+-- Pin how transactions run, that commits wait for the disk and how new tables are stored, and disable the timeouts that could end the writer's session.
 SELECT set_config(name, setting, false)
 FROM (VALUES
     ('default_transaction_isolation', 'read committed'),
@@ -37,6 +37,7 @@ FROM (VALUES
     ('default_transaction_deferrable', 'off'),
     ('default_table_access_method', 'heap'),
     ('row_security', 'on'),
+    ('synchronous_commit', 'on'),
     ('lock_timeout', '0'),
     ('statement_timeout', '0'),
     ('transaction_timeout', '0'), -- since PostgreSQL 17
@@ -80,6 +81,10 @@ WHERE
     AND locks.objid = 1667784041
     AND locks.objsubid = 2
     AND locks.granted;
+
+-- name: probe_space
+-- Write 16 MB to the disk, until the transaction ends.
+CREATE TEMPORARY TABLE probe ON COMMIT DROP AS SELECT FROM generate_series(1, 500000);
 
 -- name: locale
 -- The database's locale, and whether it is C for collation and character type.

@@ -1,5 +1,5 @@
 -- name: view
--- The view that people read: the app's own columns, either now ({era} 0) or as of the block in virtualchain.as_of: current rows ({era} 1) and earlier versions ({era} 2). No branch has conditions of its own, and {era} is a constant in each, so the planner sorts and joins the branches by their indexes and skips those that do not apply.
+-- The view that people read: the app's own columns, either now ({era} 0) or as of the block in virtualchain.as_of: current rows ({era} 1) and earlier versions ({era} 2). A snapshot to which the build was not live is refused. No branch has conditions of its own, and {era} is a constant in each, so the planner sorts and joins the branches by their indexes and skips those that do not apply.
 CREATE OR REPLACE VIEW {view} AS
 SELECT {columns}
 FROM (
@@ -9,7 +9,8 @@ FROM (
     UNION ALL
     SELECT {columns}, since_block, until_block, 2 FROM {history}
 ) AS rows
-WHERE CASE WHEN {era} = 0 THEN (SELECT vc.as_of({app})) IS NULL ELSE (SELECT vc.as_of({app})) IS NOT NULL END
+WHERE CASE WHEN {era} = 0 THEN (SELECT vc.as_of({app}, {build})) IS NULL
+        ELSE (SELECT vc.as_of({app}, {build})) IS NOT NULL END
     AND ({era} = 0 OR since_block <= (SELECT vc.as_of({app})))
     AND ({era} < 2 OR until_block > (SELECT vc.as_of({app})))
     AND ({era} < 2 OR until_block > vc.as_of_guess())
@@ -34,6 +35,10 @@ SELECT CASE WHEN went.content IS NULL THEN 'insert' WHEN came.content IS NULL TH
 FROM went FULL JOIN came USING (key)
 WHERE went.content IS DISTINCT FROM came.content
 ORDER BY key
+
+-- name: live_build
+-- The serial number of an app's live build.
+SELECT serial FROM vc.apps WHERE name = %(app)s AND is_live;
 
 -- name: published
 -- The statements that the views of an app's schema were made from, by name.

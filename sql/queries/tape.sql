@@ -105,8 +105,8 @@ DELETE FROM vc.coverage;
 SELECT set_config('synchronous_commit', %(setting)s, false);
 
 -- name: flush
--- Assign a transaction id: the commit then waits for the disk, and so for all commits before it.
-SELECT pg_current_xact_id();
+-- Write a record to the WAL: the commit then waits for the disk, and so for all commits before it. A transaction that writes none does not wait.
+SELECT pg_logical_emit_message(true, 'virtualchain', 'flush');
 
 -- name: notify_block
 -- Notify listeners of a new block, once the block's transaction commits.

@@ -83,6 +83,7 @@ CREATE TABLE vc.apps (
     on_deep_fork text NOT NULL CHECK (on_deep_fork IN ('rollback', 'checkpoint', 'halt')),
     code_digest bytea CHECK (octet_length(code_digest) = 32),
     last_code_digest bytea CHECK (octet_length(last_code_digest) = 32),
+    serial bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     PRIMARY KEY (name, build)
 );
 CREATE UNIQUE INDEX apps_live ON vc.apps (name) WHERE is_live;
@@ -107,6 +108,7 @@ COMMENT ON COLUMN vc.apps.history_from IS 'The lowest block that its history can
 COMMENT ON COLUMN vc.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint (stop, and continue only from an accepted checkpoint) or halt.';
 COMMENT ON COLUMN vc.apps.code_digest IS 'SHA-256 of the code that the build began with; null if it has not been run since version 0.1.0.';
 COMMENT ON COLUMN vc.apps.last_code_digest IS 'SHA-256 of the code that ran it last: if it is another one, a warning says so.';
+COMMENT ON COLUMN vc.apps.serial IS 'Number of the build: unlike its name, it is never used again in this database.';
 
 CREATE TABLE vc.ops (
     app text NOT NULL,
@@ -118,7 +120,8 @@ CREATE TABLE vc.ops (
     fields jsonb NOT NULL,
     canonical bytea[] NOT NULL,
     build text NOT NULL,
-    PRIMARY KEY (app, build, block_id, vtxindex)
+    PRIMARY KEY (app, build, block_id, vtxindex),
+    FOREIGN KEY (app, build) REFERENCES vc.apps
 );
 COMMENT ON TABLE vc.ops IS 'The log: every input that an app accepted. Rows are appended, or removed with their block, and never changed.';
 COMMENT ON COLUMN vc.ops.app IS 'Name of the app.';
@@ -139,7 +142,8 @@ CREATE TABLE vc.rejections (
     step text NOT NULL CHECK (step IN ('parse', 'check', 'commit')),
     reason text NOT NULL,
     build text NOT NULL,
-    PRIMARY KEY (app, build, block_id, txindex)
+    PRIMARY KEY (app, build, block_id, txindex),
+    FOREIGN KEY (app, build) REFERENCES vc.apps
 );
 COMMENT ON TABLE vc.rejections IS 'Every candidate that an app rejected, and why.';
 COMMENT ON COLUMN vc.rejections.app IS 'Name of the app.';
@@ -158,7 +162,8 @@ CREATE TABLE vc.snapshots (
     state_hash bytea CHECK (octet_length(state_hash) = 32),
     state_number bytea CHECK (octet_length(state_number) = 384),
     build text NOT NULL,
-    PRIMARY KEY (app, build, block_id)
+    PRIMARY KEY (app, build, block_id),
+    FOREIGN KEY (app, build) REFERENCES vc.apps
 );
 CREATE INDEX snapshots_state_number ON vc.snapshots (app, build, block_id) WHERE state_number IS NOT NULL;
 COMMENT ON TABLE vc.snapshots IS 'An app''s digests at each of its blocks; the last row is its cursor.';
@@ -220,7 +225,8 @@ CREATE TABLE vc.checkpoints (
     signers text[] NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now(),
     has_row_blocks boolean NOT NULL,
-    PRIMARY KEY (app, build)
+    PRIMARY KEY (app, build),
+    FOREIGN KEY (app, build) REFERENCES vc.apps
 );
 COMMENT ON TABLE vc.checkpoints IS 'The checkpoints that builds of apps were started from.';
 COMMENT ON COLUMN vc.checkpoints.app IS 'Name of the app.';
@@ -240,7 +246,8 @@ CREATE TABLE vc.state_files (
     block_id integer NOT NULL,
     content bytea NOT NULL,
     build text NOT NULL,
-    PRIMARY KEY (app, build, block_id)
+    PRIMARY KEY (app, build, block_id),
+    FOREIGN KEY (app, build) REFERENCES vc.apps
 );
 COMMENT ON TABLE vc.state_files IS 'What apps with an opaque state saved: a row for each block that changed it, as far back as blocks can be undone. This copy counts; the file is for the app to read.';
 COMMENT ON COLUMN vc.state_files.app IS 'Name of the app.';

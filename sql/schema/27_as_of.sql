@@ -50,6 +50,23 @@ RETURN CASE WHEN coalesce(current_setting('virtualchain.as_of', true), '') <> ''
     THEN vc.as_of_block(current_setting('virtualchain.as_of', true), app) END;
 COMMENT ON FUNCTION vc.as_of(text) IS 'The block that the views of an app (null: those on the log) should show; null for the present.';
 
+CREATE FUNCTION vc.require_live(build_serial bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM vc.apps AS a WHERE a.serial = build_serial AND a.is_live) THEN
+        RETURN true;
+    END IF;
+    RAISE EXCEPTION 'these views show another build than when this transaction began, and the transaction cannot see it'
+        USING ERRCODE = 'VC007', HINT = 'End the transaction, and read again in a new one.';
+END;
+$$;
+COMMENT ON FUNCTION vc.require_live(bigint) IS 'Always true; an error if the build with this serial number is not the live one in the snapshot that the query sees, to which its tables would look empty.';
+
+CREATE FUNCTION vc.as_of(app text, build_serial bigint) RETURNS integer
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE WHEN vc.require_live(build_serial) THEN vc.as_of(app) END;
+COMMENT ON FUNCTION vc.as_of(text, bigint) IS 'The block that the views of an app, made for this build, should show; null for the present.';
+
 CREATE FUNCTION vc.as_of_guess() RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN current_setting('virtualchain.as_of', true) ~ '^[0-9]{1,9}$' THEN current_setting('virtualchain.as_of', true)::integer
@@ -76,6 +93,9 @@ BEGIN
     IF query IS NOT NULL THEN
         RETURN QUERY EXECUTE query USING block;
     END IF;
+EXCEPTION WHEN undefined_table THEN
+    RAISE EXCEPTION 'the views of schema % show another build than when this transaction began, and the old one is gone', app_schema
+        USING ERRCODE = 'VC007', HINT = 'End the transaction, and read again in a new one.';
 END;
 $$;
 COMMENT ON FUNCTION vc.changes(text, text, integer) IS 'What a block did to a projection; nothing for a role that may not read its view.';

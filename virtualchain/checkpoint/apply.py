@@ -19,7 +19,7 @@ from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.archive import Reader
 from virtualchain.checkpoint.create import copy_rows, copy_snapshots
 from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
-from virtualchain.checkpoint.verify import LARGEST_STATE, Verified, snapshots, verify
+from virtualchain.checkpoint.verify import Verified, snapshots, verify
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rollback import apply as apply_rollback
@@ -43,7 +43,7 @@ from virtualchain.store.projections import build_schema, has_long_entry, project
 from virtualchain.store.publish import publish
 from virtualchain.store.rollback import Undone
 from virtualchain.store.sql import queries
-from virtualchain.store.state_files import StateFiles
+from virtualchain.store.state_files import LARGEST_STATE, StateFiles
 from virtualchain.store.tape import Tape
 
 _Q = queries("checkpoint")

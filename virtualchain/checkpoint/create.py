@@ -157,4 +157,5 @@ def _names(columns: Iterable[str]) -> sql.Composed:
 
 def _one(connection: psycopg.Connection, query: str, parameters: Json) -> dict[str, Any] | None:
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_Q[query], parameters).fetchone()
+        # Binary, because a large state as text would exceed what the server sends in one field.
+        return cursor.execute(_Q[query], parameters, binary=True).fetchone()

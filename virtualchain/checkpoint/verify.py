@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
 
 from virtualchain.checkpoint.archive import Reader
 from virtualchain.checkpoint.digests import ConsensusSeries, RowDigest, read_row
@@ -11,9 +10,6 @@ from virtualchain.checkpoint.manifest import LONGEST, NAME, SNAPSHOTS, STATE, Ma
 from virtualchain.checkpoint.signing import check_signatures
 from virtualchain.consensus.state_hash import digest_number
 from virtualchain.errors import InvalidCheckpoint
-
-LARGEST_STATE: Final = 2**30 - 2**16
-"""The largest state file in bytes: the database keeps it in one field."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ along the tape by the same step, block by block.
 
 from collections.abc import Sequence
 
+import psycopg
+
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.header import work
 from virtualchain.bitcoin.networks import Network
@@ -16,7 +18,7 @@ from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.errors import AppHalted
 from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
-from virtualchain.store.database import connect_writer
+from virtualchain.store.database import connect_writer, require_space
 from virtualchain.store.history import check_consistency
 from virtualchain.store.tape import Tape
 
@@ -78,15 +80,15 @@ class Deployment:
 
     def settle(self) -> None:
         """Wait until every block so far is on disk, and move saved files into place."""
-        if not self._is_durable:
-            self.be_durable()
-            self.tape.flush()
+        self.be_durable()
         for machine in self.machines:
             machine.settle()
 
     def be_durable(self) -> None:
-        """Make the following commits wait for the disk."""
-        self._set_durable(durable=True)
+        """Make the following commits wait for the disk, and wait for those before."""
+        if not self._is_durable:
+            self._set_durable(durable=True)
+            self.tape.flush()
 
     def _set_durable(self, *, durable: bool) -> None:
         self.tape.set_durable(durable=durable)
@@ -174,6 +176,22 @@ class Deployment:
     def halt(self, machine: Machine, record: Json) -> None:
         """Halt an app that cannot continue; the others continue."""
         self._retire(machine, "halted", record)
+
+    def interrupted(self) -> Machine | None:
+        """Return the app whose turn it was when the database failed; None if it failed elsewhere."""
+        return next((machine for machine in self.machines if machine.was_interrupted), None)
+
+    def condemn(self, failed: Machine, error: psycopg.Error) -> None:
+        """Have the app of a failed machine halted at its next block, because of an error of the database.
+
+        The transaction that halts it is that in which the others take the block, which shows that the
+        database works. Raises psycopg.Error if the disk was full, and is.
+        """
+        if isinstance(error, psycopg.errors.DiskFull):
+            require_space(self.connection)
+        for machine in self.running:
+            if machine.contract.name == failed.contract.name:
+                machine.condemned = error
 
     def reload_after_rollback(self, rebuilt: Sequence[Machine]) -> None:
         """Load every machine again, after a rollback; the builds of `rebuilt` are live now."""

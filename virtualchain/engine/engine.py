@@ -5,6 +5,7 @@ state of its own: after any failure it continues from what is in the database.
 """
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -33,7 +34,7 @@ from virtualchain.errors import AppHalted, MissingData, NodeError, NodeUnavailab
 from virtualchain.model import Block, Reorg, Verification
 from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.database import resolve
-from virtualchain.store.failures import PAUSES, is_transient
+from virtualchain.store.failures import PAUSES, is_transient, may_be_of_a_value
 from virtualchain.store.migrate import migrate
 from virtualchain.store.rollback import Undone
 
@@ -139,9 +140,17 @@ class StateEngine:
         )
         check_runnable(self._contracts, self._options)
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
+        self._failures = 0
+        """Passing faults of the database since the last block."""
+        self._garbled = 0
+        """Malformed answers of the node since the last block."""
+        self._stuck: Counter[tuple[str, int]] = Counter()
+        """How often the database failed in an app's turn, by app and block: others' blocks change nothing."""
+        self._condemned: set[tuple[str, int]] = set()
+        """The apps and blocks after whose last failure the app was to be halted."""
         self._listener = Listener(
-            on_block=on_block or ignore,
-            on_catch_up=on_catch_up or ignore,
+            on_block=self._with_progress(on_block or ignore),
+            on_catch_up=self._with_progress(on_catch_up or ignore),
             on_wait=on_wait or ignore,
             on_rollback=on_rollback or ignore,
             may_continue=lambda: not self._stopping,
@@ -186,20 +195,49 @@ class StateEngine:
         blocks taken from it are undone first. Raises DeepFork if an app's policy forbids that, AppHalted if
         no app is left that can continue, StoreError, NodeError.
         """
-        failures = 0
+        self._failures = 0
         while True:
             try:
                 while not self._stopping and self._advance(to):
-                    failures = 0
+                    self._failures = 0
                 self._deployment.settle()
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
-                failure = StoreError.from_database(error)
-                if not is_transient(error) or failures == len(PAUSES):
-                    raise failure from error
-                self._listener.on_wait(f"{failure}; trying again")
-                self._reopen(PAUSES[failures:])
-                failures += 1
+                self._recover(error)
+
+    def _recover(self, error: psycopg.Error) -> None:
+        """Continue in a new session after a fault that passes; raise StoreError if it does not.
+
+        If the database fails again and again in the turn of one app, at one block, and may do so because of
+        values, that app is halted alone, provided that the others can take the block.
+        """
+        failure = StoreError.from_database(error)
+        machine = self._deployment.interrupted()
+        place = None if machine is None else (machine.contract.name, machine.cursor + 1)
+        failures = self._failures if place is None else max(self._failures, self._stuck[place])
+        is_last = not is_transient(error) or failures >= len(PAUSES)
+        if is_last and (place is None or place in self._condemned or not may_be_of_a_value(error)):
+            raise failure from error
+        self._listener.on_wait(f"{failure}; trying again")
+        self._reopen(PAUSES[failures:] or PAUSES)
+        self._failures += 1
+        if place is not None:
+            self._stuck[place] += 1
+        if is_last and machine is not None:
+            self._condemned.add((machine.contract.name, machine.cursor + 1))
+            try:
+                self._deployment.condemn(machine, error)
+            except psycopg.Error as still:
+                raise StoreError.from_database(still) from still
+
+    def _with_progress(self, notify: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """Notify of a block, after which faults are counted from zero again."""
+
+        def note(progress: Progress) -> None:
+            self._failures = self._garbled = 0
+            notify(progress)
+
+        return note
 
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`.
@@ -207,17 +245,17 @@ class StateEngine:
         While the node is away, it is waited for. After a malformed answer it is asked a few more times, since
         something on the way may have garbled it. Raises what `build` raises otherwise.
         """
-        garbled = 0
+        self._garbled = 0
         while not self._stopping:
             try:
                 self.build()
-                garbled = 0
+                self._garbled = 0
             except NodeUnavailable as error:
                 self._waits_for = str(error)
             except NodeError as error:
                 self._waits_for = str(error)
-                garbled += 1
-                if garbled > _GARBLED:
+                self._garbled += 1
+                if self._garbled > _GARBLED:
                     raise
             if not self._deployment.running:
                 return
@@ -374,6 +412,7 @@ class StateEngine:
                 continue
             if searched is not None:
                 moved = True
+                self._failures = self._garbled = 0
                 first, last = searched
                 self._listener.on_wait(
                     f"app {app} joins: blocks {first} to {last} were searched for its inputs"

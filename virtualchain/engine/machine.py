@@ -48,6 +48,11 @@ class Machine:
     the app's views show this build.
     """
 
+    was_interrupted = False
+    """Whether the database failed while it was this app's turn."""
+    condemned: psycopg.Error | None = None
+    """The error for which the app is to be halted at its next block, if it is."""
+
     def __init__(
         self,
         connection: psycopg.Connection,
@@ -110,6 +115,15 @@ class Machine:
         """
         assert block.block_id == self.cursor + 1, "an app is advanced block by block"
         self.check_base_block(block)
+        if self.condemned is not None:
+            raise halt(self.contract, block, "a statement", None, self.condemned) from self.condemned
+        try:
+            return self._step(block, inputs)
+        except psycopg.Error:
+            self.was_interrupted = True
+            raise
+
+    def _step(self, block: Block, inputs: Iterable[Input]) -> str:
         if self._state.broken is not None:
             raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
         with self.answering():

@@ -200,7 +200,7 @@ class OpaqueState:
         draft.parent.mkdir(parents=True, exist_ok=True)
         draft.unlink(missing_ok=True)
         self._contract.save(block_id, str(draft), db_state=self.db_state)
-        content = draft.read_bytes()
+        content = self._files.read_draft()
         digest = hashlib.sha256(content).hexdigest()
         if digest != self._hash:
             self._files.keep(block_id, content)

@@ -220,6 +220,12 @@ def require_c_locale(connection: psycopg.Connection, url: str) -> None:
         )
 
 
+def require_space(connection: psycopg.Connection) -> None:
+    """Raise psycopg.Error if the server's disk does not hold a few more megabytes."""
+    with connection.transaction():
+        connection.execute(_Q["probe_space"])
+
+
 def is_pooled(connection: psycopg.Connection) -> bool:
     """Return whether a pooler is in between: then the server process is not the one that was announced."""
     row = connection.execute(_Q["server_process"]).fetchone()

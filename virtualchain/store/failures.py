@@ -13,6 +13,10 @@ _DOES_NOT_FIT: Final = ("22001", "22003", "22012")
 """SQLSTATEs of values that do not fit: string too long, number out of range, division by zero."""
 _TRANSIENT: Final = ("08", "40", "53", "57", "58")
 """SQLSTATE classes of transient faults: connection, rollback, resources, operator, system."""
+_OF_A_VALUE: Final = ("08", "22", "53", "54")
+"""SQLSTATE classes that a value alone may cause: connection, data, resources, limits of the program."""
+_NOT_OF_A_VALUE: Final = ("53300",)
+"""Those of them that no value causes: too many connections."""
 
 
 class ValueDoesNotFit(VirtualchainError):
@@ -42,6 +46,19 @@ def is_transient(error: BaseException) -> bool:
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate[:2] in _TRANSIENT
+
+
+def may_be_of_a_value(error: BaseException) -> bool:
+    """Return whether a fault may be due to one app's values alone, so that it comes back with its block.
+
+    Among these are passing faults: a query that needs more memory, temporary files or a longer message than
+    the server allows fails each time, and may end the session.
+    """
+    if not isinstance(error, psycopg.Error) or error.sqlstate in _NOT_OF_A_VALUE:
+        return False
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.DataError)
+    return error.sqlstate == "XX000" or error.sqlstate[:2] in _OF_A_VALUE
 
 
 def summarize_error(error: BaseException) -> str:

@@ -55,6 +55,9 @@ def _statements(
     connection: psycopg.Connection, app: str, schema: str, projection: Projection
 ) -> tuple[str, str]:
     """Return the statement that makes a projection's view, and the query for what a block did to it."""
+    row = connection.execute(_Q["live_build"], {"app": app}).fetchone()
+    assert row is not None, f"app {app} has no live build"
+    (build,) = row
     era = "era"
     while era in projection.columns:
         era += "_"
@@ -66,6 +69,7 @@ def _statements(
         "history": projection.history,
         "births": projection.births,
         "app": sql.Literal(app),
+        "build": sql.Literal(build),
         "era": sql.Identifier(era),
         "key": sql.SQL(", ").join(map(sql.Identifier, projection.key)),
         "pairs": sql.SQL(", ").join(pairs),

@@ -6,6 +6,7 @@ to read: it is moved into place after the commit, and rewritten from the databas
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -14,6 +15,8 @@ from virtualchain.store.embedded.host import home
 from virtualchain.store.sql import queries
 
 _Q = queries("state_files")
+LARGEST_STATE: Final = 2**30 - 2**16
+"""Bytes of the largest state that the database can hold and send."""
 
 
 def default_folder(url: str) -> Path:
@@ -38,9 +41,16 @@ class StateFiles:
         """Where the app writes; the file is moved into place after the commit."""
         return self._file.with_suffix(".new")
 
+    def read_draft(self) -> bytes:
+        """Return what the app wrote; raise ValueError if that is too much to be stored."""
+        size = self.draft.stat().st_size
+        if size > LARGEST_STATE:
+            raise ValueError(f"the saved state has {size} bytes, and at most {LARGEST_STATE} can be stored")
+        return self.draft.read_bytes()
+
     def latest(self) -> bytes | None:
         """Return the last saved state; None if there is none."""
-        row = self._connection.execute(_Q["latest"], self._key).fetchone()
+        row = self._connection.execute(_Q["latest"], self._key, binary=True).fetchone()
         return None if row is None else bytes(row[0])
 
     def restore(self, content: bytes | None) -> Path | None:

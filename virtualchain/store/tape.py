@@ -180,7 +180,7 @@ class Tape:
         self._connection.execute(_Q["set_durable"], {"setting": "on" if durable else "off"})
 
     def flush(self) -> None:
-        """Wait until everything committed in this session is on disk."""
+        """Wait until everything committed in this session is on disk; commits must be durable."""
         self._connection.execute(_Q["flush"])
 
     def notify(self, block: Block) -> None:
