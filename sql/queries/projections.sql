@@ -35,6 +35,10 @@ FROM pg_class AS c
 WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r'
 ORDER BY c.relname COLLATE "C";
 
+-- name: text
+-- The text of a column as its type's output function writes it; null stays null.
+CASE num_nulls({column}) WHEN 0 THEN format('%s', {column}) END;
+
 -- name: objects_elsewhere
 -- Objects that the DDL made outside the build's schema, in this transaction: no rollback or rebuild would reach them.
 WITH made AS (SELECT * FROM pg_depend WHERE xmin = pg_current_xact_id()::xid)

@@ -120,10 +120,9 @@ def _statement(query: str, projection: Projection) -> sql.Composed:
 
 
 def _changes_of_block(query: str, index: int, projection: Projection) -> sql.Composed:
-    texts = (sql.SQL(_Q["text"]).format(column=sql.Identifier(name)) for name in projection.columns)
     return sql.SQL(_Q[query]).format(
         index=sql.Literal(index),
-        texts=sql.SQL(", ").join(texts),
+        texts=projection.texts(),
         table=projection.table,
         history=projection.history,
         births=projection.births,

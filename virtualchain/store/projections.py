@@ -57,6 +57,19 @@ class Projection:
         """The record of the keys that each block made or changed."""
         return sql.Identifier(self.schema, f"{self.name}_births")
 
+    def texts(self, row: str = "r") -> sql.Composed:
+        """Return the texts of a row's columns, as they enter the state hash; `row` is the row's alias."""
+        return _texts(self.columns, row)
+
+    def key_texts(self, row: str = "r") -> sql.Composed:
+        """Return the texts of the columns of a row's primary key."""
+        return _texts(self.key, row)
+
+
+def _texts(columns: Sequence[str], row: str) -> sql.Composed:
+    names = (sql.Identifier(row, column) for column in columns)
+    return sql.SQL(", ").join(sql.SQL(_Q["text"]).format(column=name) for name in names)
+
 
 def build_schema(schema: str, build: str) -> str:
     """Return the name of the schema that holds the tables of one build."""
