@@ -1,8 +1,10 @@
 """What an audit reports: faults, each with its place as far as that can be found, and progress."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from virtualchain.errors import DamagedTables
 
 OnProgress = Callable[[str], None]
 """Called often, with one line on how far the audit is."""
@@ -45,3 +47,10 @@ class Fault:
 
 def ignore(_: str) -> None:
     """Report to nobody."""
+
+
+def refuse_damage(faults: Iterator[Fault], what: str) -> None:
+    """Raise DamagedTables with the first fault, if there is one; `what` is its consequence."""
+    fault = next(faults, None)
+    if fault is not None:
+        raise DamagedTables(f"{what}: {fault}; `virtualchain verify` lists all that does not fit")

@@ -25,6 +25,8 @@ _BATCH: Final = 1000
 """Rows fetched at once, and multiplied before the number is reduced again."""
 _NAMED: Final = 20
 """How many keys of a block are named."""
+_ALWAYS: Final = 2**31 - 1
+"""A block above all others: the rows as of it are the current ones."""
 _SILENT: Final = "its state hash is another one than before, but no row changed"
 
 
@@ -40,6 +42,20 @@ def check_state(
         yield from audit.run()
     else:
         yield from _check_files(connection, build)
+
+
+def check_current_rows(connection: psycopg.Connection, build: AuditedBuild) -> Iterator[Fault]:
+    """Yield a fault if a build's projections, as they are now, do not have its last state hash."""
+    tables = projections(connection, build_schema(build.schema, build.build))
+    number = number_of_rows(connection, tables, _ALWAYS)
+    place = {**build.place, "block_id": _ALWAYS}
+    row = connection.execute(_Q["state_number_at"], place).fetchone()
+    recorded = EMPTY if row is None else bytes(row[0])
+    if tables and number != recorded:
+        yield build.fault(
+            f"its rows have the state hash {digest_number(number)}, but its last digests say "
+            f"{digest_number(recorded)}"
+        )
 
 
 def number_of_rows(

@@ -15,7 +15,7 @@ from virtualchain.audit.tape import HIGHEST, check_tape
 from virtualchain.engine.compare import RowDifference, row_differences
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.versions import judged_again
-from virtualchain.errors import AppHalted, DamagedTables, UsageError
+from virtualchain.errors import AppHalted, UsageError
 from virtualchain.reading.views import snapshot
 from virtualchain.store.builds import Build, builds, is_by
 
@@ -83,13 +83,6 @@ def verify(
     if len(report.faults) == MOST_FAULTS:
         report.notes.append(f"the audit ended after {MOST_FAULTS:,} faults")
     return report
-
-
-def refuse_damage(faults: Iterator[Fault], what: str) -> None:
-    """Raise DamagedTables with the first fault, if there is one; `what` is not done because of it."""
-    fault = next(faults, None)
-    if fault is not None:
-        raise DamagedTables(f"{what}: {fault}. `virtualchain verify` lists all that does not fit")
 
 
 def _known(

@@ -28,10 +28,11 @@ _build_argument = click.argument("build", metavar="BUILD")
 )
 @pass_options
 def replay(options: Options, name: str, into: str | None) -> None:
-    """Rebuild the tables of APP from the tape, replace them, and count the rows that differed.
+    """Rebuild the tables of APP from the tape, and replace them.
 
     APP is its name, as shown by `virtualchain status`; its code must be named with --app or in
-    virtualchain.toml. The old tables stay readable meanwhile. No node is needed.
+    virtualchain.toml. The old tables stay readable meanwhile, and rows that differed are counted. No node is
+    needed.
 
     With --into, the code may be a new version of the app. Its tables are built beside the live ones, while a
     writer continues with the old version; `virtualchain swap` then makes them the live ones.

@@ -15,7 +15,13 @@ from virtualchain.store.projections import Projection, projections
 from virtualchain.store.sql import queries
 
 _Q = queries("compare")
-_LOG: Final = ("ops", "rejections", "snapshots", "state_files")
+_OF_LOG: Final = {
+    "ops_rows": "ops",
+    "rejections_rows": "rejections",
+    "snapshots_rows": "snapshots",
+    "state_files_rows": "state_files",
+}
+"""The queries for a build's part of the log, with the tables' names."""
 _OF_PROJECTION: Final = {"projection_rows": "", "history_rows": "_history", "births_rows": "_births"}
 """The queries for a projection and the tables beside it, with the endings of these tables' names."""
 
@@ -89,10 +95,9 @@ def row_differences(
                     for table in (ours, theirs[ours.name])
                 ]
                 yield from _different(connection, ours.name + ending, ours.key, parts, limit)
-    for name in _LOG:
+    for query, name in _OF_LOG.items():
         parts = [
-            sql.SQL(_Q[f"{name}_rows"]).format(build=sql.Literal(build.name), **limits)
-            for build in (first, second)
+            sql.SQL(_Q[query]).format(build=sql.Literal(build.name), **limits) for build in (first, second)
         ]
         yield from _different(connection, name, (), parts, limit)
 
