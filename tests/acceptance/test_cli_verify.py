@@ -12,7 +12,7 @@ APP = ("--app", "apps:notes")
 
 
 def damage(url: str, *statements: str) -> None:
-    """Change rows behind the triggers."""
+    """Change rows past the triggers."""
     with psycopg.connect(url) as connection:
         connection.execute("SELECT set_config('virtualchain.block_id', 'undo', true)")
         for statement in statements:

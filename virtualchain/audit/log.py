@@ -317,11 +317,11 @@ class _LogAudit:
             return
         if self._find_payload is None:
             return
-        found = self._payload_of(item)
-        if found is None:
+        split = self._payload_of(item)
+        if split is None:
             yield self._fault_of("its transaction has no payload of the app", row)
             return
-        opcode, rest = found
+        opcode, rest = split
         if opcode != row.opcode:
             yield self._fault_of(
                 f"its opcode is {row.opcode.hex()}, but its transaction says {opcode.hex()}", row
@@ -330,8 +330,8 @@ class _LogAudit:
             yield self._fault_of("its payload is not that of its transaction", row)
 
     def _opcode_of(self, item: Input) -> bytes | None:
-        found = self._payload_of(item)
-        return None if found is None else found[0]
+        split = self._payload_of(item)
+        return None if split is None else split[0]
 
     def _payload_of(self, item: Input) -> tuple[bytes, bytes] | None:
         """Return the opcode and what follows it in an input; None if its payload is unknown, or another's."""

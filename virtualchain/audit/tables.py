@@ -178,15 +178,15 @@ class _TableAudit:
 
     def _vanished(self, block_id: int) -> list[tuple[int, tuple[tuple[str, str | None], ...]]]:
         """Return the keys that a block recorded as written, and that have no row of it."""
-        found = []
+        places = []
         for index, table in enumerate(self.tables):
             statement = sql.SQL(_Q["vanished"]).format(
                 **{**self._parts(table), "block_id": sql.Literal(block_id)},
                 limit=sql.Literal(_NAMED),
             )
             rows = self._connection.execute(statement).fetchall()
-            found += [(index, tuple(zip(table.key, row[0], strict=True))) for row in rows]
-        return found
+            places += [(index, tuple(zip(table.key, row[0], strict=True))) for row in rows]
+        return places
 
     def _check_births(self) -> Iterator[Fault]:
         """Find rows that a block is said to have written, of which it left no record."""

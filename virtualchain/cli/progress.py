@@ -67,13 +67,13 @@ class Meter:
 
 
 class Ticker:
-    """Says how far a long work is, every ten seconds."""
+    """Prints how far long work is, every ten seconds."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + _REPEAT
 
     def __call__(self, line: str) -> None:
-        """Say the line if it is time to."""
+        """Print the line if it is time to."""
         if time.monotonic() >= self._next:
             say(line)
             self._next = time.monotonic() + _REPEAT

@@ -74,8 +74,9 @@ class History:
 def check_consistency(connection: psycopg.Connection, except_app: str | None = None) -> None:
     """Check that what one transaction wrote for each live build still agrees: tape, log and tables.
 
-    Every start does this; it costs a few index look-ups, however large the database is. It notices a restored
-    table, a half-finished copy and rows written by hand. It does not check every row: that is an audit's job.
+    Every start does this; it costs a few index look-ups, however large the database is. It notices tables of
+    another block than the log's last one, a log that is ahead of the tape, and a last state hash that does
+    not fit the number stored with it. It reads no row of a projection: `virtualchain verify` checks them all.
 
     `except_app` is skipped. Raises StoreError, which names the app and what disagrees.
     """

@@ -108,6 +108,7 @@ def install(connection: psycopg.Connection, app: str, schema: str, build: str, d
             _add_history(connection, projection)
         except psycopg.Error as error:
             raise InvalidApp(f"app {app}: no history can be kept of {projection.name}: {error}") from error
+    identify_rows(connection, tables)
     return installed
 
 
@@ -138,6 +139,16 @@ def renew_triggers(connection: psycopg.Connection, projection: Projection) -> No
             statement = sql.SQL(_Q["drop_births_key"])
             connection.execute(statement.format(births=projection.births, constraint=sql.Identifier(name)))
         _create_function(connection, projection, body)
+
+
+def identify_rows(connection: psycopg.Connection, tables: str) -> None:
+    """Give each table of the schema `tables` a replica identity, if it has none.
+
+    Without one, a publication of all tables, or of those in this schema, makes PostgreSQL refuse updates and
+    deletes, and so stops the writer.
+    """
+    for (name,) in connection.execute(_Q["without_identity"], {"tables": tables}).fetchall():
+        connection.execute(sql.SQL(_Q["identify_rows"]).format(table=sql.Identifier(tables, name)))
 
 
 def has_long_entry(connection: psycopg.Connection, projection: Projection) -> bool:

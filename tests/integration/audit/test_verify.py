@@ -1,4 +1,4 @@
-"""Whatever is changed behind the engine's back is found, with its place; what is whole passes."""
+"""Whatever is changed past the engine is found, with its place; what is whole passes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -93,7 +93,7 @@ def require_fault(faults: Sequence[Fault], message: str, place: Mapping[str, Any
 def test_damage_is_found_with_its_place(
     clone: Clone, tmp_path: Path, statement: str, message: str, place: dict[str, Any]
 ) -> None:
-    """A row changed, removed or added behind the triggers is a fault, with or without the apps' code."""
+    """A row changed, removed or added past the triggers is a fault, with or without the apps' code."""
     url = clone(statement)
     for contracts in ((), CONTRACTS):
         require_fault(audit(url, tmp_path, *contracts).faults, message, place)
