@@ -10,7 +10,8 @@
     │   ├── MalformedBlock    bytes that are not a block or a transaction
     │   └── MissingData       it does not have the data (pruned, never connected)
     ├── StoreError            the database                                  exit 3
-    │   └── WriterBusy        another process writes to this deployment     exit 5
+    │   ├── WriterBusy        another process writes to this deployment     exit 5
+    │   └── DamagedTables     its tables disagree, with each other or with the digests  exit 1
     ├── Halted                nothing more can be done without an operator  exit 4
     │   ├── AppHalted         an app's callback failed; its block was undone for it
     │   └── DeepFork          the node's chain left the branch that was taken
@@ -77,6 +78,12 @@ class WriterBusy(StoreError):
     """Another process writes to this deployment."""
 
     exit_code = 5
+
+
+class DamagedTables(StoreError):
+    """Tables disagree with each other or with the digests; the message says where."""
+
+    exit_code = 1
 
 
 class Halted(VirtualchainError):

@@ -73,6 +73,10 @@ WHERE c.app = %(app)s AND c.build = %(build)s;
 -- Wait at most a second for a lock, because sessions that queue after this one wait just as long.
 SELECT set_config('lock_timeout', '1s', true);
 
+-- name: one_moment
+-- Let all statements of the transaction that begins see the database at one moment.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+
 -- name: retire
 -- Take the live build of this app out of use.
 UPDATE vc.apps SET is_live = false, status = 'stopped', error = NULL WHERE name = %(app)s AND is_live;

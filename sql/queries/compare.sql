@@ -44,3 +44,50 @@ SELECT row_text, bool_or(is_others) AS is_others FROM (
     SELECT {text}, true FROM {other} AS r) AS both_tables
 GROUP BY row_text HAVING count(*) = 1
 ORDER BY row_text COLLATE "C" LIMIT 1;
+
+-- name: different_rows
+-- The rows that two builds do not have equally often, by what identifies them, and whether the first build has one more.
+SELECT key, block_id, txindex, vtxindex, count(*) FILTER (WHERE NOT is_others) > count(*) FILTER (WHERE is_others) AS is_in_first
+FROM (SELECT *, false AS is_others FROM ({first}) AS f UNION ALL SELECT *, true FROM ({second}) AS s) AS rows
+GROUP BY key, block_id, txindex, vtxindex, content
+HAVING count(*) FILTER (WHERE NOT is_others) <> count(*) FILTER (WHERE is_others)
+ORDER BY block_id, txindex, key, is_in_first LIMIT {limit};
+
+-- name: projection_rows
+-- A part of the one above: the rows of a projection as of a block, with the blocks that wrote them.
+SELECT ARRAY[{key_texts}] AS key, since_block AS block_id, NULL::integer AS txindex, NULL::integer AS vtxindex,
+    format('%s', ARRAY[{texts}]) AS content
+FROM (SELECT {columns}, since_block FROM {table} WHERE since_block <= {last}
+    UNION ALL SELECT {columns}, since_block FROM {history} WHERE since_block <= {last} AND until_block > {last}) AS r
+
+-- name: history_rows
+-- A part of the one above: the history of a projection up to a block, as far back as both builds have it.
+SELECT ARRAY[{key_texts}] AS key, until_block AS block_id, NULL::integer AS txindex, NULL::integer AS vtxindex,
+    format('%s %s', since_block, ARRAY[{texts}]) AS content
+FROM {history} AS r WHERE until_block > {oldest} AND until_block <= {last}
+
+-- name: births_rows
+-- A part of the one above: the keys that each block wrote.
+SELECT DISTINCT ARRAY[{key_texts}] AS key, since_block AS block_id, NULL::integer AS txindex, NULL::integer AS vtxindex, '' AS content
+FROM {births} AS r WHERE since_block > {oldest} AND since_block <= {last}
+
+-- name: ops_rows
+-- A part of the one above: a build's ops.
+SELECT NULL::text[] AS key, block_id, txindex, vtxindex, format('%s', ROW(opcode, payload, fields, canonical)) AS content
+FROM vc.ops WHERE app = {app} AND build = {build} AND block_id <= {last}
+
+-- name: rejections_rows
+-- A part of the one above: a build's rejections.
+SELECT NULL::text[] AS key, block_id, txindex, NULL::integer AS vtxindex, format('%s', ROW(opcode, step, reason)) AS content
+FROM vc.rejections WHERE app = {app} AND build = {build} AND block_id <= {last}
+
+-- name: snapshots_rows
+-- A part of the one above: a build's digests.
+SELECT NULL::text[] AS key, block_id, NULL::integer AS txindex, NULL::integer AS vtxindex,
+    format('%s', ROW(ops_hash, consensus_hash, state_hash, state_number)) AS content
+FROM vc.snapshots WHERE app = {app} AND build = {build} AND block_id <= {last}
+
+-- name: state_files_rows
+-- A part of the one above: what a build saved, as far back as both builds keep it.
+SELECT NULL::text[] AS key, block_id, NULL::integer AS txindex, NULL::integer AS vtxindex, format('%s', sha256(content)) AS content
+FROM vc.state_files WHERE app = {app} AND build = {build} AND block_id > {oldest} AND block_id <= {last}

@@ -7,10 +7,6 @@ SELECT {index}, false, ARRAY[{texts}] FROM {history} AS r WHERE until_block = $1
 SELECT {index}, true, ARRAY[{texts}] FROM (SELECT DISTINCT {key} FROM {births} WHERE since_block = $1) AS b
 JOIN {table} AS r USING ({key}) WHERE r.since_block = $1
 
--- name: text
--- The text of a column as its type's output function writes it; null stays null.
-CASE num_nulls(r.{column}) WHEN 0 THEN format('%s', r.{column}) END
-
 -- name: begin_undo
 -- Silence the triggers that keep history, and have every row looked up by its key, so that the cost depends on what is undone and not on the size of the tables.
 SELECT set_config('virtualchain.block_id', 'undo', true), set_config('search_path', '', true),

@@ -35,6 +35,10 @@ FROM pg_class AS c
 WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r'
 ORDER BY c.relname COLLATE "C";
 
+-- name: text
+-- The text of a column as its type's output function writes it; null stays null.
+CASE num_nulls({column}) WHEN 0 THEN format('%s', {column}) END;
+
 -- name: objects_elsewhere
 -- Objects that the DDL made outside the build's schema, in this transaction: no rollback or rebuild would reach them.
 WITH made AS (SELECT * FROM pg_depend WHERE xmin = pg_current_xact_id()::xid)
@@ -358,6 +362,18 @@ WHERE contype = 'p' AND conrelid = format('%%I.%%I', %(tables)s::text, %(table)s
 -- Make an older record of births like a new one, in which a key may appear twice.
 ALTER TABLE {births} DROP CONSTRAINT {constraint};
 CREATE INDEX ON {births} (since_block);
+
+-- name: without_identity
+-- Tables of a schema whose rows have no replica identity: a publication of all tables would make updates and deletes fail.
+SELECT c.relname FROM pg_class AS c
+WHERE c.relnamespace = to_regnamespace(quote_ident(%(tables)s)) AND c.relkind = 'r' AND c.relreplident <> 'f'
+    AND NOT EXISTS ( -- a deferrable key identifies no row
+        SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indimmediate AND i.indisvalid
+            AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END);
+
+-- name: identify_rows
+-- Let logical replication identify the rows of a table by all of their columns.
+ALTER TABLE {table} REPLICA IDENTITY FULL;
 
 -- name: long_entry
 -- Whether a table has a row with an entry that is too long for an index.

@@ -108,15 +108,6 @@ SELECT set_config('synchronous_commit', %(setting)s, false);
 -- Write a record to the WAL: the commit then waits for the disk, and so for all commits before it. A transaction that writes none does not wait.
 SELECT pg_logical_emit_message(true, 'virtualchain', 'flush');
 
--- name: notify_block
--- Notify listeners of a new block, once the block's transaction commits.
-SELECT pg_notify('virtualchain', json_build_object('event', 'block', 'block_id', %(block_id)s::integer, 'block_hash', %(hash)s::text)::text);
-
--- name: notify_rollback
--- Notify listeners that blocks were undone; the notification names the last block that remains.
-SELECT pg_notify('virtualchain', json_build_object('event', 'rollback', 'block_id', %(fork)s::integer,
-    'block_hash', (SELECT encode(hash, 'hex') FROM vc.blocks WHERE block_id = %(fork)s))::text);
-
 -- name: hold_block
 -- Whether a block is on the tape; if so, it stays there until this transaction ends.
 SELECT FROM vc.blocks WHERE block_id = %(block_id)s AND hash = decode(%(hash)s, 'hex') FOR KEY SHARE;

@@ -19,7 +19,7 @@ ELSEWHERE = {
 }
 """Commands that need a scenario: their own tests cover --json."""
 COMMANDS = (
-    *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",)),
+    *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",), ("verify",)),
     *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),
 )
 SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "stop"))

@@ -24,6 +24,7 @@ from virtualchain.engine.machine import Machine
 from virtualchain.engine.states import OpaqueState, TableState
 from virtualchain.store.history import History
 from virtualchain.store.log import AppLog
+from virtualchain.store.notifications import Notifier
 from virtualchain.store.state_files import StateFiles
 from virtualchain.store.tape import Tape
 
@@ -65,8 +66,8 @@ STEPS: tuple[Place, ...] = (
     (OpaqueState, "prune", "prune files"),
     (AppLog, "set_history_from", "set history"),
     (AppLog, "set_status", "status"),
-    (Tape, "notify", "notify"),
     (Deployment, "_after_commit", "after the commit"),
+    (Notifier, "block", "notify"),
     (StateFiles, "_place", "place file"),
     (Deployment, "settle", "settle"),
     (Tape, "flush", "flush"),
@@ -79,6 +80,7 @@ STEPS: tuple[Place, ...] = (
     (Tape, "truncate", "truncate"),
     (History, "undo", "undo tables"),
     (rollback, "record", "record reorg"),
+    (Notifier, "rollback", "notify of a rollback"),
     (Deployment, "reload_after_rollback", "reload"),
 )
 CONTEXTS: tuple[Place, ...] = (

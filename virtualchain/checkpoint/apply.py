@@ -98,6 +98,7 @@ def apply(
                 load.replace_live_build(deployment.tape)
                 undone = None if prepared is None else apply_rollback(deployment.connection, prepared)
             if prepared is not None:
+                deployment.notifier.rollback(prepared.reorg.fork_block_id)
                 deployment.reload_after_rollback(prepared.rebuilt)
     return Applied(verified.manifest, verified.signers, load.build, undone)
 

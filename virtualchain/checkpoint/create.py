@@ -3,25 +3,28 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from virtualchain.audit.fault import Fault, refuse_damage
+from virtualchain.audit.log import audited_builds, check_log
+from virtualchain.audit.tables import check_state
+from virtualchain.audit.tape import check_tape
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.archive import Writer
 from virtualchain.checkpoint.digests import RowDigest
 from virtualchain.checkpoint.manifest import NAME, SNAPSHOTS, STATE, Content, Manifest, Table
 from virtualchain.checkpoint.signing import sign
 from virtualchain.consensus.state_hash import digest_number
-from virtualchain.errors import StoreError, UsageError
+from virtualchain.errors import DamagedTables, UsageError
 from virtualchain.model import Json
 from virtualchain.store.projections import Projection, build_schema, projections
 from virtualchain.store.sql import queries
 
 _Q = queries("checkpoint")
-_ADVICE: Final = "rebuild its tables first: `virtualchain replay {app}`"
 
 
 def create(
@@ -35,9 +38,9 @@ def create(
     """Write a checkpoint of an app at a block (default: its last) to a file; return its manifest.
 
     `connection` must be in a repeatable-read transaction. `keys` are files with the private keys to sign
-    with. The same state yields the same bytes on every node. Raises UsageError for a block at which the app
-    cannot be shown, or if it is not known which blocks wrote its rows, StoreError if these do not match its
-    state hash.
+    with. The same state yields the same bytes on every node. The app's rows, their history and its digests
+    are compared with each other first. Raises UsageError for a block at which the app cannot be shown, or if
+    it is not known which blocks wrote its rows, DamagedTables if they do not fit.
     """
     row = _one(connection, "live_app", {"app": app})
     if row is None:
@@ -56,6 +59,7 @@ def create(
             f"app {app} began with a checkpoint of the first format, so this database does not know "
             "which block wrote each row: create the checkpoint on another node, or apply a new one here first"
         )
+    refuse_damage(_faults(connection, app, at), f"app {app} is damaged, so no checkpoint was created")
     blocks = range(row["first_block_id"], at + 1)
     with archive.writing(file) as writer:
         members = {SNAPSHOTS: _write(writer, SNAPSHOTS, copy_snapshots(connection, place))}
@@ -72,9 +76,9 @@ def create(
                 described.append(table)
         computed = members[STATE].sha256 if saved is not None else digest_number(rows.number)
         if computed != digests["state_hash"]:
-            raise StoreError(
+            raise DamagedTables(
                 f"app {app} is damaged: its state hash at block {at} is {digests['state_hash']}, but its "
-                f"rows have {computed}; {_ADVICE.format(app=app)}"
+                f"rows have {computed}; `virtualchain verify` shows more"
             )
         manifest = Manifest(
             app=app,
@@ -93,6 +97,15 @@ def create(
         manifest = sign(manifest, keys) if (keys := list(keys)) else manifest
         _write(writer, NAME, [manifest.to_bytes()])
     return manifest
+
+
+def _faults(connection: psycopg.Connection, app: str, block_id: int) -> Iterator[Fault]:
+    """Yield what is wrong with an app's log and state, or with the block that a checkpoint is to show."""
+    yield from check_tape(connection, block_id, block_id)
+    for build in audited_builds(connection):
+        if build.app == app and build.is_live:
+            yield from check_log(connection, build)
+            yield from check_state(connection, build)
 
 
 def copy_rows(connection: psycopg.Connection, projection: Projection, block_id: int) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from virtualchain import consensus
+from virtualchain.consensus.series import Series
 from virtualchain.consensus.state_hash import EMPTY, row_element, update_number
 from virtualchain.errors import InvalidCheckpoint
 
@@ -19,7 +19,6 @@ _RAW: Final = re.compile("[\b\f\r\v\0]")
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,9}", re.ASCII)
 _BATCH: Final = 1_000
 """Rows whose elements are multiplied before the number is reduced again."""
-_HASH_SIZE: Final = 16
 
 
 def read_row(line: bytes) -> list[str | None]:
@@ -83,61 +82,30 @@ class RowDigest:
         elements.clear()
 
 
-class ConsensusSeries:
-    """An app's consensus hashes, added in the order of blocks; each must follow from those before it.
-
-    The first ones may be initial: they have no ops hash and are taken as given
-    (`docs/protocol/consensus.md`). After the last of them, starting no lower than `first_block_id`, every
-    block must have a hash.
-    """
-
-    def __init__(self, first_block_id: int) -> None:
-        self.initial: dict[int, str] = {}
-        self._first = first_block_id
-        self._start: int | None = None
-        self._hashes = bytearray()  # 16 bytes a block: a chain has a million of them
-
-    @property
-    def last(self) -> tuple[int, str] | None:
-        """The last block and its consensus hash; None if none was added yet."""
-        if self._hashes:
-            assert self._start is not None, "there are hashes"
-            block_id = self._start + len(self._hashes) // _HASH_SIZE - 1
-            return block_id, self._hashes[-_HASH_SIZE:].hex()
-        return max(self.initial.items(), default=None)
+class ConsensusSeries(Series):
+    """The consensus hashes that a checkpoint holds; each must follow from those before it."""
 
     def add(self, block_id: int, ops_hash: str | None, consensus_hash: str) -> None:
-        """Add a block's digests; raises InvalidCheckpoint if they do not follow from those before."""
+        """Add a block's digests; raises InvalidCheckpoint if they do not follow from those before.
+
+        Initial ones have no ops hash.
+        """
         before = self.last
         if before is not None and block_id <= before[0]:
             raise InvalidCheckpoint(f"its digests of block {block_id} come after those of block {before[0]}")
         if ops_hash is None:
-            if self._hashes:
+            if self.has_begun:
                 raise InvalidCheckpoint(f"it has no ops hash of block {block_id}")
             self.initial[block_id] = consensus_hash
             return
-        if self._start is None:
-            self._start = max(self._first, max(self.initial, default=-1) + 1, 0)
-        following = self._start + len(self._hashes) // _HASH_SIZE
-        if block_id != following:
+        if block_id != self.following:
             raise InvalidCheckpoint(
-                f"it has digests of block {block_id} in the place of those of block {following}"
+                f"it has digests of block {block_id} in the place of those of block {self.following}"
             )
-        computed = consensus.consensus_hash(ops_hash, self._prior_hashes(block_id, self._start))
+        computed = self.compute(ops_hash)
         if computed != consensus_hash:
             raise InvalidCheckpoint(
                 f"the consensus hash of block {block_id} is {computed} by its ops hash and the earlier "
                 f"hashes, but its digests say {consensus_hash}"
             )
-        self._hashes += bytes.fromhex(consensus_hash)
-
-    def _prior_hashes(self, block_id: int, start: int) -> list[str]:
-        offsets = [
-            (prior, (prior - start) * _HASH_SIZE)
-            for prior in consensus.prior_block_ids(block_id, self._first)
-        ]
-        return [
-            self.initial[prior] if offset < 0 else self._hashes[offset : offset + _HASH_SIZE].hex()
-            for prior, offset in offsets
-            if offset >= 0 or prior in self.initial
-        ]
+        self.append(consensus_hash)

@@ -24,6 +24,7 @@ from virtualchain.cli.status import status as status_command
 from virtualchain.cli.sync import advance, resume, run
 from virtualchain.cli.sync import sync as sync_command
 from virtualchain.cli.transfer import export, import_
+from virtualchain.cli.verify import verify as verify_command
 
 _EPILOG = f"""\b
 Try:  virtualchain demo
@@ -61,6 +62,7 @@ for _command in (
     rollback,
     pin,
     unpin,
+    verify_command,
     replay,
     compare,
     swap,

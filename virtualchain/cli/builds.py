@@ -1,11 +1,12 @@
 """The commands for the builds of an app: replay, compare, swap, drop, remove."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options
-from virtualchain.cli.output import say, write_fields, write_json, write_rows
+from virtualchain.cli.output import counted, say, write_fields, write_json, write_rows
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter
 from virtualchain.cli.session import migrated_database, open_deployment, open_reading
@@ -14,6 +15,7 @@ from virtualchain.errors import BuildsDiffer, UsageError
 if TYPE_CHECKING:
     from virtualchain.app.contract import Contract
     from virtualchain.engine.compare import Comparison
+    from virtualchain.engine.rebuild import Replayed
 
 _app_argument = click.argument("name", metavar="APP")
 _build_argument = click.argument("build", metavar="BUILD")
@@ -29,7 +31,8 @@ def replay(options: Options, name: str, into: str | None) -> None:
     """Rebuild the tables of APP from the tape, and replace them.
 
     APP is its name, as shown by `virtualchain status`; its code must be named with --app or in
-    virtualchain.toml. The old tables stay readable meanwhile. No node is needed.
+    virtualchain.toml. The old tables stay readable meanwhile, and rows that differed are counted. No node is
+    needed.
 
     With --into, the code may be a new version of the app. Its tables are built beside the live ones, while a
     writer continues with the old version; `virtualchain swap` then makes them the live ones.
@@ -59,14 +62,26 @@ def replay(options: Options, name: str, into: str | None) -> None:
                 "block_id": done.block_id,
                 "state_hash_before": done.state_hash_before,
                 "state_hash": done.state_hash,
+                "repaired": _repaired(done),
             }
         )
         return
+    repaired = ", ".join(f"{table}: {counted(rows, 'row')}" for table, rows in _repaired(done).items())
     same = done.state_hash == done.state_hash_before
     write_fields(
         f"{name} was rebuilt up to block {done.block_id}",
-        {"state hash": done.state_hash, "before": "the same" if same else done.state_hash_before},
+        {
+            "state hash": done.state_hash,
+            "before": done.state_hash_before if not same else "the same" if not repaired else "the same hash",
+            "repaired": repaired or "nothing: all rows were as the tape leads to them",
+        },
     )
+
+
+def _repaired(done: "Replayed") -> dict[str, int]:
+    """Count, by table, the rows that were wrong, missing or too many."""
+    rows = {(item.table, str(item.key), item.block_id, item.txindex) for item in done.differences}
+    return dict(sorted(Counter(table for table, *_ in rows).items()))
 
 
 def _replay_into(options: Options, name: str, build: str) -> None:

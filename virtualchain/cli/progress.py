@@ -66,6 +66,19 @@ class Meter:
         return f"{blocks:,.0f} blocks/s, {inputs:,.0f} inputs/s, {_duration(left / max(blocks, 0.001))} left"
 
 
+class Ticker:
+    """Prints how far long work is, every ten seconds."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _REPEAT
+
+    def __call__(self, line: str) -> None:
+        """Print the line if it is time to."""
+        if time.monotonic() >= self._next:
+            say(line)
+            self._next = time.monotonic() + _REPEAT
+
+
 class Reporter:
     """Reports to the user what the engine does; use it as a context manager.
 

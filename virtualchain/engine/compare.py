@@ -1,6 +1,8 @@
-"""Compare two builds of an app: how far each has come, its digests, the first difference."""
+"""Compare two builds of an app: how far each has come, its digests, the first difference, all rows."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -13,6 +15,15 @@ from virtualchain.store.projections import Projection, projections
 from virtualchain.store.sql import queries
 
 _Q = queries("compare")
+_OF_LOG: Final = {
+    "ops_rows": "ops",
+    "rejections_rows": "rejections",
+    "snapshots_rows": "snapshots",
+    "state_files_rows": "state_files",
+}
+"""The queries for a build's part of the log, with the tables' names."""
+_OF_PROJECTION: Final = {"projection_rows": "", "history_rows": "_history", "births_rows": "_births"}
+"""The queries for a projection and the tables beside it, with the endings of these tables' names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,75 @@ class Comparison:
     """The first candidate of that block that they judged differently: txindex, verdict, other_verdict."""
     row: Json | None
     """If both are at the same block, the first row that only one has: table, build that has it, row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowDifference:
+    """A row that two builds do not both have; a row with other values is two of these, with one place."""
+
+    table: str
+    """A projection, its history or births, ops, rejections, snapshots or state_files."""
+    key: Mapping[str, str | None] | None
+    """The texts of the row's primary key; None outside of projections."""
+    block_id: int
+    """The block of the log, or the one that wrote, or in history replaced, the row."""
+    txindex: int | None
+    vtxindex: int | None
+    is_in_first: bool
+
+
+def row_differences(
+    connection: psycopg.Connection, first: Build, second: Build, most: int
+) -> Iterator[RowDifference]:
+    """Yield the rows in which two builds of an app differ, up to the last block that both have taken.
+
+    That includes the log, and history as far back as both keep it; `first` must keep its history down to that
+    block. Of each table, `most` rows at the most.
+    """
+    last = min(first.block_id, second.block_id)
+    limits = {
+        "last": sql.Literal(last),
+        "oldest": sql.Literal(max(first.history_from, second.history_from)),
+        "app": sql.Literal(first.app),
+    }
+    limit = sql.Literal(most)
+    theirs = {table.name: table for table in projections(connection, second.tables)}
+    for ours in projections(connection, first.tables):
+        if ours.name in theirs:
+            for query, ending in _OF_PROJECTION.items():
+                parts = [
+                    sql.SQL(_Q[query]).format(**_parts(table), **limits)
+                    for table in (ours, theirs[ours.name])
+                ]
+                yield from _different(connection, ours.name + ending, ours.key, parts, limit)
+    for query, name in _OF_LOG.items():
+        parts = [
+            sql.SQL(_Q[query]).format(build=sql.Literal(build.name), **limits) for build in (first, second)
+        ]
+        yield from _different(connection, name, (), parts, limit)
+
+
+def _different(
+    connection: psycopg.Connection,
+    table: str,
+    key: tuple[str, ...],
+    rows: list[sql.Composed],
+    limit: sql.Literal,
+) -> Iterator[RowDifference]:
+    statement = sql.SQL(_Q["different_rows"]).format(first=rows[0], second=rows[1], limit=limit)
+    for values, *place in connection.execute(statement).fetchall():
+        yield RowDifference(table, dict(zip(key, values, strict=True)) if values else None, *place)
+
+
+def _parts(table: Projection) -> dict[str, sql.Composable]:
+    return {
+        "table": table.table,
+        "history": table.history,
+        "births": table.births,
+        "columns": sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+        "texts": table.texts(),
+        "key_texts": table.key_texts(),
+    }
 
 
 def first_difference(

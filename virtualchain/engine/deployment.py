@@ -4,7 +4,7 @@ All running apps at the tape's tip take a new block together, in one transaction
 along the tape by the same step, block by block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psycopg
 
@@ -14,12 +14,13 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import Advanced, Machine
-from virtualchain.engine.options import Listener, Options, Progress
+from virtualchain.engine.options import Listener, Options, Progress, ignore
 from virtualchain.errors import AppHalted
 from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer, require_space
 from virtualchain.store.history import check_consistency
+from virtualchain.store.notifications import Notifier
 from virtualchain.store.tape import Tape
 
 
@@ -27,7 +28,8 @@ class Deployment:
     """The writer's session of one database, its tape, and its apps' machines.
 
     `network` is the chain that the database is bound to, or is to be; None leaves that as it is. `repairs`
-    names an app whose tables may be damaged, because it is about to be derived again. After a psycopg.Error
+    names an app whose tables may be damaged, because it is about to be derived again. `on_message` is called
+    with what an operator should know. After a psycopg.Error
     nothing in here can be relied on: close it and make another one.
     """
 
@@ -39,10 +41,12 @@ class Deployment:
         options: Options,
         *,
         repairs: str | None = None,
+        on_message: Callable[[str], None] = ignore,
     ) -> None:
         self.options = options.for_database(url)
         self.connection = connect_writer(url, wait=options.wait_for_writer)
         self._is_durable = True
+        self.notifier = Notifier(self.connection, on_message)
         try:
             self.tape = Tape(self.connection)
             if network is not None:
@@ -128,10 +132,10 @@ class Deployment:
                         self._retire(machine, "halted", halted.record)
                     else:
                         advanced.append((machine, Advanced(block, len(scanned.inputs), consensus_hash)))
-            if near_tip:
-                self.tape.notify(block)
         for machine, step in advanced:
             self._after_commit(machine, step)
+        if near_tip:
+            self.notifier.block(block)
 
     def lagging(self) -> list[Machine]:
         """Return the running apps that have not reached the tape's tip."""

@@ -323,7 +323,13 @@ class StateEngine:
 
     def _open(self) -> Deployment:
         try:
-            deployment = Deployment(self._url, self._contracts, self._source.network, self._options)
+            deployment = Deployment(
+                self._url,
+                self._contracts,
+                self._source.network,
+                self._options,
+                on_message=self._listener.on_wait,
+            )
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()

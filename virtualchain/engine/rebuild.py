@@ -5,34 +5,49 @@ one continues it.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 
 from virtualchain.app.contract import Contract
-from virtualchain.engine.compare import first_difference
+from virtualchain.engine.compare import RowDifference, first_difference, row_differences
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Progress
 from virtualchain.errors import StoreError, UsageError
-from virtualchain.store.builds import Build, add_build, builds, drop_build, live_build, make_live, next_build
+from virtualchain.store.builds import (
+    Build,
+    add_build,
+    builds,
+    drop_build,
+    find_build,
+    live_build,
+    make_live,
+    next_build,
+)
 from virtualchain.store.log import AppLog
+
+MOST_DIFFERENCES: Final = 1000
+"""Rows of each table that a replay reports as different."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The result of a replay: the app's last block, and its state hash before and now."""
+    """The result of a replay: the app's last block, its state hash before and now, and what was wrong."""
 
     block_id: int
     state_hash_before: str | None
     state_hash: str | None
+    differences: tuple[RowDifference, ...]
+    """The rows that the old build did not have as the new one has them; of each table the first ones."""
 
 
 def replay(deployment: Deployment, app: str, listener: Listener) -> Replayed | None:
     """Derive an app again from the tape, up to its last block, and replace its tables by the result.
 
-    This repairs damaged tables, and shows that they follow from the tape. Returns None if the listener ended
-    it early: what was derived is kept for the next time. Raises StoreError if the consensus hashes differ,
-    UsageError if the app began with a checkpoint, AppHalted.
+    This repairs damaged tables, and reports every row that was not as the tape leads to it. Returns None if
+    the listener ended it early: what was derived is kept for the next time. Raises StoreError if the
+    consensus hashes differ, UsageError if the app began with a checkpoint, AppHalted.
     """
     live = live_build(deployment.connection, app)
     if live is None:
@@ -52,11 +67,14 @@ def replay(deployment: Deployment, app: str, listener: Listener) -> Replayed | N
         else None
         for build in (live.name, rebuilt.build)
     )
+    made = find_build(deployment.connection, app, rebuilt.build)
+    assert made is not None, "it was derived"
+    differences = tuple(row_differences(deployment.connection, live, made, MOST_DIFFERENCES))
     deployment.be_durable()
     with deployment.connection.transaction():
         replace_build(deployment.connection, live, rebuilt)
     deployment.reload_after_rollback([rebuilt])
-    return Replayed(live.block_id, before, now)
+    return Replayed(live.block_id, before, now, differences)
 
 
 def derive(
@@ -77,8 +95,8 @@ def derive(
         raise StoreError(
             f"app {live.app}, derived again from the tape, has consensus hash "
             f"{difference.other_consensus_hash} at block {difference.block_id} and had "
-            f"{difference.consensus_hash}: its code changed without a new version, or is not deterministic. "
-            "Its tables are unchanged"
+            f"{difference.consensus_hash}: its code changed without a new version, or is not deterministic, "
+            "or the log is damaged, which `virtualchain verify` shows. Its tables are unchanged"
         )
     return machine
 

@@ -103,6 +103,7 @@ def roll_back(deployment: Deployment, reorg: Reorg, listener: Listener = QUIET) 
     deployment.be_durable()
     with deployment.connection.transaction():
         undone = apply(deployment.connection, prepared)
+    deployment.notifier.rollback(reorg.fork_block_id)
     deployment.reload_after_rollback(prepared.rebuilt)
     return undone
 

@@ -35,10 +35,14 @@ from virtualchain.store.builds import (
 )
 from virtualchain.store.database import connect_builder, connect_migrator, connect_writer
 from virtualchain.store.log import AppLog
+from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
 """What a build may be called; numbers are the engine's own."""
+_TEMPORARY: Final = "_again"
+"""The build that `judged_again` makes: no user's and no engine's build can have this name."""
+_Q = queries("builds")
 _LOCK_TRIES: Final = 20
 _PAUSE: Final = 0.5
 """Seconds between two attempts to replace views that someone reads."""
@@ -65,6 +69,52 @@ def build_beside(
         return _require_build(connection, contract.name, build)
 
 
+@contextmanager
+def judged_again(
+    url: str, contract: Contract, options: Options = DEFAULTS, listener: Listener = QUIET
+) -> Iterator[tuple[psycopg.Connection, Build, Build] | None]:
+    """Derive an app from the tape into a build of its own, which is dropped afterwards.
+
+    Yields a connection in a transaction that sees one moment, the live build, and the other one, which is at
+    its last block or at one that its history shows; None if the listener ended the work early. Raises what
+    `build_beside` raises.
+    """
+    app = contract.name
+    with closing(connect_builder(url, f"{app}:{_TEMPORARY}")) as connection:
+        _drop_temporary(connection, app)  # of a process that was killed
+        contract = _install(connection, contract, _TEMPORARY)
+        machine = Machine(connection, contract, _TEMPORARY, options.for_database(url), is_live=False)
+        try:
+            while listener.may_continue():
+                last = _require_live(connection, app).block_id
+                if not advance_to(machine, last, listener, beside_writer=True):
+                    break
+                with connection.transaction():
+                    connection.execute(_Q["one_moment"])
+                    live, other = _require_live(connection, app), find_build(connection, app, _TEMPORARY)
+                    assert other is not None, "this process holds its lock"
+                    if max(live.history_from, min(live.block_id, other.block_id)) == other.block_id:
+                        yield connection, live, other
+                        return
+            yield None
+        finally:
+            machine.forget_file()
+            _drop_temporary(connection, app)
+
+
+def _drop_temporary(connection: psycopg.Connection, app: str) -> None:
+    if find_build(connection, app, _TEMPORARY) is not None:
+        with connection.transaction():
+            drop_build(connection, app, _TEMPORARY)
+
+
+def _require_live(connection: psycopg.Connection, app: str) -> Build:
+    live = live_build(connection, app)
+    if live is None:
+        raise UsageError(f"app {app} is not installed: the first sync or run installs it")
+    return live
+
+
 def _last_searched(tape: Tape, contract: Contract) -> int:
     """Return the last block of the tape up to which all were searched for an app's inputs.
 
@@ -79,9 +129,7 @@ def _last_searched(tape: Tape, contract: Contract) -> int:
 def _install(connection: psycopg.Connection, contract: Contract, name: str) -> Contract:
     """Install the build, or check that it has these rules; return the contract as the live build began."""
     app = contract.name
-    live = live_build(connection, app)
-    if live is None:
-        raise UsageError(f"app {app} is not installed: the first sync or run installs it")
+    live = _require_live(connection, app)
     if live.began_with_checkpoint:
         raise UsageError(
             f"app {app} began with a checkpoint of block {live.base_block_id}: the tape does not hold what "

@@ -19,6 +19,7 @@ from virtualchain.store.projections import (
     build_schema,
     create_schema,
     drop,
+    identify_rows,
     install,
     projections,
     renew_triggers,
@@ -292,6 +293,7 @@ def refresh_views(connection: psycopg.Connection) -> None:
         made = projections(connection, row.tables)
         for projection in made:
             renew_triggers(connection, projection)
+        identify_rows(connection, row.tables)
         if row.is_live and not is_published(connection, row.app, row.schema, made):
             publish(connection, row.app, row.schema, made)
     admit_readers(connection)

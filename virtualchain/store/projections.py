@@ -57,6 +57,19 @@ class Projection:
         """The record of the keys that each block made or changed."""
         return sql.Identifier(self.schema, f"{self.name}_births")
 
+    def texts(self, row: str = "r") -> sql.Composed:
+        """Return the texts of a row's columns, as they enter the state hash; `row` is the row's alias."""
+        return _texts(self.columns, row)
+
+    def key_texts(self, row: str = "r") -> sql.Composed:
+        """Return the texts of the columns of a row's primary key."""
+        return _texts(self.key, row)
+
+
+def _texts(columns: Sequence[str], row: str) -> sql.Composed:
+    names = (sql.Identifier(row, column) for column in columns)
+    return sql.SQL(", ").join(sql.SQL(_Q["text"]).format(column=name) for name in names)
+
 
 def build_schema(schema: str, build: str) -> str:
     """Return the name of the schema that holds the tables of one build."""
@@ -95,6 +108,7 @@ def install(connection: psycopg.Connection, app: str, schema: str, build: str, d
             _add_history(connection, projection)
         except psycopg.Error as error:
             raise InvalidApp(f"app {app}: no history can be kept of {projection.name}: {error}") from error
+    identify_rows(connection, tables)
     return installed
 
 
@@ -125,6 +139,16 @@ def renew_triggers(connection: psycopg.Connection, projection: Projection) -> No
             statement = sql.SQL(_Q["drop_births_key"])
             connection.execute(statement.format(births=projection.births, constraint=sql.Identifier(name)))
         _create_function(connection, projection, body)
+
+
+def identify_rows(connection: psycopg.Connection, tables: str) -> None:
+    """Give each table of the schema `tables` a replica identity, if it has none.
+
+    Without one, a publication of all tables, or of those in this schema, makes PostgreSQL refuse updates and
+    deletes, and so stops the writer.
+    """
+    for (name,) in connection.execute(_Q["without_identity"], {"tables": tables}).fetchall():
+        connection.execute(sql.SQL(_Q["identify_rows"]).format(table=sql.Identifier(tables, name)))
 
 
 def has_long_entry(connection: psycopg.Connection, projection: Projection) -> bool:

@@ -49,7 +49,7 @@ def undo(connection: psycopg.Connection, fork_block_id: int) -> Undone:
 
 
 def record(connection: psycopg.Connection, reorg: Reorg, undone: Undone, seconds: float) -> None:
-    """Keep a rollback for `virtualchain.reorgs`, and notify listeners of it."""
+    """Keep a rollback for `virtualchain.reorgs`."""
     connection.execute(
         _Q["record"],
         {
@@ -66,4 +66,3 @@ def record(connection: psycopg.Connection, reorg: Reorg, undone: Undone, seconds
             "cause": reorg.cause,
         },
     )
-    Tape(connection).notify_rollback(reorg.fork_block_id)

@@ -183,14 +183,6 @@ class Tape:
         """Wait until everything committed in this session is on disk; commits must be durable."""
         self._connection.execute(_Q["flush"])
 
-    def notify(self, block: Block) -> None:
-        """Notify listeners of a block once this transaction commits."""
-        self._connection.execute(_Q["notify_block"], {"block_id": block.block_id, "hash": block.hash})
-
-    def notify_rollback(self, fork_block_id: int) -> None:
-        """Notify listeners, once this transaction commits, that every block above the fork was undone."""
-        self._connection.execute(_Q["notify_rollback"], {"fork": fork_block_id})
-
 
 def _block_row(block: Block) -> dict[str, object]:
     return {

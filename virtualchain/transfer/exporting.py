@@ -13,13 +13,17 @@ from pathlib import Path
 import psycopg
 from psycopg.rows import dict_row
 
+from virtualchain.audit.fault import Fault, refuse_damage
+from virtualchain.audit.log import audited_builds, check_log
+from virtualchain.audit.tables import check_current_rows
+from virtualchain.audit.tape import check_tape
 from virtualchain.errors import UsageError
 from virtualchain.reading.views import HIGHEST, snapshot
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Covered, Tape
 from virtualchain.transfer.files import Format, require_library, write_table
 from virtualchain.transfer.manifest import BlockRef, File, Manifest, write_manifest
-from virtualchain.transfer.tables import DEFAULT, LOWEST, select_tables
+from virtualchain.transfer.tables import DEFAULT, LOWEST, Table, select_tables
 
 _Q = queries("transfer")
 
@@ -47,14 +51,16 @@ def export(
     `what` names tables (`tape`, `ops`, `rejections`, `snapshots`, `schema.view`, `all`); `first` and `last`
     limit those of tape and log to a range of blocks. `on_file` is called with each completed file.
 
-    Raises UsageError for unknown tables or blocks and for a folder that is in use, StoreError if the database
-    fails. In either case, everything that was written is removed.
+    Everything is compared with the digests before it is written. Raises UsageError for unknown tables or
+    blocks and for a folder that is in use, DamagedTables if what is to be written does not fit, StoreError if
+    the database fails. In any case, everything that was written is removed.
     """
     require_library(form)
     lowest, highest = LOWEST if first is None else first, HIGHEST if last is None else last
     with snapshot(url) as connection, ExitStack() as undo:
         tables = select_tables(connection, what, lowest, highest)
         manifest_of = _describe(connection, lowest, highest, is_limited=(first, last) != (None, None))
+        refuse_damage(_faults(connection, tables, lowest, highest), "nothing was exported")
         with _unwritable_is_a_mistake(folder):
             _make(folder, undo)
             files = []
@@ -68,6 +74,20 @@ def export(
             digest = write_manifest(folder, manifest)
             undo.pop_all()
     return Exported(manifest, digest)
+
+
+def _faults(
+    connection: psycopg.Connection, tables: Sequence[Table], lowest: int, highest: int
+) -> Iterator[Fault]:
+    """Yield what is wrong with what the tables to be exported show: the tape, the log, or an app's rows."""
+    names = {table.name for table in tables}
+    if names & {"blocks", "inputs"}:
+        yield from check_tape(connection, max(lowest, 0), highest)
+    for build in audited_builds(connection):
+        if build.is_live and names & {"ops", "rejections", "snapshots"}:
+            yield from check_log(connection, build)
+        if build.is_live and any(name.startswith(f"{build.schema}.") for name in names):
+            yield from check_current_rows(connection, build)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 import psycopg
 from psycopg.types.json import Json as Jsonb
 
+from virtualchain.audit.checking import check_block, check_input
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.errors import DamagedExport, StoreError, UsageError
@@ -24,7 +25,6 @@ from virtualchain.store.database import connect_writer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Covered, Tape
-from virtualchain.transfer.checking import check_block, check_input
 from virtualchain.transfer.files import BLOCK_COLUMNS, INPUT_COLUMNS, Row, read_rows
 from virtualchain.transfer.manifest import BlockRef, File, Manifest, check_files, read_manifest
 

@@ -1,4 +1,4 @@
-"""Check exported rows against themselves: nearly everything in them can be computed without the chain.
+"""Check rows of the tape against themselves: nearly everything in them can be computed without the chain.
 
 A header determines its hash, parent and time; a raw transaction determines its id, its outputs and what it
 spends. What remains to be trusted are the values and scripts of the spent outputs, and that a transaction is
@@ -7,9 +7,10 @@ in its block.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from virtualchain.bitcoin.block import Candidate, Scan, inputs
 from virtualchain.bitcoin.header import read_header, work
@@ -18,13 +19,12 @@ from virtualchain.bitcoin.spending import stands_for
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_transaction
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Input, Json, Sender, SpentOutput
-from virtualchain.transfer.files import Row
 
 _WORK = re.compile("-?[0-9]{1,78}")
 """2**256, the number of all possible hashes, has 78 digits."""
 
 
-def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]:
+def check_block(row: Sequence[Any], before: tuple[Block, int] | None) -> tuple[Block, int]:
     """Return the block of a row and the chain work up to it; `before` are those of the previous row.
 
     Raises ValueError if the row does not match its header, or the block is not a child of the previous one.
@@ -63,7 +63,7 @@ def check_block(row: Row, before: tuple[Block, int] | None) -> tuple[Block, int]
     return block, chainwork
 
 
-def check_input(row: Row, blocks: Mapping[int, Block], network: Network) -> Input:
+def check_input(row: Sequence[Any], blocks: Mapping[int, Block], network: Network) -> Input:
     """Return the input of a row in one of `blocks`.
 
     Raises ValueError if its block is not among them, or the row does not match its raw transaction.
@@ -85,13 +85,13 @@ def check_input(row: Row, blocks: Mapping[int, Block], network: Network) -> Inpu
     except (MalformedBlock, ValueError) as error:
         raise ValueError(f"{place}: {error}") from error
     senders = [_as_now(*each) for each in zip(senders, computed.senders, strict=True)]
-    for name, exported, expected in (
+    for name, stored, expected in (
         ("txid", txid, computed.txid),
         ("senders", senders, [sender.as_dict() for sender in computed.senders]),
         ("outputs", outputs, [output.as_dict() for output in computed.outputs]),
         ("fee", fee, computed.fee),
     ):
-        if exported != expected:
+        if stored != expected:
             raise ValueError(f"{place}: column {name} does not match the raw transaction")
     return replace(computed, evidence="export")
 

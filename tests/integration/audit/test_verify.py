@@ -1,0 +1,144 @@
+"""Whatever is changed past the engine is found, with its place; what is whole passes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from tests.support import damage as support
+from tests.support.damage_cases import CASES, DEEP
+from tests.support.servers import reachable_folder
+from tests.support.tables import tables
+from virtualchain import StateEngine
+from virtualchain.app.contract import Contract, read_contract
+from virtualchain.audit.fault import Fault
+from virtualchain.audit.verify import Report, verify
+from virtualchain.engine.options import Options
+from virtualchain.errors import UsageError
+from virtualchain.store.embedded.server import EmbeddedServer
+from virtualchain.store.migrate import migrate
+from virtualchain.testing import FakeNode
+
+CONTRACTS = [read_contract(support.notes()), read_contract(support.Ledger())]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    """Run a server of one's own, with two deployments that differ in how far history reaches."""
+    with reachable_folder() as folder, FakeNode() as node:
+        server = EmbeddedServer(folder, durable=False)
+        server.start()
+        support.feed(node)
+        for name, history in (("kept", 1000), ("pruned", 2)):
+            with server.connect_superuser("postgres") as connection:
+                statement = "CREATE DATABASE {} OWNER virtualchain TEMPLATE template0 LOCALE 'C'"
+                connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+            url = server.url_for(name)
+            migrate(url)
+            with StateEngine(
+                support.notes(),
+                support.Ledger(),
+                database=url,
+                source=node.url,
+                confirmations=0,
+                history=history,
+                state_folder=folder.parent / name,
+            ) as engine:
+                assert engine.build() == 108
+        yield server
+
+
+Clone = Callable[..., str]
+
+
+@pytest.fixture
+def clone(server: EmbeddedServer) -> Iterator[Clone]:
+    """Return a function that copies a deployment, damages the copy, and returns its URL."""
+    names: list[str] = []
+
+    def make(*statements: str, of: str = "kept") -> str:
+        names.append(f"copy_{len(names)}")
+        with server.connect_superuser("postgres") as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} OWNER virtualchain TEMPLATE {}").format(
+                    sql.Identifier(names[-1]), sql.Identifier(of)
+                )
+            )
+        if statements:
+            support.damage(server, names[-1], *statements)
+        return server.url_for(names[-1])
+
+    yield make
+    with server.connect_superuser("postgres") as connection:
+        for name in names:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def audit(url: str, tmp_path: Path, *contracts: Contract, deep: bool = False) -> Report:
+    """Verify the deployment at `url`."""
+    return verify(url, contracts, deep=deep, options=Options(history=2, state_folder=tmp_path))
+
+
+def require_fault(faults: Sequence[Fault], message: str, place: Mapping[str, Any]) -> None:
+    """Check that one of the faults has this message and is at this place."""
+    assert any(
+        message in fault.message and all(getattr(fault, name) == value for name, value in place.items())
+        for fault in faults
+    ), "\n".join(map(str, faults)) or "no fault"
+
+
+@pytest.mark.parametrize(("statement", "message", "place"), CASES)
+def test_damage_is_found_with_its_place(
+    clone: Clone, tmp_path: Path, statement: str, message: str, place: dict[str, Any]
+) -> None:
+    """A row changed, removed or added past the triggers is a fault, with or without the apps' code."""
+    url = clone(statement)
+    for contracts in ((), CONTRACTS):
+        require_fault(audit(url, tmp_path, *contracts).faults, message, place)
+
+
+@pytest.mark.parametrize("of", ["kept", "pruned"])
+def test_a_whole_deployment_passes(clone: Clone, tmp_path: Path, of: str) -> None:
+    """No fault is found in either deployment, and judging again leaves nothing behind."""
+    url = clone(of=of)
+    before = tables(url)
+    report = audit(url, tmp_path, *CONTRACTS, deep=True)
+    assert (report.faults, report.notes) == ([], [])
+    assert report.judged_again == ["ledger", "notes"]
+    assert tables(url) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("statement", "message", "place"), DEEP)
+def test_judging_again_finds_the_very_row(
+    clone: Clone, tmp_path: Path, statement: str, message: str, place: dict[str, Any]
+) -> None:
+    """What no digest covers, and rows older than history, are found by deriving the app again."""
+    url = clone(statement, of="pruned")
+    require_fault(audit(url, tmp_path, *CONTRACTS, deep=True).faults, message, place)
+
+
+def test_old_damage_is_noticed_without_its_place(clone: Clone, tmp_path: Path) -> None:
+    """A wrong row that is older than history shows, and the fault says how to find it."""
+    url = clone("UPDATE notes__1.notes SET text = 'forged' WHERE key = 'a'", of="pruned")
+    [fault] = audit(url, tmp_path).faults
+    assert (fault.app, fault.table, fault.block_id) == ("notes", None, None)
+    assert "as of block 106" in fault.message
+    assert "verify --deep" in fault.message
+
+
+def test_what_was_not_checked_is_said(clone: Clone, tmp_path: Path) -> None:
+    """Code of another version is not used, and apps without code are not judged again."""
+    app = support.notes()
+    app.get_virtual_chain_version = lambda: "2"  # type: ignore[method-assign]
+    report = audit(clone(), tmp_path, read_contract(app), deep=True)
+    assert report.judged_again == []
+    assert "version that is named, 2, declares other rules" in report.notes[0]
+    assert [note.split(":")[0] for note in report.notes[1:]] == [
+        "app ledger was not judged again",
+        "app notes was not judged again",
+    ]
+    with pytest.raises(UsageError, match="name it with --app"):
+        audit(clone(), tmp_path, deep=True)

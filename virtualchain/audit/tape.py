@@ -1,0 +1,113 @@
+"""Check the tape: headers, the chain that they form, and what raw transactions say of themselves.
+
+A header determines its hash, parent, time and work; a raw transaction its id, its outputs and what it spends.
+The values and scripts of spent outputs, and that a transaction is in its block, are not on the tape: only
+another look at the chain can show them.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+
+from virtualchain.audit.checking import check_block, check_input
+from virtualchain.audit.fault import Fault, OnProgress, ignore
+from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.networks import NETWORKS, Network
+from virtualchain.errors import MalformedBlock
+from virtualchain.model import Block
+from virtualchain.store.sql import queries
+from virtualchain.store.tape import Tape
+
+_Q = queries("audit")
+HIGHEST: Final = 2**31 - 1
+"""The highest block id: the database stores them as integers."""
+_STRETCH: Final = 500
+"""Blocks read at once."""
+_ROWS: Final = 100
+"""Inputs fetched at once: one may have megabytes."""
+
+
+def check_tape(
+    connection: psycopg.Connection, first: int = 0, last: int = HIGHEST, on_progress: OnProgress = ignore
+) -> Iterator[Fault]:
+    """Yield what is wrong with the blocks from `first` to `last`, with their inputs, and with pins there.
+
+    Must run in a transaction.
+    """
+    tape = Tape(connection)
+    bound, bottom, tip = tape.deployment(), _height(connection, "bottom"), _height(connection, "tip")
+    if bottom is not None and tip is not None:
+        if bound is None or bound[0] not in NETWORKS:
+            yield Fault("the database has blocks, but does not say of which network")
+            return
+        lowest, highest = max(first, bottom), min(last, tip)
+        for start in range(lowest, highest + 1, _STRETCH):
+            until = min(start + _STRETCH - 1, highest)
+            blocks: dict[int, Block] = {}
+            yield from _check_blocks(connection, start, until, blocks)
+            yield from _check_inputs(connection, start, until, blocks, NETWORKS[bound[0]])
+            on_progress(f"tape: block {until:,} of {highest:,}")
+            if 0 in blocks and blocks[0].hash != bound[1]:
+                yield Fault(f"it is not the genesis block of {bound[0]}, {bound[1]}", block_id=0)
+    for query, message in (
+        ("homeless_inputs", "it has inputs, but is not on the tape"),
+        ("false_pins", "it is not the block that is pinned there"),
+    ):
+        for (block_id,) in connection.execute(_Q[query], {"first": first, "last": last}).fetchall():
+            yield Fault(message, block_id=block_id)
+
+
+def _height(connection: psycopg.Connection, query: str) -> int | None:
+    row = connection.execute(queries("tape")[query]).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _check_blocks(
+    connection: psycopg.Connection, first: int, last: int, blocks: dict[int, Block]
+) -> Iterator[Fault]:
+    """Check a stretch of blocks and the link to the one before; put those with a header into `blocks`."""
+    before: tuple[Block, int] | None = None
+    following = first
+    for row in connection.execute(_Q["blocks"], {"first": first - 1, "last": last}).fetchall():
+        block_id, block_hash, prev_hash, seconds, chainwork, header = row
+        time = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+        for gap in range(following, block_id):
+            yield Fault("it is missing on the tape", block_id=gap)
+            before = None
+        following = max(following, block_id + 1)
+        try:
+            before = check_block((block_id, block_hash, prev_hash, time, chainwork, header), before)
+            blocks[block_id] = before[0]
+        except ValueError as error:
+            before = None
+            if block_id >= first:  # the one before belongs to another stretch
+                yield Fault(_reason(error), block_id=block_id)
+            try:
+                blocks[block_id] = read_header(block_id, header)
+            except MalformedBlock:
+                continue
+    for gap in range(following, last + 1):
+        yield Fault("it is missing on the tape", block_id=gap)
+
+
+def _check_inputs(
+    connection: psycopg.Connection, first: int, last: int, blocks: dict[int, Block], network: Network
+) -> Iterator[Fault]:
+    with connection.cursor("audited_inputs") as cursor:
+        cursor.itersize = _ROWS
+        for row in cursor.execute(_Q["inputs"], {"first": first, "last": last}):
+            block_id, txindex = int(row[0]), int(row[1])
+            if block_id not in blocks:  # reported with its block
+                continue
+            try:
+                check_input(row, blocks, network)
+            except ValueError as error:
+                yield Fault(_reason(error), block_id=block_id, txindex=txindex)
+
+
+def _reason(error: ValueError) -> str:
+    """Return an error's message without the place before it, which a fault states itself."""
+    place, colon, reason = str(error).partition(": ")
+    return reason if colon and place.startswith(("block", "transaction")) else str(error)

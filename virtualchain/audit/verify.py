@@ -1,0 +1,130 @@
+"""`virtualchain verify`: check everything that the tables of a deployment say about each other."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import psycopg
+
+from virtualchain.app.contract import Contract
+from virtualchain.audit.fault import MOST_FAULTS, Fault, OnProgress, ignore
+from virtualchain.audit.log import AuditedBuild, audited_builds, check_log
+from virtualchain.audit.tables import check_state
+from virtualchain.audit.tape import HIGHEST, check_tape
+from virtualchain.engine.compare import RowDifference, row_differences
+from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
+from virtualchain.engine.versions import judged_again
+from virtualchain.errors import AppHalted, UsageError
+from virtualchain.reading.views import snapshot
+from virtualchain.store.builds import Build, builds, is_by
+
+_DIFFERENT_ROWS = 100
+"""Rows of each table that are reported if judging again leads to others."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What an audit found, and what it could not check."""
+
+    builds: list[AuditedBuild] = field(default_factory=list)
+    judged_again: list[str] = field(default_factory=list)
+    """The apps that were derived from the tape again."""
+    notes: list[str] = field(default_factory=list)
+    """What was not checked, and why."""
+    faults: list[Fault] = field(default_factory=list)
+
+
+def verify(
+    url: str,
+    contracts: Sequence[Contract] = (),
+    *,
+    deep: bool = False,
+    options: Options = DEFAULTS,
+    listener: Listener = QUIET,
+    on_fault: Callable[[Fault], None] = lambda _: None,
+    on_progress: OnProgress = ignore,
+) -> Report:
+    """Check tape, log, projections and history of every build, as the database is at one moment.
+
+    With the apps' code in `contracts`, more of the log can be checked. With `deep`, each live app whose code
+    is among them is derived again from the tape, into a build that is dropped again, and all rows are
+    compared; a writer may run meanwhile. Raises StoreError if the database fails, UsageError if `deep` is
+    asked for and no code is at hand, WriterBusy if another process judges an app again.
+    """
+    report = Report()
+
+    def collect(faults: Iterator[Fault]) -> None:
+        for fault in islice(faults, MOST_FAULTS - len(report.faults)):
+            report.faults.append(fault)
+            on_fault(fault)
+
+    if deep and not contracts:
+        raise UsageError("to judge the apps again, their code is needed: name it with --app")
+    with snapshot(url) as connection:
+        report.builds = audited_builds(connection)
+        known = _known(connection, contracts, report)
+        collect(check_tape(connection, 0, HIGHEST, on_progress))
+        for build in report.builds:
+            collect(check_log(connection, build, known.get((build.app, build.build)), on_progress))
+            collect(check_state(connection, build, on_progress))
+        live = [row for row in builds(connection) if row.is_live]
+    for row in live if deep else ():
+        contract = known.get((row.app, row.name))
+        if row.began_with_checkpoint:
+            report.notes.append(
+                f"app {row.app} was not judged again: it began with a checkpoint of block "
+                f"{row.base_block_id}, and the tape does not hold what came before"
+            )
+        elif contract is None:
+            report.notes.append(f"app {row.app} was not judged again: name its code with --app")
+        else:
+            collect(_judge_again(url, row, contract, options, listener, report))
+    if len(report.faults) == MOST_FAULTS:
+        report.notes.append(f"the audit ended after {MOST_FAULTS:,} faults")
+    return report
+
+
+def _known(
+    connection: psycopg.Connection, contracts: Sequence[Contract], report: Report
+) -> dict[tuple[str, str], Contract]:
+    """Return the code that made each build, by app and build, as far as it is at hand."""
+    known = {}
+    for contract in contracts:
+        for row in builds(connection, contract.name):
+            if is_by(connection, row, contract):
+                known[row.app, row.name] = contract
+            elif row.is_live:
+                report.notes.append(
+                    f"app {row.app} was checked without its code: the version that is named, "
+                    f"{contract.version}, declares other rules than {row.version}, which made its tables"
+                )
+    return known
+
+
+def _judge_again(
+    url: str, live: Build, contract: Contract, options: Options, listener: Listener, report: Report
+) -> Iterator[Fault]:
+    """Derive an app from the tape, and yield the rows in which it differs."""
+    try:
+        with judged_again(url, contract, options, listener) as judged:
+            if judged is None:
+                report.notes.append(f"app {live.app} was not judged again: interrupted")
+                return
+            connection, now, again = judged
+            for difference in row_differences(connection, now, again, _DIFFERENT_ROWS):
+                yield _different_row(now, difference)
+            report.judged_again.append(live.app)
+    except AppHalted as error:
+        place: dict[str, Any] = {name: error.record.get(name) for name in ("block_id", "txindex")}
+        yield Fault(f"judged again, the app fails: {error}", app=live.app, build=live.name, **place)
+
+
+def _different_row(build: Build, row: RowDifference) -> Fault:
+    message = (
+        "this row is wrong or too many: judged again from the tape, the app has no such row"
+        if row.is_in_first
+        else "a row is missing here or has other values: judged again from the tape, the app has it"
+    )
+    place = {"block_id": row.block_id, "txindex": row.txindex, "vtxindex": row.vtxindex}
+    return Fault(message, app=build.app, build=build.name, table=row.table, key=row.key, **place)
