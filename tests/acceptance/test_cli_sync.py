@@ -1,6 +1,7 @@
 """The commands migrate, sync and resume."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,18 +81,31 @@ def test_a_halted_app_lags_until_it_is_resumed(
     halted = inside("sync", *apps, *common, code=4)
     assert f"plain: running\n  block           {height + 1}\n" in halted.out
     assert f"notes: halted\n  block           {height}\n" in halted.out
-    last = halted.err.splitlines()[-1]
-    assert last == (
-        f"virtualchain: app notes is halted before block {height + 1}: db_check failed with "
-        "RuntimeError: out of; fix it, then run `virtualchain resume notes`"
+    place = f"{inside.folder / 'apps.py'}, line 11, in check"
+    assert re.fullmatch(
+        f"virtualchain: app notes is halted before block {height + 1}, transaction [0-9a-f]{{64}}: db_check "
+        rf"failed with RuntimeError: out of \(op o {{'text': 'one'}}, {re.escape(place)}\); "
+        "fix it, then run `virtualchain resume notes`",
+        halted.err.splitlines()[-1],
     )
     assert "The other apps continue" in halted.err
 
     shown = inside("status", *common)
     assert f"failed          db_check in block {height + 1}: RuntimeError: out of\\npaper" in shown.out
+    assert f"in the code     {place}\n" in shown.out
+    assert "op              o {'text': 'one'}\n" in shown.out
+    assert "Traceback" not in shown.out
     error = json.loads(inside("status", "--json", *common).out)["apps"][0]["error"]
     assert (error["block_id"], error["callback"]) == (height + 1, "db_check")
+    assert (error["file"], error["line"], error["op"]) == (
+        str(inside.folder / "apps.py"),
+        11,
+        "{'text': 'one'}",
+    )
     assert "out of" in error["traceback"]
+    for verbose in (inside("status", "-v", *common).out, inside("sync", "-v", *apps, *common, code=4).err):
+        assert "Traceback (most recent call last)" in verbose
+        assert f'File "{inside.folder / "apps.py"}", line 11, in check' in verbose
 
     (inside.folder / "broken").unlink()
     assert "halted" in inside("sync", *apps, *common, code=4).err

@@ -47,12 +47,13 @@ class Code:
     """Some functions and what belongs to them; `digest` is computed once, when it is first asked for."""
 
     def __init__(self, roots: Mapping[str, object]) -> None:
-        self._roots = dict(roots)
+        self.functions: Mapping[str, object] = dict(roots)
+        """The functions themselves, by the names that they were passed with."""
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 (hex) of the code."""
-        return _Walk(self._roots).digest()
+        return _Walk(self.functions).digest()
 
 
 def package(module: str) -> str | None:

@@ -173,6 +173,21 @@ class Contract:
         projections = self.projections if comments is None else with_comments(self.projections, comments)
         return _digest(self._declared(bare_sql(projections)))
 
+    def function(self, callback: str, opcode: bytes | None, block_id: int) -> object:
+        """Return the author's function that a callback calls at a block; None if there is none.
+
+        That of an `App` is the one that was registered for the opcode, at the newest height up to the block.
+        """
+        step = callback.removeprefix("db_").removesuffix("_block")
+        kind = step if opcode is None else f"{opcode.hex()} {step}"
+        heights = {
+            int(height): function
+            for name, function in self.code.functions.items()
+            for start, _, height in [name.rpartition(" ")]
+            if start == kind and int(height) <= block_id
+        }
+        return heights[max(heights)] if heights else self.code.functions.get(callback)
+
     @property
     def has_own_rule(self) -> bool:
         """Whether the payload rule is a function of the app's."""

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import traceback
 from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -88,6 +89,8 @@ class Reporter:
         self._catching_up: tuple[str | None, Meter] = None, Meter()
         self.last: int | None = None
         """The last block that was processed."""
+        self.verbose = False
+        """Whether to show the traceback of an app's error."""
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +138,8 @@ class Reporter:
     def halted(self, halted: "Mapping[str, AppHalted]") -> None:
         """Report each app that halts while others continue, once."""
         for name in sorted(set(halted) - self._halted):
+            if self.verbose:
+                traceback.print_exception(halted[name])
             say(f"{halted[name]}. The other apps continue")
             self._halted.add(name)
 

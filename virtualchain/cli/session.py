@@ -139,6 +139,7 @@ def open_engine(
     from virtualchain.engine.engine import StateEngine
     from virtualchain.store.database import resolve
 
+    reporter.verbose = options.settings.verbose
     apps = options.apps()
     policies = options.policies()  # reports mistakes before a node is contacted
     url = resolve(options.settings.database)

@@ -122,7 +122,9 @@ def _finish(
     """Print the summary; raise Halted if an app is halted."""
     _summarize(options, reporter, waits_for)
     if halted:
-        raise Halted("\n".join(str(error) for error in halted.values()))
+        errors = list(halted.values())
+        cause = errors[0] if len(errors) == 1 else ExceptionGroup("several apps are halted", errors)
+        raise Halted("\n".join(map(str, errors))) from cause  # --verbose shows it
 
 
 def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> None:

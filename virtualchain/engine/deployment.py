@@ -53,6 +53,8 @@ class Deployment:
             check_consistency(self.connection, repairs)
             self.warnings = self._warnings()
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
+            self.causes: dict[str, BaseException | None] = {}
+            """The exceptions that halted apps since this session began, by app."""
         except BaseException:
             self.close()
             raise
@@ -123,7 +125,7 @@ class Deployment:
                     try:
                         consensus_hash = machine.step(block, scanned.inputs)
                     except AppHalted as halted:
-                        self._retire(machine, "halted", halted.record)
+                        self._halt(machine, halted)
                     else:
                         advanced.append((machine, Advanced(block, len(scanned.inputs), consensus_hash)))
             if near_tip:
@@ -157,7 +159,7 @@ class Deployment:
                     if machine not in self.running or not listener.may_continue():
                         break
             except AppHalted as halted:
-                self._retire(machine, "halted", halted.record)
+                self._halt(machine, halted)
             if machine.cursor == tip.block_id and machine in self.running:
                 machine.log.set_status("running")
 
@@ -204,8 +206,13 @@ class Deployment:
             if not goes_on:
                 self._retire(machine, "stopped")
         except Exception as error:  # noqa: BLE001 - an app's code may raise anything
-            record = halt(machine.contract, block, "db_continue", None, error).record
-            self._retire(machine, "halted", record)
+            halted = halt(machine.contract, block, "db_continue", None, error)
+            halted.__cause__ = error
+            self._halt(machine, halted)
+
+    def _halt(self, machine: Machine, halted: AppHalted) -> None:
+        self.causes[machine.contract.name] = halted.__cause__
+        self._retire(machine, "halted", halted.record)
 
     def _retire(self, machine: Machine, status: str, record: Json | None = None) -> None:
         machine.log.set_status(status, record)

@@ -227,7 +227,9 @@ class StateEngine:
     def halted(self) -> dict[str, AppHalted]:
         """Return why each halted app was halted, by its name."""
         return {
-            machine.contract.name: halted_error(machine.contract.name, record)
+            machine.contract.name: halted_error(
+                machine.contract.name, record, self._deployment.causes.get(machine.contract.name)
+            )
             for machine in self._deployment.machines
             if machine not in self._deployment.running and (record := machine.log.error()) is not None
         }

@@ -22,7 +22,7 @@ from virtualchain.bitcoin.block import read_inputs
 from virtualchain.bitcoin.payload import last_op_return
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.states import AppState
-from virtualchain.errors import InvalidOp, Unserializable
+from virtualchain.errors import AppHalted, InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
 from virtualchain.store.failures import is_rejection, is_transient
 from virtualchain.store.log import Op, Rejection
@@ -329,18 +329,35 @@ class _Judge:
             if is_transient(error):
                 raise
             if not isinstance(error, _Undone) and not is_rejection(error):
-                raise halt(self._contract, self._block, callback, candidate.source, error) from error
+                raise self._halt(callback, candidate, error) from error
             if not self._with_savepoints:
                 raise _NeedsSavepoints from error
             candidate.op.clear()
             candidate.op.update(before)
             return Rejected(str(error))
 
+    def _halt(self, callback: str, candidate: _Candidate, error: Exception) -> AppHalted:
+        """Describe a failed callback and what it was called with: the payload, or the op that it became."""
+        fields = {name: value for name, value in candidate.op.items() if name not in ENGINE_KEYS}
+        op = (
+            _shown(fields) if candidate.op else f"with the payload {candidate.payload.hex() or 'of no bytes'}"
+        )
+        source, opcode = candidate.source, candidate.opcode
+        return halt(self._contract, self._block, callback, source, error, opcode=opcode, op=op)
+
     def _raise_hidden_failure(self) -> None:
         """Raise a failed statement after which the transaction cannot continue, even if a callback hid it."""
         failure = self._state.failure()
         if failure is not None:
             raise failure
+
+
+def _shown(fields: Json) -> str:
+    """Write an op as text, even if a value of the app's cannot be written."""
+    try:
+        return str(fields)
+    except Exception:  # noqa: BLE001 - the value is the app's, and so may be the error
+        return f"with the fields {', '.join(map(ascii, fields))}"
 
 
 def _copied(op: Json) -> Json:
