@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Literal
 
 from virtualchain.app.builder import App
@@ -359,7 +360,8 @@ class _DeclarationReader:
     def __init__(self, implementation: object) -> None:
         self._implementation = implementation
         kind = getattr(implementation, "__name__", None) or type(implementation).__name__
-        self._label = f"the app {kind}"
+        file = getattr(implementation, "__file__", None) if isinstance(implementation, ModuleType) else None
+        self._label = f"the app {kind}" + ("" if file is None else f" ({file})")
         complaint = uncalled_in_implementation(implementation, (*_REQUIRED, *_OPTIONAL))
         if complaint is not None:
             raise self._invalid(complaint)

@@ -12,7 +12,7 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import Advanced, Machine
-from virtualchain.engine.options import Listener, Options, Progress
+from virtualchain.engine.options import Listener, Options, Progress, Tally
 from virtualchain.errors import AppHalted
 from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
@@ -107,10 +107,11 @@ class Deployment:
         tip = self.tape.tip()
         return self.first_block_id() - 1 if tip is None else tip.block_id
 
-    def take(self, scanned: ScannedBlock, *, near_tip: bool) -> None:
+    def take(self, scanned: ScannedBlock, *, near_tip: bool) -> dict[str, Tally]:
         """Append a block and advance every running app at its parent, in one transaction.
 
         Far from the tip a crash of the database may lose the block, whole, and no notification is sent.
+        Returns what became of the inputs, by app.
         """
         block = scanned.block
         for machine in self.machines:
@@ -127,11 +128,13 @@ class Deployment:
                     except AppHalted as halted:
                         self._halt(machine, halted)
                     else:
-                        advanced.append((machine, Advanced(block, len(scanned.inputs), consensus_hash)))
+                        count = len(scanned.inputs)
+                        advanced.append((machine, Advanced(block, count, consensus_hash, machine.tally)))
             if near_tip:
                 self.tape.notify(block)
         for machine, step in advanced:
             self._after_commit(machine, step)
+        return {machine.contract.name: step.tally for machine, step in advanced}
 
     def lagging(self) -> list[Machine]:
         """Return the running apps that have not reached the tape's tip."""
@@ -153,8 +156,9 @@ class Deployment:
             try:
                 for step in machine.advance(last):
                     self._after_commit(machine, step)
+                    name = machine.contract.name
                     listener.on_catch_up(
-                        Progress(step.block, step.inputs, tip.block_id, machine.contract.name)
+                        Progress(step.block, step.inputs, tip.block_id, name, {name: step.tally})
                     )
                     if machine not in self.running or not listener.may_continue():
                         break

@@ -346,8 +346,9 @@ class StateEngine:
         with closing(prefetch(self._source, self._scanner, headers, verify=verify)) as scanned_blocks:
             for scanned in scanned_blocks:
                 near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
-                self._deployment.take(scanned, near_tip=near_tip)
-                self._listener.on_block(Progress(scanned.block, len(scanned.inputs), stable_tip))
+                tallies = self._deployment.take(scanned, near_tip=near_tip)
+                progress = Progress(scanned.block, len(scanned.inputs), stable_tip, tallies=tallies)
+                self._listener.on_block(progress)
                 if self._stopping or not self._deployment.running:
                     return
 

@@ -5,6 +5,7 @@ savepoint of its own. Few blocks have one: a block is judged without savepoints 
 as soon as one is needed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -21,6 +22,7 @@ from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
 from virtualchain.bitcoin.payload import last_op_return
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
+from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
@@ -67,10 +69,18 @@ class Verdicts:
     committed: list[Json] = field(default_factory=list)
     ran_callbacks: bool = False
     """Whether any callback ran, so that the state may have changed."""
+    inputs: int = 0
+    """How many inputs had one of the app's magics, with or without one of its opcodes."""
 
     def canonical(self) -> Iterator[bytes]:
         """Yield the serialized ops that enter the ops hash."""
         return (text for op in self.ops for text in op.canonical)
+
+    def tally(self) -> Tally:
+        """Count what became of the inputs."""
+        rejected = dict(Counter(item.step for item in self.rejections))
+        reason = self.rejections[-1].reason if self.rejections else None
+        return Tally(self.inputs, len(self.ops), rejected, reason)
 
     def reject(self, candidate: _Candidate, step: str, rejected: Rejected) -> None:
         """Record a rejection; its reason may quote the hostile input, so it is made storable."""
@@ -84,17 +94,23 @@ def judge_block(contract: Contract, state: AppState, block: Block, inputs: Itera
     `inputs` are the block's inputs in order, other apps' included. Raises AppHalted if a callback fails,
     psycopg.Error for a transient fault of the database; either way the savepoint is rolled back.
     """
-    candidates = _candidates(contract, block, inputs)
+    candidates, count = _candidates(contract, block, inputs)
     if not (candidates or contract.scan or contract.final):
-        return Verdicts()
+        return Verdicts(inputs=count)
     try:
-        return _attempt(contract, state, block, candidates, with_savepoints=not state.is_transactional)
+        verdicts = _attempt(contract, state, block, candidates, with_savepoints=not state.is_transactional)
     except _NeedsSavepoints:
-        return _attempt(contract, state, block, candidates, with_savepoints=True)
+        verdicts = _attempt(contract, state, block, candidates, with_savepoints=True)
+    verdicts.inputs = count
+    return verdicts
 
 
-def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> list[_Candidate]:
-    """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule."""
+def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> tuple[list[_Candidate], int]:
+    """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule.
+
+    With them comes how many inputs have one of the magics.
+    """
+    count = 0
     find_payload = contract.find_payload or last_op_return
     candidates: list[_Candidate] = []
     for item in inputs:
@@ -109,13 +125,14 @@ def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> li
                 raise TypeError(f"it returned a {type(payload).__name__}: expected bytes or None")
         except Exception as error:
             raise halt(contract, block, "find_payload", item, error) from error
+        count += payload.startswith(contract.magics)
         # One magic may be the beginning of another: the first one that an opcode follows counts.
         for magic in contract.magics:
             opcode = payload[len(magic) : len(magic) + 1]
             if payload.startswith(magic) and opcode in contract.opcodes:
                 candidates.append(_Candidate(item, opcode, payload[len(magic) + 1 :]))
                 break
-    return candidates
+    return candidates, count
 
 
 def _attempt(
