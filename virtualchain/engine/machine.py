@@ -199,7 +199,8 @@ class Machine:
         recorded = self.log.snapshot(block.block_id)
         if recorded.ops_hash != consensus.ops_hash(verdicts.canonical()):
             error = ValueError(
-                "judged again, the block has different ops: the rules changed, or are not deterministic"
+                "judged again, the block has different ops: the rules changed, or are not deterministic; if "
+                f"they changed, run `virtualchain upgrade {self.contract.name}`"
             )
             raise halt(self.contract, block, "the replay", None, error)
         return recorded.consensus_hash

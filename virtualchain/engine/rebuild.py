@@ -78,7 +78,8 @@ def derive(
             f"app {live.app}, derived again from the tape, has consensus hash "
             f"{difference.other_consensus_hash} at block {difference.block_id} and had "
             f"{difference.consensus_hash}: its code changed without a new version, or is not deterministic. "
-            "Its tables are unchanged"
+            f"Its tables are unchanged; `virtualchain upgrade {live.app}` replaces them, if the new code is "
+            "meant to judge otherwise"
         )
     return machine
 

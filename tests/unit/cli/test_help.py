@@ -41,7 +41,19 @@ def test_the_commands_are_the_documented_ones() -> None:
     """The commands are listed in the order in which a user needs them."""
     assert [" ".join(path) for path, _ in ALL] == [
         *("demo", "sync", "run", "status", "ops", "consensus", "sql", "watch", "export", "import"),
-        *("advance", "resume", "rollback", "pin", "unpin", "replay", "compare", "swap", "drop", "remove"),
+        *(
+            "advance",
+            "resume",
+            "rollback",
+            "pin",
+            "unpin",
+            "upgrade",
+            "replay",
+            "compare",
+            "swap",
+            "drop",
+            "remove",
+        ),
         *("checkpoint", "checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
         *("migrate", "db"),
         *("db start", "db stop", "db status", "db url", "db grant-reader", "db revoke-reader"),
