@@ -343,7 +343,7 @@ def _rule_name(find_payload: FindPayload | None) -> str:
         return DEFAULT_RULE
     if isinstance(find_payload, PayloadRule):
         return find_payload.name
-    return f"code:{Code({'find_payload': find_payload}).digest}"
+    return f"code:{Code({'find_payload': find_payload}, lasting=True).digest}"
 
 
 def _digest(declared: Mapping[str, object]) -> str:
@@ -511,7 +511,8 @@ class _DeclarationReader:
         """Collect the functions that the app consists of: its callbacks, and what those of an App call."""
         callbacks = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
         handlers = self._implementation.functions() if isinstance(self._implementation, App) else {}
-        return Code({name: item for name, item in {**callbacks, **handlers}.items() if item is not None})
+        functions = {name: item for name, item in {**callbacks, **handlers}.items() if item is not None}
+        return Code(functions, lasting=self.strict_code())
 
     def strict_code(self) -> bool:
         value = self.call("get_strict_code", default=False)
