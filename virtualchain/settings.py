@@ -6,12 +6,15 @@ repr shows them.
 """
 
 import importlib
+import os
 import re
 import sys
 import tomllib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, cast, get_args
@@ -59,7 +62,7 @@ class AppSetting:
     """One app to run, and what happens to it at a deep fork."""
 
     use: str
-    """MODULE or MODULE:OBJECT, as `load_app` takes it."""
+    """MODULE or MODULE:OBJECT, as `load_app` takes it; or the full path of a file in place of MODULE."""
     on_deep_fork: Policy = "rollback"
 
 
@@ -108,8 +111,9 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     values, in_file = ({}, []) if config is None else _read_file(config)
     for layer, label in ((variables, _variable), (set_flags, _flag)):
         values = _overlay(values, _layer(layer, label, folder), label)
-    named = _app_names(variables["app"].split(","), _variable("app")) if "app" in variables else ()
-    named = _app_names(set_flags.get("app", ()), _flag("app")) or named
+    in_environment = variables["app"].split(",") if "app" in variables else ()
+    named = _app_names(in_environment, _variable("app"), folder)
+    named = _app_names(set_flags.get("app", ()), _flag("app"), folder) or named
     settings = {app.use: app for app in in_file}
     apps = [settings.get(use, AppSetting(use)) for use in named] or in_file
     return Settings(apps=tuple(apps), config=config, **values)
@@ -118,18 +122,82 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
 def load_app(use: str) -> object:
     """Import the implementation that MODULE:OBJECT names; MODULE alone means its `app`, or else the module.
 
-    Modules in the working directory are found as well. Raises UsageError if there is no such module or
-    object, or if importing it fails.
+    MODULE may also be the path of a file or of a package's folder: with a slash, or ending with `.py`. What
+    is in the working directory comes first, even if Python has a module of the same name, such as `token`.
+    Raises UsageError if there is no such file, module or object, or if importing it fails.
     """
-    module_name, colon, name = use.partition(":")
-    if not all(part.isidentifier() for part in module_name.split(".")) or (colon and not name.isidentifier()):
-        raise UsageError(f"app {use!r}: write MODULE or MODULE:OBJECT, as in mypackage.names:app")
-    module = _import(module_name, use)
-    if not colon:
-        return getattr(module, "app", module)
-    if not hasattr(module, name):
-        raise UsageError(f"app {use!r}: module {module_name} has no {name}")
-    return getattr(module, name)
+    module, (_, name) = _module(use), _split(use)
+    if name and not hasattr(module, name):
+        raise UsageError(f"app {use!r}: {_described(module)} has no {name}{_others(module, use)}")
+    return getattr(module, name or "app") if name or hasattr(module, "app") else _whole(module, use)
+
+
+def app_file(use: str) -> str | None:
+    """Return the file of the module in which `load_app` finds an app; None for a module without one."""
+    file: str | None = getattr(_module(use), "__file__", None)
+    return file
+
+
+def _module(use: str) -> ModuleType:
+    target, _ = _split(use)
+    return _import_file(_absolute(target, Path.cwd()), use) if _is_path(target) else _import(target, use)
+
+
+def _split(use: str) -> tuple[str, str]:
+    """Split MODULE:OBJECT; raise UsageError for anything else."""
+    target, colon, name = use.partition(":") if not _is_path(use) else use.rpartition(":")
+    if not colon or (_is_path(use) and not name.isidentifier()):
+        target, colon, name = use, "", ""
+    is_module = all(part.isidentifier() for part in target.split("."))
+    if not (is_module or _is_path(target)) or (colon and not name.isidentifier()):
+        raise UsageError(
+            f"app {use!r}: write MODULE or MODULE:OBJECT, as in mypackage.names:app, or a file: ./names.py"
+        )
+    return target, name
+
+
+def _is_path(target: str) -> bool:
+    return "/" in target or target.partition(":")[0].endswith(".py")
+
+
+def _absolute(target: str, folder: Path) -> Path:
+    try:
+        return Path(os.path.normpath(folder / Path(target).expanduser()))
+    except RuntimeError as error:  # the home directory of an unknown user
+        raise UsageError(f"app {target!r}: {error}") from error
+
+
+def _with_full_path(use: str, folder: Path) -> str:
+    """Make the path of an app's file absolute; a module's name stays as it is."""
+    if not _is_path(use):
+        return use
+    target, name = _split(use)
+    return f"{_absolute(target, folder)}{name and ':'}{name}"
+
+
+def _whole(module: ModuleType, use: str) -> ModuleType:
+    """Return a module that is an implementation itself; raise UsageError if it holds one under a name."""
+    others = _others(module, use)
+    if others and not hasattr(module, "get_virtual_chain_name"):
+        raise UsageError(f"app {use!r}: {_described(module)} has no app{others}")
+    return module
+
+
+def _others(module: ModuleType, use: str) -> str:
+    """Name the implementations in a module, as the end of a message."""
+    names = [
+        name
+        for name, value in vars(module).items()
+        if callable(getattr(value, "get_virtual_chain_name", None))
+        and (not isinstance(value, type) or value.__module__ == module.__name__)
+    ]
+    return f"; it has {', '.join(names)}: write {_split(use)[0]}:{names[0]}" if names else ""
+
+
+def _described(module: ModuleType) -> str:
+    """Name a module with its file, because more than one may have the name."""
+    file = getattr(module, "__file__", None)
+    return f"module {module.__name__}" + ("" if file is None else f" ({file})")
 
 
 def _variable(key: str) -> str:
@@ -188,10 +256,10 @@ def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting]]:
     _refuse_unknown(table, tuple(_KINDS), label)
     values = {key: _check(_KINDS[key], value, f"{label} {key}", file.parent) for key, value in table.items()}
     _one_source(values, lambda key: f"{label} {key}")
-    return values, _read_apps(document.get("apps", []), str(file))
+    return values, _read_apps(document.get("apps", []), file)
 
 
-def _read_apps(tables: object, file: str) -> list[AppSetting]:
+def _read_apps(tables: object, file: Path) -> list[AppSetting]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{file}: apps must be tables, one [[apps]] for each")
     policies = get_args(Policy)
@@ -199,15 +267,17 @@ def _read_apps(tables: object, file: str) -> list[AppSetting]:
         _refuse_unknown(table, ("use", "on_deep_fork"), f"{file}: [[apps]]")
         if table.get("on_deep_fork", "rollback") not in policies:
             raise UsageError(f"{file}: [[apps]] on_deep_fork must be one of {', '.join(policies)}")
-    uses = _app_names([table.get("use") for table in tables], f"{file}: [[apps]] use")
+    uses = _app_names([table.get("use") for table in tables], f"{file}: [[apps]] use", file.parent)
     return [AppSetting(**table | {"use": use}) for table, use in zip(tables, uses, strict=True)]
 
 
-def _app_names(uses: object, label: str) -> tuple[str, ...]:
+def _app_names(uses: object, label: str, folder: Path) -> tuple[str, ...]:
+    """Read the names of apps; files get their full path, so that one app has one name in all layers."""
     names = [uses] if isinstance(uses, str) else cast("Sequence[object]", uses)
     stripped = tuple(name.strip() if isinstance(name, str) else "" for name in names)
     if not all(stripped):
-        raise UsageError(f"{label} must name an app: MODULE or MODULE:OBJECT")
+        raise UsageError(f"{label} must name an app: MODULE or MODULE:OBJECT, or a file such as ./token.py")
+    stripped = tuple(_with_full_path(name, folder) for name in stripped)
     duplicates = [name for name in stripped if stripped.count(name) > 1]
     if duplicates:
         raise UsageError(f"{label} names {duplicates[0]} more than once")
@@ -266,15 +336,83 @@ def _path(value: object, label: str, folder: Path) -> Path:
 
 
 def _import(module_name: str, use: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = Path.cwd()
+    outermost, *_ = module_name.split(".")
+    places = (here / f"{outermost}.py", here / outermost / "__init__.py")
+    local = next((place for place in places if place.is_file()), None)
+    if local is not None:
+        return _import_named(local, module_name, use)
+    _search_first(here)
+    return _imported(module_name, use)
+
+
+def _import_file(file: Path, use: str) -> ModuleType:
+    """Import a module by its file; one in a package as part of that, so that it can import the others."""
+    if file.is_dir():
+        file /= "__init__.py"
+    if not file.is_file():
+        raise UsageError(f"app {use!r}: there is no file {file}")
+    names = [] if file.name == "__init__.py" else [file.stem]
+    folder, outermost = file.parent, file
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder, outermost = folder.parent, folder / "__init__.py"
+    return _import_named(outermost, ".".join(names), use)
+
+
+def _import_named(outermost: Path, module_name: str, use: str) -> ModuleType:
+    """Import a module whose outermost package or module is in this file.
+
+    If that cannot have its own name, because Python or another package has it, it gets another one.
+    """
+    first, dot, rest = module_name.partition(".")
+    is_package = outermost.name == "__init__.py"
+    _search_first(Path.cwd())
+    _search_first(outermost.parent.parent if is_package else outermost.parent)
+    name = first
+    while not name.isidentifier() or name in sys.stdlib_module_names or _is_taken(name, outermost):
+        name = f"{re.sub('[^0-9A-Za-z_]', '_', name)}_app"
+    if name != first and name not in sys.modules:
+        places = [str(outermost.parent)] if is_package else None
+        spec = spec_from_file_location(name, outermost, submodule_search_locations=places)
+        assert spec is not None, "a .py file has a loader"
+        _load(spec, use)
+    return _imported(f"{name}{dot}{rest}", use)
+
+
+def _is_taken(name: str, file: Path) -> bool:
+    """Check whether a module of this name was imported from another file."""
+    loaded = sys.modules.get(name)
+    if loaded is None:
+        return False
+    return getattr(loaded, "__file__", None) is None or Path(str(loaded.__file__)).resolve() != file.resolve()
+
+
+def _load(spec: ModuleSpec, use: str) -> None:
+    """Run a module, and register it."""
+    assert spec.loader is not None, "a .py file has a loader"
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the app's own code may raise anything
+        del sys.modules[spec.name]
+        raise _import_failed(use, error) from error
+
+
+def _search_first(folder: Path) -> None:
+    """Have modules of a folder found, before all others."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _imported(module_name: str, use: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
-                f"app {use!r}: there is no module {error.name}: run this in its folder, or install it"
+                f"app {use!r}: there is no module {error.name}: run this in its folder, write its file "
+                "(./names.py), or install it"
             ) from error
         raise _import_failed(use, error) from error
     except (Exception, SystemExit) as error:  # the app's own code may raise anything during the import

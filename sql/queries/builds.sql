@@ -10,6 +10,10 @@ SELECT a.name AS app, a.schema, a.build AS name, a.is_live, a.base_block_id, a.h
     coalesce((SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build), a.base_block_id) AS block_id
 FROM vc.apps AS a ORDER BY a.name COLLATE "C", a.build COLLATE "C";
 
+-- name: declared
+-- What a build's app declared, as far as it is kept beside the fingerprint.
+SELECT magics, first_block_id, valid_window FROM vc.apps WHERE name = %(app)s AND build = %(build)s;
+
 -- name: schema_owner
 -- The app that owns a schema.
 SELECT name FROM vc.apps WHERE schema = %(schema)s;

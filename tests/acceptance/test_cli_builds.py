@@ -75,6 +75,37 @@ def test_a_new_version_is_built_compared_and_swapped_in(
     assert "there is no app notes" in inside(*options, "remove", "notes", code=2).err
 
 
+def test_changed_rules_and_code_are_put_in_place_by_one_command(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """The message of sync has the command; it searches the node's blocks if it must, and says what it did."""
+    source = NEW.replace('b"st"', 'b"MAGIC"')
+    (inside.folder / "newer.py").write_text(source.replace("MAGIC", "su").replace('version="2", ', ""))
+    fake_node.mine([fake_node.send(b"suo" + text) for text in (b"three", b"four")])
+    mine_notes(fake_node, "one", "two")
+    inside(*OLD, *options, "sync")
+    failed = inside(*NEWER, *options, "sync", code=2)
+    assert "(magic 'st' became 'su'): `virtualchain upgrade notes`" in failed.err
+    done = inside(*NEWER, *options, "upgrade", "notes")
+    assert "notes runs version 1, as build v2\n" in done.out
+    assert f"  block    {fake_node.height}\n" in done.out
+    assert f"  code     {inside.folder / 'newer.py'}\n" in done.out
+    assert "  before   version 1, build 1, which was removed\n" in done.out
+    assert "  digests  differ first after block 102\n" in done.out
+    assert "blocks 0 to 99 were searched for its inputs" in done.err
+    assert notes(database_url) == ["THREE", "FOUR"]
+    assert inside(*NEWER, *options, "sync").err == ""
+
+    (inside.folder / "newest.py").write_text(source.replace("MAGIC", "su").replace("upper", "lower"))
+    newest = ("--app", "newest", *options)
+    printed = json.loads(inside(*newest, "--json", "upgrade", "notes").out)
+    place = {"name": "notes", "build": "v3", "version": "2", "block_id": fake_node.height}
+    assert printed == {**place, "before": "v2", "differs": 102}
+    assert notes(database_url) == ["three", "four"]
+    assert "app notes runs this code already" in inside(*newest, "upgrade", "notes", code=2).err
+    assert "name the code of app other with --app" in inside(*newest, "upgrade", "other", code=2).err
+
+
 def test_changed_code_is_reported(
     inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
 ) -> None:

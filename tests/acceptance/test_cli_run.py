@@ -31,13 +31,16 @@ def test_run_follows_until_a_signal(
     """It processes a block mined later, and on SIGTERM it ends with exit code 0."""
     process = cli.start("run", *common)
     process.until_said(at(fake_node))
-    [block_hash] = fake_node.mine([fake_node.send(b"stolater")])
+    [block_hash] = fake_node.mine([fake_node.send(b"stolater"), fake_node.send(b"stono")])
     process.until_said(at(fake_node))
     assert value(database_url, TEXTS) == "later"
     done = process.signal(signal.SIGTERM)
     assert (done.code, done.out) == (0, "")
     lines = done.err.splitlines()
-    assert f"virtualchain: block {fake_node.height} ({block_hash}), 1 input" in lines
+    counts = "2 inputs: notes: 1 accepted, 1 rejected at check"
+    assert f"virtualchain: block {fake_node.height} ({block_hash}), {counts}" in lines
+    assert lines[0] == f"virtualchain: app notes is in {cli.folder / 'apps.py'}"
+    assert lines[-2] == "virtualchain: app notes: 2 inputs: 1 accepted, 1 rejected at check"
     assert lines[-1] == f"virtualchain: stopped after block {fake_node.height}"
     assert len(lines) == len(set(lines))
 
@@ -51,7 +54,30 @@ def test_run_prints_a_line_of_json_for_each_block(
     process.until_said(at(fake_node))
     printed = [json.loads(line) for line in process.signal().out.splitlines()]
     assert [block["block_id"] for block in printed] == list(range(fake_node.height + 1))
-    assert printed[-1] == {"block_id": fake_node.height, "block_hash": fake_node.tip, "inputs": 1}
+    counts = {"notes": {"inputs": 1, "accepted": 1, "rejected": {}}}
+    place = {"block_id": fake_node.height, "block_hash": fake_node.tip}
+    assert printed[-1] == {**place, "inputs": 1, "apps": counts}
+
+
+def test_run_warns_while_all_inputs_fail_alike(
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
+) -> None:
+    """After ten inputs that were rejected at one step it says so, once, and again at the end."""
+    fake_node.mine([fake_node.send(b"stono") for _ in range(6)])
+    process = cli.start("run", *common)
+    process.until_said(at(fake_node))
+    assert "failed at check" not in process.err
+    for _ in range(2):
+        fake_node.mine([fake_node.send(b"stono") for _ in range(6)])
+        process.until_said(at(fake_node))
+    start = (
+        "virtualchain: app notes: all {} inputs failed at check, the last one because of: we do not take no"
+    )
+    lines = process.signal().err.splitlines()
+    assert [line.partition(";")[0] for line in lines if "failed at check" in line] == [
+        start.format(12),
+        start.format(18),
+    ]
 
 
 def test_run_finishes_the_current_block(

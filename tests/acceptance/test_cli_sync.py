@@ -1,6 +1,7 @@
 """The commands migrate, sync and resume."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,18 +81,31 @@ def test_a_halted_app_lags_until_it_is_resumed(
     halted = inside("sync", *apps, *common, code=4)
     assert f"plain: running\n  block           {height + 1}\n" in halted.out
     assert f"notes: halted\n  block           {height}\n" in halted.out
-    last = halted.err.splitlines()[-1]
-    assert last == (
-        f"virtualchain: app notes is halted before block {height + 1}: db_check failed with "
-        "RuntimeError: out of; fix it, then run `virtualchain resume notes`"
+    place = f"{inside.folder / 'apps.py'}, line 11, in check"
+    assert re.fullmatch(
+        f"virtualchain: app notes is halted before block {height + 1}, transaction [0-9a-f]{{64}}: db_check "
+        rf"failed with RuntimeError: out of \(op o {{'text': 'one'}}, {re.escape(place)}\); "
+        "fix it, then run `virtualchain resume notes`",
+        halted.err.splitlines()[-1],
     )
     assert "The other apps continue" in halted.err
 
     shown = inside("status", *common)
     assert f"failed          db_check in block {height + 1}: RuntimeError: out of\\npaper" in shown.out
+    assert f"in the code     {place}\n" in shown.out
+    assert "op              o {'text': 'one'}\n" in shown.out
+    assert "Traceback" not in shown.out
     error = json.loads(inside("status", "--json", *common).out)["apps"][0]["error"]
     assert (error["block_id"], error["callback"]) == (height + 1, "db_check")
+    assert (error["file"], error["line"], error["op"]) == (
+        str(inside.folder / "apps.py"),
+        11,
+        "{'text': 'one'}",
+    )
     assert "out of" in error["traceback"]
+    for verbose in (inside("status", "-v", *common).out, inside("sync", "-v", *apps, *common, code=4).err):
+        assert "Traceback (most recent call last)" in verbose
+        assert f'File "{inside.folder / "apps.py"}", line 11, in check' in verbose
 
     (inside.folder / "broken").unlink()
     assert "halted" in inside("sync", *apps, *common, code=4).err
@@ -169,3 +183,65 @@ def test_sync_from_a_real_node(
     assert (printed["apps"][0]["block_hash"], printed["apps"][0]["lag"]) == (chain.tip, 0)
     assert value(database_url, "SELECT txid FROM notary.documents") == claim.txid
     assert Path(node.cookie).is_file()
+
+
+def test_sync_counts_verdicts_by_step(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
+    """The summary has what became of each app's inputs in this run, and the file that holds the code."""
+    common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
+    apps = ("--app", "./apps.py", "--app", "apps:plain")
+    payloads = (b"stoone", b"stono", b"sto\xff", b"stx", b"st")
+    fake_node.mine([fake_node.send(payload) for payload in payloads])
+    done = inside("sync", *apps, *common)
+    ignored = "1 without an opcode of the app"
+    assert f"inputs          4: 1 accepted, 1 rejected at parse, 1 rejected at check, {ignored}\n" in done.out
+    assert f"inputs          4: 2 accepted, 1 rejected at parse, {ignored}\n" in done.out
+    assert done.out.count(f"code            {inside.folder / 'apps.py'}\n") == 2
+    assert "failed at" not in done.err
+    mine(fake_node, b"two")
+    printed = json.loads(inside("sync", *apps, *common, "--json").out)
+    assert [(app["inputs"], app["accepted"], app["rejected"]) for app in printed["apps"]] == [(1, 1, {})] * 2
+    assert [app["file"] for app in printed["apps"]] == [str(inside.folder / "apps.py")] * 2
+    assert printed["warnings"] == []
+    assert "inputs          none\n" in inside("sync", *apps, *common).out
+
+
+@pytest.mark.parametrize(
+    ("payloads", "failure"),
+    [
+        ((b"stono", b"stono"), "all 2 inputs failed at check, the last one because of: we do not take no"),
+        ((b"stono",), "the only input failed at check: we do not take no"),
+        ((b"stx", b"sty", b"st"), "all 2 inputs had no opcode of the app after the magic"),
+        ((b"stono", b"stx"), None),
+        ((b"stono", b"sto\xff"), None),
+        ((b"stono", b"stook"), None),
+        ((), None),
+    ],
+)
+def test_sync_warns_if_all_inputs_fail_alike(
+    inside: Inside, fake_node: FakeNode, database_url: str, payloads: tuple[bytes, ...], failure: str | None
+) -> None:
+    """An author whose inputs all fail in one way reads why."""
+    common = ("--app", "apps", "--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
+    fake_node.mine([fake_node.send(payload) for payload in payloads])
+    done = inside("sync", *common)
+    if failure is None:
+        assert done.err == ""
+        return
+    assert done.err.startswith(f"virtualchain: app notes: {failure}")
+    assert ("; `virtualchain ops --rejected` lists them\n" in done.err) == ("opcode" not in failure)
+
+
+def test_an_app_that_catches_up_is_counted(inside: Inside, fake_node: FakeNode, database_url: str) -> None:
+    """What it takes from the tape counts as what it takes from the node."""
+    common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
+    mine(fake_node, b"no")
+    inside("sync", "--app", "apps:plain", *common)
+    done = inside("sync", "--app", "apps:plain", "--app", "apps:notes", *common)
+    assert "inputs          1: 1 rejected at check\n" in done.out
+    assert "app notes: the only input failed at check: we do not take no" in done.err
+
+
+def test_the_module_that_was_found_instead_is_named(inside: Inside) -> None:
+    """A module that is not the author's is named with its file."""
+    done = inside("sync", "--app", "json", code=2)
+    assert re.search(r"the app json \(.+json/__init__.py\) lacks get_virtual_chain_name", done.err)

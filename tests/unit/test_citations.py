@@ -24,6 +24,7 @@ CITING = (
 ELSEWHERE = frozenset(
     {
         *("guestbook.py", "test_guestbook.py", "apps.py", "virtualchain.toml", "./virtualchain.toml"),
+        *("token.py", "./token.py", "test_token.py"),
         *("tests/that/concern/you", "migrations/versions/000N_name.py"),  # stand for any such path
         "psycopg.sql",  # a module
     }

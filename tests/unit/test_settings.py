@@ -239,9 +239,18 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
         ("[virtualchain]\ntrust = [1]", "[virtualchain] trust must be public keys"),
         ("[apps]\nuse = 'x'", "apps must be tables, one [[apps]] for each"),
         ("apps = ['x']", "apps must be tables, one [[apps]] for each"),
-        ("[[apps]]\non_deep_fork = 'halt'", "[[apps]] use must name an app: MODULE or MODULE:OBJECT"),
-        ("[[apps]]\nuse = 3", "[[apps]] use must name an app: MODULE or MODULE:OBJECT"),
-        ("[[apps]]\nuse = ' '", "[[apps]] use must name an app: MODULE or MODULE:OBJECT"),
+        (
+            "[[apps]]\non_deep_fork = 'halt'",
+            "[[apps]] use must name an app: MODULE or MODULE:OBJECT, or a file such as ./token.py",
+        ),
+        (
+            "[[apps]]\nuse = 3",
+            "[[apps]] use must name an app: MODULE or MODULE:OBJECT, or a file such as ./token.py",
+        ),
+        (
+            "[[apps]]\nuse = ' '",
+            "[[apps]] use must name an app: MODULE or MODULE:OBJECT, or a file such as ./token.py",
+        ),
         ("[[apps]]\nuse = 'x'\n[[apps]]\nuse = 'x'", "[[apps]] use names x more than once"),
         ("[[apps]]\nuse = 'x'\nname = 'y'", "[[apps]] does not know name; allowed: use, on_deep_fork"),
         (

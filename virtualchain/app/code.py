@@ -4,8 +4,8 @@ It follows from the source (see `virtualchain.app.source`): from the functions t
 closures and defaults, and the functions, classes and values of the same package that they name, and so on.
 Files, line numbers, comments, hash seeds and Python versions do not matter. What comes from another package
 counts by its name only. Of a function whose source is not at hand, the compiled form counts, which is that of
-one Python version. No code of the app runs, except that modules of its package are imported that a function
-imports.
+one Python version; for a digest that must outlast that, only its name does. No code of the app runs, except
+that modules of its package are imported that a function imports.
 """
 
 import ast
@@ -18,9 +18,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from functools import cached_property, singledispatchmethod
 from pathlib import PurePath
+from struct import Struct
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -30,13 +34,17 @@ from types import (
     MemberDescriptorType,
     MethodType,
     ModuleType,
+    UnionType,
 )
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, ForwardRef, TypeGuard, Union, get_args, get_origin
+from uuid import UUID
 
 from virtualchain.app.source import Names, Sources, bound_names, canonical, constant, names
 
 _FORMULA: Final = "virtualchain code 1"
 _PLAIN: Final = (bool, int, float, complex, str, bytes, range, type(None), type(...), type(NotImplemented))
+_WRITTEN: Final = (Decimal, Fraction, date, datetime, time, timedelta, UUID)
+"""Types whose text is the value, on every Python version."""
 _ENGINE: Final = "virtualchain"
 _EXAMPLES: Final = "virtualchain.examples."
 _DATACLASS: Final = "__dataclass_params__"
@@ -44,15 +52,20 @@ _EMPTY: Final = object()
 
 
 class Code:
-    """Some functions and what belongs to them; `digest` is computed once, when it is first asked for."""
+    """Some functions and what belongs to them; `digest` is computed once, when it is first asked for.
 
-    def __init__(self, roots: Mapping[str, object]) -> None:
-        self._roots = dict(roots)
+    If it is `lasting`, no Python version changes the digest; then functions without source count by name.
+    """
+
+    def __init__(self, roots: Mapping[str, object], *, lasting: bool = False) -> None:
+        self._lasting = lasting
+        self.functions: Mapping[str, object] = dict(roots)
+        """The functions themselves, by the names that they were passed with."""
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 (hex) of the code."""
-        return _Walk(self._roots).digest()
+        return _Walk(self.functions, lasting=self._lasting).digest()
 
 
 def package(module: str) -> str | None:
@@ -69,8 +82,9 @@ def package(module: str) -> str | None:
 class _Walk:
     """One walk over the code that belongs to some functions, each object once, in an order that is fixed."""
 
-    def __init__(self, roots: Mapping[str, object]) -> None:
+    def __init__(self, roots: Mapping[str, object], *, lasting: bool) -> None:
         self._roots = roots
+        self._lasting = lasting
         homes = {package(_home(root)) for root in roots.values()}
         self._packages = {home for home in homes if home is not None and home not in sys.stdlib_module_names}
         self._numbers: dict[tuple[int, int], int] = {}
@@ -119,6 +133,10 @@ class _Walk:
 
     @singledispatchmethod
     def _describe(self, value: object) -> str:
+        if get_origin(value) is not None:
+            return self._alias(value)
+        if type(value) in _WRITTEN:
+            return f"{_label(value)} {value!s}"
         wrapped = getattr(value, "__wrapped__", _EMPTY) if isinstance(value, _WRAPPERS) else _EMPTY
         if wrapped is not _EMPTY:
             return f"{_label(value)}({self.value(wrapped)})"
@@ -128,6 +146,12 @@ class _Walk:
             state = {item.name: getattr(value, item.name, None) for item in fields(value)}
             return f"{_label(value)}({self._named(state)})"
         return _label(value)
+
+    def _alias(self, value: object) -> str:
+        """Describe a parametrized type: the classes of unions and of their parts differ between versions."""
+        origin: Any = get_origin(value)
+        name = "union" if origin in {Union, UnionType} else self.value(origin)
+        return f"alias {name}[{self._values(get_args(value))}]"
 
     @_describe.register(list)
     @_describe.register(tuple)
@@ -155,6 +179,14 @@ class _Walk:
     @_describe.register
     def _pattern(self, value: re.Pattern) -> str:  # type: ignore[type-arg]  # singledispatch needs a class
         return f"pattern:{value.flags}:{value.pattern!a}"
+
+    @_describe.register
+    def _layout(self, value: Struct) -> str:
+        return f"struct:{value.format!a}"
+
+    @_describe.register
+    def _reference(self, value: ForwardRef) -> str:
+        return f"reference:{value.__forward_arg__!a}"
 
     @_describe.register
     def _path(self, value: PurePath) -> str:
@@ -220,7 +252,7 @@ class _Walk:
 
     def _function_lines(self, function: FunctionType, owner: object) -> Iterator[str]:
         tree = self._sources.function(function)
-        yield "function " + (_compiled(function.__code__) if tree is None else canonical(tree))
+        yield "function " + (self._compiled(function.__code__) if tree is None else canonical(tree))
         yield f"defaults {self._values(function.__defaults__ or ())}"
         yield f"by name {self._named(function.__kwdefaults__ or {})}"
         yield f"closure {self._named(_closure(function))}"
@@ -236,6 +268,9 @@ class _Walk:
         if owner is not None and first is not None:
             yield from self._taken(owner, used.paths.get(first, ()))
 
+    def _compiled(self, code: CodeType) -> str:
+        return f"without source {code.co_qualname}" if self._lasting else _compiled(code)
+
     def _class_lines(self, kind: type) -> Iterator[str]:
         loaded = sys.modules.get(kind.__module__)
         module = {} if loaded is None else vars(loaded)
@@ -248,7 +283,11 @@ class _Walk:
         for name, value in sorted(vars(kind).items()):
             if isinstance(value, FunctionType):
                 # What a decorator such as `dataclass` adds follows from the class's own source.
-                counts = name in bound or (self._is_own(value) and self._sources.function(value) is not None)
+                has_source = tree is None or self._sources.function(value) is not None
+                counts = (tree is not None and name in bound) or (self._is_own(value) and has_source)
+            elif tree is None and isinstance(value, staticmethod | classmethod):
+                # As for functions: which ones a named tuple or an enum has follows from Python's version.
+                counts = self._is_own(value.__func__)
             else:
                 counts = name in bound and not issubclass(kind, Enum) and not _is_internal(name, value)
             if counts:

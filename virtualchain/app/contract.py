@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Literal
 
 from virtualchain.app.builder import App
@@ -164,6 +165,21 @@ class Contract:
         projections = self.projections if comments is None else with_comments(self.projections, comments)
         return _digest(self._declared(bare_sql(projections)))
 
+    def function(self, callback: str, opcode: bytes | None, block_id: int) -> object:
+        """Return the author's function that a callback calls at a block; None if there is none.
+
+        That of an `App` is the one that was registered for the opcode, at the newest height up to the block.
+        """
+        step = callback.removeprefix("db_").removesuffix("_block")
+        kind = step if opcode is None else f"{opcode.hex()} {step}"
+        heights = {
+            int(height): function
+            for name, function in self.code.functions.items()
+            for start, _, height in [name.rpartition(" ")]
+            if start == kind and int(height) <= block_id
+        }
+        return heights[max(heights)] if heights else self.code.functions.get(callback)
+
     @property
     def has_own_rule(self) -> bool:
         """Whether the payload rule is a function of the app's."""
@@ -280,7 +296,7 @@ def _rule_name(find_payload: FindPayload | None) -> str:
         return DEFAULT_RULE
     if isinstance(find_payload, PayloadRule):
         return find_payload.name
-    return f"code:{Code({'find_payload': find_payload}).digest}"
+    return f"code:{Code({'find_payload': find_payload}, lasting=True).digest}"
 
 
 def _digest(declared: Mapping[str, object]) -> str:
@@ -297,7 +313,8 @@ class _DeclarationReader:
     def __init__(self, implementation: object) -> None:
         self._implementation = implementation
         kind = getattr(implementation, "__name__", None) or type(implementation).__name__
-        self._label = f"the app {kind}"
+        file = getattr(implementation, "__file__", None) if isinstance(implementation, ModuleType) else None
+        self._label = f"the app {kind}" + ("" if file is None else f" ({file})")
         complaint = uncalled_in_implementation(implementation, (*_REQUIRED, *_OPTIONAL))
         if complaint is not None:
             raise self._invalid(complaint)
@@ -447,7 +464,8 @@ class _DeclarationReader:
         """Collect the functions that the app consists of: its callbacks, and what those of an App call."""
         callbacks = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
         handlers = self._implementation.functions() if isinstance(self._implementation, App) else {}
-        return Code({name: item for name, item in {**callbacks, **handlers}.items() if item is not None})
+        functions = {name: item for name, item in {**callbacks, **handlers}.items() if item is not None}
+        return Code(functions, lasting=self.strict_code())
 
     def strict_code(self) -> bool:
         value = self.call("get_strict_code", default=False)

@@ -63,6 +63,12 @@ def legible(text: str, longest: int) -> str:
     return text.replace(_NUL, "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
+def opcode_text(opcode: bytes) -> str:
+    """Return an opcode as people read it: a printable ASCII character as itself, any other byte as hex."""
+    character = opcode.decode("latin-1")
+    return character if character.isascii() and character.isprintable() else f"0x{opcode.hex()}"
+
+
 class _Copier:
     """Copies values and limits their total size: lists nested sixty deep in pairs would be endless."""
 

@@ -11,7 +11,7 @@ from typing import Final
 import click
 from click.shell_completion import shell_complete
 
-from virtualchain.cli.builds import compare, drop, remove, replay, swap
+from virtualchain.cli.builds import compare, drop, remove, replay, swap, upgrade
 from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.db import migrate
@@ -63,6 +63,7 @@ for _command in (
     pin,
     unpin,
     verify_command,
+    upgrade,
     replay,
     compare,
     swap,

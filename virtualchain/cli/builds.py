@@ -1,4 +1,4 @@
-"""The commands for the builds of an app: replay, compare, swap, drop, remove."""
+"""The commands for the builds of an app: upgrade, replay, compare, swap, drop, remove."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -119,6 +119,57 @@ def _contract(options: Options, name: str) -> "Contract":
         others = ", ".join(contract.name for contract in contracts)
         raise UsageError(f"name the code of app {name} with --app: only {others} is named")
     return match
+
+
+@click.command(cls=Command)
+@_app_argument
+@pass_options
+def upgrade(options: Options, name: str) -> None:
+    """Replace APP by the code that is named now, whatever changed.
+
+    The code must be named with --app or in virtualchain.toml. New tables are derived from the tape by that
+    code; then they take the place of the old ones, which are removed. Blocks that were never searched for the
+    app's inputs are searched first, for which the node is needed. No writer may be running.
+    """
+    from virtualchain.engine.options import Listener
+    from virtualchain.engine.options import Options as EngineOptions
+    from virtualchain.engine.upgrade import upgrade as upgrade_app
+    from virtualchain.reading import views
+
+    contract = _contract(options, name)
+    with open_reading(options) as connection:
+        network = views.network(connection)
+    url = migrated_database(options)
+    with Signals() as signals, Reporter() as reporter:
+        signals.work_in_steps()
+        done = upgrade_app(
+            url,
+            contract,
+            lambda: options.source(network),
+            EngineOptions(history=options.settings.history),
+            Listener(
+                on_catch_up=reporter.catching_up,
+                on_wait=reporter.waiting,
+                may_continue=signals.may_continue,
+            ),
+        )
+    if done is None:
+        say("interrupted, and nothing was replaced: run it again to continue")
+        return
+    block_id = None if done.difference is None else done.difference.block_id
+    if options.settings.json:
+        fields = {"name": name, "build": done.now.name, "version": contract.version}
+        write_json({**fields, "block_id": done.now.block_id, "before": done.before.name, "differs": block_id})
+        return
+    write_fields(
+        f"{name} runs version {contract.version}, as build {done.now.name}",
+        {
+            "block": done.now.block_id,
+            "code": options.files()[name],
+            "before": f"version {done.before.version}, build {done.before.name}, which was removed",
+            "digests": "as before" if block_id is None else f"differ first after block {block_id}",
+        },
+    )
 
 
 @click.command(cls=Command)

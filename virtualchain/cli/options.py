@@ -70,6 +70,13 @@ class Options:
 
         return [load_app(app.use) for app in self.settings.apps]
 
+    def files(self) -> dict[str, str | None]:
+        """Return the file in which each app to run was found, by the app's name."""
+        from virtualchain.settings import app_file
+
+        files = [app_file(app.use) for app in self.settings.apps]
+        return dict(zip((contract.name for contract in self.contracts()), files, strict=True))
+
     def contracts(self) -> "list[Contract]":
         """Read the contracts of the apps to run; raises UsageError if none is named."""
         from virtualchain.app.contract import read_contract
@@ -151,7 +158,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--app",
             multiple=True,
             metavar="MODULE[:OBJECT]",
-            help="An app: a module, or an object in it. Can be repeated.",
+            help="An app: a module or a file (./token.py), or an object in it. Can be repeated.",
         ),
         option(
             "--bitcoin",

@@ -104,12 +104,6 @@ def write_fields(title: str, fields: Mapping[str, object]) -> None:
         click.echo(f"{_GAP}{name.ljust(width)}{_GAP}{'-' if value is None else visible(_text(value))}")
 
 
-def opcode_text(opcode: bytes) -> str:
-    """Return an opcode as people read it: a printable ASCII character as itself, any other byte as hex."""
-    character = opcode.decode("latin-1")
-    return character if character.isascii() and character.isprintable() else f"0x{opcode.hex()}"
-
-
 def _write_records(columns: Sequence[str], rows: Iterator[Row]) -> None:
     width = max(map(len, columns))
     for number, row in enumerate(rows, 1):

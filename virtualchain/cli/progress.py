@@ -2,6 +2,7 @@
 
 import sys
 import time
+import traceback
 from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
-    from virtualchain.engine.options import Progress
+    from virtualchain.engine.options import Progress, Tally
     from virtualchain.errors import AppHalted
     from virtualchain.model import Reorg
     from virtualchain.store.rollback import Undone
@@ -24,6 +25,8 @@ _REPEAT: Final = 10.0
 """Seconds between two lines if there is no terminal."""
 _MEMORY: Final = 30.0
 """Seconds over which rates are averaged."""
+_MANY: Final = 10
+"""A follower warns if so many inputs of an app, or more, all failed alike."""
 _NEAR_TIP: Final = 10
 """A follower names every block that is within this many blocks of the stable tip."""
 
@@ -101,6 +104,11 @@ class Reporter:
         self._catching_up: tuple[str | None, Meter] = None, Meter()
         self.last: int | None = None
         """The last block that was processed."""
+        self.tallies: dict[str, Tally] = {}
+        """What became of all inputs so far, by app."""
+        self._warned: set[str] = set()
+        self.verbose = False
+        """Whether to show the traceback of an app's error."""
 
     def __enter__(self) -> Self:
         return self
@@ -113,16 +121,22 @@ class Reporter:
     def block(self, progress: "Progress") -> None:
         """Report a processed block."""
         now = self.meter.count(progress.inputs)
+        self._count(progress)
         self.last = block_id = progress.block.block_id
         goal = progress.stable_tip if self._to is None else min(self._to, progress.stable_tip)
         if self._follows and block_id > goal - _NEAR_TIP:
             self._hide()
-            say(f"block {block_id} ({progress.block.hash}), {counted(progress.inputs, 'input')}")
+            verdicts = "; ".join(f"{app}: {tally}" for app, tally in progress.tallies.items() if tally.inputs)
+            line = f"block {block_id} ({progress.block.hash}), {counted(progress.inputs, 'input')}"
+            say(f"{line}: {verdicts}" if verdicts else line)
         else:
             self._show_periodically(now, self.meter, progress, goal)
+        if self._follows:
+            self._warn()
 
     def catching_up(self, progress: "Progress") -> None:
         """Report a block that an app took from the tape to reach the block of the others."""
+        self._count(progress)
         if progress.app != self._catching_up[0]:
             self._catching_up = progress.app, Meter()
             self._hide()
@@ -148,8 +162,31 @@ class Reporter:
     def halted(self, halted: "Mapping[str, AppHalted]") -> None:
         """Report each app that halts while others continue, once."""
         for name in sorted(set(halted) - self._halted):
+            if self.verbose:
+                traceback.print_exception(halted[name])
             say(f"{halted[name]}. The other apps continue")
             self._halted.add(name)
+
+    def failures(self) -> dict[str, str]:
+        """Return what to say of each app that accepted no input so far, because all failed alike."""
+        return {
+            app: f"app {app}: {tally.failure}"
+            + ("; `virtualchain ops --rejected` lists them" if tally.rejected else "")
+            for app, tally in self.tallies.items()
+            if tally.failure is not None
+        }
+
+    def _count(self, progress: "Progress") -> None:
+        for app, tally in progress.tallies.items():
+            self.tallies[app] = self.tallies[app] + tally if app in self.tallies else tally
+
+    def _warn(self) -> None:
+        """Warn once of each app whose first inputs all failed alike."""
+        for app, failure in self.failures().items():
+            if app not in self._warned and self.tallies[app].inputs >= _MANY:
+                self._warned.add(app)
+                self._hide()
+                say(failure)
 
     def _show_periodically(self, now: float, meter: Meter, progress: "Progress", goal: int) -> None:
         if self._next is None or now >= self._next:
@@ -183,6 +220,11 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def tally_json(tally: "Tally") -> dict[str, object]:
+    """Return what became of inputs, as JSON has it."""
+    return {"inputs": tally.inputs, "accepted": tally.accepted, "rejected": dict(tally.rejected)}
 
 
 def _make_bar() -> "Bar":

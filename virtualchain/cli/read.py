@@ -13,7 +13,6 @@ import click
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
 from virtualchain.cli.output import (
     counted,
-    opcode_text,
     say,
     visible,
     write_fields,
@@ -82,6 +81,7 @@ def ops(
 
     --app limits the list to an app; here it also accepts the app's name.
     """
+    from virtualchain.app.fields import opcode_text
     from virtualchain.reading import views
 
     if block is not None and (first is not None or last is not None):
@@ -324,6 +324,8 @@ def _fields(value: Any) -> "Json":  # noqa: ANN401 - any frozen dataclass of vir
 
 
 def _write_block(event: "BlockEvent") -> None:
+    from virtualchain.app.fields import opcode_text
+
     counts = f"{counted(len(event.ops), 'op')}, {counted(len(event.changes), 'change')}"
     click.secho(f"block {event.block_id} {event.block_hash}: {counts}", bold=True)
     for op in event.ops:

@@ -136,18 +136,25 @@ def open_engine(
     With `follows`, waits for the node to start, and prints each block if --json is set. `open_source` is used
     instead of the node or the files of the settings.
     """
+    from virtualchain.cli.progress import tally_json
     from virtualchain.engine.engine import StateEngine
     from virtualchain.store.database import resolve
 
+    reporter.verbose = options.settings.verbose
     apps = options.apps()
     policies = options.policies()  # reports mistakes before a node is contacted
+    if follows:
+        for name, file in options.files().items():
+            say(f"app {name} is in {file}")
     url = resolve(options.settings.database)
 
     def on_block(progress: "Progress") -> None:
         reporter.block(progress)
         if follows and options.settings.json:
             block = progress.block
-            write_json_line({"block_id": block.block_id, "block_hash": block.hash, "inputs": progress.inputs})
+            apps_json = {name: tally_json(tally) for name, tally in progress.tallies.items()}
+            fields = {"block_id": block.block_id, "block_hash": block.hash, "inputs": progress.inputs}
+            write_json_line({**fields, "apps": apps_json})
         halted = engine.halted()
         if len(halted) < len(apps):
             reporter.halted(halted)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options
-from virtualchain.cli.output import say, write_fields, write_json
+from virtualchain.cli.output import say, visible, write_fields, write_json
 from virtualchain.cli.session import chosen_apps, open_reading
 from virtualchain.errors import DeepFork, NodeError, UsageError
 
@@ -73,9 +73,14 @@ def status(options: Options) -> None:
     )
     for row in rows:
         _write_app(row, _lag(row, tip))
+        if options.settings.verbose and row["error"] is not None:
+            for line in row["error"]["traceback"].splitlines():
+                click.echo(f"  {visible(line)}")
 
 
 def _write_app(row: "Json", lag: int | None) -> None:
+    from virtualchain.engine.halting import op_of, place_of
+
     fields = {
         "block": row["block_id"],
         "block hash": row["block_hash"],
@@ -87,7 +92,9 @@ def _write_app(row: "Json", lag: int | None) -> None:
     if row["error"] is not None:
         error = row["error"]
         fields["failed"] = f"{error['callback']} in block {error['block_id']}: {error['error']}"
+        fields["in the code"] = place_of(error)
         fields["transaction"] = error["txid"]
+        fields["op"] = op_of(error)
         fields["fix it, then"] = f"virtualchain resume {row['name']}"
     write_fields(f"{row['name']} {row['version']}: {row['status'].replace('_', ' ')}", fields)
 

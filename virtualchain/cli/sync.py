@@ -8,7 +8,7 @@ import click
 from virtualchain.cli.options import Command, Options, pass_options, wait_option
 from virtualchain.cli.output import counted, say, write_fields, write_json
 from virtualchain.cli.process import Signals
-from virtualchain.cli.progress import Reporter
+from virtualchain.cli.progress import Reporter, tally_json
 from virtualchain.cli.session import open_engine, open_reading
 from virtualchain.errors import AppHalted, Halted, UsageError
 
@@ -63,6 +63,11 @@ def run(options: Options, wait: bool) -> None:
     ):
         signals.stop = engine.stop
         engine.follow()
+    for app, tally in reporter.tallies.items():
+        if tally.inputs:
+            say(f"app {app}: {counted(tally.inputs, 'input')}: {tally}")
+    for failure in reporter.failures().values():
+        say(failure)
     say("stopped" if reporter.last is None else f"stopped after block {reporter.last}")
 
 
@@ -122,32 +127,49 @@ def _finish(
     """Print the summary; raise Halted if an app is halted."""
     _summarize(options, reporter, waits_for)
     if halted:
-        raise Halted("\n".join(str(error) for error in halted.values()))
+        errors = list(halted.values())
+        cause = errors[0] if len(errors) == 1 else ExceptionGroup("several apps are halted", errors)
+        raise Halted("\n".join(map(str, errors))) from cause  # --verbose shows it
 
 
 def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> None:
     """Print what was done, and the state of the apps."""
+    from virtualchain.engine.options import Tally
     from virtualchain.reading import views
     from virtualchain.store.builds import code_warning
     from virtualchain.store.database import resolve
 
-    names = [contract.name for contract in options.contracts()]
+    files = options.files()
+    names = list(files)
+    tallies = {name: reporter.tallies.get(name, Tally()) for name in names}
+    failures = list(reporter.failures().values())
     with views.snapshot(resolve(options.settings.database)) as connection:
         rows = views.apps(connection, names)
     meter = reporter.meter
     if options.settings.json:
-        apps = [{key: row[key] for key in _APP_KEYS} for row in rows]
+        apps = [
+            {key: row[key] for key in _APP_KEYS}
+            | tally_json(tallies[row["name"]])
+            | {"file": files[row["name"]]}
+            for row in rows
+        ]
         work = {"blocks": meter.blocks, "inputs": meter.inputs, "seconds": round(meter.seconds, 3)}
         warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
+        warnings += failures
         write_json({**work, "waits_for": waits_for, "warnings": warnings, "apps": apps})
         return
+    for failure in failures:
+        say(failure)
     for row in rows:
+        tally = tallies[row["name"]]
         write_fields(
             f"{row['name']}: {row['status'].replace('_', ' ')}",
             {
                 "block": row["block_id"],
                 "consensus hash": row["consensus_hash"],
                 "state hash": row["state_hash"],
+                "inputs": f"{tally.inputs:,}: {tally}" if tally.inputs else "none",
+                "code": files[row["name"]],
             },
         )
     done = f"{counted(meter.blocks, 'block')} and {counted(meter.inputs, 'input')} in {meter.seconds:.1f} s"

@@ -14,7 +14,7 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import Advanced, Machine
-from virtualchain.engine.options import Listener, Options, Progress, ignore
+from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted
 from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
@@ -59,6 +59,8 @@ class Deployment:
             check_consistency(self.connection, repairs)
             self.warnings = self._warnings()
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
+            self.causes: dict[str, BaseException | None] = {}
+            """The exceptions that halted apps since this session began, by app."""
         except BaseException:
             self.close()
             raise
@@ -111,10 +113,11 @@ class Deployment:
         tip = self.tape.tip()
         return self.first_block_id() - 1 if tip is None else tip.block_id
 
-    def take(self, scanned: ScannedBlock, *, near_tip: bool) -> None:
+    def take(self, scanned: ScannedBlock, *, near_tip: bool) -> dict[str, Tally]:
         """Append a block and advance every running app at its parent, in one transaction.
 
         Far from the tip a crash of the database may lose the block, whole, and no notification is sent.
+        Returns what became of the inputs, by app.
         """
         block = scanned.block
         for machine in self.machines:
@@ -129,13 +132,15 @@ class Deployment:
                     try:
                         consensus_hash = machine.step(block, scanned.inputs)
                     except AppHalted as halted:
-                        self._retire(machine, "halted", halted.record)
+                        self._halt(machine, halted)
                     else:
-                        advanced.append((machine, Advanced(block, len(scanned.inputs), consensus_hash)))
+                        count = len(scanned.inputs)
+                        advanced.append((machine, Advanced(block, count, consensus_hash, machine.tally)))
         for machine, step in advanced:
             self._after_commit(machine, step)
         if near_tip:
             self.notifier.block(block)
+        return {machine.contract.name: step.tally for machine, step in advanced}
 
     def lagging(self) -> list[Machine]:
         """Return the running apps that have not reached the tape's tip."""
@@ -157,13 +162,14 @@ class Deployment:
             try:
                 for step in machine.advance(last):
                     self._after_commit(machine, step)
+                    name = machine.contract.name
                     listener.on_catch_up(
-                        Progress(step.block, step.inputs, tip.block_id, machine.contract.name)
+                        Progress(step.block, step.inputs, tip.block_id, name, {name: step.tally})
                     )
                     if machine not in self.running or not listener.may_continue():
                         break
             except AppHalted as halted:
-                self._retire(machine, "halted", halted.record)
+                self._halt(machine, halted)
             if machine.cursor == tip.block_id and machine in self.running:
                 machine.log.set_status("running")
 
@@ -226,8 +232,13 @@ class Deployment:
             if not goes_on:
                 self._retire(machine, "stopped")
         except Exception as error:  # noqa: BLE001 - an app's code may raise anything
-            record = halt(machine.contract, block, "db_continue", None, error).record
-            self._retire(machine, "halted", record)
+            halted = halt(machine.contract, block, "db_continue", None, error)
+            halted.__cause__ = error
+            self._halt(machine, halted)
+
+    def _halt(self, machine: Machine, halted: AppHalted) -> None:
+        self.causes[machine.contract.name] = halted.__cause__
+        self._retire(machine, "halted", halted.record)
 
     def _retire(self, machine: Machine, status: str, record: Json | None = None) -> None:
         machine.log.set_status(status, record)

@@ -272,7 +272,9 @@ class StateEngine:
     def halted(self) -> dict[str, AppHalted]:
         """Return why each halted app was halted, by its name."""
         return {
-            machine.contract.name: halted_error(machine.contract.name, record)
+            machine.contract.name: halted_error(
+                machine.contract.name, record, self._deployment.causes.get(machine.contract.name)
+            )
             for machine in self._deployment.machines
             if machine not in self._deployment.running and (record := machine.log.error()) is not None
         }
@@ -391,8 +393,9 @@ class StateEngine:
         with closing(fetched) as scanned_blocks:
             for scanned in scanned_blocks:
                 near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
-                self._deployment.take(scanned, near_tip=near_tip)
-                self._listener.on_block(Progress(scanned.block, len(scanned.inputs), stable_tip))
+                tallies = self._deployment.take(scanned, near_tip=near_tip)
+                progress = Progress(scanned.block, len(scanned.inputs), stable_tip, tallies=tallies)
+                self._listener.on_block(progress)
                 if self._stopping or not self._deployment.running:
                     return
 

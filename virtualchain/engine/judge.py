@@ -5,6 +5,7 @@ savepoint of its own. Few blocks have one: a block is judged without savepoints 
 as soon as one is needed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -21,8 +22,9 @@ from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
 from virtualchain.bitcoin.payload import last_op_return
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
+from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState
-from virtualchain.errors import InvalidOp, Unserializable
+from virtualchain.errors import AppHalted, InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
 from virtualchain.store.failures import is_rejection, is_transient
 from virtualchain.store.log import Op, Rejection
@@ -67,10 +69,18 @@ class Verdicts:
     committed: list[Json] = field(default_factory=list)
     ran_callbacks: bool = False
     """Whether any callback ran, so that the state may have changed."""
+    inputs: int = 0
+    """How many inputs had one of the app's magics, with or without one of its opcodes."""
 
     def canonical(self) -> Iterator[bytes]:
         """Yield the serialized ops that enter the ops hash."""
         return (text for op in self.ops for text in op.canonical)
+
+    def tally(self) -> Tally:
+        """Count what became of the inputs."""
+        rejected = dict(Counter(item.step for item in self.rejections))
+        reason = self.rejections[-1].reason if self.rejections else None
+        return Tally(self.inputs, len(self.ops), rejected, reason)
 
     def reject(self, candidate: _Candidate, step: str, rejected: Rejected) -> None:
         """Record a rejection; its reason may quote the hostile input, so it is made storable."""
@@ -84,17 +94,23 @@ def judge_block(contract: Contract, state: AppState, block: Block, inputs: Itera
     `inputs` are the block's inputs in order, other apps' included. Raises AppHalted if a callback fails,
     psycopg.Error for a transient fault of the database; either way the savepoint is rolled back.
     """
-    candidates = _candidates(contract, block, inputs)
+    candidates, count = _candidates(contract, block, inputs)
     if not (candidates or contract.scan or contract.final):
-        return Verdicts()
+        return Verdicts(inputs=count)
     try:
-        return _attempt(contract, state, block, candidates, with_savepoints=not state.is_transactional)
+        verdicts = _attempt(contract, state, block, candidates, with_savepoints=not state.is_transactional)
     except _NeedsSavepoints:
-        return _attempt(contract, state, block, candidates, with_savepoints=True)
+        verdicts = _attempt(contract, state, block, candidates, with_savepoints=True)
+    verdicts.inputs = count
+    return verdicts
 
 
-def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> list[_Candidate]:
-    """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule."""
+def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> tuple[list[_Candidate], int]:
+    """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule.
+
+    With them comes how many inputs have one of the magics.
+    """
+    count = 0
     find_payload = contract.find_payload or last_op_return
     candidates: list[_Candidate] = []
     for item in inputs:
@@ -109,13 +125,14 @@ def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> li
                 raise TypeError(f"it returned a {type(payload).__name__}: expected bytes or None")
         except Exception as error:
             raise halt(contract, block, "find_payload", item, error) from error
+        count += payload.startswith(contract.magics)
         # One magic may be the beginning of another: the first one that an opcode follows counts.
         for magic in contract.magics:
             opcode = payload[len(magic) : len(magic) + 1]
             if payload.startswith(magic) and opcode in contract.opcodes:
                 candidates.append(_Candidate(item, opcode, payload[len(magic) + 1 :]))
                 break
-    return candidates
+    return candidates, count
 
 
 def _attempt(
@@ -329,18 +346,35 @@ class _Judge:
             if is_transient(error):
                 raise
             if not isinstance(error, _Undone) and not is_rejection(error):
-                raise halt(self._contract, self._block, callback, candidate.source, error) from error
+                raise self._halt(callback, candidate, error) from error
             if not self._with_savepoints:
                 raise _NeedsSavepoints from error
             candidate.op.clear()
             candidate.op.update(before)
             return Rejected(str(error))
 
+    def _halt(self, callback: str, candidate: _Candidate, error: Exception) -> AppHalted:
+        """Describe a failed callback and what it was called with: the payload, or the op that it became."""
+        fields = {name: value for name, value in candidate.op.items() if name not in ENGINE_KEYS}
+        op = (
+            _shown(fields) if candidate.op else f"with the payload {candidate.payload.hex() or 'of no bytes'}"
+        )
+        source, opcode = candidate.source, candidate.opcode
+        return halt(self._contract, self._block, callback, source, error, opcode=opcode, op=op)
+
     def _raise_hidden_failure(self) -> None:
         """Raise a failed statement after which the transaction cannot continue, even if a callback hid it."""
         failure = self._state.failure()
         if failure is not None:
             raise failure
+
+
+def _shown(fields: Json) -> str:
+    """Write an op as text, even if a value of the app's cannot be written."""
+    try:
+        return str(fields)
+    except Exception:  # noqa: BLE001 - the value is the app's, and so may be the error
+        return f"with the fields {', '.join(map(ascii, fields))}"
 
 
 def _copied(op: Json) -> Json:

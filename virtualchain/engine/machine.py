@@ -17,7 +17,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.judge import Verdicts, judge_block
 from virtualchain.engine.lookups import Lookups, answering
-from virtualchain.engine.options import Options
+from virtualchain.engine.options import Options, Tally
 from virtualchain.engine.states import AppState, OpaqueState, TableState
 from virtualchain.errors import DeepFork, StoreError
 from virtualchain.model import Block, Input
@@ -34,11 +34,12 @@ _PRUNED_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """A block that a machine was advanced by: how many inputs it held for the app, and the hash after it."""
+    """A block that a machine was advanced by, what became of the app's inputs, and the hash after it."""
 
     block: Block
     inputs: int
     consensus_hash: str
+    tally: Tally
 
 
 class Machine:
@@ -68,6 +69,8 @@ class Machine:
         self._connection = connection
         self._tape = Tape(connection)
         self._history = options.history
+        self.tally = Tally()
+        """What became of the app's inputs in the last block that it was advanced by."""
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
         file = options.state_folder / f"{contract.schema}{'' if is_live else f'.{build}'}.state"
         self._state: AppState = (
@@ -105,7 +108,7 @@ class Machine:
                 if not is_current:
                     self.load()
                     return
-                yield Advanced(block, len(taken), consensus_hash)
+                yield Advanced(block, len(taken), consensus_hash, self.tally)
 
     def step(self, block: Block, inputs: Iterable[Input]) -> str:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
@@ -133,6 +136,7 @@ class Machine:
         else:
             consensus_hash = self._append(block, verdicts, self._digest(block, verdicts))
         self.cursor = block.block_id
+        self.tally = verdicts.tally()
         return consensus_hash
 
     def check_base_block(self, block: Block) -> None:
@@ -210,7 +214,8 @@ class Machine:
         recorded = self.log.snapshot(block.block_id)
         if recorded.ops_hash != consensus.ops_hash(verdicts.canonical()):
             error = ValueError(
-                "judged again, the block has different ops: the rules changed, or are not deterministic"
+                "judged again, the block has different ops: the rules changed, or are not deterministic; if "
+                f"they changed, run `virtualchain upgrade {self.contract.name}`"
             )
             raise halt(self.contract, block, "the replay", None, error)
         return recorded.consensus_hash

@@ -15,6 +15,54 @@ from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.rollback import Undone
 from virtualchain.store.state_files import default_folder
 
+_STEPS: Final = ("parse", "check", "commit")
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of an app's inputs, in one block or in several."""
+
+    inputs: int = 0
+    """Those whose payload begins with a magic of the app: only candidates are accepted or rejected."""
+    accepted: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """How many were rejected, by step."""
+    reason: str | None = None
+    """Why the last of those was rejected."""
+
+    def __add__(self, later: "Tally") -> "Tally":
+        """Add what became of the inputs of later blocks."""
+        steps = sorted({*self.rejected, *later.rejected}, key=_STEPS.index)
+        return Tally(
+            self.inputs + later.inputs,
+            self.accepted + later.accepted,
+            {step: self.rejected.get(step, 0) + later.rejected.get(step, 0) for step in steps},
+            self.reason if later.reason is None else later.reason,
+        )
+
+    def __str__(self) -> str:
+        """Write the counts that are not 0, such as `2 accepted, 1 rejected at check`."""
+        ignored = self.inputs - self.accepted - sum(self.rejected.values())
+        parts = [
+            f"{self.accepted:,} accepted" if self.accepted else "",
+            *(f"{count:,} rejected at {step}" for step, count in self.rejected.items()),
+            f"{ignored:,} without an opcode of the app" if ignored else "",
+        ]
+        return ", ".join(filter(None, parts)) or "none"
+
+    @property
+    def failure(self) -> str | None:
+        """What happened to all inputs, if none was accepted and all failed alike; None if not."""
+        which = "the only input" if self.inputs == 1 else f"all {self.inputs:,} inputs"
+        if self.accepted or not self.inputs or len(self.rejected) > 1:
+            return None
+        if not self.rejected:
+            return f"{which} had no opcode of the app after the magic"
+        if sum(self.rejected.values()) < self.inputs:
+            return None
+        last = "" if self.inputs == 1 else ", the last one because of"
+        return f"{which} failed at {next(iter(self.rejected))}{last}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -28,6 +76,8 @@ class Progress:
     inputs: int
     stable_tip: int
     app: str | None = None
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    """What became of the block's inputs, by the app that took it."""
 
 
 def ignore(*_: object) -> None:

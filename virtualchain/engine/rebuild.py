@@ -96,7 +96,8 @@ def derive(
             f"app {live.app}, derived again from the tape, has consensus hash "
             f"{difference.other_consensus_hash} at block {difference.block_id} and had "
             f"{difference.consensus_hash}: its code changed without a new version, or is not deterministic, "
-            "or the log is damaged, which `virtualchain verify` shows. Its tables are unchanged"
+            "or the log is damaged, which `virtualchain verify` shows. Its tables are unchanged; "
+            f"`virtualchain upgrade {live.app}` replaces them, if the new code is meant to judge otherwise"
         )
     return machine
 

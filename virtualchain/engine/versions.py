@@ -49,18 +49,24 @@ _PAUSE: Final = 0.5
 
 
 def build_beside(
-    url: str, contract: Contract, build: str, options: Options = DEFAULTS, listener: Listener = QUIET
+    url: str,
+    contract: Contract,
+    build: str,
+    options: Options = DEFAULTS,
+    listener: Listener = QUIET,
+    search: Callable[[Contract], None] | None = None,
 ) -> Build:
     """Derive an app from the tape, by the rules of `contract`, into a build beside the live one.
 
-    It advances to the tape's last block, or to where the listener ends it; a second call continues. Raises
-    UsageError if the app is not installed, the build is of other rules, or the tape was not searched for its
-    inputs; AppHalted if a callback fails; WriterBusy if another process makes this build.
+    It advances to the tape's last block, or to where the listener ends it; a second call continues. Blocks
+    that were not searched for its inputs are searched by `search`. Raises UsageError if the app is not
+    installed, the build is of other rules, or blocks were not searched and `search` is None; AppHalted if a
+    callback fails; WriterBusy if another process makes this build.
     """
     if not _NAME.fullmatch(build):
         raise UsageError(f"{build!r} is not a build's name: use a letter, then up to 15 letters and digits")
     with closing(connect_builder(url, f"{contract.name}:{build}")) as connection:
-        contract = _install(connection, contract, build)
+        contract = _install(connection, contract, build, search)
         machine = Machine(connection, contract, build, options.for_database(url), is_live=False)
         tape = Tape(connection)
         while listener.may_continue() and machine.cursor < (last := _last_searched(tape, contract)):
@@ -126,7 +132,9 @@ def _last_searched(tape: Tape, contract: Contract) -> int:
     return -1 if tip is None else tip.block_id
 
 
-def _install(connection: psycopg.Connection, contract: Contract, name: str) -> Contract:
+def _install(
+    connection: psycopg.Connection, contract: Contract, name: str, search: Callable[[Contract], None] | None
+) -> Contract:
     """Install the build, or check that it has these rules; return the contract as the live build began."""
     app = contract.name
     live = _require_live(connection, app)
@@ -136,10 +144,12 @@ def _install(connection: psycopg.Connection, contract: Contract, name: str) -> C
             "came before, so no version can be built from it"
         )
     unsearched = gaps(Tape(connection), contract)
-    if unsearched:
+    if unsearched and search is not None:
+        search(contract)
+    elif unsearched:
         raise UsageError(
             f"blocks {unsearched[0][0]} to {unsearched[0][1]} were not searched for the inputs of version "
-            f"{contract.version}: run it under a name of its own first, so that they are"
+            f"{contract.version}: `virtualchain upgrade {app}` does so, and puts that version in place"
         )
     build = find_build(connection, app, name)
     if build is None:

@@ -95,7 +95,8 @@ def code_warning(app: str, version: str) -> str:
     """Describe a change of an app's code under one version, and what to do."""
     return (
         f"the code of app {app} changed, but its version {version} did not: give rules that changed a new "
-        f"version; `virtualchain replay {app}` shows whether the code judges past blocks as before"
+        f"version; `virtualchain replay {app}` shows whether the code judges past blocks as before, and "
+        f"`virtualchain upgrade {app}` puts it in place even if it does not"
     )
 
 
@@ -132,18 +133,46 @@ def register(connection: psycopg.Connection, contract: Contract) -> tuple[str, C
         publish(connection, app, contract.schema, made)
         return FIRST_BUILD, contract
     if not is_by(connection, live, contract):
-        raise UsageError(
-            f"app {app} was installed as version {live.version} and now declares other rules or "
-            f"projections (version {contract.version}): run the old ones, or build the new ones with "
-            f"`virtualchain replay {app} --into NAME` and put them in place with "
-            f"`virtualchain swap {app} NAME`"
-        )
+        raise UsageError(_other_rules(connection, live, contract))
     identify(connection, live, contract)
     # Checked at each start: the database may have moved to another server, or have been renamed.
     own_role = provide_role(connection, live.schema, live.tables, projections(connection, live.tables))
     place = {"app": app, "build": live.name}
     connection.execute(_Q["set_own_role"], {**place, "own_role": own_role})
     return live.name, contract_of_build(connection, contract, live.name)
+
+
+def _other_rules(connection: psycopg.Connection, live: Build, contract: Contract) -> str:
+    """Describe what an app declares otherwise than its live build, and what to do."""
+    app = contract.name
+    row = _row(connection, "declared", {"app": app, "build": live.name})
+    assert row is not None, "the build is installed"
+    magics = [tuple(map(bytes, row["magics"])), contract.magics]
+    changes = [
+        f"version {live.version} became {contract.version}" if live.version != contract.version else "",
+        f"magic {' became '.join(map(_listed, magics))}" if len(set(magics)) > 1 else "",
+        "another payload rule" if live.rule not in {contract.rule, _former_rule(contract)} else "",
+        _change("first block", row["first_block_id"], contract.first_block_id),
+        _change("window", row["valid_window"], contract.window),
+    ]
+    what = ", ".join(filter(None, changes)) or "in opcodes, fields, heights, snapshots, limits, or tables"
+    version = (
+        "" if live.version != contract.version else " Give rules that other nodes run a new version, too."
+    )
+    return (
+        f"app {app} was installed as version {live.version} and now declares other rules or projections "
+        f"({what}): `virtualchain upgrade {app}` derives it again by these and puts them in place, at once; "
+        f"`virtualchain replay {app} --into NAME` and `virtualchain swap {app} NAME` do so while a writer "
+        f"continues with the old ones.{version}"
+    )
+
+
+def _change(what: str, before: int, now: int) -> str:
+    return f"{what} {before} became {now}" if before != now else ""
+
+
+def _listed(magics: tuple[bytes, ...]) -> str:
+    return ", ".join(f"{magic!r}"[1:] for magic in magics)
 
 
 def is_by(connection: psycopg.Connection, build: Build, contract: Contract) -> bool:
@@ -170,7 +199,8 @@ def identify(connection: psycopg.Connection, build: Build, contract: Contract) -
     if contract.strict_code and build.code_digest not in {None, digest}:
         raise UsageError(
             f"the code of app {build.app} changed, but its version {build.version} did not, and the app "
-            "refuses that: run the old code, or give the new code a new version"
+            "refuses that: run the old code, or give the new code a new version if other nodes run it, and "
+            f"put it in place with `virtualchain upgrade {build.app}`"
         )
     place = {"app": build.app, "build": build.name}
     now = {"fingerprint": contract.fingerprint(), "rule": contract.rule, "code_digest": digest}

@@ -5,8 +5,7 @@ in new databases, the second time in other processes and with a restart. No case
 runs must produce the same ops, rejections, rows and hashes.
 """
 
-import re
-import sysconfig
+import linecache
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from typing import Final, Self
 
 from virtualchain.app.contract import Contract, read_contract
 from virtualchain.errors import UsageError, VirtualchainError
+from virtualchain.model import Json
 from virtualchain.testing.advice import SAME_EVERYWHERE, advice_for
 from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, running_server
@@ -42,15 +42,6 @@ class PoisonReport:
     refused: int
     ignored: int
     """Cases in which the app's payload rule, magic and opcodes find no input."""
-
-
-_FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)\n    (.+)$', re.MULTILINE)
-_PACKAGE: Final = Path(__file__).parents[1]
-_LIBRARIES: Final = (
-    sysconfig.get_path("stdlib"),
-    *(str(item) for item in _PACKAGE.iterdir() if item.stem != "examples"),
-)
-"""Folders and files whose code in a traceback is not the app's own."""
 
 
 def check_poison(
@@ -122,7 +113,7 @@ def _halts(runs: "_Runs", blocks: list[list[Case]]) -> tuple[list[str], list[lis
         failure = f"{halt['callback']} fails with {halt['error']}"
         if len(cases) == 1 or named:
             culprit, unnamed = (named or cases)[0], None
-            location = _location(halt["traceback"])
+            location = _location(halt)
             # Many cases trigger the same bug: the second time, all cases with this opcode are dropped.
             dropped = culprit.start if location in halts else b""
             advice = advice_for(halt["error"])
@@ -142,13 +133,12 @@ def _halts(runs: "_Runs", blocks: list[list[Case]]) -> tuple[list[str], list[lis
     return [*halts.values(), *([unnamed] if unnamed else [])], blocks, machine
 
 
-def _location(traceback: str) -> str:
-    """Return the last line of a traceback that is in the app's own code, or else the last of all."""
-    frames = _FRAME.findall(traceback)
-    own = [
-        frame for frame in frames if not frame[0].startswith(_LIBRARIES) and "site-packages" not in frame[0]
-    ]
-    return "".join(f"  {file}:{line}, in {name}: {code}" for file, line, name, code in (own or frames)[-1:])
+def _location(halt: Json) -> str:
+    """Return the line of the app's code that failed, with its source; nothing if the record names none."""
+    if halt["file"] is None:
+        return ""
+    code = linecache.getline(halt["file"], halt["line"]).strip()
+    return f"  {halt['file']}:{halt['line']}, in {halt['function']}: {code}"
 
 
 class _Runs:

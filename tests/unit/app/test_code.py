@@ -3,9 +3,15 @@
 import os
 import subprocess
 import sys
+from collections import namedtuple
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from struct import Struct
+from typing import Any, Final, Literal, Optional, Union
+from uuid import UUID
 
 import pytest
 
@@ -359,3 +365,59 @@ def test_objects_count_by_their_class_and_attributes() -> None:
     assert one == same
     assert len({one, two, other}) == 3
     assert Code({"root": Rule(1).__call__}).digest != Code({"root": Rule(2).__call__}).digest
+
+
+_VALUES: Final[dict[str, tuple[Any, Any]]] = {
+    "a layout of bytes": (Struct(">IH"), Struct("<IH")),
+    "a decimal number": (Decimal("0.1"), Decimal("0.10")),
+    "a fraction": (Fraction(1, 3), Fraction(2, 3)),
+    "a duration": (timedelta(days=14), timedelta(days=15)),
+    "a time": (datetime(2009, 1, 3, tzinfo=UTC), datetime(2009, 1, 4, tzinfo=UTC)),
+    "a date": (date(2009, 1, 3), date(2009, 1, 4)),
+    "an identifier": (UUID(int=1), UUID(int=2)),
+    "a union": (int | None, int | str),
+    "an old union": (Optional[int], Optional[str]),  # noqa: UP045 - as people write it
+    "a parametrized type": (list[int], list[str]),
+    "a literal": (Literal["a"], Literal["b"]),
+    "a type that is named later": (Optional["Size"], Optional["Color"]),  # noqa: F821 - by purpose
+    "a named tuple": (namedtuple("P", "x y"), namedtuple("P", "x z")),  # noqa: PYI024 - as people write it
+}
+
+
+def digest_of(value: Any) -> str:
+    """Return the digest of a function that names a value."""
+    return Code({"root": lambda outputs: value}).digest
+
+
+@pytest.mark.parametrize("kind", _VALUES)
+def test_constants_count_by_their_value(kind: str) -> None:
+    """A constant that is changed changes the digest, whatever its type."""
+    one, other = _VALUES[kind]
+    assert digest_of(one) != digest_of(other)
+
+
+def test_unions_count_by_their_parts() -> None:
+    """However a union is written: Python versions have other classes for that."""
+    assert digest_of(int | None) == digest_of(Optional[int]) == digest_of(Union[int, None])  # noqa: UP007, UP045
+
+
+def test_generated_methods_do_not_count() -> None:
+    """Which methods a named tuple has follows from the version of Python, here from an added one."""
+    plain, other = (namedtuple("P", "x y") for _ in range(2))  # noqa: PYI024 - as people write it
+    other.__replace__ = other._replace  # type: ignore[attr-defined] # as since Python 3.13
+    assert digest_of(plain) == digest_of(other)
+
+
+def test_a_lasting_digest_leaves_out_compiled_code() -> None:
+    """A function without source counts by its name then, but what has source counts as always."""
+
+    def make(text: str) -> Any:
+        scope: dict[str, Any] = {"__name__": "shop"}
+        exec(text, scope)
+        return scope["find"]
+
+    one, other = make("def find(outputs):\n    return 1\n"), make("def find(outputs):\n    return 2\n")
+    assert Code({"root": one}).digest != Code({"root": other}).digest
+    assert Code({"root": one}, lasting=True).digest == Code({"root": other}, lasting=True).digest
+    lambdas = (lambda outputs: one), (lambda outputs: [one])
+    assert len({Code({"root": item}, lasting=True).digest for item in lambdas}) == 2

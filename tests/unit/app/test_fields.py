@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from virtualchain.app.fields import all_to_json, legible, parse_json, to_json
+from virtualchain.app.fields import all_to_json, legible, opcode_text, parse_json, to_json
 from virtualchain.errors import InvalidOp, Unserializable
 
 
@@ -133,3 +133,8 @@ def test_text_that_quotes_a_stranger_is_storable_and_short() -> None:
     """NUL and lone surrogates are escaped, and the middle of a long text is left out."""
     assert legible("a\x00b\ud800ä", 10) == "a\\x00b\\ud800ä"
     assert legible("b" * 50 + "e" * 50, 10) == "bbbbb … eeeee"
+
+
+def test_opcodes_are_characters_or_hex() -> None:
+    """A printable ASCII opcode is written as a character, any other as hex."""
+    assert [opcode_text(code) for code in (b"c", b"?", b"\x00", b"\xe9")] == ["c", "?", "0x00", "0xe9"]

@@ -90,8 +90,3 @@ def test_fields_are_aligned(capsys: Capture) -> None:
     """Fields are aligned below their title, and None is a dash."""
     output.write_fields("title", {"a": 1, "longer": None})
     assert capsys.readouterr().out == "title\n  a       1\n  longer  -\n"
-
-
-def test_opcodes_are_characters_or_hex() -> None:
-    """A printable ASCII opcode is written as a character, any other as hex."""
-    assert [output.opcode_text(code) for code in (b"c", b"?", b"\x00", b"\xe9")] == ["c", "?", "0x00", "0xe9"]

@@ -1,0 +1,108 @@
+"""Replace an app by the code that is at hand, in one go: whatever its rules or its code have become.
+
+It is derived from the tape beside the live build, swapped in, and the old build is dropped. Blocks that were
+never searched for its inputs, because its magic, payload rule or first block changed, are searched first.
+There must be no other writer: its code is the old one.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import psycopg
+
+from virtualchain.app.contract import Contract
+from virtualchain.bitcoin.source import BlockSource
+from virtualchain.engine.backfill import backfill_chunk
+from virtualchain.engine.compare import Difference, first_difference
+from virtualchain.engine.coverage import gaps
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
+from virtualchain.engine.versions import build_beside, drop, swap
+from virtualchain.errors import AppHalted, NodeUnavailable, UsageError
+from virtualchain.store.builds import Build, builds, is_by, live_build
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """The result of an upgrade: the builds before and now, and where they first differ, if they do."""
+
+    before: Build
+    now: Build
+    difference: Difference | None
+
+
+def upgrade(
+    url: str,
+    contract: Contract,
+    open_source: Callable[[], BlockSource],
+    options: Options = DEFAULTS,
+    listener: Listener = QUIET,
+) -> Upgraded | None:
+    """Replace an app's live build by one that `contract` makes from the tape.
+
+    `open_source` is called if blocks must be searched. Returns None if the listener ended the work early: the
+    app is as it was, and the next call continues. Raises UsageError if the app is not installed, runs this
+    code already, or began with a checkpoint; AppHalted if a callback fails, and then the app is as it was;
+    WriterBusy while there is another writer.
+    """
+    app = contract.name
+    with closing(Deployment(url, [], None, options, repairs=app)) as deployment:
+        before = live_build(deployment.connection, app)
+        if before is None:
+            raise UsageError(f"app {app} is not installed: the first sync or run installs it")
+        if _runs(deployment.connection, before, contract) and not before.code_changed:
+            raise UsageError(
+                f"app {app} runs this code already: `virtualchain replay {app}` derives it again"
+            )
+        name = _name(deployment.connection, contract)
+
+        def search(contract: Contract) -> None:
+            _search(deployment, contract, open_source, listener)
+
+        try:
+            now = build_beside(url, contract, name, options, listener, search)
+        except AppHalted:
+            drop(url, app, name)  # what fixes it is other code, and that makes a build of its own
+            raise
+        tip = deployment.tape.tip()
+        if not listener.may_continue() or (tip is not None and now.block_id < tip.block_id):
+            return None
+        difference = first_difference(deployment.connection, app, before.name, name)
+        swap(url, app, name, listener.on_wait)
+        drop(url, app, before.name)
+    return Upgraded(before, now, difference)
+
+
+def _search(
+    deployment: Deployment,
+    contract: Contract,
+    open_source: Callable[[], BlockSource],
+    listener: Listener,
+) -> None:
+    """Search the blocks that were never searched for an app's inputs."""
+    with closing(open_source()) as source:
+        while listener.may_continue() and gaps(deployment.tape, contract):
+            searched = backfill_chunk(deployment, source, contract)
+            if searched is None:
+                raise NodeUnavailable(
+                    "the node does not have the tape's last block now: it lags, or is on another branch; "
+                    "run it again when the node has it"
+                )
+            first, last = searched
+            listener.on_wait(f"app {contract.name}: blocks {first} to {last} were searched for its inputs")
+
+
+def _name(connection: psycopg.Connection, contract: Contract) -> str:
+    """Return the name of the new build: that of an earlier upgrade that was interrupted, or an unused one."""
+    rows = builds(connection, contract.name)
+    for row in rows:
+        if not row.is_live and row.name.startswith("v") and _runs(connection, row, contract):
+            return row.name
+    numbers = [int(row.name.removeprefix("v")) for row in rows if row.name.removeprefix("v").isdecimal()]
+    return f"v{max(numbers, default=0) + 1}"
+
+
+def _runs(connection: psycopg.Connection, build: Build, contract: Contract) -> bool:
+    """Return whether a build was made by these rules, and by this code."""
+    return is_by(connection, build, contract) and build.code_digest == contract.code_digest()
