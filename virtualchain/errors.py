@@ -10,6 +10,7 @@
     │   ├── MalformedBlock    bytes that are not a block or a transaction
     │   └── MissingData       it does not have the data (pruned, never connected)
     ├── StoreError            the database                                  exit 3
+    │   ├── DatabaseUnavailable  it cannot be reached now; a retry may help
     │   └── WriterBusy        another process writes to this deployment     exit 5
     ├── Halted                nothing more can be done without an operator  exit 4
     │   ├── AppHalted         an app's callback failed; its block was undone for it
@@ -71,6 +72,10 @@ class StoreError(VirtualchainError):
     def from_database(cls, error: BaseException, what: str = "the database") -> Self:
         """Describe a failure that the driver reported, on one line; `what` failed."""
         return cls(f"{what} failed: {' '.join(str(error).split())}")
+
+
+class DatabaseUnavailable(StoreError):
+    """The database cannot be reached, or is starting: the same request may succeed later."""
 
 
 class WriterBusy(StoreError):

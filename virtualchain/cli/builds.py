@@ -172,9 +172,8 @@ def swap(options: Options, name: str, build: str) -> None:
     advancing the app: restart it with the new code.
     """
     from virtualchain.engine.versions import swap as swap_builds
-    from virtualchain.store.database import resolve
 
-    before = swap_builds(resolve(options.settings.database), name, build, say)
+    before = swap_builds(options.database, name, build, say)
     if options.settings.json:
         write_json({"name": name, "build": build, "before": before.name})
     else:
@@ -194,9 +193,8 @@ def drop(options: Options, name: str, build: str) -> None:
     Its tables and its part of the log are deleted.
     """
     from virtualchain.engine.versions import drop as drop_build
-    from virtualchain.store.database import resolve
 
-    drop_build(resolve(options.settings.database), name, build)
+    drop_build(options.database, name, build)
     if options.settings.json:
         write_json({"name": name, "build": build})
     else:
@@ -213,9 +211,8 @@ def remove(options: Options, name: str) -> None:
     running.
     """
     from virtualchain.engine.versions import remove as remove_app
-    from virtualchain.store.database import resolve
 
-    remove_app(resolve(options.settings.database), name)
+    remove_app(options.database, name)
     if options.settings.json:
         write_json({"name": name})
     else:

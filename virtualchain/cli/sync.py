@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from virtualchain.cli.options import Command, Options, pass_options, wait_option
+from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
 from virtualchain.cli.output import counted, say, write_fields, write_json
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter
@@ -32,7 +32,7 @@ _APP_KEYS: Final = (
 
 
 @click.command(cls=Command)
-@click.option("--to", type=click.IntRange(min=0), metavar="BLOCK", help="Stop after this block.")
+@click.option("--to", type=BLOCK_ID, metavar="BLOCK", help="Stop after this block.")
 @wait_option
 @pass_options
 def sync(options: Options, to: int | None, wait: bool) -> None:
@@ -53,8 +53,9 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
 def run(options: Options, wait: bool) -> None:
     """Follow the chain, processing each block as it becomes stable.
 
-    On Ctrl-C or SIGTERM, finishes the current block and exits; on a second one, exits immediately. With
-    --json, each block is one object on its own line.
+    Waits for a node and a database that are not up yet. On Ctrl-C or SIGTERM, finishes the current block and
+    exits, without it if that takes long; on a second one, exits immediately. With --json, each block is one
+    object on its own line.
     """
     with (
         Signals() as signals,
@@ -129,10 +130,9 @@ def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> N
     """Print what was done, and the state of the apps."""
     from virtualchain.reading import views
     from virtualchain.store.builds import code_warning
-    from virtualchain.store.database import resolve
 
     names = [contract.name for contract in options.contracts()]
-    with views.snapshot(resolve(options.settings.database)) as connection:
+    with views.snapshot(options.database) as connection:
         rows = views.apps(connection, names)
     meter = reporter.meter
     if options.settings.json:
@@ -163,10 +163,10 @@ def resume(options: Options, name: str) -> None:
     APP is its name, as shown by `virtualchain status`.
     """
     from virtualchain.reading import views
-    from virtualchain.store.database import connect_writer, resolve
+    from virtualchain.store.database import connect_writer
     from virtualchain.store.log import AppLog
 
-    url = resolve(options.settings.database)
+    url = options.database
     with views.snapshot(url) as connection:
         [row] = views.apps(connection, [name])
     if row["status"] != "halted":

@@ -18,6 +18,7 @@ from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer
 from virtualchain.store.history import check_consistency
+from virtualchain.store.patience import Patience
 from virtualchain.store.tape import Tape
 
 
@@ -37,9 +38,10 @@ class Deployment:
         options: Options,
         *,
         repairs: str | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.options = options.for_database(url)
-        self.connection = connect_writer(url, wait=options.wait_for_writer)
+        self.connection = connect_writer(url, wait=options.wait_for_writer, patience=patience)
         self._is_durable = True
         try:
             self.tape = Tape(self.connection)
@@ -53,6 +55,11 @@ class Deployment:
             check_consistency(self.connection, repairs)
             self.warnings = self._warnings()
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
+            self.halted = {
+                machine.contract.name: machine.log.error() or {}
+                for machine in self.machines
+                if machine not in self.running
+            }
         except BaseException:
             self.close()
             raise
@@ -210,3 +217,5 @@ class Deployment:
     def _retire(self, machine: Machine, status: str, record: Json | None = None) -> None:
         machine.log.set_status(status, record)
         self.running.remove(machine)
+        if record is not None:
+            self.halted[machine.contract.name] = record

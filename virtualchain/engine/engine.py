@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import wraps
+from itertools import count
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, Self
 
@@ -28,12 +29,21 @@ from virtualchain.engine.options import Listener, Options, Progress, check_runna
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.rollback import refuse_by_policy, roll_back
-from virtualchain.errors import AppHalted, MissingData, NodeError, NodeUnavailable, StoreError, UsageError
+from virtualchain.errors import (
+    AppHalted,
+    DatabaseUnavailable,
+    MissingData,
+    NodeError,
+    NodeUnavailable,
+    StoreError,
+    UsageError,
+)
 from virtualchain.model import Block, Reorg
 from virtualchain.settings import HISTORY, Policy, Verification
-from virtualchain.store.database import resolve
-from virtualchain.store.failures import PAUSES, is_transient
+from virtualchain.store.database import redact, resolve
+from virtualchain.store.failures import PAUSES, is_transient, store_error
 from virtualchain.store.migrate import migrate
+from virtualchain.store.patience import Patience
 from virtualchain.store.rollback import Undone
 
 NEAR_TIP = 10
@@ -144,8 +154,11 @@ class StateEngine:
         )
         self._dropped_unfinished = False
         self._waits_for: str | None = None
+        self._follows = False
+        self._node_is_away = False
         self._url = resolve(database)
-        migrate(self._url)
+        self._patience = Patience(self._listener.on_wait, self._listener.may_continue)
+        migrate(self._url, self._patience)
         self._source = open_source(source) if isinstance(source, str) else source
         try:
             self._deployment = self._open()
@@ -188,7 +201,7 @@ class StateEngine:
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
                 failure = StoreError.from_database(error)
-                if not is_transient(error) or failures == len(PAUSES):
+                if not is_transient(error) or failures == len(PAUSES) or self._stopping:
                     raise failure from error
                 self._listener.on_wait(f"{failure}; trying again")
                 self._reopen(PAUSES[failures:])
@@ -197,21 +210,28 @@ class StateEngine:
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`.
 
-        While the node is away, it is waited for. After a malformed answer it is asked a few more times, since
-        something on the way may have garbled it. Raises what `build` raises otherwise.
+        While the node or the database is away, it is waited for. After a malformed answer the node is asked a
+        few more times, since something on the way may have garbled it. Raises what `build` raises otherwise.
         """
         garbled = 0
+        self._follows = True
         while not self._stopping:
             try:
                 self.build()
                 garbled = 0
             except NodeUnavailable as error:
                 self._waits_for = str(error)
+                self._node_is_away = True
             except NodeError as error:
                 self._waits_for = str(error)
                 garbled += 1
                 if garbled > _GARBLED:
                     raise
+            except StoreError as error:
+                if self._listener.may_continue():
+                    raise
+                self._listener.on_wait(str(error))
+                return
             if not self._deployment.running:
                 return
             if not self._stopping:
@@ -226,11 +246,7 @@ class StateEngine:
 
     def halted(self) -> dict[str, AppHalted]:
         """Return why each halted app was halted, by its name."""
-        return {
-            machine.contract.name: halted_error(machine.contract.name, record)
-            for machine in self._deployment.machines
-            if machine not in self._deployment.running and (record := machine.log.error()) is not None
-        }
+        return {name: halted_error(name, record) for name, record in self._deployment.halted.items()}
 
     def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:
         """Return an app's consensus hash (32 hex digits) at a block; None if it has none there.
@@ -278,26 +294,36 @@ class StateEngine:
 
     def _open(self) -> Deployment:
         try:
-            deployment = Deployment(self._url, self._contracts, self._source.network, self._options)
+            deployment = Deployment(
+                self._url, self._contracts, self._source.network, self._options, patience=self._patience
+            )
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
                 on_failure.pop_all()
         except psycopg.Error as error:
-            raise StoreError.from_database(error) from error
+            raise store_error(error) from error
         return deployment
 
     def _reopen(self, pauses: Sequence[float]) -> None:
-        """Get a new session after a transient fault; all work in progress is discarded."""
+        """Get a new session after a transient fault; all work in progress is discarded.
+
+        A follower waits for a database that cannot be reached without end, until `stop`.
+        """
         self._deployment.close()
-        for attempt, pause in enumerate(pauses, start=1):
-            self._source.wait(pause)
+        for attempt in count():
+            self._source.wait(pauses[min(attempt, len(pauses) - 1)])
             try:
                 self._deployment = self._open()
-            except StoreError:  # WriterBusy, too: the server may not know yet that our old session has ended
-                if attempt == len(pauses):
+            except (
+                StoreError
+            ) as error:  # WriterBusy, too: the server may not know yet that our old session has ended
+                waits = self._follows and isinstance(error, DatabaseUnavailable)
+                if self._stopping or (attempt + 1 >= len(pauses) and not waits):
                     raise
+                self._listener.on_wait(f"{error}; trying again")
             else:
+                self._listener.on_wait(f"connected again to the database {redact(self._url)}")
                 return
 
     def _advance(self, to: int | None) -> bool:
@@ -315,6 +341,9 @@ class StateEngine:
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
         node_tip = self._source.tip().block_id
+        if self._node_is_away:
+            self._node_is_away = False
+            self._listener.on_wait(f"connected again: {self._source} answers")
         plan = make_plan(
             self._deployment.tape,
             self._source,

@@ -4,7 +4,7 @@ from typing import Final
 
 import psycopg
 
-from virtualchain.errors import InvalidOp, Unserializable, VirtualchainError
+from virtualchain.errors import DatabaseUnavailable, InvalidOp, StoreError, Unserializable, VirtualchainError
 
 PAUSES: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Seconds before each further attempt after a transient fault of the database."""
@@ -13,6 +13,9 @@ _DOES_NOT_FIT: Final = ("22001", "22003", "22012")
 """SQLSTATEs of values that do not fit: string too long, number out of range, division by zero."""
 _TRANSIENT: Final = ("08", "40", "53", "57", "58")
 """SQLSTATE classes of transient faults: connection, rollback, resources, operator, system."""
+
+_AWAY: Final = ("57P01", "57P02", "57P03")
+"""SQLSTATEs of a server that is shutting down, was reset, or is starting."""
 
 
 class ValueDoesNotFit(VirtualchainError):
@@ -42,6 +45,15 @@ def is_transient(error: BaseException) -> bool:
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate[:2] in _TRANSIENT
+
+
+def store_error(error: BaseException, what: str = "the database") -> StoreError:
+    """Describe a failure of `what`, on one line; it is DatabaseUnavailable if the server is away."""
+    state = error.sqlstate if isinstance(error, psycopg.Error) else ""
+    is_away = isinstance(error, psycopg.OperationalError) and (
+        state is None or state.startswith("08") or state in _AWAY
+    )
+    return (DatabaseUnavailable if is_away else StoreError).from_database(error, what)
 
 
 def summarize_error(error: BaseException) -> str:

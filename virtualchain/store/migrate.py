@@ -12,6 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from virtualchain.errors import StoreError
 from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
+from virtualchain.store.failures import store_error
+from virtualchain.store.patience import Patience
 from virtualchain.store.sql import migrations_root, queries
 
 _Q = queries("migrate")
@@ -41,21 +43,21 @@ def current(connection: psycopg.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def migrate(url: str) -> str:
+def migrate(url: str, patience: Patience | None = None) -> str:
     """Upgrade the database at `url` to this version's schema; return the revision that it now has.
 
     This includes the views of the installed apps. All steps run in one transaction: if one fails, the
     database stays as it was. Raises StoreError if the schema is newer than this code, if a step fails, or if
     there is no schema yet and the database's locale is not C.
     """
-    with closing(connect_reader(url)) as probe:
+    with closing(connect_reader(url, patience)) as probe:
         revision = current(probe)
         _refuse_newer(revision)
         if revision is None:
             require_c_locale(probe, url)
     config = _config()
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: connect_migrator(url), poolclass=pool.NullPool
+        "postgresql+psycopg://", creator=lambda: connect_migrator(url, patience), poolclass=pool.NullPool
     )
     try:
         with _ALEMBIC, engine.connect() as connection:
@@ -63,9 +65,9 @@ def migrate(url: str) -> str:
             command.upgrade(config, "head")
             connection.commit()
     except (psycopg.Error, DBAPIError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        message = f"the schema could not be upgraded: {' '.join(str(cause).split())}"
-        raise StoreError(message) from error
+        cause = error.orig or error if isinstance(error, DBAPIError) else error
+        kind = type(store_error(cause))
+        raise kind(f"the schema could not be upgraded: {' '.join(str(cause).split())}") from error
     finally:
         engine.dispose()
     return head()
