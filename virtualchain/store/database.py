@@ -49,8 +49,9 @@ _HINTS = (
 
 _FINAL = (
     "authentication failed|no password supplied|does not exist|no pg_hba.conf entry|not permitted to log in"
-    "|permission denied for database|not currently accepting connections|SSL|certificate|GSS|invalid"
-    "|unsupported|expected authentication request"
+    "|permission denied for database|not currently accepting connections|SSL error|support SSL"
+    "|SSL was required|certificate verify failed|invalid response|invalid port|unsupported frontend protocol"
+    "|expected authentication request|received invalid"
 )
 """Failures of a connection that no waiting ends, unlike those of a server that is not up yet."""
 
