@@ -81,6 +81,12 @@ WHERE
     AND locks.objsubid = 2
     AND locks.granted;
 
+-- name: record_writer
+-- Record how the writer was started, for `status`; write nothing if it was started like this before.
+INSERT INTO vc.writer AS known (confirmations, apps) VALUES (%(confirmations)s, %(apps)s)
+ON CONFLICT (singleton) DO UPDATE SET confirmations = EXCLUDED.confirmations, apps = EXCLUDED.apps
+WHERE (known.confirmations, known.apps) IS DISTINCT FROM (EXCLUDED.confirmations, EXCLUDED.apps);
+
 -- name: locale
 -- The database's locale, and whether it is C for collation and character type.
 SELECT concat_ws(', ', CASE datlocprovider WHEN 'i' THEN 'ICU' WHEN 'b' THEN 'builtin' ELSE 'libc' END,

@@ -67,6 +67,14 @@ SELECT block_id, hash FROM virtualchain.pins ORDER BY block_id;
 SELECT app, build, is_live, version, status, block_id FROM virtualchain.builds
 ORDER BY app COLLATE "C", build COLLATE "C";
 
+-- name: writer
+-- How the writer was started last; no row before the first start.
+SELECT confirmations, apps FROM virtualchain.writer;
+
+-- name: is_standby
+-- Whether the server is a standby, which cannot see the locks of its primary.
+SELECT pg_is_in_recovery();
+
 -- name: last_reorg
 -- The last rollback.
 SELECT * FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1;

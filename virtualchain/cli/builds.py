@@ -173,7 +173,7 @@ def swap(options: Options, name: str, build: str) -> None:
     """
     from virtualchain.engine.versions import swap as swap_builds
 
-    before = swap_builds(options.database, name, build, say)
+    before = swap_builds(migrated_database(options), name, build, say)
     if options.settings.json:
         write_json({"name": name, "build": build, "before": before.name})
     else:
@@ -194,7 +194,7 @@ def drop(options: Options, name: str, build: str) -> None:
     """
     from virtualchain.engine.versions import drop as drop_build
 
-    drop_build(options.database, name, build)
+    drop_build(migrated_database(options), name, build)
     if options.settings.json:
         write_json({"name": name, "build": build})
     else:
@@ -212,7 +212,7 @@ def remove(options: Options, name: str) -> None:
     """
     from virtualchain.engine.versions import remove as remove_app
 
-    remove_app(options.database, name)
+    remove_app(migrated_database(options), name)
     if options.settings.json:
         write_json({"name": name})
     else:

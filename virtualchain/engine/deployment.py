@@ -16,7 +16,7 @@ from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.errors import AppHalted
 from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
-from virtualchain.store.database import connect_writer
+from virtualchain.store.database import connect_writer, record_writer
 from virtualchain.store.history import check_consistency
 from virtualchain.store.patience import Patience
 from virtualchain.store.tape import Tape
@@ -73,10 +73,25 @@ class Deployment:
         return machine
 
     def _warnings(self) -> list[str]:
-        """Return what is to be said of the apps' code."""
-        names = {machine.contract.name for machine in self.machines}
-        live = [build for build in builds(self.connection) if build.is_live and build.app in names]
-        return [build.warning for build in live if build.warning is not None]
+        """Return what is to be said of the apps' code: that it changed, or is missing."""
+        names = self._names()
+        return [
+            warning
+            for build in builds(self.connection)
+            if build.is_live
+            and (warning := build.warning if build.app in names else build.not_run_warning) is not None
+        ]
+
+    def record_writer(self) -> None:
+        """Record for others how this process, which follows the chain, was started."""
+        record_writer(self.connection, self.options.confirmations, sorted(self._names()))
+
+    def names_with_code(self) -> set[str]:
+        """Return the apps whose live build can be derived again, because its code is here."""
+        return {machine.contract.name for machine in self.machines if self._is_live(machine)}
+
+    def _names(self) -> set[str]:
+        return {machine.contract.name for machine in self.machines}
 
     def start_searches(self) -> None:
         """Start the apps' searches with the next block."""

@@ -28,7 +28,7 @@ from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Options, Progress, check_runnable, ignore, policies_by_app
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
-from virtualchain.engine.rollback import refuse_by_policy, roll_back
+from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, roll_back
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
@@ -166,7 +166,7 @@ class StateEngine:
             self._source.close()
             raise
         self._scanner = Scanner(self._deployment.watches, self._source.network)
-        for warning in self._deployment.warnings:
+        for warning in self.warnings:
             self._listener.on_wait(warning)
 
     def __enter__(self) -> Self:
@@ -244,6 +244,11 @@ class StateEngine:
         """What the engine waits for; None while it has blocks to process."""
         return self._waits_for
 
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know of the apps' code: that it changed, or is missing."""
+        return self._deployment.warnings
+
     def halted(self) -> dict[str, AppHalted]:
         """Return why each halted app was halted, by its name."""
         return {name: halted_error(name, record) for name, record in self._deployment.halted.items()}
@@ -300,6 +305,7 @@ class StateEngine:
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
+                deployment.record_writer()
                 on_failure.pop_all()
         except psycopg.Error as error:
             raise store_error(error) from error
@@ -382,6 +388,7 @@ class StateEngine:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again."""
         self._dropped_unfinished = False
         refuse_by_policy(self._deployment.connection, reorg)
+        refuse_without_code(self._deployment.connection, reorg, self._deployment.names_with_code())
         undone = roll_back(self._deployment, reorg, self._listener)
         if undone is not None:
             self._listener.on_rollback(reorg, undone)

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import quote
 
@@ -282,6 +282,11 @@ def _take_lock(connection: psycopg.Connection, *, wait: bool) -> None:
                 "stop it, or wait for it with --wait"
             )
         time.sleep(_POLL)
+
+
+def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequence[str]) -> None:
+    """Record how the process that follows the chain was started: its K, and the apps whose code it has."""
+    connection.execute(_Q["record_writer"], {"confirmations": confirmations, "apps": list(apps)})
 
 
 def _holder(connection: psycopg.Connection) -> str:

@@ -6,17 +6,15 @@ from threading import Lock
 import psycopg
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
-from virtualchain.errors import StoreError
 from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
 from virtualchain.store.failures import store_error
 from virtualchain.store.patience import Patience
-from virtualchain.store.sql import migrations_root, queries
+from virtualchain.store.revision import current, head, refuse_newer
+from virtualchain.store.sql import migrations_root
 
-_Q = queries("migrate")
 _ALEMBIC = Lock()
 """Alembic keeps the current run in a module variable, so threads take turns."""
 
@@ -25,22 +23,6 @@ def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(migrations_root()))
     return config
-
-
-def head() -> str:
-    """Return the revision that this version of the code needs."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None, "the package contains no migration"
-    return revision
-
-
-def current(connection: psycopg.Connection) -> str | None:
-    """Return the revision of the database; None if it has no virtualchain schema yet."""
-    row = connection.execute(_Q["has_revision"]).fetchone()
-    if row is None or not row[0]:
-        return None
-    row = connection.execute(_Q["revision"]).fetchone()
-    return None if row is None else str(row[0])
 
 
 def migrate(url: str, patience: Patience | None = None) -> str:
@@ -52,7 +34,7 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     """
     with closing(connect_reader(url, patience)) as probe:
         revision = current(probe)
-        _refuse_newer(revision)
+        refuse_newer(revision)
         if revision is None:
             require_c_locale(probe, url)
     config = _config()
@@ -71,12 +53,3 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     finally:
         engine.dispose()
     return head()
-
-
-def _refuse_newer(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
-        raise StoreError(
-            f"the database's schema ({revision}) is newer than this virtualchain ({head()}): "
-            "upgrade virtualchain, or use another database"
-        )
