@@ -7,7 +7,7 @@ SELECT to_regclass('vc.alembic_version') IS NOT NULL;
 SELECT version_num FROM vc.alembic_version;
 
 -- name: has_own_revision
--- Whether the schema knows its own revision, as it does since 0012.
+-- Whether the schema knows its own revision: readers may ask for it.
 SELECT to_regprocedure('virtualchain.revision()') IS NOT NULL;
 
 -- name: own_revision

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -309,7 +310,7 @@ def _event_json(event: "BlockEvent | RollbackEvent") -> "Json":
         "event": "block",
         "block_id": event.block_id,
         "block_hash": event.block_hash,
-        "time": event.time.isoformat(),
+        "time": event.time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "ops": [_fields(op) for op in event.ops],
         "changes": [_fields(change) for change in event.changes],
     }

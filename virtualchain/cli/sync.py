@@ -1,12 +1,13 @@
 """The commands that advance the apps along the chain or the tape: sync, run, advance, resume."""
 
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
-from virtualchain.cli.output import counted, say, write_fields, write_json
+from virtualchain.cli.output import counted, duration, say, write_fields, write_json
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter
 from virtualchain.cli.session import existing_database, open_engine
@@ -42,9 +43,8 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
     continues where the first one ended.
     """
     with Reporter(to=to) as reporter, open_engine(options, reporter, wait=wait) as engine:
-        halted = _build(engine, to)
-        waits_for = engine.waits_for
-    _finish(options, reporter, halted, waits_for)
+        done = _build(engine, to)
+    _finish(options, reporter, done)
 
 
 @click.command(cls=Command)
@@ -80,8 +80,8 @@ def advance(options: Options, wait: bool) -> None:
         _TapeReporter() as reporter,
         open_engine(options, reporter, wait=wait, open_source=lambda: _offline(options)) as engine,
     ):
-        halted = _build(engine)
-    _finish(options, reporter, halted, None)
+        done = _build(engine)
+    _finish(options, reporter, replace(done, waits_for=None))
 
 
 class _TapeReporter(Reporter):
@@ -110,26 +110,32 @@ def _offline(options: Options) -> "BlockSource":
     return Offline(network(name))
 
 
-def _build(engine: "StateEngine", to: int | None = None) -> "Mapping[str, AppHalted]":
-    """Process the blocks that there are; return the apps that are halted, by name."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """How the engine ended: the apps that are halted, by name, what it waits for, and what it warns of."""
+
+    halted: "Mapping[str, AppHalted]"
+    waits_for: str | None
+    warnings: list[str]
+
+
+def _build(engine: "StateEngine", to: int | None = None) -> _Done:
+    """Process the blocks that there are."""
     with suppress(AppHalted):  # raised when no app is left; `halted` has all of them
         engine.build(to)
-    return engine.halted()
+    return _Done(engine.halted(), engine.waits_for, engine.warnings)
 
 
-def _finish(
-    options: Options, reporter: Reporter, halted: "Mapping[str, AppHalted]", waits_for: str | None
-) -> None:
+def _finish(options: Options, reporter: Reporter, done: _Done) -> None:
     """Print the summary; raise Halted if an app is halted."""
-    _summarize(options, reporter, waits_for)
-    if halted:
-        raise Halted("\n".join(str(error) for error in halted.values()))
+    _summarize(options, reporter, done)
+    if done.halted:
+        raise Halted("\n".join(str(error) for error in done.halted.values()))
 
 
-def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> None:
+def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
     """Print what was done, and the state of the apps."""
     from virtualchain.reading import views
-    from virtualchain.store.builds import code_warning
 
     names = [contract.name for contract in options.contracts()]
     with views.snapshot(options.database) as connection:
@@ -138,8 +144,7 @@ def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> N
     if options.settings.json:
         apps = [{key: row[key] for key in _APP_KEYS} for row in rows]
         work = {"blocks": meter.blocks, "inputs": meter.inputs, "seconds": round(meter.seconds, 3)}
-        warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
-        write_json({**work, "waits_for": waits_for, "warnings": warnings, "apps": apps})
+        write_json({**work, "waits_for": done.waits_for, "warnings": done.warnings, "apps": apps})
         return
     for row in rows:
         write_fields(
@@ -150,8 +155,9 @@ def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> N
                 "state hash": row["state_hash"],
             },
         )
-    done = f"{counted(meter.blocks, 'block')} and {counted(meter.inputs, 'input')} in {meter.seconds:.1f} s"
-    click.echo(done if waits_for is None else f"{done}; {waits_for}")
+    work_done = f"{counted(meter.blocks, 'block')} and {counted(meter.inputs, 'input')}"
+    waits_for = "" if done.waits_for is None else f"; {done.waits_for}"
+    click.echo(f"{work_done} in {duration(meter.seconds)}{waits_for}")
 
 
 @click.command(cls=Command)

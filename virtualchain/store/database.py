@@ -123,6 +123,7 @@ def connect_migrator(url: str, patience: Patience | None = None) -> psycopg.Conn
     connection = _connect(url, "migration", patience)
     with _closed_on_failure(connection, url):
         _refuse_pooler(connection, url)
+        _refuse_standby(connection, url)
         _pin(connection, is_local=False)
         connection.execute(_Q["pin_writing"])
         connection.autocommit = False

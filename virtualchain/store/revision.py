@@ -28,8 +28,7 @@ def head() -> str:
 def current(connection: psycopg.Connection) -> str | None:
     """Return the revision of the database; None if it has no virtualchain schema yet.
 
-    Raises psycopg.errors.InsufficientPrivilege for a reader of a schema before 0012, which only its owner
-    can tell apart.
+    Raises psycopg.errors.InsufficientPrivilege for a reader of a schema that does not know it itself.
     """
     query = "own_revision" if _is_so(connection, "has_own_revision") else "revision"
     if query == "revision" and not _is_so(connection, "has_revision"):
@@ -52,12 +51,13 @@ def refuse_other(connection: psycopg.Connection) -> None:
     try:
         revision = current(connection)
     except psycopg.errors.InsufficientPrivilege:
-        revision = "before 0012"
+        revision = None
     else:
         refuse_newer(revision)
     if revision != head():
+        name = "" if revision is None else f" ({revision})"
         raise StoreError(
-            f"the database's schema ({revision}) is older than this virtualchain ({head()}): have its owner "
+            f"the database's schema{name} is older than this virtualchain ({head()}): have its owner "
             "run `virtualchain migrate`, or any command that writes"
         )
 

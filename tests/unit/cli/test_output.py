@@ -95,3 +95,20 @@ def test_fields_are_aligned(capsys: Capture) -> None:
 def test_opcodes_are_characters_or_hex() -> None:
     """A printable ASCII opcode is written as a character, any other as hex."""
     assert [output.opcode_text(code) for code in (b"c", b"?", b"\x00", b"\xe9")] == ["c", "?", "0x00", "0xe9"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0.0, "0.0 s"), (0.24, "0.2 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59, "59 s"), (59.6, "1 min")),
+        *((60, "1 min"), (3599, "1 h 0 min"), (90_000, "25 h 0 min")),
+    ],
+)
+def test_durations_have_one_form(seconds: float, text: str) -> None:
+    """They have tenths below ten seconds, seconds below a minute, and minutes above."""
+    assert output.duration(seconds) == text
+
+
+def test_times_have_one_form() -> None:
+    """A time as JSON has it is shown to people with its time zone."""
+    assert output.moment("2026-11-26T04:21:30Z") == "2026-11-26 04:21:30 UTC"

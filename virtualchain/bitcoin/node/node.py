@@ -96,6 +96,12 @@ class NodeSource:
             info = self._rpc.call("getblockchaininfo")
             return Tip(answers.whole_number(info["blocks"]), answers.block_hash(info["bestblockhash"]))
 
+    def pruned_below(self) -> int | None:
+        """Return the lowest block that a pruned node still has; None if it has them all."""
+        with well_formed(self._url, "getblockchaininfo"):
+            info = self._rpc.call("getblockchaininfo")
+            return answers.whole_number(info.get("pruneheight", 0)) or None if info.get("pruned") else None
+
     def block_hash(self, block_id: int) -> str:
         """Return the hash of the active block at a height; raises MissingData above the tip."""
         with well_formed(self._url, "getblockhash"):
