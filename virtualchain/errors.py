@@ -25,8 +25,36 @@
 Each class carries the exit code that the command line ends with.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Self
+
+_LONGEST_QUOTE = 200
+"""Characters of a value that a message shows."""
+
+
+def quoted(value: object) -> str:
+    """Write a value into a message: text in quotes, bytes as text or in hex, anything else as JSON.
+
+    What is too long is cut, and control characters are escaped.
+    """
+    match value:
+        case str():
+            text = value
+        case bytes() if value.isascii() and "".join(value.decode("ascii").split()).isprintable():
+            text = value.decode("ascii")
+        case bytes():
+            return f"0x{value[: _LONGEST_QUOTE // 2].hex()}" + (
+                "..." if len(value) > _LONGEST_QUOTE // 2 else ""
+            )
+        case _:
+            return _cut(json.dumps(value, default=str, ensure_ascii=False))
+    return f"'{_cut(text)}'"
+
+
+def _cut(text: str) -> str:
+    short = text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 class VirtualchainError(Exception):

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
-from virtualchain.errors import UsageError
+from virtualchain.errors import UsageError, quoted
 
 HISTORY = 1000
 """By how many blocks apps can be rolled back, by default."""
@@ -120,12 +120,12 @@ def load_app(use: str) -> object:
     """
     module_name, colon, name = use.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")) or (colon and not name.isidentifier()):
-        raise UsageError(f"app {use!r}: write MODULE or MODULE:OBJECT, as in mypackage.names:app")
+        raise UsageError(f"app {quoted(use)}: write MODULE or MODULE:OBJECT, as in mypackage.names:app")
     module = _import(module_name, use)
     if not colon:
         return getattr(module, "app", module)
     if not hasattr(module, name):
-        raise UsageError(f"app {use!r}: module {module_name} has no {name}")
+        raise UsageError(f"app {quoted(use)}: module {module_name} has no {name}")
     return getattr(module, name)
 
 
@@ -271,7 +271,7 @@ def _import(module_name: str, use: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
-                f"app {use!r}: there is no module {error.name}: run this in its folder, or install it"
+                f"app {quoted(use)}: there is no module {error.name}: run this in its folder, or install it"
             ) from error
         raise _import_failed(use, error) from error
     except (Exception, SystemExit) as error:  # the app's own code may raise anything during the import
@@ -283,4 +283,4 @@ def _import_failed(use: str, error: BaseException) -> UsageError:
     # Code that does not compile fails inside Python's own importer, and its message names the line.
     place = "" if last.filename.startswith("<frozen ") else f" ({last.filename}, line {last.lineno})"
     message = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return UsageError(f"app {use!r}: importing it fails: {message}{place}")
+    return UsageError(f"app {quoted(use)}: importing it fails: {message}{place}")

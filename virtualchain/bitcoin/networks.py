@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from virtualchain.errors import UsageError
+from virtualchain.errors import UsageError, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +97,4 @@ def network(name: str) -> Network:
     for known in _ALL:
         if name in {known.name, known.chain}:
             return known
-    raise UsageError(f"there is no network {name!r}: choose one of {', '.join(NETWORKS)}")
+    raise UsageError(f"there is no network {quoted(name)}: choose one of {', '.join(NETWORKS)}")

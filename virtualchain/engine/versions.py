@@ -18,7 +18,7 @@ from virtualchain.engine.coverage import gaps
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to
-from virtualchain.errors import StoreError, UsageError
+from virtualchain.errors import StoreError, UsageError, quoted
 from virtualchain.store.builds import (
     Build,
     add_build,
@@ -54,7 +54,9 @@ def build_beside(
     inputs; AppHalted if a callback fails; WriterBusy if another process makes this build.
     """
     if not _NAME.fullmatch(build):
-        raise UsageError(f"{build!r} is not a build's name: use a letter, then up to 15 letters and digits")
+        raise UsageError(
+            f"{quoted(build)} is not a build's name: use a letter, then up to 15 letters and digits"
+        )
     with closing(connect_builder(url, f"{contract.name}:{build}")) as connection:
         contract = _install(connection, contract, build)
         machine = Machine(connection, contract, build, options.for_database(url), is_live=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from virtualchain.bitcoin.node.login import NodeUrl
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_count
-from virtualchain.errors import MalformedBlock, NodeError
+from virtualchain.errors import MalformedBlock, NodeError, quoted
 from virtualchain.model import Block, SpentOutput
 
 
@@ -21,20 +21,29 @@ def well_formed(url: NodeUrl, method: str) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise NodeError(f"{url} answers {method} as no Bitcoin node does: {error!r}") from error
+        raise NodeError(f"{url} answers {method} as no Bitcoin node does: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case KeyError():
+            return f"there is no {error}"
+        case ValueError():
+            return str(error)
+    return "it has another form"
 
 
 def block_hash(value: object) -> str:
     """Return the value if it is a hash in hex; raises ValueError."""
     if not isinstance(value, str) or len(bytes.fromhex(value)) != 32:
-        raise ValueError(f"{value!r} is not a hash")
+        raise ValueError(f"{quoted(value)} is not a hash")
     return value
 
 
 def whole_number(value: object) -> int:
-    """Return the value if it is an int; raises TypeError."""
+    """Return the value if it is an int; raises ValueError."""
     if not isinstance(value, int):
-        raise TypeError(f"{value!r} is not a whole number")
+        raise ValueError(f"{quoted(value)} is not a whole number")  # noqa: TRY004 - one error for all answers
     return value
 
 
@@ -108,7 +117,7 @@ def read_prevouts(transaction: Mapping[str, Any]) -> tuple[SpentOutput, ...] | N
 def satoshi(bitcoins: object) -> int:
     """Convert an amount from JSON exactly; raises ValueError for a float and for a fraction of a satoshi."""
     if isinstance(bitcoins, bool) or not isinstance(bitcoins, int | Decimal):
-        raise ValueError(f"{bitcoins!r} is not an exact amount")  # noqa: TRY004 one error for all bad amounts
+        raise ValueError(f"{quoted(bitcoins)} is not an exact amount")  # noqa: TRY004 one error for all bad amounts
     value = Decimal(bitcoins).scaleb(8)
     if value != value.to_integral_value():
         raise ValueError(f"{bitcoins} bitcoins are not a whole number of satoshi")

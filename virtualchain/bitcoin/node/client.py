@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import wait_for_read
 
 from virtualchain.bitcoin.node.login import Login, NodeUrl
-from virtualchain.errors import MissingData, NodeError, NodeUnavailable
+from virtualchain.errors import MissingData, NodeError, NodeUnavailable, quoted
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class Rpc:
             raise self._fault(method, parameters, error) from error
         except (OSError, HTTPException) as error:
             connection.close()
-            reason = getattr(error, "strerror", None) or repr(error)
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise NodeUnavailable(
                 f"{self._url} does not answer {method} ({reason}): is it running?"
             ) from error
@@ -145,7 +145,7 @@ class Rpc:
 
     def _fault(self, method: str, parameters: tuple[object, ...], error: JSONRPCException) -> NodeError:
         call = " ".join([method, *map(str, parameters)])
-        message = f"{self._url} answers {call!r} with {error.message!r} (code {error.code})"
+        message = f"{self._url} answers {quoted(call)} with {quoted(error.message)} (code {error.code})"
         if error.code == _WARMING_UP:
             return NodeUnavailable(f"{message}: it is starting, try again in a while")
         if error.code == _NO_SUCH_METHOD:
@@ -199,7 +199,8 @@ class _Call(AuthServiceProxy):  # type: ignore[misc]  # the library has no types
 
     def _nonsense(self, response: HTTPResponse, body: bytes) -> NodeError:
         return NodeError(
-            f"{self._url} is not a Bitcoin node: it answers with HTTP status {response.status}, {body[:80]!r}"
+            f"{self._url} is not a Bitcoin node: it answers with HTTP status {response.status}, "
+            f"{quoted(body)}"
         )
 
 
@@ -228,7 +229,7 @@ class Rest:
         if status == HTTPStatus.OK:
             return body
         reason = body.decode(errors="replace").strip()
-        message = f"{self._url} answers {path} with {reason or 'no reason'!r} (status {status})"
+        message = f"{self._url} answers {path} with {quoted(reason or 'no reason')} (status {status})"
         if status == HTTPStatus.NOT_FOUND and reason:
             raise MissingData(message)
         if status == HTTPStatus.NOT_FOUND:

@@ -8,7 +8,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from virtualchain.bitcoin.networks import NETWORKS, Network
-from virtualchain.errors import NodeError, NodeUnavailable, UsageError
+from virtualchain.errors import NodeError, NodeUnavailable, UsageError, quoted
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
@@ -111,7 +111,7 @@ class Password:
     def renew(self, authorization: str) -> None:  # noqa: ARG002 -- there is only the one
         """Raise NodeError: the password would not be accepted later either."""
         raise NodeError(
-            f"{self._url} refuses the password of user {self._user!r}: check rpcauth in bitcoin.conf"
+            f"{self._url} refuses the password of user {quoted(self._user)}: check rpcauth in bitcoin.conf"
         )
 
 

@@ -19,7 +19,7 @@ from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import NotOffered, Rest, Rpc
 from virtualchain.bitcoin.node.login import NodeUrl, find_login, read_url
 from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
-from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError
+from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError, quoted
 from virtualchain.model import Block, SpentOutput
 
 HEADER_PAGE: Final = 100
@@ -271,7 +271,9 @@ def _network_of(url: NodeUrl, rpc: Rpc, requested: Network | None) -> Network:
         try:
             actual = networks.network(chain)
         except UsageError as error:
-            raise NodeError(f"{url} is on {chain!r}, a network that virtualchain does not know") from error
+            raise NodeError(
+                f"{url} is on {quoted(chain)}, a network that virtualchain does not know"
+            ) from error
     if requested is not None and actual != requested:
         raise NodeError(f"{url} is on {actual.name}, but {requested.name} was asked for")
     if genesis_hash != actual.genesis_hash:
