@@ -26,7 +26,7 @@ from virtualchain.testing import FakeNode
 
 
 class Proxy:
-    """Passes bytes between clients and a server, or swallows them like a black hole while `passes` is clear."""
+    """Passes bytes between clients and a server, or swallows them while `passes` is clear."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
