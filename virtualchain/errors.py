@@ -10,6 +10,7 @@
     │   ├── MalformedBlock    bytes that are not a block or a transaction
     │   └── MissingData       it does not have the data (pruned, never connected)
     ├── StoreError            the database                                  exit 3
+    │   ├── DatabaseUnavailable  it cannot be reached now; a retry may help
     │   ├── WriterBusy        another process writes to this deployment     exit 5
     │   └── DamagedTables     its tables disagree, with each other or with the digests  exit 1
     ├── Halted                nothing more can be done without an operator  exit 4
@@ -25,8 +26,36 @@
 Each class carries the exit code that the command line ends with.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Self
+
+_LONGEST_QUOTE = 200
+"""Characters of a value that a message shows."""
+
+
+def quoted(value: object) -> str:
+    """Write a value into a message: text in quotes, bytes as text or in hex, anything else as JSON.
+
+    What is too long is cut, and control characters are escaped.
+    """
+    match value:
+        case str():
+            text = value
+        case bytes() if value.isascii() and "".join(value.decode("ascii").split()).isprintable():
+            text = value.decode("ascii")
+        case bytes():
+            return f"0x{value[: _LONGEST_QUOTE // 2].hex()}" + (
+                "..." if len(value) > _LONGEST_QUOTE // 2 else ""
+            )
+        case _:
+            return _cut(json.dumps(value, default=str, ensure_ascii=False))
+    return f"'{_cut(text)}'"
+
+
+def _cut(text: str) -> str:
+    short = text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 class VirtualchainError(Exception):
@@ -72,6 +101,10 @@ class StoreError(VirtualchainError):
     def from_database(cls, error: BaseException, what: str = "the database") -> Self:
         """Describe a failure that the driver reported, on one line; `what` failed."""
         return cls(f"{what} failed: {' '.join(str(error).split())}")
+
+
+class DatabaseUnavailable(StoreError):
+    """The database cannot be reached, or is starting: the same request may succeed later."""
 
 
 class WriterBusy(StoreError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
-from virtualchain.errors import UsageError
+from virtualchain.errors import UsageError, quoted
 from virtualchain.model import Verification
 
 HISTORY = 1000
@@ -424,4 +424,4 @@ def _import_failed(use: str, error: BaseException) -> UsageError:
     # Code that does not compile fails inside Python's own importer, and its message names the line.
     place = "" if last.filename.startswith("<frozen ") else f" ({last.filename}, line {last.lineno})"
     message = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return UsageError(f"app {use!r}: importing it fails: {message}{place}")
+    return UsageError(f"app {quoted(use)}: importing it fails: {message}{place}")

@@ -6,6 +6,14 @@ SELECT to_regclass('vc.alembic_version') IS NOT NULL;
 -- The revision of the schema.
 SELECT version_num FROM vc.alembic_version;
 
+-- name: has_own_revision
+-- Whether the schema knows its own revision: readers may ask for it.
+SELECT to_regprocedure('virtualchain.revision()') IS NOT NULL;
+
+-- name: own_revision
+-- The revision of the schema, for those who may only read views as well.
+SELECT virtualchain.revision();
+
 -- name: lock
 -- Let one process migrate at a time; the others wait and then find nothing to do.
 SELECT pg_advisory_xact_lock(hashtext('virtualchain migrate'));

@@ -32,7 +32,7 @@ ORDER BY a.name COLLATE "C";
 
 -- name: ops
 -- Ops in chain order, or in reverse, by {direction}.
-SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields, canonical
+SELECT app, block_id, block_hash, to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time, txindex, vtxindex, txid, opcode, payload, fields, canonical
 FROM virtualchain.ops
 WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
     AND block_id BETWEEN %(first)s AND %(last)s
@@ -67,9 +67,20 @@ SELECT block_id, hash FROM virtualchain.pins ORDER BY block_id;
 SELECT app, build, is_live, version, status, block_id FROM virtualchain.builds
 ORDER BY app COLLATE "C", build COLLATE "C";
 
+-- name: writer
+-- How the writer was started last; no row before the first start.
+SELECT confirmations, apps FROM virtualchain.writer;
+
+-- name: is_standby
+-- Whether the server is a standby, which cannot see the locks of its primary.
+SELECT pg_is_in_recovery();
+
 -- name: last_reorg
--- The last rollback.
-SELECT * FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1;
+-- The last rollback; its duration in seconds.
+SELECT reorg_id, to_char(detected_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS detected_at, fork_block_id,
+    old_block_id, old_hash, new_block_id, new_hash, depth, blocks_undone, ops_undone,
+    extract(epoch FROM duration)::float8 AS duration, cause, rows_undone
+FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1;
 
 -- name: as_of
 -- Let every view show its rows as of a block, until the transaction ends; empty means now.

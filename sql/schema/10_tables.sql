@@ -11,6 +11,16 @@ COMMENT ON COLUMN vc.deployment.singleton IS 'Always true: there is one row.';
 COMMENT ON COLUMN vc.deployment.network IS 'mainnet, testnet3, testnet4, signet or regtest.';
 COMMENT ON COLUMN vc.deployment.genesis_hash IS 'Hash of block 0, in display order; a node with another one is refused.';
 
+CREATE TABLE vc.writer (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    confirmations integer NOT NULL CHECK (confirmations >= 0),
+    apps text[] NOT NULL
+);
+COMMENT ON TABLE vc.writer IS 'How the process that follows the chain was started last; the lock shows whether it still runs.';
+COMMENT ON COLUMN vc.writer.singleton IS 'Always true: there is one row.';
+COMMENT ON COLUMN vc.writer.confirmations IS 'K: how many blocks must be on top of a block before it is taken.';
+COMMENT ON COLUMN vc.writer.apps IS 'The apps whose code it has.';
+
 CREATE TABLE vc.blocks (
     block_id integer PRIMARY KEY CHECK (block_id >= 0),
     hash bytea NOT NULL UNIQUE CHECK (octet_length(hash) = 32),

@@ -173,3 +173,17 @@ SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;
 COMMENT ON VIEW virtualchain.deployment IS 'The one chain that this database follows; no row before the first start.';
 COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet or regtest.';
 COMMENT ON COLUMN virtualchain.deployment.genesis_hash IS 'Hash of block 0.';
+
+CREATE VIEW virtualchain.writer AS
+SELECT confirmations, apps FROM vc.writer;
+COMMENT ON VIEW virtualchain.writer IS 'How the process that follows the chain was started last; no row before the first start.';
+COMMENT ON COLUMN virtualchain.writer.confirmations IS 'K: how many blocks must be on top of a block before it is taken.';
+COMMENT ON COLUMN virtualchain.writer.apps IS 'The apps whose code it has; others are not advanced.';
+
+CREATE FUNCTION virtualchain.revision() RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT version_num FROM vc.alembic_version);
+END;
+$$;
+COMMENT ON FUNCTION virtualchain.revision() IS 'The revision of the schema, for readers as well.';

@@ -73,6 +73,11 @@ class Running:
         err.close()
 
     @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    @property
     def err(self) -> str:
         """What it has written to standard error so far."""
         return self._files[1].read_text()
@@ -122,9 +127,9 @@ class Commands:
         assert done.code == code, f"exit code {done.code}:\n{done.out}\n{done.err}"
         return done
 
-    def start(self, *arguments: object) -> Running:
-        """Start a command."""
-        command = [sys.executable, "-m", "virtualchain", *map(str, arguments)]
+    def start(self, *arguments: object, before: Sequence[str] = ()) -> Running:
+        """Start a command; `before` is the program that starts it, if it is not started directly."""
+        command = [*before, sys.executable, "-m", "virtualchain", *map(str, arguments)]
         self.started.append(Running(command, self.folder, self.environment))
         return self.started[-1]
 

@@ -61,6 +61,60 @@ def test_rollback_below_the_history_needs_the_app(
     assert notes(database_url) == ["one"]
 
 
+def test_a_missing_app_is_warned_of_and_stops_a_fork_below_its_history(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """It is an operator's decision, with exit code 4 and the reason in status; the code undoes it."""
+    mine_notes(fake_node, *"abcdefgh")
+    both = (*APP, "--app", "apps:plain", *options, "--history", "2")
+    inside(*both, "sync")
+    floor = fake_node.height - 2
+    only = ("--app", "apps:plain", *options)
+    assert json.loads(inside(*both, "--json", "sync").out)["warnings"] == []
+    missing = "app notes is installed here, but its code is not named: it is not advanced"
+    expected = f"{missing}, and a fork below block {floor} would stop all apps"
+    assert expected in inside(*only, "sync").err
+    [warning] = json.loads(inside(*only, "--json", "sync").out)["warnings"]
+    assert warning.startswith(expected)
+    assert "`virtualchain remove notes`" in warning
+    assert json.loads(inside(*options, "--json", "status").out)["warnings"] == [warning]
+    assert warning in inside(*options, "status").err
+    fork = fake_node.height - 5
+    fake_node.reorg(5)
+    for command in ("sync", "run"):
+        failed = inside(*only, command, code=4)
+        assert f"deep fork above block {fork}" in failed.err
+        assert f"the history of app notes begins at block {floor}" in failed.err
+    for shown in (
+        inside(*options, "status").out,
+        json.loads(inside(*options, "--json", "status").out)["waits_for"],
+    ):
+        assert "Nothing was changed, because the history of app notes begins" in shown
+        assert "name it with --app" in shown
+        assert "the next sync or run undoes them" not in shown
+    (inside.folder / "virtualchain.toml").write_text(
+        '[[apps]]\nuse = "apps:notes"\n[[apps]]\nuse = "apps:plain"\n'
+    )
+    printed = json.loads(inside(*options, "--json", "status").out)
+    assert (printed["warnings"], "the next sync or run undoes them" in printed["waits_for"]) == ([], True)
+    inside(*options, "sync")
+    assert notes(database_url) == ["a", "b", "c"]
+
+
+def test_an_app_that_is_not_run_stops_no_other_fork(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """With its history complete, it is rolled back without its code, and the warning names no danger."""
+    mine_notes(fake_node, *"abcd")
+    inside(*APP, "--app", "apps:plain", *options, "sync")
+    only = ("--app", "apps:plain", *options)
+    [warning] = json.loads(inside(*only, "--json", "sync").out)["warnings"]
+    assert "it is not advanced. Name it with --app" in warning
+    fake_node.reorg(3)
+    inside(*only, "sync")
+    assert notes(database_url) == ["a"]
+
+
 def test_pin_and_unpin(
     inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
 ) -> None:

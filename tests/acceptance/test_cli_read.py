@@ -22,7 +22,8 @@ from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
 STATUS_KEYS = {
-    *("network", "tip", "waits_for", "writer", "pins", "builds", "last_reorg", "locale", "warnings", "apps")
+    *("network", "tip", "pruned_below", "waits_for", "confirmations", "writer", "standby", "pins", "builds"),
+    *("last_reorg", "locale", "warnings", "apps"),
 }
 APP_KEYS = {
     "name",

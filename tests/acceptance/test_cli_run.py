@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Commands
-from tests.support.servers import value
+from tests.support.servers import reachable_folder, value
+from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 
 TEXTS = "SELECT string_agg(text, ',' ORDER BY block_id) FROM notes.notes"
@@ -101,6 +102,49 @@ def test_run_waits_for_a_node_that_does_not_answer(
     process.until_said("refused")
     fake_node.start()
     process.until_said(at(fake_node))
+    assert process.signal().code == 0
+
+
+def test_run_waits_for_a_database_that_is_not_up_yet(cli: Commands, fake_node: FakeNode) -> None:
+    """It reports that the database cannot be opened, and starts once it can; `sync` ends at once, with 3."""
+    with reachable_folder() as folder:
+        server = EmbeddedServer(folder, durable=False)
+        url = server.start()
+        common = ("--app", "apps", "--bitcoin", fake_node.url, "--confirmations", 0, "--database", url)
+        server.stop()
+        assert "is the server running there?" in cli("sync", *common, code=3).err
+        process = cli.start("run", *common)
+        process.until_said("cannot be opened")
+        process.until_said("trying again")
+        server.start()
+        process.until_said(at(fake_node))
+        assert "virtualchain: connected: node and database answer\n" in process.err
+        assert process.signal().code == 0
+        server.stop()
+        process = cli.start("run", *common)
+        process.until_said("cannot be opened")
+        assert process.signal().code == 0
+
+
+def test_run_does_not_wait_for_a_database_that_refuses_it(
+    cli: Commands, database_url: str, common: tuple[Any, ...]
+) -> None:
+    """Waiting would not create a database: it ends with 3."""
+    missing = f"{database_url.rpartition('/')[0]}/no_such_database"
+    assert "create it first" in cli("run", *common, "--database", missing, code=3).err
+
+
+def test_run_announces_that_it_is_connected_again(
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
+) -> None:
+    """Each outage is reported once, and its end, too; a second outage is reported again."""
+    process = cli.start("run", *common)
+    process.until_said(at(fake_node))
+    for outage in (1, 2):
+        fake_node.stop()
+        process.until(lambda: process.err.count("is it running?") == outage)  # noqa: B023 - used at once
+        fake_node.start()
+        process.until(lambda: process.err.count("connected again: http://") == outage)  # noqa: B023 - the same
     assert process.signal().code == 0
 
 

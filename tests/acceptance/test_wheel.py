@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from virtualchain.store.migrate import head
+from virtualchain.store.revision import head
 
 ROOT = Path(__file__).parents[2]
 STRAY = "files that git does not track would ship: add, ignore or remove them"

@@ -25,7 +25,7 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
 
 
 _BUILDS = "SELECT name, schema, build, is_live, history_from FROM vc.apps"
-_MAY_DIFFER = ("vc.alembic_version", "vc.reorgs", "vc.published", "vc.readers")
+_MAY_DIFFER = ("vc.alembic_version", "vc.reorgs", "vc.published", "vc.readers", "vc.writer")
 """Tables that may differ between two deployments with the same result."""
 _OWN_COLUMNS = ["build", "history_from", "code_digest", "last_code_digest", "serial", "evidence"]
 """Columns that may differ; the code does if a test makes an app fail at a chosen moment, and what shows that

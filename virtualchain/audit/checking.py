@@ -17,7 +17,7 @@ from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.spending import stands_for
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_transaction
-from virtualchain.errors import MalformedBlock
+from virtualchain.errors import MalformedBlock, quoted
 from virtualchain.model import Block, Input, Json, Sender, SpentOutput
 
 _WORK = re.compile("-?[0-9]{1,78}")
@@ -41,7 +41,7 @@ def check_block(row: Sequence[Any], before: tuple[Block, int] | None) -> tuple[B
     except MalformedBlock as error:
         raise ValueError(f"block {block_id}: {error}") from error
     if not _WORK.fullmatch(chainwork_text):
-        raise ValueError(f"block {block_id}: {chainwork_text[:100]!r} is not an amount of work")
+        raise ValueError(f"block {block_id}: {quoted(chainwork_text)} is not an amount of work")
     chainwork = int(chainwork_text)
     if (block.hash, block.prev_hash, datetime.fromtimestamp(block.time, UTC)) != (
         block_hash,

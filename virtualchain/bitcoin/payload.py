@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from virtualchain.bitcoin.script import op_return_payload
-from virtualchain.errors import UsageError
+from virtualchain.errors import UsageError, quoted
 from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule, Watch
 
 _Outputs = Sequence[Mapping[str, Any]]
@@ -33,7 +33,7 @@ def first_op_return(*magics: bytes) -> PayloadRule:
     Raises UsageError if there is no magic, or one that is not bytes.
     """
     if not magics or not all(isinstance(magic, bytes) for magic in magics):
-        raise UsageError(f"first_op_return needs the app's magic bytes, not {magics!r}")
+        raise UsageError(f"first_op_return needs the app's magic bytes, not {quoted(magics)}")
 
     def find(outputs: _Outputs) -> bytes | None:
         for output in outputs:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from virtualchain.errors import InvalidCheckpoint, UsageError
+from virtualchain.errors import InvalidCheckpoint, UsageError, quoted
 
 _BLOCK: Final = 512
 _LONGEST_LINE: Final = 2**30
@@ -186,7 +186,7 @@ def _parse_header(header: bytes) -> tarfile.TarInfo:
     except (tarfile.HeaderError, ValueError) as error:
         raise InvalidCheckpoint("it is not a checkpoint: not a tar file") from error
     if header != _header(info.name, max(info.size, 0)):
-        raise InvalidCheckpoint(f"it is not a checkpoint: its member {info.name!r} is not a plain one")
+        raise InvalidCheckpoint(f"it is not a checkpoint: its member {quoted(info.name)} is not a plain one")
     return info
 
 
@@ -196,5 +196,5 @@ def _header(name: str, size: int) -> bytes:
     try:
         header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
     except ValueError as error:
-        raise InvalidCheckpoint(f"it is not a checkpoint: its member {name!r} is invalid") from error
+        raise InvalidCheckpoint(f"it is not a checkpoint: its member {quoted(name)} is invalid") from error
     return header

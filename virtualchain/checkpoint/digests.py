@@ -10,7 +10,7 @@ from typing import Final
 
 from virtualchain.consensus.series import Series
 from virtualchain.consensus.state_hash import EMPTY, row_element, update_number
-from virtualchain.errors import InvalidCheckpoint
+from virtualchain.errors import InvalidCheckpoint, quoted
 
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 _ESCAPED: Final = re.compile(r"\\(.?)", re.DOTALL)
@@ -45,7 +45,7 @@ def _unescape(match: re.Match[str]) -> str:
 def check_block(text: str | None, blocks: range) -> None:
     """Raise ValueError if the last column of a row is not one of these blocks, as COPY writes it."""
     if text is None or not _NUMBER.fullmatch(text) or int(text) not in blocks:
-        raise ValueError(f"its block is not one from {blocks.start} to {blocks.stop - 1}: {text!r}")
+        raise ValueError(f"its block is not one from {blocks.start} to {blocks.stop - 1}: {quoted(text)}")
 
 
 class RowDigest:

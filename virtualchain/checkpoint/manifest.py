@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from virtualchain.errors import InvalidCheckpoint
+from virtualchain.errors import InvalidCheckpoint, quoted
 from virtualchain.model import Json
 
 FORMAT: Final = "virtualchain-checkpoint-2"
@@ -141,7 +141,7 @@ def _canonical(value: object) -> bytes:
 
 
 def _content(name: str, item: object) -> Content:
-    fields = _Fields(item, f"member {name!r}:")
+    fields = _Fields(item, f"member {quoted(name)}:")
     return Content(fields.number("size", 2**63), fields.hex("sha256", 64), fields.number("rows", 2**63))
 
 

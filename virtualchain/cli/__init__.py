@@ -18,7 +18,7 @@ from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.forks import pin, rollback, unpin
 from virtualchain.cli.options import EXAMPLE, Group, Options
-from virtualchain.cli.process import run_guarded
+from virtualchain.cli.process import Ending, run_guarded
 from virtualchain.cli.read import consensus, ops, sql, watch
 from virtualchain.cli.status import status as status_command
 from virtualchain.cli.sync import advance, resume, run
@@ -89,4 +89,6 @@ def main() -> None:
         with program.make_context("virtualchain", sys.argv[1:], obj=options) as context:
             program.invoke(context)
 
-    sys.exit(run_guarded(work, lambda: options.verbose))
+    with Ending() as ending:
+        ending.exit_code = run_guarded(work, lambda: options.verbose)
+    sys.exit(ending.exit_code)

@@ -238,9 +238,8 @@ def swap(options: Options, name: str, build: str) -> None:
     advancing the app: restart it with the new code.
     """
     from virtualchain.engine.versions import swap as swap_builds
-    from virtualchain.store.database import resolve
 
-    before = swap_builds(resolve(options.settings.database), name, build, say)
+    before = swap_builds(migrated_database(options), name, build, say)
     if options.settings.json:
         write_json({"name": name, "build": build, "before": before.name})
     else:
@@ -260,9 +259,8 @@ def drop(options: Options, name: str, build: str) -> None:
     Its tables and its part of the log are deleted.
     """
     from virtualchain.engine.versions import drop as drop_build
-    from virtualchain.store.database import resolve
 
-    drop_build(resolve(options.settings.database), name, build)
+    drop_build(migrated_database(options), name, build)
     if options.settings.json:
         write_json({"name": name, "build": build})
     else:
@@ -279,9 +277,8 @@ def remove(options: Options, name: str) -> None:
     running.
     """
     from virtualchain.engine.versions import remove as remove_app
-    from virtualchain.store.database import resolve
 
-    remove_app(resolve(options.settings.database), name)
+    remove_app(migrated_database(options), name)
     if options.settings.json:
         write_json({"name": name})
     else:

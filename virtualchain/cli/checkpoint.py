@@ -112,13 +112,12 @@ def apply(options: Options, file: Path, migrates: bool, rollback: int | None, wa
     from virtualchain.checkpoint.apply import apply as apply_file
     from virtualchain.engine.options import Listener
     from virtualchain.engine.options import Options as EngineOptions
-    from virtualchain.store.database import resolve
 
     contracts = options.contracts()
     with Signals() as signals, Reporter() as reporter:
         signals.work_in_steps()
         done = apply_file(
-            resolve(options.settings.database),
+            options.database,
             file,
             contracts,
             trusted=options.settings.trust,

@@ -20,10 +20,10 @@ def migrate(options: Options) -> None:
 
     Commands that write do this automatically; this command does nothing else.
     """
-    from virtualchain.store.database import redact, resolve
+    from virtualchain.store.database import redact
     from virtualchain.store.migrate import migrate as upgrade
 
-    url = resolve(options.settings.database)
+    url = options.database
     revision = upgrade(url)
     if options.settings.json:
         write_json({"database": redact(url), "revision": revision})
@@ -159,10 +159,10 @@ def grant_reader(options: Options, role: str, login: bool) -> None:
 @pass_options
 def revoke_reader(options: Options, role: str) -> None:
     """Revoke what grant-reader granted; ROLE itself stays."""
-    from virtualchain.store.database import connect_migrator, resolve
+    from virtualchain.store.database import connect_migrator
     from virtualchain.store.roles import revoke_reader as revoke
 
-    database = resolve(options.settings.database)
+    database = options.database
     with open_reading(options), connect_migrator(database) as connection:
         revoke(connection, role)
     if options.settings.json:

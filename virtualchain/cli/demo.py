@@ -12,7 +12,7 @@ import click
 
 from virtualchain.cli.options import EXAMPLE, Command, Options, pass_options
 from virtualchain.cli.output import say, write_fields, write_json, write_rows
-from virtualchain.errors import StoreError, UsageError
+from virtualchain.errors import StoreError, UsageError, quoted
 
 if TYPE_CHECKING:
     from virtualchain.model import Json
@@ -158,8 +158,8 @@ def _fresh_database(database: str | None) -> str:
     name = str(conninfo_to_dict(resolve(database)).get("dbname") or "")
     if not name.endswith(_SUFFIX):
         raise UsageError(
-            f"demo drops its database, so it takes only one whose name ends in {_SUFFIX}, and not {name!r}: "
-            "use such a name, or leave out --database"
+            f"demo drops its database, so it takes only one whose name ends in {_SUFFIX}, and not "
+            f"{quoted(name)}: use such a name, or leave out --database"
         )
     statements = queries("database")
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from virtualchain.cli.output import say
 from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,21 @@ class Options:
             return self.settings.verbose
         except UsageError:
             return bool(self.flags.get("verbose"))
+
+    @cached_property
+    def database(self) -> str:
+        """The database's URL; without one in the settings, the embedded server's, which is started if needed.
+
+        From then on, silence of the server is reported. Raises UsageError, StoreError.
+        """
+        import logging
+
+        from virtualchain.store.database import resolve
+        from virtualchain.store.patience import report_silence
+
+        logging.getLogger("psycopg").addHandler(logging.NullHandler())  # its warnings repeat our errors
+        report_silence(say)
+        return resolve(self.settings.database)
 
     def apps(self) -> list[object]:
         """Import the apps to run; raises UsageError if none is named."""

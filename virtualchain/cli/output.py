@@ -104,6 +104,21 @@ def write_fields(title: str, fields: Mapping[str, object]) -> None:
         click.echo(f"{_GAP}{name.ljust(width)}{_GAP}{'-' if value is None else visible(_text(value))}")
 
 
+def moment(iso: str) -> str:
+    """Write a time for people; `iso` is one in JSON's form, such as 2026-11-26T04:21:30Z."""
+    return f"{iso.removesuffix('Z').replace('T', ' ')} UTC"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for people, with about two digits."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _write_records(columns: Sequence[str], rows: Iterator[Row]) -> None:
     width = max(map(len, columns))
     for number, row in enumerate(rows, 1):

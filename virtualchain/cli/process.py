@@ -6,11 +6,14 @@ bug in virtualchain, or --verbose, shows a traceback. The exit codes are listed 
 
 import errno
 import os
+import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from threading import Thread
 from types import FrameType, TracebackType
 from typing import Final, Self
 
@@ -21,6 +24,8 @@ from virtualchain.errors import StoreError, VirtualchainError
 
 INTERRUPTED: Final = 130
 """128 plus the number of SIGINT, as in shells."""
+_GRACE: Final = 8.0
+"""Seconds after a signal within which a command ends; containers and service managers kill after ten."""
 _BUG: Final = 70
 """EX_SOFTWARE: no error of virtualchain uses it, so no script mistakes a crash for an answer."""
 
@@ -30,6 +35,49 @@ _ADVICE: Final = {
     "53300": "end some of its connections, or raise the server's max_connections",
 }
 """What helps, by SQLSTATE."""
+
+
+class Ending:
+    """Makes SIGTERM interrupt a command like Ctrl-C, and ends the process if it has not ended soon after.
+
+    A process that runs as number 1, as in a container, ignores SIGTERM unless it has a handler. And whatever
+    the main thread waits for, such as a server that hangs, must not keep the process alive: a thread of its
+    own, which the signal wakes, ends it then.
+    """
+
+    exit_code = INTERRUPTED
+    """What the process ends with; the command sets its own once it is known."""
+
+    def __enter__(self) -> Self:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._handler = signal.signal(signal.SIGTERM, _interrupt)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        Thread(target=self._watch, name="ending", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        signal.signal(signal.SIGTERM, self._handler)
+        os.close(self._writer)
+
+    def _watch(self) -> None:
+        with os.fdopen(self._reader, "rb", buffering=0) as signals:
+            while number := signals.read(1):
+                if number[0] in {signal.SIGINT, signal.SIGTERM}:
+                    break
+            else:
+                return  # the command has ended without one
+        time.sleep(_GRACE)
+        # Past Python's own streams: the main thread may hold their locks, and nobody may read the pipe.
+        if self.exit_code == INTERRUPTED and select.select([], [2], [], 0)[1]:
+            os.write(2, b"virtualchain: ended while it waited: what was not committed is undone\n")
+        os._exit(self.exit_code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
 
 
 class Signals:

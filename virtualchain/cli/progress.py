@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from virtualchain.cli.output import counted, say
+from virtualchain.cli.output import counted, duration, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +66,7 @@ class Meter:
     def summary(self, left: int) -> str:
         """Describe the rates, and how long the remaining `left` blocks will take."""
         blocks, inputs = self.rates()
-        return f"{blocks:,.0f} blocks/s, {inputs:,.0f} inputs/s, {_duration(left / max(blocks, 0.001))} left"
+        return f"{blocks:,.0f} blocks/s, {inputs:,.0f} inputs/s, {duration(left / max(blocks, 0.001))} left"
 
 
 class Ticker:
@@ -236,10 +236,3 @@ def _make_bar() -> "Bar":
     bar = Bar(*columns, console=Console(stderr=True, highlight=False), transient=True)
     bar.add_task("sync", place="", rates="")
     return bar
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

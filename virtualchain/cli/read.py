@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -203,7 +204,6 @@ def _check_prompt(options: Options, *, as_csv: bool) -> None:
 def _open_prompt(options: Options, as_of: str | None, timeout: float | None) -> NoReturn:
     """Replace this process with psql on the deployment's database."""
     from virtualchain.reading import views
-    from virtualchain.store.database import resolve
 
     program = find_psql()
     with open_reading(options) as connection:  # reports what is wrong with the database, before psql would
@@ -213,7 +213,7 @@ def _open_prompt(options: Options, as_of: str | None, timeout: float | None) -> 
         settings["virtualchain.as_of"] = as_of
     if timeout is not None:
         settings["statement_timeout"] = str(int(timeout * 1000))
-    environment = psql_environment(resolve(options.settings.database), settings)
+    environment = psql_environment(options.database, settings)
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and psql would inherit that
@@ -282,13 +282,12 @@ def watch(options: Options, first: int | None) -> None:
     """
     from virtualchain.reading.events import RollbackEvent
     from virtualchain.reading.watch import watch as follow
-    from virtualchain.store.database import resolve
 
     with open_reading(options) as connection:
         names = chosen_apps(options, connection)
     with (
         Signals() as signals,
-        follow(resolve(options.settings.database), names, first, on_wait=say) as events,
+        follow(options.database, names, first, on_wait=say) as events,
     ):
         signals.stop = events.close
         for event in events:
@@ -311,7 +310,7 @@ def _event_json(event: "BlockEvent | RollbackEvent") -> "Json":
         "event": "block",
         "block_id": event.block_id,
         "block_hash": event.block_hash,
-        "time": event.time.isoformat(),
+        "time": event.time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "ops": [_fields(op) for op in event.ops],
         "changes": [_fields(change) for change in event.changes],
     }

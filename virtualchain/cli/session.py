@@ -2,10 +2,11 @@
 
 import time
 from contextlib import closing, contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from virtualchain.cli.output import say, write_json_line
-from virtualchain.errors import NodeUnavailable, StoreError, UsageError, WriterBusy
+from virtualchain.errors import DatabaseUnavailable, NodeUnavailable, StoreError, UsageError, WriterBusy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from virtualchain.engine.engine import StateEngine
     from virtualchain.engine.options import Progress
 
-_POLL: Final = 3.0
-"""Seconds between two attempts to reach a node."""
+_PAUSES: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
+"""Seconds after each attempt to reach a node and a database that may be starting; the last one repeats."""
 _T = TypeVar("_T")
 
 
@@ -30,16 +31,14 @@ _T = TypeVar("_T")
 
 def existing_database(options: "Options") -> str:
     """Return the database's URL; starts the embedded server if there is one, and creates none."""
-    from virtualchain.store.database import resolve
     from virtualchain.store.embedded.server import EmbeddedServer
 
-    database = options.settings.database
-    if database is None and EmbeddedServer().status().address is None:
+    if options.settings.database is None and EmbeddedServer().status().address is None:
         raise StoreError(
             "there is no database yet: create one with `virtualchain sync` and an app, or name one with "
             "--database"
         )
-    return resolve(database)
+    return options.database
 
 
 @contextmanager
@@ -81,12 +80,10 @@ def _name_of(use: str, known: list[str]) -> str:
 
 def migrated_database(options: "Options") -> str:
     """Bring the database's schema up to date, and return the URL; starts or creates an embedded server."""
-    from virtualchain.store.database import resolve
     from virtualchain.store.migrate import migrate
 
-    url = resolve(options.settings.database)
-    migrate(url)
-    return url
+    migrate(options.database)
+    return options.database
 
 
 def open_beside_writer(options: "Options") -> "psycopg.Connection":
@@ -133,12 +130,11 @@ def open_engine(
 ) -> "Iterator[StateEngine]":
     """Open the engine with the settings; it reports to `reporter`.
 
-    With `follows`, waits for the node to start, and prints each block if --json is set. `open_source` is used
-    instead of the node or the files of the settings.
+    With `follows`, waits for node and database to be up, and prints each block if --json is set.
+    `open_source` is used instead of the node or the files of the settings.
     """
     from virtualchain.cli.progress import tally_json
     from virtualchain.engine.engine import StateEngine
-    from virtualchain.store.database import resolve
 
     reporter.verbose = options.settings.verbose
     apps = options.apps()
@@ -146,7 +142,7 @@ def open_engine(
     if follows:
         for name, file in options.files().items():
             say(f"app {name} is in {file}")
-    url = resolve(options.settings.database)
+    url = options.database  # the same
 
     def on_block(progress: "Progress") -> None:
         reporter.block(progress)
@@ -160,7 +156,7 @@ def open_engine(
             reporter.halted(halted)
 
     def start(wait: bool) -> StateEngine:
-        source = _patient_source(options, reporter) if follows else (open_source or options.source)()
+        source = (open_source or options.source)()
         reporter.hint = _hint(source)
         try:
             return StateEngine(
@@ -181,7 +177,10 @@ def open_engine(
             source.close()
             raise
 
-    with waiting_for_writer(start, wait=wait) as engine:
+    def opened() -> StateEngine:
+        return waiting_for_writer(start, wait=wait)
+
+    with _patiently(opened, reporter) if follows else opened() as engine:
         yield engine
 
 
@@ -208,11 +207,16 @@ def _hint(source: "BlockSource") -> str | None:
     return f"REST is off at {source}: rest=1 in its bitcoin.conf makes fetching several times as fast"
 
 
-def _patient_source(options: "Options", reporter: "Reporter") -> "BlockSource":
-    """Connect to the node once it answers: it may be starting at the same time."""
-    while True:
+def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter") -> _T:
+    """Attempt something until node and database answer: they may be starting at the same time."""
+    for number in count():
         try:
-            return options.source()
-        except NodeUnavailable as error:
-            reporter.waiting(str(error))
-            time.sleep(_POLL)
+            result = attempt()
+        except (NodeUnavailable, DatabaseUnavailable) as error:
+            reporter.waiting(f"{error}; trying again")
+            time.sleep(_PAUSES[min(number, len(_PAUSES) - 1)])
+        else:
+            if number:
+                say("connected: node and database answer")
+            return result
+    raise AssertionError("it attempts without end")

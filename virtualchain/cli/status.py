@@ -1,23 +1,36 @@
 """The command `status`: the apps, the writer, the node, and what a sync would wait for."""
 
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options
-from virtualchain.cli.output import say, visible, write_fields, write_json
+from virtualchain.cli.output import counted, duration, moment, say, visible, write_fields, write_json
 from virtualchain.cli.session import chosen_apps, open_reading
 from virtualchain.errors import DeepFork, NodeError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import psycopg
 
-    from virtualchain.bitcoin.source import Tip
+    from virtualchain.bitcoin.source import BlockSource, Tip
     from virtualchain.engine.planner import Plan
     from virtualchain.model import Json
+    from virtualchain.store.builds import Build
 
 _APP_KEYS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
+
+
+@dataclass(slots=True)
+class _Outlook:
+    """What is known of the node, and what a writer would wait for; None: nothing, or unknown."""
+
+    tip: "Tip | None" = None
+    pruned_below: int | None = None
+    waits_for: str | None = None
 
 
 @click.command(cls=Command)
@@ -36,13 +49,23 @@ def status(options: Options) -> None:
         rows = views.apps(connection, chosen_apps(options, connection))
         deployment: dict[str, Any] = {
             "writer": views.writer(connection),
+            "standby": views.is_standby(connection),
             "pins": views.pins(connection),
             "builds": views.builds(connection),
             "last_reorg": views.last_reorg(connection),
             "locale": _locale_warning(other_locale(connection)),
         }
-        tip, waits_for = _look_ahead(options, connection, network)
+        started = views.last_start(connection)
+        follows = deployment["writer"] is not None or deployment["standby"]
+        knows_own = started is not None and follows
+        confirmations = started["confirmations"] if started and knows_own else options.settings.confirmations
+        apps_with_code = started["apps"] if started and knows_own else _next_apps(options, started)
+        live = _live_builds(connection)
+        outlook = _look_ahead(options, connection, network, live, confirmations, apps_with_code)
     warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
+    if apps_with_code is not None:
+        warnings += [build.not_run_warning for build in live or () if build.app not in apps_with_code]
+    tip = outlook.tip
     if options.settings.json:
         node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}
         apps = [
@@ -55,16 +78,23 @@ def status(options: Options) -> None:
             }
             for row in rows
         ]
-        chain = {"network": network or options.settings.network, "tip": node, "waits_for": waits_for}
+        chain = {
+            "network": network or options.settings.network,
+            "tip": node,
+            "pruned_below": outlook.pruned_below,
+            "waits_for": outlook.waits_for,
+            "confirmations": confirmations,
+        }
         write_json({**chain, **deployment, "warnings": warnings, "apps": apps})
         return
     for warning in warnings:
         say(warning)
+    waits_for = outlook.waits_for
     write_fields(
         network or "no network yet",
         {
-            "node": None if tip is None else f"block {tip.block_id} ({tip.hash})",
-            "writer": deployment["writer"] or "none is running",
+            "node": _node(outlook),
+            "writer": _writer(deployment["writer"], confirmations, is_standby=deployment["standby"]),
             "waits for": None if waits_for is None else waits_for.removeprefix("waiting for "),
             **_pin_fields(deployment["pins"]),
             **_rollback_fields(deployment["last_reorg"]),
@@ -72,19 +102,33 @@ def status(options: Options) -> None:
         },
     )
     for row in rows:
-        _write_app(row, _lag(row, tip))
+        _write_app(row, tip)
         if options.settings.verbose and row["error"] is not None:
             for line in row["error"]["traceback"].splitlines():
                 click.echo(f"  {visible(line)}")
 
 
-def _write_app(row: "Json", lag: int | None) -> None:
+def _node(outlook: _Outlook) -> str | None:
+    if outlook.tip is None:
+        return None
+    pruned = "" if outlook.pruned_below is None else f", pruned below {outlook.pruned_below}"
+    return f"block {outlook.tip.block_id} ({outlook.tip.hash}){pruned}"
+
+
+def _writer(name: str | None, confirmations: int, *, is_standby: bool) -> str:
+    if is_standby:
+        return "not known here: this database is a standby, so ask its primary"
+    return "none is running" if name is None else f"{name}, with {counted(confirmations, 'confirmation')}"
+
+
+def _write_app(row: "Json", tip: "Tip | None") -> None:
     from virtualchain.engine.halting import op_of, place_of
 
+    first = row["first_block_id"]
     fields = {
-        "block": row["block_id"],
+        "block": f"none yet: it starts with block {first}" if row["block_id"] is None else row["block_id"],
         "block hash": row["block_hash"],
-        "lag": lag,
+        "lag": _lag(row, tip),
         "consensus hash": row["consensus_hash"],
         "state hash": row["state_hash"],
         "role": row["role"] or "the engine's own, because the database's user does not have CREATEROLE",
@@ -100,46 +144,90 @@ def _write_app(row: "Json", lag: int | None) -> None:
 
 
 def _lag(row: "Json", tip: "Tip | None") -> int | None:
-    """Count the blocks between the app and the node's tip, including unconfirmed ones."""
-    if tip is None:
+    """Count the blocks between the app and the node's tip, including unconfirmed ones.
+
+    None if the tip is not known, or is below the app's first block.
+    """
+    first = int(row["first_block_id"])
+    if tip is None or (row["block_id"] is None and first > tip.block_id):
         return None
-    reached = row["first_block_id"] - 1 if row["block_id"] is None else row["block_id"]
-    return max(tip.block_id - int(reached), 0)
+    reached = first - 1 if row["block_id"] is None else int(row["block_id"])
+    return max(tip.block_id - reached, 0)
+
+
+def _next_apps(options: Options, started: "Json | None") -> "Collection[str] | None":
+    """Return the apps whose code the next writer has: those of the settings, or else of the last writer.
+
+    --app does not count: here it limits what is shown.
+    """
+    if options.settings.apps and not options.flags.get("app"):
+        try:
+            return [contract.name for contract in options.contracts()]
+        except UsageError:  # a setting that only a writer needs
+            pass
+    return None if started is None else started["apps"]
+
+
+def _live_builds(connection: "psycopg.Connection") -> "list[Build] | None":
+    """Return the live builds; None if the user is a reader, who sees only the views."""
+    import psycopg
+
+    from virtualchain.store.builds import builds
+
+    try:
+        with connection.transaction():
+            return [build for build in builds(connection) if build.is_live]
+    except psycopg.errors.InsufficientPrivilege:
+        return None
 
 
 def _look_ahead(
-    options: Options, connection: "psycopg.Connection", network: str | None
-) -> "tuple[Tip | None, str | None]":
+    options: Options,
+    connection: "psycopg.Connection",
+    network: str | None,
+    live: "list[Build] | None",
+    confirmations: int,
+    apps_with_code: "Collection[str] | None",
+) -> _Outlook:
     """Ask the node for its tip, and the planner what a writer would now wait for, if anything."""
-    import psycopg
-
     from virtualchain.engine.look import Look
-    from virtualchain.store.builds import builds
     from virtualchain.store.tape import Tape
 
-    tip = None
+    outlook = _Outlook()
     try:
         with closing(options.source(network)) as source:
-            tip = source.tip()
-            firsts = [row.base_block_id + 1 for row in builds(connection) if row.is_live]
-            if not firsts:
-                return tip, None
-            look = Look(source, options.settings.confirmations)
-            plan = look.plan(Tape(connection), first_block_id=min(firsts), node_tip=tip.block_id)
-            return tip, _waits_for(connection, plan)
+            outlook.tip = source.tip()
+            outlook.pruned_below = _pruned_below(source)
+            if live:
+                plan = Look(source, confirmations).plan(
+                    Tape(connection),
+                    first_block_id=min(build.base_block_id + 1 for build in live),
+                    node_tip=outlook.tip.block_id,
+                )
+                outlook.waits_for = _waits_for(connection, plan, outlook.pruned_below, apps_with_code)
     except NodeError as error:
-        say(f"the node was not reached: {error}")
-        return tip, f"the node: {error}"
+        say(f"the node was not reached: {error}" if outlook.tip is None else f"the node failed: {error}")
+        outlook.waits_for = f"the node: {error}"
     except UsageError as error:
         say(str(error))
-        return tip, str(error)
-    except psycopg.errors.InsufficientPrivilege:  # the user is a reader, who sees only the views
-        return tip, None
+        outlook.waits_for = str(error)
+    return outlook
 
 
-def _waits_for(connection: "psycopg.Connection", plan: "Plan") -> str | None:
+def _pruned_below(source: "BlockSource") -> int | None:
+    from virtualchain.bitcoin.node.node import NodeSource
+
+    return source.pruned_below() if isinstance(source, NodeSource) else None
+
+
+def _waits_for(
+    connection: "psycopg.Connection",
+    plan: "Plan",
+    pruned_below: int | None,
+    apps_with_code: "Collection[str] | None",
+) -> str | None:
     from virtualchain.engine.planner import Wait
-    from virtualchain.engine.rollback import describe_fork, refuse_by_policy
+    from virtualchain.engine.rollback import describe_fork, refuse_by_policy, refuse_without_code
     from virtualchain.model import Reorg
 
     if isinstance(plan, Wait):
@@ -147,9 +235,17 @@ def _waits_for(connection: "psycopg.Connection", plan: "Plan") -> str | None:
     if isinstance(plan, Reorg):
         try:
             refuse_by_policy(connection, plan)
+            if apps_with_code is not None:
+                refuse_without_code(connection, plan, apps_with_code)
         except DeepFork as error:
             return str(error)
         return f"{describe_fork(plan)}: the next sync or run undoes them"
+    first = plan.blocks[0].block_id
+    if pruned_below is not None and first < pruned_below:
+        return (
+            f"waiting for block {first}, which the node has pruned: use a node that still has it, or its "
+            "files (--blocks)"
+        )
     return None
 
 
@@ -171,6 +267,6 @@ def _rollback_fields(reorg: "Json | None") -> dict[str, str]:
     if reorg is None:
         return {}
     return {
-        "last rollback": f"{reorg['detected_at']}, {reorg['blocks_undone']} blocks above block "
-        f"{reorg['fork_block_id']} ({reorg['cause']})"
+        "last rollback": f"{moment(reorg['detected_at'])}, {counted(reorg['blocks_undone'], 'block')} above "
+        f"block {reorg['fork_block_id']} in {duration(reorg['duration'])} ({reorg['cause']})"
     }

@@ -1,15 +1,16 @@
 """The commands that advance the apps along the chain or the tape: sync, run, advance, resume."""
 
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from virtualchain.cli.options import Command, Options, pass_options, wait_option
-from virtualchain.cli.output import counted, say, write_fields, write_json
+from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
+from virtualchain.cli.output import counted, duration, say, write_fields, write_json
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter, tally_json
-from virtualchain.cli.session import open_engine, open_reading
+from virtualchain.cli.session import existing_database, migrated_database, open_engine
 from virtualchain.errors import AppHalted, Halted, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _APP_KEYS: Final = (
 
 
 @click.command(cls=Command)
-@click.option("--to", type=click.IntRange(min=0), metavar="BLOCK", help="Stop after this block.")
+@click.option("--to", type=BLOCK_ID, metavar="BLOCK", help="Stop after this block.")
 @wait_option
 @pass_options
 def sync(options: Options, to: int | None, wait: bool) -> None:
@@ -42,9 +43,8 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
     continues where the first one ended.
     """
     with Reporter(to=to) as reporter, open_engine(options, reporter, wait=wait) as engine:
-        halted = _build(engine, to)
-        waits_for = engine.waits_for
-    _finish(options, reporter, halted, waits_for)
+        done = _build(engine, to)
+    _finish(options, reporter, done)
 
 
 @click.command(cls=Command)
@@ -53,8 +53,9 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
 def run(options: Options, wait: bool) -> None:
     """Follow the chain, processing each block as it becomes stable.
 
-    On Ctrl-C or SIGTERM, finishes the current block and exits; on a second one, exits immediately. With
-    --json, each block is one object on its own line.
+    Waits for a node and a database that are not up yet. On Ctrl-C or SIGTERM, finishes the current block and
+    exits, without it if that takes long; on a second one, exits immediately. With --json, each block is one
+    object on its own line.
     """
     with (
         Signals() as signals,
@@ -84,8 +85,8 @@ def advance(options: Options, wait: bool) -> None:
         _TapeReporter() as reporter,
         open_engine(options, reporter, wait=wait, open_source=lambda: _offline(options)) as engine,
     ):
-        halted = _build(engine)
-    _finish(options, reporter, halted, None)
+        done = _build(engine)
+    _finish(options, reporter, replace(done, waits_for=None))
 
 
 class _TapeReporter(Reporter):
@@ -103,7 +104,9 @@ def _offline(options: Options) -> "BlockSource":
     from virtualchain.bitcoin.source import Offline
     from virtualchain.reading import views
 
-    with open_reading(options) as connection:
+    with views.snapshot(existing_database(options), of_any_revision=True):
+        pass  # an empty database is refused before it would be migrated
+    with views.snapshot(migrated_database(options)) as connection:
         name = views.network(connection)
     if name is None:
         raise UsageError(
@@ -114,36 +117,41 @@ def _offline(options: Options) -> "BlockSource":
     return Offline(network(name))
 
 
-def _build(engine: "StateEngine", to: int | None = None) -> "Mapping[str, AppHalted]":
-    """Process the blocks that there are; return the apps that are halted, by name."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """How the engine ended: the apps that are halted, by name, what it waits for, and what it warns of."""
+
+    halted: "Mapping[str, AppHalted]"
+    waits_for: str | None
+    warnings: list[str]
+
+
+def _build(engine: "StateEngine", to: int | None = None) -> _Done:
+    """Process the blocks that there are."""
     with suppress(AppHalted):  # raised when no app is left; `halted` has all of them
         engine.build(to)
-    return engine.halted()
+    return _Done(engine.halted(), engine.waits_for, engine.warnings)
 
 
-def _finish(
-    options: Options, reporter: Reporter, halted: "Mapping[str, AppHalted]", waits_for: str | None
-) -> None:
+def _finish(options: Options, reporter: Reporter, done: _Done) -> None:
     """Print the summary; raise Halted if an app is halted."""
-    _summarize(options, reporter, waits_for)
-    if halted:
-        errors = list(halted.values())
+    _summarize(options, reporter, done)
+    if done.halted:
+        errors = list(done.halted.values())
         cause = errors[0] if len(errors) == 1 else ExceptionGroup("several apps are halted", errors)
         raise Halted("\n".join(map(str, errors))) from cause  # --verbose shows it
 
 
-def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> None:
+def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
     """Print what was done, and the state of the apps."""
     from virtualchain.engine.options import Tally
     from virtualchain.reading import views
-    from virtualchain.store.builds import code_warning
-    from virtualchain.store.database import resolve
 
     files = options.files()
     names = list(files)
     tallies = {name: reporter.tallies.get(name, Tally()) for name in names}
     failures = list(reporter.failures().values())
-    with views.snapshot(resolve(options.settings.database)) as connection:
+    with views.snapshot(options.database) as connection:
         rows = views.apps(connection, names)
     meter = reporter.meter
     if options.settings.json:
@@ -154,9 +162,9 @@ def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> N
             for row in rows
         ]
         work = {"blocks": meter.blocks, "inputs": meter.inputs, "seconds": round(meter.seconds, 3)}
-        warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
-        warnings += failures
-        write_json({**work, "waits_for": waits_for, "warnings": warnings, "apps": apps})
+        write_json(
+            {**work, "waits_for": done.waits_for, "warnings": [*done.warnings, *failures], "apps": apps}
+        )
         return
     for failure in failures:
         say(failure)
@@ -172,8 +180,9 @@ def _summarize(options: Options, reporter: Reporter, waits_for: str | None) -> N
                 "code": files[row["name"]],
             },
         )
-    done = f"{counted(meter.blocks, 'block')} and {counted(meter.inputs, 'input')} in {meter.seconds:.1f} s"
-    click.echo(done if waits_for is None else f"{done}; {waits_for}")
+    work_done = f"{counted(meter.blocks, 'block')} and {counted(meter.inputs, 'input')}"
+    waits_for = "" if done.waits_for is None else f"; {done.waits_for}"
+    click.echo(f"{work_done} in {duration(meter.seconds)}{waits_for}")
 
 
 @click.command(cls=Command)
@@ -185,10 +194,10 @@ def resume(options: Options, name: str) -> None:
     APP is its name, as shown by `virtualchain status`.
     """
     from virtualchain.reading import views
-    from virtualchain.store.database import connect_writer, resolve
+    from virtualchain.store.database import connect_writer
     from virtualchain.store.log import AppLog
 
-    url = resolve(options.settings.database)
+    url = options.database
     with views.snapshot(url) as connection:
         [row] = views.apps(connection, [name])
     if row["status"] != "halted":

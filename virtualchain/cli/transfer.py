@@ -86,10 +86,9 @@ def import_(options: Options, folder: Path, wait: bool) -> None:
     repeated. Afterwards, `virtualchain advance` lets the apps process the tape.
     """
     from virtualchain.engine.options import Progress
-    from virtualchain.store.database import resolve
     from virtualchain.transfer.importing import import_tape
 
-    url = resolve(options.settings.database)
+    url = options.database
     with Reporter() as reporter:
 
         def on_block(block: "Block", inputs: int, last: int) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.consensus.merkle import merkle_root
 from virtualchain.consensus.values import MAX_INT_BITS, foreign_value, invalid_value
-from virtualchain.errors import InvalidOp, Unserializable, UsageError
+from virtualchain.errors import InvalidOp, Unserializable, UsageError, quoted
 
 _HASHABLE: Final = "None, bool, int, float, str and lists of ints"
 _LARGEST_PYTHON2_INT: Final = 2**63 - 1
@@ -27,7 +27,7 @@ def serialize_op(opcode: bytes, op: Mapping[str, object], fields: Sequence[str])
     missing = [field for field in fields if field not in op]
     if missing:
         raise InvalidOp(
-            f"op {opcode!r} has no {', '.join(missing)}: every hashed field is required; "
+            f"op {quoted(opcode)} has no {', '.join(missing)}: every hashed field is required; "
             "set it in every op, or declare the fields with types, so that inputs without it are rejected"
         )
     texts = [text_of(op[field], field) for field in fields]

@@ -10,7 +10,7 @@ from binascii import unhexlify
 from collections.abc import Iterable, Sequence
 
 from virtualchain.consensus.hashing import sha256d
-from virtualchain.errors import UsageError
+from virtualchain.errors import UsageError, quoted
 
 _STEP = re.compile("([lmr])-((?:[0-9a-f]{2})+),")
 
@@ -36,7 +36,7 @@ def merkle_path(hashes: Sequence[str], leaf: str) -> str:
     Raises UsageError if `leaf` is not one of them.
     """
     if leaf not in hashes:
-        raise UsageError(f"{leaf!r} is not a leaf of this tree")
+        raise UsageError(f"{quoted(leaf)} is not a leaf of this tree")
     place = hashes.index(leaf)
     row = _leaves(hashes)
     steps = [] if len(row) > 1 else [("m", leaf)]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from virtualchain.consensus.digests import consensus_hash, ops_hash, prior_block_ids
-from virtualchain.errors import InvalidProof, UsageError
+from virtualchain.errors import InvalidProof, UsageError, quoted
 from virtualchain.model import Json
 
 FORMAT = "virtualchain-proof-1"
@@ -91,7 +91,9 @@ def check_op_proof(proof: object, trusted_hash: str) -> bytes:
     """
     parts = _record(proof, _KEYS, "the proof")
     if parts["format"] != FORMAT:
-        raise InvalidProof(f"the proof's format is not {FORMAT!r}, the only one that this version reads")
+        raise InvalidProof(
+            f"the proof's format is not {quoted(FORMAT)}, the only one that this version reads"
+        )
     if not isinstance(parts["app"], str):
         raise InvalidProof("the app's name is not text")
     first_block_id = _int(parts["first_block_id"], "first_block_id")

@@ -18,9 +18,10 @@ from virtualchain.engine.options import Listener, Options, Progress, Tally, igno
 from virtualchain.errors import AppHalted
 from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
-from virtualchain.store.database import connect_writer, require_space
+from virtualchain.store.database import connect_writer, record_writer, require_space
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
+from virtualchain.store.patience import Patience
 from virtualchain.store.tape import Tape
 
 
@@ -42,9 +43,10 @@ class Deployment:
         *,
         repairs: str | None = None,
         on_message: Callable[[str], None] = ignore,
+        patience: Patience | None = None,
     ) -> None:
         self.options = options.for_database(url)
-        self.connection = connect_writer(url, wait=options.wait_for_writer)
+        self.connection = connect_writer(url, wait=options.wait_for_writer, patience=patience)
         self._is_durable = True
         self.notifier = Notifier(self.connection, on_message)
         try:
@@ -61,6 +63,11 @@ class Deployment:
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
             self.causes: dict[str, BaseException | None] = {}
             """The exceptions that halted apps since this session began, by app."""
+            self.halted = {
+                machine.contract.name: machine.log.error() or {}
+                for machine in self.machines
+                if machine not in self.running
+            }
         except BaseException:
             self.close()
             raise
@@ -74,10 +81,25 @@ class Deployment:
         return machine
 
     def _warnings(self) -> list[str]:
-        """Return what is to be said of the apps' code."""
-        names = {machine.contract.name for machine in self.machines}
-        live = [build for build in builds(self.connection) if build.is_live and build.app in names]
-        return [build.warning for build in live if build.warning is not None]
+        """Return what is to be said of the apps' code: that it changed, or is missing."""
+        names = self._names()
+        return [
+            warning
+            for build in builds(self.connection)
+            if build.is_live
+            and (warning := build.warning if build.app in names else build.not_run_warning) is not None
+        ]
+
+    def record_writer(self) -> None:
+        """Record for others how this process, which follows the chain, was started."""
+        record_writer(self.connection, self.options.confirmations, sorted(self._names()))
+
+    def names_with_code(self) -> set[str]:
+        """Return the apps whose live build can be derived again, because its code is here."""
+        return {machine.contract.name for machine in self.machines if self._is_live(machine)}
+
+    def _names(self) -> set[str]:
+        return {machine.contract.name for machine in self.machines}
 
     def start_searches(self) -> None:
         """Start the apps' searches with the next block."""
@@ -243,3 +265,5 @@ class Deployment:
     def _retire(self, machine: Machine, status: str, record: Json | None = None) -> None:
         machine.log.set_status(status, record)
         self.running.remove(machine)
+        if record is not None:
+            self.halted[machine.contract.name] = record

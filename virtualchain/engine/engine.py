@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import wraps
+from itertools import count
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, Self
 
@@ -29,13 +30,22 @@ from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Options, Progress, check_runnable, ignore, policies_by_app
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
-from virtualchain.engine.rollback import refuse_by_policy, roll_back
-from virtualchain.errors import AppHalted, MissingData, NodeError, NodeUnavailable, StoreError, UsageError
+from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, roll_back
+from virtualchain.errors import (
+    AppHalted,
+    DatabaseUnavailable,
+    MissingData,
+    NodeError,
+    NodeUnavailable,
+    StoreError,
+    UsageError,
+)
 from virtualchain.model import Block, Reorg, Verification
 from virtualchain.settings import HISTORY, Policy
-from virtualchain.store.database import resolve
-from virtualchain.store.failures import PAUSES, is_transient, may_be_of_a_value
+from virtualchain.store.database import redact, resolve
+from virtualchain.store.failures import PAUSES, is_transient, may_be_of_a_value, store_error
 from virtualchain.store.migrate import migrate
+from virtualchain.store.patience import Patience
 from virtualchain.store.rollback import Undone
 
 NEAR_TIP = 10
@@ -157,8 +167,11 @@ class StateEngine:
         )
         self._dropped_unfinished = False
         self._waits_for: str | None = None
+        self._follows = False
+        self._node_is_away = False
         self._url = resolve(database)
-        migrate(self._url)
+        self._patience = Patience(self._listener.on_wait, self._listener.may_continue)
+        migrate(self._url, self._patience)
         self._source = open_source(source) if isinstance(source, str) else source
         if verify is None and isinstance(self._source, NodeSource):
             self._options = replace(self._options, verify="header")
@@ -169,7 +182,7 @@ class StateEngine:
             raise
         self._look = Look(self._source, confirmations)
         self._scanner = Scanner(self._deployment.watches, self._source.network)
-        for warning in self._deployment.warnings:
+        for warning in self.warnings:
             self._listener.on_wait(warning)
 
     def __enter__(self) -> Self:
@@ -216,7 +229,8 @@ class StateEngine:
         place = None if machine is None else (machine.contract.name, machine.cursor + 1)
         failures = self._failures if place is None else max(self._failures, self._stuck[place])
         is_last = not is_transient(error) or failures >= len(PAUSES)
-        if is_last and (place is None or place in self._condemned or not may_be_of_a_value(error)):
+        is_final = place is None or place in self._condemned or not may_be_of_a_value(error)
+        if self._stopping or (is_last and is_final):
             raise failure from error
         self._listener.on_wait(f"{failure}; trying again")
         self._reopen(PAUSES[failures:] or PAUSES)
@@ -242,21 +256,28 @@ class StateEngine:
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`.
 
-        While the node is away, it is waited for. After a malformed answer it is asked a few more times, since
-        something on the way may have garbled it. Raises what `build` raises otherwise.
+        While the node or the database is away, it is waited for. After a malformed answer the node is asked a
+        few more times, since something on the way may have garbled it. Raises what `build` raises otherwise.
         """
         self._garbled = 0
+        self._follows = True
         while not self._stopping:
             try:
                 self.build()
                 self._garbled = 0
             except NodeUnavailable as error:
                 self._waits_for = str(error)
+                self._node_is_away = True
             except NodeError as error:
                 self._waits_for = str(error)
                 self._garbled += 1
                 if self._garbled > _GARBLED:
                     raise
+            except StoreError as error:
+                if self._listener.may_continue():
+                    raise
+                self._listener.on_wait(str(error))
+                return
             if not self._deployment.running:
                 return
             if not self._stopping:
@@ -269,14 +290,16 @@ class StateEngine:
         """What the engine waits for; None while it has blocks to process."""
         return self._waits_for
 
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know of the apps' code: that it changed, or is missing."""
+        return self._deployment.warnings
+
     def halted(self) -> dict[str, AppHalted]:
         """Return why each halted app was halted, by its name."""
         return {
-            machine.contract.name: halted_error(
-                machine.contract.name, record, self._deployment.causes.get(machine.contract.name)
-            )
-            for machine in self._deployment.machines
-            if machine not in self._deployment.running and (record := machine.log.error()) is not None
+            name: halted_error(name, record, self._deployment.causes.get(name))
+            for name, record in self._deployment.halted.items()
         }
 
     def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:
@@ -331,26 +354,35 @@ class StateEngine:
                 self._source.network,
                 self._options,
                 on_message=self._listener.on_wait,
+                patience=self._patience,
             )
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
+                deployment.record_writer()
                 on_failure.pop_all()
         except psycopg.Error as error:
-            raise StoreError.from_database(error) from error
+            raise store_error(error) from error
         return deployment
 
     def _reopen(self, pauses: Sequence[float]) -> None:
-        """Get a new session after a transient fault; all work in progress is discarded."""
+        """Get a new session after a transient fault; all work in progress is discarded.
+
+        A follower waits for a database that cannot be reached without end, until `stop`.
+        """
         self._deployment.close()
-        for attempt, pause in enumerate(pauses, start=1):
-            self._source.wait(pause)
+        for attempt in count():
+            self._source.wait(pauses[min(attempt, len(pauses) - 1)])
             try:
                 self._deployment = self._open()
-            except StoreError:  # WriterBusy, too: the server may not know yet that our old session has ended
-                if attempt == len(pauses):
+            except StoreError as error:
+                # WriterBusy, too: the server may not know yet that our old session has ended.
+                waits = self._follows and isinstance(error, DatabaseUnavailable)
+                if self._stopping or (attempt + 1 >= len(pauses) and not waits):
                     raise
+                self._listener.on_wait(f"{error}; trying again")
             else:
+                self._listener.on_wait(f"connected again to the database {redact(self._url)}")
                 return
 
     def _advance(self, to: int | None) -> bool:
@@ -368,6 +400,9 @@ class StateEngine:
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
         node_tip = self._source.tip().block_id
+        if self._node_is_away:
+            self._node_is_away = False
+            self._listener.on_wait(f"connected again: {self._source} answers")
         plan = self._look.plan(
             self._deployment.tape, first_block_id=self._deployment.first_block_id(), node_tip=node_tip
         )
@@ -403,6 +438,7 @@ class StateEngine:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again."""
         self._dropped_unfinished = False
         refuse_by_policy(self._deployment.connection, reorg)
+        refuse_without_code(self._deployment.connection, reorg, self._deployment.names_with_code())
         undone = roll_back(self._deployment, reorg, self._listener)
         if undone is not None:
             self._listener.on_rollback(reorg, undone)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self, get_args
 
 from virtualchain.app.contract import Contract
-from virtualchain.errors import UsageError
+from virtualchain.errors import UsageError, quoted
 from virtualchain.model import Block, Reorg, Verification
 from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.rollback import Undone
@@ -144,7 +144,7 @@ def policies_by_app(
         if name not in names:
             raise UsageError(f"on_deep_fork names {name}: there is no such app among {', '.join(names)}")
         if policy not in get_args(Policy):
-            raise UsageError(f"on_deep_fork={policy!r}: choose {', '.join(get_args(Policy))}")
+            raise UsageError(f"on_deep_fork={quoted(policy)}: choose {', '.join(get_args(Policy))}")
     return policies
 
 
@@ -155,7 +155,7 @@ def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
     if duplicates:
         raise UsageError(f"two apps have the name {', '.join(duplicates)}")
     if options.verify not in get_args(Verification):
-        raise UsageError(f"verify={options.verify!r}: choose {' or '.join(get_args(Verification))}")
+        raise UsageError(f"verify={quoted(options.verify)}: choose {' or '.join(get_args(Verification))}")
     confirmations = options.confirmations
     for contract in contracts:
         if contract.confirmations is not None and confirmations < contract.confirmations:

@@ -5,7 +5,7 @@ whole deployment, before anything is undone (docs/architecture.md, The life of a
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,6 +79,29 @@ def refuse_by_policy(connection: psycopg.Connection, reorg: Reorg) -> None:
     )
 
 
+def refuse_without_code(connection: psycopg.Connection, reorg: Reorg, apps: Collection[str]) -> None:
+    """Raise DeepFork if an app must be derived again, and its code is not among that of `apps`."""
+    for build in builds(connection):
+        if build.is_live and _is_too_deep(build, reorg.fork_block_id) and build.app not in apps:
+            needs = _needs_code(build, reorg.fork_block_id)
+            raise DeepFork(
+                f"{describe_fork(reorg)}. Nothing was changed, because {needs}, or remove the app with "
+                f"`virtualchain remove {build.app}`"
+            )
+
+
+def _is_too_deep(build: Build, fork: int) -> bool:
+    """Return whether a build has taken blocks above the fork, and its history does not reach down to it."""
+    return build.is_above(fork) and build.lowest_rollback > fork
+
+
+def _needs_code(build: Build, fork: int) -> str:
+    return (
+        f"the history of app {build.app} begins at block {build.history_from}: to roll it back to block "
+        f"{fork}, it must be derived again by its own code: name it with --app"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A rollback that can be applied in one transaction."""
@@ -128,7 +151,7 @@ def prepare(
     beyond = _beyond_checkpoint(above, fork)
     if beyond is not None:
         raise UsageError(beyond)
-    too_deep = [build for build in above if build.lowest_rollback > fork]
+    too_deep = [build for build in above if _is_too_deep(build, fork)]
     live = [build for build in too_deep if build.is_live]
     contracts = [_contract(deployment, build, fork) for build in live]  # all, before the first is derived
     rebuilt: list[Machine] = []
@@ -175,7 +198,4 @@ def _contract(deployment: Deployment, build: Build, fork: int) -> Contract:
     for machine in deployment.machines:
         if (machine.contract.name, machine.build) == (build.app, build.name):
             return machine.contract
-    raise UsageError(
-        f"the history of app {build.app} begins at block {build.history_from}: to roll it back to block "
-        f"{fork}, it must be derived again by its own code: name it with --app"
-    )
+    raise UsageError(_needs_code(build, fork))

@@ -18,7 +18,7 @@ from virtualchain.engine.coverage import gaps
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to
-from virtualchain.errors import StoreError, UsageError
+from virtualchain.errors import StoreError, UsageError, quoted
 from virtualchain.store.builds import (
     Build,
     add_build,
@@ -64,7 +64,9 @@ def build_beside(
     callback fails; WriterBusy if another process makes this build.
     """
     if not _NAME.fullmatch(build):
-        raise UsageError(f"{build!r} is not a build's name: use a letter, then up to 15 letters and digits")
+        raise UsageError(
+            f"{quoted(build)} is not a build's name: use a letter, then up to 15 letters and digits"
+        )
     with closing(connect_builder(url, f"{contract.name}:{build}")) as connection:
         contract = _install(connection, contract, build, search)
         machine = Machine(connection, contract, build, options.for_database(url), is_live=False)
@@ -88,7 +90,7 @@ def judged_again(
     app = contract.name
     with closing(connect_builder(url, f"{app}:{_TEMPORARY}")) as connection:
         _drop_temporary(connection, app)  # of a process that was killed
-        contract = _install(connection, contract, _TEMPORARY)
+        contract = _install(connection, contract, _TEMPORARY, None)
         machine = Machine(connection, contract, _TEMPORARY, options.for_database(url), is_live=False)
         try:
             while listener.may_continue():

@@ -19,6 +19,7 @@ from virtualchain.errors import StoreError, UsageError
 from virtualchain.model import Json
 from virtualchain.store.database import connect_reader, pin_transaction, redact
 from virtualchain.store.failures import is_transient
+from virtualchain.store.revision import refuse_other
 from virtualchain.store.sql import queries
 
 _Q = queries("views")
@@ -44,10 +45,11 @@ class Selection:
 
 
 @contextmanager
-def snapshot(url: str) -> Iterator[psycopg.Connection]:
+def snapshot(url: str, *, of_any_revision: bool = False) -> Iterator[psycopg.Connection]:
     """Open a read-only transaction on a deployment, and end it.
 
-    Raises StoreError if the database cannot be read or holds no deployment.
+    Raises StoreError if the database cannot be read or holds no deployment, or if its schema is not the one
+    that this version of the code reads; `of_any_revision` leaves that to a caller who migrates it next.
     """
     connection = connect_reader(url)
     for name in _AS_TEXT:
@@ -62,6 +64,8 @@ def snapshot(url: str) -> Iterator[psycopg.Connection]:
                 f"{redact(url)} holds nothing of virtualchain's yet: "
                 "run `virtualchain migrate`, or `virtualchain sync` with an app"
             )
+        if not of_any_revision:
+            refuse_other(connection)
         yield connection
     except psycopg.Error as error:
         if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
@@ -94,6 +98,17 @@ def writer(connection: psycopg.Connection) -> str | None:
     """Name the session that writes to this deployment; None if there is none."""
     row = connection.execute(queries("database")["advisory_lock_holder"]).fetchone()
     return None if row is None else row[0] or f"server process {row[1]}"
+
+
+def last_start(connection: psycopg.Connection) -> Json | None:
+    """Return how the writer was started last: confirmations, apps; None if it never was."""
+    rows = _dicts(connection, "writer", {})
+    return rows[0] if rows else None
+
+
+def is_standby(connection: psycopg.Connection) -> bool:
+    """Return whether the server is a standby: then `writer` knows nothing, as locks are its primary's."""
+    return bool(_value(connection, "is_standby"))
 
 
 def last_reorg(connection: psycopg.Connection) -> Json | None:

@@ -71,6 +71,19 @@ class Build:
         return code_warning(self.app, self.version) if self.code_changed else None
 
     @property
+    def not_run_warning(self) -> str:
+        """What is to be said if the writer does not have its code."""
+        danger = (
+            f", and a fork below block {self.lowest_rollback} would stop all apps"
+            if self.lowest_rollback
+            else ""
+        )
+        return (
+            f"app {self.app} is installed here, but its code is not named: it is not advanced{danger}. Name "
+            f"it with --app, or remove the app with `virtualchain remove {self.app}`"
+        )
+
+    @property
     def is_unfinished(self) -> bool:
         """Whether the engine began it to replace the live one: the engine names its builds by numbers."""
         return not self.is_live and self.status == "catching_up" and self.name.isdecimal()

@@ -12,15 +12,17 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from virtualchain.errors import StoreError, UsageError, WriterBusy
+from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, WriterBusy
 from virtualchain.store.embedded.server import EmbeddedServer
+from virtualchain.store.failures import store_error
+from virtualchain.store.patience import Patience, Session
 from virtualchain.store.sql import queries
 
 _Q = queries("database")
@@ -28,6 +30,8 @@ OLDEST_SERVER = 15
 _NAME_LIMIT = 63
 """Maximum length of an application name in PostgreSQL, in bytes."""
 _CONNECT_TIMEOUT = 15
+_UNACKNOWLEDGED = 60_000
+"""Milliseconds until a connection over which nothing arrives any more counts as lost."""
 _CREATE = "CREATE DATABASE name ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
 """How to make a database for a deployment, whatever the server's locale."""
 _POLL = 1.0
@@ -42,6 +46,14 @@ _HINTS = (
     (r"refused|No such file or directory|timeout expired|timed out", "is the server running there?"),
     (r"could not translate host name|resolve host|Name or service not known", "check the host name"),
 )
+
+_FINAL = (
+    "authentication failed|no password supplied|does not exist|no pg_hba.conf entry|not permitted to log in"
+    "|permission denied for database|not currently accepting connections|SSL error|support SSL"
+    "|SSL was required|certificate verify failed|invalid response|invalid port|unsupported frontend protocol"
+    "|expected authentication request|received invalid"
+)
+"""Failures of a connection that no waiting ends, unlike those of a server that is not up yet."""
 
 
 def resolve(database: str | None) -> str:
@@ -74,14 +86,15 @@ def redact(url: str) -> str:
     return f"postgresql://{login}{','.join(addresses)}/{quote(name, safe='')}"
 
 
-def connect_writer(url: str, *, wait: bool = False) -> psycopg.Connection:
+def connect_writer(url: str, *, wait: bool = False, patience: Patience | None = None) -> psycopg.Connection:
     """Open the deployment's only writing session: autocommit, settings pinned, lock held until it closes.
 
     The connection must be direct: behind a pooler the lock would protect nothing. If another session has the
     lock, raises WriterBusy, which names the holder, or waits for the lock if `wait` is true. Raises
-    StoreError if the database cannot be reached or used, or if `url` leads to a pooler.
+    DatabaseUnavailable if the database cannot be reached now, StoreError if it cannot be used, or if `url`
+    leads to a pooler.
     """
-    connection = _connect(url, "writer")
+    connection = _connect(url, "writer", patience)
     with _closed_on_failure(connection, url):
         _prepare_writing(connection, url)
         _take_lock(connection, wait=wait)
@@ -102,27 +115,28 @@ def connect_builder(url: str, build: str) -> psycopg.Connection:
     return connection
 
 
-def connect_migrator(url: str) -> psycopg.Connection:
+def connect_migrator(url: str, patience: Patience | None = None) -> psycopg.Connection:
     """Open a session that changes the schema: settings pinned like the writer's, without autocommit.
 
     Raises StoreError if the database cannot be reached or used, or if `url` leads to a pooler.
     """
-    connection = _connect(url, "migration")
+    connection = _connect(url, "migration", patience)
     with _closed_on_failure(connection, url):
         _refuse_pooler(connection, url)
+        _refuse_standby(connection, url)
         _pin(connection, is_local=False)
         connection.execute(_Q["pin_writing"])
         connection.autocommit = False
     return connection
 
 
-def connect_reader(url: str) -> psycopg.Connection:
+def connect_reader(url: str, patience: Patience | None = None) -> psycopg.Connection:
     """Open a session whose transactions are read-only: autocommit, settings pinned like the writer's.
 
     Behind a pooler nothing is set, because settings would outlive this connection: callers that need them use
     `pin_transaction` in each transaction. Raises StoreError if the database cannot be reached or used.
     """
-    connection = _connect(url, "reader")
+    connection = _connect(url, "reader", patience)
     with _closed_on_failure(connection, url):
         if is_pooled(connection):
             connection.prepare_threshold = None
@@ -151,11 +165,11 @@ def _pin(connection: psycopg.Connection, *, is_local: bool) -> None:
     connection.execute(_Q["pin_settings"], {"is_local": is_local})
 
 
-def _connect(url: str, kind: str) -> psycopg.Connection:
+def _connect(url: str, kind: str, patience: Patience | None = None) -> psycopg.Connection:
     """Open a session, and check that the database is suitable."""
     parameters = _parameters(url)
     try:
-        connection = psycopg.connect(
+        connection = Session.connect(
             url,
             autocommit=True,
             application_name=_session_name(kind),
@@ -165,9 +179,14 @@ def _connect(url: str, kind: str) -> psycopg.Connection:
             keepalives_idle=30,
             keepalives_interval=10,
             keepalives_count=3,
+            tcp_user_timeout=parameters.get("tcp_user_timeout") or _UNACKNOWLEDGED,
         )
     except psycopg.Error as error:
-        raise StoreError(f"the database {redact(url)} cannot be opened: {_reason(error)}") from error
+        is_final = re.search(_FINAL, str(error)) is not None
+        raise (StoreError if is_final else DatabaseUnavailable)(
+            f"the database {redact(url)} cannot be opened: {_reason(error)}"
+        ) from error
+    connection.patience, connection.database = patience, f"the database {redact(url)}"
     with _closed_on_failure(connection, url):
         _refuse_unfit(connection, url)
     return connection
@@ -180,7 +199,8 @@ def _closed_on_failure(connection: psycopg.Connection, url: str) -> Iterator[Non
         yield
     except psycopg.Error as error:
         connection.close()
-        raise StoreError(f"the database {redact(url)} cannot be used: {_reason(error)}") from error
+        kind = type(store_error(error))
+        raise kind(f"the database {redact(url)} cannot be used: {_reason(error)}") from error
     except BaseException:
         connection.close()
         raise
@@ -269,6 +289,11 @@ def _take_lock(connection: psycopg.Connection, *, wait: bool) -> None:
                 "stop it, or wait for it with --wait"
             )
         time.sleep(_POLL)
+
+
+def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequence[str]) -> None:
+    """Record how the process that follows the chain was started: its K, and the apps whose code it has."""
+    connection.execute(_Q["record_writer"], {"confirmations": confirmations, "apps": list(apps)})
 
 
 def _holder(connection: psycopg.Connection) -> str:

@@ -4,7 +4,7 @@ from typing import Final
 
 import psycopg
 
-from virtualchain.errors import InvalidOp, Unserializable, VirtualchainError
+from virtualchain.errors import DatabaseUnavailable, InvalidOp, StoreError, Unserializable, VirtualchainError
 
 PAUSES: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Seconds before each further attempt after a transient fault of the database."""
@@ -17,6 +17,9 @@ _OF_A_VALUE: Final = ("08", "22", "53", "54")
 """SQLSTATE classes that a value alone may cause: connection, data, resources, limits of the program."""
 _NOT_OF_A_VALUE: Final = ("53300",)
 """Those of them that no value causes: too many connections."""
+
+_AWAY: Final = ("57P01", "57P02", "57P03")
+"""SQLSTATEs of a server that is shutting down, was reset, or is starting."""
 
 
 class ValueDoesNotFit(VirtualchainError):
@@ -59,6 +62,15 @@ def may_be_of_a_value(error: BaseException) -> bool:
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.DataError)
     return error.sqlstate == "XX000" or error.sqlstate[:2] in _OF_A_VALUE
+
+
+def store_error(error: BaseException, what: str = "the database") -> StoreError:
+    """Describe a failure of `what`, on one line; it is DatabaseUnavailable if the server is away."""
+    state = error.sqlstate if isinstance(error, psycopg.Error) else ""
+    is_away = isinstance(error, psycopg.OperationalError) and (
+        state is None or state.startswith("08") or state in _AWAY
+    )
+    return (DatabaseUnavailable if is_away else StoreError).from_database(error, what)
 
 
 def summarize_error(error: BaseException) -> str:

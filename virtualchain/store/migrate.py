@@ -6,15 +6,15 @@ from threading import Lock
 import psycopg
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
-from virtualchain.errors import StoreError
 from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
-from virtualchain.store.sql import migrations_root, queries
+from virtualchain.store.failures import store_error
+from virtualchain.store.patience import Patience
+from virtualchain.store.revision import current, head, refuse_newer
+from virtualchain.store.sql import migrations_root
 
-_Q = queries("migrate")
 _ALEMBIC = Lock()
 """Alembic keeps the current run in a module variable, so threads take turns."""
 
@@ -25,37 +25,21 @@ def _config() -> Config:
     return config
 
 
-def head() -> str:
-    """Return the revision that this version of the code needs."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None, "the package contains no migration"
-    return revision
-
-
-def current(connection: psycopg.Connection) -> str | None:
-    """Return the revision of the database; None if it has no virtualchain schema yet."""
-    row = connection.execute(_Q["has_revision"]).fetchone()
-    if row is None or not row[0]:
-        return None
-    row = connection.execute(_Q["revision"]).fetchone()
-    return None if row is None else str(row[0])
-
-
-def migrate(url: str) -> str:
+def migrate(url: str, patience: Patience | None = None) -> str:
     """Upgrade the database at `url` to this version's schema; return the revision that it now has.
 
     This includes the views of the installed apps. All steps run in one transaction: if one fails, the
     database stays as it was. Raises StoreError if the schema is newer than this code, if a step fails, or if
     there is no schema yet and the database's locale is not C.
     """
-    with closing(connect_reader(url)) as probe:
+    with closing(connect_reader(url, patience)) as probe:
         revision = current(probe)
-        _refuse_newer(revision)
+        refuse_newer(revision)
         if revision is None:
             require_c_locale(probe, url)
     config = _config()
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: connect_migrator(url), poolclass=pool.NullPool
+        "postgresql+psycopg://", creator=lambda: connect_migrator(url, patience), poolclass=pool.NullPool
     )
     try:
         with _ALEMBIC, engine.connect() as connection:
@@ -63,18 +47,9 @@ def migrate(url: str) -> str:
             command.upgrade(config, "head")
             connection.commit()
     except (psycopg.Error, DBAPIError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        message = f"the schema could not be upgraded: {' '.join(str(cause).split())}"
-        raise StoreError(message) from error
+        cause = error.orig or error if isinstance(error, DBAPIError) else error
+        kind = type(store_error(cause))
+        raise kind(f"the schema could not be upgraded: {' '.join(str(cause).split())}") from error
     finally:
         engine.dispose()
     return head()
-
-
-def _refuse_newer(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
-        raise StoreError(
-            f"the database's schema ({revision}) is newer than this virtualchain ({head()}): "
-            "upgrade virtualchain, or use another database"
-        )

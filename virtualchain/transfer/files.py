@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, Literal
 import psycopg
 from psycopg import sql
 
-from virtualchain.errors import DamagedExport, UsageError
+from virtualchain.errors import DamagedExport, UsageError, quoted
 from virtualchain.store.sql import queries
 from virtualchain.transfer.manifest import File, sha256_of
 from virtualchain.transfer.tables import TEXT, TIME, Column, Table, columns_of, copy_types
@@ -201,7 +201,7 @@ def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:
 
 def _number(text: str) -> int:
     if not re.fullmatch("-?[0-9]{1,19}", text):
-        raise ValueError(f"{text[:40]!r} is not a number")
+        raise ValueError(f"{quoted(text)} is not a number")
     return int(text)
 
 
@@ -212,13 +212,13 @@ def _time(text: str) -> datetime:
 def _bytes(text: str) -> bytes:
     match = _BYTES.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text[:40]!r} is not a bytea value")
+        raise ValueError(f"{quoted(text)} is not a bytea value")
     return bytes.fromhex(match[1])
 
 
 def _list(text: str) -> list[bytes]:
     if not _LIST.fullmatch(text):
-        raise ValueError(f"{text[:40]!r} is not an array of bytea values")
+        raise ValueError(f"{quoted(text)} is not an array of bytea values")
     return [bytes.fromhex(item) for item in _ITEM.findall(text)]
 
 

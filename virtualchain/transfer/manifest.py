@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from virtualchain.bitcoin.networks import NETWORKS
-from virtualchain.errors import DamagedExport, UsageError
+from virtualchain.errors import DamagedExport, UsageError, quoted
 from virtualchain.model import Json
 from virtualchain.store.tape import Covered
 from virtualchain.transfer.tables import Column
@@ -121,7 +121,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise DamagedExport(f"{path} is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         form = document.get("format") if isinstance(document, dict) else None
-        raise UsageError(f"{path} has the format {form!r}; this version of virtualchain reads only {FORMAT}")
+        raise UsageError(
+            f"{path} has the format {quoted(form)}; this version of virtualchain reads only {FORMAT}"
+        )
     try:
         return _read(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -172,12 +174,12 @@ def _read(document: Json) -> Manifest:
     network, genesis = document["network"], document["genesis_hash"]
     known = NETWORKS.get(network) if isinstance(network, str) else None
     if (network is not None and known is None) or genesis != (known and known.genesis_hash):
-        raise ValueError(f"there is no network {network!r} with the genesis block {genesis!r}")
+        raise ValueError(f"there is no network {quoted(network)} with the genesis block {quoted(genesis)}")
     blocks = document["blocks"]
     first = None if blocks is None else _block_ref(blocks["first"])
     last = None if blocks is None else _block_ref(blocks["last"])
     if first and last and (network is None or first.block_id > last.block_id):
-        raise ValueError(f"it cannot hold blocks {first.block_id} to {last.block_id} of {network!r}")
+        raise ValueError(f"it cannot hold blocks {first.block_id} to {last.block_id} of {quoted(network)}")
     files = tuple(map(_file, _typed(document["files"], list)))
     if len({file.name for file in files}) < len(files):
         raise ValueError("two files have the same name")
@@ -206,7 +208,9 @@ def _covered(item: Json) -> Covered:
         until_block=None if until is None else _height(until),
     )
     if "\0" in row.rule or (row.until_block is not None and row.until_block < row.from_block):
-        raise ValueError(f"no search by {row.rule!r} can cover blocks {row.from_block} to {row.until_block}")
+        raise ValueError(
+            f"no search by {quoted(row.rule)} can cover blocks {row.from_block} to {row.until_block}"
+        )
     return row
 
 
@@ -214,7 +218,7 @@ def _file(item: Json) -> File:
     name = _typed(item["name"], str)
     # A name with a path in it could make an import read any file.
     if Path(name).name != name or name.startswith(".") or "\0" in name or name == NAME:
-        raise ValueError(f"{name!r} is not a file name")
+        raise ValueError(f"{quoted(name)} is not a file name")
     return File(
         name=name,
         rows=_typed(item["rows"], int),
@@ -230,13 +234,13 @@ def _column(item: Json) -> Column:
 
 def _object(value: Any) -> Json:  # noqa: ANN401 - whatever the JSON holds
     if not isinstance(value, dict):
-        raise ValueError(f"{str(value)[:40]!r} is not an object")  # noqa: TRY004 - damage, not a bug
+        raise ValueError(f"{quoted(str(value))} is not an object")  # noqa: TRY004 - damage, not a bug
     return value
 
 
 def _typed(value: Any, kind: type[_Value]) -> _Value:  # noqa: ANN401 - whatever the JSON holds
     if type(value) is not kind:
-        raise ValueError(f"{str(value)[:40]!r} is not of type {kind.__name__}")
+        raise ValueError(f"{quoted(str(value))} is not of type {kind.__name__}")
     return value
 
 
@@ -249,5 +253,5 @@ def _height(value: Any) -> int:  # noqa: ANN401 - whatever the JSON holds
 def _hex(value: Any, size: int) -> str:  # noqa: ANN401 - whatever the JSON holds
     text = _typed(value, str)
     if len(text) != 2 * size or bytes.fromhex(text).hex() != text:
-        raise ValueError(f"{text[:80]!r} is not a hash")
+        raise ValueError(f"{quoted(text)} is not a hash")
     return text

@@ -155,7 +155,7 @@ def test_what_a_commit_makes_must_fit_as_well(fake_node: FakeNode, run: Run, que
     run(app, other)
     (row,) = query("SELECT name, error FROM virtualchain.apps WHERE status = 'halted'")
     assert (row["name"], row["error"]["callback"]) == ("typed", "db_commit")
-    assert row["error"]["error"].startswith("InvalidOp: op b'o' has no n: every hashed field is required")
+    assert row["error"]["error"].startswith("InvalidOp: op 'o' has no n: every hashed field is required")
 
 
 UNHASHABLE: dict[str, tuple[Any, str]] = {
@@ -233,7 +233,7 @@ def test_a_field_that_no_op_has_halts_the_app(
     run(typed(fields=fields), typed("other"))
     (row,) = query("SELECT name, error FROM virtualchain.apps WHERE status = 'halted'")
     assert (row["name"], row["error"]["callback"]) == ("typed", "db_commit")
-    assert row["error"]["error"].startswith(f"InvalidOp: op b'o' has no {fields[-1]}: ")
+    assert row["error"]["error"].startswith(f"InvalidOp: op 'o' has no {fields[-1]}: ")
     assert "declare the fields with types" in row["error"]["error"]
 
 

@@ -15,7 +15,8 @@ from virtualchain.errors import StoreError
 from virtualchain.examples import notary
 from virtualchain.store.database import connect_reader, other_locale
 from virtualchain.store.embedded.server import EmbeddedServer
-from virtualchain.store.migrate import current, head, migrate
+from virtualchain.store.migrate import migrate
+from virtualchain.store.revision import current, head
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import installations
 

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from virtualchain.errors import StoreError
-from virtualchain.store.migrate import current, head, migrate
+from virtualchain.store.migrate import migrate
+from virtualchain.store.revision import current, head
 from virtualchain.store.sql import sql_root
 from virtualchain.testing.database import DatabaseServer
 

@@ -15,6 +15,7 @@ from virtualchain.app.contract import read_contract
 from virtualchain.store import migrate as migrations
 from virtualchain.store.builds import add_build, register
 from virtualchain.store.database import connect_migrator, connect_writer
+from virtualchain.store.revision import head
 
 TABLES = """
     CREATE TABLE first (a text, b numeric, c int[], block int, PRIMARY KEY (a, b), UNIQUE (c));
@@ -138,7 +139,7 @@ def test_it_ends_like_a_new_one(old_url: str, database_url: str) -> None:
     """The log's schema, and the triggers of every build, are those of a fresh deployment."""
     install(database_url)
     assert functions(old_url) != functions(database_url)
-    assert migrations.migrate(old_url) == migrations.head()
+    assert migrations.migrate(old_url) == head()
     assert functions(old_url) == functions(database_url)
     assert len(functions(old_url)) == 4
     assert schema(old_url) == schema(database_url)

@@ -90,3 +90,20 @@ def test_fields_are_aligned(capsys: Capture) -> None:
     """Fields are aligned below their title, and None is a dash."""
     output.write_fields("title", {"a": 1, "longer": None})
     assert capsys.readouterr().out == "title\n  a       1\n  longer  -\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0.0, "0.0 s"), (0.24, "0.2 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59, "59 s"), (59.6, "1 min")),
+        *((60, "1 min"), (3599, "1 h 0 min"), (90_000, "25 h 0 min")),
+    ],
+)
+def test_durations_have_one_form(seconds: float, text: str) -> None:
+    """They have tenths below ten seconds, seconds below a minute, and minutes above."""
+    assert output.duration(seconds) == text
+
+
+def test_times_have_one_form() -> None:
+    """A time as JSON has it is shown to people with its time zone."""
+    assert output.moment("2026-11-26T04:21:30Z") == "2026-11-26 04:21:30 UTC"

@@ -125,12 +125,3 @@ def test_on_a_terminal_a_bar_moves(clock: Clock, capsys: Capture, monkeypatch: p
     assert "block 49 of 1,000" in err
     assert "5 blocks/s, 0 inputs/s, 3 min left" in err
     assert err.index("block 49 of") < err.index("virtualchain: waiting for block 51")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "1 h 0 min"), (90_000, "25 h 0 min")],
-)
-def test_durations_are_rounded(seconds: float, text: str) -> None:
-    """Durations are rounded to seconds below a minute, and to minutes above."""
-    assert progress._duration(seconds) == text

@@ -160,7 +160,7 @@ def test_lengths_count_bytes_and_an_opcode_may_be_any_byte() -> None:
 
 def test_every_missing_field_is_named() -> None:
     """One error lists everything that has to be fixed."""
-    with pytest.raises(InvalidOp, match="op b'a' has no y, z:"):
+    with pytest.raises(InvalidOp, match="op 'a' has no y, z:"):
         consensus.serialize_op(b"a", {"x": 1}, ["x", "y", "z"])
 
 

@@ -14,7 +14,7 @@ from virtualchain.bitcoin.block import LARGEST_BLOCK, LARGEST_SPENDABLE_SCRIPT, 
 from virtualchain.bitcoin.node.login import NodeUrl
 from virtualchain.bitcoin.spending import Capped, capped
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_number
-from virtualchain.errors import MalformedBlock, NodeError
+from virtualchain.errors import MalformedBlock, NodeError, quoted
 from virtualchain.model import Block, SpentOutput, SpentOutputs
 
 _MOST_TRANSACTIONS: Final = LARGEST_BLOCK // (60 * 4)
@@ -31,20 +31,29 @@ def well_formed(url: NodeUrl, method: str) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise NodeError(f"{url} answers {method} as no Bitcoin node does: {error!r}") from error
+        raise NodeError(f"{url} answers {method} as no Bitcoin node does: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case KeyError():
+            return f"there is no {error}"
+        case ValueError():
+            return str(error)
+    return "it has another form"
 
 
 def block_hash(value: object) -> str:
     """Return the value if it is a hash in hex; raises ValueError."""
     if not isinstance(value, str) or not _HASH.fullmatch(value):
-        raise ValueError(f"{value!r} is not a hash")
+        raise ValueError(f"{quoted(value)} is not a hash")
     return value
 
 
 def whole_number(value: object) -> int:
     """Return the value if it is an int; raises TypeError."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not a whole number")
+        raise TypeError(f"{quoted(value)} is not a whole number")
     return value
 
 
@@ -192,7 +201,7 @@ def read_prevouts(transaction: Mapping[str, Any]) -> tuple[SpentOutput, ...] | N
 def satoshi(bitcoins: object) -> int:
     """Convert an amount from JSON exactly; raises ValueError for a float and for a fraction of a satoshi."""
     if isinstance(bitcoins, bool) or not isinstance(bitcoins, int | Decimal):
-        raise ValueError(f"{bitcoins!r} is not an exact amount")  # noqa: TRY004 one error for all bad amounts
+        raise ValueError(f"{quoted(bitcoins)} is not an exact amount")  # noqa: TRY004 one error for all bad amounts
     value = Decimal(bitcoins).scaleb(8)
     if value != value.to_integral_value():
         raise ValueError(f"{bitcoins} bitcoins are not a whole number of satoshi")

@@ -24,7 +24,7 @@ from bitcoinrpc.authproxy import AuthServiceProxy, JSONRPCException
 from virtualchain.bitcoin.node.login import Login, NodeUrl
 from virtualchain.bitcoin.node.slimming import slim
 from virtualchain.bitcoin.node.transport import Connection, Pool, TooLong, pieces
-from virtualchain.errors import MissingData, NodeError, NodeUnavailable
+from virtualchain.errors import MissingData, NodeError, NodeUnavailable, quoted
 
 T = TypeVar("T")
 
@@ -130,9 +130,8 @@ class Rpc:
 
     def _fault(self, method: str, parameters: tuple[object, ...], error: JSONRPCException) -> NodeError:
         call = " ".join([method, *map(str, parameters)])
-        message = (
-            f"{self._url} answers {call!r} with {str(error.message)[:_REASON_SIZE]!r} (code {error.code})"
-        )
+        reason = str(error.message)[:_REASON_SIZE]
+        message = f"{self._url} answers {quoted(call)} with {quoted(reason)} (code {error.code})"
         if error.code == _WARMING_UP:
             return NodeUnavailable(f"{message}: it is starting, try again in a while")
         if error.code == _NO_SUCH_METHOD:
@@ -224,7 +223,8 @@ class _Exchange:
 
     def _nonsense(self, response: HTTPResponse, body: bytes) -> NodeError:
         return NodeError(
-            f"{self._url} is not a Bitcoin node: it answers with HTTP status {response.status}, {body[:80]!r}"
+            f"{self._url} is not a Bitcoin node: it answers with HTTP status {response.status}, "
+            f"{quoted(body)}"
         )
 
 
@@ -269,7 +269,8 @@ class Rest:
         status, parsed = with_retries(lambda: self._get(path, limit, parse))
         if not isinstance(parsed, _Refused):
             return parsed
-        message = f"{self._url} answers {path} with {parsed.reason or 'no reason'!r} (status {status})"
+        reason = quoted(parsed.reason or "no reason")
+        message = f"{self._url} answers {path} with {reason} (status {status})"
         if status == HTTPStatus.NOT_FOUND and parsed.reason:
             raise MissingData(message)
         if status == HTTPStatus.NOT_FOUND:

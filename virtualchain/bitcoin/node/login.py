@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from virtualchain.bitcoin.networks import NETWORKS, Network
-from virtualchain.errors import NodeError, NodeUnavailable, UsageError
+from virtualchain.errors import NodeError, NodeUnavailable, UsageError, quoted
 
 _HTTPS_PORT: Final = 443
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
@@ -201,7 +201,7 @@ class Password:
     def renew(self, authorization: str) -> None:  # noqa: ARG002 -- there is only the one
         """Raise NodeError: the password would not be accepted later either."""
         raise NodeError(
-            f"{self._url} refuses the password of user {self._user!r}: check rpcauth in bitcoin.conf"
+            f"{self._url} refuses the password of user {quoted(self._user)}: check rpcauth in bitcoin.conf"
         )
 
 

@@ -22,7 +22,7 @@ from virtualchain.bitcoin.node.client import NotOffered, Rest, Rpc
 from virtualchain.bitcoin.node.login import NodeUrl, clear_text_warning, find_login, read_url
 from virtualchain.bitcoin.node.transport import tls_for
 from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
-from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError
+from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError, quoted
 from virtualchain.model import Block, SpentOutput, SpentOutputs
 
 T = TypeVar("T")
@@ -117,6 +117,12 @@ class NodeSource:
         with well_formed(self._url, "getblockchaininfo"):
             info = self._rpc.call("getblockchaininfo")
             return Tip(answers.height(info["blocks"]), answers.block_hash(info["bestblockhash"]))
+
+    def pruned_below(self) -> int | None:
+        """Return the lowest block that a pruned node still has; None if it has them all."""
+        with well_formed(self._url, "getblockchaininfo"):
+            info = self._rpc.call("getblockchaininfo")
+            return answers.whole_number(info.get("pruneheight", 0)) or None if info.get("pruned") else None
 
     def block_hash(self, block_id: int) -> str:
         """Return the hash of the active block at a height; raises MissingData above the tip."""
@@ -297,7 +303,9 @@ def _network_of(url: NodeUrl, rpc: Rpc, requested: Network | None) -> Network:
         try:
             actual = networks.network(chain)
         except UsageError as error:
-            raise NodeError(f"{url} is on {chain!r}, a network that virtualchain does not know") from error
+            raise NodeError(
+                f"{url} is on {quoted(chain)}, a network that virtualchain does not know"
+            ) from error
         if actual.name == "signet":
             actual = _signet_of(url, rpc, info)
     if requested is not None and actual.name != requested.name:

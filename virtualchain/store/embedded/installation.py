@@ -17,7 +17,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-from virtualchain.errors import StoreError, UsageError
+from virtualchain.errors import StoreError, UsageError, quoted
 from virtualchain.store.embedded.host import Account, Command, home, make_folder, run, write_private
 from virtualchain.store.sql import queries
 
@@ -74,7 +74,7 @@ def major_version(binaries: Path, account: Account | None) -> int:
     output = run([binaries / "postgres", "--version"], account).stdout
     version = re.search(r"\(PostgreSQL\) (\d+)", output)
     if version is None:
-        raise StoreError(f"{binaries / 'postgres'} does not report its version: {output.strip()!r}")
+        raise StoreError(f"{binaries / 'postgres'} does not report its version: {quoted(output.strip())}")
     return int(version[1])
 
 

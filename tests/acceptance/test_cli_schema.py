@@ -1,0 +1,106 @@
+"""Databases with an older or a newer schema: each command has one line for them, and exit code 3."""
+
+from urllib.parse import quote, urlsplit
+
+import psycopg
+import pytest
+from alembic import command
+from sqlalchemy import create_engine, pool
+
+from tests.acceptance.conftest import Inside, check_one_line, mine_notes, notes
+from tests.integration.reading.test_readers import grant
+from virtualchain.store import migrate
+from virtualchain.store.database import connect_migrator
+from virtualchain.store.revision import head, known
+from virtualchain.testing import FakeNode
+
+APP = ("--app", "apps:notes")
+FIRST = known()[0]
+READING = (
+    *(("status",), ("ops",), ("ops", "--rejected"), ("consensus",), ("consensus", "1"), ("watch",)),
+    *(("watch", "--from", "1"), ("sql", "SELECT 1"), ("sql", "--as-of", "1", "SELECT * FROM blocks")),
+    *(("compare", "notes", "v2"), ("export", "there"), ("checkpoint", "create", "notes")),
+    *(("resume", "notes"), ("db", "revoke-reader", "somebody")),
+)
+WRITING = (
+    ("sync", *APP),
+    ("swap", "notes", "v2"),
+    ("drop", "notes", "v2"),
+    ("remove", "notes"),
+    ("migrate",),
+)
+
+
+def at_revision(url: str, revision: str) -> None:
+    """Migrate an empty database to an earlier revision."""
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect_migrator(url), poolclass=pool.NullPool
+    )
+    with pytest.MonkeyPatch.context() as patch, engine.connect() as connection:
+        patch.setattr("virtualchain.store.builds.refresh_views", lambda _: None)
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.commit()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("revision", known()[:-1])
+def test_an_older_schema_is_not_read(inside: Inside, empty_database_url: str, revision: str) -> None:
+    """The line has both revisions, and what to do."""
+    at_revision(empty_database_url, revision)
+    for arguments in READING if revision in {FIRST, known()[-2]} else (("status",), ("sql", "SELECT 1")):
+        done = inside(*arguments, "--database", empty_database_url, code=3)
+        check_one_line(done, f"schema ({revision}) is older than this virtualchain ({head()})")
+        assert "run `virtualchain migrate`" in done.err
+
+
+def test_writing_upgrades_an_older_schema(
+    inside: Inside, fake_node: FakeNode, empty_database_url: str, options: tuple[str, ...]
+) -> None:
+    """Commands that write do not ask for it: they migrate."""
+    at_revision(empty_database_url, FIRST)
+    there = ("--database", empty_database_url)
+    assert "this database has no tape yet" in inside(*APP, "advance", *there, code=2).err
+    mine_notes(fake_node, "one")
+    inside(*APP, *options, "sync", *there)
+    assert notes(empty_database_url) == ["one"]
+
+
+def test_a_newer_schema_is_neither_read_nor_written(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """Every command says so, also those that write."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE vc.alembic_version SET version_num = '9999'")
+    for arguments in READING + WRITING:
+        done = inside(*arguments, *options, code=3)
+        check_one_line(
+            done, f"schema (9999) is newer than this virtualchain ({head()}): upgrade virtualchain"
+        )
+
+
+@pytest.fixture
+def reader_url(database_url: str) -> str:
+    """Return the URL of a reader of all apps."""
+    parts = urlsplit(database_url)
+    role = f"{parts.path[1:]}:analyst"
+    made = grant(database_url, role, login=True)
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{quote(role, safe='')}:{made.password}@{place}").geturl()
+
+
+def test_a_reader_is_told_as_well(inside: Inside, database_url: str, reader_url: str) -> None:
+    """Although a reader cannot see the engine's own schema, another one than expected is noticed."""
+    reading = (("status",), ("ops",), ("watch",), ("sql", "SELECT 1"))
+    for arguments in (("ops",), ("sql", "SELECT 1")):
+        inside(*arguments, "--database", reader_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE vc.alembic_version SET version_num = '9999'")
+    for arguments in reading:
+        check_one_line(inside(*arguments, "--database", reader_url, code=3), "schema (9999) is newer")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DROP FUNCTION virtualchain.revision()")
+    for arguments in reading:
+        done = inside(*arguments, "--database", reader_url, code=3)
+        check_one_line(done, f"schema is older than this virtualchain ({head()})")

@@ -1,0 +1,133 @@
+"""What status shows of the writer, the node, and the apps: on a standby, too."""
+
+import json
+import re
+import time
+
+import pytest
+
+from tests.acceptance.conftest import Commands, Inside, mine_notes
+from tests.acceptance.test_cli_run import at
+from tests.support.servers import reachable_folder, standby_of, value
+from virtualchain.store.embedded.server import EmbeddedServer
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import installations
+
+APP = ("--app", "apps:notes")
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+
+
+def test_the_writers_own_confirmations_count(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
+    """While a writer runs, status is about that one, whatever its own settings; afterwards, about these."""
+    common = ("--bitcoin", fake_node.url, "--database", database_url)
+    writer = cli.start("run", *APP, *common, "--confirmations", 2)
+    writer.until_said("has 1 of 2 confirmations")
+    for own in ((), ("--confirmations", 5)):
+        printed = json.loads(cli("status", "--json", *common, *own).out)
+        assert (printed["confirmations"], printed["standby"]) == (2, False)
+        assert printed["waits_for"].endswith("has 1 of 2 confirmations")
+        assert re.search(
+            r"  writer     virtualchain writer \S+, with 2 confirmations\n", cli("status", *common).out
+        )
+    assert writer.signal().code == 0
+    printed = json.loads(cli("status", "--json", *common).out)
+    assert (printed["confirmations"], printed["writer"]) == (6, None)
+    assert "  writer     none is running\n" in cli("status", *common).out
+
+
+def test_a_standby_says_that_it_is_one(cli: Commands, fake_node: FakeNode) -> None:
+    """It cannot see the writer's lock, so it does not deny that there is a writer, whose K it knows."""
+    binaries = next((path for path in installations().values() if (path / "pg_basebackup").is_file()), None)
+    if binaries is None:
+        pytest.skip("no PostgreSQL with pg_basebackup is installed")
+    with reachable_folder() as folder:
+        primary = EmbeddedServer(folder, binaries=binaries, durable=False)
+        url = primary.start()
+        standby = None
+        try:
+            node = ("--bitcoin", fake_node.url)
+            writer = cli.start("run", *APP, *node, "--database", url, "--confirmations", 0)
+            writer.until_said(at(fake_node))
+            standby = standby_of(primary, binaries, folder.parent / "standby")
+            copy = standby.start()
+            mine_notes(fake_node, "one")
+            writer.until_said(at(fake_node))
+            deadline = time.monotonic() + 30
+            while value(copy, "SELECT max(block_id) FROM virtualchain.blocks") != fake_node.height:
+                assert time.monotonic() < deadline, "the standby does not follow"
+                time.sleep(0.1)
+            there = (*node, "--database", copy)
+            printed = json.loads(cli("status", "--json", *there).out)
+            assert (printed["standby"], printed["writer"], printed["confirmations"]) == (True, None, 0)
+            assert printed[
+                "waits_for"
+            ] == f"waiting for block {fake_node.height + 1}: the node is at block " + str(fake_node.height)
+            assert "standby" in cli("status", *there).out
+            assert "none is running" not in cli("status", *there).out
+            assert "is a standby, which is read-only" in cli("sync", *APP, *there, code=3).err
+            assert '"one"' in cli("ops", "--json", *there).out
+            assert writer.signal().code == 0
+        finally:
+            if standby is not None:
+                standby.stop()
+            primary.stop()
+
+
+def test_a_pruned_node_is_called_so(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """Its lowest block is shown; if the next block to process is below it, that is what is waited for."""
+    mine_notes(fake_node, "one", "two")
+    assert json.loads(inside(*options, "--json", "status").out)["pruned_below"] is None
+    inside(*APP, *options, "sync", "--to", 90)
+    fake_node.prune(50)
+    text = inside(*options, "status").out
+    assert f"  node       block {fake_node.height} ({fake_node.tip}), pruned below 50\n" in text
+    printed = json.loads(inside(*options, "--json", "status").out)
+    assert (printed["pruned_below"], printed["waits_for"]) == (50, None)
+    fake_node.prune(95)
+    printed = json.loads(inside(*options, "--json", "status").out)
+    assert printed["pruned_below"] == 95
+    assert printed["waits_for"].startswith("waiting for block 91, which the node has pruned")
+
+
+def test_an_app_that_starts_above_the_nodes_tip_does_not_lag(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """It has no lag, which differs from a lag of 0; once the tip is above, it counts from its first block."""
+    source = (inside.folder / "apps.py").read_text()
+    first = fake_node.height + 10
+    (inside.folder / "apps.py").write_text(
+        source.replace(
+            'magic=b"st",\n    projections', f'magic=b"st", first_block_id={first},\n    projections'
+        )
+    )
+    inside(*APP, *options, "sync")
+    [app] = json.loads(inside(*options, "--json", "status").out)["apps"]
+    assert (app["block_id"], app["lag"]) == (None, None)
+    text = inside(*options, "status").out
+    assert f"  block           none yet: it starts with block {first}\n" in text
+    assert "  lag             -\n" in text
+    fake_node.mine(n=12)
+    [app] = json.loads(inside(*options, "--json", "status").out)["apps"]
+    assert (app["block_id"], app["lag"]) == (None, 3)
+
+
+def test_times_and_durations_have_one_form(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """JSON has ISO 8601 and seconds, text has UTC and units."""
+    mine_notes(fake_node, "one", "two")
+    inside(*APP, *options, "sync")
+    fake_node.reorg(1)
+    inside(*APP, *options, "sync")
+    reorg = json.loads(inside(*options, "--json", "status").out)["last_reorg"]
+    iso = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    assert re.fullmatch(iso, reorg["detected_at"])
+    assert isinstance(reorg["duration"], float)
+    assert re.search(
+        rf"last rollback  {TIME}, 1 block above block \d+ in \d\.\d s \(work\)",
+        inside(*options, "status").out,
+    )
+    [op] = json.loads(inside(*options, "--json", "ops").out)
+    assert re.fullmatch(iso, op["time"])

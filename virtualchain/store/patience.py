@@ -1,0 +1,91 @@
+"""Sessions that notice when the server is silent: they report it, and can be ended meanwhile.
+
+A server whose process is stopped, or that a network no longer reaches, answers nothing at all. libpq then
+waits without end. A slow statement looks the same from here, so silence is reported, and ends nothing unless
+the work is to stop in any case.
+"""
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.rows import TupleRow
+
+REPORT_AFTER: Final = 10.0
+"""Seconds of silence until the first report; each further one comes after twice as many."""
+STOP_AFTER: Final = 5.0
+"""Seconds that a silent server still has to answer once the work is to stop."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Who is notified of a silent server, and whether the work still goes on."""
+
+    report: Callable[[str], object] = str
+    may_continue: Callable[[], bool] = lambda: True
+
+
+class _Default:
+    patience = Patience()
+
+
+def report_silence(report: Callable[[str], object]) -> None:
+    """Report silent servers to `report`, for every session that has no `Patience` of its own."""
+    _Default.patience = Patience(report)
+
+
+class ServerSilent(psycopg.OperationalError):
+    """The server did not answer, and the work was to stop: the session is closed."""
+
+
+class Session(psycopg.Connection[TupleRow]):
+    """A connection that follows `patience` while it waits for the server; None is what the program chose."""
+
+    patience: Patience | None = None
+    database = "the database"
+    """How reports refer to it."""
+
+    def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - psycopg's own
+        """Wait for an answer; raises ServerSilent if the work is to stop and none comes."""
+        return super().wait(self._watched(gen), *arguments, **options)
+
+    def _watched(self, gen: Generator[Any, Any, _T]) -> Generator[Any, Any, _T]:
+        """Pass on what psycopg and its generator exchange; no readiness is a tenth of a second of silence."""
+        patience = self.patience or _Default.patience
+        silent_since: float | None = None
+        stops_at: float | None = None
+        report_at = REPORT_AFTER
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if ready:
+                    if report_at > REPORT_AFTER:
+                        patience.report(f"{self.database} answers again")
+                    silent_since, report_at = None, REPORT_AFTER
+                else:
+                    now = time.monotonic()
+                    silent_since = silent_since or now
+                    if now - silent_since >= report_at:
+                        patience.report(
+                            f"{self.database} has not answered for {report_at:.0f} s: it is busy, or it hangs"
+                        )
+                        report_at *= 2
+                    if not patience.may_continue():
+                        stops_at = stops_at or now + STOP_AFTER
+                        if now >= stops_at:
+                            self._give_up()
+                state = gen.send(ready)
+        except StopIteration as done:
+            result: _T = done.value
+            return result
+
+    def _give_up(self) -> None:
+        """Close the session at once: anything else would wait for the server, too."""
+        self.pgconn.finish()
+        raise ServerSilent(
+            f"no answer for {STOP_AFTER:.0f} s after the request to stop; what was not committed is undone"
+        )
