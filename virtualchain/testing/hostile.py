@@ -122,14 +122,6 @@ _JSON: Final = {
 }
 
 
-def _nested(depth: int) -> list[Any]:
-    """Return a list in a list, and so on, `depth` lists in all."""
-    value: list[Any] = []
-    for _ in range(depth - 1):
-        value = [value]
-    return value
-
-
 _WRONG_VALUES: Final[tuple[Any, ...]] = (
     None,
     True,
@@ -157,10 +149,10 @@ _WRONG_VALUES: Final[tuple[Any, ...]] = (
     2**31 - 1,
     2**63 - 1,
     -(2**63) - 1,
-    _nested(63),
-    _nested(65),
-    _nested(920),
 )
+_NESTED: Final = (63, 65, 920)
+"""How deep a member's value is nested, besides these."""
+_HOLE: Final = "a hole"
 
 _IN_PLACE_OF_DIGITS: Final = (
     *("-1", "", str(2**15), str(2**31 - 1), str(2**31), str(2**63 - 1), str(2**63), "9" * 40, "9" * 5_000),
@@ -268,6 +260,10 @@ def _json_mutations(body: bytes) -> NamedPayloads:
         for wrong in _WRONG_VALUES:
             short = repr(wrong)[:20] if not isinstance(wrong, int) or wrong < 10**50 else "a long integer"
             yield f"with {member!r} as {short}", _dump({**good, member: wrong})
+        for depth in _NESTED:
+            # Written as text: json would go as deep, below however deep the caller is.
+            nested = _dump({**good, member: _HOLE}).replace(_dump(_HOLE), b"[" * depth + b"]" * depth)
+            yield f"with {member!r} as a list nested {depth} deep", nested
         for size in _KEY_SIZES[::3]:
             name, text = long_key(size)
             yield f"with {member!r} as {name}", _dump({**good, member: text.decode()})
