@@ -140,17 +140,16 @@ def find_network(folder: BlockFolder, requested: Network | None) -> tuple[Networ
         # A plain file may be next to the key of other files. A key may begin with zeros: then the message
         # start is the same with and without it, and the first block shows which it is.
         plain = {each: deobfuscate(start, 0, each) for each in dict.fromkeys([key, b""])}
-        found = {each: known for each, text in plain.items() if (known := _network_of(text, requested))}
-        if not found:
+        candidates = {each: known for each, text in plain.items() if (known := _network_of(text, requested))}
+        if not candidates:
             raise UsageError(
                 f"{path} begins with {start[:4].hex()}, not with the message start of a known network"
             )
-        used = next(
-            (each for each in found if _begins_with_block(path, each, found[each])), next(iter(found))
-        )
-        if requested is not None and found[used].name != requested.name:
-            raise NodeError(f"{path} is of {found[used].name}, but {requested.name} was asked for")
-        return requested or found[used], used
+        fitting = (each for each, known in candidates.items() if _begins_with_block(path, each, known))
+        used = next(fitting, next(iter(candidates)))
+        if requested is not None and candidates[used].name != requested.name:
+            raise NodeError(f"{path} is of {candidates[used].name}, but {requested.name} was asked for")
+        return requested or candidates[used], used
     raise NodeUnavailable(f"{folder.path} holds no block yet")
 
 

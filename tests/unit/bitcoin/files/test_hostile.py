@@ -171,7 +171,7 @@ def test_the_search_has_a_budget(opened: Open, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(store_module, "CheckedBlock", count)
     monkeypatch.setattr(store_module, "_SEARCH_BUDGET", 20_000)
     assert opened(path).tip() == Tip(101, chain.tree.chain[101].block.hash)
-    assert 1 < len(checked) < 10
+    assert 1 < len(checked) < 30  # in several passes
 
 
 def test_cheap_blocks_do_not_extend_an_expensive_chain() -> None:
