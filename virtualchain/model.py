@@ -15,7 +15,7 @@ FindPayload = Callable[[Sequence[Mapping[str, Any]]], bytes | None]
 """A payload rule: a transaction's outputs (as `Output.as_dict`) to its payload, or None."""
 
 Verification = Literal["header", "merkle"]
-"""How much of a block is checked before it is taken: see `virtualchain.bitcoin.gate`."""
+"""How much of a block is checked before it is taken; see `CheckedBlock` in `bitcoin/gate.py`."""
 
 DEFAULT_RULE: Final = "last_op_return"
 """The name of the payload rule of an app that does not choose one."""

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.support.consensus_history import History
+from tests.support.hostile_files import KEYS, check_damaged, hostile
 from tests.unit.bitcoin.building import HEADER, MAIN, P2PKH, block, checked, op_return, transaction
 from virtualchain import consensus
 from virtualchain.app.fields import DEEPEST, parse_json, to_json
@@ -48,6 +51,14 @@ def scan(data: bytes) -> None:
     assert fast == full
     with suppress(MalformedBlock):
         CheckedBlock(full.block, data, MAIN, "merkle")
+
+
+def block_files(data: bytes) -> None:
+    """Damage files in which strangers have hidden records: no block is moved, and none is made up."""
+    choice = data[0] if data else 0
+    made = hostile(key=KEYS[choice // 2 % len(KEYS)], undo=bool(choice % 2))
+    with tempfile.TemporaryDirectory() as folder:
+        check_damaged(made, data[1:41], Path(folder))
 
 
 def scripts(data: bytes) -> None:
@@ -118,6 +129,7 @@ TARGETS = {
             block(transaction(P2PKH), transaction(op_return(b"id+" + bytes(300)), script_sigs=[P2PKH] * 3)),
         ],
     ),
+    "block_files": Target(block_files, [b"\0" + bytes(range(0, 50, 5)), b"\3\0\1\0\7\2\3\2\1\4\5"]),
     "scripts": Target(
         scripts,
         [

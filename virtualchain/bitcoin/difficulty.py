@@ -102,12 +102,12 @@ def _usual_bits(parent: Block, network: Network, at: Earlier) -> int | None:
 
     It is the target of the last block that did not have the largest one, or of the period's first block.
     """
-    found: Block | None = parent
-    while found is not None and network.eases and found.block_id % PERIOD:
-        if found.bits != _compact(network.largest_target):
+    usual: Block | None = parent
+    while usual is not None and network.eases and usual.block_id % PERIOD:
+        if usual.bits != _compact(network.largest_target):
             break
-        found = at(found.block_id - 1)
-    return None if found is None else found.bits
+        usual = at(usual.block_id - 1)
+    return None if usual is None else usual.bits
 
 
 def _is_possible_adjustment(bits: int, parent_bits: int, network: Network) -> bool:

@@ -199,8 +199,9 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         ),
         option(
             "--verify",
-            metavar="merkle",
-            help="Check each block's transactions against its Merkle root, and their witnesses, first.",
+            metavar="header|merkle",
+            help="Check each block's header, work and form, or also its Merkle root and witnesses. Default: "
+            "header for a node, merkle for files.",
         ),
         option(
             "--database",

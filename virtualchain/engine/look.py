@@ -6,6 +6,7 @@ change in between, so nothing is concluded from answers that do not fit together
 """
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from virtualchain.bitcoin.difficulty import PERIOD, Earlier, check_targets, check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, branch_work, read_header, work
@@ -14,6 +15,9 @@ from virtualchain.engine import planner
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block
 from virtualchain.store.tape import Tape
+
+_ATTEMPTS: Final = 3
+"""How often a block is asked for that is missing although the chain reaches up to it."""
 
 
 class Look:
@@ -204,12 +208,15 @@ def _hash_at(source: BlockSource, block_id: int, node_tip: int) -> str | None:
     """Return the hash of the active block at a height; None above the tip, which may have gone down."""
     if block_id > node_tip:
         return None
-    try:
-        return source.block_hash(block_id)
-    except MissingData:
-        if source.tip().block_id >= block_id:
-            raise
-        return None
+    for attempt in range(_ATTEMPTS):
+        try:
+            return source.block_hash(block_id)
+        except MissingData:
+            if source.tip().block_id < block_id:
+                return None
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _header_at(source: BlockSource, block_id: int) -> Block:

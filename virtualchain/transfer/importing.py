@@ -18,7 +18,7 @@ from psycopg.types.json import Json as Jsonb
 
 from virtualchain.audit.checking import check_block, check_input
 from virtualchain.bitcoin.header import read_header, work
-from virtualchain.bitcoin.networks import NETWORKS, Network
+from virtualchain.bitcoin.networks import Network, network
 from virtualchain.errors import DamagedExport, StoreError, UsageError
 from virtualchain.model import Block, Input
 from virtualchain.store.database import connect_writer
@@ -68,7 +68,7 @@ def import_tape(url: str, folder: Path, *, wait: bool = False, on_block: OnBlock
             with connection.transaction():
                 if manifest.network is None:
                     return Imported(None, None, None, 0, 0)
-                importer = _Importer(connection, folder, manifest, NETWORKS[manifest.network])
+                importer = _Importer(connection, folder, manifest, network(manifest.network))
                 return importer.run(blocks, inputs, on_block or (lambda *_: None))
         except psycopg.Error as error:
             raise StoreError.from_database(error) from error

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from virtualchain.bitcoin.networks import NETWORKS
+from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.networks import network as find_network
 from virtualchain.errors import DamagedExport, UsageError, quoted
 from virtualchain.model import Json
 from virtualchain.store.tape import Covered
@@ -170,9 +171,18 @@ def _file_dict(file: File) -> Json:
     }
 
 
+def _network(name: object) -> Network | None:
+    """Find a network by its name, as this file states it; None if there is none."""
+    try:
+        known = find_network(name) if isinstance(name, str) else None
+    except UsageError:
+        return None
+    return known if known is not None and known.name == name else None
+
+
 def _read(document: Json) -> Manifest:
     network, genesis = document["network"], document["genesis_hash"]
-    known = NETWORKS.get(network) if isinstance(network, str) else None
+    known = _network(network)
     if (network is not None and known is None) or genesis != (known and known.genesis_hash):
         raise ValueError(f"there is no network {quoted(network)} with the genesis block {quoted(genesis)}")
     blocks = document["blocks"]

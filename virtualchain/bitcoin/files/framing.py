@@ -80,7 +80,7 @@ class FramedFile:
         self._seen = hashlib.sha256()
         """Their places and first bytes."""
         self._settled: tuple[int, ...] | None = None
-        """What tells the file from a changed one, if that can be told."""
+        """What distinguishes the file from a changed one; None while it may change without showing it."""
         self.rewound = False
         """Whether the last call of `new_frames` read the file from its start again."""
 

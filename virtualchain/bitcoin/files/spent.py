@@ -117,10 +117,10 @@ class UndoFiles:
 
     def spent(self, number: int, transactions: Mapping[int, str]) -> SpentOutputs:
         """Return the outputs that some transactions of a block spend; raises MissingData, MalformedBlock."""
-        found = self._matching_records(number) or self._matching_records(number, reread=True)
-        records = [record.data for record in found]
-        if len(found) > 1 or any(record.searched for record in found) or self._rivals(number):
-            records = self._choose(found, number, transactions)
+        matching = self._matching_records(number) or self._matching_records(number, reread=True)
+        records = [record.data for record in matching]
+        if len(matching) > 1 or any(record.searched for record in matching) or self._rivals(number):
+            records = self._choose(matching, number, transactions)
         if not records:
             raise MissingData(
                 f"{self._store} has no undo data of block {self._store.hash(number)}: the node never "
@@ -185,7 +185,7 @@ class UndoFiles:
             copies: dict[bytes, list[bool]] = {}
             for data, searched in records.matching(start[4:36], count, height, everywhere=has_siblings):
                 copies.setdefault(data, []).append(searched)
-            return [_Record(data, found.count(False) or 1, all(found)) for data, found in copies.items()]
+            return [_Record(data, flags.count(False) or 1, all(flags)) for data, flags in copies.items()]
 
 
 class _UndoRecords:

@@ -138,18 +138,18 @@ def find_network(folder: BlockFolder, requested: Network | None) -> tuple[Networ
         if not any(start):
             continue
         # A plain file may be next to the key of other files. A key may begin with zeros: then the message
-        # start is the same with and without it, and the header shows which it is.
+        # start is the same with and without it, and the first block shows which it is.
         plain = {each: deobfuscate(start, 0, each) for each in dict.fromkeys([key, b""])}
-        found = {each: known for each, text in plain.items() if (known := _network_of(text, requested))}
-        if not found:
+        candidates = {each: known for each, text in plain.items() if (known := _network_of(text, requested))}
+        if not candidates:
             raise UsageError(
                 f"{path} begins with {start[:4].hex()}, not with the message start of a known network"
             )
-        fitting = [each for each, known in found.items() if _begins_with_block(plain[each], known)]
-        used = (fitting or list(found))[0]
-        if requested is not None and found[used].name != requested.name:
-            raise NodeError(f"{path} is of {found[used].name}, but {requested.name} was asked for")
-        return requested or found[used], used
+        fitting = (each for each, known in candidates.items() if _begins_with_block(path, each, known))
+        used = next(fitting, next(iter(candidates)))
+        if requested is not None and candidates[used].name != requested.name:
+            raise NodeError(f"{path} is of {candidates[used].name}, but {requested.name} was asked for")
+        return requested or candidates[used], used
     raise NodeUnavailable(f"{folder.path} holds no block yet")
 
 
@@ -168,11 +168,13 @@ def _network_of(start: bytes, requested: Network | None) -> Network | None:
     return signet(start[:4]) if block_hash == NETWORKS["signet"].genesis_hash else None
 
 
-def _begins_with_block(start: bytes, network: Network) -> bool:
-    """Check whether these bytes begin with a block's header that has the work that it states."""
+def _begins_with_block(path: Path, key: bytes, network: Network) -> bool:
+    """Check whether a file, read with a key, begins with a block that passes the gate."""
     try:
-        check_work(read_header(_UNKNOWN, start[FRAME_SIZE:]), network)
-    except MalformedBlock:
+        length = int.from_bytes(read_part(path, 4, 4, key), "little")
+        raw = read_part(path, FRAME_SIZE, min(length, LARGEST_BLOCK), key)
+        CheckedBlock(read_header(_UNKNOWN, raw[:HEADER_SIZE]), raw, network, "merkle")
+    except (MalformedBlock, MissingData):
         return False
     return True
 

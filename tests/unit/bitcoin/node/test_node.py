@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.shared_data import shared
 from tests.unit.bitcoin.node.fakes import (
     REGTEST,
     A,
@@ -20,7 +21,7 @@ from tests.unit.bitcoin.node.fakes import (
     result,
     scan_tip,
 )
-from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.header import headers_from, read_header
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node.node import FEW_TRANSACTIONS, HEADER_PAGE, NodeSource, open_source
 from virtualchain.bitcoin.source import Tip
@@ -114,6 +115,55 @@ def test_open_rejects_unknown_networks(
     scripted.plan(result(info), result(genesis))
     with pytest.raises(NodeError, match=message):
         open_source(f"http://u:p@{scripted.address}")
+
+
+CHALLENGE = "512103b3b3721560a0d98a211a4bf38b910c4a0c97f435861e65e136c9993cd99fb34151ae"
+SIGNET = network("signet")
+
+
+def answer_signet(info: object, second: str = A) -> Callable[[Request], Reply]:
+    """Answer as a node on a signet without REST, whose block 1 has this hash."""
+
+    def reply(request: Request) -> Reply:
+        if request.body is None:
+            return Reply(404)
+        hashes = {(0,): SIGNET.genesis_hash, (1,): second}
+        if request.body["method"] == "getblockhash":
+            return result(hashes[tuple(request.body["params"])])
+        return result(info)
+
+    return reply
+
+
+def test_custom_signets_are_told_apart_by_their_challenge(scripted: ScriptedServer) -> None:
+    """All signets have the same genesis block; only the public one is called signet."""
+    url = f"http://u:p@{scripted.address}"
+    scripted.always = answer_signet({"chain": "signet", "blocks": 9, "signet_challenge": CHALLENGE})
+    source = open_source(url)
+    assert (source.network.name, source.network.message_start.hex()) == ("signet-8de45da0", "8de45da0")
+    source.close()
+    open_source(url, network=network("signet-8de45da0")).close()
+    for name in ("signet", "signet-4605eff3", "regtest"):
+        with pytest.raises(NodeError, match=f"on signet-8de45da0, but {name} was asked for"):
+            open_source(url, network=network(name))
+    for challenge in ("zz", 5, "5", None):
+        scripted.always = answer_signet({"chain": "signet", "blocks": 9, "signet_challenge": challenge})
+        with pytest.raises(NodeError, match=r"no Bitcoin node does|custom signet"):
+            open_source(url)
+
+
+def test_a_node_that_does_not_state_its_challenge(scripted: ScriptedServer) -> None:
+    """Its block 1 shows whether it is on the public signet."""
+    url = f"http://u:p@{scripted.address}"
+    second = headers_from(0, shared("headers/signet_0_2015.bin").read_bytes()[:160])[1].hash
+    for blocks, hash_ in ((9, second), (0, A)):
+        scripted.always = answer_signet({"chain": "signet", "blocks": blocks}, hash_)
+        source = open_source(url)
+        assert source.network == SIGNET
+        source.close()
+    scripted.always = answer_signet({"chain": "signet", "blocks": 9}, A)
+    with pytest.raises(NodeError, match="on a custom signet and does not state which"):
+        open_source(url)
 
 
 def test_open_closes_what_it_opened(scripted: ScriptedServer) -> None:
@@ -347,7 +397,21 @@ def test_spent_outputs_of_nothing(node: FakeNode, rest: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "info", [{}, [], None, {"blocks": "7", "bestblockhash": A}, {"blocks": 7, "bestblockhash": "aa"}]
+    "info",
+    [
+        {},
+        [],
+        None,
+        {"blocks": "7", "bestblockhash": A},
+        {"blocks": True, "bestblockhash": A},
+        {"blocks": -5, "bestblockhash": A},
+        {"blocks": 10**30, "bestblockhash": A},
+        {"blocks": 2**31, "bestblockhash": A},
+        {"blocks": 7.0, "bestblockhash": A},
+        {"blocks": 7, "bestblockhash": "aa"},
+        {"blocks": 7, "bestblockhash": A.upper()},
+        {"blocks": 7, "bestblockhash": "aa " * 32},
+    ],
 )
 def test_tip_of_a_malformed_answer(info: object) -> None:
     """A malformed tip is an error."""
