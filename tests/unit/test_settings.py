@@ -31,6 +31,7 @@ use = "notary"
 FLAGS: dict[str, Any] = {
     "bitcoin": "http://flag:8332",
     "blocks": "flag/blocks",
+    "cacert": "flag/ca.pem",
     "confirmations": 3,
     "cookie": Path("flag/cookie"),
     "database": "postgresql://flag",
@@ -40,6 +41,7 @@ FLAGS: dict[str, Any] = {
 ENVIRONMENT = {
     "VIRTUALCHAIN_BITCOIN": "http://env:8332",
     "VIRTUALCHAIN_BLOCKS": "env/blocks",
+    "VIRTUALCHAIN_CACERT": "env/ca.pem",
     "VIRTUALCHAIN_CONFIRMATIONS": "0",
     "VIRTUALCHAIN_COOKIE": "env/cookie",
     "VIRTUALCHAIN_DATABASE": "postgresql://env",
@@ -98,7 +100,7 @@ def test_a_variable_overrides_the_file_and_a_flag_overrides_both(tmp_path: Path,
     from_flag = load({key: FLAGS[key]}, environ, tmp_path)
     expected_env: Any = ENVIRONMENT[variable]
     expected_flag: Any = FLAGS[key]
-    if key in ("blocks", "cookie"):
+    if key in ("blocks", "cacert", "cookie"):
         expected_env, expected_flag = tmp_path / expected_env, tmp_path / expected_flag
     if key == "confirmations":
         expected_env = 0

@@ -7,15 +7,23 @@ SHA-256:
     t   transfer  the owner gives it to the address of the transaction's first output that has one
     r   revoke    the owner withdraws the claim for good
 
-An owner is the address that the transaction's first input spends from.
+An owner is the address that the transaction's first input spends from. Its signatures must cover the whole
+transaction: others can add outputs, with a payload of theirs, to one that is signed only in part. A recipient
+is an address that a key or a script owns; an anchor, for one, is spent by anybody.
 """
 
 from typing import Any
 
 from virtualchain import App, Rejected, State
 
+COMPLETE = {"ALL", "DEFAULT"}
+"""The hash types of signatures that cover the whole transaction."""
+OWNED = {"pubkeyhash", "scripthash", "witness_v0_keyhash", "witness_v0_scripthash", "witness_v1_taproot"}
+"""The types of output that only an owner can spend: p2pkh, p2sh, p2wpkh, p2wsh and p2tr."""
+
 app = App(
     "notary",
+    version="2",
     magic=b"nt",
     projections="""
         CREATE TABLE documents (
@@ -36,11 +44,14 @@ app = App(
 )
 
 
-def document(payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | None:
-    """Read what all three opcodes share: a SHA-256, and the sender's address."""
-    if len(payload) != 32 or not senders[0]["addresses"]:
+def document(payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | Rejected | None:
+    """Read what all three opcodes share: a SHA-256, and the address of a sender who signed everything."""
+    sender = senders[0]
+    if len(payload) != 32 or not sender["addresses"]:
         return None
-    return {"sha256": payload.hex(), "sender": senders[0]["addresses"][0]}
+    if not sender["sighash"] or not COMPLETE.issuperset(sender["sighash"]):
+        return Rejected("the sender did not sign the whole transaction")
+    return {"sha256": payload.hex(), "sender": sender["addresses"][0]}
 
 
 def owned_by_sender(op: dict[str, Any], state: State) -> bool | Rejected:
@@ -57,7 +68,7 @@ def owned_by_sender(op: dict[str, Any], state: State) -> bool | Rejected:
 class Claim:
     """The sender claims a document that nobody has claimed before."""
 
-    def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | None:
+    def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | Rejected | None:
         """Read a SHA-256, and nothing more."""
         return document(payload, senders)
 
@@ -80,11 +91,15 @@ class Transfer:
 
     def parse(
         self, payload: bytes, senders: list[dict[str, Any]], outputs: list[dict[str, Any]]
-    ) -> dict[str, str] | None:
+    ) -> dict[str, str] | Rejected | None:
         """Find the recipient: the address of the first output that has one."""
-        recipient = next((output["addresses"][0] for output in outputs if output["addresses"]), None)
         op = document(payload, senders)
-        return None if op is None or recipient is None else {**op, "recipient": recipient}
+        recipient = next((output for output in outputs if output["addresses"]), None)
+        if not isinstance(op, dict) or recipient is None:
+            return op if isinstance(op, Rejected) else None
+        if recipient["type"] not in OWNED:
+            return Rejected(f"an output of type {recipient['type']} has no owner")
+        return {**op, "recipient": recipient["addresses"][0]}
 
     def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
         """Accept a transfer only from the owner."""
@@ -99,7 +114,7 @@ class Transfer:
 class Revoke:
     """The owner withdraws a claim."""
 
-    def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | None:
+    def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | Rejected | None:
         """Read a SHA-256, and nothing more."""
         return document(payload, senders)
 

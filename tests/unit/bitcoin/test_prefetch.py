@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from virtualchain.bitcoin import prefetch as module
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.header import HEADER_SIZE
 from virtualchain.bitcoin.networks import network
@@ -226,3 +227,65 @@ def test_prefetch_when_its_headers_fail(source: Recorded) -> None:
 
     with pytest.raises(NodeUnavailable), closing(start(source, failing())) as blocks:
         list(blocks)
+
+
+class Heavy(Recorded):
+    """A source with scripts of a chosen size, which records how many questions it answers at once."""
+
+    size = 0
+
+    def __init__(self, chain: ChainBuilder) -> None:
+        super().__init__(chain)
+        self.reading = 0
+        self.most_reading = 0
+        self.lock = threading.Lock()
+
+    def spent_outputs(
+        self, block_hash: str, transactions: Mapping[int, str]
+    ) -> Mapping[int, Sequence[SpentOutput]]:
+        """Return an output with a long script for each input, after a while."""
+        with self.lock:
+            self.reading += 1
+            self.most_reading = max(self.most_reading, self.reading)
+        time.sleep(0.02)
+        with self.lock:
+            self.reading -= 1
+        script = b"\x61" * self.size
+        return {txindex: [SpentOutput(100_000_000, script)] for txindex in transactions}
+
+
+@pytest.fixture(scope="module")
+def busy_chain() -> ChainBuilder:
+    """Make a chain whose last ten blocks have five inputs each."""
+    made = ChainBuilder(premine=130)
+    for _ in range(10):
+        made.mine([made.send(b"id?%d" % number) for number in range(5)])
+    return made
+
+
+@pytest.mark.parametrize(("most", "at_once"), [(10**9, 3), (5 * 13_000 * 2, 2), (1, 1)])
+def test_prefetch_stays_within_its_bytes(
+    busy_chain: ChainBuilder, monkeypatch: pytest.MonkeyPatch, most: int, at_once: int
+) -> None:
+    """Blocks that may take more than is left wait for their turn, and none is left out."""
+    monkeypatch.setattr(module, "MOST_BYTES", most)
+    source = Heavy(busy_chain)
+    source.size = 5_000
+    with closing(start(source, source.headers[-10:])) as blocks:
+        for scanned, header in zip(blocks, source.headers[-10:], strict=True):
+            assert scanned.block == header
+            assert len(scanned.inputs) == 5
+            time.sleep(0.01)
+    assert source.most_reading <= at_once
+    assert at_once < 3 or source.most_reading > 1
+
+
+def test_prefetch_ends_while_blocks_wait_for_their_turn(
+    busy_chain: ChainBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that stops early leaves no thread that waits for room."""
+    monkeypatch.setattr(module, "MOST_BYTES", 1)
+    source = Heavy(busy_chain)
+    with closing(start(source, source.headers[-10:])) as blocks:
+        next(blocks)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]

@@ -96,6 +96,7 @@ def test_the_help_of_the_program_shows_the_global_options() -> None:
         "--app",
         "--bitcoin",
         "--cookie",
+        "--cacert",
         "--blocks",
         "--verify",
         "--database",

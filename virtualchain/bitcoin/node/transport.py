@@ -5,6 +5,7 @@ two clocks: one for silence, one for the whole answer, which a byte now and then
 """
 
 import io
+import selectors
 import socket
 import ssl
 import time
@@ -15,8 +16,6 @@ from functools import partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from typing import Final
-
-from urllib3.util import wait_for_read
 
 from virtualchain.bitcoin.node.login import NodeUrl
 from virtualchain.errors import UsageError
@@ -73,7 +72,7 @@ class Connection:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send a question; its answer may pause for `silence` seconds, and must be complete after `total`."""
-        if self.sock is None or wait_for_read(self.sock, timeout=0.0):
+        if self.sock is None or _is_readable(self.sock):
             self.close()  # the next request connects
         deadline = time.monotonic() + total
         # Called like the class that belongs there.
@@ -107,6 +106,13 @@ def pieces(response: HTTPResponse, limit: int) -> Generator[bytes, None, None]:
         yield piece
     if response.length:
         raise IncompleteRead(b"", response.length)
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    """Check whether an idle connection has bytes, or its end: either way nothing can be asked over it."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 class Pool:

@@ -1,13 +1,13 @@
 """The clients of a node: each of its faults has its own error, and temporary faults are retried."""
 
 import logging
+import select
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from urllib3.util import wait_for_read
 
 from tests.unit.bitcoin.node.fakes import Reply, Request, ScriptedServer, basic, error, result
 from virtualchain.bitcoin.node import client
@@ -116,7 +116,7 @@ def test_call_reconnects_after_an_idle_drop(
     rpc.call("first")
     connection = rpc._pool._idle[0]
     assert connection.sock is not None
-    assert wait_for_read(connection.sock, timeout=5)
+    assert select.select([connection.sock], [], [], 5)[0]
     assert rpc.call("second") == 2
     assert [request.connection for request in scripted.requests] == [0, 1]
 

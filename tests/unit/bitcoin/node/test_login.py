@@ -7,7 +7,14 @@ import pytest
 from tests.unit.bitcoin.node.fakes import basic
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node import login
-from virtualchain.bitcoin.node.login import Cookie, NodeUrl, Password, find_login, read_url
+from virtualchain.bitcoin.node.login import (
+    Cookie,
+    NodeUrl,
+    Password,
+    clear_text_warning,
+    find_login,
+    read_url,
+)
 from virtualchain.errors import NodeError, NodeUnavailable, UsageError
 
 
@@ -19,6 +26,15 @@ from virtualchain.errors import NodeError, NodeUnavailable, UsageError
         ("http://localhost", NodeUrl("localhost", 8332, None, "")),
         ("http://u%40x:p%3A%25@[::1]:1", NodeUrl("::1", 1, "u@x", "p:%")),
         ("http://u@h:1", NodeUrl("h", 1, "u", "")),
+        ("  http://u:p@h:1\n", NodeUrl("h", 1, "u", "p")),
+        ("http://h.example.:1", NodeUrl("h.example.", 1, None, "")),
+        ("http://bücher.example:1", NodeUrl("xn--bcher-kva.example", 1, None, "")),
+        ("https://u:p@h", NodeUrl("h", 443, "u", "p", "https")),
+        ("https://h:8332/", NodeUrl("h", 8332, None, "", "https")),
+        ("https://h/v2/token/", NodeUrl("h", 443, None, "", "https", "/v2/token")),
+        ("http://u:p@h:1/wallet/x", NodeUrl("h", 1, "u", "p", "http", "/wallet/x")),
+        ("http://[fe80::1%25eth0]:1", NodeUrl("fe80::1%eth0", 1, None, "")),
+        ("http://[fe80::1%Eth0]:1", NodeUrl("fe80::1%Eth0", 1, None, "")),
     ],
 )
 def test_read_url(url: str, expected: NodeUrl) -> None:
@@ -45,6 +61,9 @@ def test_read_url_uses_the_port_of_the_network() -> None:
         "http://u:secret?@h:1",
         "http://u:secret#@h:1",
         "http://u:secret@[h:1",
+        "http://u:sec ret@h:1",
+        "http://u:sec\tret@h:1",
+        "http://u:secret@ h:1",
     ],
 )
 def test_read_url_rejects_others(url: str) -> None:
@@ -55,6 +74,65 @@ def test_read_url_rejects_others(url: str) -> None:
         "secret"
         not in f"{caught.value!r}{caught.value.__context__ if not caught.value.__suppress_context__ else ''}"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://u:secret@a..example:1", "not a name"),
+        ("http://u:secret@.example:1", "not a name"),
+        (f"http://u:secret@{'a' * 64}.example:1", "not a name"),
+        ("http://u:secret@-a.example:1", "not a name"),
+        ("http://u:secret@a%20b:1", "not a name"),
+        ("http://u:secret@[::g]:1", "cannot be read|not an address"),
+        ("http://u:secret@[fe80::1%]:1", "cannot be read|zone"),
+        ("http://u:secret@h:0", "port 0"),
+        ("http://u%3Av:secret@h:1", "colon"),
+    ],
+)
+def test_read_url_names_what_is_wrong(url: str, reason: str) -> None:
+    """A host, port or user that cannot work has a line of its own, without the password."""
+    with pytest.raises(UsageError, match=reason) as caught:
+        read_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_warned"),
+    [
+        ("http://u:p@127.0.0.1", False),
+        ("http://u:p@127.8.0.1", False),
+        ("http://u:p@[::1]", False),
+        ("http://u:p@localhost", False),
+        ("https://u:p@node.example", False),
+        ("http://u:p@node.example", True),
+        ("http://u:p@10.0.0.1", True),
+        ("http://u:p@[fe80::1%25eth0]", True),
+        ("http://u:p@localhost.example", True),
+        ("http://node.example/token", True),
+    ],
+)
+def test_a_password_in_clear_is_warned_of(url: str, is_warned: bool) -> None:
+    """What leaves this machine unencrypted is warned of; the warning shows neither password nor path."""
+    address = read_url(url)
+    warning = clear_text_warning(address, find_login(address, None, None))
+    assert (warning is not None) is is_warned
+    assert "token" not in (warning or "")
+
+
+def test_a_path_needs_no_login() -> None:
+    """The path of a hosted node may be its password; if the node asks for another, that is said."""
+    address = read_url("https://h/token")
+    chosen = find_login(address, None, None)
+    assert chosen.authorization() == ""
+    with pytest.raises(NodeError, match="asks for a login") as caught:
+        chosen.renew("")
+    assert "token" not in f"{caught.value}{address}{address!r}"
+
+
+def test_the_host_header_has_no_zone() -> None:
+    """A zone has a meaning on this machine only."""
+    assert read_url("http://[fe80::1%25eth0]:1").host_header == "[fe80::1]:1"
 
 
 def test_url_in_a_message_has_no_password() -> None:
