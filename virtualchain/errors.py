@@ -10,6 +10,8 @@
     │   ├── MalformedBlock    bytes that are not a block or a transaction
     │   └── MissingData       it does not have the data (pruned, never connected)
     ├── StoreError            the database                                  exit 3
+    │   ├── InUse             someone holds what is to be replaced; a retry may help
+    │   ├── BuildChanged      another process swapped or dropped the build
     │   └── WriterBusy        another process writes to this deployment     exit 5
     ├── Halted                nothing more can be done without an operator  exit 4
     │   ├── AppHalted         an app's callback failed; its block was undone for it
@@ -71,6 +73,14 @@ class StoreError(VirtualchainError):
     def from_database(cls, error: BaseException, what: str = "the database") -> Self:
         """Describe a failure that the driver reported, on one line; `what` failed."""
         return cls(f"{what} failed: {' '.join(str(error).split())}")
+
+
+class InUse(StoreError):
+    """Views or tables that are to be replaced are in use: the same request may succeed later."""
+
+
+class BuildChanged(StoreError):
+    """Another process swapped or dropped the build that this one works on."""
 
 
 class WriterBusy(StoreError):

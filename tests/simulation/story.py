@@ -17,11 +17,11 @@ Action = tuple[str, dict[str, Any]]
 """The name of a method of `World`, and its arguments."""
 
 _ROLLBACK: Final = (
-    *("roll back", "begin rebuild", "replace build", "make live", "drop build", "undo", "truncate"),
+    *("roll back", "begin rebuild", "replace build", "make live", "replace views", "undo", "truncate"),
     *("undo tables", "record reorg", "reload"),
 )
 """Steps that occur in a rollback only."""
-_REBUILD: Final = ("begin rebuild", "replace build", "make live", "drop build")
+_REBUILD: Final = ("begin rebuild", "replace build", "make live", "replace views")
 """Those that occur if the rollback goes below the history."""
 _JOINING: Final = ("search", "prepend", "add coverage")
 """Steps that occur if an app joins an existing tape."""

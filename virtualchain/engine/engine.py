@@ -29,8 +29,17 @@ from virtualchain.engine.options import Listener, Options, Progress, check_runna
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.rollback import refuse_by_policy, roll_back
-from virtualchain.errors import AppHalted, MissingData, NodeError, NodeUnavailable, StoreError, UsageError
-from virtualchain.model import Block, Reorg
+from virtualchain.errors import (
+    AppHalted,
+    BuildChanged,
+    InUse,
+    MissingData,
+    NodeError,
+    NodeUnavailable,
+    StoreError,
+    UsageError,
+)
+from virtualchain.model import Block, Json, Reorg
 from virtualchain.settings import HISTORY, Policy, Verification
 from virtualchain.store.database import resolve
 from virtualchain.store.failures import PAUSES, is_transient, may_be_of_a_value
@@ -243,7 +252,7 @@ class StateEngine:
             try:
                 self.build()
                 self._garbled = 0
-            except NodeUnavailable as error:
+            except (NodeUnavailable, InUse) as error:
                 self._waits_for = str(error)
             except NodeError as error:
                 self._waits_for = str(error)
@@ -267,7 +276,7 @@ class StateEngine:
         return {
             machine.contract.name: halted_error(machine.contract.name, record)
             for machine in self._deployment.machines
-            if machine not in self._deployment.running and (record := machine.log.error()) is not None
+            if machine not in self._deployment.running and (record := _error(machine)) is not None
         }
 
     def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:
@@ -353,6 +362,7 @@ class StateEngine:
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
         node_tip = self._source.tip().block_id
+        pins = self._deployment.tape.pins()
         plan = make_plan(
             self._deployment.tape,
             self._source,
@@ -365,7 +375,7 @@ class StateEngine:
                 self._waits_for = reason
                 return False
             case Reorg():
-                self._roll_back(plan)
+                self._roll_back(plan, pins)
                 return True
             case Extend(blocks=blocks):
                 self._waits_for = None
@@ -387,11 +397,19 @@ class StateEngine:
                 if self._stopping or not self._deployment.running:
                     return
 
-    def _roll_back(self, reorg: Reorg) -> None:
-        """Undo the blocks that the node's chain does not hold; the next plan extends the tape again."""
+    def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
+        """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.
+
+        If somebody changes the `pins` that the plan is based on, nothing is undone before the next plan.
+        """
         self._dropped_unfinished = False
         refuse_by_policy(self._deployment.connection, reorg)
-        undone = roll_back(self._deployment, reorg, self._listener)
+        undone = roll_back(
+            self._deployment,
+            reorg,
+            self._listener,
+            still_holds=lambda: self._deployment.tape.pins() == pins,
+        )
         if undone is not None:
             self._listener.on_rollback(reorg, undone)
 
@@ -417,3 +435,11 @@ class StateEngine:
         before = {machine: machine.cursor for machine in self._deployment.lagging()}
         self._deployment.catch_up(self._listener, most)
         return moved or any(machine.cursor != cursor for machine, cursor in before.items())
+
+
+def _error(machine: Machine) -> Json | None:
+    """Return the record of a halted app; None also if its build was dropped since."""
+    try:
+        return machine.log.error()
+    except BuildChanged:
+        return None
