@@ -47,7 +47,9 @@ def replay(options: Options, name: str, into: str | None) -> None:
     ):
         if name not in [machine.contract.name for machine in deployment.machines]:
             raise UsageError(f"rebuilding app {name} needs its code: name it with --app")
-        listener = Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue)
+        listener = Listener(
+            on_catch_up=reporter.catching_up, on_wait=reporter.waiting, may_continue=signals.may_continue
+        )
         done = rebuild(deployment, name, listener)
     if done is None:
         say("interrupted, and nothing was replaced: run it again to continue")
@@ -196,7 +198,7 @@ def drop(options: Options, name: str, build: str) -> None:
     from virtualchain.engine.versions import drop as drop_build
     from virtualchain.store.database import resolve
 
-    drop_build(resolve(options.settings.database), name, build)
+    drop_build(resolve(options.settings.database), name, build, say)
     if options.settings.json:
         write_json({"name": name, "build": build})
     else:
@@ -215,7 +217,7 @@ def remove(options: Options, name: str) -> None:
     from virtualchain.engine.versions import remove as remove_app
     from virtualchain.store.database import resolve
 
-    remove_app(resolve(options.settings.database), name)
+    remove_app(resolve(options.settings.database), name, say)
     if options.settings.json:
         write_json({"name": name})
     else:

@@ -23,7 +23,7 @@ from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.engine.rebuild import replay
 from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.engine.versions import build_beside, drop, remove, swap
-from virtualchain.errors import BuildChanged, UsageError
+from virtualchain.errors import BuildChanged, InUse, UsageError
 from virtualchain.store import giving_way
 from virtualchain.testing import FakeNode
 
@@ -462,11 +462,11 @@ def test_drop_and_remove_give_way(
     make_build(an_app("2"), "v2")
     with psycopg.connect(database_url, application_name="a dashboard") as reader:
         reader.execute("SELECT * FROM texts__v2.texts")
-        with pytest.raises(giving_way.InUse, match="a dashboard"):
+        with pytest.raises(InUse, match="a dashboard"):
             drop(database_url, "texts", "v2")
         reader.rollback()
         reader.execute("SELECT * FROM texts.texts")
-        with pytest.raises(giving_way.InUse, match="a dashboard"):
+        with pytest.raises(InUse, match="a dashboard"):
             remove(database_url, "texts")
     drop(database_url, "texts", "v2")
     remove(database_url, "texts")
