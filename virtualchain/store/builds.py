@@ -342,7 +342,8 @@ def refresh_views(connection: psycopg.Connection) -> None:
         for projection in made:
             renew_triggers(connection, projection)
         if row.is_live and not is_published(connection, row.app, row.schema, made):
-            publish(connection, row.app, row.schema, made)
+            live = next(build for build in lock_builds(connection, row.app) if build.is_live)
+            publish(connection, live.app, live.schema, projections(connection, live.tables))
     admit_readers(connection)
 
 

@@ -42,25 +42,50 @@ def give_way(
     If someone holds them, the change is undone and tried again, and `on_wait` is called with who it is.
     Raises InUse if they stay in use, or `may_continue` returns False.
     """
-    message, named = "", set[int]()
-    for _ in range(_TRIES):
+    whose = f"app {apps[0]}" if len(apps) == 1 else f"apps {', '.join(apps)}"
+
+    def attempt() -> T:
+        with connection.transaction():
+            return change()
+
+    def describe() -> str:
+        return f"the views of {whose} are in use by {_holders(connection, apps)}"
+
+    return keep_trying(attempt, describe, on_wait, may_continue)
+
+
+def keep_trying(
+    attempt: Callable[[], T],
+    describe: Callable[[], str],
+    on_wait: Callable[[str], None] | None = None,
+    may_continue: Callable[[], bool] = lambda: True,
+) -> T:
+    """Make attempts, with pauses, until one gets its locks; `describe` says who has them.
+
+    Raises InUse after the last attempt, or if `may_continue` returns False.
+    """
+    message = ""
+    for number in range(_TRIES):
         try:
-            with connection.transaction():
-                return change()
+            return attempt()
         except psycopg.errors.LockNotAvailable:
-            whose = f"app {apps[0]}" if len(apps) == 1 else f"apps {', '.join(apps)}"
-            holders = _holders(connection, apps)
-            names = " and ".join(holders.values()) or "a session that has since ended"
-            message = f"the views of {whose} are in use by {names}"
-            if on_wait is not None and not (holders and holders.keys() <= named):
+            message = describe()
+            if on_wait is not None and number == 0:
                 on_wait(f"{message}: trying again")
-            named |= holders.keys()
         if not may_continue():
             break
         time.sleep(_PAUSE)
     raise InUse(f"{message}, and stay so: end that session, or wait for it, and run this again")
 
 
-def _holders(connection: psycopg.Connection, apps: Sequence[str]) -> dict[int, str]:
-    """Name the sessions that hold locks on views of apps or on tables of their builds, by server process."""
-    return dict(connection.execute(_Q["holders"], {"apps": list(apps)}).fetchall())
+def in_use(url: str) -> str:
+    """Name the sessions that hold locks on our tables and views in the database at `url`."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return f"in use by {_holders(connection, None)}"
+
+
+def _holders(connection: psycopg.Connection, apps: Sequence[str] | None) -> str:
+    """Name the sessions that hold locks on views of apps or tables of their builds; None: on any of ours."""
+    names = None if apps is None else list(apps)
+    rows = connection.execute(_Q["holders"], {"apps": names}).fetchall()
+    return " and ".join(name for (name,) in rows) or "a session that has since ended"
