@@ -13,5 +13,6 @@ context.configure(connection=connection, version_table_schema="vc")
 with context.begin_transaction():
     for name in ("lock", "create_schema"):
         connection.exec_driver_sql(queries("migrate")[name])
+    connection.exec_driver_sql(queries("giving_way")["short_lock_timeout"])
     context.run_migrations()
     refresh_views(connection.connection.driver_connection)

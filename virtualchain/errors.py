@@ -11,6 +11,8 @@
     │   └── MissingData       it does not have the data (pruned, never connected)
     ├── StoreError            the database                                  exit 3
     │   ├── DatabaseUnavailable  it cannot be reached now; a retry may help
+    │   ├── InUse             someone holds what is to be replaced; a retry may help
+    │   ├── BuildChanged      another process swapped or dropped the build
     │   ├── WriterBusy        another process writes to this deployment     exit 5
     │   └── DamagedTables     its tables disagree, with each other or with the digests  exit 1
     ├── Halted                nothing more can be done without an operator  exit 4
@@ -105,6 +107,14 @@ class StoreError(VirtualchainError):
 
 class DatabaseUnavailable(StoreError):
     """The database cannot be reached, or is starting: the same request may succeed later."""
+
+
+class InUse(StoreError):
+    """Views or tables that are to be replaced are in use: the same request may succeed later."""
+
+
+class BuildChanged(StoreError):
+    """Another process swapped or dropped the build that this one works on."""
 
 
 class WriterBusy(StoreError):

@@ -73,9 +73,10 @@ SELECT c.block_id, encode(c.block_hash, 'hex') AS block_hash, encode(c.consensus
 FROM vc.checkpoints AS c JOIN vc.apps AS a ON a.name = c.app AND a.build = c.build
 WHERE c.app = %(app)s AND c.build = %(build)s;
 
--- name: set_short_lock_timeout
--- Wait at most a second for a lock, because sessions that queue after this one wait just as long.
-SELECT set_config('lock_timeout', '1s', true);
+-- name: lock_builds
+-- Lock all builds of an app, or of all apps, until the transaction ends: nobody else advances, swaps or drops one.
+SELECT FROM vc.apps WHERE name = %(app)s OR %(app)s::text IS NULL
+ORDER BY name COLLATE "C", build COLLATE "C" FOR UPDATE;
 
 -- name: one_moment
 -- Let all statements of the transaction that begins see the database at one moment.

@@ -4,10 +4,14 @@ SELECT version, encode(fingerprint, 'hex') AS fingerprint, schema, is_live, firs
     status, error
 FROM vc.apps WHERE name = %(app)s AND build = %(build)s;
 
+-- name: hold
+-- Whether a build is live; until the transaction ends, nobody swaps or drops it.
+SELECT is_live FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY SHARE;
+
 -- name: set_status
--- Set the status of a build, and the reason if it is halted.
+-- Set the status of a build, and the reason if it is halted; on request only if the build is live.
 UPDATE vc.apps SET status = %(status)s, error = %(error)s
-WHERE name = %(app)s AND build = %(build)s AND (status, error) IS DISTINCT FROM (%(status)s, %(error)s::jsonb);
+WHERE name = %(app)s AND build = %(build)s AND (is_live OR NOT %(if_live)s) AND (status, error) IS DISTINCT FROM (%(status)s, %(error)s::jsonb);
 
 -- name: set_history_from
 -- Record the lowest block that a build's history can restore; after a rollback it may already be pruned further.

@@ -22,6 +22,15 @@ DELETE FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s AND block_id 
 -- Delete one build's saved states above the fork.
 DELETE FROM vc.state_files WHERE app = %(app)s AND build = %(build)s AND block_id > %(fork)s;
 
+-- name: count_ops
+-- How many ops above the fork one build has.
+SELECT count(*) FROM vc.ops WHERE app = %(app)s AND build = %(build)s AND block_id > %(fork)s;
+
+-- name: count_rows
+-- How many rows of a projection have to go, and how many have to come back, until it is as one that ends at the fork.
+SELECT removed + ((SELECT count(*) FROM {new}) - (total - removed))
+FROM (SELECT count(*) AS total, count(*) FILTER (WHERE since_block > {fork}) AS removed FROM {old}) AS counted;
+
 -- name: record
 -- Record what was undone, and why.
 INSERT INTO vc.reorgs (fork_block_id, old_block_id, old_hash, new_block_id, new_hash, depth, blocks_undone, ops_undone,

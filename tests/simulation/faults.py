@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from tests.simulation.jobs import Job
+from tests.simulation.others import OTHERS
 from tests.simulation.steps import ANSWER, CALLBACKS, CONTEXTS, NAMES, REQUESTS
-from virtualchain.errors import AppHalted, NodeError, StoreError
+from virtualchain.errors import AppHalted, BuildChanged, InUse, NodeError, StoreError, UsageError
 from virtualchain.testing.fakenode import FAULT_KINDS
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ THREADED: Final = (*REQUEST_STEPS, "read ahead", "scan of bytes")
 DATABASE: Final = ("ended", "full", "restart", "crash", "unanswered")
 NODE: Final = ("fork", "lag", "invalidate", "node down")
 ENGINE: Final = ("kill", "stop", "halt")
-FAULTS: Final = (*DATABASE, *NODE, *ENGINE, *FAULT_KINDS)
+FAULTS: Final = (*DATABASE, *NODE, *ENGINE, *OTHERS, *FAULT_KINDS)
 
 MEANING: Final = {
     "ended": "the server ends the engine's session",
@@ -38,6 +39,10 @@ MEANING: Final = {
     "kill": "SIGKILL",
     "stop": "the engine is asked to stop",
     "halt": "the app's callback fails",
+    "make": "another process makes a build of the app",
+    "swap": "another process swaps in another build",
+    "drop": "another process drops a build",
+    "pin": "another process pins the tape's tip",
     **FAULT_KINDS,
 }
 
@@ -85,6 +90,8 @@ def allowed(fault: str, job: Job) -> tuple[type[Exception], ...]:
         return (StoreError,) if job[0] in {"build", "part"} else (StoreError, psycopg.Error)
     if fault in NODE or fault in FAULT_KINDS:
         return (NodeError,)
+    if fault in OTHERS:  # a build that was swapped in may need its own code for a rebuild
+        return (UsageError, BuildChanged, InUse)
     return (AppHalted,) if fault == "halt" else ()
 
 
@@ -109,6 +116,8 @@ def strike(world: "World", fault: str, step: str, seed: int) -> None:
         raise RuntimeError("a simulated error")
     elif fault == "stop":
         world.ask_to_stop()
+    elif fault in OTHERS:
+        world.disturb_builds(fault, seed)
     elif fault in NODE:
         world.disturb_node(fault, seed)
     else:
@@ -132,6 +141,8 @@ def report(struck: Counter[tuple[str, str]]) -> str:
     return "\n".join(
         [
             *_table(struck, [*NAMES, *in_contexts], (*DATABASE, *NODE, *ENGINE)),
+            "",
+            *_table(struck, [*NAMES, *in_contexts], OTHERS),
             "",
             *_table(struck, REQUEST_STEPS, tuple(FAULT_KINDS)),
             "",

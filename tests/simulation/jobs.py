@@ -17,8 +17,8 @@ from virtualchain import StateEngine
 from virtualchain.bitcoin.node import client
 from virtualchain.engine.rebuild import replay
 from virtualchain.engine.rollback import operators_reorg, roll_back
-from virtualchain.errors import AppHalted, DeepFork, UsageError
-from virtualchain.store import database
+from virtualchain.errors import AppHalted, BuildChanged, DeepFork, InUse, UsageError
+from virtualchain.store import database, giving_way
 
 Job = tuple[str, str | int | None]
 """`build` to a block or the tip, `part`: build some blocks, `undo` some blocks, or `replay` an app."""
@@ -53,6 +53,8 @@ def short_waits() -> Iterator[None]:
         patch.object(client, "CONNECT_TIMEOUT", 2.0),
         patch.object(client, "READ_TIMEOUT", 1.0),
         patch.object(database, "_POLL", 0.02),
+        patch.object(giving_way, "_TRIES", 2),
+        patch.object(giving_way, "_PAUSE", 0.05),
         patch("virtualchain.engine.engine.PAUSES", (0.02, 0.1, 0.3, 1.0, 3.0)),
     ):
         yield
@@ -60,9 +62,9 @@ def short_waits() -> Iterator[None]:
 
 def perform_and_kill(apps: tuple[str, ...], settings: dict[str, Any], job: Job, trap: Trap) -> str | None:
     """Do a job in a process that kills itself at the trap; return the place, or None if it ended before."""
-    receiver, sender = _context().Pipe(duplex=False)
+    receiver, sender = context().Pipe(duplex=False)
     arguments = (sender, apps, settings, job, trap)
-    process = _context().Process(target=_perform_in_child, args=arguments, daemon=True)
+    process = context().Process(target=_perform_in_child, args=arguments, daemon=True)
     process.start()
     sender.close()
     process.join()
@@ -76,7 +78,7 @@ def perform_and_kill(apps: tuple[str, ...], settings: dict[str, Any], job: Job, 
 
 
 @cache
-def _context() -> ForkServerContext:
+def context() -> ForkServerContext:
     """Return a context that starts processes fast: it forks them from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.simulation.jobs"])
@@ -96,7 +98,7 @@ def _perform_in_child(
             monitor.set_traps(trap)
             with StateEngine(*make_apps(monitor.reach, apps), **settings) as engine:
                 perform(engine, job)
-    except (AppHalted, DeepFork, UsageError):
+    except (AppHalted, DeepFork, UsageError, InUse, BuildChanged):
         pass
     except BaseException as error:
         sender.send(repr(error))

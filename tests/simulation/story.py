@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.simulation.faults import FAULTS, possible
 from tests.simulation.jobs import Job, short_waits
+from tests.simulation.others import OTHERS
 from tests.simulation.steps import NAMES, watch_steps
 from tests.simulation.world import Setup, World
 from virtualchain.testing.database import DatabaseServer
@@ -17,11 +18,11 @@ Action = tuple[str, dict[str, Any]]
 """The name of a method of `World`, and its arguments."""
 
 _ROLLBACK: Final = (
-    *("roll back", "begin rebuild", "replace build", "make live", "drop build", "undo", "truncate"),
+    *("roll back", "begin rebuild", "replace build", "make live", "replace views", "undo", "truncate"),
     *("undo tables", "record reorg", "reload"),
 )
 """Steps that occur in a rollback only."""
-_REBUILD: Final = ("begin rebuild", "replace build", "make live", "drop build")
+_REBUILD: Final = ("begin rebuild", "replace build", "make live", "replace views")
 """Those that occur if the rollback goes below the history."""
 _JOINING: Final = ("search", "prepend", "add coverage")
 """Steps that occur if an app joins an existing tape."""
@@ -144,6 +145,12 @@ class _Draws:
             (self.policy, 1),
             (lambda: [("leave", {"app": self.dice.choice(("early", "tally", "late", "plain"))})], 2),
             (lambda: [("join", {})], 3),
+            (lambda: [("other", {"kind": self.dice.choice(OTHERS), "seed": self.seed()})], 4),
+            (self.other_in_a_rollback, 10),
+            (lambda: [("unpin", {}), *self.perhaps_run()], 2),
+            (lambda: [("open_reader", {"holds": self.dice.random() < 0.4})], 4),
+            (lambda: [("close_readers", {})], 3),
+            (self.checkpoint, 1),
             (lambda: self.by_hand(("undo", self.depth())), 3),
             (lambda: self.by_hand(("replay", self.dice.choice(("plain", "plain", "tally")))), 3),
         ]
@@ -178,6 +185,24 @@ class _Draws:
         if self.dice.random() < 0.5:
             return [self.mine(), run]
         return [("restart_engine", {}), self.fork(), run]
+
+    def other_in_a_rollback(self) -> list[Action]:
+        """Let another process interfere with a rollback, mostly with one below the history."""
+        kind = self.dice.choice(OTHERS)
+        step = self.dice.choice([*_ROLLBACK, "snapshot", "enter"])
+        strike = {"fault": kind, "step": step, "nth": self.nth(step), "seed": self.seed()}
+        depth = self.dice.choice((12, 15, 20))
+        fork = {"depth": depth, "blocks": depth + 1, "seed": self.seed()}
+        make: Action = ("other", {"kind": "make", "seed": self.seed()})
+        before: list[Action] = [("mine", {"blocks": 12, "seed": self.seed()}), ("run", {})]
+        return [*before, *([make] if kind in {"swap", "drop"} else []), ("fork", fork), ("run", strike)]
+
+    def checkpoint(self) -> list[Action]:
+        apply: Action = (
+            "apply_checkpoint",
+            {"app": self.dice.choice(("plain", "plain", "tally")), "undo": self.dice.choice((0, 0, 1, 3))},
+        )
+        return [("run", {}), apply, *self.perhaps_run()]
 
     def pair(self, fault: str, step: str) -> list[Action]:
         """Let a fault strike at a step, after the actions that the step needs."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -13,12 +13,27 @@ from tests.simulation.apps import APPS, make_apps, random_payloads
 from tests.simulation.compare import differences
 from tests.simulation.faults import allowed, strike
 from tests.simulation.jobs import Job, perform, perform_and_kill
+from tests.simulation.others import Reader, begin, checkpoint, end
 from tests.simulation.steps import MONITOR, Trap
 from virtualchain import StateEngine
-from virtualchain.errors import AppHalted, DeepFork, UsageError, VirtualchainError
+from virtualchain.app.contract import read_contract
+from virtualchain.checkpoint.apply import apply
+from virtualchain.engine.options import Options
+from virtualchain.engine.versions import drop, remove
+from virtualchain.errors import (
+    AppHalted,
+    DeepFork,
+    InUse,
+    InvalidCheckpoint,
+    UsageError,
+    VirtualchainError,
+)
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.testing.tree import StoredBlock
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 HEAVY = 0x200FFFFF
 """Bits for eight times the work of regtest's."""
@@ -79,10 +94,16 @@ class World:
         self.present = tuple(name for name in self.setup.apps if name not in self.setup.joining)
         self.has_joined = False
         self._errors: tuple[type[Exception], ...] = ()
+        self._others: list[BaseProcess] = []
+        self._readers: list[Reader] = []
+        self.from_checkpoint: set[str] = set()
+        """Apps that began with a checkpoint, and cannot be rolled back below it."""
 
     def close(self) -> None:
         """Close engine and node, and drop the database."""
         self.restart_engine()
+        for reader in self._readers:
+            reader.close()
         self.node.close()
         self.server.drop(self.url)
 
@@ -159,6 +180,71 @@ class World:
         else:
             self.invalidate(dice.choice((1, 2, 9)))
 
+    # Other processes
+
+    def disturb_builds(self, kind: str, seed: int) -> None:
+        """Let another process make, swap or drop a build, or set a pin, while the engine is at work."""
+        self._others.append(begin(kind, self.settings(), self._app(seed)))
+
+    def other(self, kind: str, seed: int) -> None:
+        """Let another process do the same while the engine waits."""
+        end(begin(kind, self.settings(), self._app(seed)))
+        self.restart_engine()
+
+    def _app(self, seed: int) -> str:
+        """Return an app; most builds are of one, so that there is something to swap and to drop."""
+        return Random(seed).choice(("plain", "plain", *self.present))
+
+    def unpin(self) -> None:
+        """Remove all pins."""
+        with psycopg.connect(self.url) as connection:
+            if connection.execute("SELECT to_regclass('vc.pins')").fetchone() != (None,):
+                connection.execute("DELETE FROM vc.pins")
+
+    def open_reader(self, *, holds: bool) -> None:
+        """Open a transaction that reads now or later."""
+        with psycopg.connect(self.url) as connection:
+            is_there = connection.execute("SELECT to_regclass('plain.owners')").fetchone() != (None,)
+        if is_there:
+            self._readers.append(Reader(self.url, "plain", holds=holds))
+
+    def close_readers(self) -> None:
+        """Let all readers read again, and end; raise Differs if one sees what it must not see."""
+        while self._readers:
+            if complaint := self._readers.pop().close():
+                raise Differs(complaint)
+
+    def apply_checkpoint(self, app: str, *, undo: int) -> None:
+        """Let an app begin again with a checkpoint of itself, after some blocks were taken or undone."""
+        self.restart_engine()
+        file = self.folder / f"{app}.checkpoint"
+        file.unlink(missing_ok=True)
+        if app not in self.present or not checkpoint(self.url, app, file):
+            return
+        self.run()
+        self.restart_engine()
+        contracts = [read_contract(item) for item in make_apps(MONITOR.reach, self.present)]
+        options = Options(history=self.setup.history, state_folder=self.folder)
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute("SELECT max(block_id) FROM vc.blocks").fetchone()
+        rollback = row[0] - undo if row and row[0] and undo else None
+        try:
+            applied = apply(self.url, file, contracts, rollback=rollback, options=options)
+        except (UsageError, InUse, InvalidCheckpoint) as error:
+            self.log(f"    {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+        else:
+            assert applied is not None
+            self.from_checkpoint.add(app)
+
+    def _remove_checkpoints(self) -> None:
+        """Remove the apps that began with a checkpoint: the tape has all that they need to begin again."""
+        self.restart_engine()
+        self.close_readers()
+        for app in self.from_checkpoint:
+            remove(self.url, app)
+        self.from_checkpoint = set()
+        self.has_joined = True
+
     # The engine
 
     def run(
@@ -179,6 +265,10 @@ class World:
             MONITOR.set_traps()
             self.node.heal()
             self.node.start()
+            if self._others:
+                self.restart_engine()
+                while self._others:
+                    end(self._others.pop())
         if fault:
             self.missed += not trap.is_sprung
             place = f"struck at {trap.place}" if trap.is_sprung else "did not strike"
@@ -234,14 +324,20 @@ class World:
         self.node.start()
         self.catch_up()
         self.policies = dict.fromkeys(self.setup.apps, "rollback")
+        self.close_readers()
+        self.unpin()
         self.join()
         self._check_halts()
         self.resume()
         self.mine(1, 0)  # with a block to take, the engine drops unfinished builds
         self._make_stable()
         self.run()
+        if self.from_checkpoint and self.engine is None:  # a fork went below the checkpoint
+            self._remove_checkpoints()
+            self.run()
         self._check_positions()
         self.restart_engine()
+        self._drop_other_builds()
         if lines := differences(self):
             raise Differs("\n".join(lines))
 
@@ -264,6 +360,12 @@ class World:
         for machine in deployment.machines:
             if machine.cursor != max(last, machine.contract.start - 1):
                 raise Differs(f"app {machine.contract.name} is at block {machine.cursor}, the tape at {last}")
+
+    def _drop_other_builds(self) -> None:
+        with psycopg.connect(self.url) as connection:
+            rows = connection.execute("SELECT name, build FROM vc.apps WHERE NOT is_live").fetchall()
+        for app, build in rows:
+            drop(self.url, app, build)
 
     def settings(self) -> dict[str, Any]:
         """Return the engine's settings."""
@@ -316,6 +418,10 @@ class World:
             errors.append(DeepFork)
         if self.present != self.setup.apps:
             errors.append(UsageError)  # an app that is not present cannot be rebuilt
+        if self.from_checkpoint:
+            errors += [DeepFork, UsageError]
+        if any(reader.holds for reader in self._readers):
+            errors.append(InUse)
         return tuple(errors)
 
     def _strike(self, trap: Trap, fault: str, seed: int) -> None:

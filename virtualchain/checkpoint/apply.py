@@ -22,26 +22,27 @@ from virtualchain.checkpoint.manifest import SNAPSHOTS, STATE, Manifest
 from virtualchain.checkpoint.verify import Verified, snapshots, verify
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
+from virtualchain.engine.rollback import Prepared, operators_reorg, prepare
 from virtualchain.engine.rollback import apply as apply_rollback
-from virtualchain.engine.rollback import operators_reorg, prepare
 from virtualchain.engine.states import loads_files
-from virtualchain.errors import InvalidCheckpoint, UsageError
+from virtualchain.errors import BuildChanged, InvalidCheckpoint, UsageError
 from virtualchain.reading import views
 from virtualchain.store.builds import (
     FIRST_BUILD,
-    builds,
-    drop_build,
     install_build,
-    make_live,
+    live_build,
+    lock_builds,
     next_build,
+    replace_views,
     reserve_schema,
+    set_live,
 )
 from virtualchain.store.failures import is_transient
+from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import AppLog
 from virtualchain.store.migrate import migrate
 from virtualchain.store.projections import build_schema, has_long_entry, projections
-from virtualchain.store.publish import publish
-from virtualchain.store.rollback import Undone
+from virtualchain.store.rollback import NOTHING, Undone, count_replaced
 from virtualchain.store.sql import queries
 from virtualchain.store.state_files import LARGEST_STATE, StateFiles
 from virtualchain.store.tape import Tape
@@ -95,8 +96,8 @@ def apply(
                     return None
                 deployment.be_durable()
             with deployment.connection.transaction():
-                load.replace_live_build(deployment.tape)
-                undone = None if prepared is None else apply_rollback(deployment.connection, prepared)
+                load.install(deployment.tape)
+                undone = load.take_over(prepared, listener)
             if prepared is not None:
                 deployment.notifier.rollback(prepared.reorg.fork_block_id)
                 deployment.reload_after_rollback(prepared.rebuilt)
@@ -214,15 +215,16 @@ class _Load:
             initial_snapshots={manifest.block_id: manifest.consensus_hash},
         )
         self.build = FIRST_BUILD
+        self._replaced: str | None = None
 
-    def replace_live_build(self, tape: Tape) -> None:
-        """Install a build at the checkpoint's block, and make it the live one."""
+    def install(self, tape: Tape) -> None:
+        """Install a build at the checkpoint's block, beside the live one if there is one."""
         manifest, contract = self._manifest, self._contract
-        old = builds(self._connection, contract.name)
-        live = [row for row in old if row.is_live]
+        live = live_build(self._connection, contract.name)
+        self._replaced = None if live is None else live.name
         if tape.deployment() is None and not self._migrates:
             tape.bind(manifest.network, manifest.genesis_hash)
-        if live:
+        if live is not None:
             self.build = next_build(self._connection, contract.name)
         else:
             reserve_schema(self._connection, contract)
@@ -231,18 +233,37 @@ class _Load:
             self._contract_from_here,
             self.build,
             contract.fingerprint(),
-            is_live=not live,
+            is_live=live is None,
         )
         self._load()
-        if live:
-            make_live(self._connection, contract.name, self.build)
-        else:
-            made = projections(self._connection, self._tables)
-            publish(self._connection, contract.name, contract.schema, made)
-        AppLog(self._connection, contract.name, self.build).set_status("running")
-        for row in old:
-            if row.is_live or row.is_unfinished:
-                drop_build(self._connection, row.app, row.name)
+
+    def take_over(self, prepared: Prepared | None, listener: Listener) -> Undone | None:
+        """Make the installed build the live one, drop the one before it, and undo what was prepared.
+
+        Raises BuildChanged if another process has swapped in another build meanwhile.
+        """
+        connection, app = self._connection, self._contract.name
+        current = lock_builds(connection, app)
+        if self._replaced not in {None, *(row.name for row in current if row.is_live)}:
+            raise BuildChanged(f"the views of app {app} show another build now: nothing was applied")
+        new = next(row for row in current if row.name == self.build)
+        dropped = [row for row in current if row.name != self.build and (row.is_live or row.is_unfinished)]
+        undone_here = NOTHING
+        for row in dropped:
+            if prepared is not None and row.is_live:
+                undone_here += count_replaced(connection, row, new, prepared.reorg.fork_block_id)
+        replacement = set_live(connection, new, dropped)
+        AppLog(connection, app, self.build).set_status("running")
+        if prepared is not None:
+            return apply_rollback(connection, prepared, listener, [replacement], undone_here)
+        give_way(
+            connection,
+            [app],
+            lambda: replace_views(connection, [replacement]),
+            listener.on_wait,
+            listener.may_continue,
+        )
+        return None
 
     @property
     def _tables(self) -> str:

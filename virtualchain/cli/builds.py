@@ -50,7 +50,9 @@ def replay(options: Options, name: str, into: str | None) -> None:
     ):
         if name not in [machine.contract.name for machine in deployment.machines]:
             raise UsageError(f"rebuilding app {name} needs its code: name it with --app")
-        listener = Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue)
+        listener = Listener(
+            on_catch_up=reporter.catching_up, on_wait=reporter.waiting, may_continue=signals.may_continue
+        )
         done = rebuild(deployment, name, listener)
     if done is None:
         say("interrupted, and nothing was replaced: run it again to continue")
@@ -260,7 +262,7 @@ def drop(options: Options, name: str, build: str) -> None:
     """
     from virtualchain.engine.versions import drop as drop_build
 
-    drop_build(migrated_database(options), name, build)
+    drop_build(migrated_database(options), name, build, say)
     if options.settings.json:
         write_json({"name": name, "build": build})
     else:
@@ -278,7 +280,7 @@ def remove(options: Options, name: str) -> None:
     """
     from virtualchain.engine.versions import remove as remove_app
 
-    remove_app(migrated_database(options), name)
+    remove_app(migrated_database(options), name, say)
     if options.settings.json:
         write_json({"name": name})
     else:

@@ -124,7 +124,9 @@ def apply(options: Options, file: Path, migrates: bool, rollback: int | None, wa
             migrates=migrates,
             rollback=rollback,
             options=EngineOptions(history=options.settings.history, wait_for_writer=wait),
-            listener=Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue),
+            listener=Listener(
+                on_catch_up=reporter.catching_up, on_wait=reporter.waiting, may_continue=signals.may_continue
+            ),
         )
     if done is None:
         say("interrupted, and nothing was applied: run it again to continue")

@@ -30,7 +30,9 @@ def rollback(options: Options, block: int) -> None:
 
     with Signals() as signals, Reporter() as reporter, open_deployment(options, signals) as deployment:
         reorg = operators_reorg(deployment.tape, block)
-        listener = Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue)
+        listener = Listener(
+            on_catch_up=reporter.catching_up, on_wait=reporter.waiting, may_continue=signals.may_continue
+        )
         undone = roll_back(deployment, reorg, listener)
     if undone is None:
         say("interrupted, and nothing was undone: run it again to continue")

@@ -15,7 +15,7 @@ from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
-from virtualchain.errors import AppHalted
+from virtualchain.errors import AppHalted, BuildChanged
 from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer, record_writer, require_space
@@ -49,6 +49,7 @@ class Deployment:
         self.connection = connect_writer(url, wait=options.wait_for_writer, patience=patience)
         self._is_durable = True
         self.notifier = Notifier(self.connection, on_message)
+        self._swapped: list[str] = []
         try:
             self.tape = Tape(self.connection)
             if network is not None:
@@ -155,6 +156,8 @@ class Deployment:
                         consensus_hash = machine.step(block, scanned.inputs)
                     except AppHalted as halted:
                         self._halt(machine, halted)
+                    except BuildChanged:
+                        self._leave(machine)
                     else:
                         count = len(scanned.inputs)
                         advanced.append((machine, Advanced(block, count, consensus_hash, machine.tally)))
@@ -177,7 +180,7 @@ class Deployment:
         tip = self.tape.tip()
         for machine in self.lagging():
             assert tip is not None, "no app lags on an empty tape"
-            machine.log.set_status("catching_up")
+            machine.log.set_status("catching_up", if_live=True)
             if gaps(self.tape, machine.contract):
                 continue
             last = tip.block_id if most is None else min(tip.block_id, machine.cursor + most)
@@ -192,14 +195,23 @@ class Deployment:
                         break
             except AppHalted as halted:
                 self._halt(machine, halted)
+            except BuildChanged:
+                self._leave(machine)
             if machine.cursor == tip.block_id and machine in self.running:
-                machine.log.set_status("running")
+                machine.log.set_status("running", if_live=True)
 
     def retire_swapped(self) -> list[str]:
-        """Stop advancing apps whose views show another build by now; return their names."""
-        swapped = [machine for machine in self.running if not self._is_live(machine)]
-        self.running = [machine for machine in self.running if machine not in swapped]
-        return [machine.contract.name for machine in swapped]
+        """Stop advancing apps whose views show another build by now; return names not yet returned."""
+        for machine in self.running.copy():
+            if not self._is_live(machine):
+                self._leave(machine)
+        swapped, self._swapped = self._swapped, []
+        return swapped
+
+    def _leave(self, machine: Machine) -> None:
+        """Leave an app alone from now on, because another process swapped its build."""
+        self.running.remove(machine)
+        self._swapped.append(machine.contract.name)
 
     def _is_live(self, machine: Machine) -> bool:
         live = live_build(self.connection, machine.contract.name)
@@ -263,7 +275,7 @@ class Deployment:
         self._retire(machine, "halted", halted.record)
 
     def _retire(self, machine: Machine, status: str, record: Json | None = None) -> None:
-        machine.log.set_status(status, record)
+        machine.log.set_status(status, record, if_live=True)
         self.running.remove(machine)
         if record is not None:
             self.halted[machine.contract.name] = record

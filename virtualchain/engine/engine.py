@@ -34,6 +34,7 @@ from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, 
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
+    InUse,
     MissingData,
     NodeError,
     NodeUnavailable,
@@ -263,16 +264,7 @@ class StateEngine:
         self._follows = True
         while not self._stopping:
             try:
-                self.build()
-                self._garbled = 0
-            except NodeUnavailable as error:
-                self._waits_for = str(error)
-                self._node_is_away = True
-            except NodeError as error:
-                self._waits_for = str(error)
-                self._garbled += 1
-                if self._garbled > _GARBLED:
-                    raise
+                self._build_or_wait()
             except StoreError as error:
                 if self._listener.may_continue():
                     raise
@@ -284,6 +276,22 @@ class StateEngine:
                 if self._waits_for is not None:
                     self._listener.on_wait(self._waits_for)
                 self._source.wait(POLL)
+
+    def _build_or_wait(self) -> None:
+        """Build; note what is waited for if that fails now and may succeed later."""
+        try:
+            self.build()
+            self._garbled = 0
+        except NodeUnavailable as error:
+            self._waits_for = str(error)
+            self._node_is_away = True
+        except InUse as error:
+            self._waits_for = str(error)
+        except NodeError as error:
+            self._waits_for = str(error)
+            self._garbled += 1
+            if self._garbled > _GARBLED:
+                raise
 
     @property
     def waits_for(self) -> str | None:
@@ -403,6 +411,7 @@ class StateEngine:
         if self._node_is_away:
             self._node_is_away = False
             self._listener.on_wait(f"connected again: {self._source} answers")
+        pins = self._deployment.tape.pins()
         plan = self._look.plan(
             self._deployment.tape, first_block_id=self._deployment.first_block_id(), node_tip=node_tip
         )
@@ -411,7 +420,7 @@ class StateEngine:
                 self._waits_for = reason
                 return False
             case Reorg():
-                self._roll_back(plan)
+                self._roll_back(plan, pins)
                 return True
             case Extend(blocks=blocks):
                 self._waits_for = None
@@ -434,12 +443,20 @@ class StateEngine:
                 if self._stopping or not self._deployment.running:
                     return
 
-    def _roll_back(self, reorg: Reorg) -> None:
-        """Undo the blocks that the node's chain does not hold; the next plan extends the tape again."""
+    def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
+        """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.
+
+        If somebody changes the `pins` that the plan is based on, nothing is undone before the next plan.
+        """
         self._dropped_unfinished = False
         refuse_by_policy(self._deployment.connection, reorg)
         refuse_without_code(self._deployment.connection, reorg, self._deployment.names_with_code())
-        undone = roll_back(self._deployment, reorg, self._listener)
+        undone = roll_back(
+            self._deployment,
+            reorg,
+            self._listener,
+            still_holds=lambda: self._deployment.tape.pins() == pins,
+        )
         if undone is not None:
             self._listener.on_rollback(reorg, undone)
 

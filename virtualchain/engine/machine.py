@@ -71,6 +71,7 @@ class Machine:
         self._history = options.history
         self.tally = Tally()
         """What became of the app's inputs in the last block that it was advanced by."""
+        self._is_live = is_live
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
         file = options.state_folder / f"{contract.schema}{'' if is_live else f'.{build}'}.state"
         self._state: AppState = (
@@ -93,7 +94,7 @@ class Machine:
         """Advance along the tape up to block `last`, with a transaction for each block.
 
         With `beside_writer`, this is not the writer's process: if the writer has rolled blocks back
-        meanwhile, the machine is loaded again, and the iterator ends there. Raises AppHalted.
+        meanwhile, the machine is loaded again, and the iterator ends there. Raises AppHalted, BuildChanged.
         """
         while self.cursor < last:
             first = self.cursor + 1
@@ -103,6 +104,8 @@ class Machine:
             for block in self._tape.blocks(first, until):
                 taken = by_block.get(block.block_id, ())
                 with self._connection.transaction():
+                    if beside_writer:  # the build first, then the block, as a rollback takes its locks
+                        self.log.hold(is_live=self._is_live)
                     is_current = not beside_writer or (self._tape.holds(block) and self._is_current())
                     consensus_hash = self.step(block, taken) if is_current else ""
                 if not is_current:
@@ -114,13 +117,15 @@ class Machine:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
 
         `inputs` are the block's inputs in order, other apps' included. Returns the consensus hash. Raises
-        AppHalted if a callback fails (the app's part is undone), psycopg.Error if the database does.
+        AppHalted if a callback fails (the app's part is undone), BuildChanged if somebody swapped or dropped
+        the build, psycopg.Error if the database fails.
         """
         assert block.block_id == self.cursor + 1, "an app is advanced block by block"
         self.check_base_block(block)
         if self.condemned is not None:
             raise halt(self.contract, block, "a statement", None, self.condemned) from self.condemned
         try:
+            self.log.hold(is_live=self._is_live)
             return self._step(block, inputs)
         except psycopg.Error:
             self.was_interrupted = True

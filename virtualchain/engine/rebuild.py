@@ -4,6 +4,7 @@ The tables that people read stay in place meanwhile. A derivation that is interr
 one continues it.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,17 +15,22 @@ from virtualchain.engine.compare import RowDifference, first_difference, row_dif
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Progress
-from virtualchain.errors import StoreError, UsageError
+from virtualchain.errors import BuildChanged, StoreError, UsageError
 from virtualchain.store.builds import (
     Build,
+    Replacement,
     add_build,
     builds,
     drop_build,
     find_build,
+    forget_builds,
     live_build,
-    make_live,
+    lock_builds,
     next_build,
+    replace_views,
+    set_live,
 )
+from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import AppLog
 
 MOST_DIFFERENCES: Final = 1000
@@ -47,7 +53,8 @@ def replay(deployment: Deployment, app: str, listener: Listener) -> Replayed | N
 
     This repairs damaged tables, and reports every row that was not as the tape leads to it. Returns None if
     the listener ended it early: what was derived is kept for the next time. Raises StoreError if the
-    consensus hashes differ, UsageError if the app began with a checkpoint, AppHalted.
+    consensus hashes differ, BuildChanged if another process swaps or drops one of the two builds, InUse if
+    readers do not let go of the views, UsageError if the app began with a checkpoint, AppHalted.
     """
     live = live_build(deployment.connection, app)
     if live is None:
@@ -58,7 +65,10 @@ def replay(deployment: Deployment, app: str, listener: Listener) -> Replayed | N
             "came before, so apply the checkpoint again"
         )
     contract = next(item.contract for item in deployment.machines if item.contract.name == app)
-    rebuilt = derive(deployment, live, contract, live.block_id, listener)
+    try:
+        rebuilt = derive(deployment, live, contract, live.block_id, listener)
+    except BuildChanged as error:
+        raise BuildChanged(f"{error}; nothing was replaced: run it again") from error
     if rebuilt is None:
         return None
     before, now = (
@@ -72,7 +82,20 @@ def replay(deployment: Deployment, app: str, listener: Listener) -> Replayed | N
     differences = tuple(row_differences(deployment.connection, live, made, MOST_DIFFERENCES))
     deployment.be_durable()
     with deployment.connection.transaction():
-        replace_build(deployment.connection, live, rebuilt)
+        current = {build.name: build for build in lock_builds(deployment.connection, app)}
+        successor = current.get(rebuilt.build)
+        if live.name not in current or not current[live.name].is_live or successor is None:
+            raise BuildChanged(
+                f"another process swapped or dropped a build of app {app} meanwhile: nothing was replaced"
+            )
+        replacement = replace_build(deployment.connection, live, successor)
+        give_way(
+            deployment.connection,
+            [app],
+            lambda: replace_views(deployment.connection, [replacement]),
+            listener.on_wait,
+            listener.may_continue,
+        )
     deployment.reload_after_rollback([rebuilt])
     return Replayed(live.block_id, before, now, differences)
 
@@ -116,22 +139,31 @@ def advance_to(machine: Machine, last: int, listener: Listener, *, beside_writer
     return True
 
 
-def replace_build(connection: psycopg.Connection, old: Build, rebuilt: Machine | None) -> None:
-    """Drop a build, in the caller's transaction; if it is live, `rebuilt` takes its place and status."""
-    if old.is_live:
-        assert rebuilt is not None, "a live build is never dropped without a successor"
-        old_log = AppLog(connection, old.app, old.name)
-        rebuilt.log.set_status(old_log.status(), old_log.error())
-        make_live(connection, old.app, rebuilt.build)
-    drop_build(connection, old.app, old.name)
+def replace_build(connection: psycopg.Connection, old: Build, rebuilt: Build | None) -> Replacement:
+    """Drop a build from the log, in the caller's transaction; a live one leaves `rebuilt` place and status.
+
+    Returns what remains to be done to views and tables, by `replace_views`.
+    """
+    if not old.is_live:
+        return forget_builds(connection, old.app, [old])
+    assert rebuilt is not None, "a live build is never dropped without a successor"
+    log = AppLog(connection, old.app, old.name)
+    status, error = log.status(), log.error()
+    replacement = set_live(connection, rebuilt, [old])
+    AppLog(connection, rebuilt.app, rebuilt.name).set_status(status, error)
+    return replacement
 
 
 def drop_unfinished(connection: psycopg.Connection) -> None:
-    """Drop builds that were begun for a rollback that turned out not to be needed."""
-    for build in builds(connection):
-        if build.is_unfinished:
-            with connection.transaction():
-                drop_build(connection, build.app, build.name)
+    """Drop builds that were begun for a rollback that turned out not to be needed.
+
+    One whose tables somebody reads stays until the next time.
+    """
+    for app in {build.app for build in builds(connection) if build.is_unfinished}:
+        with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
+            for build in lock_builds(connection, app):
+                if build.is_unfinished:
+                    drop_build(connection, app, build.name)
 
 
 def _unfinished_build(

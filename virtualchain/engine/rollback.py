@@ -5,7 +5,7 @@ whole deployment, before anything is undone (docs/architecture.md, The life of a
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,10 +16,11 @@ from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import QUIET, Listener
 from virtualchain.engine.rebuild import derive, replace_build
-from virtualchain.errors import DeepFork, UsageError
+from virtualchain.errors import BuildChanged, DeepFork, InUse, UsageError
 from virtualchain.model import Reorg
-from virtualchain.store.builds import Build, builds
-from virtualchain.store.rollback import Undone, record, undo
+from virtualchain.store.builds import Build, Replacement, builds, find_build, lock_builds, replace_views
+from virtualchain.store.giving_way import give_way
+from virtualchain.store.rollback import NOTHING, Counts, Undone, count_replaced, record, undo
 from virtualchain.store.tape import Tape
 
 _STRICTNESS: Final = ("rollback", "checkpoint", "halt")
@@ -112,23 +113,40 @@ class Prepared:
     rebuilt: Sequence[Machine]
     """Builds that were derived again up to the fork, to replace those that are live."""
     started: float
+    replaces: str | None
 
 
-def roll_back(deployment: Deployment, reorg: Reorg, listener: Listener = QUIET) -> Undone | None:
+def roll_back(
+    deployment: Deployment,
+    reorg: Reorg,
+    listener: Listener = QUIET,
+    still_holds: Callable[[], bool] = lambda: True,
+) -> Undone | None:
     """Undo every block above the fork for all apps and the log, in one transaction.
 
-    Returns None if the listener ended it early: then nothing is undone, and what was derived is kept. Raises
-    what `prepare` raises.
+    If another process swaps or drops builds meanwhile, it prepares again. Returns None if the listener ended
+    it early, or `still_holds`, which is asked in that transaction, returns False: then nothing is undone, and
+    what was derived is kept. Raises what `prepare` raises, and InUse if readers do not let go of views.
     """
-    prepared = prepare(deployment, reorg, listener)
-    if prepared is None:
-        return None
-    deployment.be_durable()
-    with deployment.connection.transaction():
-        undone = apply(deployment.connection, prepared)
-    deployment.notifier.rollback(reorg.fork_block_id)
-    deployment.reload_after_rollback(prepared.rebuilt)
-    return undone
+    while True:
+        try:
+            prepared = prepare(deployment, reorg, listener)
+            if prepared is None:
+                return None
+            deployment.be_durable()
+            with deployment.connection.transaction():
+                if not still_holds():
+                    return None
+                undone = apply(deployment.connection, prepared, listener)
+        except BuildChanged:
+            continue
+        except InUse:
+            if listener.may_continue():
+                raise
+            return None
+        deployment.notifier.rollback(reorg.fork_block_id)
+        deployment.reload_after_rollback(prepared.rebuilt)
+        return undone
 
 
 def prepare(
@@ -138,20 +156,12 @@ def prepare(
 
     The app `replaces` needs no way back, because its caller replaces it in the same transaction. Returns None
     if the listener ended the work early. Raises UsageError if that needs an app that is not loaded, or the
-    fork is below a checkpoint, AppHalted if a callback fails meanwhile, StoreError if an app arrives at
-    other hashes than before.
+    fork is below a checkpoint, AppHalted if a callback fails meanwhile, BuildChanged if another process drops
+    what is derived, StoreError if an app arrives at other hashes than before.
     """
     started = time.monotonic()
     fork = reorg.fork_block_id
-    above = [
-        build
-        for build in builds(deployment.connection)
-        if build.is_above(fork) and not (build.app == replaces and (build.is_live or build.is_unfinished))
-    ]
-    beyond = _beyond_checkpoint(above, fork)
-    if beyond is not None:
-        raise UsageError(beyond)
-    too_deep = [build for build in above if _is_too_deep(build, fork)]
+    too_deep = _too_deep(builds(deployment.connection), fork, replaces)
     live = [build for build in too_deep if build.is_live]
     contracts = [_contract(deployment, build, fork) for build in live]  # all, before the first is derived
     rebuilt: list[Machine] = []
@@ -160,20 +170,68 @@ def prepare(
         if machine is None:
             return None
         rebuilt.append(machine)
-    return Prepared(reorg, too_deep, rebuilt, started) if listener.may_continue() else None
+    prepared = Prepared(reorg, too_deep, rebuilt, started, replaces)
+    return prepared if listener.may_continue() else None
 
 
-def apply(connection: psycopg.Connection, prepared: Prepared) -> Undone:
+def apply(
+    connection: psycopg.Connection,
+    prepared: Prepared,
+    listener: Listener,
+    replaced: Sequence[Replacement] = (),
+    replaced_rows: Counts = NOTHING,
+) -> Undone:
     """Undo the blocks, in the caller's transaction.
 
-    After the commit the caller must call `Deployment.reload_after_rollback`.
+    `replaced` are builds that the caller has replaced by others in the same transaction, and `replaced_rows`
+    what that undid. After the commit the caller must call `Deployment.reload_after_rollback`. Raises
+    BuildChanged if another process has swapped or dropped a build since `prepare`, InUse if readers do not
+    let go of views.
     """
-    successors = {machine.contract.name: machine for machine in prepared.rebuilt}
+    fork = prepared.reorg.fork_block_id
+    current = lock_builds(connection)
+    names = [(build.app, build.name, build.is_live) for build in prepared.too_deep]
+    if names != [(b.app, b.name, b.is_live) for b in _too_deep(current, fork, prepared.replaces)]:
+        raise BuildChanged("another process swapped or dropped a build meanwhile: nothing was undone")
+    successors: dict[str, Build] = {}
+    for machine in prepared.rebuilt:
+        row = find_build(connection, machine.contract.name, machine.build)
+        if row is None or row.is_live or not row.is_unfinished:
+            raise BuildChanged(f"build {machine.build} of app {machine.contract.name} was swapped or dropped")
+        successors[row.app] = row
+    counts, replacements = replaced_rows, list(replaced)
     for build in prepared.too_deep:
-        replace_build(connection, build, successors.get(build.app))
-    undone = undo(connection, prepared.reorg.fork_block_id)
+        successor = successors.get(build.app) if build.is_live else None
+        if successor is not None:
+            counts += count_replaced(connection, build, successor, fork)
+        replacements.append(replace_build(connection, build, successor))
+    undone = undo(connection, fork, counts)
+    if replacements:
+        give_way(
+            connection,
+            sorted({item.app for item in replacements}),
+            lambda: replace_views(connection, replacements),
+            listener.on_wait,
+            listener.may_continue,
+        )
     record(connection, prepared.reorg, undone, time.monotonic() - prepared.started)
     return undone
+
+
+def _too_deep(current: Sequence[Build], fork: int, replaces: str | None) -> list[Build]:
+    """Return the builds whose history does not reach the fork, except those that the caller replaces.
+
+    Raises UsageError if one that is live cannot be derived again.
+    """
+    above = [
+        build
+        for build in current
+        if build.is_above(fork) and not (build.app == replaces and (build.is_live or build.is_unfinished))
+    ]
+    beyond = _beyond_checkpoint(above, fork)
+    if beyond is not None:
+        raise UsageError(beyond)
+    return [build for build in above if build.lowest_rollback > fork]
 
 
 def _beyond_checkpoint(above: Sequence[Build], fork: int, *, parts_below: bool = False) -> str | None:

@@ -6,8 +6,7 @@ rollback by the writer waits for it; if a rollback came first, it continues from
 """
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Final
 
@@ -18,7 +17,7 @@ from virtualchain.engine.coverage import gaps
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to
-from virtualchain.errors import StoreError, UsageError, quoted
+from virtualchain.errors import BuildChanged, UsageError, quoted
 from virtualchain.store.builds import (
     Build,
     add_build,
@@ -29,11 +28,12 @@ from virtualchain.store.builds import (
     identify,
     is_by,
     live_build,
+    lock_builds,
     make_live,
     remove_app,
-    set_short_lock_timeout,
 )
 from virtualchain.store.database import connect_builder, connect_migrator, connect_writer
+from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import AppLog
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
@@ -43,9 +43,6 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
 _TEMPORARY: Final = "_again"
 """The build that `judged_again` makes: no user's and no engine's build can have this name."""
 _Q = queries("builds")
-_LOCK_TRIES: Final = 20
-_PAUSE: Final = 0.5
-"""Seconds between two attempts to replace views that someone reads."""
 
 
 def build_beside(
@@ -61,7 +58,8 @@ def build_beside(
     It advances to the tape's last block, or to where the listener ends it; a second call continues. Blocks
     that were not searched for its inputs are searched by `search`. Raises UsageError if the app is not
     installed, the build is of other rules, or blocks were not searched and `search` is None; AppHalted if a
-    callback fails; WriterBusy if another process makes this build.
+    callback fails; WriterBusy if another process makes this build; BuildChanged if one swaps it in or drops
+    it meanwhile.
     """
     if not _NAME.fullmatch(build):
         raise UsageError(
@@ -74,7 +72,7 @@ def build_beside(
         while listener.may_continue() and machine.cursor < (last := _last_searched(tape, contract)):
             advance_to(machine, last, listener, beside_writer=True)
         machine.settle()
-        return _require_build(connection, contract.name, build)
+        return _require_build(builds(connection, contract.name), contract.name, build)
 
 
 @contextmanager
@@ -111,8 +109,8 @@ def judged_again(
 
 
 def _drop_temporary(connection: psycopg.Connection, app: str) -> None:
-    if find_build(connection, app, _TEMPORARY) is not None:
-        with connection.transaction():
+    with connection.transaction():
+        if any(build.name == _TEMPORARY for build in lock_builds(connection, app)):
             drop_build(connection, app, _TEMPORARY)
 
 
@@ -156,6 +154,8 @@ def _install(
     build = find_build(connection, app, name)
     if build is None:
         with connection.transaction():
+            if not any(row.is_live for row in lock_builds(connection, app)):
+                raise BuildChanged(f"app {app} was removed by another process")
             add_build(connection, contract, name)
     elif build.is_live or not is_by(connection, build, contract):
         why = "is the live one" if build.is_live else "was made by other rules"
@@ -166,6 +166,7 @@ def _install(
         )
     else:
         with connection.transaction():
+            AppLog(connection, app, name).hold(is_live=False)
             identify(connection, build, contract)
     return contract_of_build(connection, contract, name)
 
@@ -174,57 +175,68 @@ def swap(url: str, app: str, build: str, on_wait: Callable[[str], None] | None =
     """Point the views of an app at another build; return the one that they showed, which stays.
 
     This is one short transaction: if a long reader holds the views, it gives way and tries again. Raises
-    UsageError if there is no such build, or something depends on a view that the other build does not have;
-    StoreError if the views stay in use.
+    UsageError if there is no such build, it is not finished, or something depends on a view that it does not
+    have; InUse if the views stay in use.
     """
     with closing(connect_migrator(url)) as connection:
         connection.autocommit = True
-        _require_build(connection, app, build)
-        before = live_build(connection, app)
-        assert before is not None, "an app with a build has a live one"
-        if before.name == build:
-            raise UsageError(f"the views of app {app} show build {build} already")
-        for _ in range(_LOCK_TRIES):
-            try:
-                with connection.transaction(), _naming_dependents(app):
-                    set_short_lock_timeout(connection)
-                    make_live(connection, app, build)
-                    AppLog(connection, app, build).set_status("running")
-            except psycopg.errors.LockNotAvailable:
-                if on_wait is not None:
-                    on_wait(f"the views of app {app} are in use: trying again")
-                time.sleep(_PAUSE)
-            else:
-                return before
-    raise StoreError(f"the views of app {app} stay in use: end the long readers, and run it again")
 
+        def change() -> Build:
+            current = lock_builds(connection, app)
+            row = _require_build(current, app, build)
+            before = next((item for item in current if item.is_live), None)
+            assert before is not None, "an app with a build has a live one"
+            if row.is_live:
+                raise UsageError(f"the views of app {app} show build {build} already")
+            if row.is_unfinished:
+                raise UsageError(f"build {build} of app {app} is not finished: the engine is at work on it")
+            make_live(connection, app, build)
+            AppLog(connection, app, build).set_status("running")
+            return before
 
-def drop(url: str, app: str, build: str) -> None:
-    """Remove a build that is not live: its tables, and its rows of the log."""
-    with closing(connect_migrator(url)) as connection:
-        if _require_build(connection, app, build).is_live:
-            raise UsageError(f"the views of app {app} show build {build}: swap in another one first")
         with _naming_dependents(app):
+            return give_way(connection, [app], change, on_wait)
+
+
+def drop(url: str, app: str, build: str, on_wait: Callable[[str], None] | None = None) -> None:
+    """Remove a build that is not live: its tables, and its rows of the log.
+
+    A process that is making it ends at its next block. Raises UsageError if there is no such build, or it is
+    live, or something depends on its tables; InUse if they stay in use.
+    """
+    with closing(connect_migrator(url)) as connection:
+        connection.autocommit = True
+
+        def change() -> None:
+            if _require_build(lock_builds(connection, app), app, build).is_live:
+                raise UsageError(f"the views of app {app} show build {build}: swap in another one first")
             drop_build(connection, app, build)
-        connection.commit()
+
+        with _naming_dependents(app):
+            give_way(connection, [app], change, on_wait)
 
 
-def remove(url: str, app: str) -> None:
+def remove(url: str, app: str, on_wait: Callable[[str], None] | None = None) -> None:
     """Remove an app with all its builds, its views, and its part of the log; the tape stays as it is.
 
-    Raises UsageError if there is none, or something depends on it, WriterBusy while there is a writer.
+    Raises UsageError if there is none, or something depends on it, WriterBusy while there is a writer, InUse
+    if its views or tables stay in use.
     """
     with closing(connect_writer(url)) as connection:
-        if not builds(connection, app):
-            raise UsageError(f"there is no app {app} in this database")
-        with connection.transaction(), _naming_dependents(app):
+
+        def change() -> None:
+            if not lock_builds(connection, app):
+                raise UsageError(f"there is no app {app} in this database")
             remove_app(connection, app)
 
+        with _naming_dependents(app):
+            give_way(connection, [app], change, on_wait)
 
-def _require_build(connection: psycopg.Connection, app: str, name: str) -> Build:
-    build = find_build(connection, app, name)
+
+def _require_build(current: Sequence[Build], app: str, name: str) -> Build:
+    build = next((row for row in current if row.name == name), None)
     if build is None:
-        names = ", ".join(row.name for row in builds(connection, app)) or "none"
+        names = ", ".join(row.name for row in current) or "none"
         raise UsageError(f"app {app} has no build {name}; its builds are: {names}")
     return build
 

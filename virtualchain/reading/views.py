@@ -30,6 +30,11 @@ _CHUNK = 1000
 _AS_TEXT = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
 """Types with values that Python cannot represent, such as infinity: returned as the database writes them."""
 
+_OLD_SNAPSHOT = "VC007"
+"""SQLSTATE of a view that shows a build which the transaction cannot see."""
+_GONE = ("42P01", "3F000")
+"""SQLSTATEs of tables and schemas that do not exist; those of builds have two underscores in their names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -70,6 +75,11 @@ def snapshot(url: str, *, of_any_revision: bool = False) -> Iterator[psycopg.Con
     except psycopg.Error as error:
         if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
             raise  # the driver was misused, which is a bug
+        if error.sqlstate in _GONE and "__" in str(error.diag.message_primary):
+            raise StoreError(
+                "the tables that were being read belong to a build that was replaced or dropped meanwhile: "
+                "run it again"
+            ) from error
         raise StoreError(f"the database {redact(url)} failed: {_one_line(error)}") from error
     finally:
         # A pooler discards a server connection that is returned in the middle of a transaction.
@@ -186,7 +196,7 @@ def query(
             "--timeout SECONDS (0: no limit)"
         ) from error
     except psycopg.Error as error:
-        if is_transient(error):
+        if is_transient(error) or error.sqlstate == _OLD_SNAPSHOT:
             raise
         raise UsageError(f"the database rejects this query: {_one_line(error)}") from error
     except UnicodeEncodeError as error:

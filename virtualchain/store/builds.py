@@ -5,7 +5,7 @@ One build of each app is live: the views show it. Others are made beside it, fro
 place. Everything here runs in the caller's transaction; `register` and `add_build` need one of their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from psycopg.rows import class_row, dict_row
 
 from virtualchain.app.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError
+from virtualchain.store.giving_way import short_lock_timeout
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import (
     build_schema,
@@ -313,18 +314,66 @@ def next_build(connection: psycopg.Connection, app: str) -> str:
     return str(max(numbers, default=0) + 1)
 
 
-def set_short_lock_timeout(connection: psycopg.Connection) -> None:
-    """Make the transaction fail within a second if readers hold what it is to change."""
-    connection.execute(_Q["set_short_lock_timeout"])
+def lock_builds(connection: psycopg.Connection, app: str | None = None) -> list[Build]:
+    """Lock all builds of an app, or of all apps, until the transaction ends; return them as they are then.
+
+    This is the one lock that whoever swaps, replaces or drops a build takes first, and after which it reads
+    again what it has decided before. Whoever advances a build holds it by `AppLog.hold`, block by block.
+    """
+    connection.execute(_Q["lock_builds"], {"app": app})
+    return builds(connection, app)
 
 
 def make_live(connection: psycopg.Connection, app: str, build: str) -> None:
-    """Point the views of an app at this build."""
+    """Point the views of an app at this build.
+
+    Raises psycopg.errors.LockNotAvailable if someone reads them: see `give_way`.
+    """
     row = find_build(connection, app, build)
     assert row is not None, f"app {app} has no build {build}"
-    connection.execute(_Q["retire"], {"app": app})
-    connection.execute(_Q["make_live"], {"app": app, "build": build})
-    publish(connection, app, row.schema, projections(connection, row.tables))
+    replace_views(connection, [set_live(connection, row)])
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What remains of replacing builds of an app: its views and tables, which others may be reading."""
+
+    app: str
+    shown: Build | None
+    """The build that the views are to show; None if they show it already."""
+    dropped: Sequence[Build] = ()
+    """The builds whose tables are to be removed."""
+
+
+def set_live(connection: psycopg.Connection, build: Build, dropped: Sequence[Build] = ()) -> Replacement:
+    """Record that a build is the live one of its app, and remove others from the log; the views wait."""
+    connection.execute(_Q["retire"], {"app": build.app})
+    connection.execute(_Q["make_live"], {"app": build.app, "build": build.name})
+    return forget_builds(connection, build.app, dropped, build)
+
+
+def forget_builds(
+    connection: psycopg.Connection, app: str, dropped: Sequence[Build], shown: Build | None = None
+) -> Replacement:
+    """Remove builds that are not live from the log; their tables wait."""
+    for build in dropped:
+        for query in _DROP:
+            connection.execute(_Q[query], {"app": app, "build": build.name})
+    return Replacement(app, shown, dropped)
+
+
+def replace_views(connection: psycopg.Connection, replacements: Sequence[Replacement]) -> None:
+    """Let views show the tables of other builds, and remove those of dropped ones.
+
+    This comes last in a transaction, because readers wait from here on until it ends. Raises
+    psycopg.errors.LockNotAvailable if someone is reading: see `give_way`.
+    """
+    with short_lock_timeout(connection):
+        for item in replacements:
+            if item.shown is not None:
+                publish(connection, item.app, item.shown.schema, projections(connection, item.shown.tables))
+            for build in item.dropped:
+                drop(connection, build.tables)
 
 
 def refresh_views(connection: psycopg.Connection) -> None:
@@ -338,18 +387,20 @@ def refresh_views(connection: psycopg.Connection) -> None:
             renew_triggers(connection, projection)
         identify_rows(connection, row.tables)
         if row.is_live and not is_published(connection, row.app, row.schema, made):
-            publish(connection, row.app, row.schema, made)
+            live = next(build for build in lock_builds(connection, row.app) if build.is_live)
+            publish(connection, live.app, live.schema, projections(connection, live.tables))
     admit_readers(connection)
 
 
 def drop_build(connection: psycopg.Connection, app: str, build: str) -> None:
-    """Remove a build that is not live: its tables, and its rows of the log."""
+    """Remove a build that is not live: its tables, and its rows of the log.
+
+    Raises psycopg.errors.LockNotAvailable if someone reads its tables: see `give_way`.
+    """
     row = find_build(connection, app, build)
     assert row is not None, f"app {app} has no build {build}"
     assert not row.is_live, "the views show this build"
-    drop(connection, row.tables)
-    for query in _DROP:
-        connection.execute(_Q[query], {"app": app, "build": build})
+    replace_views(connection, [forget_builds(connection, app, [row])])
 
 
 def remove_app(connection: psycopg.Connection, app: str) -> None:
@@ -358,7 +409,8 @@ def remove_app(connection: psycopg.Connection, app: str) -> None:
     Raises psycopg.errors.DependentObjectsStillExist if someone else's object depends on its views.
     """
     rows = builds(connection, app)
-    unpublish(connection, rows[0].schema)
+    with short_lock_timeout(connection):
+        unpublish(connection, rows[0].schema)
     connection.execute(_Q["retire"], {"app": app})
     for row in rows:
         drop_build(connection, app, row.name)

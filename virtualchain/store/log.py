@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Json as Jsonb
 
+from virtualchain.errors import BuildChanged
 from virtualchain.model import Json
 from virtualchain.store.sql import queries
 
@@ -61,10 +62,16 @@ class AppLog:
         self.build = build
         self._place = {"app": app, "build": build}
 
-    def set_status(self, status: str, error: Mapping[str, object] | None = None) -> None:
-        """Set the app's status; `error` records why it is halted."""
+    def set_status(
+        self, status: str, error: Mapping[str, object] | None = None, *, if_live: bool = False
+    ) -> None:
+        """Set the build's status; `error` records why it is halted.
+
+        With `if_live`, a build that was swapped out meanwhile keeps its own.
+        """
         record = None if error is None else Jsonb(dict(error))
-        self._connection.execute(_Q["set_status"], {**self._place, "status": status, "error": record})
+        state = {"status": status, "error": record, "if_live": if_live}
+        self._connection.execute(_Q["set_status"], {**self._place, **state})
 
     def status(self) -> str:
         """Return the app's status."""
@@ -78,8 +85,22 @@ class AppLog:
     def _row(self) -> Json:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             row = cursor.execute(_Q["build"], self._place).fetchone()
-        assert row is not None, f"build {self.build} of app {self.app} is not installed"
+        if row is None:
+            raise BuildChanged(f"build {self.build} of app {self.app} was dropped")
         return row
+
+    def hold(self, *, is_live: bool) -> None:
+        """Keep others from swapping or dropping the build until the transaction ends.
+
+        Raises BuildChanged if somebody already has: it is gone, or the views show it although it was not
+        `is_live`, or the other way round.
+        """
+        row = self._connection.execute(_Q["hold"], self._place).fetchone()
+        if row is None:
+            raise BuildChanged(f"build {self.build} of app {self.app} was dropped by another process")
+        if row[0] != is_live:
+            now = "show another build now" if is_live else f"show build {self.build} now"
+            raise BuildChanged(f"the views of app {self.app} {now}: run it with that build's code")
 
     def history_from(self) -> int:
         """Return the block from which on history is kept."""

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
 from virtualchain.store.failures import store_error
+from virtualchain.store.giving_way import in_use, keep_trying
 from virtualchain.store.patience import Patience
 from virtualchain.store.revision import current, head, refuse_newer
 from virtualchain.store.sql import migrations_root
@@ -29,8 +30,9 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     """Upgrade the database at `url` to this version's schema; return the revision that it now has.
 
     This includes the views of the installed apps. All steps run in one transaction: if one fails, the
-    database stays as it was. Raises StoreError if the schema is newer than this code, if a step fails, or if
-    there is no schema yet and the database's locale is not C.
+    database stays as it was. If someone reads what is to be changed, it gives way and tries again. Raises
+    StoreError if the schema is newer than this code, if a step fails, or if there is no schema yet and the
+    database's locale is not C; InUse if tables or views stay in use.
     """
     with closing(connect_reader(url, patience)) as probe:
         revision = current(probe)
@@ -41,15 +43,21 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: connect_migrator(url, patience), poolclass=pool.NullPool
     )
+
+    def upgrade() -> None:
+        try:
+            with _ALEMBIC, engine.connect() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+                connection.commit()
+        except DBAPIError as error:
+            raise error.orig or error from error
+
     try:
-        with _ALEMBIC, engine.connect() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
+        keep_trying(upgrade, lambda: f"the schema could not be upgraded: its tables are {in_use(url)}")
     except (psycopg.Error, DBAPIError) as error:
-        cause = error.orig or error if isinstance(error, DBAPIError) else error
-        kind = type(store_error(cause))
-        raise kind(f"the schema could not be upgraded: {' '.join(str(cause).split())}") from error
+        kind = type(store_error(error))
+        raise kind(f"the schema could not be upgraded: {' '.join(str(error).split())}") from error
     finally:
         engine.dispose()
     return head()

@@ -1,11 +1,13 @@
 """Undo blocks: bring tape, log and every build's projections back to what they were after a block."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
+from psycopg import sql
 
 from virtualchain.model import Reorg
-from virtualchain.store.builds import builds
+from virtualchain.store.builds import Build, builds
 from virtualchain.store.history import History
 from virtualchain.store.projections import projections
 from virtualchain.store.sql import queries
@@ -24,15 +26,45 @@ class Undone:
     rows: int
 
 
-def undo(connection: psycopg.Connection, fork_block_id: int) -> Undone:
-    """Undo every block above the fork, in the caller's transaction.
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Ops of live builds, and rows of projections removed or put back."""
+
+    ops: int
+    rows: int
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.ops + other.ops, self.rows + other.rows)
+
+
+NOTHING: Final = Counts(0, 0)
+
+
+def count_replaced(connection: psycopg.Connection, old: Build, new: Build, fork_block_id: int) -> Counts:
+    """Count what it undoes to replace a live build by one that ends at the fork; both must still exist."""
+    place = {"app": old.app, "build": old.name, "fork": fork_block_id}
+    row = connection.execute(_Q["count_ops"], place).fetchone()
+    rows = 0
+    if old.keeps_tables and new.keeps_tables:
+        before, after = (projections(connection, build.tables) for build in (old, new))
+        for ours, theirs in zip(before, after, strict=True):
+            statement = sql.SQL(_Q["count_rows"]).format(
+                old=ours.table, new=theirs.table, fork=sql.Literal(fork_block_id)
+            )
+            changed = connection.execute(statement).fetchone()
+            rows += 0 if changed is None else changed[0]
+    return Counts(0 if row is None else row[0], rows)
+
+
+def undo(connection: psycopg.Connection, fork_block_id: int, replaced: Counts = NOTHING) -> Undone:
+    """Undo every block above the fork, in the caller's transaction; `replaced` is counted with the rest.
 
     The history of every build above it must reach down to it. Other processes that advance builds of their
     own hold the blocks that they work on: this waits for them.
     """
     connection.execute(_Q["defer_constraints"])
     blocks = Tape(connection).truncate(fork_block_id)
-    ops = rows = 0
+    ops, rows = replaced.ops, replaced.rows
     for build in builds(connection):
         if not build.is_above(fork_block_id):
             continue

@@ -1,5 +1,6 @@
 """A deployment of 0.1.0 is upgraded in place, and then is like a new one."""
 
+import re
 from contextlib import closing
 from typing import LiteralString
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from sqlalchemy import create_engine, pool
 from tests.integration.store.test_migrations import described
 from virtualchain import App
 from virtualchain.app.contract import read_contract
+from virtualchain.errors import InUse
 from virtualchain.store import migrate as migrations
 from virtualchain.store.builds import add_build, register
 from virtualchain.store.database import connect_migrator, connect_writer
@@ -89,9 +91,20 @@ def old_url(empty_database_url: str) -> str:
     with psycopg.connect(url) as writer:
         for column in columns:
             writer.execute(f"ALTER TABLE vc.apps ADD COLUMN {column} bytea".encode())
+        writer.execute("ALTER TABLE vc.apps ADD COLUMN serial bigint GENERATED ALWAYS AS IDENTITY")
+        writer.execute(
+            "CREATE FUNCTION vc.as_of(app text, bigint) RETURNS integer LANGUAGE sql RETURN vc.as_of(app)"
+        )
     install(url)
     with psycopg.connect(url) as writer:
-        for column in columns:
+        # The views of 0.1.0 did not look for their build.
+        for name, definition in writer.execute("SELECT name, definition FROM vc.published").fetchall():
+            former = re.sub(r"vc\.as_of\('kept', \d+\)", "vc.as_of('kept')", definition)
+            assert former != definition
+            writer.execute(former.encode())
+            writer.execute("UPDATE vc.published SET definition = %s WHERE name = %s", [former, name])
+        writer.execute("DROP FUNCTION vc.as_of(text, bigint)")
+        for column in (*columns, "serial"):
             writer.execute(f"ALTER TABLE vc.apps DROP COLUMN {column}".encode())
         for build in ("1", "v2"):
             for table, old, new in (
@@ -128,8 +141,8 @@ def schema(url: str) -> dict[tuple[str, str], str]:
     """Describe the log's schema; the app's role is named after the database."""
     name = urlsplit(url).path[1:]
     return {
-        # Dropped and added again by the fixture, these two columns have later numbers.
-        key: definition.partition(" | ")[2] if key[1].endswith("code_digest") else definition
+        # Dropped and added again by the fixture, these columns have later numbers.
+        key: definition.partition(" | ")[2] if key[1].endswith(("code_digest", ".serial")) else definition
         for key, value in described(url).items()
         if (definition := value.replace(name, "database"))
     }
@@ -166,3 +179,27 @@ def test_a_fresh_installation_is_up_to_date(database_url: str) -> None:
     before = functions(database_url)
     migrations.migrate(database_url)
     assert functions(database_url) == before
+
+
+def test_an_idle_reader_does_not_make_others_wait(old_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade gives way to a transaction that holds a view, and names it; later readers are served."""
+    monkeypatch.setattr("virtualchain.store.giving_way._TRIES", 2)
+    with psycopg.connect(old_url, application_name="a dashboard") as reader:
+        reader.execute("SELECT * FROM kept.first")
+        with pytest.raises(InUse, match="could not be upgraded: its tables are in use by a dashboard"):
+            migrations.migrate(old_url)
+        with psycopg.connect(old_url, options="-c statement_timeout=3000") as other:
+            other.execute("SELECT * FROM kept.first")
+    assert migrations.migrate(old_url) == head()
+
+
+def test_rows_without_a_build_are_removed(old_url: str) -> None:
+    """What a maker wrote whose build was dropped under it goes, so that no later build continues it."""
+    with psycopg.connect(old_url) as writer:
+        writer.execute(
+            "INSERT INTO vc.snapshots (app, build, block_id, consensus_hash) "
+            "VALUES ('kept', 'gone', 5, decode(repeat('00', 16), 'hex'))"
+        )
+    migrations.migrate(old_url)
+    with psycopg.connect(old_url) as connection:
+        assert connection.execute("SELECT * FROM vc.snapshots WHERE build = 'gone'").fetchall() == []

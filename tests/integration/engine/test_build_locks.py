@@ -1,0 +1,472 @@
+"""Builds are objects with a lock: what swaps, drops and makers do at the same time loses and revives none."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Query, Run
+from tests.integration.engine.test_versions import an_app, mine
+from tests.support.tables import deployment
+from virtualchain import StateEngine
+from virtualchain.app.contract import read_contract
+from virtualchain.engine import engine as indexer
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.options import Listener, Options, Progress
+from virtualchain.engine.rebuild import replay
+from virtualchain.engine.rollback import operators_reorg, roll_back
+from virtualchain.engine.versions import build_beside, drop, remove, swap
+from virtualchain.errors import BuildChanged, InUse, UsageError
+from virtualchain.store import giving_way
+from virtualchain.testing import FakeNode
+
+LOG = ("ops", "rejections", "snapshots", "state_files", "checkpoints")
+ORPHANS = " UNION ALL ".join(
+    f"SELECT '{table}' AS name FROM vc.{table} AS r LEFT JOIN vc.apps AS a ON a.name = r.app "
+    "AND a.build = r.build WHERE a.name IS NULL"
+    for table in LOG
+)
+
+
+@pytest.fixture
+def make_build(database_url: str, tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that makes a build of an app beside the live build."""
+
+    def make(app: Any, build: str, **options: Any) -> Any:
+        settings = Options(state_folder=tmp_path)
+        return build_beside(database_url, read_contract(app), build, settings, Listener(**options))
+
+    return make
+
+
+def once(at: Callable[[Progress], bool], act: Callable[[], object]) -> Callable[[Progress], None]:
+    """Return a listener that acts at the first block for which `at` holds."""
+    done: list[bool] = []
+
+    def listen(progress: Progress) -> None:
+        if not done and at(progress):
+            done.append(True)
+            act()
+
+    return listen
+
+
+@pytest.mark.parametrize("table", LOG)
+def test_no_row_of_the_log_is_without_its_build(
+    fake_node: FakeNode, run: Run, query: Query, table: str
+) -> None:
+    """Whoever writes, the database refuses rows of a build that does not exist, and to drop one with rows."""
+    mine(fake_node, b"a")
+    run(an_app())
+    columns = {
+        "ops": "block_id, vtxindex, txindex, opcode, payload, fields, canonical) "
+        "VALUES (1, 0, 1, 'o', '', '{}', '{}'",
+        "rejections": "block_id, txindex, opcode, step, reason) VALUES (1, 1, 'o', 'parse', ''",
+        "snapshots": "block_id, consensus_hash) VALUES (1, decode(repeat('00', 16), 'hex')",
+        "state_files": "block_id, content) VALUES (1, ''",
+        "checkpoints": "block_id, network, block_hash, consensus_hash, state_hash, is_migration, signers, "
+        "has_row_blocks) VALUES (1, '', decode(repeat('00', 32), 'hex'), decode(repeat('00', 16), 'hex'), "
+        "decode(repeat('00', 32), 'hex'), false, '{}', true",
+    }[table]
+    statement = f"INSERT INTO vc.{table} (app, build, {columns}".replace(
+        "VALUES (", "VALUES ('texts', 'none', "
+    )
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        query(f"{statement}) RETURNING 1")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        query("DELETE FROM vc.apps RETURNING 1")
+
+
+def test_a_build_dropped_under_its_maker_leaves_nothing(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, make_build: Callable[..., Any]
+) -> None:
+    """The maker ends with a clear error, no row remains, and the next build of that name starts afresh."""
+    mine(fake_node, b"a", b"b")
+    mine(fake_node, b"c")
+    run(an_app())
+    with pytest.raises(BuildChanged, match="build v2 of app texts was dropped by another process"):
+        make_build(
+            an_app("2"),
+            "v2",
+            on_catch_up=once(lambda p: p.block.block_id == 50, lambda: drop(database_url, "texts", "v2")),
+        )
+    assert query("SELECT DISTINCT build FROM vc.snapshots") == [{"build": "1"}]
+    assert query(ORPHANS) == []
+    make_build(an_app("2"), "v2")
+    make_build(an_app("2"), "fresh")
+    hashes = query("SELECT DISTINCT ON (build) consensus_hash FROM vc.snapshots WHERE build <> '1' "
+                   "ORDER BY build, block_id DESC")  # fmt: skip
+    assert hashes[0] == hashes[1]
+    assert query("SELECT * FROM texts__v2.texts EXCEPT SELECT * FROM texts__fresh.texts") == []
+
+
+def test_a_drop_waits_for_the_block_of_the_maker(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, make_build: Callable[..., Any]
+) -> None:
+    """A drop in the middle of a maker's block takes effect after it, whole, or fails; it splits nothing."""
+    mine(fake_node, b"a")
+    run(an_app())
+    app = an_app("2")
+    thread = threading.Thread(target=lambda: drop(database_url, "texts", "v2"))
+
+    def in_a_block(ops: Any, state: Any, block_id: int) -> None:
+        if block_id == 60:
+            thread.start()
+            thread.join(0.5)
+            assert thread.is_alive()
+
+    app.final(in_a_block)
+    with pytest.raises(BuildChanged, match="was dropped"):
+        make_build(app, "v2")
+    thread.join(20)
+    assert query(ORPHANS) == []
+    assert query("SELECT build FROM vc.apps") == [{"build": "1"}]
+
+
+def test_a_killed_maker_leaves_a_build_that_continues(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, make_build: Callable[..., Any]
+) -> None:
+    """After SIGKILL, the same build is continued, and a new one of that name after a drop starts afresh."""
+    mine(fake_node, b"a", b"b")
+    run(an_app())
+    program = (
+        "import sys, os, signal\n"
+        "from tests.integration.engine.test_versions import an_app\n"
+        "from virtualchain.app.contract import read_contract\n"
+        "from virtualchain.engine.options import Listener\n"
+        "from virtualchain.engine.versions import build_beside\n"
+        "def die(progress):\n"
+        "    if progress.block.block_id == 40: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "build_beside(sys.argv[1], read_contract(an_app('2')), 'v2', listener=Listener(on_catch_up=die))\n"
+    )
+    command = [sys.executable, "-c", program, database_url]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[3], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert query("SELECT max(block_id) AS last FROM vc.snapshots WHERE build = 'v2'") == [{"last": 40}]
+    drop(database_url, "texts", "v2")
+    assert query(ORPHANS) == []
+    assert make_build(an_app("2"), "v2").block_id == fake_node.height
+    assert query("SELECT count(*) AS n FROM texts__v2.texts") == [{"n": 2}]
+
+
+def test_a_maker_ends_when_its_build_is_swapped_in(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, make_build: Callable[..., Any]
+) -> None:
+    """Two processes never advance one build: the writer that runs its code has it from then on."""
+    mine(fake_node, b"a")
+    run(an_app())
+    with pytest.raises(BuildChanged, match="the views of app texts show build v2 now"):
+        make_build(
+            an_app("2"),
+            "v2",
+            on_catch_up=once(lambda p: p.block.block_id == 50, lambda: swap(database_url, "texts", "v2")),
+        )
+    assert run(an_app("2")) == fake_node.height
+    assert query("SELECT * FROM texts.texts") == [{"text": "A", "size": 1}]
+
+
+def test_an_app_removed_under_a_beginning_maker_stays_removed(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A maker that has looked before the app was removed installs no build of an app that is not there."""
+    mine(fake_node, b"a")
+    run(an_app())
+    monkeypatch.setattr("virtualchain.engine.versions.find_build", lambda *_: remove(database_url, "texts"))
+    with pytest.raises(BuildChanged, match="app texts was removed"):
+        build_beside(database_url, read_contract(an_app("2")), "v2")
+    assert query("SELECT * FROM vc.apps") == []
+
+
+def shallow(url: str, node: FakeNode, folder: Path, **options: Any) -> StateEngine:
+    """Open an engine with a short history."""
+    settings = {"database": url, "source": node.url, "confirmations": 0, "state_folder": folder}
+    return StateEngine(an_app(), **{**settings, "history": 10, **options})
+
+
+def test_a_swap_in_a_deep_rollback_stays(
+    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path, make_build: Callable[..., Any]
+) -> None:
+    """A build that is swapped in while the old one is derived again stays live, and is undone, too."""
+    for number in range(40):
+        mine(fake_node, b"t%d" % number)
+    swapped: list[str] = []
+
+    def swap_in(progress: Progress) -> None:
+        if progress.block.block_id == 80 and not swapped:
+            swapped.append(swap(database_url, "texts", "v2").name)
+
+    with shallow(database_url, fake_node, tmp_path) as engine:
+        engine.build()
+    make_build(an_app("2"), "v2")
+    with shallow(database_url, fake_node, tmp_path, on_catch_up=swap_in) as engine:
+        fake_node.reorg(30)
+        engine.build()
+    assert swapped == ["1"]
+    assert query("SELECT build FROM vc.apps WHERE is_live") == [{"build": "v2"}]
+    fork = fake_node.height - 31
+    assert query("SELECT max(block_id) AS last FROM vc.snapshots WHERE build = 'v2'") == [{"last": fork}]
+    mine(fake_node, b"after")
+    with StateEngine(
+        an_app("2"), database=database_url, source=fake_node.url, confirmations=0, state_folder=tmp_path
+    ) as engine:
+        assert engine.build() == fake_node.height
+    assert query("SELECT build FROM vc.apps") == [{"build": "v2"}]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_drop_in_a_deep_rollback_begins_it_again(
+    fake_node: FakeNode,
+    database_url: str,
+    query: Query,
+    tmp_path: Path,
+    fresh_index: Callable[..., str],
+    times: int,
+) -> None:
+    """If an operator drops what is being derived, it is derived once more, and the result is the same."""
+    for number in range(40):
+        mine(fake_node, b"t%d" % number)
+    dropped: list[int] = []
+
+    def drop_it(progress: Progress) -> None:
+        if progress.block.block_id == 80 and len(dropped) < times:
+            dropped.append(progress.block.block_id)
+            [row] = query("SELECT build FROM vc.apps WHERE NOT is_live")
+            drop(database_url, "texts", row["build"])
+
+    with shallow(database_url, fake_node, tmp_path) as engine:
+        engine.build()
+    with shallow(database_url, fake_node, tmp_path, on_catch_up=drop_it) as engine:
+        fake_node.reorg(30)
+        mine(fake_node, b"new")
+        engine.build()
+    assert len(dropped) == times
+    assert deployment(database_url) == deployment(fresh_index(an_app(), history=10))
+
+
+def test_an_unfinished_build_is_not_swapped_in(
+    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path
+) -> None:
+    """What the engine is deriving is refused by name, and goes live when it is complete."""
+    for number in range(40):
+        mine(fake_node, b"t%d" % number)
+    refused: list[str] = []
+
+    def try_to_swap(progress: Progress) -> None:
+        if progress.block.block_id == 80:
+            with pytest.raises(UsageError, match="build 2 of app texts is not finished") as caught:
+                swap(database_url, "texts", "2")
+            refused.append(str(caught.value))
+
+    with shallow(database_url, fake_node, tmp_path) as engine:
+        engine.build()
+    with shallow(database_url, fake_node, tmp_path, on_catch_up=try_to_swap) as engine:
+        fake_node.reorg(30)
+        engine.build()
+    assert refused
+    assert query("SELECT build FROM vc.apps WHERE is_live") == [{"build": "2"}]
+
+
+def test_a_pin_in_a_deep_rollback_counts(
+    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path
+) -> None:
+    """If an operator pins a block of the old branch while a rollback is prepared, nothing is undone."""
+    for number in range(40):
+        mine(fake_node, b"t%d" % number)
+    [old] = [fake_node.height]
+    pinned: list[int] = []
+
+    def pin(progress: Progress) -> None:
+        if progress.block.block_id == 80 and not pinned:
+            pinned.append(old)
+            query(
+                "INSERT INTO vc.pins SELECT block_id, hash FROM vc.blocks ORDER BY 1 DESC LIMIT 1 RETURNING 1"
+            )
+
+    with shallow(database_url, fake_node, tmp_path) as engine:
+        engine.build()
+    with shallow(database_url, fake_node, tmp_path, on_catch_up=pin) as engine:
+        fake_node.reorg(30)
+        mine(fake_node, b"new")
+        assert engine.build() == old
+        assert engine.waits_for is not None
+    assert query("SELECT count(*) AS n FROM vc.reorgs") == [{"n": 0}]
+    assert query("SELECT max(block_id) AS last FROM vc.snapshots WHERE build = '1'") == [{"last": old}]
+
+
+def test_a_swap_in_a_replay_stays(
+    fake_node: FakeNode,
+    run: Run,
+    database_url: str,
+    query: Query,
+    tmp_path: Path,
+    make_build: Callable[..., Any],
+) -> None:
+    """A replay replaces nothing if the views show another build by then."""
+    mine(fake_node, b"a")
+    run(an_app())
+    make_build(an_app("2"), "v2")
+    swap_in = once(lambda p: p.block.block_id == 50, lambda: swap(database_url, "texts", "v2"))
+    options = Options(confirmations=0, state_folder=tmp_path)
+    deployed = Deployment(database_url, [read_contract(an_app())], None, options)
+    try:
+        with pytest.raises(BuildChanged, match="nothing was replaced"):
+            replay(deployed, "texts", Listener(on_catch_up=swap_in))
+    finally:
+        deployed.close()
+    assert query("SELECT build FROM vc.apps WHERE is_live") == [{"build": "v2"}]
+    assert query("SELECT build FROM vc.apps WHERE build = '1'") == [{"build": "1"}]
+
+
+def test_a_writer_survives_the_swap_and_drop_of_its_build(
+    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path, make_build: Callable[..., Any]
+) -> None:
+    """In the middle of a stretch, the app is left alone from its next block on, and others continue."""
+    for number in range(20):
+        mine(fake_node, b"t%d" % number)
+    other = an_app()
+    other.name = "other"
+    last: list[int] = []
+
+    def act(progress: Progress) -> None:
+        last.append(progress.block.block_id)
+        if progress.block.block_id == 110:
+            make_build(an_app("2"), "v2")
+            swap(database_url, "texts", "v2")
+            drop(database_url, "texts", "1")
+
+    reasons: list[str] = []
+    with StateEngine(
+        an_app(),
+        other,
+        database=database_url,
+        source=fake_node.url,
+        confirmations=0,
+        state_folder=tmp_path,
+        on_block=act,
+        on_wait=reasons.append,
+    ) as engine:
+        assert engine.build() == fake_node.height
+        assert engine.halted() == {}
+    assert any("texts shows another build now" in reason for reason in reasons)
+    assert query("SELECT name, build, block_id FROM virtualchain.apps ORDER BY 1") == [
+        {"name": "other", "build": "1", "block_id": fake_node.height},
+        {"name": "texts", "build": "v2", "block_id": 110},
+    ]
+    assert query(ORPHANS) == []
+
+
+def test_a_swap_while_an_app_catches_up_keeps_the_old_build(
+    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path, make_build: Callable[..., Any]
+) -> None:
+    """The status of a build that was swapped out stays, so that no start takes it for an unfinished one."""
+    for number in range(20):
+        mine(fake_node, b"t%d" % number)
+    settings: dict[str, Any] = {"database": database_url, "source": fake_node.url, "state_folder": tmp_path}
+    with StateEngine(an_app(), confirmations=0, **settings) as engine:
+        engine.build(to=105)
+    make_build(an_app("2"), "v2")
+    with StateEngine(an_app(), confirmations=0, **settings) as engine:
+        engine._follow_plan(None)
+        engine._deployment.running[0].cursor = 105
+        swap(database_url, "texts", "v2")
+        engine._deployment.catch_up(engine._listener)
+    assert query("SELECT status FROM vc.apps WHERE build = '1'") == [{"status": "stopped"}]
+    with StateEngine(an_app("2"), confirmations=0, **settings) as engine:
+        engine.build()
+    assert query("SELECT build FROM vc.apps ORDER BY 1") == [{"build": "1"}, {"build": "v2"}]
+
+
+def counted(query: Query) -> dict[str, Any]:
+    """Read what the last rollback undid."""
+    [row] = query("SELECT blocks_undone, ops_undone, rows_undone FROM virtualchain.reorgs")
+    return row
+
+
+def test_a_rollback_below_the_history_counts_what_it_undoes(
+    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path
+) -> None:
+    """Its row of `reorgs` says the same as that of a rollback by history."""
+    for number in range(40):
+        mine(fake_node, b"t%d" % (number % 25))
+    counts = []
+    for history in (1000, 10):
+        with shallow(database_url, fake_node, tmp_path, history=history) as engine:
+            engine.build()
+            tape = engine._deployment.tape
+            roll_back(engine._deployment, operators_reorg(tape, fake_node.height - 30))
+        counts.append(counted(query))
+        remove(database_url, "texts")
+        query("DELETE FROM vc.reorgs RETURNING 1")
+    assert counts[0] == counts[1]
+    assert counts[0]["ops_undone"] == 30
+    assert counts[0]["rows_undone"] > 0
+
+
+def idle_reader(url: str) -> psycopg.Connection[Any]:
+    """Open a session that has read a view, and stays in its transaction."""
+    reader = psycopg.connect(url, application_name="a dashboard")
+    reader.execute("SELECT * FROM texts.texts")
+    return reader
+
+
+def test_an_idle_reader_does_not_make_others_wait_for_a_deep_fork(
+    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rollback gives way, says who holds the views, and is done as soon as the reader is gone."""
+    monkeypatch.setattr(indexer, "POLL", 0.05)
+    monkeypatch.setattr(giving_way, "_TRIES", 2)
+    for number in range(40):
+        mine(fake_node, b"t%d" % number)
+    with shallow(database_url, fake_node, tmp_path) as engine:
+        engine.build()
+    reasons: list[str] = []
+    with shallow(database_url, fake_node, tmp_path, on_wait=reasons.append) as engine:
+        reader = idle_reader(database_url)
+        fake_node.reorg(30)
+        mine(fake_node, b"new")
+        thread = threading.Thread(target=engine.follow)
+        thread.start()
+        waits = 0
+        while not any("a dashboard" in reason for reason in reasons) or waits < 5:
+            assert thread.is_alive()
+            with psycopg.connect(database_url, options="-c statement_timeout=3000") as other:
+                other.execute("SELECT count(*) FROM texts.texts")
+            waits += 1
+        assert query("SELECT count(*) AS n FROM vc.reorgs") == [{"n": 0}]
+        reader.close()
+        while not query("SELECT * FROM virtualchain.ops WHERE fields ->> 'text' = 'new'"):
+            assert thread.is_alive()
+        engine.stop()
+        thread.join(20)
+    assert any("idle in transaction" in reason for reason in reasons)
+
+
+def test_drop_and_remove_give_way(
+    fake_node: FakeNode,
+    run: Run,
+    database_url: str,
+    make_build: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reader of a build's own tables, or of an app's views, is named, and nothing is half removed."""
+    monkeypatch.setattr(giving_way, "_TRIES", 1)
+    mine(fake_node, b"a")
+    run(an_app())
+    make_build(an_app("2"), "v2")
+    with psycopg.connect(database_url, application_name="a dashboard") as reader:
+        reader.execute("SELECT * FROM texts__v2.texts")
+        with pytest.raises(InUse, match="a dashboard"):
+            drop(database_url, "texts", "v2")
+        reader.rollback()
+        reader.execute("SELECT * FROM texts.texts")
+        with pytest.raises(InUse, match="a dashboard"):
+            remove(database_url, "texts")
+    drop(database_url, "texts", "v2")
+    remove(database_url, "texts")
