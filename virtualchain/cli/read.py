@@ -341,7 +341,8 @@ def _changed_columns(change: "Change") -> str:
     columns = {
         name: value
         for name, value in change.new.items()
-        if name not in change.key and (change.old is None or old.get(name) != value)
+        # By their texts, because the values 1.0 and 1.00 are equal.
+        if name not in change.key and (change.old is None or _short(old.get(name)) != _short(value))
     }
     if change.old is None:
         return _short(columns)
