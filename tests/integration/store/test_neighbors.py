@@ -13,9 +13,12 @@ from tests.support.servers import reachable_folder, value
 from virtualchain import BlockEvent, RollbackEvent, StateEngine, watch
 from virtualchain.audit.verify import verify
 from virtualchain.checkpoint.create import create
+from virtualchain.errors import StoreError
 from virtualchain.reading import views
+from virtualchain.store.database import connect_migrator
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
+from virtualchain.store.roles import grant_reader
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import installations
 from virtualchain.transfer.exporting import export
@@ -181,6 +184,38 @@ def test_a_block_to_show_does_not_leak_into_the_engine(
     finally:
         with server.connect_superuser("tried") as superuser:
             superuser.execute(f"ALTER {whose} RESET ALL".encode())
+
+
+def test_no_password_reaches_the_servers_log(server: EmbeddedServer) -> None:
+    """A server may log every statement: what it logs of a reader's password is the SCRAM hash."""
+    with server.connect_superuser("tried") as superuser:
+        superuser.execute("ALTER DATABASE tried SET log_statement = 'all'")
+        superuser.execute("ALTER DATABASE tried SET log_min_messages = 'info'")
+    try:
+        with connect_migrator(server.url_for("tried")) as connection:
+            reader = grant_reader(connection, "tried:secret", None, login=True)
+        assert reader.password is not None
+        log = server.status().log.read_text(errors="replace")
+        assert "LOGIN PASSWORD 'SCRAM-SHA-256$" in log
+        assert reader.password not in log
+        login = f"tried%3Asecret:{reader.password}@"
+        url = f"postgresql://{login}{server.url_for('tried').rpartition('@')[2]}"
+        assert value(url, "SELECT count(*) FROM virtualchain.apps") == 0
+    finally:
+        with server.connect_superuser("tried") as superuser:
+            superuser.execute('DROP OWNED BY "tried:secret"; DROP ROLE "tried:secret"')
+
+
+def test_a_reader_that_could_not_read_is_refused(server: EmbeddedServer) -> None:
+    """If an administrator revoked a function that views call, the grant fails and names it."""
+    with server.connect_superuser("tried") as superuser:
+        superuser.execute("REVOKE EXECUTE ON FUNCTION encode(bytea, text) FROM PUBLIC")
+        superuser.execute("GRANT EXECUTE ON FUNCTION encode(bytea, text) TO virtualchain")
+    with (
+        pytest.raises(StoreError, match=r"GRANT EXECUTE ON FUNCTION (pg_catalog\.)?encode\(bytea,text\) TO"),
+        connect_migrator(server.url_for("tried")) as connection,
+    ):
+        grant_reader(connection, "tried:never", None, login=False)
 
 
 @contextmanager
