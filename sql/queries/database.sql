@@ -3,7 +3,7 @@
 SELECT pg_backend_pid();
 
 -- name: pin_settings
--- Pin what affects the text form of values, the meaning of literals and statements, and which keys fit an index; for the session, or until the transaction ends.
+-- Pin what affects the text form of values, the meaning of literals and statements, which keys fit an index, and which block views show; for the session, or until the transaction ends.
 SELECT set_config(name, setting, %(is_local)s)
 FROM (VALUES
     ('search_path', ''),
@@ -25,7 +25,9 @@ FROM (VALUES
     ('quote_all_identifiers', 'off'),
     ('default_text_search_config', 'pg_catalog.simple'),
     ('gin_fuzzy_search_limit', '0'),
-    ('default_toast_compression', 'pglz')
+    ('default_toast_compression', 'pglz'),
+    ('virtualchain.as_of', ''), -- not that of the environment, the role or the database
+    ('virtualchain.block_id', '')
 ) AS pinned (name, setting);
 
 -- name: pin_writing

@@ -16,24 +16,24 @@ WHERE CASE WHEN {era} = 0 THEN (SELECT vc.as_of({app}, {build})) IS NULL
     AND ({era} < 2 OR until_block > vc.as_of_guess())
 
 -- name: changes
--- What block $1 did to a projection: rows by key, before and after the block; the latter are current or in history.
+-- What block $1 did to a projection: rows by key, before and after the block; the latter are current or in history. {row} is an alias that no column has; rows differ if their texts do, as for the state hash.
 WITH went AS (
-    SELECT jsonb_build_object({pairs}) AS key, to_jsonb(r) - '{{since_block,until_block}}'::text[] AS content
-    FROM {history} AS r WHERE r.until_block = $1
+    SELECT jsonb_build_object({pairs}) AS key, to_jsonb({row}) - '{{since_block,until_block}}'::text[] AS content, ARRAY[{texts}] AS texts
+    FROM {history} AS {row} WHERE {row}.until_block = $1
 ), born AS (
     SELECT DISTINCT {key} FROM {births} WHERE since_block = $1
 ), came AS (
-    SELECT jsonb_build_object({pairs}) AS key, to_jsonb(r) - '{{since_block}}'::text[] AS content
-    FROM born AS b JOIN {table} AS r USING ({key}) WHERE r.since_block = $1
+    SELECT jsonb_build_object({pairs}) AS key, to_jsonb({row}) - '{{since_block}}'::text[] AS content, ARRAY[{texts}] AS texts
+    FROM born JOIN {table} AS {row} USING ({key}) WHERE {row}.since_block = $1
     UNION ALL
-    SELECT jsonb_build_object({pairs}), to_jsonb(r) - '{{since_block,until_block}}'::text[]
-    FROM born AS b JOIN {history} AS r USING ({key})
-    WHERE r.since_block = $1 AND r.until_block > $1
+    SELECT jsonb_build_object({pairs}), to_jsonb({row}) - '{{since_block,until_block}}'::text[], ARRAY[{texts}]
+    FROM born JOIN {history} AS {row} USING ({key})
+    WHERE {row}.since_block = $1 AND {row}.until_block > $1
 )
 SELECT CASE WHEN went.content IS NULL THEN 'insert' WHEN came.content IS NULL THEN 'delete' ELSE 'update' END,
     key, went.content, came.content
 FROM went FULL JOIN came USING (key)
-WHERE went.content IS DISTINCT FROM came.content
+WHERE went.texts IS DISTINCT FROM came.texts
 ORDER BY key
 
 -- name: live_build

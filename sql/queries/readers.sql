@@ -22,7 +22,7 @@ COMMENT ON ROLE {role} IS 'Reads views of a virtualchain deployment.';
 ALTER ROLE {role} SET default_transaction_read_only = on;
 
 -- name: let_log_in
--- Let the role log in.
+-- Let the role log in; the password is hashed already, because servers log statements.
 ALTER ROLE {role} LOGIN PASSWORD {password};
 
 -- name: remember
@@ -44,7 +44,7 @@ DELETE FROM vc.readers WHERE role = %(role)s;
 UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(apps);
 
 -- name: missing
--- The statements that grant what is missing: to readers the database, the views of the log, and those of their apps; to apps' roles temporary tables, which they had through PUBLIC before.
+-- The statements that grant what is missing: to readers the database, the views of the log, those of their apps, and the functions that these call; to apps' roles temporary tables, which they had through PUBLIC before. With a reader, temporary tables are revoked from PUBLIC, who has them again in a restored copy.
 WITH ours AS (
     SELECT pg_has_role(current_user, datdba, 'USAGE') AS may_grant FROM pg_catalog.pg_database WHERE datname = current_database()
 ), readers AS (
@@ -66,9 +66,39 @@ UNION ALL
 SELECT format('GRANT SELECT ON %%I.%%I TO %%I', schema, name, role)
 FROM views WHERE view IS NOT NULL AND NOT has_table_privilege(oid, view, 'SELECT')
 UNION ALL
+SELECT DISTINCT format('GRANT EXECUTE ON FUNCTION %%s TO %%I', p.oid::regprocedure, r.role)
+FROM readers AS r CROSS JOIN ({called}) AS c JOIN pg_catalog.pg_proc AS p ON p.oid = c.function
+WHERE pg_has_role(current_user, p.proowner, 'USAGE') AND NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')
+UNION ALL
+SELECT format('REVOKE TEMPORARY ON DATABASE %%I FROM PUBLIC', current_database())
+FROM ours JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
+WHERE may_grant AND EXISTS (SELECT FROM readers) AND EXISTS (
+    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0 AND a.privilege_type = 'TEMPORARY')
+UNION ALL
 SELECT DISTINCT format('GRANT TEMPORARY ON DATABASE %%I TO %%I', current_database(), p.rolname)
 FROM ours, vc.apps AS a JOIN pg_catalog.pg_roles AS p ON p.rolname = vc.role_of(a.schema)
 WHERE may_grant AND a.own_role AND EXISTS (SELECT FROM readers) AND NOT has_database_privilege(p.oid, current_database(), 'TEMPORARY');
+
+-- name: called
+-- A part of the ones around it: the functions that our views call, and those that these call in turn; whoever reads a view must be allowed to.
+SELECT function FROM (
+    WITH RECURSIVE calls AS (
+        SELECT m.match[1]::oid AS function
+        FROM pg_catalog.pg_class AS v
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = v.relnamespace
+        JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = v.oid
+        CROSS JOIN LATERAL regexp_matches(w.ev_action::text, ':(?:opfuncid|funcid|aggfnoid|winfnoid) ([1-9]\d*)', 'g') AS m (match)
+        WHERE v.relkind = 'v' AND (n.nspname = 'virtualchain'
+            OR EXISTS (SELECT FROM vc.published AS p WHERE p.schema = n.nspname AND p.name = v.relname))
+        UNION
+        SELECT m.match[1]::oid FROM calls JOIN pg_catalog.pg_proc AS p ON p.oid = calls.function
+        CROSS JOIN LATERAL regexp_matches(p.prosqlbody::text, ':(?:opfuncid|funcid|aggfnoid|winfnoid) ([1-9]\d*)', 'g') AS m (match)
+    ) SELECT function FROM calls) AS called
+
+-- name: uncallable
+-- The functions that our views call and that a role may not execute.
+SELECT p.oid::regprocedure::text FROM ({called}) AS c JOIN pg_catalog.pg_proc AS p ON p.oid = c.function
+WHERE NOT has_function_privilege(%(role)s, p.oid, 'EXECUTE') ORDER BY 1;
 
 -- name: take_back
 -- The statements that revoke from a role what it was granted here.
@@ -79,6 +109,11 @@ UNION ALL
 SELECT format('REVOKE ALL ON SCHEMA %%I FROM %%I', n.nspname, %(role)s::text)
 FROM pg_catalog.pg_namespace AS n
 WHERE n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.apps AS a WHERE a.schema = n.nspname)
+UNION ALL
+SELECT format('REVOKE ALL ON FUNCTION %%s FROM %%I', p.oid::regprocedure, %(role)s::text)
+FROM pg_catalog.pg_proc AS p CROSS JOIN LATERAL aclexplode(p.proacl) AS a
+JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee AND r.rolname = %(role)s
+WHERE p.pronamespace = 'vc'::regnamespace
 UNION ALL
 SELECT format('REVOKE ALL ON DATABASE %%I FROM %%I', current_database(), %(role)s::text);
 

@@ -208,9 +208,7 @@ def _open_prompt(options: Options, as_of: str | None, timeout: float | None) -> 
     program = find_psql()
     with open_reading(options) as connection:  # reports what is wrong with the database, before psql would
         path = views.search_path(connection)
-    settings = {"search_path": path}
-    if as_of is not None:
-        settings["virtualchain.as_of"] = as_of
+    settings = {"search_path": path, "virtualchain.as_of": as_of or ""}
     if timeout is not None:
         settings["statement_timeout"] = str(int(timeout * 1000))
     environment = psql_environment(options.database, settings)
@@ -342,7 +340,8 @@ def _changed_columns(change: "Change") -> str:
     columns = {
         name: value
         for name, value in change.new.items()
-        if name not in change.key and (change.old is None or old.get(name) != value)
+        # By their texts, because the values 1.0 and 1.00 are equal.
+        if name not in change.key and (change.old is None or _short(old.get(name)) != _short(value))
     }
     if change.old is None:
         return _short(columns)

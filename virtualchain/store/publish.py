@@ -55,13 +55,13 @@ def _statements(
     connection: psycopg.Connection, app: str, schema: str, projection: Projection
 ) -> tuple[str, str]:
     """Return the statement that makes a projection's view, and the query for what a block did to it."""
-    row = connection.execute(_Q["live_build"], {"app": app}).fetchone()
-    assert row is not None, f"app {app} has no live build"
-    (build,) = row
-    era = "era"
-    while era in projection.columns:
-        era += "_"
-    pairs = (sql.SQL("{}, r.{}").format(sql.Literal(name), sql.Identifier(name)) for name in projection.key)
+    current = connection.execute(_Q["live_build"], {"app": app}).fetchone()
+    assert current is not None, f"app {app} has no live build"
+    (build,) = current
+    row = _free_name("row", projection)
+    pairs = (
+        sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(row, name)) for name in projection.key
+    )
     parts: dict[str, sql.Composable] = {
         "view": sql.Identifier(schema, projection.name),
         "columns": sql.SQL(", ").join(map(sql.Identifier, projection.columns)),
@@ -70,12 +70,21 @@ def _statements(
         "births": projection.births,
         "app": sql.Literal(app),
         "build": sql.Literal(build),
-        "era": sql.Identifier(era),
+        "era": sql.Identifier(_free_name("era", projection)),
+        "row": sql.Identifier(row),
+        "texts": projection.texts(row),
         "key": sql.SQL(", ").join(map(sql.Identifier, projection.key)),
         "pairs": sql.SQL(", ").join(pairs),
     }
     view, changes = (sql.SQL(_Q[name]).format(**parts).as_string(connection) for name in ("view", "changes"))
     return view, changes
+
+
+def _free_name(name: str, projection: Projection) -> str:
+    """Return a name that no column has: an alias that a column has means the column, not the row."""
+    while name in projection.columns:
+        name += "_"
+    return name
 
 
 def _drop_view(connection: psycopg.Connection, schema: str, name: str) -> None:

@@ -87,7 +87,7 @@ def grant_reader(
 
     The role is created if needed; with `login` it gets a new password. Privileges that PostgreSQL grants to
     PUBLIC are revoked if we may do that. Needs a transaction. Raises UsageError for a role that is more than
-    a reader, StoreError if we may not create roles.
+    a reader, StoreError if we may not create roles, or may not grant a function that the views call.
     """
     before = _reader_role(connection, role)
     if before["strange"]:
@@ -99,7 +99,9 @@ def grant_reader(
             connection.execute(sql.SQL(_READERS["create"]).format(**name))
             connection.execute(sql.SQL(_READERS["be_careful"]).format(**name))
         if password is not None:
-            statement = sql.SQL(_READERS["let_log_in"]).format(password=sql.Literal(password), **name)
+            hashed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+            literal = sql.Literal(hashed.decode())
+            statement = sql.SQL(_READERS["let_log_in"]).format(password=literal, **name)
             connection.execute(statement)
     except psycopg.errors.InsufficientPrivilege as error:
         raise StoreError(
@@ -113,6 +115,13 @@ def grant_reader(
         connection.execute(_READERS[query], parameters)
     harden(connection)
     admit_readers(connection)
+    uncallable = sql.SQL(_READERS["uncallable"]).format(called=sql.SQL(_READERS["called"]))
+    functions = [name for (name,) in connection.execute(uncallable, {"role": role}).fetchall()]
+    if functions:
+        raise StoreError(
+            f"the views call functions that {role} may not execute, and that only their owner can grant: "
+            f"have an administrator run GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {role}"
+        )
     remains = connection.execute(_READERS["remains"], {"role": role}).fetchall()
     return Reader(role, password, login or before["logs_in"], tuple(what for (what,) in remains))
 
@@ -156,5 +165,6 @@ def _reader_role(connection: psycopg.Connection, role: str) -> Json:
 
 def _run_all(connection: psycopg.Connection, query: str, parameters: dict[str, object]) -> None:
     """Run the statements that a query returns."""
-    for (statement,) in connection.execute(_READERS[query], parameters).fetchall():
+    listing = sql.SQL(_READERS[query]).format(called=sql.SQL(_READERS["called"]))
+    for (statement,) in connection.execute(listing, parameters).fetchall():
         connection.execute(statement.encode())

@@ -7,10 +7,12 @@ from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.integration.conftest import Rows
 from tests.support.moving import an_app, story
 from tests.support.servers import value
+from virtualchain import StateEngine
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.store.builds import remove_app
 from virtualchain.store.database import connect_migrator
@@ -302,3 +304,45 @@ def test_without_createrole_the_role_must_exist(database_url: str, role: str, qu
         with pytest.raises(StoreError, match="may not create the role"):
             grant_reader(connection, role, None, login=False)
         connection.rollback()
+
+
+def test_functions_that_views_call_are_granted(
+    empty_database_url: str, fake_node: FakeNode, role: str
+) -> None:
+    """An administrator may have revoked EXECUTE on new functions from everyone; a revoked reader loses it."""
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    story(fake_node, 1, 3)
+    with StateEngine(
+        an_app("one"), database=empty_database_url, source=fake_node.url, confirmations=0
+    ) as engine:
+        last = engine.build()
+    reader = grant(empty_database_url, role, login=True)
+    parts = urlsplit(empty_database_url)
+    place = parts.netloc.rpartition("@")[2]
+    url = parts._replace(netloc=f"{quote(role, safe='')}:{reader.password}@{place}").geturl()
+    with psycopg.connect(url) as connection:
+        for asked in ("", str(last - 1)):
+            connection.execute("SELECT set_config('virtualchain.as_of', %s, false)", [asked])
+            for read in (*READS[2:], "SELECT * FROM one.marks"):
+                connection.execute(read.encode())
+    with connect_migrator(empty_database_url) as connection:
+        revoke_reader(connection, role)
+        rights = connection.execute(
+            "SELECT has_function_privilege(%s, 'vc.as_of(text)', 'EXECUTE')", [role]
+        ).fetchone()
+    assert rights == (False,)
+
+
+def test_a_restored_copy_is_hardened_by_the_next_migration(
+    granted: Grant, database_url: str, query: Query, role: str
+) -> None:
+    """A dump does not hold what was revoked in the database itself; the next command that writes does it."""
+    granted()
+    with psycopg.connect(database_url) as connection:
+        name = sql.Identifier(urlsplit(database_url).path[1:])
+        connection.execute(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO PUBLIC").format(name))
+    may = "SELECT has_database_privilege(%s, current_database(), 'TEMPORARY') AS may"
+    assert query(may, [role]) == [{"may": True}]
+    migrate(database_url)
+    assert query(may, [role]) == [{"may": False}]

@@ -11,10 +11,17 @@ from tests.support import representative
 from tests.support.moving import an_app, story
 from tests.support.servers import reachable_folder, value
 from virtualchain import BlockEvent, RollbackEvent, StateEngine, watch
+from virtualchain.audit.verify import verify
+from virtualchain.checkpoint.create import create
+from virtualchain.errors import StoreError
+from virtualchain.reading import views
+from virtualchain.store.database import connect_migrator
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
+from virtualchain.store.roles import grant_reader
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import installations
+from virtualchain.transfer.exporting import export
 
 SETTINGS = ("wal_level = 'logical'", "log_min_messages = 'error'")
 
@@ -146,6 +153,69 @@ def value_of(url: str, statement: str) -> None:
     """Run a statement as the owner."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize("whose", ["DATABASE tried", "ROLE virtualchain"])
+def test_a_block_to_show_does_not_leak_into_the_engine(
+    server: EmbeddedServer, fake_node: FakeNode, tmp_path: Path, whose: str
+) -> None:
+    """A role or database may be set to show an old block: commands see the last one all the same."""
+    url = server.url_for("tried")
+    options = {"database": url, "source": fake_node.url, "confirmations": 0}
+    story(fake_node, 9, 4)
+    with StateEngine(an_app(), **options) as engine:  # type: ignore[arg-type]
+        engine.build()
+    try:
+        with server.connect_superuser("tried") as superuser:
+            superuser.execute(f"ALTER {whose} SET virtualchain.as_of = '103'".encode())
+            superuser.execute(f"ALTER {whose} SET virtualchain.block_id = 'undo'".encode())
+        assert value(url, "SELECT max(block_id) FROM virtualchain.blocks") == 103
+        story(fake_node, 10, 2)
+        with StateEngine(an_app(), **options) as engine:  # type: ignore[arg-type]
+            assert engine.build() == fake_node.height
+        with views.snapshot(url) as connection:
+            assert views.apps(connection)[0]["block_id"] == fake_node.height
+            assert create(connection, "plain", tmp_path / "file").block_id == fake_node.height
+            _, shown = views.query(connection, "SELECT max(block_id) FROM blocks", as_of="104")
+            assert list(shown) == [(104,)]
+        done = export(url, tmp_path / "export", form="csv", what=["snapshots"])
+        assert done.manifest.files[0].rows == fake_node.height + 1
+        assert verify(url).faults == []
+    finally:
+        with server.connect_superuser("tried") as superuser:
+            superuser.execute(f"ALTER {whose} RESET ALL".encode())
+
+
+def test_no_password_reaches_the_servers_log(server: EmbeddedServer) -> None:
+    """A server may log every statement: what it logs of a reader's password is the SCRAM hash."""
+    with server.connect_superuser("tried") as superuser:
+        superuser.execute("ALTER DATABASE tried SET log_statement = 'all'")
+        superuser.execute("ALTER DATABASE tried SET log_min_messages = 'info'")
+    try:
+        with connect_migrator(server.url_for("tried")) as connection:
+            reader = grant_reader(connection, "tried:secret", None, login=True)
+        assert reader.password is not None
+        log = server.status().log.read_text(errors="replace")
+        assert "LOGIN PASSWORD 'SCRAM-SHA-256$" in log
+        assert reader.password not in log
+        login = f"tried%3Asecret:{reader.password}@"
+        url = f"postgresql://{login}{server.url_for('tried').rpartition('@')[2]}"
+        assert value(url, "SELECT count(*) FROM virtualchain.apps") == 0
+    finally:
+        with server.connect_superuser("tried") as superuser:
+            superuser.execute('DROP OWNED BY "tried:secret"; DROP ROLE "tried:secret"')
+
+
+def test_a_reader_that_could_not_read_is_refused(server: EmbeddedServer) -> None:
+    """If an administrator revoked a function that views call, the grant fails and names it."""
+    with server.connect_superuser("tried") as superuser:
+        superuser.execute("REVOKE EXECUTE ON FUNCTION encode(bytea, text) FROM PUBLIC")
+        superuser.execute("GRANT EXECUTE ON FUNCTION encode(bytea, text) TO virtualchain")
+    with (
+        pytest.raises(StoreError, match=r"GRANT EXECUTE ON FUNCTION (pg_catalog\.)?encode\(bytea,text\) TO"),
+        connect_migrator(server.url_for("tried")) as connection,
+    ):
+        grant_reader(connection, "tried:never", None, login=False)
 
 
 @contextmanager
