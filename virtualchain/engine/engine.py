@@ -74,8 +74,9 @@ class StateEngine:
     `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
     subclass that has the callbacks. Such a class may also be passed as an app, to another engine or with
     --app: then its own part of `__init__` runs, and nothing is opened. `database` is a PostgreSQL URL; None
-    means the embedded server. `source` is a node's URL or a BlockSource. A block is taken once
-    `confirmations` blocks are on top of it.
+    means the embedded server. `source` is a node's URL or a BlockSource; `cookie` is the file with which to
+    log in at the node, if neither the URL has a password nor the file is in its default place. A block is
+    taken once `confirmations` blocks are on top of it.
     `verify="merkle"` compares each block's transactions with its Merkle root before anything of it is taken.
     `history` is for how many blocks every app can be rolled back by its history (None: all); below that it is
     derived again from the tape. `on_deep_fork` says what happens when taken blocks are replaced: rollback,
@@ -113,6 +114,7 @@ class StateEngine:
         *apps: object,
         database: str | None = None,
         source: BlockSource | str,
+        cookie: Path | str | None = None,
         confirmations: int = 6,
         verify: Verification | None = None,
         wait_for_writer: bool = False,
@@ -146,7 +148,8 @@ class StateEngine:
         self._waits_for: str | None = None
         self._url = resolve(database)
         migrate(self._url)
-        self._source = open_source(source) if isinstance(source, str) else source
+        cookie = None if cookie is None else Path(cookie)
+        self._source = open_source(source, cookie) if isinstance(source, str) else source
         try:
             self._deployment = self._open()
         except BaseException:
