@@ -18,6 +18,7 @@ from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer
 from virtualchain.store.history import check_consistency
+from virtualchain.store.state_files import sweep
 from virtualchain.store.tape import Tape
 
 
@@ -63,9 +64,17 @@ class Deployment:
         with self.connection.transaction():
             build, contract = register(self.connection, contract)
         machine = Machine(self.connection, contract, build, self.options, is_live=True)
+        if contract.get_state is not None:
+            self._clean_folder(contract)
         if machine.log.status() == "stopped":
             machine.log.set_status("running")
         return machine
+
+    def _clean_folder(self, contract: Contract) -> None:
+        """Remove the files of builds that were dropped, or swapped in, since an engine ran here."""
+        assert self.options.state_folder is not None, "the options are a database's: Options.for_database"
+        rows = builds(self.connection, contract.name)
+        sweep(self.options.state_folder, contract.schema, {row.name: row.is_live for row in rows})
 
     def _warnings(self) -> list[str]:
         """Return what is to be said of the apps' code."""

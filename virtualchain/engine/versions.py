@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -35,6 +36,7 @@ from virtualchain.store.builds import (
 )
 from virtualchain.store.database import connect_builder, connect_migrator, connect_writer
 from virtualchain.store.log import AppLog
+from virtualchain.store.state_files import default_folder, discard
 from virtualchain.store.tape import Tape
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
@@ -120,7 +122,14 @@ def _install(
     return contract_of_build(connection, contract, name)
 
 
-def swap(url: str, app: str, build: str, on_wait: Callable[[str], None] | None = None) -> Build:
+def swap(
+    url: str,
+    app: str,
+    build: str,
+    on_wait: Callable[[str], None] | None = None,
+    *,
+    state_folder: Path | None = None,
+) -> Build:
     """Point the views of an app at another build; return the one that they showed, which stays.
 
     This is one short transaction: if a long reader holds the views, it gives way and tries again. Raises
@@ -145,30 +154,36 @@ def swap(url: str, app: str, build: str, on_wait: Callable[[str], None] | None =
                     on_wait(f"the views of app {app} are in use: trying again")
                 time.sleep(_PAUSE)
             else:
+                discard(state_folder or default_folder(url), before.schema, build, is_live=False)
                 return before
     raise StoreError(f"the views of app {app} stay in use: end the long readers, and run it again")
 
 
-def drop(url: str, app: str, build: str) -> None:
-    """Remove a build that is not live: its tables, and its rows of the log."""
+def drop(url: str, app: str, build: str, *, state_folder: Path | None = None) -> None:
+    """Remove a build that is not live: its tables, its rows of the log, and its saved file."""
     with closing(connect_migrator(url)) as connection:
-        if _require_build(connection, app, build).is_live:
+        row = _require_build(connection, app, build)
+        if row.is_live:
             raise UsageError(f"the views of app {app} show build {build}: swap in another one first")
         with _naming_dependents(app):
             drop_build(connection, app, build)
         connection.commit()
+        discard(state_folder or default_folder(url), row.schema, build, is_live=False)
 
 
-def remove(url: str, app: str) -> None:
-    """Remove an app with all its builds, its views, and its part of the log; the tape stays as it is.
+def remove(url: str, app: str, *, state_folder: Path | None = None) -> None:
+    """Remove an app with all its builds, views and files, and its part of the log; the tape stays as it is.
 
     Raises UsageError if there is none, or something depends on it, WriterBusy while there is a writer.
     """
     with closing(connect_writer(url)) as connection:
-        if not builds(connection, app):
+        rows = builds(connection, app)
+        if not rows:
             raise UsageError(f"there is no app {app} in this database")
         with connection.transaction(), _naming_dependents(app):
             remove_app(connection, app)
+        for row in rows:
+            discard(state_folder or default_folder(url), row.schema, row.name, is_live=row.is_live)
 
 
 def _require_build(connection: psycopg.Connection, app: str, name: str) -> Build:
