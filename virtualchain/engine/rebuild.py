@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psycopg
 
 from virtualchain.app.contract import Contract
-from virtualchain.engine.compare import first_difference
+from virtualchain.engine.compare import first_difference, first_verdict
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Progress
@@ -74,11 +74,13 @@ def derive(
         return None
     difference = first_difference(connection, live.app, live.name, machine.build, with_state=False)
     if difference is not None:
+        verdict = first_verdict(connection, live, machine.build, difference.block_id)
+        cause = "" if verdict is None else f", first by its verdict on transaction {verdict['txid']}"
         raise StoreError(
             f"app {live.app}, derived again from the tape, has consensus hash "
             f"{difference.other_consensus_hash} at block {difference.block_id} and had "
-            f"{difference.consensus_hash}: its code changed without a new version, or is not deterministic. "
-            f"Its tables are unchanged; `virtualchain upgrade {live.app}` replaces them, if the new code is "
+            f"{difference.consensus_hash}{cause}: its code changed without a new version, or is not "
+            f"deterministic. Its tables are unchanged; `virtualchain upgrade {live.app}` replaces them, if the new code is "
             "meant to judge otherwise"
         )
     return machine
