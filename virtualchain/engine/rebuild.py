@@ -80,8 +80,8 @@ def derive(
             f"app {live.app}, derived again from the tape, has consensus hash "
             f"{difference.other_consensus_hash} at block {difference.block_id} and had "
             f"{difference.consensus_hash}{cause}: its code changed without a new version, or is not "
-            f"deterministic. Its tables are unchanged; `virtualchain upgrade {live.app}` replaces them, if the "
-            "new code is meant to judge otherwise"
+            f"deterministic. Its tables are unchanged; `virtualchain upgrade {live.app}` replaces them, if "
+            "the new code is meant to judge otherwise"
         )
     return machine
 
