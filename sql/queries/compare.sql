@@ -1,6 +1,7 @@
 -- name: first_difference
 -- The first block after which two builds of an app have different digests, and those digests.
-SELECT a.block_id, encode(a.consensus_hash, 'hex') AS consensus_hash, encode(b.consensus_hash, 'hex') AS other_consensus_hash,
+SELECT a.block_id, (SELECT encode(hash, 'hex') FROM vc.blocks WHERE block_id = a.block_id) AS block_hash,
+    encode(a.consensus_hash, 'hex') AS consensus_hash, encode(b.consensus_hash, 'hex') AS other_consensus_hash,
     encode(a.ops_hash, 'hex') AS ops_hash, encode(b.ops_hash, 'hex') AS other_ops_hash,
     encode(a.state_hash, 'hex') AS state_hash, encode(b.state_hash, 'hex') AS other_state_hash
 FROM vc.snapshots AS a
@@ -18,11 +19,20 @@ FROM (
 
 -- name: first_verdict
 -- The first candidate of a block that two builds judged differently: both verdicts, null for a build that saw no candidate.
-SELECT coalesce(a.txindex, b.txindex) AS txindex, a.verdict, b.verdict AS other_verdict
+SELECT %(block_id)s AS block_id, txindex, encode(i.txid, 'hex') AS txid, a.verdict, b.verdict AS other_verdict
 FROM ({verdicts}) AS a
 FULL JOIN ({other_verdicts}) AS b USING (txindex)
-WHERE a.verdict IS DISTINCT FROM b.verdict
-ORDER BY 1 LIMIT 1;
+JOIN vc.inputs AS i USING (txindex)
+WHERE i.block_id = %(block_id)s AND a.verdict IS DISTINCT FROM b.verdict
+ORDER BY txindex LIMIT 1;
+
+-- name: accepted
+-- The transactions of a block that one or both of two builds accepted, in order.
+SELECT encode(i.txid, 'hex') FROM vc.inputs AS i
+WHERE i.block_id = %(block_id)s AND EXISTS (
+    SELECT FROM vc.ops AS o
+    WHERE o.app = %(app)s AND o.build = ANY(%(builds)s) AND o.block_id = i.block_id AND o.txindex = i.txindex)
+ORDER BY i.txindex;
 
 -- name: verdicts
 -- A part of the one above: a build's verdicts on the candidates of a block.

@@ -5,6 +5,7 @@ import json
 import psycopg
 
 from tests.acceptance.conftest import Inside, mine_notes, notes
+from tests.support.servers import value
 from virtualchain.testing import FakeNode
 
 NEW = """
@@ -56,7 +57,12 @@ def test_a_new_version_is_built_compared_and_swapped_in(
     made = inside(*NEWER, *options, "replay", "notes", "--into", "v2")
     assert f"version 2, is at block {fake_node.height}; next:" in made.out
     difference = inside(*options, "compare", "notes", "v2", code=1)
-    assert f"differ, first after block {fake_node.height - 1}" in difference.err
+    place = value(
+        database_url,
+        "SELECT block_id || ' (' || block_hash || '), in what it wrote: transaction ' || txid "
+        "FROM virtualchain.ops ORDER BY block_id LIMIT 1",
+    )
+    assert f"differ, first after block {place}\n" in difference.err
     assert "(102,0,ONE)" in difference.out
     comparison = json.loads(inside(*options, "--json", "compare", "notes", "v2", code=1).out)
     assert comparison["rows"] == {"notes": [2, 2]}
@@ -73,6 +79,31 @@ def test_a_new_version_is_built_compared_and_swapped_in(
     assert inside(*options, "remove", "notes").out == "app notes was removed\n"
     assert json.loads(inside(*options, "--json", "status").out)["apps"] == []
     assert "there is no app notes" in inside(*options, "remove", "notes", code=2).err
+
+
+def test_compare_names_block_and_transaction(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """The last line has both, and so has the text above it, with both verdicts."""
+    new = NEW.replace("commit=commit", "check=lambda op, state: op['text'] != 'two', commit=commit")
+    (inside.folder / "newer.py").write_text(new.replace("upper(%s)", "%s"))
+    (inside.folder / "later.py").write_text(
+        NEW.replace('"2"', '"2", first_block_id=103').replace("upper(%s)", "%s")
+    )
+    mine_notes(fake_node, "one", "two")
+    inside(*OLD, *options, "sync")
+    for app, build in (("newer", "v2"), ("later", "v3")):
+        inside("--app", app, *options, "replay", "notes", "--into", build)
+    txid = value(database_url, "SELECT txid FROM virtualchain.ops WHERE fields ->> 'text' = 'two'")
+    done = inside(*options, "compare", "notes", "v2", code=1)
+    assert f"first after block {fake_node.height} ({fake_node.tip}), in transaction {txid}\n" in done.err
+    assert f"first transaction judged differently: {txid}\n" in done.out
+    assert f"  block     {fake_node.height}, as transaction 1\n" in done.out
+    assert '  build v2  {"reason": "refused", "refused": "check"}\n' in done.out
+    printed = json.loads(inside(*options, "--json", "compare", "notes", "v2", code=1).out)
+    assert (printed["verdict"]["txid"], printed["transactions"]) == (txid, [])
+    failed = inside(*options, "compare", "notes", "v3", code=1)
+    assert "because they begin with different blocks\n" in failed.err
 
 
 def test_changed_rules_and_code_are_put_in_place_by_one_command(

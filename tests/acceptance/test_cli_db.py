@@ -47,6 +47,35 @@ def test_a_reader_on_the_embedded_server_cannot_write_at_all(inside: Inside, fak
             server.stop()
 
 
+def test_another_database_on_the_embedded_server(inside: Inside, fake_node: FakeNode) -> None:
+    """It is created under any name, is ready for a deployment, and is separate from the first one."""
+    with reachable_folder() as folder:
+        inside.set(VIRTUALCHAIN_HOME=str(folder.parent))
+        server = EmbeddedServer(folder.parent / "postgresql", durable=False)
+        try:
+            server.start()
+            node = ("--bitcoin", fake_node.url, "--confirmations", 0, "--app", "apps")
+            for name in ("regtest", "Other Chain", "ünïcode/%"):
+                missing = inside("db", "url", name, code=2).err
+                assert f"has no database {name}: `virtualchain db create {name}`" in missing
+                url = inside("db", "create", name).out.strip()
+                assert inside("db", "url", name).out.strip() == url
+                assert value(url, "SELECT current_database()") == name
+                assert (
+                    value(url, "SELECT datcollate FROM pg_database WHERE datname = current_database()") == "C"
+                )
+                assert "has a database" in inside("db", "create", name, code=2).err
+                inside("sync", "--database", url, *node)
+                assert value(url, "SELECT block_id FROM virtualchain.apps") == fake_node.height
+            first = server.url
+            assert value(first, "SELECT to_regclass('virtualchain.apps')") is None
+            for name in ("", "x" * 64, "ü" * 32, "a\nb"):
+                assert "cannot name a database" in inside("db", "create", name, code=2).err
+            assert "has a database virtualchain already" in inside("db", "create", "virtualchain", code=2).err
+        finally:
+            server.stop()
+
+
 def test_a_reader_of_one_app(inside: Inside, database_url: str, fake_node: FakeNode) -> None:
     """--app limits the grant, remaining rights are listed, and unknown apps and unfit roles are refused."""
     role = f"{database_url.rpartition('/')[2]}:reader"

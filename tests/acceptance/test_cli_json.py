@@ -22,7 +22,7 @@ COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",), ("verify",)),
     *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),
 )
-SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "stop"))
+SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "create", "more"), ("db", "stop"))
 
 
 def names(group: click.Group, before: str = "") -> Iterator[str]:
@@ -36,7 +36,7 @@ def names(group: click.Group, before: str = "") -> Iterator[str]:
 
 def test_no_command_is_forgotten() -> None:
     """A new command must be added to one of the lists above."""
-    tried = {command[0] for command in COMMANDS} | {" ".join(command) for command in SERVER}
+    tried = {command[0] for command in COMMANDS} | {" ".join(command[:2]) for command in SERVER}
     assert set(names(program)) == tried | ELSEWHERE
 
 
@@ -60,8 +60,9 @@ def test_the_embedded_servers_commands_print_json(inside: Inside) -> None:
             printed = [json.loads(inside(*command, "--json").out) for command in SERVER]
         finally:
             inside("db", "stop")
-    assert [server.get("running") for server in printed] == [True, True, None, False]
+    assert [server.get("running") for server in printed] == [True, True, None, None, False]
     assert printed[2]["url"].startswith("postgresql://virtualchain:")
+    assert printed[3]["url"] == printed[2]["url"].removesuffix("virtualchain") + "more"
 
 
 def test_resume_prints_json(inside: Inside, fake_node: FakeNode, database_url: str) -> None:

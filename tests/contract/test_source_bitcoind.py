@@ -86,4 +86,4 @@ def test_many_queries_at_once(source: BlockSource, generated: GeneratedChain) ->
 def test_wrong_password(loaded_bitcoind: Bitcoind) -> None:
     """The error says that the node refuses the password."""
     with pytest.raises(NodeError, match="refuses the password of user 'nobody'"):
-        open_source(loaded_bitcoind.url.replace("http://", "http://nobody:secret@"))
+        open_source(f"http://nobody:secret@127.0.0.1:{loaded_bitcoind.port}")

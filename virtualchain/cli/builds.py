@@ -194,8 +194,24 @@ def compare(options: Options, name: str, build: str) -> None:
         _write(name, comparison)
     difference = comparison.difference
     if difference is not None or comparison.row is not None:
-        place = f" first after block {difference.block_id}" if difference else " in their rows"
-        raise BuildsDiffer(f"builds {' and '.join(comparison.builds)} of {name} differ,{place}")
+        raise BuildsDiffer(f"builds {' and '.join(comparison.builds)} of {name} differ, {_place(comparison)}")
+
+
+def _place(comparison: "Comparison") -> str:
+    """Describe where two builds first differ: the block, and the transaction if it is known."""
+    difference, verdict = comparison.difference, comparison.verdict
+    if difference is None:
+        return "in their rows"
+    block = f"first after block {difference.block_id} ({difference.block_hash})"
+    if verdict is not None:
+        return f"{block}, in transaction {verdict['txid']}"
+    firsts = {place["first_block_id"] for place in comparison.places.values()}
+    if len(firsts) > 1 and difference.block_id == max(firsts):
+        return f"{block}, because they begin with different blocks"
+    if not comparison.transactions:
+        return f"{block}, in which neither accepted a transaction"
+    one_of = "what one of these wrote" if len(comparison.transactions) > 1 else "what it wrote"
+    return f"{block}, in {one_of}: transaction {', '.join(comparison.transactions)}"
 
 
 def _write_json(comparison: "Comparison") -> None:
@@ -206,10 +222,11 @@ def _write_json(comparison: "Comparison") -> None:
 
 def _write(name: str, comparison: "Comparison") -> None:
     for build, kind in zip(comparison.builds, ("live", "beside it"), strict=True):
-        place = comparison.places.get(build, {})
+        place = comparison.places[build]
         write_fields(
             f"{name}, build {build} ({kind})",
             {
+                "first block": place["first_block_id"],
                 "block": place.get("block_id"),
                 "consensus hash": place.get("consensus_hash"),
                 "state hash": place.get("state_hash"),
@@ -221,8 +238,12 @@ def _write(name: str, comparison: "Comparison") -> None:
     if verdict is not None:
         live, other = comparison.builds
         write_fields(
-            f"first transaction judged differently: {verdict['txindex']} of the block",
-            {f"build {live}": verdict["verdict"], f"build {other}": verdict["other_verdict"]},
+            f"first transaction judged differently: {verdict['txid']}",
+            {
+                "block": f"{verdict['block_id']}, as transaction {verdict['txindex']}",
+                f"build {live}": verdict["verdict"] or "not a candidate",
+                f"build {other}": verdict["other_verdict"] or "not a candidate",
+            },
         )
     if comparison.row is not None:
         title = f"first different row, in {comparison.row['table']}"

@@ -8,6 +8,7 @@ import click
 from virtualchain.cli.options import Command, Group, Options, pass_options
 from virtualchain.cli.output import write_fields, write_json
 from virtualchain.cli.session import chosen_apps, migrated_database, open_reading
+from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
     from virtualchain.store.roles import Reader
@@ -72,6 +73,22 @@ def status(options: Options) -> None:
 
 
 @db.command()
+@click.argument("name")
+@pass_options
+def create(options: Options, name: str) -> None:
+    """Create the database NAME on the server, and print its URL.
+
+    It is for another deployment, such as one of a test network: name it with --database or in
+    VIRTUALCHAIN_DATABASE. Starts the server if it does not run.
+    """
+    from virtualchain.store.embedded.server import EmbeddedServer
+
+    server = EmbeddedServer()
+    server.start()
+    _write_url(options, server.create_database(name))
+
+
+@db.command()
 @click.argument("name", default="virtualchain")
 @pass_options
 def url(options: Options, name: str) -> None:
@@ -83,7 +100,14 @@ def url(options: Options, name: str) -> None:
 
     server = EmbeddedServer()
     server.start()
-    address = server.url_for(name)
+    if not server.has_database(name):
+        raise UsageError(
+            f"the embedded server has no database {name}: `virtualchain db create {name}` creates it"
+        )
+    _write_url(options, server.url_for(name))
+
+
+def _write_url(options: Options, address: str) -> None:
     if options.settings.json:
         write_json({"url": address})
     else:

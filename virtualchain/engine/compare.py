@@ -31,6 +31,7 @@ class Difference:
     """The first block after which two builds have other digests; `other_…` are the second one's."""
 
     block_id: int
+    block_hash: str
     consensus_hash: str
     other_consensus_hash: str
     ops_hash: str | None
@@ -45,13 +46,15 @@ class Comparison:
 
     builds: tuple[str, str]
     places: dict[str, Json]
-    """By build: block_id, consensus_hash and state_hash of its last block; empty before its first."""
+    """By build: block_id, consensus_hash and state_hash of its last block, and the block it begins with."""
     rows: dict[str, tuple[int | None, int | None]]
     """By table, how many rows each has; None if it has no such table."""
     difference: Difference | None
     """As far as both have come."""
     verdict: Json | None
-    """The first candidate of that block that they judged differently: txindex, verdict, other_verdict."""
+    """The first candidate of that block that they judged differently, with both verdicts."""
+    transactions: tuple[str, ...]
+    """If they judged all alike there, the transactions that they accepted: what these wrote may differ."""
     row: Json | None
     """If both are at the same block, the first row that only one has: table, build that has it, row."""
 
@@ -137,6 +140,19 @@ def first_difference(
         return cursor.execute(_Q["first_difference"], pair).fetchone()
 
 
+def first_verdict(connection: psycopg.Connection, live: Build, other: str, block_id: int) -> Json | None:
+    """Return the first candidate of a block that two builds of an app judged differently, or None.
+
+    It has the keys block_id, txindex, txid, verdict and other_verdict.
+    """
+    verdicts, other_verdicts = (
+        sql.SQL(_Q["verdicts"]).format(build=sql.Literal(build)) for build in (live.name, other)
+    )
+    statement = sql.SQL(_Q["first_verdict"]).format(verdicts=verdicts, other_verdicts=other_verdicts)
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, {"app": live.app, "block_id": block_id}).fetchone()
+
+
 def compare(connection: psycopg.Connection, app: str, build: str) -> Comparison:
     """Compare a build of an app with the live one; raise UsageError if there is no such build."""
     live, other = live_build(connection, app), find_build(connection, app, build)
@@ -144,6 +160,7 @@ def compare(connection: psycopg.Connection, app: str, build: str) -> Comparison:
         names = ", ".join(row.name for row in builds(connection, app) if not row.is_live) or "none"
         raise UsageError(f"app {app} has no build {build} beside its live one; there are: {names}")
     difference = first_difference(connection, app, live.name, build)
+    verdict = None if difference is None else first_verdict(connection, live, build, difference.block_id)
     tables = {
         row.name: {item.name: item for item in projections(connection, row.tables)} for row in (live, other)
     }
@@ -154,7 +171,10 @@ def compare(connection: psycopg.Connection, app: str, build: str) -> Comparison:
         places=_places(connection, live, other),
         rows={name: (_count(connection, a), _count(connection, b)) for name, (a, b) in pairs.items()},
         difference=difference,
-        verdict=None if difference is None else _first_verdict(connection, live, other, difference.block_id),
+        verdict=verdict,
+        transactions=()
+        if difference is None or verdict is not None
+        else _accepted(connection, live, other, difference.block_id),
         row=_first_row(connection, live, other, pairs) if live.block_id == other.block_id else None,
     )
 
@@ -162,7 +182,11 @@ def compare(connection: psycopg.Connection, app: str, build: str) -> Comparison:
 def _places(connection: psycopg.Connection, live: Build, other: Build) -> dict[str, Json]:
     pair = {"app": live.app, "builds": [live.name, other.name]}
     with connection.cursor(row_factory=dict_row) as cursor:
-        return {row.pop("build"): row for row in cursor.execute(_Q["places"], pair).fetchall()}
+        places = {row.pop("build"): row for row in cursor.execute(_Q["places"], pair).fetchall()}
+    return {
+        row.name: {"first_block_id": row.base_block_id + 1} | places.get(row.name, {})
+        for row in (live, other)
+    }
 
 
 def _count(connection: psycopg.Connection, table: Projection | None) -> int | None:
@@ -172,12 +196,9 @@ def _count(connection: psycopg.Connection, table: Projection | None) -> int | No
     return None if row is None else int(row[0])
 
 
-def _first_verdict(connection: psycopg.Connection, live: Build, other: Build, block_id: int) -> Json | None:
-    parts = (sql.SQL(_Q["verdicts"]).format(build=sql.Literal(build)) for build in (live.name, other.name))
-    verdicts, other_verdicts = parts
-    statement = sql.SQL(_Q["first_verdict"]).format(verdicts=verdicts, other_verdicts=other_verdicts)
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement, {"app": live.app, "block_id": block_id}).fetchone()
+def _accepted(connection: psycopg.Connection, live: Build, other: Build, block_id: int) -> tuple[str, ...]:
+    place = {"app": live.app, "builds": [live.name, other.name], "block_id": block_id}
+    return tuple(row[0] for row in connection.execute(_Q["accepted"], place))
 
 
 def _first_row(

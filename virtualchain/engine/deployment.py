@@ -22,6 +22,7 @@ from virtualchain.store.database import connect_writer, record_writer, require_s
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
 from virtualchain.store.patience import Patience
+from virtualchain.store.state_files import sweep
 from virtualchain.store.tape import Tape
 
 
@@ -77,9 +78,17 @@ class Deployment:
         with self.connection.transaction():
             build, contract = register(self.connection, contract)
         machine = Machine(self.connection, contract, build, self.options, is_live=True)
+        if contract.get_state is not None:
+            self._clean_folder(contract)
         if machine.log.status() == "stopped":
             machine.log.set_status("running")
         return machine
+
+    def _clean_folder(self, contract: Contract) -> None:
+        """Remove the files of builds that were dropped, or swapped in, since an engine ran here."""
+        assert self.options.state_folder is not None, "the options are a database's: Options.for_database"
+        rows = builds(self.connection, contract.name)
+        sweep(self.options.state_folder, contract.schema, {row.name: row.is_live for row in rows})
 
     def _warnings(self) -> list[str]:
         """Return what is to be said of the apps' code: that it changed, or is missing."""

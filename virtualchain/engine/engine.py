@@ -87,8 +87,9 @@ class StateEngine:
     `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
     subclass that has the callbacks. Such a class may also be passed as an app, to another engine or with
     --app: then its own part of `__init__` runs, and nothing is opened. `database` is a PostgreSQL URL; None
-    means the embedded server. `source` is a node's URL or a BlockSource. A block is taken once
-    `confirmations` blocks are on top of it.
+    means the embedded server. `source` is a node's URL or a BlockSource; `cookie` is the file with which to
+    log in at the node, if neither the URL has a password nor the file is in its default place. A block is
+    taken once `confirmations` blocks are on top of it.
     Every block is checked before anything of it is taken: its header, its proof of work and its form, and
     with `verify="merkle"` its transactions and witnesses against what header and coinbase commit to, too;
     with `verify="header"` not. None means "header" for a node, which has checked all that, and "merkle" for
@@ -129,6 +130,7 @@ class StateEngine:
         *apps: object,
         database: str | None = None,
         source: BlockSource | str,
+        cookie: Path | str | None = None,
         confirmations: int = 6,
         verify: Verification | None = None,
         wait_for_writer: bool = False,
@@ -173,7 +175,8 @@ class StateEngine:
         self._url = resolve(database)
         self._patience = Patience(self._listener.on_wait, self._listener.may_continue)
         migrate(self._url, self._patience)
-        self._source = open_source(source) if isinstance(source, str) else source
+        cookie = None if cookie is None else Path(cookie)
+        self._source = open_source(source, cookie) if isinstance(source, str) else source
         if verify is None and isinstance(self._source, NodeSource):
             self._options = replace(self._options, verify="header")
         try:

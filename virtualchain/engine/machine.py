@@ -23,7 +23,7 @@ from virtualchain.errors import DeepFork, StoreError
 from virtualchain.model import Block, Input
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema
-from virtualchain.store.state_files import StateFiles
+from virtualchain.store.state_files import StateFiles, state_file
 from virtualchain.store.tape import Tape
 
 _STRETCH = 500
@@ -73,7 +73,7 @@ class Machine:
         """What became of the app's inputs in the last block that it was advanced by."""
         self._is_live = is_live
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
-        file = options.state_folder / f"{contract.schema}{'' if is_live else f'.{build}'}.state"
+        file = state_file(options.state_folder, contract.schema, build, is_live=is_live)
         self._state: AppState = (
             TableState(connection, contract, self.log, build_schema(contract.schema, build))
             if contract.get_state is None

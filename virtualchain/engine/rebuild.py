@@ -11,7 +11,7 @@ from typing import Final
 import psycopg
 
 from virtualchain.app.contract import Contract
-from virtualchain.engine.compare import RowDifference, first_difference, row_differences
+from virtualchain.engine.compare import RowDifference, first_difference, first_verdict, row_differences
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Progress
@@ -115,12 +115,15 @@ def derive(
         return None
     difference = first_difference(connection, live.app, live.name, machine.build, with_state=False)
     if difference is not None:
+        verdict = first_verdict(connection, live, machine.build, difference.block_id)
+        cause = "" if verdict is None else f", first by its verdict on transaction {verdict['txid']}"
         raise StoreError(
             f"app {live.app}, derived again from the tape, has consensus hash "
             f"{difference.other_consensus_hash} at block {difference.block_id} and had "
-            f"{difference.consensus_hash}: its code changed without a new version, or is not deterministic, "
-            "or the log is damaged, which `virtualchain verify` shows. Its tables are unchanged; "
-            f"`virtualchain upgrade {live.app}` replaces them, if the new code is meant to judge otherwise"
+            f"{difference.consensus_hash}{cause}: its code changed without a new version, or is not "
+            "deterministic, or the log is damaged, which `virtualchain verify` shows. Its tables are "
+            f"unchanged; `virtualchain upgrade {live.app}` replaces them, if the new code is meant to judge "
+            "otherwise"
         )
     return machine
 

@@ -63,14 +63,16 @@ def upgrade(
         try:
             now = build_beside(url, contract, name, options, listener, search)
         except AppHalted:
-            drop(url, app, name)  # what fixes it is other code, and that makes a build of its own
+            drop(
+                url, app, name, state_folder=options.state_folder
+            )  # what fixes it is other code, and that makes a build of its own
             raise
         tip = deployment.tape.tip()
         if not listener.may_continue() or (tip is not None and now.block_id < tip.block_id):
             return None
         difference = first_difference(deployment.connection, app, before.name, name)
-        swap(url, app, name, listener.on_wait)
-        drop(url, app, before.name)
+        swap(url, app, name, listener.on_wait, state_folder=options.state_folder)
+        drop(url, app, before.name, state_folder=options.state_folder)
     return Upgraded(before, now, difference)
 
 

@@ -8,6 +8,7 @@ rollback by the writer waits for it; if a rollback came first, it continues from
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -36,6 +37,7 @@ from virtualchain.store.database import connect_builder, connect_migrator, conne
 from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import AppLog
 from virtualchain.store.sql import queries
+from virtualchain.store.state_files import default_folder, discard
 from virtualchain.store.tape import Tape
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
@@ -171,7 +173,14 @@ def _install(
     return contract_of_build(connection, contract, name)
 
 
-def swap(url: str, app: str, build: str, on_wait: Callable[[str], None] | None = None) -> Build:
+def swap(
+    url: str,
+    app: str,
+    build: str,
+    on_wait: Callable[[str], None] | None = None,
+    *,
+    state_folder: Path | None = None,
+) -> Build:
     """Point the views of an app at another build; return the one that they showed, which stays.
 
     This is one short transaction: if a long reader holds the views, it gives way and tries again. Raises
@@ -195,11 +204,20 @@ def swap(url: str, app: str, build: str, on_wait: Callable[[str], None] | None =
             return before
 
         with _naming_dependents(app):
-            return give_way(connection, [app], change, on_wait)
+            before = give_way(connection, [app], change, on_wait)
+    discard(state_folder or default_folder(url), before.schema, build, is_live=False)
+    return before
 
 
-def drop(url: str, app: str, build: str, on_wait: Callable[[str], None] | None = None) -> None:
-    """Remove a build that is not live: its tables, and its rows of the log.
+def drop(
+    url: str,
+    app: str,
+    build: str,
+    on_wait: Callable[[str], None] | None = None,
+    *,
+    state_folder: Path | None = None,
+) -> None:
+    """Remove a build that is not live: its tables, its rows of the log, and its saved file.
 
     A process that is making it ends at its next block. Raises UsageError if there is no such build, or it is
     live, or something depends on its tables; InUse if they stay in use.
@@ -207,30 +225,39 @@ def drop(url: str, app: str, build: str, on_wait: Callable[[str], None] | None =
     with closing(connect_migrator(url)) as connection:
         connection.autocommit = True
 
-        def change() -> None:
-            if _require_build(lock_builds(connection, app), app, build).is_live:
+        def change() -> Build:
+            row = _require_build(lock_builds(connection, app), app, build)
+            if row.is_live:
                 raise UsageError(f"the views of app {app} show build {build}: swap in another one first")
             drop_build(connection, app, build)
+            return row
 
         with _naming_dependents(app):
-            give_way(connection, [app], change, on_wait)
+            dropped = give_way(connection, [app], change, on_wait)
+    discard(state_folder or default_folder(url), dropped.schema, build, is_live=False)
 
 
-def remove(url: str, app: str, on_wait: Callable[[str], None] | None = None) -> None:
-    """Remove an app with all its builds, its views, and its part of the log; the tape stays as it is.
+def remove(
+    url: str, app: str, on_wait: Callable[[str], None] | None = None, *, state_folder: Path | None = None
+) -> None:
+    """Remove an app with all its builds, views and files, and its part of the log; the tape stays as it is.
 
     Raises UsageError if there is none, or something depends on it, WriterBusy while there is a writer, InUse
     if its views or tables stay in use.
     """
     with closing(connect_writer(url)) as connection:
 
-        def change() -> None:
-            if not lock_builds(connection, app):
+        def change() -> list[Build]:
+            rows = lock_builds(connection, app)
+            if not rows:
                 raise UsageError(f"there is no app {app} in this database")
             remove_app(connection, app)
+            return rows
 
         with _naming_dependents(app):
-            give_way(connection, [app], change, on_wait)
+            removed = give_way(connection, [app], change, on_wait)
+    for row in removed:
+        discard(state_folder or default_folder(url), row.schema, row.name, is_live=row.is_live)
 
 
 def _require_build(current: Sequence[Build], app: str, name: str) -> Build:

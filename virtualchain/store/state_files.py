@@ -4,6 +4,9 @@ The copy in the database is written in the block's transaction and is authoritat
 to read: it is moved into place after the commit, and rewritten from the database whenever the app is loaded.
 """
 
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -17,6 +20,8 @@ from virtualchain.store.sql import queries
 _Q = queries("state_files")
 LARGEST_STATE: Final = 2**30 - 2**16
 """Bytes of the largest state that the database can hold and send."""
+_SUFFIXES: Final = (".state", ".new")
+"""Of a saved file, and of the draft that is to replace it."""
 
 
 def default_folder(url: str) -> Path:
@@ -24,7 +29,45 @@ def default_folder(url: str) -> Path:
     parameters = conninfo_to_dict(url)
     address = ":".join(str(parameters.get(name) or "") for name in ("host", "port", "dbname"))
     digest = sha256(address.encode()).hexdigest()[:8]
-    return home() / "state" / f"{parameters.get('dbname') or 'default'}-{digest}"
+    return _parent() / f"{parameters.get('dbname') or 'default'}-{digest}"
+
+
+def _parent() -> Path:
+    return home() / "state"
+
+
+def state_file(folder: Path, schema: str, build: str, *, is_live: bool) -> Path:
+    """Return the file of a build of the app with this schema, whether or not it exists."""
+    return folder / f"{schema}{'' if is_live else f'.{build}'}.state"
+
+
+def discard(folder: Path, schema: str, build: str, *, is_live: bool) -> None:
+    """Remove the file of a build that is no more, and its draft, as far as that is possible."""
+    file = state_file(folder, schema, build, is_live=is_live)
+    with suppress(OSError):
+        for suffix in _SUFFIXES:
+            file.with_suffix(suffix).unlink(missing_ok=True)
+        if folder.parent == _parent():
+            folder.rmdir()  # only if it is empty
+
+
+def sweep(folder: Path, schema: str, builds: Mapping[str, bool]) -> None:
+    """Remove the files of all builds but `builds`, which say whether they are live, as far as possible.
+
+    Only in a folder that `default_folder` chose: in another one, the other files may be the user's.
+    """
+    if folder.parent != _parent():
+        return
+    kept = [state_file(folder, schema, build, is_live=is_live) for build, is_live in builds.items()]
+    with suppress(OSError):
+        for file in folder.glob(f"{schema}.*"):
+            if file.with_suffix(_SUFFIXES[0]) not in kept:
+                file.unlink(missing_ok=True)
+
+
+def forget(url: str) -> None:
+    """Remove all saved files of the deployment in a database that is dropped."""
+    shutil.rmtree(default_folder(url), ignore_errors=True)
 
 
 class StateFiles:
@@ -39,7 +82,7 @@ class StateFiles:
     @property
     def draft(self) -> Path:
         """Where the app writes; the file is moved into place after the commit."""
-        return self._file.with_suffix(".new")
+        return self._file.with_suffix(_SUFFIXES[1])
 
     def read_draft(self) -> bytes:
         """Return what the app wrote; raise ValueError if that is too much to be stored."""

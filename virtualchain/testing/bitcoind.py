@@ -1,9 +1,11 @@
 """A real Bitcoin node on regtest, for tests: in its own folder, on loopback, and removed at the end."""
 
 import base64
+import hmac
 import http.client
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -18,6 +20,12 @@ _CACHE = Path("~/.cache/virtualchain-bitcoind/bin")
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 60.0
 _RPC_TIMEOUT = 120.0
+_USER = "test"
+_WALLET = "virtualchain"
+_MATURE = 101
+"""Blocks after which the first coinbase can be spent."""
+_FEE_RATE = 2
+"""Satoshi per vbyte."""
 _OPTIONS = (
     "-regtest",
     "-server",
@@ -49,19 +57,21 @@ def find_bitcoind() -> Path | None:
 
 
 class Bitcoind:
-    """A running node; clients need its `url`, `cookie` (a file) and `datadir`."""
+    """A running node: `url` has what a client needs to log in; `cookie` is its cookie file."""
 
     def __init__(self, program: Path, *arguments: str) -> None:
         """Start a node; `arguments` override the defaults. Raises NodeError if it does not come up."""
         self.datadir = Path(tempfile.mkdtemp(prefix="virtualchain-bitcoind-"))
         self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        password = secrets.token_hex(16)
+        self.url = f"http://{_USER}:{password}@127.0.0.1:{self.port}"
         self.cookie = self.datadir / "regtest" / ".cookie"
         self._output = self.datadir / "output.log"
         self._command: list[str | Path] = [
             program,
             f"-datadir={self.datadir}",
             f"-rpcport={self.port}",
+            f"-rpcauth={_rpcauth(password)}",
             *_OPTIONS,
         ]
         self._start(arguments)
@@ -85,6 +95,26 @@ class Bitcoind:
         if answer["error"] is not None:
             raise NodeError(f"{method}: {answer['error']['message']} ({answer['error']['code']})")
         return answer["result"]
+
+    def mine(self, n: int = 1) -> list[str]:
+        """Mine blocks with what was sent; return their hashes. The coins are for `send`."""
+        address = self.rpc("getnewaddress", wallet=self._wallet())
+        hashes: list[str] = self.rpc("generatetoaddress", n, address)
+        return hashes
+
+    def send(self, payload: bytes) -> str:
+        """Send a transaction that carries a payload in an OP_RETURN; return its id. `mine` confirms it."""
+        wallet = self._wallet()
+        if not self.rpc("getbalances", wallet=wallet)["mine"]["trusted"]:
+            self.mine(_MATURE)
+        sent = self.rpc("send", [{"data": payload.hex()}], None, "unset", _FEE_RATE, wallet=wallet)
+        return str(sent["txid"])
+
+    def _wallet(self) -> str:
+        """Return the name of the wallet that mines and sends; the first call creates it."""
+        if _WALLET not in self.rpc("listwallets"):
+            self.rpc("createwallet", _WALLET, False, False, "", False, True, True)  # loaded at each start
+        return _WALLET
 
     def wait_for_height(self, height: int, timeout: float = 60.0) -> None:
         """Wait until the node has connected so many blocks, as after `-loadblock`; else NodeError."""
@@ -145,6 +175,12 @@ class Bitcoind:
                 time.sleep(0.05)
             else:
                 return
+
+
+def _rpcauth(password: str) -> str:
+    """Return a user with a salted digest of the password, as bitcoind's option takes it."""
+    salt = secrets.token_hex(16)
+    return f"{_USER}:{salt}${hmac.digest(salt.encode(), password.encode(), 'sha256').hex()}"
 
 
 def _free_port() -> int:

@@ -23,6 +23,7 @@ from virtualchain.store.embedded.installation import ENGINE, major_version
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
+from virtualchain.store.state_files import forget
 
 _NAMED = queries("testing")
 _DISCONNECT_SECONDS = 10.0
@@ -71,7 +72,7 @@ class DatabaseServer:
             self._template = None
 
     def drop(self, url: str) -> None:
-        """Drop a database, its remaining connections, and the roles of its apps."""
+        """Drop a database, its remaining connections, and its apps' roles and saved files."""
         deadline = time.monotonic() + _DISCONNECT_SECONDS
         while True:
             try:
@@ -86,6 +87,7 @@ class DatabaseServer:
             roles = connection.execute(_NAMED["roles_of_database"], {"name": _name_of(url)}).fetchall()
         for (role,) in roles:
             self._run("drop_role", name=role)
+        forget(url)
 
     def version(self) -> int:
         """Return the server's major version."""

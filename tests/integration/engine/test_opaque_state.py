@@ -9,9 +9,14 @@ import psycopg
 import pytest
 
 from tests.integration.conftest import Query, Run
-from virtualchain import Rejected, consensus
+from virtualchain import Rejected, StateEngine, consensus
+from virtualchain.app.contract import read_contract
+from virtualchain.engine.options import Options
+from virtualchain.engine.versions import build_beside, drop, remove, swap
 from virtualchain.errors import AppHalted, StoreError
+from virtualchain.store.state_files import default_folder
 from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
 
 
 class Ledger:
@@ -211,3 +216,92 @@ def test_only_changed_states_are_stored(fake_node: FakeNode, run: Run, query: Qu
     assert consensus.ops_hash([]) in {
         row["ops_hash"] for row in query("SELECT * FROM virtualchain.snapshots")
     }
+
+
+class Second(Ledger):
+    """A new version of the ledger."""
+
+    def get_virtual_chain_version(self) -> str:
+        """Return the version."""
+        return "2"
+
+
+@pytest.fixture
+def own_folder(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder in which a deployment saves files by itself, below one of the test's."""
+    monkeypatch.setenv("VIRTUALCHAIN_HOME", str(tmp_path))
+    return default_folder(database_url)
+
+
+@pytest.mark.parametrize("is_custom", [False, True])
+def test_saved_files_go_with_their_build_and_app(
+    fake_node: FakeNode, database_url: str, tmp_path: Path, own_folder: Path, is_custom: bool
+) -> None:
+    """Swap, drop and remove leave no file of what they removed, and none but those."""
+    folder = tmp_path / "chosen" if is_custom else own_folder
+    chosen = folder if is_custom else None
+    mine(fake_node, "a")
+    with StateEngine(
+        Ledger(), database=database_url, source=fake_node.url, confirmations=0, state_folder=chosen
+    ) as engine:
+        engine.build()
+    (folder / "ledgers.state").write_text("another app's")
+
+    def files() -> set[str]:
+        return {file.name for file in folder.iterdir()}
+
+    assert files() == {"ledger.state", "ledgers.state"}
+    options = Options(state_folder=chosen)
+    for name in ("v2", "v3"):
+        build_beside(database_url, read_contract(Second()), name, options)
+    assert files() == {"ledger.state", "ledger.v2.state", "ledger.v3.state", "ledgers.state"}
+    swap(database_url, "ledger", "v2", state_folder=chosen)
+    assert files() == {"ledger.state", "ledger.v3.state", "ledgers.state"}
+    (folder / "ledger.v3.new").write_text("a draft")
+    drop(database_url, "ledger", "v3", state_folder=chosen)
+    assert files() == {"ledger.state", "ledgers.state"}
+    remove(database_url, "ledger", state_folder=chosen)
+    assert files() == {"ledgers.state"}
+
+
+def test_files_that_a_crash_left_are_swept(fake_node: FakeNode, database_url: str, own_folder: Path) -> None:
+    """The next start removes files of builds that are no more; a folder that the user chose is left alone."""
+    own_folder.mkdir(parents=True)
+    for name in ("ledger.7.state", "ledger.old.new", "ledgers.state"):
+        (own_folder / name).write_text("left")
+    settings: dict[str, Any] = {"database": database_url, "source": fake_node.url, "confirmations": 0}
+    mine(fake_node, "a")
+    with StateEngine(Ledger(), **settings) as engine:
+        engine.build()
+    assert {file.name for file in own_folder.iterdir()} == {"ledger.state", "ledgers.state"}
+    chosen = own_folder.parent / "here" / "chosen"
+    chosen.mkdir(parents=True)
+    (chosen / "ledger.backup.state").write_text("the user's")
+    StateEngine(Ledger(), **settings, state_folder=chosen).close()
+    assert {file.name for file in chosen.iterdir()} == {"ledger.state", "ledger.backup.state"}
+
+
+def test_an_apps_last_file_takes_its_folder_along(
+    fake_node: FakeNode, database_url: str, own_folder: Path
+) -> None:
+    """Nothing is left of a deployment whose apps were removed."""
+    mine(fake_node, "a")
+    with StateEngine(Ledger(), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        engine.build()
+    assert own_folder.is_dir()
+    remove(database_url, "ledger")
+    assert not own_folder.exists()
+
+
+def test_saved_files_go_with_a_tests_database(
+    fake_node: FakeNode, database_server: DatabaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database that a fixture provided leaves no file in the user's data folder."""
+    monkeypatch.setenv("VIRTUALCHAIN_HOME", str(tmp_path))
+    url = database_server.clone()
+    mine(fake_node, "a")
+    with StateEngine(Ledger(), database=url, source=fake_node.url, confirmations=0) as engine:
+        engine.build()
+    assert list(tmp_path.rglob("*.state")) != []
+    database_server.drop(url)
+    assert list(tmp_path.rglob("*.state")) == []

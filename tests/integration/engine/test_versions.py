@@ -110,7 +110,8 @@ def test_a_comparison_names_the_first_difference(
 ) -> None:
     """A comparison names the block, the candidate that was judged differently, and a missing row."""
     mine(fake_node, b"A")
-    mine(fake_node, b"B", b"c")
+    txs = [fake_node.send(b"vso" + text) for text in (b"B", b"c")]
+    [block_hash] = fake_node.mine(txs)
     run(an_app())
     other = an_app("3", valid_transaction_window=7)
     other.projections = an_app().projections
@@ -125,13 +126,39 @@ def test_a_comparison_names_the_first_difference(
     with views.snapshot(database_url) as connection:
         result = compare(connection, "texts", "v3")
     assert result.difference is not None
-    assert result.difference.block_id == fake_node.height
+    assert (result.difference.block_id, result.difference.block_hash) == (fake_node.height, block_hash)
     assert result.verdict is not None
-    assert result.verdict["txindex"] == 2
+    assert (result.verdict["block_id"], result.verdict["txindex"]) == (fake_node.height, 2)
+    assert result.verdict["txid"] == txs[1].txid
+    assert result.transactions == ()
     assert result.verdict["verdict"]["accepted"] == {"text": "c"}
     assert result.verdict["other_verdict"] == {"refused": "commit", "reason": "refused"}
     assert result.row == {"table": "texts", "build": "1", "row": "(c)"}
     assert result.rows == {"texts": (3, 2)}
+
+
+def test_a_comparison_names_what_may_have_written_otherwise(
+    fake_node: FakeNode, run: Run, database_url: str, make_build: Callable[..., Any]
+) -> None:
+    """If all verdicts are the same but the rows are not, the block's accepted transactions are named."""
+    mine(fake_node, b"A")
+    txs = [fake_node.send(b"vso" + text) for text in (b"b", b"C", b"\xff")]
+    fake_node.mine(txs)
+    run(an_app())
+    other = an_app("4")
+    other.projections = an_app().projections
+    other._handlers[b"o"] = an_app()._handlers[b"o"]
+
+    def commit(block_id: int, opcode: bytes, op: dict[str, Any], *rest: Any, **named: Any) -> None:
+        rest[-1].execute("INSERT INTO texts VALUES (%s)", [op["text"].upper()])
+
+    other.db_commit = commit  # type: ignore[method-assign]
+    make_build(other, "v4")
+    with views.snapshot(database_url) as connection:
+        result = compare(connection, "texts", "v4")
+    assert result.difference is not None
+    assert (result.difference.block_id, result.verdict) == (fake_node.height, None)
+    assert result.transactions == (txs[0].txid, txs[1].txid)
 
 
 def test_a_build_is_made_while_the_writer_runs(

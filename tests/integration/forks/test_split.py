@@ -42,8 +42,7 @@ class Side:
 
     def follow(self) -> str | None:
         """Run the deployment and return what it waits for."""
-        source = self.node.url.replace("://", f"://{self.node.cookie.read_text()}@")
-        with StateEngine(words(), database=self.url, source=source, confirmations=0) as engine:
+        with StateEngine(words(), database=self.url, source=self.node.url, confirmations=0) as engine:
             engine.build()
             return engine.waits_for
 

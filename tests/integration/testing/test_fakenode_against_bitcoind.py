@@ -132,9 +132,7 @@ def _differences(fake: Any, real: Any, path: str = "") -> Iterator[str]:
 
 @contextmanager
 def _pair(bitcoind: Bitcoind, premine: int = PREMINE) -> Iterator[Pair]:
-    user, _, password = bitcoind.cookie.read_text().partition(":")
-    real_url = f"http://{user}:{password}@127.0.0.1:{bitcoind.port}"
-    with FakeNode(premine=premine) as node, NodeClient(node.url) as fake, NodeClient(real_url) as real:
+    with FakeNode(premine=premine) as node, NodeClient(node.url) as fake, NodeClient(bitcoind.url) as real:
         yield Pair(node, fake, real)
 
 

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from tests.support.servers import value
+from virtualchain import App, StateEngine
 from virtualchain.errors import NodeError, NodeUnavailable
 from virtualchain.testing import FakeNode, plugin
 from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
@@ -52,8 +54,7 @@ def test_bitcoind_mines_and_answers_rest(bitcoind: Bitcoind) -> None:
     (mined,) = bitcoind.rpc("generatetoaddress", 1, address)
     bitcoind.wait_for_height(height + 1)
     bitcoind.rpc("unloadwallet", "plugin")
-    host, port = bitcoind.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port))
+    connection = http.client.HTTPConnection("127.0.0.1", bitcoind.port)
     connection.request("GET", f"/rest/blockhashbyheight/{height + 1}.hex")
     assert connection.getresponse().read().decode().strip() == mined
     connection.close()
@@ -61,6 +62,37 @@ def test_bitcoind_mines_and_answers_rest(bitcoind: Bitcoind) -> None:
         bitcoind.rpc("getblockhash", 10**6)
     with pytest.raises(NodeError, match="not 1000000, after"):
         bitcoind.wait_for_height(10**6, timeout=0)
+
+
+@pytest.mark.node
+def test_the_engine_runs_on_bitcoind(bitcoind_factory: Callable[..., Bitcoind], database_url: str) -> None:
+    """Its URL is all that the engine needs, or the port and the cookie file; inputs are sent in one line."""
+    node = bitcoind_factory()
+    app = App("notes", magic=b"nt")
+    app.add(b"o", parse=lambda payload: {"text": payload.decode()})
+    txid = node.send(b"ntoHello")
+    [block_hash] = node.mine()
+    plain = f"http://127.0.0.1:{node.port}"
+    logins: list[dict[str, Any]] = [
+        {"source": node.url},
+        {"source": plain, "cookie": node.cookie},
+        {"source": plain, "cookie": str(node.cookie)},
+        {"source": node.url, "cookie": node.cookie},
+    ]
+    for login in logins:
+        with StateEngine(app, database=database_url, confirmations=0, **login) as engine:
+            assert engine.build() == node.rpc("getblockcount")
+    sent = "SELECT array_agg(txid || (fields ->> 'text')) FROM virtualchain.ops"
+    assert value(database_url, sent) == [f"{txid}Hello"]
+    assert value(database_url, "SELECT block_hash FROM virtualchain.ops") == block_hash
+    with pytest.raises(NodeError, match="no cookie file"):
+        StateEngine(app, database=database_url, source=plain, cookie=node.datadir / "none")
+    node.restart()
+    node.send(b"ntoagain")
+    node.mine(2)
+    with StateEngine(app, database=database_url, source=node.url, confirmations=0) as engine:
+        assert engine.build() == node.rpc("getblockcount")
+    assert value(database_url, "SELECT count(*) FROM virtualchain.ops") == 2
 
 
 @pytest.mark.node

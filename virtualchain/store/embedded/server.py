@@ -55,6 +55,8 @@ _TIMEOUT = 86400
 """Seconds for a start or stop: recovery may take long, and pg_ctl returns earlier if it fails."""
 _GRACE = 5.0
 """Seconds until a process that does not listen counts as an unrelated one that has reused the pid."""
+_LONGEST_NAME = 63
+"""Bytes of a database's name: PostgreSQL would cut a longer one."""
 _ATTEMPTS = 20
 _LOG_LIMIT = 10_000_000
 _SOCKET_PATH_LIMIT = 103
@@ -262,14 +264,37 @@ class EmbeddedServer:
                 return False
             time.sleep(0.1)
 
-    def _ensure_database(self) -> None:
-        statements = queries("database")
-        with self._connect() as connection:
-            row = connection.execute(statements["database_exists"], {"name": DATABASE}).fetchone()
-            if not (row and row[0]):
-                connection.execute(
-                    sql.SQL(statements["create_engine_database"]).format(name=sql.Identifier(DATABASE))
+    def create_database(self, name: str) -> str:
+        """Create another database for a deployment on the running server; return its URL.
+
+        Raises UsageError if there is one already, or none can have this name.
+        """
+        if not 1 <= len(name.encode()) <= _LONGEST_NAME or not name.isprintable():
+            raise UsageError(
+                f"{name!r} cannot name a database: use 1 to {_LONGEST_NAME} bytes of printable text"
+            )
+        with self._locked(), self._connect() as connection:
+            if self.has_database(name):
+                raise UsageError(
+                    f"the embedded server has a database {name} already: `virtualchain db url` prints its URL"
                 )
+            self._create(connection, name)
+        return self.url_for(name)
+
+    def has_database(self, name: str) -> bool:
+        """Check whether the running server has a database of this name."""
+        with self._connect() as connection:
+            row = connection.execute(queries("database")["database_exists"], {"name": name}).fetchone()
+        return bool(row and row[0])
+
+    def _ensure_database(self) -> None:
+        if not self.has_database(DATABASE):
+            with self._connect() as connection:
+                self._create(connection, DATABASE)
+
+    def _create(self, connection: psycopg.Connection, name: str) -> None:
+        statement = sql.SQL(queries("database")["create_engine_database"])
+        connection.execute(statement.format(name=sql.Identifier(name)))
 
     def connect_superuser(self, database: str) -> psycopg.Connection:
         """Connect to the running server as its superuser, for what the engine's role may not do."""
