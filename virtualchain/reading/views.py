@@ -4,6 +4,7 @@ Nothing here writes. One `snapshot` is one transaction and shows the database at
 does.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from psycopg.types.string import TextLoader
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.model import Json
 from virtualchain.store.database import connect_reader, pin_transaction, redact
-from virtualchain.store.failures import is_transient
+from virtualchain.store.failures import is_transient, store_error
 from virtualchain.store.revision import refuse_other
 from virtualchain.store.sql import queries
 
@@ -70,12 +71,18 @@ def snapshot(url: str, *, of_any_revision: bool = False) -> Iterator[psycopg.Con
     except psycopg.Error as error:
         if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
             raise  # the driver was misused, which is a bug
-        raise StoreError(f"the database {redact(url)} failed: {_one_line(error)}") from error
+        raise failure(connection, url, error) from error
     finally:
         # A pooler discards a server connection that is returned in the middle of a transaction.
         with suppress(psycopg.Error):
             connection.rollback()
         connection.close()
+
+
+def failure(connection: psycopg.Connection, url: str, error: psycopg.Error) -> StoreError:
+    """Describe a failure while reading; for a right that is missing, with the command that grants it."""
+    kind = type(store_error(error))
+    return kind(f"the database {redact(url)} failed: {_one_line(error)}{_missing_grant(connection, error)}")
 
 
 def network(connection: psycopg.Connection) -> str | None:
@@ -188,7 +195,8 @@ def query(
     except psycopg.Error as error:
         if is_transient(error):
             raise
-        raise UsageError(f"the database rejects this query: {_one_line(error)}") from error
+        grant = _missing_grant(connection, error)
+        raise UsageError(f"the database rejects this query: {_one_line(error)}{grant}") from error
     except UnicodeEncodeError as error:
         raise UsageError("the query cannot be encoded as UTF-8") from error
     if cursor.description is None:
@@ -233,6 +241,14 @@ def _value(connection: psycopg.Connection, name: str) -> Any:  # noqa: ANN401 - 
 
 def _list(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
+
+
+def _missing_grant(connection: psycopg.Connection, error: psycopg.Error) -> str:
+    """Name the grant that a reader is missing, if that is the error; the log itself is not granted to any."""
+    message = error.diag.message_primary or ""
+    if not isinstance(error, psycopg.errors.InsufficientPrivilege) or re.search(r"\bvc\b", message):
+        return ""
+    return f"; `virtualchain db grant-reader {connection.info.user}`, run as the database's owner, grants it"
 
 
 def _one_line(error: psycopg.Error) -> str:
