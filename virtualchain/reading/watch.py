@@ -92,8 +92,9 @@ class Watch:
             self._check_grants(self._session)
             self._begin(self._session, from_block)
         except psycopg.Error as error:
+            failure = views.failure(self._session.connection, url, error)
             self._session.connection.close()
-            raise views.failure(self._session.connection, url, error) from error
+            raise failure from error
         except BaseException:
             self._session.connection.close()
             raise
