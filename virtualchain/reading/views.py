@@ -82,7 +82,8 @@ def snapshot(url: str, *, of_any_revision: bool = False) -> Iterator[psycopg.Con
 def failure(connection: psycopg.Connection, url: str, error: psycopg.Error) -> StoreError:
     """Describe a failure while reading; for a right that is missing, with the command that grants it."""
     kind = type(store_error(error))
-    return kind(f"the database {redact(url)} failed: {_one_line(error)}{_missing_grant(connection, error)}")
+    message = _one_line(error, is_ours=True)  # a place in our own statement helps nobody
+    return kind(f"the database {redact(url)} failed: {message}{_missing_grant(connection, error)}")
 
 
 def network(connection: psycopg.Connection) -> str | None:
@@ -251,7 +252,7 @@ def _missing_grant(connection: psycopg.Connection, error: psycopg.Error) -> str:
     return f"; `virtualchain db grant-reader {connection.info.user}`, run as the database's owner, grants it"
 
 
-def _one_line(error: psycopg.Error) -> str:
+def _one_line(error: psycopg.Error, *, is_ours: bool = False) -> str:
     """Format an error of the database in one line: message, position in the statement, and hint."""
     primary, position, hint = (
         error.diag.message_primary,
@@ -260,5 +261,5 @@ def _one_line(error: psycopg.Error) -> str:
     )
     if primary is None:
         return " ".join(str(error).split())
-    at = f" (at character {position})" if position else ""
+    at = f" (at character {position})" if position and not is_ours else ""
     return f"{primary}{at}" + (f". {hint}" if hint else "")
