@@ -12,6 +12,12 @@ SELECT coalesce(CASE WHEN %(apps)s::text[] IS NULL THEN max(a.block_id) ELSE min
     coalesce(max(a.history_from) FILTER (WHERE a.history_from > a.base_block_id), -1) AS pruned
 FROM virtualchain.apps AS a WHERE %(apps)s::text[] IS NULL OR a.name = ANY(%(apps)s);
 
+-- name: unreadable
+-- Those of the chosen apps whose views the user was not granted: their changes would be left out.
+SELECT name FROM virtualchain.apps
+WHERE (%(apps)s::text[] IS NULL OR name = ANY(%(apps)s)) AND NOT has_schema_privilege(schema, 'USAGE')
+ORDER BY name COLLATE "C";
+
 -- name: rollbacks
 -- The last rollback, and the lowest fork among those after a given one.
 SELECT coalesce(max(reorg_id), 0) AS last, min(fork_block_id) FILTER (WHERE reorg_id > %(seen)s) AS deepest FROM virtualchain.reorgs;

@@ -135,7 +135,10 @@ def test_a_user_without_rights(
             (empty, [("migrate",), ("sync", *APP)]),
             (
                 database_url,
-                [("sync", *APP), ("status",), ("ops",), ("sql", "SELECT 1"), ("resume", "notary")],
+                [
+                    *(("sync", *APP), ("status",), ("ops",), ("sql", "SELECT 1"), ("watch",)),
+                    *(("consensus",), ("resume", "notary")),
+                ],
             ),
         ):
             where = urlsplit(url)
@@ -144,7 +147,9 @@ def test_a_user_without_rights(
             for command in commands:
                 done = inside(*command, "--bitcoin", fake_node.url, "--database", stranger, code=3)
                 check_one_line(done, "permission denied")
-                assert "have it granted, or use the URL of the database's owner" in done.err
+                reads = url == database_url and command[0] != "sync"
+                assert ("`virtualchain db grant-reader stranger`, run as the" in done.err) == reads
+                assert ("have it granted, or use the URL of the database's owner" in done.err) != reads
     finally:
         database_server.drop(empty)
         with psycopg.connect(database_server.url, autocommit=True) as admin:

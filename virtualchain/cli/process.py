@@ -35,6 +35,8 @@ _ADVICE: Final = {
     "53300": "end some of its connections, or raise the server's max_connections",
 }
 """What helps, by SQLSTATE."""
+_GRANT: Final = "`virtualchain db grant-reader"
+"""Reading has its own advice for a right that is missing."""
 
 
 class Ending:
@@ -175,7 +177,7 @@ def _advice(error: BaseException) -> str:
     psycopg = sys.modules.get("psycopg")
     cause: BaseException | None = error
     while psycopg is not None and cause is not None:
-        if isinstance(cause, psycopg.Error) and cause.sqlstate in _ADVICE:
+        if isinstance(cause, psycopg.Error) and cause.sqlstate in _ADVICE and _GRANT not in str(error):
             return f" ({_ADVICE[cause.sqlstate]})"
         cause = cause.__cause__
     return ""

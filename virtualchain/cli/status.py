@@ -64,7 +64,8 @@ def status(options: Options) -> None:
         outlook = _look_ahead(options, connection, network, live, confirmations, apps_with_code)
     warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
     if apps_with_code is not None:
-        warnings += [build.not_run_warning for build in live or () if build.app not in apps_with_code]
+        missing = [build for build in live or () if build.app not in apps_with_code]
+        warnings += [build.not_run_warning for build in missing if build.not_run_warning is not None]
     tip = outlook.tip
     if options.settings.json:
         node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}

@@ -112,6 +112,10 @@ class Session:
         [row] = self._rows("available", apps=apps)
         return Available(**row)
 
+    def unreadable(self, apps: list[str] | None) -> list[str]:
+        """Return those of the named apps, or of all, whose tables the user may not read."""
+        return [row["name"] for row in self._rows("unreadable", apps=apps)]
+
     def rollbacks(self, seen: int) -> tuple[int, int | None]:
         """Return the number of the last rollback, and the lowest fork of those after number `seen`."""
         [row] = self._rows("rollbacks", seen=seen)

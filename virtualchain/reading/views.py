@@ -4,6 +4,7 @@ Nothing here writes. One `snapshot` is one transaction and shows the database at
 does.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from psycopg.types.string import TextLoader
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.model import Json
 from virtualchain.store.database import connect_reader, pin_transaction, redact
-from virtualchain.store.failures import is_transient
+from virtualchain.store.failures import is_transient, store_error
 from virtualchain.store.revision import refuse_other
 from virtualchain.store.sql import queries
 
@@ -75,17 +76,24 @@ def snapshot(url: str, *, of_any_revision: bool = False) -> Iterator[psycopg.Con
     except psycopg.Error as error:
         if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
             raise  # the driver was misused, which is a bug
-        if error.sqlstate in _GONE and "__" in str(error.diag.message_primary):
-            raise StoreError(
-                "the tables that were being read belong to a build that was replaced or dropped meanwhile: "
-                "run it again"
-            ) from error
-        raise StoreError(f"the database {redact(url)} failed: {_one_line(error)}") from error
+        raise failure(connection, url, error) from error
     finally:
         # A pooler discards a server connection that is returned in the middle of a transaction.
         with suppress(psycopg.Error):
             connection.rollback()
         connection.close()
+
+
+def failure(connection: psycopg.Connection, url: str, error: psycopg.Error) -> StoreError:
+    """Describe a failure while reading; for a right that is missing, with the command that grants it."""
+    if error.sqlstate in _GONE and "__" in str(error.diag.message_primary):
+        return StoreError(
+            "the tables that were being read belong to a build that was replaced or dropped meanwhile: "
+            "run it again"
+        )
+    kind = type(store_error(error))
+    message = _one_line(error, is_ours=True)  # a place in our own statement helps nobody
+    return kind(f"the database {redact(url)} failed: {message}{_missing_grant(connection, error)}")
 
 
 def network(connection: psycopg.Connection) -> str | None:
@@ -198,7 +206,8 @@ def query(
     except psycopg.Error as error:
         if is_transient(error) or error.sqlstate == _OLD_SNAPSHOT:
             raise
-        raise UsageError(f"the database rejects this query: {_one_line(error)}") from error
+        grant = _missing_grant(connection, error)
+        raise UsageError(f"the database rejects this query: {_one_line(error)}{grant}") from error
     except UnicodeEncodeError as error:
         raise UsageError("the query cannot be encoded as UTF-8") from error
     if cursor.description is None:
@@ -245,7 +254,15 @@ def _list(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
 
 
-def _one_line(error: psycopg.Error) -> str:
+def _missing_grant(connection: psycopg.Connection, error: psycopg.Error) -> str:
+    """Name the grant that a reader is missing, if that is the error; the log itself is not granted to any."""
+    message = error.diag.message_primary or ""
+    if not isinstance(error, psycopg.errors.InsufficientPrivilege) or re.search(r"\bvc\b", message):
+        return ""
+    return f"; `virtualchain db grant-reader {connection.info.user}`, run as the database's owner, grants it"
+
+
+def _one_line(error: psycopg.Error, *, is_ours: bool = False) -> str:
     """Format an error of the database in one line: message, position in the statement, and hint."""
     primary, position, hint = (
         error.diag.message_primary,
@@ -254,5 +271,5 @@ def _one_line(error: psycopg.Error) -> str:
     )
     if primary is None:
         return " ".join(str(error).split())
-    at = f" (at character {position})" if position else ""
+    at = f" (at character {position})" if position and not is_ours else ""
     return f"{primary}{at}" + (f". {hint}" if hint else "")

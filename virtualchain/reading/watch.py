@@ -54,11 +54,12 @@ def watch(
     once the first app has. The first event is that of `from_block`, by default that of the next new block.
     After a RollbackEvent the blocks above its block are returned again, as they are now. `poll` is the
     interval, in seconds, at which it looks even without a notification. A lost connection is reopened, with
-    any number of attempts; `on_wait` is called with the reason before each.
+    any number of attempts; `on_wait` is called with the reason before each, and once it is open. It is also
+    called if the user may read some apps only: changes of the others are left out.
 
     Raises UsageError for an app that does not exist, or a `from_block` whose changes have been pruned;
-    StoreError if the database cannot be read at the start, if it later fails for any other reason than a lost
-    connection, or if blocks were pruned before they could be returned.
+    StoreError if the database, or a named app, cannot be read at the start, if it later fails for any other
+    reason than a lost connection, or if blocks were pruned before they could be returned.
     """
     apps = [app] if isinstance(app, str) else None if app is None else list(app)
     return Watch(resolve(url), apps, from_block, poll=poll, on_wait=on_wait)
@@ -88,7 +89,12 @@ class Watch:
             views.apps(connection, apps)
         self._session: Session | None = Session(url)
         try:
+            self._check_grants(self._session)
             self._begin(self._session, from_block)
+        except psycopg.Error as error:
+            failure = views.failure(self._session.connection, url, error)
+            self._session.connection.close()
+            raise failure from error
         except BaseException:
             self._session.connection.close()
             raise
@@ -114,10 +120,10 @@ class Watch:
                     if not self._look():
                         self._wait()
                 except psycopg.Error as error:
-                    failure = StoreError.from_database(error, f"the database {redact(self._url)}")
                     if not is_transient(error):
-                        raise failure from error
-                    self._reconnect(str(failure))
+                        assert self._session is not None, "a session is open during the iteration"
+                        raise views.failure(self._session.connection, self._url, error) from error
+                    self._reconnect(str(StoreError.from_database(error, f"the database {redact(self._url)}")))
             self._disconnect()
         raise StopIteration
 
@@ -129,6 +135,23 @@ class Watch:
                 self._disconnect()
             finally:
                 self._iterating.release()
+
+    def _check_grants(self, session: Session) -> None:
+        """Raise StoreError for a named app that the user may not read; without names, report such apps."""
+        with session.transaction():
+            unreadable = session.unreadable(self._apps)
+        if not unreadable:
+            return
+        user, names = session.connection.info.user, ", ".join(unreadable)
+        options = " ".join(f"--app {name}" for name in unreadable)
+        message = (
+            f"user {user} may not read the tables of {names}, so their changes are missing; "
+            f"`virtualchain db grant-reader {user} {options}`, run as the database's owner, grants it"
+        )
+        if self._apps is not None:
+            raise StoreError(message)
+        if self._on_wait is not None:
+            self._on_wait(message)
 
     def _begin(self, session: Session, from_block: int | None) -> None:
         """Determine the first block to return, and remember the hashes below it."""
@@ -217,6 +240,8 @@ class Watch:
                 message = str(error)
                 attempt += 1
             else:
+                if self._on_wait is not None:
+                    self._on_wait(f"connected again to the database {redact(self._url)}")
                 return
 
     def _disconnect(self) -> None:

@@ -72,16 +72,14 @@ class Build:
         return code_warning(self.app, self.version) if self.code_changed else None
 
     @property
-    def not_run_warning(self) -> str:
-        """What is to be said if the writer does not have its code."""
-        danger = (
-            f", and a fork below block {self.lowest_rollback} would stop all apps"
-            if self.lowest_rollback
-            else ""
-        )
+    def not_run_warning(self) -> str | None:
+        """What is to be said if the writer does not have its code, because a fork may need that."""
+        if not (self.is_live and self.lowest_rollback):
+            return None
         return (
-            f"app {self.app} is installed here, but its code is not named: it is not advanced{danger}. Name "
-            f"it with --app, or remove the app with `virtualchain remove {self.app}`"
+            f"app {self.app} is installed here, but its code is not named: it is not advanced, and a fork below "
+            f"block {self.lowest_rollback} would stop all apps. Name it with --app, or remove the app with "
+            f"`virtualchain remove {self.app}`"
         )
 
     @property

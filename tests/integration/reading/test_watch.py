@@ -1,5 +1,6 @@
 """`watch`: a program that applies its events has the same rows as the deployment, whatever happens."""
 
+import re
 import shutil
 import threading
 import time
@@ -8,11 +9,13 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
 import pytest
 
 from tests.integration.conftest import Rows
+from tests.integration.reading.test_readers import grant
 from tests.support.moving import an_app, story
 from tests.support.servers import reachable_folder, value
 from virtualchain import BlockEvent, RollbackEvent, StateEngine, watch
@@ -124,7 +127,8 @@ def test_blocks_and_rollbacks_are_returned_as_they_happen(
                 consume(events, replica, fake_node.tip)
                 assert replica.rows == expected(query)
     assert len(replica.rollbacks) == 4
-    assert waits
+    assert any("trying again" in reason for reason in waits)
+    assert any("connected again to the database" in reason for reason in waits)
     assert (
         sum(len(block.ops) for block in replica.blocks) == query("SELECT count(*) AS n FROM vc.ops")[0]["n"]
     )
@@ -258,6 +262,68 @@ def test_a_watch_ignores_time_travel(database_url: str, run: Run, fake_node: Fak
     run(an_app())
     with watch(f"{database_url}?options=-cvirtualchain.as_of%3D101", from_block=102) as events:
         assert [event.block_id for event in islice(events, 3)] == [102, 103, 104]
+
+
+@pytest.fixture
+def reader_url(fake_node: FakeNode, database_url: str, run: Run) -> Callable[..., str]:
+    """Return a function that makes a reader of some apps, of a deployment with the apps one and two."""
+    story(fake_node, 1, 6)
+    run(an_app("one"), an_app("two"))
+
+    def make(*apps: str) -> str:
+        parts = urlsplit(database_url)
+        role = f"{parts.path[1:]}:watcher"
+        password = grant(database_url, role, *apps, login=True).password
+        place = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=f"{quote(role, safe='')}:{password}@{place}").geturl()
+
+    return make
+
+
+def test_a_watch_names_the_grant_that_is_missing(reader_url: Callable[..., str]) -> None:
+    """For an app that is named it ends; without names it leaves such apps out and says so."""
+    url = reader_url("one")
+    with pytest.raises(StoreError, match=r"may not read the tables of two.*grant-reader \S+ --app two`"):
+        watch(url, "two")
+    with pytest.raises(StoreError, match="--app two`"):
+        watch(url, ["one", "two"])
+    reasons: list[str] = []
+    with watch(url, from_block=101, on_wait=reasons.append) as events:
+        [event] = [event for event in islice(events, 4) if event.block_id == 104]
+        assert isinstance(event, BlockEvent)
+        assert {change.app for change in event.changes} <= {"one"}
+    assert [("two" in reason, "one" in reason) for reason in reasons] == [(True, False)]
+    with watch(url, "one", on_wait=reasons.append):
+        pass
+    with watch(reader_url("one", "two"), on_wait=reasons.append):
+        pass
+    assert len(reasons) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "complaint"),
+    [
+        ("USAGE ON SCHEMA virtualchain", "permission denied for schema virtualchain"),
+        ("SELECT ON virtualchain.apps", "permission denied for view apps"),
+        ("SELECT ON virtualchain.reorgs", "permission denied for view reorgs"),
+    ],
+)
+def test_a_watch_without_a_view_names_the_grant(
+    reader_url: Callable[..., str], database_url: str, missing: str, complaint: str
+) -> None:
+    """Whichever right is missing, the error has the command that grants it; also if it is lost later."""
+    url = reader_url()
+    role = unquote(urlsplit(url).username or "")
+    advice = f"{complaint}; `virtualchain db grant-reader {role}`, run as the database's owner, grants it"
+    with watch(url, from_block=101, poll=0.05) as events:
+        next(events)
+        with psycopg.connect(database_url) as connection:
+            connection.execute(f'REVOKE {missing} FROM "{role}"'.encode())
+        if "apps" not in missing:  # which is read for new blocks only
+            with pytest.raises(StoreError, match=re.escape(advice)):
+                list(events)
+    with pytest.raises(StoreError, match=re.escape(advice)):
+        watch(url, from_block=101)
 
 
 def standby_of(primary: EmbeddedServer, folder: Path) -> EmbeddedServer:

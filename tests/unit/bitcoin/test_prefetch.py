@@ -138,13 +138,14 @@ def test_prefetch_takes_headers_as_it_needs_them(source: Recorded) -> None:
     "error", [MissingData("pruned"), NodeUnavailable("gone"), ZeroDivisionError("a bug")]
 )
 def test_prefetch_raises_at_the_turn_of_the_block(source: Recorded, error: Exception) -> None:
-    """The error of a block is raised unchanged, after all the blocks before it."""
+    """The error of a block is raised, with its height if it is about it, after all the blocks before it."""
     source.failing[5] = error
     source.slow = 0.01
     got: list[ScannedBlock] = []
     with pytest.raises(type(error)) as caught, closing(start(source, source.headers)) as blocks:
         got.extend(blocks)  # keeps what comes before the error
     assert caught.value is error
+    assert str(error) in {"block 5: pruned", "gone", "a bug"}
     assert len(got) == 5
     assert max(source.requested) < 5 + 9
 

@@ -246,7 +246,8 @@ class NodeSource:
             header = read_header(block_id, bytes.fromhex(self._rpc.call("getblockheader", block_hash, False)))
         if header.hash != block_hash:
             raise NodeError(
-                f"{self._url} answers a request for header {block_hash} with the header {header.hash}"
+                f"{self._url} answers a request for header {block_id} ({block_hash}) with the header "
+                f"{header.hash}"
             )
         return header
 
