@@ -9,12 +9,14 @@ from psycopg.rows import dict_row
 
 from virtualchain.errors import UsageError
 from virtualchain.model import Block, Json
-from virtualchain.store.catalog import read_catalog
 from virtualchain.store.failures import ValueDoesNotFit, does_not_fit
 from virtualchain.store.log import AppLog
-from virtualchain.store.statements import ForbiddenStatement, Statement, examine, short
+from virtualchain.store.projections import projections
+from virtualchain.store.sql import queries
+from virtualchain.store.statements import Catalog, ForbiddenStatement, Statement, Table, examine, short
 from virtualchain.store.values import is_text, shown, to_database, use_fixed_types
 
+_Q = queries("statements")
 _MOST_STATEMENTS: Final = 1_000
 """Statements whose look is remembered: an app has few, unless it puts them together from values."""
 
@@ -41,7 +43,7 @@ class State:
         self._window = window
         self._failure: Exception | None = None
         self._wrote = False
-        self._catalog = read_catalog(connection, tables)
+        self._catalog = _read_catalog(connection, tables)
         self._statements: dict[tuple[str, bool], Statement] = {}
         # Prepared statements are looked up by text, and in another app the same text means other tables.
         self._mark = f"/* {tables} */ "
@@ -152,3 +154,30 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
             )
         values.append(to_database(value, name))
     return values
+
+
+def _read_catalog(connection: psycopg.Connection, tables: str) -> Catalog:
+    """Read what statements may name: the projections in the schema `tables`, and the types made for them."""
+    names = [projection.name for projection in projections(connection, tables)]
+    place = {"tables": tables, "names": names}
+    columns: dict[str, dict[str, str]] = {name: {} for name in names}
+    for table, column, kind in connection.execute(_Q["columns"], place):
+        columns[table][column] = kind
+    keys: dict[str, tuple[str, ...]] = {}
+    unique: dict[str, list[frozenset[str]]] = {name: [] for name in names}
+    for table, is_primary, is_immediate, key, has_expression in connection.execute(_Q["keys"], place):
+        if is_primary:
+            keys[table] = tuple(key)
+        if is_immediate:
+            unique[table].append(frozenset() if has_expression else frozenset(key))
+    enums = {name for name, is_enum in connection.execute(_Q["types"], place) if is_enum}
+
+    def are_immutable(functions: frozenset[str]) -> dict[str, bool]:
+        rows = connection.execute(_Q["functions"], {"names": sorted(functions)}).fetchall()
+        return dict(rows)
+
+    return Catalog(
+        {name: Table(columns[name], keys.get(name, ()), tuple(unique[name])) for name in names},
+        frozenset(enums),
+        are_immutable,
+    )

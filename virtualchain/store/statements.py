@@ -7,18 +7,15 @@ error is raised.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import sqlglot
-from sqlglot import Token, exp
+from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
 from virtualchain.errors import UsageError
-from virtualchain.store.catalog import Catalog, Table
-from virtualchain.store.statement_shape import has_safe_shape
-from virtualchain.store.statement_words import Words
 
 # How sqlglot names PostgreSQL's dialect, and a parameter in the text that it reads.
 _DIALECT: Final = "postgres"
@@ -29,6 +26,55 @@ _LONGEST: Final = 100_000
 _KINDS: Final = (exp.Select, exp.SetOperation, exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Values)
 _STARTS: Final = frozenset({"select", "insert", "update", "delete", "merge", "values", "with", "("})
 _SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+_SESSION_WORDS: Final = frozenset(
+    """
+    current_catalog current_date current_role current_schema current_time current_timestamp current_user
+    localtime localtimestamp session_user system_user user
+    """.split()
+)
+"""Keywords whose value is the clock's or the session's."""
+_CLOCK_WORDS: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
+"""Words in literals that date and time types read by the clock."""
+_SYNTAX: Final = frozenset(
+    """
+    all and any array as between by case conflict distinct do else except exists filter from group
+    having in insert intersect into is join key lateral like ilike limit materialized not of offset on
+    or order over partition returning row select set some then union using values when where with within
+    """.split()
+)
+"""Words that may come before a parenthesis and call nothing."""
+_SPECIAL_FORMS: Final = frozenset(
+    """
+    cast coalesce greatest grouping least nullif overlay position substring trim
+    """.split()
+)
+"""Functions that are part of the grammar, and depend on their arguments alone."""
+_TYPE_MODIFIERS: Final = frozenset({"bit", "char", "character", "decimal", "numeric", "varchar", "varying"})
+"""Types that may be followed by a length in parentheses."""
+_ALLOWED_FUNCTIONS: Final = frozenset({"generate_series", "length", "lower", "upper"})
+"""Functions whose name also stands for a variant that the catalog does not call immutable, out of reach here
+because no value has that variant's type."""
+_EXCLUDED_FUNCTIONS: Final = frozenset(
+    """
+    acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh casefold cbrt corr cos cosd cosh cot
+    cotd covar_pop covar_samp cume_dist degrees erf erfc exp gamma hash_array hash_array_extended
+    hash_record hashtext hashtextextended is_normalized jsonb_path_exists jsonb_path_match
+    jsonb_path_query jsonb_path_query_array jsonb_path_query_first lgamma ln log log10 normalize numnode
+    percent_rank percentile_cont phraseto_tsquery pi plainto_tsquery pow power querytree radians
+    regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy
+    setweight sin sind sinh sqrt strip tan tand tanh to_tsquery to_tsvector ts_delete ts_filter ts_rank
+    ts_rank_cd tsquery_phrase tsvector_to_array websearch_to_tsquery width_bucket
+    """.split()
+)
+"""Immutable functions whose results are floats or differ between versions of PostgreSQL."""
+_ORDERED_AGGREGATES: Final = frozenset(
+    """
+    array_agg json_agg json_object_agg jsonb_agg jsonb_object_agg string_agg xmlagg json_agg_strict
+    jsonb_agg_strict any_value
+    """.split()
+)
+"""Aggregates whose result depends on the order of their input."""
+
 _TEXT_TYPES: Final = frozenset(
     {"text", "varchar", "character varying", "char", "character", "bpchar", "name"}
 )
@@ -48,6 +94,50 @@ _ALIASES: Final = {
 }
 _PLAIN_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]{1,1000}(\.[0-9]{1,1000})?\s*")
 
+_TOTAL: Final = (
+    exp.And,
+    exp.Any,
+    exp.Between,
+    exp.Boolean,
+    exp.Coalesce,
+    exp.Column,
+    exp.EQ,
+    exp.GT,
+    exp.GTE,
+    exp.Identifier,
+    exp.In,
+    exp.Is,
+    exp.LT,
+    exp.LTE,
+    exp.Literal,
+    exp.NEQ,
+    exp.Not,
+    exp.Null,
+    exp.NullSafeEQ,
+    exp.NullSafeNEQ,
+    exp.Or,
+    exp.Paren,
+    exp.Tuple,
+    exp.Where,
+)
+"""Expressions that never fail, whatever the values."""
+_NESTED: Final = (exp.Select, exp.SetOperation, exp.Subquery, exp.With, exp.Merge, exp.Join, exp.Lateral)
+_PER_PLAN: Final = (exp.Limit, exp.Offset, exp.Distinct, exp.Group, exp.Having, exp.Order, exp.Window)
+"""What lets a plan choose for which rows the output is computed."""
+_CONDITIONAL: Final = (exp.And, exp.Case, exp.Coalesce, exp.Filter, exp.If, exp.Or)
+"""What lets a plan choose which of its parts are computed at all."""
+
+
+_STRINGS: Final = frozenset(
+    {
+        TokenType.STRING,
+        TokenType.BYTE_STRING,
+        TokenType.HEREDOC_STRING,
+        TokenType.NATIONAL_STRING,
+        TokenType.RAW_STRING,
+        TokenType.UNICODE_STRING,
+    }
+)
 _UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str], ...]] = (
     ((exp.Command, exp.Into, exp.Create, exp.Drop, exp.Copy), "it does more than read and write rows"),
     (exp.TableSample, "TABLESAMPLE depends on chance and on where rows are stored"),
@@ -60,6 +150,26 @@ _UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str], .
 
 class ForbiddenStatement(UsageError):
     """A statement that reducers may not run, because its result may depend on more than values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A projection as statements see it: types by column, the primary key, keys checked row by row."""
+
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    unique: tuple[frozenset[str], ...]
+    """Of each unique index that is not deferrable, its columns; empty for one on expressions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What statements of one app may name."""
+
+    tables: Mapping[str, Table]
+    enums: frozenset[str] = frozenset()
+    are_immutable: Callable[[frozenset[str]], Mapping[str, bool]] = field(default=lambda _: {})
+    """By name whether all built-in functions of that name are immutable; unknown names are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +195,6 @@ def examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statem
             f"a statement has at most {_LONGEST} characters (pass a list as one parameter): "
             f"{short(statement)}"
         )
-    if _PARAMETER in statement:
-        raise ForbiddenStatement(
-            f"{_PARAMETER} stands for parameters, so this may not run: {short(statement)}"
-        )
     numbered, readable, parameters = _number_parameters(statement, has_parameters=has_parameters)
     try:
         tokens = sqlglot.tokenize(readable, read=_DIALECT)
@@ -107,7 +213,7 @@ def examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statem
     for complaint in look.complaints():
         raise ForbiddenStatement(f"{complaint}, so this statement may not run: {short(statement)}")
     writes = trees[0].find(exp.Insert, exp.Update, exp.Delete, exp.Merge) is not None
-    return Statement(numbered, parameters, frozenset(look.not_text), writes, has_safe_shape(trees[0]))
+    return Statement(numbered, parameters, frozenset(look.not_text), writes, look.has_safe_shape())
 
 
 def short(statement: str) -> str:
@@ -154,7 +260,8 @@ class _Look:
         """Yield what is wrong, the gravest first."""
         for node in self._tree.walk():
             yield from self._node(node)
-        yield from Words(self._tokens, self._ctes, self._catalog.are_immutable).complaints()
+        yield from self._words()
+        yield from self._functions()
         yield from self._order_of_rows()
 
     def _node(self, node: exp.Expr) -> Iterator[str]:
@@ -258,14 +365,92 @@ class _Look:
         insert = values.parent
         if not isinstance(insert, exp.Insert):
             return None
-        target = insert.this  # a table, or one with a list of columns
-        table = self._catalog.tables.get((target.this if isinstance(target, exp.Schema) else target).name)
+        table = self._target()
         if table is None:
             return None
-        names = [column.name for column in target.expressions] or list(table.columns)
+        names = [column.name for column in insert.this.expressions] or list(table.columns)
         return table.columns.get(names[place]) if place < len(names) else None
 
+    # Functions.
+
+    def _words(self) -> Iterator[str]:
+        """Look at words that sqlglot's tree may hide: it has names of its own for functions and keywords."""
+        padded = [None, *self._tokens, None]
+        for before, token, after in zip(padded, self._tokens, padded[2:], strict=False):
+            kind = None if before is None else before.token_type
+            word = token.text.lower()
+            is_call = after is not None and after.token_type is TokenType.L_PAREN
+            if token.token_type in _STRINGS:
+                yield from _string(token, kind)
+            elif not _is_word(token):
+                continue
+            elif kind is TokenType.DOT and is_call:
+                yield f"{token.text} is called with a schema (name built-in functions alone)"
+            elif word == "operator" and is_call:
+                yield "OPERATOR() names an operator by its schema"
+            elif (
+                word in _SESSION_WORDS
+                and token.token_type is not TokenType.IDENTIFIER
+                and kind not in {TokenType.DOT, TokenType.ALIAS}
+            ):
+                yield f"{token.text} is the clock's or the session's"
+
+    def _functions(self) -> Iterator[str]:
+        calls = dict(self._calls())
+        known = self._catalog.are_immutable(frozenset(calls)) if calls else {}
+        for name in sorted(calls):
+            if name in _EXCLUDED_FUNCTIONS:
+                yield f"the results of {name} differ between versions of PostgreSQL, or are floats"
+            elif name not in known:
+                yield f"{name} is not a built-in function"
+            elif not known[name] and name not in _ALLOWED_FUNCTIONS:
+                yield f"{name} may depend on the clock, the session, chance or settings"
+            elif name in _ORDERED_AGGREGATES and not calls[name]:
+                yield f"the result of {name} depends on the order of rows (add ORDER BY inside)"
+
+    def _calls(self) -> Iterator[tuple[str, bool]]:
+        """Yield the functions that are called, and whether all calls of each name an order of rows inside."""
+        ordered: dict[str, bool] = {}
+        for place, token in enumerate(self._tokens[:-1]):
+            if self._tokens[place + 1].token_type is not TokenType.L_PAREN or not _is_word(token):
+                continue
+            is_quoted = token.token_type is TokenType.IDENTIFIER
+            name = token.text if is_quoted else token.text.lower()
+            if self._is_no_call(place, name, is_quoted=is_quoted):
+                continue
+            ordered[name] = ordered.get(name, True) and self._has_order(place + 1)
+        return iter(ordered.items())
+
+    def _is_no_call(self, place: int, name: str, *, is_quoted: bool) -> bool:
+        """Return whether a word before a parenthesis is syntax, a type, a table, or an alias with columns."""
+        if not is_quoted and name in _SYNTAX | _SPECIAL_FORMS:
+            return True
+        before = self._tokens[place - 1] if place else None
+        if before is None:
+            return False
+        if before.token_type is TokenType.DCOLON or (before.text.lower() == "as" and name in _TYPE_MODIFIERS):
+            return name in _TYPE_MODIFIERS
+        is_after_name = _is_word(before) and before.text.lower() not in _SYNTAX | {"recursive", "distinct"}
+        is_alias = before.token_type in {TokenType.R_PAREN, TokenType.ALIAS, TokenType.INTO}
+        return is_after_name or is_alias or name in self._ctes
+
+    def _has_order(self, place: int) -> bool:
+        """Return whether ORDER BY stands directly inside the parenthesis at a place."""
+        depth = 0
+        for token in self._tokens[place:]:
+            depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
+            if depth == 0:
+                return False
+            if depth == 1 and token.text.lower().split()[:1] == ["order"]:
+                return True
+        return False
+
     # Rows whose order matters.
+
+    def _target(self) -> Table | None:
+        tree = self._tree
+        table = tree.find(exp.Table) if isinstance(tree, exp.Insert | exp.Update | exp.Delete) else None
+        return None if table is None else self._catalog.tables.get(table.name)
 
     def _order_of_rows(self) -> Iterator[str]:
         for update in self._tree.find_all(exp.Update):
@@ -298,7 +483,7 @@ class _Look:
 
     def _is_by_whole_key(self, node: exp.Update, table: Table) -> bool:
         where = node.args.get("where")
-        if where is None or node.args.get("from_") is not None:
+        if where is None or node.args.get("from_") is not None or node.args.get("from") is not None:
             return False
         conditions = list(where.this.flatten()) if isinstance(where.this, exp.And) else [where.this]
         fixed = set()
@@ -312,6 +497,32 @@ class _Look:
                     if isinstance(one, exp.Column) and is_value and _parameter(one) is None:
                         fixed.add(one.name)
         return fixed >= set(table.key)
+
+    # Errors.
+
+    def has_safe_shape(self) -> bool:
+        """Return whether no plan can change if a value of this statement fails."""
+        tree = self._tree
+        body = [node for node in tree.walk() if node is not tree]
+        guarded = [node for node in body if isinstance(node, _CONDITIONAL) or node is tree.args.get("where")]
+        if any(isinstance(node, _NESTED) for node in body) or not all(map(_never_fails, guarded)):
+            return False
+        if isinstance(tree, exp.Select):
+            return not any(isinstance(node, (*_PER_PLAN, exp.AggFunc)) for node in body) and all(
+                isinstance(table.this, exp.Identifier) for table in tree.find_all(exp.Table)
+            )
+        if isinstance(tree, exp.Insert):
+            conflict = tree.args.get("conflict")
+            return isinstance(tree.expression, exp.Values) and (
+                conflict is None or all(map(_never_fails, conflict.find_all(exp.Where)))
+            )
+        if isinstance(tree, exp.Update):
+            return not (tree.args.get("from_") or tree.args.get("from"))
+        return isinstance(tree, exp.Delete | exp.Values) and not tree.args.get("using")
+
+
+def _never_fails(node: exp.Expr) -> bool:
+    return all(isinstance(part, _TOTAL) for part in node.walk())
 
 
 def _assigned(node: exp.Update) -> Iterator[exp.Expr]:
@@ -331,3 +542,16 @@ def _type_name(kind: exp.DataType) -> str:
     text = re.sub(r"\(.*?\)", "", kind.sql(_DIALECT).lower()).strip().strip('"')
     element = text.removesuffix("[]")
     return _ALIASES.get(element, element) + ("[]" if text.endswith("[]") else "")
+
+
+def _string(token: Token, before: TokenType | None) -> Iterator[str]:
+    if _CLOCK_WORDS.search(token.text):
+        yield f"the literal '{token.text}' may be the clock's (pass text as a parameter)"
+    if before in _STRINGS or (token.token_type is not TokenType.STRING and "\\" in token.text):
+        yield f"a string literal is written in parts or with escapes ('{token.text}')"
+
+
+def _is_word(token: Token) -> bool:
+    return token.token_type is TokenType.IDENTIFIER or (
+        token.token_type not in _STRINGS and re.fullmatch(r"[A-Za-z_]\w*", token.text) is not None
+    )
