@@ -13,6 +13,8 @@ _DOES_NOT_FIT: Final = ("22001", "22003", "22012")
 """SQLSTATEs of values that do not fit: string too long, number out of range, division by zero."""
 _TRANSIENT: Final = ("08", "40", "53", "57", "58")
 """SQLSTATE classes of transient faults: connection, rollback, resources, operator, system."""
+_PROTOCOL_VIOLATION: Final = "08P01"
+"""A statement whose parameters are not those that were sent: it fails however often it is tried."""
 
 
 class ValueDoesNotFit(VirtualchainError):
@@ -41,7 +43,7 @@ def is_transient(error: BaseException) -> bool:
         return False
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate[:2] in _TRANSIENT
+    return error.sqlstate[:2] in _TRANSIENT and error.sqlstate != _PROTOCOL_VIOLATION
 
 
 def summarize_error(error: BaseException) -> str:

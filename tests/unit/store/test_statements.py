@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from virtualchain.store.statements import Catalog, ForbiddenStatement, Table, examine
+from virtualchain.store.sources import Catalog, Table
+from virtualchain.store.statements import ForbiddenStatement, examine
 
 IMMUTABLE = frozenset(
     """
@@ -45,16 +46,27 @@ CATALOG = Catalog(
             },
             ("a",),
             (frozenset({"a"}), frozenset({"rank"})),
+            keys=(frozenset({"a"}),),
+            weak_keys=(frozenset({"rank"}),),
+            checked=frozenset({"a", "rank"}),
+            required=frozenset({"a", "since_block"}),
         ),
-        "kinds": Table({"kind": "text", "is_number": "boolean"}, ("kind",), (frozenset({"kind"}),)),
+        "kinds": Table(
+            {"kind": "text", "is_number": "boolean"},
+            ("kind",),
+            (frozenset({"kind"}),),
+            keys=(frozenset({"kind"}),),
+        ),
         "entries": Table(
             {"block_id": "integer", "vtxindex": "integer", "author": "text", "message": "text"},
             ("block_id", "vtxindex"),
             (frozenset({"block_id", "vtxindex"}),),
+            keys=(frozenset({"block_id", "vtxindex"}),),
         ),
         "moments": Table({"a": "integer", "at": "timestamp without time zone"}, ("a",), ()),
     },
     frozenset({"color"}),
+    {"positive": "integer"},
     are_immutable,
 )
 
