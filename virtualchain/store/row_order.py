@@ -100,7 +100,7 @@ class RowOrder:
             return
         known = [*(spec.args.get("partition_by") or ()), *_order(spec)]
         if not _is_one_each(query, self._reader.scope(query), known):
-            yield f"this window function depends on the order of rows that its ORDER BY does not tell apart ({_BY_KEY})"
+            yield f"a window function depends on rows that its ORDER BY does not tell apart ({_BY_KEY})"
 
     def _array(self, array: exp.Array) -> Iterator[str]:
         for query in array.expressions:
@@ -137,13 +137,14 @@ class RowOrder:
         names = [column.name for column in insert.this.expressions] or self._columns(insert)
         outputs = outputs_of(source) or []
         by_key = [value for name, (_, value) in zip(names, outputs, strict=False) if name in keys]
-        is_by_key = bool(keys) and len(by_key) == len(keys) and isinstance(source, exp.Select)
-        if is_by_key and _is_one_each(source, self._reader.scope(source), by_key):
-            return
+        is_by_key = bool(keys) and len(by_key) == len(keys)
+        if isinstance(source, exp.Select) and is_by_key:
+            if _is_one_each(source, self._reader.scope(source), by_key):
+                return
         if not self._is_told_apart(source, _order(source)):
             yield (
-                "which row meets the conflict first depends on the order of rows (add ORDER BY to the SELECT, by "
-                "columns that no two rows share)"
+                "which row meets the conflict first depends on the order of rows (add ORDER BY to the SELECT, "
+                "by columns that no two rows share)"
             )
 
     def _columns(self, insert: exp.Insert) -> list[str]:
@@ -155,9 +156,7 @@ class RowOrder:
         target = (update if merge is None else merge).this
         if merge is None and update.args.get("from_") is not None:
             returning = update.args.get("returning")
-            values = [
-                assignment.expression for assignment in update.expressions if isinstance(assignment, exp.EQ)
-            ]
+            values = [each.expression for each in update.expressions]
             yield from self._matches(update, [*values, *(returning.expressions if returning else ())])
         table = self._catalog.tables.get(target.name) if isinstance(target, exp.Table) else None
         if table is not None:

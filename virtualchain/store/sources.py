@@ -74,6 +74,8 @@ class Source:
     weak_keys: tuple[frozenset[str], ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     """Types by column, as far as they are known."""
+    outputs: Mapping[str, exp.Expr] = field(default_factory=dict)
+    """What the columns of a query are computed from."""
 
 
 def parameter(node: exp.Expr | None) -> int | None:
@@ -111,7 +113,7 @@ class Reader:
         parts = list(_parts(node))
         return Scope([self.source(part) for part, _ in parts], node, parts)
 
-    def source(self, node: exp.Expr) -> Source:
+    def source(self, node: exp.Expr) -> Source:  # noqa: PLR0911 - one kind of entry a case
         """Return one entry of FROM or USING, or the table that is written."""
         alias = node.args.get("alias")
         names = [column.name for column in alias.columns] if isinstance(alias, exp.TableAlias) else []
@@ -138,12 +140,20 @@ class Reader:
             case exp.Unnest():
                 number = inner.args.get("offset") or node.args.get("offset")
                 columns = names or [name]
-                ordinal = number.name if isinstance(number, exp.Identifier) else None
-                keys = () if ordinal is None else (frozenset({ordinal}),)
-                return Source(name, frozenset([*columns, *([ordinal] if ordinal else [])]), keys)
+                types = {
+                    column: part.to.expressions[0].sql("postgres").lower()
+                    for column, part in zip(columns, inner.expressions, strict=False)
+                    if isinstance(part, exp.Cast) and part.to.expressions
+                }
+                if not isinstance(number, exp.Identifier):
+                    return Source(name, frozenset(columns), types=types)
+                ordinal = number.name
+                types[ordinal] = "bigint"
+                return Source(name, frozenset([*columns, ordinal]), (frozenset({ordinal}),), types=types)
             case exp.Table() if isinstance(inner.this, exp.ExplodingGenerateSeries | exp.GenerateSeries):
                 column = names[0] if names else name
-                return Source(name, frozenset({column}), (frozenset({column}),))
+                types = {column: "bigint"}  # or numeric; in any case not text
+                return Source(name, frozenset({column}), (frozenset({column}),), types=types)
         return Source(name, None)
 
     def _query(self, alias: str, query: exp.Expr, names: Sequence[str]) -> Source:
@@ -153,7 +163,13 @@ class Reader:
         columns = [*names, *(name for name, _ in outputs[len(names) :])]
         if len(set(columns)) < len(columns) or "" in columns:
             return Source(alias, None)
-        return Source(alias, frozenset(columns), tuple(self._keys(query, outputs, columns)))
+        by_name = {name: value for name, (_, value) in zip(columns, outputs, strict=True)}
+        return Source(
+            alias,
+            frozenset(columns),
+            tuple(self._keys(query, outputs, columns)),
+            outputs=by_name if isinstance(query, exp.Select) else {},
+        )
 
     def _keys(
         self, query: exp.Expr, outputs: Sequence[tuple[str, exp.Expr]], columns: Sequence[str]
@@ -166,16 +182,20 @@ class Reader:
         scope, limit, distinct = self.scope(query), query.args.get("limit"), query.args.get("distinct")
         if scope.has_one_row(query) or (isinstance(limit, exp.Limit) and limit.expression.name == "1"):
             yield frozenset()
-        if distinct is not None and distinct.args.get("on") is None:
+        group, first_of = query.args.get("group"), None if distinct is None else distinct.args.get("on")
+        if distinct is not None and first_of is None:
             yield frozenset(columns)
-        group = query.args.get("group")
+        texts = {expression.sql(): name for (_, expression), name in zip(outputs, columns, strict=True)}
+        is_plain = group is not None and not any(
+            value for name, value in group.args.items() if name != "expressions"
+        )
+        for apart in (first_of, group if is_plain else None):
+            named = [] if apart is None else [texts.get(part.sql()) for part in apart.expressions]
+            if named and None not in named:
+                yield frozenset(name for name in named if name)
         if group is not None:
-            texts = {expression.sql(): name for (_, expression), name in zip(outputs, columns, strict=True)}
-            grouped = [texts.get(part.sql()) for part in group.expressions]
-            is_plain = not any(value for name, value in group.args.items() if name != "expressions")
-            if grouped and None not in grouped and is_plain:
-                yield frozenset(name for name in grouped if name)
-        elif not returns_rows(query.expressions) and scope.is_total(scope.fix(value for _, value in outputs)):
+            return
+        if not returns_rows(query.expressions) and scope.is_total(scope.fix(value for _, value in outputs)):
             yield frozenset(columns)
 
 
@@ -203,7 +223,7 @@ class Scope:
                         self._equations.append((*pair, source.alias if side else ""))
 
     def place(self, column: exp.Column) -> Place | bool:
-        """Return what a column is of; True if it is not of this scope, so that it is one value, False if unsure."""
+        """Return where a column belongs; True if not to this scope, so that it is one value, False if unsure."""
         if parameter(column) is not None:
             return True
         if column.table:
@@ -217,12 +237,13 @@ class Scope:
             return False
         return (owners[0].alias, column.name) if owners[0].columns is not None else False
 
-    def type_of(self, column: exp.Column) -> str | None:
-        """Return the type of a column of this scope, if it is certain."""
+    def origin(self, column: exp.Column) -> str | exp.Expr | None:
+        """Return the type of a column of this scope, or what it is computed from, if that is certain."""
         place = self.place(column)
         if isinstance(place, bool):
             return None
-        return next(source.types.get(place[1]) for source in self.sources if source.alias == place[0])
+        source = next(source for source in self.sources if source.alias == place[0])
+        return source.types.get(place[1]) or source.outputs.get(place[1])
 
     def has_column(self, column: exp.Column) -> bool:
         """Return whether a column may be of this scope."""
@@ -256,15 +277,18 @@ class Scope:
                 for keys, places in ((source.keys, fixed), (source.weak_keys, equal)):
                     if any(all((source.alias, name) in places for name in key) for key in keys):
                         fixed.add(source.alias)
-            for one, other, only in self._equations:
-                for target, value in ((one, other), (other, one)):
-                    place = self.place(target) if isinstance(target, exp.Column) else False
-                    if isinstance(place, bool) or (only and place[0] != only):
-                        continue
-                    if self.is_fixed(value, fixed):
-                        fixed.add(place)
-                        equal.add(place)
+            derived = set(self._derive(fixed))
+            fixed |= derived
+            equal |= derived
         return fixed
+
+    def _derive(self, fixed: set[Place | str]) -> Iterator[Place]:
+        """Yield the columns that equal something fixed."""
+        for one, other, only in self._equations:
+            for target, value in ((one, other), (other, one)):
+                place = self.place(target) if isinstance(target, exp.Column) else False
+                if not isinstance(place, bool) and only in {"", place[0]} and self.is_fixed(value, fixed):
+                    yield place
 
     def is_fixed(self, expression: exp.Expr, fixed: set[Place | str]) -> bool:
         """Return whether an expression has one value once these places and sources are fixed."""

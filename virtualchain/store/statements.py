@@ -41,7 +41,7 @@ _CLOCK_WORDS: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNOR
 _NUMBER: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _NEW_NUMBER: Final = re.compile(
     r"[+-]?(0x_?[0-9a-f][0-9a-f_]*|0o_?[0-7][0-7_]*|0b_?[01][01_]*|[0-9]+_[0-9_]*(\.[0-9_]*)?(e[+-]?[0-9_]+)?"
-    r"|[0-9]*\.?[0-9]+e?[+-]?[0-9]+_[0-9_]*)",
+    r"|[0-9.]+(e[+-]?)?[0-9]+_[0-9_]*(e[+-]?[0-9_]+)?)",
     re.IGNORECASE,
 )
 """Numbers in text that are read since PostgreSQL 16, and errors before."""
@@ -49,15 +49,23 @@ _LIST: Final = re.compile(r"[\s{}\[\](),\":=]+")
 """What separates the parts of an array, a range or a row in text."""
 _INFINITY: Final = re.compile(r"\s*[{(\[]?\s*[+-]?\s*infinity\b", re.IGNORECASE)
 """An interval, or a date with a sign, since PostgreSQL 17."""
-_MOMENT: Final = re.compile(r"\s*[{(\[]?\s*[@+-]?\s*P?\s*[0-9].*[a-z]|.*\bago\b", re.IGNORECASE | re.DOTALL)
+_MOMENT: Final = re.compile(
+    r"[0-9]\s*(us|ms|[usmhdwyc]|usec|msec|sec|min|hour|hr|day|week|mon|month|year|yr|dec|cent|mil"
+    r"|microsec|millisec)[a-z]*\b|[0-9][-/:.][0-9].*[a-z]|^\s*[+-]?P[T0-9]|\bago\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What is read as an interval, or as a time with a zone, by rules of the server's or its host's."""
 _ISO_MOMENT: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}(:[0-9]{2})?)?)?"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}(:[0-9]{2})?)?)?"
 )
 _NEWER_WORDS: Final = frozenset({("matched", "by"), ("returning", "with")})
 """Pairs of words that only newer versions of PostgreSQL know."""
 _TIME_TYPE: Final = re.compile(r"date|time|interval|tsrange|tstzrange|tsmultirange|tstzmultirange")
-_DEEPEST_SYNTAX: Final = 50
-"""Levels of parentheses, CASE and the like: a stack, Python's or the server's, has room for them everywhere."""
+_DEEPEST_SYNTAX: Final = 30
+"""Levels of parentheses, CASE and the like: every stack, Python's and the server's, has room for them."""
+_MOST_DIMENSIONS: Final = 6
+"""Levels of brackets: those that an array may have."""
 _LONGEST_CHAIN: Final = 1_000
 """Levels of a syntax tree, in which each operator of a chain is one."""
 _ESCAPES: Final = re.compile(r"(?:[^\\]|\\[\\'nrt])*", re.DOTALL)
@@ -66,7 +74,8 @@ _SYNTAX: Final = frozenset(
     """
     all and any array as between by case conflict cube distinct do else except exists filter from group
     having in insert intersect into is join key lateral like ilike limit materialized not of offset on
-    or order over partition returning rollup row select set some then union using values when where with within
+    or order over partition returning rollup row select set some then union using values when where with
+    within
     """.split()
 )
 """Words that may come before a parenthesis and call nothing."""
@@ -328,7 +337,7 @@ def _unreadable(text: str, tokens: list[Token], parameters: int) -> Iterator[str
     places = {token.text for token in tokens if token.token_type not in _STRINGS}
     if not all(f"{PARAMETER}{place}" in places for place in range(1, parameters + 1)):
         yield "a parameter stands inside a literal, a name or a comment"
-    depth = 0
+    depth = dimensions = 0
     for token, after in zip(tokens, [*tokens[1:], None], strict=True):
         word = text[token.start : token.end + 1]
         beside = None if after is None or after.start != token.end + 1 else after
@@ -343,8 +352,9 @@ def _unreadable(text: str, tokens: list[Token], parameters: int) -> Iterator[str
         if is_escape and text[token.end + 2 : token.end + 3] == '"':
             yield "a name is written with escapes"
         depth += {"(": 1, "[": 1, "case": 1, ")": -1, "]": -1, "end": -1}.get(word.lower(), 0)
-        if depth > _DEEPEST_SYNTAX:
-            yield f"it is nested deeper than {_DEEPEST_SYNTAX}"
+        dimensions += {"[": 1, "]": -1}.get(word, 0)
+        if depth > _DEEPEST_SYNTAX or dimensions > _MOST_DIMENSIONS:
+            yield f"it is nested deeper than {_DEEPEST_SYNTAX} parentheses or {_MOST_DIMENSIONS} brackets"
 
 
 class _Look:
@@ -396,6 +406,8 @@ class _Look:
                 yield "only newer versions of PostgreSQL have MERGE … RETURNING"
             case exp.Column() if node.find_ancestor(exp.Returning) and node.table in {"old", "new"}:
                 yield "only newer versions of PostgreSQL have old and new in RETURNING"
+            case exp.Anonymous() if "strip_nulls" in node.name.lower() and len(node.expressions) > 1:
+                yield f"only newer versions of PostgreSQL have {node.name} with two arguments"
             case exp.Is() if node.expression.name == "normalized":
                 yield "what is normalized depends on the server's version of Unicode"
             case exp.Max() | exp.Min() | exp.Reverse():
@@ -403,7 +415,7 @@ class _Look:
                 is_row = isinstance(value, exp.Tuple) or (
                     isinstance(value, exp.Column) and not value.table and value.name in self._aliases()
                 )
-                is_bytes = isinstance(value, exp.Column) and self._type(value) == "bytea"
+                is_bytes = isinstance(value, exp.Column) and self._origin(value) == "bytea"
                 if is_row or is_bytes or (isinstance(value, exp.Anonymous) and value.name.lower() == "row"):
                     yield f"only newer versions of PostgreSQL have {node.key} of such a value"
 
@@ -448,16 +460,18 @@ class _Look:
                 "and pass the value)"
             )
 
-    def _is_no_text(self, node: exp.Expr | None, target: str) -> bool:  # noqa: PLR0911 - one rule a kind of syntax
+    def _is_no_text(self, node: exp.Expr | None, target: str) -> bool:  # noqa: C901, PLR0911 - one rule a kind of syntax
         """Return whether an expression surely is not text; parameters are noted, to be checked later."""
         match node:
             case exp.Column() if (place := parameter(node)) is not None:
                 self.not_text.add(place)
                 return True
             case exp.Column():
-                kind = self._type(node)
+                origin = self._origin(node)
+                if isinstance(origin, exp.Expr):
+                    return self._is_no_text(origin, target)
                 kinds = {"jsonb"} if target == "jsonb" else _NUMBER_TYPES
-                return kind is not None and kind.removesuffix("[]") in kinds
+                return origin is not None and origin.removesuffix("[]") in kinds
             case exp.Literal():
                 return not node.is_string
             case exp.Cast():
@@ -480,15 +494,15 @@ class _Look:
                 return all(self._is_no_text(each.unalias(), target) for each in node.this.expressions)
         return isinstance(node, _NUMBERS)
 
-    def _type(self, column: exp.Column) -> str | None:
-        """Return the type of a column, if it surely is one of a projection."""
+    def _origin(self, column: exp.Column) -> str | exp.Expr | None:
+        """Return the type of a column, or what a query computes it from, if that is certain."""
         for node in scopes(column):
             if isinstance(node, exp.Insert) and column.table == "excluded":
                 table = self._catalog.tables.get(node.find(exp.Table).name)  # type: ignore[union-attr]  # INTO names one
                 return None if table is None else table.columns.get(column.name)
             scope = self._reader.scope(node)
             if scope.has_column(column):
-                return scope.type_of(column)
+                return scope.origin(column)
         return None
 
     # Functions.
@@ -503,8 +517,8 @@ class _Look:
             is_call = after is not None and after.token_type is TokenType.L_PAREN
             if token.token_type in _STRINGS:
                 yield from _string(token, kind, self._text[token.start : token.end + 1])
-                if reads_moments and _MOMENT.match(token.text) and not _ISO_MOMENT.fullmatch(token.text):
-                    yield f"how '{token.text}' is read as a date or time depends on the server (write ISO 8601)"
+                if reads_moments and _MOMENT.search(token.text) and not _ISO_MOMENT.fullmatch(token.text):
+                    yield f"how '{token.text}' is read as a time depends on the server (write ISO 8601)"
             elif not _is_word(token):
                 continue
             elif kind is TokenType.DOT and is_call:
@@ -615,7 +629,7 @@ class _Look:
         return isinstance(tree, exp.Values)
 
     def _fails_alike(self, nodes: Iterable[exp.Expr]) -> bool:
-        """Return whether each row can fail with the same errors only, so that it does not matter which is first."""
+        """Return whether rows fail with the same errors only, so that it does not matter which is first."""
         return all(
             isinstance(node, (*_TOTAL, *_NUMERIC_ERRORS))
             or (isinstance(node, exp.Cast) and _type_name(node.to) in _NUMBER_TYPES)
@@ -659,7 +673,8 @@ def _string(token: Token, before: TokenType | None, source: str) -> Iterator[str
     is_list = all(_NUMBER.fullmatch(part.lstrip("+-")) or _NEW_NUMBER.fullmatch(part) for part in parts)
     if is_list and any(map(_NEW_NUMBER.fullmatch, parts)):
         yield (
-            f"how '{token.text}' is read as a number depends on the server's version (pass text as a parameter)"
+            f"how '{token.text}' is read as a number depends on the server's version "
+            "(pass text as a parameter)"
         )
     if _INFINITY.match(token.text):
         yield f"how '{token.text}' is read depends on the server's version (pass text as a parameter)"
