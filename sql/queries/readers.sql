@@ -44,7 +44,7 @@ DELETE FROM vc.readers WHERE role = %(role)s;
 UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(apps);
 
 -- name: missing
--- The statements that grant what is missing: to readers the database, the views of the log, and those of their apps; to apps' roles temporary tables, which they had through PUBLIC before.
+-- The statements that grant what is missing: to readers the database, the views of the log, and those of their apps.
 WITH ours AS (
     SELECT pg_has_role(current_user, datdba, 'USAGE') AS may_grant FROM pg_catalog.pg_database WHERE datname = current_database()
 ), readers AS (
@@ -64,11 +64,7 @@ SELECT DISTINCT format('GRANT USAGE ON SCHEMA %%I TO %%I', schema, role)
 FROM views WHERE NOT has_schema_privilege(oid, namespace, 'USAGE')
 UNION ALL
 SELECT format('GRANT SELECT ON %%I.%%I TO %%I', schema, name, role)
-FROM views WHERE view IS NOT NULL AND NOT has_table_privilege(oid, view, 'SELECT')
-UNION ALL
-SELECT DISTINCT format('GRANT TEMPORARY ON DATABASE %%I TO %%I', current_database(), p.rolname)
-FROM ours, vc.apps AS a JOIN pg_catalog.pg_roles AS p ON p.rolname = vc.role_of(a.schema)
-WHERE may_grant AND a.own_role AND EXISTS (SELECT FROM readers) AND NOT has_database_privilege(p.oid, current_database(), 'TEMPORARY');
+FROM views WHERE view IS NOT NULL AND NOT has_table_privilege(oid, view, 'SELECT');
 
 -- name: take_back
 -- The statements that revoke from a role what it was granted here.

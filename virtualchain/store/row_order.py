@@ -138,13 +138,15 @@ class RowOrder:
         outputs = outputs_of(source) or []
         by_key = [value for name, (_, value) in zip(names, outputs, strict=False) if name in keys]
         is_by_key = bool(keys) and len(by_key) == len(keys)
-        if isinstance(source, exp.Select) and is_by_key:
-            if _is_one_each(source, self._reader.scope(source), by_key):
-                return
-        if not self._is_told_apart(source, _order(source)):
+        is_told_apart = (
+            isinstance(source, exp.Select)
+            and is_by_key
+            and _is_one_each(source, self._reader.scope(source), by_key)
+        )
+        if not is_told_apart and not self._is_told_apart(source, _order(source)):
             yield (
-                "which row meets the conflict first depends on the order of rows (add ORDER BY to the SELECT, "
-                "by columns that no two rows share)"
+                "which row meets the conflict first depends on the order of rows (add ORDER BY to the "
+                "SELECT, by columns that no two rows share)"
             )
 
     def _columns(self, insert: exp.Insert) -> list[str]:
@@ -169,8 +171,8 @@ class RowOrder:
         if not scope.is_total(fixed) and not all(scope.is_fixed(value, fixed) for value in values):
             kind = "UPDATE … FROM" if isinstance(node, exp.Update) else "DELETE … USING"
             yield (
-                f"several rows may match one row in {kind}, and their order decides (join by the whole key of "
-                "each table in it, group the rows, or use MERGE, which allows one match only)"
+                f"several rows may match one row in {kind}, and their order decides (join by the whole key "
+                "of each table in it, group the rows, or use MERGE, which allows one match only)"
             )
 
     def _unique(self, update: exp.Update, table: Table, *, is_one_row: bool) -> Iterator[str]:

@@ -223,7 +223,7 @@ class Scope:
                         self._equations.append((*pair, source.alias if side else ""))
 
     def place(self, column: exp.Column) -> Place | bool:
-        """Return where a column belongs; True if not to this scope, so that it is one value, False if unsure."""
+        """Return where a column belongs; True if to an outer scope, with one value; False if unsure."""
         if parameter(column) is not None:
             return True
         if column.table:
