@@ -16,8 +16,15 @@ import sqlglot
 from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
-from virtualchain.app.fields import DEEPEST, parse_json
 from virtualchain.errors import UsageError
+from virtualchain.store.literals import (
+    STRINGS,
+    is_json,
+    is_word,
+    literal_complaints,
+    moment_complaints,
+    text_complaints,
+)
 from virtualchain.store.row_order import RowOrder, assigned_columns
 from virtualchain.store.sources import PARAMETER, Catalog, Reader, Table, parameter, scopes
 
@@ -36,40 +43,11 @@ _SESSION_WORDS: Final = frozenset(
     """.split()
 )
 """Keywords whose value is the clock's or the session's."""
-_CLOCK_WORDS: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
-"""Words in literals that date and time types read by the clock."""
-_NUMBER: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-_NEW_NUMBER: Final = re.compile(
-    r"[+-]?(0x_?[0-9a-f][0-9a-f_]*|0o_?[0-7][0-7_]*|0b_?[01][01_]*|[0-9]+_[0-9_]*(\.[0-9_]*)?(e[+-]?[0-9_]+)?"
-    r"|[0-9.]+(e[+-]?)?[0-9]+_[0-9_]*(e[+-]?[0-9_]+)?)",
-    re.IGNORECASE,
-)
-"""Numbers in text that are read since PostgreSQL 16, and errors before."""
-_LIST: Final = re.compile(r"[\s{}\[\](),\":=]+")
-"""What separates the parts of an array, a range or a row in text."""
-_INFINITY: Final = re.compile(r"\s*[{(\[]?\s*[+-]?\s*infinity\b", re.IGNORECASE)
-"""An interval, or a date with a sign, since PostgreSQL 17."""
-_MOMENT: Final = re.compile(
-    r"[0-9]\s*(us|ms|[usmhdwyc]|usec|msec|sec|min|hour|hr|day|week|mon|month|year|yr|dec|cent|mil"
-    r"|microsec|millisec)[a-z]*\b|[0-9][-/:.][0-9].*[a-z]|^\s*[+-]?P[T0-9]|\bago\b",
-    re.IGNORECASE | re.DOTALL,
-)
-"""What is read as an interval, or as a time with a zone, by rules of the server's or its host's."""
-_ISO_MOMENT: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}(:[0-9]{2})?)?)?"
-)
 _NEWER_WORDS: Final = frozenset({("matched", "by"), ("returning", "with")})
 """Pairs of words that only newer versions of PostgreSQL know."""
 _TIME_TYPE: Final = re.compile(r"date|time|interval|tsrange|tstzrange|tsmultirange|tstzmultirange")
-_DEEPEST_SYNTAX: Final = 30
-"""Levels of parentheses, CASE and the like: every stack, Python's and the server's, has room for them."""
-_MOST_DIMENSIONS: Final = 6
-"""Levels of brackets: those that an array may have."""
 _LONGEST_CHAIN: Final = 1_000
 """Levels of a syntax tree, in which each operator of a chain is one."""
-_ESCAPES: Final = re.compile(r"(?:[^\\]|\\[\\'nrt])*", re.DOTALL)
-"""Escapes in E'…' that every reader reads alike."""
 _SYNTAX: Final = frozenset(
     """
     all and any array as between by case conflict cube distinct do else except exists filter from group
@@ -210,16 +188,6 @@ _CONDITIONAL: Final = (exp.And, exp.Case, exp.Coalesce, exp.Filter, exp.If, exp.
 """What lets a plan choose which of its parts are computed at all."""
 
 
-_STRINGS: Final = frozenset(
-    {
-        TokenType.STRING,
-        TokenType.BYTE_STRING,
-        TokenType.HEREDOC_STRING,
-        TokenType.NATIONAL_STRING,
-        TokenType.RAW_STRING,
-        TokenType.UNICODE_STRING,
-    }
-)
 _UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str], ...]] = (
     ((exp.Command, exp.Into, exp.Create, exp.Drop, exp.Copy), "it does more than read and write rows"),
     (exp.TableSample, "TABLESAMPLE depends on chance and on where rows are stored"),
@@ -271,7 +239,7 @@ def _examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> State
         )
     numbered, readable, parameters = _number_parameters(statement, has_parameters=has_parameters)
     tokens = sqlglot.tokenize(readable, read=_DIALECT)
-    for complaint in _unreadable(readable, tokens, len(parameters)):
+    for complaint in text_complaints(readable, tokens, len(parameters)):
         raise ForbiddenStatement(f"{complaint}, so this statement may not run: {short(statement)}")
     is_allowed = bool(tokens) and tokens[0].text.lower() in _STARTS
     trees = [tree for tree in sqlglot.parse(readable, read=_DIALECT) if tree] if is_allowed else []
@@ -328,33 +296,6 @@ def _number_parameters(statement: str, *, has_parameters: bool) -> tuple[str, st
     server.append(statement[last:])
     reader.append(statement[last:])
     return "".join(server), "".join(reader), tuple(parameters)
-
-
-def _unreadable(text: str, tokens: list[Token], parameters: int) -> Iterator[str]:
-    """Yield what this module and the server, or two versions of the server, might read differently."""
-    if re.search(r"[^\S \t\n\r\f]", text):
-        yield "it contains a space that is not one everywhere (use spaces, tabs and line ends)"
-    places = {token.text for token in tokens if token.token_type not in _STRINGS}
-    if not all(f"{PARAMETER}{place}" in places for place in range(1, parameters + 1)):
-        yield "a parameter stands inside a literal, a name or a comment"
-    depth = dimensions = 0
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
-        word = text[token.start : token.end + 1]
-        beside = None if after is None or after.start != token.end + 1 else after
-        if token.token_type in _STRINGS:
-            continue
-        if word == "$":
-            yield "parameters are %s or %(name)s"
-        is_number = token.token_type is TokenType.NUMBER
-        if word[0].isdigit() and (not _NUMBER.fullmatch(word) or (is_number and beside and _is_word(beside))):
-            yield "such a number is read by newer versions of PostgreSQL only (write decimal digits)"
-        is_escape = word.lower() == "u" and beside is not None and beside.token_type is TokenType.AMP
-        if is_escape and text[token.end + 2 : token.end + 3] == '"':
-            yield "a name is written with escapes"
-        depth += {"(": 1, "[": 1, "case": 1, ")": -1, "]": -1, "end": -1}.get(word.lower(), 0)
-        dimensions += {"[": 1, "]": -1}.get(word, 0)
-        if depth > _DEEPEST_SYNTAX or dimensions > _MOST_DIMENSIONS:
-            yield f"it is nested deeper than {_DEEPEST_SYNTAX} parentheses or {_MOST_DIMENSIONS} brackets"
 
 
 class _Look:
@@ -452,7 +393,7 @@ class _Look:
             return
         if element not in _NUMBER_TYPES | {"jsonb"}:
             yield f"a cast to {target} depends on the server's version, clock or settings"
-        elif not (element == target == "jsonb" and _is_json(node.this)) and not self._is_no_text(
+        elif not (element == target == "jsonb" and is_json(node.this)) and not self._is_no_text(
             node.this, element
         ):
             yield (
@@ -515,11 +456,10 @@ class _Look:
             kind = None if before is None else before.token_type
             word = token.text.lower()
             is_call = after is not None and after.token_type is TokenType.L_PAREN
-            if token.token_type in _STRINGS:
-                yield from _string(token, kind, self._text[token.start : token.end + 1])
-                if reads_moments and _MOMENT.search(token.text) and not _ISO_MOMENT.fullmatch(token.text):
-                    yield f"how '{token.text}' is read as a time depends on the server (write ISO 8601)"
-            elif not _is_word(token):
+            if token.token_type in STRINGS:
+                yield from literal_complaints(token, kind, self._text[token.start : token.end + 1])
+                yield from moment_complaints(token) if reads_moments else ()
+            elif not is_word(token):
                 continue
             elif kind is TokenType.DOT and is_call:
                 yield f"{token.text} is called with a schema (name built-in functions alone)"
@@ -560,7 +500,7 @@ class _Look:
         """Yield the functions that are called, and whether all calls of each name an order of rows inside."""
         ordered: dict[str, bool] = {}
         for place, token in enumerate(self._tokens[:-1]):
-            if self._tokens[place + 1].token_type is not TokenType.L_PAREN or not _is_word(token):
+            if self._tokens[place + 1].token_type is not TokenType.L_PAREN or not is_word(token):
                 continue
             is_quoted = token.token_type is TokenType.IDENTIFIER
             name = token.text if is_quoted else token.text.lower()
@@ -578,7 +518,7 @@ class _Look:
             return False
         if before.token_type is TokenType.DCOLON or (before.text.lower() == "as" and name in _TYPE_MODIFIERS):
             return name in _TYPE_MODIFIERS
-        is_after_name = _is_word(before) and before.text.lower() not in _SYNTAX | {"recursive", "distinct"}
+        is_after_name = is_word(before) and before.text.lower() not in _SYNTAX | {"recursive", "distinct"}
         is_alias = before.token_type in {TokenType.R_PAREN, TokenType.ALIAS, TokenType.INTO}
         return is_after_name or is_alias or name in self._reader.ctes
 
@@ -657,46 +597,6 @@ def _type_name(kind: exp.DataType) -> str:
     return _ALIASES.get(element, element) + ("[]" if text.endswith("[]") else "")
 
 
-def _string(token: Token, before: TokenType | None, source: str) -> Iterator[str]:
-    if _CLOCK_WORDS.search(token.text):
-        yield f"the literal '{token.text}' may be the clock's (pass text as a parameter)"
-    has_escapes = token.token_type in {
-        TokenType.BYTE_STRING,
-        TokenType.NATIONAL_STRING,
-        TokenType.UNICODE_STRING,
-    }
-    if before in _STRINGS or (has_escapes and not _ESCAPES.fullmatch(source)):
-        yield f"a string literal is written in parts or with escapes ('{token.text}')"
-    if token.token_type is TokenType.UNICODE_STRING:
-        yield f"a string literal is written with escapes ('{token.text}')"
-    parts = [part for part in _LIST.split(token.text) if part]
-    is_list = all(_NUMBER.fullmatch(part.lstrip("+-")) or _NEW_NUMBER.fullmatch(part) for part in parts)
-    if is_list and any(map(_NEW_NUMBER.fullmatch, parts)):
-        yield (
-            f"how '{token.text}' is read as a number depends on the server's version "
-            "(pass text as a parameter)"
-        )
-    if _INFINITY.match(token.text):
-        yield f"how '{token.text}' is read depends on the server's version (pass text as a parameter)"
-    depth = deepest = 0
-    for character in token.text:
-        depth += {"[": 1, "{": 1, "(": 1, "]": -1, "}": -1, ")": -1}.get(character, 0)
-        deepest = max(depth, deepest)
-    if deepest > DEEPEST:
-        yield f"a literal is nested deeper than {DEEPEST}"
-
-
-def _is_json(node: exp.Expr | None) -> bool:
-    """Return whether an expression is a literal that is JSON for every reader."""
-    if not (isinstance(node, exp.Literal) and node.is_string):
-        return False
-    try:
-        parse_json(node.name.encode())
-    except ValueError:
-        return False
-    return True
-
-
 def _depth(tree: exp.Expr) -> int:
     """Return the levels of a syntax tree."""
     depth, level = 0, [tree]
@@ -704,9 +604,3 @@ def _depth(tree: exp.Expr) -> int:
         depth += 1
         level = [child for node in level for child in node.iter_expressions()]
     return depth
-
-
-def _is_word(token: Token) -> bool:
-    return token.token_type is TokenType.IDENTIFIER or (
-        token.token_type not in _STRINGS and re.fullmatch(r"[A-Za-z_]\w*", token.text) is not None
-    )

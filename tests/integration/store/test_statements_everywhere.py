@@ -233,16 +233,16 @@ def run(url: str, node: FakeNode, heap: str, *, has_role: bool) -> Outcomes:
 @pytest.fixture(scope="module")
 def outcomes() -> Iterator[dict[str, Outcomes]]:
     """Run all statements on each version, heap and plan, and once without a role of the app's own."""
-    found: dict[str, Outcomes] = {}
+    by_machine: dict[str, Outcomes] = {}
     with ExitStack() as stack:
         node = stack.enter_context(FakeNode())
         node.mine([node.send(b"evox")])
         for version, binaries in installations().items():
             server = DatabaseServer(stack.enter_context(embedded_server(binaries)))
             for heap in HEAPS:
-                found[f"{version}, {heap}"] = run(server.clone(), node, heap, has_role=True)
-            found[f"{version}, no role"] = run(server.clone(), node, "as written", has_role=False)
-        yield found
+                by_machine[f"{version}, {heap}"] = run(server.clone(), node, heap, has_role=True)
+            by_machine[f"{version}, no role"] = run(server.clone(), node, "as written", has_role=False)
+        yield by_machine
 
 
 @pytest.mark.parametrize(
