@@ -1,7 +1,7 @@
 """Where the order of rows decides a statement's result: what must be fixed by keys, and is not.
 
 The database stores and visits rows in an order of its own, which differs between nodes. Wherever that order
-chooses a row, the rows to choose from must be told apart by a key, or be alike.
+chooses a row, the rows to choose from must differ in a key, or be alike.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -54,7 +54,7 @@ class RowOrder:
     def _limit(self, query: exp.Expr) -> Iterator[str]:
         distinct, limit = query.args.get("distinct"), query.args.get("limit")
         first_of = distinct.args.get("on") if isinstance(distinct, exp.Distinct) else None
-        if first_of is not None and not self._is_told_apart(query, [*_order(query), first_of]):
+        if first_of is not None and not self._is_distinct(query, [*_order(query), first_of]):
             yield f"DISTINCT ON chooses by the order of rows ({_BY_KEY})"
         options = limit.args.get("limit_options") if isinstance(limit, exp.Fetch) else None
         is_all = isinstance(limit, exp.Limit) and limit.expression.name.upper() == "ALL"
@@ -62,10 +62,10 @@ class RowOrder:
             limit = None
         if (limit is None and query.args.get("offset") is None) or isinstance(query.parent, exp.Exists):
             return
-        if not self._is_told_apart(query, _order(query)):
+        if not self._is_distinct(query, _order(query)):
             yield f"LIMIT and OFFSET choose by the order of rows ({_BY_KEY})"
 
-    def _is_told_apart(self, query: exp.Expr, known: Sequence[exp.Expr]) -> bool:
+    def _is_distinct(self, query: exp.Expr, known: Sequence[exp.Expr]) -> bool:
         """Return whether rows of a query that agree in known expressions are one row, or alike."""
         outputs = outputs_of(query)
         if not isinstance(query, exp.Select):
@@ -105,7 +105,7 @@ class RowOrder:
     def _array(self, array: exp.Array) -> Iterator[str]:
         for query in array.expressions:
             is_query = isinstance(query, exp.Select | exp.SetOperation)
-            if is_query and not self._is_told_apart(query, _order(query)):
+            if is_query and not self._is_distinct(query, _order(query)):
                 yield f"the array of a query depends on the order of rows ({_BY_KEY})"
 
     def _aggregate(self, aggregate: exp.Expr) -> Iterator[str]:
@@ -138,12 +138,12 @@ class RowOrder:
         outputs = outputs_of(source) or []
         by_key = [value for name, (_, value) in zip(names, outputs, strict=False) if name in keys]
         is_by_key = bool(keys) and len(by_key) == len(keys)
-        is_told_apart = (
+        is_distinct = (
             isinstance(source, exp.Select)
             and is_by_key
             and _is_one_each(source, self._reader.scope(source), by_key)
         )
-        if not is_told_apart and not self._is_told_apart(source, _order(source)):
+        if not is_distinct and not self._is_distinct(source, _order(source)):
             yield (
                 "which row meets the conflict first depends on the order of rows (add ORDER BY to the "
                 "SELECT, by columns that no two rows share)"
@@ -167,7 +167,7 @@ class RowOrder:
     def _matches(self, node: exp.Expr, values: Iterable[exp.Expr]) -> Iterator[str]:
         """Complain if several rows may match one row of the target, and the values differ between them."""
         scope = self._reader.scope(node)
-        fixed = scope.fix((), given=[scope.sources[0].alias])
+        fixed = scope.fix((), whole=[scope.sources[0].alias])
         if not scope.is_total(fixed) and not all(scope.is_fixed(value, fixed) for value in values):
             kind = "UPDATE … FROM" if isinstance(node, exp.Update) else "DELETE … USING"
             yield (

@@ -101,6 +101,15 @@ def scopes(node: exp.Expr) -> Iterator[exp.Expr]:
         at = at.parent
 
 
+def depth(tree: exp.Expr) -> int:
+    """Return the levels of a syntax tree."""
+    levels, level = 0, [tree]
+    while level:
+        levels += 1
+        level = [child for node in level for child in node.iter_expressions()]
+    return levels
+
+
 class Reader:
     """Reads the sources of one statement's queries."""
 
@@ -258,12 +267,12 @@ class Scope:
             return True
         return self.is_total(self.fix(()))
 
-    def fix(self, known: Iterable[exp.Expr], given: Iterable[str] = ()) -> set[Place | str]:
-        """Return what is fixed once expressions are known, and the row of each source in `given`.
+    def fix(self, known: Iterable[exp.Expr], whole: Iterable[str] = ()) -> set[Place | str]:
+        """Return what is fixed once expressions are known, and the row of each source in `whole`.
 
         A source whose row is fixed is returned as its alias.
         """
-        fixed: set[Place | str] = set(given)
+        fixed: set[Place | str] = set(whole)
         equal: set[Place] = set()  # by an equation, so it is not null
         for expression in known:
             for node in expression.expressions if isinstance(expression, exp.Tuple) else [expression]:

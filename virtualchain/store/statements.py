@@ -26,7 +26,7 @@ from virtualchain.store.literals import (
     text_complaints,
 )
 from virtualchain.store.row_order import RowOrder, assigned_columns
-from virtualchain.store.sources import PARAMETER, Catalog, Reader, Table, parameter, scopes
+from virtualchain.store.sources import PARAMETER, Catalog, Reader, Table, depth, parameter, scopes
 
 _DIALECT: Final = "postgres"
 """How sqlglot names PostgreSQL's dialect."""
@@ -312,7 +312,7 @@ class _Look:
 
     def complaints(self) -> Iterator[str]:
         """Yield what is wrong, the gravest first."""
-        if _depth(self._tree) > _LONGEST_CHAIN:
+        if depth(self._tree) > _LONGEST_CHAIN:
             yield f"it has a chain of more than {_LONGEST_CHAIN} operators (pass a list as one parameter)"
         for node in self._tree.walk():
             yield from self._node(node)
@@ -595,12 +595,3 @@ def _type_name(kind: exp.DataType) -> str:
     text = re.sub(r"\(.*?\)", "", kind.sql(_DIALECT).lower()).strip().strip('"')
     element = text.removesuffix("[]")
     return _ALIASES.get(element, element) + ("[]" if text.endswith("[]") else "")
-
-
-def _depth(tree: exp.Expr) -> int:
-    """Return the levels of a syntax tree."""
-    depth, level = 0, [tree]
-    while level:
-        depth += 1
-        level = [child for node in level for child in node.iter_expressions()]
-    return depth
