@@ -44,7 +44,7 @@ DELETE FROM vc.readers WHERE role = %(role)s;
 UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(apps);
 
 -- name: missing
--- The statements that grant what is missing: to readers the database, the views of the log, those of their apps, and the functions that these call; to apps' roles temporary tables, which they had through PUBLIC before. With a reader, temporary tables are revoked from PUBLIC, who has them again in a restored copy.
+-- The statements that grant what is missing: to readers the database, the views of the log, those of their apps, and the functions that these call. With a reader, temporary tables are revoked from PUBLIC, who has them again in a restored copy.
 WITH ours AS (
     SELECT pg_has_role(current_user, datdba, 'USAGE') AS may_grant FROM pg_catalog.pg_database WHERE datname = current_database()
 ), readers AS (
@@ -73,11 +73,7 @@ UNION ALL
 SELECT format('REVOKE TEMPORARY ON DATABASE %%I FROM PUBLIC', current_database())
 FROM ours JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
 WHERE may_grant AND EXISTS (SELECT FROM readers) AND EXISTS (
-    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0 AND a.privilege_type = 'TEMPORARY')
-UNION ALL
-SELECT DISTINCT format('GRANT TEMPORARY ON DATABASE %%I TO %%I', current_database(), p.rolname)
-FROM ours, vc.apps AS a JOIN pg_catalog.pg_roles AS p ON p.rolname = vc.role_of(a.schema)
-WHERE may_grant AND a.own_role AND EXISTS (SELECT FROM readers) AND NOT has_database_privilege(p.oid, current_database(), 'TEMPORARY');
+    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0 AND a.privilege_type = 'TEMPORARY');
 
 -- name: called
 -- A part of the ones around it: the functions that our views call, and those that these call in turn; whoever reads a view must be allowed to.

@@ -20,6 +20,8 @@ _NOT_OF_A_VALUE: Final = ("53300",)
 
 _AWAY: Final = ("57P01", "57P02", "57P03")
 """SQLSTATEs of a server that is shutting down, was reset, or is starting."""
+_PROTOCOL_VIOLATION: Final = "08P01"
+"""A statement whose parameters are not those that were sent: it fails however often it is tried."""
 
 
 class ValueDoesNotFit(VirtualchainError):
@@ -48,7 +50,7 @@ def is_transient(error: BaseException) -> bool:
         return False
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate[:2] in _TRANSIENT
+    return error.sqlstate[:2] in _TRANSIENT and error.sqlstate != _PROTOCOL_VIOLATION
 
 
 def may_be_of_a_value(error: BaseException) -> bool:
@@ -68,7 +70,7 @@ def store_error(error: BaseException, what: str = "the database") -> StoreError:
     """Describe a failure of `what`, on one line; it is DatabaseUnavailable if the server is away."""
     state = error.sqlstate if isinstance(error, psycopg.Error) else ""
     is_away = isinstance(error, psycopg.OperationalError) and (
-        state is None or state.startswith("08") or state in _AWAY
+        state is None or state in _AWAY or (state.startswith("08") and state != _PROTOCOL_VIOLATION)
     )
     return (DatabaseUnavailable if is_away else StoreError).from_database(error, what)
 

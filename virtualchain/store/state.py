@@ -12,8 +12,9 @@ from virtualchain.model import Block, Json
 from virtualchain.store.failures import ValueDoesNotFit, does_not_fit
 from virtualchain.store.log import AppLog
 from virtualchain.store.projections import projections
+from virtualchain.store.sources import Catalog, Table
 from virtualchain.store.sql import queries
-from virtualchain.store.statements import Catalog, ForbiddenStatement, Statement, Table, examine, short
+from virtualchain.store.statements import ForbiddenStatement, Statement, examine, short
 from virtualchain.store.values import is_text, shown, to_database, use_fixed_types
 
 _Q = queries("statements")
@@ -161,23 +162,45 @@ def _read_catalog(connection: psycopg.Connection, tables: str) -> Catalog:
     names = [projection.name for projection in projections(connection, tables)]
     place = {"tables": tables, "names": names}
     columns: dict[str, dict[str, str]] = {name: {} for name in names}
-    for table, column, kind in connection.execute(_Q["columns"], place):
+    required: dict[str, set[str]] = {name: set() for name in names}
+    checked: dict[str, set[str]] = {name: set() for name in names}
+    for table, column, kind, is_required, is_checked in connection.execute(_Q["columns"], place):
         columns[table][column] = kind
-    keys: dict[str, tuple[str, ...]] = {}
+        required[table] |= {column} if is_required else set()
+        checked[table] |= {column} if is_checked else set()
+    primary: dict[str, tuple[str, ...]] = {}
     unique: dict[str, list[frozenset[str]]] = {name: [] for name in names}
-    for table, is_primary, is_immediate, key, has_expression in connection.execute(_Q["keys"], place):
+    keys: dict[str, list[frozenset[str]]] = {name: [] for name in names}
+    weak: dict[str, list[frozenset[str]]] = {name: [] for name in names}
+    for table, is_primary, is_immediate, key, has_expression, is_partial in connection.execute(
+        _Q["keys"], place
+    ):
         if is_primary:
-            keys[table] = tuple(key)
+            primary[table] = tuple(key)
         if is_immediate:
             unique[table].append(frozenset() if has_expression else frozenset(key))
-    enums = {name for name, is_enum in connection.execute(_Q["types"], place) if is_enum}
+        if is_immediate and not has_expression and not is_partial:
+            (keys if set(key) <= required[table] else weak)[table].append(frozenset(key))
+    types = connection.execute(_Q["types"], place).fetchall()
 
     def are_immutable(functions: frozenset[str]) -> dict[str, bool]:
         rows = connection.execute(_Q["functions"], {"names": sorted(functions)}).fetchall()
         return dict(rows)
 
     return Catalog(
-        {name: Table(columns[name], keys.get(name, ()), tuple(unique[name])) for name in names},
-        frozenset(enums),
+        {
+            name: Table(
+                columns[name],
+                primary.get(name, ()),
+                tuple(unique[name]),
+                tuple(keys[name]),
+                tuple(weak[name]),
+                frozenset(checked[name]),
+                frozenset(required[name]),
+            )
+            for name in names
+        },
+        frozenset(name for name, is_enum, _ in types if is_enum),
+        {name: base for name, is_enum, base in types if not is_enum},
         are_immutable,
     )

@@ -7,8 +7,9 @@ error is raised.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import sqlglot
@@ -16,10 +17,19 @@ from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
 from virtualchain.errors import UsageError
+from virtualchain.store.literals import (
+    STRINGS,
+    is_json,
+    is_word,
+    literal_complaints,
+    moment_complaints,
+    text_complaints,
+)
+from virtualchain.store.row_order import RowOrder, assigned_columns
+from virtualchain.store.sources import PARAMETER, Catalog, Reader, Table, depth, parameter, scopes
 
-# How sqlglot names PostgreSQL's dialect, and a parameter in the text that it reads.
 _DIALECT: Final = "postgres"
-_PARAMETER: Final = "vc_parameter_"
+"""How sqlglot names PostgreSQL's dialect."""
 
 _LONGEST: Final = 100_000
 """Characters of a statement: what is longer was put together from values."""
@@ -33,13 +43,17 @@ _SESSION_WORDS: Final = frozenset(
     """.split()
 )
 """Keywords whose value is the clock's or the session's."""
-_CLOCK_WORDS: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
-"""Words in literals that date and time types read by the clock."""
+_NEWER_WORDS: Final = frozenset({("matched", "by"), ("returning", "with")})
+"""Pairs of words that only newer versions of PostgreSQL know."""
+_TIME_TYPE: Final = re.compile(r"date|time|interval|tsrange|tstzrange|tsmultirange|tstzmultirange")
+_LONGEST_CHAIN: Final = 1_000
+"""Levels of a syntax tree, in which each operator of a chain is one."""
 _SYNTAX: Final = frozenset(
     """
-    all and any array as between by case conflict distinct do else except exists filter from group
+    all and any array as between by case conflict cube distinct do else except exists filter from group
     having in insert intersect into is join key lateral like ilike limit materialized not of offset on
-    or order over partition returning row select set some then union using values when where with within
+    or order over partition returning rollup row select set some then union using values when where with
+    within
     """.split()
 )
 """Words that may come before a parenthesis and call nothing."""
@@ -56,21 +70,26 @@ _ALLOWED_FUNCTIONS: Final = frozenset({"generate_series", "length", "lower", "up
 because no value has that variant's type."""
 _EXCLUDED_FUNCTIONS: Final = frozenset(
     """
-    acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh casefold cbrt corr cos cosd cosh cot
-    cotd covar_pop covar_samp cume_dist degrees erf erfc exp gamma hash_array hash_array_extended
-    hash_record hashtext hashtextextended is_normalized jsonb_path_exists jsonb_path_match
-    jsonb_path_query jsonb_path_query_array jsonb_path_query_first lgamma ln log log10 normalize numnode
-    percent_rank percentile_cont phraseto_tsquery pi plainto_tsquery pow power querytree radians
-    regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy
-    setweight sin sind sinh sqrt strip tan tand tanh to_tsquery to_tsvector ts_delete ts_filter ts_rank
-    ts_rank_cd tsquery_phrase tsvector_to_array websearch_to_tsquery width_bucket
+    acos acosd acosh any_value array_reverse array_sort asin asind asinh atan atan2 atan2d atand atanh
+    casefold cbrt corr cos cosd cosh cot cotd covar_pop covar_samp crc32 crc32c cume_dist degrees erf erfc exp
+    gamma icu_unicode_version is_normalized jsonb_path_exists jsonb_path_match jsonb_path_query
+    jsonb_path_query_array jsonb_path_query_first lgamma ln log log10 normalize numeric_exp numeric_ln
+    numeric_log numeric_power numeric_sqrt numnode percent_rank percentile_cont phraseto_tsquery pi
+    plainto_tsquery pow power querytree quote_ident radians regr_avgx regr_avgy regr_count regr_intercept
+    regr_r2 regr_slope regr_sxx regr_sxy regr_syy setweight sin sind sinh sqrt strip tan tand tanh timezone
+    to_bin to_oct to_tsquery to_tsvector ts_delete ts_filter ts_rank ts_rank_cd tsquery_phrase
+    tsvector_to_array unicode_assigned unicode_version uuid_extract_timestamp uuid_extract_version
+    websearch_to_tsquery width_bucket xml_is_well_formed_content xml_is_well_formed_document xmltext
     """.split()
 )
-"""Immutable functions whose results are floats or differ between versions of PostgreSQL."""
+"""Immutable functions whose results are floats or differ between versions of PostgreSQL, or that only some
+versions have."""
+_HASH: Final = re.compile(r"hash")
+"""In the names of functions whose result is an internal of the server's."""
 _ORDERED_AGGREGATES: Final = frozenset(
     """
     array_agg json_agg json_object_agg jsonb_agg jsonb_object_agg string_agg xmlagg json_agg_strict
-    jsonb_agg_strict any_value
+    jsonb_agg_strict
     """.split()
 )
 """Aggregates whose result depends on the order of their input."""
@@ -92,8 +111,26 @@ _ALIASES: Final = {
     "character": "char",
     "bpchar": "char",
 }
-_PLAIN_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]{1,1000}(\.[0-9]{1,1000})?\s*")
-
+_NUMBERS: Final = (
+    exp.Abs,
+    exp.Avg,
+    exp.Boolean,
+    exp.Ceil,
+    exp.Count,
+    exp.DenseRank,
+    exp.Floor,
+    exp.Length,
+    exp.Ntile,
+    exp.Null,
+    exp.Predicate,
+    exp.Rank,
+    exp.Round,
+    exp.RowNumber,
+    exp.Sign,
+    exp.StrPosition,
+    exp.Sum,
+)
+"""Expressions that are numbers or booleans, whatever they are made of."""
 _TOTAL: Final = (
     exp.And,
     exp.Any,
@@ -121,6 +158,29 @@ _TOTAL: Final = (
     exp.Where,
 )
 """Expressions that never fail, whatever the values."""
+_NUMERIC_ERRORS: Final = (
+    exp.Abs,
+    exp.Add,
+    exp.Alias,
+    exp.DataType,
+    exp.Div,
+    exp.From,
+    exp.Greatest,
+    exp.IntDiv,
+    exp.Least,
+    exp.Length,
+    exp.Lower,
+    exp.Mod,
+    exp.Mul,
+    exp.Neg,
+    exp.Returning,
+    exp.Star,
+    exp.Sub,
+    exp.Table,
+    exp.TableAlias,
+    exp.Upper,
+)
+"""Expressions, and parts of a statement, that fail only with the errors that may reject an input."""
 _NESTED: Final = (exp.Select, exp.SetOperation, exp.Subquery, exp.With, exp.Merge, exp.Join, exp.Lateral)
 _PER_PLAN: Final = (exp.Limit, exp.Offset, exp.Distinct, exp.Group, exp.Having, exp.Order, exp.Window)
 """What lets a plan choose for which rows the output is computed."""
@@ -128,21 +188,13 @@ _CONDITIONAL: Final = (exp.And, exp.Case, exp.Coalesce, exp.Filter, exp.If, exp.
 """What lets a plan choose which of its parts are computed at all."""
 
 
-_STRINGS: Final = frozenset(
-    {
-        TokenType.STRING,
-        TokenType.BYTE_STRING,
-        TokenType.HEREDOC_STRING,
-        TokenType.NATIONAL_STRING,
-        TokenType.RAW_STRING,
-        TokenType.UNICODE_STRING,
-    }
-)
 _UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str], ...]] = (
     ((exp.Command, exp.Into, exp.Create, exp.Drop, exp.Copy), "it does more than read and write rows"),
     (exp.TableSample, "TABLESAMPLE depends on chance and on where rows are stored"),
     (exp.AtTimeZone, "AT TIME ZONE depends on the host's time zones"),
     ((exp.Pow, exp.Sqrt, exp.Cbrt), "powers and roots are floats"),
+    (exp.JSON, "only newer versions of PostgreSQL have IS JSON"),
+    (exp.JSONKeyValue, "only newer versions of PostgreSQL have this form of JSON_OBJECT"),
     (exp.Interval, "how text is read as an interval depends on the server's version"),
 )
 """Syntax whose result may depend on more than values."""
@@ -150,26 +202,6 @@ _UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str], .
 
 class ForbiddenStatement(UsageError):
     """A statement that reducers may not run, because its result may depend on more than values."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A projection as statements see it: types by column, the primary key, keys checked row by row."""
-
-    columns: Mapping[str, str]
-    key: tuple[str, ...]
-    unique: tuple[frozenset[str], ...]
-    """Of each unique index that is not deferrable, its columns; empty for one on expressions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """What statements of one app may name."""
-
-    tables: Mapping[str, Table]
-    enums: frozenset[str] = frozenset()
-    are_immutable: Callable[[frozenset[str]], Mapping[str, bool]] = field(default=lambda _: {})
-    """By name whether all built-in functions of that name are immutable; unknown names are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,29 +222,40 @@ class Statement:
 
 def examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statement:
     """Look at a statement; raise ForbiddenStatement, which says what and why, if reducers may not run it."""
+    try:
+        with ThreadPoolExecutor(1) as thread:  # its stack is empty, however deep the caller's is
+            return thread.submit(_examine, statement, catalog, has_parameters=has_parameters).result()
+    except (SqlglotError, RecursionError) as error:
+        raise ForbiddenStatement(
+            f"this statement cannot be analyzed, so it may not run: {short(statement)}"
+        ) from error
+
+
+def _examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statement:
     if len(statement) > _LONGEST:
         raise ForbiddenStatement(
             f"a statement has at most {_LONGEST} characters (pass a list as one parameter): "
             f"{short(statement)}"
         )
     numbered, readable, parameters = _number_parameters(statement, has_parameters=has_parameters)
-    try:
-        tokens = sqlglot.tokenize(readable, read=_DIALECT)
-        is_allowed = bool(tokens) and tokens[0].text.lower() in _STARTS
-        trees = [tree for tree in sqlglot.parse(readable, read=_DIALECT) if tree] if is_allowed else []
-    except (SqlglotError, RecursionError) as error:
-        raise ForbiddenStatement(
-            f"this statement cannot be analyzed, so it may not run: {short(statement)}"
-        ) from error
+    tokens = sqlglot.tokenize(readable, read=_DIALECT)
+    for complaint in text_complaints(readable, tokens, len(parameters)):
+        raise ForbiddenStatement(f"{complaint}, so this statement may not run: {short(statement)}")
+    is_allowed = bool(tokens) and tokens[0].text.lower() in _STARTS
+    trees = [tree for tree in sqlglot.parse(readable, read=_DIALECT) if tree] if is_allowed else []
     if len(trees) != 1 or not isinstance(trees[0], _KINDS):
         raise ForbiddenStatement(
             "a reducer runs one SELECT, INSERT, UPDATE, DELETE, MERGE or VALUES at a time (transaction, "
             f"settings and schema are the engine's), so this may not run: {short(statement)}"
         )
-    look = _Look(trees[0], tokens, catalog)
+    (tree,) = trees
+    for identifier in tree.find_all(exp.Identifier):
+        if not identifier.quoted:  # as the server reads it
+            identifier.set("this", identifier.name.lower() if identifier.name.isascii() else identifier.name)
+    look = _Look(tree, tokens, readable, catalog)
     for complaint in look.complaints():
         raise ForbiddenStatement(f"{complaint}, so this statement may not run: {short(statement)}")
-    writes = trees[0].find(exp.Insert, exp.Update, exp.Delete, exp.Merge) is not None
+    writes = tree.find(exp.Insert, exp.Update, exp.Delete, exp.Merge) is not None
     return Statement(numbered, parameters, frozenset(look.not_text), writes, look.has_safe_shape())
 
 
@@ -234,12 +277,21 @@ def _number_parameters(statement: str, *, has_parameters: bool) -> tuple[str, st
             parameters.append(name)
         return parameters.index(name) + 1
 
-    server, reader, last = [], [], 0
+    server: list[str] = []
+    reader: list[str] = []
+    last = 0
     for match in re.finditer(r"%(?:%|(?:\((?P<name>[^)]*)\))?(?P<form>[sbt]))", statement):
         between = statement[last : match.start()]
+        around = (
+            statement[max(0, match.start() - 1) : match.start()] + statement[match.end() : match.end() + 1]
+        )
+        if match["form"] is not None and re.search(r"[\w$]", around):
+            raise ForbiddenStatement(
+                f"a parameter is part of a word, so this may not run: {short(statement)}"
+            )
         number = None if match["form"] is None else place(match)
         server += [between, "%" if number is None else f"${number}"]
-        reader += [between, "%" if number is None else f"{_PARAMETER}{number}"]
+        reader += [between, "%" if number is None else f"{PARAMETER}{number}"]
         last = match.end()
     server.append(statement[last:])
     reader.append(statement[last:])
@@ -249,20 +301,24 @@ def _number_parameters(statement: str, *, has_parameters: bool) -> tuple[str, st
 class _Look:
     """One look at a syntax tree; a complaint is a clause that a sentence can go on from."""
 
-    def __init__(self, tree: exp.Expr, tokens: list[Token], catalog: Catalog) -> None:
+    def __init__(self, tree: exp.Expr, tokens: list[Token], text: str, catalog: Catalog) -> None:
         self._tree = tree
         self._tokens = tokens
+        self._text = text
         self._catalog = catalog
-        self._ctes = {cte.alias for cte in tree.find_all(exp.CTE)}
+        self._reader = Reader(tree, catalog)
+        self._rows = RowOrder(tree, catalog, self._reader)
         self.not_text: set[int] = set()
 
     def complaints(self) -> Iterator[str]:
         """Yield what is wrong, the gravest first."""
+        if depth(self._tree) > _LONGEST_CHAIN:
+            yield f"it has a chain of more than {_LONGEST_CHAIN} operators (pass a list as one parameter)"
         for node in self._tree.walk():
             yield from self._node(node)
         yield from self._words()
         yield from self._functions()
-        yield from self._order_of_rows()
+        yield from self._rows.complaints()
 
     def _node(self, node: exp.Expr) -> Iterator[str]:
         for kinds, complaint in _UNSOUND:
@@ -279,22 +335,48 @@ class _Look:
                 yield f"the collation {node.expression.name} depends on the host"
             case exp.Cast():
                 yield from self._cast(node)
-            case exp.Literal() if node.is_string and not _PLAIN_NUMBER.fullmatch(node.this):
-                if self._is_beside_number(node):
-                    yield f"how '{node.this}' is read as a number depends on the server's version"
+        yield from self._newer(node)
+
+    def _newer(self, node: exp.Expr) -> Iterator[str]:
+        """Look for what only newer versions of PostgreSQL have."""
+        match node:
+            case exp.Subquery() | exp.Values() if isinstance(node.parent, exp.From | exp.Join):
+                if not node.alias:
+                    yield "only newer versions of PostgreSQL take a subquery in FROM without a name"
+            case exp.Merge() if node.args.get("returning") is not None:
+                yield "only newer versions of PostgreSQL have MERGE … RETURNING"
+            case exp.Column() if node.find_ancestor(exp.Returning) and node.table in {"old", "new"}:
+                yield "only newer versions of PostgreSQL have old and new in RETURNING"
+            case exp.Anonymous() if "strip_nulls" in node.name.lower() and len(node.expressions) > 1:
+                yield f"only newer versions of PostgreSQL have {node.name} with two arguments"
+            case exp.Is() if node.expression.name == "normalized":
+                yield "what is normalized depends on the server's version of Unicode"
+            case exp.Max() | exp.Min() | exp.Reverse():
+                value = node.this.unnest()
+                is_row = isinstance(value, exp.Tuple) or (
+                    isinstance(value, exp.Column) and not value.table and value.name in self._aliases()
+                )
+                is_bytes = isinstance(value, exp.Column) and self._origin(value) == "bytea"
+                if is_row or is_bytes or (isinstance(value, exp.Anonymous) and value.name.lower() == "row"):
+                    yield f"only newer versions of PostgreSQL have {node.key} of such a value"
+
+    def _aliases(self) -> set[str]:
+        return {table.alias_or_name for table in self._tree.find_all(exp.Table)}
 
     def _table(self, node: exp.Table) -> Iterator[str]:
         if not isinstance(node.this, exp.Identifier):
             return  # a function in FROM
         if node.args.get("db") is not None:
             yield f"{node.sql(_DIALECT)} lies outside the app's tables (name its own without a schema)"
-        elif node.name not in self._catalog.tables and node.name not in self._ctes:
+        elif node.name not in self._catalog.tables and node.name not in self._reader.ctes:
             yield f"{node.name} is not a projection of the app"
 
     def _column(self, node: exp.Expr) -> Iterator[str]:
         parts = [part for part in node.find_all(exp.Identifier) if part.parent is node]
         if not parts:
             return
+        if isinstance(node, exp.Column) and node.args.get("db") is not None:
+            yield f"{node.sql(_DIALECT)} names a schema"
         name = (parts[0] if isinstance(node, exp.Column) else parts[-1]).name
         if name in _SYSTEM_COLUMNS:
             yield f"the system column {name} depends on where rows are stored"
@@ -304,88 +386,85 @@ class _Look:
     def _cast(self, node: exp.Cast) -> Iterator[str]:
         target = _type_name(node.to)
         element = target.removesuffix("[]")
-        is_app_type = element in self._catalog.enums
-        if is_app_type or element in _READABLE_TYPES:
+        element = _ALIASES.get(
+            self._catalog.domains.get(element, element), self._catalog.domains.get(element, element)
+        )
+        if element in self._catalog.enums or element in _READABLE_TYPES:
             return
         if element not in _NUMBER_TYPES | {"jsonb"}:
             yield f"a cast to {target} depends on the server's version, clock or settings"
-        elif not self._is_no_text(node.this, element):
+        elif not (element == target == "jsonb" and is_json(node.this)) and not self._is_no_text(
+            node.this, element
+        ):
             yield (
                 f"text would be read as {target}, which depends on the server's version (read it in Python, "
                 "and pass the value)"
             )
 
-    def _is_no_text(self, node: exp.Expr | None, target: str) -> bool:  # noqa: PLR0911 - one rule a kind of syntax
+    def _is_no_text(self, node: exp.Expr | None, target: str) -> bool:  # noqa: C901, PLR0911 - one rule a kind of syntax
         """Return whether an expression surely is not text; parameters are noted, to be checked later."""
         match node:
-            case exp.Column() if (place := _parameter(node)) is not None:
+            case exp.Column() if (place := parameter(node)) is not None:
                 self.not_text.add(place)
                 return True
             case exp.Column():
-                types = {
-                    table.columns[node.name]
-                    for table in self._catalog.tables.values()
-                    if node.name in table.columns
-                }
+                origin = self._origin(node)
+                if isinstance(origin, exp.Expr):
+                    return self._is_no_text(origin, target)
                 kinds = {"jsonb"} if target == "jsonb" else _NUMBER_TYPES
-                return bool(types) and types <= kinds
+                return origin is not None and origin.removesuffix("[]") in kinds
             case exp.Literal():
                 return not node.is_string
-            case exp.Null() | exp.Boolean() | exp.Count() | exp.Sum() | exp.Avg() | exp.Predicate():
-                return True
             case exp.Cast():
                 return _type_name(node.to).removesuffix("[]") in _NUMBER_TYPES
-            case exp.Paren() | exp.Neg() | exp.Max() | exp.Min() | exp.Abs():
-                return self._is_no_text(node.this, target)
             case exp.Add() | exp.Sub() | exp.Mul() | exp.Div() | exp.Mod() | exp.IntDiv():
                 return True  # there is no arithmetic on text
-            case exp.Coalesce():
+            case (
+                exp.Paren() | exp.Neg() | exp.Max() | exp.Min() | exp.Window() | exp.Bracket() | exp.Filter()
+            ):
+                return self._is_no_text(node.this, target)
+            case exp.Coalesce() | exp.Greatest() | exp.Least():
                 return all(self._is_no_text(each, target) for each in [node.this, *node.expressions])
+            case exp.Case():
+                values = [branch.args["true"] for branch in node.args["ifs"]]
+                values += [node.args["default"]] if node.args.get("default") is not None else []
+                return all(self._is_no_text(each, target) for each in values)
             case exp.Array():
                 return all(self._is_no_text(each, target) for each in node.expressions)
-        return False
+            case exp.Subquery() if isinstance(node.this, exp.Select):
+                return all(self._is_no_text(each.unalias(), target) for each in node.this.expressions)
+        return isinstance(node, _NUMBERS)
 
-    def _is_beside_number(self, node: exp.Literal) -> bool:
-        """Return whether the server would read a string literal as a number."""
-        parent = node.parent
-        if isinstance(parent, exp.In | exp.Between):
-            return _parameter(parent.this) is None and self._is_no_text(parent.this, "numeric")
-        if isinstance(parent, exp.Tuple) and isinstance(parent.parent, exp.Values):
-            return self._inserted_type(parent.parent, parent.expressions.index(node)) in _NUMBER_TYPES
-        if isinstance(parent, exp.Binary) and not isinstance(parent, exp.DPipe | exp.JSONExtract):
-            other = parent.expression if parent.this is node else parent.this
-            return (
-                isinstance(other, exp.Column | exp.Count | exp.Sum)
-                and _parameter(other) is None
-                and self._is_no_text(other, "numeric")
-            )
-        return False
-
-    def _inserted_type(self, values: exp.Values, place: int) -> str | None:
-        insert = values.parent
-        if not isinstance(insert, exp.Insert):
-            return None
-        table = self._target()
-        if table is None:
-            return None
-        names = [column.name for column in insert.this.expressions] or list(table.columns)
-        return table.columns.get(names[place]) if place < len(names) else None
+    def _origin(self, column: exp.Column) -> str | exp.Expr | None:
+        """Return the type of a column, or what a query computes it from, if that is certain."""
+        for node in scopes(column):
+            if isinstance(node, exp.Insert) and column.table == "excluded":
+                table = self._catalog.tables.get(node.find(exp.Table).name)  # type: ignore[union-attr]  # INTO names one
+                return None if table is None else table.columns.get(column.name)
+            scope = self._reader.scope(node)
+            if scope.has_column(column):
+                return scope.origin(column)
+        return None
 
     # Functions.
 
     def _words(self) -> Iterator[str]:
         """Look at words that sqlglot's tree may hide: it has names of its own for functions and keywords."""
         padded = [None, *self._tokens, None]
+        reads_moments = self._reads_moments()
         for before, token, after in zip(padded, self._tokens, padded[2:], strict=False):
             kind = None if before is None else before.token_type
             word = token.text.lower()
             is_call = after is not None and after.token_type is TokenType.L_PAREN
-            if token.token_type in _STRINGS:
-                yield from _string(token, kind)
-            elif not _is_word(token):
+            if token.token_type in STRINGS:
+                yield from literal_complaints(token, kind, self._text[token.start : token.end + 1])
+                yield from moment_complaints(token) if reads_moments else ()
+            elif not is_word(token):
                 continue
             elif kind is TokenType.DOT and is_call:
                 yield f"{token.text} is called with a schema (name built-in functions alone)"
+            elif before is not None and (before.text.lower(), word) in _NEWER_WORDS:
+                yield f"only newer versions of PostgreSQL have {before.text.upper()} {token.text.upper()}"
             elif word == "operator" and is_call:
                 yield "OPERATOR() names an operator by its schema"
             elif (
@@ -395,11 +474,20 @@ class _Look:
             ):
                 yield f"{token.text} is the clock's or the session's"
 
+    def _reads_moments(self) -> bool:
+        """Return whether a literal might be read as a date, a time or an interval."""
+        tables = (self._catalog.tables.get(table.name) for table in self._tree.find_all(exp.Table))
+        types = (kind for table in tables if table is not None for kind in table.columns.values())
+        return any(map(_TIME_TYPE.match, types)) or any(
+            re.match(r"make_|justify_|age$|date_|isfinite|interval", token.text.lower())
+            for token in self._tokens
+        )
+
     def _functions(self) -> Iterator[str]:
         calls = dict(self._calls())
         known = self._catalog.are_immutable(frozenset(calls)) if calls else {}
         for name in sorted(calls):
-            if name in _EXCLUDED_FUNCTIONS:
+            if name in _EXCLUDED_FUNCTIONS or _HASH.search(name):
                 yield f"the results of {name} differ between versions of PostgreSQL, or are floats"
             elif name not in known:
                 yield f"{name} is not a built-in function"
@@ -412,7 +500,7 @@ class _Look:
         """Yield the functions that are called, and whether all calls of each name an order of rows inside."""
         ordered: dict[str, bool] = {}
         for place, token in enumerate(self._tokens[:-1]):
-            if self._tokens[place + 1].token_type is not TokenType.L_PAREN or not _is_word(token):
+            if self._tokens[place + 1].token_type is not TokenType.L_PAREN or not is_word(token):
                 continue
             is_quoted = token.token_type is TokenType.IDENTIFIER
             name = token.text if is_quoted else token.text.lower()
@@ -430,9 +518,9 @@ class _Look:
             return False
         if before.token_type is TokenType.DCOLON or (before.text.lower() == "as" and name in _TYPE_MODIFIERS):
             return name in _TYPE_MODIFIERS
-        is_after_name = _is_word(before) and before.text.lower() not in _SYNTAX | {"recursive", "distinct"}
+        is_after_name = is_word(before) and before.text.lower() not in _SYNTAX | {"recursive", "distinct"}
         is_alias = before.token_type in {TokenType.R_PAREN, TokenType.ALIAS, TokenType.INTO}
-        return is_after_name or is_alias or name in self._ctes
+        return is_after_name or is_alias or name in self._reader.ctes
 
     def _has_order(self, place: int) -> bool:
         """Return whether ORDER BY stands directly inside the parenthesis at a place."""
@@ -445,113 +533,65 @@ class _Look:
                 return True
         return False
 
-    # Rows whose order matters.
-
     def _target(self) -> Table | None:
         tree = self._tree
         table = tree.find(exp.Table) if isinstance(tree, exp.Insert | exp.Update | exp.Delete) else None
         return None if table is None else self._catalog.tables.get(table.name)
 
-    def _order_of_rows(self) -> Iterator[str]:
-        for update in self._tree.find_all(exp.Update):
-            merge = update.find_ancestor(exp.Merge)
-            table = self._catalog.tables.get((update if merge is None else merge).this.name)
-            if table is not None:
-                yield from self._update(update, table)
-        for insert in self._tree.find_all(exp.Insert):
-            source, conflict = insert.expression, insert.args.get("conflict")
-            if conflict is None or not isinstance(source, exp.Select | exp.SetOperation):
-                continue
-            is_one_row = source.find(exp.AggFunc) and not source.find(exp.Group, exp.Subquery, exp.Window)
-            if source.args.get("order") is None and not is_one_row:
-                yield (
-                    "which row meets the conflict first depends on the order of rows (add ORDER BY to the "
-                    "SELECT)"
-                )
-
-    def _update(self, node: exp.Update, table: Table) -> Iterator[str]:
-        assigned = {target.name for target in _assigned(node)}
-        touched = frozenset().union(*(key for key in table.unique if key & assigned))
-        may_touch = any(not key for key in table.unique)  # an expression may name any column
-        if not (touched or may_touch) or self._is_by_whole_key(node, table):
-            return
-        columns = ", ".join(sorted(assigned & touched or assigned))
-        yield (
-            f"it may change {columns} of several rows, and whether their unique key holds meanwhile depends "
-            "on the order of rows (update by the whole primary key, or declare the constraint DEFERRABLE)"
-        )
-
-    def _is_by_whole_key(self, node: exp.Update, table: Table) -> bool:
-        where = node.args.get("where")
-        if where is None or node.args.get("from_") is not None or node.args.get("from") is not None:
-            return False
-        conditions = list(where.this.flatten()) if isinstance(where.this, exp.And) else [where.this]
-        fixed = set()
-        for condition in conditions:
-            if isinstance(condition, exp.EQ):
-                for one, other in (
-                    (condition.this, condition.expression),
-                    (condition.expression, condition.this),
-                ):
-                    is_value = isinstance(other, exp.Literal) or _parameter(other) is not None
-                    if isinstance(one, exp.Column) and is_value and _parameter(one) is None:
-                        fixed.add(one.name)
-        return fixed >= set(table.key)
-
     # Errors.
 
     def has_safe_shape(self) -> bool:
-        """Return whether no plan can change if a value of this statement fails."""
+        """Return whether no plan, and no order of rows, can change if a value of this statement fails."""
         tree = self._tree
         body = [node for node in tree.walk() if node is not tree]
         guarded = [node for node in body if isinstance(node, _CONDITIONAL) or node is tree.args.get("where")]
         if any(isinstance(node, _NESTED) for node in body) or not all(map(_never_fails, guarded)):
             return False
-        if isinstance(tree, exp.Select):
-            return not any(isinstance(node, (*_PER_PLAN, exp.AggFunc)) for node in body) and all(
-                isinstance(table.this, exp.Identifier) for table in tree.find_all(exp.Table)
-            )
-        if isinstance(tree, exp.Insert):
-            conflict = tree.args.get("conflict")
-            return isinstance(tree.expression, exp.Values) and (
-                conflict is None or all(map(_never_fails, conflict.find_all(exp.Where)))
-            )
-        if isinstance(tree, exp.Update):
-            return not (tree.args.get("from_") or tree.args.get("from"))
-        return isinstance(tree, exp.Delete | exp.Values) and not tree.args.get("using")
+        match tree:
+            case exp.Select():
+                scope = self._reader.scope(tree)
+                return (
+                    not any(isinstance(node, (*_PER_PLAN, exp.AggFunc)) for node in body)
+                    and all(isinstance(table.this, exp.Identifier) for table in tree.find_all(exp.Table))
+                    and (scope.has_one_row(tree) or self._fails_alike(body))
+                )
+            case exp.Insert():
+                conflict = tree.args.get("conflict")
+                return isinstance(tree.expression, exp.Values) and (
+                    conflict is None or all(map(_never_fails, conflict.find_all(exp.Where)))
+                )
+            case exp.Update():
+                is_alone = tree.args.get("from_") is None
+                return is_alone and (self._rows.is_one_row(tree) or self._updates_alike(tree, body))
+            case exp.Delete():
+                is_alone = not tree.args.get("using")
+                return is_alone and (self._rows.is_one_row(tree) or self._fails_alike(body))
+        return isinstance(tree, exp.Values)
+
+    def _fails_alike(self, nodes: Iterable[exp.Expr]) -> bool:
+        """Return whether rows fail with the same errors only, so that it does not matter which is first."""
+        return all(
+            isinstance(node, (*_TOTAL, *_NUMERIC_ERRORS))
+            or (isinstance(node, exp.Cast) and _type_name(node.to) in _NUMBER_TYPES)
+            for node in nodes
+        )
+
+    def _updates_alike(self, update: exp.Update, nodes: Iterable[exp.Expr]) -> bool:
+        """Return whether no row can violate a constraint where another has a value that does not fit."""
+        table = self._target()
+        if table is None or not self._fails_alike(nodes):
+            return False
+        assigned = {column.name for column in assigned_columns(update)}
+        read = {column.name for part in update.expressions for column in part.expression.find_all(exp.Column)}
+        may_be_null = not all(name in table.required or name.startswith(PARAMETER) for name in read)
+        return not assigned & table.checked and not (may_be_null and assigned & table.required)
 
 
 def _never_fails(node: exp.Expr) -> bool:
     return all(isinstance(part, _TOTAL) for part in node.walk())
 
 
-def _assigned(node: exp.Update) -> Iterator[exp.Expr]:
-    for assignment in node.expressions:
-        target = assignment.this
-        yield from target.expressions if isinstance(target, exp.Tuple) else [target]
-
-
-def _parameter(node: exp.Expr) -> int | None:
-    """Return the place of a parameter, from 0; None for anything else."""
-    if isinstance(node, exp.Column) and node.name.startswith(_PARAMETER) and not node.table:
-        return int(node.name.removeprefix(_PARAMETER)) - 1
-    return None
-
-
 def _type_name(kind: exp.DataType) -> str:
     text = re.sub(r"\(.*?\)", "", kind.sql(_DIALECT).lower()).strip().strip('"')
     element = text.removesuffix("[]")
     return _ALIASES.get(element, element) + ("[]" if text.endswith("[]") else "")
-
-
-def _string(token: Token, before: TokenType | None) -> Iterator[str]:
-    if _CLOCK_WORDS.search(token.text):
-        yield f"the literal '{token.text}' may be the clock's (pass text as a parameter)"
-    if before in _STRINGS or (token.token_type is not TokenType.STRING and "\\" in token.text):
-        yield f"a string literal is written in parts or with escapes ('{token.text}')"
-
-
-def _is_word(token: Token) -> bool:
-    return token.token_type is TokenType.IDENTIFIER or (
-        token.token_type not in _STRINGS and re.fullmatch(r"[A-Za-z_]\w*", token.text) is not None
-    )

@@ -1,0 +1,135 @@
+"""What tokens of a statement may hide: literals that a server reads by its version or clock, and characters.
+
+The server turns an untyped literal into whatever type it needs, so a literal must be harmless as any type.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sqlglot import Token, TokenType, exp
+
+from virtualchain.app.fields import DEEPEST, parse_json
+from virtualchain.store.sources import PARAMETER
+
+_CLOCK_WORDS: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
+"""Words in literals that date and time types read by the clock."""
+_NUMBER: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_NEW_NUMBER: Final = re.compile(
+    r"[+-]?(0x_?[0-9a-f][0-9a-f_]*|0o_?[0-7][0-7_]*|0b_?[01][01_]*|[0-9]+_[0-9_]*(\.[0-9_]*)?(e[+-]?[0-9_]+)?"
+    r"|[0-9.]+(e[+-]?)?[0-9]+_[0-9_]*(e[+-]?[0-9_]+)?)",
+    re.IGNORECASE,
+)
+"""Numbers in text that are read since PostgreSQL 16, and errors before."""
+_LIST: Final = re.compile(r"[\s{}\[\](),\":=]+")
+"""What separates the parts of an array, a range or a row in text."""
+_INFINITY: Final = re.compile(r"\s*[{(\[]?\s*[+-]?\s*infinity\b", re.IGNORECASE)
+"""An interval, or a date with a sign, since PostgreSQL 17."""
+_MOMENT: Final = re.compile(
+    r"[0-9]\s*(us|ms|[usmhdwyc]|usec|msec|sec|min|hour|hr|day|week|mon|month|year|yr|dec|cent|mil"
+    r"|microsec|millisec)[a-z]*\b|[0-9][-/:.][0-9].*[a-z]|^\s*[+-]?P[T0-9]|\bago\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What is read as an interval, or as a time with a zone, by rules of the server's or its host's."""
+_ISO_MOMENT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}(:[0-9]{2})?)?)?"
+)
+_DEEPEST_SYNTAX: Final = 30
+"""Levels of parentheses, CASE and the like: every stack, Python's and the server's, has room for them."""
+_MOST_DIMENSIONS: Final = 6
+"""Levels of brackets: those that an array may have."""
+_ESCAPES: Final = re.compile(r"(?:[^\\]|\\[\\'nrt])*", re.DOTALL)
+"""Escapes in E'…' that every reader reads alike."""
+
+STRINGS: Final = frozenset(
+    {
+        TokenType.STRING,
+        TokenType.BYTE_STRING,
+        TokenType.HEREDOC_STRING,
+        TokenType.NATIONAL_STRING,
+        TokenType.RAW_STRING,
+        TokenType.UNICODE_STRING,
+    }
+)
+
+
+def text_complaints(text: str, tokens: Sequence[Token], parameters: int) -> Iterator[str]:
+    """Yield what this module and the server, or two versions of the server, might read differently."""
+    if re.search(r"[^\S \t\n\r\f]", text):
+        yield "it contains a space that is not one everywhere (use spaces, tabs and line ends)"
+    places = {token.text for token in tokens if token.token_type not in STRINGS}
+    if not all(f"{PARAMETER}{place}" in places for place in range(1, parameters + 1)):
+        yield "a parameter stands inside a literal, a name or a comment"
+    depth = dimensions = 0
+    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+        word = text[token.start : token.end + 1]
+        beside = None if after is None or after.start != token.end + 1 else after
+        if token.token_type in STRINGS:
+            continue
+        if word == "$":
+            yield "parameters are %s or %(name)s"
+        is_number = token.token_type is TokenType.NUMBER
+        if word[0].isdigit() and (not _NUMBER.fullmatch(word) or (is_number and beside and is_word(beside))):
+            yield "such a number is read by newer versions of PostgreSQL only (write decimal digits)"
+        is_escape = word.lower() == "u" and beside is not None and beside.token_type is TokenType.AMP
+        if is_escape and text[token.end + 2 : token.end + 3] == '"':
+            yield "a name is written with escapes"
+        depth += {"(": 1, "[": 1, "case": 1, ")": -1, "]": -1, "end": -1}.get(word.lower(), 0)
+        dimensions += {"[": 1, "]": -1}.get(word, 0)
+        if depth > _DEEPEST_SYNTAX or dimensions > _MOST_DIMENSIONS:
+            yield f"it is nested deeper than {_DEEPEST_SYNTAX} parentheses or {_MOST_DIMENSIONS} brackets"
+
+
+def literal_complaints(token: Token, before: TokenType | None, source: str) -> Iterator[str]:
+    """Yield what is wrong with a literal; `before` is the kind of the token before it."""
+    if _CLOCK_WORDS.search(token.text):
+        yield f"the literal '{token.text}' may be the clock's (pass text as a parameter)"
+    has_escapes = token.token_type in {
+        TokenType.BYTE_STRING,
+        TokenType.NATIONAL_STRING,
+        TokenType.UNICODE_STRING,
+    }
+    if before in STRINGS or (has_escapes and not _ESCAPES.fullmatch(source)):
+        yield f"a string literal is written in parts or with escapes ('{token.text}')"
+    if token.token_type is TokenType.UNICODE_STRING:
+        yield f"a string literal is written with escapes ('{token.text}')"
+    parts = [part for part in _LIST.split(token.text) if part]
+    is_list = all(_NUMBER.fullmatch(part.lstrip("+-")) or _NEW_NUMBER.fullmatch(part) for part in parts)
+    if is_list and any(map(_NEW_NUMBER.fullmatch, parts)):
+        yield (
+            f"how '{token.text}' is read as a number depends on the server's version "
+            "(pass text as a parameter)"
+        )
+    if _INFINITY.match(token.text):
+        yield f"how '{token.text}' is read depends on the server's version (pass text as a parameter)"
+    depth = deepest = 0
+    for character in token.text:
+        depth += {"[": 1, "{": 1, "(": 1, "]": -1, "}": -1, ")": -1}.get(character, 0)
+        deepest = max(depth, deepest)
+    if deepest > DEEPEST:
+        yield f"a literal is nested deeper than {DEEPEST}"
+
+
+def moment_complaints(token: Token) -> Iterator[str]:
+    """Yield what is wrong with a literal that might be read as a date, a time or an interval."""
+    if _MOMENT.search(token.text) and not _ISO_MOMENT.fullmatch(token.text):
+        yield f"how '{token.text}' is read as a time depends on the server (write ISO 8601)"
+
+
+def is_json(node: exp.Expr | None) -> bool:
+    """Return whether an expression is a literal that is JSON for every reader."""
+    if not (isinstance(node, exp.Literal) and node.is_string):
+        return False
+    try:
+        parse_json(node.name.encode())
+    except ValueError:
+        return False
+    return True
+
+
+def is_word(token: Token) -> bool:
+    """Return whether a token is a keyword or a name."""
+    return token.token_type is TokenType.IDENTIFIER or (
+        token.token_type not in STRINGS and re.fullmatch(r"[A-Za-z_]\w*", token.text) is not None
+    )
