@@ -36,7 +36,7 @@ class RowOrder:
         """Yield where the order of rows matters."""
         for node in self._tree.walk():
             match node:
-                case exp.Select() | exp.SetOperation():
+                case exp.Select() | exp.SetOperation() | exp.Subquery() | exp.Values():
                     yield from self._limit(node)
                 case exp.Window() if node.args.get("over"):
                     yield from self._window(node)
@@ -91,14 +91,14 @@ class RowOrder:
         if query is None:
             return
         named = {each.name: each for each in query.args.get("windows") or ()}
-        spec = named.get(window.alias, window)
+        base = named.get(window.alias, window)
         function = window.this.this if isinstance(window.this, exp.IgnoreNulls) else window.this
-        frame = spec.args.get("spec")
+        frame = window.args.get("spec") or base.args.get("spec")
         is_counted = frame is not None and str(frame.args.get("kind")).upper() == "ROWS"
         is_list = isinstance(function, exp.ArrayAgg | exp.GroupConcat)
         if not (isinstance(function, _RANKING) or is_counted or is_list):
             return
-        known = [*(spec.args.get("partition_by") or ()), *_order(spec)]
+        known = [*(base.args.get("partition_by") or ()), *_order(base), *_order(window)]
         if not _is_one_each(query, self._reader.scope(query), known):
             yield f"a window function depends on rows that its ORDER BY does not tell apart ({_BY_KEY})"
 
@@ -113,7 +113,8 @@ class RowOrder:
         if query is None or not isinstance(order, exp.Order):
             return  # without ORDER BY, its name is complained of
         value = order.this
-        values = value.expressions if isinstance(value, exp.Distinct) else [value]
+        values = [*(value.expressions if isinstance(value, exp.Distinct) else [value])]
+        values += [part for part in (aggregate.args.get("separator"),) if part is not None]
         group = query.args.get("group")
         known = [*_order(order), *(group.expressions if group else ())]
         scope = self._reader.scope(query)
@@ -127,6 +128,8 @@ class RowOrder:
 
     def _insert(self, insert: exp.Insert) -> Iterator[str]:
         source, conflict = insert.expression, insert.args.get("conflict")
+        while isinstance(source, exp.Subquery):
+            source = source.this
         if conflict is None or not isinstance(source, exp.Select | exp.SetOperation):
             return
         keys = {
@@ -143,7 +146,8 @@ class RowOrder:
             and is_by_key
             and _is_one_each(source, self._reader.scope(source), by_key)
         )
-        if not is_distinct and not self._is_distinct(source, _order(source)):
+        is_whole = bool(outputs) and len(by_key) == len(outputs)  # rows with one key are alike
+        if not (is_distinct or is_whole or self._is_distinct(source, _order(source))):
             yield (
                 "which row meets the conflict first depends on the order of rows (add ORDER BY to the "
                 "SELECT, by columns that no two rows share)"
@@ -162,7 +166,7 @@ class RowOrder:
             yield from self._matches(update, [*values, *(returning.expressions if returning else ())])
         table = self._catalog.tables.get(target.name) if isinstance(target, exp.Table) else None
         if table is not None:
-            yield from self._unique(update, table, is_one_row=merge is None and self.is_one_row(update))
+            yield from self._unique(update, table, is_one_row=self.is_one_row(merge or update))
 
     def _matches(self, node: exp.Expr, values: Iterable[exp.Expr]) -> Iterator[str]:
         """Complain if several rows may match one row of the target, and the values differ between them."""
@@ -187,7 +191,7 @@ class RowOrder:
             "on the order of rows (update by the whole primary key, or declare the constraint DEFERRABLE)"
         )
 
-    def is_one_row(self, node: exp.Update | exp.Delete) -> bool:
+    def is_one_row(self, node: exp.Update | exp.Delete | exp.Merge) -> bool:
         """Return whether at most one row is changed."""
         scope = self._reader.scope(node)
         return scope.sources[0].alias in scope.fix(())

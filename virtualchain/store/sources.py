@@ -216,7 +216,8 @@ class Scope:
     ) -> None:
         self.sources = sources
         self._shared: set[str] = set()
-        self._equations = [(one, other, "") for one, other in _equations(node.args.get("where"))]
+        condition = node.args.get("on" if isinstance(node, exp.Merge) else "where")
+        self._equations = [(one, other, "") for one, other in _equations(condition)]
         for number, ((_, join), source) in enumerate(zip(parts, sources, strict=True)):
             if join is None:
                 continue

@@ -51,9 +51,8 @@ _LONGEST_CHAIN: Final = 1_000
 _SYNTAX: Final = frozenset(
     """
     all and any array as between by case conflict cube distinct do else except exists filter from group
-    having in insert intersect into is join key lateral like ilike limit materialized not of offset on
-    or order over partition returning rollup row select set some then union using values when where with
-    within
+    having in insert intersect into is join key lateral like ilike limit materialized not of offset on or
+    order over partition returning rollup row select set some then union using values when where with within
     """.split()
 )
 """Words that may come before a parenthesis and call nothing."""
@@ -71,15 +70,16 @@ because no value has that variant's type."""
 _EXCLUDED_FUNCTIONS: Final = frozenset(
     """
     acos acosd acosh any_value array_reverse array_sort asin asind asinh atan atan2 atan2d atand atanh
-    casefold cbrt corr cos cosd cosh cot cotd covar_pop covar_samp crc32 crc32c cume_dist degrees erf erfc exp
-    gamma icu_unicode_version is_normalized jsonb_path_exists jsonb_path_match jsonb_path_query
-    jsonb_path_query_array jsonb_path_query_first lgamma ln log log10 normalize numeric_exp numeric_ln
-    numeric_log numeric_power numeric_sqrt numnode percent_rank percentile_cont phraseto_tsquery pi
-    plainto_tsquery pow power querytree quote_ident radians regr_avgx regr_avgy regr_count regr_intercept
-    regr_r2 regr_slope regr_sxx regr_sxy regr_syy setweight sin sind sinh sqrt strip tan tand tanh timezone
-    to_bin to_oct to_tsquery to_tsvector ts_delete ts_filter ts_rank ts_rank_cd tsquery_phrase
-    tsvector_to_array unicode_assigned unicode_version uuid_extract_timestamp uuid_extract_version
-    websearch_to_tsquery width_bucket xml_is_well_formed_content xml_is_well_formed_document xmltext
+    casefold cbrt corr cos cosd cosh cot cotd covar_pop covar_samp crc32 crc32c cume_dist degrees erf erfc
+    exp gamma icu_unicode_version is_normalized jsonb_path_exists jsonb_path_match jsonb_path_query
+    jsonb_path_query_array jsonb_path_query_first jsonb_set_lax lgamma ln log log10 normalize numeric_exp
+    numeric_ln numeric_log numeric_power numeric_sqrt numnode percent_rank percentile_cont
+    phraseto_tsquery pi plainto_tsquery pow power querytree quote_ident radians regr_avgx regr_avgy
+    regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy setweight sin sind sinh sqrt
+    strip tan tand tanh timezone to_bin to_oct to_tsquery to_tsvector ts_delete ts_filter ts_rank
+    ts_rank_cd tsquery_phrase tsvector_to_array unicode_assigned unicode_version uuid_extract_timestamp
+    uuid_extract_version websearch_to_tsquery width_bucket xml_is_well_formed_content
+    xml_is_well_formed_document xmltext
     """.split()
 )
 """Immutable functions whose results are floats or differ between versions of PostgreSQL, or that only some
@@ -193,6 +193,10 @@ _UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str], .
     (exp.TableSample, "TABLESAMPLE depends on chance and on where rows are stored"),
     (exp.AtTimeZone, "AT TIME ZONE depends on the host's time zones"),
     ((exp.Pow, exp.Sqrt, exp.Cbrt), "powers and roots are floats"),
+    (
+        (exp.JSONBPathExists, exp.MatchAgainst),
+        "jsonpath and text search differ between versions of PostgreSQL",
+    ),
     (exp.JSON, "only newer versions of PostgreSQL have IS JSON"),
     (exp.JSONKeyValue, "only newer versions of PostgreSQL have this form of JSON_OBJECT"),
     (exp.Interval, "how text is read as an interval depends on the server's version"),
@@ -354,14 +358,13 @@ class _Look:
             case exp.Max() | exp.Min() | exp.Reverse():
                 value = node.this.unnest()
                 is_row = isinstance(value, exp.Tuple) or (
-                    isinstance(value, exp.Column) and not value.table and value.name in self._aliases()
+                    isinstance(value, exp.Column)
+                    and not value.table
+                    and value.name in {table.alias_or_name for table in self._tree.find_all(exp.Table)}
                 )
                 is_bytes = isinstance(value, exp.Column) and self._origin(value) == "bytea"
                 if is_row or is_bytes or (isinstance(value, exp.Anonymous) and value.name.lower() == "row"):
                     yield f"only newer versions of PostgreSQL have {node.key} of such a value"
-
-    def _aliases(self) -> set[str]:
-        return {table.alias_or_name for table in self._tree.find_all(exp.Table)}
 
     def _table(self, node: exp.Table) -> Iterator[str]:
         if not isinstance(node.this, exp.Identifier):
