@@ -1,9 +1,10 @@
 """One measurement in a process of its own, so that its peak memory is that of the measurement alone.
 
     python -m tests.benchmarks.worker fetch --node URL [--cookie FILE] --first N --last N
-    python -m tests.benchmarks.worker sync --database URL … (and the same)
+    python -m tests.benchmarks.worker sync --database URL [--verify header|merkle] … (and the same)
 
-It prints one JSON object: seconds, blocks, bytes (fetch) or inputs (sync), and peak memory in bytes.
+It prints one JSON object: seconds, seconds of the process's own work (sync), blocks, bytes (fetch) or inputs
+(sync), and peak memory in bytes.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlsplit
 
 from tests.acceptance.accept_all import builder
@@ -20,6 +22,7 @@ from virtualchain import StateEngine
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.options import Progress
+from virtualchain.model import Verification
 
 
 def main() -> None:
@@ -29,6 +32,7 @@ def main() -> None:
     parser.add_argument("--node", required=True)
     parser.add_argument("--cookie", type=Path)
     parser.add_argument("--database")
+    parser.add_argument("--verify", choices=get_args(Verification), help="how much of a block is checked")
     parser.add_argument("--first", type=int, required=True)
     parser.add_argument("--last", type=int, required=True)
     options = parser.parse_args()
@@ -36,7 +40,7 @@ def main() -> None:
     if options.task == "fetch":
         measured = fetch(source, options.node, options.first, options.last)
     else:
-        measured = sync(source, options.database, options.first, options.last)
+        measured = sync(source, options.database, options.first, options.last, options.verify)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     measured["peak"] = peak if sys.platform == "darwin" else peak * 1024
     print(json.dumps(measured))  # noqa: T201 - our parent process reads it
@@ -68,7 +72,9 @@ def fetch(source: BlockSource, url: str, first: int, last: int) -> dict[str, flo
     return {"seconds": seconds, "blocks": last - first + 1, "bytes": size}
 
 
-def sync(source: BlockSource, database: str, first: int, last: int) -> dict[str, float]:
+def sync(
+    source: BlockSource, database: str, first: int, last: int, verify: Verification | None
+) -> dict[str, float]:
     """Sync the blocks into an empty database with an app that accepts every op and stores a row for it."""
     inputs: list[int] = []
 
@@ -76,11 +82,13 @@ def sync(source: BlockSource, database: str, first: int, last: int) -> dict[str,
         inputs.append(progress.inputs)
 
     builder.first_block_id = first
-    with StateEngine(builder, database=database, source=source, confirmations=0, on_block=count) as engine:
-        start = time.perf_counter()
+    with StateEngine(
+        builder, database=database, source=source, confirmations=0, verify=verify, on_block=count
+    ) as engine:
+        start, busy = time.perf_counter(), time.process_time()
         assert engine.build(last) == last
-        seconds = time.perf_counter() - start
-    return {"seconds": seconds, "blocks": len(inputs), "inputs": sum(inputs)}
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    return {"seconds": seconds, "cpu_seconds": busy, "blocks": len(inputs), "inputs": sum(inputs)}
 
 
 if __name__ == "__main__":
