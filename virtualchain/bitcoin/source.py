@@ -75,7 +75,8 @@ class BlockSource(Protocol):
         """Return the outputs that some transactions of a block spend: by txindex, one per input, in order.
 
         `transactions` maps txindex to txid. Raises MissingData if even one spent output is unknown: none is
-        ever left out or made up.
+        ever left out or made up. A `SpentOutputs` also says what shows that they are right; without it, the
+        source's word counts as a node's.
         """
         ...
 

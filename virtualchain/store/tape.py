@@ -19,6 +19,8 @@ from virtualchain.model import Block, Input, Output, ScannedBlock, Sender, Spent
 from virtualchain.store.sql import queries
 
 _Q = queries("tape")
+_BATCH: Final = 8_000_000
+"""Bytes of inputs that are sent at once."""
 _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
 
@@ -103,15 +105,18 @@ class Tape:
 
     def add_inputs(self, inputs: Sequence[Input]) -> None:
         """Keep inputs of a block that is on the tape."""
-        if inputs:
-            with self._connection.cursor() as cursor:
-                cursor.executemany(_Q["add_input"], [_input_row(item) for item in inputs])
+        with self._connection.cursor() as cursor:
+            for batch in _batches(inputs):
+                cursor.executemany(_Q["add_input"], [_input_row(item) for item in batch])
 
     def inputs(self, first: int, last: int, magics: Sequence[bytes]) -> Iterator[Input]:
-        """Yield the inputs of blocks `first` to `last` that carry one of `magics`, in chain order."""
+        """Yield the inputs of blocks `first` to `last` that carry one of `magics`, in chain order.
+
+        They are read one by one, to hold each only once: read all before the connection is used again.
+        """
         stretch = {"first": first, "last": last, "magics": list(magics)}
         with self._connection.cursor(row_factory=dict_row) as cursor:
-            for row in cursor.execute(_Q["inputs"], stretch):
+            for row in cursor.stream(_Q["inputs"], stretch):
                 yield _read_input(row)
 
     def stretch(self, first: int, last: int, magics: Sequence[bytes]) -> int:
@@ -192,6 +197,20 @@ def _block_row(block: Block) -> dict[str, object]:
         "header": block.header,
         "time": block.time,
     }
+
+
+def _batches(inputs: Sequence[Input]) -> Iterator[list[Input]]:
+    """Divide inputs so that the text of a batch, which the driver holds all at once, stays small."""
+    batch: list[Input] = []
+    size = 0
+    for item in inputs:
+        batch.append(item)
+        size += 12 * len(item.raw) + sum(len(sender.script_pubkey) for sender in item.senders)
+        if size > _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _input_row(item: Input) -> dict[str, object]:

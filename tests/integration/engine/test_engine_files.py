@@ -54,6 +54,7 @@ def test_the_first_blocks_of_bitcoin(database_url: str, query: Query, confirmati
         "00000000d1145790a8694403d4063f323d499e655c83426834d4ce2f8dd4a2ee",
     ]
     inputs = query("SELECT * FROM virtualchain.inputs ORDER BY block_id, txindex")
+    assert {row["evidence"] for row in inputs} == {"transaction"}
     first = inputs[0]
     assert first["txid"] == "f4184fc596403b9d638783cf57adfe4c75c605f6356fbc91338530e9831e9e16"
     assert (first["block_id"], first["txindex"], first["fee"]) == (170, 1, 0)

@@ -340,11 +340,14 @@ def _open_rest(url: NodeUrl, tls: ssl.SSLContext | None) -> Rest | None:
     What is in front of a node may answer anything with status 200, so the answer must be a node's, too.
     """
     rest = Rest(url, tls)
-    try:
-        if rest.offers(_PROBE) and b'"chain"' in rest.get(_PROBE, 1 << 16):
-            return rest
-    except BaseException:
-        rest.close()
-        raise
-    rest.close()
-    return None
+    with ExitStack() as opened:
+        opened.callback(rest.close)
+        try:
+            is_on = b'"chain"' in rest.get(_PROBE, 1 << 16)
+        except NodeUnavailable:
+            raise
+        except NodeError:
+            is_on = False
+        if is_on:
+            opened.pop_all()
+    return rest if is_on else None

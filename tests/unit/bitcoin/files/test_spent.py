@@ -13,7 +13,7 @@ from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, sha256d
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.errors import MalformedBlock, MissingData, NodeError
-from virtualchain.model import SpentOutput
+from virtualchain.model import SpentOutput, SpentOutputs
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.undo import read_undo
@@ -82,7 +82,11 @@ def test_a_folder_has_what_blocks_spend(
     check_all(source, chain, chain.tree.chain)
     check_all(source, chain, chain.tree.chain[::-1])
     few = {2: txids(chain.tree.tip.raw)[2]}
-    assert source.spent_outputs(chain.tip, few) == {2: truth(chain, chain.tree.tip)[2]}
+    spent = source.spent_outputs(chain.tip, few)
+    assert spent == {2: truth(chain, chain.tree.tip)[2]}
+    assert isinstance(spent, SpentOutputs)
+    assert spent.evidence == ("undo" if undo else "transaction")
+    assert (spent.counts is not None) is undo
     assert source.spent_outputs(chain.tip, {}) == {}
 
 

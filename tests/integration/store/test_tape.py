@@ -1,0 +1,112 @@
+"""Inputs come back from the tape as they were put there, also those that an earlier version stored."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from virtualchain.bitcoin.block import Scanner, inputs
+from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.payload import watch
+from virtualchain.bitcoin.spending import is_substitute
+from virtualchain.model import Input, ScannedBlock, SpentOutput, SpentOutputs
+from virtualchain.store import tape as module
+from virtualchain.store.migrate import migrate
+from virtualchain.store.tape import Tape
+from virtualchain.testing import ChainBuilder
+from virtualchain.testing.hostile import Spending, spend_from, unsigned_transaction
+from virtualchain.testing.transactions import op_return
+from virtualchain.transfer.checking import check_input
+
+REGTEST = network("regtest")
+LONG = b"\x61" * 9_000
+WITHOUT = "UPDATE vc.inputs SET evidence = NULL, senders = %s"
+
+
+@pytest.fixture(scope="module")
+def scanned() -> ScannedBlock:
+    """Make a block with three inputs, of which one spends a long script."""
+    chain = ChainBuilder(premine=3)
+    carrier = [(0, op_return(b"id!x"))]
+    spendings = [
+        [spend_from("alice")],
+        [spend_from("bob"), Spending(SpentOutput(7, LONG))],
+        [spend_from("eve")],
+    ]
+    chain.mine([unsigned_transaction(n, each, carrier) for n, each in enumerate(spendings)])
+    stored = chain.tree.chain[-1]
+    scan = Scanner([watch(b"id", None, "x")], REGTEST).scan(4, stored.raw)
+    spent = {n: [spending.spent for spending in each] for n, each in enumerate(spendings, 1)}
+    return ScannedBlock(stored.block, inputs(scan, SpentOutputs(spent, "undo")))
+
+
+@pytest.fixture
+def tape(empty_database_url: str, scanned: ScannedBlock) -> Iterator[Tape]:
+    """Return a tape with that block."""
+    migrate(empty_database_url)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        filled = Tape(connection)
+        filled.append(scanned, 1)
+        yield filled
+
+
+def old_sender(sender: dict[str, Any]) -> dict[str, Any]:
+    """Return a sender as the first version stored it."""
+    script = LONG.hex() if is_substitute(bytes.fromhex(sender["script_pubkey"])) else sender["script_pubkey"]
+    return {key: value for key, value in sender.items() if key != "sighash"} | {"script_pubkey": script}
+
+
+def test_inputs_come_back_as_they_were(tape: Tape, scanned: ScannedBlock) -> None:
+    """Everything is there, with what shows that it is right."""
+    assert tuple(tape.inputs(0, 9, [b"id"])) == scanned.inputs
+    assert {item.evidence for item in scanned.inputs} == {"undo"}
+    assert [len(sender.script_pubkey) for sender in scanned.inputs[1].senders] == [44, 78]
+
+
+def test_senders_of_an_earlier_version_are_as_today(tape: Tape, scanned: ScannedBlock) -> None:
+    """What was stored without hash types, and with long scripts, is what a fresh sync would store."""
+    for item in scanned.inputs:
+        old = json.dumps([old_sender(sender.as_dict()) for sender in item.senders])
+        tape._connection.execute(f"{WITHOUT} WHERE txindex = %s".encode(), [old, item.txindex])
+    assert tuple(tape.inputs(0, 9, [b"id"])) == tuple(replace(item, evidence=None) for item in scanned.inputs)
+
+
+def test_exports_of_an_earlier_version_are_accepted(scanned: ScannedBlock) -> None:
+    """Their senders are completed; whatever else differs is refused."""
+
+    def row(item: Input, change: dict[str, Any]) -> tuple[Any, ...]:
+        senders = [old_sender(sender.as_dict()) | change for sender in item.senders]
+        outputs = [output.as_dict() for output in item.outputs]
+        place = (item.block_id, item.txindex, item.txid, list(item.magics))
+        return (*place, json.dumps(senders), json.dumps(outputs), item.fee, item.raw)
+
+    blocks = {scanned.block.block_id: scanned.block}
+    for item in scanned.inputs:
+        assert check_input(row(item, {}), blocks, REGTEST) == replace(item, evidence="export")
+        with pytest.raises(ValueError, match=r"senders|cannot spend"):
+            check_input(row(item, {"addresses": ["someone's"]}), blocks, REGTEST)
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [(10**9, 20), (1, 4), (0, 4)])
+def test_a_stretch_ends_before_too_many_bytes(
+    tape: Tape, monkeypatch: pytest.MonkeyPatch, allowed: int, expected: int
+) -> None:
+    """A stretch has at least its first block, and no more if that may be large already."""
+    monkeypatch.setattr(module, "_ALLOWED", allowed)
+    assert tape.stretch(4, 20, [b"id"]) == expected
+    assert tape.stretch(3, 20, [b"id"]) == (20 if allowed > 1 else 3)
+    assert tape.stretch(5, 20, [b"id"]) == 20
+    assert tape.stretch(4, 20, [b"no"]) == 20
+
+
+def test_many_inputs_are_sent_in_batches(
+    tape: Tape, scanned: ScannedBlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However inputs are divided, each is kept."""
+    tape._connection.execute("DELETE FROM vc.inputs")
+    monkeypatch.setattr(module, "_BATCH", 1)
+    tape.add_inputs(scanned.inputs)
+    assert tuple(tape.inputs(0, 9, [b"id"])) == scanned.inputs
