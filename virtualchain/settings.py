@@ -8,10 +8,12 @@ repr shows them.
 import importlib
 import os
 import re
+import shlex
+import stat
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
@@ -54,6 +56,8 @@ _ALLOWED: Mapping[str, str] = {
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _HEX_KEY = re.compile("[0-9a-fA-F]{64}")
+_PASSWORD = re.compile(r"://[^/?#@]*:[^/?#]+@|\bpassword\s*=")
+"""A password in a URL, in its query, or in libpq's `key=value` form."""
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -91,6 +95,8 @@ class Settings:
     """Public keys, hex or files, one of which must have signed a checkpoint; empty: not required."""
     config: Path | None = None
     """The file that was read."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know of that file."""
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
@@ -116,7 +122,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     named = _app_names(set_flags.get("app", ()), _flag("app"), folder) or named
     settings = {app.use: app for app in in_file}
     apps = [settings.get(use, AppSetting(use)) for use in named] or in_file
-    return Settings(apps=tuple(apps), config=config, **values)
+    warnings = () if config is None else tuple(_warnings(config))
+    return Settings(apps=tuple(apps), config=config, warnings=warnings, **values)
 
 
 def load_app(use: str) -> object:
@@ -257,6 +264,18 @@ def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting]]:
     values = {key: _check(_KINDS[key], value, f"{label} {key}", file.parent) for key, value in table.items()}
     _one_source(values, lambda key: f"{label} {key}")
     return values, _read_apps(document.get("apps", []), file)
+
+
+def _warnings(file: Path) -> Iterator[str]:
+    """Warn of a password in a file that other users of the machine can read."""
+    is_open = os.name == "posix" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+    table = tomllib.loads(file.read_text(encoding="utf-8")).get("virtualchain", {})
+    held = [key for key in ("bitcoin", "database") if _PASSWORD.search(str(table.get(key, "")))]
+    if is_open and held:
+        yield (
+            f"{file} holds a password ({', '.join(held)}) and other users can read it: "
+            f"run chmod 600 {shlex.quote(str(file))}"
+        )
 
 
 def _read_apps(tables: object, file: Path) -> list[AppSetting]:

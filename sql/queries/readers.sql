@@ -21,6 +21,14 @@ COMMENT ON ROLE {role} IS 'Reads views of a virtualchain deployment.';
 -- Make the role's transactions read-only by default; it has no right to write in our schemas in any case.
 ALTER ROLE {role} SET default_transaction_read_only = on;
 
+-- name: join_15
+-- Let our role become the reader, so that `virtualchain sql` can run with a reader's rights.
+GRANT {role} TO CURRENT_USER;
+
+-- name: join
+-- The same since PostgreSQL 16, without taking over its rights.
+GRANT {role} TO CURRENT_USER WITH INHERIT FALSE, SET TRUE;
+
 -- name: let_log_in
 -- Let the role log in; the password is hashed already, because servers log statements.
 ALTER ROLE {role} LOGIN PASSWORD {password};

@@ -82,6 +82,28 @@ SELECT reorg_id, to_char(detected_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:S
     extract(epoch FROM duration)::float8 AS duration, cause, rows_undone
 FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1;
 
+-- name: powers
+-- What lets the session's user touch the server's files or programs, even in a read-only transaction; no row for other users.
+SELECT what FROM (VALUES
+    (1, (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user), 'is a superuser'),
+    (2, pg_has_role(session_user, 'pg_execute_server_program', 'MEMBER'), 'can run programs on the server'),
+    (3, pg_has_role(session_user, 'pg_write_server_files', 'MEMBER'), 'can write files on the server'),
+    (4, pg_has_role(session_user, 'pg_read_server_files', 'MEMBER'), 'can read files on the server')
+) AS power (place, is_so, what)
+WHERE is_so ORDER BY place LIMIT 1;
+
+-- name: reader
+-- A reader of all apps that the session's user may become.
+SELECT r.role FROM vc.readers AS r JOIN pg_catalog.pg_roles AS p ON p.rolname = r.role
+WHERE r.apps IS NULL AND NOT (p.rolsuper OR p.rolcreaterole OR p.rolcreatedb OR p.rolreplication OR p.rolbypassrls)
+    AND pg_has_role(session_user, p.oid, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)
+    AND r.role <> session_user
+ORDER BY r.role COLLATE "C" LIMIT 1;
+
+-- name: become
+-- Run what follows with the rights of another role, until the transaction ends.
+SELECT set_config('role', %(role)s, true);
+
 -- name: as_of
 -- Let every view show its rows as of a block, until the transaction ends; empty means now.
 SELECT set_config('virtualchain.as_of', %(as_of)s, true);

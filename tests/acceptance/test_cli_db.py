@@ -1,6 +1,7 @@
 """The commands db grant-reader and db revoke-reader, on the embedded server and on another one."""
 
 import json
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -94,3 +95,48 @@ def test_a_reader_of_one_app(inside: Inside, database_url: str, fake_node: FakeN
     refused = inside(*here, "db", "grant-reader", "virtualchain", code=2)
     assert "the role virtualchain can create roles" in refused.err
     inside(*here, "db", "revoke-reader", "nobody", code=2)
+
+
+def test_sql_runs_as_a_reader_if_there_is_one(inside: Inside, database_url: str, fake_node: FakeNode) -> None:
+    """What the engine alone may read is denied then, unless one's own rights are asked for."""
+    role = f"{database_url.rpartition('/')[2]}:reader"
+    with StateEngine(an_app("one"), database=database_url, source=fake_node.url, confirmations=0) as engine:
+        engine.build()
+    here = ("--database", database_url)
+    user = ("SELECT current_user AS is, count(*) FROM owners, blocks",)
+    secret = ("SELECT count(*) FROM vc.blocks",)
+    assert json.loads(inside(*here, "sql", "--json", *user).out)[0]["is"] == "virtualchain"
+    inside(*here, "sql", *secret)
+    inside(*here, "db", "grant-reader", role)
+    assert json.loads(inside(*here, "sql", "--json", *user).out)[0]["is"] == role
+    denied = inside(*here, "sql", *secret, code=2)
+    assert f"it ran as the reader {role}: --own-rights" in denied.err
+    inside(*here, "sql", *secret, "--own-rights")
+    for attack in (
+        "CREATE TEMPORARY TABLE x ()",
+        "DELETE FROM vc.blocks",
+        "SELECT pg_read_file('/etc/passwd')",
+    ):
+        inside(*here, "sql", attack, code=2)
+    inside(*here, "db", "revoke-reader", role)
+    assert json.loads(inside(*here, "sql", "--json", *user).out)[0]["is"] == "virtualchain"
+
+
+def test_sql_refuses_a_superuser(inside: Inside, fake_node: FakeNode, tmp_path: Path) -> None:
+    """A superuser can run programs in a read-only transaction, so it takes an option."""
+    touched = tmp_path / "touched"
+    with reachable_folder() as folder:
+        server = EmbeddedServer(folder, durable=False)
+        server.start()
+        url = f"postgresql://postgres:{server._password('postgres')}@{server.url.rpartition('@')[2]}"
+        inside("migrate", "--database", server.url)
+        program = f"COPY (SELECT 1) TO PROGRAM 'touch {touched}'"
+        for arguments in ((program,), ("SELECT 1",)):
+            refused = inside("sql", *arguments, "--database", url, code=2)
+            assert "user is a superuser, which a read-only transaction does not prevent" in refused.err
+        assert not touched.exists()
+        assert inside("sql", "SELECT 1 AS a", "--own-rights", "--csv", "--database", url).out == "a\n1\n"
+        with server.connect_superuser("virtualchain") as superuser:
+            superuser.execute("GRANT pg_execute_server_program TO virtualchain")
+        refused = inside("sql", program, "--database", server.url, code=2)
+        assert "can run programs on the server" in refused.err

@@ -67,7 +67,8 @@ def test_sql_without_a_query_becomes_psql(cli: Commands, deployed: str) -> None:
         "PGDATABASE": where.path[1:],
     }
     assert variables["PGOPTIONS"] == (
-        "-cwork_mem=8MB -c default_transaction_read_only=on -c search_path=notary,\\ virtualchain"
+        "-cwork_mem=8MB -c default_transaction_read_only=on -c search_path=notary,\\ virtualchain "
+        "-c virtualchain.as_of="
     )
 
 
@@ -80,6 +81,23 @@ def test_the_prompt_reads_and_does_not_write(cli: Commands, deployed: str) -> No
     assert code == 0
     assert "(1 row)" in shown
     assert "cannot execute CREATE TABLE in a read-only transaction" in shown
+
+
+@pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
+def test_a_prompt_of_a_reader_cannot_be_talked_into_writing(cli: Commands, deployed: str) -> None:
+    """If there is a reader, psql runs with its rights, also after RESET ROLE and in a writing transaction."""
+    role = f"{urlsplit(deployed).path[1:]}:reader"
+    cli("db", "grant-reader", role, "--database", deployed)
+    cli.environment |= {"PAGER": "cat", "PSQL_HISTORY": "/dev/null", "TERM": "dumb"}
+    typed = (
+        "SET default_transaction_read_only = off;\nRESET ROLE;\nDELETE FROM vc.blocks;\n"
+        "CREATE TEMPORARY TABLE mine ();\nSELECT count(*) FROM documents, ops;\n\\q\n"
+    )
+    code, shown = on_a_terminal(cli, "sql", "--database", deployed, typed=typed)
+    assert code == 0
+    assert "permission denied for schema vc" in shown
+    assert "permission denied to create temporary tables" in shown
+    assert "(1 row)" in shown
 
 
 def test_without_psql_the_url_is_named(cli: Commands, deployed: str, tmp_path: Path) -> None:

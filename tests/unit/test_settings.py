@@ -337,3 +337,37 @@ def test_no_password_is_in_a_message(tmp_path: Path) -> None:
     """A message about a wrong value does not quote the value."""
     write(tmp_path, "[virtualchain]\nbitcoin = ['http://user:secret@host']")
     assert "secret" not in failure(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('database = "postgresql://user:secret@host/name"', "database"),
+        ('database = "postgresql://user@host/name?password=secret"', "database"),
+        ('database = "host=here user=me password = secret"', "database"),
+        ('bitcoin = "http://user:secret@127.0.0.1:8332"', "bitcoin"),
+    ],
+)
+@pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, True), (0o604, True), (0o644, True)])
+def test_a_password_that_others_can_read_is_warned_of(
+    tmp_path: Path, line: str, key: str, mode: int, warns: bool
+) -> None:
+    """The warning names the file and the key, and not the password."""
+    file = write(tmp_path, f"[virtualchain]\n{line}\n")
+    file.chmod(mode)
+    warnings = load({}, {}, tmp_path).warnings
+    assert len(warnings) == warns
+    if warns:
+        assert warnings[0].startswith(f"{file} holds a password ({key})")
+        assert "secret" not in warnings[0]
+        assert f"chmod 600 {file}" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    "line", ['database = "postgresql://user@host:5432/name"', 'bitcoin = "http://127.0.0.1:8332"', ""]
+)
+def test_a_file_without_a_password_may_be_read(tmp_path: Path, line: str) -> None:
+    """Addresses are no secret."""
+    file = write(tmp_path, f"[virtualchain]\n{line}\n")
+    file.chmod(0o644)
+    assert load({}, {}, tmp_path).warnings == ()

@@ -47,9 +47,13 @@ class Options:
     @cached_property
     def settings(self) -> "Settings":
         """The settings from flags, environment and file; raises UsageError."""
+        from virtualchain.cli.output import say
         from virtualchain.settings import load
 
-        return load(self.flags, os.environ, Path.cwd())
+        settings = load(self.flags, os.environ, Path.cwd())
+        for warning in settings.warnings:
+            say(warning)
+        return settings
 
     @property
     def verbose(self) -> bool:

@@ -28,6 +28,8 @@ from virtualchain.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import psycopg
+
     from virtualchain.model import Json
     from virtualchain.reading.events import BlockEvent, Change, RollbackEvent
 
@@ -167,28 +169,55 @@ def consensus(options: Options, block: int | None) -> None:
     metavar="SECONDS",
     help="Cancel a query that takes longer; 0 means no limit. Default: 60, and 0 in psql.",
 )
+@click.option(
+    "--own-rights",
+    is_flag=True,
+    help="Run with all rights of the URL's user, even a superuser's, and not as a reader.",
+)
 @pass_options
-def sql(options: Options, query: str | None, as_csv: bool, as_of: str | None, timeout: float | None) -> None:
+def sql(
+    options: Options,
+    query: str | None,
+    as_csv: bool,
+    as_of: str | None,
+    timeout: float | None,
+    own_rights: bool,
+) -> None:
     """Run one read-only SQL statement, or open psql.
 
     QUERY is the statement; with -, it is read from standard input. Without QUERY, psql opens on the database,
     also read only. Unqualified names refer to the apps' tables, then to the views of schema virtualchain:
-    blocks, inputs, ops, rejections, snapshots, apps, changes.
+    blocks, inputs, ops, rejections, snapshots, apps, changes. If a reader of all apps was granted, the
+    statement runs with its rights; a superuser is refused, whom nothing keeps from the server's files.
     """
     from virtualchain.reading import views
 
     if query is None:
         _check_prompt(options, as_csv=as_csv)
-        _open_prompt(options, as_of, timeout)
+        _open_prompt(options, as_of, timeout, own_rights=own_rights)
     as_json = options.settings.json and not as_csv
     statement = sys.stdin.read() if query == "-" else query
     if not statement.strip():
         raise UsageError('there is no statement: pass one, as in virtualchain sql "SELECT * FROM blocks"')
     with open_reading(options) as connection:
         limit = _QUERY_TIMEOUT if timeout is None else timeout or None
-        columns, rows = views.query(connection, statement, as_of=as_of, timeout=limit)
+        role = None if own_rights else _reader(connection)
+        columns, rows = views.query(connection, statement, as_of=as_of, timeout=limit, role=role)
         if columns or as_json:
             write_rows(columns, rows, as_json=as_json, as_csv=as_csv)
+
+
+def _reader(connection: "psycopg.Connection") -> str | None:
+    """Return the reader to run as, if there is one; raise UsageError for a user who can do more than SQL."""
+    from virtualchain.reading import views
+
+    power = views.powers(connection)
+    if power is not None:
+        raise UsageError(
+            f"the database URL's user {power}, which a read-only transaction does not prevent: use the URL "
+            "of another user, such as a reader (`virtualchain db grant-reader ROLE --login`), or --own-rights"
+        )
+    return views.reader(connection)
 
 
 def _check_prompt(options: Options, *, as_csv: bool) -> None:
@@ -201,14 +230,17 @@ def _check_prompt(options: Options, *, as_csv: bool) -> None:
         )
 
 
-def _open_prompt(options: Options, as_of: str | None, timeout: float | None) -> NoReturn:
+def _open_prompt(options: Options, as_of: str | None, timeout: float | None, *, own_rights: bool) -> NoReturn:
     """Replace this process with psql on the deployment's database."""
     from virtualchain.reading import views
 
     program = find_psql()
     with open_reading(options) as connection:  # reports what is wrong with the database, before psql would
+        role = None if own_rights else _reader(connection)
         path = views.search_path(connection)
     settings = {"search_path": path, "virtualchain.as_of": as_of or ""}
+    if role is not None:
+        settings["role"] = role
     if timeout is not None:
         settings["statement_timeout"] = str(int(timeout * 1000))
     environment = psql_environment(options.database, settings)

@@ -179,17 +179,41 @@ def search_path(connection: psycopg.Connection) -> str:
     return path
 
 
+def powers(connection: psycopg.Connection) -> str | None:
+    """Describe what lets the user touch the server's files or programs, which no transaction prevents."""
+    power: str | None = _value(connection, "powers")
+    return power
+
+
+def reader(connection: psycopg.Connection) -> str | None:
+    """Return a role that the user may become and that can only read; None if there is none."""
+    try:
+        with connection.transaction():
+            role: str | None = _value(connection, "reader")
+    except psycopg.errors.InsufficientPrivilege:  # the user is a reader
+        return None
+    return role
+
+
 def query(
-    connection: psycopg.Connection, statement: str, *, as_of: str | None = None, timeout: float | None = None
+    connection: psycopg.Connection,
+    statement: str,
+    *,
+    as_of: str | None = None,
+    timeout: float | None = None,
+    role: str | None = None,
 ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Run one statement of a user; return the names of the columns, and the rows.
 
     Unqualified names resolve to the apps' views, then to schema `virtualchain`; `as_of` is the block, by
-    height or hash, that the views show. Raises UsageError with the database's message if it rejects the
-    statement, StoreError if that takes more than `timeout` seconds (None: no limit).
+    height or hash, that the views show; with `role` the statement has the rights of that role. Raises
+    UsageError with the database's message if it rejects the statement, StoreError if that takes more than
+    `timeout` seconds (None: no limit).
     """
     search_path(connection)
     _limit(connection, as_of, timeout)
+    if role is not None:
+        connection.execute(_Q["become"], {"role": role})
     started = time.monotonic()
     cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     try:
@@ -206,7 +230,9 @@ def query(
     except psycopg.Error as error:
         if is_transient(error) or error.sqlstate == _OLD_SNAPSHOT:
             raise
-        grant = _missing_grant(connection, error)
+        denied = role is not None and isinstance(error, psycopg.errors.InsufficientPrivilege)
+        hint = f" (it ran as the reader {role}: --own-rights runs it as the URL's user)" if denied else ""
+        grant = hint or _missing_grant(connection, error)
         raise UsageError(f"the database rejects this query: {_one_line(error)}{grant}") from error
     except UnicodeEncodeError as error:
         raise UsageError("the query cannot be encoded as UTF-8") from error

@@ -113,6 +113,8 @@ def grant_reader(
     parameters = {"role": role, "apps": None if apps is None else list(apps)}
     for query in ("remember", "remember_all"):
         connection.execute(_READERS[query], parameters)
+    if apps is None:
+        _join(connection, name)
     harden(connection)
     admit_readers(connection)
     uncallable = sql.SQL(_READERS["uncallable"]).format(called=sql.SQL(_READERS["called"]))
@@ -124,6 +126,13 @@ def grant_reader(
         )
     remains = connection.execute(_READERS["remains"], {"role": role}).fetchall()
     return Reader(role, password, login or before["logs_in"], tuple(what for (what,) in remains))
+
+
+def _join(connection: psycopg.Connection, name: dict[str, sql.Identifier]) -> None:
+    """Let our role become a reader, unless the role is an administrator's to grant."""
+    query = "join" if connection.info.server_version >= 160000 else "join_15"
+    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+        connection.execute(sql.SQL(_READERS[query]).format(**name))
 
 
 def revoke_reader(connection: psycopg.Connection, role: str) -> None:
