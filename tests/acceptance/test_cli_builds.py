@@ -123,6 +123,7 @@ def test_changed_rules_and_code_are_put_in_place_by_one_command(
     assert f"  code     {inside.folder / 'newer.py'}\n" in done.out
     assert "  before   version 1, build 1, which was removed\n" in done.out
     assert "  digests  differ first after block 102\n" in done.out
+    assert "  inputs   2: 2 accepted\n" in done.out
     assert "blocks 0 to 99 were searched for its inputs" in done.err
     assert notes(database_url) == ["THREE", "FOUR"]
     assert inside(*NEWER, *options, "sync").err == ""
@@ -133,7 +134,7 @@ def test_changed_rules_and_code_are_put_in_place_by_one_command(
     place = {"name": "notes", "build": "v3", "version": "2", "block_id": fake_node.height}
     assert printed == {**place, "before": "v2", "differs": 102}
     assert notes(database_url) == ["three", "four"]
-    assert "app notes runs this code already" in inside(*newest, "upgrade", "notes", code=2).err
+    assert "digests  as before" in inside(*newest, "upgrade", "notes").out
     assert "name the code of app other with --app" in inside(*newest, "upgrade", "other", code=2).err
 
 

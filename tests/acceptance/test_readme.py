@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from virtualchain.testing import FakeNode
+from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,9 +20,9 @@ TESTS = "pip install -e '.[embedded,test]' && pytest"
 DEMO = "pip install '.[embedded]' && virtualchain demo"
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks in a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    """Return a page's code blocks in a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -70,6 +71,39 @@ def test_the_demo_runs_without_a_database_server_or_node(home: Path) -> None:
         assert ran.returncode == 0, ran.stdout + ran.stderr
     finally:
         subprocess.run(["virtualchain", "db", "stop"], env=environment, capture_output=True, check=False)
+
+
+@pytest.mark.node
+def test_an_input_is_sent_as_the_page_for_authors_says(
+    tmp_path: Path, bitcoind_factory: Callable[..., Bitcoind], database_url: str
+) -> None:
+    """The commands work with Bitcoin Core's own client; only the addresses of node and database are ours."""
+    client = Path(str(find_bitcoind())).with_name("bitcoin-cli")
+    if not client.is_file():
+        pytest.skip("there is no bitcoin-cli beside bitcoind")
+    page = (ROOT / "docs" / "apps.md").read_text(encoding="utf-8")
+    [commands] = blocks("sh", page.partition("## Sending an input")[2].partition("\n## ")[0])
+    (tmp_path / "guestbook.py").write_text(blocks("python")[0])
+    node = bitcoind_factory()
+    script = (
+        f'bitcoin-cli() {{ "{client}" -datadir="{node.datadir}" -rpcport={node.port} "$@"; }}\n{commands}'
+    )
+    ran = subprocess.run(
+        ["bash", "-euxc", script],
+        cwd=tmp_path,
+        env={
+            **_environment(),
+            "VIRTUALCHAIN_DATABASE": database_url,
+            "VIRTUALCHAIN_BITCOIN": f"http://127.0.0.1:{node.port}",
+            "VIRTUALCHAIN_COOKIE": str(node.cookie),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "inputs          1: 1 accepted\n" in ran.stdout
+    assert f"code            {tmp_path / 'guestbook.py'}\n" in ran.stdout
 
 
 def _environment() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The pages of docs/protocol, compared with the code that they describe."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def test_the_examples_of_consensus_hashes_are_right() -> None:
         hashes.append(consensus.consensus_hash(ops_hash, [hashes[item] for item in prior]))
         shown = ", ".join(map(str, prior)) or "none"
         assert f"| {block_id} | {shown} | `{hashes[block_id]}` |" in text
+
+
+def test_every_argument_of_an_app_is_described() -> None:
+    """The page for authors has a row for each, with its default, in the order of the signature."""
+    text = (PAGES.parent / "apps.md").read_text(encoding="utf-8")
+    section = text.partition("## What an app declares\n")[2].partition("\n## ")[0]
+    parameters = inspect.signature(virtualchain.App).parameters
+    described = {name: row.partition(" | ")[0].strip("`") for name, row in rows(section).items()}
+    described.pop("argument")
+    assert list(described) == list(parameters)
+    written = {"version": '"1"', "initial_snapshots": "{}"}
+    for name, parameter in parameters.items():
+        if parameter.default is not parameter.empty:
+            assert described[name] == written.get(name, str(parameter.default)), name
 
 
 def test_the_examples_of_state_hashes_are_right() -> None:

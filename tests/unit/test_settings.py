@@ -371,3 +371,21 @@ def test_a_file_without_a_password_may_be_read(tmp_path: Path, line: str) -> Non
     file = write(tmp_path, f"[virtualchain]\n{line}\n")
     file.chmod(0o644)
     assert load({}, {}, tmp_path).warnings == ()
+
+
+def test_an_apps_file_has_one_name_in_all_layers(tmp_path: Path) -> None:
+    """Its path is relative to the settings' folder or the working directory, and keeps the file's policy."""
+    (tmp_path / "virtualchain.toml").write_text(
+        "[[apps]]\nuse = './apps/token.py:app'\non_deep_fork = 'halt'\n[[apps]]\nuse = 'plain'\n"
+    )
+    full = f"{tmp_path}/apps/token.py:app"
+    assert load({}, {}, tmp_path).apps == (AppSetting(full, "halt"), AppSetting("plain"))
+    here = tmp_path / "apps"
+    here.mkdir()
+    config = {"config": "../virtualchain.toml"}
+    for use in ("token.py:app", "./token.py:app", "../apps/token.py:app", full):
+        assert load({"app": [use], **config}, {}, here).apps == (AppSetting(full, "halt"),)
+    environ = {"VIRTUALCHAIN_APP": "./token.py:app,plain", "VIRTUALCHAIN_CONFIG": "../virtualchain.toml"}
+    assert load({}, environ, here).apps == (AppSetting(full, "halt"), AppSetting("plain"))
+    with pytest.raises(UsageError, match="more than once"):
+        load({"app": ["token.py", "./token.py"]}, {}, here)

@@ -159,6 +159,8 @@ def upgrade(options: Options, name: str) -> None:
         say("interrupted, and nothing was replaced: run it again to continue")
         return
     block_id = None if done.difference is None else done.difference.block_id
+    for failure in reporter.failures().values():
+        say(failure)
     if options.settings.json:
         fields = {"name": name, "build": done.now.name, "version": contract.version}
         write_json({**fields, "block_id": done.now.block_id, "before": done.before.name, "differs": block_id})
@@ -169,6 +171,7 @@ def upgrade(options: Options, name: str) -> None:
             "block": done.now.block_id,
             "code": options.files()[name],
             "before": f"version {done.before.version}, build {done.before.name}, which was removed",
+            "inputs": reporter.inputs(name),
             "digests": "as before" if block_id is None else f"differ first after block {block_id}",
         },
     )

@@ -167,6 +167,11 @@ class Reporter:
             say(f"{halted[name]}. The other apps continue")
             self._halted.add(name)
 
+    def inputs(self, app: str) -> str:
+        """Write how many inputs of an app there were so far, and what became of them."""
+        tally = self.tallies.get(app)
+        return f"{tally.inputs:,}: {tally}" if tally is not None and tally.inputs else "none"
+
     def failures(self) -> dict[str, str]:
         """Return what to say of each app that accepted no input so far, because all failed alike."""
         return {

@@ -169,14 +169,13 @@ def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
     for failure in failures:
         say(failure)
     for row in rows:
-        tally = tallies[row["name"]]
         write_fields(
             f"{row['name']}: {row['status'].replace('_', ' ')}",
             {
                 "block": row["block_id"],
                 "consensus hash": row["consensus_hash"],
                 "state hash": row["state_hash"],
-                "inputs": f"{tally.inputs:,}: {tally}" if tally.inputs else "none",
+                "inputs": reporter.inputs(row["name"]),
                 "code": files[row["name"]],
             },
         )

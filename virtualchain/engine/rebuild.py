@@ -131,12 +131,15 @@ def derive(
 def advance_to(machine: Machine, last: int, listener: Listener, *, beside_writer: bool = False) -> bool:
     """Advance a machine along the tape up to block `last`; return False if the listener ended it early.
 
-    With `beside_writer` it may end before `last`, as `Machine.advance` says.
+    With `beside_writer` it may end before `last`, as `Machine.advance` says, and what became of the inputs
+    is reported; without, they were counted when the live build took them.
     """
+    name = machine.contract.name
     if not listener.may_continue():
         return False
     for step in machine.advance(last, beside_writer=beside_writer):
-        listener.on_catch_up(Progress(step.block, step.inputs, last, machine.contract.name))
+        tallies = {name: step.tally} if beside_writer else {}
+        listener.on_catch_up(Progress(step.block, step.inputs, last, name, tallies))
         if not listener.may_continue():
             return False
     return True

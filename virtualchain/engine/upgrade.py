@@ -42,19 +42,16 @@ def upgrade(
     """Replace an app's live build by one that `contract` makes from the tape.
 
     `open_source` is called if blocks must be searched. Returns None if the listener ended the work early: the
-    app is as it was, and the next call continues. Raises UsageError if the app is not installed, runs this
-    code already, or began with a checkpoint; AppHalted if a callback fails, and then the app is as it was;
-    WriterBusy while there is another writer.
+    app is as it was, and the next call continues. Code that seems to be the same is put in place, too: what
+    it imports from elsewhere may have changed. Raises UsageError if the app is not installed, or began with
+    a checkpoint; AppHalted if a callback fails, and then the app is as it was; WriterBusy while there is
+    another writer.
     """
     app = contract.name
     with closing(Deployment(url, [], None, options, repairs=app)) as deployment:
         before = live_build(deployment.connection, app)
         if before is None:
             raise UsageError(f"app {app} is not installed: the first sync or run installs it")
-        if _runs(deployment.connection, before, contract) and not before.code_changed:
-            raise UsageError(
-                f"app {app} runs this code already: `virtualchain replay {app}` derives it again"
-            )
         name = _name(deployment.connection, contract)
 
         def search(contract: Contract) -> None:

@@ -143,7 +143,8 @@ def _install(
     if live.began_with_checkpoint:
         raise UsageError(
             f"app {app} began with a checkpoint of block {live.base_block_id}: the tape does not hold what "
-            "came before, so no version can be built from it"
+            "came before, so no version can be built from it; apply a checkpoint that a deployment with that "
+            "version created"
         )
     unsearched = gaps(Tape(connection), contract)
     if unsearched and search is not None:

@@ -9,6 +9,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.integration.conftest import Query, Run
+from tests.integration.engine.test_opaque_state import Ledger
 from tests.support.tables import tables
 from virtualchain import App, Rejected, State, StateEngine, Text, first_op_return
 from virtualchain.app.contract import read_contract
@@ -235,13 +236,11 @@ def test_an_interrupted_upgrade_continues(
 def test_what_cannot_be_upgraded_is_refused(
     fake_node: FakeNode, run: Run, database_url: str, put_in_place: Upgrade
 ) -> None:
-    """An app that is not installed, one that runs this code, one with a writer, and a node that lags."""
+    """An app that is not installed, one with a writer, and a node that lags."""
     with pytest.raises(UsageError, match="app texts is not installed: the first sync"):
         put_in_place(texts())
     mine(fake_node)
     run(texts())
-    with pytest.raises(UsageError, match="runs this code already: `virtualchain replay texts`"):
-        put_in_place(texts())
     with (
         StateEngine(texts(), database=database_url, source=fake_node.url),
         pytest.raises(WriterBusy),
@@ -252,3 +251,40 @@ def test_what_cannot_be_upgraded_is_refused(
         put_in_place(texts(magic=b"UP"))
     fake_node.catch_up()
     assert put_in_place(texts(magic=b"UP")) is not None
+
+
+def test_what_no_digest_shows_is_put_in_place(
+    fake_node: FakeNode, run: Run, query: Query, put_in_place: Upgrade
+) -> None:
+    """A change outside of the app's package, which no digest shows, is put in place like any other."""
+    limit = bytearray(b"9")  # a type of which the digest shows no value
+
+    def limited(op: dict[str, Any], state: State) -> bool:
+        del state
+        return len(op["text"]) < int(limit)
+
+    mine(fake_node)
+    run(texts(check=limited))
+    limit[:] = b"4"
+    done = put_in_place(texts(check=limited))
+    assert done is not None
+    assert done.difference is not None
+    assert run(texts(check=limited)) == fake_node.height
+    assert query("SELECT count(*) AS n FROM virtualchain.rejections WHERE step = 'check'") == [{"n": 2}]
+
+
+def test_an_app_with_an_opaque_state_is_put_in_place(
+    fake_node: FakeNode, run: Run, query: Query, put_in_place: Upgrade, tmp_path: Path
+) -> None:
+    """Its saved file is that of the new build, and no other file stays."""
+    ledger, second = Ledger(), Ledger()
+    second.get_virtual_chain_version = lambda: "2"  # type: ignore[method-assign]
+    fake_node.mine([fake_node.send(b"lg+a"), fake_node.send(b"lg+b")])
+    run(ledger)
+    assert put_in_place(second) is not None
+    run(second)
+    assert query("SELECT version, build, block_id FROM virtualchain.apps") == [
+        {"version": "2", "build": "v2", "block_id": fake_node.height}
+    ]
+    assert {file.name for file in tmp_path.iterdir()} == {"ledger.state"}
+    assert (tmp_path / "ledger.state").read_text() == '{"a": 1, "b": 1}'
