@@ -1,15 +1,14 @@
 """Read-ahead: blocks are fetched and scanned in threads while the database works on earlier ones."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 
 from virtualchain.bitcoin.block import Scanner, inputs
 from virtualchain.bitcoin.commitments import check_commitments
-from virtualchain.bitcoin.source import BlockSource
-from virtualchain.errors import MalformedBlock, MissingData
+from virtualchain.bitcoin.source import BlockSource, at_height
+from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, ScannedBlock
 
 
@@ -46,24 +45,13 @@ def prefetch(
         pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _at_height(header: Block) -> Iterator[None]:
-    """Add the height to errors about a block, because a source knows only its hash."""
-    try:
-        yield
-    except (MalformedBlock, MissingData) as error:
-        if f"block {header.block_id}" not in str(error):
-            error.args = (f"block {header.block_id}: {error}",)
-        raise
-
-
 def fetch(source: BlockSource, scanner: Scanner, header: Block, *, verify: bool = False) -> ScannedBlock:
     """Fetch one block, its inputs and the outputs that they spend.
 
     `verify` also checks the transactions against the header's Merkle root, and their witnesses. Raises what
     the source raises, and MalformedBlock if the block does not match the header.
     """
-    with _at_height(header):
+    with at_height(header.block_id):
         raw = source.raw_block(header.hash)
     try:
         scan = scanner.scan(header.block_id, raw)
@@ -74,5 +62,5 @@ def fetch(source: BlockSource, scanner: Scanner, header: Block, *, verify: bool 
     except MalformedBlock as error:
         raise MalformedBlock(f"{source}: {error}") from error
     transactions = {candidate.txindex: candidate.transaction.txid for candidate in scan.candidates}
-    with _at_height(header):
+    with at_height(header.block_id):
         return ScannedBlock(header, inputs(scan, source.spent_outputs(header.hash, transactions)))

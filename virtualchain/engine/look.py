@@ -1,7 +1,7 @@
 """Gather what the planner needs to know of the tape and of the source's chain, and ask it."""
 
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
-from virtualchain.bitcoin.source import BlockSource
+from virtualchain.bitcoin.source import BlockSource, at_height
 from virtualchain.engine import planner
 from virtualchain.errors import NodeUnavailable
 from virtualchain.model import Block
@@ -72,7 +72,8 @@ def _headers_from(source: BlockSource, block_id: int) -> list[Block]:
     following = source.headers_after(block_id, block_hash)
     if following is None:
         raise NodeUnavailable("the node's chain changed while it was read: ask again")
-    return [read_header(block_id, source.raw_block(block_hash)[:HEADER_SIZE]), *following]
+    with at_height(block_id):
+        return [read_header(block_id, source.raw_block(block_hash)[:HEADER_SIZE]), *following]
 
 
 def _all_headers_from(source: BlockSource, block_id: int) -> list[Block]:

@@ -75,9 +75,9 @@ class Build:
         if not (self.is_live and self.lowest_rollback):
             return None
         return (
-            f"app {self.app} is installed here, but its code is not named: it is not advanced, and a fork below "
-            f"block {self.lowest_rollback} would stop all apps. Name it with --app, or remove the app with "
-            f"`virtualchain remove {self.app}`"
+            f"app {self.app} is installed here, but its code is not named: it is not advanced, and a fork "
+            f"below block {self.lowest_rollback} would stop all apps. Name it with --app, or remove the app "
+            f"with `virtualchain remove {self.app}`"
         )
 
     @property
