@@ -321,9 +321,8 @@ class StateEngine:
             self._source.wait(pauses[min(attempt, len(pauses) - 1)])
             try:
                 self._deployment = self._open()
-            except (
-                StoreError
-            ) as error:  # WriterBusy, too: the server may not know yet that our old session has ended
+            except StoreError as error:
+                # WriterBusy, too: the server may not know yet that our old session has ended.
                 waits = self._follows and isinstance(error, DatabaseUnavailable)
                 if self._stopping or (attempt + 1 >= len(pauses) and not waits):
                     raise
