@@ -2,17 +2,16 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import count, islice
 from typing import Final
 
 from virtualchain.bitcoin.block import Scan, Scanner, inputs
 from virtualchain.bitcoin.gate import CheckedBlock
-from virtualchain.bitcoin.source import BlockSource
+from virtualchain.bitcoin.source import BlockSource, at_height
 from virtualchain.bitcoin.spending import LARGEST_KEPT
-from virtualchain.errors import MalformedBlock, MissingData
+from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, ScannedBlock, Verification
 
 MOST_BYTES: Final = 128_000_000
@@ -129,17 +128,6 @@ def _claim_nothing(size: int) -> None:
     """Take any number of bytes."""
 
 
-@contextmanager
-def _at_height(header: Block) -> Iterator[None]:
-    """Add the height to errors about a block, because a source knows only its hash."""
-    try:
-        yield
-    except (MalformedBlock, MissingData) as error:
-        if f"block {header.block_id}" not in str(error):
-            error.args = (f"block {header.block_id}: {error}",)
-        raise
-
-
 def fetch(
     source: BlockSource,
     scanner: Scanner,
@@ -154,7 +142,7 @@ def fetch(
     how much of the block is checked, as `CheckedBlock` describes. Raises what the source raises, and
     MalformedBlock if the block does not pass.
     """
-    with _at_height(header):
+    with at_height(header.block_id):
         raw = source.raw_block(header.hash)
     try:
         scan = scanner.scan(CheckedBlock(header, raw, source.network, verify))
@@ -162,7 +150,7 @@ def fetch(
         raise MalformedBlock(f"{source}: {error}") from error
     transactions = {candidate.txindex: candidate.transaction.txid for candidate in scan.candidates}
     claim(_estimate(scan))
-    with _at_height(header):
+    with at_height(header.block_id):
         spent = source.spent_outputs(header.hash, transactions)
     try:
         return ScannedBlock(header, inputs(scan, spent))  # errors in here name the block

@@ -6,13 +6,13 @@ stale answer costs another query but never correctness.
 """
 
 import queue
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from virtualchain.bitcoin.networks import Network
-from virtualchain.errors import NodeError
+from virtualchain.errors import MalformedBlock, MissingData, NodeError
 from virtualchain.model import Block, SpentOutput
 
 MOST_HEADERS: Final = 2000
@@ -91,6 +91,17 @@ class BlockSource(Protocol):
     def close(self) -> None:
         """Close the connections; the source cannot be used afterwards."""
         ...
+
+
+@contextmanager
+def at_height(block_id: int) -> Iterator[None]:
+    """Add the height to errors about a block, because a source knows only its hash."""
+    try:
+        yield
+    except (MalformedBlock, MissingData) as error:
+        if f"block {block_id}" not in str(error):
+            error.args = (f"block {block_id}: {error}",)
+        raise
 
 
 class Wake:

@@ -2,7 +2,6 @@
 
 import time
 from contextlib import closing, contextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from virtualchain.cli.output import say, write_json_line
@@ -209,14 +208,15 @@ def _hint(source: "BlockSource") -> str | None:
 
 def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter") -> _T:
     """Attempt something until node and database answer: they may be starting at the same time."""
-    for number in count():
+    failures = 0
+    while True:
         try:
             result = attempt()
         except (NodeUnavailable, DatabaseUnavailable) as error:
             reporter.waiting(f"{error}; trying again")
-            time.sleep(_PAUSES[min(number, len(_PAUSES) - 1)])
+            time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            failures += 1
         else:
-            if number:
+            if failures:
                 say("connected: node and database answer")
             return result
-    raise AssertionError("it attempts without end")

@@ -55,11 +55,10 @@ def status(options: Options) -> None:
             "last_reorg": views.last_reorg(connection),
             "locale": _locale_warning(other_locale(connection)),
         }
-        started = views.last_start(connection)
-        follows = deployment["writer"] is not None or deployment["standby"]
-        knows_own = started is not None and follows
-        confirmations = started["confirmations"] if started and knows_own else options.settings.confirmations
-        apps_with_code = started["apps"] if started and knows_own else _next_apps(options, started)
+        last = views.last_start(connection)
+        running = last if deployment["writer"] is not None or deployment["standby"] else None
+        confirmations = running["confirmations"] if running else options.settings.confirmations
+        apps_with_code = running["apps"] if running else _next_apps(options, last)
         live = _live_builds(connection)
         outlook = _look_ahead(options, connection, network, live, confirmations, apps_with_code)
     warnings = [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]]
@@ -156,7 +155,7 @@ def _lag(row: "Json", tip: "Tip | None") -> int | None:
     return max(tip.block_id - reached, 0)
 
 
-def _next_apps(options: Options, started: "Json | None") -> "Collection[str] | None":
+def _next_apps(options: Options, last: "Json | None") -> "Collection[str] | None":
     """Return the apps whose code the next writer has: those of the settings, or else of the last writer.
 
     --app does not count: here it limits what is shown.
@@ -164,9 +163,9 @@ def _next_apps(options: Options, started: "Json | None") -> "Collection[str] | N
     if options.settings.apps and not options.flags.get("app"):
         try:
             return [contract.name for contract in options.contracts()]
-        except UsageError:  # a setting that only a writer needs
-            pass
-    return None if started is None else started["apps"]
+        except UsageError as error:  # which only a writer has to care about
+            say(str(error))
+    return None if last is None else last["apps"]
 
 
 def _live_builds(connection: "psycopg.Connection") -> "list[Build] | None":

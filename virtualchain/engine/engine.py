@@ -102,7 +102,7 @@ class StateEngine:
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
-    `on_rollback` after each rollback.
+    `on_rollback` after each rollback. `on_wait` must not query the engine: the database may just be silent.
 
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """

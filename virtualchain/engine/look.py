@@ -10,7 +10,7 @@ from typing import Final
 
 from virtualchain.bitcoin.difficulty import PERIOD, Earlier, check_targets, check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, branch_work, read_header, work
-from virtualchain.bitcoin.source import BlockSource
+from virtualchain.bitcoin.source import BlockSource, at_height
 from virtualchain.engine import planner
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block
@@ -227,7 +227,8 @@ def _header_at(source: BlockSource, block_id: int) -> Block:
     block_hash = _hash_at(source, block_id, block_id)
     if block_hash is None:
         raise _chain_changed()
-    header = read_header(block_id, source.raw_block(block_hash)[:HEADER_SIZE])
+    with at_height(block_id):
+        header = read_header(block_id, source.raw_block(block_hash)[:HEADER_SIZE])
     if header.hash != block_hash:
         raise MalformedBlock(f"{source}: block {block_id}: requested {block_hash}, got {header.hash}")
     return header

@@ -15,6 +15,7 @@ from psycopg.types.json import set_json_loads
 
 from virtualchain.model import Json
 from virtualchain.store.database import connect_reader, is_pooled, pin_transaction
+from virtualchain.store.patience import Patience
 from virtualchain.store.sql import queries
 
 _Q = queries("events")
@@ -79,9 +80,9 @@ class Available:
 class Session:
     """A database session that polls a deployment, and receives notifications if the server allows it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: Patience | None = None) -> None:
         """Open the session, and listen for notifications unless it is on a standby or behind a pooler."""
-        self.connection = connect_reader(url)
+        self.connection = connect_reader(url, patience)
         set_json_loads(partial(json.loads, parse_float=Decimal), self.connection)
         self.connection.read_only = True
         self.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -18,6 +18,7 @@ from virtualchain.reading import views
 from virtualchain.reading.events import BlockEvent, RollbackEvent, Session
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, is_transient
+from virtualchain.store.patience import Patience
 
 POLL = 3.0
 """Seconds after which it looks at the database even without a notification."""
@@ -55,7 +56,7 @@ def watch(
     After a RollbackEvent the blocks above its block are returned again, as they are now. `poll` is the
     interval, in seconds, at which it looks even without a notification. A lost connection is reopened, with
     any number of attempts; `on_wait` is called with the reason before each, and once it is open. It is also
-    called if the user may read some apps only: changes of the others are left out.
+    called if the server is silent, and if the user may read some apps only: the others' changes are left out.
 
     Raises UsageError for an app that does not exist, or a `from_block` whose changes have been pruned;
     StoreError if the database, or a named app, cannot be read at the start, if it later fails for any other
@@ -87,7 +88,8 @@ class Watch:
         self._known: deque[tuple[int, str]] = deque(maxlen=_KNOWN)
         with views.snapshot(url) as connection:  # report mistakes before the first event is awaited
             views.apps(connection, apps)
-        self._session: Session | None = Session(url)
+        self._patience = Patience(on_wait or str, lambda: not self._closed.is_set())
+        self._session: Session | None = Session(url, self._patience)
         try:
             self._check_grants(self._session)
             self._begin(self._session, from_block)
@@ -235,7 +237,7 @@ class Watch:
             if self._closed.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
                 return
             try:
-                self._session = Session(self._url)
+                self._session = Session(self._url, self._patience)
             except (StoreError, psycopg.Error) as error:
                 message = str(error)
                 attempt += 1

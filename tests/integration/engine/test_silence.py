@@ -15,7 +15,7 @@ import pytest
 from tests.integration.engine.test_faults import Victim, mine
 from tests.support.servers import postmaster, reachable_folder
 from tests.support.tables import deployment
-from virtualchain import StateEngine
+from virtualchain import StateEngine, watch
 from virtualchain.bitcoin.node import client
 from virtualchain.engine import engine as indexer
 from virtualchain.errors import DatabaseUnavailable, StoreError
@@ -239,3 +239,24 @@ def test_what_a_connection_is_waited_for(database_url: str, url: str, is_away: b
     with pytest.raises(StoreError) as raised:
         connect_reader(url.format(server=server, stranger=stranger))
     assert isinstance(raised.value, DatabaseUnavailable) is is_away, raised.value
+
+
+@pytest.mark.usefixtures("impatient")
+def test_closing_a_watch_ends_it_while_the_database_is_silent(
+    fake_node: FakeNode, proxy: Proxy, database_url: str
+) -> None:
+    """It reports the silence, and does not wait for its end."""
+    mine(fake_node, 2)
+    with StateEngine(Victim().app, database=database_url, source=fake_node.url, confirmations=0) as engine:
+        engine.build()
+    reasons: list[str] = []
+    events = watch(proxy.url, poll=0.05, on_wait=reasons.append)
+    thread = threading.Thread(target=lambda: list(events))
+    thread.start()
+    try:
+        proxy.passes.clear()
+        until(lambda: any("has not answered" in reason for reason in reasons), reasons)
+    finally:
+        events.close()
+        thread.join(10)
+    assert not thread.is_alive()

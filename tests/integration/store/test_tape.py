@@ -8,7 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from virtualchain.audit.checking import check_input
 from virtualchain.bitcoin.block import Scanner, inputs
+from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.spending import is_substitute
@@ -19,7 +21,6 @@ from virtualchain.store.tape import Tape
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.hostile import Spending, spend_from, unsigned_transaction
 from virtualchain.testing.transactions import op_return
-from virtualchain.transfer.checking import check_input
 
 REGTEST = network("regtest")
 LONG = b"\x61" * 9_000
@@ -38,7 +39,8 @@ def scanned() -> ScannedBlock:
     ]
     chain.mine([unsigned_transaction(n, each, carrier) for n, each in enumerate(spendings)])
     stored = chain.tree.chain[-1]
-    scan = Scanner([watch(b"id", None, "x")], REGTEST).scan(4, stored.raw)
+    block = CheckedBlock(stored.block, stored.raw, REGTEST, "merkle")
+    scan = Scanner([watch(b"id", None, "x")], REGTEST).scan(block)
     spent = {n: [spending.spent for spending in each] for n, each in enumerate(spendings, 1)}
     return ScannedBlock(stored.block, inputs(scan, SpentOutputs(spent, "undo")))
 
