@@ -1,12 +1,14 @@
-"""The speed and memory of a sync over REST, compared with merely fetching the same blocks.
+"""The speed and memory of a sync over REST, compared with merely fetching what it needs.
 
     python -m tests.benchmarks.sync [--blocks 120] [--empty 5000] [--runs 3] [--json]
 
 There are two chains: full blocks like mainnet's (from a real bitcoind if `BITCOIND` or PATH has one and the
 generator is available, otherwise from a fake node), and blocks with only a coinbase, which show the cost of a
-block itself. Each run fetches the blocks over one keep-alive connection, then syncs them into an empty
-database with an app that accepts every op, each in a process of its own. The table shows the medians; the
-ratio is the median of the runs' ratios. Peak memory is measured for a sync of 100 blocks and of all.
+block itself. Each run, over one keep-alive connection, fetches the blocks; fetches them and the spent outputs
+of those in which the app has inputs; then syncs them into an empty database with an app that accepts every
+op, and with one that finds none. Each is a process of its own. The table shows medians of rates and of the
+runs' ratios. Peak memory is measured for a sync of 100 blocks and of all. The stages come from a run of their
+own; fetching runs in threads beside the others.
 
 Generating a full block takes half a second. `--chain FOLDER` uses a chain that
 `shared/tools/genchain.py --out FOLDER` wrote before, and `--fake` makes similar blocks faster.
@@ -41,11 +43,18 @@ class Result:
     blocks: int
     bytes: int
     inputs: int
-    fetch: float
-    sync: float
-    ratio: float
+    seconds: dict[str, float]
+    """By task: fetch, spent (blocks and spent outputs), sync, absent (a sync that finds no input)."""
+    cpu: dict[str, float]
+    """Seconds of this process's CPU, by task."""
+    sync_ratio: float
+    """The rate of a sync divided by that of fetching blocks and spent outputs."""
+    absent_ratio: float
+    """The rate of a sync that finds no input divided by that of fetching blocks."""
     peak_at_few: int
     peak_at_all: int
+    stages: dict[str, float]
+    """Milliseconds a block, by stage."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,24 +80,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(chain: Chain, server: DatabaseServer, runs: int) -> Result:
     """Fetch and sync a chain in turn, several times."""
-    few = _sync(chain, server, min(chain.last, chain.first + FEW - 1))
-    fetches, syncs = [], []
-    for _ in range(runs):
-        fetches.append(_run_worker(chain, "fetch", chain.last))
-        syncs.append(_sync(chain, server, chain.last))
+    few = _run("sync", chain, server, min(chain.last, chain.first + FEW - 1))
+    rounds = [{task: _run(task, chain, server, chain.last) for task in _TASKS} for _ in range(runs)]
+    staged = _run("sync", chain, server, chain.last, "--stages")
+
+    def median(value: Callable[[dict[str, dict[str, Any]]], float]) -> float:
+        return statistics.median(map(value, rounds))
+
     return Result(
         chain=chain.name,
         node=chain.node,
-        blocks=syncs[0]["blocks"],
-        bytes=fetches[0]["bytes"],
-        inputs=syncs[0]["inputs"],
-        fetch=statistics.median(fetched["seconds"] for fetched in fetches),
-        sync=statistics.median(synced["seconds"] for synced in syncs),
-        ratio=statistics.median(
-            synced["seconds"] / fetched["seconds"] for fetched, synced in zip(fetches, syncs, strict=True)
-        ),
+        blocks=staged["blocks"],
+        bytes=rounds[0]["fetch"]["bytes"],
+        inputs=staged["inputs"],
+        seconds={task: statistics.median(each[task]["seconds"] for each in rounds) for task in _TASKS},
+        cpu={task: statistics.median(each[task]["cpu"] for each in rounds) for task in _TASKS},
+        sync_ratio=median(lambda each: each["spent"]["seconds"] / each["sync"]["seconds"]),
+        absent_ratio=median(lambda each: each["fetch"]["seconds"] / each["absent"]["seconds"]),
         peak_at_few=few["peak"],
-        peak_at_all=max(synced["peak"] for synced in syncs),
+        peak_at_all=max(each["sync"]["peak"] for each in rounds),
+        stages={stage: value / staged["blocks"] * 1e3 for stage, value in staged["stages"].items()},
     )
 
 
@@ -97,42 +108,51 @@ def table(results: Sequence[Result], runs: int) -> Table:
     grid = Table(f"medians of {runs}", *(f"{result.chain} ({result.node})" for result in results))
     for name, text in _ROWS.items():
         grid.add_row(name, *map(text, results))
+    for stage in dict.fromkeys(stage for result in results for stage in result.stages):
+        grid.add_row(f"stage: {stage}", *(f"{result.stages.get(stage, 0):.2f} ms" for result in results))
     for column in grid.columns[1:]:
         column.justify = "right"
     return grid
 
 
+def _rate(task: str) -> Callable[[Result], str]:
+    return lambda result: (
+        f"{result.blocks / result.seconds[task]:,.0f} blocks/s, "
+        f"{result.bytes / 1e6 / result.seconds[task]:,.1f} MB/s"
+    )
+
+
+_TASKS: Final = {
+    "fetch": ("fetch",),
+    "spent": ("spent",),
+    "sync": ("sync",),
+    "absent": ("sync", "--absent"),
+}
+"""The worker's arguments, by task."""
 _ROWS: Final[dict[str, Callable[[Result], str]]] = {
     "blocks": lambda result: str(result.blocks),
     "size": lambda result: f"{result.bytes / 1e6:.1f} MB",
     "inputs": lambda result: str(result.inputs),
-    "fetch only": lambda result: f"{result.blocks / result.fetch:.0f} blocks/s",
-    "sync": lambda result: f"{result.blocks / result.sync:.0f} blocks/s",
-    "sync, a block": lambda result: f"{result.sync / result.blocks * 1e3:.2f} ms",
-    "sync / fetch only": lambda result: f"{result.ratio:.1f} times as long",
+    "fetch blocks": _rate("fetch"),
+    "fetch blocks, spent outputs": _rate("spent"),
+    "sync": _rate("sync"),
+    "sync, no input": _rate("absent"),
+    "sync / fetch blocks, spent outputs": lambda result: f"{result.sync_ratio:.2f}",
+    "sync, no input / fetch blocks": lambda result: f"{result.absent_ratio:.2f}",
+    "our CPU, a block": lambda result: f"{result.cpu['sync'] / result.blocks * 1e3:.2f} ms",
     f"peak memory at {FEW} blocks": lambda result: f"{result.peak_at_few / 1e6:.0f} MB",
     "peak memory at all blocks": lambda result: f"{result.peak_at_all / 1e6:.0f} MB",
 }
 
 
-def _sync(chain: Chain, server: DatabaseServer, last: int) -> dict[str, Any]:
-    return _run_worker(chain, "sync", last, "--database", server.clone())
-
-
-def _run_worker(chain: Chain, task: str, last: int, *options: str) -> dict[str, Any]:
-    command: list[str] = [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.worker",
-        task,
-        "--node",
-        chain.url,
-        *options,
-    ]
+def _run(task: str, chain: Chain, server: DatabaseServer, last: int, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.benchmarks.worker", *_TASKS[task], "--node", chain.url, *options]
     command += ["--first", str(chain.first), "--last", str(last)]
     if chain.cookie is not None:
         command += ["--cookie", str(chain.cookie)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    url = server.clone()
+    process = subprocess.run([*command, "--database", url], stdout=subprocess.PIPE, check=True)
+    server.drop(url)
     measured: dict[str, Any] = json.loads(process.stdout)
     return measured
 

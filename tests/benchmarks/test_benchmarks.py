@@ -1,7 +1,8 @@
 """The benchmarks run and show their results; the tests do not judge how long anything takes."""
 
-from tests.benchmarks import guard, history, open_snapshot, rollback, sync
+from tests.benchmarks import apply, guard, history, open_snapshot, rollback, sync
 from tests.benchmarks.environment import empty_blocks, full_blocks, single_ops
+from tests.benchmarks.stages import STAGES
 from virtualchain.testing.database import DatabaseServer
 
 
@@ -14,10 +15,20 @@ def test_syncs_of_both_chains_are_measured(database_server: DatabaseServer) -> N
     assert (full.blocks, empty.blocks, empty.inputs) == (2, 20, 0)
     assert full.bytes > 1_000_000 > empty.bytes
     for result in (full, empty):
-        assert result.fetch > 0
-        assert result.sync > 0
+        assert all(seconds > 0 for seconds in result.seconds.values())
         assert result.peak_at_all > 10_000_000
-    assert sync.table([full, empty], 1).row_count == 9
+    assert set(full.stages) == set(STAGES)
+    assert sync.table([full, empty], 1).row_count == 12 + len(full.stages)
+
+
+def test_applying_ops_is_measured(database_server: DatabaseServer) -> None:
+    """A few blocks of ops and empty ones are applied beside every bound, with the time of each stage."""
+    ops, empty = apply.measure(database_server, 5, 20, 1), apply.measure(database_server, 0, 20, 1)
+    assert set(ops.bounds) == set(apply.BOUNDS)
+    assert all(ratio > 0 for ratio in ops.ratios.values())
+    assert {"parse", "check", "commit", "log rows", "tape rows", "state hash"} <= set(ops.stages)
+    assert set(empty.bounds) == {"empty"}
+    assert apply.table([ops, empty], 1).row_count == 8 + len(ops.stages)
 
 
 def test_syncs_with_and_without_an_open_snapshot_are_measured(database_server: DatabaseServer) -> None:

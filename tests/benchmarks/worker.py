@@ -1,10 +1,11 @@
 """One measurement in a process of its own, so that its peak memory is that of the measurement alone.
 
     python -m tests.benchmarks.worker fetch --node URL [--cookie FILE] --first N --last N
-    python -m tests.benchmarks.worker sync --database URL [--verify header|merkle] … (and the same)
+    python -m tests.benchmarks.worker spent … (the same)
+    python -m tests.benchmarks.worker sync --database URL [--verify header|merkle] [--absent] [--stages] …
 
-It prints one JSON object: seconds, seconds of the process's own work (sync), blocks, bytes (fetch) or inputs
-(sync), and peak memory in bytes.
+It prints one JSON object: seconds, blocks, bytes (fetch, spent) or inputs (sync), the seconds of each stage,
+the seconds of CPU that this process used, and its peak memory in bytes.
 """
 
 import argparse
@@ -13,82 +14,115 @@ import json
 import resource
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from tests.acceptance.accept_all import builder
-from virtualchain import StateEngine
+from tests.acceptance.accept_all import MAGIC, builder
+from tests.benchmarks.stages import Stages
+from virtualchain import App, StateEngine
+from virtualchain.bitcoin.block import Scanner
+from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.payload import last_op_return
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.options import Progress
-from virtualchain.model import Verification
+from virtualchain.model import DEFAULT_RULE, Block, Verification, Watch
 
 
 def main() -> None:
     """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(description="Measure fetching or syncing blocks.")
-    parser.add_argument("task", choices=["fetch", "sync"])
+    parser.add_argument("task", choices=["fetch", "spent", "sync"])
     parser.add_argument("--node", required=True)
     parser.add_argument("--cookie", type=Path)
     parser.add_argument("--database")
     parser.add_argument("--verify", choices=get_args(Verification), help="how much of a block is checked")
+    parser.add_argument("--absent", action="store_true", help="sync an app that finds no input")
+    parser.add_argument("--stages", action="store_true", help="measure the stages")
     parser.add_argument("--first", type=int, required=True)
     parser.add_argument("--last", type=int, required=True)
     options = parser.parse_args()
     source = open_source(options.node, options.cookie, rest=True)
-    if options.task == "fetch":
-        measured = fetch(source, options.node, options.first, options.last)
-    else:
-        measured = sync(source, options.database, options.first, options.last, options.verify)
+    stages = Stages()
+    with stages.measured() if options.stages else nullcontext():
+        if options.task == "sync":
+            app = absent_app() if options.absent else builder
+            measured = sync(source, options.database, app, options.first, options.last, options.verify)
+        else:
+            with_spent = options.task == "spent"
+            measured = fetch(source, options.node, options.first, options.last, with_spent=with_spent)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     measured["peak"] = peak if sys.platform == "darwin" else peak * 1024
+    measured["stages"] = dict(stages.seconds)
     print(json.dumps(measured))  # noqa: T201 - our parent process reads it
 
 
-def fetch(source: BlockSource, url: str, first: int, last: int) -> dict[str, float]:
-    """Fetch the blocks one after the other over one connection, and discard them."""
+def fetch(source: BlockSource, url: str, first: int, last: int, *, with_spent: bool) -> dict[str, Any]:
+    """Fetch the blocks one after the other over one connection, and discard them.
+
+    With `with_spent`, also fetch all spent outputs of the blocks in which the magic of the sync's app occurs.
+    """
     block_id, block_hash = first - 1, source.block_hash(first - 1)
-    hashes: list[str] = []
-    while len(hashes) <= last - first:
-        headers = source.headers_after(block_id, block_hash)
-        assert headers, f"the node has no block {block_id + 1}"
-        hashes += [block.hash for block in headers]
+    headers: list[Block] = []
+    while len(headers) <= last - first:
+        following = source.headers_after(block_id, block_hash)
+        assert following, f"the node has no block {block_id + 1}"
+        headers += following
         block_id, block_hash = headers[-1].block_id, headers[-1].hash
+    del headers[last - first + 1 :]
+    scanner = Scanner([Watch(MAGIC, DEFAULT_RULE, last_op_return, prefilter=True)], source.network)
+    paths = []
+    for block in headers:
+        paths.append(f"/rest/block/{block.hash}.bin")
+        if with_spent and scanner.scan(_checked(block, source)).candidates:
+            paths.append(f"/rest/spenttxouts/{block.hash}.bin")
     source.close()
     parts = urlsplit(url)
     assert parts.hostname is not None
     connection = http.client.HTTPConnection(parts.hostname, parts.port)
     connection.connect()
     size = 0
-    start = time.perf_counter()
-    for block_hash in hashes[: last - first + 1]:
-        connection.request("GET", f"/rest/block/{block_hash}.bin")
+    start, used = time.perf_counter(), time.process_time()
+    for path in paths:
+        connection.request("GET", path)
         answer = connection.getresponse()
         size += len(answer.read())
         assert answer.status == http.client.OK
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - used
     connection.close()
-    return {"seconds": seconds, "blocks": last - first + 1, "bytes": size}
+    return {"seconds": seconds, "cpu": cpu, "blocks": len(headers), "bytes": size}
+
+
+def _checked(block: Block, source: BlockSource) -> CheckedBlock:
+    return CheckedBlock(block, source.raw_block(block.hash), source.network, "header")
+
+
+def absent_app() -> App:
+    """Make an app whose inputs occur in no block."""
+    app = App("absent", magic=b"no such magic")
+    app.add(b"!", parse=lambda payload: {}, commit=lambda op, state: None)
+    return app
 
 
 def sync(
-    source: BlockSource, database: str, first: int, last: int, verify: Verification | None
-) -> dict[str, float]:
-    """Sync the blocks into an empty database with an app that accepts every op and stores a row for it."""
+    source: BlockSource, database: str, app: App, first: int, last: int, verify: Verification | None
+) -> dict[str, Any]:
+    """Sync the blocks into an empty database."""
     inputs: list[int] = []
 
     def count(progress: Progress) -> None:
         inputs.append(progress.inputs)
 
-    builder.first_block_id = first
+    app.first_block_id = first
     with StateEngine(
-        builder, database=database, source=source, confirmations=0, verify=verify, on_block=count
+        app, database=database, source=source, confirmations=0, verify=verify, on_block=count
     ) as engine:
-        start, busy = time.perf_counter(), time.process_time()
+        start, used = time.perf_counter(), time.process_time()
         assert engine.build(last) == last
-        seconds, busy = time.perf_counter() - start, time.process_time() - busy
-    return {"seconds": seconds, "cpu_seconds": busy, "blocks": len(inputs), "inputs": sum(inputs)}
+        seconds, cpu = time.perf_counter() - start, time.process_time() - used
+    return {"seconds": seconds, "cpu": cpu, "blocks": len(inputs), "inputs": sum(inputs)}
 
 
 if __name__ == "__main__":
