@@ -196,6 +196,18 @@ def test_remaining_rights_are_reported(database_url: str, role: str) -> None:
     assert any("system catalogs" in item for item in remains)
 
 
+def test_reducers_get_no_temporary_tables(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str, role: str
+) -> None:
+    """Granting a reader leaves the apps' roles without them: no reducer can make one."""
+    run(an_app())
+    grant(database_url, role)
+    granted = query(
+        "SELECT has_database_privilege(role, current_database(), 'TEMPORARY') AS may FROM virtualchain.apps"
+    )
+    assert granted == [{"may": False}]
+
+
 def test_grants_last_and_follow(
     fake_node: FakeNode, run: Run, granted: Grant, database_url: str, role: str
 ) -> None:
