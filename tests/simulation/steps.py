@@ -20,6 +20,7 @@ from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.engine import deployment, engine, rebuild, rollback
 from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.look import Look
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.states import OpaqueState, TableState
 from virtualchain.store.history import History
@@ -48,7 +49,7 @@ STEPS: tuple[Place, ...] = (
     (Deployment, "start_searches", "start searches"),
     (Machine, "load", "load"),
     (engine, "drop_unfinished", "drop unfinished"),
-    (engine, "make_plan", "plan"),
+    (Look, "plan", "plan"),
     *REQUESTS,
     (Scanner, "scan", "scan of bytes"),
     (prefetch, "fetch", "read ahead"),

@@ -15,7 +15,7 @@ from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.coverage import gaps, watches_of
 from virtualchain.engine.deployment import Deployment
-from virtualchain.errors import MissingData, NodeUnavailable
+from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block
 
 CHUNK = 100
@@ -79,5 +79,10 @@ def _in_front_of(source: BlockSource, child: Block, first: int) -> Iterator[Bloc
             raise NodeUnavailable(
                 f"the node follows another branch than the tape at block {block_id}: ask again"
             )
-        child = read_header(block_id, source.raw_block(child.prev_hash)[:HEADER_SIZE])
+        parent = read_header(block_id, source.raw_block(child.prev_hash)[:HEADER_SIZE])
+        if parent.hash != child.prev_hash:
+            raise MalformedBlock(
+                f"{source}: block {block_id}: requested {child.prev_hash}, got {parent.hash}"
+            )
+        child = parent
         yield child

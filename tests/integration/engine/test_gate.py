@@ -113,6 +113,23 @@ def test_blocks_that_are_searched_for_a_joining_app_are_checked(
     assert texts(query, "late") == ["1"]
 
 
+def test_another_block_in_front_of_the_tape_is_refused(engine: Engine, query: Query) -> None:
+    """What is put in front of the tape is what its first block names as parent."""
+    builder = ChainBuilder()
+    story(builder)
+    source = ChainSource(builder)
+    with engine(text_app(first_block_id=103), source=source) as running:
+        running.build()
+    source._known[builder.tree.chain[102].block.hash] = builder.tree.chain[101]
+    late = text_app("late", magic=b"jn", first_block_id=100)
+    with (
+        engine(text_app(first_block_id=103), late, source=source) as running,
+        pytest.raises(MalformedBlock, match="block 102: requested"),
+    ):
+        running.build()
+    assert query("SELECT min(block_id) AS first FROM vc.blocks") == [{"first": 103}]
+
+
 def test_every_other_source_is_checked_completely(engine: Engine, query: Query, tmp_path: Path) -> None:
     """Files and sources of one's own need no setting."""
     builder = ChainBuilder()
