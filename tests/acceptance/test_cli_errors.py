@@ -36,7 +36,8 @@ app.add(b"o", parse=lambda payload: {})
         (("sync", "--app", "broken"), "importing it fails: RuntimeError: no luck"),
         (("sync", "--app", "halfway"), "lacks get_virtual_chain_version"),
         (("sync", *APP, *APP), "--app names virtualchain.examples.notary more than once"),
-        (("sync", *APP, "--bitcoin", "https://node"), "the node's URL is not that of a bitcoind"),
+        (("sync", *APP, "--bitcoin", "ftp://node"), "the node's URL is not that of a bitcoind"),
+        (("sync", *APP, "--bitcoin", "https://node"), "put user:password into its URL"),
         (
             ("sync", *APP, "--bitcoin", "http://far.example"),
             "put user:password into its URL, or name the cookie",

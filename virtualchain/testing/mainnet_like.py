@@ -10,9 +10,11 @@ import hashlib
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from virtualchain.bitcoin.curve import tagged_hash, tweak, y_coordinate
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import network
 from virtualchain.consensus.hashing import hash160, sha256d
@@ -258,7 +260,19 @@ def _inscription(rng: random.Random) -> _Owner:
     data = rng.randbytes(min(12_000, round(rng.lognormvariate(6.0, 1.2)) + 60))
     pushes = b"".join(push(data[at : at + 520]) for at in range(0, len(data), 520))
     leaf = b"\x00\x63" + push(b"ord") + b"\x01\x01" + push(b"text/plain") + b"\x00" + pushes + b"\x68\x51"
-    return _Owner(b"\x51\x20" + rng.randbytes(32), _NO_SCRIPT, _witness(leaf, b"\xc0" + rng.randbytes(32)))
+    internal_key = _x_coordinate(rng)
+    tree = tagged_hash("TapLeaf", b"\xc0" + _with_length(leaf))
+    output_key, is_odd = tweak(internal_key, tree)
+    return _Owner(b"\x51\x20" + output_key, _NO_SCRIPT, _witness(leaf, bytes([0xC0 + is_odd]) + internal_key))
+
+
+def _x_coordinate(rng: random.Random) -> bytes:
+    """Draw numbers until one, as every other does, belongs to a point of the curve."""
+    while True:
+        x = rng.randbytes(32)
+        with suppress(ValueError):
+            y_coordinate(int.from_bytes(x, "big"), odd=False)
+            return x
 
 
 _KINDS: Final[dict[Callable[[random.Random], _Owner], int]] = {

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.errors import NodeError, NodeUnavailable, UsageError, quoted
@@ -98,7 +98,7 @@ def read_url(url: str, network: Network | None = None) -> NodeUrl:
         user=None if parts.username is None else unquote(parts.username),
         password=unquote(parts.password or ""),
         scheme=parts.scheme,
-        path=parts.path.rstrip("/"),
+        path=quote(parts.path.rstrip("/"), safe="/%:!$&'()*+,;=~"),
     )
 
 

@@ -343,7 +343,8 @@ def _open_rest(url: NodeUrl, tls: ssl.SSLContext | None) -> Rest | None:
     with ExitStack() as opened:
         opened.callback(rest.close)
         try:
-            is_on = b'"chain"' in rest.get(_PROBE, 1 << 16)
+            answer = rest.get(_PROBE, 1 << 16).lstrip()
+            is_on = answer.startswith(b"{") and b'"error"' not in answer
         except NodeUnavailable:
             raise
         except NodeError:

@@ -32,6 +32,7 @@ from virtualchain.errors import NodeError, NodeUnavailable, UsageError
         ("https://u:p@h", NodeUrl("h", 443, "u", "p", "https")),
         ("https://h:8332/", NodeUrl("h", 8332, None, "", "https")),
         ("https://h/v2/token/", NodeUrl("h", 443, None, "", "https", "/v2/token")),
+        ("https://h/tök%20en", NodeUrl("h", 443, None, "", "https", "/t%C3%B6k%20en")),
         ("http://u:p@h:1/wallet/x", NodeUrl("h", 1, "u", "p", "http", "/wallet/x")),
         ("http://[fe80::1%25eth0]:1", NodeUrl("fe80::1%eth0", 1, None, "")),
         ("http://[fe80::1%Eth0]:1", NodeUrl("fe80::1%Eth0", 1, None, "")),

@@ -174,6 +174,25 @@ def test_open_closes_what_it_opened(scripted: ScriptedServer) -> None:
         open_source(f"http://u:p@{scripted.address}")
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"<html>welcome</html>" * 10_000),
+        Reply(200, b"welcome"),
+        Reply(200, b'{"error": "no such method"}'),
+        Reply(405, b"POST only"),
+    ],
+    ids=["long", "short", "JSON", "refused"],
+)
+def test_open_what_answers_anything(scripted: ScriptedServer, reply: Reply) -> None:
+    """What is in front of a node may answer any path: that does not make it REST."""
+    scripted.plan(result({"chain": "regtest"}), result(REGTEST.genesis_hash), reply)
+    source = open_source(f"http://u:p@{scripted.address}")
+    assert isinstance(source, NodeSource)
+    assert not source.over_rest
+    source.close()
+
+
 def test_open_a_syncing_node(node: FakeNode) -> None:
     """A node in its initial block download is accepted: the blocks that it has can be processed."""
     node.syncing = True
