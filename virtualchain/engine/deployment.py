@@ -65,7 +65,7 @@ class Deployment:
             build, contract = register(self.connection, contract)
         machine = Machine(self.connection, contract, build, self.options, is_live=True)
         if machine.log.status() == "stopped":
-            machine.log.set_status("running")
+            machine.log.set_status("running", if_live=True)
         return machine
 
     def _warnings(self) -> list[str]:
