@@ -202,7 +202,7 @@ def resume(options: Options, name: str) -> None:
     if row["status"] != "halted":
         raise UsageError(f"app {name} is not halted: it is {row['status'].replace('_', ' ')}")
     with connect_writer(url) as connection:
-        AppLog(connection, name, row["build"]).set_status("running")
+        AppLog(connection, name, row["build"]).set_status("running", if_live=True)
     if options.settings.json:
         write_json({"name": name, "block_id": row["block_id"], "status": "running"})
     else:

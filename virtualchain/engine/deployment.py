@@ -81,7 +81,7 @@ class Deployment:
         if contract.get_state is not None:
             self._clean_folder(contract)
         if machine.log.status() == "stopped":
-            machine.log.set_status("running")
+            machine.log.set_status("running", if_live=True)
         return machine
 
     def _clean_folder(self, contract: Contract) -> None:

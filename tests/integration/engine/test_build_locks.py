@@ -17,6 +17,8 @@ from tests.integration.engine.test_versions import an_app, mine
 from tests.support.tables import deployment
 from virtualchain import StateEngine
 from virtualchain.app.contract import read_contract
+from virtualchain.checkpoint import apply as checkpoints
+from virtualchain.checkpoint.create import create
 from virtualchain.engine import engine as indexer
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Listener, Options, Progress
@@ -24,6 +26,7 @@ from virtualchain.engine.rebuild import replay
 from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.engine.versions import build_beside, drop, remove, swap
 from virtualchain.errors import BuildChanged, InUse, UsageError
+from virtualchain.reading import views
 from virtualchain.store import giving_way
 from virtualchain.testing import FakeNode
 
@@ -470,3 +473,34 @@ def test_drop_and_remove_give_way(
             remove(database_url, "texts")
     drop(database_url, "texts", "v2")
     remove(database_url, "texts")
+
+
+def test_a_swap_while_a_checkpoint_is_applied_stays(
+    fake_node: FakeNode,
+    run: Run,
+    database_url: str,
+    query: Query,
+    tmp_path: Path,
+    make_build: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A checkpoint replaces the build that was live when it was read, and no other; else nothing changes."""
+    mine(fake_node, b"a")
+    run(an_app())
+    with views.snapshot(database_url) as connection:
+        create(connection, "texts", tmp_path / "a.checkpoint")
+    make_build(an_app("2"), "v2")
+    take_over = checkpoints._Load.take_over
+
+    def swap_first(self: Any, *arguments: Any) -> Any:
+        swap(database_url, "texts", "v2")
+        return take_over(self, *arguments)
+
+    monkeypatch.setattr(checkpoints._Load, "take_over", swap_first)
+    options = Options(state_folder=tmp_path)
+    with pytest.raises(BuildChanged, match="nothing was applied"):
+        checkpoints.apply(database_url, tmp_path / "a.checkpoint", [read_contract(an_app())], options=options)
+    assert query("SELECT build, is_live FROM vc.apps ORDER BY 1") == [
+        {"build": "1", "is_live": False},
+        {"build": "v2", "is_live": True},
+    ]
