@@ -102,10 +102,11 @@ SELECT until_block, {index}, false, ARRAY[{texts}] FROM {history} AS r WHERE unt
 SELECT block_id, place, is_new, columns FROM ({changes}) AS changes ORDER BY block_id;
 
 -- name: unborn
--- Rows of a projection that a block wrote without recording it: the block and the row.
-SELECT since_block, ARRAY[{texts}] FROM (
-    SELECT {columns}, since_block FROM {table} UNION ALL SELECT {columns}, since_block FROM {history}) AS r
-WHERE r.since_block > {block_id} AND NOT EXISTS (SELECT FROM {births} AS b WHERE b.since_block = r.since_block AND {same_key})
+-- Rows of a projection that a block wrote without recording it: the block and the key. (EXCEPT, because a join may be planned badly.)
+SELECT since_block, ARRAY[{key_texts}] FROM (
+    (SELECT since_block, {key} FROM {table} WHERE since_block > {block_id}
+    UNION ALL SELECT since_block, {key} FROM {history} WHERE since_block > {block_id})
+    EXCEPT SELECT since_block, {key} FROM {births}) AS b
 ORDER BY since_block LIMIT {limit};
 
 -- name: vanished

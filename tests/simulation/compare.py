@@ -8,6 +8,8 @@ import psycopg
 from tests.simulation.apps import make_apps
 from tests.support.tables import deployment
 from virtualchain import StateEngine
+from virtualchain.app.contract import read_contract
+from virtualchain.audit.verify import verify
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -17,7 +19,7 @@ _SHOWN = 3
 
 
 def differences(world: "World") -> list[str]:
-    """Describe how the simulation's database differs from a fresh index, with the first rows."""
+    """Describe how the simulation's database differs from a fresh index, and what does not fit in it."""
     other = world.server.clone()
     try:
         settings = {**world.settings(), "database": other, "state_folder": world.folder / "fresh"}
@@ -38,6 +40,8 @@ def differences(world: "World") -> list[str]:
             lines.append(f"{name}: {len(actual[name])} rows, {len(expected[name])} in a fresh index")
             lines += _rows("extra", actual[name], expected[name])
             lines += _rows("missing", expected[name], actual[name])
+    apps = [read_contract(app) for app in make_apps(lambda step: None, world.setup.apps)]
+    lines += [f"virtualchain verify: {fault}" for fault in verify(world.url, apps).faults]
     if "tally" in world.setup.apps:
         files = [folder / "tally.state" for folder in (world.folder, world.folder / "fresh")]
         states = [file.read_bytes() if file.exists() else b"" for file in files]

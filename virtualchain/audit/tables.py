@@ -190,14 +190,14 @@ class _TableAudit:
 
     def _check_births(self) -> Iterator[Fault]:
         """Find rows that a block is said to have written, of which it left no record."""
-        for index, table in enumerate(self.tables):
+        for table in self.tables:
             statement = sql.SQL(_Q["unborn"]).format(**self._parts(table), limit=sql.Literal(_NAMED))
-            for block_id, columns in self._connection.execute(statement).fetchall():
+            for block_id, key in self._connection.execute(statement).fetchall():
                 if block_id <= self._last:
                     yield self._build.fault(
                         "there is no record that the block wrote this row: a rollback would leave it",
                         table=table.name,
-                        key=self._key(index, columns),
+                        key=dict(zip(table.key, key, strict=True)),
                         block_id=block_id,
                     )
 
@@ -224,7 +224,7 @@ class _TableAudit:
             "table": table.table,
             "history": table.history,
             "births": table.births,
-            "columns": sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+            "key": sql.SQL(", ").join(map(sql.Identifier, table.key)),
             "texts": table.texts(),
             "key_texts": table.key_texts("b"),
             "same_key": sql.SQL(" AND ").join(same_key),

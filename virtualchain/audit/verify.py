@@ -112,6 +112,9 @@ def _judge_again(
                 report.notes.append(f"app {live.app} was not judged again: interrupted")
                 return
             connection, now, again = judged
+            if now.name != live.name:
+                report.notes.append(f"app {live.app} was not judged again: another build was swapped in")
+                return
             for difference in row_differences(connection, now, again, _DIFFERENT_ROWS):
                 yield _different_row(now, difference)
             report.judged_again.append(live.app)

@@ -142,7 +142,7 @@ def renew_triggers(connection: psycopg.Connection, projection: Projection) -> No
 
 
 def identify_rows(connection: psycopg.Connection, tables: str) -> None:
-    """Give each table of the schema `tables` a replica identity, if it has none.
+    """Add a replica identity to each table of the schema `tables` that has none.
 
     Without one, a publication of all tables, or of those in this schema, makes PostgreSQL refuse updates and
     deletes, and so stops the writer.

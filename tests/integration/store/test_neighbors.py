@@ -249,9 +249,9 @@ def test_a_full_queue_does_not_stop_the_writer(
         superuser.execute("DROP DATABASE IF EXISTS tried WITH (FORCE)")
         superuser.execute("CREATE DATABASE tried OWNER virtualchain TEMPLATE template0 LOCALE 'C'")
     url = server.url_for("tried")
-    said: list[str] = []
+    messages: list[str] = []
     with StateEngine(
-        an_app(), database=url, source=fake_node.url, confirmations=0, on_wait=said.append
+        an_app(), database=url, source=fake_node.url, confirmations=0, on_wait=messages.append
     ) as engine:
         story(fake_node, 6, 3)
         engine.build()
@@ -267,10 +267,10 @@ def test_a_full_queue_does_not_stop_the_writer(
                 first = next(events)
                 assert isinstance(first, RollbackEvent)
                 assert isinstance(next(events), BlockEvent)
-                [message] = said
+                [message] = messages
                 assert "queue of notifications is full, so blocks are taken without notifications" in message
                 assert f"server process {listener.info.backend_pid} (" in message
                 assert "database postgres, application the idle one" in message
             story(fake_node, 8, 1)
             engine.build()
-    assert said[1:] == ["notifications are sent again"]
+    assert messages[1:] == ["notifications are sent again"]

@@ -1,0 +1,126 @@
+"""What is whole passes, however an app began and whatever happened to it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Rows
+from tests.support.checkpoints import contracts, create_checkpoint, say, words
+from tests.support.moving import an_app, story
+from virtualchain import App, StateEngine
+from virtualchain.app.contract import read_contract
+from virtualchain.audit.verify import verify
+from virtualchain.checkpoint.apply import apply
+from virtualchain.engine.options import Listener, Options
+from virtualchain.engine.versions import build_beside
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
+
+Query = Callable[..., Rows]
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def other_url(database_server: DatabaseServer) -> Iterator[str]:
+    """Return the database of a second deployment."""
+    url = database_server.clone()
+    yield url
+    database_server.drop(url)
+
+
+def faults(url: str, *apps: object) -> list[str]:
+    """Verify a deployment with and without its apps' code."""
+    return [str(fault) for code in ((), contracts(*apps)) for fault in verify(url, code).faults]
+
+
+@pytest.mark.parametrize("migrates", [False, True])
+def test_an_app_that_began_with_a_checkpoint(
+    fake_node: FakeNode, run: Run, database_url: str, other_url: str, tmp_path: Path, migrates: bool
+) -> None:
+    """Its series, its rows and what came later pass; it is not judged again, and a forged origin shows."""
+    say(fake_node, "one two", "three one", "-two")
+    run(words())
+    create_checkpoint(database_url, tmp_path / "file")
+    options = Options(state_folder=tmp_path)
+    with FakeNode("signet", premine=130) as new_node:
+        node = new_node if migrates else fake_node
+        apply(other_url, tmp_path / "file", contracts(words()), migrates=migrates, options=options)
+        assert faults(other_url, words()) == []
+        say(node, "four", "one", "-three")
+        run(words(), database=other_url, source=node.url)
+        assert faults(other_url, words()) == []
+    report = verify(other_url, contracts(words()), deep=True, options=options)
+    assert report.judged_again == []
+    assert "began with a checkpoint of block 104" in report.notes[0]
+    with psycopg.connect(other_url) as connection:
+        connection.execute("UPDATE vc.checkpoints SET consensus_hash = substr(sha256('x'), 1, 16)")
+    assert "not those of the checkpoint" in faults(other_url)[0]
+
+
+def test_forks_late_joiners_own_rules_and_halts(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """Rollbacks by history and by rebuilding, searches of old blocks, and a halted app leave no fault."""
+    story(fake_node, 11, 15)
+    run(an_app("one"), history=4)
+    for depth in (2, 9):
+        fake_node.reorg(depth, depth + 1)
+        run(an_app("one"), history=4)
+    own = App("own", magic=b"mv", payload_rule=lambda outputs: b"mv" + b"x" * 3)
+    own.add(b"x", parse=lambda payload: {"n": len(payload)})
+    broken = App("broken", magic=b"mv")
+
+    def fail(payload: bytes) -> dict[str, Any]:
+        raise RuntimeError("out of paper")
+
+    broken.add(b"o", parse=fail)
+    apps = (an_app("one"), an_app("two", initial_snapshots={110: "00" * 16}), own, broken)
+    story(fake_node, 12, 5)
+    run(*apps, history=4)
+    assert faults(database_url, *apps) == []
+
+
+def test_a_build_beside_that_is_not_finished(
+    fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path
+) -> None:
+    """It is checked as far as it has come."""
+    story(fake_node, 13, 12)
+    run(an_app())
+    blocks = iter(range(6))
+    listener = Listener(may_continue=lambda: next(blocks, None) is not None)
+    build_beside(database_url, read_contract(an_app()), "v2", Options(state_folder=tmp_path), listener)
+    report = verify(database_url)
+    assert report.faults == []
+    assert [(build.build, build.is_live) for build in report.builds] == [("1", True), ("v2", False)]
+    assert report.builds[1].block_id is not None
+    assert report.builds[1].block_id < fake_node.height
+
+
+def test_a_writer_may_run_meanwhile(fake_node: FakeNode, database_url: str, tmp_path: Path) -> None:
+    """Blocks and a rollback that come while an app is judged again do not count as faults."""
+    story(fake_node, 14, 12)
+    with StateEngine(
+        an_app(), database=database_url, source=fake_node.url, confirmations=0, history=3
+    ) as engine:
+        engine.build()
+        steps: list[int] = []
+
+        def on_catch_up(progress: Any) -> None:
+            steps.append(progress.block.block_id)
+            if len(steps) == 4:
+                story(fake_node, 15, 8)
+                engine.build()
+
+        report = verify(
+            database_url,
+            [read_contract(an_app())],
+            deep=True,
+            options=Options(history=3, state_folder=tmp_path),
+            listener=Listener(on_catch_up=on_catch_up),
+        )
+        assert (report.faults, report.judged_again) == ([], ["plain"])
+        assert steps[-1] >= fake_node.height - 3
+        fake_node.reorg(2, 3)
+        engine.build()
+    assert faults(database_url, an_app()) == []
