@@ -18,12 +18,13 @@ FROM (
     WHERE app = %(app)s AND build = ANY(%(builds)s) ORDER BY build, block_id DESC) AS last;
 
 -- name: first_verdict
--- The first candidate of a block that two builds judged differently: both verdicts, null for a build that saw no candidate.
+-- The first candidate of a block that one of two builds accepted and that they judged differently: both verdicts, null for a build that saw no candidate. What both rejected enters no digest.
 SELECT %(block_id)s AS block_id, txindex, encode(i.txid, 'hex') AS txid, a.verdict, b.verdict AS other_verdict
 FROM ({verdicts}) AS a
 FULL JOIN ({other_verdicts}) AS b USING (txindex)
 JOIN vc.inputs AS i USING (txindex)
 WHERE i.block_id = %(block_id)s AND a.verdict IS DISTINCT FROM b.verdict
+    AND (coalesce(a.verdict ? 'accepted', false) OR coalesce(b.verdict ? 'accepted', false))
 ORDER BY txindex LIMIT 1;
 
 -- name: accepted

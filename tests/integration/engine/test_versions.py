@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.conftest import Query, Run
 from tests.support.tables import tables
-from virtualchain import App, State, StateEngine
+from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.app.contract import read_contract
 from virtualchain.engine.compare import compare
 from virtualchain.engine.options import Listener, Options, Progress
@@ -110,7 +110,7 @@ def test_a_comparison_names_the_first_difference(
 ) -> None:
     """A comparison names the block, the candidate that was judged differently, and a missing row."""
     mine(fake_node, b"A")
-    txs = [fake_node.send(b"vso" + text) for text in (b"B", b"c")]
+    txs = [fake_node.send(b"vso" + text) for text in (b"\xff", b"c", b"B")]
     [block_hash] = fake_node.mine(txs)
     run(an_app())
     other = an_app("3", valid_transaction_window=7)
@@ -121,6 +121,9 @@ def test_a_comparison_names_the_first_difference(
     assert handler is not None
     other.db_commit = lambda block_id, *rest, **named: (  # type: ignore[method-assign]
         False if rest[1]["text"] == "c" else App.db_commit(other, block_id, *rest, **named)
+    )
+    other.db_parse = lambda block_id, *rest, **named: (  # type: ignore[method-assign]
+        Rejected("worded otherwise") if rest[1] == b"\xff" else App.db_parse(other, block_id, *rest, **named)
     )
     make_build(other, "v3")
     with views.snapshot(database_url) as connection:
