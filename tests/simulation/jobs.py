@@ -14,7 +14,7 @@ from unittest.mock import patch
 from tests.simulation.apps import make_apps
 from tests.simulation.steps import Trap, watch_steps
 from virtualchain import StateEngine
-from virtualchain.bitcoin.node import client
+from virtualchain.bitcoin.node import client, transport
 from virtualchain.engine.rebuild import replay
 from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.errors import AppHalted, BuildChanged, DeepFork, InUse, UsageError
@@ -50,7 +50,7 @@ def short_waits() -> Iterator[None]:
     """Shorten the engine's waits for the node and the database."""
     with (
         patch.object(client, "RETRY_PAUSES", (0.0, 0.01, 0.03, 0.1)),
-        patch.object(client, "CONNECT_TIMEOUT", 2.0),
+        patch.object(transport, "CONNECT_TIMEOUT", 2.0),
         patch.object(client, "READ_TIMEOUT", 1.0),
         patch.object(database, "_POLL", 0.02),
         patch.object(giving_way, "_TRIES", 2),
