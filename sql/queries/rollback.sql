@@ -27,8 +27,8 @@ DELETE FROM vc.state_files WHERE app = %(app)s AND build = %(build)s AND block_i
 SELECT count(*) FROM vc.ops WHERE app = %(app)s AND build = %(build)s AND block_id > %(fork)s;
 
 -- name: count_rows
--- How many rows of a projection have to go, and how many have to come back, until it is as one that ends at the fork.
-SELECT removed + ((SELECT count(*) FROM {new}) - (total - removed))
+-- How many rows of a projection have to go, and how many have to come back, until it is as another build's is at the fork.
+SELECT removed + ((SELECT count(*) FROM {new} WHERE since_block <= {fork}) - (total - removed))
 FROM (SELECT count(*) AS total, count(*) FILTER (WHERE since_block > {fork}) AS removed FROM {old}) AS counted;
 
 -- name: record

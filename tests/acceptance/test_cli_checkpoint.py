@@ -134,7 +134,7 @@ def test_a_deep_fork_that_asks_for_a_checkpoint(
     refused = cli(*options, "checkpoint", "apply", "file", code=2).err
     assert "the tape has another block there" in refused
     done = cli(*options, "checkpoint", "apply", "file", "--rollback", fork)
-    assert done.err.startswith("virtualchain: undone: 3 blocks, 0 ops, 0 rows")
+    assert done.err.startswith("virtualchain: undone: 3 blocks, 3 ops, 6 rows")
     cli(*options, "sync")
     assert content(database_url) == content(other)
     assert words_in(database_url) == {"one", "new", "newer"}
