@@ -10,7 +10,7 @@ from tests.integration.conftest import Query, Run
 from tests.support.moving import an_app, story
 from tests.support.tables import deployment
 from virtualchain import StateEngine
-from virtualchain.errors import DeepFork, UsageError
+from virtualchain.errors import DeepFork
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -217,7 +217,7 @@ def test_an_app_that_is_not_loaded_cannot_be_rebuilt(
     run(an_app("one"), an_app("two"), history=3)
     before = deployment(database_url)
     fake_node.reorg(10)
-    with pytest.raises(UsageError, match="the history of app two begins at block"):
+    with pytest.raises(DeepFork, match="the history of app two begins at block"):
         run(an_app("one"), history=3)
     assert {**deployment(database_url), "vc.coverage": ""} == {**before, "vc.coverage": ""}
 
