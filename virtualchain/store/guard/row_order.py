@@ -9,7 +9,8 @@ from typing import Final
 
 from sqlglot import exp
 
-from virtualchain.store.sources import Catalog, Reader, Scope, Table, outputs_of, returns_rows
+from virtualchain.store.guard.catalog import Catalog, Table
+from virtualchain.store.guard.sources import Reader, Scope, outputs_of, returns_rows
 
 _BY_KEY: Final = "add columns to ORDER BY until no two rows share them, such as the primary key"
 _RANKING: Final = (
