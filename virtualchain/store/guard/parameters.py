@@ -13,6 +13,11 @@ PARAMETER: Final = "vc_parameter_"
 
 def number_parameters(statement: str, *, has_parameters: bool) -> tuple[str, str, tuple[str | int, ...]]:
     """Rewrite psycopg's placeholders: as $1 … for the server, and as names that sqlglot reads as columns."""
+    if PARAMETER in statement.lower():
+        raise ForbiddenStatement(
+            f"{PARAMETER} stands for parameters here (use another name), so this may not run: "
+            f"{short(statement)}"
+        )
     parameters: list[str | int] = []
     if not has_parameters:
         return statement, statement, ()

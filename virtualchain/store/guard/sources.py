@@ -143,7 +143,7 @@ class Reader:
         if outputs is None:
             return Source(alias, None)
         columns = [*names, *(name for name, _ in outputs[len(names) :])]
-        if len(set(columns)) < len(columns) or "" in columns:
+        if len(columns) > len(outputs) or len(set(columns)) < len(columns) or "" in columns:
             return Source(alias, None)
         by_name = {name: value for name, (_, value) in zip(columns, outputs, strict=True)}
         return Source(

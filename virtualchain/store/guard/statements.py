@@ -29,6 +29,16 @@ from virtualchain.store.guard.words import word_complaints
 
 _LONGEST: Final = 100_000
 """Characters of a statement: what is longer was put together from values."""
+_UNREADABLE: Final = (
+    SqlglotError,
+    RecursionError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""How an analysis fails. `parse` must not take one of them for its own: a ValueError rejects the input."""
 _KINDS: Final = (exp.Select, exp.SetOperation, exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Values)
 _STARTS: Final = frozenset({"select", "insert", "update", "delete", "merge", "values", "with", "("})
 
@@ -54,7 +64,7 @@ def examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statem
     try:
         with ThreadPoolExecutor(1) as thread:  # its stack is empty, however deep the caller's is
             return thread.submit(_examine, statement, catalog, has_parameters=has_parameters).result()
-    except (SqlglotError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ForbiddenStatement(
             f"this statement cannot be analyzed, so it may not run: {short(statement)}"
         ) from error

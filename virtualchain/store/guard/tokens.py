@@ -38,7 +38,7 @@ def text_complaints(text: str, tokens: Sequence[Token], parameters: int) -> Iter
     if not all(f"{PARAMETER}{place}" in places for place in range(1, parameters + 1)):
         yield "a parameter stands inside a literal, a name or a comment"
     depth = dimensions = 0
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+    for token, after in zip(tokens, [*tokens[1:], None], strict=False):
         word = text[token.start : token.end + 1]
         beside = None if after is None or after.start != token.end + 1 else after
         if token.token_type in STRINGS:

@@ -129,3 +129,18 @@ def test_a_statement_on_values_alone_may_run(statement: str) -> None:
 def test_anything_but_one_statement_on_rows_is_refused(statement: str) -> None:
     """Transactions, settings and schema are the engine's."""
     is_refused(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "",
+        "-- nothing",
+        "SELECT x.b::integer FROM (SELECT a FROM t) AS x (a, b)",
+        "WITH x (a, b) AS (SELECT a FROM t) SELECT b::integer FROM x",
+        f"SELECT b FROM t ORDER BY {'9' * 5_000} LIMIT 1",
+    ],
+)
+def test_a_statement_that_cannot_be_analyzed_is_refused(statement: str) -> None:
+    """Another error of the look could be taken for a ValueError of `parse`, which rejects the input."""
+    is_refused(statement)
