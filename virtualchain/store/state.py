@@ -14,7 +14,7 @@ from virtualchain.store.guard.catalog import read_catalog
 from virtualchain.store.guard.refusal import ForbiddenStatement, short
 from virtualchain.store.guard.statements import Statement, examine
 from virtualchain.store.log import AppLog
-from virtualchain.store.values import is_text, shown, to_database, use_fixed_types
+from virtualchain.store.values import base_value, is_text, shown, to_database, use_fixed_types
 
 _MOST_STATEMENTS: Final = 1_000
 """Statements whose look is remembered: an app has few, unless it puts them together from values."""
@@ -145,7 +145,7 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
     for place, name in enumerate(statement.parameters):
         if is_named and name not in parameters:
             raise TypeError(f"the statement's parameter {shown(name)} has no value")
-        value = parameters[name]  # type: ignore[index]  # a name goes with a mapping, a place with a sequence
+        value = base_value(parameters[name])  # type: ignore[index]  # a name goes with a mapping, a place with a sequence
         if place in statement.not_text and is_text(value):
             raise UsageError(
                 f"parameter {shown(name)} is text that a cast would have the server read, and how depends on "

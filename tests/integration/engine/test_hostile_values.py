@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
+from enum import Enum
 from random import Random
 from typing import Any
 
@@ -89,6 +90,11 @@ HALTING: dict[str, tuple[str, list[Any], str]] = {
     "text as a number": (
         "SELECT %s::integer",
         ["1_000"],
+        "UsageError: parameter 1 is text",
+    ),
+    "an enum's text as a number": (
+        "SELECT %s::integer",
+        [Enum("Word", {"ONE": "1_000"})["ONE"]],
         "UsageError: parameter 1 is text",
     ),
     "text as a date": ("SELECT %s::date", ["2009-02-30"], "ForbiddenStatement: a cast to date depends on"),
