@@ -25,6 +25,12 @@ TABLES = """
 """
 
 
+class Word(Enum):
+    """Text that is not a str."""
+
+    NUMBER = "1_000"
+
+
 def an_app(**steps: Any) -> App:
     """Make an app with one opcode and these steps."""
     app = App("hostile", magic=b"ho", projections=TABLES)
@@ -94,7 +100,7 @@ HALTING: dict[str, tuple[str, list[Any], str]] = {
     ),
     "an enum's text as a number": (
         "SELECT %s::integer",
-        [Enum("Word", {"ONE": "1_000"})["ONE"]],
+        [Word.NUMBER],
         "UsageError: parameter 1 is text",
     ),
     "text as a date": ("SELECT %s::date", ["2009-02-30"], "ForbiddenStatement: a cast to date depends on"),
