@@ -10,9 +10,10 @@ from virtualchain.store.guard.statements import examine
 
 IMMUTABLE = frozenset(
     """
-    array_agg count date_larger date_mi encode generate_series isfinite jsonb_array_elements left length lower
-    max md5 normalize position row_number sha256 string_agg sum timestamp_mi to_tsvector unnest upper xmlagg
-    hashtext jsonb_path_query any_value array_sort bool_or chr first_value lag rank repeat round to_bin
+    any_value array_agg array_sort bool_or chr count date_larger date_mi encode first_value generate_series
+    hashtext isfinite jsonb_array_elements jsonb_object_agg jsonb_path_query lag left length lower max md5
+    normalize position rank repeat round row_number sha256 string_agg sum timestamp_mi to_bin to_tsvector
+    unnest upper xmlagg
     """.split()
 )
 """Built-in functions that the catalog calls immutable."""

@@ -43,7 +43,7 @@ class RowOrder:
                     yield from self._window(node)
                 case exp.Array():
                     yield from self._array(node)
-                case exp.ArrayAgg() | exp.GroupConcat():
+                case exp.ArrayAgg() | exp.GroupConcat() | exp.JSONObjectAgg() | exp.JSONBObjectAgg():
                     yield from self._aggregate(node)
                 case exp.Insert():
                     yield from self._insert(node)
@@ -110,12 +110,13 @@ class RowOrder:
                 yield f"the array of a query depends on the order of rows ({_BY_KEY})"
 
     def _aggregate(self, aggregate: exp.Expr) -> Iterator[str]:
-        order, query = aggregate.this, aggregate.find_ancestor(exp.Select)
-        if query is None or not isinstance(order, exp.Order):
+        parts, query = list(aggregate.iter_expressions()), aggregate.find_ancestor(exp.Select)
+        order = next((part for part in parts if isinstance(part, exp.Order)), None)
+        if query is None or order is None:
             return  # without ORDER BY, its name is complained of
         value = order.this
         values = [*(value.expressions if isinstance(value, exp.Distinct) else [value])]
-        values += [part for part in (aggregate.args.get("separator"),) if part is not None]
+        values += [part for part in parts if part is not order]  # a separator, or a key
         group = query.args.get("group")
         known = [*_order(order), *(group.expressions if group else ())]
         scope = self._reader.scope(query)

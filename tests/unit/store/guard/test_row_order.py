@@ -31,6 +31,8 @@ REFUSED = (
     "SELECT first_value(a) OVER w FROM t WINDOW w AS (PARTITION BY b)",
     "SELECT string_agg(b, ',' ORDER BY n) FROM t",
     "SELECT string_agg(b, val ORDER BY b) FROM t",
+    "SELECT jsonb_object_agg(b, val ORDER BY n) FROM t",
+    "SELECT jsonb_object_agg(b, val ORDER BY b) FROM t",
     "INSERT INTO kinds (kind, is_number) (SELECT b, is_number FROM t) ON CONFLICT DO NOTHING",
     "SELECT * FROM (SELECT b FROM t UNION ALL SELECT val FROM t LIMIT 2) AS q",
     "SELECT ARRAY(SELECT b FROM t)",

@@ -84,6 +84,7 @@ ALLOWED = (
     "SELECT DISTINCT ON (b) b, a FROM t ORDER BY b, n DESC, a",
     "SELECT rank() OVER (ORDER BY n), sum(a) OVER (PARTITION BY b ORDER BY n) FROM t",
     "SELECT lag(n) OVER w FROM t WINDOW w AS (PARTITION BY b ORDER BY a)",
+    "SELECT jsonb_object_agg(b, val ORDER BY n, a), jsonb_object_agg(b, 1 ORDER BY b) FROM t",
     "SELECT array_agg(b ORDER BY b), string_agg(b, ',' ORDER BY n, a) FROM t",
     "INSERT INTO t (a, j) VALUES (%s, '{}'), (%s, '{\"x\": [1]}'::jsonb)",
     "SELECT x.n::integer FROM unnest(%s::text[]) WITH ORDINALITY AS x (t, n)",
