@@ -75,7 +75,12 @@ _CONDITIONAL: Final = (exp.And, exp.Case, exp.Coalesce, exp.Filter, exp.If, exp.
 def has_safe_shape(tree: exp.Expr, catalog: Catalog, reader: Reader, rows: RowOrder) -> bool:
     """Return whether no plan, and no order of rows, can change if a value of this statement fails."""
     body = [node for node in tree.walk() if node is not tree]
-    guarded = [node for node in body if isinstance(node, _CONDITIONAL) or node is tree.args.get("where")]
+    where = tree.args.get("where")
+
+    def is_guarded(node: exp.Expr) -> bool:
+        return isinstance(node, _CONDITIONAL) or node is where
+
+    guarded = filter(is_guarded, tree.walk(prune=is_guarded))  # what is inside one is looked at with it
     if any(isinstance(node, _NESTED) for node in body) or not all(map(_never_fails, guarded)):
         return False
     match tree:

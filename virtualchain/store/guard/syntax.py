@@ -70,7 +70,7 @@ class Syntax:
                     yield "only newer versions of PostgreSQL take a subquery in FROM without a name"
             case exp.Merge() if node.args.get("returning") is not None:
                 yield "only newer versions of PostgreSQL have MERGE … RETURNING"
-            case exp.Column() if node.find_ancestor(exp.Returning) and node.table in {"old", "new"}:
+            case exp.Column() if node.table in {"old", "new"} and node.find_ancestor(exp.Returning):
                 yield "only newer versions of PostgreSQL have old and new in RETURNING"
             case exp.Anonymous() if "strip_nulls" in node.name.lower() and len(node.expressions) > 1:
                 yield f"only newer versions of PostgreSQL have {node.name} with two arguments"

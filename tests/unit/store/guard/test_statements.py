@@ -1,8 +1,11 @@
 """What may run: one statement that reads or writes rows."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.support.guard_catalog import CATALOG, is_refused
+from virtualchain.store.guard.refusal import ForbiddenStatement
 from virtualchain.store.guard.statements import examine
 
 ALLOWED = (
@@ -145,3 +148,35 @@ def test_anything_but_one_statement_on_rows_is_refused(statement: str) -> None:
 def test_a_statement_that_cannot_be_analyzed_is_refused(statement: str) -> None:
     """Another error of the look could be taken for a ValueError of `parse`, which rejects the input."""
     is_refused(statement)
+
+
+@pytest.mark.parametrize("frames", [0, 100, 150, 200, 600, 900])
+@pytest.mark.parametrize(
+    ("statement", "is_allowed"),
+    [
+        ("SELECT a FROM t WHERE b = %s", True),
+        ("SELECT " + "1 + " * 900 + "1", True),
+        ("SELECT a FROM t WHERE " + "b = 'x' OR " * 900 + "b = %s", True),
+        ("SELECT " + "NOT " * 150 + "is_number FROM t", None),
+        ("SELECT " + "- " * 300 + "a FROM t", None),
+        ("SELECT " + "- " * 3_000 + "a FROM t", False),
+    ],
+    ids=["short", "sum", "or", "not", "signs", "endless"],
+)
+def test_the_stack_of_the_caller_does_not_matter(
+    frames: int, statement: str, is_allowed: bool | None
+) -> None:
+    """A statement may run, or may not, however deep the caller is."""
+
+    def outcome(frames: int) -> str:
+        if frames:
+            return outcome(frames - 1)
+        try:
+            return repr(examine(statement, CATALOG, has_parameters=True))
+        except ForbiddenStatement:
+            return ""
+
+    with ThreadPoolExecutor(1) as thread:  # frames are counted from an empty stack
+        deep, shallow = (thread.submit(outcome, each).result() for each in (frames, 0))
+    assert deep == shallow
+    assert is_allowed is None or bool(deep) is is_allowed
