@@ -32,7 +32,12 @@ ELSEWHERE = frozenset(
 """What is cited and cannot be in the repository, above all files that users and tests write."""
 FOLDERS = ("docs", "migrations", "sql", "tests", "virtualchain", ".")
 BASES = {
-    "docs/architecture.md": ("virtualchain", "virtualchain/engine", "virtualchain/examples"),
+    "docs/architecture.md": (
+        "virtualchain",
+        "virtualchain/engine",
+        "virtualchain/examples",
+        "virtualchain/store/guard",
+    ),
     "docs/names.md": ("virtualchain/examples/names",),
 }
 """Pages about some folders, which name files without them."""

@@ -89,8 +89,8 @@ class _Copier:
             case str():
                 return self._text(value, f"field {field!r}")
             case bytes():
-                self._count(2 * len(value), f"field {field!r}")
-                return value.hex()
+                self._count(2 * bytes.__len__(value), f"field {field!r}")
+                return bytes.hex(value)
             case list() | tuple():
                 return [self._value(item, field, depth + 1) for item in value]
             case dict():
@@ -109,6 +109,7 @@ class _Copier:
     def _text(self, value: object, what: str) -> str:
         if not isinstance(value, str):
             raise InvalidOp(f"{what} is a {type(value).__name__}, but must be text")
+        value = str.__str__(value)  # what a subclass overrides is neither checked nor stored
         self._count(len(value), what)
         if _NUL in value:
             raise Unserializable(f"{what} contains a NUL character")
@@ -119,16 +120,18 @@ class _Copier:
 
 def _number(value: object, field: str) -> int | float | None:
     match value:
-        case None | bool():
-            return value
-        case int() if value.bit_length() <= MAX_INT_BITS:
+        case None | True | False:
             return value
         case int():
-            raise Unserializable(f"field {field!r}: an int of more than {MAX_INT_BITS} bits")
-        case float() if math.isfinite(value):
-            return value
+            number = int.__int__(value)
+            if number.bit_length() > MAX_INT_BITS:
+                raise Unserializable(f"field {field!r}: an int of more than {MAX_INT_BITS} bits")
+            return number
         case float():
-            raise Unserializable(f"field {field!r}: {value} is not a number that JSON can hold")
+            real = float.__float__(value)
+            if not math.isfinite(real):
+                raise Unserializable(f"field {field!r}: {real} is not a number that JSON can hold")
+            return real
         case _:
             raise invalid_value(value, f"field {field!r}", "cannot be stored as JSON")
 

@@ -10,14 +10,12 @@ from psycopg.rows import dict_row
 from virtualchain.errors import UsageError
 from virtualchain.model import Block, Json
 from virtualchain.store.failures import ValueDoesNotFit, does_not_fit
+from virtualchain.store.guard.catalog import read_catalog
+from virtualchain.store.guard.refusal import ForbiddenStatement, short
+from virtualchain.store.guard.statements import Statement, examine
 from virtualchain.store.log import AppLog
-from virtualchain.store.projections import projections
-from virtualchain.store.sources import Catalog, Table
-from virtualchain.store.sql import queries
-from virtualchain.store.statements import ForbiddenStatement, Statement, examine, short
-from virtualchain.store.values import is_text, shown, to_database, use_fixed_types
+from virtualchain.store.values import base_value, is_text, shown, to_database, use_fixed_types
 
-_Q = queries("statements")
 _MOST_STATEMENTS: Final = 1_000
 """Statements whose look is remembered: an app has few, unless it puts them together from values."""
 
@@ -44,7 +42,7 @@ class State:
         self._window = window
         self._failure: Exception | None = None
         self._wrote = False
-        self._catalog = _read_catalog(connection, tables)
+        self._catalog = read_catalog(connection, tables)
         self._statements: dict[tuple[str, bool], Statement] = {}
         # Prepared statements are looked up by text, and in another app the same text means other tables.
         self._mark = f"/* {tables} */ "
@@ -147,7 +145,7 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
     for place, name in enumerate(statement.parameters):
         if is_named and name not in parameters:
             raise TypeError(f"the statement's parameter {shown(name)} has no value")
-        value = parameters[name]  # type: ignore[index]  # a name goes with a mapping, a place with a sequence
+        value = base_value(parameters[name])  # type: ignore[index]  # a name goes with a mapping, a place with a sequence
         if place in statement.not_text and is_text(value):
             raise UsageError(
                 f"parameter {shown(name)} is text that a cast would have the server read, and how depends on "
@@ -155,52 +153,3 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
             )
         values.append(to_database(value, name))
     return values
-
-
-def _read_catalog(connection: psycopg.Connection, tables: str) -> Catalog:
-    """Read what statements may name: the projections in the schema `tables`, and the types made for them."""
-    names = [projection.name for projection in projections(connection, tables)]
-    place = {"tables": tables, "names": names}
-    columns: dict[str, dict[str, str]] = {name: {} for name in names}
-    required: dict[str, set[str]] = {name: set() for name in names}
-    checked: dict[str, set[str]] = {name: set() for name in names}
-    for table, column, kind, is_required, is_checked in connection.execute(_Q["columns"], place):
-        columns[table][column] = kind
-        required[table] |= {column} if is_required else set()
-        checked[table] |= {column} if is_checked else set()
-    primary: dict[str, tuple[str, ...]] = {}
-    unique: dict[str, list[frozenset[str]]] = {name: [] for name in names}
-    keys: dict[str, list[frozenset[str]]] = {name: [] for name in names}
-    weak: dict[str, list[frozenset[str]]] = {name: [] for name in names}
-    for table, is_primary, is_immediate, key, has_expression, is_partial in connection.execute(
-        _Q["keys"], place
-    ):
-        if is_primary:
-            primary[table] = tuple(key)
-        if is_immediate:
-            unique[table].append(frozenset() if has_expression else frozenset(key))
-        if is_immediate and not has_expression and not is_partial:
-            (keys if set(key) <= required[table] else weak)[table].append(frozenset(key))
-    types = connection.execute(_Q["types"], place).fetchall()
-
-    def are_immutable(functions: frozenset[str]) -> dict[str, bool]:
-        rows = connection.execute(_Q["functions"], {"names": sorted(functions)}).fetchall()
-        return dict(rows)
-
-    return Catalog(
-        {
-            name: Table(
-                columns[name],
-                primary.get(name, ()),
-                tuple(unique[name]),
-                tuple(keys[name]),
-                tuple(weak[name]),
-                frozenset(checked[name]),
-                frozenset(required[name]),
-            )
-            for name in names
-        },
-        frozenset(name for name, is_enum, _ in types if is_enum),
-        {name: base for name, is_enum, base in types if not is_enum},
-        are_immutable,
-    )

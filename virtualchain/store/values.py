@@ -55,29 +55,53 @@ def use_fixed_types(adapters: AdaptersMap) -> None:
     adapters.register_dumper(str, StrDumper)
 
 
+def base_value(value: object) -> object:  # noqa: PLR0911 - one type a case
+    """Return a parameter as its base type holds it: what is checked is then what is sent.
+
+    A subclass may override what checks, psycopg or JSON call. An Enum is its value. Raises TypeError for an
+    object that only claims to be of a type.
+    """
+    match value:
+        case True | False:
+            return value
+        case Enum():
+            return base_value(value.value)
+        case int():
+            return int.__int__(value)
+        case str():
+            return str.__str__(value)
+        case bytes():
+            return bytes.__getitem__(value, slice(None))
+        case bytearray():
+            return bytes(bytearray.__getitem__(value, slice(None)))
+        case memoryview():
+            return bytes(value)
+        case Decimal():
+            return Decimal(value)
+        case list():
+            return [base_value(item) for item in list.__iter__(value)]
+    return value
+
+
 def to_database(value: object, name: str | int) -> Any:  # noqa: ANN401, PLR0911 - one row of the table a case
-    """Return a parameter as it crosses to the database.
+    """Return a parameter, which is a base value, as it crosses to the database.
 
     Raises Unserializable for a value that no column can take, which rejects the input, and TypeError for a
     type that does not cross; `name` is the parameter's name or its place, from 0.
     """
     match value:
-        case None | bool():
+        case None | True | False | bytes():
             return value
-        case Enum():
-            return to_database(value.value, name)
         case int():
             return _integer(value, name)
         case str():
             return _text(value, name)
-        case bytes() | bytearray() | memoryview():
-            return bytes(value)
         case Decimal():
             return _decimal(value, name)
         case list():
             return _array(value, name)
-        case Jsonb():
-            return psycopg_json.Jsonb(value.value, dumps=_dumps)
+        case Jsonb():  # again: it may have been changed
+            return psycopg_json.Jsonb(Jsonb(value.value).value, dumps=_dumps)
         case psycopg_json.Jsonb() | psycopg_json.Json():
             return psycopg_json.Jsonb(Jsonb(value.obj).value, dumps=_dumps)
     kind = type(value).__name__
@@ -86,10 +110,10 @@ def to_database(value: object, name: str | int) -> Any:  # noqa: ANN401, PLR0911
 
 
 def is_text(value: object) -> bool:
-    """Return whether a parameter, or an item of it, is text or bytes, which a cast would have read."""
+    """Return whether a base value, or an item of it, is text or bytes, which a cast would have read."""
     if isinstance(value, list):
         return any(is_text(item) for item in value)
-    return isinstance(value, str | bytes | bytearray | memoryview)
+    return isinstance(value, str | bytes)
 
 
 def _dumps(value: object) -> str:
@@ -114,7 +138,7 @@ def _text(value: str, name: str | int) -> str:
         raise Unserializable(f"parameter {shown(name)} contains a NUL character")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise Unserializable(f"parameter {shown(name)} contains a lone surrogate")
-    return str(value)
+    return value
 
 
 def _decimal(value: Decimal, name: str | int) -> Decimal:

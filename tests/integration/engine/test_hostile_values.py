@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
+from enum import Enum
 from random import Random
 from typing import Any
 
@@ -22,6 +23,12 @@ TABLES = """
     CREATE TABLE kept (key text PRIMARY KEY, number integer, short varchar(3), body jsonb);
     CREATE INDEX kept_bodies ON kept USING gin (body);
 """
+
+
+class Word(Enum):
+    """Text that is not a str."""
+
+    NUMBER = "1_000"
 
 
 def an_app(**steps: Any) -> App:
@@ -89,6 +96,11 @@ HALTING: dict[str, tuple[str, list[Any], str]] = {
     "text as a number": (
         "SELECT %s::integer",
         ["1_000"],
+        "UsageError: parameter 1 is text",
+    ),
+    "an enum's text as a number": (
+        "SELECT %s::integer",
+        [Word.NUMBER],
         "UsageError: parameter 1 is text",
     ),
     "text as a date": ("SELECT %s::date", ["2009-02-30"], "ForbiddenStatement: a cast to date depends on"),

@@ -109,6 +109,17 @@ NEVER: list[tuple[Any, Any]] = [
             "SELECT xpath('/a', '<a/>') AS x",
             "UPDATE accounts SET owner = 'x' WHERE name = 'a1' RETURNING old.owner",
             "SELECT $1 AS x",
+            "SELECT concat(b, 'x') AS x, concat_ws('-', b, b) AS y FROM t",
+            "SELECT format('%s', b) AS x FROM t",
+            "SELECT to_char(a, '000') AS x FROM t",
+            "SELECT array_to_string(arr, ',') AS x FROM t",
+            "SELECT jsonb_build_object('b', b) AS x FROM t",
+            "SELECT to_jsonb(b) AS x FROM t",
+            "SELECT row_to_json(t) AS x FROM t",
+            "SELECT jsonb_agg(b ORDER BY a) AS x FROM t",
+            "SELECT jsonb_object_agg(owner, name ORDER BY owner) AS x FROM accounts",
+            "SELECT (j ->> 'x')::integer AS x FROM t",
+            "SELECT '2024-05-06'::date AS x",
         )
     ),
 ]
@@ -174,6 +185,9 @@ ALWAYS: list[tuple[Any, Any]] = [
         "INSERT INTO accounts SELECT %s, balance FROM accounts WHERE name = %s ON CONFLICT (name) DO NOTHING",
         ["copy", "a1"],
     ),
+    ("SELECT coalesce(b, '') || 'x' AS x, lpad(a::text, 3, '0') AS y FROM t ORDER BY a", None),
+    ("SELECT string_agg(b, ',' ORDER BY a) AS x, array_agg(b ORDER BY a) AS y FROM t", None),
+    ("SELECT jsonb_object_agg(owner, balance ORDER BY name) AS x FROM accounts", None),
     ("SELECT avg(amount) AS x, sum(amount) / 7.0 AS y FROM moves", None),
 ]
 """Ordinary statements, which run on every machine."""

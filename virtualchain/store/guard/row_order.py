@@ -9,7 +9,8 @@ from typing import Final
 
 from sqlglot import exp
 
-from virtualchain.store.sources import Catalog, Reader, Scope, Table, outputs_of, returns_rows
+from virtualchain.store.guard.catalog import Catalog, Table
+from virtualchain.store.guard.sources import Reader, Scope, outputs_of, returns_rows
 
 _BY_KEY: Final = "add columns to ORDER BY until no two rows share them, such as the primary key"
 _RANKING: Final = (
@@ -42,7 +43,7 @@ class RowOrder:
                     yield from self._window(node)
                 case exp.Array():
                     yield from self._array(node)
-                case exp.ArrayAgg() | exp.GroupConcat():
+                case exp.ArrayAgg() | exp.GroupConcat() | exp.JSONObjectAgg() | exp.JSONBObjectAgg():
                     yield from self._aggregate(node)
                 case exp.Insert():
                     yield from self._insert(node)
@@ -109,12 +110,13 @@ class RowOrder:
                 yield f"the array of a query depends on the order of rows ({_BY_KEY})"
 
     def _aggregate(self, aggregate: exp.Expr) -> Iterator[str]:
-        order, query = aggregate.this, aggregate.find_ancestor(exp.Select)
-        if query is None or not isinstance(order, exp.Order):
+        parts, query = list(aggregate.iter_expressions()), aggregate.find_ancestor(exp.Select)
+        order = next((part for part in parts if isinstance(part, exp.Order)), None)
+        if query is None or order is None:
             return  # without ORDER BY, its name is complained of
         value = order.this
         values = [*(value.expressions if isinstance(value, exp.Distinct) else [value])]
-        values += [part for part in (aggregate.args.get("separator"),) if part is not None]
+        values += [part for part in parts if part is not order]  # a separator, or a key
         group = query.args.get("group")
         known = [*_order(order), *(group.expressions if group else ())]
         scope = self._reader.scope(query)

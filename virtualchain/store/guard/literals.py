@@ -1,20 +1,19 @@
-"""What tokens of a statement may hide: literals that a server reads by its version or clock, and characters.
+"""Literals that a server reads by its version or its clock.
 
 The server turns an untyped literal into whatever type it needs, so a literal must be harmless as any type.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from sqlglot import Token, TokenType, exp
 
 from virtualchain.app.fields import DEEPEST, parse_json
-from virtualchain.store.sources import PARAMETER
+from virtualchain.store.guard.tokens import NUMBER, STRINGS
 
 _CLOCK_WORDS: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 """Words in literals that date and time types read by the clock."""
-_NUMBER: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _NEW_NUMBER: Final = re.compile(
     r"[+-]?(0x_?[0-9a-f][0-9a-f_]*|0o_?[0-7][0-7_]*|0b_?[01][01_]*|[0-9]+_[0-9_]*(\.[0-9_]*)?(e[+-]?[0-9_]+)?"
     r"|[0-9.]+(e[+-]?)?[0-9]+_[0-9_]*(e[+-]?[0-9_]+)?)",
@@ -35,50 +34,8 @@ _ISO_MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}(:[0-9]{2})?)?)?"
 )
-_DEEPEST_SYNTAX: Final = 30
-"""Levels of parentheses, CASE and the like: every stack, Python's and the server's, has room for them."""
-_MOST_DIMENSIONS: Final = 6
-"""Levels of brackets: those that an array may have."""
 _ESCAPES: Final = re.compile(r"(?:[^\\]|\\[\\'nrt])*", re.DOTALL)
 """Escapes in E'…' that every reader reads alike."""
-
-STRINGS: Final = frozenset(
-    {
-        TokenType.STRING,
-        TokenType.BYTE_STRING,
-        TokenType.HEREDOC_STRING,
-        TokenType.NATIONAL_STRING,
-        TokenType.RAW_STRING,
-        TokenType.UNICODE_STRING,
-    }
-)
-
-
-def text_complaints(text: str, tokens: Sequence[Token], parameters: int) -> Iterator[str]:
-    """Yield what this module and the server, or two versions of the server, might read differently."""
-    if re.search(r"[^\S \t\n\r\f]", text):
-        yield "it contains a space that is not one everywhere (use spaces, tabs and line ends)"
-    places = {token.text for token in tokens if token.token_type not in STRINGS}
-    if not all(f"{PARAMETER}{place}" in places for place in range(1, parameters + 1)):
-        yield "a parameter stands inside a literal, a name or a comment"
-    depth = dimensions = 0
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
-        word = text[token.start : token.end + 1]
-        beside = None if after is None or after.start != token.end + 1 else after
-        if token.token_type in STRINGS:
-            continue
-        if word == "$":
-            yield "parameters are %s or %(name)s"
-        is_number = token.token_type is TokenType.NUMBER
-        if word[0].isdigit() and (not _NUMBER.fullmatch(word) or (is_number and beside and is_word(beside))):
-            yield "such a number is read by newer versions of PostgreSQL only (write decimal digits)"
-        is_escape = word.lower() == "u" and beside is not None and beside.token_type is TokenType.AMP
-        if is_escape and text[token.end + 2 : token.end + 3] == '"':
-            yield "a name is written with escapes"
-        depth += {"(": 1, "[": 1, "case": 1, ")": -1, "]": -1, "end": -1}.get(word.lower(), 0)
-        dimensions += {"[": 1, "]": -1}.get(word, 0)
-        if depth > _DEEPEST_SYNTAX or dimensions > _MOST_DIMENSIONS:
-            yield f"it is nested deeper than {_DEEPEST_SYNTAX} parentheses or {_MOST_DIMENSIONS} brackets"
 
 
 def literal_complaints(token: Token, before: TokenType | None, source: str) -> Iterator[str]:
@@ -95,7 +52,7 @@ def literal_complaints(token: Token, before: TokenType | None, source: str) -> I
     if token.token_type is TokenType.UNICODE_STRING:
         yield f"a string literal is written with escapes ('{token.text}')"
     parts = [part for part in _LIST.split(token.text) if part]
-    is_list = all(_NUMBER.fullmatch(part.lstrip("+-")) or _NEW_NUMBER.fullmatch(part) for part in parts)
+    is_list = all(NUMBER.fullmatch(part.lstrip("+-")) or _NEW_NUMBER.fullmatch(part) for part in parts)
     if is_list and any(map(_NEW_NUMBER.fullmatch, parts)):
         yield (
             f"how '{token.text}' is read as a number depends on the server's version "
@@ -126,10 +83,3 @@ def is_json(node: exp.Expr | None) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_word(token: Token) -> bool:
-    """Return whether a token is a keyword or a name."""
-    return token.token_type is TokenType.IDENTIFIER or (
-        token.token_type not in STRINGS and re.fullmatch(r"[A-Za-z_]\w*", token.text) is not None
-    )

@@ -5,14 +5,15 @@ what is fixed once some columns are known. A row of a table is fixed by its key;
 carry that from one source to the next. Whatever is not certain counts as not fixed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from sqlglot import exp
 
-PARAMETER: Final = "vc_parameter_"
-"""How a parameter is named in the text that sqlglot reads; its number follows, from 1."""
+from virtualchain.store.guard.catalog import Catalog
+from virtualchain.store.guard.parameters import parameter
+from virtualchain.store.guard.tokens import DIALECT
 
 _ROW_FUNCTIONS: Final = (
     "unnest",
@@ -32,38 +33,6 @@ Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A projection as statements see it."""
-
-    columns: Mapping[str, str]
-    """Types by column."""
-    key: tuple[str, ...]
-    """The columns of the primary key."""
-    unique: tuple[frozenset[str], ...]
-    """Of each unique index that is not deferrable, its columns; empty for one on expressions."""
-    keys: tuple[frozenset[str], ...] = ()
-    """Sets of columns that no two rows share at any time, and that are never null."""
-    weak_keys: tuple[frozenset[str], ...] = ()
-    """The same for columns that may be null: rows whose key has a null may share it."""
-    checked: frozenset[str] = frozenset()
-    """Columns whose new value may violate a constraint: a check, a domain's, a unique index."""
-    required: frozenset[str] = frozenset()
-    """Columns that may not be null."""
-
-
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """What statements of one app may name."""
-
-    tables: Mapping[str, Table]
-    enums: frozenset[str] = frozenset()
-    domains: Mapping[str, str] = field(default_factory=dict)
-    """The domains that the projections made, and the types that they are made of."""
-    are_immutable: Callable[[frozenset[str]], Mapping[str, bool]] = field(default=lambda _: {})
-    """By name whether all built-in functions of that name may run; unknown names are left out."""
-
-
-@dataclass(frozen=True, slots=True)
 class Source:
     """One entry of FROM or USING, or the table that is written."""
 
@@ -76,13 +45,6 @@ class Source:
     """Types by column, as far as they are known."""
     outputs: Mapping[str, exp.Expr] = field(default_factory=dict)
     """What the columns of a query are computed from."""
-
-
-def parameter(node: exp.Expr | None) -> int | None:
-    """Return the place of a parameter, from 0; None for anything else."""
-    if isinstance(node, exp.Column) and node.name.startswith(PARAMETER) and not node.table:
-        return int(node.name.removeprefix(PARAMETER)) - 1
-    return None
 
 
 def conjuncts(node: exp.Expr | None) -> list[exp.Expr]:
@@ -150,7 +112,7 @@ class Reader:
                 number = inner.args.get("offset") or node.args.get("offset")
                 columns = names or [name]
                 types = {
-                    column: part.to.expressions[0].sql("postgres").lower()
+                    column: part.to.expressions[0].sql(DIALECT).lower()
                     for column, part in zip(columns, inner.expressions, strict=False)
                     if isinstance(part, exp.Cast) and part.to.expressions
                 }
@@ -165,12 +127,23 @@ class Reader:
                 return Source(name, frozenset({column}), (frozenset({column}),), types=types)
         return Source(name, None)
 
+    def origin(self, column: exp.Column) -> str | exp.Expr | None:
+        """Return the type of a column, or what a query computes it from, if that is certain."""
+        for node in scopes(column):
+            if isinstance(node, exp.Insert) and column.table == "excluded":
+                table = self._catalog.tables.get(node.find(exp.Table).name)  # type: ignore[union-attr]  # INTO names one
+                return None if table is None else table.columns.get(column.name)
+            scope = self.scope(node)
+            if scope.has_column(column):
+                return scope.origin(column)
+        return None
+
     def _query(self, alias: str, query: exp.Expr, names: Sequence[str]) -> Source:
         outputs = outputs_of(query)
         if outputs is None:
             return Source(alias, None)
         columns = [*names, *(name for name, _ in outputs[len(names) :])]
-        if len(set(columns)) < len(columns) or "" in columns:
+        if len(columns) > len(outputs) or len(set(columns)) < len(columns) or "" in columns:
             return Source(alias, None)
         by_name = {name: value for name, (_, value) in zip(columns, outputs, strict=True)}
         return Source(

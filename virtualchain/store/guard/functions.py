@@ -1,0 +1,118 @@
+"""The functions that a statement calls: built-in ones, whose results depend on their arguments alone.
+
+They are looked for in the tokens: sqlglot's tree may hide them, since it has names of its own for functions.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+from sqlglot import Token, TokenType
+
+from virtualchain.store.guard.catalog import AreImmutable
+from virtualchain.store.guard.tokens import is_word
+
+_SYNTAX: Final = frozenset(
+    """
+    all and any array as between by case conflict cube distinct do else except exists filter from group
+    having in insert intersect into is join key lateral like ilike limit materialized not of offset on or
+    order over partition returning rollup row select set some then union using values when where with within
+    """.split()
+)
+"""Words that may come before a parenthesis and call nothing."""
+_SPECIAL_FORMS: Final = frozenset(
+    """
+    cast coalesce greatest grouping least nullif overlay position substring trim
+    """.split()
+)
+"""Functions that are part of the grammar, and depend on their arguments alone."""
+_TYPE_MODIFIERS: Final = frozenset({"bit", "char", "character", "decimal", "numeric", "varchar", "varying"})
+"""Types that may be followed by a length in parentheses."""
+_ALLOWED_FUNCTIONS: Final = frozenset({"generate_series", "length", "lower", "upper"})
+"""Functions whose name also stands for a variant that the catalog does not call immutable, out of reach here
+because no value has that variant's type."""
+_EXCLUDED_FUNCTIONS: Final = frozenset(
+    """
+    acos acosd acosh any_value array_reverse array_sort asin asind asinh atan atan2 atan2d atand atanh
+    casefold cbrt corr cos cosd cosh cot cotd covar_pop covar_samp crc32 crc32c cume_dist degrees erf erfc
+    exp gamma icu_unicode_version is_normalized jsonb_path_exists jsonb_path_match jsonb_path_query
+    jsonb_path_query_array jsonb_path_query_first jsonb_set_lax lgamma ln log log10 normalize numeric_exp
+    numeric_ln numeric_log numeric_power numeric_sqrt numnode percent_rank percentile_cont
+    phraseto_tsquery pi plainto_tsquery pow power querytree quote_ident radians regr_avgx regr_avgy
+    regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy setweight sin sind sinh sqrt
+    strip tan tand tanh timezone to_bin to_oct to_tsquery to_tsvector ts_delete ts_filter ts_rank
+    ts_rank_cd tsquery_phrase tsvector_to_array unicode_assigned unicode_version uuid_extract_timestamp
+    uuid_extract_version websearch_to_tsquery width_bucket xml_is_well_formed_content
+    xml_is_well_formed_document xmltext
+    """.split()
+)
+"""Immutable functions whose results are floats or differ between versions of PostgreSQL, or that only some
+versions have."""
+_HASH: Final = re.compile(r"hash")
+"""In the names of functions whose result is an internal of the server's."""
+_ORDERED_AGGREGATES: Final = frozenset(
+    """
+    array_agg json_agg json_object_agg jsonb_agg jsonb_object_agg string_agg xmlagg json_agg_strict
+    jsonb_agg_strict
+    """.split()
+)
+"""Aggregates whose result depends on the order of their input."""
+
+
+def function_complaints(
+    tokens: Sequence[Token], ctes: Collection[str], are_immutable: AreImmutable
+) -> Iterator[str]:
+    """Yield what is wrong with the functions that a statement with these WITH queries calls."""
+    calls = _calls(tokens, ctes)
+    known = are_immutable(frozenset(calls)) if calls else {}
+    for name in sorted(calls):
+        if name in _EXCLUDED_FUNCTIONS or _HASH.search(name):
+            yield f"the results of {name} differ between versions of PostgreSQL, or are floats"
+        elif name not in known:
+            yield f"{name} is not a built-in function"
+        elif not known[name] and name not in _ALLOWED_FUNCTIONS:
+            yield f"{name} may depend on the clock, the session, chance or settings"
+        elif name in _ORDERED_AGGREGATES and not calls[name]:
+            yield f"the result of {name} depends on the order of rows (add ORDER BY inside)"
+
+
+def _calls(tokens: Sequence[Token], ctes: Collection[str]) -> dict[str, bool]:
+    """Return the functions that are called, and whether all calls of each name an order of rows inside."""
+    ordered: dict[str, bool] = {}
+    for place, token in enumerate(tokens[:-1]):
+        if tokens[place + 1].token_type is not TokenType.L_PAREN or not is_word(token):
+            continue
+        is_quoted = token.token_type is TokenType.IDENTIFIER
+        name = token.text if is_quoted else token.text.lower()
+        if _is_no_call(tokens, place, name, ctes, is_quoted=is_quoted):
+            continue
+        ordered[name] = ordered.get(name, True) and _has_order(tokens, place + 1)
+    return ordered
+
+
+def _is_no_call(
+    tokens: Sequence[Token], place: int, name: str, ctes: Collection[str], *, is_quoted: bool
+) -> bool:
+    """Return whether a word before a parenthesis is syntax, a type, a table, or an alias with columns."""
+    if not is_quoted and name in _SYNTAX | _SPECIAL_FORMS:
+        return True
+    before = tokens[place - 1] if place else None
+    if before is None:
+        return False
+    if before.token_type is TokenType.DCOLON or (before.text.lower() == "as" and name in _TYPE_MODIFIERS):
+        return name in _TYPE_MODIFIERS
+    is_after_name = is_word(before) and before.text.lower() not in _SYNTAX | {"recursive", "distinct"}
+    is_alias = before.token_type in {TokenType.R_PAREN, TokenType.ALIAS, TokenType.INTO}
+    return is_after_name or is_alias or name in ctes
+
+
+def _has_order(tokens: Sequence[Token], place: int) -> bool:
+    """Return whether ORDER BY stands directly inside the parenthesis at a place."""
+    depth = 0
+    for token in tokens[place:]:
+        depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
+        if depth == 0:
+            return False
+        if depth == 1 and token.text.lower().split()[:1] == ["order"]:
+            return True
+    return False

@@ -1,0 +1,106 @@
+"""Syntax whose result may depend on more than values, in the tree of a statement."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlglot import exp
+
+from virtualchain.store.guard.casts import Casts
+from virtualchain.store.guard.catalog import Catalog
+from virtualchain.store.guard.sources import Reader, depth
+from virtualchain.store.guard.tokens import DIALECT
+
+_LONGEST_CHAIN: Final = 1_000
+"""Levels of a syntax tree, in which each operator of a chain is one."""
+_SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+_UNSOUND: Final[tuple[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], str], ...]] = (
+    ((exp.Command, exp.Into, exp.Create, exp.Drop, exp.Copy), "it does more than read and write rows"),
+    (exp.TableSample, "TABLESAMPLE depends on chance and on where rows are stored"),
+    (exp.AtTimeZone, "AT TIME ZONE depends on the host's time zones"),
+    ((exp.Pow, exp.Sqrt, exp.Cbrt), "powers and roots are floats"),
+    (
+        (exp.JSONBPathExists, exp.MatchAgainst),
+        "jsonpath and text search differ between versions of PostgreSQL",
+    ),
+    (exp.JSON, "only newer versions of PostgreSQL have IS JSON"),
+    (exp.JSONKeyValue, "only newer versions of PostgreSQL have this form of JSON_OBJECT"),
+    (exp.Interval, "how text is read as an interval depends on the server's version"),
+)
+"""Syntax whose result may depend on more than values."""
+
+
+class Syntax:
+    """Looks at the nodes of one statement's tree; a complaint is a clause that a sentence can go on from."""
+
+    def __init__(self, tree: exp.Expr, catalog: Catalog, reader: Reader, casts: Casts) -> None:
+        self._tree = tree
+        self._catalog = catalog
+        self._reader = reader
+        self._casts = casts
+
+    def complaints(self) -> Iterator[str]:
+        """Yield what is wrong, from the top of the tree down."""
+        if depth(self._tree) > _LONGEST_CHAIN:
+            yield f"it has a chain of more than {_LONGEST_CHAIN} operators (pass a list as one parameter)"
+        for node in self._tree.walk():
+            yield from self._node(node)
+
+    def _node(self, node: exp.Expr) -> Iterator[str]:
+        for kinds, complaint in _UNSOUND:
+            if isinstance(node, kinds):
+                yield complaint
+        match node:
+            case exp.Table():
+                yield from self._table(node)
+            case exp.Column() | exp.Dot():
+                yield from self._column(node)
+            case exp.Lock() if node.args.get("wait") is not None:
+                yield "NOWAIT and SKIP LOCKED depend on other sessions"
+            case exp.Collate() if node.expression.name not in {"C", "POSIX"}:
+                yield f"the collation {node.expression.name} depends on the host"
+            case exp.Cast():
+                yield from self._casts.complaints(node)
+        yield from self._newer(node)
+
+    def _newer(self, node: exp.Expr) -> Iterator[str]:
+        """Look for what only newer versions of PostgreSQL have."""
+        match node:
+            case exp.Subquery() | exp.Values() if isinstance(node.parent, exp.From | exp.Join):
+                if not node.alias:
+                    yield "only newer versions of PostgreSQL take a subquery in FROM without a name"
+            case exp.Merge() if node.args.get("returning") is not None:
+                yield "only newer versions of PostgreSQL have MERGE … RETURNING"
+            case exp.Column() if node.table in {"old", "new"} and node.find_ancestor(exp.Returning):
+                yield "only newer versions of PostgreSQL have old and new in RETURNING"
+            case exp.Anonymous() if "strip_nulls" in node.name.lower() and len(node.expressions) > 1:
+                yield f"only newer versions of PostgreSQL have {node.name} with two arguments"
+            case exp.Is() if node.expression.name == "normalized":
+                yield "what is normalized depends on the server's version of Unicode"
+            case exp.Max() | exp.Min() | exp.Reverse():
+                value = node.this.unnest()
+                is_row = isinstance(value, exp.Tuple) or (
+                    isinstance(value, exp.Column)
+                    and not value.table
+                    and value.name in {table.alias_or_name for table in self._tree.find_all(exp.Table)}
+                )
+                is_bytes = isinstance(value, exp.Column) and self._reader.origin(value) == "bytea"
+                if is_row or is_bytes or (isinstance(value, exp.Anonymous) and value.name.lower() == "row"):
+                    yield f"only newer versions of PostgreSQL have {node.key} of such a value"
+
+    def _table(self, node: exp.Table) -> Iterator[str]:
+        if not isinstance(node.this, exp.Identifier):
+            return  # a function in FROM
+        if node.args.get("db") is not None:
+            yield f"{node.sql(DIALECT)} lies outside the app's tables (name its own without a schema)"
+        elif node.name not in self._catalog.tables and node.name not in self._reader.ctes:
+            yield f"{node.name} is not a projection of the app"
+
+    def _column(self, node: exp.Expr) -> Iterator[str]:
+        parts = [part for part in node.find_all(exp.Identifier) if part.parent is node]
+        if not parts:
+            return
+        if isinstance(node, exp.Column) and node.args.get("db") is not None:
+            yield f"{node.sql(DIALECT)} names a schema"
+        name = (parts[0] if isinstance(node, exp.Column) else parts[-1]).name
+        if name in _SYSTEM_COLUMNS:
+            yield f"the system column {name} depends on where rows are stored"
