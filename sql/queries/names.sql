@@ -33,9 +33,9 @@ ORDER BY n.name;
 
 -- name: set_expiry
 -- Update when some names expire.
-UPDATE names AS n SET expires_at = e.expires_at
-FROM unnest(%(names)s::text[], %(expiries)s::bigint[]) AS e (name, expires_at)
-WHERE n.name = e.name;
+MERGE INTO names AS n USING unnest(%(names)s::text[], %(expiries)s::bigint[]) AS e (name, expires_at)
+ON n.name = e.name
+WHEN MATCHED THEN UPDATE SET expires_at = e.expires_at;
 
 -- name: keep_name
 -- Write a name as an operation left it.

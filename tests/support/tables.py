@@ -16,9 +16,14 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
     """Read every table of a database, the engine's and the apps', as sorted lists of rows.
 
     With `versions`, each row includes its location and the transaction that wrote it, so that a row which was
-    rewritten with the same values differs. Without, what differs between sources is left out.
+    rewritten with the same values differs. Without, what differs between sources is left out, and the serial
+    numbers of builds.
     """
-    row = sql.SQL("format('%s %s %s', t.ctid, t.xmin, t)" if versions else "(to_jsonb(t) - 'evidence')::text")
+    row = sql.SQL(
+        "format('%s %s %s', t.ctid, t.xmin, t)"
+        if versions
+        else "(to_jsonb(t) - '{evidence,serial}'::text[])::text"
+    )
     with psycopg.connect(url) as connection:
         names = connection.execute(_TABLES).fetchall()
         return {f"{schema}.{name}": _rows(connection, row, schema, name) for schema, name in names}

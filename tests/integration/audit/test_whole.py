@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.conftest import Rows
 from tests.support.checkpoints import contracts, create_checkpoint, say, words
+from tests.support.easy_signet import easy_signet
 from tests.support.moving import an_app, story
 from virtualchain import App, StateEngine
 from virtualchain.app.contract import read_contract
@@ -45,7 +46,7 @@ def test_an_app_that_began_with_a_checkpoint(
     run(words())
     create_checkpoint(database_url, tmp_path / "file")
     options = Options(state_folder=tmp_path)
-    with FakeNode("signet", premine=130) as new_node:
+    with easy_signet(130) as new_node:
         node = new_node if migrates else fake_node
         apply(other_url, tmp_path / "file", contracts(words()), migrates=migrates, options=options)
         assert faults(other_url, words()) == []

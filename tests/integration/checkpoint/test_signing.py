@@ -88,7 +88,7 @@ def test_an_untrusted_file_changes_nothing(database_url: str, tmp_path: Path) ->
         trusted=(key, other),
         options=Options(state_folder=tmp_path),
     )
-    assert f"{{{key}}}" in tables(database_url)["vc.checkpoints"][0]
+    assert f'"signers": ["{key}"]' in tables(database_url)["vc.checkpoints"][0]
 
 
 def test_keys_of_other_programs(tmp_path: Path) -> None:

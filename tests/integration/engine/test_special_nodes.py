@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ def inputs_of(source: BlockSource, first: int) -> list[ScannedBlock]:
     return [scanned for scanned in prefetch(source, scanner, headers) if scanned.inputs]
 
 
+def without_evidence(scanned: ScannedBlock) -> ScannedBlock:
+    """Leave out how senders are known, which depends on the source."""
+    return replace(scanned, inputs=tuple(replace(item, evidence=None) for item in scanned.inputs))
+
+
 # A pruned node
 
 
@@ -98,7 +104,8 @@ def test_a_pruned_node_serves_what_it_has(
         results.append(inputs_of(source, first))
         with pytest.raises(MissingData, match="blocks holds blocks"):
             source.block_hash(102)
-    assert results[1:] == results[:1] * 3
+    same = [[without_evidence(scanned) for scanned in result] for result in results]
+    assert same[1:] == same[:1] * 3
     assert results[0][0].inputs[0].senders[0].value == 100_000
     assert [len(scanned.inputs) for scanned in results[0]] == [1, 2]
 
@@ -318,7 +325,8 @@ def test_files_beside_a_node_that_grows(
         assert blocks[:1] == first[:1]
         assert [scanned.block.block_id for scanned in blocks] == [102, 103]
         with closing(open_node(node, "rest")) as by_rest:
-            assert inputs_of(by_rest, 0) == blocks
+            same = [without_evidence(scanned) for scanned in inputs_of(by_rest, 0)]
+            assert same == [without_evidence(scanned) for scanned in blocks]
         shutil.copytree(node.datadir / "regtest" / "blocks", tmp_path / "copy")
     with closing(open_blocks(tmp_path / "copy")) as copied:
         assert inputs_of(copied, 0) == blocks

@@ -277,7 +277,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], type[Exception], 
         UsageError,
         "reads only virtualchain-export-1",
     ),
-    "no format": (lambda m: m.pop("format"), UsageError, "has the format None"),
+    "no format": (lambda m: m.pop("format"), UsageError, "has the format null"),
     "a file elsewhere": (
         lambda m: m["files"][0].update(name="../blocks.csv"),
         DamagedExport,

@@ -75,14 +75,14 @@ GOLDEN: Final = {
 """By name, the fingerprint, the name of the payload rule, and the code digest, if it is to last."""
 EXAMPLES: Final = {
     "virtualchain.examples.notary": (
-        "88eea9abc22511c96969cbfce95aa6fb9766e9b5bef1db2f379857ac658691aa",
+        "002b0f48dc73cb670c519e815427eaee80c5c054d05f8febd9ecb2c2881d22d5",
         "last_op_return",
-        "55a9653e5530d00d49fd4043b29000e3dfb67ed1eb9701e816fda1a7d99bd57d",
+        "9549f5c92721c41fa122a514bcf2c6256e04c0ec838830059e11f3cc37d7f0d7",
     ),
     "virtualchain.examples.names": (
         "c07569e8adc97aa4e72f4a8d4a526b0c65a2dc5b8f415a3e5186750eec5c11a0",
         "last_op_return",
-        "552041815ec401c16ceafb8ce9b003b19f2f3be60f3b40864b36dbd18d00eece",
+        "11f54010cd3ab4c38443abc2e20c2e137dc1f169299b7018488ff76724770e2c",
     ),
 }
 """The same of the examples. A change of their code, but not of their rules, changes the last of the three."""
