@@ -394,10 +394,10 @@ def _read_op(serialized: bytes) -> tuple[bytes, list[bytes] | None]:
 
 
 def _is_text_of(text: bytes, value: object) -> bool:
-    """Return whether a hashed text is that of a value as jsonb keeps it: there 1e22 has no exponent."""
+    """Return whether a hashed text is that of a value as jsonb keeps it: a float may look like an int."""
     try:
         if consensus.text_of(value) == text:
             return True
-        return isinstance(value, int | float) and not isinstance(value, bool) and float(text) == float(value)
-    except (VirtualchainError, ValueError, OverflowError):
+        return type(value) is int and consensus.text_of(float(value)) == text
+    except (VirtualchainError, OverflowError):
         return False

@@ -327,7 +327,7 @@ def test_changed_code_is_reported_until_it_is_replaced(
     for _ in range(2):
         reasons: list[str] = []
         run(an_app(factor=3), on_wait=reasons.append)
-        assert ["changed" in reason for reason in reasons] == [True, False]  # then: connected again
+        assert len(reasons) == 1
         assert "the code of app notes changed, but its version 1 did not" in reasons[0]
         assert query(changed) == [{"code_changed": True}]
     run(an_app(), on_wait=reasons.append)
@@ -397,4 +397,4 @@ def test_an_engine_reports_changed_code_once(fake_node: FakeNode, database_url: 
     with StateEngine(an_app(factor=2), **settings) as engine:
         engine._reopen([0.0])
         engine.build()
-    assert len(reasons) == 1
+    assert ["changed" in reason for reason in reasons] == [True, False]  # then: connected again

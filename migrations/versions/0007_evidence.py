@@ -1,14 +1,14 @@
-"""Builds: the log refers to them, and views notice a snapshot that is older than the build that they show.
+"""Evidence: what shows that the senders of each input are right.
 
-Revision: 0009.
+Revision: 0007.
 """
 
 from pathlib import Path
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

@@ -1,14 +1,14 @@
 """Writer: how the writer was started, and the revision of the schema, both for readers as well.
 
-Revision: 0012.
+Revision: 0009.
 """
 
 from pathlib import Path
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0009"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

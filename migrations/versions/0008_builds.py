@@ -1,4 +1,4 @@
-"""Evidence: what shows that the senders of each input are right.
+"""Builds: the log refers to them, and views notice a snapshot that is older than the build that they show.
 
 Revision: 0008.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
