@@ -135,7 +135,7 @@ def load_app(use: str) -> object:
     """
     module, (_, name) = _module(use), _split(use)
     if name and not hasattr(module, name):
-        raise UsageError(f"app {use!r}: {_described(module)} has no {name}{_others(module, use)}")
+        raise UsageError(f"app {quoted(use)}: {_described(module)} has no {name}{_others(module, use)}")
     return getattr(module, name or "app") if name or hasattr(module, "app") else _whole(module, use)
 
 
@@ -158,7 +158,8 @@ def _split(use: str) -> tuple[str, str]:
     is_module = all(part.isidentifier() for part in target.split("."))
     if not (is_module or _is_path(target)) or (colon and not name.isidentifier()):
         raise UsageError(
-            f"app {use!r}: write MODULE or MODULE:OBJECT, as in mypackage.names:app, or a file: ./names.py"
+            f"app {quoted(use)}: write MODULE or MODULE:OBJECT, as in mypackage.names:app, or a file: "
+            "./names.py"
         )
     return target, name
 
@@ -171,7 +172,7 @@ def _absolute(target: str, folder: Path) -> Path:
     try:
         return Path(os.path.normpath(folder / Path(target).expanduser()))
     except RuntimeError as error:  # the home directory of an unknown user
-        raise UsageError(f"app {target!r}: {error}") from error
+        raise UsageError(f"app {quoted(target)}: {error}") from error
 
 
 def _with_full_path(use: str, folder: Path) -> str:
@@ -186,7 +187,7 @@ def _whole(module: ModuleType, use: str) -> ModuleType:
     """Return a module that is an implementation itself; raise UsageError if it holds one under a name."""
     others = _others(module, use)
     if others and not hasattr(module, "get_virtual_chain_name"):
-        raise UsageError(f"app {use!r}: {_described(module)} has no app{others}")
+        raise UsageError(f"app {quoted(use)}: {_described(module)} has no app{others}")
     return module
 
 
@@ -370,7 +371,7 @@ def _import_file(file: Path, use: str) -> ModuleType:
     if file.is_dir():
         file /= "__init__.py"
     if not file.is_file():
-        raise UsageError(f"app {use!r}: there is no file {file}")
+        raise UsageError(f"app {quoted(use)}: there is no file {file}")
     names = [] if file.name == "__init__.py" else [file.stem]
     folder, outermost = file.parent, file
     while (folder / "__init__.py").is_file():
@@ -430,7 +431,7 @@ def _imported(module_name: str, use: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
-                f"app {use!r}: there is no module {error.name}: run this in its folder, write its file "
+                f"app {quoted(use)}: there is no module {error.name}: run this in its folder, write its file "
                 "(./names.py), or install it"
             ) from error
         raise _import_failed(use, error) from error

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from virtualchain.consensus.hashing import sha256d
-from virtualchain.errors import UsageError
+from virtualchain.errors import UsageError, quoted
 
 _EASIEST: Final = (1 << 255) - 1
 """Regtest's limit: every second hash is below it."""
@@ -138,8 +138,8 @@ def network(name: str) -> Network:
     if custom:
         return signet(bytes.fromhex(custom[1]))
     raise UsageError(
-        f"there is no network {name!r}: choose one of {', '.join(NETWORKS)}, or signet- and the eight hex "
-        "digits of a custom signet's message start"
+        f"there is no network {quoted(name)}: choose one of {', '.join(NETWORKS)}, or signet- and the eight "
+        "hex digits of a custom signet's message start"
     )
 
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 
 from virtualchain.app.contract import Contract
-from virtualchain.errors import InvalidApp, UsageError
+from virtualchain.errors import InvalidApp, UsageError, quoted
 from virtualchain.store.giving_way import short_lock_timeout
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import (
@@ -184,7 +184,7 @@ def _change(what: str, before: int, now: int) -> str:
 
 
 def _listed(magics: tuple[bytes, ...]) -> str:
-    return ", ".join(f"{magic!r}"[1:] for magic in magics)
+    return ", ".join(map(quoted, magics))
 
 
 def is_by(connection: psycopg.Connection, build: Build, contract: Contract) -> bool:

@@ -112,7 +112,9 @@ def _read_host(host: str) -> str:
         try:
             ipaddress.IPv6Address(address)
         except ValueError:
-            raise UsageError(f"the node's URL has {address!r} for a host, which is not an address") from None
+            raise UsageError(
+                f"the node's URL has {quoted(address)} for a host, which is not an address"
+            ) from None
         if "%" in host and not zone:
             raise UsageError("the node's URL has an address with an empty zone: write it as %25eth0")
         return f"{address}%{unquote(zone)}" if zone else address
@@ -122,8 +124,8 @@ def _read_host(host: str) -> str:
         name = ""
     if not name or not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
         raise UsageError(
-            f"the node's URL has {host!r} for a host, which is not a name: its parts have 1 to 63 letters, "
-            "digits and hyphens each"
+            f"the node's URL has {quoted(host)} for a host, which is not a name: its parts have 1 to 63 "
+            "letters, digits and hyphens each"
         )
     return name
 

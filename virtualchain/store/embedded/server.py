@@ -29,7 +29,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from virtualchain.errors import StoreError, UsageError
+from virtualchain.errors import StoreError, UsageError, quoted
 from virtualchain.store.embedded.host import (
     Account,
     home,
@@ -271,7 +271,7 @@ class EmbeddedServer:
         """
         if not 1 <= len(name.encode()) <= _LONGEST_NAME or not name.isprintable():
             raise UsageError(
-                f"{name!r} cannot name a database: use 1 to {_LONGEST_NAME} bytes of printable text"
+                f"{quoted(name)} cannot name a database: use 1 to {_LONGEST_NAME} bytes of printable text"
             )
         with self._locked(), self._connect() as connection:
             if self.has_database(name):
