@@ -81,6 +81,8 @@ def read_url(url: str, network: Network | None = None) -> NodeUrl:
     try:
         parts = urlsplit(url)
         port = parts.port
+        user = None if parts.username is None else unquote(parts.username, errors="strict")
+        password = unquote(parts.password or "", errors="strict")
     except ValueError:
         # The original error quotes the URL, which must not reach a log.
         raise UsageError(f"the node's URL cannot be read: {_EXPECTED}") from None
@@ -89,14 +91,14 @@ def read_url(url: str, network: Network | None = None) -> NodeUrl:
         raise UsageError(f"the node's URL is not that of a bitcoind: {_EXPECTED}")
     if port == 0:
         raise UsageError("the node's URL has port 0, on which nothing listens")
-    if ":" in unquote(parts.username or ""):
+    if ":" in (user or ""):
         raise UsageError("the node's URL has a user with a colon, with which nobody can log in")
     default_port = _HTTPS_PORT if parts.scheme == "https" else (network or NETWORKS["mainnet"]).rpc_port
     return NodeUrl(
         host=_read_host(parts.hostname or ""),
         port=port or default_port,
-        user=None if parts.username is None else unquote(parts.username),
-        password=unquote(parts.password or ""),
+        user=user,
+        password=password,
         scheme=parts.scheme,
         path=quote(parts.path.rstrip("/"), safe="/%:!$&'()*+,;=~"),
     )
