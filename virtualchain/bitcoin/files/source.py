@@ -153,7 +153,7 @@ def find_anchor(store: BlockStore) -> tuple[int, int]:
         raise NodeUnavailable(f"{store} holds no complete block yet")
     parents = {branch: display_hash(store.part(branch.root, 0, HEADER_SIZE)[4:36]) for branch in branches}
     genesis_hash = store.network.genesis_hash
-    # The first blocks win over any work, but not if they were found by searching: anyone may have hidden them.
+    # The first blocks win over any work, but not if a search found them: anyone may have hidden them there.
     priorities = {NO_PARENT: 2, genesis_hash: 1}
 
     def rank(branch: Branch) -> tuple[int, int, int]:
