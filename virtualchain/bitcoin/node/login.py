@@ -14,6 +14,7 @@ from virtualchain.errors import NodeError, NodeUnavailable, UsageError, quoted
 
 _HTTPS_PORT: Final = 443
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_IN_BRACKETS: Final = re.compile(r"\[[^]]*:[^]]*\](:[0-9]*)?")
 _EXPECTED: Final = (
     "write it as http://user:password@host:port or https://…, with special characters of user and password "
     "percent-encoded"
@@ -86,6 +87,9 @@ def read_url(url: str, network: Network | None = None) -> NodeUrl:
     except ValueError:
         # The original error quotes the URL, which must not reach a log.
         raise UsageError(f"the node's URL cannot be read: {_EXPECTED}") from None
+    address = parts.netloc.rpartition("@")[2]
+    if "[" in address and not _IN_BRACKETS.fullmatch(address):
+        raise UsageError(f"the node's URL has brackets around something else than an address: {_EXPECTED}")
     # An @ in the path comes from a password with a slash that is not encoded.
     if parts.scheme not in {"http", "https"} or "@" in parts.path or parts.query or parts.fragment:
         raise UsageError(f"the node's URL is not that of a bitcoind: {_EXPECTED}")
