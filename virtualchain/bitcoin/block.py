@@ -18,7 +18,7 @@ from virtualchain.bitcoin.layout import LARGEST_BLOCK, Span, naming_block, split
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify, public_keys
 from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, capped, is_substitute, mismatch, sighash
-from virtualchain.bitcoin.transaction import Transaction, read_count, read_inputs, read_transaction
+from virtualchain.bitcoin.transaction import MAX_MONEY, Transaction, read_count, read_inputs, read_transaction
 from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import Block, Evidence, Input, Sender, SpentOutput, SpentOutputs, TxIn, Watch
 
@@ -100,7 +100,8 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     """Join a scan's candidates with the outputs that they spend, as the tape stores them.
 
     `spent` maps a txindex to the spent outputs in the order of the transaction's inputs. Raises MissingData
-    unless there is one for each input, and MalformedBlock if an input cannot spend what it is said to spend.
+    unless there is one for each input, and MalformedBlock if an input cannot spend what it is said to spend,
+    or the amounts cannot be right.
     """
     evidence = spent.evidence if isinstance(spent, SpentOutputs) else "node"
     counts = spent.counts if isinstance(spent, SpentOutputs) else None
@@ -191,9 +192,22 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
             for spending, output in zip(transaction.inputs, spent, strict=True)
         ),
         outputs=transaction.outputs,
-        fee=sum(output.value for output in spent) - sum(output.value for output in transaction.outputs),
+        fee=_fee(scan.block, candidate, spent),
         evidence=evidence,
     )
+
+
+def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:
+    """Compute what a transaction spends beyond its outputs; raises MalformedBlock above what there can be."""
+    paid = [output.value for output in candidate.transaction.outputs]
+    spends, pays = sum(output.value for output in spent), sum(paid)
+    if spends > MAX_MONEY or pays > MAX_MONEY or min(paid, default=0) < 0:
+        raise MalformedBlock(
+            f"block {block.block_id} ({block.hash}): transaction {candidate.txindex} "
+            f"({candidate.transaction.txid}) is said to spend {spends} satoshi, and pays {pays}: no chain "
+            "holds that. What it spends was reported wrongly, or no node has checked it; use another node"
+        )
+    return spends - pays
 
 
 def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:

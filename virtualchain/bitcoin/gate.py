@@ -109,7 +109,7 @@ def _check_commitments(header: Block, raw: bytes, spans: Sequence[Span], network
             raise _mismatch(header, "the coinbase commits to witnesses, but they were removed")
         return
     reserved = read_inputs(coinbase)[0].witness
-    if not commitments or len(reserved) != 1:
+    if not commitments or [len(item) for item in reserved] != [64]:  # one item of 32 bytes, in hex
         raise _mismatch(header, "they have witnesses, but the coinbase commits to none")
     witness_root = root_of_digests([bytes(32), *(sha256d(raw[start:end]) for start, _, end in spans[1:])])
     if sha256d(witness_root + bytes.fromhex(reserved[0])) != commitments[-1][6:38]:

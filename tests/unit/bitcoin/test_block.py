@@ -33,6 +33,7 @@ from virtualchain.bitcoin.block import (
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import first_op_return, watch
+from virtualchain.bitcoin.transaction import MAX_MONEY
 from virtualchain.consensus.hashing import hash160
 from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import FindPayload, SpentOutput, Watch
@@ -242,6 +243,23 @@ def test_spent_outputs_that_are_missing_are_an_error(spent: dict[int, list[Spent
         MissingData, match=f"block 7 .*transaction 1 .{result.candidates[0].transaction.txid}"
     ):
         inputs(result, spent)
+
+
+@pytest.mark.parametrize(
+    ("values", "spent"),
+    [
+        ([0, 0], [MAX_MONEY, 1]),
+        ([0, MAX_MONEY + 1], [MAX_MONEY, 0]),
+        ([-1, 1000], [1000, 0]),
+        ([2**63 - 1, 2**63 - 1], [1000, 0]),
+    ],
+)
+def test_amounts_that_no_chain_holds_are_refused(values: list[int], spent: list[int]) -> None:
+    """There are no negative ones, and nobody spends or pays more than there can be."""
+    raw = transaction(op_return(b"id!x"), P2PKH, script_sigs=[b"", b""], values=values)
+    result = Scanner([DEFAULT], MAIN).scan(checked(7, block(raw)))
+    with pytest.raises(MalformedBlock, match=r"block 7 .*transaction 1 .*is said to spend"):
+        inputs(result, {1: [SpentOutput(value, b"\x51") for value in spent]})
 
 
 def test_the_registry_inputs_of_a_real_block_are_found() -> None:

@@ -278,3 +278,22 @@ def test_an_output_that_only_begins_like_a_commitment_is_none() -> None:
     """It takes 32 bytes after the marker (BIP 141)."""
     short = as_coinbase(transaction(P2PKH, b"\x6a" + push(bytes.fromhex("aa21a9ed")), values=[1, 0]))
     check(with_root(HEADER, [short, transaction(P2PKH)]))
+
+
+@pytest.mark.parametrize("items", [[bytes(31)], [bytes(33)], [b""], [bytes(32), b""], []])
+def test_only_one_reserved_value_of_32_bytes_is_allowed(items: list[bytes]) -> None:
+    """The coinbase's witness is exactly that (BIP 141), even if the commitment fits another one."""
+    spending = transaction(P2PKH, witnesses=[[b"w"]])
+    for witness, is_right in (([bytes(32)], True), (items, False)):
+        root = sha256d(bytes(32) + sha256d(spending))
+        commitment = sha256d(root + b"".join(witness))
+        marker = bytes.fromhex("6a24aa21a9ed")
+        # The last commitment counts, whether or not other outputs follow it or its script is longer.
+        scripts = [marker + bytes(32), marker + commitment + b"\x51", P2PKH]
+        coinbase = as_coinbase(transaction(*scripts, witnesses=[witness] if witness else []))
+        block = with_root(HEADER, [coinbase, spending])
+        if is_right:
+            check(block)
+        else:
+            with pytest.raises(MalformedBlock, match="commits to none"):
+                check(block)

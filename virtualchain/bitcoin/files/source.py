@@ -13,7 +13,7 @@ from typing import Final
 from virtualchain.bitcoin.block import split_transactions
 from virtualchain.bitcoin.files.index import Branch
 from virtualchain.bitcoin.files.spent import Outputs, UndoFiles
-from virtualchain.bitcoin.files.store import BlockStore, find_folder, find_network
+from virtualchain.bitcoin.files.store import NO_PARENT, BlockStore, find_folder, find_network
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
@@ -153,17 +153,21 @@ def find_anchor(store: BlockStore) -> tuple[int, int]:
         raise NodeUnavailable(f"{store} holds no complete block yet")
     parents = {branch: display_hash(store.part(branch.root, 0, HEADER_SIZE)[4:36]) for branch in branches}
     genesis_hash = store.network.genesis_hash
-    for branch, parent in parents.items():
-        if store.hash(branch.root) == genesis_hash:
-            return branch.root, 0
-        if parent == "00" * 32:
-            raise NodeError(
-                f"{store} should be of {store.network.name}, whose first block is {genesis_hash}, "
-                f"but its first block is {store.hash(branch.root)}"
-            )
-    best = max(branches, key=lambda branch: (parents[branch] == genesis_hash, branch.work, -branch.root))
-    if parents[best] == genesis_hash:
-        return best.root, 1
+    # The first blocks win over any work, but not if a search found them: anyone may have hidden them there.
+    priorities = {NO_PARENT: 2, genesis_hash: 1}
+
+    def rank(branch: Branch) -> tuple[int, int, int]:
+        priority = 0 if branch.root in store.searched else priorities.get(parents[branch], 0)
+        return priority, branch.work, -branch.root
+
+    best = max(branches, key=rank)
+    if parents[best] == NO_PARENT and store.hash(best.root) != genesis_hash:
+        raise NodeError(
+            f"{store} should be of {store.network.name}, whose first block is {genesis_hash}, "
+            f"but its first block is {store.hash(best.root)}"
+        )
+    if parents[best] in priorities:
+        return best.root, 0 if parents[best] == NO_PARENT else 1
     return best.root, _root_height(store, best)
 
 

@@ -32,7 +32,8 @@ from virtualchain.bitcoin.networks import NETWORKS, Network, signet
 from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError
 
 _NAME: Final = re.compile(r"(blk|rev)([0-9]{5,})\.dat")
-_NO_PARENT: Final = "00" * 32
+NO_PARENT: Final = "00" * 32
+"""The hash that a genesis block names as its parent."""
 _UNKNOWN: Final = -1
 """The height of a block whose place in the chain is not known yet."""
 _START_SIZE: Final = FRAME_SIZE + HEADER_SIZE
@@ -213,6 +214,8 @@ class BlockStore:
         """Whether there are files of undo data."""
         self.refused: MalformedBlock | None = None
         """Why the first record without proof of work was refused."""
+        self.searched: set[int] = set()
+        """The blocks that were only found by searching, not in a record's regular place."""
         self._framing = Framing(network, key, HEADER_SIZE + 1, LARGEST_BLOCK, head=HEADER_SIZE)
         self._files: dict[int, FramedFile] = {}
         self._copies: dict[int, list[Place]] = {}
@@ -321,13 +324,17 @@ class BlockStore:
 
     def _add(self, frame: Frame, place: Place) -> None:
         header = read_header(_UNKNOWN, frame.head)
-        if header.prev_hash != _NO_PARENT:  # another network's genesis block is reported, not ignored
+        if header.prev_hash != NO_PARENT:  # another network's genesis block is reported, not ignored
             try:
                 check_work(header, self.network)
             except MalformedBlock as error:
                 self.refused = self.refused or error
                 return
         number = self.find(header.hash)
+        if frame.searched and number is None:
+            self.searched.add(len(self.index))
+        elif number is not None and not frame.searched:
+            self.searched.discard(number)
         if number is None or self.index.is_dropped(number):
             self.index.add(frame.head, place)
         elif place != self.index.place(number):

@@ -164,7 +164,8 @@ def _naming_faults(url: NodeUrl, question: str) -> Iterator[None]:
             f"{url} answers {question} with more than {error} bytes: no Bitcoin node does that"
         ) from error
     except (OSError, HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        text = quoted(str(error)) if isinstance(error, HTTPException) else str(error)  # quotes the answer
+        reason = getattr(error, "strerror", None) or text or type(error).__name__
         raise NodeUnavailable(f"{url} does not answer {question} ({reason}): is it running?") from error
 
 
@@ -215,7 +216,7 @@ class _Exchange:
             text = body.decode()
             del body  # it may have hundreds of megabytes
             answer = json.loads(text, parse_float=Decimal)
-        except (ValueError, RecursionError) as error:
+        except (ArithmeticError, ValueError, RecursionError) as error:
             raise self._nonsense(response, start) from error
         if not isinstance(answer, dict) or not (answer.get("error") is None or _is_error(answer["error"])):
             raise self._nonsense(response, start)

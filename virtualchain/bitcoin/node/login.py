@@ -14,6 +14,7 @@ from virtualchain.errors import NodeError, NodeUnavailable, UsageError, quoted
 
 _HTTPS_PORT: Final = 443
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_IN_BRACKETS: Final = re.compile(r"\[[^]]*:[^]]*\](:[0-9]*)?")
 _EXPECTED: Final = (
     "write it as http://user:password@host:port or https://…, with special characters of user and password "
     "percent-encoded"
@@ -81,22 +82,27 @@ def read_url(url: str, network: Network | None = None) -> NodeUrl:
     try:
         parts = urlsplit(url)
         port = parts.port
+        user = None if parts.username is None else unquote(parts.username, errors="strict")
+        password = unquote(parts.password or "", errors="strict")
     except ValueError:
         # The original error quotes the URL, which must not reach a log.
         raise UsageError(f"the node's URL cannot be read: {_EXPECTED}") from None
+    address = parts.netloc.rpartition("@")[2]
+    if "[" in address and not _IN_BRACKETS.fullmatch(address):
+        raise UsageError(f"the node's URL has brackets around something else than an address: {_EXPECTED}")
     # An @ in the path comes from a password with a slash that is not encoded.
     if parts.scheme not in {"http", "https"} or "@" in parts.path or parts.query or parts.fragment:
         raise UsageError(f"the node's URL is not that of a bitcoind: {_EXPECTED}")
     if port == 0:
         raise UsageError("the node's URL has port 0, on which nothing listens")
-    if ":" in unquote(parts.username or ""):
+    if ":" in (user or ""):
         raise UsageError("the node's URL has a user with a colon, with which nobody can log in")
     default_port = _HTTPS_PORT if parts.scheme == "https" else (network or NETWORKS["mainnet"]).rpc_port
     return NodeUrl(
         host=_read_host(parts.hostname or ""),
         port=port or default_port,
-        user=None if parts.username is None else unquote(parts.username),
-        password=unquote(parts.password or ""),
+        user=user,
+        password=password,
         scheme=parts.scheme,
         path=quote(parts.path.rstrip("/"), safe="/%:!$&'()*+,;=~"),
     )

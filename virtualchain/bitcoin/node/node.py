@@ -122,7 +122,7 @@ class NodeSource:
         """Return the lowest block that a pruned node still has; None if it has them all."""
         with well_formed(self._url, "getblockchaininfo"):
             info = self._rpc.call("getblockchaininfo")
-            return answers.whole_number(info.get("pruneheight", 0)) or None if info.get("pruned") else None
+            return answers.height(info.get("pruneheight", 0)) or None if info.get("pruned") else None
 
     def block_hash(self, block_id: int) -> str:
         """Return the hash of the active block at a height; raises MissingData above the tip."""

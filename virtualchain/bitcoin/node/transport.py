@@ -156,6 +156,12 @@ class _Response(HTTPResponse):
         self.fp.close()
         self.fp = io.BufferedReader(_TimedReader(sock, silence, deadline))
 
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]  # it has no types
+        if size < 0:  # the class would read up to the end, however far that is
+            raise ValueError("a chunk has a negative size")
+        return size
+
 
 class _TimedReader(io.RawIOBase):
     """Reads from a socket until a deadline."""

@@ -459,3 +459,38 @@ def test_a_custom_signet_in_the_folder_of_all(opened: Open, tmp_path: Path) -> N
     assert opened(tmp_path, CUSTOM).network == custom
     with pytest.raises(NodeError, match="but signet was asked for"):
         opened(tmp_path, "signet")
+
+
+# Where a chain without its first blocks starts
+
+
+def without_first_blocks(path: Path, chain: ChainBuilder) -> None:
+    """Write blocks 50 and up, the last of them five bytes short."""
+    write_blocks(path, chain, chain.tree.chain[50:])
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_early_block_inside_a_transaction_is_not_where_the_chain_starts(
+    opened: Open, tmp_path: Path, number: int
+) -> None:
+    """Anyone can hide a whole copy of the first blocks in a pruned node's last, incomplete one."""
+    chain = ChainBuilder(premine=101)
+    early = chain.tree.chain[number]
+    chain.mine([chain.send(b"id!" + frame(REGTEST, early.raw))])
+    path = tmp_path / "chain"
+    without_first_blocks(path, chain)
+    source = opened(path)
+    assert source.tip() == Tip(101, chain.tree.chain[101].block.hash)
+    assert source.block_hash(50) == chain.tree.chain[50].block.hash
+
+
+def test_another_first_block_inside_a_transaction_is_not_reported(opened: Open, tmp_path: Path) -> None:
+    """It must not look as if the files were of another network."""
+    chain = ChainBuilder(premine=101)
+    genesis = chain.tree.chain[0].raw
+    other = mined(genesis[:68] + (1).to_bytes(4, "little") + genesis[72:])
+    chain.mine([chain.send(b"id!" + frame(REGTEST, other))])
+    path = tmp_path / "chain"
+    without_first_blocks(path, chain)
+    assert opened(path).tip() == Tip(101, chain.tree.chain[101].block.hash)

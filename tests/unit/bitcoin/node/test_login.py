@@ -65,6 +65,10 @@ def test_read_url_uses_the_port_of_the_network() -> None:
         "http://u:sec ret@h:1",
         "http://u:sec\tret@h:1",
         "http://u:secret@ h:1",
+        "http://u:secret%ff@h:1",
+        "http://u%e4:secret@h:1",
+        "http://u:secret@[::1]h:1",
+        "http://u:secret@[v1.a]:1",
     ],
 )
 def test_read_url_rejects_others(url: str) -> None:

@@ -438,6 +438,13 @@ def test_tip_of_a_malformed_answer(info: object) -> None:
         StubRpc(getblockchaininfo=info).source().tip()
 
 
+@pytest.mark.parametrize("lowest", [-5, 10**30, True, "7", 7.0])
+def test_pruned_below_of_a_malformed_answer(lowest: object) -> None:
+    """A malformed height is an error."""
+    with pytest.raises(NodeError, match="getblockchaininfo"):
+        StubRpc(getblockchaininfo={"pruned": True, "pruneheight": lowest}).source().pruned_below()
+
+
 @pytest.mark.parametrize("answer", [None, 7, "zz" * 32, "", "aa" * 31])
 def test_block_hash_of_a_malformed_answer(answer: object) -> None:
     """A malformed hash is an error."""

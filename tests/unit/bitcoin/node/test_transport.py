@@ -117,6 +117,37 @@ def test_json_that_is_nested_deeply_is_an_error(
         rpc.call("getblockcount")
 
 
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"zz", b""])
+@pytest.mark.parametrize("over_rest", [True, False])
+def test_a_chunk_of_no_size_is_not_read(
+    drip: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch, size: bytes, over_rest: bool
+) -> None:
+    """Python would read a chunk with a negative size up to its end, past every limit."""
+    monkeypatch.setattr(client, "ANSWER_TIME", 2)
+    monkeypatch.setattr(client, "RETRY_TIME", 0.01)
+    url = read_url(drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%b\r\n" % size))
+    rest, rpc = Rest(url), Rpc(url, find_login(url, None, None))
+    with pytest.raises(NodeUnavailable, match="IncompleteRead"):
+        rest.get("/rest/x", 1000) if over_rest else rpc.call("getblockcount")
+
+
+def test_a_number_that_no_decimal_holds_is_an_error(scripted: ScriptedServer, rpc: Rpc) -> None:
+    """It is not taken for a bug of ours."""
+    scripted.plan(result(b"1e" + b"9" * 30))
+    with pytest.raises(NodeError, match="not a Bitcoin node"):
+        rpc.call("getblockcount")
+
+
+def test_what_is_not_http_is_quoted(drip: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer's first line is cut, and cannot command a terminal."""
+    monkeypatch.setattr(client, "RETRY_TIME", 0.01)
+    url = read_url(drip(b"\x1b[2J" + b"x" * 20_000 + b"\r\n"))
+    with pytest.raises(NodeUnavailable) as caught:
+        Rest(url).get("/rest/x", 1000)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
 def test_an_endless_error_text_is_cut(scripted: ScriptedServer, rest: Rest) -> None:
     """A reason is read up to a limit."""
     scripted.plan(Reply(500, b"x" * 60_000))
