@@ -144,13 +144,17 @@ def network(name: str) -> Network:
 
 
 def signet(message_start: bytes) -> Network:
-    """Return the signet whose blocks are stored after this message start."""
+    """Return the signet whose blocks are stored after this message start.
+
+    A custom one may have another block spacing, which no node states, so its difficulty is not followed.
+    """
     public = NETWORKS["signet"]
     if message_start == public.message_start:
         return public
     name = message_start.hex()
+    subfolder = f"{public.subfolder}_{name}"
     return replace(
-        public, name=f"signet-{name}", message_start=message_start, subfolder=f"{public.subfolder}_{name}"
+        public, name=f"signet-{name}", message_start=message_start, subfolder=subfolder, retargets=False
     )
 
 

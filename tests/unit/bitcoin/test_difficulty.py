@@ -170,3 +170,11 @@ def test_work_is_met_or_refused() -> None:
         check_work(replace(block, bits=0x1D010000), MAIN)
     with pytest.raises(MalformedBlock, match="not a valid target"):
         check_work(replace(block, bits=0x1D80FFFF), MAIN)
+
+
+def test_a_custom_signet_may_have_another_spacing() -> None:
+    """Nothing states it, so targets need only be ones that a signet allows at all."""
+    headers = with_bits(real("signet_0_2015", 0), 1000, 0x1D00FFFF)
+    check(headers, network("signet-8de45da0"))
+    with pytest.raises(MalformedBlock):
+        check(headers, network("signet"))
