@@ -61,6 +61,9 @@ def test_writing_upgrades_an_older_schema(
     """Commands that write do not ask for it: they migrate."""
     at_revision(empty_database_url, FIRST)
     there = ("--database", empty_database_url)
+    assert "app notes is not installed" in inside(*APP, "upgrade", "notes", *there, code=2).err
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT * FROM vc.alembic_version").fetchall() == [(head(),)]
     assert "this database has no tape yet" in inside(*APP, "advance", *there, code=2).err
     mine_notes(fake_node, "one")
     inside(*APP, *options, "sync", *there)

@@ -85,6 +85,15 @@ def migrated_database(options: "Options") -> str:
     return options.database
 
 
+def migrated_deployment(options: "Options") -> str:
+    """Bring the schema of an existing deployment up to date, and return the URL; creates none."""
+    from virtualchain.reading import views
+
+    with views.snapshot(existing_database(options), of_any_revision=True):
+        pass  # refuses an empty database
+    return migrated_database(options)
+
+
 def open_beside_writer(options: "Options") -> "psycopg.Connection":
     """Connect for a small change that the writer need not end for: no lock is taken."""
     from virtualchain.store.database import connect_migrator
