@@ -90,6 +90,10 @@ UPDATE vc.apps SET is_live = false, status = 'stopped', error = NULL WHERE name 
 -- Make this build the app's live one.
 UPDATE vc.apps SET is_live = true WHERE name = %(app)s AND build = %(build)s;
 
+-- name: forget_code
+-- Remove an app from those whose code the last writer had.
+UPDATE vc.writer SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(apps);
+
 -- name: drop_ops
 -- Delete a build's rows from vc.ops.
 DELETE FROM vc.ops WHERE app = %(app)s AND build = %(build)s;

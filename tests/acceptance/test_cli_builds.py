@@ -73,8 +73,10 @@ def test_a_new_version_is_built_compared_and_swapped_in(
         "1",
         "v2",
     ]
+    assert "  other builds    1: `virtualchain drop` removes one\n" in inside(*options, "status").out
     assert "swap in another one first" in inside(*options, "drop", "notes", "v2", code=2).err
     assert json.loads(inside(*options, "--json", "drop", "notes", "1").out) == {"name": "notes", "build": "1"}
+    assert "other builds" not in inside(*options, "status").out
     assert "has no build 1; its builds are: v2" in inside(*options, "swap", "notes", "1", code=2).err
     assert inside(*options, "remove", "notes").out == "app notes was removed\n"
     assert json.loads(inside(*options, "--json", "status").out)["apps"] == []

@@ -9,8 +9,12 @@ from sqlalchemy import create_engine, pool
 
 from tests.acceptance.conftest import Inside, check_one_line, mine_notes, notes
 from tests.integration.reading.test_readers import grant
-from virtualchain.store import migrate
+from virtualchain.cli import session
+from virtualchain.cli.progress import Reporter
+from virtualchain.errors import InUse
+from virtualchain.store import giving_way, migrate
 from virtualchain.store.database import connect_migrator
+from virtualchain.store.patience import Patience
 from virtualchain.store.revision import head, known
 from virtualchain.testing import FakeNode
 
@@ -61,10 +65,38 @@ def test_writing_upgrades_an_older_schema(
     """Commands that write do not ask for it: they migrate."""
     at_revision(empty_database_url, FIRST)
     there = ("--database", empty_database_url)
+    assert "app notes is not installed" in inside(*APP, "upgrade", "notes", *there, code=2).err
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT * FROM vc.alembic_version").fetchall() == [(head(),)]
     assert "this database has no tape yet" in inside(*APP, "advance", *there, code=2).err
     mine_notes(fake_node, "one")
     inside(*APP, *options, "sync", *there)
     assert notes(empty_database_url) == ["one"]
+
+
+def test_a_reader_in_the_way_of_an_upgrade_is_named_at_once(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported before the first new attempt; `run` starts once the reader is gone."""
+    monkeypatch.setattr(giving_way, "_TRIES", 2)
+    monkeypatch.setattr(session, "_PAUSES", (0.0,))
+    at_revision(empty_database_url, FIRST)
+    reasons: list[str] = []
+    with psycopg.connect(empty_database_url, application_name="a dashboard") as reader:
+        reader.execute("SELECT * FROM vc.apps")
+        with pytest.raises(InUse):
+            migrate.migrate(empty_database_url, Patience(reasons.append))
+        assert len(reasons) == 1
+        assert "in use by a dashboard (server process" in reasons[0]
+
+        def attempt() -> str:
+            try:
+                return migrate.migrate(empty_database_url)
+            finally:
+                reader.rollback()
+
+        with Reporter() as reporter:
+            assert session._patiently(attempt, reporter) == head()
 
 
 def test_a_newer_schema_is_neither_read_nor_written(

@@ -15,12 +15,15 @@ from virtualchain.audit.tape import HIGHEST, check_tape
 from virtualchain.engine.compare import RowDifference, row_differences
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.versions import judged_again
-from virtualchain.errors import AppHalted, UsageError
+from virtualchain.errors import AppHalted, BuildChanged, UsageError
 from virtualchain.reading.views import snapshot
 from virtualchain.store.builds import Build, builds, is_by
 
 _DIFFERENT_ROWS = 100
 """Rows of each table that are reported if judging again leads to others."""
+_NOT_AGAIN = (
+    "app {} was not judged again: another process replaced or dropped a build of it meanwhile; run it again"
+)
 
 
 @dataclass(slots=True)
@@ -113,11 +116,13 @@ def _judge_again(
                 return
             connection, now, again = judged
             if now.name != live.name:
-                report.notes.append(f"app {live.app} was not judged again: another build was swapped in")
+                report.notes.append(_NOT_AGAIN.format(live.app))
                 return
             for difference in row_differences(connection, now, again, _DIFFERENT_ROWS):
                 yield _different_row(now, difference)
             report.judged_again.append(live.app)
+    except BuildChanged:
+        report.notes.append(_NOT_AGAIN.format(live.app))
     except AppHalted as error:
         place: dict[str, Any] = {name: error.record.get(name) for name in ("block_id", "txindex")}
         yield Fault(f"judged again, the app fails: {error}", app=live.app, build=live.name, **place)

@@ -9,7 +9,12 @@ from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import counted, say, write_fields, write_json, write_rows
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter
-from virtualchain.cli.session import migrated_database, open_deployment, open_reading
+from virtualchain.cli.session import (
+    migrated_database,
+    migrated_deployment,
+    open_deployment,
+    open_reading,
+)
 from virtualchain.errors import BuildsDiffer, UsageError
 
 if TYPE_CHECKING:
@@ -139,9 +144,9 @@ def upgrade(options: Options, name: str) -> None:
     from virtualchain.reading import views
 
     contract = _contract(options, name)
-    with open_reading(options) as connection:
+    url = migrated_deployment(options)
+    with views.snapshot(url) as connection:
         network = views.network(connection)
-    url = migrated_database(options)
     with Signals() as signals, Reporter() as reporter:
         signals.work_in_steps()
         done = upgrade_app(

@@ -22,10 +22,9 @@ def migrate(options: Options) -> None:
     Commands that write do this automatically; this command does nothing else.
     """
     from virtualchain.store.database import redact
-    from virtualchain.store.migrate import migrate as upgrade
+    from virtualchain.store.revision import head
 
-    url = options.database
-    revision = upgrade(url)
+    url, revision = migrated_database(options), head()
     if options.settings.json:
         write_json({"database": redact(url), "revision": revision})
     else:

@@ -5,7 +5,14 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from virtualchain.cli.output import say, write_json_line
-from virtualchain.errors import DatabaseUnavailable, NodeUnavailable, StoreError, UsageError, WriterBusy
+from virtualchain.errors import (
+    DatabaseUnavailable,
+    InUse,
+    NodeUnavailable,
+    StoreError,
+    UsageError,
+    WriterBusy,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,9 +87,19 @@ def _name_of(use: str, known: list[str]) -> str:
 def migrated_database(options: "Options") -> str:
     """Bring the database's schema up to date, and return the URL; starts or creates an embedded server."""
     from virtualchain.store.migrate import migrate
+    from virtualchain.store.patience import Patience
 
-    migrate(options.database)
+    migrate(options.database, Patience(say))
     return options.database
+
+
+def migrated_deployment(options: "Options") -> str:
+    """Bring the schema of an existing deployment up to date, and return the URL; creates none."""
+    from virtualchain.reading import views
+
+    with views.snapshot(existing_database(options), of_any_revision=True):
+        pass  # refuses an empty database
+    return migrated_database(options)
 
 
 def open_beside_writer(options: "Options") -> "psycopg.Connection":
@@ -207,12 +224,15 @@ def _hint(source: "BlockSource") -> str | None:
 
 
 def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter") -> _T:
-    """Attempt something until node and database answer: they may be starting at the same time."""
+    """Attempt something until node and database answer: they may be starting at the same time.
+
+    It is attempted again as well if readers hold what an upgrade of the schema changes.
+    """
     failures = 0
     while True:
         try:
             result = attempt()
-        except (NodeUnavailable, DatabaseUnavailable) as error:
+        except (NodeUnavailable, DatabaseUnavailable, InUse) as error:
             reporter.waiting(f"{error}; trying again")
             time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1

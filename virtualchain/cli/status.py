@@ -102,7 +102,7 @@ def status(options: Options) -> None:
         },
     )
     for row in rows:
-        _write_app(row, tip)
+        _write_app(row, tip, deployment["builds"])
         if options.settings.verbose and row["error"] is not None:
             for line in row["error"]["traceback"].splitlines():
                 click.echo(f"  {visible(line)}")
@@ -121,10 +121,11 @@ def _writer(name: str | None, confirmations: int, *, is_standby: bool) -> str:
     return "none is running" if name is None else f"{name}, with {counted(confirmations, 'confirmation')}"
 
 
-def _write_app(row: "Json", tip: "Tip | None") -> None:
+def _write_app(row: "Json", tip: "Tip | None", builds: "list[Json]") -> None:
     from virtualchain.engine.halting import op_of, place_of
 
     first = row["first_block_id"]
+    beside = [item["build"] for item in builds if item["app"] == row["name"] and not item["is_live"]]
     fields = {
         "block": f"none yet: it starts with block {first}" if row["block_id"] is None else row["block_id"],
         "block hash": row["block_hash"],
@@ -133,6 +134,8 @@ def _write_app(row: "Json", tip: "Tip | None") -> None:
         "state hash": row["state_hash"],
         "role": row["role"] or "the engine's own, because the database's user does not have CREATEROLE",
     }
+    if beside:
+        fields["other builds"] = f"{', '.join(beside)}: `virtualchain drop` removes one"
     if row["error"] is not None:
         error = row["error"]
         fields["failed"] = f"{error['callback']} in block {error['block_id']}: {error['error']}"

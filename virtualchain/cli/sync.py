@@ -10,7 +10,7 @@ from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, w
 from virtualchain.cli.output import counted, duration, say, write_fields, write_json
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter, tally_json
-from virtualchain.cli.session import existing_database, migrated_database, open_engine
+from virtualchain.cli.session import migrated_deployment, open_engine
 from virtualchain.errors import AppHalted, Halted, UsageError
 
 if TYPE_CHECKING:
@@ -104,9 +104,7 @@ def _offline(options: Options) -> "BlockSource":
     from virtualchain.bitcoin.source import Offline
     from virtualchain.reading import views
 
-    with views.snapshot(existing_database(options), of_any_revision=True):
-        pass  # an empty database is refused before it would be migrated
-    with views.snapshot(migrated_database(options)) as connection:
+    with views.snapshot(migrated_deployment(options)) as connection:
         name = views.network(connection)
     if name is None:
         raise UsageError(

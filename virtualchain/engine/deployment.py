@@ -31,8 +31,8 @@ class Deployment:
 
     `network` is the chain that the database is bound to, or is to be; None leaves that as it is. `repairs`
     names an app whose tables may be damaged, because it is about to be derived again. `on_message` is called
-    with what an operator should know. After a psycopg.Error
-    nothing in here can be relied on: close it and make another one.
+    with what an operator should know. After a psycopg.Error nothing in here can be relied on: close it and
+    make another one.
     """
 
     def __init__(

@@ -399,6 +399,8 @@ class StateEngine:
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
         for name in self._deployment.retire_swapped():
+            # A new session would refuse it, because its code is not that of the live build.
+            self._contracts = [contract for contract in self._contracts if contract.name != name]
             self._listener.on_wait(f"app {name} shows another build now: restart with that build's code")
         moved = bool(self._deployment.running) and self._follow_plan(to)
         moved = self._catch_up(most=_STRETCH if moved else None) or moved

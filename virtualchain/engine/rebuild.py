@@ -82,22 +82,31 @@ def replay(deployment: Deployment, app: str, listener: Listener) -> Replayed | N
     differences = tuple(row_differences(deployment.connection, live, made, MOST_DIFFERENCES))
     deployment.be_durable()
     with deployment.connection.transaction():
-        current = {build.name: build for build in lock_builds(deployment.connection, app)}
-        successor = current.get(rebuilt.build)
-        if live.name not in current or not current[live.name].is_live or successor is None:
-            raise BuildChanged(
-                f"another process swapped or dropped a build of app {app} meanwhile: nothing was replaced"
-            )
-        replacement = replace_build(deployment.connection, live, successor)
-        give_way(
-            deployment.connection,
-            [app],
-            lambda: replace_views(deployment.connection, [replacement]),
-            listener.on_wait,
-            listener.may_continue,
-        )
+        put_in_place(deployment.connection, live, rebuilt.build, listener)
     deployment.reload_after_rollback([rebuilt])
     return Replayed(live.block_id, before, now, differences)
+
+
+def put_in_place(connection: psycopg.Connection, live: Build, successor: str, listener: Listener) -> None:
+    """Replace an app's live build by another one, and drop it, in the caller's transaction.
+
+    Raises BuildChanged if another process swapped or dropped one of them, InUse if readers do not let go of
+    the views.
+    """
+    app = live.app
+    current = {build.name: build for build in lock_builds(connection, app)}
+    if live.name not in current or not current[live.name].is_live or successor not in current:
+        raise BuildChanged(
+            f"another process swapped or dropped a build of app {app} meanwhile: nothing was replaced"
+        )
+    replacement = replace_build(connection, live, current[successor])
+    give_way(
+        connection,
+        [app],
+        lambda: replace_views(connection, [replacement]),
+        listener.on_wait,
+        listener.may_continue,
+    )
 
 
 def derive(

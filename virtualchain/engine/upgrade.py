@@ -1,6 +1,6 @@
 """Replace an app by the code that is at hand, in one go: whatever its rules or its code have become.
 
-It is derived from the tape beside the live build, swapped in, and the old build is dropped. Blocks that were
+It is derived from the tape beside the live build, and takes its place in one transaction. Blocks that were
 never searched for its inputs, because its magic, payload rule or first block changed, are searched first.
 There must be no other writer: its code is the old one.
 """
@@ -18,9 +18,12 @@ from virtualchain.engine.compare import Difference, first_difference
 from virtualchain.engine.coverage import gaps
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
-from virtualchain.engine.versions import build_beside, drop, swap
-from virtualchain.errors import AppHalted, NodeUnavailable, UsageError
+from virtualchain.engine.rebuild import put_in_place
+from virtualchain.engine.versions import build_beside, drop, naming_dependents
+from virtualchain.errors import AppHalted, InUse, NodeUnavailable, UsageError
 from virtualchain.store.builds import Build, builds, is_by, live_build
+from virtualchain.store.log import AppLog
+from virtualchain.store.state_files import default_folder, discard
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,9 @@ def upgrade(
     `open_source` is called if blocks must be searched. Returns None if the listener ended the work early: the
     app is as it was, and the next call continues. Code that seems to be the same is put in place, too: what
     it imports from elsewhere may have changed. Raises UsageError if the app is not installed, or began with
-    a checkpoint; AppHalted if a callback fails, and then the app is as it was; WriterBusy while there is
-    another writer.
+    a checkpoint, or something depends on the old tables; InUse if readers do not let go of the views;
+    AppHalted if a callback fails; WriterBusy while there is another writer. After an error the app is as it
+    was.
     """
     app = contract.name
     with closing(Deployment(url, [], None, options, repairs=app)) as deployment:
@@ -60,16 +64,22 @@ def upgrade(
         try:
             now = build_beside(url, contract, name, options, listener, search)
         except AppHalted:
-            drop(
-                url, app, name, state_folder=options.state_folder
-            )  # what fixes it is other code, and that makes a build of its own
+            # What fixes it is other code, and that makes a build of its own.
+            drop(url, app, name, state_folder=options.state_folder)
             raise
         tip = deployment.tape.tip()
         if not listener.may_continue() or (tip is not None and now.block_id < tip.block_id):
             return None
         difference = first_difference(deployment.connection, app, before.name, name)
-        swap(url, app, name, listener.on_wait, state_folder=options.state_folder)
-        drop(url, app, before.name, state_folder=options.state_folder)
+        try:
+            with naming_dependents(app), deployment.connection.transaction():
+                put_in_place(deployment.connection, before, name, listener)
+                AppLog(deployment.connection, app, name).set_status("running")
+        except InUse:
+            if listener.may_continue():
+                raise
+            return None
+        discard(options.state_folder or default_folder(url), before.schema, name, is_live=False)
     return Upgraded(before, now, difference)
 
 

@@ -204,7 +204,7 @@ def swap(
             AppLog(connection, app, build).set_status("running")
             return before
 
-        with _naming_dependents(app):
+        with naming_dependents(app):
             before = give_way(connection, [app], change, on_wait)
     discard(state_folder or default_folder(url), before.schema, build, is_live=False)
     return before
@@ -233,7 +233,7 @@ def drop(
             drop_build(connection, app, build)
             return row
 
-        with _naming_dependents(app):
+        with naming_dependents(app):
             dropped = give_way(connection, [app], change, on_wait)
     discard(state_folder or default_folder(url), dropped.schema, build, is_live=False)
 
@@ -255,7 +255,7 @@ def remove(
             remove_app(connection, app)
             return rows
 
-        with _naming_dependents(app):
+        with naming_dependents(app):
             removed = give_way(connection, [app], change, on_wait)
     for row in removed:
         discard(state_folder or default_folder(url), row.schema, row.name, is_live=row.is_live)
@@ -270,7 +270,7 @@ def _require_build(current: Sequence[Build], app: str, name: str) -> Build:
 
 
 @contextmanager
-def _naming_dependents(app: str) -> Iterator[None]:
+def naming_dependents(app: str) -> Iterator[None]:
     """Raise UsageError, naming the objects, if a user's object depends on what is to be removed."""
     try:
         yield

@@ -31,7 +31,7 @@ _CHUNK = 1000
 _AS_TEXT = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
 """Types with values that Python cannot represent, such as infinity: returned as the database writes them."""
 
-_OLD_SNAPSHOT = "VC007"
+OLD_SNAPSHOT = "VC007"
 """SQLSTATE of a view that shows a build which the transaction cannot see."""
 _GONE = ("42P01", "3F000")
 """SQLSTATEs of tables and schemas that do not exist; those of builds have two underscores in their names."""
@@ -228,7 +228,7 @@ def query(
             "--timeout SECONDS (0: no limit)"
         ) from error
     except psycopg.Error as error:
-        if is_transient(error) or error.sqlstate == _OLD_SNAPSHOT:
+        if is_transient(error) or error.sqlstate == OLD_SNAPSHOT:
             raise
         denied = role is not None and isinstance(error, psycopg.errors.InsufficientPrivilege)
         hint = f" (it ran as the reader {role}: --own-rights runs it as the URL's user)" if denied else ""

@@ -85,6 +85,8 @@ class Watch:
         self._closed = threading.Event()
         self._iterating = threading.Lock()
         self._pending: deque[Event] = deque()
+        self._reads_again = False
+        """Whether the last look was at a build that was replaced meanwhile."""
         self._known: deque[tuple[int, str]] = deque(maxlen=_KNOWN)
         with views.snapshot(url) as connection:  # report mistakes before the first event is awaited
             views.apps(connection, apps)
@@ -119,9 +121,14 @@ class Watch:
                 if self._pending:
                     return self._pending.popleft()
                 try:
-                    if not self._look():
+                    is_new = self._look()
+                    self._reads_again = False
+                    if not is_new:
                         self._wait()
                 except psycopg.Error as error:
+                    if error.sqlstate == views.OLD_SNAPSHOT and not self._reads_again:
+                        self._reads_again = True
+                        continue
                     if not is_transient(error):
                         assert self._session is not None, "a session is open during the iteration"
                         raise views.failure(self._session.connection, self._url, error) from error

@@ -410,6 +410,7 @@ def remove_app(connection: psycopg.Connection, app: str) -> None:
     with short_lock_timeout(connection):
         unpublish(connection, rows[0].schema)
     connection.execute(_Q["retire"], {"app": app})
+    connection.execute(_Q["forget_code"], {"app": app})
     for row in rows:
         drop_build(connection, app, row.name)
     drop_role(connection, rows[0].schema)

@@ -34,7 +34,7 @@ def give_way(
     connection: psycopg.Connection,
     apps: Sequence[str],
     change: Callable[[], T],
-    on_wait: Callable[[str], None] | None = None,
+    on_wait: Callable[[str], object] | None = None,
     may_continue: Callable[[], bool] = lambda: True,
 ) -> T:
     """Make a change to the views and tables of apps in a transaction, or a savepoint, of its own.
@@ -57,7 +57,7 @@ def give_way(
 def keep_trying(
     attempt: Callable[[], T],
     describe: Callable[[], str],
-    on_wait: Callable[[str], None] | None = None,
+    on_wait: Callable[[str], object] | None = None,
     may_continue: Callable[[], bool] = lambda: True,
 ) -> T:
     """Make attempts, with pauses, until one gets its locks; `describe` says who has them.

@@ -30,9 +30,9 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     """Upgrade the database at `url` to this version's schema; return the revision that it now has.
 
     This includes the views of the installed apps. All steps run in one transaction: if one fails, the
-    database stays as it was. If someone reads what is to be changed, it gives way and tries again. Raises
-    StoreError if the schema is newer than this code, if a step fails, or if there is no schema yet and the
-    database's locale is not C; InUse if tables or views stay in use.
+    database stays as it was. If someone reads what is to be changed, it gives way, reports that to
+    `patience`, and tries again. Raises StoreError if the schema is newer than this code, if a step fails, or
+    if there is no schema yet and the database's locale is not C; InUse if tables or views stay in use.
     """
     with closing(connect_reader(url, patience)) as probe:
         revision = current(probe)
@@ -54,7 +54,11 @@ def migrate(url: str, patience: Patience | None = None) -> str:
             raise error.orig or error from error
 
     try:
-        keep_trying(upgrade, lambda: f"the schema could not be upgraded: its tables are {in_use(url)}")
+        keep_trying(
+            upgrade,
+            lambda: f"the schema could not be upgraded: its tables are {in_use(url)}",
+            None if patience is None else patience.report,
+        )
     except (psycopg.Error, DBAPIError) as error:
         kind = type(store_error(error))
         raise kind(f"the schema could not be upgraded: {' '.join(str(error).split())}") from error

@@ -15,7 +15,8 @@ from virtualchain import StateEngine
 from virtualchain.app.contract import Contract, read_contract
 from virtualchain.audit.fault import Fault
 from virtualchain.audit.verify import Report, verify
-from virtualchain.engine.options import Options
+from virtualchain.engine.options import Listener, Options, Progress
+from virtualchain.engine.versions import drop
 from virtualchain.errors import UsageError
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
@@ -127,6 +128,25 @@ def test_old_damage_is_noticed_without_its_place(clone: Clone, tmp_path: Path) -
     assert (fault.app, fault.table, fault.block_id) == ("notes", None, None)
     assert "as of block 106" in fault.message
     assert "verify --deep" in fault.message
+
+
+def test_a_build_that_is_dropped_while_it_is_judged_again_is_said(clone: Clone, tmp_path: Path) -> None:
+    """A writer that rolls back below the history drops what is judged again: the audit goes on without it."""
+    url = clone()
+
+    def drop_it(progress: Progress) -> None:
+        if progress.app == "ledger" and progress.block.block_id == 105:
+            drop(url, "ledger", "_again")
+
+    report = verify(
+        url,
+        CONTRACTS,
+        deep=True,
+        options=Options(history=2, state_folder=tmp_path),
+        listener=Listener(on_catch_up=drop_it),
+    )
+    assert (report.judged_again, report.faults) == (["notes"], [])
+    assert "app ledger was not judged again: another process replaced or dropped" in report.notes[0]
 
 
 def test_what_was_not_checked_is_said(clone: Clone, tmp_path: Path) -> None:

@@ -125,3 +125,39 @@ def test_a_writer_may_run_meanwhile(fake_node: FakeNode, database_url: str, tmp_
         fake_node.reorg(2, 3)
         engine.build()
     assert faults(database_url, an_app()) == []
+
+
+def test_a_deep_rollback_may_come_meanwhile(fake_node: FakeNode, database_url: str, tmp_path: Path) -> None:
+    """The writer is not held up, the note says why the app was not judged again, and nothing is left."""
+    story(fake_node, 14, 12)
+    story(fake_node, 15, 12)
+    with StateEngine(
+        an_app(),
+        database=database_url,
+        source=fake_node.url,
+        confirmations=0,
+        history=3,
+        state_folder=tmp_path / "writer",
+    ) as engine:
+        engine.build()
+        steps: list[int] = []
+
+        def on_catch_up(progress: Any) -> None:
+            steps.append(progress.block.block_id)
+            if progress.block.block_id == fake_node.height - 2 and len(set(steps)) == len(steps):
+                fake_node.reorg(12, 13)
+                engine.build()
+                steps.append(progress.block.block_id)
+
+        report = verify(
+            database_url,
+            [read_contract(an_app())],
+            deep=True,
+            options=Options(history=3, state_folder=tmp_path / "audit"),
+            listener=Listener(on_catch_up=on_catch_up),
+        )
+    assert (report.faults, report.judged_again) == ([], [])
+    assert "app plain was not judged again: another process replaced" in report.notes[0]
+    assert faults(database_url, an_app()) == []
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT build FROM vc.apps").fetchall() == [("2",)]

@@ -11,7 +11,9 @@ import pytest
 from tests.integration.conftest import Query, Run
 from virtualchain import Rejected, StateEngine, consensus
 from virtualchain.app.contract import read_contract
-from virtualchain.engine.options import Options
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.options import QUIET, Options
+from virtualchain.engine.rebuild import replay
 from virtualchain.engine.versions import build_beside, drop, remove, swap
 from virtualchain.errors import AppHalted, StoreError
 from virtualchain.store.state_files import default_folder
@@ -305,3 +307,40 @@ def test_saved_files_go_with_a_tests_database(
     assert list(tmp_path.rglob("*.state")) != []
     database_server.drop(url)
     assert list(tmp_path.rglob("*.state")) == []
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_a_replay_repairs_a_saved_state(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query, tmp_path: Path, loads: bool
+) -> None:
+    """The damaged copy is reported and replaced, the file is that of the new build, and the app continues."""
+    ledger = Ledger() if loads else Unloadable()
+    for text in (b"lg+a", b"lg+b"):
+        fake_node.mine([fake_node.send(text)])
+    run(ledger)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE vc.state_files SET content = 'forged' WHERE block_id = 103")
+    deployed = Deployment(
+        database_url, [read_contract(ledger)], None, Options(state_folder=tmp_path), repairs="ledger"
+    )
+    try:
+        done = replay(deployed, "ledger", QUIET)
+    finally:
+        deployed.close()
+    assert done is not None
+    assert {(item.table, item.block_id) for item in done.differences} == {("state_files", 103)}
+    assert query("SELECT build, status FROM vc.apps") == [{"build": "2", "status": "running"}]
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "ledger.state": '{"a": 1, "b": 1}'
+    }
+    fake_node.mine([fake_node.send(b"lg+a")])
+    assert run(ledger) == fake_node.height
+    assert (tmp_path / "ledger.state").read_text() == '{"a": 2, "b": 1}'
+
+
+class Unloadable(Ledger):
+    """Cannot load what it saved."""
+
+    def get_db_state(self) -> dict[str, int]:  # type: ignore[override]
+        """Create a state."""
+        return {}

@@ -16,7 +16,8 @@ from virtualchain.app.contract import read_contract
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.upgrade import Upgraded, upgrade
-from virtualchain.errors import AppHalted, NodeUnavailable, UsageError, WriterBusy
+from virtualchain.errors import AppHalted, InUse, NodeUnavailable, UsageError, WriterBusy
+from virtualchain.store import giving_way
 from virtualchain.testing import FakeNode, op_return
 
 START = 102
@@ -231,6 +232,40 @@ def test_an_interrupted_upgrade_continues(
     assert done is not None
     assert done.now.name == "v2"
     assert query("SELECT build FROM virtualchain.builds") == [{"build": "v2"}]
+
+
+def test_an_upgrade_is_whole_or_not_at_all(
+    fake_node: FakeNode,
+    run: Run,
+    query: Query,
+    database_url: str,
+    put_in_place: Upgrade,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a reader, a dependent object or a signal in the way, the app stays; a later call replaces it."""
+    monkeypatch.setattr(giving_way, "_TRIES", 2)
+    mine(fake_node)
+    run(texts())
+    before = query("SELECT * FROM vc.apps")
+    new = texts(version="2", column="word")
+    stopping: list[str] = []
+    for table in ("texts.texts", "texts__1.texts"):
+        with psycopg.connect(database_url, application_name="a dashboard") as reader:
+            reader.execute(f"SELECT * FROM {table}".encode())
+            with pytest.raises(InUse, match="in use by a dashboard"):
+                put_in_place(new)
+            stopping.clear()
+            assert put_in_place(new, on_wait=stopping.append, may_continue=lambda: not stopping) is None
+        assert query("SELECT * FROM vc.apps WHERE is_live") == before
+    with psycopg.connect(database_url, autocommit=True) as user:
+        user.execute("CREATE VIEW public.own AS SELECT text FROM texts.texts")
+        with pytest.raises(UsageError, match=r"something else depends on .* view public.own"):
+            put_in_place(new)
+        user.execute("DROP VIEW public.own")
+    assert query("SELECT * FROM vc.apps WHERE is_live") == before
+    assert put_in_place(new) is not None
+    assert query("SELECT build FROM virtualchain.builds") == [{"build": "v2"}]
+    assert query("SELECT word FROM texts.texts ORDER BY block_id, vtxindex LIMIT 1") == [{"word": "one"}]
 
 
 def test_what_cannot_be_upgraded_is_refused(

@@ -287,6 +287,39 @@ def test_a_writer_leaves_a_swapped_app_alone(
     assert reasons == ["app texts shows another build now: restart with that build's code"]
 
 
+def test_a_swapped_app_does_not_stop_the_others_after_a_lost_connection(
+    fake_node: FakeNode, database_url: str, query: Query, make_build: Callable[..., Any]
+) -> None:
+    """The new session leaves it alone as well: it does not refuse its code, and does not report it again."""
+    other = App("other", magic=b"vs")
+    other.add(b"o", parse=lambda payload: {"n": 1})
+    mine(fake_node, b"a")
+    reasons: list[str] = []
+    with StateEngine(
+        an_app(),
+        other,
+        database=database_url,
+        source=fake_node.url,
+        confirmations=0,
+        on_wait=reasons.append,
+    ) as engine:
+        engine.build()
+        make_build(an_app("2"), "v2")
+        swap(database_url, "texts", "v2")
+        engine.build()
+        query(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        fake_node.mine(n=2)
+        assert engine.build() == fake_node.height
+    assert sum("texts shows another build now" in reason for reason in reasons) == 1
+    assert any("connected again" in reason for reason in reasons)
+    assert query("SELECT block_id FROM virtualchain.apps WHERE name = 'other'") == [
+        {"block_id": fake_node.height}
+    ]
+
+
 def test_removing_an_app_removes_its_data_and_nothing_else(
     fake_node: FakeNode, run: Run, database_url: str, query: Query
 ) -> None:

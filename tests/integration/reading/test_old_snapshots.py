@@ -11,13 +11,14 @@ from psycopg import IsolationLevel
 
 from tests.integration.conftest import Run
 from tests.integration.engine.test_versions import an_app, mine
-from virtualchain import StateEngine
+from virtualchain import BlockEvent, StateEngine, watch
 from virtualchain.app.contract import read_contract
 from virtualchain.engine.options import Options
 from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.engine.versions import build_beside, drop, remove, swap
 from virtualchain.errors import StoreError
 from virtualchain.reading import views
+from virtualchain.reading.events import Session
 from virtualchain.testing import FakeNode
 
 ISOLATED = (IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE)
@@ -209,3 +210,31 @@ def read_after(url: str, change: Callable[[], object], statement: str) -> None:
     with views.snapshot(url) as connection:
         change()
         connection.execute(statement.encode()).fetchall()
+
+
+def test_a_watch_reads_again(
+    fake_node: FakeNode,
+    run: Run,
+    database_url: str,
+    make_v2: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A build that is replaced and dropped in the middle of a look costs no event, and ends no watch."""
+    mine(fake_node, b"a")
+    run(an_app())
+    make_v2()
+    available = Session.available
+    swapped: list[object] = []
+
+    def swap_meanwhile(session: Session, apps: list[str] | None) -> Any:
+        if not swapped:
+            swapped.append(swap(database_url, "texts", "v2"))
+            drop(database_url, "texts", "1")
+        return available(session, apps)
+
+    with watch(database_url, from_block=fake_node.height) as events:
+        monkeypatch.setattr(Session, "available", swap_meanwhile)
+        event = next(events)
+    assert swapped
+    assert isinstance(event, BlockEvent)
+    assert [change.new for change in event.changes] != []
