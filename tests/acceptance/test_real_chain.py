@@ -249,8 +249,8 @@ def test_an_app_that_joins_later_gets_the_same_rows(
     """An app that advances along the tape gets the rows of one that was there from the start."""
     url = sync(database(), source(rest=True), accept_all.builder)
     late, early = tables(sync(url, source(rest=True))), tables(over_rest)
-    for found in (late, early):
-        del found["vc.published"]  # views name their build by its serial number
+    for each in (late, early):
+        del each["vc.published"]  # views name their build by its serial number
     assert late == early
 
 
