@@ -283,12 +283,12 @@ def _take_lock(connection: psycopg.Connection, *, wait: bool) -> None:
     Waiting means polling: a statement that blocks for hours would keep VACUUM from removing dead rows.
     """
     while not _try_lock(connection):
-        if not wait:
+        holder = _holder(connection)
+        if holder is not None and not wait:
             raise WriterBusy(
-                f"another writer is at work on this database: {_holder(connection)}; "
-                "stop it, or wait for it with --wait"
+                f"another writer is at work on this database: {holder}; stop it, or wait for it with --wait"
             )
-        time.sleep(_POLL)
+        time.sleep(_POLL if holder is not None else 0.1)  # without a holder, it has just ended
 
 
 def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequence[str]) -> None:
@@ -296,11 +296,11 @@ def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequ
     connection.execute(_Q["record_writer"], {"confirmations": confirmations, "apps": list(apps)})
 
 
-def _holder(connection: psycopg.Connection) -> str:
-    """Describe the session that holds the writer's lock."""
+def _holder(connection: psycopg.Connection) -> str | None:
+    """Describe the session that holds the writer's lock; None if it has ended."""
     row = connection.execute(_Q["advisory_lock_holder"]).fetchone()
     if row is None:
-        return "a session that has since ended"
+        return None
     name, pid, address = row
     origin = f" from {address}" if address else ""
     return f"{name or 'an unknown program'} (server process {pid}{origin})"
