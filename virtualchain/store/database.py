@@ -36,6 +36,9 @@ _CREATE = "CREATE DATABASE name ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C' 
 """How to make a database for a deployment, whatever the server's locale."""
 _POLL = 1.0
 """Seconds between two attempts to take the writer's lock."""
+_ENDED_TRIES = 20
+_ENDED_PAUSE = 0.1
+"""How often, and at which seconds apart, to try again for the lock of a session that has just ended."""
 
 # Patterns in libpq's message for a failed connection, and advice. libpq reports no SQLSTATE for these.
 _HINTS = (
@@ -282,13 +285,16 @@ def _take_lock(connection: psycopg.Connection, *, wait: bool) -> None:
 
     Waiting means polling: a statement that blocks for hours would keep VACUUM from removing dead rows.
     """
+    ended = 0
     while not _try_lock(connection):
         holder = _holder(connection)
-        if holder is not None and not wait:
+        ended += holder is None  # it has just ended, or is hidden, as a prepared transaction is
+        if not wait and (holder is not None or ended > _ENDED_TRIES):
             raise WriterBusy(
-                f"another writer is at work on this database: {holder}; stop it, or wait for it with --wait"
+                f"another writer is at work on this database: {holder or 'a session that has since ended'}; "
+                "stop it, or wait for it with --wait"
             )
-        time.sleep(_POLL if holder is not None else 0.1)  # without a holder, it has just ended
+        time.sleep(_POLL if wait else _ENDED_PAUSE)
 
 
 def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequence[str]) -> None:
