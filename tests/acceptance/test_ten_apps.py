@@ -15,7 +15,7 @@ import pytest
 from tests.support.generated import GeneratedChain
 from tests.support.tables import deployment
 from virtualchain import App, State, StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.engine.compare import compare
 from virtualchain.engine.options import Options

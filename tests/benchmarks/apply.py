@@ -37,7 +37,7 @@ from rich.table import Table
 from tests.benchmarks.environment import temporary_server
 from tests.benchmarks.stages import Stages
 from virtualchain import App, State
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Candidate, Scan, inputs, read_transaction
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import Network, network

@@ -29,7 +29,7 @@ from rich.table import Table
 from tests.benchmarks.environment import temporary_server
 from tests.support.unguarded import unguarded
 from virtualchain import App, State, StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
 from virtualchain.testing import FakeNode

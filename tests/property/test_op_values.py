@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from tests.unit.bitcoin.building import op_return, transaction
 from virtualchain import App, Boolean, Hex, Integer, List, Rejected, Text
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.engine.judge import Verdicts, judge_block
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, Output

@@ -8,7 +8,7 @@ import psycopg
 from tests.simulation.apps import make_apps
 from tests.support.tables import deployment
 from virtualchain import StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
 
 if TYPE_CHECKING:

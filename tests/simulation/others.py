@@ -15,7 +15,7 @@ from psycopg import sql
 
 from tests.simulation.apps import make_apps
 from tests.simulation.jobs import context
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.checkpoint.create import create
 from virtualchain.engine.options import Options
 from virtualchain.engine.versions import build_beside, drop, swap

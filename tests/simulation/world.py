@@ -16,7 +16,7 @@ from tests.simulation.jobs import Job, perform, perform_and_kill
 from tests.simulation.others import Reader, begin, checkpoint, end
 from tests.simulation.steps import MONITOR, Trap
 from virtualchain import StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.checkpoint.apply import apply
 from virtualchain.engine.options import Options
 from virtualchain.engine.versions import drop, remove

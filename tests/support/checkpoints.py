@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from virtualchain import App, Jsonb, Rejected, State
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.create import create
 from virtualchain.checkpoint.digests import RowDigest

@@ -86,20 +86,20 @@ class Options:
 
     def named_apps(self) -> list[object]:
         """Import the apps that are named, if any."""
-        from virtualchain.settings import load_app
+        from virtualchain.loading import load_app
 
         return [load_app(app.use) for app in self.settings.apps]
 
     def files(self) -> dict[str, str | None]:
         """Return the file in which each app to run was found, by the app's name."""
-        from virtualchain.settings import app_file
+        from virtualchain.loading import app_file
 
         files = [app_file(app.use) for app in self.settings.apps]
         return dict(zip((contract.name for contract in self.contracts()), files, strict=True))
 
     def contracts(self) -> "list[Contract]":
         """Read the contracts of the apps to run; raises UsageError if none is named."""
-        from virtualchain.app.contract import read_contract
+        from virtualchain.app.declarations import read_contract
 
         return [read_contract(app) for app in self.apps()]
 

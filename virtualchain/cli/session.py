@@ -68,8 +68,8 @@ def chosen_apps(options: "Options", connection: "psycopg.Connection") -> list[st
 
 
 def _name_of(use: str, known: list[str]) -> str:
-    from virtualchain.app.contract import read_contract
-    from virtualchain.settings import load_app
+    from virtualchain.app.declarations import read_contract
+    from virtualchain.loading import load_app
 
     installed = f"the apps of this database are {', '.join(known)}" if known else "this database has no app"
     try:
@@ -114,7 +114,7 @@ def open_deployment(
     options: "Options", signals: "Signals", repairs: str | None = None
 ) -> "Iterator[Deployment]":
     """Open the deployment for writing, with the named apps that are installed; needs no node."""
-    from virtualchain.app.contract import read_contract
+    from virtualchain.app.declarations import read_contract
     from virtualchain.engine.deployment import Deployment
     from virtualchain.engine.options import Options as EngineOptions
     from virtualchain.reading import views

@@ -31,7 +31,7 @@ def verify(options: Options, deep: bool) -> None:
 
     --deep derives each app whose code is named again from the tape, into tables that are dropped afterwards.
     """
-    from virtualchain.app.contract import read_contract
+    from virtualchain.app.declarations import read_contract
     from virtualchain.audit.verify import verify as check
     from virtualchain.engine.options import Listener
     from virtualchain.engine.options import Options as EngineOptions

@@ -16,7 +16,7 @@ from typing import Concatenate, Final, ParamSpec, Self
 
 import psycopg
 
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.prefetch import prefetch

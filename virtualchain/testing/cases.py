@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, Final
 
-from virtualchain.app.contract import Contract, instance_of
+from virtualchain.app.contract import Contract
+from virtualchain.app.declarations import instance_of
 from virtualchain.errors import UsageError
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.hostile import (

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from virtualchain.app.contract import Contract, read_contract
+from virtualchain.app.contract import Contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.checkpoint.create import create
 from virtualchain.engine.states import loads_files

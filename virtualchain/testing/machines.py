@@ -19,7 +19,8 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg import sql
 
-from virtualchain.app.contract import Contract, read_contract
+from virtualchain.app.contract import Contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.checkpoint.apply import apply
 from virtualchain.engine.deployment import Deployment

@@ -14,7 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Self
 
-from virtualchain.app.contract import Contract, read_contract
+from virtualchain.app.contract import Contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.model import Json
 from virtualchain.testing.advice import SAME_EVERYWHERE, advice_for

@@ -12,7 +12,8 @@ from tests.support.damage_cases import CASES, DEEP
 from tests.support.servers import reachable_folder
 from tests.support.tables import tables
 from virtualchain import StateEngine
-from virtualchain.app.contract import Contract, read_contract
+from virtualchain.app.contract import Contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.audit.fault import Fault
 from virtualchain.audit.verify import Report, verify
 from virtualchain.engine.options import Listener, Options, Progress

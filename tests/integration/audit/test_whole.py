@@ -12,7 +12,7 @@ from tests.support.checkpoints import contracts, create_checkpoint, say, words
 from tests.support.easy_signet import easy_signet
 from tests.support.moving import an_app, story
 from virtualchain import App, StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
 from virtualchain.checkpoint.apply import apply
 from virtualchain.engine.options import Listener, Options

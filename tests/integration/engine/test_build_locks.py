@@ -16,7 +16,7 @@ from tests.integration.conftest import Query, Run
 from tests.integration.engine.test_versions import an_app, mine
 from tests.support.tables import deployment
 from virtualchain import StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.checkpoint import apply as checkpoints
 from virtualchain.checkpoint.create import create
 from virtualchain.engine import engine as indexer
@@ -142,7 +142,7 @@ def test_a_killed_maker_leaves_a_build_that_continues(
     program = (
         "import sys, os, signal\n"
         "from tests.integration.engine.test_versions import an_app\n"
-        "from virtualchain.app.contract import read_contract\n"
+        "from virtualchain.app.declarations import read_contract\n"
         "from virtualchain.engine.options import Listener\n"
         "from virtualchain.engine.versions import build_beside\n"
         "def die(progress):\n"

@@ -10,7 +10,7 @@ from tests.integration.conftest import Query, Run
 from tests.support.engine_app import Questions
 from tests.support.tables import tables
 from virtualchain import App, State, StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.engine.options import QUIET
 from virtualchain.engine.rebuild import replay
 from virtualchain.errors import InvalidApp, UsageError

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.conftest import Query, Run
 from tests.support.tables import tables
 from virtualchain import App, State, StateEngine, first_op_return
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.script import op_return_payload
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Listener, Options

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.conftest import Query, Run
 from virtualchain import Rejected, StateEngine, consensus
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import QUIET, Options
 from virtualchain.engine.rebuild import replay

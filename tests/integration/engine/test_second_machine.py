@@ -14,7 +14,7 @@ from tests.acceptance.test_ten_apps import MAGICS, made_up
 from tests.integration.names.test_poison import SAMPLES as NAMES
 from tests.simulation import apps as simulation
 from tests.support.names_chain import ALICE, CREATOR, NamesChain, names_chain
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.examples import notary
 from virtualchain.examples.names import make_app
 from virtualchain.testing import check_determinism

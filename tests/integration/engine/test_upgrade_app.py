@@ -12,7 +12,7 @@ from tests.integration.conftest import Query, Run
 from tests.integration.engine.test_opaque_state import Ledger
 from tests.support.tables import tables
 from virtualchain import App, Rejected, State, StateEngine, Text, first_op_return
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.upgrade import Upgraded, upgrade

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.conftest import Query, Run
 from tests.support.tables import tables
 from virtualchain import App, Rejected, State, StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.engine.compare import compare
 from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.engine.versions import build_beside, drop, remove, swap

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.names_chain import NamesChain, names_chain
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
 from virtualchain.examples.names import make_app, regtest
 

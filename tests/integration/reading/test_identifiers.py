@@ -9,7 +9,7 @@ from tests.integration.conftest import Rows
 from tests.support.tables import deployment
 from tests.support.unguarded import run_step
 from virtualchain import App, BlockEvent, State, watch
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
 from virtualchain.checkpoint.apply import apply
 from virtualchain.checkpoint.create import create

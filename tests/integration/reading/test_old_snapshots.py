@@ -12,7 +12,7 @@ from psycopg import IsolationLevel
 from tests.integration.conftest import Run
 from tests.integration.engine.test_versions import an_app, mine
 from virtualchain import BlockEvent, StateEngine, watch
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.engine.options import Options
 from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.engine.versions import build_beside, drop, remove, swap

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, pool
 
 from tests.integration.store.test_migrations import described
 from virtualchain import App
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.errors import InUse
 from virtualchain.store import migrate as migrations
 from virtualchain.store.builds import add_build, register

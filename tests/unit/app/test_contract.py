@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from virtualchain import App, first_op_return, last_op_return
-from virtualchain.app.contract import Contract, read_contract, schema_name
+from virtualchain.app.contract import Contract
 from virtualchain.app.ddl import with_comments, without_comments
+from virtualchain.app.declarations import read_contract, schema_name
 from virtualchain.errors import InvalidApp
 
 

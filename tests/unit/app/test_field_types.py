@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.app.test_contract import declare
 from virtualchain import App, Boolean, Hex, Integer, List, Text
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.app.field_types import FieldType, read_fields, require_types
 from virtualchain.app.fields import LARGEST
 from virtualchain.errors import InvalidApp, InvalidOp, Unserializable

@@ -17,8 +17,8 @@ import pytest
 
 from tests.support.golden_apps import APPS
 from tests.unit.app.test_code import pythons
-from virtualchain.app.contract import read_contract
-from virtualchain.settings import load_app
+from virtualchain.app.declarations import read_contract
+from virtualchain.loading import load_app
 
 GOLDEN: Final = {
     "guestbook": (
@@ -90,7 +90,7 @@ _ALL: Final = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from tests.support.golden_apps import APPS
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 contracts = {name: read_contract(app) for name, app in APPS.items()}
 print(json.dumps({name: [c.fingerprint(), c.rule, c.code_digest()] for name, c in contracts.items()}))
 """

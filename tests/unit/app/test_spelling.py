@@ -11,7 +11,7 @@ import pytest
 from tests.support import plain_app
 from tests.unit.app.test_contract import Plain
 from virtualchain import App, StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.errors import InvalidApp
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from virtualchain import App, StateEngine
-from virtualchain.app.contract import read_contract
+from virtualchain.app.declarations import read_contract
 from virtualchain.testing.cases import Lowered
 from virtualchain.testing.shipping import pack, unpack
 

@@ -9,7 +9,7 @@ import pytest
 
 from virtualchain.app.code import package
 from virtualchain.errors import UsageError
-from virtualchain.settings import app_file, load_app
+from virtualchain.loading import app_file, load_app
 
 
 @pytest.fixture(autouse=True)
