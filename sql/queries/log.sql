@@ -57,21 +57,10 @@ SELECT vc.is_fresh(%(app)s, %(build)s, %(consensus_hash)s, %(first)s, %(last)s);
 SELECT encode(ops_hash, 'hex'), encode(consensus_hash, 'hex'), encode(state_hash, 'hex')
 FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s AND block_id = %(block_id)s;
 
--- name: add_snapshot
--- Append an app's digests at a block, which becomes the app's last block.
-INSERT INTO vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash, state_number)
-VALUES (%(app)s, %(build)s, %(block_id)s, decode(%(ops_hash)s, 'hex'), decode(%(consensus_hash)s, 'hex'),
-    decode(%(state_hash)s, 'hex'), %(state_number)s);
-
--- name: add_op
--- Append an accepted input to the log.
-INSERT INTO vc.ops (app, build, block_id, vtxindex, txindex, opcode, payload, fields, canonical)
-VALUES (%(app)s, %(build)s, %(block_id)s, %(vtxindex)s, %(txindex)s, %(opcode)s, %(payload)s, %(fields)s, %(canonical)s);
-
--- name: add_rejection
--- Record a refused candidate.
-INSERT INTO vc.rejections (app, build, block_id, txindex, opcode, step, reason)
-VALUES (%(app)s, %(build)s, %(block_id)s, %(txindex)s, %(opcode)s, %(step)s, %(reason)s);
+-- name: add_initial
+-- Record the consensus hash that an app begins with, at a block before its first.
+INSERT INTO vc.snapshots (app, build, block_id, consensus_hash)
+VALUES (%(app)s, %(build)s, %(block_id)s, decode(%(consensus_hash)s, 'hex'));
 
 -- name: enter
 -- Set what an app's callbacks see: its own tables first, functions that raise before built-in ones, the current block, the settings that values and literals depend on, and the app's role if it has one.

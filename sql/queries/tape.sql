@@ -26,25 +26,11 @@ SELECT tip.chainwork - block.chainwork
 FROM (SELECT chainwork FROM vc.blocks ORDER BY block_id DESC LIMIT 1) AS tip, vc.blocks AS block
 WHERE block.block_id = %(block_id)s;
 
--- name: append_block
--- Append a block to the tape; the guard checks that it is the tip's child.
-INSERT INTO vc.blocks (block_id, hash, prev_hash, header, time, chainwork)
-SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(header)s, to_timestamp(%(time)s),
-    coalesce((SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s - 1) + %(work)s, 0);
-
 -- name: prepend_block
 -- Put a block in front of the first one; its chainwork counts backward.
 INSERT INTO vc.blocks (block_id, hash, prev_hash, header, time, chainwork)
 SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(header)s, to_timestamp(%(time)s),
     (SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s + 1) - %(child_work)s;
-
--- name: add_input
--- Store an input; if another app's search has already found the transaction, the magics are merged.
-INSERT INTO vc.inputs AS kept (block_id, txindex, txid, raw, magics, senders, outputs, fee, evidence)
-VALUES (%(block_id)s, %(txindex)s, decode(%(txid)s, 'hex'), %(raw)s, %(magics)s, %(senders)s, %(outputs)s, %(fee)s,
-    %(evidence)s)
-ON CONFLICT (block_id, txindex) DO UPDATE
-SET magics = ARRAY(SELECT DISTINCT m FROM unnest(kept.magics || EXCLUDED.magics) AS m ORDER BY m);
 
 -- name: inputs
 -- The inputs in a range of blocks that carry one of these magics, in chain order.

@@ -26,7 +26,7 @@ home = Path(virtualchain.__file__).parent
 assert home.parent.name == "site-packages", home
 assert sql_root() == home / "sql"
 assert migrations_root() == home / "migrations"
-assert "append_block" in queries("tape")
+assert "add_rows" in queries("block_transaction")
 """
 PROJECT_TEST = """
 def test_fixtures_are_there(fake_node):

@@ -18,8 +18,8 @@ from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.judge import _Judge
 from virtualchain.engine.machine import Machine
+from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.history import History
-from virtualchain.store.log import AppLog
 from virtualchain.store.state import State
 from virtualchain.store.tape import Tape
 
@@ -28,12 +28,12 @@ STAGES: Final[dict[str, tuple[tuple[Any, str], ...]]] = {
     "spent outputs": ((NodeSource, "spent_outputs"),),
     "scan and decode": ((Scanner, "scan"),),
     "join with spent outputs": ((prefetch, "inputs"),),
-    "tape rows": ((Tape, "append"), (Tape, "inputs")),
+    "reading the tape": ((Tape, "inputs"),),
     "parse": ((_Judge, "_parse"),),
     "check": ((_Judge, "_check"),),
     "commit": ((_Judge, "_commit"),),
     "reducers' statements": ((State, "execute"), (State, "query"), (State, "one")),
-    "log rows": ((AppLog, "add"), (AppLog, "add_snapshot")),
+    "rows of tape and log": ((BlockTransaction, "take"), (BlockTransaction, "commit")),
     "state hash": ((History, "state_number"),),
     "the rest of a step": ((Machine, "step"),),
     "transaction and the rest of a block": ((Deployment, "take"),),

@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from tests.unit.bitcoin.building import op_return, transaction
 from virtualchain import App, Boolean, Hex, Integer, List, Rejected, Text
 from virtualchain.app.declarations import read_contract
-from virtualchain.engine.judge import Verdicts, judge_block
+from virtualchain.engine.judge import Verdicts, candidates_of, judge_block
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, Output
 from virtualchain.testing.database import DatabaseServer
@@ -179,7 +179,9 @@ def judge(op: Any, fields: Any, step: str) -> Verdicts:
     output = Output(0, 0, script.hex(), "nulldata", ())
     item = Input(5, 1, "01" * 32, transaction(script), (b"va",), (), (output,), 0)
     state: Any = NoState()
-    return judge_block(read_contract(app), state, BLOCK, [item])
+    contract = read_contract(app)
+    candidates, _ = candidates_of(contract, BLOCK, [item])
+    return judge_block(contract, state, BLOCK, candidates)
 
 
 @pytest.fixture(scope="module")

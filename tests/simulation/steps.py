@@ -23,6 +23,7 @@ from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.look import Look
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.states import OpaqueState, TableState
+from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.history import History
 from virtualchain.store.log import AppLog
 from virtualchain.store.notifications import Notifier
@@ -53,7 +54,6 @@ STEPS: tuple[Place, ...] = (
     *REQUESTS,
     (Scanner, "scan", "scan of bytes"),
     (prefetch, "fetch", "read ahead"),
-    (Tape, "append", "append"),
     (engine, "backfill_chunk", "search"),
     (Tape, "prepend", "prepend"),
     (Tape, "add_coverage", "add coverage"),
@@ -61,8 +61,9 @@ STEPS: tuple[Place, ...] = (
     (AppLog, "leave", "constraints"),
     (TableState, "digest", "digest of tables"),
     (OpaqueState, "digest", "digest of a state"),
-    (AppLog, "add", "log"),
-    (AppLog, "add_snapshot", "snapshot"),
+    (BlockTransaction, "begin", "begin"),
+    (BlockTransaction, "take", "log"),
+    (BlockTransaction, "commit", "write"),
     (TableState, "prune", "prune tables"),
     (OpaqueState, "prune", "prune files"),
     (AppLog, "set_history_from", "set history"),

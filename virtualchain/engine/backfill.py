@@ -17,6 +17,7 @@ from virtualchain.engine.coverage import gaps, watches_of
 from virtualchain.engine.deployment import Deployment
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block
+from virtualchain.store.block_transaction import BlockTransaction
 
 CHUNK = 100
 """Blocks that are searched in one transaction."""
@@ -62,10 +63,9 @@ def _search(
         with closing(prefetch(source, scanner, headers, verify=verify)) as scanned_blocks:
             for scanned in scanned_blocks:
                 if scanned.block.block_id < bottom.block_id:
-                    deployment.tape.prepend(scanned, child_work)
+                    deployment.tape.prepend(scanned.block, child_work)
                     child_work = work(scanned.block.bits)
-                else:
-                    deployment.tape.add_inputs(scanned.inputs)
+                BlockTransaction(deployment.connection, scanned.block, scanned.inputs).commit()
         for watch in watches:
             deployment.tape.add_coverage(watch.magic, watch.rule, first, last)
     return first, last

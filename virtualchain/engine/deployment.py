@@ -4,12 +4,11 @@ All running apps at the tape's tip take a new block together, in one transaction
 along the tape by the same step, block by block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 
 from virtualchain.app.contract import Contract
-from virtualchain.bitcoin.header import work
 from virtualchain.bitcoin.networks import Network
 from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.halting import contained, halt
@@ -17,8 +16,10 @@ from virtualchain.engine.machine import Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted, BuildChanged
 from virtualchain.model import Json, ScannedBlock
+from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer, record_writer, require_space
+from virtualchain.store.failures import may_be_of_a_value
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
 from virtualchain.store.patience import Patience
@@ -156,25 +157,42 @@ class Deployment:
             machine.check_base_block(block)
         if near_tip != self._is_durable:
             self._set_durable(durable=near_tip)
-        advanced: list[tuple[Machine, Advanced]] = []
-        with self.connection.transaction():
-            self.tape.append(scanned, work(block.bits))
-            for machine in list(self.running):
-                if machine.cursor == block.block_id - 1:
-                    try:
-                        consensus_hash = machine.step(block, scanned.inputs)
-                    except AppHalted as halted:
-                        self._halt(machine, halted)
-                    except BuildChanged:
-                        self._leave(machine)
-                    else:
-                        count = len(scanned.inputs)
-                        advanced.append((machine, Advanced(block, count, consensus_hash, machine.tally)))
+        with BlockTransaction(self.connection, block, scanned.inputs, is_new=True) as transaction:
+            advanced = list(self._advanced(scanned, transaction))
+            try:
+                missed = transaction.commit()
+            except psycopg.Error as error:
+                culprit = transaction.culprit() if may_be_of_a_value(error) else None
+                for machine, _ in advanced:
+                    machine.was_interrupted = machine.place == culprit
+                raise
         for machine, step in advanced:
-            self._after_commit(machine, step)
+            if machine.place in missed:
+                self._leave(machine)
+            else:
+                self._after_commit(machine, step)
         if near_tip:
             self.notifier.block(block)
-        return {machine.contract.name: step.tally for machine, step in advanced}
+        return {
+            machine.contract.name: step.tally for machine, step in advanced if machine.place not in missed
+        }
+
+    def _advanced(
+        self, scanned: ScannedBlock, transaction: BlockTransaction
+    ) -> Iterator[tuple[Machine, Advanced]]:
+        """Advance every running app at the block's parent; yield those that could take the block."""
+        block = scanned.block
+        for machine in list(self.running):
+            if machine.cursor == block.block_id - 1:
+                try:
+                    consensus_hash = machine.step(block, scanned.inputs, transaction)
+                except AppHalted as halted:
+                    transaction.begin()
+                    self._halt(machine, halted)
+                except BuildChanged:
+                    self._leave(machine)
+                else:
+                    yield machine, Advanced(block, len(scanned.inputs), consensus_hash, machine.tally)
 
     def lagging(self) -> list[Machine]:
         """Return the running apps that have not reached the tape's tip."""

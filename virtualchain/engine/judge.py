@@ -50,7 +50,7 @@ class _Undone(Exception):
 
 
 @dataclass(slots=True)
-class _Candidate:
+class Candidate:
     """An input with one of the app's opcodes, on its way through the steps."""
 
     source: Input
@@ -82,37 +82,42 @@ class Verdicts:
         reason = self.rejections[-1].reason if self.rejections else None
         return Tally(self.inputs, len(self.ops), rejected, reason)
 
-    def reject(self, candidate: _Candidate, step: str, rejected: Rejected) -> None:
+    def reject(self, candidate: Candidate, step: str, rejected: Rejected) -> None:
         """Record a rejection; its reason may quote the hostile input, so it is made storable."""
         reason = legible(rejected.reason, LONGEST_REASON)
         self.rejections.append(Rejection(candidate.source.txindex, candidate.opcode, step, reason))
 
 
-def judge_block(contract: Contract, state: AppState, block: Block, inputs: Iterable[Input]) -> Verdicts:
+def must_judge(contract: Contract, candidates: Sequence[Candidate]) -> bool:
+    """Return whether a block with these candidates is anything to the app's callbacks."""
+    return bool(candidates or contract.scan or contract.final)
+
+
+def judge_block(
+    contract: Contract, state: AppState, block: Block, candidates: Sequence[Candidate]
+) -> Verdicts:
     """Run an app's callbacks on a block, in a savepoint of the caller's transaction.
 
-    `inputs` are the block's inputs in order, other apps' included. Raises AppHalted if a callback fails,
-    psycopg.Error for a transient fault of the database; either way the savepoint is rolled back.
+    Raises AppHalted if a callback fails, psycopg.Error for a transient fault of the database; either way the
+    savepoint is rolled back.
     """
-    candidates, count = _candidates(contract, block, inputs)
-    if not (candidates or contract.scan or contract.final):
-        return Verdicts(inputs=count)
+    if not must_judge(contract, candidates):
+        return Verdicts()
     try:
-        verdicts = _attempt(contract, state, block, candidates, with_savepoints=not state.is_transactional)
+        return _attempt(contract, state, block, candidates, with_savepoints=not state.is_transactional)
     except _NeedsSavepoints:
-        verdicts = _attempt(contract, state, block, candidates, with_savepoints=True)
-    verdicts.inputs = count
-    return verdicts
+        return _attempt(contract, state, block, candidates, with_savepoints=True)
 
 
-def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> tuple[list[_Candidate], int]:
+def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> tuple[list[Candidate], int]:
     """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule.
 
-    With them comes how many inputs have one of the magics.
+    `inputs` are the block's inputs in order, other apps' included. With the candidates comes how many inputs
+    have one of the magics. Raises AppHalted if the rule fails.
     """
     count = 0
     find_payload = contract.find_payload or last_op_return
-    candidates: list[_Candidate] = []
+    candidates: list[Candidate] = []
     for item in inputs:
         if not set(contract.magics) & set(item.magics):
             continue
@@ -130,7 +135,7 @@ def _candidates(contract: Contract, block: Block, inputs: Iterable[Input]) -> tu
         for magic in contract.magics:
             opcode = payload[len(magic) : len(magic) + 1]
             if payload.startswith(magic) and opcode in contract.opcodes:
-                candidates.append(_Candidate(item, opcode, payload[len(magic) + 1 :]))
+                candidates.append(Candidate(item, opcode, payload[len(magic) + 1 :]))
                 break
     return candidates, count
 
@@ -139,7 +144,7 @@ def _attempt(
     contract: Contract,
     state: AppState,
     block: Block,
-    candidates: Sequence[_Candidate],
+    candidates: Sequence[Candidate],
     *,
     with_savepoints: bool,
 ) -> Verdicts:
@@ -170,7 +175,7 @@ class _Judge:
         self._with_savepoints = with_savepoints
         self._verdicts = Verdicts(ran_callbacks=True)
 
-    def judge(self, candidates: Sequence[_Candidate]) -> Verdicts:
+    def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
         parsed = [candidate for candidate in candidates if self._parse(candidate)]
         for vtxindex, candidate in enumerate(parsed):
@@ -182,7 +187,7 @@ class _Judge:
         self._hook("db_final", self._contract.final, self._verdicts.committed)
         return self._verdicts
 
-    def _parse(self, candidate: _Candidate) -> bool:
+    def _parse(self, candidate: Candidate) -> bool:
         item = candidate.source
         limit = self._contract.max_payload
         if limit is not None and len(candidate.payload) > limit:
@@ -205,7 +210,7 @@ class _Judge:
         }
         return True
 
-    def _run_parse(self, candidate: _Candidate) -> Json | Rejected:
+    def _run_parse(self, candidate: Candidate) -> Json | Rejected:
         item = candidate.source
         try:
             op = self._contract.parse(
@@ -240,13 +245,13 @@ class _Judge:
             if name in op and name not in types:
                 consensus.text_of(op[name], name)
 
-    def _check(self, candidate: _Candidate) -> bool:
+    def _check(self, candidate: Candidate) -> bool:
         verdict = self._call("db_check", candidate, self._run_check)
         if isinstance(verdict, Rejected):
             self._verdicts.reject(candidate, "check", verdict)
         return verdict is True
 
-    def _run_check(self, candidate: _Candidate) -> bool | Rejected:
+    def _run_check(self, candidate: Candidate) -> bool | Rejected:
         verdict = self._contract.check(
             self._block.block_id,
             candidate.opcode,
@@ -262,7 +267,7 @@ class _Judge:
             return verdict
         raise TypeError(f"db_check returned a {type(verdict).__name__}: expected True, False or Rejected")
 
-    def _commit(self, candidate: _Candidate) -> None:
+    def _commit(self, candidate: Candidate) -> None:
         result = self._call("db_commit", candidate, self._run_commit)
         if isinstance(result, Rejected):
             self._verdicts.reject(candidate, "commit", result)
@@ -271,7 +276,7 @@ class _Judge:
         self._verdicts.committed += ops
         self._verdicts.ops.append(op)
 
-    def _run_commit(self, candidate: _Candidate) -> tuple[list[Json], Op]:
+    def _run_commit(self, candidate: Candidate) -> tuple[list[Json], Op]:
         result: Any = self._contract.commit(
             self._block.block_id,
             candidate.opcode,
@@ -324,7 +329,7 @@ class _Judge:
             raise halt(self._contract, self._block, name, None, error) from error
 
     def _call(
-        self, callback: str, candidate: _Candidate, run: Callable[[_Candidate], T | Rejected]
+        self, callback: str, candidate: Candidate, run: Callable[[Candidate], T | Rejected]
     ) -> T | Rejected:
         """Run one callback on a candidate; return its result, or why the candidate is rejected.
 
@@ -353,7 +358,7 @@ class _Judge:
             candidate.op.update(before)
             return Rejected(str(error))
 
-    def _halt(self, callback: str, candidate: _Candidate, error: Exception) -> AppHalted:
+    def _halt(self, callback: str, candidate: Candidate, error: Exception) -> AppHalted:
         """Describe a failed callback and what it was called with: the payload, or the op that it became."""
         fields = {name: value for name, value in candidate.op.items() if name not in ENGINE_KEYS}
         op = (

@@ -15,12 +15,14 @@ import psycopg
 from virtualchain import consensus
 from virtualchain.app.contract import Contract
 from virtualchain.engine.halting import contained, halt
-from virtualchain.engine.judge import Verdicts, judge_block
+from virtualchain.engine.judge import Verdicts, candidates_of, judge_block, must_judge
 from virtualchain.engine.lookups import Lookups, answering
 from virtualchain.engine.options import Options, Tally
+from virtualchain.engine.priors import Priors
 from virtualchain.engine.states import AppState, OpaqueState, TableState
-from virtualchain.errors import DeepFork, StoreError
+from virtualchain.errors import DeepFork
 from virtualchain.model import Block, Input
+from virtualchain.store.block_transaction import BlockTransaction, Place, Taken
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.projections import build_schema
 from virtualchain.store.state_files import StateFiles, state_file
@@ -71,7 +73,8 @@ class Machine:
         self._history = options.history
         self.tally = Tally()
         """What became of the app's inputs in the last block that it was advanced by."""
-        self._is_live = is_live
+        self.place = Place(contract.name, build, is_live)
+        self._priors = Priors(self.log, contract)
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
         file = state_file(options.state_folder, contract.schema, build, is_live=is_live)
         self._state: AppState = (
@@ -83,6 +86,7 @@ class Machine:
 
     def load(self) -> None:
         """Load cursor and state from the database, at the start and after a rollback."""
+        self._priors.forget()
         recorded = self._last_recorded = self.log.cursor()
         self.cursor = max(self.contract.start - 1, -1 if recorded is None else recorded)
         with self.answering():
@@ -103,17 +107,16 @@ class Machine:
             by_block = {block_id: list(group) for block_id, group in groupby(inputs, lambda i: i.block_id)}
             for block in self._tape.blocks(first, until):
                 taken = by_block.get(block.block_id, ())
-                with self._connection.transaction():
-                    if beside_writer:  # the build first, then the block, as a rollback takes its locks
-                        self.log.hold(is_live=self._is_live)
-                    is_current = not beside_writer or (self._tape.holds(block) and self._is_current())
-                    consensus_hash = self.step(block, taken) if is_current else ""
-                if not is_current:
-                    self.load()
-                    return
+                with BlockTransaction(self._connection, block) as transaction:
+                    if beside_writer and not self._is_current(block, transaction):
+                        self.load()
+                        return
+                    consensus_hash = self.step(block, taken, transaction)
+                    if transaction.commit():
+                        self.log.hold(is_live=self.place.is_live)  # says what somebody did to the build
                 yield Advanced(block, len(taken), consensus_hash, self.tally)
 
-    def step(self, block: Block, inputs: Iterable[Input]) -> str:
+    def step(self, block: Block, inputs: Iterable[Input], transaction: BlockTransaction) -> str:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
 
         `inputs` are the block's inputs in order, other apps' included. Returns the consensus hash. Raises
@@ -125,21 +128,27 @@ class Machine:
         if self.condemned is not None:
             raise halt(self.contract, block, "a statement", None, self.condemned) from self.condemned
         try:
-            self.log.hold(is_live=self._is_live)
-            return self._step(block, inputs)
+            return self._step(block, inputs, transaction)
         except psycopg.Error:
             self.was_interrupted = True
             raise
 
-    def _step(self, block: Block, inputs: Iterable[Input]) -> str:
+    def _step(self, block: Block, inputs: Iterable[Input], transaction: BlockTransaction) -> str:
         if self._state.broken is not None:
             raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
         with self.answering():
-            verdicts = judge_block(self.contract, self._state, block, inputs)
+            candidates, count = candidates_of(self.contract, block, inputs)
+            if must_judge(self.contract, candidates) or not self._state.is_transactional:
+                transaction.begin()
+                self.log.hold(is_live=self.place.is_live)
+                verdicts = judge_block(self.contract, self._state, block, candidates)
+            else:
+                verdicts = Verdicts()
+            verdicts.inputs = count
         if self._last_recorded is not None and block.block_id <= self._last_recorded:
             consensus_hash = self._compare_with_record(block, verdicts)
         else:
-            consensus_hash = self._append(block, verdicts, self._digest(block, verdicts))
+            consensus_hash = self._append(block, verdicts, transaction)
         self.cursor = block.block_id
         self.tally = verdicts.tally()
         return consensus_hash
@@ -170,8 +179,15 @@ class Machine:
         """Remove the file of an opaque state, because a build that becomes live has its file elsewhere."""
         self._state.forget_file()
 
-    def _is_current(self) -> bool:
-        """Return whether the build is still at this machine's cursor: no other process has rolled it back."""
+    def _is_current(self, block: Block, transaction: BlockTransaction) -> bool:
+        """Return whether no other process has rolled back the build, or the tape's next block.
+
+        If so, none does before the transaction ends.
+        """
+        transaction.begin()
+        self.log.hold(is_live=self.place.is_live)  # the build first, then the block, as a rollback does
+        if not self._tape.holds(block):
+            return False
         recorded = self.log.cursor()
         return max(self.contract.start - 1, -1 if recorded is None else recorded) == self.cursor
 
@@ -184,30 +200,23 @@ class Machine:
         except Exception as error:
             raise halt(self.contract, block, "db_save", None, error) from error
 
-    def _append(self, block: Block, verdicts: Verdicts, state_hash: str | None) -> str:
-        prior_ids = consensus.prior_block_ids(block.block_id, self.contract.first_block_id)
-        prior = self.log.consensus_at(prior_ids)
-        missing = [item for item in prior_ids if item >= self.contract.start and item not in prior]
-        if missing:
-            raise StoreError(
-                f"app {self.contract.name}: the snapshots of blocks {missing} are missing; "
-                "restore the database"
-            )
+    def _append(self, block: Block, verdicts: Verdicts, transaction: BlockTransaction) -> str:
+        state_hash = self._digest(block, verdicts)
         ops_hash = consensus.ops_hash(verdicts.canonical())
-        consensus_hash = consensus.consensus_hash(ops_hash, prior.values())
-        self.log.add(block.block_id, verdicts.ops, verdicts.rejections)
-        self.log.add_snapshot(
-            Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
-        )
-        self._prune(block.block_id)
+        consensus_hash = consensus.consensus_hash(ops_hash, self._priors.of(block.block_id))
+        self._priors.add(block.block_id, consensus_hash)
+        snapshot = Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
+        transaction.take(Taken(self.place, verdicts.ops, verdicts.rejections, snapshot))
+        self._prune(block.block_id, transaction)
         return consensus_hash
 
-    def _prune(self, block_id: int) -> None:
+    def _prune(self, block_id: int, transaction: BlockTransaction) -> None:
         """Drop history that is older than the option asks for, at heights that are the same on every run."""
         if self._history is None or block_id % max(1, min(_PRUNED_AT_ONCE, self._history // 10)):
             return
         oldest = block_id - self._history
         if oldest >= self.contract.start:
+            transaction.begin()
             self._state.prune(oldest, self.log.history_from())
             self.log.set_history_from(oldest)
 

@@ -15,7 +15,7 @@ from psycopg.rows import class_row, dict_row
 from virtualchain.app.contract import Contract
 from virtualchain.errors import InvalidApp, UsageError, quoted
 from virtualchain.store.giving_way import short_lock_timeout
-from virtualchain.store.log import AppLog, Snapshot
+from virtualchain.store.log import AppLog
 from virtualchain.store.projections import (
     build_schema,
     create_schema,
@@ -263,7 +263,7 @@ def add_build(
     install_build(connection, contract, build, contract.fingerprint(), is_live=is_live)
     log = AppLog(connection, contract.name, build)
     for block_id, consensus_hash in contract.initial_snapshots.items():
-        log.add_snapshot(Snapshot(block_id, None, consensus_hash, None))
+        log.add_initial(block_id, consensus_hash)
 
 
 def install_build(

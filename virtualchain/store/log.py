@@ -4,7 +4,7 @@ Everything here runs in the caller's transaction.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -157,44 +157,10 @@ class AppLog:
         assert row is not None, f"app {self.app} has no snapshot at block {block_id}"
         return Snapshot(block_id, *row)
 
-    def add_snapshot(self, snapshot: Snapshot) -> None:
-        """Append an app's digests at a block: from then on that block is its last."""
-        self._connection.execute(
-            _Q["add_snapshot"],
-            {
-                **self._place,
-                "block_id": snapshot.block_id,
-                "ops_hash": snapshot.ops_hash,
-                "consensus_hash": snapshot.consensus_hash,
-                "state_hash": snapshot.state_hash,
-                "state_number": snapshot.state_number,
-            },
-        )
-
-    def add(self, block_id: int, ops: Iterable[Op], rejections: Iterable[Rejection]) -> None:
-        """Append a block's ops and rejections."""
-        place = {**self._place, "block_id": block_id}
-        accepted = [
-            {
-                **place,
-                "vtxindex": op.vtxindex,
-                "txindex": op.txindex,
-                "opcode": op.opcode,
-                "payload": op.payload,
-                "fields": Jsonb(op.fields),
-                "canonical": list(op.canonical),
-            }
-            for op in ops
-        ]
-        refused = [
-            {**place, "txindex": r.txindex, "opcode": r.opcode, "step": r.step, "reason": r.reason}
-            for r in rejections
-        ]
-        with self._connection.cursor() as cursor:
-            if accepted:
-                cursor.executemany(_Q["add_op"], accepted)
-            if refused:
-                cursor.executemany(_Q["add_rejection"], refused)
+    def add_initial(self, block_id: int, consensus_hash: str) -> None:
+        """Record the consensus hash that the app begins with, at a block before its first."""
+        place = {**self._place, "block_id": block_id, "consensus_hash": consensus_hash}
+        self._connection.execute(_Q["add_initial"], place)
 
     def enter(self, block_id: int, tables: str) -> None:
         """Open the app's tables, in the schema `tables`, to its callbacks for one block; enter its role."""

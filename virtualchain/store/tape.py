@@ -9,18 +9,15 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.json import Json
 
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.spending import capped, sighash
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import StoreError
-from virtualchain.model import Block, Input, Output, ScannedBlock, Sender, SpentOutput
+from virtualchain.model import Block, Input, Output, Sender, SpentOutput
 from virtualchain.store.sql import queries
 
 _Q = queries("tape")
-_BATCH: Final = 8_000_000
-"""Bytes of inputs that are sent at once."""
 _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
 
@@ -39,7 +36,7 @@ class Covered:
 
 
 class Tape:
-    """Reads, appends to and prepends to the tape of one deployment."""
+    """Reads and changes the tape of one deployment; `BlockTransaction` appends to it."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
@@ -89,25 +86,19 @@ class Tape:
         row = self._connection.execute(_Q["work_above"], {"block_id": block.block_id}).fetchone()
         return 0 if row is None else int(row[0])
 
-    def append(self, scanned: ScannedBlock, work: int) -> None:
-        """Append a block, whose expected work is `work` hashes, and its inputs.
-
-        Raises psycopg.Error with SQLSTATE VC001 if it is not the tip's child.
-        """
-        self._connection.execute(_Q["append_block"], {**_block_row(scanned.block), "work": work})
-        self.add_inputs(scanned.inputs)
-
-    def prepend(self, scanned: ScannedBlock, child_work: int) -> None:
+    def prepend(self, block: Block, child_work: int) -> None:
         """Put a block in front of the first one, whose expected work is `child_work` hashes."""
-        row = {**_block_row(scanned.block), "child_work": child_work}
-        self._connection.execute(_Q["prepend_block"], row)
-        self.add_inputs(scanned.inputs)
-
-    def add_inputs(self, inputs: Sequence[Input]) -> None:
-        """Keep inputs of a block that is on the tape."""
-        with self._connection.cursor() as cursor:
-            for batch in _batches(inputs):
-                cursor.executemany(_Q["add_input"], [_input_row(item) for item in batch])
+        self._connection.execute(
+            _Q["prepend_block"],
+            {
+                "block_id": block.block_id,
+                "hash": block.hash,
+                "prev_hash": block.prev_hash,
+                "header": block.header,
+                "time": block.time,
+                "child_work": child_work,
+            },
+        )
 
     def inputs(self, first: int, last: int, magics: Sequence[bytes]) -> Iterator[Input]:
         """Yield the inputs of blocks `first` to `last` that carry one of `magics`, in chain order.
@@ -187,44 +178,6 @@ class Tape:
     def flush(self) -> None:
         """Wait until everything committed in this session is on disk; commits must be durable."""
         self._connection.execute(_Q["flush"])
-
-
-def _block_row(block: Block) -> dict[str, object]:
-    return {
-        "block_id": block.block_id,
-        "hash": block.hash,
-        "prev_hash": block.prev_hash,
-        "header": block.header,
-        "time": block.time,
-    }
-
-
-def _batches(inputs: Sequence[Input]) -> Iterator[list[Input]]:
-    """Divide inputs so that the text of a batch, which the driver holds all at once, stays small."""
-    batch: list[Input] = []
-    size = 0
-    for item in inputs:
-        batch.append(item)
-        size += 12 * len(item.raw) + sum(len(sender.script_pubkey) for sender in item.senders)
-        if size > _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _input_row(item: Input) -> dict[str, object]:
-    return {
-        "block_id": item.block_id,
-        "txindex": item.txindex,
-        "txid": item.txid,
-        "raw": item.raw,
-        "magics": list(item.magics),
-        "senders": Json([sender.as_dict() for sender in item.senders]),
-        "outputs": Json([output.as_dict() for output in item.outputs]),
-        "fee": item.fee,
-        "evidence": item.evidence,
-    }
 
 
 def _read_input(row: dict[str, Any]) -> Input:

@@ -14,7 +14,7 @@ from virtualchain import App, State, StateEngine
 from virtualchain.bitcoin.node import client
 from virtualchain.engine import engine as indexer
 from virtualchain.errors import NodeError, StoreError
-from virtualchain.store.log import AppLog
+from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.state_files import LARGEST_STATE
 from virtualchain.testing import FakeNode
 
@@ -123,18 +123,22 @@ def test_a_lagging_app_does_not_fail_for_ever_while_others_advance(
     assert len(attempts) == 3
 
 
+@pytest.mark.parametrize("method", ["take", "_send"])
 def test_ops_that_cannot_be_stored_halt_their_app(
-    fake_node: FakeNode, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch
+    fake_node: FakeNode, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """What the database refuses of an app's part of the log, because of its size, is that app's error."""
-    add = AppLog.add
+    """What the database refuses of an app's part of the log, because of its size, is that app's error.
 
-    def refuse(self: AppLog, *arguments: Any) -> None:
-        if self.app == "greedy":
+    Large parts are sent in the app's turn, small ones at the block's end with those of others.
+    """
+    original = getattr(BlockTransaction, method)
+
+    def refuse(self: BlockTransaction, *arguments: Any) -> Any:
+        if "greedy" in str((self._rows["ops"], arguments)):
             raise psycopg.errors.ProgramLimitExceeded("it exceeds the maximum")
-        add(self, *arguments)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(AppLog, "add", refuse)
+    monkeypatch.setattr(BlockTransaction, method, refuse)
     mine(fake_node, 2)
     run(greedy(psycopg.Error, lambda _: False), Victim().app)
     assert query("SELECT name, status FROM virtualchain.apps ORDER BY 1") == [

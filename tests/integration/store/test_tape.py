@@ -15,7 +15,9 @@ from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.spending import is_substitute
 from virtualchain.model import Input, ScannedBlock, SpentOutput, SpentOutputs
+from virtualchain.store import block_transaction
 from virtualchain.store import tape as module
+from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.migrate import migrate
 from virtualchain.store.tape import Tape
 from virtualchain.testing import ChainBuilder
@@ -51,7 +53,7 @@ def tape(empty_database_url: str, scanned: ScannedBlock) -> Iterator[Tape]:
     migrate(empty_database_url)
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         filled = Tape(connection)
-        filled.append(scanned, 1)
+        BlockTransaction(connection, scanned.block, scanned.inputs, is_new=True).commit()
         yield filled
 
 
@@ -109,6 +111,7 @@ def test_many_inputs_are_sent_in_batches(
 ) -> None:
     """However inputs are divided, each is kept."""
     tape._connection.execute("DELETE FROM vc.inputs")
-    monkeypatch.setattr(module, "_BATCH", 1)
-    tape.add_inputs(scanned.inputs)
+    monkeypatch.setattr(block_transaction, "_BATCH", 1)
+    with BlockTransaction(tape._connection, scanned.block, scanned.inputs) as transaction:
+        transaction.commit()
     assert tuple(tape.inputs(0, 9, [b"id"])) == scanned.inputs

@@ -1,0 +1,47 @@
+-- name: begin
+-- Begin a block's transaction.
+BEGIN;
+
+-- name: commit
+-- End a block's transaction.
+COMMIT;
+
+-- name: rollback
+-- Undo a block's transaction.
+ROLLBACK;
+
+-- name: add_rows
+-- Append what a block adds to tape and log; return the builds that have taken it. One that somebody has swapped or dropped meanwhile does not.
+WITH block AS (
+    INSERT INTO vc.blocks (block_id, hash, prev_hash, header, time, chainwork)
+    SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(header)s, to_timestamp(%(time)s),
+        coalesce((SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s - 1) + %(work)s, 0)
+    WHERE %(hash)s IS NOT NULL
+), held AS (
+    SELECT row FROM jsonb_array_elements(%(snapshots)s::jsonb) AS row
+    JOIN vc.apps AS a ON a.name = row ->> 0 AND a.build = row ->> 1 AND a.is_live = (row -> 2)::boolean
+    FOR KEY SHARE OF a
+), taken AS (
+    INSERT INTO vc.inputs (block_id, txindex, txid, raw, magics, senders, outputs, fee, evidence)
+    SELECT %(block_id)s, (row -> 0)::integer, decode(row ->> 1, 'hex'), decode(row ->> 2, 'hex'),
+        ARRAY(SELECT decode(magic, 'hex') FROM jsonb_array_elements_text(row -> 3) AS magic),
+        row -> 4, row -> 5, (row -> 6)::bigint, row ->> 7
+    FROM jsonb_array_elements(%(inputs)s::jsonb) AS row
+    ON CONFLICT (block_id, txindex) DO UPDATE -- another app's search has already found it
+    SET magics = ARRAY(SELECT DISTINCT m FROM unnest(inputs.magics || EXCLUDED.magics) AS m ORDER BY m)
+), accepted AS (
+    INSERT INTO vc.ops (app, build, block_id, vtxindex, txindex, opcode, payload, fields, canonical)
+    SELECT row ->> 0, row ->> 1, %(block_id)s, (row -> 2)::integer, (row -> 3)::integer, decode(row ->> 4, 'hex'),
+        decode(row ->> 5, 'hex'), row -> 6,
+        ARRAY(SELECT decode(op, 'hex') FROM jsonb_array_elements_text(row -> 7) AS op)
+    FROM jsonb_array_elements(%(ops)s::jsonb) AS row
+), refused AS (
+    INSERT INTO vc.rejections (app, build, block_id, txindex, opcode, step, reason)
+    SELECT row ->> 0, row ->> 1, %(block_id)s, (row -> 2)::integer, decode(row ->> 3, 'hex'), row ->> 4, row ->> 5
+    FROM jsonb_array_elements(%(rejections)s::jsonb) AS row
+)
+INSERT INTO vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash, state_number)
+SELECT row ->> 0, row ->> 1, %(block_id)s, decode(row ->> 3, 'hex'), decode(row ->> 4, 'hex'),
+    decode(row ->> 5, 'hex'), decode(row ->> 6, 'hex')
+FROM held
+RETURNING app, build;
