@@ -2,6 +2,18 @@
 -- Begin a block's transaction.
 BEGIN;
 
+-- name: savepoint
+-- Begin a part of a block's transaction that may be undone alone.
+SAVEPOINT part;
+
+-- name: undo_savepoint
+-- Undo such a part.
+ROLLBACK TO part;
+
+-- name: release_savepoint
+-- End such a part.
+RELEASE part;
+
 -- name: commit
 -- End a block's transaction.
 COMMIT;

@@ -82,6 +82,10 @@ SELECT pg_catalog.set_config('role', NULL, true), pg_catalog.set_config('search_
     pg_catalog.set_config('bytea_output', 'hex', true), pg_catalog.set_config('standard_conforming_strings', 'on', true),
     pg_catalog.set_config('plan_cache_mode', 'auto', true);
 
+-- name: deferrable
+-- A constraint of a build's tables that may be deferred.
+SELECT 1 FROM pg_constraint WHERE connamespace = to_regnamespace(quote_ident(%(tables)s)) AND condeferrable LIMIT 1;
+
 -- name: defer_constraints
 -- Allow states within a block that must not remain at its end.
 SET CONSTRAINTS ALL DEFERRED;

@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from tests.unit.bitcoin.building import op_return, transaction
 from virtualchain import App, Boolean, Hex, Integer, List, Rejected, Text
 from virtualchain.app.declarations import read_contract
-from virtualchain.engine.judge import Verdicts, candidates_of, judge_block
+from virtualchain.engine.judge import Verdicts, candidates_of, judge_carefully
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, Output
 from virtualchain.testing.database import DatabaseServer
@@ -149,7 +149,7 @@ class NoState:
     broken = None
     number = None
 
-    def enter(self, block: Block) -> None:
+    def enter(self, block: Block, wait: Any) -> None:
         """Do nothing."""
 
     def leave(self) -> None:
@@ -181,7 +181,7 @@ def judge(op: Any, fields: Any, step: str) -> Verdicts:
     state: Any = NoState()
     contract = read_contract(app)
     candidates, _ = candidates_of(contract, BLOCK, [item])
-    return judge_block(contract, state, BLOCK, candidates)
+    return judge_carefully(contract, state, BLOCK, candidates)
 
 
 @pytest.fixture(scope="module")

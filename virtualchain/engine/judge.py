@@ -1,8 +1,8 @@
 """Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final.
 
 A rejected call must leave nothing behind, and a failed statement ends a transaction, so such a call needs a
-savepoint of its own. Few blocks have one: a block is judged without savepoints first, and again with them
-as soon as one is needed.
+savepoint of its own. Few blocks have one: a block is judged without savepoints first, with statements sent
+ahead, and again carefully as soon as a call must be undone, or a statement fails.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
 
@@ -41,8 +41,18 @@ ENGINE_KEYS: Final = (
 """What the engine adds to an op for the callbacks to see; never hashed or stored."""
 
 
-class _NeedsSavepoints(Exception):
-    """One call must be undone alone, and this run has no savepoints."""
+class SentAhead(Protocol):
+    """The statements of a block that are sent ahead, see `BlockTransaction`."""
+
+    def wait(self) -> None:
+        """Wait for what was sent ahead."""
+
+    def has_failed(self) -> bool:
+        """Return whether a statement has failed."""
+
+
+class NeedsCare(Exception):
+    """A call must be undone alone, or a statement that was sent ahead has failed."""
 
 
 class _Undone(Exception):
@@ -67,8 +77,6 @@ class Verdicts:
     ops: list[Op] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     committed: list[Json] = field(default_factory=list)
-    ran_callbacks: bool = False
-    """Whether any callback ran, so that the state may have changed."""
     inputs: int = 0
     """How many inputs had one of the app's magics, with or without one of its opcodes."""
 
@@ -91,22 +99,6 @@ class Verdicts:
 def must_judge(contract: Contract, candidates: Sequence[Candidate]) -> bool:
     """Return whether a block with these candidates is anything to the app's callbacks."""
     return bool(candidates or contract.scan or contract.final)
-
-
-def judge_block(
-    contract: Contract, state: AppState, block: Block, candidates: Sequence[Candidate]
-) -> Verdicts:
-    """Run an app's callbacks on a block, in a savepoint of the caller's transaction.
-
-    Raises AppHalted if a callback fails, psycopg.Error for a transient fault of the database; either way the
-    savepoint is rolled back.
-    """
-    if not must_judge(contract, candidates):
-        return Verdicts()
-    try:
-        return _attempt(contract, state, block, candidates, with_savepoints=not state.is_transactional)
-    except _NeedsSavepoints:
-        return _attempt(contract, state, block, candidates, with_savepoints=True)
 
 
 def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> tuple[list[Candidate], int]:
@@ -140,23 +132,44 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
     return candidates, count
 
 
-def _attempt(
+def judge_ahead(
     contract: Contract,
     state: AppState,
     block: Block,
     candidates: Sequence[Candidate],
-    *,
-    with_savepoints: bool,
+    sent: SentAhead,
 ) -> Verdicts:
-    with state.savepoint():
-        state.enter(block)
-        verdicts = _Judge(contract, state, block, with_savepoints=with_savepoints).judge(candidates)
-        try:
-            state.leave()
-        except psycopg.Error as error:
-            if is_transient(error):
-                raise
-            raise halt(contract, block, "a deferred constraint", None, error) from error
+    """Run an app's callbacks on a block, with statements that are sent ahead.
+
+    Raises NeedsCare if one of them fails, or a call must be undone alone, and what `judge_carefully` raises.
+    """
+    state.enter(block, sent.wait)
+    try:
+        verdicts = _Judge(contract, state, block, with_savepoints=False).judge(candidates)
+        state.leave()
+    except (AppHalted, psycopg.Error) as error:
+        if not is_transient(error) and sent.has_failed():
+            raise NeedsCare from error
+        raise
+    return verdicts
+
+
+def judge_carefully(
+    contract: Contract, state: AppState, block: Block, candidates: Sequence[Candidate]
+) -> Verdicts:
+    """Run an app's callbacks on a block, with a savepoint for each call, waiting for each statement.
+
+    Raises AppHalted if a callback fails, psycopg.Error for a transient fault of the database. Whatever is
+    raised, the caller undoes the app's part of the block.
+    """
+    state.enter(block, None)
+    verdicts = _Judge(contract, state, block, with_savepoints=True).judge(candidates)
+    try:
+        state.leave()
+    except psycopg.Error as error:
+        if is_transient(error):
+            raise
+        raise halt(contract, block, "a deferred constraint", None, error) from error
     return verdicts
 
 
@@ -164,7 +177,7 @@ class _Judge:
     """Runs the callbacks of one app on one block, inside the app's savepoint.
 
     With savepoints each call has one of its own; without, a call that must be undone raises
-    _NeedsSavepoints. A callback that fails raises AppHalted; a transient fault of the database
+    NeedsCare. A callback that fails raises AppHalted; a transient fault of the database
     raises psycopg.Error.
     """
 
@@ -173,7 +186,7 @@ class _Judge:
         self._state = state
         self._block = block
         self._with_savepoints = with_savepoints
-        self._verdicts = Verdicts(ran_callbacks=True)
+        self._verdicts = Verdicts()
 
     def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
@@ -353,7 +366,7 @@ class _Judge:
             if not isinstance(error, _Undone) and not is_rejection(error):
                 raise self._halt(callback, candidate, error) from error
             if not self._with_savepoints:
-                raise _NeedsSavepoints from error
+                raise NeedsCare from error
             candidate.op.clear()
             candidate.op.update(before)
             return Rejected(str(error))

@@ -5,8 +5,8 @@ that app's part is undone and the others continue. The order of the steps is tha
 (docs/protocol/consensus.md, Extraction rules). It decides what a check sees, so it is part of the protocol.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -15,7 +15,15 @@ import psycopg
 from virtualchain import consensus
 from virtualchain.app.contract import Contract
 from virtualchain.engine.halting import contained, halt
-from virtualchain.engine.judge import Verdicts, candidates_of, judge_block, must_judge
+from virtualchain.engine.judge import (
+    Candidate,
+    NeedsCare,
+    Verdicts,
+    candidates_of,
+    judge_ahead,
+    judge_carefully,
+    must_judge,
+)
 from virtualchain.engine.lookups import Lookups, answering
 from virtualchain.engine.options import Options, Tally
 from virtualchain.engine.priors import Priors
@@ -139,9 +147,7 @@ class Machine:
         with self.answering():
             candidates, count = candidates_of(self.contract, block, inputs)
             if must_judge(self.contract, candidates) or not self._state.is_transactional:
-                transaction.begin()
-                self.log.hold(is_live=self.place.is_live)
-                verdicts = judge_block(self.contract, self._state, block, candidates)
+                verdicts = self._judge(block, candidates, transaction)
             else:
                 verdicts = Verdicts()
             verdicts.inputs = count
@@ -152,6 +158,18 @@ class Machine:
         self.cursor = block.block_id
         self.tally = verdicts.tally()
         return consensus_hash
+
+    def _judge(
+        self, block: Block, candidates: Sequence[Candidate], transaction: BlockTransaction
+    ) -> Verdicts:
+        """Judge with statements sent ahead; if one fails, or a call must be undone, again carefully."""
+        judged = (self.contract, self._state, block, candidates)
+        if self._state.is_transactional:
+            with suppress(NeedsCare), transaction.part(self.log, is_live=self.place.is_live):
+                return judge_ahead(*judged, transaction)
+        with transaction.part(self.log, is_live=self.place.is_live):
+            transaction.settle()
+            return judge_carefully(*judged)
 
     def check_base_block(self, block: Block) -> None:
         """Check a block of the tape before it is taken, whether or not the app takes it, too.
@@ -191,17 +209,17 @@ class Machine:
         recorded = self.log.cursor()
         return max(self.contract.start - 1, -1 if recorded is None else recorded) == self.cursor
 
-    def _digest(self, block: Block, verdicts: Verdicts) -> str | None:
+    def _digest(self, block: Block) -> str | None:
         try:
             with contained(), self.answering():
-                return self._state.digest(block.block_id, ran_callbacks=verdicts.ran_callbacks)
+                return self._state.digest(block.block_id)
         except psycopg.Error:
             raise
         except Exception as error:
             raise halt(self.contract, block, "db_save", None, error) from error
 
     def _append(self, block: Block, verdicts: Verdicts, transaction: BlockTransaction) -> str:
-        state_hash = self._digest(block, verdicts)
+        state_hash = self._digest(block)
         ops_hash = consensus.ops_hash(verdicts.canonical())
         consensus_hash = consensus.consensus_hash(ops_hash, self._priors.of(block.block_id))
         self._priors.add(block.block_id, consensus_hash)

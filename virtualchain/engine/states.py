@@ -6,6 +6,7 @@ its own, which the engine passes on, asks the app to save, and has it load again
 
 import hashlib
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -48,11 +49,14 @@ class AppState(Protocol):
         Return True if that is impossible, so that the app must judge all its blocks again.
         """
 
-    def enter(self, block: Block) -> None:
-        """Prepare the callbacks of a new block."""
+    def enter(self, block: Block, wait: Callable[[], None] | None) -> None:
+        """Prepare the callbacks of a new block; with `wait`, statements are sent ahead, see `State.begin`."""
 
     def leave(self) -> None:
-        """End the block's callbacks; raise psycopg.Error for a violated deferred constraint."""
+        """End the block's callbacks; raise psycopg.Error for a violated deferred constraint.
+
+        When it returns, nothing that was sent ahead can fail any more.
+        """
 
     def savepoint(self) -> AbstractContextManager[object]:
         """Undo everything written inside if it ends with an exception."""
@@ -63,8 +67,8 @@ class AppState(Protocol):
     def wrote(self) -> bool:
         """Return whether callbacks may have written since the last call, in what a savepoint undoes."""
 
-    def digest(self, block_id: int, *, ran_callbacks: bool) -> str | None:
-        """Return the state hash after a block; `ran_callbacks` says whether any ran in it."""
+    def digest(self, block_id: int) -> str | None:
+        """Return the state hash after a block, of which `leave` was the end if callbacks ran in it."""
 
     def prune(self, oldest: int, pruned: int) -> None:
         """Drop what only a rollback below block `oldest` would need; below `pruned` that is done already."""
@@ -89,6 +93,7 @@ class TableState:
         self._log = log
         self._tables = tables
         self._history = History(connection, projections(connection, tables))
+        self._defers = log.has_deferrable_constraints(tables)
         self._number = EMPTY
         self._hash = digest_number(self._number)
 
@@ -98,14 +103,21 @@ class TableState:
         self._hash = digest_number(self._number)
         return False
 
-    def enter(self, block: Block) -> None:
+    def enter(self, block: Block, wait: Callable[[], None] | None) -> None:
         """Open the app's tables to its callbacks."""
         self._log.enter(block.block_id, self._tables)
-        self.db_state.begin(block)
+        if self._defers:
+            self._log.defer_constraints()
+        self.db_state.begin(block, wait)
 
     def leave(self) -> None:
-        """Check deferred constraints, and close the tables."""
+        """Check deferred constraints, close the tables, and ask which rows changed."""
+        if self._defers:
+            self._log.check_constraints()
         self._log.leave()
+        if self.db_state.has_written:
+            self._history.ask_changes(self.db_state.block_id)
+        self.db_state.end()
 
     def savepoint(self) -> AbstractContextManager[object]:
         """Open a savepoint of the database."""
@@ -119,9 +131,10 @@ class TableState:
         """Return whether a statement that may write has run."""
         return self.db_state.wrote()
 
-    def digest(self, block_id: int, *, ran_callbacks: bool) -> str:
+    def digest(self, block_id: int) -> str:
         """Update the hash by the rows that the block changed."""
-        number = self._history.state_number(self._number, block_id) if ran_callbacks else self._number
+        has_changed = self.db_state.has_written and self.db_state.block_id == block_id
+        number = self._history.state_number(self._number) if has_changed else self._number
         self.number = None if number == self._number else number
         if self.number is not None:
             self._number, self._hash = self.number, digest_number(self.number)
@@ -174,7 +187,7 @@ class OpaqueState:
             self.broken = error
         return cursor is not None and file is None
 
-    def enter(self, block: Block) -> None:
+    def enter(self, block: Block, wait: Callable[[], None] | None) -> None:
         """Do nothing: the state is the app's."""
 
     def leave(self) -> None:
@@ -192,7 +205,7 @@ class OpaqueState:
         """Return False: a savepoint would undo nothing."""
         return False
 
-    def digest(self, block_id: int, *, ran_callbacks: bool) -> str | None:  # noqa: ARG002 - always saved
+    def digest(self, block_id: int) -> str | None:
         """Have the app save its state, and keep the file if it changed."""
         if self._contract.save is None:
             return None

@@ -1,19 +1,22 @@
 """The transaction of one block: what apps do in it, and at its end its rows for tape and log, all at once.
 
 A block in which nothing is for anyone is one statement, whatever the number of apps: no transaction is
-begun for it.
+begun for it. In all others, statements are sent ahead: without waiting for those before, until something
+reads a result.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from json import JSONEncoder
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from virtualchain.bitcoin.header import work
 from virtualchain.model import Block, Input
-from virtualchain.store.log import Op, Rejection, Snapshot
+from virtualchain.store.log import AppLog, Op, Rejection, Snapshot
 from virtualchain.store.sql import queries
 
 _Q = queries("block_transaction")
@@ -44,7 +47,8 @@ class BlockTransaction:
     """The transaction of one block; leaving it without `commit` undoes everything.
 
     `inputs` are those that the tape gets, together with the block if it `is_new`. Whoever runs a statement of
-    the block calls `begin` first.
+    the block calls `begin` first. From then on statements are sent ahead, and the error of one is raised by a
+    later one, or by `wait`.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class BlockTransaction:
         self._inputs = inputs
         self._lacks_block = is_new
         self._has_begun = False
+        self._pipeline: psycopg.Pipeline | None = None
+        self._end_of_pipeline = ExitStack()
         self._taken: list[Taken] = []
         self._rows = _no_rows()
         self._size = 0
@@ -75,8 +81,45 @@ class BlockTransaction:
     def begin(self) -> None:
         """Begin the transaction, unless it has begun."""
         if not self._has_begun:
-            self._connection.execute(_Q["begin"])
+            self._send_ahead()
             self._has_begun = True
+            self._connection.execute(_Q["begin"])
+
+    def wait(self) -> None:
+        """Wait until the server has done all that was sent; raise the first error."""
+        if self._pipeline is not None:
+            self._pipeline.sync()
+
+    def settle(self) -> None:
+        """Wait as `wait` does, and from here on for each statement."""
+        self._pipeline = None
+        self._end_of_pipeline.close()
+
+    def has_failed(self) -> bool:
+        """Return whether a statement has failed, so that nothing but undoing is possible."""
+        with suppress(psycopg.Error):
+            self.wait()
+        return self._connection.info.transaction_status != TransactionStatus.INTRANS
+
+    @contextmanager
+    def part(self, log: AppLog, *, is_live: bool) -> Iterator[None]:
+        """Run what belongs to one build, which nobody swaps or drops meanwhile; undo that alone if it fails.
+
+        After a failure statements are not sent ahead any more. Raises BuildChanged as `AppLog.hold` does.
+        """
+        self.begin()
+        answer = log.ask_hold()
+        self._connection.execute(_Q["savepoint"])
+        try:
+            yield
+            log.check_hold(answer, is_live=is_live)
+        except BaseException:
+            if not self._connection.closed:
+                with suppress(psycopg.Error):
+                    self.settle()
+                self._connection.execute(_Q["undo_savepoint"])
+            raise
+        self._connection.execute(_Q["release_savepoint"])
 
     def take(self, taken: Taken) -> None:
         """Have the log show that a build took the block, and what became of its candidates."""
@@ -90,10 +133,14 @@ class BlockTransaction:
         SQLSTATE VC001 if a new block is not the tip's child.
         """
         self._gather(_input_rows(self._inputs))
-        written = self._send([_snapshot_row(taken) for taken in self._taken])
         if self._has_begun:
-            self._has_begun = False
+            self._send_ahead()
+        cursor = self._send([_snapshot_row(taken) for taken in self._taken])
+        if self._has_begun:
             self._connection.execute(_Q["commit"])
+            self.settle()
+            self._has_begun = False
+        written = set(cursor.fetchall())
         return {taken.place for taken in self._taken if taken.place[:2] not in written}
 
     def culprit(self) -> Place | None:
@@ -105,6 +152,7 @@ class BlockTransaction:
                 self.begin()
                 self._gather(_log_rows(taken))
                 self._send([_snapshot_row(taken)])
+                self.wait()
             except psycopg.Error:
                 return None if self._connection.closed else taken.place
         return None
@@ -118,8 +166,12 @@ class BlockTransaction:
                 self.begin()
                 self._send([])
 
-    def _send(self, snapshots: list[list[object]]) -> set[tuple[object, ...]]:
-        """Send the gathered rows and these snapshots; return the app and build of those that were taken."""
+    def _send_ahead(self) -> None:
+        if self._pipeline is None:
+            self._pipeline = self._end_of_pipeline.enter_context(self._connection.pipeline())
+
+    def _send(self, snapshots: list[list[object]]) -> psycopg.Cursor[tuple[object, ...]]:
+        """Send the gathered rows and these snapshots; the result is app and build of those taken."""
         block = self._block
         rows = {kind: f"[{','.join(texts)}]" for kind, texts in self._rows.items()}
         values = {
@@ -132,10 +184,12 @@ class BlockTransaction:
             "snapshots": _as_json(snapshots),
         }
         self._lacks_block, self._rows, self._size = False, _no_rows(), 0
-        return set(self._connection.execute(_Q["add_rows"], {**values, **rows}, prepare=True).fetchall())
+        return self._connection.execute(_Q["add_rows"], {**values, **rows}, prepare=True)
 
     def _roll_back(self) -> None:
         if self._has_begun and not self._connection.closed:
+            with suppress(psycopg.Error):
+                self.settle()
             self._connection.execute(_Q["rollback"])
         self._has_begun = False
         self._rows, self._size = _no_rows(), 0

@@ -3,6 +3,7 @@
 from typing import Final
 
 import psycopg
+from psycopg.errors import PipelineAborted
 
 from virtualchain.errors import DatabaseUnavailable, InvalidOp, StoreError, Unserializable, VirtualchainError
 
@@ -49,7 +50,8 @@ def is_transient(error: BaseException) -> bool:
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
-        return isinstance(error, psycopg.OperationalError)
+        # In an aborted pipeline an earlier statement has failed, with an error of its own.
+        return isinstance(error, psycopg.OperationalError) and not isinstance(error, PipelineAborted)
     return error.sqlstate[:2] in _TRANSIENT and error.sqlstate != _PROTOCOL_VIOLATION
 
 

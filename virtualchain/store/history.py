@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import TupleRow, dict_row
 
 from virtualchain.consensus.state_hash import digest_number, row_element, update_number
 from virtualchain.errors import StoreError
@@ -25,22 +25,26 @@ class History:
         self._cursor = psycopg.RawCursor(connection)
         self._projections = projections
         self._names = [projection.name for projection in projections]
-        self._changes = sql.SQL("\nUNION ALL\n").join(
+        changes = sql.SQL("\nUNION ALL\n").join(
             _changes_of_block(query, index, projection)
             for index, projection in enumerate(projections)
             for query in ("went", "came")
         )
+        self._changes = changes.as_string(connection)
+        self._changed_rows: psycopg.RawCursor[TupleRow] = psycopg.RawCursor(connection)
 
-    def state_number(self, number: bytes, block_id: int) -> bytes:
-        """Return the number under the state hash after `block_id`; `number` is the one before that block.
+    def ask_changes(self, block_id: int) -> None:
+        """Ask which rows `block_id` changed, the newest block that wrote to the projections."""
+        self._changed_rows.execute(self._changes, [block_id], prepare=True)
 
-        `block_id` must be the newest block that wrote to the projections.
+    def state_number(self, number: bytes) -> bytes:
+        """Return the number under the state hash after the block that `ask_changes` asked for.
+
+        `number` is the one before that block.
         """
-        if not self._names:
-            return number
         came: list[int] = []
         went: list[int] = []
-        for index, is_new, columns in self._cursor.execute(self._changes, [block_id]):
+        for index, is_new, columns in self._changed_rows:
             (came if is_new else went).append(row_element(self._names[index], columns))
         return update_number(number, came, went) if came or went else number
 

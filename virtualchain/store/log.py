@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import psycopg
-from psycopg.rows import dict_row
+from psycopg.rows import TupleRow, dict_row
 from psycopg.types.json import Json as Jsonb
 
 from virtualchain.errors import BuildChanged
@@ -95,7 +95,15 @@ class AppLog:
         Raises BuildChanged if somebody already has: it is gone, or the views show it although it was not
         `is_live`, or the other way round.
         """
-        row = self._connection.execute(_Q["hold"], self._place).fetchone()
+        self.check_hold(self.ask_hold(), is_live=is_live)
+
+    def ask_hold(self) -> psycopg.Cursor[TupleRow]:
+        """Send the question of `hold`; the answer is for `check_hold`."""
+        return self._connection.execute(_Q["hold"], self._place, prepare=True)
+
+    def check_hold(self, answer: psycopg.Cursor[TupleRow], *, is_live: bool) -> None:
+        """Raise what `hold` raises, from the answer to `ask_hold`."""
+        row = answer.fetchone()
         if row is None:
             raise BuildChanged(f"build {self.build} of app {self.app} was dropped by another process")
         if row[0] != is_live:
@@ -165,10 +173,21 @@ class AppLog:
     def enter(self, block_id: int, tables: str) -> None:
         """Open the app's tables, in the schema `tables`, to its callbacks for one block; enter its role."""
         place = {**self._place, "tables": tables, "block_id": block_id}
-        self._connection.execute(_Q["enter"], place)
-        self._connection.execute(_Q["defer_constraints"])
+        self._connection.execute(_Q["enter"], place, prepare=True)
 
     def leave(self) -> None:
-        """Check deferred constraints, close the app's tables again, and leave its role."""
+        """Close the app's tables again, and leave its role."""
+        self._connection.execute(_Q["leave"], prepare=True)
+
+    def has_deferrable_constraints(self, tables: str) -> bool:
+        """Return whether a table in the schema `tables` has a constraint that may be checked at the end."""
+        row = self._connection.execute(_Q["deferrable"], {"tables": tables}).fetchone()
+        return row is not None
+
+    def defer_constraints(self) -> None:
+        """Allow states within a block that must not remain at its end."""
+        self._connection.execute(_Q["defer_constraints"])
+
+    def check_constraints(self) -> None:
+        """Check what was deferred; raise psycopg.Error if a constraint does not hold."""
         self._connection.execute(_Q["check_constraints"])
-        self._connection.execute(_Q["leave"])

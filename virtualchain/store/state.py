@@ -1,7 +1,7 @@
 """What the reducers of a SQL app get as `db_state`: the block's own transaction, kept within bounds."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, LiteralString
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -22,6 +22,15 @@ _MOST_STATEMENTS: Final = 1_000
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
+class _Known(NamedTuple):
+    """A statement that was looked at, what the look said, the text that is sent, and its own cursor."""
+
+    statement: LiteralString
+    look: Statement
+    text: str
+    cursor: psycopg.RawCursor[Json]
+
+
 class State:
     """The database as an app's callbacks see it, in the transaction of one block.
 
@@ -35,15 +44,16 @@ class State:
     """Its time in Unix seconds, as the miner wrote it."""
 
     def __init__(self, connection: psycopg.Connection, log: AppLog, window: int, tables: str) -> None:
-        self._cursor = psycopg.RawCursor(connection, row_factory=dict_row)
-        use_fixed_types(self._cursor.adapters)
         self._connection = connection
         self._log = log
         self._window = window
         self._failure: Exception | None = None
         self._wrote = False
+        self.has_written = False
+        """Whether a statement that may write has run in the block."""
+        self._wait: Callable[[], None] | None = None
         self._catalog = read_catalog(connection, tables)
-        self._statements: dict[tuple[str, bool], Statement] = {}
+        self._statements: dict[tuple[str, bool], _Known] = {}
         # Prepared statements are looked up by text, and in another app the same text means other tables.
         self._mark = f"/* {tables} */ "
 
@@ -54,7 +64,11 @@ class State:
         does not cross to the database, Unserializable and ValueDoesNotFit for a value that does not fit,
         which rejects the input, psycopg.Error if the database refuses for another reason.
         """
-        return self._run(statement, parameters).rowcount
+        known = self._known(statement, parameters)
+        if self._wait is None or known.look.affects is None:
+            return self._run(statement, parameters).rowcount
+        self._send(known, parameters)
+        return known.look.affects
 
     def query(self, statement: LiteralString, parameters: Parameters = None) -> list[Json]:
         """Run one query; return its rows as dicts. Without ORDER BY their order is undefined."""
@@ -75,44 +89,70 @@ class State:
         """
         return self._log.is_fresh(consensus_hash, self.block_id - self._window, self.block_id)
 
-    def _run(self, statement: LiteralString, parameters: Parameters) -> psycopg.Cursor[Json]:
+    def _run(self, statement: LiteralString, parameters: Parameters) -> psycopg.RawCursor[Json]:
+        """Run a statement, and wait for its result."""
+        known = self._known(statement, parameters)
+        self._send(known, parameters, self._wait)
+        return known.cursor
+
+    def _send(self, known: _Known, parameters: Parameters, wait: Callable[[], None] | None = None) -> None:
         try:
-            known = self._examined(statement, has_parameters=parameters is not None)
+            values = _values(known.look, parameters)
+        except (TypeError, UsageError) as error:
+            error.add_note(f"the statement: {short(known.statement)}")
+            raise
+        if known.look.writes:
+            self._wrote = self.has_written = True
+        try:
+            # Prepared, so that the server accepts one statement only, and plans it once for all blocks.
+            known.cursor.execute(known.text, values, prepare=True)
+            if wait is not None:
+                wait()
+        except psycopg.Error as error:
+            if known.look.may_reject and does_not_fit(error):
+                self._failure = self._failure or ValueDoesNotFit()
+                raise self._failure from error
+            error.add_note(f"the statement: {short(known.statement)}")
+            self._failure = self._failure or error
+            raise
+
+    def _known(self, statement: LiteralString, parameters: Parameters) -> _Known:
+        key = statement, parameters is not None
+        known = self._statements.get(key)
+        return self._look_at(*key) if known is None else known
+
+    def _look_at(self, statement: LiteralString, has_parameters: bool) -> _Known:
+        try:
+            look = examine(statement, self._catalog, has_parameters=has_parameters)
         except ForbiddenStatement as error:
             self._failure = self._failure or error
             raise
-        try:
-            values = _values(known, parameters)
-        except (TypeError, UsageError) as error:
-            error.add_note(f"the statement: {short(statement)}")
-            raise
-        self._wrote = self._wrote or known.writes
-        try:
-            # Prepared, so that the server accepts one statement only, and plans it once for all blocks.
-            return self._cursor.execute(self._mark + known.text, values, prepare=True)
-        except psycopg.Error as error:
-            if known.may_reject and does_not_fit(error):
-                self._failure = self._failure or ValueDoesNotFit()
-                raise self._failure from error
-            error.add_note(f"the statement: {short(statement)}")
-            self._failure = self._failure or error
-            raise
-
-    def _examined(self, statement: LiteralString, *, has_parameters: bool) -> Statement:
-        key = statement, has_parameters
-        if key not in self._statements:
-            if len(self._statements) >= _MOST_STATEMENTS:
-                self._statements.clear()
-            self._statements[key] = examine(statement, self._catalog, has_parameters=has_parameters)
-        return self._statements[key]
+        cursor = psycopg.RawCursor(self._connection, row_factory=dict_row)
+        use_fixed_types(cursor.adapters)
+        if len(self._statements) >= _MOST_STATEMENTS:
+            self._statements.clear()
+        known = _Known(statement, look, self._mark + look.text, cursor)
+        self._statements[statement, has_parameters] = known
+        return known
 
     # The engine's side.
 
-    def begin(self, block: Block) -> None:
-        """Start a new block."""
+    def begin(self, block: Block, wait: Callable[[], None] | None) -> None:
+        """Start a new block.
+
+        With `wait`, statements are sent ahead: one whose result nobody needs is not waited for, and if it
+        fails, the error comes later, out of another call. Nothing that happens in such a block is final
+        before `wait` has returned.
+        """
         self.block_id, self.block_time = block.block_id, block.time
+        self._wait = wait
         self._failure = None
-        self._wrote = False
+        self._wrote = self.has_written = False
+
+    def end(self) -> None:
+        """Wait for what was sent ahead."""
+        if self._wait is not None:
+            self._wait()
 
     def wrote(self) -> bool:
         """Return whether a statement that may write has run since the last call."""

@@ -62,6 +62,8 @@ class Statement:
     """Whether it is anything but a query."""
     may_reject: bool
     """Whether a value that does not fit rejects the input: no plan can change whether that is noticed."""
+    affects: int | None = None
+    """How many rows it affects, if that does not depend on the tables' rows."""
 
 
 def examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> Statement:
@@ -125,4 +127,16 @@ def _examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> State
         raise ForbiddenStatement(f"{complaint}, so this statement may not run: {short(statement)}")
     writes = tree.find(exp.Insert, exp.Update, exp.Delete, exp.Merge) is not None
     may_reject = has_safe_shape(tree, catalog, reader, rows)
-    return Statement(numbered, parameters, frozenset(casts.not_text), writes, may_reject)
+    return Statement(
+        numbered, parameters, frozenset(casts.not_text), writes, may_reject, affects=_affected_rows(tree)
+    )
+
+
+def _affected_rows(tree: exp.Expr) -> int | None:
+    """Count the rows of an INSERT that adds or updates each of them; None for any other statement."""
+    if not isinstance(tree, exp.Insert) or not isinstance(tree.expression, exp.Values):
+        return None
+    conflict = tree.args.get("conflict")
+    if conflict is not None and (conflict.args["action"].name != "DO UPDATE" or conflict.args["where"]):
+        return None
+    return len(tree.expression.expressions)
