@@ -19,7 +19,7 @@ from virtualchain.model import Json, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer, record_writer, require_space
-from virtualchain.store.failures import may_be_of_a_value
+from virtualchain.store.failures import is_transient, may_be_of_a_value
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
 from virtualchain.store.patience import Patience
@@ -292,7 +292,9 @@ class Deployment:
                 goes_on = proceed is None or proceed(block.block_id, step.consensus_hash) is not False
             if not goes_on:
                 self._retire(machine, "stopped")
-        except Exception as error:  # noqa: BLE001 - an app's code may raise anything
+        except Exception as error:
+            if is_transient(error):  # of a database that it asked for consensus hashes
+                raise
             halted = halt(machine.contract, block, "db_continue", None, error)
             halted.__cause__ = error
             self._halt(machine, halted)

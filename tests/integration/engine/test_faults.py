@@ -101,6 +101,21 @@ def test_a_connection_lost_in_a_block(
 
 
 @pytest.mark.usefixtures("impatient")
+def test_a_fault_that_passes_while_proceed_asks(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """An app may ask for consensus hashes there; that the database fails meanwhile does not halt it."""
+    mine(fake_node, 3)
+
+    def fail() -> None:
+        raise psycopg.errors.DiskFull("no space left")
+
+    victim = Victim("proceed", fake_node.height - 1, fail)
+    reasons: list[str] = []
+    assert run(victim.app, on_wait=reasons.append) == fake_node.height
+    assert any("no space left" in reason for reason in reasons)
+    assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_connection_lost_in_a_rollback(
     fake_node: FakeNode,
     run: Run,
