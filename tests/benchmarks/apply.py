@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,6 +181,29 @@ def accounts_app() -> App:
     return app
 
 
+def helped_app() -> App:
+    """Make the same app with `state.table` in place of SQL."""
+    app = App("accounts", magic=b"mv", projections=_TABLE)
+
+    def parse(payload: bytes) -> dict[str, int]:
+        account, amount = struct.unpack(">II", payload)
+        return {"account": account, "amount": amount}
+
+    def check(op: dict[str, Any], state: State) -> bool:
+        row = state.table("accounts").get(op["account"])
+        return row is None or row["balance"] < 1 << 62
+
+    def commit(op: dict[str, Any], state: State) -> None:
+        state.table("accounts").add(op["account"], balance=op["amount"])
+
+    def keys(op: dict[str, Any]) -> dict[str, list[int]]:
+        return {"accounts": [op["account"]]}
+
+    app.add(b"o", parse=parse, check=check, commit=commit, keys=keys, fields=["account", "amount"])
+    app.first_block_id = 1
+    return app
+
+
 def blocks(count: int, ops: int) -> Iterator[ScannedBlock]:
     """Yield blocks of a chain that exists only in memory, with the accounts in an order that repeats."""
     chain = network("regtest")
@@ -209,9 +233,11 @@ def _amounts(block_id: int, ops: int) -> list[tuple[int, int]]:
     return [(number * 7919 % ACCOUNTS, 1 + number % 1000) for number in numbers]
 
 
-def _apply(url: str, ops: int, total: int, staged: bool) -> dict[str, Any]:
+def _apply(
+    url: str, ops: int, total: int, staged: bool, make: Callable[[], App] = accounts_app
+) -> dict[str, Any]:
     chain = network("regtest")
-    deployment = Deployment(url, [read_contract(accounts_app())], chain, Options(confirmations=0))
+    deployment = Deployment(url, [read_contract(make())], chain, Options(confirmations=0))
     deployment.start_searches()
     stages = Stages()
     made = blocks(_count(ops, total), ops)
@@ -327,8 +353,9 @@ def _run(server: DatabaseServer, worker: str, ops: int, total: int, *options: st
     return measured
 
 
-_WORKERS: Final = {
+_WORKERS: Final[dict[str, Callable[..., Any]]] = {
     "apply": _apply,
+    "helper": partial(_apply, make=helped_app),
     "statements": _bound(_statements),
     "batch": _bound(_batch),
     "copy": _bound(_copy),

@@ -18,8 +18,12 @@ H = TypeVar("H", bound=type[Any])
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
+Keys = Mapping[str, Iterable[object]]
+"""Keys of rows, by table; a key of several columns is a tuple."""
+
 _LEADING: Final = {
     "parse": ("payload",),
+    "keys": ("op",),
     "check": ("op", "state"),
     "commit": ("op", "state"),
     "scan": ("ops", "state"),
@@ -30,6 +34,7 @@ _LEADING: Final = {
 
 _OPTIONAL: Final = {
     "parse": {"block_id", "opcode", "senders", "inputs", "outputs", "fee", "state"},
+    "keys": {"block_id"},
     "check": {"block_id", "opcode", "txid", "vtxindex", "checked"},
     "commit": {"block_id", "opcode", "txid", "vtxindex"},
     "scan": {"block_id"},
@@ -71,6 +76,7 @@ class _Handler:
     check: _Step | None
     commit: _Step | None
     fields: Fields | None
+    keys: _Step | None
 
 
 class _Activations(Generic[T]):
@@ -142,6 +148,7 @@ class App:
         self.db_scan_block: Callable[..., Any] | None = None
         self.db_final: Callable[..., Any] | None = None
         self.db_continue: Callable[..., Any] | None = None
+        self.db_keys: Callable[..., Any] | None = None
         self.find_payload = self.payload_rule
 
     def opcode(
@@ -149,6 +156,7 @@ class App:
         opcode: bytes,
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         *,
+        keys: Callable[..., Keys] | None = None,
         from_block: int = 0,
     ) -> Callable[[H], H]:
         """Register a class with `parse` and, optionally, `check` and `commit` for one opcode byte.
@@ -156,6 +164,9 @@ class App:
         `fields` names the fields that enter the consensus hash, in order; by default all, sorted by name. As
         a dict from names to types (`Integer`, `Text`, `Hex`, `Boolean`, `List`), it also rejects every input
         whose parsed fields do not fit. The class replaces any earlier one from block `from_block` on.
+
+        `keys(op)` names the rows that `state.table` will be asked for, as a dict from tables to keys: they
+        are then read together, for all ops of a block. It only makes that faster.
 
         Raises InvalidApp as `add` does, and if the class has a public function that no step calls.
         """
@@ -173,6 +184,7 @@ class App:
                 check=getattr(instance, "check", None),
                 commit=getattr(instance, "commit", None),
                 fields=fields,
+                keys=keys,
                 from_block=from_block,
             )
             return handler
@@ -187,6 +199,7 @@ class App:
         check: Callable[..., bool | Rejected] | None = None,
         commit: Callable[..., Any] | None = None,
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
+        keys: Callable[..., Keys] | None = None,
         from_block: int = 0,
     ) -> None:
         """Register functions for one opcode byte, as `opcode` does for a class.
@@ -208,7 +221,10 @@ class App:
             check=None if check is None else self._step("check", check),
             commit=None if commit is None else self._step("commit", commit),
             fields=declared,
+            keys=None if keys is None else self._step("keys", keys),
         )
+        if keys is not None:
+            self.db_keys = self._keys
         if not self._handlers.setdefault(opcode, _Activations()).add(from_block, handler):
             since = f" from block {from_block} on" if from_block else ""
             raise InvalidApp(f"app {self.name}: opcode {opcode!r} already has a handler{since}")
@@ -330,7 +346,12 @@ class App:
         functions: dict[str, Callable[..., Any]] = {}
         for code, handlers in self._handlers.items():
             for from_block, handler in handlers.all():
-                steps = {"parse": handler.parse, "check": handler.check, "commit": handler.commit}
+                steps = {
+                    "parse": handler.parse,
+                    "keys": handler.keys,
+                    "check": handler.check,
+                    "commit": handler.commit,
+                }
                 for name, step in steps.items():
                     if step is not None:
                         functions[f"{code.hex()} {name} {from_block}"] = step.function
@@ -367,6 +388,12 @@ class App:
             state=db_state,
         )
         return op
+
+    def _keys(self, block_id: int, opcode: bytes, op: Json) -> Keys:
+        """Call the `keys` of an op's opcode."""
+        handler = self._handlers[opcode].at(block_id)
+        keys: Keys = {} if handler is None or handler.keys is None else handler.keys(op, block_id=block_id)
+        return keys
 
     def db_check(
         self,

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from virtualchain.app.code import Code
 from virtualchain.app.ddl import bare_sql, with_comments, without_comments
 from virtualchain.app.field_types import Fields, FieldType, described
-from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule
+from virtualchain.model import DEFAULT_RULE, FindPayload, Json, PayloadRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Contract:
     max_payload: int | None
     find_payload: FindPayload | None
     parse: Callback
+    keys: Callable[[int, bytes, Json], Mapping[str, Iterable[object]]] | None
     scan: Callback | None
     check: Callback
     commit: Callback

@@ -31,6 +31,7 @@ _REQUIRED: Final = (
 )
 _CALLBACKS: Final = (
     "db_parse",
+    "db_keys",
     "db_scan_block",
     "db_check",
     "db_commit",
@@ -54,6 +55,7 @@ _OPTIONAL: Final = (
     "find_payload",
     "db_continue",
     "db_final",
+    "db_keys",
     "db_save",
     "db_scan_block",
 )
@@ -92,6 +94,7 @@ def read_contract(implementation: object) -> Contract:
         max_payload=reader.optional_integer("get_max_payload"),
         find_payload=find_payload,
         parse=reader.callback("db_parse", 7),
+        keys=reader.optional_function("db_keys", 3),
         scan=reader.optional_callback("db_scan_block", 2),
         check=reader.callback("db_check", 6),
         commit=reader.callback("db_commit", 5),

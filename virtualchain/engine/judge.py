@@ -193,6 +193,7 @@ class _Judge:
         parsed = [candidate for candidate in candidates if self._parse(candidate)]
         for vtxindex, candidate in enumerate(parsed):
             candidate.vtxindex = vtxindex
+        self._read_ahead(parsed)
         self._hook("db_scan_block", self._contract.scan, [candidate.op for candidate in parsed])
         for candidate in parsed:
             if self._check(candidate):
@@ -257,6 +258,26 @@ class _Judge:
         for name in self._contract.hashed_fields(self._block.block_id, opcode, op):
             if name in op and name not in types:
                 consensus.text_of(op[name], name)
+
+    def _read_ahead(self, parsed: Sequence[Candidate]) -> None:
+        """Read the rows that the app says its ops will need."""
+        if self._contract.keys is None:
+            return
+        wanted: dict[str, list[object]] = {}
+        for candidate in parsed:
+            try:
+                with contained():
+                    keys = self._contract.keys(self._block.block_id, candidate.opcode, candidate.op)
+                    for table, named in keys.items():
+                        wanted.setdefault(table, []).extend(named)
+            except Exception as error:
+                raise self._halt("db_keys", candidate, error) from error
+        try:
+            self._state.read_ahead(wanted)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            raise halt(self._contract, self._block, "db_keys", None, error) from error
 
     def _check(self, candidate: Candidate) -> bool:
         verdict = self._call("db_check", candidate, self._run_check)
@@ -367,6 +388,7 @@ class _Judge:
                 raise self._halt(callback, candidate, error) from error
             if not self._with_savepoints:
                 raise NeedsCare from error
+            self._state.undo()
             candidate.op.clear()
             candidate.op.update(before)
             return Rejected(str(error))

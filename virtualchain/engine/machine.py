@@ -167,8 +167,9 @@ class Machine:
         if self._state.is_transactional:
             with suppress(NeedsCare), transaction.part(self.log, is_live=self.place.is_live):
                 return judge_ahead(*judged, transaction)
+        transaction.begin()
+        transaction.settle()
         with transaction.part(self.log, is_live=self.place.is_live):
-            transaction.settle()
             return judge_carefully(*judged)
 
     def check_base_block(self, block: Block) -> None:

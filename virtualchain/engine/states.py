@@ -6,7 +6,7 @@ its own, which the engine passes on, asks the app to save, and has it load again
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -61,6 +61,12 @@ class AppState(Protocol):
     def savepoint(self) -> AbstractContextManager[object]:
         """Undo everything written inside if it ends with an exception."""
 
+    def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
+        """Read the rows with these keys, by table."""
+
+    def undo(self) -> None:
+        """Forget what the call did since the last `wrote`, after its savepoint was undone."""
+
     def failure(self) -> Exception | None:
         """Return the error that aborted the block's transaction, even if a callback hid it."""
 
@@ -93,6 +99,8 @@ class TableState:
         self._log = log
         self._tables = tables
         self._history = History(connection, projections(connection, tables))
+        self._entered = -1
+        """The last block in which callbacks ran."""
         self._defers = log.has_deferrable_constraints(tables)
         self._number = EMPTY
         self._hash = digest_number(self._number)
@@ -105,23 +113,33 @@ class TableState:
 
     def enter(self, block: Block, wait: Callable[[], None] | None) -> None:
         """Open the app's tables to its callbacks."""
+        self._entered = block.block_id
         self._log.enter(block.block_id, self._tables)
         if self._defers:
             self._log.defer_constraints()
         self.db_state.begin(block, wait)
 
     def leave(self) -> None:
-        """Check deferred constraints, close the tables, and ask which rows changed."""
+        """Write the rows, check deferred constraints, close the tables, and ask what changed if need be."""
+        self.db_state.write()
         if self._defers:
             self._log.check_constraints()
         self._log.leave()
-        if self.db_state.has_written:
-            self._history.ask_changes(self.db_state.block_id)
+        if not self.db_state.knows_changes:
+            self._history.ask_changes(self._entered)
         self.db_state.end()
 
     def savepoint(self) -> AbstractContextManager[object]:
         """Open a savepoint of the database."""
         return self._connection.transaction()
+
+    def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
+        """Read rows that `state.table` will be asked for."""
+        self.db_state.rows.read_ahead(keys)
+
+    def undo(self) -> None:
+        """Bring back what was not written before the call."""
+        self.db_state.rows.undo()
 
     def failure(self) -> Exception | None:
         """Return the failed statement that aborted the transaction."""
@@ -133,8 +151,12 @@ class TableState:
 
     def digest(self, block_id: int) -> str:
         """Update the hash by the rows that the block changed."""
-        has_changed = self.db_state.has_written and self.db_state.block_id == block_id
-        number = self._history.state_number(self._number) if has_changed else self._number
+        if self._entered != block_id:  # no callback ran
+            number = self._number
+        elif self.db_state.knows_changes:
+            number = self._history.number_after(self._number, self.db_state.rows.changes())
+        else:
+            number = self._history.state_number(self._number)
         self.number = None if number == self._number else number
         if self.number is not None:
             self._number, self._hash = self.number, digest_number(self.number)
@@ -196,6 +218,12 @@ class OpaqueState:
     def savepoint(self) -> AbstractContextManager[object]:
         """Undo nothing: the app itself must undo what a rejected call did to its state."""
         return nullcontext()
+
+    def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
+        """Do nothing: the app has no tables."""
+
+    def undo(self) -> None:
+        """Do nothing: the app itself must undo what a rejected call did to its state."""
 
     def failure(self) -> Exception | None:
         """Return None: no statement can have failed."""

@@ -105,19 +105,25 @@ class BlockTransaction:
     def part(self, log: AppLog, *, is_live: bool) -> Iterator[None]:
         """Run what belongs to one build, which nobody swaps or drops meanwhile; undo that alone if it fails.
 
-        After a failure statements are not sent ahead any more. Raises BuildChanged as `AppLog.hold` does.
+        After a failure statements are not sent ahead any more. Raises BuildChanged as `AppLog.hold` does,
+        also in place of another failure, which it explains.
         """
         self.begin()
-        answer = log.ask_hold()
+        hold = _Hold(log, is_live=is_live)
         self._connection.execute(_Q["savepoint"])
         try:
+            if self._pipeline is None:
+                hold.check()
             yield
-            log.check_hold(answer, is_live=is_live)
-        except BaseException:
+            hold.check()
+        except BaseException as error:
             if not self._connection.closed:
                 with suppress(psycopg.Error):
                     self.settle()
                 self._connection.execute(_Q["undo_savepoint"])
+            if isinstance(error, Exception):
+                with suppress(psycopg.Error):
+                    hold.check()
             raise
         self._connection.execute(_Q["release_savepoint"])
 
@@ -193,6 +199,22 @@ class BlockTransaction:
             self._connection.execute(_Q["rollback"])
         self._has_begun = False
         self._rows, self._size = _no_rows(), 0
+
+
+class _Hold:
+    """The question whether a build is still what it was, whose answer is read when it is needed."""
+
+    def __init__(self, log: AppLog, *, is_live: bool) -> None:
+        self._log = log
+        self._is_live = is_live
+        self._answer = log.ask_hold()
+        self._was_read = False
+
+    def check(self) -> None:
+        """Raise BuildChanged once if it is not."""
+        if not self._was_read:
+            self._was_read = True
+            self._log.check_hold(self._answer, is_live=self._is_live)
 
 
 def _no_rows() -> dict[str, list[str]]:

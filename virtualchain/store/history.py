@@ -3,7 +3,7 @@
 Triggers keep this history, whoever writes to a projection.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import psycopg
 from psycopg import sql
@@ -13,6 +13,7 @@ from virtualchain.consensus.state_hash import digest_number, row_element, update
 from virtualchain.errors import StoreError
 from virtualchain.store.projections import Projection, build_schema, projections
 from virtualchain.store.sql import queries
+from virtualchain.store.tables import Change
 
 _Q = queries("history")
 
@@ -46,6 +47,18 @@ class History:
         went: list[int] = []
         for index, is_new, columns in self._changed_rows:
             (came if is_new else went).append(row_element(self._names[index], columns))
+        return update_number(number, came, went) if came or went else number
+
+    @staticmethod
+    def number_after(number: bytes, changes: Iterable[Change]) -> bytes:
+        """Return the number under the state hash after these changes."""
+        came: list[int] = []
+        went: list[int] = []
+        for table, before, after in changes:
+            if before is not None:
+                went.append(row_element(table, before))
+            if after is not None:
+                came.append(row_element(table, after))
         return update_number(number, came, went) if came or went else number
 
     def undo(self, fork_block_id: int) -> int:

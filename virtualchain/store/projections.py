@@ -163,6 +163,12 @@ def has_long_entry(connection: psycopg.Connection, projection: Projection) -> bo
     return False
 
 
+def index_columns(connection: psycopg.Connection, projection: Projection) -> list[list[str] | None]:
+    """Return the columns of each index whose entries differ in size; None for an index that is computed."""
+    indexes = _indexes(connection, projection, is_in_trigger=False)
+    return [None if index.is_computed else index.columns for index in indexes]
+
+
 def _run(connection: psycopg.Connection, app: str, ddl: str) -> None:
     """Run an app's DDL in a PL/pgSQL block, so that it can neither end the transaction nor start a COPY."""
     before = _session_settings(connection)

@@ -14,6 +14,7 @@ from virtualchain.store.guard.catalog import read_catalog
 from virtualchain.store.guard.refusal import ForbiddenStatement, short
 from virtualchain.store.guard.statements import Statement, examine
 from virtualchain.store.log import AppLog
+from virtualchain.store.tables import Table, Tables
 from virtualchain.store.values import base_value, is_text, shown, to_database, use_fixed_types
 
 _MOST_STATEMENTS: Final = 1_000
@@ -52,6 +53,9 @@ class State:
         self.has_written = False
         """Whether a statement that may write has run in the block."""
         self._wait: Callable[[], None] | None = None
+        self._tables = tables
+        self.rows = Tables(connection, tables)
+        """The rows that callbacks handle one by one; for the engine."""
         self._catalog = read_catalog(connection, tables)
         self._statements: dict[tuple[str, bool], _Known] = {}
         # Prepared statements are looked up by text, and in another app the same text means other tables.
@@ -78,6 +82,14 @@ class State:
         """Run one query; return its first row as a dict, or None."""
         return self._run(statement, parameters).fetchone()
 
+    def table(self, name: str) -> Table:
+        """Return one of the app's tables, to read and write it row by row, without SQL.
+
+        It takes boolean, integers, numeric, text, varchar and bytea. Raises UsageError for a table with
+        another type, or that the app does not have.
+        """
+        return self.rows.table(name)
+
     def consensus_hash(self, block_id: int) -> str | None:
         """Return the app's consensus hash (32 hex digits) at an earlier block; None if it has none there."""
         return self._log.consensus_hash(block_id) if 0 <= block_id < self.block_id else None
@@ -101,9 +113,12 @@ class State:
         except (TypeError, UsageError) as error:
             error.add_note(f"the statement: {short(known.statement)}")
             raise
-        if known.look.writes:
-            self._wrote = self.has_written = True
         try:
+            if self.write():
+                self._log.enter(self.block_id, self._tables)
+            if known.look.writes:
+                self._wrote = self.has_written = True
+                self.rows.forget()
             # Prepared, so that the server accepts one statement only, and plans it once for all blocks.
             known.cursor.execute(known.text, values, prepare=True)
             if wait is not None:
@@ -148,6 +163,24 @@ class State:
         self._wait = wait
         self._failure = None
         self._wrote = self.has_written = False
+        self.rows.begin(block.block_id, wait)
+
+    def write(self) -> bool:
+        """Write the rows that were changed one by one, and return whether there were any.
+
+        If so, this leaves the app's role.
+        """
+        if not self.rows.is_dirty:
+            return False
+        # Where calls can be undone, `rows` may forget what it has written.
+        self.has_written = self.has_written or self._wait is None
+        self.rows.write()
+        return True
+
+    @property
+    def knows_changes(self) -> bool:
+        """Whether `rows` knows all that the block changed: no statement changed anything."""
+        return not self.has_written
 
     def end(self) -> None:
         """Wait for what was sent ahead."""
@@ -156,7 +189,9 @@ class State:
 
     def wrote(self) -> bool:
         """Return whether a statement that may write has run since the last call."""
-        wrote, self._wrote = self._wrote, False
+        wrote = self._wrote or self.rows.has_changed
+        self._wrote = False
+        self.rows.mark()
         return wrote
 
     def failure(self) -> Exception | None:

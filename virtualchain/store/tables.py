@@ -1,0 +1,374 @@
+"""Tables as reducers read and write them row by row: read ahead, kept for the block, written back at once.
+
+What is changed is written in few statements a table, with the history that the table's triggers would keep:
+before any statement of the app, which may see it, and at the end of the block.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from virtualchain.errors import UsageError
+from virtualchain.model import Json
+from virtualchain.store.columns import Column, Shape, Values
+from virtualchain.store.projections import Projection, index_columns, projections
+from virtualchain.store.sql import queries
+from virtualchain.store.values import to_database, use_fixed_types
+
+_Q = queries("tables")
+
+
+class Change(NamedTuple):
+    """What a block did to a row: the texts of its columns before and after, None where there was no row."""
+
+    table: str
+    before: list[str | None] | None
+    after: list[str | None] | None
+
+
+class Table:
+    """One projection, row by row. A key is a value, or for a key of several columns a tuple.
+
+    A row is read once a block. What is changed is written later, and constraints are checked then. A value
+    that does not fit its column rejects the input; one of another type is an error of the app.
+    """
+
+    def __init__(self, rows: "_Rows") -> None:
+        self._rows = rows
+
+    def get(self, key: object) -> Json | None:
+        """Return the row with this key as a dict, or None."""
+        found = self._rows.shape.find_key(key)
+        row = None if found is None else self._rows.row(found).now
+        return None if row is None else dict(zip(self._rows.shape.names, row, strict=True))
+
+    def put(self, row: Mapping[str, object]) -> None:
+        """Insert a row, or replace the one with its key; a column that is left out gets its default."""
+        values = self._rows.shape.row(row)
+        self._rows.change(self._rows.shape.key_of(values), values)
+
+    def add(self, key: object, **amounts: object) -> None:
+        """Add amounts to columns of a row; if there is none yet, to one with the columns' defaults."""
+        shape = self._rows.shape
+        fitted = shape.fit_key(key)
+        row = list(self._rows.row(fitted).now or shape.default_row(fitted))
+        for name, amount in amounts.items():
+            place = shape.place(name)
+            row[place] = shape.columns[place].add(row[place], amount)
+        shape.check(row)
+        self._rows.change(fitted, tuple(row))
+
+    def delete(self, key: object) -> bool:
+        """Delete the row with this key; return whether there was one."""
+        found = self._rows.shape.find_key(key)
+        if found is None or self._rows.row(found).now is None:
+            return False
+        self._rows.change(found, None)
+        return True
+
+
+@dataclass(slots=True)
+class _Row:
+    """What is known of one key in a block."""
+
+    before: Values | None
+    """The row as it was before the block; None: there was none."""
+    now: Values | None
+    is_changed: bool = False
+    """Whether it was changed in the block."""
+    is_dirty: bool = False
+    """Whether it was changed since it was written."""
+    was_put: bool = False
+    """Whether it was put since it was written."""
+
+
+class _Rows:
+    """The rows of one table that a block has touched."""
+
+    def __init__(self, connection: psycopg.Connection, projection: Projection, shape: Shape) -> None:
+        self.shape = shape
+        self.block_id = -1
+        self.wait: Callable[[], None] | None = None
+        self.journal: list[tuple[Values, _Row]] | None = None
+        """Rows as they were before they were changed, if calls may have to be undone."""
+        self.has_changed = False
+        """Whether a row was changed since the call began."""
+        self._name = projection.name
+        self._known: dict[Values, _Row] = {}
+        self._dirty: dict[Values, _Row] = {}
+        self._statements = _Statements(connection, projection, shape)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a change is not written yet."""
+        return bool(self._dirty)
+
+    def row(self, key: Values) -> _Row:
+        """Return what is known of a key; read it if nothing is."""
+        if key not in self._known:
+            self.ask([key])
+            if self.wait is not None:
+                self.wait()
+            self.learn([key])
+        return self._known[key]
+
+    def missing(self, keys: Iterable[object]) -> list[Values]:
+        """Return those of some keys of which nothing is known, and that a row may have."""
+        found = dict.fromkeys(self.shape.find_key(key) for key in keys)
+        return [key for key in found if key is not None and key not in self._known]
+
+    def ask(self, keys: Sequence[Values]) -> None:
+        """Ask for the rows with these keys."""
+        self._statements.ask(keys)
+
+    def learn(self, keys: Sequence[Values]) -> None:
+        """Take the answer to `ask`."""
+        found = {self.shape.key_of(row): row for row in self._statements.answer()}
+        for key in keys:
+            row = found.get(key)
+            self._known[key] = _Row(row, row)
+
+    def change(self, key: Values, values: Values | None) -> None:
+        """Set the row with a key, or with None remove it."""
+        row = self.row(key)
+        if values is not None:
+            self.shape.check_sizes(row.now, values)
+        self._note(key, row)
+        row.now = values
+        row.is_changed = row.is_dirty = self.has_changed = True
+        row.was_put = row.was_put or values is not None
+        self._dirty[key] = row
+
+    def write(self) -> None:
+        """Write what was changed, with its history."""
+        for key, row in self._dirty.items():
+            self._note(key, row)
+        self._statements.keep(self.block_id, {key: row.was_put for key, row in self._dirty.items()})
+        self._statements.remove([key for key, row in self._dirty.items() if row.now is None])
+        self._statements.put(self.block_id, [row.now for row in self._dirty.values() if row.now is not None])
+        for row in self._dirty.values():
+            row.is_dirty = row.was_put = False
+        self._dirty = {}
+
+    def undo(self) -> None:
+        """Bring back what was not written when the journal began, and forget all else."""
+        for key, row in reversed(self.journal or []):
+            self._known[key] = row
+        self._dirty = {key: row for key, row in self._known.items() if row.is_dirty}
+        self._known = dict(self._dirty)
+
+    def forget(self) -> None:
+        """Forget all rows."""
+        self._known, self._dirty = {}, {}
+
+    def changes(self) -> Iterator[Change]:
+        """Yield what the block did to these rows."""
+        for row in self._known.values():
+            if row.is_changed:
+                change = Change(self._name, self._texts(row.before), self._texts(row.now))
+                if change.before != change.after:
+                    yield change
+
+    def _texts(self, row: Values | None) -> list[str | None] | None:
+        return None if row is None else self.shape.texts(row)
+
+    def _note(self, key: Values, row: _Row) -> None:
+        if self.journal is not None:
+            self.journal.append((key, copy(row)))
+
+
+class Tables:
+    """The tables of one build, as the callbacks of one block see them."""
+
+    def __init__(self, connection: psycopg.Connection, schema: str) -> None:
+        self._connection = connection
+        self._rows: dict[str, _Rows] = {}
+        self._refused: dict[str, str] = {}
+        self._wait: Callable[[], None] | None = None
+        for projection in projections(connection, schema):
+            shape = _read_shape(connection, projection)
+            if isinstance(shape, Shape):
+                self._rows[projection.name] = _Rows(connection, projection, shape)
+            else:
+                self._refused[projection.name] = shape
+
+    def table(self, name: str) -> Table:
+        """Return a table; raise UsageError if there is none, or one that only statements can handle."""
+        return Table(self._rows_of(name))
+
+    def begin(self, block_id: int, wait: Callable[[], None] | None) -> None:
+        """Start a new block; with `wait`, statements are sent ahead, and no call is undone alone."""
+        self._wait = wait
+        for rows in self._rows.values():
+            rows.forget()
+            rows.block_id, rows.wait = block_id, wait
+        self.mark()
+
+    def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
+        """Read the rows with these keys, by table."""
+        wanted = [(rows, rows.missing(keys[name])) for name in keys for rows in [self._rows_of(name)]]
+        asked = [(rows, missing) for rows, missing in wanted if missing]
+        for rows, missing in asked:
+            rows.ask(missing)
+        if asked and self._wait is not None:
+            self._wait()
+        for rows, missing in asked:
+            rows.learn(missing)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a change is not written yet."""
+        return any(rows.is_dirty for rows in self._rows.values())
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a row was changed since `mark`."""
+        return any(rows.has_changed for rows in self._rows.values())
+
+    def mark(self) -> None:
+        """Begin a call, to which `undo` returns."""
+        for rows in self._rows.values():
+            rows.journal = None if self._wait is not None else []
+            rows.has_changed = False
+
+    def undo(self) -> None:
+        """Return to the last `mark`; the caller undoes the statements since then."""
+        for rows in self._rows.values():
+            rows.undo()
+
+    def write(self) -> None:
+        """Write all changes. This leaves the app's role, and the triggers of its tables are silent then."""
+        self._connection.execute(_Q["step_out"], prepare=True)
+        for rows in self._rows.values():
+            if rows.is_dirty:
+                rows.write()
+
+    def forget(self) -> None:
+        """Forget all rows, because a statement may have changed them."""
+        for rows in self._rows.values():
+            rows.forget()
+
+    def changes(self) -> Iterator[Change]:
+        """Yield what the block did to the rows that are known."""
+        for rows in self._rows.values():
+            yield from rows.changes()
+
+    def _rows_of(self, name: str) -> _Rows:
+        if name in self._refused:
+            raise UsageError(f"state.table({name!r}): {self._refused[name]}: use statements")
+        if name not in self._rows:
+            raise UsageError(f"state.table({name!r}): the app has no such table")
+        return self._rows[name]
+
+
+def _read_shape(connection: psycopg.Connection, projection: Projection) -> Shape | str:
+    """Read a table's columns and indexes; return why, if only statements can handle them."""
+    names = list(projection.columns)
+    place = {"tables": projection.schema, "table": projection.name, "columns": names}
+    columns = []
+    for name, kind, modifier, type_, is_required, expression in connection.execute(_Q["columns"], place):
+        column = Column(name, kind, modifier, type_, is_required)
+        if not column.is_known:
+            return f"its column {name} has the type {type_}"
+        if name in projection.key and not column.has_one_text:
+            return f"its key {name} is numeric without a precision"
+        if expression is not None:
+            default = sql.SQL(_Q["default"]).format(expression=sql.SQL(expression), type=sql.SQL(type_))
+            row = connection.execute(default).fetchone()
+            assert row is not None, "a SELECT without FROM has a row"
+            column = replace(column, default=column.fit(row[0]))
+        columns.append(column)
+    indexes = []
+    for index in index_columns(connection, projection):
+        if index is None:
+            return "it has an index with an expression or a predicate"
+        indexes.append(tuple(names.index(name) for name in index))
+    return Shape(
+        projection.name,
+        tuple(columns),
+        tuple(names.index(name) for name in projection.key),
+        tuple(indexes),
+    )
+
+
+class _Statements:
+    """The statements that read and write one table; parameters are arrays, one for each column."""
+
+    def __init__(self, connection: psycopg.Connection, projection: Projection, shape: Shape) -> None:
+        self._shape = shape
+        self._cursors = {name: self._cursor(connection) for name in ("read", "keep", "remove", "put")}
+        key = [sql.Identifier(name) for name in projection.key]
+        columns = [sql.Identifier(name) for name in shape.names]
+        changed = [name for name in shape.names if name not in projection.key]
+        same = (sql.SQL("r.{column} = w.{column}").format(column=column) for column in key)
+        updates = (
+            sql.SQL("{column} = EXCLUDED.{column}").format(column=sql.Identifier(name))
+            for name in (*changed, "since_block")
+        )
+        after = len(key) + 1
+        parts = {
+            "table": projection.table,
+            "history": projection.history,
+            "births": projection.births,
+            "key": sql.SQL(", ").join(key),
+            "written_key": sql.SQL(", ").join(sql.SQL("written.{}").format(column) for column in key),
+            "columns": sql.SQL(", ").join(columns),
+            "own_columns": sql.SQL(", ").join(sql.SQL("r.{}").format(column) for column in columns),
+            "keys": self._arrays(shape.key),
+            "rows": self._arrays(range(len(columns))),
+            "is_put": sql.SQL(f"${after}::boolean[]"),
+            "same_key": sql.SQL(" AND ").join(same),
+            "changes": sql.SQL(", ").join(updates),
+        }
+        blocks = {"read": 0, "keep": after + 1, "remove": 0, "put": len(columns) + 1}
+        self._texts = {
+            name: sql.SQL(_Q[name]).format(**parts, block=sql.SQL(f"${place}::integer")).as_string(connection)
+            for name, place in blocks.items()
+        }
+
+    def ask(self, keys: Sequence[Values]) -> None:
+        """Ask for the rows with these keys."""
+        self._run("read", _columns(keys))
+
+    def answer(self) -> list[TupleRow]:
+        """Return the rows that were asked for."""
+        return self._cursors["read"].fetchall()
+
+    def keep(self, block_id: int, keys: Mapping[Values, bool]) -> None:
+        """Keep the history of rows that are about to be written; with each key whether it is put."""
+        self._run("keep", [*_columns(list(keys)), list(keys.values()), block_id])
+
+    def remove(self, keys: Sequence[Values]) -> None:
+        """Remove rows."""
+        if keys:
+            self._run("remove", _columns(keys))
+
+    def put(self, block_id: int, rows: Sequence[Values]) -> None:
+        """Insert or replace rows."""
+        if rows:
+            self._run("put", [*_columns(rows), block_id])
+
+    def _run(self, name: str, parameters: Sequence[object]) -> None:
+        values = [to_database(value, place) for place, value in enumerate(parameters)]
+        self._cursors[name].execute(self._texts[name], values, prepare=True)
+
+    def _arrays(self, places: Iterable[int]) -> sql.Composable:
+        """Return a parameter for each of these columns: an array of its type."""
+        types = (self._shape.columns[place].type for place in places)
+        return sql.SQL(", ").join(sql.SQL(f"${number}::{type_}[]") for number, type_ in enumerate(types, 1))
+
+    @staticmethod
+    def _cursor(connection: psycopg.Connection) -> psycopg.RawCursor[TupleRow]:
+        cursor = psycopg.RawCursor(connection)
+        use_fixed_types(cursor.adapters)
+        return cursor
+
+
+def _columns(rows: Sequence[Values]) -> list[object]:
+    """Turn rows into columns."""
+    return [list(column) for column in zip(*rows, strict=True)]
