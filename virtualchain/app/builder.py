@@ -361,6 +361,11 @@ class App:
             functions["proceed"] = self.db_continue.function
         return functions
 
+    def parse_needs(self) -> frozenset[str]:
+        """Return which arguments any handler's `parse` takes by name."""
+        steps = [handler.parse for handlers in self._handlers.values() for _, handler in handlers.all()]
+        return frozenset(name for step in steps for name in step.named_arguments)
+
     def db_parse(
         self,
         block_id: int,

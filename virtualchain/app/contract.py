@@ -50,6 +50,8 @@ class Contract:
     max_payload: int | None
     find_payload: FindPayload | None
     parse: Callback
+    parse_needs: frozenset[str]
+    """Which of senders, inputs and outputs `parse` looks at."""
     keys: Callable[[int, bytes, Json], Mapping[str, Iterable[object]]] | None
     scan: Callback | None
     check: Callback

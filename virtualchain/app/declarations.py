@@ -94,6 +94,7 @@ def read_contract(implementation: object) -> Contract:
         max_payload=reader.optional_integer("get_max_payload"),
         find_payload=find_payload,
         parse=reader.callback("db_parse", 7),
+        parse_needs=reader.parse_needs(),
         keys=reader.optional_function("db_keys", 3),
         scan=reader.optional_callback("db_scan_block", 2),
         check=reader.callback("db_check", 6),
@@ -291,6 +292,12 @@ class _DeclarationReader:
         if _accepts(function, *values):
             return Callback(function, "never")
         raise self._uncallable(name, arguments + 1)
+
+    def parse_needs(self) -> frozenset[str]:
+        """Return which lists `db_parse` looks at: for an `App`, those that its functions name."""
+        if type(self._implementation) is App:
+            return self._implementation.parse_needs()
+        return frozenset({"senders", "inputs", "outputs"})
 
     def optional_callback(self, name: str, arguments: int) -> Callback | None:
         if getattr(self._implementation, name, None) is None:

@@ -4,10 +4,9 @@ import bdb
 import inspect
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, TracebackType
 from typing import Final
 
 import psycopg
@@ -39,20 +38,26 @@ class DebuggerQuit(KeyboardInterrupt):
     """Whoever debugs a callback has quit the debugger: that ends the work, as Ctrl-C does."""
 
 
-@contextmanager
-def contained() -> Iterator[None]:
+class contained:  # noqa: N801 - used as `with contained():`, which is entered for every call of a callback
     """Run a callback: what would end the engine, or the block's transaction unnoticed, is the app's error.
 
     Quitting a debugger is not the app's doing: that raises DebuggerQuit.
     """
-    try:
-        yield
-    except (Exception, SystemExit, GeneratorExit) as error:
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception | SystemExit | GeneratorExit):
+            return
         if _is_quit(error):
             raise DebuggerQuit("the debugger was quit") from error
         if isinstance(error, SystemExit | GeneratorExit | psycopg.Rollback):
             raise AppEnded(f"the callback raised {type(error).__name__}") from error
-        raise
 
 
 def _is_quit(error: BaseException) -> bool:

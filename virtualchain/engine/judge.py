@@ -6,7 +6,7 @@ ahead, and again carefully as soon as a call must be undone, or a statement fail
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import psycopg
 from virtualchain import consensus
 from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Callback, Contract
-from virtualchain.app.field_types import require_types
+from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
 from virtualchain.bitcoin.payload import last_op_return
@@ -187,6 +187,7 @@ class _Judge:
         self._block = block
         self._with_savepoints = with_savepoints
         self._verdicts = Verdicts()
+        self._types: dict[bytes, Mapping[str, FieldType]] = {}
 
     def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
@@ -225,15 +226,15 @@ class _Judge:
         return True
 
     def _run_parse(self, candidate: Candidate) -> Json | Rejected:
-        item = candidate.source
+        item, needs = candidate.source, self._contract.parse_needs
         try:
             op = self._contract.parse(
                 item.block_id,
                 candidate.opcode,
                 candidate.payload,
-                [sender.as_dict() for sender in item.senders],
-                [spending.as_dict() for spending in read_inputs(item.raw)],
-                [output.as_dict() for output in item.outputs],
+                [sender.as_dict() for sender in item.senders] if "senders" in needs else [],
+                [spending.as_dict() for spending in read_inputs(item.raw)] if "inputs" in needs else [],
+                [output.as_dict() for output in item.outputs] if "outputs" in needs else [],
                 item.fee,
                 db_state=self._state.db_state,
             )
@@ -253,7 +254,7 @@ class _Judge:
     def _require_storable(self, opcode: bytes, op: Json) -> None:
         """Refuse what does not fit its type or cannot be stored or hashed, before the app builds on it."""
         to_json(op)
-        types = self._contract.field_types(self._block.block_id, opcode)
+        types = self._types_of(opcode)
         require_types(op, types)
         for name in self._contract.hashed_fields(self._block.block_id, opcode, op):
             if name in op and name not in types:
@@ -345,8 +346,13 @@ class _Judge:
     def _canonical(self, opcode: bytes, op: Json) -> bytes:
         block_id = self._block.block_id
         serialized = consensus.serialize_op(opcode, op, self._contract.hashed_fields(block_id, opcode, op))
-        require_types(op, self._contract.field_types(block_id, opcode))
+        require_types(op, self._types_of(opcode))
         return serialized
+
+    def _types_of(self, opcode: bytes) -> Mapping[str, FieldType]:
+        if opcode not in self._types:
+            self._types[opcode] = self._contract.field_types(self._block.block_id, opcode)
+        return self._types[opcode]
 
     def _hook(self, name: str, callback: Callback | None, ops: list[Json]) -> None:
         if callback is None:

@@ -66,6 +66,9 @@ class Column:
         Raises TypeError for a value of another type, ValueDoesNotFit and Unserializable for one that does
         not fit.
         """
+        bits = _INTEGERS.get(self.kind)
+        if type(value) is int and bits is not None and -(1 << bits) <= value < 1 << bits:
+            return value  # nearly always
         value = base_value(value)
         if value is None:
             return None

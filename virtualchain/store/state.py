@@ -197,6 +197,8 @@ class State:
     def failure(self) -> Exception | None:
         """Return the failed statement after which the block cannot continue, if there is one."""
         failure, self._failure = self._failure, None
+        if failure is None:
+            return None
         if isinstance(failure, ForbiddenStatement):
             return failure  # another version of the server may have allowed it, and returned rows
         is_aborted = self._connection.info.transaction_status in {

@@ -87,17 +87,39 @@ class _Row:
     """Whether it was put since it was written."""
 
 
+class _Call:
+    """What all tables know of the block, and of the call of a callback that runs."""
+
+    def __init__(self) -> None:
+        self.block_id = -1
+        self.wait: Callable[[], None] = _answer_is_there
+        self.may_be_undone = False
+        self.has_changed = False
+        """Whether a row was changed since the call began."""
+        self.journal: list[tuple[_Rows, Values, _Row]] = []
+        """Rows as they were before they were changed or written, if the call may have to be undone."""
+
+    def begin(self, block_id: int, wait: Callable[[], None] | None) -> None:
+        """Start a new block; without `wait`, each statement is waited for, and calls may be undone."""
+        self.block_id = block_id
+        self.wait = wait or _answer_is_there
+        self.may_be_undone = wait is None
+        self.has_changed = False
+        self.journal.clear()
+
+
+def _answer_is_there() -> None:
+    """Wait for nothing: each statement was waited for."""
+
+
 class _Rows:
     """The rows of one table that a block has touched."""
 
-    def __init__(self, connection: psycopg.Connection, projection: Projection, shape: Shape) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, projection: Projection, shape: Shape, call: _Call
+    ) -> None:
         self.shape = shape
-        self.block_id = -1
-        self.wait: Callable[[], None] | None = None
-        self.journal: list[tuple[Values, _Row]] | None = None
-        """Rows as they were before they were changed, if calls may have to be undone."""
-        self.has_changed = False
-        """Whether a row was changed since the call began."""
+        self._call = call
         self._name = projection.name
         self._known: dict[Values, _Row] = {}
         self._dirty: dict[Values, _Row] = {}
@@ -112,8 +134,7 @@ class _Rows:
         """Return what is known of a key; read it if nothing is."""
         if key not in self._known:
             self.ask([key])
-            if self.wait is not None:
-                self.wait()
+            self._call.wait()
             self.learn([key])
         return self._known[key]
 
@@ -140,7 +161,7 @@ class _Rows:
             self.shape.check_sizes(row.now, values)
         self._note(key, row)
         row.now = values
-        row.is_changed = row.is_dirty = self.has_changed = True
+        row.is_changed = row.is_dirty = self._call.has_changed = True
         row.was_put = row.was_put or values is not None
         self._dirty[key] = row
 
@@ -148,17 +169,20 @@ class _Rows:
         """Write what was changed, with its history."""
         for key, row in self._dirty.items():
             self._note(key, row)
-        self._statements.keep(self.block_id, {key: row.was_put for key, row in self._dirty.items()})
+        self._statements.keep(self._call.block_id, {key: row.was_put for key, row in self._dirty.items()})
         self._statements.remove([key for key, row in self._dirty.items() if row.now is None])
-        self._statements.put(self.block_id, [row.now for row in self._dirty.values() if row.now is not None])
+        self._statements.put(
+            self._call.block_id, [row.now for row in self._dirty.values() if row.now is not None]
+        )
         for row in self._dirty.values():
             row.is_dirty = row.was_put = False
         self._dirty = {}
 
     def undo(self) -> None:
-        """Bring back what was not written when the journal began, and forget all else."""
-        for key, row in reversed(self.journal or []):
-            self._known[key] = row
+        """Bring back what was not written when the call began, and forget all else."""
+        for rows, key, row in reversed(self._call.journal):
+            if rows is self:
+                self._known[key] = row
         self._dirty = {key: row for key, row in self._known.items() if row.is_dirty}
         self._known = dict(self._dirty)
 
@@ -178,8 +202,8 @@ class _Rows:
         return None if row is None else self.shape.texts(row)
 
     def _note(self, key: Values, row: _Row) -> None:
-        if self.journal is not None:
-            self.journal.append((key, copy(row)))
+        if self._call.may_be_undone:
+            self._call.journal.append((self, key, copy(row)))
 
 
 class Tables:
@@ -189,11 +213,11 @@ class Tables:
         self._connection = connection
         self._rows: dict[str, _Rows] = {}
         self._refused: dict[str, str] = {}
-        self._wait: Callable[[], None] | None = None
+        self._call = _Call()
         for projection in projections(connection, schema):
             shape = _read_shape(connection, projection)
             if isinstance(shape, Shape):
-                self._rows[projection.name] = _Rows(connection, projection, shape)
+                self._rows[projection.name] = _Rows(connection, projection, shape, self._call)
             else:
                 self._refused[projection.name] = shape
 
@@ -203,11 +227,8 @@ class Tables:
 
     def begin(self, block_id: int, wait: Callable[[], None] | None) -> None:
         """Start a new block; with `wait`, statements are sent ahead, and no call is undone alone."""
-        self._wait = wait
-        for rows in self._rows.values():
-            rows.forget()
-            rows.block_id, rows.wait = block_id, wait
-        self.mark()
+        self._call.begin(block_id, wait)
+        self.forget()
 
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""
@@ -215,8 +236,8 @@ class Tables:
         asked = [(rows, missing) for rows, missing in wanted if missing]
         for rows, missing in asked:
             rows.ask(missing)
-        if asked and self._wait is not None:
-            self._wait()
+        if asked:
+            self._call.wait()
         for rows, missing in asked:
             rows.learn(missing)
 
@@ -228,13 +249,12 @@ class Tables:
     @property
     def has_changed(self) -> bool:
         """Whether a row was changed since `mark`."""
-        return any(rows.has_changed for rows in self._rows.values())
+        return self._call.has_changed
 
     def mark(self) -> None:
         """Begin a call, to which `undo` returns."""
-        for rows in self._rows.values():
-            rows.journal = None if self._wait is not None else []
-            rows.has_changed = False
+        self._call.has_changed = False
+        self._call.journal.clear()
 
     def undo(self) -> None:
         """Return to the last `mark`; the caller undoes the statements since then."""
