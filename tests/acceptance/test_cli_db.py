@@ -14,13 +14,19 @@ from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 
 
-def test_a_reader_on_the_embedded_server_cannot_write_at_all(inside: Inside, fake_node: FakeNode) -> None:
-    """There, a reader has no access to large objects and to the writer's lock either."""
+@pytest.mark.parametrize("name", [None, "a second one"])
+def test_a_reader_on_the_embedded_server_cannot_write_at_all(
+    inside: Inside, fake_node: FakeNode, name: str | None
+) -> None:
+    """In each of its databases, a reader has no access to large objects and to the writer's lock either."""
     with reachable_folder() as folder:
         inside.set(VIRTUALCHAIN_HOME=str(folder.parent))
         server = EmbeddedServer(folder.parent / "postgresql", durable=False)
         try:
             url = server.start()
+            if name is not None:
+                url = server.create_database(name)
+                inside.set(VIRTUALCHAIN_DATABASE=url)
             story(fake_node, 1, 5)
             with StateEngine(an_app("one"), database=url, source=fake_node.url, confirmations=0) as engine:
                 engine.build()
