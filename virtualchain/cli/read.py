@@ -14,6 +14,7 @@ import click
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
 from virtualchain.cli.output import (
     counted,
+    json_text,
     say,
     visible,
     write_fields,
@@ -382,6 +383,4 @@ def _changed_columns(change: "Change") -> str:
 
 def _short(value: object) -> str:
     """Write a value as JSON on one line, with control characters escaped."""
-    import json
-
-    return visible(json.dumps(value, ensure_ascii=False, default=str))
+    return visible(json_text(value, ensure_ascii=False))
