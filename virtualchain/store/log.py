@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Json as Jsonb
 
@@ -17,6 +18,9 @@ from virtualchain.model import Json
 from virtualchain.store.sql import queries
 
 _Q = queries("log")
+_ENTER, _LEAVE = (
+    sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_bytes(None) for name in ("enter", "leave")
+)
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -199,10 +203,10 @@ class AppLog:
     def enter(self, block_id: int, tables: str) -> None:
         """Open the app's tables, in the schema `tables`, to its callbacks for one block; enter its role."""
         place = {**self._place, "tables": tables, "block_id": block_id}
-        self._connection.execute(_Q["enter"], place)
+        self._connection.execute(_ENTER, place)
         self._connection.execute(_Q["defer_constraints"])
 
     def leave(self) -> None:
         """Check deferred constraints, close the app's tables again, and leave its role."""
         self._connection.execute(_Q["check_constraints"])
-        self._connection.execute(_Q["leave"])
+        self._connection.execute(_LEAVE)
