@@ -139,7 +139,7 @@ def test_sql_refuses_a_superuser(inside: Inside, fake_node: FakeNode, tmp_path: 
         program = f"COPY (SELECT 1) TO PROGRAM 'touch {touched}'"
         for arguments in ((program,), ("SELECT 1",)):
             refused = inside("sql", *arguments, "--database", url, code=2)
-            assert "user is a superuser, which a read-only transaction does not prevent" in refused.err
+            assert "user is a superuser, and a read-only transaction is no protection" in refused.err
         assert not touched.exists()
         assert inside("sql", "SELECT 1 AS a", "--own-rights", "--csv", "--database", url).out == "a\n1\n"
         with server.connect_superuser("virtualchain") as superuser:

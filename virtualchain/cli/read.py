@@ -215,8 +215,9 @@ def _reader(connection: "psycopg.Connection") -> str | None:
     power = views.powers(connection)
     if power is not None:
         raise UsageError(
-            f"the database URL's user {power}, which a read-only transaction does not prevent: use the URL "
-            "of another user, such as a reader (`virtualchain db grant-reader ROLE --login`), or --own-rights"
+            f"the database URL's user {power}, and a read-only transaction is no protection against that: "
+            "use another user's URL, such as a reader's (`virtualchain db grant-reader ROLE --login`), or "
+            "--own-rights"
         )
     return views.reader(connection)
 

@@ -168,7 +168,7 @@ def _pin(connection: psycopg.Connection, *, is_local: bool) -> None:
     connection.execute(_Q["pin_settings"], {"is_local": is_local})
 
 
-def _connect(url: str, kind: str, patience: Patience | None = None) -> psycopg.Connection:
+def _connect(url: str, kind: str, patience: Patience | None = None) -> Session:
     """Open a session, and check that the database is suitable."""
     parameters = _parameters(url)
     try:
@@ -280,22 +280,24 @@ def _refuse_silent_triggers(connection: psycopg.Connection, url: str) -> None:
         )
 
 
-def _take_lock(connection: psycopg.Connection, *, wait: bool) -> None:
-    """Take the writer's lock.
+def _take_lock(connection: Session, *, wait: bool) -> None:
+    """Take the writer's lock; if `wait` is true, report each holder that is waited for.
 
     Waiting means polling: a statement that blocks for hours would keep VACUUM from removing dead rows. If no
     holder is shown, it has most likely ended in between, so the lock is free at the next attempt.
     """
-    hidden = 0
+    hidden, reported = 0, ""
     while not _try_lock(connection):
         holder = _holder(connection)
         hidden += holder is None
-        if not wait and (holder is not None or hidden > _HIDDEN_TRIES):
-            raise WriterBusy(
-                f"another writer is at work on this database: {holder or 'a session that is not shown'}; "
-                "stop it, or wait for it with --wait"
-            )
-        time.sleep(_POLL if wait else _HIDDEN_PAUSE)
+        if holder is not None or hidden > _HIDDEN_TRIES:
+            busy = f"another writer is at work on this database: {holder or 'a session that is not shown'}"
+            if not wait:
+                raise WriterBusy(f"{busy}; stop it, or wait until it ends (`sync`, `run` and others: --wait)")
+            if busy != reported:
+                connection.report(f"{busy}; waiting for it to end")
+                reported = busy
+        time.sleep(_POLL if reported else _HIDDEN_PAUSE)
 
 
 def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from virtualchain.errors import StoreError, UsageError, WriterBusy
 from virtualchain.store import database
 from virtualchain.store.database import connect_reader, connect_writer, resolve
 from virtualchain.store.embedded.server import EmbeddedServer
+from virtualchain.store.patience import Patience
 from virtualchain.testing.database import DatabaseServer
 
 PINNED = {
@@ -157,15 +158,24 @@ def test_a_prepared_transaction_that_has_the_lock_is_named() -> None:
 
 
 def test_waiting_writer_gets_its_turn(url: str) -> None:
-    """With `wait`, a writer starts when the previous one ends, and holds no snapshot open while it waits."""
+    """With `wait`, a writer starts when the one that it names ends, and holds no snapshot open meanwhile."""
+    reports: list[str] = []
     with ThreadPoolExecutor(1) as background, connect_writer(url) as first:
-        second = background.submit(connect_writer, url, wait=True)
-        time.sleep(0.3)
+        process = first.info.backend_pid
+        second = background.submit(connect_writer, url, wait=True, patience=Patience(reports.append))
+        deadline = time.monotonic() + 30
+        while not reports:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert not second.done()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'virtualchain writer%' "
         assert value(url, waiting + "AND backend_xmin IS NOT NULL") == 0
+        time.sleep(1.5)  # one more attempt
         first.close()
         second.result(timeout=30).close()
+    [report] = reports
+    assert f":{os.getpid()} (server process {process}" in report
+    assert report.endswith("; waiting for it to end")
 
 
 def test_writers_of_two_databases_do_not_conflict(url: str, database_server: DatabaseServer) -> None:
