@@ -26,7 +26,7 @@ def test_a_reader_on_the_embedded_server_cannot_write_at_all(
             url = server.start()
             if name is not None:
                 url = server.create_database(name)
-                inside.set(VIRTUALCHAIN_DATABASE=url)
+                inside.set(VIRTUALCHAIN_DATABASE=f"{url}?connect_timeout=20")
             story(fake_node, 1, 5)
             with StateEngine(an_app("one"), database=url, source=fake_node.url, confirmations=0) as engine:
                 engine.build()

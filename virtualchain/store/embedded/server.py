@@ -126,10 +126,13 @@ class EmbeddedServer:
 
     def database_at(self, url: str) -> str | None:
         """Return the database that `url` leads to if that is one of this server's, else None."""
-        if last_address(self._state) is None:
+        parameters = conninfo_to_dict(url)
+        name = str(parameters.get("dbname") or "")
+        try:
+            ours = conninfo_to_dict(self.url_for(name))
+        except StoreError:  # it was never started, or is another user's
             return None
-        name = str(conninfo_to_dict(url).get("dbname") or "")
-        return name if conninfo_to_dict(self.url_for(name)) == conninfo_to_dict(url) else None
+        return name if ours.items() <= parameters.items() else None
 
     def start(self) -> str:
         """Start the server and create the database `virtualchain`, unless they exist; return its URL.
