@@ -225,8 +225,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--network",
             metavar="NAME",
-            help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet or "
-            "regtest.",
+            help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet, "
+            "regtest, or signet- and a custom signet's message start.",
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),
