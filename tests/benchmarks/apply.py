@@ -34,7 +34,7 @@ import psycopg
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
-from tests.benchmarks.report import report
+from tests.benchmarks.printing import report
 from tests.benchmarks.stages import Stages
 from virtualchain import App, State
 from virtualchain.app.declarations import read_contract

@@ -25,7 +25,7 @@ import psycopg
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
-from tests.benchmarks.report import report
+from tests.benchmarks.printing import report
 from tests.support.unguarded import unguarded
 from virtualchain import App, State, StateEngine
 from virtualchain.app.declarations import read_contract

@@ -22,7 +22,7 @@ from psycopg import sql
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
-from tests.benchmarks.report import report
+from tests.benchmarks.printing import report
 from virtualchain.store.database import connect_writer
 from virtualchain.store.projections import Projection, install
 from virtualchain.store.sql import queries

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tests.benchmarks.report import report
+from tests.benchmarks.printing import report
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header

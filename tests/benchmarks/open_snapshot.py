@@ -19,7 +19,7 @@ import psycopg
 from rich.table import Table
 
 from tests.benchmarks.environment import Chain, single_ops, temporary_server
-from tests.benchmarks.report import report
+from tests.benchmarks.printing import report
 from virtualchain import App, State, StateEngine
 from virtualchain.testing.database import DatabaseServer
 

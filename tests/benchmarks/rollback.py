@@ -22,7 +22,7 @@ from typing import Any
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
-from tests.benchmarks.report import report
+from tests.benchmarks.printing import report
 from virtualchain import App, State, StateEngine
 from virtualchain.engine import rollback as recovery
 from virtualchain.model import Reorg

@@ -27,7 +27,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from tests.benchmarks.environment import Chain, empty_blocks, full_blocks, temporary_server
-from tests.benchmarks.report import report
+from tests.benchmarks.printing import report
 from virtualchain.testing.database import DatabaseServer
 
 FEW = 100
