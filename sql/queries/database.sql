@@ -72,8 +72,12 @@ SELECT pg_try_advisory_lock(1986622068, 1667784041);
 SELECT pg_try_advisory_lock(1986622069, hashtext(%(build)s));
 
 -- name: advisory_lock_holder
--- The holder of the writer's lock: application name, server process and address, as far as we may see them.
-SELECT activity.application_name, locks.pid, host(activity.client_addr)
+-- The holder of the writer's lock: application name, server process and address, as far as we may see them; a prepared transaction has no process, but a name.
+SELECT activity.application_name, locks.pid, host(activity.client_addr), (
+    SELECT min(prepared.gid)
+    FROM pg_catalog.pg_locks AS own
+    JOIN pg_catalog.pg_prepared_xacts AS prepared ON prepared.transaction = own.transactionid
+    WHERE locks.pid IS NULL AND own.pid IS NULL AND own.virtualtransaction = locks.virtualtransaction)
 FROM pg_catalog.pg_locks AS locks
 LEFT JOIN pg_catalog.pg_stat_activity AS activity USING (pid)
 WHERE

@@ -65,10 +65,7 @@ VALUES (%(app)s, %(build)s, %(block_id)s, decode(%(consensus_hash)s, 'hex'));
 -- name: enter
 -- Set what an app's callbacks see: its own tables first, functions that raise before built-in ones, the current block, the settings that values and literals depend on, and the app's role if it has one.
 SELECT set_config('search_path', quote_ident(%(tables)s) || ', vc__shadow, pg_catalog', true),
-    set_config('virtualchain.block_id', %(block_id)s::text, true),
-    set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true),
-    set_config('IntervalStyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
-    set_config('bytea_output', 'hex', true), set_config('standard_conforming_strings', 'on', true),
+    set_config('virtualchain.block_id', %(block_id)s::text, true), {pins},
     set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true),
     set_config('plan_cache_mode', 'force_generic_plan', true), -- a custom plan would compute some parameters early
     set_config('role', (SELECT vc.role_of(schema) FROM vc.apps
@@ -77,16 +74,19 @@ SELECT set_config('search_path', quote_ident(%(tables)s) || ', vc__shadow, pg_ca
 -- name: leave
 -- After an app's callbacks, return to the engine's role and settings, allow no writes to projections until the next app enters, and have rows looked up by their keys, because plans are kept while tables grow.
 SELECT pg_catalog.set_config('role', NULL, true), pg_catalog.set_config('search_path', '', true),
-    pg_catalog.set_config('virtualchain.block_id', '', true),
-    pg_catalog.set_config('TimeZone', 'UTC', true), pg_catalog.set_config('DateStyle', 'ISO, MDY', true),
-    pg_catalog.set_config('IntervalStyle', 'iso_8601', true), pg_catalog.set_config('extra_float_digits', '1', true),
-    pg_catalog.set_config('bytea_output', 'hex', true), pg_catalog.set_config('standard_conforming_strings', 'on', true),
+    pg_catalog.set_config('virtualchain.block_id', '', true), {pins},
     pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('enable_hashjoin', 'off', true),
     pg_catalog.set_config('enable_mergejoin', 'off', true), pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true);
 
 -- name: deferrable
 -- A constraint of a build's tables that may be deferred.
 SELECT 1 FROM pg_constraint WHERE connamespace = to_regnamespace(quote_ident(%(tables)s)) AND condeferrable LIMIT 1;
+
+-- name: pins
+-- The settings of `pin_settings` that values and literals depend on, once more: an app may have changed them.
+pg_catalog.set_config('TimeZone', 'UTC', true), pg_catalog.set_config('DateStyle', 'ISO, MDY', true),
+    pg_catalog.set_config('IntervalStyle', 'iso_8601', true), pg_catalog.set_config('extra_float_digits', '1', true),
+    pg_catalog.set_config('bytea_output', 'hex', true), pg_catalog.set_config('standard_conforming_strings', 'on', true);
 
 -- name: defer_constraints
 -- Allow states within a block that must not remain at its end.

@@ -14,13 +14,19 @@ from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 
 
-def test_a_reader_on_the_embedded_server_cannot_write_at_all(inside: Inside, fake_node: FakeNode) -> None:
-    """There, a reader has no access to large objects and to the writer's lock either."""
+@pytest.mark.parametrize("name", [None, "a second one"])
+def test_a_reader_on_the_embedded_server_cannot_write_at_all(
+    inside: Inside, fake_node: FakeNode, name: str | None
+) -> None:
+    """In each of its databases, a reader has no access to large objects and to the writer's lock either."""
     with reachable_folder() as folder:
         inside.set(VIRTUALCHAIN_HOME=str(folder.parent))
         server = EmbeddedServer(folder.parent / "postgresql", durable=False)
         try:
             url = server.start()
+            if name is not None:
+                url = server.create_database(name)
+                inside.set(VIRTUALCHAIN_DATABASE=f"{url}?connect_timeout=20")
             story(fake_node, 1, 5)
             with StateEngine(an_app("one"), database=url, source=fake_node.url, confirmations=0) as engine:
                 engine.build()
@@ -133,7 +139,7 @@ def test_sql_refuses_a_superuser(inside: Inside, fake_node: FakeNode, tmp_path: 
         program = f"COPY (SELECT 1) TO PROGRAM 'touch {touched}'"
         for arguments in ((program,), ("SELECT 1",)):
             refused = inside("sql", *arguments, "--database", url, code=2)
-            assert "user is a superuser, which a read-only transaction does not prevent" in refused.err
+            assert "user is a superuser, and a read-only transaction is no protection" in refused.err
         assert not touched.exists()
         assert inside("sql", "SELECT 1 AS a", "--own-rights", "--csv", "--database", url).out == "a\n1\n"
         with server.connect_superuser("virtualchain") as superuser:

@@ -277,6 +277,9 @@ def test_sql_prints_json(read: Inside) -> None:
     expected = '{"a": 1, "b": 2.5, "c": 4000, "d": "nan", "e": true, "f": ["ff"], "g": {"k": [1]}, "i": 3}'
     assert row.pop("h") == "infinity"
     assert row == json.loads(expected)
+    exact = """SELECT 1.00 AS a, '{"k": 0.12345678901234567890, "t": "1.0"}'::jsonb AS b"""
+    expected = '{"a": 1.00, "b": {"k": 0.12345678901234567890, "t": "1.0"}}'
+    assert read("sql", "--json", exact).out == f"[\n{expected}\n]\n"
     assert json.loads(read("sql", "--json", "SELECT WHERE false").out) == []
     assert json.loads(read("sql", "--json", "SET work_mem = '8MB'").out) == []
     assert "two columns are named a" in read("sql", "--json", "SELECT 1 AS a, 2 AS a", code=2).err

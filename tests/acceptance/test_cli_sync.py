@@ -84,7 +84,7 @@ def test_a_halted_app_lags_until_it_is_resumed(
     place = f"{inside.folder / 'apps.py'}, line 11, in check"
     assert re.fullmatch(
         f"virtualchain: app notes is halted before block {height + 1}, transaction [0-9a-f]{{64}}: db_check "
-        rf"failed with RuntimeError: out of \(op o {{'text': 'one'}}, {re.escape(place)}\); "
+        rf"failed with RuntimeError: out of \(op o {{\"text\": \"one\"}}, {re.escape(place)}\); "
         "fix it, then run `virtualchain resume notes`",
         halted.err.splitlines()[-1],
     )
@@ -93,14 +93,14 @@ def test_a_halted_app_lags_until_it_is_resumed(
     shown = inside("status", *common)
     assert f"failed          db_check in block {height + 1}: RuntimeError: out of\\npaper" in shown.out
     assert f"in the code     {place}\n" in shown.out
-    assert "op              o {'text': 'one'}\n" in shown.out
+    assert 'op              o {"text": "one"}\n' in shown.out
     assert "Traceback" not in shown.out
     error = json.loads(inside("status", "--json", *common).out)["apps"][0]["error"]
     assert (error["block_id"], error["callback"]) == (height + 1, "db_check")
     assert (error["file"], error["line"], error["op"]) == (
         str(inside.folder / "apps.py"),
         11,
-        "{'text': 'one'}",
+        '{"text": "one"}',
     )
     assert "out of" in error["traceback"]
     for verbose in (inside("status", "-v", *common).out, inside("sync", "-v", *apps, *common, code=4).err):
@@ -228,7 +228,7 @@ def test_sync_warns_if_all_inputs_fail_alike(
         assert done.err == ""
         return
     assert done.err.startswith(f"virtualchain: app notes: {failure}")
-    assert ("; `virtualchain ops --rejected` lists them\n" in done.err) == ("opcode" not in failure)
+    assert ("; see `virtualchain ops --rejected`\n" in done.err) == ("opcode" not in failure)
 
 
 def test_an_app_that_catches_up_is_counted(inside: Inside, fake_node: FakeNode, database_url: str) -> None:

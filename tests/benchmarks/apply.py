@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
+from tests.benchmarks.printing import report
 from tests.benchmarks.stages import Stages
 from virtualchain import App, State
 from virtualchain.app.declarations import read_contract
@@ -105,10 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     with temporary_server() as server:
         results = [measure(server, ops, options.total, options.runs) for ops in options.ops]
-    if options.json:
-        print(json.dumps([asdict(result) for result in results]))  # noqa: T201 - a program's output
-    else:
-        Console().print(table(results, options.runs))
+    report([asdict(result) for result in results], table(results, options.runs), as_json=options.json)
 
 
 def measure(server: DatabaseServer, ops: int, total: int, runs: int) -> Result:

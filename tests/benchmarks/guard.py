@@ -11,7 +11,6 @@ the computer does.
 
 import argparse
 import gc
-import json
 import statistics
 import tempfile
 import time
@@ -23,10 +22,10 @@ from typing import Any, Final
 from unittest import mock
 
 import psycopg
-from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
+from tests.benchmarks.printing import report
 from tests.support.unguarded import unguarded
 from virtualchain import App, State, StateEngine
 from virtualchain.app.declarations import read_contract
@@ -63,10 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with temporary_server() as server:
         result = measure(server, options.blocks, options.ops, options.runs)
-    if options.json:
-        print(json.dumps(asdict(result)))  # noqa: T201 - a program's output
-    else:
-        Console().print(table(result, options.runs))
+    report(asdict(result), table(result, options.runs), as_json=options.json)
 
 
 def measure(server: DatabaseServer, blocks: int, ops: int, runs: int) -> Result:

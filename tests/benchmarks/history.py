@@ -12,7 +12,6 @@ are medians.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +19,10 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
+from tests.benchmarks.printing import report
 from virtualchain.store.database import connect_writer
 from virtualchain.store.projections import Projection, install
 from virtualchain.store.sql import queries
@@ -46,10 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with temporary_server() as server:
         measured = measure(server, options.rows, options.bulk, options.blocks, options.runs)
-    if options.json:
-        print(json.dumps(measured))  # noqa: T201 - a program's output
-    else:
-        Console(width=110).print(table(measured))
+    report(measured, table(measured), as_json=options.json, width=110)
 
 
 def measure(server: DatabaseServer, rows: int, bulk: int, blocks: int, runs: int) -> dict[str, Row]:

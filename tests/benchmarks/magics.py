@@ -8,14 +8,13 @@ the scan for one magic in the same run.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.printing import report
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
@@ -34,13 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     rows = measure(make_block(), options.runs)
-    if options.json:
-        print(json.dumps(rows))  # noqa: T201 - a program's output
-        return
     table = Table("magics", "matches", "ms", "ratio")
     for row in rows:
         table.add_row(f"{row['magics']}", f"{row['matches']}", f"{row['ms']:.2f}", f"{row['ratio']:.2f}")
-    Console().print(table)
+    report(rows, table, as_json=options.json)
 
 
 def make_block() -> bytes:

@@ -9,7 +9,6 @@ rows that were removed since. The table shows the medians; each ratio is the med
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,10 +16,10 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import psycopg
-from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.environment import Chain, single_ops, temporary_server
+from tests.benchmarks.printing import report
 from virtualchain import App, State, StateEngine
 from virtualchain.testing.database import DatabaseServer
 
@@ -73,10 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with temporary_server() as server, single_ops(options.blocks) as chain:
         result = measure(chain, server, options.history, options.runs)
-    if options.json:
-        print(json.dumps(asdict(result)))  # noqa: T201 - a program's output
-    else:
-        Console().print(table(result, options.runs))
+    report(asdict(result), table(result, options.runs), as_json=options.json)
 
 
 def measure(chain: Chain, server: DatabaseServer, history: int, runs: int) -> Result:

@@ -11,7 +11,6 @@ block, and takes two.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,10 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
+from tests.benchmarks.printing import report
 from virtualchain import App, State, StateEngine
 from virtualchain.engine import rollback as recovery
 from virtualchain.model import Reorg
@@ -106,11 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with temporary_server() as server:
         for rows in options.rows:
             results += measure(server, rows, options.blocks, options.many, options.runs)
-    if options.json:
-        printed = [{**asdict(result), "ratio": result.ratio} for result in results]
-        print(json.dumps(printed))  # noqa: T201 - a program's output
-    else:
-        Console(width=110).print(table(results, options.runs))
+    values = [{**asdict(result), "ratio": result.ratio} for result in results]
+    report(values, table(results, options.runs), as_json=options.json, width=110)
 
 
 def measure(server: DatabaseServer, rows: int, depths: Sequence[int], many: int, runs: int) -> list[Result]:

@@ -24,10 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.environment import Chain, empty_blocks, full_blocks, temporary_server
+from tests.benchmarks.printing import report
 from virtualchain.testing.database import DatabaseServer
 
 FEW = 100
@@ -72,10 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             results = [measure(chain, server, options.runs)]
         with empty_blocks(options.empty) as chain:
             results.append(measure(chain, server, options.runs))
-    if options.json:
-        print(json.dumps([asdict(result) for result in results]))  # noqa: T201 - a program's output
-    else:
-        Console().print(table(results, options.runs))
+    report([asdict(result) for result in results], table(results, options.runs), as_json=options.json)
 
 
 def measure(chain: Chain, server: DatabaseServer, runs: int) -> Result:

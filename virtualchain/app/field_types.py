@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, Final, TypeGuard
 
 from virtualchain.app.fields import LARGEST
-from virtualchain.consensus.values import MAX_INT_BITS, foreign_value, invalid_value
+from virtualchain.consensus.values import MAX_INT_BITS, foreign_value, invalid_value, text_problem
 from virtualchain.errors import InvalidApp, Unserializable
 
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
@@ -60,12 +60,10 @@ class Text:
         """Return why a value does not fit; None if it does."""
         if not isinstance(value, str):
             return f"a value of type {type(value).__name__}"
-        if "\x00" in value:
-            return "it contains a NUL character"
-        try:
-            size = len(value.encode())
-        except UnicodeEncodeError:
-            return "it contains a lone surrogate"
+        problem = text_problem(value)
+        if problem is not None:
+            return f"it {problem}"
+        size = len(value.encode())
         return None if size <= self.most_bytes else f"{size} bytes"
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from virtualchain.consensus.values import MAX_INT_BITS, invalid_value
+from virtualchain.consensus.values import MAX_INT_BITS, invalid_value, text_problem
 from virtualchain.errors import InvalidOp, Unserializable
 
 DEEPEST: Final = 64
@@ -21,7 +21,6 @@ _VALUE: Final = 64
 _INT_DIGITS: Final = 617
 """Decimal digits of the largest int. Python's own limit depends on the environment."""
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-_NUL: Final = "\x00"
 
 
 def to_json(fields: Mapping[str, object]) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def legible(text: str, longest: int) -> str:
     """Make text that may quote a hostile input storable: escape NUL and lone surrogates, cut its middle."""
     if len(text) > longest:
         text = f"{text[: longest // 2]} … {text[len(text) - longest // 2 :]}"
-    return text.replace(_NUL, "\\x00").encode("utf-8", "backslashreplace").decode()
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def opcode_text(opcode: bytes) -> str:
@@ -111,10 +110,9 @@ class _Copier:
             raise InvalidOp(f"{what} is a {type(value).__name__}, but must be text")
         value = str.__str__(value)  # what a subclass overrides is neither checked nor stored
         self._count(len(value), what)
-        if _NUL in value:
-            raise Unserializable(f"{what} contains a NUL character")
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise Unserializable(f"{what} contains a lone surrogate")
+        problem = text_problem(value)
+        if problem is not None:
+            raise Unserializable(f"{what} {problem}")
         return value
 
 

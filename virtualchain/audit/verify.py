@@ -130,9 +130,9 @@ def _judge_again(
 
 def _different_row(build: Build, row: RowDifference) -> Fault:
     message = (
-        "this row is wrong or too many: judged again from the tape, the app has no such row"
+        "the app, judged again from the tape, has no such row"
         if row.is_in_first
-        else "a row is missing here or has other values: judged again from the tape, the app has it"
+        else "the app, judged again from the tape, has a row that is missing here or differs"
     )
     place = {"block_id": row.block_id, "txindex": row.txindex, "vtxindex": row.vtxindex}
     return Fault(message, app=build.app, build=build.name, table=row.table, key=row.key, **place)

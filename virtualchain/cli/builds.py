@@ -132,7 +132,7 @@ def _contract(options: Options, name: str) -> "Contract":
 @_app_argument
 @pass_options
 def upgrade(options: Options, name: str) -> None:
-    """Replace APP by the code that is named now, whatever changed.
+    """Put changed code of APP in place, whatever changed.
 
     The code must be named with --app or in virtualchain.toml. New tables are derived from the tape by that
     code; then they take the place of the old ones, which are removed. Blocks that were never searched for the

@@ -196,11 +196,13 @@ def revoke_reader(options: Options, role: str) -> None:
 
 def _harden_embedded(options: Options) -> None:
     """On the embedded server, also revoke from PUBLIC what only its superuser can revoke."""
-    from virtualchain.store.embedded.server import DATABASE, EmbeddedServer
+    from virtualchain.store.embedded.server import EmbeddedServer
     from virtualchain.store.roles import harden
 
-    if options.settings.database is None:
-        with EmbeddedServer().connect_superuser(DATABASE) as connection, connection.transaction():
+    server = EmbeddedServer()
+    name = server.database_at(options.database)
+    if name is not None:
+        with server.connect_superuser(name) as connection, connection.transaction():
             harden(connection)
 
 

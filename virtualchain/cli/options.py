@@ -67,15 +67,15 @@ class Options:
     def database(self) -> str:
         """The database's URL; without one in the settings, the embedded server's, which is started if needed.
 
-        From then on, silence of the server is reported. Raises UsageError, StoreError.
+        From then on, what sessions wait for is reported. Raises UsageError, StoreError.
         """
         import logging
 
         from virtualchain.store.database import resolve
-        from virtualchain.store.patience import report_silence
+        from virtualchain.store.patience import report_waiting
 
         logging.getLogger("psycopg").addHandler(logging.NullHandler())  # its warnings repeat our errors
-        report_silence(say)
+        report_waiting(say)
         return resolve(self.settings.database)
 
     def apps(self) -> list[object]:
@@ -225,8 +225,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--network",
             metavar="NAME",
-            help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet or "
-            "regtest.",
+            help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet, "
+            "regtest, or signet- and a custom signet's message start.",
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),

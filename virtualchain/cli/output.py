@@ -7,6 +7,7 @@ each row takes several lines instead. There may be many rows, so they are writte
 import csv
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ _LOOK_AHEAD: Final = 500
 _GAP: Final = "  "
 _DIGITS: Final = 300
 """Numerics with more digits are text in JSON, because few JSON readers accept such numbers."""
+
+_NUMBER: Final = re.compile(r'"\\u0000([^"]*)"')
+"""A number whose digits json has no type for: text that begins with NUL, which no text of a database does."""
 
 Row = Sequence[Any]
 
@@ -45,6 +49,12 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
+def json_text(value: object, *, ensure_ascii: bool = True, indent: int | None = None) -> str:
+    """Write a value as JSON: bytes are hex, and numerics are numbers with all their digits, such as 1.00."""
+    text = json.dumps(value, default=_plain, ensure_ascii=ensure_ascii, indent=indent)
+    return _NUMBER.sub(r"\1", text)
+
+
 def write_rows(columns: Sequence[str], rows: Iterable[Row], *, as_json: bool, as_csv: bool = False) -> None:
     """Write rows in the requested format."""
     write = write_json_rows if as_json else write_csv if as_csv else write_table
@@ -53,12 +63,12 @@ def write_rows(columns: Sequence[str], rows: Iterable[Row], *, as_json: bool, as
 
 def write_json(value: object) -> None:
     """Write one value as indented JSON."""
-    click.echo(json.dumps(value, indent=2, default=_plain))
+    click.echo(json_text(value, indent=2))
 
 
 def write_json_line(value: object) -> None:
     """Write one value as JSON on one line, as an element of a stream."""
-    click.echo(json.dumps(value, default=_plain))
+    click.echo(json_text(value))
 
 
 def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
@@ -71,7 +81,7 @@ def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
     separator = "[\n"
     for row in rows:
         keyed = dict(zip(columns, map(_finite, row), strict=True))
-        click.echo(separator + json.dumps(keyed, default=_plain), nl=False)
+        click.echo(separator + json_text(keyed), nl=False)
         separator = ",\n"
     click.echo("[]" if separator == "[\n" else "\n]")
 
@@ -143,7 +153,7 @@ def _text(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case dict() | list():
-            return json.dumps(value, ensure_ascii=False, default=_plain)
+            return json_text(value, ensure_ascii=False)
     return str(value)
 
 
@@ -153,7 +163,7 @@ def _finite(value: object) -> object:
 
 
 def _plain(value: object) -> object:
-    """Convert a value that JSON lacks: bytes to hex, numerics to numbers, anything else to text."""
+    """Convert a value that JSON lacks: bytes to hex, numerics to what `_NUMBER` finds, the rest to text."""
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < _DIGITS:
-        return int(value) if value == value.to_integral_value() else float(value)
+        return f"\0{value:f}"
     return _text(value)

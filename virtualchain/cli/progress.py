@@ -176,7 +176,7 @@ class Reporter:
         """Return what to say of each app that accepted no input so far, because all failed alike."""
         return {
             app: f"app {app}: {tally.failure}"
-            + ("; `virtualchain ops --rejected` lists them" if tally.rejected else "")
+            + ("; see `virtualchain ops --rejected`" if tally.rejected else "")
             for app, tally in self.tallies.items()
             if tally.failure is not None
         }

@@ -14,6 +14,7 @@ import click
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
 from virtualchain.cli.output import (
     counted,
+    json_text,
     say,
     visible,
     write_fields,
@@ -214,8 +215,9 @@ def _reader(connection: "psycopg.Connection") -> str | None:
     power = views.powers(connection)
     if power is not None:
         raise UsageError(
-            f"the database URL's user {power}, which a read-only transaction does not prevent: use the URL "
-            "of another user, such as a reader (`virtualchain db grant-reader ROLE --login`), or --own-rights"
+            f"the database URL's user {power}, and a read-only transaction is no protection against that: "
+            "use another user's URL, such as a reader's (`virtualchain db grant-reader ROLE --login`), or "
+            "--own-rights"
         )
     return views.reader(connection)
 
@@ -382,6 +384,4 @@ def _changed_columns(change: "Change") -> str:
 
 def _short(value: object) -> str:
     """Write a value as JSON on one line, with control characters escaped."""
-    import json
-
-    return visible(json.dumps(value, ensure_ascii=False, default=str))
+    return visible(json_text(value, ensure_ascii=False))

@@ -11,7 +11,6 @@ from virtualchain.errors import (
     NodeUnavailable,
     StoreError,
     UsageError,
-    WriterBusy,
 )
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def open_engine(
         if len(halted) < len(apps):
             reporter.halted(halted)
 
-    def start(wait: bool) -> StateEngine:
+    def start() -> StateEngine:
         source = (open_source or options.source)()
         reporter.hint = _hint(source)
         try:
@@ -193,25 +192,8 @@ def open_engine(
             source.close()
             raise
 
-    def opened() -> StateEngine:
-        return waiting_for_writer(start, wait=wait)
-
-    with _patiently(opened, reporter) if follows else opened() as engine:
+    with _patiently(start, reporter) if follows else start() as engine:
         yield engine
-
-
-def waiting_for_writer(attempt: "Callable[[bool], _T]", *, wait: bool) -> _T:
-    """Do what needs the writer's lock: `attempt` is called with whether to wait for the lock.
-
-    Raises WriterBusy if another process is writing, unless `wait` is set: then says so, and waits for it.
-    """
-    try:
-        return attempt(False)
-    except WriterBusy:
-        if not wait:
-            raise
-    say("another writer is at work on this database: waiting for it to end")
-    return attempt(True)
 
 
 def _hint(source: "BlockSource") -> str | None:

@@ -8,12 +8,11 @@ import click
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
 from virtualchain.cli.output import counted, visible, write_json
 from virtualchain.cli.progress import Reporter
-from virtualchain.cli.session import existing_database, waiting_for_writer
+from virtualchain.cli.session import existing_database
 
 if TYPE_CHECKING:
     from virtualchain.model import Block
     from virtualchain.transfer.files import Format
-    from virtualchain.transfer.importing import Imported
     from virtualchain.transfer.manifest import File
 
 _NAME_WIDTH: Final = 28
@@ -94,10 +93,7 @@ def import_(options: Options, folder: Path, wait: bool) -> None:
         def on_block(block: "Block", inputs: int, last: int) -> None:
             reporter.block(Progress(block, inputs, last))
 
-        def load(wait: bool) -> "Imported":
-            return import_tape(url, folder, wait=wait, on_block=on_block)
-
-        done = waiting_for_writer(load, wait=wait)
+        done = import_tape(url, folder, wait=wait, on_block=on_block)
     if options.settings.json:
         write_json(
             {

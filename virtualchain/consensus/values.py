@@ -24,6 +24,17 @@ _REMEDIES: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
 )
 
 
+def text_problem(text: str) -> str | None:
+    """Return what about text no database can store; None if it can be stored."""
+    if "\x00" in text:
+        return "contains a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "contains a lone surrogate"
+    return None
+
+
 def foreign_value(value: object) -> object:
     """Find a value of a type that JSON lacks, this one or one in its lists and dicts; None if none is."""
     pending, seen = [value], set[int]()

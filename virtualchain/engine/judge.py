@@ -5,11 +5,13 @@ savepoint of its own. Few blocks have one: a block is judged without savepoints 
 ahead, and again carefully as soon as a call must be undone, or a statement fails.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
@@ -416,11 +418,11 @@ class _Judge:
 
 
 def _shown(fields: Json) -> str:
-    """Write an op as text, even if a value of the app's cannot be written."""
-    try:
-        return str(fields)
-    except Exception:  # noqa: BLE001 - the value is the app's, and so may be the error
-        return f"with the fields {', '.join(map(ascii, fields))}"
+    """Write an op as JSON, or as Python does if it holds other values, even if one cannot be written."""
+    for write in (partial(json.dumps, ensure_ascii=False), str):
+        with suppress(Exception):  # the value is the app's, and so may be the error
+            return write(fields)
+    return f"with the fields {', '.join(map(ascii, fields))}"
 
 
 def _copied(op: Json) -> Json:

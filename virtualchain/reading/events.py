@@ -1,19 +1,16 @@
 """The events of a deployment, blocks and rollbacks, and the session that reads them."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.json import set_json_loads
 
 from virtualchain.model import Json
+from virtualchain.reading.views import exact_json
 from virtualchain.store.database import connect_reader, is_pooled, pin_transaction
 from virtualchain.store.patience import Patience
 from virtualchain.store.sql import queries
@@ -83,7 +80,7 @@ class Session:
     def __init__(self, url: str, patience: Patience | None = None) -> None:
         """Open the session, and listen for notifications unless it is on a standby or behind a pooler."""
         self.connection = connect_reader(url, patience)
-        set_json_loads(partial(json.loads, parse_float=Decimal), self.connection)
+        exact_json(self.connection)
         self.connection.read_only = True
         self.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         try:

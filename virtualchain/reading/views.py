@@ -4,16 +4,20 @@ Nothing here writes. One `snapshot` is one transaction and shows the database at
 does.
 """
 
+import json
 import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
+from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 
 from virtualchain.errors import StoreError, UsageError
@@ -195,6 +199,11 @@ def reader(connection: psycopg.Connection) -> str | None:
     return role
 
 
+def exact_json(connection: psycopg.Connection) -> None:
+    """Have the session read fractions in JSON as Decimals, which keep all digits: 1.0 is not 1.00."""
+    set_json_loads(partial(json.loads, parse_float=Decimal), connection)
+
+
 def query(
     connection: psycopg.Connection,
     statement: str,
@@ -208,9 +217,10 @@ def query(
     Unqualified names resolve to the apps' views, then to schema `virtualchain`; `as_of` is the block, by
     height or hash, that the views show; with `role` the statement has the rights of that role. Raises
     UsageError with the database's message if it rejects the statement, StoreError if that takes more than
-    `timeout` seconds (None: no limit).
+    `timeout` seconds (None: no limit). Fractions in JSON are Decimals.
     """
     search_path(connection)
+    exact_json(connection)
     _limit(connection, as_of, timeout)
     if role is not None:
         connection.execute(_Q["become"], {"role": role})

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, WriterBusy
+from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, WriterBusy, quoted
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.failures import store_error
 from virtualchain.store.patience import Patience, Session
@@ -36,9 +36,9 @@ _CREATE = "CREATE DATABASE name ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C' 
 """How to make a database for a deployment, whatever the server's locale."""
 _POLL = 1.0
 """Seconds between two attempts to take the writer's lock."""
-_ENDED_TRIES = 20
-_ENDED_PAUSE = 0.1
-"""How often, and at which seconds apart, to try again for the lock of a session that has just ended."""
+_HIDDEN_TRIES = 20
+_HIDDEN_PAUSE = 0.1
+"""How often, and how many seconds apart, to try again for a lock whose holder is not shown."""
 
 # Patterns in libpq's message for a failed connection, and advice. libpq reports no SQLSTATE for these.
 _HINTS = (
@@ -168,7 +168,7 @@ def _pin(connection: psycopg.Connection, *, is_local: bool) -> None:
     connection.execute(_Q["pin_settings"], {"is_local": is_local})
 
 
-def _connect(url: str, kind: str, patience: Patience | None = None) -> psycopg.Connection:
+def _connect(url: str, kind: str, patience: Patience | None = None) -> Session:
     """Open a session, and check that the database is suitable."""
     parameters = _parameters(url)
     try:
@@ -280,21 +280,24 @@ def _refuse_silent_triggers(connection: psycopg.Connection, url: str) -> None:
         )
 
 
-def _take_lock(connection: psycopg.Connection, *, wait: bool) -> None:
-    """Take the writer's lock.
+def _take_lock(connection: Session, *, wait: bool) -> None:
+    """Take the writer's lock; if `wait` is true, report each holder that is waited for.
 
-    Waiting means polling: a statement that blocks for hours would keep VACUUM from removing dead rows.
+    Waiting means polling: a statement that blocks for hours would keep VACUUM from removing dead rows. If no
+    holder is shown, it has most likely ended in between, so the lock is free at the next attempt.
     """
-    ended = 0
+    hidden, reported = 0, ""
     while not _try_lock(connection):
         holder = _holder(connection)
-        ended += holder is None  # it has just ended, or is hidden, as a prepared transaction is
-        if not wait and (holder is not None or ended > _ENDED_TRIES):
-            raise WriterBusy(
-                f"another writer is at work on this database: {holder or 'a session that has since ended'}; "
-                "stop it, or wait for it with --wait"
-            )
-        time.sleep(_POLL if wait else _ENDED_PAUSE)
+        hidden += holder is None
+        if holder is not None or hidden > _HIDDEN_TRIES:
+            busy = f"another writer is at work on this database: {holder or 'a session that is not shown'}"
+            if not wait:
+                raise WriterBusy(f"{busy}; stop it, or wait until it ends (`sync`, `run` and others: --wait)")
+            if busy != reported:
+                connection.report(f"{busy}; waiting for it to end")
+                reported = busy
+        time.sleep(_POLL if reported else _HIDDEN_PAUSE)
 
 
 def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequence[str]) -> None:
@@ -303,11 +306,13 @@ def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequ
 
 
 def _holder(connection: psycopg.Connection) -> str | None:
-    """Describe the session that holds the writer's lock; None if it has ended."""
+    """Describe who holds the writer's lock; None if nobody is shown."""
     row = connection.execute(_Q["advisory_lock_holder"]).fetchone()
     if row is None:
         return None
-    name, pid, address = row
+    name, pid, address, prepared = row
+    if pid is None:
+        return f"the prepared transaction {quoted(prepared)}, which ROLLBACK PREPARED ends"
     origin = f" from {address}" if address else ""
     return f"{name or 'an unknown program'} (server process {pid}{origin})"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 from psycopg.types.json import Json as Jsonb
 
@@ -17,6 +18,9 @@ from virtualchain.model import Json
 from virtualchain.store.sql import queries
 
 _Q = queries("log")
+_ENTER, _LEAVE = (
+    sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_bytes(None) for name in ("enter", "leave")
+)
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -173,11 +177,11 @@ class AppLog:
     def enter(self, block_id: int, tables: str) -> None:
         """Open the app's tables, in the schema `tables`, to its callbacks for one block; enter its role."""
         place = {**self._place, "tables": tables, "block_id": block_id}
-        self._connection.execute(_Q["enter"], place, prepare=True)
+        self._connection.execute(_ENTER, place, prepare=True)
 
     def leave(self) -> None:
         """Close the app's tables again, and leave its role."""
-        self._connection.execute(_Q["leave"], prepare=True)
+        self._connection.execute(_LEAVE, prepare=True)
 
     def has_deferrable_constraints(self, tables: str) -> bool:
         """Return whether a table in the schema `tables` has a constraint that may be checked at the end."""

@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Who is notified of a silent server, and whether the work still goes on."""
+    """Who is notified of what a session waits for, and whether the work still goes on."""
 
     report: Callable[[str], object] = str
     may_continue: Callable[[], bool] = lambda: True
@@ -32,8 +32,8 @@ class _Default:
     patience = Patience()
 
 
-def report_silence(report: Callable[[str], object]) -> None:
-    """Report silent servers to `report`, for every session that has no `Patience` of its own."""
+def report_waiting(report: Callable[[str], object]) -> None:
+    """Report what sessions without a `Patience` of their own wait for: a silent server, another writer."""
     _Default.patience = Patience(report)
 
 
@@ -47,6 +47,10 @@ class Session(psycopg.Connection[TupleRow]):
     patience: Patience | None = None
     database = "the database"
     """How reports refer to it."""
+
+    def report(self, message: str) -> None:
+        """Report something that the session waits for."""
+        (self.patience or _Default.patience).report(message)
 
     def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - psycopg's own
         """Wait for an answer; raises ServerSilent if the work is to stop and none comes."""

@@ -28,7 +28,7 @@ from psycopg.types.numeric import Int8, IntNumeric
 from psycopg.types.string import StrDumper
 
 from virtualchain.app.fields import to_json
-from virtualchain.consensus.values import MAX_INT_BITS
+from virtualchain.consensus.values import MAX_INT_BITS, text_problem
 from virtualchain.errors import Unserializable
 
 _MOST_DIGITS: Final = 1000
@@ -134,10 +134,9 @@ def _integer(value: int, name: str | int) -> int:
 
 
 def _text(value: str, name: str | int) -> str:
-    if "\x00" in value:
-        raise Unserializable(f"parameter {shown(name)} contains a NUL character")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise Unserializable(f"parameter {shown(name)} contains a lone surrogate")
+    problem = text_problem(value)
+    if problem is not None:
+        raise Unserializable(f"parameter {shown(name)} {problem}")
     return value
 
 

@@ -34,10 +34,7 @@ def server() -> Iterator[EmbeddedServer]:
         server.start()
         support.feed(node)
         for name, history in (("kept", 1000), ("pruned", 2)):
-            with server.connect_superuser("postgres") as connection:
-                statement = "CREATE DATABASE {} OWNER virtualchain TEMPLATE template0 LOCALE 'C'"
-                connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
-            url = server.url_for(name)
+            url = server.create_database(name)
             migrate(url)
             with StateEngine(
                 support.notes(),

@@ -73,6 +73,21 @@ def test_roles_have_passwords_and_the_engine_is_not_a_superuser(server: Embedded
         assert (server.folder / f"{role}.password").stat().st_mode & 0o777 == 0o600
 
 
+def test_its_own_databases_are_recognized(server: EmbeddedServer, folder: Path) -> None:
+    """A URL is one of this server's if address, user and password are; other parameters do not count."""
+    url = server.start()
+    assert server.database_at(url) == "virtualchain"
+    assert server.database_at(server.url_for("än other/%") + "?connect_timeout=9") == "än other/%"
+    for other in (url.replace("127.0.0.1", "127.0.0.2"), url.replace("virtualchain:", "virtualchain:x", 1)):
+        assert server.database_at(other) is None
+    assert EmbeddedServer(folder.parent / "none").database_at(url) is None
+    for file in server.folder.glob("*.password"):
+        file.rename(file.with_suffix(".hidden"))
+    assert server.database_at(url) is None
+    for file in server.folder.glob("*.hidden"):
+        file.rename(file.with_suffix(".password"))
+
+
 def test_socket_takes_connections(server: EmbeddedServer) -> None:
     """The server also listens on a socket in its own folder."""
     address = server.status().address

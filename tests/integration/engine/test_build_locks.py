@@ -14,18 +14,16 @@ import pytest
 
 from tests.integration.conftest import Query, Run
 from tests.integration.engine.test_versions import an_app, mine
-from tests.support.tables import deployment
+from tests.support.listening import once_at
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.checkpoint import apply as checkpoints
 from virtualchain.checkpoint.create import create
-from virtualchain.engine import engine as indexer
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.engine.rebuild import replay
-from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.engine.versions import build_beside, drop, remove, swap
-from virtualchain.errors import BuildChanged, InUse, UsageError
+from virtualchain.errors import BuildChanged, InUse
 from virtualchain.reading import views
 from virtualchain.store import giving_way
 from virtualchain.testing import FakeNode
@@ -36,29 +34,6 @@ ORPHANS = " UNION ALL ".join(
     "AND a.build = r.build WHERE a.name IS NULL"
     for table in LOG
 )
-
-
-@pytest.fixture
-def make_build(database_url: str, tmp_path: Path) -> Callable[..., Any]:
-    """Return a function that makes a build of an app beside the live build."""
-
-    def make(app: Any, build: str, **options: Any) -> Any:
-        settings = Options(state_folder=tmp_path)
-        return build_beside(database_url, read_contract(app), build, settings, Listener(**options))
-
-    return make
-
-
-def once(at: Callable[[Progress], bool], act: Callable[[], object]) -> Callable[[Progress], None]:
-    """Return a listener that acts at the first block for which `at` holds."""
-    done: list[bool] = []
-
-    def listen(progress: Progress) -> None:
-        if not done and at(progress):
-            done.append(True)
-            act()
-
-    return listen
 
 
 @pytest.mark.parametrize("table", LOG)
@@ -98,7 +73,7 @@ def test_a_build_dropped_under_its_maker_leaves_nothing(
         make_build(
             an_app("2"),
             "v2",
-            on_catch_up=once(lambda p: p.block.block_id == 50, lambda: drop(database_url, "texts", "v2")),
+            on_catch_up=once_at(50, lambda: drop(database_url, "texts", "v2")),
         )
     assert query("SELECT DISTINCT build FROM vc.snapshots") == [{"build": "1"}]
     assert query(ORPHANS) == []
@@ -169,7 +144,7 @@ def test_a_maker_ends_when_its_build_is_swapped_in(
         make_build(
             an_app("2"),
             "v2",
-            on_catch_up=once(lambda p: p.block.block_id == 50, lambda: swap(database_url, "texts", "v2")),
+            on_catch_up=once_at(50, lambda: swap(database_url, "texts", "v2")),
         )
     assert run(an_app("2")) == fake_node.height
     assert query("SELECT * FROM texts.texts") == [{"text": "A", "size": 1}]
@@ -187,122 +162,6 @@ def test_an_app_removed_under_a_beginning_maker_stays_removed(
     assert query("SELECT * FROM vc.apps") == []
 
 
-def shallow(url: str, node: FakeNode, folder: Path, **options: Any) -> StateEngine:
-    """Open an engine with a short history."""
-    settings = {"database": url, "source": node.url, "confirmations": 0, "state_folder": folder}
-    return StateEngine(an_app(), **{**settings, "history": 10, **options})
-
-
-def test_a_swap_in_a_deep_rollback_stays(
-    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path, make_build: Callable[..., Any]
-) -> None:
-    """A build that is swapped in while the old one is derived again stays live, and is undone, too."""
-    for number in range(40):
-        mine(fake_node, b"t%d" % number)
-    swapped: list[str] = []
-
-    def swap_in(progress: Progress) -> None:
-        if progress.block.block_id == 80 and not swapped:
-            swapped.append(swap(database_url, "texts", "v2").name)
-
-    with shallow(database_url, fake_node, tmp_path) as engine:
-        engine.build()
-    make_build(an_app("2"), "v2")
-    with shallow(database_url, fake_node, tmp_path, on_catch_up=swap_in) as engine:
-        fake_node.reorg(30)
-        engine.build()
-    assert swapped == ["1"]
-    assert query("SELECT build FROM vc.apps WHERE is_live") == [{"build": "v2"}]
-    fork = fake_node.height - 31
-    assert query("SELECT max(block_id) AS last FROM vc.snapshots WHERE build = 'v2'") == [{"last": fork}]
-    mine(fake_node, b"after")
-    with StateEngine(
-        an_app("2"), database=database_url, source=fake_node.url, confirmations=0, state_folder=tmp_path
-    ) as engine:
-        assert engine.build() == fake_node.height
-    assert query("SELECT build FROM vc.apps") == [{"build": "v2"}]
-
-
-@pytest.mark.parametrize("times", [1, 3])
-def test_a_drop_in_a_deep_rollback_begins_it_again(
-    fake_node: FakeNode,
-    database_url: str,
-    query: Query,
-    tmp_path: Path,
-    fresh_index: Callable[..., str],
-    times: int,
-) -> None:
-    """If an operator drops what is being derived, it is derived once more, and the result is the same."""
-    for number in range(40):
-        mine(fake_node, b"t%d" % number)
-    dropped: list[int] = []
-
-    def drop_it(progress: Progress) -> None:
-        if progress.block.block_id == 80 and len(dropped) < times:
-            dropped.append(progress.block.block_id)
-            [row] = query("SELECT build FROM vc.apps WHERE NOT is_live")
-            drop(database_url, "texts", row["build"])
-
-    with shallow(database_url, fake_node, tmp_path) as engine:
-        engine.build()
-    with shallow(database_url, fake_node, tmp_path, on_catch_up=drop_it) as engine:
-        fake_node.reorg(30)
-        mine(fake_node, b"new")
-        engine.build()
-    assert len(dropped) == times
-    assert deployment(database_url) == deployment(fresh_index(an_app(), history=10))
-
-
-def test_an_unfinished_build_is_not_swapped_in(
-    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path
-) -> None:
-    """What the engine is deriving is refused by name, and goes live when it is complete."""
-    for number in range(40):
-        mine(fake_node, b"t%d" % number)
-    refused: list[str] = []
-
-    def try_to_swap(progress: Progress) -> None:
-        if progress.block.block_id == 80:
-            with pytest.raises(UsageError, match="build 2 of app texts is not finished") as caught:
-                swap(database_url, "texts", "2")
-            refused.append(str(caught.value))
-
-    with shallow(database_url, fake_node, tmp_path) as engine:
-        engine.build()
-    with shallow(database_url, fake_node, tmp_path, on_catch_up=try_to_swap) as engine:
-        fake_node.reorg(30)
-        engine.build()
-    assert refused
-    assert query("SELECT build FROM vc.apps WHERE is_live") == [{"build": "2"}]
-
-
-def test_a_pin_in_a_deep_rollback_counts(
-    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path
-) -> None:
-    """If an operator pins a block of the old branch while a rollback is prepared, nothing is undone."""
-    for number in range(40):
-        mine(fake_node, b"t%d" % number)
-    [old] = [fake_node.height]
-    pinned: list[int] = []
-
-    def pin(progress: Progress) -> None:
-        if progress.block.block_id == 80 and not pinned:
-            pinned.append(old)
-            query(
-                "INSERT INTO vc.pins SELECT block_id, hash FROM vc.blocks ORDER BY 1 DESC LIMIT 1 RETURNING 1"
-            )
-
-    with shallow(database_url, fake_node, tmp_path) as engine:
-        engine.build()
-    with shallow(database_url, fake_node, tmp_path, on_catch_up=pin) as engine:
-        fake_node.reorg(30)
-        mine(fake_node, b"new")
-        assert engine.build() == old
-        assert engine.waits_for is not None
-    assert query("SELECT count(*) AS n FROM vc.reorgs") == [{"n": 0}]
-    assert query("SELECT max(block_id) AS last FROM vc.snapshots WHERE build = '1'") == [{"last": old}]
-
-
 def test_a_swap_in_a_replay_stays(
     fake_node: FakeNode,
     run: Run,
@@ -315,7 +174,7 @@ def test_a_swap_in_a_replay_stays(
     mine(fake_node, b"a")
     run(an_app())
     make_build(an_app("2"), "v2")
-    swap_in = once(lambda p: p.block.block_id == 50, lambda: swap(database_url, "texts", "v2"))
+    swap_in = once_at(50, lambda: swap(database_url, "texts", "v2"))
     options = Options(confirmations=0, state_folder=tmp_path)
     deployed = Deployment(database_url, [read_contract(an_app())], None, options)
     try:
@@ -384,71 +243,6 @@ def test_a_swap_while_an_app_catches_up_keeps_the_old_build(
     with StateEngine(an_app("2"), confirmations=0, **settings) as engine:
         engine.build()
     assert query("SELECT build FROM vc.apps ORDER BY 1") == [{"build": "1"}, {"build": "v2"}]
-
-
-def counted(query: Query) -> dict[str, Any]:
-    """Read what the last rollback undid."""
-    [row] = query("SELECT blocks_undone, ops_undone, rows_undone FROM virtualchain.reorgs")
-    return row
-
-
-def test_a_rollback_below_the_history_counts_what_it_undoes(
-    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path
-) -> None:
-    """Its row of `reorgs` says the same as that of a rollback by history."""
-    for number in range(40):
-        mine(fake_node, b"t%d" % (number % 25))
-    counts = []
-    for history in (1000, 10):
-        with shallow(database_url, fake_node, tmp_path, history=history) as engine:
-            engine.build()
-            tape = engine._deployment.tape
-            roll_back(engine._deployment, operators_reorg(tape, fake_node.height - 30))
-        counts.append(counted(query))
-        remove(database_url, "texts")
-        query("DELETE FROM vc.reorgs RETURNING 1")
-    assert counts[0] == counts[1]
-    assert counts[0]["ops_undone"] == 30
-    assert counts[0]["rows_undone"] > 0
-
-
-def idle_reader(url: str) -> psycopg.Connection[Any]:
-    """Open a session that has read a view, and stays in its transaction."""
-    reader = psycopg.connect(url, application_name="a dashboard")
-    reader.execute("SELECT * FROM texts.texts")
-    return reader
-
-
-def test_an_idle_reader_does_not_make_others_wait_for_a_deep_fork(
-    fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rollback gives way, says who holds the views, and is done as soon as the reader is gone."""
-    monkeypatch.setattr(indexer, "POLL", 0.05)
-    monkeypatch.setattr(giving_way, "_TRIES", 2)
-    for number in range(40):
-        mine(fake_node, b"t%d" % number)
-    with shallow(database_url, fake_node, tmp_path) as engine:
-        engine.build()
-    reasons: list[str] = []
-    with shallow(database_url, fake_node, tmp_path, on_wait=reasons.append) as engine:
-        reader = idle_reader(database_url)
-        fake_node.reorg(30)
-        mine(fake_node, b"new")
-        thread = threading.Thread(target=engine.follow)
-        thread.start()
-        waits = 0
-        while not any("a dashboard" in reason for reason in reasons) or waits < 5:
-            assert thread.is_alive()
-            with psycopg.connect(database_url, options="-c statement_timeout=3000") as other:
-                other.execute("SELECT count(*) FROM texts.texts")
-            waits += 1
-        assert query("SELECT count(*) AS n FROM vc.reorgs") == [{"n": 0}]
-        reader.close()
-        while not query("SELECT * FROM virtualchain.ops WHERE fields ->> 'text' = 'new'"):
-            assert thread.is_alive()
-        engine.stop()
-        thread.join(20)
-    assert any("idle in transaction" in reason for reason in reasons)
 
 
 def test_drop_and_remove_give_way(

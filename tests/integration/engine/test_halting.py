@@ -61,8 +61,8 @@ _FAIL = line_of(fail, 3)
     ("steps", "callback", "op"),
     [
         ({"parse": lambda payload: fail()}, "db_parse", "with the payload 4869"),
-        ({"check": lambda op, state: fail()}, "db_check", "{'text': 'Hi'}"),
-        ({"commit": lambda op, state: fail()}, "db_commit", "{'text': 'Hi'}"),
+        ({"check": lambda op, state: fail()}, "db_check", '{"text": "Hi"}'),
+        ({"commit": lambda op, state: fail()}, "db_commit", '{"text": "Hi"}'),
         ({"scan": lambda ops, state: fail()}, "db_scan_block", None),
         ({"final": lambda ops, state: fail()}, "db_final", None),
         ({"find_payload": lambda outputs: fail()}, "find_payload", None),

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -164,61 +165,54 @@ def test_stop_ends_an_engine_whose_database_is_silent(
     assert deployment(database_url) == deployment(fresh_index(Victim().app))
 
 
+@contextmanager
+def stopped_server(
+    node: FakeNode,
+) -> Iterator[tuple[EmbeddedServer, StateEngine, threading.Thread, list[str]]]:
+    """Let an engine follow the node into a server of its own, and stop that server once it waits for blocks.
+
+    Yields the server, the engine, its thread and what it reports, after several attempts to connect again.
+    """
+    with reachable_folder() as folder:
+        server = EmbeddedServer(folder, durable=False)
+        reasons: list[str] = []
+        settings: dict[str, Any] = {"database": server.start(), "source": node.url, "confirmations": 0}
+        with (
+            StateEngine(Victim().app, **settings, on_wait=reasons.append) as engine,
+            following(engine) as thread,
+        ):
+            until(lambda: engine.waits_for is not None)
+            os.kill(postmaster(server), signal.SIGINT)
+            until(lambda: sum("cannot be opened" in reason for reason in reasons) > 4, reasons)
+            yield server, engine, thread, reasons
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_follower_waits_for_a_database_that_stays_away(
     fake_node: FakeNode, fresh_index: Callable[..., str]
 ) -> None:
     """However long it is away: its return is announced, and so is the node's."""
     mine(fake_node, 3)
-    with reachable_folder() as folder:
-        server = EmbeddedServer(folder, durable=False)
-        url = server.start()
-        reasons: list[str] = []
-        try:
-            with (
-                StateEngine(
-                    Victim().app, database=url, source=fake_node.url, confirmations=0, on_wait=reasons.append
-                ) as engine,
-                following(engine),
-            ):
-                until(lambda: engine.waits_for is not None)
-                os.kill(postmaster(server), signal.SIGINT)
-                until(lambda: sum("cannot be opened" in reason for reason in reasons) > 4, reasons)
-                server.start()
-                until(lambda: any("connected again to the database" in reason for reason in reasons), reasons)
-                fake_node.stop()
-                until(lambda: any("is it running?" in reason for reason in reasons), reasons)
-                fake_node.start()
-                until(lambda: f"connected again: {engine._source} answers" in reasons, reasons)
-                mine(fake_node, 1)
-                until(lambda: engine.get_current_block() == fake_node.height)
-            assert deployment(url) == deployment(fresh_index(Victim().app))
-        finally:
-            server.stop()
+    with stopped_server(fake_node) as (server, engine, _, reasons):
+        server.start()
+        until(lambda: any("connected again to the database" in reason for reason in reasons), reasons)
+        fake_node.stop()
+        until(lambda: any("is it running?" in reason for reason in reasons), reasons)
+        fake_node.start()
+        until(lambda: f"connected again: {engine._source} answers" in reasons, reasons)
+        mine(fake_node, 1)
+        until(lambda: engine.get_current_block() == fake_node.height)
+        engine.stop()
+        assert deployment(server.url) == deployment(fresh_index(Victim().app))
 
 
 @pytest.mark.usefixtures("impatient")
 def test_stop_ends_a_follower_whose_database_is_away(fake_node: FakeNode) -> None:
     """It does not wait for the database to come back."""
-    with reachable_folder() as folder:
-        server = EmbeddedServer(folder, durable=False)
-        url = server.start()
-        reasons: list[str] = []
-        try:
-            with (
-                StateEngine(
-                    Victim().app, database=url, source=fake_node.url, confirmations=0, on_wait=reasons.append
-                ) as engine,
-                following(engine) as thread,
-            ):
-                until(lambda: engine.waits_for is not None)
-                os.kill(postmaster(server), signal.SIGINT)
-                until(lambda: any("cannot be opened" in reason for reason in reasons), reasons)
-                engine.stop()
-                thread.join(5)
-                assert not thread.is_alive()
-        finally:
-            server.stop()
+    with stopped_server(fake_node) as (_, engine, thread, _):
+        engine.stop()
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,10 +10,9 @@ import pytest
 from tests.integration.conftest import Query, Run
 from tests.support.tables import tables
 from virtualchain import App, Rejected, State, StateEngine
-from virtualchain.app.declarations import read_contract
 from virtualchain.engine.compare import compare
-from virtualchain.engine.options import Listener, Options, Progress
-from virtualchain.engine.versions import build_beside, drop, remove, swap
+from virtualchain.engine.options import Progress
+from virtualchain.engine.versions import drop, remove, swap
 from virtualchain.errors import InUse, UsageError, WriterBusy
 from virtualchain.reading import views
 from virtualchain.testing import FakeNode
@@ -44,17 +42,6 @@ def an_app(version: str = "1", **options: Any) -> App:
 def mine(node: FakeNode, *texts: bytes) -> None:
     """Mine a block with an op for each text."""
     node.mine([node.send(b"vso" + text) for text in texts])
-
-
-@pytest.fixture
-def make_build(database_url: str, tmp_path: Path) -> Callable[..., Any]:
-    """Return a function that makes a build of an app beside the live build."""
-
-    def make(app: App, build: str, **options: Any) -> Any:
-        settings = Options(state_folder=tmp_path)
-        return build_beside(database_url, read_contract(app), build, settings, Listener(**options))
-
-    return make
 
 
 def test_a_new_version_takes_the_old_ones_place(

@@ -16,8 +16,10 @@ from psycopg import sql
 
 from tests.support.servers import reachable_folder, value
 from virtualchain.errors import StoreError, UsageError, WriterBusy
+from virtualchain.store import database
 from virtualchain.store.database import connect_reader, connect_writer, resolve
 from virtualchain.store.embedded.server import EmbeddedServer
+from virtualchain.store.patience import Patience
 from virtualchain.testing.database import DatabaseServer
 
 PINNED = {
@@ -106,16 +108,74 @@ def test_lock_is_free_when_its_process_was_killed(url: str, holder: "subprocess.
         assert not connection.closed
 
 
+def test_a_session_that_has_just_ended_refuses_no_writer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the holder ends between the attempt and the look at who has the lock, the next attempt gets it."""
+    first = connect_writer(url)
+    look = database._holder
+    looks: list[str | None] = []
+
+    def end_and_look(connection: psycopg.Connection) -> str | None:
+        process = first.info.backend_pid
+        first.close()
+        while value(url, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {process}"):
+            time.sleep(0.01)
+        looks.append(look(connection))
+        return looks[-1]
+
+    monkeypatch.setattr(database, "_holder", end_and_look)
+    with connect_writer(url) as second:
+        assert not second.closed
+    assert looks == [None]
+
+
+def test_a_hidden_holder_ends_the_attempts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that stays taken although nobody is shown to have it refuses the writer in about two seconds."""
+    with connect_writer(url):
+        monkeypatch.setattr(database, "_holder", lambda _: None)
+        started = time.monotonic()
+        with pytest.raises(WriterBusy, match="a session that is not shown"):
+            connect_writer(url)
+        assert 1.5 < time.monotonic() - started < 15
+
+
+def test_a_prepared_transaction_that_has_the_lock_is_named() -> None:
+    """It has no process; the message has its name, and the lock is free once it is rolled back."""
+    with reachable_folder() as folder:
+        server = EmbeddedServer(folder, durable=False)
+        server.start()
+        with server.connect_superuser("postgres") as admin:
+            admin.execute("ALTER SYSTEM SET max_prepared_transactions = 2")
+        server.stop()
+        url = server.start()
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("BEGIN; SELECT pg_advisory_xact_lock(1986622068, 1667784041)")
+            other.execute("PREPARE TRANSACTION 'left behind'")
+        with pytest.raises(WriterBusy, match="prepared transaction 'left behind', which ROLLBACK PREPARED"):
+            connect_writer(url)
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("ROLLBACK PREPARED 'left behind'")
+        connect_writer(url).close()
+
+
 def test_waiting_writer_gets_its_turn(url: str) -> None:
-    """With `wait`, a writer starts when the previous one ends, and holds no snapshot open while it waits."""
+    """With `wait`, a writer starts when the one that it names ends, and holds no snapshot open meanwhile."""
+    reports: list[str] = []
     with ThreadPoolExecutor(1) as background, connect_writer(url) as first:
-        second = background.submit(connect_writer, url, wait=True)
-        time.sleep(0.3)
+        process = first.info.backend_pid
+        second = background.submit(connect_writer, url, wait=True, patience=Patience(reports.append))
+        deadline = time.monotonic() + 30
+        while not reports:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert not second.done()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'virtualchain writer%' "
         assert value(url, waiting + "AND backend_xmin IS NOT NULL") == 0
+        time.sleep(1.5)  # one more attempt
         first.close()
         second.result(timeout=30).close()
+    [report] = reports
+    assert f":{os.getpid()} (server process {process}" in report
+    assert report.endswith("; waiting for it to end")
 
 
 def test_writers_of_two_databases_do_not_conflict(url: str, database_server: DatabaseServer) -> None:

@@ -66,6 +66,20 @@ def test_json_has_numbers_for_numerics_and_hex_for_bytes(capsys: Capture) -> Non
     ]
 
 
+def test_json_keeps_all_digits_of_numerics(capsys: Capture) -> None:
+    """A number is written as the database writes it, wherever it is; text that looks like one stays text."""
+    digits = ["1.00", "0.12345678901234567890123", "-0.0000001", "123456789012345678901234567890", "10"]
+    nested = {"list": [Decimal(text) for text in digits], "text": ["1.00", "\\u00001.00", '"\\u00001"']}
+    output.write_json_line(nested)
+    output.write_json_rows(["a"], [(nested,)])
+    output.write_table(["a"], [(nested,)])
+    line, *_, table = capsys.readouterr().out.splitlines()
+    for text in digits:
+        assert f" {text}," in line or f"[{text}," in line or f" {text}]" in line
+        assert text in table
+    assert json.loads(line, parse_float=Decimal) == nested
+
+
 def test_json_of_no_rows_is_an_empty_array(capsys: Capture) -> None:
     """No rows are an empty array, and several rows are one array with a row on each line."""
     output.write_json_rows(["a"], [])

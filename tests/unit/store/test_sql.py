@@ -1,5 +1,7 @@
 """The loader of named SQL, and the form of every query file."""
 
+import re
+
 import pytest
 
 from virtualchain.errors import StoreError
@@ -46,3 +48,11 @@ def test_roots_exist() -> None:
     """SQL and migrations are found in a checkout as well as in a wheel."""
     assert (sql_root() / "queries").is_dir()
     assert (migrations_root() / "env.py").is_file()
+
+
+def test_an_apps_pins_are_among_the_sessions() -> None:
+    """What is set again around an app's callbacks has the values that the session was given."""
+    again = re.findall(r"set_config\('(\w+)', '([^']*)', true\)", queries("log")["pins"])
+    session = re.findall(r"\('([\w.]+)', '([^']*)'\)", queries("database")["pin_settings"])
+    assert len(again) == 6
+    assert set(again) < set(session)

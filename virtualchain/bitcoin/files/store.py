@@ -187,7 +187,7 @@ def _folders(path: Path, network: Network | None) -> Iterator[Path]:
         yield from (custom / "blocks" for custom in sorted(path.glob(f"{NETWORKS['signet'].subfolder}_*")))
     else:
         yield path / network.subfolder / "blocks"
-        if network.chain == "signet":  # nodes before Bitcoin Core 31 keep all signets in one folder
+        if network.chain == "signet":  # older nodes keep all signets in one folder
             yield path / NETWORKS["signet"].subfolder / "blocks"
 
 

@@ -152,9 +152,13 @@ def find_login(url: NodeUrl, cookie: Path | None, network: Network | None) -> Lo
     assumed = network or by_port.get(url.port)
     if not url.is_local or assumed is None:
         raise UsageError(
-            f"no way to log in at {url}: put user:password into its URL, or name the cookie file it writes"
+            f"no way to log in at {url}: put user:password into its URL, or name the cookie file that it "
+            "writes with --cookie"
         )
-    return Cookie(url, data_folder() / assumed.subfolder / ".cookie")
+    folders = [assumed.subfolder]
+    if assumed.chain == "signet":  # only newer nodes have a folder for each signet
+        folders.append(NETWORKS["signet"].subfolder)
+    return Cookie(url, *(data_folder() / folder / ".cookie" for folder in folders))
 
 
 def data_folder() -> Path:
@@ -190,7 +194,8 @@ class Anonymous:
     def renew(self, authorization: str) -> None:  # noqa: ARG002 -- there is none
         """Raise NodeError: there is nothing to try."""
         raise NodeError(
-            f"{self._url} asks for a login: put user:password into its URL, or name the cookie file it writes"
+            f"{self._url} asks for a login: put user:password into its URL, or name the cookie file that it "
+            "writes with --cookie"
         )
 
 
@@ -216,8 +221,10 @@ class Password:
 class Cookie:
     """The file with a new password that bitcoind writes at each start and removes when it stops."""
 
-    def __init__(self, url: NodeUrl, path: Path) -> None:
+    def __init__(self, url: NodeUrl, path: Path, *others: Path) -> None:
+        """Read the cookie from the first of these files that exists."""
         self._url = url
+        self._paths = (path, *others)
         self._path = path
         self._authorization = ""
 
@@ -239,11 +246,12 @@ class Cookie:
 
     def _read(self) -> str:
         try:
+            self._path = next((path for path in self._paths if path.exists()), self._paths[0])
             text = self._path.read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
             raise NodeUnavailable(
-                f"no cookie file {self._path} for {self._url}: the node is not running or still starting; "
-                "if the file is elsewhere, name it; if the node has a password, put that into its URL"
+                f"no cookie file {self._path} for {self._url}: the node is not running or still starting; if "
+                "the file is elsewhere, name it with --cookie; if it has a password, put it into its URL"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise NodeError(

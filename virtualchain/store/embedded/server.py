@@ -28,6 +28,7 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from virtualchain.errors import StoreError, UsageError, quoted
 from virtualchain.store.embedded.host import (
@@ -122,6 +123,16 @@ class EmbeddedServer:
         """Return the URL, with password, of a database on this server; StoreError before the first start."""
         name = quote(database, safe="")
         return f"postgresql://{ENGINE}:{self._password(ENGINE)}@{HOST}:{self._port()}/{name}"
+
+    def database_at(self, url: str) -> str | None:
+        """Return the database that `url` leads to if that is one of this server's, else None."""
+        parameters = conninfo_to_dict(url)
+        name = str(parameters.get("dbname") or "")
+        try:
+            ours = conninfo_to_dict(self.url_for(name))
+        except StoreError:  # it was never started, or is another user's
+            return None
+        return name if ours.items() <= parameters.items() else None
 
     def start(self) -> str:
         """Start the server and create the database `virtualchain`, unless they exist; return its URL.

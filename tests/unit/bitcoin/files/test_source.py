@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.shared_data import shared
-from tests.unit.bitcoin.files.writing import KEY, append, frame, write_blocks, write_undo
+from tests.unit.bitcoin.files.writing import KEY, append, frame, tip_of, write_blocks, write_undo
 from virtualchain.bitcoin.block import txids
 from virtualchain.bitcoin.files import source as files_source
 from virtualchain.bitcoin.networks import network
@@ -36,11 +36,6 @@ def all_headers(source: BlockSource, start: Block) -> list[Block]:
         headers += page
         last = page[-1]
     return headers
-
-
-def tip_of(chain: ChainBuilder) -> Tip:
-    """Return the chain's tip as a source does."""
-    return Tip(chain.height, chain.tip)
 
 
 def check_whole(source: BlockSource, chain: ChainBuilder) -> None:

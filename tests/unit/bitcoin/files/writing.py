@@ -6,12 +6,14 @@ from pathlib import Path
 
 from virtualchain.bitcoin.header import sha256d
 from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.source import Tip
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.undo import Coin, read_undo
 from virtualchain.testing.wire import compact_size
 
 KEY = bytes.fromhex("f1b18d3e957856d0")
+BLOCKS, UNDO = "blk00000.dat", "rev00000.dat"
 
 
 def frame(network: Network, raw: bytes) -> bytes:
@@ -46,6 +48,20 @@ def write_undo(path: Path, chain: ChainBuilder, blocks: Iterable[StoredBlock], k
         data = undo_bytes(read_undo(undo)[1:])
         checksum = sha256d(bytes.fromhex(stored.block.prev_hash)[::-1] + data)
         append(path, frame(chain.network, data) + checksum, key)
+
+
+def write_node(folder: Path, chain: ChainBuilder, *, key: bytes = b"", undo: bool = True) -> None:
+    """Write the files of a node that has this chain."""
+    if key:
+        (folder / "xor.dat").write_bytes(key)
+    write_blocks(folder / BLOCKS, chain, chain.tree.chain, key)
+    if undo:
+        write_undo(folder / UNDO, chain, chain.tree.chain, key)
+
+
+def tip_of(chain: ChainBuilder) -> Tip:
+    """Return the tip that a source of this chain must have."""
+    return Tip(chain.height, chain.tip)
 
 
 def undo_bytes(spent: Sequence[Sequence[Coin]]) -> bytes:

@@ -169,6 +169,8 @@ def test_find_login_uses_the_password() -> None:
         ("http://[::1]:18332", None, "testnet3/.cookie"),
         ("http://localhost:18443", None, "regtest/.cookie"),
         ("http://localhost:9999", "signet", "signet/.cookie"),
+        ("http://localhost", "signet-54d26fbd", "signet_54d26fbd/.cookie"),
+        ("http://localhost:9999", "signet-54d26fbd", "signet/.cookie"),
     ],
 )
 def test_find_login_of_the_local_node(
@@ -185,8 +187,22 @@ def test_find_login_of_the_local_node(
 @pytest.mark.parametrize("url", ["http://node.example:8332", "http://localhost:9999"])
 def test_find_login_without_any(url: str) -> None:
     """The cookie of a remote node, or of one on an unknown network, has to be named by the user."""
-    with pytest.raises(UsageError, match="cookie"):
+    with pytest.raises(UsageError, match="--cookie"):
         find_login(read_url(url), None, None)
+
+
+def test_a_signets_own_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only if there is no cookie in it, the folder that signets share is looked into, at each reading."""
+    monkeypatch.setattr(login, "data_folder", lambda: tmp_path)
+    custom = network("signet-54d26fbd")
+    chosen = find_login(read_url("http://localhost:9999", custom), None, custom)
+    with pytest.raises(NodeUnavailable, match=r"no cookie file .*signet_54d26fbd/.cookie"):
+        chosen.authorization()
+    for folder, cookie in (("signet", "a:b"), ("signet_54d26fbd", "c:d")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ".cookie").write_text(cookie)
+        chosen.renew("")
+        assert chosen.authorization() == basic(cookie)
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])

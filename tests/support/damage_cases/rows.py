@@ -1,0 +1,192 @@
+"""Damage to what apps keep: rows of projections, their history, and saved states."""
+
+from tests.support.damage_cases.case import case
+
+ROWS = [
+    # rows of a projection
+    case(
+        "row changed",
+        "UPDATE notes__1.notes SET text = 'forged' WHERE key = 'd'",
+        "do not lead",
+        block_id=106,
+    ),
+    case(
+        "row deleted",
+        "DELETE FROM notes__1.notes WHERE key = 'c'",
+        "do not lead",
+        table="notes",
+        key={"key": "c"},
+        block_id=104,
+    ),
+    case(
+        "row added",
+        "INSERT INTO notes__1.notes VALUES ('x', 'forged', 105)",
+        "no record",
+        table="notes",
+        key={"key": "x"},
+        block_id=105,
+    ),
+    case(
+        "row moved to another block",
+        "UPDATE notes__1.notes SET since_block = 104 WHERE key = 'd'",
+        "no record",
+        table="notes",
+        key={"key": "d"},
+        block_id=104,
+    ),
+    case(
+        "key changed",
+        "UPDATE notes__1.notes SET key = 'z' WHERE key = 'a'",
+        "do not lead",
+        table="notes",
+        key={"key": "a"},
+        block_id=103,
+    ),
+    case(
+        "row of a later block",
+        "INSERT INTO notes__1.texts VALUES ('later', 500)",
+        "last block is 108",
+        table="texts",
+        block_id=500,
+    ),
+    case(
+        "table emptied",
+        "DELETE FROM notes__1.texts",
+        "do not lead",
+        table="texts",
+        block_id=105,
+    ),
+    # history
+    case(
+        "history changed",
+        "UPDATE notes__1.notes_history SET text = 'forged' WHERE key = 'd'",
+        "do not lead",
+        block_id=105,
+    ),
+    case(
+        "history deleted",
+        "DELETE FROM notes__1.notes_history WHERE key = 'b'",
+        "do not lead",
+        block_id=104,
+    ),
+    case(
+        "history added",
+        "INSERT INTO notes__1.notes_history VALUES ('x', 'forged', 105, 107)",
+        "do not lead",
+        table="notes",
+        key={"key": "x"},
+        block_id=107,
+    ),
+    case(
+        "history moved",
+        "UPDATE notes__1.notes_history SET until_block = 105 WHERE key = 'b'",
+        "do not lead",
+        block_id=105,
+    ),
+    case(
+        "births deleted",
+        "DELETE FROM notes__1.notes_births WHERE key = 'd' AND since_block = 106",
+        "no record",
+        table="notes",
+        key={"key": "d"},
+        block_id=106,
+    ),
+    case(
+        "births of a later block",
+        "INSERT INTO notes__1.notes_births VALUES (200, 'd')",
+        "last block is 108",
+        table="notes",
+        block_id=200,
+    ),
+    case(
+        "trigger off",
+        "ALTER TABLE notes__1.texts DISABLE TRIGGER keep_history",
+        "no trigger keep_history",
+        table="texts",
+    ),
+    case(
+        "trigger gone",
+        "DROP TRIGGER refuse_truncate ON notes__1.notes",
+        "no trigger refuse_truncate",
+        table="notes",
+    ),
+    # saved states
+    case(
+        "file changed",
+        "UPDATE vc.state_files SET content = '{}' WHERE block_id = 104",
+        "state hash",
+        app="ledger",
+        table="state_files",
+        block_id=104,
+    ),
+    case(
+        "file deleted",
+        "DELETE FROM vc.state_files WHERE block_id = 104",
+        "saved last",
+        app="ledger",
+        block_id=104,
+    ),
+    case(
+        "file added",
+        "INSERT INTO vc.state_files VALUES ('ledger', 106, '{}', '1')",
+        "state hash",
+        app="ledger",
+        table="state_files",
+        block_id=106,
+    ),
+]
+
+DEEP = [
+    case(
+        "old row changed",
+        "UPDATE notes__1.notes SET text = 'forged' WHERE key = 'a'",
+        "",
+        table="notes",
+        key={"key": "a"},
+        block_id=103,
+    ),
+    case(
+        "old row deleted",
+        "DELETE FROM notes__1.texts WHERE text = 'two'",
+        "",
+        table="texts",
+        key={"text": "two"},
+        block_id=102,
+    ),
+    case(
+        "old row moved",
+        "UPDATE notes__1.notes SET since_block = 104 WHERE key = 'a'",
+        "",
+        table="notes",
+        key={"key": "a"},
+        block_id=104,
+    ),
+    case(
+        "reason",
+        "UPDATE vc.rejections SET reason = 'forged' WHERE step = 'check'",
+        "",
+        app="notes",
+        table="rejections",
+        block_id=102,
+        txindex=4,
+    ),
+    case(
+        "step",
+        "UPDATE vc.rejections SET step = 'commit' WHERE step = 'check'",
+        "",
+        app="notes",
+        table="rejections",
+        block_id=102,
+        txindex=4,
+    ),
+    case(
+        "row and digest",
+        "INSERT INTO notes__1.texts VALUES ('forged', 107)",
+        "",
+        app="notes",
+        table="texts",
+        key={"text": "forged"},
+        block_id=107,
+    ),
+]
+"""What only `verify --deep` finds."""
