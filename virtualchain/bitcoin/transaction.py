@@ -1,13 +1,15 @@
 """Decode transactions from their serialized form (BIP 144)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from virtualchain.bitcoin.header import display_hash, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify
+from virtualchain.bitcoin.walk import long_count
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Output, SpentOutput, TxIn
+from virtualchain.model import Lazy, Output, SpentOutput, TxIn
 
 MAX_MONEY: Final = 21_000_000 * 100_000_000
 """Satoshi: Bitcoin Core's upper limit for any amount."""
@@ -19,20 +21,23 @@ class Transaction:
 
     txid: str
     inputs: tuple[TxIn, ...]
-    outputs: tuple[Output, ...]
+    paid: tuple[SpentOutput, ...]
+    """The values and scripts of its outputs."""
+    outputs: Sequence[Output]
+    """Its outputs with types and addresses, which take longer than everything else: made when looked at."""
 
 
 def read_transaction(raw: bytes, network: Network) -> Transaction:
     """Decode one serialized transaction, with or without witness; raises MalformedBlock for anything else."""
-    inputs, outputs, txid = _decode(raw)
-    return Transaction(
-        txid=txid,
-        inputs=inputs,
-        outputs=tuple(
-            Output(n, value, script.hex(), *classify(script, network))
-            for n, (value, script) in enumerate(outputs)
-        ),
-    )
+    inputs, paid, txid = _decode(raw)
+
+    def describe() -> tuple[Output, ...]:
+        return tuple(
+            Output(n, output.value, output.script_pubkey.hex(), *classify(output.script_pubkey, network))
+            for n, output in enumerate(paid)
+        )
+
+    return Transaction(txid, inputs, paid, Lazy(describe))
 
 
 def read_inputs(raw: bytes) -> tuple[TxIn, ...]:
@@ -40,20 +45,17 @@ def read_inputs(raw: bytes) -> tuple[TxIn, ...]:
     return _decode(raw)[0]
 
 
-def read_outputs(raw: bytes) -> tuple[str, list[SpentOutput]]:
-    """Decode only the id and the outputs of one serialized transaction, without types and addresses.
-
-    Types and addresses take longer than everything else. Raises MalformedBlock.
-    """
-    _, outputs, txid = _decode(raw)
-    return txid, [SpentOutput(value, script) for value, script in outputs]
+def read_outputs(raw: bytes) -> tuple[str, tuple[SpentOutput, ...]]:
+    """Decode only the id and the outputs of one serialized transaction; raises MalformedBlock likewise."""
+    _, paid, txid = _decode(raw)
+    return txid, paid
 
 
-def transaction_id(raw: bytes, outputs_end: int) -> str:
-    """Compute the id of a serialized transaction: its hash without the witness (BIP 141)."""
+def hash_transaction(raw: bytes, outputs_end: int) -> bytes:
+    """Compute the id of a serialized transaction, as it is hashed: without the witness (BIP 141)."""
     if raw[4]:
-        return display_hash(sha256d(raw))
-    return display_hash(sha256d(raw[:4] + raw[6:outputs_end] + raw[-4:]))
+        return sha256d(raw)
+    return sha256d(raw[:4] + raw[6:outputs_end] + raw[-4:])
 
 
 def read_count(raw: bytes, at: int) -> tuple[int, int]:
@@ -73,19 +75,6 @@ def read_number(raw: bytes, at: int) -> tuple[int, int]:
     value = int.from_bytes(raw[at + 1 : end], "little")
     if value < (0xFD, 1 << 16, 1 << 32)[first - 0xFD]:
         raise MalformedBlock(f"a count of {value} is written in {end - at} bytes, more than it needs")
-    return value, end
-
-
-def long_count(raw: bytes, at: int) -> tuple[int, int]:
-    """Read a count or length of three, five or nine bytes at `at`; returns it and where it ends."""
-    size = 2 << (raw[at] - 0xFD)
-    end = at + 1 + size
-    value = int.from_bytes(raw[at + 1 : end], "little")
-    # Each counted item takes at least one byte: a larger count is rejected before anything loops over it.
-    if value > len(raw) - end:
-        raise MalformedBlock(f"a count of {value}, but only {max(0, len(raw) - end)} bytes are left")
-    if value < (0xFD, 1 << 16, 1 << 32)[raw[at] - 0xFD]:
-        raise MalformedBlock(f"a count of {value} is written in {1 + size} bytes, more than it needs")
     return value, end
 
 
@@ -122,21 +111,21 @@ class _Reader:
         return self.take(self.count())
 
 
-def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], list[tuple[int, bytes]], str]:
-    """Decode a transaction to its inputs, its outputs as (satoshi, script), and its id."""
+def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], str]:
+    """Decode a transaction to its inputs, its outputs, and its id."""
     reader = _Reader(raw)
     reader.take(4)
     has_witness = raw[4:5] == b"\0"
     if has_witness and reader.take(2) != b"\0\1":
         raise MalformedBlock("a transaction has no input")
     spendings = [
-        (display_hash(reader.take(32)), reader.number(4), reader.script().hex(), reader.number(4))
+        (display_hash(reader.take(32)), reader.number(4), reader.script(), reader.number(4))
         for _ in range(reader.count())
     ]
-    outputs = [(reader.number(8, signed=True), reader.script()) for _ in range(reader.count())]
+    paid = tuple(SpentOutput(reader.number(8, signed=True), reader.script()) for _ in range(reader.count()))
     outputs_end = reader.at
-    witnesses: list[tuple[str, ...]] = [
-        tuple(reader.script().hex() for _ in range(reader.count())) if has_witness else () for _ in spendings
+    witnesses: list[tuple[bytes, ...]] = [
+        tuple(reader.script() for _ in range(reader.count())) if has_witness else () for _ in spendings
     ]
     if has_witness and not any(witnesses):  # the network rejects it too: a transaction has only one form
         raise MalformedBlock("a transaction announces a witness but has none")
@@ -144,4 +133,4 @@ def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], list[tuple[int, bytes]], str]
     if reader.at != len(raw):
         raise MalformedBlock(f"{len(raw) - reader.at} bytes follow a transaction's end")
     inputs = tuple(TxIn(*spending, witness) for spending, witness in zip(spendings, witnesses, strict=True))
-    return inputs, outputs, transaction_id(raw, outputs_end)
+    return inputs, paid, display_hash(hash_transaction(raw, outputs_end))
