@@ -7,7 +7,7 @@ the same for any bytes: an index outside of the data raises IndexError either wa
 
 from typing import TYPE_CHECKING, Final
 
-from virtualchain.bitcoin import interpreted as cython  # the build replaces this line by `import cython`
+from virtualchain.bitcoin import interpreted as cython  # the build puts `import cython` here
 from virtualchain.errors import MalformedBlock
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ def read_spent_outputs(answer: bytes | Iterator[bytes], txindexes: Collection[in
         transactions = reader.count(MOST_TRANSACTIONS)
         counts = array("I", bytes(4 * transactions))
         at = 0
-        for txindex in sorted(txindex for txindex in txindexes if txindex < transactions):
+        for txindex in sorted(set(txindexes) & set(range(transactions))):
             reader.skip_transactions(at, txindex, counts)
             counts[txindex] = reader.count(MOST_INPUTS)
             spent[txindex] = tuple(reader.outputs(counts[txindex]))
