@@ -53,16 +53,16 @@ def read_undo(data: bytes, txindexes: Collection[int]) -> Coins:
             raise ValueError(f"{transactions} transactions, which no block has")
         counts = array("I", bytes(4 * (transactions + 1)))
         txindex = 1
-        for wanted in (*sorted(set(txindexes) & set(range(1, transactions + 1))), transactions + 1):
-            at = _skip_transactions(data, at, txindex, wanted, counts)
-            if wanted <= transactions:
-                counts[wanted], at = read_count(data, at)
+        for requested in (*sorted(set(txindexes) & set(range(1, transactions + 1))), transactions + 1):
+            at = _skip_transactions(data, at, txindex, requested, counts)
+            if requested <= transactions:
+                counts[requested], at = read_count(data, at)
                 coins, cap = [], Capped().cap
-                for _ in range(counts[wanted]):
+                for _ in range(counts[requested]):
                     coin, at = _read_coin(data, at)
                     coins.append(coin._replace(script_pubkey=cap(coin.script_pubkey)))
-                spent[wanted] = tuple(coins)
-            txindex = wanted + 1
+                spent[requested] = tuple(coins)
+            txindex = requested + 1
     except (IndexError, ValueError) as error:
         raise MalformedBlock(f"undo data that cannot be read: {error}") from error
     if at != len(data):
