@@ -1,5 +1,6 @@
 """Decode transactions from their serialized form (BIP 144)."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,10 @@ from virtualchain.model import Lazy, Output, SpentOutput, TxIn
 
 MAX_MONEY: Final = 21_000_000 * 100_000_000
 """Satoshi: Bitcoin Core's upper limit for any amount."""
+
+_OUTPOINT: Final = struct.Struct("<32sI")
+_SEQUENCE: Final = struct.Struct("<I")
+_AMOUNT: Final = struct.Struct("<q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,59 +83,70 @@ def read_number(raw: bytes, at: int) -> tuple[int, int]:
     return value, end
 
 
-class _Reader:
-    """Takes the fields of one serialized transaction, in order."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self.at = 0
-
-    def take(self, size: int) -> bytes:
-        """Take the next `size` bytes."""
-        end = self.at + size
-        if end > len(self._raw):
-            raise MalformedBlock(f"a transaction ends {end - len(self._raw)} bytes too early")
-        taken = self._raw[self.at : end]
-        self.at = end
-        return taken
-
-    def number(self, size: int, *, signed: bool = False) -> int:
-        """Take a little-endian integer of `size` bytes."""
-        return int.from_bytes(self.take(size), "little", signed=signed)
-
-    def count(self) -> int:
-        """Take a count or length of variable size."""
-        first = self.number(1)
-        if first < 0xFD:
-            return first
-        value, self.at = long_count(self._raw, self.at - 1)
-        return value
-
-    def script(self) -> bytes:
-        """Take a length, then that many bytes."""
-        return self.take(self.count())
-
-
 def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], str]:
-    """Decode a transaction to its inputs, its outputs, and its id."""
-    reader = _Reader(raw)
-    reader.take(4)
-    has_witness = raw[4:5] == b"\0"
-    if has_witness and reader.take(2) != b"\0\1":
-        raise MalformedBlock("a transaction has no input")
-    spendings = [
-        (display_hash(reader.take(32)), reader.number(4), reader.script(), reader.number(4))
-        for _ in range(reader.count())
-    ]
-    paid = tuple(SpentOutput(reader.number(8, signed=True), reader.script()) for _ in range(reader.count()))
-    outputs_end = reader.at
-    witnesses: list[tuple[bytes, ...]] = [
-        tuple(reader.script() for _ in range(reader.count())) if has_witness else () for _ in spendings
-    ]
-    if has_witness and not any(witnesses):  # the network rejects it too: a transaction has only one form
-        raise MalformedBlock("a transaction announces a witness but has none")
-    reader.take(4)
-    if reader.at != len(raw):
-        raise MalformedBlock(f"{len(raw) - reader.at} bytes follow a transaction's end")
+    """Decode a transaction to its inputs, its outputs, and its id.
+
+    A slice of bytes that end too early is too short, which is noticed after it, or at the end.
+    """
+    try:
+        return _read_fields(raw)
+    except (IndexError, struct.error) as error:
+        raise MalformedBlock("a transaction ends too early") from error
+
+
+def _read_fields(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], str]:
+    at = 4
+    has_witness = not raw[at]
+    if has_witness:
+        if raw[at + 1] != 1:
+            raise MalformedBlock("a transaction has no input")
+        at += 2
+    count, at = read_count(raw, at)
+    spendings: list[tuple[str, int, bytes, int]] = []
+    for _ in range(count):
+        txid, vout = _OUTPOINT.unpack_from(raw, at)
+        start, at = _read_script(raw, at + 36)
+        (sequence,) = _SEQUENCE.unpack_from(raw, at)
+        spendings.append((display_hash(txid), vout, raw[start:at], sequence))
+        at += 4
+    count, at = read_count(raw, at)
+    paid = []
+    for _ in range(count):
+        (value,) = _AMOUNT.unpack_from(raw, at)
+        start, at = _read_script(raw, at + 8)
+        paid.append(SpentOutput(value, raw[start:at]))
+    outputs_end = at
+    witnesses: Sequence[tuple[bytes, ...]] = [()] * len(spendings)
+    if has_witness:
+        witnesses, at = _read_witnesses(raw, at, len(spendings))
+    at += 4
+    if at > len(raw):
+        raise MalformedBlock(f"a transaction ends {at - len(raw)} bytes too early")
+    if at < len(raw):
+        raise MalformedBlock(f"{len(raw) - at} bytes follow a transaction's end")
     inputs = tuple(TxIn(*spending, witness) for spending, witness in zip(spendings, witnesses, strict=True))
-    return inputs, paid, display_hash(hash_transaction(raw, outputs_end))
+    return inputs, tuple(paid), display_hash(hash_transaction(raw, outputs_end))
+
+
+def _read_witnesses(raw: bytes, at: int, inputs: int) -> tuple[list[tuple[bytes, ...]], int]:
+    """Read the witnesses of all inputs; returns them and where they end."""
+    witnesses = []
+    for _ in range(inputs):
+        count, at = read_count(raw, at)
+        items = []
+        for _ in range(count):
+            start, at = _read_script(raw, at)
+            items.append(raw[start:at])
+        witnesses.append(tuple(items))
+    if not any(witnesses):  # the network rejects it too: a transaction has only one form
+        raise MalformedBlock("a transaction announces a witness but has none")
+    return witnesses, at
+
+
+def _read_script(raw: bytes, at: int) -> tuple[int, int]:
+    """Read a length; returns where what is so long starts and ends."""
+    length = raw[at]
+    if length < 0xFD:
+        return at + 1, at + 1 + length
+    length, start = long_count(raw, at)
+    return start, start + length

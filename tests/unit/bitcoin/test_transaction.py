@@ -72,7 +72,7 @@ def test_a_truncated_transaction_is_rejected(witnesses: list[list[bytes]]) -> No
     ("raw", "message"),
     [
         (transaction(P2PKH) + b"\0", "1 bytes follow"),
-        (transaction(P2PKH, script_sigs=[], witnesses=[]), "ends 4 bytes too early"),
+        (transaction(P2PKH, script_sigs=[], witnesses=[]), "ends too early"),
         (b"\2\0\0\0\0\2" + bytes(60), "no input"),
         (b"\2\0\0\0\0\1\0\0" + bytes(4), "announces a witness but has none"),
         (transaction(P2PKH, witnesses=[[]]), "announces a witness but has none"),
