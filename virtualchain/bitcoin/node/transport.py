@@ -25,7 +25,7 @@ CONNECT_TIMEOUT: Final = 5.0
 _PIECE: Final = 1 << 22
 """Bytes: a block, which is read into one value and not copied again."""
 _Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
-"""The one that needs no descriptor of its own, where there is one."""
+"""The one that needs no descriptor of its own, if the system has it."""
 
 
 class TooLong(Exception):
