@@ -1,11 +1,11 @@
-"""Compile the walks over blocks, `virtualchain/bitcoin/walk.py`, with Cython and the system's C compiler.
+"""Compile `walk.py` and `hashes.c` of `virtualchain/bitcoin`, with Cython and the system's C compiler.
 
     python .ci/compile.py
 
-does so in place, for a checkout or an editable install; repeat it when that file has changed, as a module of
-another version is not used. Hatchling runs the same as its build hook. Without Cython, setuptools or a C
-compiler, a build leaves the module out, and the walks are interpreted; VIRTUALCHAIN_COMPILED=1 in the
-environment makes that an error, and 0 leaves it out in any case.
+does so in place, for a checkout or an editable install; repeat it when these files have changed, as a module
+of another version is not used. Hatchling runs the same as its build hook. Without Cython, setuptools or a C
+compiler, a build leaves the modules out, and blocks are read by interpreted code; VIRTUALCHAIN_COMPILED=1 in
+the environment makes that an error, and 0 leaves them out in any case.
 """
 
 import hashlib
@@ -19,7 +19,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = Path(__file__).parents[1] / "virtualchain" / "bitcoin"
-NAME = "virtualchain.bitcoin._walk"
 STAND_IN = "from virtualchain.bitcoin import interpreted as cython  # the build puts `import cython` here"
 DIRECTIVES = {
     "annotation_typing": False,  # the types are in decorators
@@ -29,37 +28,47 @@ DIRECTIVES = {
 }
 
 
-def compile_walks(folder: Path) -> Path:
-    """Compile the module into a folder, and return its path; raises ImportError and what a compiler does."""
+def compile_modules(folder: Path) -> list[Path]:
+    """Compile the modules into a folder; returns their paths; raises ImportError, and more."""
     from Cython.Build import cythonize  # noqa: PLC0415 - may be missing
     from setuptools import Distribution, Extension  # noqa: PLC0415 - may be missing
 
-    source = (PACKAGE / "walk.py").read_bytes()
-    text = source.decode()
+    walk, hashes = PACKAGE / "walk.py", PACKAGE / "hashes.c"
+    text = walk.read_text(encoding="utf-8")
     if text.count(STAND_IN) != 1:
-        raise RuntimeError(f"{PACKAGE / 'walk.py'} does not contain the line: {STAND_IN}")
+        raise RuntimeError(f"{walk} does not contain the line: {STAND_IN}")
+    flags: dict[str, Any] = {} if os.name == "nt" else {"extra_compile_args": ["-O2", "-g0", "-w"]}
     with TemporaryDirectory() as temporary:
         copy = Path(temporary) / "_walk.py"
-        digest = hashlib.sha256(source).hexdigest()
-        copy.write_text(f'{text.replace(STAND_IN, "import cython")}\nSOURCE = "{digest}"\n', encoding="utf-8")
-        flags = [] if os.name == "nt" else ["-O2", "-g0", "-w"]
-        extension = Extension(NAME, [str(copy)], extra_compile_args=flags)
+        text = f'{text.replace(STAND_IN, "import cython")}\nSOURCE = "{_digest(walk)}"\n'
+        copy.write_text(text, encoding="utf-8")
+        extension = Extension("virtualchain.bitcoin._walk", [str(copy)], **flags)
         extensions = cythonize([extension], compiler_directives=DIRECTIVES, quiet=True)
-        command: Any = Distribution({"name": "virtualchain", "ext_modules": extensions}).get_command_obj(
-            "build_ext"
+        macros = [("SOURCE", f'"{_digest(hashes)}"')]
+        extensions.append(
+            Extension("virtualchain.bitcoin._hashes", [str(hashes)], define_macros=macros, **flags)
         )
+        distribution = Distribution({"name": "virtualchain", "ext_modules": extensions})
+        command: Any = distribution.get_command_obj("build_ext")
         command.build_lib = command.build_temp = temporary
         command.ensure_finalized()
         command.run()
-        built = Path(command.get_ext_fullpath(NAME))
-        # Replaced, not overwritten: a process may be running the old one.
-        fresh = folder / f".{built.name}"
-        shutil.copyfile(built, fresh)
-        return fresh.replace(folder / built.name)
+        return [_place(Path(command.get_ext_fullpath(each.name)), folder) for each in extensions]
+
+
+def _digest(source: Path) -> str:
+    return hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def _place(module: Path, folder: Path) -> Path:
+    """Put a module into a folder; it replaces an older one, which a process may be running."""
+    copy = folder / f".{module.name}"
+    shutil.copyfile(module, copy)
+    return copy.replace(folder / module.name)
 
 
 class CompileHook(BuildHookInterface[Any]):
-    """Adds the compiled module to a wheel, and to the checkout of an editable install."""
+    """Adds the compiled modules to a wheel, and to the checkout of an editable install."""
 
     PLUGIN_NAME = "custom"
 
@@ -71,23 +80,22 @@ class CompileHook(BuildHookInterface[Any]):
         is_editable = version == "editable"
         self._folder = PACKAGE if is_editable else Path(mkdtemp())
         try:
-            module = compile_walks(self._folder)
+            modules = compile_modules(self._folder)
         except (Exception, SystemExit) as error:
             if wanted == "1":
                 raise
-            self.app.display_warning(
-                f"virtualchain's walks over blocks are not compiled, only slower: {error}"
-            )
+            self.app.display_warning(f"virtualchain is built without compiled code, only slower: {error}")
             return
         if not is_editable:
             build_data.update(pure_python=False, infer_tag=True)
-            build_data["force_include"][str(module)] = f"virtualchain/bitcoin/{module.name}"
+            places = {str(module): f"virtualchain/bitcoin/{module.name}" for module in modules}
+            build_data["force_include"].update(places)
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - given
         """Remove what was compiled for a wheel."""
         if getattr(self, "_folder", PACKAGE) != PACKAGE:
             shutil.rmtree(self._folder)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{compile_walks(PACKAGE)}\n")
+    sys.stdout.writelines(f"{module}\n" for module in compile_modules(PACKAGE))

@@ -98,7 +98,7 @@ class Scanner:
             searched = block.layout
             layout = searched if searched.search == self.search else walk(block.raw, self.search)
             candidates = tuple(self._candidates(layout))
-            spendings = array("I", [0]) + layout.spendings[1 : len(layout)] if candidates else ()
+            spendings = array("I", [0]) + layout.spendings[1:] if candidates else ()
             return Scan(block.header, candidates, self._network, spendings)
 
     def _candidates(self, layout: Layout) -> Iterator[Candidate]:

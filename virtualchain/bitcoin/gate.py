@@ -7,12 +7,12 @@ check it, so no caller can forget to.
 from dataclasses import InitVar, dataclass, field
 from typing import Final
 
+from virtualchain.bitcoin.compiled import merkle_root
 from virtualchain.bitcoin.difficulty import check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
 from virtualchain.bitcoin.layout import NO_SEARCH, Layout, Search, naming_block, walk
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
-from virtualchain.consensus.merkle import root_of_digests
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Verification
 
@@ -84,18 +84,19 @@ def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
     (CVE-2012-2459), and no block spends the same outputs twice. So is one that could be taken for an inner
     node of the tree, or an inner node for it.
     """
-    ids = [layout.digest(txindex) for txindex in range(len(layout))]
-    for txindex in range(len(layout)):
-        size = layout.outputs_ends[txindex] - layout.starts[txindex]
-        size += 2 if layout.has_witness(txindex) else 4
-        if size == _NODE_SIZE and display_hash(ids[txindex]) not in _OF_NODE_SIZE:
+    ids, whole = layout.digests()
+    for txindex, (start, outputs_end) in enumerate(zip(layout.starts, layout.outputs_ends, strict=False)):
+        # The four bytes after the outputs count, the two of the marker of a witness (BIP 144) do not.
+        if outputs_end - start != (_NODE_SIZE - 4 if layout.raw[start + 4] else _NODE_SIZE - 2):
+            continue
+        if display_hash(ids[32 * txindex : 32 * txindex + 32]) not in _OF_NODE_SIZE:
             raise _mismatch(
                 header,
-                f"transaction {txindex} has {size} bytes without witness, like the tree's inner nodes",
+                f"transaction {txindex} has {_NODE_SIZE} bytes without witness, like the tree's inner nodes",
             )
-    if len(set(ids)) != len(ids):
+    if len({ids[at : at + 32] for at in range(0, len(ids), 32)}) != len(layout):
         raise _mismatch(header, "a transaction occurs twice")
-    root = display_hash(root_of_digests(ids))
+    root = display_hash(merkle_root(ids))
     if root != header.merkle_root:
         raise _mismatch(header, f"their Merkle root is {root}, but the header states {header.merkle_root}")
     coinbase = layout.transaction(0)
@@ -109,8 +110,7 @@ def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
     reserved = read_inputs(coinbase)[0].witness
     if not commitments or [len(item) for item in reserved] != [32]:
         raise _mismatch(header, "they have witnesses, but the coinbase commits to none")
-    whole = (sha256d(layout.transaction(txindex)) for txindex in range(1, len(layout)))
-    witness_root = root_of_digests([bytes(32), *whole])
+    witness_root = merkle_root(bytes(32) + whole[32:])
     if sha256d(witness_root + reserved[0]) != commitments[-1][6:38]:
         raise _mismatch(header, "their witnesses are not the ones that the coinbase commits to")
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from virtualchain.bitcoin.compiled import walk_block
+from virtualchain.bitcoin.compiled import hash_transactions, walk_block
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, sha256d
-from virtualchain.bitcoin.transaction import hash_transaction, read_count
+from virtualchain.bitcoin.transaction import read_count
 from virtualchain.errors import MalformedBlock
 
 LARGEST_BLOCK: Final = 4_000_000
@@ -72,9 +72,10 @@ class Layout:
         """Check whether a transaction is serialized with a witness."""
         return not self.raw[self.starts[txindex] + 4]  # no count of inputs, but a marker (BIP 144)
 
-    def digest(self, txindex: int) -> bytes:
-        """Compute the id of a transaction as it is hashed."""
-        return hash_transaction(self.transaction(txindex), self.outputs_ends[txindex] - self.starts[txindex])
+    def digests(self) -> tuple[bytes, bytes]:
+        """Hash all transactions without their witnesses, which makes their ids, and with them."""
+        digests: tuple[bytes, bytes] = hash_transactions(self.raw, self.starts, self.outputs_ends)
+        return digests
 
     def matching(self) -> Iterator[int]:
         """Yield the transactions that the search matches."""
@@ -92,8 +93,8 @@ def split_transactions(raw: bytes) -> list[bytes]:
 
 def txids(raw: bytes) -> list[str]:
     """Compute the transaction ids of a serialized block, in order; raises MalformedBlock."""
-    layout = _named_layout(raw)
-    return [display_hash(layout.digest(txindex)) for txindex in range(len(layout))]
+    ids, _ = _named_layout(raw).digests()
+    return [display_hash(ids[at : at + 32]) for at in range(0, len(ids), 32)]
 
 
 @contextmanager
@@ -123,9 +124,10 @@ def walk(raw: bytes, search: Search = NO_SEARCH) -> Layout:
         raise MalformedBlock("its bytes end inside transaction 0") from error
     if not count:
         raise MalformedBlock("it has no transactions")
-    room = min(count, len(raw) // _SMALLEST) + 1  # a count may be a lie
-    starts, outputs_ends, spendings = (array("I", bytes(4 * room)) for _ in range(3))
-    coinbases, matches = bytearray(room - 1), bytearray(room - 1)
+    room = min(count, len(raw) // _SMALLEST)  # a count may be a lie
+    starts = array("I", bytes(4 * (room + 1)))
+    outputs_ends, spendings = array("I", bytes(4 * room)), array("I", bytes(4 * room))
+    coinbases, matches = bytearray(room), bytearray(room)
     end = walk_block(
         raw, at, count, search.firsts, search.magics, starts, outputs_ends, spendings, coinbases, matches
     )

@@ -1,10 +1,12 @@
-"""The walks over blocks and what they spend have the same answers compiled and interpreted, for any bytes."""
+"""Compiled and interpreted code walk over blocks and hash them with the same results, for any bytes."""
 
 import importlib.util
 import os
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,8 +21,8 @@ from tests.support.shared_data import shared
 from tests.unit.bitcoin.building import HEADER, block, count, op_return, transaction
 from tests.unit.bitcoin.files.test_undo import SPENT as UNDO
 from tests.unit.bitcoin.files.writing import undo_bytes
-from virtualchain.bitcoin import layout, walk
-from virtualchain.bitcoin.compiled import COMPILED_NAME, find_compiled
+from virtualchain.bitcoin import hashes, layout, walk
+from virtualchain.bitcoin.compiled import SOURCES, find_compiled
 from virtualchain.bitcoin.files import undo
 from virtualchain.bitcoin.layout import NO_SEARCH, Search
 from virtualchain.bitcoin.node import answers
@@ -31,10 +33,10 @@ from virtualchain.testing.mainnet_like import mainnet_like
 PROGRAM = Path(__file__).parents[2] / ".ci" / "compile.py"
 COMPILE = """
 import importlib.util, pathlib, sys
-spec = importlib.util.spec_from_file_location("compile_walks", sys.argv[1])
+spec = importlib.util.spec_from_file_location("compile_modules", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-print(module.compile_walks(pathlib.Path(sys.argv[2])))
+module.compile_modules(pathlib.Path(sys.argv[2]))
 """
 SEARCH = Search.of(MAGICS)
 LIES = """fd fdfc00 fdfd00 fdffff feffff0000 fe00000100 feffffffff ffffffffffffffffff ff0000000000000000
@@ -45,23 +47,43 @@ Spent = list[list[tuple[int, bytes]]]
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """Return the compiled module, compiled now if it was not; skip without a compiler, except in CI."""
-    module = find_compiled()
-    if module is None:
+def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType | None]:
+    """Return the compiled modules, compiled now if they were not; skip without a compiler, except in CI."""
+    modules = {name: find_compiled(name) for name in SOURCES}
+    if modules["_walk"] is None:
         folder = tmp_path_factory.mktemp("compiled")
         command = [sys.executable, "-c", COMPILE, str(PROGRAM), str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode and os.environ.get("CI") != "true":
-            pytest.skip("the walks cannot be compiled here")
+            pytest.skip("nothing can be compiled here")
         assert done.returncode == 0, done.stderr
-        spec = importlib.util.spec_from_file_location(COMPILED_NAME, done.stdout.strip())
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    assert isinstance(module, ModuleType)
+        for name in SOURCES:
+            (file,) = folder.glob(f"{name}.*")
+            spec = importlib.util.spec_from_file_location(f"virtualchain.bitcoin.{name}", file)
+            assert spec is not None
+            assert spec.loader is not None
+            with suppress(ImportError):  # the processor may not run it
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                modules[name] = module
+    return modules
+
+
+@pytest.fixture(scope="module")
+def compiled(modules: dict[str, ModuleType | None]) -> ModuleType:
+    """Return the compiled walks."""
+    module = modules["_walk"]
+    assert module is not None
     assert (module.IS_COMPILED, walk.IS_COMPILED) == (True, False)
+    return module
+
+
+@pytest.fixture(scope="module")
+def fast(modules: dict[str, ModuleType | None]) -> ModuleType:
+    """Return the compiled hashes; skip if the processor has no instructions for them."""
+    module = modules["_hashes"]
+    if module is None:
+        pytest.skip("this processor has no instructions for SHA-256")
     return module
 
 
@@ -145,6 +167,47 @@ def test_real_blocks(compiled: ModuleType, path: str) -> None:
     for place in range(len(HEADER), len(raw), len(raw) // 23):
         check_block(compiled, raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :])
         check_block(compiled, raw[:place])
+
+
+def check_hashes(fast: ModuleType, raw: bytes) -> None:
+    """Hash a block's transactions and compute their Merkle roots both ways."""
+    laid_out = layout.walk(raw)
+    arguments = (raw, laid_out.starts, laid_out.outputs_ends)
+    digests = fast.hash_transactions(*arguments)
+    assert digests == hashes.hash_transactions(*arguments)
+    assert [len(each) for each in digests] == [32 * len(laid_out)] * 2
+    assert [*map(fast.merkle_root, digests)] == [*map(hashes.merkle_root, digests)]
+
+
+@settings(deadline=None)
+@given(raw=BLOCKS)
+def test_any_hashes(fast: ModuleType, raw: bytes) -> None:
+    """Ids, hashes and roots are the same."""
+    check_hashes(fast, raw)
+
+
+@pytest.mark.parametrize("path", ["mainnet/325000", "mainnet/951658", "testnet3/2348332"])
+def test_real_hashes(fast: ModuleType, path: str) -> None:
+    """They are the same for transactions of all sizes."""
+    check_hashes(fast, shared(f"{path}.blk").read_bytes())
+
+
+def test_hashes_of_every_length(fast: ModuleType) -> None:
+    """The end of a transaction may be anywhere in a block of the hash function, and a row of a tree odd."""
+    for size in range(200):
+        check_hashes(fast, block(transaction(bytes(size)), transaction(b"", witnesses=[[bytes(size)]])))
+    for leaves in range(1, 40):
+        digests = b"".join(bytes([n]) * 32 for n in range(leaves))
+        assert fast.merkle_root(digests) == hashes.merkle_root(digests)
+
+
+def test_hashes_of_nothing_that_is_in_the_block(fast: ModuleType) -> None:
+    """Places outside of the block, which no walk returns, are refused."""
+    for starts, outputs_ends in (([0, 61], [57]), ([0, 60], [57]), ([0, 60], [5]), ([0, 60], []), ([], [])):
+        with pytest.raises(ValueError, match=r"ends|inside"):
+            fast.hash_transactions(bytes(60), array("I", starts), array("I", outputs_ends))
+    with pytest.raises(ValueError, match="at least one"):
+        fast.merkle_root(b"")
 
 
 SPENT: st.SearchStrategy[Spent] = st.lists(
