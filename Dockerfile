@@ -4,7 +4,9 @@
 # To run your own app, mount its folder at /app, the working directory.
 
 FROM python:3.12-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 WORKDIR /source
+COPY .ci/compile.py ./.ci/
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY virtualchain ./virtualchain
 COPY sql ./sql

@@ -1,12 +1,15 @@
 """The frozen values that the rooms pass to each other.
 
 Hashes and transaction ids are lower-case hex in display order (as block explorers print them);
-scripts, keys and witness items are hex; amounts are satoshi; a ``block_id`` is a block's height.
+scripts, keys and witness items are hex unless they are bytes; amounts are satoshi; a ``block_id`` is a
+block's height.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar, overload
+
+T = TypeVar("T")
 
 Json = dict[str, Any]
 """One JSON object, as callbacks get it and as the database stores it."""
@@ -29,11 +32,53 @@ class PayloadRule:
     """
 
     name: str
-    find: FindPayload
+    find: Callable[[Sequence[bytes]], bytes | None]
+    """Finds the payload among a transaction's output scripts, which is all that it looks at."""
 
     def __call__(self, outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
         """Find the payload among a transaction's outputs."""
-        return self.find(outputs)
+        return self.find([bytes.fromhex(output["script_pubkey"]) for output in outputs])
+
+
+class Lazy(Sequence[T]):
+    """A tuple that is made when it is first looked at; equal to the tuple."""
+
+    __slots__ = ("_items", "_make")
+
+    def __init__(self, make: Callable[[], tuple[T, ...]]) -> None:
+        self._make = make
+        self._items: tuple[T, ...] | None = None
+
+    @property
+    def items(self) -> tuple[T, ...]:
+        """The tuple."""
+        if self._items is None:
+            self._items = self._make()
+        return self._items
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __eq__(self, other: object) -> bool:
+        return self.items == (other.items if isinstance(other, Lazy) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.items)
+
+    def __repr__(self) -> str:
+        return repr(self.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +102,18 @@ class TxIn:
 
     txid: str
     vout: int
-    script_sig: str
+    script_sig: bytes
     sequence: int
-    witness: tuple[str, ...]
+    witness: tuple[bytes, ...]
 
     def as_dict(self) -> Json:
-        """Return a new dict, as callbacks get it."""
+        """Return a new dict, as callbacks get it: scripts and witness items are hex."""
         return {
             "txid": self.txid,
             "vout": self.vout,
-            "script_sig": self.script_sig,
+            "script_sig": self.script_sig.hex(),
             "sequence": self.sequence,
-            "witness": list(self.witness),
+            "witness": [item.hex() for item in self.witness],
         }
 
 
@@ -160,8 +205,8 @@ class Input:
     txid: str
     raw: bytes
     magics: tuple[bytes, ...]
-    senders: tuple[Sender, ...]
-    outputs: tuple[Output, ...]
+    senders: Sequence[Sender]
+    outputs: Sequence[Output]
     fee: int
     evidence: Evidence | None = None
     """What shows that `senders` are right; None: it was not recorded."""
@@ -211,4 +256,4 @@ class Watch:
     rule: str
     find_payload: FindPayload
     prefilter: bool
-    """Whether a byte search for OP_RETURN, push and magic finds every payload that the rule finds."""
+    """Whether a search of outputs for OP_RETURN, push and magic finds every payload that the rule finds."""

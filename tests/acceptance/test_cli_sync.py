@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.conftest import Commands, Inside
 from tests.support.servers import value
+from virtualchain.bitcoin.compiled import IS_COMPILED
 from virtualchain.testing import ChainBuilder, FakeNode
 from virtualchain.testing.bitcoind import Bitcoind
 
@@ -106,6 +107,8 @@ def test_a_halted_app_lags_until_it_is_resumed(
     for verbose in (inside("status", "-v", *common).out, inside("sync", "-v", *apps, *common, code=4).err):
         assert "Traceback (most recent call last)" in verbose
         assert f'File "{inside.folder / "apps.py"}", line 11, in check' in verbose
+    scanner = "compiled" if IS_COMPILED else "interpreted"
+    assert f"virtualchain: blocks are scanned by {scanner} code\n" in verbose
 
     (inside.folder / "broken").unlink()
     assert "halted" in inside("sync", *apps, *common, code=4).err

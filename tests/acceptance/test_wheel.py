@@ -16,6 +16,9 @@ import pytest
 from virtualchain.store.revision import head
 
 ROOT = Path(__file__).parents[2]
+BUILD = (sys.executable, "-m", "hatchling", "build")
+WALKS = "virtualchain/bitcoin/_walk."
+"""The start of the compiled module's name, in a wheel that has it."""
 STRAY = "files that git does not track would ship: add, ignore or remove them"
 LOOK = """
 from pathlib import Path
@@ -27,6 +30,12 @@ assert home.parent.name == "site-packages", home
 assert sql_root() == home / "sql"
 assert migrations_root() == home / "migrations"
 assert "add_rows" in queries("block_transaction")
+
+from virtualchain.bitcoin import compiled, interpreted, walk
+
+assert bool(list(home.glob("bitcoin/_walk.*"))) == compiled.IS_COMPILED == EXPECTED
+assert not walk.IS_COMPILED
+assert (walk.walk_block is compiled.walk_block) != EXPECTED
 """
 PROJECT_TEST = """
 def test_fixtures_are_there(fake_node):
@@ -40,8 +49,19 @@ def test_fixtures_are_there(fake_node):
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build wheel and sdist from the checkout, including untracked files that the rules let in."""
     folder = tmp_path_factory.mktemp("built")
-    _run(sys.executable, "-m", "hatchling", "build", "-d", folder, cwd=ROOT)
+    _run(*BUILD, "-d", folder, cwd=ROOT, VIRTUALCHAIN_COMPILED="0")
     return folder
+
+
+@pytest.fixture(scope="module")
+def compiled_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel with the compiled walks; skip if there is no C compiler, except in CI."""
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))) and os.environ.get("CI") != "true":
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("compiled")
+    _run(*BUILD, "-t", "wheel", "-d", folder, cwd=ROOT, VIRTUALCHAIN_COMPILED="1")
+    (file,) = folder.glob("*.whl")
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +71,13 @@ def wheel(built: Path) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel into a new environment; return that environment's folder of programs.
+@pytest.fixture(scope="module", params=["wheel", "compiled_wheel"])
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install a wheel into a new environment; return that environment's folder of programs.
 
     Dependencies come from the environment that runs the tests, so no network is needed.
     """
+    wheel: Path = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=True, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -77,6 +98,26 @@ def test_wheel_holds_what_is_tracked_and_nothing_else(wheel: Path) -> None:
         assert f"virtualchain/{name}" in shipped
     revisions = {name for name in shipped if name.startswith("virtualchain/migrations/versions/")}
     assert {Path(name).suffix for name in revisions} == {".py", ".sql"}
+
+
+def test_a_compiled_wheel_holds_two_modules_more(wheel: Path, compiled_wheel: Path) -> None:
+    """It is named for this Python and machine; the one without the modules is for any."""
+    with zipfile.ZipFile(wheel) as plain, zipfile.ZipFile(compiled_wheel) as compiled:
+        more = {name.partition(".")[0] for name in set(compiled.namelist()) - set(plain.namelist())}
+    assert more == {"virtualchain/bitcoin/_hashes", "virtualchain/bitcoin/_walk"}
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert f"-cp{sys.version_info.major}{sys.version_info.minor}-" in compiled_wheel.name
+
+
+def test_a_build_without_a_compiler_is_only_slower(tmp_path: Path) -> None:
+    """The wheel is built with a warning and without the modules, unless they are asked for."""
+    broken = {"CC": "/no/such/compiler", "LDSHARED": "/no/such/compiler"}
+    shown = _run(*BUILD, "-t", "wheel", "-d", tmp_path, cwd=ROOT, **broken)
+    (file,) = tmp_path.glob("*.whl")
+    assert file.name.endswith("-py3-none-any.whl")
+    assert "without compiled code" in shown
+    with pytest.raises(AssertionError, match="/no/such/compiler"):
+        _run(*BUILD, "-t", "wheel", "-d", tmp_path, cwd=ROOT, VIRTUALCHAIN_COMPILED="1", **broken)
 
 
 def test_wheel_describes_itself(wheel: Path) -> None:
@@ -114,15 +155,16 @@ def test_sdist_holds_what_is_tracked_and_makes_the_same_wheel(
         "LICENSE",
         "tests/acceptance/test_wheel.py",
     } <= files
-    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "again", cwd=unpacked)
+    _run(*BUILD, "-t", "wheel", "-d", tmp_path / "again", cwd=unpacked, VIRTUALCHAIN_COMPILED="0")
     (again,) = (tmp_path / "again").iterdir()
     with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(again) as theirs:
         assert sorted(theirs.namelist()) == sorted(ours.namelist())
 
 
 def test_installed_package_finds_its_sql(installed: Path, tmp_path: Path) -> None:
-    """Without a checkout, the package reads the SQL and the migrations that it contains."""
-    _run(installed / "python", "-c", LOOK, cwd=tmp_path)
+    """Without a checkout, the package finds its SQL and migrations, and its compiled walks if any."""
+    is_compiled = bool(list(installed.parent.glob(f"lib/python*/site-packages/{WALKS}*")))
+    _run(installed / "python", "-c", LOOK.replace("EXPECTED", str(is_compiled)), cwd=tmp_path)
 
 
 def test_installed_command_migrates(installed: Path, tmp_path: Path, empty_database_url: str) -> None:
@@ -152,13 +194,13 @@ def _place_in_wheel(name: str) -> str:
     return name if name.startswith("virtualchain/") else f"virtualchain/{name}"
 
 
-def _run(*command: str | Path, cwd: Path) -> str:
+def _run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Run a program without the settings and the import path of the tests; return its output."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("VIRTUALCHAIN_", "PYTHON", "PYTEST_", "PIP_"))
     }
-    done = subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=kept | variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + (done.stderr if variables else "")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from virtualchain.bitcoin import prefetch
 from virtualchain.bitcoin.block import Scanner
+from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.judge import _Judge
@@ -26,7 +27,7 @@ from virtualchain.store.tape import Tape
 STAGES: Final[dict[str, tuple[tuple[Any, str], ...]]] = {
     "fetch": ((NodeSource, "raw_block"),),
     "spent outputs": ((NodeSource, "spent_outputs"),),
-    "scan and decode": ((Scanner, "scan"),),
+    "scan and decode": ((CheckedBlock, "__post_init__"), (Scanner, "scan")),
     "join with spent outputs": ((prefetch, "inputs"),),
     "reading the tape": ((Tape, "inputs"),),
     "parse": ((_Judge, "_parse"),),

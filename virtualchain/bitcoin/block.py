@@ -1,26 +1,43 @@
 """The scan: find the few transactions of a block that carry a registered payload, and decode only these.
 
-A block has thousands of transactions, and usually none of them is an input, so a scan decodes few of them. It
-walks over all transactions to find where each begins and ends, which also shows that the block is complete.
-It searches the raw bytes for OP_RETURN, a push and a magic, and decodes the transactions that match.
+A block has thousands of transactions, and usually none of them is an input, so a scan decodes few of them.
+The walk over all transactions, which finds where each begins and ends and shows that the block is complete,
+looks for outputs that are an OP_RETURN with a push and a magic on its way. The scan decodes the transactions
+that match.
 """
 
-import re
-from bisect import bisect_right
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from virtualchain.bitcoin.gate import CheckedBlock
-from virtualchain.bitcoin.header import HEADER_SIZE
-from virtualchain.bitcoin.layout import LARGEST_BLOCK, Span, naming_block, split_transactions, txids
+from virtualchain.bitcoin.layout import (
+    LARGEST_BLOCK,
+    Layout,
+    Search,
+    naming_block,
+    split_transactions,
+    txids,
+    walk,
+)
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify, public_keys
 from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, capped, is_substitute, mismatch, sighash
-from virtualchain.bitcoin.transaction import MAX_MONEY, Transaction, read_count, read_inputs, read_transaction
+from virtualchain.bitcoin.transaction import MAX_MONEY, Transaction, read_inputs, read_transaction
 from virtualchain.errors import MalformedBlock, MissingData
-from virtualchain.model import Block, Evidence, Input, Sender, SpentOutput, SpentOutputs, TxIn, Watch
+from virtualchain.model import (
+    Block,
+    Evidence,
+    Input,
+    Lazy,
+    PayloadRule,
+    Sender,
+    SpentOutput,
+    SpentOutputs,
+    TxIn,
+    Watch,
+)
 
 __all__ = [
     "LARGEST_BLOCK",
@@ -72,28 +89,28 @@ class Scanner:
         self._network = network
         self._watches = tuple(watches)
         self._everywhere = tuple(watch for watch in watches if not (watch.prefilter and watch.magic))
-        self._search = _search({watch.magic for watch in watches if watch.prefilter and watch.magic})
+        self.search: Final = Search.of(watch.magic for watch in watches if watch.prefilter and watch.magic)
+        """What a block's outputs are searched with when it is checked, which spares a second walk."""
 
     def scan(self, block: CheckedBlock) -> Scan:
         """Find the candidates in a block; raises MalformedBlock if one cannot be decoded."""
         with naming_block(f"{block.header.block_id} ({block.header.hash})"):
-            candidates = tuple(self._candidates(block.raw, block.spans))
-            spendings = _spendings(block.raw, block.spans) if candidates else ()
+            searched = block.layout
+            layout = searched if searched.search == self.search else walk(block.raw, self.search)
+            candidates = tuple(self._candidates(layout))
+            spendings = array("I", [0]) + layout.spendings[1:] if candidates else ()
             return Scan(block.header, candidates, self._network, spendings)
 
-    def _candidates(self, raw: bytes, spans: Sequence[Span]) -> Iterator[Candidate]:
-        hits = () if self._search is None else self._search.finditer(raw, HEADER_SIZE)
-        starts = [start for start, _, _ in spans]
-        hit_txindexes = {bisect_right(starts, hit.start()) - 1 for hit in hits}
-        for txindex in range(len(spans)) if self._everywhere else sorted(hit_txindexes):
+    def _candidates(self, layout: Layout) -> Iterator[Candidate]:
+        for txindex in range(len(layout)) if self._everywhere else layout.matching():
             if txindex < 1:  # the coinbase never carries an input
                 continue
-            watches = self._watches if txindex in hit_txindexes else self._everywhere
-            start, _, end = spans[txindex]
-            transaction = read_transaction(raw[start:end], self._network)
+            watches = self._watches if layout.matches[txindex] else self._everywhere
+            raw = layout.transaction(txindex)
+            transaction = read_transaction(raw, self._network)
             magics = _matching_magics(watches, transaction)
             if magics:
-                yield Candidate(txindex, transaction, raw[start:end], tuple(sorted(magics)))
+                yield Candidate(txindex, transaction, raw, tuple(sorted(magics)))
 
 
 def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Input, ...]:
@@ -105,7 +122,7 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     """
     evidence = spent.evidence if isinstance(spent, SpentOutputs) else "node"
     counts = spent.counts if isinstance(spent, SpentOutputs) else None
-    if counts is not None and scan.spendings and list(counts) != list(scan.spendings):
+    if counts is not None and scan.spendings and array("I", counts) != array("I", scan.spendings):
         raise MalformedBlock(
             f"block {scan.block.block_id} ({scan.block.hash}): its transactions do not have as many inputs "
             "as spent outputs were reported for them"
@@ -114,18 +131,6 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
         _input(scan, candidate, capped(spent.get(candidate.txindex, ())), evidence)
         for candidate in scan.candidates
     )
-
-
-def _search(magics: Iterable[bytes]) -> re.Pattern[bytes] | None:
-    """Compile the search for OP_RETURN, a push in any of its forms, and a magic.
-
-    Only OP_RETURN is consumed and the rest is a lookahead: a match that starts inside another is found too.
-    """
-    choice = b"|".join(re.escape(magic) for magic in sorted(magics))
-    if not choice:
-        return None
-    push = rb"[\x01-\x4b]|\x4c.|\x4d..|\x4e...."
-    return re.compile(rb"\x6a(?=(?:%b)(?:%b))" % (push, choice), re.DOTALL)
 
 
 def _matching_magics(watches: Iterable[Watch], transaction: Transaction) -> set[bytes]:
@@ -153,16 +158,11 @@ def _matching_magics(watches: Iterable[Watch], transaction: Transaction) -> set[
 
 def _payload(watch: Watch, transaction: Transaction) -> object:
     try:
+        if isinstance(watch.find_payload, PayloadRule):
+            return watch.find_payload.find([output.script_pubkey for output in transaction.paid])
         return watch.find_payload([output.as_dict() for output in transaction.outputs])
     except Exception as error:  # noqa: BLE001  an app's own code may raise anything
         return error
-
-
-def _spendings(raw: bytes, spans: Iterable[Span]) -> Sequence[int]:
-    """Count the outputs that each transaction of a block spends; the coinbase spends none."""
-    # A zero in place of the number of inputs is the marker of a witness (BIP 144).
-    places = (start + 4 if raw[start + 4] else start + 6 for start, _, _ in spans)
-    return (0, *(read_count(raw, place)[0] for place in islice(places, 1, None)))
 
 
 def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
@@ -187,9 +187,11 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
         txid=transaction.txid,
         raw=candidate.raw,
         magics=candidate.magics,
-        senders=tuple(
-            _sender(spending, output, scan.network)
-            for spending, output in zip(transaction.inputs, spent, strict=True)
+        senders=Lazy(
+            lambda: tuple(
+                _sender(spending, output, scan.network)
+                for spending, output in zip(transaction.inputs, spent, strict=True)
+            )
         ),
         outputs=transaction.outputs,
         fee=_fee(scan.block, candidate, spent),
@@ -199,7 +201,7 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
 
 def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:
     """Compute what a transaction spends beyond its outputs; raises MalformedBlock above what there can be."""
-    paid = [output.value for output in candidate.transaction.outputs]
+    paid = [output.value for output in candidate.transaction.paid]
     spends, pays = sum(output.value for output in spent), sum(paid)
     if spends > MAX_MONEY or pays > MAX_MONEY or min(paid, default=0) < 0:
         raise MalformedBlock(
@@ -213,7 +215,6 @@ def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> in
 def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
     script = spent.script_pubkey
     script_type, addresses = ("nonstandard", ()) if is_substitute(script) else classify(script, network)
-    witness = [bytes.fromhex(item) for item in spending.witness]
     return Sender(
         txid=spending.txid,
         vout=spending.vout,
@@ -221,6 +222,6 @@ def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
         script_pubkey=script.hex(),
         type=script_type,
         addresses=addresses,
-        public_keys=public_keys(script, bytes.fromhex(spending.script_sig), witness),
+        public_keys=public_keys(script, spending.script_sig, spending.witness),
         sighash=sighash(script, spending),
     )

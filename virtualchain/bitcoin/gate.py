@@ -4,21 +4,18 @@ Everything that searches or takes blocks accepts a `CheckedBlock` and nothing el
 check it, so no caller can forget to.
 """
 
-from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Final
 
+from virtualchain.bitcoin.compiled import merkle_root
 from virtualchain.bitcoin.difficulty import check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
-from virtualchain.bitcoin.layout import Span, naming_block, transaction_spans
+from virtualchain.bitcoin.layout import NO_SEARCH, Layout, Search, naming_block, walk
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
-from virtualchain.consensus.merkle import root_of_digests
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Verification
 
-_NO_OUTPUT: Final = b"\x01" + bytes(32) + b"\xff" * 4
-"""A coinbase's count of inputs, and what its only input spends."""
 _NODE_SIZE: Final = 64
 """Bytes of two hashes: what the Merkle tree's inner nodes are hashed from."""
 _OF_NODE_SIZE: Final = frozenset(
@@ -44,6 +41,7 @@ class CheckedBlock:
     its transactions are also those that the header commits to, none of them is as large as an inner node of
     the Merkle tree, and its witnesses are those that the coinbase commits to (BIP 141); "header" leaves that
     to a node of one's own, which has checked it before. The solution of a signet's challenge is not verified.
+    On the way, its outputs are searched with `search`.
 
     Raises MalformedBlock if `raw` is anything else.
     """
@@ -52,75 +50,69 @@ class CheckedBlock:
     raw: bytes = field(repr=False)
     network: InitVar[Network]
     extent: InitVar[Verification]
-    spans: Sequence[Span] = field(init=False, repr=False)
-    """Where its transactions are."""
+    search: InitVar[Search] = NO_SEARCH
+    layout: Layout = field(init=False, repr=False, compare=False)
+    """Where its transactions are, and which of them the search matches."""
 
-    def __post_init__(self, network: Network, extent: Verification) -> None:
+    def __post_init__(self, network: Network, extent: Verification, search: Search) -> None:
         header, raw = self.header, self.raw
         actual = read_header(header.block_id, raw[:HEADER_SIZE])
         if actual != header:
             raise MalformedBlock(f"block {header.block_id}: requested {header.hash}, got {actual.hash}")
         with naming_block(f"{header.block_id} ({header.hash})"):
             check_work(header, network)
-            spans = transaction_spans(raw)
-            _check_coinbase(raw, spans)
+            layout = walk(raw, search)
+            _check_coinbase(layout)
         if extent != "header":
-            _check_commitments(header, raw, spans, network)
-        object.__setattr__(self, "spans", spans)
+            _check_commitments(header, layout, network)
+        object.__setattr__(self, "layout", layout)
 
 
-def _check_coinbase(raw: bytes, spans: Sequence[Span]) -> None:
+def _check_coinbase(layout: Layout) -> None:
     """Check that the first transaction is a coinbase, and no other is."""
-    for txindex, (start, _, _) in enumerate(spans):
-        # Without a witness, the count of inputs follows the version; with one, a marker of two bytes does.
-        inputs = start + 4 if raw[start + 4] else start + 6
-        if raw.startswith(_NO_OUTPUT, inputs) != (txindex == 0):
-            wrong = f"transaction {txindex} is a second coinbase" if txindex else "it begins with no coinbase"
-            raise MalformedBlock(wrong)
+    if not layout.coinbases[0]:
+        raise MalformedBlock("it begins with no coinbase")
+    second = layout.coinbases.find(1, 1)
+    if second > 0:
+        raise MalformedBlock(f"transaction {second} is a second coinbase")
 
 
-def _check_commitments(header: Block, raw: bytes, spans: Sequence[Span], network: Network) -> None:
+def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
     """Compare the transactions with the header's Merkle root, and the witnesses with the coinbase's output.
 
     A repeated transaction is refused: repeating a block's last ones can leave the root unchanged
     (CVE-2012-2459), and no block spends the same outputs twice. So is one that could be taken for an inner
     node of the tree, or an inner node for it.
     """
-    ids = [_txid(raw, span) for span in spans]
-    for txindex, (start, outputs_end, _) in enumerate(spans):
-        size = outputs_end - start + (4 if raw[start + 4] else 2)
-        if size == _NODE_SIZE and display_hash(ids[txindex]) not in _OF_NODE_SIZE:
+    ids, whole = layout.digests()
+    for txindex, (start, outputs_end) in enumerate(zip(layout.starts, layout.outputs_ends, strict=False)):
+        # The four bytes after the outputs count, the two of the marker of a witness (BIP 144) do not.
+        if outputs_end - start != (_NODE_SIZE - 4 if layout.raw[start + 4] else _NODE_SIZE - 2):
+            continue
+        if display_hash(ids[32 * txindex : 32 * txindex + 32]) not in _OF_NODE_SIZE:
             raise _mismatch(
                 header,
-                f"transaction {txindex} has {size} bytes without witness, like the tree's inner nodes",
+                f"transaction {txindex} has {_NODE_SIZE} bytes without witness, like the tree's inner nodes",
             )
-    if len(set(ids)) != len(ids):
+    if len({ids[at : at + 32] for at in range(0, len(ids), 32)}) != len(layout):
         raise _mismatch(header, "a transaction occurs twice")
-    root = display_hash(root_of_digests(ids))
+    root = display_hash(merkle_root(ids))
     if root != header.merkle_root:
         raise _mismatch(header, f"their Merkle root is {root}, but the header states {header.merkle_root}")
-    start, _, end = spans[0]
-    coinbase = raw[start:end]
+    coinbase = layout.transaction(0)
     outputs = read_outputs(coinbase)[1]
     commitments = [output.script_pubkey for output in outputs if output.script_pubkey.startswith(_COMMITMENT)]
     commitments = [script for script in commitments if len(script) >= len(_COMMITMENT) + 32]
-    if all(raw[start + 4] for start, _, _ in spans):
+    if not any(map(layout.has_witness, range(len(layout)))):
         if commitments and header.block_id >= network.segwit_block_id:
             raise _mismatch(header, "the coinbase commits to witnesses, but they were removed")
         return
     reserved = read_inputs(coinbase)[0].witness
-    if not commitments or [len(item) for item in reserved] != [64]:  # one item of 32 bytes, in hex
+    if not commitments or [len(item) for item in reserved] != [32]:
         raise _mismatch(header, "they have witnesses, but the coinbase commits to none")
-    witness_root = root_of_digests([bytes(32), *(sha256d(raw[start:end]) for start, _, end in spans[1:])])
-    if sha256d(witness_root + bytes.fromhex(reserved[0])) != commitments[-1][6:38]:
+    witness_root = merkle_root(bytes(32) + whole[32:])
+    if sha256d(witness_root + reserved[0]) != commitments[-1][6:38]:
         raise _mismatch(header, "their witnesses are not the ones that the coinbase commits to")
-
-
-def _txid(raw: bytes, span: Span) -> bytes:
-    start, outputs_end, end = span
-    if raw[start + 4]:
-        return sha256d(raw[start:end])
-    return sha256d(raw[start : start + 4] + raw[start + 6 : outputs_end] + raw[end - 4 : end])
 
 
 def _mismatch(header: Block, why: str) -> MalformedBlock:

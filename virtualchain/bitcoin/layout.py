@@ -1,30 +1,100 @@
 """How a serialized block is laid out: where each of its transactions begins and ends, and their ids."""
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
+from virtualchain.bitcoin.compiled import hash_transactions, walk_block
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, sha256d
-from virtualchain.bitcoin.transaction import long_count, transaction_id
+from virtualchain.bitcoin.transaction import read_count
 from virtualchain.errors import MalformedBlock
 
 LARGEST_BLOCK: Final = 4_000_000
 """Bytes: a byte weighs at least one unit (BIP 141)."""
+MOST_TRANSACTIONS: Final = LARGEST_BLOCK // (60 * 4)
+"""In a block: one has 60 bytes or more, each of which weighs four units."""
+_SMALLEST: Final = 12
+"""Bytes: the walk takes nothing shorter for a transaction."""
+_LONGEST_SEARCHED: Final = 255
+"""Bytes of a magic that are searched for, as its length is written in one byte."""
 
-Span = tuple[int, int, int]
-"""Offsets in the block: where a transaction starts, where its outputs end, and where it ends."""
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for OP_RETURN outputs that push one of some magics; made by `Search.of`."""
+
+    magics: bytes
+    """One after the other, each after its length."""
+    firsts: bytes
+    """1 at the place of every byte with which one of them starts."""
+
+    @classmethod
+    def of(cls, magics: Iterable[bytes]) -> "Search":
+        """Prepare the search for some magics, none of them empty."""
+        searched = sorted({magic[:_LONGEST_SEARCHED] for magic in magics})
+        firsts = {magic[0] for magic in searched}
+        return cls(
+            b"".join(len(magic).to_bytes() + magic for magic in searched),
+            bytes(byte in firsts for byte in range(256)),
+        )
+
+
+NO_SEARCH: Final = Search.of(())
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the transactions of a block are, by txindex, and what the walk over them saw."""
+
+    raw: bytes = field(repr=False)
+    search: Search = field(repr=False)
+    starts: "array[int]"
+    """Where each transaction starts; one more item is where the last one ends."""
+    outputs_ends: "array[int]"
+    """Where the outputs of each transaction end."""
+    spendings: "array[int]"
+    """How many inputs each transaction has."""
+    coinbases: bytearray
+    """1 for a transaction that has the form of a coinbase."""
+    matches: bytearray
+    """1 for a transaction with an output that the search matches."""
+
+    def __len__(self) -> int:
+        return len(self.matches)
+
+    def transaction(self, txindex: int) -> bytes:
+        """Cut a transaction out of the block."""
+        return self.raw[self.starts[txindex] : self.starts[txindex + 1]]
+
+    def has_witness(self, txindex: int) -> bool:
+        """Check whether a transaction is serialized with a witness."""
+        return not self.raw[self.starts[txindex] + 4]  # no count of inputs, but a marker (BIP 144)
+
+    def digests(self) -> tuple[bytes, bytes]:
+        """Hash all transactions without their witnesses, which makes their ids, and with them."""
+        digests: tuple[bytes, bytes] = hash_transactions(self.raw, self.starts, self.outputs_ends)
+        return digests
+
+    def matching(self) -> Iterator[int]:
+        """Yield the transactions that the search matches."""
+        txindex = self.matches.find(1)
+        while txindex >= 0:
+            yield txindex
+            txindex = self.matches.find(1, txindex + 1)
 
 
 def split_transactions(raw: bytes) -> list[bytes]:
     """Split a serialized block into its serialized transactions; raises MalformedBlock."""
-    return [raw[start:end] for start, _, end in _named_spans(raw)]
+    layout = _named_layout(raw)
+    return [layout.transaction(txindex) for txindex in range(len(layout))]
 
 
 def txids(raw: bytes) -> list[str]:
     """Compute the transaction ids of a serialized block, in order; raises MalformedBlock."""
-    return [
-        transaction_id(raw[start:end], outputs_end - start) for start, outputs_end, end in _named_spans(raw)
-    ]
+    ids, _ = _named_layout(raw).digests()
+    return [display_hash(ids[at : at + 32]) for at in range(0, len(ids), 32)]
 
 
 @contextmanager
@@ -38,74 +108,31 @@ def naming_block(block: str) -> Iterator[None]:
         ) from error
 
 
-def _named_spans(raw: bytes) -> list[Span]:
+def _named_layout(raw: bytes) -> Layout:
     with naming_block(display_hash(sha256d(raw[:HEADER_SIZE]))):
-        return transaction_spans(raw)
+        return walk(raw)
 
 
-def transaction_spans(raw: bytes) -> list[Span]:  # noqa: C901, PLR0912, PLR0915  calls would be slow
-    """Find where the transactions of a block lie; the block must end with the last one.
+def walk(raw: bytes, search: Search = NO_SEARCH) -> Layout:
+    """Find where the transactions of a block are; the block must end with the last one.
 
-    This runs over every byte of the chain, so every read is inlined, and a block that is too short is
-    noticed late: by an IndexError or at the end.
+    Raises MalformedBlock.
     """
-    spans: list[Span] = []
     try:
-        count, at = raw[HEADER_SIZE], HEADER_SIZE + 1
-        if count >= 0xFD:
-            count, at = long_count(raw, at - 1)
-        while len(spans) < count:
-            start = at
-            at += 4
-            has_witness = not raw[at]
-            if has_witness:
-                if raw[at + 1] != 1:
-                    raise MalformedBlock(f"transaction {len(spans)} has no input")
-                at += 2
-            spendings = raw[at]
-            at += 1
-            if spendings >= 0xFD:
-                spendings, at = long_count(raw, at - 1)
-            for _ in range(spendings):
-                length = raw[at + 36]
-                if length < 0xFD:
-                    at += length + 41
-                else:
-                    length, at = long_count(raw, at + 36)
-                    at += length + 4
-            outputs = raw[at]
-            at += 1
-            if outputs >= 0xFD:
-                outputs, at = long_count(raw, at - 1)
-            for _ in range(outputs):
-                length = raw[at + 8]
-                if length < 0xFD:
-                    at += length + 9
-                else:
-                    length, at = long_count(raw, at + 8)
-                    at += length
-            outputs_end = at
-            if has_witness:
-                for _ in range(spendings):
-                    items = raw[at]
-                    at += 1
-                    if items >= 0xFD:
-                        items, at = long_count(raw, at - 1)
-                    for _ in range(items):
-                        length = raw[at]
-                        if length < 0xFD:
-                            at += length + 1
-                        else:
-                            length, at = long_count(raw, at)
-                            at += length
-            at += 4
-            spans.append((start, outputs_end, at))
+        count, at = read_count(raw, HEADER_SIZE)
     except IndexError as error:
-        raise MalformedBlock(f"its bytes end inside transaction {len(spans)}") from error
-    if at > len(raw):
-        raise MalformedBlock(f"its bytes end inside transaction {len(spans) - 1}")
-    if not spans:
+        raise MalformedBlock("its bytes end inside transaction 0") from error
+    if not count:
         raise MalformedBlock("it has no transactions")
-    if at < len(raw):
-        raise MalformedBlock(f"{len(raw) - at} bytes follow its last transaction")
-    return spans
+    room = min(count, len(raw) // _SMALLEST)  # a count may be a lie
+    starts = array("I", bytes(4 * (room + 1)))
+    outputs_ends, spendings = array("I", bytes(4 * room)), array("I", bytes(4 * room))
+    coinbases, matches = bytearray(room), bytearray(room)
+    end = walk_block(
+        raw, at, count, search.firsts, search.magics, starts, outputs_ends, spendings, coinbases, matches
+    )
+    if end > len(raw):
+        raise MalformedBlock(f"its bytes end inside transaction {count - 1}")
+    if end < len(raw):
+        raise MalformedBlock(f"{len(raw) - end} bytes follow its last transaction")
+    return Layout(raw, search, starts, outputs_ends, spendings, coinbases, matches)

@@ -1,23 +1,20 @@
 """Payload rules: which bytes of a transaction's outputs are an app's payload.
 
 An app may bring its own rule. The two that are shipped only find a payload that is pushed directly after an
-OP_RETURN, so a search of the block's bytes for OP_RETURN, push and magic misses none, and the scan decodes
+OP_RETURN, so a search of a block's outputs for OP_RETURN, push and magic misses none, and the scan decodes
 only the few transactions that match.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from virtualchain.bitcoin.script import op_return_payload
 from virtualchain.errors import UsageError, quoted
 from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule, Watch
 
-_Outputs = Sequence[Mapping[str, Any]]
 
-
-def _last(outputs: _Outputs) -> bytes | None:
-    for output in reversed(outputs):
-        script = bytes.fromhex(output["script_pubkey"])
+def _last(scripts: Sequence[bytes]) -> bytes | None:
+    for script in reversed(scripts):
         if script.startswith(b"\x6a"):
             return op_return_payload(script)
     return None
@@ -35,9 +32,9 @@ def first_op_return(*magics: bytes) -> PayloadRule:
     if not magics or not all(isinstance(magic, bytes) for magic in magics):
         raise UsageError(f"first_op_return needs the app's magic bytes, not {quoted(magics)}")
 
-    def find(outputs: _Outputs) -> bytes | None:
-        for output in outputs:
-            payload = op_return_payload(bytes.fromhex(output["script_pubkey"]))
+    def find(scripts: Sequence[bytes]) -> bytes | None:
+        for script in scripts:
+            payload = op_return_payload(script)
             if payload is not None and payload.startswith(magics):
                 return payload
         return None

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count, islice
 from typing import Final
@@ -12,7 +12,7 @@ from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.source import BlockSource, at_height
 from virtualchain.bitcoin.spending import LARGEST_KEPT
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Block, ScannedBlock, Verification
+from virtualchain.model import Block, ScannedBlock, SpentOutput, Verification
 
 MOST_BYTES: Final = 128_000_000
 """Bytes that the blocks read ahead may take, by an estimate before what they spend is known."""
@@ -41,9 +41,7 @@ def prefetch(
     budget = _Budget(MOST_BYTES)
 
     def fetch_in_budget(place: int, header: Block) -> ScannedBlock:
-        scanned = fetch(source, scanner, header, verify=verify, claim=lambda size: budget.claim(place, size))
-        budget.correct(place, _size(scanned))
-        return scanned
+        return fetch(source, scanner, header, verify=verify, claim=lambda size: budget.claim(place, size))
 
     def submit(most: int) -> list[Future[ScannedBlock]]:
         return [pool.submit(fetch_in_budget, *each) for each in islice(remaining, most)]
@@ -72,21 +70,17 @@ class _Budget:
         self._changed = threading.Condition()
 
     def claim(self, place: int, size: int) -> None:
-        """Wait until there is room for `size` bytes, or it is this place's turn."""
+        """Wait until there is room for `size` bytes, or it is this place's turn; less than before fits."""
 
         def has_room() -> bool:
-            fits = sum(self._claimed.values()) + size <= self._allowed
+            others = sum(self._claimed.values()) - self._claimed.get(place, 0)
+            fits = others + size <= self._allowed or size <= self._claimed.get(place, 0)
             return fits or place == self._turn or self._is_closed
 
         with self._changed:
             self._changed.wait_for(has_room)
             if self._is_closed:
                 raise RuntimeError("reading ahead has ended")  # nobody asks for the result
-            self._claimed[place] = size
-
-    def correct(self, place: int, size: int) -> None:
-        """Replace an estimate by what a block really takes."""
-        with self._changed:
             self._claimed[place] = size
             self._changed.notify_all()
 
@@ -109,18 +103,18 @@ def _estimate(scan: Scan) -> int:
     return sum(
         len(each.raw) * 2
         + len(each.transaction.inputs) * (_PER_INPUT + 2 * LARGEST_KEPT)
-        + len(each.transaction.outputs) * _PER_INPUT
+        + len(each.transaction.paid) * _PER_INPUT
         for each in scan.candidates
     )
 
 
-def _size(scanned: ScannedBlock) -> int:
-    """Estimate the memory that a block's inputs take."""
+def _size(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> int:
+    """Estimate the memory that a block's inputs take once everything in them has been looked at."""
     return sum(
         len(each.raw) * 2
-        + sum(_PER_INPUT + len(sender.script_pubkey) for sender in each.senders)
-        + len(each.outputs) * _PER_INPUT
-        for each in scanned.inputs
+        + sum(_PER_INPUT + 2 * len(output.script_pubkey) for output in spent[each.txindex])
+        + len(each.transaction.paid) * _PER_INPUT
+        for each in scan.candidates
     )
 
 
@@ -138,14 +132,14 @@ def fetch(
 ) -> ScannedBlock:
     """Fetch one block, its inputs and the outputs that they spend.
 
-    `claim` is called with how many bytes the inputs may take, before what they spend is fetched. `verify` is
-    how much of the block is checked, as `CheckedBlock` describes. Raises what the source raises, and
-    MalformedBlock if the block does not pass.
+    `claim` is called with how many bytes the inputs may take, before what they spend is fetched, and again
+    with how many they take. `verify` is how much of the block is checked, as `CheckedBlock` describes. Raises
+    what the source raises, and MalformedBlock if the block does not pass.
     """
     with at_height(header.block_id):
         raw = source.raw_block(header.hash)
     try:
-        scan = scanner.scan(CheckedBlock(header, raw, source.network, verify))
+        scan = scanner.scan(CheckedBlock(header, raw, source.network, verify, scanner.search))
     except MalformedBlock as error:
         raise MalformedBlock(f"{source}: {error}") from error
     transactions = {candidate.txindex: candidate.transaction.txid for candidate in scan.candidates}
@@ -153,6 +147,8 @@ def fetch(
     with at_height(header.block_id):
         spent = source.spent_outputs(header.hash, transactions)
     try:
-        return ScannedBlock(header, inputs(scan, spent))  # errors in here name the block
+        scanned = ScannedBlock(header, inputs(scan, spent))  # errors in here name the block
     except MalformedBlock as error:
         raise MalformedBlock(f"{source}: {error}") from error
+    claim(_size(scan, spent))
+    return scanned

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from embit import base58, bech32
+from embit import base58
 
+from virtualchain.bitcoin.bech32 import write_address
 from virtualchain.bitcoin.networks import Network
 from virtualchain.consensus.hashing import hash160
 
@@ -148,13 +149,7 @@ def _classify_witness(version: int, program: bytes, network: Network) -> tuple[s
         name = "anchor"
     else:
         name = "witness_unknown"
-    return name, (_bech32(version, program, network.bech32_hrp),)
-
-
-def _bech32(version: int, program: bytes, prefix: str) -> str:
-    """Encode a segwit address (BIP 173, BIP 350) without decoding it again, as embit's own `encode` does."""
-    encoding = bech32.Encoding.BECH32 if version == 0 else bech32.Encoding.BECH32M
-    return str(bech32.bech32_encode(encoding, prefix, [version, *bech32.convertbits(program, 8, 5)]))
+    return name, (write_address(network.bech32_hrp, version, program),)
 
 
 def _type_without_address(script: bytes) -> str:

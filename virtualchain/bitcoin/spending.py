@@ -96,7 +96,7 @@ def capped(outputs: Iterable[SpentOutput]) -> tuple[SpentOutput, ...]:
 
 def mismatch(script: bytes, spending: TxIn) -> str | None:
     """Explain why an input cannot spend an output with this script; None if it can, as far as one sees."""
-    script_sig = bytes.fromhex(spending.script_sig)
+    script_sig = spending.script_sig
     if is_public_key_hash(script):
         # Old input scripts are not only pushes: the key may be pushed anywhere in them.
         reveals_key = script[3:23] in map(hash160, pushes(script_sig))
@@ -111,7 +111,7 @@ def mismatch(script: bytes, spending: TxIn) -> str | None:
     if script_sig and not is_script_hash(script):
         return "it has an input script, which a segwit script does not allow"
     check = _mismatch_taproot if program[0] else _mismatch_v0
-    return check(program[1], [bytes.fromhex(item) for item in spending.witness])
+    return check(program[1], spending.witness)
 
 
 def sighash(script: bytes, spending: TxIn) -> tuple[str, ...]:
@@ -121,8 +121,8 @@ def sighash(script: bytes, spending: TxIn) -> tuple[str, ...]:
     input's own position; each but DEFAULT with |ANYONECANPAY: no other input. Other numbers count as what
     the network takes them for. Data without a byte is not a signature.
     """
-    script_sig = bytes.fromhex(spending.script_sig)
-    witness = [bytes.fromhex(item) for item in spending.witness]
+    script_sig, witness = spending.script_sig, spending.witness
+    stack: Sequence[bytes]
     program = _program(script, script_sig)
     if program is None:
         stack = pushes(script_sig)

@@ -1,16 +1,23 @@
 """Decode transactions from their serialized form (BIP 144)."""
 
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from virtualchain.bitcoin.header import display_hash, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify
+from virtualchain.bitcoin.walk import long_count
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Output, SpentOutput, TxIn
+from virtualchain.model import Lazy, Output, SpentOutput, TxIn
 
 MAX_MONEY: Final = 21_000_000 * 100_000_000
 """Satoshi: Bitcoin Core's upper limit for any amount."""
+
+_OUTPOINT: Final = struct.Struct("<32sI")
+_SEQUENCE: Final = struct.Struct("<I")
+_AMOUNT: Final = struct.Struct("<q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +26,23 @@ class Transaction:
 
     txid: str
     inputs: tuple[TxIn, ...]
-    outputs: tuple[Output, ...]
+    paid: tuple[SpentOutput, ...]
+    """The values and scripts of its outputs."""
+    outputs: Sequence[Output]
+    """Its outputs with types and addresses, which take longer than everything else: made when looked at."""
 
 
 def read_transaction(raw: bytes, network: Network) -> Transaction:
     """Decode one serialized transaction, with or without witness; raises MalformedBlock for anything else."""
-    inputs, outputs, txid = _decode(raw)
-    return Transaction(
-        txid=txid,
-        inputs=inputs,
-        outputs=tuple(
-            Output(n, value, script.hex(), *classify(script, network))
-            for n, (value, script) in enumerate(outputs)
-        ),
-    )
+    inputs, paid, txid = _decode(raw)
+
+    def describe() -> tuple[Output, ...]:
+        return tuple(
+            Output(n, output.value, output.script_pubkey.hex(), *classify(output.script_pubkey, network))
+            for n, output in enumerate(paid)
+        )
+
+    return Transaction(txid, inputs, paid, Lazy(describe))
 
 
 def read_inputs(raw: bytes) -> tuple[TxIn, ...]:
@@ -40,20 +50,17 @@ def read_inputs(raw: bytes) -> tuple[TxIn, ...]:
     return _decode(raw)[0]
 
 
-def read_outputs(raw: bytes) -> tuple[str, list[SpentOutput]]:
-    """Decode only the id and the outputs of one serialized transaction, without types and addresses.
-
-    Types and addresses take longer than everything else. Raises MalformedBlock.
-    """
-    _, outputs, txid = _decode(raw)
-    return txid, [SpentOutput(value, script) for value, script in outputs]
+def read_outputs(raw: bytes) -> tuple[str, tuple[SpentOutput, ...]]:
+    """Decode only the id and the outputs of one serialized transaction; raises MalformedBlock likewise."""
+    _, paid, txid = _decode(raw)
+    return txid, paid
 
 
-def transaction_id(raw: bytes, outputs_end: int) -> str:
-    """Compute the id of a serialized transaction: its hash without the witness (BIP 141)."""
+def hash_transaction(raw: bytes, outputs_end: int) -> bytes:
+    """Compute the id of a serialized transaction, as it is hashed: without the witness (BIP 141)."""
     if raw[4]:
-        return display_hash(sha256d(raw))
-    return display_hash(sha256d(raw[:4] + raw[6:outputs_end] + raw[-4:]))
+        return sha256d(raw)
+    return sha256d(raw[:4] + raw[6:outputs_end] + raw[-4:])
 
 
 def read_count(raw: bytes, at: int) -> tuple[int, int]:
@@ -76,72 +83,70 @@ def read_number(raw: bytes, at: int) -> tuple[int, int]:
     return value, end
 
 
-def long_count(raw: bytes, at: int) -> tuple[int, int]:
-    """Read a count or length of three, five or nine bytes at `at`; returns it and where it ends."""
-    size = 2 << (raw[at] - 0xFD)
-    end = at + 1 + size
-    value = int.from_bytes(raw[at + 1 : end], "little")
-    # Each counted item takes at least one byte: a larger count is rejected before anything loops over it.
-    if value > len(raw) - end:
-        raise MalformedBlock(f"a count of {value}, but only {max(0, len(raw) - end)} bytes are left")
-    if value < (0xFD, 1 << 16, 1 << 32)[raw[at] - 0xFD]:
-        raise MalformedBlock(f"a count of {value} is written in {1 + size} bytes, more than it needs")
-    return value, end
+def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], str]:
+    """Decode a transaction to its inputs, its outputs, and its id.
+
+    A slice of bytes that end too early is too short, which is noticed after it, or at the end.
+    """
+    try:
+        return _read_fields(raw)
+    except (IndexError, struct.error) as error:
+        raise MalformedBlock("a transaction ends too early") from error
 
 
-class _Reader:
-    """Takes the fields of one serialized transaction, in order."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self.at = 0
-
-    def take(self, size: int) -> bytes:
-        """Take the next `size` bytes."""
-        end = self.at + size
-        if end > len(self._raw):
-            raise MalformedBlock(f"a transaction ends {end - len(self._raw)} bytes too early")
-        taken = self._raw[self.at : end]
-        self.at = end
-        return taken
-
-    def number(self, size: int, *, signed: bool = False) -> int:
-        """Take a little-endian integer of `size` bytes."""
-        return int.from_bytes(self.take(size), "little", signed=signed)
-
-    def count(self) -> int:
-        """Take a count or length of variable size."""
-        first = self.number(1)
-        if first < 0xFD:
-            return first
-        value, self.at = long_count(self._raw, self.at - 1)
-        return value
-
-    def script(self) -> bytes:
-        """Take a length, then that many bytes."""
-        return self.take(self.count())
-
-
-def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], list[tuple[int, bytes]], str]:
-    """Decode a transaction to its inputs, its outputs as (satoshi, script), and its id."""
-    reader = _Reader(raw)
-    reader.take(4)
-    has_witness = raw[4:5] == b"\0"
-    if has_witness and reader.take(2) != b"\0\1":
-        raise MalformedBlock("a transaction has no input")
-    spendings = [
-        (display_hash(reader.take(32)), reader.number(4), reader.script().hex(), reader.number(4))
-        for _ in range(reader.count())
-    ]
-    outputs = [(reader.number(8, signed=True), reader.script()) for _ in range(reader.count())]
-    outputs_end = reader.at
-    witnesses: list[tuple[str, ...]] = [
-        tuple(reader.script().hex() for _ in range(reader.count())) if has_witness else () for _ in spendings
-    ]
-    if has_witness and not any(witnesses):  # the network rejects it too: a transaction has only one form
-        raise MalformedBlock("a transaction announces a witness but has none")
-    reader.take(4)
-    if reader.at != len(raw):
-        raise MalformedBlock(f"{len(raw) - reader.at} bytes follow a transaction's end")
+def _read_fields(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], str]:
+    at = 4
+    has_witness = not raw[at]
+    if has_witness:
+        if raw[at + 1] != 1:
+            raise MalformedBlock("a transaction has no input")
+        at += 2
+    count, at = read_count(raw, at)
+    spendings: list[tuple[str, int, bytes, int]] = []
+    for _ in range(count):
+        txid, vout = _OUTPOINT.unpack_from(raw, at)
+        start, at = _read_script(raw, at + 36)
+        (sequence,) = _SEQUENCE.unpack_from(raw, at)
+        spendings.append((display_hash(txid), vout, raw[start:at], sequence))
+        at += 4
+    count, at = read_count(raw, at)
+    paid = []
+    for _ in range(count):
+        (value,) = _AMOUNT.unpack_from(raw, at)
+        start, at = _read_script(raw, at + 8)
+        paid.append(SpentOutput(value, raw[start:at]))
+    outputs_end = at
+    witnesses: Sequence[tuple[bytes, ...]] = [()] * len(spendings)
+    if has_witness:
+        witnesses, at = _read_witnesses(raw, at, len(spendings))
+    at += 4
+    if at > len(raw):
+        raise MalformedBlock(f"a transaction ends {at - len(raw)} bytes too early")
+    if at < len(raw):
+        raise MalformedBlock(f"{len(raw) - at} bytes follow a transaction's end")
     inputs = tuple(TxIn(*spending, witness) for spending, witness in zip(spendings, witnesses, strict=True))
-    return inputs, outputs, transaction_id(raw, outputs_end)
+    return inputs, tuple(paid), display_hash(hash_transaction(raw, outputs_end))
+
+
+def _read_witnesses(raw: bytes, at: int, inputs: int) -> tuple[list[tuple[bytes, ...]], int]:
+    """Read the witnesses of all inputs; returns them and where they end."""
+    witnesses = []
+    for _ in range(inputs):
+        count, at = read_count(raw, at)
+        items = []
+        for _ in range(count):
+            start, at = _read_script(raw, at)
+            items.append(raw[start:at])
+        witnesses.append(tuple(items))
+    if not any(witnesses):  # the network rejects it too: a transaction has only one form
+        raise MalformedBlock("a transaction announces a witness but has none")
+    return witnesses, at
+
+
+def _read_script(raw: bytes, at: int) -> tuple[int, int]:
+    """Read a length; returns where what is so long starts and ends."""
+    length = raw[at]
+    if length < 0xFD:
+        return at + 1, at + 1 + length
+    length, start = long_count(raw, at)
+    return start, start + length

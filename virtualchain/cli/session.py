@@ -152,6 +152,10 @@ def open_engine(
     from virtualchain.engine.engine import StateEngine
 
     reporter.verbose = options.settings.verbose
+    if options.settings.verbose and open_source is None:
+        from virtualchain.bitcoin.compiled import IS_COMPILED
+
+        say(f"blocks are scanned by {'compiled' if IS_COMPILED else 'interpreted'} code")
     apps = options.apps()
     policies = options.policies()  # reports mistakes before a node is contacted
     if follows:

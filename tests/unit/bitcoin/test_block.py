@@ -24,13 +24,13 @@ from tests.unit.bitcoin.building import (
 from virtualchain.bitcoin.block import (
     Candidate,
     Scanner,
-    _search,
     inputs,
     read_transaction,
     split_transactions,
     txids,
 )
 from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.layout import Search, walk
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import first_op_return, watch
 from virtualchain.bitcoin.transaction import MAX_MONEY
@@ -93,11 +93,21 @@ def test_a_magic_in_a_witness_or_a_data_push_is_not_an_input() -> None:
     assert txindexes(block(hidden, nested, INPUT)) == [3]
 
 
-def test_a_match_inside_another_is_not_lost() -> None:
-    """Bytes that happen to look like OP_RETURN and push do not hide the real ones."""
-    search = _search([b"id"])
-    assert search is not None
-    assert [hit.start() for hit in search.finditer(b"\x6a\x4e\0\0\x6a\x04id!x")] == [0, 4]
+def test_only_an_output_can_match() -> None:
+    """The search takes neither what only looks like an output nor a push that ends before the magic does."""
+    scripts = [
+        op_return(b"i"),
+        b"\x51" + op_return(b"id!x"),
+        b"\x6a\x50id!x",
+        P2PKH,
+        op_return(b"\x6a\x04id!x"),
+    ]
+    raw = block(
+        transaction(*scripts, script_sigs=[op_return(b"id!x")], witnesses=[[op_return(b"id!x")]]), INPUT
+    )
+    layout = walk(raw, Search.of([b"id"]))
+    assert list(layout.matching()) == [2]
+    assert list(walk(raw, Search.of([b"i", b"id"])).matching()) == [1, 2]
 
 
 def test_a_magic_may_be_any_bytes() -> None:

@@ -1,6 +1,7 @@
 """The gate: a block passes only if it is what its header says, and each way not to be is refused."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -74,7 +75,8 @@ def test_real_blocks_pass(name: str, block_id: int) -> None:
     """They are from before segregated witness and after it, with the work of their networks."""
     raw = shared(f"{name}/{block_id}.blk").read_bytes()
     passed = check(raw, header_of(raw, block_id), network(name))
-    assert [raw[start:end] for start, _, end in passed.spans] == split_transactions(raw)
+    layout = passed.layout
+    assert [layout.transaction(txindex) for txindex in range(len(layout))] == split_transactions(raw)
 
 
 def test_the_first_blocks_of_bitcoin_pass_and_form_a_chain() -> None:
@@ -259,9 +261,10 @@ def test_witnesses_without_a_commitment_are_refused(raw: bytes) -> None:
 
 def test_removed_witnesses_are_refused(raw: bytes) -> None:
     """Since segregated witness a commitment must hold; before, miners committed without witnesses."""
+    layout = check(raw).layout
     bare = [
         raw[start : start + 4] + raw[start + 6 : outputs_end] + raw[end - 4 : end]
-        for start, outputs_end, end in check(raw).spans
+        for (start, end), outputs_end in zip(pairwise(layout.starts), layout.outputs_ends, strict=False)
     ]
     stripped = join(raw[:HEADER_SIZE], bare)
     with pytest.raises(MalformedBlock, match="commits to witnesses, but they were removed"):

@@ -272,8 +272,7 @@ def test_keys_of_real_inputs_hash_to_what_they_spend() -> None:
     for tx in split_transactions(raw)[1:]:
         for spending in read_transaction(tx, network("test")).inputs:
             script = bytes.fromhex(prevouts[f"{spending.txid}:{spending.vout}"][1])
-            witness = [bytes.fromhex(item) for item in spending.witness]
-            keys = public_keys(script, bytes.fromhex(spending.script_sig), witness)
+            keys = public_keys(script, spending.script_sig, spending.witness)
             if len(script) == 25:
                 assert [hash160(bytes.fromhex(key)) for key in keys] == [script[3:23]]
                 single += 1

@@ -42,7 +42,7 @@ TREE_KEY = ec.PrivateKey(b"\x11" * 32).get_public_key().xonly()
 
 def spending(script_sig: bytes = b"", witness: Sequence[bytes] = ()) -> TxIn:
     """Make an input with what it reveals."""
-    return TxIn("11" * 32, 0, script_sig.hex(), 0, tuple(item.hex() for item in witness))
+    return TxIn("11" * 32, 0, script_sig, 0, tuple(witness))
 
 
 def p2pkh(key: bytes) -> bytes:

@@ -193,7 +193,7 @@ def _stated_height(raw: bytes) -> int | None:
     """Read the height with which a block's coinbase begins (BIP 34); None if there is none."""
     if int.from_bytes(raw[:4], "little", signed=True) < 2:
         return None
-    script = bytes.fromhex(read_inputs(split_transactions(raw)[0])[0].script_sig)
+    script = read_inputs(split_transactions(raw)[0])[0].script_sig
     if not script:
         return None
     if 0x51 <= script[0] <= 0x60:

@@ -364,13 +364,13 @@ class Outputs:
                 )
             yield output
 
-    def _outputs_of(self, database: sqlite3.Connection, txid: str) -> list[SpentOutput]:
+    def _outputs_of(self, database: sqlite3.Connection, txid: str) -> Sequence[SpentOutput]:
         """Read a transaction's outputs; empty if it is not there."""
         for number, start, length in database.execute(_FIND, [_prefix(txid)]):
             candidate, outputs = read_outputs(self._store.part(number, start, length))
             if candidate == txid:
                 return outputs
-        return []
+        return ()
 
 
 def _prefix(txid: str) -> int:

@@ -5,10 +5,13 @@ created it, and the amount and the script, both compressed. The format is that o
 `compressor.cpp` and `serialize.h` (VARINT).
 """
 
-from collections.abc import Collection
+from array import array
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
+from virtualchain.bitcoin.compiled import skip_undo
 from virtualchain.bitcoin.curve import y_coordinate
+from virtualchain.bitcoin.layout import MOST_TRANSACTIONS
 from virtualchain.bitcoin.spending import Capped
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_count
 from virtualchain.errors import MalformedBlock
@@ -35,7 +38,7 @@ def first_count(data: bytes) -> int:
 class Coins(dict[int, tuple[Coin, ...]]):
     """The coins that transactions spend, by txindex; `counts` is how many each of the block's spends."""
 
-    counts: tuple[int, ...] = ()
+    counts: Sequence[int] = ()
 
 
 def read_undo(data: bytes, txindexes: Collection[int]) -> Coins:
@@ -44,20 +47,22 @@ def read_undo(data: bytes, txindexes: Collection[int]) -> Coins:
     Raises MalformedBlock unless the data are undo data from beginning to end.
     """
     spent = Coins()
-    counts = [0]
     try:
         transactions, at = read_count(data, 0)
-        for txindex in range(1, transactions + 1):
-            count, at = read_count(data, at)
-            counts.append(count)
-            if txindex in txindexes:
+        if transactions > MOST_TRANSACTIONS:
+            raise ValueError(f"{transactions} transactions, which no block has")
+        counts = array("I", bytes(4 * (transactions + 1)))
+        txindex = 1
+        for requested in (*sorted(set(txindexes) & set(range(1, transactions + 1))), transactions + 1):
+            at = _skip_transactions(data, at, txindex, requested, counts)
+            if requested <= transactions:
+                counts[requested], at = read_count(data, at)
                 coins, cap = [], Capped().cap
-                for _ in range(count):
+                for _ in range(counts[requested]):
                     coin, at = _read_coin(data, at)
                     coins.append(coin._replace(script_pubkey=cap(coin.script_pubkey)))
-                spent[txindex] = tuple(coins)
-            else:
-                at = _skip_coins(data, at, count)
+                spent[requested] = tuple(coins)
+            txindex = requested + 1
     except (IndexError, ValueError) as error:
         raise MalformedBlock(f"undo data that cannot be read: {error}") from error
     if at != len(data):
@@ -66,37 +71,48 @@ def read_undo(data: bytes, txindexes: Collection[int]) -> Coins:
     missing = sorted(set(txindexes) - set(spent))
     if missing:
         raise MalformedBlock(f"undo data of {transactions} transactions, without number {missing[0]}")
-    spent.counts = tuple(counts)
+    spent.counts = counts
     return spent
 
 
 def _read_coin(data: bytes, at: int) -> tuple[Coin, int]:
+    taken = _take_coin(data, at)
+    value = _decompress_amount(taken.amount)
+    if value > MAX_MONEY:
+        raise ValueError(f"an output of {value} satoshi")
+    script = _decompress_script(taken.form, data[taken.script : taken.end])
+    return Coin(taken.code >> 1, value, script), taken.end
+
+
+class _TakenCoin(NamedTuple):
+    """A coin as it is written: height and coinbase, amount, form of the script, and where that is."""
+
+    code: int
+    amount: int
+    form: int
+    script: int
+    end: int
+
+
+def _take_coin(data: bytes, at: int) -> _TakenCoin:
     code, at = _varint(data, at)
     if code > 1:  # formerly the transaction's version, which a coin at height 0 never had
         _, at = _varint(data, at)
-    compressed, at = _varint(data, at)
-    value = _decompress_amount(compressed)
-    if value > MAX_MONEY:
-        raise ValueError(f"an output of {value} satoshi")
+    amount, at = _varint(data, at)
     form, at = _varint(data, at)
     size = _SPECIAL_SIZES[form] if form < len(_SPECIAL_SIZES) else form - len(_SPECIAL_SIZES)
-    return Coin(code >> 1, value, _decompress_script(form, data[at : at + size])), at + size
+    return _TakenCoin(code, amount, form, at, at + size)
 
 
-def _skip_coins(data: bytes, at: int, count: int) -> int:
-    """Return where `count` coins end. Every read is inlined: a block spends thousands, and few are needed."""
-    for _ in range(count):
-        has_version = data[at] > 1
-        for _ in range(3 if has_version else 2):
-            while data[at] & 0x80:
-                at += 1
-            at += 1
-        form = data[at]
-        if form & 0x80:
-            form, at = _varint(data, at)
-        else:
-            at += 1
-        at += _SPECIAL_SIZES[form] if form < 6 else form - 6
+def _skip_transactions(data: bytes, at: int, first: int, end: int, counts: "array[int]") -> int:
+    """Skip and count what the transactions from `first` to before `end` spend; returns where that ends."""
+    while first < end:
+        first, at = skip_undo(data, at, first, end, counts)
+        if first < end:  # it is long, or cannot be read
+            counts[first], at = read_count(data, at)
+            for _ in range(counts[first]):
+                at = _take_coin(data, at).end
+            first += 1
     return at
 
 

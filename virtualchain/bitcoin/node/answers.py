@@ -4,21 +4,21 @@ A node, or whatever listens at its address, may answer anything: nothing is used
 """
 
 import re
+from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final
 
-from virtualchain.bitcoin.block import LARGEST_BLOCK, LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS
+from virtualchain.bitcoin.block import LARGEST_SPENDABLE_SCRIPT, MOST_INPUTS
+from virtualchain.bitcoin.compiled import skip_spent
+from virtualchain.bitcoin.layout import MOST_TRANSACTIONS
 from virtualchain.bitcoin.node.login import NodeUrl
 from virtualchain.bitcoin.spending import Capped, capped
 from virtualchain.bitcoin.transaction import MAX_MONEY, read_number
 from virtualchain.errors import MalformedBlock, NodeError, quoted
 from virtualchain.model import Block, SpentOutput, SpentOutputs
-
-_MOST_TRANSACTIONS: Final = LARGEST_BLOCK // (60 * 4)
-"""In a block: one has 60 bytes or more, each of which weighs four units."""
 
 _HASH: Final = re.compile("[0-9a-f]{64}")
 _HIGHEST: Final = 2**31 - 1
@@ -78,16 +78,17 @@ def read_spent_outputs(answer: bytes | Iterator[bytes], txindexes: Collection[in
     it is not that, from beginning to end.
     """
     spent: dict[int, tuple[SpentOutput, ...]] = {}
-    counts: list[int] = []
     reader = _Reader(iter((answer,)) if isinstance(answer, bytes) else answer)
     try:
-        transactions = reader.count(_MOST_TRANSACTIONS)
-        for txindex in range(transactions):
-            counts.append(reader.count(MOST_INPUTS))
-            if txindex in txindexes:
-                spent[txindex] = tuple(reader.outputs(counts[-1]))
-            else:
-                reader.skip_outputs(counts[-1])
+        transactions = reader.count(MOST_TRANSACTIONS)
+        counts = array("I", bytes(4 * transactions))
+        at = 0
+        for txindex in sorted(set(txindexes) & set(range(transactions))):
+            reader.skip_transactions(at, txindex, counts)
+            counts[txindex] = reader.count(MOST_INPUTS)
+            spent[txindex] = tuple(reader.outputs(counts[txindex]))
+            at = txindex + 1
+        reader.skip_transactions(at, transactions, counts)
         reader.end()
     except (IndexError, ValueError) as error:
         raise MalformedBlock(f"spent outputs that cannot be read: {error}") from error
@@ -122,17 +123,15 @@ class _Reader:
             yield SpentOutput(_plausible(value), cap(self._data[start:end]))
             self._at = end
 
-    def skip_outputs(self, count: int) -> None:
-        """Skip the outputs that a transaction spends; most are short, and all in one piece."""
-        data, at = self._data, self._at
-        for _ in range(count):
-            if at + 9 + 0xFC < len(data) and data[at + 8] < 0xFD:
-                at += 9 + data[at + 8]
-            else:
-                self._at = at
-                _, self._at = self._next_script()
-                data, at = self._data, self._at
-        self._at = at
+    def skip_transactions(self, first: int, end: int, counts: "array[int]") -> None:
+        """Skip what the transactions from `first` to before `end` spend, and count it."""
+        while first < end:
+            first, self._at = skip_spent(self._data, self._at, first, end, counts)
+            if first < end:  # it is long, or in several pieces
+                counts[first] = self.count(MOST_INPUTS)
+                for _ in range(counts[first]):
+                    _, self._at = self._next_script()
+                first += 1
 
     def end(self) -> None:
         """Check that nothing is left."""

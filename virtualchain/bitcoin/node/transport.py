@@ -22,7 +22,10 @@ from virtualchain.errors import UsageError
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for connecting, and as many for agreeing on encryption."""
-_PIECE: Final = 1 << 16
+_PIECE: Final = 1 << 22
+"""Bytes: a block, which is read into one value and not copied again."""
+_Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
+"""The one that needs no descriptor of its own, if the system has it."""
 
 
 class TooLong(Exception):
@@ -110,7 +113,7 @@ def pieces(response: HTTPResponse, limit: int) -> Generator[bytes, None, None]:
 
 def _is_readable(sock: socket.socket) -> bool:
     """Check whether an idle connection has bytes, or its end: either way nothing can be asked over it."""
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:
         selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(0))
 

@@ -46,7 +46,7 @@ class RecordedSource:
     def __init__(self, first: int, known: Mapping[str, bytes], network: Network) -> None:
         self.network = with_easy_work(network)
         self._known = known
-        self._outputs: dict[str, list[SpentOutput]] = {}
+        self._outputs: dict[str, Sequence[SpentOutput]] = {}
         self._made: dict[str, _MadeBlock] = {}
         before = Block(first - 2, "00" * 32, "", "", 0, _BITS, b"")
         self.base = self._make(before, {}, b"")
@@ -146,7 +146,7 @@ def _inferred_script(spending: TxIn) -> bytes:
     A signature and a key spend p2pkh. An input script that starts with OP_0 spends p2sh; its last push is the
     redeem script.
     """
-    script_sig = bytes.fromhex(spending.script_sig)
+    script_sig = spending.script_sig
     pushed = pushes(script_sig)
     if len(pushed) == 2 and len(pushed[1]) in {33, 65}:
         return b"\x76\xa9\x14" + hash160(pushed[1]) + b"\x88\xac"

@@ -1,0 +1,101 @@
+"""Compile `walk.py` and `hashes.c` of `virtualchain/bitcoin`, with Cython and the system's C compiler.
+
+    python .ci/compile.py
+
+does so in place, for a checkout or an editable install; repeat it when these files have changed, as a module
+of another version is not used. Hatchling runs the same as its build hook. Without Cython, setuptools or a C
+compiler, a build leaves the modules out, and blocks are read by interpreted code; VIRTUALCHAIN_COMPILED=1 in
+the environment makes that an error, and 0 leaves them out in any case.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+PACKAGE = Path(__file__).parents[1] / "virtualchain" / "bitcoin"
+STAND_IN = "from virtualchain.bitcoin import interpreted as cython  # the build puts `import cython` here"
+DIRECTIVES = {
+    "annotation_typing": False,  # the types are in decorators
+    "language_level": 3,
+    "show_performance_hints": False,
+    "wraparound": False,  # no index is negative
+}
+
+
+def compile_modules(folder: Path) -> list[Path]:
+    """Compile the modules into a folder; returns their paths; raises ImportError, and more."""
+    from Cython.Build import cythonize  # noqa: PLC0415 - may be missing
+    from setuptools import Distribution, Extension  # noqa: PLC0415 - may be missing
+
+    walk, hashes = PACKAGE / "walk.py", PACKAGE / "hashes.c"
+    text = walk.read_text(encoding="utf-8")
+    if text.count(STAND_IN) != 1:
+        raise RuntimeError(f"{walk} does not contain the line: {STAND_IN}")
+    flags: dict[str, Any] = {} if os.name == "nt" else {"extra_compile_args": ["-O2", "-g0", "-w"]}
+    with TemporaryDirectory() as temporary:
+        copy = Path(temporary) / "_walk.py"
+        text = f'{text.replace(STAND_IN, "import cython")}\nSOURCE = "{_digest(walk)}"\n'
+        copy.write_text(text, encoding="utf-8")
+        extension = Extension("virtualchain.bitcoin._walk", [str(copy)], **flags)
+        extensions = cythonize([extension], compiler_directives=DIRECTIVES, quiet=True)
+        macros = [("SOURCE", f'"{_digest(hashes)}"')]
+        extensions.append(
+            Extension("virtualchain.bitcoin._hashes", [str(hashes)], define_macros=macros, **flags)
+        )
+        distribution = Distribution({"name": "virtualchain", "ext_modules": extensions})
+        command: Any = distribution.get_command_obj("build_ext")
+        command.build_lib = command.build_temp = temporary
+        command.ensure_finalized()
+        command.run()
+        return [_place(Path(command.get_ext_fullpath(each.name)), folder) for each in extensions]
+
+
+def _digest(source: Path) -> str:
+    return hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def _place(module: Path, folder: Path) -> Path:
+    """Put a module into a folder; it replaces an older one, which a process may be running."""
+    copy = folder / f".{module.name}"
+    shutil.copyfile(module, copy)
+    return copy.replace(folder / module.name)
+
+
+class CompileHook(BuildHookInterface[Any]):
+    """Adds the compiled modules to a wheel, and to the checkout of an editable install."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, if that is possible and wanted."""
+        wanted = os.environ.get("VIRTUALCHAIN_COMPILED")
+        if wanted == "0":
+            return
+        is_editable = version == "editable"
+        self._folder = PACKAGE if is_editable else Path(mkdtemp())
+        try:
+            modules = compile_modules(self._folder)
+        except (Exception, SystemExit) as error:
+            if wanted == "1":
+                raise
+            self.app.display_warning(f"virtualchain is built without compiled code, only slower: {error}")
+            return
+        if not is_editable:
+            build_data.update(pure_python=False, infer_tag=True)
+            places = {str(module): f"virtualchain/bitcoin/{module.name}" for module in modules}
+            build_data["force_include"].update(places)
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - given
+        """Remove what was compiled for a wheel."""
+        if getattr(self, "_folder", PACKAGE) != PACKAGE:
+            shutil.rmtree(self._folder)
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{module}\n" for module in compile_modules(PACKAGE))

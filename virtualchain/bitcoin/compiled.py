@@ -1,0 +1,40 @@
+"""Chooses how the work over every byte of a block is done: by compiled modules if there are any.
+
+`.ci/compile.py` makes `_walk` of `walk.py` and `_hashes` of `hashes.c`. Otherwise `walk.py` is interpreted,
+and `hashes.py` used, with the same answers: also if VIRTUALCHAIN_COMPILED is 0 in the environment, if a
+compiled module was made from another version of its source, or if the processor cannot run it.
+"""
+
+import hashlib
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from virtualchain.bitcoin import hashes, walk
+
+SOURCES: Final = {"_walk": "walk.py", "_hashes": "hashes.c"}
+"""The compiled modules, by name, and what each is made from."""
+
+
+def find_compiled(name: str) -> Any | None:  # noqa: ANN401 - a module
+    """Import a compiled module; None if there is none of this version that runs here."""
+    try:
+        module = import_module(f"virtualchain.bitcoin.{name}")
+        source = Path(__file__).with_name(SOURCES[name]).read_bytes()
+    except (ImportError, OSError):
+        return None
+    return module if hashlib.sha256(source).hexdigest() == module.SOURCE else None
+
+
+_is_allowed: Final = os.environ.get("VIRTUALCHAIN_COMPILED") != "0"
+_walk: Any = (find_compiled("_walk") if _is_allowed else None) or walk
+_hashes: Any = (find_compiled("_hashes") if _is_allowed else None) or hashes
+
+IS_COMPILED: Final[bool] = _walk.IS_COMPILED
+"""Whether blocks are walked over by compiled code."""
+walk_block = _walk.walk_block
+skip_spent = _walk.skip_spent
+skip_undo = _walk.skip_undo
+hash_transactions = _hashes.hash_transactions
+merkle_root = _hashes.merkle_root
