@@ -20,7 +20,7 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.prefetch import prefetch
-from virtualchain.bitcoin.source import BlockSource
+from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import backfill_chunk
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.halting import halted_error, missing_blocks_record
@@ -52,7 +52,7 @@ from virtualchain.store.rollback import Undone
 NEAR_TIP = 10
 """Within this many blocks of the stable tip, commits wait for the disk, and notifications are sent."""
 POLL = 3.0
-"""Seconds between two looks at the node."""
+"""Seconds between two looks at the node, if it announces nothing in between."""
 _STRETCH = 500
 """Blocks that a lagging app is advanced by while others have new blocks to take."""
 _GARBLED = 3
@@ -152,6 +152,7 @@ class StateEngine:
             wait_for_writer=wait_for_writer,
         )
         check_runnable(self._contracts, self._options)
+        self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._failures = 0
         """Passing faults of the database since the last block."""
@@ -203,6 +204,7 @@ class StateEngine:
     def stop(self) -> None:
         """End `build` or `follow` after the current block; for signal handlers and other threads."""
         self._stopping = True
+        self._wake.call()
         self._source.wake()
 
     def build(self, to: int | None = None) -> int:
@@ -383,7 +385,7 @@ class StateEngine:
         """
         self._deployment.close()
         for attempt in count():
-            self._source.wait(pauses[min(attempt, len(pauses) - 1)])
+            self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
             try:
                 self._deployment = self._open()
             except StoreError as error:
