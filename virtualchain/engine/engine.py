@@ -400,12 +400,13 @@ class StateEngine:
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
+        moved = bool(self._deployment.running) and self._follow_plan(to)
+        moved = self._catch_up(most=_STRETCH if moved else None) or moved
+        # Each block checks that its builds are live; so this comes after, when nobody waits for rows.
         for name in self._deployment.retire_swapped():
             # A new session would refuse it, because its code is not that of the live build.
             self._contracts = [contract for contract in self._contracts if contract.name != name]
             self._listener.on_wait(f"app {name} shows another build now: restart with that build's code")
-        moved = bool(self._deployment.running) and self._follow_plan(to)
-        moved = self._catch_up(most=_STRETCH if moved else None) or moved
         if not self._deployment.running:
             for error in self.halted().values():
                 raise error
@@ -414,14 +415,16 @@ class StateEngine:
 
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
-        node_tip = self._source.tip().block_id
+        pins = self._deployment.tape.pins()
+        plan = self._look.plan(
+            self._deployment.tape,
+            first_block_id=self._deployment.first_block_id(),
+            node_tip=lambda: self._source.tip().block_id,
+            pins=pins,
+        )
         if self._node_is_away:
             self._node_is_away = False
             self._listener.on_wait(f"connected again: {self._source} answers")
-        pins = self._deployment.tape.pins()
-        plan = self._look.plan(
-            self._deployment.tape, first_block_id=self._deployment.first_block_id(), node_tip=node_tip
-        )
         match plan:
             case Wait(reason=reason):
                 self._waits_for = reason
@@ -435,7 +438,7 @@ class StateEngine:
                     drop_unfinished(self._deployment.connection)
                     self._dropped_unfinished = True
                 headers = [block for block in blocks if to is None or block.block_id <= to]
-                self._extend(headers, node_tip - self._options.confirmations)
+                self._extend(headers, self._look.node_tip - self._options.confirmations)
                 return bool(headers)
 
     def _extend(self, headers: Sequence[Block], stable_tip: int) -> None:
@@ -470,7 +473,10 @@ class StateEngine:
     def _catch_up(self, most: int | None) -> bool:
         """Search blocks for lagging apps that need it, and advance the others along the tape."""
         moved = False
-        for machine in self._deployment.lagging():
+        lagging = self._deployment.lagging()
+        if not lagging:
+            return False
+        for machine in lagging:
             if self._stopping:
                 return moved
             app = machine.contract.name

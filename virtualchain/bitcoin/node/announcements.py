@@ -254,17 +254,16 @@ class Zmq:
             import zmq  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise UsageError("--zmq needs pyzmq: pip install 'virtualchain[zmq]'") from error
+        if not url.startswith(_SCHEMES):
+            raise UsageError(f"{quoted(url)} is not an address of ZMQ: write tcp://host:port or ipc://path")
         self._zmq = zmq
         self._url = url
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
         try:
-            if not url.startswith(_SCHEMES):
-                raise UsageError(
-                    f"{quoted(url)} is not an address of ZMQ: write tcp://host:port or ipc://path"
-                )
             self._connect().close()
         except zmq.ZMQError as error:
+            self._context.term()
             raise UsageError(
                 f"{quoted(url)} cannot be used as an address of ZMQ: {error.strerror}"
             ) from error

@@ -159,6 +159,12 @@ class NodeSource:
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
         """Return the headers that follow a block on the active chain, see `BlockSource`."""
+        following = self._read_headers(block_id, block_hash)
+        if following == []:
+            self._tip = Tip(block_id, block_hash)
+        return following
+
+    def _read_headers(self, block_id: int, block_hash: str) -> list[Block] | None:
         # Every version knows this old form of the path. The node reads all headers under one lock.
         path = f"/rest/headers/{MOST_HEADERS}/{block_hash}.bin"
         answer = self._by_rest(path, MOST_HEADERS * HEADER_SIZE, b"".join)
@@ -171,11 +177,11 @@ class NodeSource:
             return headers[1:]
         for _ in range(_ATTEMPTS):
             with suppress(MissingData):
-                headers = self._headers_by_rpc(block_id, block_hash)
-                if not headers:
-                    return None
-                if answers.is_chain(headers):
-                    return headers[1:]
+                following = self._headers_by_rpc(block_id, block_hash)
+                if not following:
+                    return following
+                if following[0].prev_hash == block_hash and answers.is_chain(following):
+                    return following
         raise NodeUnavailable(f"{self._url} changes its chain faster than the headers can be read")
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:
@@ -259,8 +265,8 @@ class NodeSource:
             self._spent_by_rest = False
             return None
 
-    def _headers_by_rpc(self, block_id: int, block_hash: str) -> list[Block]:
-        """Read an active block's header and some that follow; empty for an inactive or unknown block.
+    def _headers_by_rpc(self, block_id: int, block_hash: str) -> list[Block] | None:
+        """Read some headers that follow an active block; None for an inactive or unknown one.
 
         Each header takes its own calls; raises MissingData if the chain gets shorter between them.
         """
@@ -268,15 +274,14 @@ class NodeSource:
             try:
                 answer = self._rpc.call("getblockheader", block_hash)
                 confirmations = answers.whole_number(answer["confirmations"])
+                hashes = [answers.block_hash(answer["nextblockhash"])] if confirmations > 1 else []
             except MissingData:
-                return []
+                return None
         if confirmations < 1:
-            return []
-        following = range(block_id + 1, block_id + min(confirmations, HEADER_PAGE + 1))
-        return [
-            self._header(block_id, block_hash),
-            *(self._header(height, self.block_hash(height)) for height in following),
-        ]
+            return None
+        last = block_id + min(confirmations, HEADER_PAGE + 1) - 1
+        hashes += map(self.block_hash, range(block_id + 2, last + 1))
+        return [self._header(height, each) for height, each in enumerate(hashes, block_id + 1)]
 
     def _header(self, block_id: int, block_hash: str) -> Block:
         with well_formed(self._url, "getblockheader"):
