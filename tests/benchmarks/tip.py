@@ -7,7 +7,8 @@ op, and commits that wait for the disk. Blocks come one by one to a real node: s
 by the node, and full ones like mainnet's, submitted to it. The clock starts when the node has announced the
 block to another listener (`waitfornewblock`) or the call that made it returns, whichever is first, and ends
 when a query in another session sees the block. Blocks come over REST, over JSON-RPC alone, and, to show the
-difference, with announcements over ZMQ. Each block comes once the follower waits again.
+difference, with announcements over ZMQ. Each block comes once the follower waits again. The bound, `bare`,
+takes the same way without the engine: long poll, block over REST, one row, commit.
 
 Generating a full block takes half a second, so `--full-blocks` are submitted to fresh nodes until there are
 `--blocks`. `--chain FOLDER` uses a chain that `shared/tools/genchain.py --out FOLDER` wrote before. It needs
@@ -15,7 +16,9 @@ a real bitcoind, in `BITCOIND` or on PATH.
 """
 
 import argparse
+import base64
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -26,8 +29,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import psycopg
 from rich.console import Console
@@ -41,7 +46,12 @@ from virtualchain.bitcoin.node.node import open_source
 from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 from virtualchain.testing.database import DatabaseServer
 
-WAYS: Final = ("REST", "RPC", "REST, ZMQ")
+WAYS: Final = ("bare", "REST", "RPC", "REST, ZMQ")
+_ROW: Final = {
+    False: "SELECT FROM vc.blocks WHERE block_id = %s",
+    True: "SELECT FROM public.taken WHERE block_id = %s",
+}
+"""What the reader asks, by whether the follower is the bare one."""
 _LOOK: Final = 0.0002
 """Seconds between two looks of the reader."""
 _SETTLE: Final = 0.02
@@ -185,7 +195,8 @@ def _node() -> Iterator[tuple[Bitcoind, str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         publisher = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    node = Bitcoind(program, f"-zmqpubhashblock={publisher}")
+    # A node whose tip is old believes that it is still syncing, and publishes nothing.
+    node = Bitcoind(program, f"-zmqpubhashblock={publisher}", "-maxtipage=999999999")
     try:
         yield node, publisher
     finally:
@@ -205,20 +216,17 @@ def _follower(
         psycopg.connect(url, autocommit=True) as reader,
     ):
         assert process.stdin is not None
+        reader.execute("CREATE TABLE public.taken (block_id integer PRIMARY KEY, hash bytea)")
+        query = _ROW[way == "bare"]
 
         def wait_for(block_id: int) -> float:
             deadline = time.monotonic() + _PATIENCE
             while time.monotonic() < deadline:
-                row = reader.execute(
-                    "SELECT now() FROM vc.blocks WHERE block_id = %s", [block_id], prepare=True
-                ).fetchone()
-                if row is not None:
+                if reader.execute(query, [block_id], prepare=True).fetchone() is not None:
                     return time.perf_counter()
                 time.sleep(_LOOK)
             raise TimeoutError(f"block {block_id} was not taken in {_PATIENCE:.0f} s")
 
-        while reader.execute("SELECT to_regclass('vc.blocks')").fetchone() == (None,):
-            time.sleep(0.05)
         yield wait_for
         process.stdin.close()
     server.drop(url)
@@ -226,6 +234,9 @@ def _follower(
 
 def follow(node: str, way: str, database: str) -> None:
     """Follow the node until standard input ends."""
+    if way == "bare":
+        _follow_bare(node, database)
+        return
     name, _, publisher = way.partition(" tcp://")
     zmq = f"tcp://{publisher}" if publisher else None
     builder.first_block_id = 1
@@ -238,6 +249,33 @@ def follow(node: str, way: str, database: str) -> None:
 
         threading.Thread(target=stop, daemon=True).start()
         engine.follow()
+
+
+def _follow_bare(node: str, database: str) -> None:
+    """Take each tip of the node as a row, with nothing of the engine."""
+
+    def stop() -> None:
+        sys.stdin.read()
+        os._exit(0)
+
+    threading.Thread(target=stop, daemon=True).start()
+    url = urlsplit(node)
+    assert url.hostname is not None
+    login = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
+    polls, blocks = (HTTPConnection(url.hostname, url.port) for _ in range(2))
+    tip = ""
+    with psycopg.connect(database, autocommit=True) as connection:
+        while True:
+            parameters = [60_000, tip] if tip else [1]
+            body = json.dumps({"id": 0, "method": "waitfornewblock", "params": parameters})
+            polls.request("POST", "/", body, {"Authorization": f"Basic {login}"})
+            answer = json.loads(polls.getresponse().read())["result"]
+            if answer["hash"] != tip:
+                tip = answer["hash"]
+                blocks.request("GET", f"/rest/block/{tip}.bin")
+                blocks.getresponse().read()
+                row = [answer["height"], bytes.fromhex(tip)]
+                connection.execute("INSERT INTO public.taken VALUES (%s, %s)", row, prepare=True)
 
 
 if __name__ == "__main__":

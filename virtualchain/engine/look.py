@@ -19,7 +19,7 @@ from virtualchain.store.tape import Tape
 _ATTEMPTS: Final = 3
 """How often a block is asked for that is missing although the chain reaches up to it."""
 _FEW: Final = 10
-"""If no more headers than this follow those that are taken, they are read to the source's tip."""
+"""If there are no more blocks to take than this, the headers end at the source's tip."""
 
 
 class Look:
@@ -46,8 +46,8 @@ class Look:
         """Decide what the tape needs next.
 
         `first_block_id` is where an empty one starts. `node_tip` returns the height of the source's active
-        chain; it is only called if the headers do not show it, which near the tip saves a question. `pins`
-        are the tape's pins, if they have been read. Raises NodeUnavailable if that chain changed meanwhile,
+        chain; it is not called if there are a few blocks to take, whose rows somebody waits for. `pins` are
+        the tape's pins, if they have been read. Raises NodeUnavailable if that chain changed meanwhile,
         MalformedBlock for a header that no node would accept, and NodeError and UsageError as `planner.plan`
         does.
         """
@@ -56,7 +56,7 @@ class Look:
         following = self._following(tape, tip, first_block_id, node_tip)
         # A block counts as confirmed by the headers that were read on top of it. What `node_tip` returns may
         # be the height of another, longer chain that the source has left since.
-        last = following[-1] if following else None if following is None else tip
+        last = following[-1] if following else tip if following is not None else None
         shows_tip = (
             last is not None and following is not None and len(following) <= _FEW + self._confirmations
         )

@@ -131,7 +131,7 @@ def test_without_announcements_blocks_are_taken_at_the_next_look(
 
 @pytest.mark.usefixtures("seldom")
 def test_near_the_tip_a_look_asks_little(fake_node: FakeNode, database_url: str) -> None:
-    """A block costs its headers, its bytes, one more look at the headers, and the next long poll."""
+    """A block costs its headers and its bytes; then one more look, and the next long poll."""
     with following(database_url, open_source(fake_node.url)) as taken:
         wait_until(lambda: taken[-1:] == [fake_node.height])
         wait_until(lambda: fake_node.calls["waitfornewblock"] == 1)
@@ -139,4 +139,4 @@ def test_near_the_tip_a_look_asks_little(fake_node: FakeNode, database_url: str)
         fake_node.mine()
         wait_until(lambda: fake_node.calls["waitfornewblock"] == 2)
         calls = fake_node.calls - before
-        assert calls == {"/rest/headers": 2, "/rest/block": 1, "waitfornewblock": 1}
+        assert calls == {"/rest/headers": 2, "/rest/block": 1, "getblockchaininfo": 1, "waitfornewblock": 1}

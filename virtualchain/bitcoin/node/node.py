@@ -124,6 +124,8 @@ class NodeSource:
         self._announcements = None if channel is None else Announcements(channel, self._wake.call)
         self._notice = notice
         self._tip: Tip | None = None
+        self._end: Tip | None = None
+        """The tip that headers were read up to since the last wait: `tip` may be a later one."""
         self._has_fetched = False
 
     def __str__(self) -> str:
@@ -160,8 +162,7 @@ class NodeSource:
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
         """Return the headers that follow a block on the active chain, see `BlockSource`."""
         following = self._read_headers(block_id, block_hash)
-        if following == []:
-            self._tip = Tip(block_id, block_hash)
+        self._end = Tip(block_id, block_hash) if following == [] else None
         return following
 
     def _read_headers(self, block_id: int, block_hash: str) -> list[Block] | None:
@@ -233,9 +234,10 @@ class NodeSource:
 
     def wait(self, timeout: float) -> None:
         """Sleep for `timeout` seconds, or until `wake`, or until the node announces a block."""
-        if self._announcements is not None and self._tip is not None:
-            self._announcements.expect(self._tip, timeout, had_news=self._has_fetched)
-            self._has_fetched = False
+        seen = self._end or self._tip
+        if self._announcements is not None and seen is not None:
+            self._announcements.expect(seen, timeout, had_news=self._has_fetched)
+            self._has_fetched, self._end = False, None
             for message in self._announcements.messages():
                 if self._notice is not None:
                     self._notice(message)

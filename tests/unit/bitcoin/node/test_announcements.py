@@ -113,6 +113,17 @@ def test_the_tip_that_headers_show_is_compared(
     assert seconds_of(source, 0.5) >= 0.5
 
 
+def test_a_block_between_headers_and_tip_ends_the_wait(
+    node: FakeNode, open_at_tip: Callable[..., NodeSource]
+) -> None:
+    """If a look reads headers up to a block, and then sees a later tip, that tip is announced."""
+    source = open_at_tip(node)
+    assert source.headers_after(node.height, node.tip) == []
+    node.mine()
+    source.tip()
+    assert seconds_of(source) < SOON
+
+
 def test_every_wait_is_announced(node: FakeNode, open_at_tip: Callable[..., NodeSource]) -> None:
     """Blocks in a row, each fetched, are each announced without a pause."""
     source = open_at_tip(node)
