@@ -10,6 +10,7 @@ number of rows the rate is that of the last tenth before it. The cases:
 - snapshot: the same, while a reader has kept a snapshot open since the first of the numbers
 - composite: the key is a text and a number
 - ten apps: ten apps, whose ops take turns
+- idle apps: empty blocks with one, three and ten apps, as blocks a second
 - one row: a block that updates one row 16,000 times, compared with one of 4,000
 
 The bytes of an op are those of all tables of the log and the tape with their indexes. Every op has one sender
@@ -41,7 +42,9 @@ from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
 from virtualchain.testing.database import DatabaseServer
 
-CASES: Final = ("plain", "snapshot", "composite", "ten apps", "one row")
+CASES: Final = ("plain", "snapshot", "composite", "ten apps", "idle apps", "one row")
+_EMPTY: Final = 500
+"""Blocks for each number of idle apps."""
 _MANY, _FEW = 16_000, 4_000
 """Updates of one row in a block."""
 _MAGICS: Final = tuple(b"m%d" % number for number in range(10))
@@ -112,6 +115,9 @@ def _grow(case: str, url: str, milestones: Sequence[int], ops: int) -> Result:
     if case == "one row":
         rates = _update_one_row(url)
         return Result(case, rates, rates[_MANY] / rates[_FEW], _peak(), {})
+    if case == "idle apps":
+        rates = {apps: _take_empty_blocks(url, apps) for apps in (10, 3, 1)}
+        return Result(case, dict(sorted(rates.items())), rates[10] / rates[1], _peak(), {})
     magics = _MAGICS if case == "ten apps" else (b"mv",)
     apps = [_composite_app()] if case == "composite" else []
     apps = apps or [accounts_app(f"accounts{place}", magic) for place, magic in enumerate(magics)]
@@ -141,6 +147,21 @@ def _grow(case: str, url: str, milestones: Sequence[int], ops: int) -> Result:
     per_op = {name: (size - sizes[name]) / taken for name, size in grown if size - sizes[name] > taken}
     ratio = rates[milestones[-1]] / rates[milestones[0]]
     return Result(case, rates, ratio, _peak(), per_op if case == "plain" else {})
+
+
+def _take_empty_blocks(url: str, count: int) -> float:
+    """Take empty blocks with so many apps; return blocks a second. The first call has the most apps."""
+    apps = [accounts_app(f"accounts{place}", magic) for place, magic in enumerate(_MAGICS[:count])]
+    deployment = _open(url, apps)
+    last = deployment.last_block_id()
+    stretch = [each for each in blocks(last + _EMPTY, 0) if each.block.block_id > last]
+    started = time.perf_counter()
+    for scanned in stretch:
+        deployment.take(scanned, near_tip=False)
+    seconds = time.perf_counter() - started
+    assert len(deployment.running) == count, deployment.halted
+    deployment.close()
+    return _EMPTY / seconds
 
 
 def _update_one_row(url: str) -> dict[int, float]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final
 
+import psycopg
+
 from virtualchain.bitcoin import prefetch
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource
@@ -36,7 +38,8 @@ STAGES: Final[dict[str, tuple[tuple[Any, str], ...]]] = {
     "log rows": ((AppLog, "add"), (AppLog, "add_snapshot")),
     "state hash": ((History, "state_number"),),
     "the rest of a step": ((Machine, "step"),),
-    "transaction and the rest of a block": ((Deployment, "take"),),
+    "database commit": ((psycopg.Transaction, "__exit__"),),
+    "the rest of a block": ((Deployment, "take"),),
 }
 """The functions that make up each stage."""
 
