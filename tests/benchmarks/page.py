@@ -13,12 +13,13 @@ _Json = Mapping[str, Any]
 _INTRODUCTION: Final = """\
 # Performance
 
-Measured on {date} by `python -m tests.benchmarks --page`, which writes this page: {machine}; medians of
-{runs} runs, while the machine had a load of {load:.1f}. Ratios are those of one run. Everything is on:
-digests, history, roles, the guard, and commits.
+Measured on {date} by `python -m tests.benchmarks --page`, which writes this page, on
+{machine},
+at a load of {load:.1f} from other work. Values are medians of {runs} runs, and ratios are those of one run.
+Everything is on: digests, history, roles, the guard, and commits.
 
-The first sync of mainnet is computed, from {bytes:.0f} GB of blocks and {ops:.0f} million ops, at the rates of
-a sync that finds no input in full blocks, and of applying 1,000 ops a block.
+The first sync of mainnet is computed, from {bytes:.0f} GB of blocks and {ops:.0f} million ops, at the rates
+of a sync that finds no input in full blocks, and of applying 1,000 ops a block.
 """
 _GOALS: Final = """\
 ## Goals
