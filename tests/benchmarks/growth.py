@@ -11,7 +11,7 @@ number of rows the rate is that of the last tenth before it. The cases:
 - composite: the key is a text and a number
 - ten apps: ten apps, whose ops take turns
 - idle apps: empty blocks with one, three and ten apps, as blocks a second
-- one row: a block that updates one row 16,000 times, compared with one of 4,000
+- one row: a block that updates one row 16,000 times, compared with one of 4,000 (with 1,000 ops a block)
 
 The bytes of an op are those of all tables of the log and the tape with their indexes. Every op has one sender
 and two outputs.
@@ -45,8 +45,8 @@ from virtualchain.testing.database import DatabaseServer
 CASES: Final = ("plain", "snapshot", "composite", "ten apps", "idle apps", "one row")
 _EMPTY: Final = 500
 """Blocks for each number of idle apps."""
-_MANY, _FEW = 16_000, 4_000
-"""Updates of one row in a block."""
+_FEW, _MANY = 4, 16
+"""Updates of one row in a block, relative to the ops of a block."""
 _MAGICS: Final = tuple(b"m%d" % number for number in range(10))
 _SIZES: Final = """
     SELECT c.relname, pg_total_relation_size(c.oid) FROM pg_class AS c
@@ -113,8 +113,8 @@ def table(results: Sequence[Result]) -> Table:
 
 def _grow(case: str, url: str, milestones: Sequence[int], ops: int) -> Result:
     if case == "one row":
-        rates = _update_one_row(url)
-        return Result(case, rates, rates[_MANY] / rates[_FEW], _peak(), {})
+        rates = _update_one_row(url, _FEW * ops, _MANY * ops)
+        return Result(case, rates, rates[_MANY * ops] / rates[_FEW * ops], _peak(), {})
     if case == "idle apps":
         rates = {apps: _take_empty_blocks(url, apps) for apps in (10, 3, 1)}
         return Result(case, dict(sorted(rates.items())), rates[10] / rates[1], _peak(), {})
@@ -164,9 +164,9 @@ def _take_empty_blocks(url: str, count: int) -> float:
     return _EMPTY / seconds
 
 
-def _update_one_row(url: str) -> dict[int, float]:
+def _update_one_row(url: str, few: int, many: int) -> dict[int, float]:
     """Take a block of few updates, and one of many, of the same row."""
-    counts = (1, _FEW, _MANY)
+    counts = (1, few, many)
     deployment = _open(url, [accounts_app()])
     rates = {}
     for count, scanned in zip(
