@@ -57,10 +57,9 @@ class Look:
         # A block counts as confirmed by the headers that were read on top of it. What `node_tip` returns may
         # be the height of another, longer chain that the source has left since.
         last = following[-1] if following else tip if following is not None else None
-        shows_tip = (
-            last is not None and following is not None and len(following) <= _FEW + self._confirmations
-        )
-        self.node_tip = last.block_id if last is not None and shows_tip and not required else node_tip()
+        to_take = len(following or ()) - self._confirmations
+        shows_tip = last is not None and 0 < to_take <= _FEW and not required
+        self.node_tip = last.block_id if last is not None and shows_tip else node_tip()
         known = _pins(tape, self._source, required, self.node_tip)
         if tip is not None and following is None:
             return self._plan_on_a_fork(tape, tip, first_block_id, self.node_tip, known)
