@@ -38,6 +38,7 @@ _KINDS: Mapping[str, _Kind] = {
     "trust": "keys",
     "verbose": "switch",
     "verify": "check",
+    "zmq": "text",
 }
 _SOURCES: Sequence[str] = ("bitcoin", "blocks")
 """Where blocks come from: exactly one of them; if several layers name one, the highest layer wins."""
@@ -75,6 +76,8 @@ class Settings:
     cookie: Path | None = None
     cacert: Path | None = None
     """Certificates to trust for a node over https, PEM; None: the system's."""
+    zmq: str | None = None
+    """Where the node publishes the hashes of new blocks; None: it is asked."""
     blocks: Path | None = None
     """Block files, used in place of a node."""
     database: str | None = field(default=None, repr=False)

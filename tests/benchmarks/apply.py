@@ -158,9 +158,9 @@ def _title(result: Result) -> str:
     return f"{result.ops_per_block:,} ops a block" if result.ops_per_block else "empty blocks"
 
 
-def accounts_app() -> App:
+def accounts_app(name: str = "accounts", magic: bytes = b"mv") -> App:
     """Make an app whose every op reads one account and changes it."""
-    app = App("accounts", magic=b"mv", projections=_TABLE)
+    app = App(name, magic=magic, projections=_TABLE)
 
     def parse(payload: bytes) -> dict[str, int]:
         account, amount = struct.unpack(">II", payload)
@@ -201,33 +201,41 @@ def helped_app() -> App:
     return app
 
 
-def blocks(count: int, ops: int) -> Iterator[ScannedBlock]:
-    """Yield blocks of a chain that exists only in memory, with the accounts in an order that repeats."""
+def amounts(block_id: int, ops: int) -> list[tuple[int, int]]:
+    """Return a block's (account, amount) pairs, with the accounts in an order that repeats."""
+    numbers = range(block_id * ops, (block_id + 1) * ops)
+    return [(number * 7919 % ACCOUNTS, 1 + number % 1000) for number in numbers]
+
+
+def blocks(
+    count: int,
+    ops: int,
+    pairs_of: Callable[[int, int], Sequence[tuple[int, int]]] = amounts,
+    magics: Sequence[bytes] = (b"mv",),
+) -> Iterator[ScannedBlock]:
+    """Yield blocks of a chain that exists only in memory; their ops take turns with the magics."""
     chain = network("regtest")
     previous = read_header(0, genesis_block(chain)[:80])
     for block_id in range(1, count + 1):
         header = _HEADER.pack(4, bytes.fromhex(previous.hash)[::-1], bytes(32), block_id, previous.bits, 0)
         previous = read_header(block_id, header)
-        pairs = enumerate(_amounts(block_id, ops), start=1)
-        candidates = tuple(_candidate(place, account, amount, chain) for place, (account, amount) in pairs)
+        pairs = enumerate(pairs_of(block_id, ops), start=1)
+        candidates = tuple(
+            _candidate(place, account, amount, chain, magics[place % len(magics)])
+            for place, (account, amount) in pairs
+        )
         spent = {candidate.txindex: [SpentOutput(20_000, _SCRIPT)] for candidate in candidates}
         yield ScannedBlock(previous, inputs(Scan(previous, candidates, chain), spent))
 
 
-def _candidate(txindex: int, account: int, amount: int, chain: Network) -> Candidate:
+def _candidate(txindex: int, account: int, amount: int, chain: Network, magic: bytes) -> Candidate:
     """Make a transaction of one input and two outputs; its signature is none."""
     outpoint = sha256d(struct.pack(">II", account, txindex)) + bytes(4)
-    outputs = serialize_output(0, op_return(b"mvo" + struct.pack(">II", account, amount)))
+    outputs = serialize_output(0, op_return(magic + b"o" + struct.pack(">II", account, amount)))
     outputs += serialize_output(10_000, _SCRIPT)
     raw = b"\2\0\0\0\0\1\1" + outpoint + b"\0" + b"\xff" * 4 + b"\2" + outputs
     raw += b"\2\x48" + bytes(72) + b"\x21" + _KEY + bytes(4)
-    return Candidate(txindex, read_transaction(raw, chain), raw, (b"mv",))
-
-
-def _amounts(block_id: int, ops: int) -> list[tuple[int, int]]:
-    """Return a block's (account, amount) pairs."""
-    numbers = range(block_id * ops, (block_id + 1) * ops)
-    return [(number * 7919 % ACCOUNTS, 1 + number % 1000) for number in numbers]
+    return Candidate(txindex, read_transaction(raw, chain), raw, (magic,))
 
 
 def _apply(
@@ -242,7 +250,7 @@ def _apply(
     deployment.take(warm, near_tip=False)
     assert deployment.running, deployment.machines[0].log.error()
     pid = deployment.connection.info.backend_pid
-    seconds, own, server = 0.0, 0.0, _cpu(pid)
+    seconds, own, server = 0.0, 0.0, cpu_of(pid)
 
     def take(stretch: Sequence[ScannedBlock]) -> None:
         nonlocal seconds, own
@@ -263,7 +271,7 @@ def _apply(
         take(stretch)
     measured = _measured(_count(ops, total) - 1, ops, seconds)
     items = (_count(ops, total) - 1) * max(1, ops)
-    measured |= {"own_cpu": own / items * 1e6, "server_cpu": (_cpu(pid) - server) / items * 1e6}
+    measured |= {"own_cpu": own / items * 1e6, "server_cpu": (cpu_of(pid) - server) / items * 1e6}
     measured["stages"] = {stage: value / items * 1e6 for stage, value in stages.seconds.items()}
     deployment.close()
     return measured
@@ -280,12 +288,12 @@ def _bound(block: Callable[[psycopg.Connection, int, list[tuple[int, int]]], Non
             )
             connection.execute("CREATE TABLE public.blocks (block_id integer PRIMARY KEY, hash bytea)")
             connection.execute("SET search_path = public")
-            amounts = [_amounts(block_id, ops) for block_id in range(_count(ops, total))]
+            pairs_of_blocks = [amounts(block_id, ops) for block_id in range(_count(ops, total))]
             started = time.perf_counter()
-            for block_id, pairs in enumerate(amounts):
+            for block_id, pairs in enumerate(pairs_of_blocks):
                 with connection.transaction():
                     block(connection, block_id, pairs)
-            return _measured(len(amounts), ops, time.perf_counter() - started)
+            return _measured(len(pairs_of_blocks), ops, time.perf_counter() - started)
 
     return run
 
@@ -331,7 +339,7 @@ def _measured(blocks: int, ops: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     """Return the seconds of CPU that a process of this machine has used; 0 if that cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

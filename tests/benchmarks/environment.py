@@ -25,6 +25,8 @@ class Chain:
     cookie: Path | None
     first: int
     last: int
+    folder: Path | None = None
+    """The data folder of a real node."""
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def full_blocks(count: int, folder: Path | None, *, fake: bool) -> Iterator[Chai
         try:
             first = next(row[0] for row in generated.index if row[5] == "full")
             last = min(first + count - 1, generated.tip)
-            yield Chain("full", "bitcoind", node.url, node.cookie, first, last)
+            yield Chain("full", "bitcoind", node.url, node.cookie, first, last, node.datadir)
         finally:
             node.stop()
 

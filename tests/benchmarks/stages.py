@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final
 
+import psycopg
+
 from virtualchain.bitcoin import prefetch
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.gate import CheckedBlock
@@ -37,7 +39,8 @@ STAGES: Final[dict[str, tuple[tuple[Any, str], ...]]] = {
     "rows of tape and log": ((BlockTransaction, "take"), (BlockTransaction, "commit")),
     "state hash": ((History, "state_number"),),
     "the rest of a step": ((Machine, "step"),),
-    "transaction and the rest of a block": ((Deployment, "take"),),
+    "database commit": ((psycopg.Transaction, "__exit__"),),
+    "the rest of a block": ((Deployment, "take"),),
 }
 """The functions that make up each stage."""
 

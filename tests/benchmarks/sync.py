@@ -6,7 +6,8 @@ There are two chains: full blocks like mainnet's (from a real bitcoind if `BITCO
 generator is available, otherwise from a fake node), and blocks with only a coinbase, which show the cost of a
 block itself. Each run, over one keep-alive connection, fetches the blocks; fetches them and the spent outputs
 of those in which the app has inputs; then syncs them into an empty database with an app that accepts every
-op, and with one that finds none. Each is a process of its own. The table shows medians of rates and of the
+op, and with one that finds none. Each is a process of its own, and goes over the blocks twice: the first pass
+only warms up. The table shows medians of rates and of the
 runs' ratios. Peak memory is measured for a sync of 100 blocks and of all. The stages come from a run of their
 own; fetching runs in threads beside the others.
 
@@ -30,6 +31,7 @@ from tests.benchmarks.environment import Chain, empty_blocks, full_blocks, tempo
 from tests.benchmarks.printing import report
 from virtualchain.testing.database import DatabaseServer
 
+_PASSES: Final = 2
 FEW = 100
 """The number of blocks of the shorter sync, whose peak memory is compared with the whole one's."""
 
@@ -142,14 +144,27 @@ _ROWS: Final[dict[str, Callable[[Result], str]]] = {
 }
 
 
+def absent_seconds(chain: Chain, server: DatabaseServer, runs: int) -> dict[str, float]:
+    """Measure a sync that finds no input from each kind of source: median seconds, by source."""
+    sources = ("rest", "rpc") if chain.folder is None else ("rest", "rpc", "files")
+    options = [] if chain.folder is None else ["--blocks", str(chain.folder)]
+
+    def seconds(source: str) -> float:
+        return float(_run("absent", chain, server, chain.last, "--source", source, *options)["seconds"])
+
+    rounds = [{source: seconds(source) for source in sources} for _ in range(runs)]
+    return {source: statistics.median(each[source] for each in rounds) for source in sources}
+
+
 def _run(task: str, chain: Chain, server: DatabaseServer, last: int, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.benchmarks.worker", *_TASKS[task], "--node", chain.url, *options]
     command += ["--first", str(chain.first), "--last", str(last)]
     if chain.cookie is not None:
         command += ["--cookie", str(chain.cookie)]
-    url = server.clone()
-    process = subprocess.run([*command, "--database", url], stdout=subprocess.PIPE, check=True)
-    server.drop(url)
+    urls = [server.clone() for _ in range(_PASSES)]
+    process = subprocess.run([*command, "--databases", *urls], stdout=subprocess.PIPE, check=True)
+    for url in urls:
+        server.drop(url)
     measured: dict[str, Any] = json.loads(process.stdout)
     return measured
 

@@ -1,8 +1,19 @@
 """The benchmarks run and show their results; the tests do not judge how long anything takes."""
 
-from tests.benchmarks import apply, guard, history, open_snapshot, rollback, sync
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import __main__ as everything
+from tests.benchmarks import apply, growth, guard, history, open_snapshot, rollback, sync, tip
 from tests.benchmarks.environment import empty_blocks, full_blocks, single_ops
+from tests.benchmarks.first_sync import estimate
+from tests.benchmarks.plot import Bar
 from tests.benchmarks.stages import STAGES
+from tests.support.generated import GENERATOR, generate
+from virtualchain.testing.bitcoind import Bitcoind
 from virtualchain.testing.database import DatabaseServer
 
 
@@ -67,3 +78,58 @@ def test_the_guard_of_statements_is_measured(database_server: DatabaseServer) ->
     assert (result.ops, result.guarded > 0, result.bare > 0, result.ratio > 0) == (15, True, True, True)
     assert result.guarded_process > 0 < result.bare_process
     assert guard.table(result, 2).row_count == 3
+
+
+def test_growth_is_measured(database_server: DatabaseServer) -> None:
+    """Every case is applied to a small number of rows, and the results shown."""
+    results = growth.measure(database_server, [40, 80], 10)
+    assert [result.case for result in results] == list(growth.CASES)
+    sizes = [sorted(result.rates) for result in results]
+    assert sizes == [*[[40, 80]] * 4, [1, 3, 10], [40, 160]]
+    assert all(rate > 0 for result in results for rate in result.rates.values())
+    assert {"ops", "inputs"} <= set(results[0].bytes_per_op)
+    assert growth.table(results).row_count == 6
+
+
+@pytest.mark.node
+@pytest.mark.skipif(not GENERATOR.exists(), reason="needs the chain generator")
+def test_the_tip_is_measured(bitcoind: Bitcoind, database_server: DatabaseServer, tmp_path: Path) -> None:
+    """A small and a full block come in each way, and their times are shown."""
+    assert bitcoind.rpc("getblockcount") >= 0, "else this test is skipped"
+    results = tip.measure(database_server, generate(tmp_path, full=1, small=0), 1)
+    assert [(each.way, each.kind) for each in results] == [
+        (way, kind) for way in tip.WAYS for kind in ("small", "full")
+    ]
+    assert all(0 < each.median <= each.p99 <= each.worst for each in results)
+    assert tip.table(results).row_count == 8
+
+
+def test_one_command_measures_everything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without a node it leaves out the tip; it prints JSON, draws a plot, and writes the page."""
+    monkeypatch.setattr(everything, "find_bitcoind", lambda: None)
+    monkeypatch.setattr(everything, "DOCS", tmp_path)
+    everything.main(["--quick", "--runs", "1", "--json", "--svg", str(tmp_path / "plot.svg"), "--page"])
+    results = json.loads(capsys.readouterr().out)
+    assert results["tip"] == []
+    assert [each["source"] for each in results["first_sync"]] == ["node, REST", "node, JSON-RPC alone"]
+    assert ET.parse(tmp_path / "plot.svg").getroot().tag.endswith("svg")
+    assert (tmp_path / "performance.svg").read_text() == (tmp_path / "plot.svg").read_text()
+    page = (tmp_path / "performance.md").read_text()
+    assert f"Measured on {results['date']}" in page
+    assert "| ops, 1,000 a block |" in page
+
+
+def test_a_first_sync_is_the_sum_of_blocks_and_ops() -> None:
+    """The hours follow from bytes and ops a second."""
+    rest, files = estimate({"REST": 100e6, "files": 200e6}, 30_000)
+    assert (round(rest.blocks, 3), round(rest.ops, 3)) == (1.778, 2.778)
+    assert rest.hours == rest.blocks + rest.ops
+    assert files.hours == rest.blocks / 2 + rest.ops
+
+
+def test_bars_show_how_much_of_a_goal_is_reached() -> None:
+    """More is better, or less is."""
+    assert Bar("rate", 50, 100, "/s").share == 0.5
+    assert Bar("time", 50, 100, "ms", is_cost=True).share == 2.0

@@ -37,6 +37,7 @@ FLAGS: dict[str, Any] = {
     "database": "postgresql://flag",
     "network": "regtest",
     "verify": "merkle",
+    "zmq": "tcp://flag:1",
 }
 ENVIRONMENT = {
     "VIRTUALCHAIN_BITCOIN": "http://env:8332",
@@ -47,6 +48,7 @@ ENVIRONMENT = {
     "VIRTUALCHAIN_DATABASE": "postgresql://env",
     "VIRTUALCHAIN_NETWORK": "testnet4",
     "VIRTUALCHAIN_VERIFY": "merkle",
+    "VIRTUALCHAIN_ZMQ": "tcp://env:1",
 }
 
 

@@ -81,7 +81,10 @@ class BlockSource(Protocol):
         ...
 
     def wait(self, timeout: float) -> None:
-        """Sleep until something may have changed: at most `timeout` seconds, less after `wake`."""
+        """Sleep until the chain may have changed: at most `timeout` seconds, less after `wake`.
+
+        A source that learns of a block earlier ends it then.
+        """
         ...
 
     def wake(self) -> None:

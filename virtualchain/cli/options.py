@@ -126,7 +126,15 @@ class Options:
             return open_blocks(settings.blocks, expected)
         port = (expected or networks.NETWORKS["mainnet"]).rpc_port
         url = settings.bitcoin or f"http://127.0.0.1:{port}"
-        return open_source(url, settings.cookie, expected, cacert=settings.cacert, warn=say)
+        return open_source(
+            url,
+            settings.cookie,
+            expected,
+            cacert=settings.cacert,
+            zmq=settings.zmq,
+            warn=say,
+            notice=say if settings.verbose else None,
+        )
 
 
 pass_options = click.make_pass_decorator(Options, ensure=True)
@@ -196,6 +204,11 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             help="Certificates to trust for a node over https (PEM). Default: the system's.",
         ),
         option(
+            "--zmq",
+            metavar="URL",
+            help="Where the node publishes new blocks (zmqpubhashblock). Default: `run` asks the node.",
+        ),
+        option(
             "--blocks",
             metavar="PATH",
             help="Read blocks from files instead of a node: bitcoind's data or blocks folder, or one file "
@@ -230,7 +243,12 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),
-        option("-v", "--verbose", is_flag=True, help="Show the traceback of an error, and more."),
+        option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            help="Show the traceback of an error, how blocks are read, and why a node announces none.",
+        ),
         click.Option(
             ("--version",),
             is_flag=True,

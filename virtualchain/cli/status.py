@@ -199,13 +199,13 @@ def _look_ahead(
     outlook = _Outlook()
     try:
         with closing(options.source(network)) as source:
-            outlook.tip = source.tip()
+            outlook.tip = tip = source.tip()
             outlook.pruned_below = _pruned_below(source)
             if live:
                 plan = Look(source, confirmations).plan(
                     Tape(connection),
                     first_block_id=min(build.base_block_id + 1 for build in live),
-                    node_tip=outlook.tip.block_id,
+                    node_tip=lambda: tip.block_id,
                 )
                 outlook.waits_for = _waits_for(connection, plan, outlook.pruned_below, apps_with_code)
     except NodeError as error:

@@ -20,7 +20,7 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.prefetch import prefetch
-from virtualchain.bitcoin.source import BlockSource
+from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import backfill_chunk
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.halting import halted_error, missing_blocks_record
@@ -52,7 +52,7 @@ from virtualchain.store.rollback import Undone
 NEAR_TIP = 10
 """Within this many blocks of the stable tip, commits wait for the disk, and notifications are sent."""
 POLL = 3.0
-"""Seconds between two looks at the node."""
+"""Seconds between two looks at the node, if it announces nothing in between."""
 _STRETCH = 500
 """Blocks that a lagging app is advanced by while others have new blocks to take."""
 _GARBLED = 3
@@ -152,6 +152,7 @@ class StateEngine:
             wait_for_writer=wait_for_writer,
         )
         check_runnable(self._contracts, self._options)
+        self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._failures = 0
         """Passing faults of the database since the last block."""
@@ -203,6 +204,7 @@ class StateEngine:
     def stop(self) -> None:
         """End `build` or `follow` after the current block; for signal handlers and other threads."""
         self._stopping = True
+        self._wake.call()
         self._source.wake()
 
     def build(self, to: int | None = None) -> int:
@@ -383,7 +385,7 @@ class StateEngine:
         """
         self._deployment.close()
         for attempt in count():
-            self._source.wait(pauses[min(attempt, len(pauses) - 1)])
+            self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
             try:
                 self._deployment = self._open()
             except StoreError as error:
@@ -398,12 +400,13 @@ class StateEngine:
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
+        moved = bool(self._deployment.running) and self._follow_plan(to)
+        moved = self._catch_up(most=_STRETCH if moved else None) or moved
+        # Each block checks that its builds are live; so this comes after, when nobody waits for rows.
         for name in self._deployment.retire_swapped():
             # A new session would refuse it, because its code is not that of the live build.
             self._contracts = [contract for contract in self._contracts if contract.name != name]
             self._listener.on_wait(f"app {name} shows another build now: restart with that build's code")
-        moved = bool(self._deployment.running) and self._follow_plan(to)
-        moved = self._catch_up(most=_STRETCH if moved else None) or moved
         if not self._deployment.running:
             for error in self.halted().values():
                 raise error
@@ -412,14 +415,16 @@ class StateEngine:
 
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
-        node_tip = self._source.tip().block_id
+        pins = self._deployment.tape.pins()
+        plan = self._look.plan(
+            self._deployment.tape,
+            first_block_id=self._deployment.first_block_id(),
+            node_tip=lambda: self._source.tip().block_id,
+            pins=pins,
+        )
         if self._node_is_away:
             self._node_is_away = False
             self._listener.on_wait(f"connected again: {self._source} answers")
-        pins = self._deployment.tape.pins()
-        plan = self._look.plan(
-            self._deployment.tape, first_block_id=self._deployment.first_block_id(), node_tip=node_tip
-        )
         match plan:
             case Wait(reason=reason):
                 self._waits_for = reason
@@ -433,7 +438,7 @@ class StateEngine:
                     drop_unfinished(self._deployment.connection)
                     self._dropped_unfinished = True
                 headers = [block for block in blocks if to is None or block.block_id <= to]
-                self._extend(headers, node_tip - self._options.confirmations)
+                self._extend(headers, self._look.node_tip - self._options.confirmations)
                 return bool(headers)
 
     def _extend(self, headers: Sequence[Block], stable_tip: int) -> None:
@@ -468,7 +473,10 @@ class StateEngine:
     def _catch_up(self, most: int | None) -> bool:
         """Search blocks for lagging apps that need it, and advance the others along the tape."""
         moved = False
-        for machine in self._deployment.lagging():
+        lagging = self._deployment.lagging()
+        if not lagging:
+            return False
+        for machine in lagging:
             if self._stopping:
                 return moved
             app = machine.contract.name

@@ -5,7 +5,7 @@ undone must have cost what it claims. The source answers one question after the 
 change in between, so nothing is concluded from answers that do not fit together.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from virtualchain.bitcoin.difficulty import PERIOD, Earlier, check_targets, check_work
@@ -18,6 +18,8 @@ from virtualchain.store.tape import Tape
 
 _ATTEMPTS: Final = 3
 """How often a block is asked for that is missing although the chain reaches up to it."""
+_FEW: Final = 10
+"""If there are no more blocks to take than this, the headers end at the source's tip."""
 
 
 class Look:
@@ -30,33 +32,48 @@ class Look:
         self._source = source
         self._confirmations = confirmations
         self._branch = _Branch(source, ())
+        self.node_tip = -1
+        """The height of the source's active chain, as far as the last plan knows it."""
 
-    def plan(self, tape: Tape, *, first_block_id: int, node_tip: int) -> planner.Plan:
+    def plan(
+        self,
+        tape: Tape,
+        *,
+        first_block_id: int,
+        node_tip: Callable[[], int],
+        pins: Mapping[int, str] | None = None,
+    ) -> planner.Plan:
         """Decide what the tape needs next.
 
-        `first_block_id` is where an empty one starts, `node_tip` the height of the source's active chain.
-        Raises NodeUnavailable if that chain changed meanwhile, MalformedBlock for a header that no node would
-        accept, and NodeError and UsageError as `planner.plan` does.
+        `first_block_id` is where an empty one starts. `node_tip` returns the height of the source's active
+        chain; it is not called if there are a few blocks to take, whose rows somebody waits for. `pins` are
+        the tape's pins, if they have been read. Raises NodeUnavailable if that chain changed meanwhile,
+        MalformedBlock for a header that no node would accept, and NodeError and UsageError as `planner.plan`
+        does.
         """
         tip = tape.tip()
+        required = tape.pins() if pins is None else pins
         following = self._following(tape, tip, first_block_id, node_tip)
-        pins = _pins(tape, self._source, node_tip)
+        # A block counts as confirmed by the headers that were read on top of it. What `node_tip` returns may
+        # be the height of another, longer chain that the source has left since.
+        last = following[-1] if following else tip if following is not None else None
+        to_take = len(following or ()) - self._confirmations
+        shows_tip = last is not None and 0 < to_take <= _FEW and not required
+        self.node_tip = last.block_id if last is not None and shows_tip else node_tip()
+        known = _pins(tape, self._source, required, self.node_tip)
         if tip is not None and following is None:
-            return self._plan_on_a_fork(tape, tip, first_block_id, node_tip, pins)
-        # A block counts as confirmed by the headers that were read on top of it. `node_tip` may be the height
-        # of another, longer chain that the source has left since.
-        on_chain = following[-1] if following else tip
+            return self._plan_on_a_fork(tape, tip, first_block_id, self.node_tip, known)
         return planner.plan(
             tip=tip,
             first_block_id=first_block_id,
-            node_tip=node_tip if on_chain is None else on_chain.block_id,
+            node_tip=self.node_tip if last is None else last.block_id,
             confirmations=self._confirmations,
             following=following,
-            pins=pins,
+            pins=known,
         )
 
     def _following(
-        self, tape: Tape, tip: Block | None, first_block_id: int, node_tip: int
+        self, tape: Tape, tip: Block | None, first_block_id: int, node_tip: Callable[[], int]
     ) -> list[Block] | None:
         """Read headers after our tip until some have enough confirmations; None if it is not active."""
         if tip is not None:
@@ -64,7 +81,7 @@ class Look:
             if answer is None:
                 return None
             headers = list(answer)
-        elif first_block_id > node_tip:
+        elif first_block_id > node_tip():
             return []
         else:
             first = _header_at(self._source, first_block_id)
@@ -194,8 +211,7 @@ def _on_tape(tape: Tape) -> Earlier:
     return header
 
 
-def _pins(tape: Tape, source: BlockSource, node_tip: int) -> planner.Pins:
-    pinned = tape.pins()
+def _pins(tape: Tape, source: BlockSource, pinned: Mapping[int, str], node_tip: int) -> planner.Pins:
     theirs = {height: _hash_at(source, height, node_tip) for height in pinned}
     return planner.Pins(
         pinned,

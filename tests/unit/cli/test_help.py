@@ -97,6 +97,7 @@ def test_the_help_of_the_program_shows_the_global_options() -> None:
         "--bitcoin",
         "--cookie",
         "--cacert",
+        "--zmq",
         "--blocks",
         "--verify",
         "--database",

@@ -61,7 +61,7 @@ class MemoryTape:
 
 def look_at(tape: MemoryTape, look: Look, node_tip: int, first: int = 0) -> Plan:
     """Make a plan for a tape in memory."""
-    return look.plan(cast("Tape", tape), first_block_id=first, node_tip=node_tip)
+    return look.plan(cast("Tape", tape), first_block_id=first, node_tip=lambda: node_tip)
 
 
 def branches() -> tuple[ChainBuilder, list[list[StoredBlock]]]:

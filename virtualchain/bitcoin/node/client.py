@@ -88,10 +88,12 @@ class Rpc:
     A connection is kept for the next call of any thread, so threads that end leave none behind.
     """
 
-    def __init__(self, url: NodeUrl, login: Login, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, url: NodeUrl, login: Login, tls: ssl.SSLContext | None = None, pool: Pool | None = None
+    ) -> None:
         self._url = url
         self._login = login
-        self._pool = Pool(url, tls)
+        self._pool = pool or Pool(url, tls)
 
     def call(self, method: str, *parameters: object) -> Answer:
         """Call a method and return its result, with scripts shortened by `slim`.
@@ -99,13 +101,10 @@ class Rpc:
         Temporary faults are retried for a few seconds. Raises NodeUnavailable; MissingData if the node does
         not have the data; NotOffered; NodeError for everything else.
         """
-        return with_retries(lambda: self._ask_logged_in(method, parameters))
+        return with_retries(lambda: self.call_once(method, *parameters))
 
-    def close(self) -> None:
-        """Close the connections; one that is in use is closed when its call ends."""
-        self._pool.close()
-
-    def _ask_logged_in(self, method: str, parameters: tuple[object, ...]) -> Answer:
+    def call_once(self, method: str, *parameters: object) -> Answer:
+        """Call a method as `call` does, without retries."""
         authorization = self._login.authorization()
         try:
             return self._ask(method, parameters, authorization)
@@ -116,6 +115,10 @@ class Rpc:
             return self._ask(method, parameters, authorization)
         except _Unauthorized as error:
             raise NodeUnavailable(f"{self._url} refuses a login that was just renewed") from error
+
+    def close(self) -> None:
+        """Close the connections; one that is in use is closed when its call ends."""
+        self._pool.close()
 
     def _ask(self, method: str, parameters: tuple[object, ...], authorization: str) -> Answer:
         failure: JSONRPCException | None = None

@@ -17,6 +17,7 @@ from virtualchain.bitcoin.block import LARGEST_BLOCK, LARGEST_SPENDABLE_SCRIPT, 
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, headers_from, read_header, sha256d
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.node import answers
+from virtualchain.bitcoin.node.announcements import Announcements, Channel, LongPolls, Zmq
 from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import NotOffered, Rest, Rpc
 from virtualchain.bitcoin.node.login import NodeUrl, clear_text_warning, find_login, read_url
@@ -50,26 +51,32 @@ def open_source(
     *,
     rest: bool | None = None,
     cacert: Path | None = None,
+    zmq: str | None = None,
     warn: Callable[[str], None] = warnings.warn,
+    notice: Callable[[str], None] | None = None,
 ) -> BlockSource:
     """Open the node at `url`, http://user:password@host:port or https://…, and probe once what it offers.
 
     The login is the file `cookie`, else the URL's password, else the cookie in a local node's default data
     folder. `cacert` is a file with the certificates to trust for https, PEM; None trusts the system's. The
     node must be on `network`; None accepts any. `rest=False` uses RPC only, `rest=True` requires REST, None
-    uses it if it is on. `warn` is called before a password crosses a network in clear. Raises UsageError for
-    a URL that cannot be used, NodeUnavailable, and NodeError for a node that is on another network or rejects
-    the login.
+    uses it if it is on. Waiting ends early if the node announces a block: to long polls, or at the address
+    `zmq` of its publisher (`zmqpubhashblock`). `warn` is called before a password crosses a network in clear,
+    and `notice` in `wait`, with what keeps announcements from coming. Raises UsageError for a URL that cannot
+    be used, NodeUnavailable, and NodeError for a node that is on another network or rejects the login.
     """
     address = read_url(url, network)
     tls = tls_for(address, cacert)
     login = find_login(address, cookie, network)
+    publisher = None if zmq is None else Zmq(zmq)  # a mistake in it is reported first
     warning = clear_text_warning(address, login)
     if warning is not None:
         warn(warning)
     with ExitStack() as opened:  # closes everything if a probe fails
         rpc = Rpc(address, login, tls)
         opened.callback(rpc.close)
+        if publisher is not None:
+            opened.callback(publisher.cut)
         actual = _network_of(address, rpc, network)
         rest_client = None if rest is False else _open_rest(address, tls)
         if rest_client is not None:
@@ -79,7 +86,15 @@ def open_source(
         # Every node has the spent outputs of the genesis block, even a pruned one: there are none.
         probe = f"/rest/spenttxouts/{actual.genesis_hash}.bin"
         spent_by_rest = rest_client is not None and rest_client.offers(probe)
-        source = NodeSource(address, actual, rpc, rest_client, spent_by_rest=spent_by_rest)
+        source = NodeSource(
+            address,
+            actual,
+            rpc,
+            rest_client,
+            spent_by_rest=spent_by_rest,
+            channel=publisher or LongPolls(address, login, tls),
+            notice=notice,
+        )
         opened.pop_all()
     return source
 
@@ -88,7 +103,15 @@ class NodeSource:
     """A running node as a `BlockSource`."""
 
     def __init__(
-        self, url: NodeUrl, network: Network, rpc: Rpc, rest: Rest | None, *, spent_by_rest: bool
+        self,
+        url: NodeUrl,
+        network: Network,
+        rpc: Rpc,
+        rest: Rest | None,
+        *,
+        spent_by_rest: bool,
+        channel: Channel | None = None,
+        notice: Callable[[str], None] | None = None,
     ) -> None:
         self._url = url
         self._network = network
@@ -98,6 +121,12 @@ class NodeSource:
         self._spent_by_rest = spent_by_rest
         self._spent_by_transaction = True  # until the node leaves prevouts out (before Core 25)
         self._wake = Wake()
+        self._announcements = None if channel is None else Announcements(channel, self._wake.call)
+        self._notice = notice
+        self._tip: Tip | None = None
+        self._end: Tip | None = None
+        """The tip that headers were read up to since the last wait: `tip` may be a later one."""
+        self._has_fetched = False
 
     def __str__(self) -> str:
         return str(self._url)
@@ -116,7 +145,8 @@ class NodeSource:
         """Return the active chain's last block."""
         with well_formed(self._url, "getblockchaininfo"):
             info = self._rpc.call("getblockchaininfo")
-            return Tip(answers.height(info["blocks"]), answers.block_hash(info["bestblockhash"]))
+            self._tip = Tip(answers.height(info["blocks"]), answers.block_hash(info["bestblockhash"]))
+        return self._tip
 
     def pruned_below(self) -> int | None:
         """Return the lowest block that a pruned node still has; None if it has them all."""
@@ -131,6 +161,11 @@ class NodeSource:
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
         """Return the headers that follow a block on the active chain, see `BlockSource`."""
+        following = self._read_headers(block_id, block_hash)
+        self._end = Tip(block_id, block_hash) if following == [] else None
+        return following
+
+    def _read_headers(self, block_id: int, block_hash: str) -> list[Block] | None:
         # Every version knows this old form of the path. The node reads all headers under one lock.
         path = f"/rest/headers/{MOST_HEADERS}/{block_hash}.bin"
         answer = self._by_rest(path, MOST_HEADERS * HEADER_SIZE, b"".join)
@@ -143,11 +178,11 @@ class NodeSource:
             return headers[1:]
         for _ in range(_ATTEMPTS):
             with suppress(MissingData):
-                headers = self._headers_by_rpc(block_id, block_hash)
-                if not headers:
-                    return None
-                if answers.is_chain(headers):
-                    return headers[1:]
+                following = self._headers_by_rpc(block_id, block_hash)
+                if not following:
+                    return following
+                if following[0].prev_hash == block_hash and answers.is_chain(following):
+                    return following
         raise NodeUnavailable(f"{self._url} changes its chain faster than the headers can be read")
 
     def is_invalid(self, block_id: int, block_hash: str) -> bool:
@@ -170,6 +205,7 @@ class NodeSource:
 
     def raw_block(self, block_hash: str) -> bytes:
         """Return a block's bytes, whose header has exactly this hash; raises MissingData, MalformedBlock."""
+        self._has_fetched = True
         with self._naming_block(block_hash):
             raw = self._by_rest(f"/rest/block/{block_hash}.bin", LARGEST_BLOCK, b"".join)
             if raw is None:
@@ -197,7 +233,14 @@ class NodeSource:
             return self._spent_by_rpc(block_hash, transactions)
 
     def wait(self, timeout: float) -> None:
-        """Sleep for `timeout` seconds, or until `wake`."""
+        """Sleep for `timeout` seconds, or until `wake`, or until the node announces a block."""
+        seen = self._end or self._tip
+        if self._announcements is not None and seen is not None:
+            self._announcements.expect(seen, timeout, had_news=self._has_fetched)
+            self._has_fetched, self._end = False, None
+            for message in self._announcements.messages():
+                if self._notice is not None:
+                    self._notice(message)
         self._wake.wait(timeout)
 
     def wake(self) -> None:
@@ -207,6 +250,8 @@ class NodeSource:
     def close(self) -> None:
         """Close the connections."""
         self.wake()
+        if self._announcements is not None:
+            self._announcements.close()
         self._rpc.close()
         if self._rest is not None:
             self._rest.close()
@@ -222,8 +267,8 @@ class NodeSource:
             self._spent_by_rest = False
             return None
 
-    def _headers_by_rpc(self, block_id: int, block_hash: str) -> list[Block]:
-        """Read an active block's header and some that follow; empty for an inactive or unknown block.
+    def _headers_by_rpc(self, block_id: int, block_hash: str) -> list[Block] | None:
+        """Read some headers that follow an active block; None for an inactive or unknown one.
 
         Each header takes its own calls; raises MissingData if the chain gets shorter between them.
         """
@@ -231,15 +276,14 @@ class NodeSource:
             try:
                 answer = self._rpc.call("getblockheader", block_hash)
                 confirmations = answers.whole_number(answer["confirmations"])
+                hashes = [answers.block_hash(answer["nextblockhash"])] if confirmations > 1 else []
             except MissingData:
-                return []
+                return None
         if confirmations < 1:
-            return []
-        following = range(block_id + 1, block_id + min(confirmations, HEADER_PAGE + 1))
-        return [
-            self._header(block_id, block_hash),
-            *(self._header(height, self.block_hash(height)) for height in following),
-        ]
+            return None
+        last = block_id + min(confirmations, HEADER_PAGE + 1) - 1
+        hashes += map(self.block_hash, range(block_id + 2, last + 1))
+        return [self._header(height, each) for height, each in enumerate(hashes, block_id + 1)]
 
     def _header(self, block_id: int, block_hash: str) -> Block:
         with well_formed(self._url, "getblockheader"):

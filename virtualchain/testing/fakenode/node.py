@@ -211,8 +211,11 @@ class FakeNode:
     def stop(self) -> None:
         """Stop listening: connections are refused until `start`."""
         if self._server is not None:
+            with self._lock:
+                self._service.state.ending.set()
             self._server.close()
             self._server = None
+            self._service.state.ending.clear()
 
     def start(self) -> None:
         """Listen again, on the same port, with the same chain."""

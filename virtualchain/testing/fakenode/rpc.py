@@ -279,6 +279,24 @@ def _get_chain_tips(state: NodeState) -> list[Json]:
     ]
 
 
+def _wait_for_new_block(state: NodeState, timeout: int | None = None, current_tip: str | None = None) -> Json:
+    if current_tip is not None:
+        _check_hash(current_tip, "current_tip")
+    before = current_tip or state.chain.tip
+    return state.wait_until(lambda: state.chain.tip != before, _timeout(timeout))
+
+
+def _wait_for_block_height(state: NodeState, height: int, timeout: int | None = None) -> Json:
+    return state.wait_until(lambda: state.chain.height >= _integer(height), _timeout(timeout))
+
+
+def _timeout(value: int | None) -> int:
+    milliseconds = 0 if value is None else _integer(value)
+    if milliseconds < 0:
+        raise RpcError(_MISC_ERROR, "Negative timeout")
+    return milliseconds
+
+
 def _get_network_info(_state: NodeState) -> Json:
     return {
         "version": 300000,
@@ -313,6 +331,12 @@ METHODS: Final[Mapping[str, Method]] = {
     "getrawtransaction": Method(
         (Param("txid", "string", required=True), Param("verbosity"), Param("blockhash", "string")),
         _get_raw_transaction,
+    ),
+    "waitforblockheight": Method(
+        (Param("height", "number", required=True), Param("timeout", "number")), _wait_for_block_height
+    ),
+    "waitfornewblock": Method(
+        (Param("timeout", "number"), Param("current_tip", "string")), _wait_for_new_block
     ),
     "uptime": Method((), lambda state: int(monotonic() - state.started)),
 }

@@ -21,7 +21,7 @@ from virtualchain.testing.fakenode.server import (
     json_answer,
     rest_error,
 )
-from virtualchain.testing.fakenode.state import NodeState
+from virtualchain.testing.fakenode.state import ChainLock, NodeState
 
 FAULT_KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -129,8 +129,11 @@ class Service:
     """Whether it has /rest/spenttxouts."""
     faults: Faults = field(default_factory=Faults)
     calls: Counter[str] = field(default_factory=Counter)
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    """Held while the chain changes and while an answer is computed from it."""
+
+    @property
+    def lock(self) -> ChainLock:
+        """Held while the chain changes and while an answer is computed from it."""
+        return self.state.lock
 
     def respond(self, request: Request) -> Answer | None:
         """Answer a request; None breaks off the connection."""

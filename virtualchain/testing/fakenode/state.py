@@ -1,8 +1,12 @@
 """The state that the fake node answers from: its chain, and what it has pruned or not downloaded yet."""
 
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Condition
 from time import monotonic
+from types import TracebackType
 from typing import Final
 
 from virtualchain.model import Json
@@ -20,6 +24,16 @@ _SIGNET_CHALLENGE: Final = (
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
+class ChainLock(Condition):
+    """Held while the chain changes or is read; whoever releases it lets the waiting requests look again."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.notify_all()
+        super().__exit__(kind, error, trace)
+
+
 @dataclass(slots=True)
 class NodeState:
     """A node as its interfaces see it."""
@@ -32,6 +46,9 @@ class NodeState:
     started: float = field(default_factory=monotonic)
     confused: bool = False
     """Whether it confuses a block with its parent, and the genesis block with the tip."""
+    lock: ChainLock = field(default_factory=ChainLock)
+    ending: threading.Event = field(default_factory=threading.Event)
+    """Set while the node shuts down, which ends the requests that wait for a block."""
 
     def find(self, block_hash: str) -> StoredBlock | None:
         """Return the block with this hash."""
@@ -48,6 +65,11 @@ class NodeState:
         """Return what a block spends, None if the node does not have it."""
         # The genesis block spends nothing, which is known without undo data.
         return self.chain.undo(stored) if stored.parent is None or self.has(stored) else None
+
+    def wait_until(self, is_reached: Callable[[], bool], milliseconds: int) -> Json:
+        """Release the lock until something is reached, or the time (0: unlimited) is over; return the tip."""
+        self.lock.wait_for(lambda: is_reached() or self.ending.is_set(), milliseconds / 1000 or None)
+        return {"hash": self.chain.tip, "height": self.chain.height}
 
     def chain_info(self) -> Json:
         """Return the result of `getblockchaininfo`."""
