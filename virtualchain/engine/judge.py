@@ -266,17 +266,17 @@ class _Judge:
         """Read the rows that the app says its ops will need."""
         if self._contract.keys is None:
             return
-        wanted: dict[str, list[object]] = {}
+        keys_by_table: dict[str, list[object]] = {}
         for candidate in parsed:
             try:
                 with contained():
                     keys = self._contract.keys(self._block.block_id, candidate.opcode, candidate.op)
                     for table, named in keys.items():
-                        wanted.setdefault(table, []).extend(named)
+                        keys_by_table.setdefault(table, []).extend(named)
             except Exception as error:
                 raise self._halt("db_keys", candidate, error) from error
         try:
-            self._state.read_ahead(wanted)
+            self._state.read_ahead(keys_by_table)
         except Exception as error:
             if is_transient(error):
                 raise

@@ -24,7 +24,7 @@ _Q = queries("tables")
 
 
 class Change(NamedTuple):
-    """What a block did to a row: the texts of its columns before and after, None where there was no row."""
+    """What a block did to a row: the texts of its columns before and after, None if there was no row."""
 
     table: str
     before: list[str | None] | None
@@ -43,8 +43,8 @@ class Table:
 
     def get(self, key: object) -> Json | None:
         """Return the row with this key as a dict, or None."""
-        found = self._rows.shape.find_key(key)
-        row = None if found is None else self._rows.row(found).now
+        values = self._rows.shape.find_key(key)
+        row = None if values is None else self._rows.row(values).now
         return None if row is None else dict(zip(self._rows.shape.names, row, strict=True))
 
     def put(self, row: Mapping[str, object]) -> None:
@@ -65,10 +65,10 @@ class Table:
 
     def delete(self, key: object) -> bool:
         """Delete the row with this key; return whether there was one."""
-        found = self._rows.shape.find_key(key)
-        if found is None or self._rows.row(found).now is None:
+        values = self._rows.shape.find_key(key)
+        if values is None or self._rows.row(values).now is None:
             return False
-        self._rows.change(found, None)
+        self._rows.change(values, None)
         return True
 
 
@@ -140,8 +140,8 @@ class _Rows:
 
     def missing(self, keys: Iterable[object]) -> list[Values]:
         """Return those of some keys of which nothing is known, and that a row may have."""
-        found = dict.fromkeys(self.shape.find_key(key) for key in keys)
-        return [key for key in found if key is not None and key not in self._known]
+        possible = dict.fromkeys(self.shape.find_key(key) for key in keys)
+        return [key for key in possible if key is not None and key not in self._known]
 
     def ask(self, keys: Sequence[Values]) -> None:
         """Ask for the rows with these keys."""
@@ -149,9 +149,9 @@ class _Rows:
 
     def learn(self, keys: Sequence[Values]) -> None:
         """Take the answer to `ask`."""
-        found = {self.shape.key_of(row): row for row in self._statements.answer()}
+        stored = {self.shape.key_of(row): row for row in self._statements.answer()}
         for key in keys:
-            row = found.get(key)
+            row = stored.get(key)
             self._known[key] = _Row(row, row)
 
     def change(self, key: Values, values: Values | None) -> None:
@@ -232,8 +232,8 @@ class Tables:
 
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""
-        wanted = [(rows, rows.missing(keys[name])) for name in keys for rows in [self._rows_of(name)]]
-        asked = [(rows, missing) for rows, missing in wanted if missing]
+        tables = [(self._rows_of(name), named) for name, named in keys.items()]
+        asked = [(rows, missing) for rows, named in tables if (missing := rows.missing(named))]
         for rows, missing in asked:
             rows.ask(missing)
         if asked:

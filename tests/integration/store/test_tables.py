@@ -242,14 +242,14 @@ def test_an_entry_too_long_for_an_index_rejects_the_input(
         state.table("names").put({"name": key.decode(), "n": 1})
 
     fake_node.mine([fake_node.send(b"ito")])
-    found = []
+    rejections = []
     for commit in (by_statement, by_row):
         app = App("names", magic=b"it", projections="CREATE TABLE names (name text PRIMARY KEY, n integer)")
         app.add(b"o", parse=lambda _: {}, commit=commit)
         with psycopg.connect(fresh_index(app)) as connection:
-            found.append(connection.execute("SELECT step, reason FROM vc.rejections").fetchall())
-    assert found[0] == found[1]
-    assert len(found[0]) == len(key) - 2000
+            rejections.append(connection.execute("SELECT step, reason FROM vc.rejections").fetchall())
+    assert rejections[0] == rejections[1]
+    assert len(rejections[0]) == len(key) - 2000
 
 
 def test_a_broken_constraint_halts_the_app(fake_node: FakeNode, run: Run) -> None:
