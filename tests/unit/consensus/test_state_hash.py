@@ -3,9 +3,11 @@
 import hashlib
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virtualchain.consensus import state_hash
 from virtualchain.consensus.state_hash import EMPTY, digest_number, row_element, update_number
 
 ROWS = st.lists(st.tuples(st.text(), st.none() | st.text()), max_size=8)
@@ -20,6 +22,17 @@ def test_order_and_detours_do_not_matter(kept: list[Any], dropped: list[Any], di
     straight = update_number(EMPTY, [row_element("t", row) for row in kept], [])
     assert update_number(update_number(EMPTY, added, []), [], removed) == straight
     assert update_number(EMPTY, added, removed) == straight
+
+
+@given(ROWS, ROWS)
+def test_gmpy2_computes_the_same(kept: list[Any], dropped: list[Any]) -> None:
+    """The library only saves time."""
+    added = [row_element("t", row) for row in kept + dropped]
+    removed = [row_element("t", row) for row in dropped]
+    with_gmpy2 = update_number(EMPTY, added, removed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state_hash, "gmpy2", None)
+        assert update_number(EMPTY, added, removed) == with_gmpy2
 
 
 def test_a_row_is_hashed_as_the_protocol_says() -> None:
