@@ -72,9 +72,9 @@ SELECT set_config('search_path', quote_ident(%(tables)s) || ', vc__shadow, pg_ca
         WHERE name = %(app)s AND build = %(build)s AND own_role), true);
 
 -- name: leave
--- After an app's callbacks, return to the engine's role and settings, allow no writes to projections until the next app enters, and have rows looked up by their keys, because plans are kept while tables grow.
+-- After an app's callbacks, return to the engine's role and settings, allow no writes to projections until the next app enters (or, with undo, silence their triggers), and have rows looked up by their keys, because plans are kept while tables grow.
 SELECT pg_catalog.set_config('role', NULL, true), pg_catalog.set_config('search_path', '', true),
-    pg_catalog.set_config('virtualchain.block_id', '', true), {pins},
+    pg_catalog.set_config('virtualchain.block_id', %(block_id)s, true), {pins},
     pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('enable_hashjoin', 'off', true),
     pg_catalog.set_config('enable_mergejoin', 'off', true), pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true);
 

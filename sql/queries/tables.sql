@@ -15,29 +15,27 @@ SELECT CAST(({expression}) AS {type})
 -- The rows of one projection with these keys.
 SELECT {own_columns} FROM unnest({keys}) AS k ({key}) JOIN {table} AS r USING ({key})
 
--- name: keep
--- Keep the history of the rows with these keys, and record the keys of those that are put: what the table's triggers would do.
-WITH written AS (SELECT * FROM unnest({keys}, {is_put}) AS w ({key}, vc__is_put)), kept AS (
-    INSERT INTO {history}
-    SELECT r.*, {block} FROM written JOIN {table} AS r USING ({key}) WHERE r.since_block < {block}
-)
-INSERT INTO {births} (since_block, {key})
-SELECT {block}, {written_key} FROM written LEFT JOIN {table} AS r USING ({key})
-WHERE written.vc__is_put AND r.since_block IS DISTINCT FROM {block}
-
--- name: remove
--- Remove the rows with these keys.
-DELETE FROM {table} AS r USING unnest({keys}) AS w ({key}) WHERE {same_key}
-
--- name: put
--- Insert rows, or replace those with their keys.
+-- name: write
+-- Insert rows, or replace those with their keys, and do what the table's triggers would do: keep the history of rows, and record their keys.
+WITH written AS (SELECT * FROM unnest({row_keys}) AS w ({key})), {kept}, born AS ({born})
 INSERT INTO {table} ({columns}, since_block)
 SELECT w.*, {block} FROM unnest({rows}) AS w ({columns})
 ON CONFLICT ({key}) DO UPDATE SET {changes}
 
--- name: step_out
--- Before rows are written for an app: leave its role, silence the triggers that keep history, and have rows looked up by their keys.
-SELECT pg_catalog.set_config('role', NULL, true), pg_catalog.set_config('search_path', '', true),
-    pg_catalog.set_config('virtualchain.block_id', 'undo', true),
-    pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('enable_hashjoin', 'off', true),
-    pg_catalog.set_config('enable_mergejoin', 'off', true);
+-- name: remove
+-- Remove the rows with these keys, and keep their history.
+WITH written AS (SELECT * FROM unnest({keys}) AS w ({key})), {kept}
+DELETE FROM {table} AS r USING written AS w WHERE {same_key}
+
+-- name: bear
+-- Record the keys of rows that were put and removed in one go.
+WITH written AS (SELECT * FROM unnest({keys}) AS w ({key})) {born}
+
+-- name: kept
+-- A part of those above: the history of rows that an earlier block wrote.
+kept AS (INSERT INTO {history} SELECT r.*, {block} FROM written JOIN {table} AS r USING ({key}) WHERE r.since_block < {block})
+
+-- name: born
+-- A part of those above: the keys that the block has not recorded yet.
+INSERT INTO {births} (since_block, {key})
+SELECT {block}, {written_key} FROM written LEFT JOIN {table} AS r USING ({key}) WHERE r.since_block IS DISTINCT FROM {block}

@@ -124,7 +124,6 @@ class TableState:
         self.db_state.write()
         if self._defers:
             self._log.check_constraints()
-        self._log.leave()
         if not self.db_state.knows_changes:
             self._history.ask_changes(self._entered)
         self.db_state.end()

@@ -179,9 +179,12 @@ class AppLog:
         place = {**self._place, "tables": tables, "block_id": block_id}
         self._connection.execute(_ENTER, place, prepare=True)
 
-    def leave(self) -> None:
-        """Close the app's tables again, and leave its role."""
-        self._connection.execute(_LEAVE, prepare=True)
+    def leave(self, *, keeps_history: bool = True) -> None:
+        """Leave the app's role, and close its tables again.
+
+        Without `keeps_history` they stay open, and the triggers that keep history are silent.
+        """
+        self._connection.execute(_LEAVE, {"block_id": "" if keeps_history else "undo"}, prepare=True)
 
     def has_deferrable_constraints(self, tables: str) -> bool:
         """Return whether a table in the schema `tables` has a constraint that may be checked at the end."""

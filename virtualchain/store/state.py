@@ -114,7 +114,8 @@ class State:
             error.add_note(f"the statement: {short(known.statement)}")
             raise
         try:
-            if self.write():
+            if self.rows.is_dirty:
+                self.write()
                 self._log.enter(self.block_id, self._tables)
             if known.look.writes:
                 self._wrote = self.has_written = True
@@ -165,17 +166,12 @@ class State:
         self._wrote = self.has_written = False
         self.rows.begin(block.block_id, wait)
 
-    def write(self) -> bool:
-        """Write the rows that were changed one by one, and return whether there were any.
-
-        If so, this leaves the app's role.
-        """
-        if not self.rows.is_dirty:
-            return False
-        # Where calls can be undone, `rows` may forget what it has written.
-        self.has_written = self.has_written or self._wait is None
+    def write(self) -> None:
+        """Leave the app's role, and write the rows that were changed one by one."""
+        # If calls can be undone, `rows` may forget what it has written.
+        self.has_written = self.has_written or (self.rows.is_dirty and self._wait is None)
+        self._log.leave(keeps_history=not self.rows.is_dirty)
         self.rows.write()
-        return True
 
     @property
     def knows_changes(self) -> bool:

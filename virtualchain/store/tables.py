@@ -7,7 +7,7 @@ before any statement of the app, which may see it, and at the end of the block.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -21,6 +21,7 @@ from virtualchain.store.sql import queries
 from virtualchain.store.values import to_database, use_fixed_types
 
 _Q = queries("tables")
+_STATEMENTS: Final = ("read", "bear", "remove", "write")
 
 
 class Change(NamedTuple):
@@ -169,11 +170,11 @@ class _Rows:
         """Write what was changed, with its history."""
         for key, row in self._dirty.items():
             self._note(key, row)
-        self._statements.keep(self._call.block_id, {key: row.was_put for key, row in self._dirty.items()})
-        self._statements.remove([key for key, row in self._dirty.items() if row.now is None])
-        self._statements.put(
-            self._call.block_id, [row.now for row in self._dirty.values() if row.now is not None]
-        )
+        gone = {key: row for key, row in self._dirty.items() if row.now is None}
+        rows = [row.now for row in self._dirty.values() if row.now is not None]
+        self._statements.bear(self._call.block_id, [key for key, row in gone.items() if row.was_put])
+        self._statements.remove(self._call.block_id, list(gone))
+        self._statements.write(self._call.block_id, rows)
         for row in self._dirty.values():
             row.is_dirty = row.was_put = False
         self._dirty = {}
@@ -210,7 +211,6 @@ class Tables:
     """The tables of one build, as the callbacks of one block see them."""
 
     def __init__(self, connection: psycopg.Connection, schema: str) -> None:
-        self._connection = connection
         self._rows: dict[str, _Rows] = {}
         self._refused: dict[str, str] = {}
         self._call = _Call()
@@ -262,8 +262,7 @@ class Tables:
             rows.undo()
 
     def write(self) -> None:
-        """Write all changes. This leaves the app's role, and the triggers of its tables are silent then."""
-        self._connection.execute(_Q["step_out"], prepare=True)
+        """Write all changes; the triggers that keep history must be silent."""
         for rows in self._rows.values():
             if rows.is_dirty:
                 rows.write()
@@ -321,7 +320,7 @@ class _Statements:
 
     def __init__(self, connection: psycopg.Connection, projection: Projection, shape: Shape) -> None:
         self._shape = shape
-        self._cursors = {name: self._cursor(connection) for name in ("read", "keep", "remove", "put")}
+        self._cursors = {name: self._cursor(connection) for name in _STATEMENTS}
         key = [sql.Identifier(name) for name in projection.key]
         columns = [sql.Identifier(name) for name in shape.names]
         changed = [name for name in shape.names if name not in projection.key]
@@ -330,8 +329,7 @@ class _Statements:
             sql.SQL("{column} = EXCLUDED.{column}").format(column=sql.Identifier(name))
             for name in (*changed, "since_block")
         )
-        after = len(key) + 1
-        parts = {
+        parts: dict[str, sql.Composable] = {
             "table": projection.table,
             "history": projection.history,
             "births": projection.births,
@@ -341,15 +339,19 @@ class _Statements:
             "own_columns": sql.SQL(", ").join(sql.SQL("r.{}").format(column) for column in columns),
             "keys": self._arrays(shape.key),
             "rows": self._arrays(range(len(columns))),
-            "is_put": sql.SQL(f"${after}::boolean[]"),
+            "row_keys": sql.SQL(", ").join(
+                sql.SQL(f"${place + 1}::{shape.columns[place].type}[]") for place in shape.key
+            ),
             "same_key": sql.SQL(" AND ").join(same),
             "changes": sql.SQL(", ").join(updates),
         }
-        blocks = {"read": 0, "keep": after + 1, "remove": 0, "put": len(columns) + 1}
-        self._texts = {
-            name: sql.SQL(_Q[name]).format(**parts, block=sql.SQL(f"${place}::integer")).as_string(connection)
-            for name, place in blocks.items()
-        }
+        self._texts: dict[str, str] = {}
+        for name in _STATEMENTS:
+            arrays = len(columns) if name == "write" else len(key)
+            parts["block"] = sql.SQL(f"${arrays + 1}::integer")
+            for part in ("kept", "born"):
+                parts[part] = sql.SQL(_Q[part]).format(**parts)
+            self._texts[name] = sql.SQL(_Q[name]).format(**parts).as_string(connection)
 
     def ask(self, keys: Sequence[Values]) -> None:
         """Ask for the rows with these keys."""
@@ -359,19 +361,20 @@ class _Statements:
         """Return the rows that were asked for."""
         return self._cursors["read"].fetchall()
 
-    def keep(self, block_id: int, keys: Mapping[Values, bool]) -> None:
-        """Keep the history of rows that are about to be written; with each key whether it is put."""
-        self._run("keep", [*_columns(list(keys)), list(keys.values()), block_id])
-
-    def remove(self, keys: Sequence[Values]) -> None:
-        """Remove rows."""
+    def bear(self, block_id: int, keys: Sequence[Values]) -> None:
+        """Record the keys of rows that were put and are to be removed."""
         if keys:
-            self._run("remove", _columns(keys))
+            self._run("bear", [*_columns(keys), block_id])
 
-    def put(self, block_id: int, rows: Sequence[Values]) -> None:
-        """Insert or replace rows."""
+    def remove(self, block_id: int, keys: Sequence[Values]) -> None:
+        """Remove rows, and keep their history."""
+        if keys:
+            self._run("remove", [*_columns(keys), block_id])
+
+    def write(self, block_id: int, rows: Sequence[Values]) -> None:
+        """Insert or replace rows, and keep their history."""
         if rows:
-            self._run("put", [*_columns(rows), block_id])
+            self._run("write", [*_columns(rows), block_id])
 
     def _run(self, name: str, parameters: Sequence[object]) -> None:
         values = [to_database(value, place) for place, value in enumerate(parameters)]
