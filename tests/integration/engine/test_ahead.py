@@ -1,0 +1,124 @@
+"""Statements that are sent ahead decide nothing: verdicts, rows and halts are those of one at a time."""
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Run
+from tests.support.tables import deployment
+from virtualchain import App, Rejected, State
+from virtualchain.engine import machine
+from virtualchain.engine.judge import NeedsCare
+from virtualchain.errors import AppHalted, VirtualchainError
+from virtualchain.testing import FakeNode
+
+PUT = "INSERT INTO t VALUES (%s, %s) ON CONFLICT (k) DO UPDATE SET n = t.n + excluded.n"
+NEW = "INSERT INTO t VALUES (%s, %s)"
+
+
+def step(letter: str, key: int, state: State) -> Rejected | None:
+    """Run one step of an op."""
+    match letter:
+        case "p":  # its result is known, so it is sent ahead
+            assert state.execute(PUT, [key, 1]) == 1
+        case "f":  # does not fit, which rejects the op, however late that is noticed
+            state.execute(PUT, [key, 2**40])
+        case "h":  # the same, and the callback hides it
+            with suppress(VirtualchainError):
+                state.execute(PUT, [key, 2**40])
+        case "d":
+            state.execute("DELETE FROM t WHERE k = %s", [key])
+        case "q":
+            state.query("SELECT k, n FROM t ORDER BY k")
+        case "r":
+            return Rejected("on purpose")
+        case "u":  # breaks a constraint if there is a row, which halts the app
+            state.execute(NEW, [key, 1])
+        case "x":
+            raise KeyError("on purpose")
+    return None
+
+
+def an_app() -> App:
+    """Make an app whose ops are steps; the last rows that an op saw are part of it."""
+    app = App(
+        "steps",
+        magic=b"st",
+        projections="CREATE TABLE t (k integer PRIMARY KEY, n integer NOT NULL CHECK (n < 1000))",
+    )
+
+    def run(op: dict[str, Any], state: State) -> Rejected | bool:
+        for place, letter in enumerate(op["steps"]):
+            result = step(letter, (place + op["key"]) % 5, state)
+            if result is not None:
+                return result
+        return True
+
+    def commit(op: dict[str, Any], state: State) -> Rejected | None:
+        op["seen"] = str(state.query("SELECT k, n FROM t ORDER BY k"))
+        result = run(op, state)
+        return result if isinstance(result, Rejected) else None
+
+    def parse(payload: bytes) -> dict[str, Any]:
+        return {"key": payload[0] - 48, "steps": payload[1:].decode()}
+
+    app.add(b"o", parse=parse, commit=commit)
+    app.add(b"c", parse=parse, check=run)
+    return app
+
+
+def mine(node: FakeNode, dice: random.Random, letters: str, blocks: int) -> None:
+    """Mine blocks of random ops."""
+    for _ in range(blocks):
+        payloads = [
+            dice.choice((b"sto", b"stc"))
+            + b"%d" % dice.randrange(5)
+            + "".join(dice.choices(letters, k=dice.randrange(6))).encode()
+            for _ in range(dice.choice((0, 1, 2, 6)))
+        ]
+        node.mine([node.send(payload) for payload in payloads])
+
+
+@pytest.fixture
+def carefully(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function after whose call nothing is sent ahead."""
+
+    def refuse(*_: object) -> None:
+        raise NeedsCare
+
+    return lambda: monkeypatch.setattr(machine, "judge_ahead", refuse)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_verdicts_are_those_of_one_at_a_time(
+    fake_node: FakeNode, fresh_index: Callable[..., str], carefully: Callable[[], None], seed: int
+) -> None:
+    """Whatever is rejected, wherever that is noticed, everything that is recorded is the same."""
+    mine(fake_node, random.Random(seed), "ppppppfhdqqr", 25)
+    ahead = deployment(fresh_index(an_app()))
+    carefully()
+    assert deployment(fresh_index(an_app())) == ahead
+
+
+@pytest.mark.parametrize("letters", ["ppu", "ppx", "pux", "pfux"])
+def test_halts_are_those_of_one_at_a_time(
+    fake_node: FakeNode,
+    run: Run,
+    fresh_index: Callable[..., str],
+    carefully: Callable[[], None],
+    letters: str,
+) -> None:
+    """The same block, op and error are named."""
+    mine(fake_node, random.Random(1), letters, 12)
+    with pytest.raises(AppHalted) as ahead:
+        run(an_app())
+    carefully()
+    with pytest.raises(AppHalted) as one_at_a_time:
+        fresh_index(an_app())
+    names = ("block_id", "callback", "txid", "opcode", "op", "line", "error")
+    assert {name: ahead.value.record[name] for name in names} == {
+        name: one_at_a_time.value.record[name] for name in names
+    }
