@@ -143,7 +143,10 @@ def hostile_blocks() -> Iterator[bytes]:
         ):
             yield front + lie
             yield front + lie + tail
-    for script in map(bytes.fromhex, ("6a", "6a4c", "6a4d02", "6a4e020000", "6a4f", "6a0269", "6aff")):
+    for script in map(
+        bytes.fromhex,
+        ("6a", "6a4c", "6a4d02", "6a4e020000", "6a4e0300000069642178", "6a4f", "6a0269", "6aff"),
+    ):
         whole = block(transaction(script))
         yield from (whole, whole[: -len(script)], whole[: whole.index(script) + len(script)])
     for magic in MAGICS:  # the block ends while a magic is compared

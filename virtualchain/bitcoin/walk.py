@@ -143,8 +143,8 @@ def walk_block(  # noqa: C901, PLR0912, PLR0915 - calls would be slow
                         size = 2 << (length - 0xFD)
                         length = _long_count(raw, at - 1)
                         at += size
-                    end = at + length
-                    if length > 2 and raw[at] == 0x6A and raw[at + 1] < 0x4F:
+                    if raw[at] == 0x6A and length > 2 and raw[at + 1] < 0x4F:
+                        end = at + length
                         size = raw[at + 1]  # a push of so many bytes, or of as many as the next 1, 2 or 4 say
                         payload = at + 2 + (0 if size < 0x4C else 1 << (size - 0x4C))
                         if payload < end and firsts[raw[payload]]:
@@ -159,7 +159,7 @@ def walk_block(  # noqa: C901, PLR0912, PLR0915 - calls would be slow
                                     if i == size:
                                         matches[n] = 1
                                 magic += size
-                    at = end
+                    at += length
                 outputs_ends[n] = at
                 if has_witness:
                     for _ in range(inputs):

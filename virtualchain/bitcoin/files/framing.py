@@ -208,11 +208,14 @@ def deobfuscate(obfuscated: bytes, offset: int, key: bytes) -> bytes:
     shift = offset % len(key)
     pattern = (key[shift:] + key[:shift]) * (min(len(obfuscated), _XOR_SIZE) // len(key) + 1)
     mask = int.from_bytes(pattern[:_XOR_SIZE], "little")
-    pieces = (obfuscated[at : at + _XOR_SIZE] for at in range(0, len(obfuscated), _XOR_SIZE))
-    return b"".join(
-        (int.from_bytes(piece, "little") ^ (mask & (1 << 8 * len(piece)) - 1)).to_bytes(len(piece), "little")
-        for piece in pieces
-    )
+    whole = len(obfuscated) - len(obfuscated) % _XOR_SIZE
+    pieces = [
+        (int.from_bytes(obfuscated[at : at + _XOR_SIZE], "little") ^ mask).to_bytes(_XOR_SIZE, "little")
+        for at in range(0, whole, _XOR_SIZE)
+    ]
+    rest = obfuscated[whole:]
+    last = int.from_bytes(rest, "little") ^ int.from_bytes(pattern[: len(rest)], "little")
+    return b"".join([*pieces, last.to_bytes(len(rest), "little")])
 
 
 @contextmanager
