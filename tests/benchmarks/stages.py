@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import psycopg
 
-from virtualchain.bitcoin import prefetch
+from virtualchain.bitcoin import block, prefetch
 from virtualchain.bitcoin.block import Scanner
+from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.judge import _Judge
@@ -28,8 +29,9 @@ from virtualchain.store.tape import Tape
 STAGES: Final[dict[str, tuple[tuple[Any, str], ...]]] = {
     "fetch": ((NodeSource, "raw_block"),),
     "spent outputs": ((NodeSource, "spent_outputs"),),
-    "scan and decode": ((Scanner, "scan"),),
-    "join with spent outputs": ((prefetch, "inputs"),),
+    "check of form": ((CheckedBlock, "__init__"),),
+    "scan": ((Scanner, "scan"),),
+    "decode": ((block, "read_transaction"), (prefetch, "inputs")),
     "tape rows": ((Tape, "append"), (Tape, "inputs")),
     "parse": ((_Judge, "_parse"),),
     "check": ((_Judge, "_check"),),
