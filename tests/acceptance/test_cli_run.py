@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -44,6 +45,43 @@ def test_run_follows_until_a_signal(
     assert lines[-2] == "virtualchain: app notes: 2 inputs: 1 accepted, 1 rejected at check"
     assert lines[-1] == f"virtualchain: stopped after block {fake_node.height}"
     assert len(lines) == len(set(lines))
+
+
+def test_a_signal_ends_a_wait_for_the_node(
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
+) -> None:
+    """While a long poll is open and never answered, SIGTERM ends `run` within a moment."""
+    fake_node.fail("hang", None, on="waitfor")
+    process = cli.start("run", *common)
+    process.until_said(at(fake_node))
+    process.until(lambda: fake_node.calls["waitfornewblock"] > 0)
+    started = time.monotonic()
+    done = process.signal(signal.SIGTERM)
+    assert done.code == 0
+    assert time.monotonic() - started < 2.5
+    fake_node.heal()
+
+
+def test_run_says_once_that_no_announcements_come(
+    cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]
+) -> None:
+    """With -v it names what keeps them away; without, it only takes blocks later."""
+    fake_node.fail("busy", None, on="waitfor")
+    for flags in ((), ("-v",)):
+        process = cli.start("run", *common, *flags)
+        process.until_said(at(fake_node))
+        fake_node.mine()
+        process.until_said(at(fake_node))
+        fake_node.mine()
+        process.until_said(at(fake_node))
+        assert process.signal().err.count("announces no blocks") == len(flags)
+    fake_node.heal()
+
+
+def test_run_refuses_an_address_that_zmq_cannot_use(cli: Commands, common: tuple[Any, ...]) -> None:
+    """A mistake in --zmq ends it with the exit code of usage."""
+    done = cli("run", *common, "--zmq", "localhost", code=2)
+    assert "write tcp://host:port or ipc://path" in done.err
 
 
 def test_run_prints_a_line_of_json_for_each_block(

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psycopg
 
-from virtualchain.bitcoin import prefetch
+from virtualchain.bitcoin import block, prefetch
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.node.node import NodeSource
@@ -29,8 +29,9 @@ from virtualchain.store.tape import Tape
 STAGES: Final[dict[str, tuple[tuple[Any, str], ...]]] = {
     "fetch": ((NodeSource, "raw_block"),),
     "spent outputs": ((NodeSource, "spent_outputs"),),
-    "scan and decode": ((CheckedBlock, "__post_init__"), (Scanner, "scan")),
-    "join with spent outputs": ((prefetch, "inputs"),),
+    "check of form": ((CheckedBlock, "__post_init__"),),
+    "scan": ((Scanner, "scan"),),
+    "decode": ((block, "read_transaction"), (prefetch, "inputs")),
     "reading the tape": ((Tape, "inputs"),),
     "parse": ((_Judge, "_parse"),),
     "check": ((_Judge, "_check"),),

@@ -70,7 +70,7 @@ def load(chain: GeneratedChain) -> Bitcoind:
         pytest.skip(reason)
     node = Bitcoind(program, f"-loadblock={chain.file}")
     try:
-        node.wait_for_height(chain.tip)
+        node.wait_for_height(chain.tip, timeout=300)
     except BaseException:
         node.stop()
         raise

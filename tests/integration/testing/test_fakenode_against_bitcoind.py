@@ -225,6 +225,10 @@ def _compare_chains(pair: Pair, hashes: list[str]) -> None:
     pair.call("getbestblockhash")
     pair.call("getblockcount")
     pair.call("getchaintips")
+    pair.call("waitfornewblock", 10)
+    pair.call("waitfornewblock", 10, pair.node.tip)
+    pair.call("waitforblockheight", pair.node.height, 10)
+    pair.call("waitforblockheight", pair.node.height + 1, 10)
     for height in (0, 1, pair.node.height, pair.node.height + 1):
         pair.call("getblockhash", height)
         for form in ("bin", "hex", "json"):
@@ -254,6 +258,13 @@ def test_wrong_calls_fail_as_with_a_real_node(pair: Pair) -> None:
     heights: list[object] = [-1, 1000, "x", 1.5, None, True, [], {}]
     for height in heights:
         pair.call("getblockhash", height)
+    for timeout in (-1, 1.5, "x", 1, None):
+        pair.call("waitfornewblock", timeout, _NOWHERE)
+        pair.call("waitforblockheight", 0, timeout)
+    pair.call("waitfornewblock", 1, "zz")
+    pair.call("waitfornewblock", 1, _NOWHERE, 3)
+    pair.call("waitforblockheight", "x", 1)
+    pair.call("waitforblockheight")
     pair.call("getblock", tip, "x")
     pair.call("getblock", tip, 1.5)
     pair.call("getblockheader", tip, 1)
