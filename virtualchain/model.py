@@ -46,14 +46,16 @@ class Lazy(Sequence[T]):
     __slots__ = ("_items", "_make")
 
     def __init__(self, make: Callable[[], tuple[T, ...]]) -> None:
-        self._make = make
-        self._items: tuple[T, ...] | None = None
+        self._make: Callable[[], tuple[T, ...]] | None = make
+        self._items: tuple[T, ...] = ()
 
     @property
     def items(self) -> tuple[T, ...]:
         """The tuple."""
-        if self._items is None:
-            self._items = self._make()
+        make = self._make
+        if make is not None:
+            self._items = make()
+            self._make = None  # and what it was made from
         return self._items
 
     @overload

@@ -162,6 +162,9 @@ class NoState:
     def failure(self) -> None:
         """Return None: no statement can have failed."""
 
+    def undo(self) -> None:
+        """Do nothing."""
+
     def wrote(self) -> bool:
         """Return False: nothing can be written."""
         return False

@@ -166,7 +166,7 @@ def _payload(watch: Watch, transaction: Transaction) -> object:
 
 
 def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
-    block, transaction = scan.block, candidate.transaction
+    block, network, transaction = scan.block, scan.network, candidate.transaction
     if len(spent) != len(transaction.inputs):
         raise MissingData(
             f"block {block.block_id} ({block.hash}): transaction {candidate.txindex} ({transaction.txid}) "
@@ -189,7 +189,7 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
         magics=candidate.magics,
         senders=Lazy(
             lambda: tuple(
-                _sender(spending, output, scan.network)
+                _sender(spending, output, network)
                 for spending, output in zip(transaction.inputs, spent, strict=True)
             )
         ),

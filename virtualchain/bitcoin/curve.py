@@ -1,13 +1,19 @@
 """Points of secp256k1: enough to check what a taproot output commits to (BIP 340, BIP 341).
 
-Numbers here are public, so nothing needs constant time. A tweak takes about a millisecond.
+Numbers here are public, so nothing needs constant time. A tweak takes about a millisecond, and a third of
+that if gmpy2 is installed.
 """
 
 import hashlib
 from functools import cache
 from typing import Final
 
-PRIME: Final = 2**256 - 2**32 - 977
+try:
+    from gmpy2 import mpz
+except ImportError:
+    mpz = int  # the same numbers, at a third of the speed
+
+PRIME: Final[int] = mpz(2**256 - 2**32 - 977)
 """The prime of the field."""
 _ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """How many points the group has."""
@@ -36,7 +42,7 @@ def y_coordinate(x: int, *, odd: bool) -> int:
     y: int = pow(square, (PRIME + 1) // 4, PRIME)
     if not 0 <= x < PRIME or y * y % PRIME != square:
         raise ValueError(f"{x:064x} is not the x coordinate of a public key")
-    return y if y % 2 == odd else PRIME - y
+    return int(y if y % 2 == odd else PRIME - y)
 
 
 def tweak(internal_key: bytes, tree: bytes) -> tuple[bytes, bool]:
@@ -76,7 +82,7 @@ def _affine(point: _Scaled) -> _Point:
     x, y, z = point
     inverse = pow(z, -1, PRIME)
     square = inverse * inverse % PRIME
-    return x * square % PRIME, y * square * inverse % PRIME
+    return int(x * square % PRIME), int(y * square * inverse % PRIME)
 
 
 def _double(point: _Point) -> _Scaled:

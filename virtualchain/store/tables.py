@@ -42,6 +42,11 @@ class Table:
     def __init__(self, rows: "_Rows") -> None:
         self._rows = rows
 
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self._rows.shape.table
+
     def get(self, key: object) -> Json | None:
         """Return the row with this key as a dict, or None."""
         values = self._rows.shape.find_key(key)

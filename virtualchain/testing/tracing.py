@@ -11,12 +11,16 @@ from unittest import mock
 from virtualchain.app.contract import Callback
 from virtualchain.store.failures import summarize_error
 from virtualchain.store.state import State
+from virtualchain.store.tables import Table
 
 _STEPS: Final = {7: "parse", 6: "check", 5: "commit"}
 """Callbacks of one op, by the number of their arguments; those of a whole block have two."""
-_WRITES: Final = re.compile(r"\s*(?:WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+_WRITES: Final = re.compile(
+    r"\s*(?:(?:WITH|INSERT|UPDATE|DELETE|MERGE)\b|\S+\.(?:put|add|delete)\()", re.IGNORECASE
+)
 _TXID: Final = 3
 _STATEMENTS: Final = ("execute", "query", "one")
+_ROWS: Final = ("get", "put", "add", "delete")
 _LONGEST: Final = 400
 
 
@@ -94,11 +98,13 @@ def tracing(trace: Trace) -> Iterator[None]:
         patched.enter_context(mock.patch.object(State, "begin", recorder.beginning(State.begin)))
         for name in _STATEMENTS:
             patched.enter_context(mock.patch.object(State, name, recorder.asking(getattr(State, name))))
+        for name in _ROWS:
+            patched.enter_context(mock.patch.object(Table, name, recorder.handling(getattr(Table, name))))
         yield
 
 
 class _Recorder:
-    """Wraps the places that statements pass through."""
+    """Wraps the places that statements and rows pass through."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -108,9 +114,9 @@ class _Recorder:
 
     def beginning(self, begin: Callable[..., None]) -> Callable[..., None]:
         @wraps(begin)
-        def wrapper(state: State, block: Any) -> None:  # noqa: ANN401 - as `State.begin` has it
+        def wrapper(state: State, block: Any, *rest: Any) -> None:  # noqa: ANN401 - as `State.begin` has it
             self._asked = self._trace.blocks[block.block_id] = []
-            begin(state, block)
+            begin(state, block, *rest)
 
         return wrapper
 
@@ -132,6 +138,21 @@ class _Recorder:
                 self._record(statement, parameters, summarize_error(error))
                 raise
             self._record(statement, parameters, repr(result))
+            return result
+
+        return wrapper
+
+    def handling(self, handle: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(handle)
+        def wrapper(table: Table, argument: Any, **amounts: Any) -> Any:  # noqa: ANN401 - as `Table` has it
+            parts = [repr(argument), *(f"{name}={amount!r}" for name, amount in amounts.items())]
+            call = f"{table.name}.{handle.__name__}({', '.join(parts)})"
+            try:
+                result = handle(table, argument, **amounts)
+            except Exception as error:
+                self._record(call, None, summarize_error(error))
+                raise
+            self._record(call, None, repr(result))
             return result
 
         return wrapper

@@ -290,3 +290,22 @@ def test_prefetch_ends_while_blocks_wait_for_their_turn(
     with closing(start(source, source.headers[-10:])) as blocks:
         next(blocks)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+def test_a_block_gives_back_what_it_turned_out_not_to_take() -> None:
+    """The next one need not wait for its turn, and giving back waits for nothing."""
+    budget = module._Budget(100)
+    budget.claim(0, 100)
+    waiting = threading.Thread(target=budget.claim, args=(1, 60), daemon=True)
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    budget.claim(0, 40)
+    waiting.join(10)
+    assert not waiting.is_alive()
+    budget.next_turn()
+    budget.claim(1, 300)
+    returning = threading.Thread(target=budget.claim, args=(1, 250), daemon=True)
+    returning.start()
+    returning.join(10)
+    assert not returning.is_alive()
