@@ -243,12 +243,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),
-        option(
-            "-v",
-            "--verbose",
-            is_flag=True,
-            help="Show the traceback of an error, how blocks are read, and why a node announces none.",
-        ),
+        option("-v", "--verbose", is_flag=True, help="Show the traceback of an error, and more."),
         click.Option(
             ("--version",),
             is_flag=True,

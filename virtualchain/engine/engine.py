@@ -416,6 +416,8 @@ class StateEngine:
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""
         pins = self._deployment.tape.pins()
+        if not isinstance(self._source, NodeSource):
+            self._source.tip()  # files are read again when they are asked for it; a node knows its chain
         plan = self._look.plan(
             self._deployment.tape,
             first_block_id=self._deployment.first_block_id(),

@@ -86,8 +86,7 @@ class FileSource:
         raise MissingData(f"{store} holds blocks {first} to {last} of the chain, but not {block_id}")
 
     def headers_after(self, block_id: int, block_hash: str) -> list[Block] | None:
-        """Read what was appended, and return the headers that follow a block, see `BlockSource`."""
-        self.tip()
+        """Return the headers that follow a block on the active chain, see `BlockSource`."""
         store = self._store
         with store.lock:
             number = store.find(block_hash)
