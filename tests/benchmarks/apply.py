@@ -5,7 +5,8 @@
 The blocks come from memory, so that neither a node nor the scan counts. Each op moves an amount to one of
 10,000 accounts. The app reads the account with one SELECT, in `check`, and writes it with one upsert, in
 `commit`; everything else of the engine is on: tape, log, history, digests, the app's role, the guard. Blocks
-are far from the tip. The bounds, on the same server and with the same number of ops a transaction:
+are far from the tip. The same app is measured with `state.table` in place of the two statements. The bounds,
+on the same server and with the same number of ops a transaction:
 
 - statements: the same SELECT and upsert in bare psycopg, prepared, into a table without history
 - batch: one upsert of a block's sums, from arrays, in bare psycopg
@@ -75,6 +76,8 @@ class Result:
 
     ops_per_block: int
     apply: float
+    helper: float
+    """The same app with `state.table` in place of SQL; 0 without ops."""
     own_cpu: float
     """Microseconds of this process an op or empty block."""
     server_cpu: float
@@ -111,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(server: DatabaseServer, ops: int, total: int, runs: int) -> Result:
     """Apply the blocks and measure every bound in turn, several times."""
     bounds = BOUNDS if ops else ("empty",)
-    rounds = [{name: _run(server, name, ops, total) for name in ("apply", *bounds)} for _ in range(runs)]
+    workers = ("apply", *(("helper",) if ops else ()), *bounds)
+    rounds = [{name: _run(server, name, ops, total) for name in workers} for _ in range(runs)]
     staged = _run(server, "apply", ops, total, "--stages")
 
     def median(value: Callable[[dict[str, Any]], float]) -> float:
@@ -120,9 +124,10 @@ def measure(server: DatabaseServer, ops: int, total: int, runs: int) -> Result:
     return Result(
         ops_per_block=ops,
         apply=median(lambda each: each["apply"]["rate"]),
+        helper=median(lambda each: each["helper"]["rate"]) if ops else 0,
         own_cpu=median(lambda each: each["apply"]["own_cpu"]),
         server_cpu=median(lambda each: each["apply"]["server_cpu"]),
-        peak=max(each["apply"]["peak"] for each in rounds),
+        peak=max(each[name]["peak"] for each in rounds for name in ("apply", "helper") if name in each),
         bounds={name: median(lambda each, name=name: each[name]["rate"]) for name in bounds},  # type: ignore[misc]
         ratios={
             name: median(lambda each, name=name: each["apply"]["rate"] / each[name]["rate"])  # type: ignore[misc]
@@ -138,6 +143,7 @@ def table(results: Sequence[Result], runs: int) -> Table:
     for column in grid.columns[1:]:
         column.justify = "right"
     grid.add_row("apply", *(f"{result.apply:,.0f}/s" for result in results))
+    grid.add_row("apply, state.table", *(f"{result.helper:,.0f}/s" for result in results))
     for name in BOUNDS:
         grid.add_row(
             f"bound: {name}",

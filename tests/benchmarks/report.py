@@ -48,7 +48,7 @@ def as_json(
 ) -> dict[str, Any]:
     """Put all results together, with the first sync that follows from them."""
     rates = {_SOURCES[source]: full.bytes / seconds for source, seconds in absent.items()}
-    estimates = estimate(rates, applied[-1].apply)
+    estimates = estimate(rates, applied[-1].helper)
     return {
         "sync": [asdict(full), asdict(empty)],
         "bytes_per_second": rates,
@@ -71,8 +71,8 @@ def goals(results: Mapping[str, Any]) -> list[Bar]:
         Bar("empty blocks / an empty transaction", empty["ratios"]["empty"], 1.25, ""),
         Bar("ops, 10 a block / bare statements", few["ratios"]["statements"], 1.0, ""),
         Bar("ops, 1,000 a block / bare statements", many["ratios"]["statements"], 1.0, ""),
-        Bar("ops, 10 a block", few["apply"], 12_000, "/s"),
-        Bar("ops, 1,000 a block", many["apply"], 25_000, "/s"),
+        Bar("state.table, 10 ops a block", few["helper"], 12_000, "/s"),
+        Bar("state.table, 1,000 ops a block", many["helper"], 25_000, "/s"),
         Bar("ten idle apps / one", cases["idle apps"]["ratio"], 1 / 1.3, ""),
         *(
             Bar(f"growth, {case}: last rate / first", cases[case]["ratio"], 0.9, "")

@@ -39,7 +39,7 @@ def test_applying_ops_is_measured(database_server: DatabaseServer) -> None:
     assert all(ratio > 0 for ratio in ops.ratios.values())
     assert {"parse", "check", "commit", "rows of tape and log", "state hash"} <= set(ops.stages)
     assert set(empty.bounds) == {"empty"}
-    assert apply.table([ops, empty], 1).row_count == 8 + len(ops.stages)
+    assert apply.table([ops, empty], 1).row_count == 9 + len(ops.stages)
 
 
 def test_syncs_with_and_without_an_open_snapshot_are_measured(database_server: DatabaseServer) -> None:
