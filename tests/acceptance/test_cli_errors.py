@@ -150,7 +150,7 @@ def test_verbose_shows_where_an_error_comes_from(inside: Inside, tmp_path: Path)
     """--verbose prints the traceback before the usual line."""
     (tmp_path / "broken.py").write_text(MODULES["broken.py"])
     done = inside("sync", "--app", "broken", "-v", code=2)
-    assert done.err.startswith("Traceback")
+    assert "\nTraceback" in f"\n{done.err}"
     assert 'broken.py", line 2' in done.err
     assert done.err.splitlines()[-1].startswith("virtualchain: app 'broken': importing it fails")
 

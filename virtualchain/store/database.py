@@ -37,8 +37,9 @@ _CREATE = "CREATE DATABASE name ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C' 
 _POLL = 1.0
 """Seconds between two attempts to take the writer's lock."""
 _HIDDEN_TRIES = 20
-_HIDDEN_PAUSE = 0.1
-"""How often, and how many seconds apart, to try again for a lock whose holder is not shown."""
+_SHOWN_TRIES = 5
+_PAUSE = 0.1
+"""How often, and how many seconds apart, to try again for a lock whose holder is not shown, or is."""
 
 # Patterns in libpq's message for a failed connection, and advice. libpq reports no SQLSTATE for these.
 _HINTS = (
@@ -283,21 +284,22 @@ def _refuse_silent_triggers(connection: psycopg.Connection, url: str) -> None:
 def _take_lock(connection: Session, *, wait: bool) -> None:
     """Take the writer's lock; if `wait` is true, report each holder that is waited for.
 
-    Waiting means polling: a statement that blocks for hours would keep VACUUM from removing dead rows. If no
-    holder is shown, it has most likely ended in between, so the lock is free at the next attempt.
+    Waiting means polling: a statement that blocks for hours would keep VACUUM from removing dead rows. A
+    holder that has just closed its session may still be shown for a moment, and one that is not shown has
+    most likely ended in between, so the lock is tried for a few times more.
     """
-    hidden, reported = 0, ""
+    tries, reported = 0, ""
     while not _try_lock(connection):
         holder = _holder(connection)
-        hidden += holder is None
-        if holder is not None or hidden > _HIDDEN_TRIES:
+        tries += 1
+        if tries > (_HIDDEN_TRIES if holder is None else _SHOWN_TRIES):
             busy = f"another writer is at work on this database: {holder or 'a session that is not shown'}"
             if not wait:
                 raise WriterBusy(f"{busy}; stop it, or wait until it ends (`sync`, `run` and others: --wait)")
             if busy != reported:
                 connection.report(f"{busy}; waiting for it to end")
                 reported = busy
-        time.sleep(_POLL if reported else _HIDDEN_PAUSE)
+        time.sleep(_POLL if reported else _PAUSE)
 
 
 def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequence[str]) -> None:

@@ -128,6 +128,24 @@ def test_a_session_that_has_just_ended_refuses_no_writer(url: str, monkeypatch: 
     assert looks == [None]
 
 
+def test_a_session_that_is_still_shown_refuses_no_writer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may take a moment to notice that the holder has closed its session."""
+    first = connect_writer(url)
+    look = database._holder
+    looks: list[str | None] = []
+
+    def look_and_end(connection: psycopg.Connection) -> str | None:
+        looks.append(look(connection))
+        if len(looks) == 2:
+            first.close()
+        return looks[-1]
+
+    monkeypatch.setattr(database, "_holder", look_and_end)
+    with connect_writer(url) as second:
+        assert not second.closed
+    assert None not in looks[:2]
+
+
 def test_a_hidden_holder_ends_the_attempts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that stays taken although nobody is shown to have it refuses the writer in about two seconds."""
     with connect_writer(url):
