@@ -118,7 +118,7 @@ def test_one_command_measures_everything(
     assert (tmp_path / "performance.svg").read_text() == (tmp_path / "plot.svg").read_text()
     page = (tmp_path / "performance.md").read_text()
     assert f"Measured on {results['date']}" in page
-    assert "| ops, 1,000 a block |" in page
+    assert "| state.table, 1,000 ops a block |" in page
 
 
 def test_a_first_sync_is_the_sum_of_blocks_and_ops() -> None:
