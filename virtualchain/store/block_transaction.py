@@ -193,9 +193,9 @@ class BlockTransaction:
         return self._connection.execute(_Q["add_rows"], {**values, **rows}, prepare=True)
 
     def _roll_back(self) -> None:
+        with suppress(psycopg.Error):
+            self.settle()
         if self._has_begun and not self._connection.closed:
-            with suppress(psycopg.Error):
-                self.settle()
             self._connection.execute(_Q["rollback"])
         self._has_begun = False
         self._rows, self._size = _no_rows(), 0
