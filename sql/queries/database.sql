@@ -39,6 +39,7 @@ FROM (VALUES
     ('default_transaction_deferrable', 'off'),
     ('default_table_access_method', 'heap'),
     ('row_security', 'on'),
+    ('jit', 'off'), -- it takes longer than any statement of a block
     ('synchronous_commit', 'on'),
     ('lock_timeout', '0'),
     ('statement_timeout', '0'),

@@ -5,6 +5,7 @@ before any statement of the app, which may see it, and at the end of the block.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -13,9 +14,10 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from virtualchain.errors import UsageError
+from virtualchain.errors import Unserializable, UsageError
 from virtualchain.model import Json
 from virtualchain.store.columns import Column, Shape, Values
+from virtualchain.store.failures import ValueDoesNotFit
 from virtualchain.store.projections import Projection, index_columns, projections
 from virtualchain.store.sql import queries
 from virtualchain.store.values import to_database, use_fixed_types
@@ -146,7 +148,10 @@ class _Rows:
 
     def missing(self, keys: Iterable[object]) -> list[Values]:
         """Return those of some keys of which nothing is known, and that a row may have."""
-        possible = dict.fromkeys(self.shape.find_key(key) for key in keys)
+        possible: dict[Values | None, None] = {}
+        for key in keys:
+            with suppress(Unserializable):  # that rejects the input which asks for such a row, later
+                possible[self.shape.find_key(key)] = None
         return [key for key in possible if key is not None and key not in self._known]
 
     def ask(self, keys: Sequence[Values]) -> None:
@@ -303,9 +308,13 @@ def _read_shape(connection: psycopg.Connection, projection: Projection) -> Shape
             return f"its key {name} is numeric without a precision"
         if expression is not None:
             default = sql.SQL(_Q["default"]).format(expression=sql.SQL(expression), type=sql.SQL(type_))
-            row = connection.execute(default).fetchone()
-            assert row is not None, "a SELECT without FROM has a row"
-            column = replace(column, default=column.fit(row[0]))
+            try:
+                with connection.transaction():
+                    row = connection.execute(default).fetchone()
+                assert row is not None, "a SELECT without FROM has a row"
+                column = replace(column, default=column.fit(row[0]))
+            except (psycopg.DataError, ValueDoesNotFit, Unserializable):
+                return f"the default of its column {name} does not fit the column"
         columns.append(column)
     indexes = []
     for index in index_columns(connection, projection):

@@ -105,7 +105,8 @@ def an_app(commit: Callable[..., Any], *, names_keys: bool = False) -> App:
     app = App("items", magic=b"it", projections=ITEMS)
 
     def keys(op: dict[str, Any]) -> dict[str, list[Any]]:
-        return {"items": [(op["owner"], op["n"]), ("nobody", 2**40)], "totals": [op["owner"]]}
+        no_row_has_them = [("nobody", 2**40), ("nobody", 2**5000), ("no\x00body", 1), ("\ud800", 1)]
+        return {"items": [(op["owner"], op["n"]), *no_row_has_them], "totals": [op["owner"]]}
 
     def parse(payload: bytes) -> dict[str, Any]:
         return dict(json.loads(payload))
@@ -200,6 +201,7 @@ WRONG: dict[str, Callable[[State], object]] = {
     "no such table": lambda state: state.table("nothing"),
     "its column list has the type": lambda state: state.table("lists"),
     "is numeric without a precision": lambda state: state.table("numbers"),
+    "does not fit the column": lambda state: state.table("defaults"),
     "an index with an expression": lambda state: state.table("lower"),
     "has no column nothing": lambda state: state.table("good").put({"id": 1, "nothing": 2}),
     "may not be null": lambda state: state.table("good").put({"id": 1}),
@@ -219,6 +221,7 @@ def test_mistakes_halt_the_app(fake_node: FakeNode, run: Run, message: str) -> N
         projections="CREATE TABLE good (id integer PRIMARY KEY, text text NOT NULL);"
         "CREATE TABLE lists (id integer PRIMARY KEY, list integer[]);"
         "CREATE TABLE numbers (id numeric PRIMARY KEY);"
+        "CREATE TABLE defaults (id integer PRIMARY KEY, n smallint DEFAULT 70000, m integer DEFAULT 1 / 0);"
         "CREATE TABLE lower (id text PRIMARY KEY); CREATE INDEX ON lower (upper(id));",
     )
     app.add(b"o", parse=lambda _: {}, commit=lambda op, state: WRONG[message](state) and None)
