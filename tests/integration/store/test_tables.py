@@ -10,9 +10,12 @@ import psycopg
 import pytest
 
 from tests.integration.conftest import Query, Run
-from virtualchain import App, Rejected, State
+from tests.integration.store.test_postgresql_versions import running
+from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.errors import AppHalted, UsageError
+from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
+from virtualchain.testing.database import installations
 
 ITEMS = """
     CREATE TABLE items (
@@ -264,3 +267,20 @@ def test_a_broken_constraint_halts_the_app(fake_node: FakeNode, run: Run) -> Non
     fake_node.mine([fake_node.send(b"ito")])
     with pytest.raises(AppHalted, match="t_n_check"):
         run(app)
+
+
+def test_every_version_of_the_server_does_the_same(
+    fake_node: FakeNode, fresh_index: Callable[..., str]
+) -> None:
+    """Rows that were written one by one on another version are those of statements here."""
+    dice = random.Random(11)
+    for _ in range(8):
+        fake_node.mine([fake_node.send(random_op(dice, 3)) for _ in range(4)])
+    expected = deployment(fresh_index(an_app(by_statements)))
+    for binaries in installations().values():
+        with running(binaries) as server:
+            migrate(server.url)
+            app = an_app(mixed, names_keys=True)
+            with StateEngine(app, database=server.url, source=fake_node.url, confirmations=0) as engine:
+                assert engine.build() == fake_node.height
+            assert deployment(server.url) == expected
