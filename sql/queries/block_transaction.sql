@@ -2,15 +2,15 @@
 -- Begin a block's transaction.
 BEGIN;
 
--- name: savepoint
+-- name: begin_part
 -- Begin a part of a block's transaction that may be undone alone.
 SAVEPOINT part;
 
--- name: undo_savepoint
+-- name: undo_part
 -- Undo such a part.
 ROLLBACK TO part;
 
--- name: release_savepoint
+-- name: end_part
 -- End such a part.
 RELEASE part;
 

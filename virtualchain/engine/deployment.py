@@ -4,7 +4,9 @@ All running apps at the tape's tip take a new block together, in one transaction
 along the tape by the same step, block by block.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import psycopg
 
@@ -23,6 +25,7 @@ from virtualchain.store.failures import is_transient, may_be_of_a_value
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
 from virtualchain.store.patience import Patience
+from virtualchain.store.pipeline import pipeline_of
 from virtualchain.store.state_files import sweep
 from virtualchain.store.tape import Tape
 
@@ -50,6 +53,10 @@ class Deployment:
         self.options = options.for_database(url)
         self.connection = connect_writer(url, wait=options.wait_for_writer, patience=patience)
         self._is_durable = True
+        self._waits = True
+        """Whether the next block is waited for: the first one is, after a block that failed in flight."""
+        self._in_flight: deque[tuple[BlockTransaction, list[tuple[Machine, Advanced]]]] = deque()
+        """Blocks whose end was sent to the server, and not answered yet when it was last looked at."""
         self.notifier = Notifier(self.connection, on_message)
         self._swapped: list[str] = []
         try:
@@ -134,7 +141,10 @@ class Deployment:
         self._is_durable = durable
 
     def close(self) -> None:
-        """End the session, and with it the writer's lock."""
+        """End the session, and with it the writer's lock; the blocks in flight are waited for."""
+        if not self.connection.closed:
+            with suppress(psycopg.Error):
+                pipeline_of(self.connection).leave()
         self.connection.close()
 
     def first_block_id(self) -> int:
@@ -149,8 +159,9 @@ class Deployment:
     def take(self, scanned: ScannedBlock, *, near_tip: bool) -> dict[str, Tally]:
         """Append a block and advance every running app at its parent, in one transaction.
 
-        Far from the tip a crash of the database may lose the block, whole, and no notification is sent.
-        Returns what became of the inputs, by app.
+        Far from the tip a crash of the database may lose the block, whole, no notification is sent, and the
+        transaction may still be on its way to the server on return: if it fails, that is raised later, and
+        whoever uses the connection waits for it. Returns what became of the inputs, by app.
         """
         block = scanned.block
         for machine in self.machines:
@@ -159,23 +170,41 @@ class Deployment:
             self._set_durable(durable=near_tip)
         with BlockTransaction(self.connection, block, scanned.inputs, is_new=True) as transaction:
             advanced = list(self._advanced(scanned, transaction))
-            try:
-                missed = transaction.commit()
-            except psycopg.Error as error:
-                culprit = transaction.culprit() if may_be_of_a_value(error) else None
-                for machine, _ in advanced:
-                    machine.was_interrupted = machine.place == culprit
-                raise
-        for machine, step in advanced:
-            if machine.place in missed:
-                self._leave(machine)
+            if self._waits or near_tip or any(machine.is_to_be_asked for machine, _ in advanced):
+                self._commit(transaction, advanced)
             else:
-                self._after_commit(machine, step)
+                transaction.send_commit()
+            self._waits = False
+            self._in_flight.append((transaction, advanced))
+        missed = self._land()
         if near_tip:
             self.notifier.block(block)
-        return {
-            machine.contract.name: step.tally for machine, step in advanced if machine.place not in missed
-        }
+        return {machine.contract.name: step.tally for machine, step in advanced if machine not in missed}
+
+    def _commit(self, transaction: BlockTransaction, advanced: Sequence[tuple[Machine, Advanced]]) -> None:
+        try:
+            transaction.commit()
+        except psycopg.Error as error:
+            culprit = transaction.culprit() if may_be_of_a_value(error) else None
+            for machine, _ in advanced:
+                machine.was_interrupted = machine.place == culprit
+            raise
+
+    def _land(self) -> list[Machine]:
+        """Do what is to be done after the blocks that the server has taken meanwhile.
+
+        Return the machines that could not take one of them, because somebody swapped or dropped the build.
+        """
+        left = []
+        while self._in_flight and (missed := self._in_flight[0][0].missed()) is not None:
+            _, advanced = self._in_flight.popleft()
+            for machine, step in advanced:
+                if machine.place in missed:
+                    left.append(machine)
+                    self._leave(machine)
+                else:
+                    self._after_commit(machine, step)
+        return left
 
     def _advanced(
         self, scanned: ScannedBlock, transaction: BlockTransaction
@@ -237,8 +266,9 @@ class Deployment:
 
     def _leave(self, machine: Machine) -> None:
         """Leave an app alone from now on, because another process swapped its build."""
-        self.running.remove(machine)
-        self._swapped.append(machine.contract.name)
+        if machine in self.running:  # it may have been found out twice
+            self.running.remove(machine)
+            self._swapped.append(machine.contract.name)
 
     def _is_live(self, machine: Machine) -> bool:
         live = live_build(self.connection, machine.contract.name)

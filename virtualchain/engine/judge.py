@@ -46,9 +46,6 @@ ENGINE_KEYS: Final = (
 class SentAhead(Protocol):
     """The statements of a block that are sent ahead, see `BlockTransaction`."""
 
-    def wait(self) -> None:
-        """Wait for what was sent ahead."""
-
     def has_failed(self) -> bool:
         """Return whether a statement has failed."""
 
@@ -145,7 +142,7 @@ def judge_ahead(
 
     Raises NeedsCare if one of them fails, or a call must be undone alone, and what `judge_carefully` raises.
     """
-    state.enter(block, sent.wait)
+    state.enter(block, sends_ahead=True)
     try:
         verdicts = _Judge(contract, state, block, with_savepoints=False).judge(candidates)
         state.leave()
@@ -164,7 +161,7 @@ def judge_carefully(
     Raises AppHalted if a callback fails, psycopg.Error for a transient fault of the database. Whatever is
     raised, the caller undoes the app's part of the block.
     """
-    state.enter(block, None)
+    state.enter(block, sends_ahead=False)
     verdicts = _Judge(contract, state, block, with_savepoints=True).judge(candidates)
     try:
         state.leave()

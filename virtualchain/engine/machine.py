@@ -32,6 +32,7 @@ from virtualchain.errors import DeepFork
 from virtualchain.model import Block, Input
 from virtualchain.store.block_transaction import BlockTransaction, Place, Taken
 from virtualchain.store.log import AppLog, Snapshot
+from virtualchain.store.pipeline import EarlierFailed
 from virtualchain.store.projections import build_schema
 from virtualchain.store.state_files import StateFiles, state_file
 from virtualchain.store.tape import Tape
@@ -137,8 +138,8 @@ class Machine:
             raise halt(self.contract, block, "a statement", None, self.condemned) from self.condemned
         try:
             return self._step(block, inputs, transaction)
-        except psycopg.Error:
-            self.was_interrupted = True
+        except psycopg.Error as error:
+            self.was_interrupted = not isinstance(error, EarlierFailed)
             raise
 
     def _step(self, block: Block, inputs: Iterable[Input], transaction: BlockTransaction) -> str:
@@ -167,10 +168,13 @@ class Machine:
         if self._state.is_transactional:
             with suppress(NeedsCare), transaction.part(self.log, is_live=self.place.is_live):
                 return judge_ahead(*judged, transaction)
-        transaction.begin()
-        transaction.settle()
         with transaction.part(self.log, is_live=self.place.is_live):
             return judge_carefully(*judged)
+
+    @property
+    def is_to_be_asked(self) -> bool:
+        """Whether something outside of the database follows a block: a callback, or a file."""
+        return self.contract.proceed is not None or not self._state.is_transactional
 
     def check_base_block(self, block: Block) -> None:
         """Check a block of the tape before it is taken, whether or not the app takes it, too.

@@ -6,7 +6,7 @@ its own, which the engine passes on, asks the app to save, and has it load again
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -49,8 +49,8 @@ class AppState(Protocol):
         Return True if that is impossible, so that the app must judge all its blocks again.
         """
 
-    def enter(self, block: Block, wait: Callable[[], None] | None) -> None:
-        """Prepare the callbacks of a new block; with `wait`, statements are sent ahead, see `State.begin`."""
+    def enter(self, block: Block, *, sends_ahead: bool) -> None:
+        """Prepare the callbacks of a new block; statements may be sent ahead, see `State.begin`."""
 
     def leave(self) -> None:
         """End the block's callbacks; raise psycopg.Error for a violated deferred constraint.
@@ -95,7 +95,6 @@ class TableState:
     def __init__(self, connection: psycopg.Connection, contract: Contract, log: AppLog, tables: str) -> None:
         self.db_state = State(connection, log, contract.window, tables)
         self.number: bytes | None = None
-        self._connection = connection
         self._log = log
         self._tables = tables
         self._history = History(connection, projections(connection, tables))
@@ -111,13 +110,13 @@ class TableState:
         self._hash = digest_number(self._number)
         return False
 
-    def enter(self, block: Block, wait: Callable[[], None] | None) -> None:
+    def enter(self, block: Block, *, sends_ahead: bool) -> None:
         """Open the app's tables to its callbacks."""
         self._entered = block.block_id
         self._log.enter(block.block_id, self._tables)
         if self._defers:
             self._log.defer_constraints()
-        self.db_state.begin(block, wait)
+        self.db_state.begin(block, sends_ahead=sends_ahead)
 
     def leave(self) -> None:
         """Write the rows, check deferred constraints, close the tables, and ask what changed if need be."""
@@ -130,7 +129,7 @@ class TableState:
 
     def savepoint(self) -> AbstractContextManager[object]:
         """Open a savepoint of the database."""
-        return self._connection.transaction()
+        return self.db_state.savepoint()
 
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read rows that `state.table` will be asked for."""
@@ -208,7 +207,7 @@ class OpaqueState:
             self.broken = error
         return cursor is not None and file is None
 
-    def enter(self, block: Block, wait: Callable[[], None] | None) -> None:
+    def enter(self, block: Block, *, sends_ahead: bool) -> None:
         """Do nothing: the state is the app's."""
 
     def leave(self) -> None:

@@ -2,11 +2,11 @@
 
 A block in which nothing is for anyone is one statement, whatever the number of apps: no transaction is
 begun for it. In all others, statements are sent ahead: without waiting for those before, until something
-reads a result.
+reads a result. Far from the tip, not even the end of the transaction is waited for.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from json import JSONEncoder
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -17,9 +17,10 @@ from psycopg.pq import TransactionStatus
 from virtualchain.bitcoin.header import work
 from virtualchain.model import Block, Input
 from virtualchain.store.log import AppLog, Op, Rejection, Snapshot
-from virtualchain.store.sql import queries
+from virtualchain.store.pipeline import Answer, pipeline_of
+from virtualchain.store.sql import queries, statement
 
-_Q = queries("block_transaction")
+_Q = {name: statement(query) for name, query in queries("block_transaction").items()}
 _BATCH: Final = 8_000_000
 """Characters of rows that are gathered before they are sent."""
 
@@ -44,7 +45,7 @@ class Taken(NamedTuple):
 
 
 class BlockTransaction:
-    """The transaction of one block; leaving it without `commit` undoes everything.
+    """The transaction of one block; leaving it without `commit` or `send_commit` undoes everything.
 
     `inputs` are those that the tape gets, together with the block if it `is_new`. Whoever runs a statement of
     the block calls `begin` first. From then on statements are sent ahead, and the error of one is raised by a
@@ -60,72 +61,59 @@ class BlockTransaction:
         is_new: bool = False,
     ) -> None:
         self._connection = connection
+        self._pipeline = pipeline_of(connection)
         self._block = block
         self._inputs = inputs
         self._lacks_block = is_new
         self._has_begun = False
-        self._pipeline: psycopg.Pipeline | None = None
-        self._end_of_pipeline = ExitStack()
         self._taken: list[Taken] = []
         self._rows = _no_rows()
         self._size = 0
+        self._written: Answer | None = None
 
     def __enter__(self) -> Self:
+        self._pipeline.owner = self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._roll_back()
+        self._pipeline.owner = None
 
     def begin(self) -> None:
         """Begin the transaction, unless it has begun."""
         if not self._has_begun:
-            self._send_ahead()
             self._has_begun = True
-            self._connection.execute(_Q["begin"])
-
-    def wait(self) -> None:
-        """Wait until the server has done all that was sent; raise the first error."""
-        if self._pipeline is not None:
-            self._pipeline.sync()
-
-    def settle(self) -> None:
-        """Wait as `wait` does, and from here on for each statement."""
-        self._pipeline = None
-        self._end_of_pipeline.close()
+            self._pipeline.run(_Q["begin"])
 
     def has_failed(self) -> bool:
         """Return whether a statement has failed, so that nothing but undoing is possible."""
         with suppress(psycopg.Error):
-            self.wait()
+            self._pipeline.wait()
         return self._connection.info.transaction_status != TransactionStatus.INTRANS
 
     @contextmanager
     def part(self, log: AppLog, *, is_live: bool) -> Iterator[None]:
         """Run what belongs to one build, which nobody swaps or drops meanwhile; undo that alone if it fails.
 
-        After a failure statements are not sent ahead any more. Raises BuildChanged as `AppLog.hold` does,
-        also in place of another failure, which it explains.
+        Raises BuildChanged as `AppLog.hold` does, also in place of another failure, which it explains.
         """
         self.begin()
         hold = _Hold(log, is_live=is_live)
-        self._connection.execute(_Q["savepoint"])
+        self._pipeline.run(_Q["begin_part"])
         try:
-            if self._pipeline is None:
-                hold.check()
             yield
+            self._pipeline.wait()
             hold.check()
         except BaseException as error:
             if not self._connection.closed:
-                with suppress(psycopg.Error):
-                    self.settle()
-                self._connection.execute(_Q["undo_savepoint"])
+                self._pipeline.undo(_Q["undo_part"])
             if isinstance(error, Exception):
                 with suppress(psycopg.Error):
                     hold.check()
             raise
-        self._connection.execute(_Q["release_savepoint"])
+        self._pipeline.run(_Q["end_part"])
 
     def take(self, taken: Taken) -> None:
         """Have the log show that a build took the block, and what became of its candidates."""
@@ -138,15 +126,24 @@ class BlockTransaction:
         Somebody has swapped or dropped them, so there is no snapshot of them. Raises psycopg.Error, with
         SQLSTATE VC001 if a new block is not the tip's child.
         """
+        self.send_commit()
+        self._pipeline.wait()
+        return self.missed() or set()
+
+    def send_commit(self) -> None:
+        """Do what `commit` does, without waiting; what it raises is raised later, as EarlierFailed."""
         self._gather(_input_rows(self._inputs))
+        self._written = self._send([_snapshot_row(taken) for taken in self._taken])
         if self._has_begun:
-            self._send_ahead()
-        cursor = self._send([_snapshot_row(taken) for taken in self._taken])
-        if self._has_begun:
-            self._connection.execute(_Q["commit"])
-            self.settle()
-            self._has_begun = False
-        written = set(cursor.fetchall())
+            self._pipeline.run(_Q["commit"])
+        self._pipeline.sync()
+        self._has_begun = False
+
+    def missed(self) -> set[Place] | None:
+        """Return what `commit` returns; None while the server has not answered."""
+        if self._written is None or self._written.result is None:
+            return None
+        written = set(self._written.rows())
         return {taken.place for taken in self._taken if taken.place[:2] not in written}
 
     def culprit(self) -> Place | None:
@@ -158,7 +155,7 @@ class BlockTransaction:
                 self.begin()
                 self._gather(_log_rows(taken))
                 self._send([_snapshot_row(taken)])
-                self.wait()
+                self._pipeline.wait()
             except psycopg.Error:
                 return None if self._connection.closed else taken.place
         return None
@@ -172,12 +169,8 @@ class BlockTransaction:
                 self.begin()
                 self._send([])
 
-    def _send_ahead(self) -> None:
-        if self._pipeline is None:
-            self._pipeline = self._end_of_pipeline.enter_context(self._connection.pipeline())
-
-    def _send(self, snapshots: list[list[object]]) -> psycopg.Cursor[tuple[object, ...]]:
-        """Send the gathered rows and these snapshots; the result is app and build of those taken."""
+    def _send(self, snapshots: list[list[object]]) -> Answer:
+        """Send the gathered rows and these snapshots; the answer is app and build of those taken."""
         block = self._block
         rows = {kind: f"[{','.join(texts)}]" for kind, texts in self._rows.items()}
         values = {
@@ -190,13 +183,11 @@ class BlockTransaction:
             "snapshots": _as_json(snapshots),
         }
         self._lacks_block, self._rows, self._size = False, _no_rows(), 0
-        return self._connection.execute(_Q["add_rows"], {**values, **rows}, prepare=True)
+        return self._pipeline.run(_Q["add_rows"], {**values, **rows})
 
     def _roll_back(self) -> None:
-        with suppress(psycopg.Error):
-            self.settle()
         if self._has_begun and not self._connection.closed:
-            self._connection.execute(_Q["rollback"])
+            self._pipeline.undo(_Q["rollback"])
         self._has_begun = False
         self._rows, self._size = _no_rows(), 0
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import TupleRow, dict_row
+from psycopg.rows import dict_row
 
 from virtualchain.consensus.state_hash import digest_number, row_element, update_number
 from virtualchain.errors import StoreError
+from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.projections import Projection, build_schema, projections
 from virtualchain.store.sql import queries
 from virtualchain.store.tables import Change
@@ -31,12 +32,12 @@ class History:
             for index, projection in enumerate(projections)
             for query in ("went", "came")
         )
-        self._changes = changes.as_string(connection)
-        self._changed_rows: psycopg.RawCursor[TupleRow] = psycopg.RawCursor(connection)
+        self._changes = changes.as_string(connection).encode()
+        self._changed_rows: Answer | None = None
 
     def ask_changes(self, block_id: int) -> None:
         """Ask which rows `block_id` changed, the newest block that wrote to the projections."""
-        self._changed_rows.execute(self._changes, [block_id], prepare=True)
+        self._changed_rows = pipeline_of(self._cursor.connection).send(self._changes, [block_id])
 
     def state_number(self, number: bytes) -> bytes:
         """Return the number under the state hash after the block that `ask_changes` asked for.
@@ -45,7 +46,8 @@ class History:
         """
         came: list[int] = []
         went: list[int] = []
-        for index, is_new, columns in self._changed_rows:
+        assert self._changed_rows is not None, "ask first"
+        for index, is_new, columns in self._changed_rows.rows():
             (came if is_new else went).append(row_element(self._names[index], columns))
         return update_number(number, came, went) if came or went else number
 

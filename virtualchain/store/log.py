@@ -10,16 +10,21 @@ from typing import Final
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import TupleRow, dict_row
+from psycopg.rows import dict_row
 from psycopg.types.json import Json as Jsonb
 
 from virtualchain.errors import BuildChanged
 from virtualchain.model import Json
-from virtualchain.store.sql import queries
+from virtualchain.store.pipeline import Answer, pipeline_of
+from virtualchain.store.sql import queries, statement
 
 _Q = queries("log")
 _ENTER, _LEAVE = (
-    sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_bytes(None) for name in ("enter", "leave")
+    statement(sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_string()) for name in ("enter", "leave")
+)
+_HOLD, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
+    statement(_Q[name])
+    for name in ("hold", "consensus_hash", "is_fresh", "defer_constraints", "check_constraints")
 )
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -62,6 +67,7 @@ class AppLog:
 
     def __init__(self, connection: psycopg.Connection, app: str, build: str) -> None:
         self._connection = connection
+        self._pipeline = pipeline_of(connection)
         self.app = app
         self.build = build
         self._place = {"app": app, "build": build}
@@ -99,15 +105,17 @@ class AppLog:
         Raises BuildChanged if somebody already has: it is gone, or the views show it although it was not
         `is_live`, or the other way round.
         """
-        self.check_hold(self.ask_hold(), is_live=is_live)
+        answer = self.ask_hold()
+        self._pipeline.wait()
+        self.check_hold(answer, is_live=is_live)
 
-    def ask_hold(self) -> psycopg.Cursor[TupleRow]:
+    def ask_hold(self) -> Answer:
         """Send the question of `hold`; the answer is for `check_hold`."""
-        return self._connection.execute(_Q["hold"], self._place, prepare=True)
+        return self._pipeline.run(_HOLD, self._place)
 
-    def check_hold(self, answer: psycopg.Cursor[TupleRow], *, is_live: bool) -> None:
+    def check_hold(self, answer: Answer, *, is_live: bool) -> None:
         """Raise what `hold` raises, from the answer to `ask_hold`."""
-        row = answer.fetchone()
+        row = next(iter(answer.rows()), None)
         if row is None:
             raise BuildChanged(f"build {self.build} of app {self.app} was dropped by another process")
         if row[0] != is_live:
@@ -144,8 +152,10 @@ class AppLog:
 
     def consensus_hash(self, block_id: int) -> str | None:
         """Return the consensus hash (32 hex digits) of one block; the app's own role may ask, too."""
-        row = self._connection.execute(_Q["consensus_hash"], {**self._place, "block_id": block_id}).fetchone()
-        return None if row is None else row[0]
+        answer = self._pipeline.run(_CONSENSUS_HASH, {**self._place, "block_id": block_id})
+        self._pipeline.wait()
+        consensus_hash: str | None = answer.rows()[0][0]
+        return consensus_hash
 
     def consensus_hashes(self, first: int, last: int) -> list[str]:
         """Return what `consensus_between` returns; the app's own role may ask, too."""
@@ -160,8 +170,9 @@ class AppLog:
         if not isinstance(consensus_hash, str) or not _HASH.fullmatch(consensus_hash):
             return False
         stretch = {**self._place, "first": first, "last": last, "consensus_hash": consensus_hash}
-        row = self._connection.execute(_Q["is_fresh"], stretch).fetchone()
-        return bool(row and row[0])
+        answer = self._pipeline.run(_IS_FRESH, stretch)
+        self._pipeline.wait()
+        return bool(answer.rows()[0][0])
 
     def snapshot(self, block_id: int) -> Snapshot:
         """Return the app's digests at a block that has them."""
@@ -177,14 +188,14 @@ class AppLog:
     def enter(self, block_id: int, tables: str) -> None:
         """Open the app's tables, in the schema `tables`, to its callbacks for one block; enter its role."""
         place = {**self._place, "tables": tables, "block_id": block_id}
-        self._connection.execute(_ENTER, place, prepare=True)
+        self._pipeline.run(_ENTER, place)
 
     def leave(self, *, keeps_history: bool = True) -> None:
         """Leave the app's role, and close its tables again.
 
         Without `keeps_history` they stay open, and the triggers that keep history are silent.
         """
-        self._connection.execute(_LEAVE, {"block_id": "" if keeps_history else "undo"}, prepare=True)
+        self._pipeline.run(_LEAVE, {"block_id": "" if keeps_history else "undo"})
 
     def has_deferrable_constraints(self, tables: str) -> bool:
         """Return whether a table in the schema `tables` has a constraint that may be checked at the end."""
@@ -193,8 +204,8 @@ class AppLog:
 
     def defer_constraints(self) -> None:
         """Allow states within a block that must not remain at its end."""
-        self._connection.execute(_Q["defer_constraints"])
+        self._pipeline.run(_DEFER)
 
     def check_constraints(self) -> None:
         """Check what was deferred; raise psycopg.Error if a constraint does not hold."""
-        self._connection.execute(_Q["check_constraints"])
+        self._pipeline.run(_CHECK)

@@ -47,6 +47,10 @@ class Session(psycopg.Connection[TupleRow]):
     patience: Patience | None = None
     database = "the database"
     """How reports refer to it."""
+    ahead: object = None
+    """What sends statements ahead over it, see `pipeline_of`."""
+    before_use: Callable[[], None] | None = None
+    """What is called before anything else uses it."""
 
     def report(self, message: str) -> None:
         """Report something that the session waits for."""
@@ -54,7 +58,13 @@ class Session(psycopg.Connection[TupleRow]):
 
     def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - psycopg's own
         """Wait for an answer; raises ServerSilent if the work is to stop and none comes."""
+        if self.before_use is not None:
+            self.before_use()
         return super().wait(self._watched(gen), *arguments, **options)
+
+    def exchange(self, gen: Generator[Any, Any, _T]) -> _T:
+        """Wait as `wait` does, for what was sent ahead."""
+        return super().wait(self._watched(gen))
 
     def _watched(self, gen: Generator[Any, Any, _T]) -> Generator[Any, Any, _T]:
         """Pass on what psycopg and its generator exchange; no readiness is a tenth of a second of silence."""

@@ -13,11 +13,21 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import LiteralString, cast
+from typing import LiteralString, NamedTuple, cast
 
 from virtualchain.errors import StoreError
 
 _BLOCK = re.compile(r"^-- name: (?P<name>\w+)\n-- \S.*\n(?P<statement>(?:(?!-- name:).*\n?)+)", re.MULTILINE)
+
+
+_PARAMETER = re.compile(r"%\((?P<name>\w+)\)s")
+
+
+class Statement(NamedTuple):
+    """A statement whose parameters have numbers, and their names in this order."""
+
+    text: bytes
+    names: tuple[str, ...]
 
 
 def sql_root() -> Path:
@@ -42,6 +52,13 @@ def queries(name: str) -> Mapping[str, LiteralString]:
     except OSError as error:
         raise StoreError(f"{file} cannot be read ({error.strerror}): reinstall virtualchain") from error
     return MappingProxyType(_parse(text, str(file)))
+
+
+def statement(query: str) -> Statement:
+    """Give the parameters of a query, which are written `%(name)s`, numbers."""
+    names = tuple(dict.fromkeys(_PARAMETER.findall(query)))
+    text = _PARAMETER.sub(lambda parameter: f"${names.index(parameter['name']) + 1}", query)
+    return Statement(text.encode(), names)
 
 
 def _parse(text: str, origin: str) -> dict[str, LiteralString]:

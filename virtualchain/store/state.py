@@ -1,11 +1,11 @@
 """What the reducers of a SQL app get as `db_state`: the block's own transaction, kept within bounds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row
 
 from virtualchain.errors import UsageError
 from virtualchain.model import Block, Json
@@ -14,8 +14,9 @@ from virtualchain.store.guard.catalog import read_catalog
 from virtualchain.store.guard.refusal import ForbiddenStatement, short
 from virtualchain.store.guard.statements import Statement, examine
 from virtualchain.store.log import AppLog
+from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.tables import Table, Tables
-from virtualchain.store.values import base_value, is_text, shown, to_database, use_fixed_types
+from virtualchain.store.values import base_value, is_text, shown, to_database
 
 _MOST_STATEMENTS: Final = 1_000
 """Statements whose look is remembered: an app has few, unless it puts them together from values."""
@@ -24,12 +25,11 @@ Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
 class _Known(NamedTuple):
-    """A statement that was looked at, what the look said, the text that is sent, and its own cursor."""
+    """A statement that was looked at, what the look said, and the text that is sent."""
 
     statement: LiteralString
     look: Statement
-    text: str
-    cursor: psycopg.RawCursor[Json]
+    text: bytes
 
 
 class State:
@@ -46,13 +46,15 @@ class State:
 
     def __init__(self, connection: psycopg.Connection, log: AppLog, window: int, tables: str) -> None:
         self._connection = connection
+        self._pipeline = pipeline_of(connection)
+        self._pipeline.forget()  # the tables may be others than those of this name were
         self._log = log
         self._window = window
         self._failure: Exception | None = None
         self._wrote = False
         self.has_written = False
         """Whether a statement that may write has run in the block."""
-        self._wait: Callable[[], None] | None = None
+        self._sends_ahead = False
         self._tables = tables
         self.rows = Tables(connection, tables)
         """The rows that callbacks handle one by one; for the engine."""
@@ -69,18 +71,18 @@ class State:
         which rejects the input, psycopg.Error if the database refuses for another reason.
         """
         known = self._known(statement, parameters)
-        if self._wait is None or known.look.affects is None:
-            return self._run(statement, parameters).rowcount
-        self._send(known, parameters)
+        if not self._sends_ahead or known.look.affects is None:
+            return self._send(known, parameters).count
+        self._send(known, parameters, wait=False)
         return known.look.affects
 
     def query(self, statement: LiteralString, parameters: Parameters = None) -> list[Json]:
         """Run one query; return its rows as dicts. Without ORDER BY their order is undefined."""
-        return self._run(statement, parameters).fetchall()
+        return self._send(self._known(statement, parameters), parameters).dicts()
 
     def one(self, statement: LiteralString, parameters: Parameters = None) -> Json | None:
         """Run one query; return its first row as a dict, or None."""
-        return self._run(statement, parameters).fetchone()
+        return next(iter(self.query(statement, parameters)), None)
 
     def table(self, name: str) -> Table:
         """Return one of the app's tables, to read and write it row by row, without SQL.
@@ -101,13 +103,8 @@ class State:
         """
         return self._log.is_fresh(consensus_hash, self.block_id - self._window, self.block_id)
 
-    def _run(self, statement: LiteralString, parameters: Parameters) -> psycopg.RawCursor[Json]:
-        """Run a statement, and wait for its result."""
-        known = self._known(statement, parameters)
-        self._send(known, parameters, self._wait)
-        return known.cursor
-
-    def _send(self, known: _Known, parameters: Parameters, wait: Callable[[], None] | None = None) -> None:
+    def _send(self, known: _Known, parameters: Parameters, *, wait: bool = True) -> Answer:
+        """Send a statement, and wait for its answer unless that is not to be looked at."""
         try:
             values = _values(known.look, parameters)
         except (TypeError, UsageError) as error:
@@ -121,9 +118,9 @@ class State:
                 self._wrote = self.has_written = True
                 self.rows.forget()
             # Prepared, so that the server accepts one statement only, and plans it once for all blocks.
-            known.cursor.execute(known.text, values, prepare=True)
-            if wait is not None:
-                wait()
+            answer = self._pipeline.send(known.text, values)
+            if wait:
+                self._pipeline.wait()
         except psycopg.Error as error:
             if known.look.may_reject and does_not_fit(error):
                 self._failure = self._failure or ValueDoesNotFit()
@@ -131,6 +128,7 @@ class State:
             error.add_note(f"the statement: {short(known.statement)}")
             self._failure = self._failure or error
             raise
+        return answer
 
     def _known(self, statement: LiteralString, parameters: Parameters) -> _Known:
         key = statement, parameters is not None
@@ -143,33 +141,31 @@ class State:
         except ForbiddenStatement as error:
             self._failure = self._failure or error
             raise
-        cursor = psycopg.RawCursor(self._connection, row_factory=dict_row)
-        use_fixed_types(cursor.adapters)
         if len(self._statements) >= _MOST_STATEMENTS:
             self._statements.clear()
-        known = _Known(statement, look, self._mark + look.text, cursor)
+        known = _Known(statement, look, (self._mark + look.text).encode())
         self._statements[statement, has_parameters] = known
         return known
 
     # The engine's side.
 
-    def begin(self, block: Block, wait: Callable[[], None] | None) -> None:
+    def begin(self, block: Block, *, sends_ahead: bool) -> None:
         """Start a new block.
 
-        With `wait`, statements are sent ahead: one whose result nobody needs is not waited for, and if it
-        fails, the error comes later, out of another call. Nothing that happens in such a block is final
-        before `wait` has returned.
+        If it `sends_ahead`, a statement whose result nobody needs is not waited for, and if it fails, the
+        error comes later, out of another call. Nothing that happens in such a block is final before the
+        pipeline was waited for.
         """
         self.block_id, self.block_time = block.block_id, block.time
-        self._wait = wait
+        self._sends_ahead = sends_ahead
         self._failure = None
         self._wrote = self.has_written = False
-        self.rows.begin(block.block_id, wait)
+        self.rows.begin(block.block_id, may_be_undone=not sends_ahead)
 
     def write(self) -> None:
         """Leave the app's role, and write the rows that were changed one by one."""
         # If calls can be undone, `rows` may forget what it has written.
-        self.has_written = self.has_written or (self.rows.is_dirty and self._wait is None)
+        self.has_written = self.has_written or (self.rows.is_dirty and not self._sends_ahead)
         self._log.leave(keeps_history=not self.rows.is_dirty)
         self.rows.write()
 
@@ -180,8 +176,11 @@ class State:
 
     def end(self) -> None:
         """Wait for what was sent ahead."""
-        if self._wait is not None:
-            self._wait()
+        self._pipeline.wait()
+
+    def savepoint(self) -> AbstractContextManager[object]:
+        """Undo everything written inside if it ends with an exception."""
+        return self._pipeline.savepoint()
 
     def wrote(self) -> bool:
         """Return whether a statement that may write has run since the last call."""
@@ -195,7 +194,7 @@ class State:
         failure, self._failure = self._failure, None
         if failure is None:
             return None
-        if isinstance(failure, ForbiddenStatement):
+        if isinstance(failure, ForbiddenStatement) or self._pipeline.is_broken:
             return failure  # another version of the server may have allowed it, and returned rows
         is_aborted = self._connection.info.transaction_status in {
             TransactionStatus.INERROR,
@@ -204,10 +203,10 @@ class State:
         return failure if is_aborted else None
 
 
-def _values(statement: Statement, parameters: Parameters) -> list[Any] | None:
+def _values(statement: Statement, parameters: Parameters) -> list[Any]:
     """Return a statement's parameters by their numbers, as they cross to the database."""
     if parameters is None:
-        return None
+        return []
     if isinstance(parameters, str | bytes):
         raise TypeError("parameters are a list or a dict, not text")
     is_named = isinstance(parameters, Mapping)

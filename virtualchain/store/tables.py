@@ -4,7 +4,7 @@ What is changed is written in few statements a table, with the history that the 
 before any statement of the app, which may see it, and at the end of the block.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -12,15 +12,15 @@ from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import TupleRow
 
 from virtualchain.errors import Unserializable, UsageError
 from virtualchain.model import Json
 from virtualchain.store.columns import Column, Shape, Values
 from virtualchain.store.failures import ValueDoesNotFit
+from virtualchain.store.pipeline import Answer, Pipeline, pipeline_of
 from virtualchain.store.projections import Projection, index_columns, projections
 from virtualchain.store.sql import queries
-from virtualchain.store.values import to_database, use_fixed_types
+from virtualchain.store.values import to_database
 
 _Q = queries("tables")
 _STATEMENTS: Final = ("read", "bear", "remove", "write")
@@ -98,26 +98,21 @@ class _Row:
 class _Call:
     """What all tables know of the block, and of the call of a callback that runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
         self.block_id = -1
-        self.wait: Callable[[], None] = _answer_is_there
         self.may_be_undone = False
         self.has_changed = False
         """Whether a row was changed since the call began."""
         self.journal: list[tuple[_Rows, Values, _Row]] = []
         """Rows as they were before they were changed or written, if the call may have to be undone."""
 
-    def begin(self, block_id: int, wait: Callable[[], None] | None) -> None:
-        """Start a new block; without `wait`, each statement is waited for, and calls may be undone."""
+    def begin(self, block_id: int, *, may_be_undone: bool) -> None:
+        """Start a new block."""
         self.block_id = block_id
-        self.wait = wait or _answer_is_there
-        self.may_be_undone = wait is None
+        self.may_be_undone = may_be_undone
         self.has_changed = False
         self.journal.clear()
-
-
-def _answer_is_there() -> None:
-    """Wait for nothing: each statement was waited for."""
 
 
 class _Rows:
@@ -131,7 +126,7 @@ class _Rows:
         self._name = projection.name
         self._known: dict[Values, _Row] = {}
         self._dirty: dict[Values, _Row] = {}
-        self._statements = _Statements(connection, projection, shape)
+        self._statements = _Statements(connection, call.pipeline, projection, shape)
 
     @property
     def is_dirty(self) -> bool:
@@ -141,9 +136,9 @@ class _Rows:
     def row(self, key: Values) -> _Row:
         """Return what is known of a key; read it if nothing is."""
         if key not in self._known:
-            self.ask([key])
-            self._call.wait()
-            self.learn([key])
+            answer = self.ask([key])
+            self._call.pipeline.wait()
+            self.learn([key], answer)
         return self._known[key]
 
     def missing(self, keys: Iterable[object]) -> list[Values]:
@@ -154,13 +149,13 @@ class _Rows:
                 possible[self.shape.find_key(key)] = None
         return [key for key in possible if key is not None and key not in self._known]
 
-    def ask(self, keys: Sequence[Values]) -> None:
+    def ask(self, keys: Sequence[Values]) -> Answer:
         """Ask for the rows with these keys."""
-        self._statements.ask(keys)
+        return self._statements.read(keys)
 
-    def learn(self, keys: Sequence[Values]) -> None:
+    def learn(self, keys: Sequence[Values], answer: Answer) -> None:
         """Take the answer to `ask`."""
-        stored = {self.shape.key_of(row): row for row in self._statements.answer()}
+        stored = {self.shape.key_of(row): row for row in answer.rows()}
         for key in keys:
             row = stored.get(key)
             self._known[key] = _Row(row, row)
@@ -223,7 +218,7 @@ class Tables:
     def __init__(self, connection: psycopg.Connection, schema: str) -> None:
         self._rows: dict[str, _Rows] = {}
         self._refused: dict[str, str] = {}
-        self._call = _Call()
+        self._call = _Call(pipeline_of(connection))
         for projection in projections(connection, schema):
             shape = _read_shape(connection, projection)
             if isinstance(shape, Shape):
@@ -235,21 +230,21 @@ class Tables:
         """Return a table; raise UsageError if there is none, or one that only statements can handle."""
         return Table(self._rows_of(name))
 
-    def begin(self, block_id: int, wait: Callable[[], None] | None) -> None:
-        """Start a new block; with `wait`, statements are sent ahead, and no call is undone alone."""
-        self._call.begin(block_id, wait)
+    def begin(self, block_id: int, *, may_be_undone: bool) -> None:
+        """Start a new block, in which single calls may be undone or not."""
+        self._call.begin(block_id, may_be_undone=may_be_undone)
         self.forget()
 
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""
         tables = [(self._rows_of(name), named) for name, named in keys.items()]
-        asked = [(rows, missing) for rows, named in tables if (missing := rows.missing(named))]
-        for rows, missing in asked:
-            rows.ask(missing)
+        asked = [
+            (rows, missing, rows.ask(missing)) for rows, named in tables if (missing := rows.missing(named))
+        ]
         if asked:
-            self._call.wait()
-        for rows, missing in asked:
-            rows.learn(missing)
+            self._call.pipeline.wait()
+        for rows, missing, answer in asked:
+            rows.learn(missing, answer)
 
     @property
     def is_dirty(self) -> bool:
@@ -332,9 +327,11 @@ def _read_shape(connection: psycopg.Connection, projection: Projection) -> Shape
 class _Statements:
     """The statements that read and write one table; parameters are arrays, one for each column."""
 
-    def __init__(self, connection: psycopg.Connection, projection: Projection, shape: Shape) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, pipeline: Pipeline, projection: Projection, shape: Shape
+    ) -> None:
         self._shape = shape
-        self._cursors = {name: self._cursor(connection) for name in _STATEMENTS}
+        self._pipeline = pipeline
         key = [sql.Identifier(name) for name in projection.key]
         columns = [sql.Identifier(name) for name in shape.names]
         changed = [name for name in shape.names if name not in projection.key]
@@ -359,21 +356,17 @@ class _Statements:
             "same_key": sql.SQL(" AND ").join(same),
             "changes": sql.SQL(", ").join(updates),
         }
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, bytes] = {}
         for name in _STATEMENTS:
             arrays = len(columns) if name == "write" else len(key)
             parts["block"] = sql.SQL(f"${arrays + 1}::integer")
             for part in ("kept", "born"):
                 parts[part] = sql.SQL(_Q[part]).format(**parts)
-            self._texts[name] = sql.SQL(_Q[name]).format(**parts).as_string(connection)
+            self._texts[name] = sql.SQL(_Q[name]).format(**parts).as_string(connection).encode()
 
-    def ask(self, keys: Sequence[Values]) -> None:
+    def read(self, keys: Sequence[Values]) -> Answer:
         """Ask for the rows with these keys."""
-        self._run("read", _columns(keys))
-
-    def answer(self) -> list[TupleRow]:
-        """Return the rows that were asked for."""
-        return self._cursors["read"].fetchall()
+        return self._run("read", _columns(keys))
 
     def bear(self, block_id: int, keys: Sequence[Values]) -> None:
         """Record the keys of rows that were put and are to be removed."""
@@ -390,20 +383,14 @@ class _Statements:
         if rows:
             self._run("write", [*_columns(rows), block_id])
 
-    def _run(self, name: str, parameters: Sequence[object]) -> None:
+    def _run(self, name: str, parameters: Sequence[object]) -> Answer:
         values = [to_database(value, place) for place, value in enumerate(parameters)]
-        self._cursors[name].execute(self._texts[name], values, prepare=True)
+        return self._pipeline.send(self._texts[name], values)
 
     def _arrays(self, places: Iterable[int]) -> sql.Composable:
         """Return a parameter for each of these columns: an array of its type."""
         types = (self._shape.columns[place].type for place in places)
         return sql.SQL(", ").join(sql.SQL(f"${number}::{type_}[]") for number, type_ in enumerate(types, 1))
-
-    @staticmethod
-    def _cursor(connection: psycopg.Connection) -> psycopg.RawCursor[TupleRow]:
-        cursor = psycopg.RawCursor(connection)
-        use_fixed_types(cursor.adapters)
-        return cursor
 
 
 def _columns(rows: Sequence[Values]) -> list[object]:

@@ -206,8 +206,8 @@ def outcome(state: State, statement: Any, parameters: Any) -> tuple[str, ...]:
     """Run a statement and undo it; return what it did, or why it did not."""
     with state._connection.transaction(force_rollback=True):
         try:
-            cursor = state._run(statement, parameters)
-            rows = repr(cursor.fetchall() if cursor.description else cursor.rowcount)
+            answer = state._send(state._known(statement, parameters), parameters)
+            rows = repr(answer.rows() if answer._result().nfields else answer.count)
             tables = [
                 state.query("SELECT * FROM t ORDER BY a"),
                 state.query("SELECT * FROM accounts ORDER BY name"),
