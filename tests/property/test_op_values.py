@@ -20,7 +20,9 @@ from psycopg.types.json import Jsonb
 from tests.unit.bitcoin.building import op_return, transaction
 from virtualchain import App, Boolean, Hex, Integer, List, Rejected, Text
 from virtualchain.app.declarations import read_contract
-from virtualchain.engine.judge import Verdicts, candidates_of, judge_carefully
+from virtualchain.engine import judge as judging
+from virtualchain.engine.care import FULL_CARE
+from virtualchain.engine.judge import Verdicts, candidates_of
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, Output
 from virtualchain.testing.database import DatabaseServer
@@ -149,7 +151,10 @@ class NoState:
     broken = None
     number = None
 
-    def enter(self, block: Block, wait: Any) -> None:
+    def enter(self, block: Block) -> None:
+        """Do nothing."""
+
+    def begin_call(self, call: int, *, is_careful: bool) -> None:
         """Do nothing."""
 
     def leave(self) -> None:
@@ -184,7 +189,7 @@ def judge(op: Any, fields: Any, step: str) -> Verdicts:
     state: Any = NoState()
     contract = read_contract(app)
     candidates, _ = candidates_of(contract, BLOCK, [item])
-    return judge_carefully(contract, state, BLOCK, candidates)
+    return judging.judge(contract, state, BLOCK, candidates, FULL_CARE, state)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,4 @@
-"""Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final.
-
-A rejected call must leave nothing behind, and a failed statement ends a transaction, so such a call needs a
-savepoint of its own. Few blocks have one: a block is judged without savepoints first, with statements sent
-ahead, and again carefully as soon as a call must be undone, or a statement fails.
-"""
+"""Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final."""
 
 import json
 from collections import Counter
@@ -23,6 +18,7 @@ from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
 from virtualchain.bitcoin.payload import last_op_return
+from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState
@@ -49,9 +45,9 @@ class SentAhead(Protocol):
     def has_failed(self) -> bool:
         """Return whether a statement has failed."""
 
-
-class NeedsCare(Exception):
-    """A call must be undone alone, or a statement that was sent ahead has failed."""
+    @property
+    def failed_call(self) -> int | None:
+        """The call that sent it."""
 
 
 class _Undone(Exception):
@@ -131,43 +127,33 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
     return candidates, count
 
 
-def judge_ahead(
+def judge(
     contract: Contract,
     state: AppState,
     block: Block,
     candidates: Sequence[Candidate],
+    care: Care,
     sent: SentAhead,
 ) -> Verdicts:
-    """Run an app's callbacks on a block, with statements that are sent ahead.
+    """Run an app's callbacks on a block; calls that `care` does not cover have their statements sent ahead.
 
-    Raises NeedsCare if one of them fails, or a call must be undone alone, and what `judge_carefully` raises.
+    Raises NeedsCare if another call needs care, AppHalted if a callback fails, psycopg.Error for a transient
+    fault of the database. Whatever is raised, the caller undoes the app's part of the block.
     """
-    state.enter(block, sends_ahead=True)
+    state.enter(block)
     try:
-        verdicts = _Judge(contract, state, block, with_savepoints=False).judge(candidates)
-        state.leave()
+        verdicts = _Judge(contract, state, block, care).judge(candidates)
     except (AppHalted, psycopg.Error) as error:
-        if not is_transient(error) and sent.has_failed():
-            raise NeedsCare from error
+        if not care.is_complete and not is_transient(error) and sent.has_failed():
+            raise NeedsCare(sent.failed_call) from error
         raise
-    return verdicts
-
-
-def judge_carefully(
-    contract: Contract, state: AppState, block: Block, candidates: Sequence[Candidate]
-) -> Verdicts:
-    """Run an app's callbacks on a block, with a savepoint for each call, waiting for each statement.
-
-    Raises AppHalted if a callback fails, psycopg.Error for a transient fault of the database. Whatever is
-    raised, the caller undoes the app's part of the block.
-    """
-    state.enter(block, sends_ahead=False)
-    verdicts = _Judge(contract, state, block, with_savepoints=True).judge(candidates)
     try:
         state.leave()
     except psycopg.Error as error:
         if is_transient(error):
             raise
+        if not care.is_complete:
+            raise NeedsCare(sent.failed_call) from error
         raise halt(contract, block, "a deferred constraint", None, error) from error
     return verdicts
 
@@ -175,16 +161,17 @@ def judge_carefully(
 class _Judge:
     """Runs the callbacks of one app on one block, inside the app's savepoint.
 
-    With savepoints each call has one of its own; without, a call that must be undone raises
-    NeedsCare. A callback that fails raises AppHalted; a transient fault of the database
-    raises psycopg.Error.
+    A call that must be undone, and has no savepoint, raises NeedsCare. A callback that fails
+    raises AppHalted; a transient fault of the database raises psycopg.Error.
     """
 
-    def __init__(self, contract: Contract, state: AppState, block: Block, *, with_savepoints: bool) -> None:
+    def __init__(self, contract: Contract, state: AppState, block: Block, care: Care) -> None:
         self._contract = contract
         self._state = state
         self._block = block
-        self._with_savepoints = with_savepoints
+        self._care = care
+        self._calls = 0
+        """How many calls were made."""
         self._verdicts = Verdicts()
         self._types: dict[bytes, Mapping[str, FieldType]] = {}
 
@@ -356,6 +343,7 @@ class _Judge:
     def _hook(self, name: str, callback: Callback | None, ops: list[Json]) -> None:
         if callback is None:
             return
+        self._begin_call()
         try:
             try:
                 with contained():
@@ -374,10 +362,10 @@ class _Judge:
 
         What a call wrote that rejects its candidate is undone.
         """
-        before = _copied(candidate.op) if self._with_savepoints else {}
-        self._state.wrote()  # what was written up to here is not this call's
+        is_careful = self._begin_call()
+        before = _copied(candidate.op) if is_careful else {}
         try:
-            with self._state.savepoint() if self._with_savepoints else nullcontext():
+            with self._state.savepoint() if is_careful else nullcontext():
                 try:
                     with contained():
                         result = run(candidate)
@@ -391,12 +379,19 @@ class _Judge:
                 raise
             if not isinstance(error, _Undone) and not is_rejection(error):
                 raise self._halt(callback, candidate, error) from error
-            if not self._with_savepoints:
-                raise NeedsCare from error
+            if not is_careful:
+                raise NeedsCare(self._calls - 1) from error
             self._state.undo()
             candidate.op.clear()
             candidate.op.update(before)
             return Rejected(str(error))
+
+    def _begin_call(self) -> bool:
+        """Count a call; return whether it is to have a savepoint."""
+        is_careful = self._care.covers(self._calls)
+        self._state.begin_call(self._calls, is_careful=is_careful)
+        self._calls += 1
+        return is_careful
 
     def _halt(self, callback: str, candidate: Candidate, error: Exception) -> AppHalted:
         """Describe a failed callback and what it was called with: the payload, or the op that it became."""

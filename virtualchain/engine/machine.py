@@ -6,7 +6,7 @@ that app's part is undone and the others continue. The order of the steps is tha
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,14 +14,13 @@ import psycopg
 
 from virtualchain import consensus
 from virtualchain.app.contract import Contract
+from virtualchain.engine.care import FULL_CARE, NO_CARE, NeedsCare
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.judge import (
     Candidate,
-    NeedsCare,
     Verdicts,
     candidates_of,
-    judge_ahead,
-    judge_carefully,
+    judge,
     must_judge,
 )
 from virtualchain.engine.lookups import Lookups, answering
@@ -163,13 +162,14 @@ class Machine:
     def _judge(
         self, block: Block, candidates: Sequence[Candidate], transaction: BlockTransaction
     ) -> Verdicts:
-        """Judge with statements sent ahead; if one fails, or a call must be undone, again carefully."""
-        judged = (self.contract, self._state, block, candidates)
-        if self._state.is_transactional:
-            with suppress(NeedsCare), transaction.part(self.log, is_live=self.place.is_live):
-                return judge_ahead(*judged, transaction)
-        with transaction.part(self.log, is_live=self.place.is_live):
-            return judge_carefully(*judged)
+        """Judge with statements sent ahead, and again with care where it is needed."""
+        care = NO_CARE if self._state.is_transactional else FULL_CARE
+        while True:
+            try:
+                with transaction.part(self.log, is_live=self.place.is_live):
+                    return judge(self.contract, self._state, block, candidates, care, transaction)
+            except NeedsCare as needed:
+                care = care.after(needed)
 
     @property
     def is_to_be_asked(self) -> bool:

@@ -49,8 +49,14 @@ class AppState(Protocol):
         Return True if that is impossible, so that the app must judge all its blocks again.
         """
 
-    def enter(self, block: Block, *, sends_ahead: bool) -> None:
-        """Prepare the callbacks of a new block; statements may be sent ahead, see `State.begin`."""
+    def enter(self, block: Block) -> None:
+        """Prepare the callbacks of a new block."""
+
+    def begin_call(self, call: int, *, is_careful: bool) -> None:
+        """Begin a call, with its number in the block; one that is careful may have to be undone alone.
+
+        Others send their statements ahead, see `State.begin_call`.
+        """
 
     def leave(self) -> None:
         """End the block's callbacks; raise psycopg.Error for a violated deferred constraint.
@@ -65,13 +71,13 @@ class AppState(Protocol):
         """Read the rows with these keys, by table."""
 
     def undo(self) -> None:
-        """Forget what the call did since the last `wrote`, after its savepoint was undone."""
+        """Forget what the call did, after its savepoint was undone."""
 
     def failure(self) -> Exception | None:
         """Return the error that aborted the block's transaction, even if a callback hid it."""
 
     def wrote(self) -> bool:
-        """Return whether callbacks may have written since the last call, in what a savepoint undoes."""
+        """Return whether the call may have written, in what a savepoint undoes."""
 
     def digest(self, block_id: int) -> str | None:
         """Return the state hash after a block, of which `leave` was the end if callbacks ran in it."""
@@ -106,26 +112,31 @@ class TableState:
 
     def load(self, cursor: int | None) -> bool:  # noqa: ARG002 - the log knows
         """Load the number under the state hash; the rows are in place."""
+        self._entered = -1  # the blocks to come may have the heights of others
         self._number = self._log.state_number() or EMPTY
         self._hash = digest_number(self._number)
         return False
 
-    def enter(self, block: Block, *, sends_ahead: bool) -> None:
+    def enter(self, block: Block) -> None:
         """Open the app's tables to its callbacks."""
         self._entered = block.block_id
         self._log.enter(block.block_id, self._tables)
         if self._defers:
             self._log.defer_constraints()
-        self.db_state.begin(block, sends_ahead=sends_ahead)
+        self.db_state.begin(block)
 
     def leave(self) -> None:
         """Write the rows, check deferred constraints, close the tables, and ask what changed if need be."""
-        self.db_state.write()
+        self.db_state.end_calls()
         if self._defers:
             self._log.check_constraints()
         if not self.db_state.knows_changes:
             self._history.ask_changes(self._entered)
         self.db_state.end()
+
+    def begin_call(self, call: int, *, is_careful: bool) -> None:
+        """Begin a call; what was sent in front of one that is careful is waited for."""
+        self.db_state.begin_call(call, is_careful=is_careful)
 
     def savepoint(self) -> AbstractContextManager[object]:
         """Open a savepoint of the database."""
@@ -137,7 +148,7 @@ class TableState:
 
     def undo(self) -> None:
         """Bring back what was not written before the call."""
-        self.db_state.rows.undo()
+        self.db_state.undo()
 
     def failure(self) -> Exception | None:
         """Return the failed statement that aborted the transaction."""
@@ -207,10 +218,13 @@ class OpaqueState:
             self.broken = error
         return cursor is not None and file is None
 
-    def enter(self, block: Block, *, sends_ahead: bool) -> None:
+    def enter(self, block: Block) -> None:
         """Do nothing: the state is the app's."""
 
     def leave(self) -> None:
+        """Do nothing: the state is the app's."""
+
+    def begin_call(self, call: int, *, is_careful: bool) -> None:
         """Do nothing: the state is the app's."""
 
     def savepoint(self) -> AbstractContextManager[object]:

@@ -93,6 +93,11 @@ class BlockTransaction:
             self._pipeline.wait()
         return self._connection.info.transaction_status != TransactionStatus.INTRANS
 
+    @property
+    def failed_call(self) -> int | None:
+        """The number of the call whose statement has failed; None if that was sent at the block's end."""
+        return self._pipeline.failed_call
+
     @contextmanager
     def part(self, log: AppLog, *, is_live: bool) -> Iterator[None]:
         """Run what belongs to one build, which nobody swaps or drops meanwhile; undo that alone if it fails.

@@ -38,11 +38,11 @@ class EarlierFailed(psycopg.OperationalError):
 class Answer:
     """What the server answers to one statement; it is there after `Pipeline.wait`."""
 
-    __slots__ = ("_pipeline", "forget", "owner", "result")
+    __slots__ = ("_pipeline", "call", "forget", "owner", "result")
 
-    def __init__(self, pipeline: "Pipeline", owner: object, forget: Callable[[], object] | None) -> None:
+    def __init__(self, pipeline: "Pipeline", forget: Callable[[], object] | None) -> None:
         self._pipeline = pipeline
-        self.owner = owner
+        self.owner, self.call = pipeline.owner, pipeline.call
         self.forget = forget
         self.result: PGresult | None = None
 
@@ -70,7 +70,8 @@ class Answer:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _result(self) -> PGresult:
-        assert self.result is not None, "wait for the answer first"
+        if self.result is None:
+            raise psycopg.OperationalError("no answer has come")
         return self.result
 
 
@@ -85,11 +86,14 @@ class Pipeline:
     """Sends statements over a session; any other use of the session waits for them first.
 
     `owner` is the block that statements belong to. If one of another owner fails, EarlierFailed is raised by
-    everything that follows: the session is good for nothing any more.
+    everything that follows: the session is good for nothing any more. `call` is the number of the callback's
+    call that they belong to, None for the engine's own; `failed_call` is that of the last one that failed.
     """
 
     def __init__(self, session: Session) -> None:
         self.owner: object = None
+        self.call: int | None = None
+        self.failed_call: int | None = None
         self._session = session
         self._pgconn = session.pgconn
         self._unanswered: deque[Answer | _Sync] = deque()
@@ -127,12 +131,16 @@ class Pipeline:
         self._pgconn.send_query_prepared(name, parameters, writer.formats)
         return self._expect()
 
+    def flush(self) -> None:
+        """Have the server begin with what was sent; without that, `sync` and `wait` do so."""
+        self._pgconn.flush()
+
     def sync(self) -> None:
         """Have the server end what it was sent; without an open transaction, that is one."""
         if self._is_active and self._unanswered and self._unanswered[-1] is not _SYNC:
             self._pgconn.pipeline_sync()
             self._unanswered.append(_SYNC)
-            self._pgconn.flush()
+            self.flush()
 
     def wait(self) -> None:
         """Wait until the server has done all that was sent; raise the first error."""
@@ -181,7 +189,7 @@ class Pipeline:
         self.wait()
 
     def forget(self) -> None:
-        """Have all statements prepared again, because tables are made anew."""
+        """Have all statements prepared again, because tables are made again."""
         while self._prepared:
             self._enter()
             self._deallocate()
@@ -217,21 +225,20 @@ class Pipeline:
         self._expect()
 
     def _expect(self, forget: Callable[[], object] | None = None) -> Answer:
-        answer = Answer(self, self.owner, forget)
+        answer = Answer(self, forget)
         self._unanswered.append(answer)
-        self._pgconn.flush()
         return answer
 
     def _read(self) -> Generator[Wait, Ready, None]:
         """Exchange data with the server until all has been answered."""
         pgconn = self._pgconn
-        wanted = Wait.RW if pgconn.flush() else Wait.R
+        waits_for = Wait.RW if pgconn.flush() else Wait.R
         while True:
-            ready = yield wanted
+            ready = yield waits_for
             if ready & Ready.R:
                 pgconn.consume_input()
-            if wanted == Wait.RW:
-                wanted = Wait.RW if pgconn.flush() else Wait.R
+            if waits_for == Wait.RW:
+                waits_for = Wait.RW if pgconn.flush() else Wait.R
             while not pgconn.is_busy():
                 self._take(pgconn.get_result())
                 if not self._unanswered:
@@ -259,7 +266,8 @@ class Pipeline:
             return  # because of the error before
         error = psycopg.errors.error_from_result(result, encoding="utf-8")
         if answer.owner is self.owner:
-            self._error = self._error or error
+            if self._error is None:
+                self._error, self.failed_call = error, answer.call
         elif self._earlier is None:
             self._earlier = EarlierFailed(f"of an earlier block: {error}")
             self._earlier.__cause__ = error

@@ -82,7 +82,7 @@ class State:
 
     def one(self, statement: LiteralString, parameters: Parameters = None) -> Json | None:
         """Run one query; return its first row as a dict, or None."""
-        return next(iter(self.query(statement, parameters)), None)
+        return next(iter(self._send(self._known(statement, parameters), parameters).dicts()), None)
 
     def table(self, name: str) -> Table:
         """Return one of the app's tables, to read and write it row by row, without SQL.
@@ -121,6 +121,8 @@ class State:
             answer = self._pipeline.send(known.text, values)
             if wait:
                 self._pipeline.wait()
+            else:
+                self._pipeline.flush()
         except psycopg.Error as error:
             if known.look.may_reject and does_not_fit(error):
                 self._failure = self._failure or ValueDoesNotFit()
@@ -149,25 +151,42 @@ class State:
 
     # The engine's side.
 
-    def begin(self, block: Block, *, sends_ahead: bool) -> None:
-        """Start a new block.
-
-        If it `sends_ahead`, a statement whose result nobody needs is not waited for, and if it fails, the
-        error comes later, out of another call. Nothing that happens in such a block is final before the
-        pipeline was waited for.
-        """
+    def begin(self, block: Block) -> None:
+        """Start a new block."""
         self.block_id, self.block_time = block.block_id, block.time
-        self._sends_ahead = sends_ahead
         self._failure = None
         self._wrote = self.has_written = False
-        self.rows.begin(block.block_id, may_be_undone=not sends_ahead)
+        self._pipeline.call = None
+        self.rows.begin(block.block_id)
+
+    def begin_call(self, call: int, *, is_careful: bool) -> None:
+        """Begin a call of a callback.
+
+        A statement whose result nobody needs is not waited for: if it fails, the error comes later, out of
+        another call, and nothing that happens in the block is final before the pipeline was waited for. The
+        statements of a careful call are waited for, as are those before it.
+        """
+        if is_careful:
+            self._pipeline.wait()
+            self.has_written = True  # `rows` may forget what it has written
+        self._pipeline.call = call
+        self._sends_ahead = not is_careful
+        self._wrote = False
+        self.rows.begin_call(may_be_undone=is_careful)
 
     def write(self) -> None:
         """Leave the app's role, and write the rows that were changed one by one."""
-        # If calls can be undone, `rows` may forget what it has written.
-        self.has_written = self.has_written or (self.rows.is_dirty and not self._sends_ahead)
         self._log.leave(keeps_history=not self.rows.is_dirty)
         self.rows.write()
+
+    def undo(self) -> None:
+        """Bring back the rows as they were before the call, whose savepoint was undone."""
+        self.rows.undo(statements_wrote=self._wrote)
+
+    def end_calls(self) -> None:
+        """Write all that is to be written; what follows is the engine's."""
+        self._pipeline.call = None
+        self.write()
 
     @property
     def knows_changes(self) -> bool:
@@ -183,11 +202,8 @@ class State:
         return self._pipeline.savepoint()
 
     def wrote(self) -> bool:
-        """Return whether a statement that may write has run since the last call."""
-        wrote = self._wrote or self.rows.has_changed
-        self._wrote = False
-        self.rows.mark()
-        return wrote
+        """Return whether the call has changed a row, or run a statement that may have."""
+        return self._wrote or self.rows.has_changed
 
     def failure(self) -> Exception | None:
         """Return the failed statement after which the block cannot continue, if there is one."""

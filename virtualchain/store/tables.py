@@ -107,9 +107,8 @@ class _Call:
         self.journal: list[tuple[_Rows, Values, _Row]] = []
         """Rows as they were before they were changed or written, if the call may have to be undone."""
 
-    def begin(self, block_id: int, *, may_be_undone: bool) -> None:
-        """Start a new block."""
-        self.block_id = block_id
+    def begin(self, *, may_be_undone: bool) -> None:
+        """Begin a call."""
         self.may_be_undone = may_be_undone
         self.has_changed = False
         self.journal.clear()
@@ -184,13 +183,14 @@ class _Rows:
             row.is_dirty = row.was_put = False
         self._dirty = {}
 
-    def undo(self) -> None:
-        """Bring back what was not written when the call began, and forget all else."""
+    def undo(self, *, statements_wrote: bool) -> None:
+        """Bring back the rows as they were when the call began; forget what a statement may have changed."""
         for rows, key, row in reversed(self._call.journal):
             if rows is self:
                 self._known[key] = row
         self._dirty = {key: row for key, row in self._known.items() if row.is_dirty}
-        self._known = dict(self._dirty)
+        if statements_wrote:
+            self._known = dict(self._dirty)
 
     def forget(self) -> None:
         """Forget all rows."""
@@ -230,10 +230,14 @@ class Tables:
         """Return a table; raise UsageError if there is none, or one that only statements can handle."""
         return Table(self._rows_of(name))
 
-    def begin(self, block_id: int, *, may_be_undone: bool) -> None:
-        """Start a new block, in which single calls may be undone or not."""
-        self._call.begin(block_id, may_be_undone=may_be_undone)
+    def begin(self, block_id: int) -> None:
+        """Start a new block."""
+        self._call.block_id = block_id
         self.forget()
+
+    def begin_call(self, *, may_be_undone: bool) -> None:
+        """Begin a call, to which `undo` returns if it may be undone."""
+        self._call.begin(may_be_undone=may_be_undone)
 
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""
@@ -253,18 +257,13 @@ class Tables:
 
     @property
     def has_changed(self) -> bool:
-        """Whether a row was changed since `mark`."""
+        """Whether the call has changed a row."""
         return self._call.has_changed
 
-    def mark(self) -> None:
-        """Begin a call, to which `undo` returns."""
-        self._call.has_changed = False
-        self._call.journal.clear()
-
-    def undo(self) -> None:
-        """Return to the last `mark`; the caller undoes the statements since then."""
+    def undo(self, *, statements_wrote: bool) -> None:
+        """Return to the call's beginning; the caller undoes its statements, which may have written."""
         for rows in self._rows.values():
-            rows.undo()
+            rows.undo(statements_wrote=statements_wrote)
 
     def write(self) -> None:
         """Write all changes; the triggers that keep history must be silent."""

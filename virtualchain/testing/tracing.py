@@ -114,9 +114,9 @@ class _Recorder:
 
     def beginning(self, begin: Callable[..., None]) -> Callable[..., None]:
         @wraps(begin)
-        def wrapper(state: State, block: Any, *rest: Any) -> None:  # noqa: ANN401 - as `State.begin` has it
+        def wrapper(state: State, block: Any, **options: Any) -> None:  # noqa: ANN401 - as `State.begin` has it
             self._asked = self._trace.blocks[block.block_id] = []
-            begin(state, block, *rest)
+            begin(state, block, **options)
 
         return wrapper
 

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.integration.conftest import Run
 from tests.support.tables import deployment
 from virtualchain import App, Rejected, State
 from virtualchain.engine import machine
-from virtualchain.engine.judge import NeedsCare
+from virtualchain.engine.care import FULL_CARE
 from virtualchain.errors import AppHalted, VirtualchainError
+from virtualchain.store.pipeline import Pipeline
 from virtualchain.testing import FakeNode
 
 PUT = "INSERT INTO t VALUES (%s, %s) ON CONFLICT (k) DO UPDATE SET n = t.n + excluded.n"
@@ -85,11 +87,7 @@ def mine(node: FakeNode, dice: random.Random, letters: str, blocks: int) -> None
 @pytest.fixture
 def carefully(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return a function after whose call nothing is sent ahead."""
-
-    def refuse(*_: object) -> None:
-        raise NeedsCare
-
-    return lambda: monkeypatch.setattr(machine, "judge_ahead", refuse)
+    return lambda: monkeypatch.setattr(machine, "NO_CARE", FULL_CARE)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -122,3 +120,38 @@ def test_halts_are_those_of_one_at_a_time(
     assert {name: ahead.value.record[name] for name in names} == {
         name: one_at_a_time.value.record[name] for name in names
     }
+
+
+@pytest.mark.parametrize(
+    ("refused", "savepoints"),
+    [((), 0), ((30,), 1), ((10, 55), 11), ((0, 1, 2), 119)],
+)
+def test_only_calls_that_need_one_have_a_savepoint(
+    fake_node: FakeNode,
+    fresh_index: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: tuple[int, ...],
+    savepoints: int,
+) -> None:
+    """The first call that must be undone has one, and every call from the second one on."""
+    app = App("refusals", magic=b"st", projections="CREATE TABLE t (k integer PRIMARY KEY, n integer)")
+
+    def commit(op: dict[str, Any], state: State) -> Rejected | None:
+        state.execute("INSERT INTO t VALUES (%s, 1)", [op["key"]])
+        return Rejected("on purpose") if op["key"] in refused else None
+
+    app.add(b"o", parse=lambda payload: {"key": int(payload)}, commit=commit)
+    fake_node.mine([fake_node.send(b"sto%d" % key) for key in range(60)])
+    made: list[int] = []
+    savepoint = Pipeline.savepoint
+
+    def counted(pipeline: Pipeline) -> Any:
+        made.append(1)
+        return savepoint(pipeline)
+
+    monkeypatch.setattr(Pipeline, "savepoint", counted)
+    url = fresh_index(app)
+    with psycopg.connect(url) as connection:
+        keys = [row[0] for row in connection.execute("SELECT k FROM refusals__1.t ORDER BY k")]
+    assert keys == [key for key in range(60) if key not in refused]
+    assert len(made) == savepoints
