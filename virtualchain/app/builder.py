@@ -67,6 +67,8 @@ class _Step:
     named_arguments: frozenset[str]
 
     def __call__(self, *positional: object, **named: object) -> Any:  # noqa: ANN401 - what a callback returns
+        if not self.named_arguments:
+            return self.function(*positional)
         return self.function(*positional, **{name: named[name] for name in self.named_arguments})
 
 
@@ -84,15 +86,23 @@ class _Activations(Generic[T]):
 
     def __init__(self) -> None:
         self._by_height: dict[int, T] = {}
+        self._heights: list[int] = []
+        """Newest first."""
 
     def add(self, from_block: int, rule: T) -> bool:
         """Let a rule apply from a block on; return False if another one starts there."""
-        return self._by_height.setdefault(from_block, rule) is rule
+        if from_block in self._by_height:
+            return False
+        self._by_height[from_block] = rule
+        self._heights = sorted(self._by_height, reverse=True)
+        return True
 
     def at(self, block_id: int) -> T | None:
         """Return the rule that applies at a block; None before the first."""
-        started = [from_block for from_block in self._by_height if from_block <= block_id]
-        return self._by_height[max(started)] if started else None
+        for from_block in self._heights:
+            if from_block <= block_id:
+                return self._by_height[from_block]
+        return None
 
     def all(self) -> list[tuple[int, T]]:
         """Return all rules, each after its activation height, in order."""

@@ -18,6 +18,8 @@ DEEPEST: Final = 64
 LARGEST: Final = 16 * 1024 * 1024
 """Maximum total size of the fields of one input: their characters, plus 64 for each value."""
 _VALUE: Final = 64
+_FIELD: Final = "field {!r}"
+_KEY: Final = "a key in field {!r}"
 _INT_DIGITS: Final = 617
 """Decimal digits of the largest int. Python's own limit depends on the environment."""
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -83,36 +85,38 @@ class _Copier:
     def _value(self, value: object, field: str, depth: int) -> object:
         if depth > DEEPEST:
             raise Unserializable(f"field {field!r} is nested deeper than {DEEPEST}")
-        self._count(_VALUE, f"field {field!r}")
+        self._count(_VALUE, _FIELD, field)
         match value:
             case str():
-                return self._text(value, f"field {field!r}")
+                return self._text(value, _FIELD, field)
+            case int() | None:
+                return _number(value, field)
             case bytes():
-                self._count(2 * bytes.__len__(value), f"field {field!r}")
+                self._count(2 * bytes.__len__(value), _FIELD, field)
                 return bytes.hex(value)
             case list() | tuple():
                 return [self._value(item, field, depth + 1) for item in value]
             case dict():
                 return {
-                    self._text(key, f"a key in field {field!r}"): self._value(item, field, depth + 1)
+                    self._text(key, _KEY, field): self._value(item, field, depth + 1)
                     for key, item in value.items()
                 }
             case _:
                 return _number(value, field)
 
-    def _count(self, size: int, what: str) -> None:
+    def _count(self, size: int, what: str, field: str) -> None:
         self._left -= size
         if self._left < 0:
-            raise Unserializable(f"{what}: with it the op is larger than {LARGEST} characters")
+            raise Unserializable(f"{what.format(field)}: with it the op is larger than {LARGEST} characters")
 
-    def _text(self, value: object, what: str) -> str:
+    def _text(self, value: object, what: str, field: str = "") -> str:
         if not isinstance(value, str):
-            raise InvalidOp(f"{what} is a {type(value).__name__}, but must be text")
+            raise InvalidOp(f"{what.format(field)} is a {type(value).__name__}, but must be text")
         value = str.__str__(value)  # what a subclass overrides is neither checked nor stored
-        self._count(len(value), what)
+        self._count(len(value), what, field)
         problem = text_problem(value)
         if problem is not None:
-            raise Unserializable(f"{what} {problem}")
+            raise Unserializable(f"{what.format(field)} {problem}")
         return value
 
 

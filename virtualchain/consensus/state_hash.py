@@ -6,8 +6,8 @@ undoing a block means dividing by what it multiplied. `docs/protocol/digests.md`
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 try:
@@ -27,8 +27,9 @@ EMPTY: Final = (1).to_bytes(NUMBER_SIZE, "little")
 
 def row_element(table: str, columns: Sequence[str | None]) -> int:
     """Compute the number of one row from its table's name and the text of each column, in column order."""
-    row = json.dumps([table, *columns], ensure_ascii=False, separators=(",", ":"))
-    return int.from_bytes(hashlib.shake_256(row.encode()).digest(NUMBER_SIZE), "little") % MODULUS or 1
+    texts = ",".join(["null" if text is None else encode_basestring(text) for text in (table, *columns)])
+    row = hashlib.shake_256(f"[{texts}]".encode())
+    return int.from_bytes(row.digest(NUMBER_SIZE), "little") % MODULUS or 1
 
 
 def update_number(number: bytes, added: Iterable[int], removed: Iterable[int]) -> bytes:

@@ -7,6 +7,7 @@ reads a result. Far from the tip, not even the end of the transaction is waited 
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from json import JSONEncoder
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -23,6 +24,8 @@ from virtualchain.store.sql import queries, statement
 _Q = {name: statement(query) for name, query in queries("block_transaction").items()}
 _BATCH: Final = 8_000_000
 """Characters of rows that are gathered before they are sent."""
+_CHUNK: Final = 25
+"""Rows that are turned into JSON together, in a third of the time."""
 
 _as_json = JSONEncoder(separators=(",", ":")).encode
 
@@ -123,7 +126,7 @@ class BlockTransaction:
     def take(self, taken: Taken) -> None:
         """Have the log show that a build took the block, and what became of its candidates."""
         self._taken.append(taken)
-        self._gather(_log_rows(taken))
+        self._gather_log(taken)
 
     def commit(self) -> set[Place]:
         """Write the rows, and end the transaction; return the builds that could not take the block.
@@ -137,7 +140,7 @@ class BlockTransaction:
 
     def send_commit(self) -> None:
         """Do what `commit` does, without waiting; what it raises is raised later, as EarlierFailed."""
-        self._gather(_input_rows(self._inputs))
+        self._gather("inputs", map(_input_row, self._inputs))
         self._written = self._send([_snapshot_row(taken) for taken in self._taken])
         if self._has_begun:
             self._pipeline.run(_Q["commit"])
@@ -158,16 +161,22 @@ class BlockTransaction:
             self._roll_back()
             try:
                 self.begin()
-                self._gather(_log_rows(taken))
+                self._gather_log(taken)
                 self._send([_snapshot_row(taken)])
                 self._pipeline.wait()
             except psycopg.Error:
                 return None if self._connection.closed else taken.place
         return None
 
-    def _gather(self, rows: Iterable[tuple[str, list[object]]]) -> None:
-        for kind, row in rows:
-            text = _as_json(row)
+    def _gather_log(self, taken: Taken) -> None:
+        app, build, _ = taken.place
+        self._gather("ops", (_op_row(app, build, op) for op in taken.ops))
+        self._gather("rejections", (_rejection_row(app, build, item) for item in taken.rejections))
+
+    def _gather(self, kind: str, rows: Iterable[list[object]]) -> None:
+        rows = iter(rows)
+        while chunk := list(islice(rows, _CHUNK)):
+            text = _as_json(chunk)[1:-1]
             self._rows[kind].append(text)
             self._size += len(text)
             if self._size > _BATCH:
@@ -217,23 +226,22 @@ def _no_rows() -> dict[str, list[str]]:
     return {"inputs": [], "ops": [], "rejections": []}
 
 
-def _input_rows(inputs: Iterable[Input]) -> Iterator[tuple[str, list[object]]]:
-    for item in inputs:
-        magics = [magic.hex() for magic in item.magics]
-        senders = [sender.as_dict() for sender in item.senders]
-        outputs = [output.as_dict() for output in item.outputs]
-        place = (item.txindex, item.txid, item.raw.hex())
-        yield "inputs", [*place, magics, senders, outputs, item.fee, item.evidence]
+def _input_row(item: Input) -> list[object]:
+    magics = [magic.hex() for magic in item.magics]
+    senders = [sender.as_dict() for sender in item.senders]
+    outputs = [output.as_dict() for output in item.outputs]
+    place = (item.txindex, item.txid, item.raw.hex())
+    return [*place, magics, senders, outputs, item.fee, item.evidence]
 
 
-def _log_rows(taken: Taken) -> Iterator[tuple[str, list[object]]]:
-    app, build, _ = taken.place
-    for op in taken.ops:
-        place = (app, build, op.vtxindex, op.txindex)
-        canonical = [serialized.hex() for serialized in op.canonical]
-        yield "ops", [*place, op.opcode.hex(), op.payload.hex(), op.fields, canonical]
-    for item in taken.rejections:
-        yield "rejections", [app, build, item.txindex, item.opcode.hex(), item.step, item.reason]
+def _op_row(app: str, build: str, op: Op) -> list[object]:
+    canonical = [serialized.hex() for serialized in op.canonical]
+    place = (app, build, op.vtxindex, op.txindex)
+    return [*place, op.opcode.hex(), op.payload.hex(), op.fields, canonical]
+
+
+def _rejection_row(app: str, build: str, item: Rejection) -> list[object]:
+    return [app, build, item.txindex, item.opcode.hex(), item.step, item.reason]
 
 
 def _snapshot_row(taken: Taken) -> list[object]:

@@ -6,7 +6,7 @@ Everything here runs in the caller's transaction.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -29,8 +29,7 @@ _HOLD, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """An accepted input, as it goes into the log."""
 
     vtxindex: int
@@ -41,8 +40,7 @@ class Op:
     canonical: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """A refused candidate; `step` is parse, check or commit."""
 
     txindex: int
