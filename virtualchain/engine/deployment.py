@@ -7,6 +7,7 @@ along the tape by the same step, block by block.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Final, NamedTuple
 
 import psycopg
 
@@ -17,7 +18,7 @@ from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted, BuildChanged
-from virtualchain.model import Json, ScannedBlock
+from virtualchain.model import Block, Json, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer, record_writer, require_space
@@ -28,6 +29,25 @@ from virtualchain.store.patience import Patience
 from virtualchain.store.pipeline import pipeline_of
 from virtualchain.store.state_files import sweep
 from virtualchain.store.tape import Tape
+
+_MOST_IN_FLIGHT: Final = 50
+
+
+class Landed(NamedTuple):
+    """A block that the server has taken, how many inputs it has, and what became of them, by app."""
+
+    block: Block
+    inputs: int
+    tallies: dict[str, Tally]
+
+
+class _Flight(NamedTuple):
+    """A block whose end was sent to the server, which had not answered when it was last looked at."""
+
+    transaction: BlockTransaction
+    block: Block
+    inputs: int
+    advanced: list[tuple[Machine, Advanced]]
 
 
 class Deployment:
@@ -55,8 +75,7 @@ class Deployment:
         self._is_durable = True
         self._waits = True
         """Whether the next block is waited for: the first one is, after a block that failed in flight."""
-        self._in_flight: deque[tuple[BlockTransaction, list[tuple[Machine, Advanced]]]] = deque()
-        """Blocks whose end was sent to the server, and not answered yet when it was last looked at."""
+        self._in_flight: deque[_Flight] = deque()
         self.notifier = Notifier(self.connection, on_message)
         self._swapped: list[str] = []
         try:
@@ -156,12 +175,13 @@ class Deployment:
         tip = self.tape.tip()
         return self.first_block_id() - 1 if tip is None else tip.block_id
 
-    def take(self, scanned: ScannedBlock, *, near_tip: bool) -> dict[str, Tally]:
+    def take(self, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
         """Append a block and advance every running app at its parent, in one transaction.
 
         Far from the tip a crash of the database may lose the block, whole, no notification is sent, and the
         transaction may still be on its way to the server on return: if it fails, that is raised later, and
-        whoever uses the connection waits for it. Returns what became of the inputs, by app.
+        whoever uses the connection waits for it. Returns the blocks that the server has taken since it was
+        asked last, this one or earlier ones.
         """
         block = scanned.block
         for machine in self.machines:
@@ -174,12 +194,19 @@ class Deployment:
                 self._commit(transaction, advanced)
             else:
                 transaction.send_commit()
-            self._waits = False
-            self._in_flight.append((transaction, advanced))
-        missed = self._land()
+        self._waits = False
+        self._in_flight.append(_Flight(transaction, block, len(scanned.inputs), advanced))
+        if len(self._in_flight) > _MOST_IN_FLIGHT:
+            pipeline_of(self.connection).wait()
+        landed = list(self._landed())
         if near_tip:
             self.notifier.block(block)
-        return {machine.contract.name: step.tally for machine, step in advanced if machine not in missed}
+        return landed
+
+    def land(self) -> list[Landed]:
+        """Wait for the blocks in flight, and return them."""
+        pipeline_of(self.connection).wait()
+        return list(self._landed())
 
     def _commit(self, transaction: BlockTransaction, advanced: Sequence[tuple[Machine, Advanced]]) -> None:
         try:
@@ -190,21 +217,18 @@ class Deployment:
                 machine.was_interrupted = machine.place == culprit
             raise
 
-    def _land(self) -> list[Machine]:
-        """Do what is to be done after the blocks that the server has taken meanwhile.
-
-        Return the machines that could not take one of them, because somebody swapped or dropped the build.
-        """
-        left = []
-        while self._in_flight and (missed := self._in_flight[0][0].missed()) is not None:
-            _, advanced = self._in_flight.popleft()
-            for machine, step in advanced:
+    def _landed(self) -> Iterator[Landed]:
+        """Do what is to be done after blocks that the server has taken meanwhile, and yield them."""
+        while self._in_flight and (missed := self._in_flight[0].transaction.missed()) is not None:
+            flight = self._in_flight.popleft()
+            tallies = {}
+            for machine, step in flight.advanced:
                 if machine.place in missed:
-                    left.append(machine)
                     self._leave(machine)
                 else:
                     self._after_commit(machine, step)
-        return left
+                    tallies[machine.contract.name] = step.tally
+            yield Landed(flight.block, flight.inputs, tallies)
 
     def _advanced(
         self, scanned: ScannedBlock, transaction: BlockTransaction

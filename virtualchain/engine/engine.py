@@ -6,7 +6,7 @@ state of its own: after any failure it continues from what is in the database.
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import wraps
@@ -22,7 +22,7 @@ from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import backfill_chunk
-from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
 from virtualchain.engine.lookups import lookups_of_callback
@@ -447,13 +447,20 @@ class StateEngine:
         """Fetch these blocks, and let the deployment take them one by one."""
         fetched = prefetch(self._source, self._scanner, headers, verify=self._options.verify)
         with closing(fetched) as scanned_blocks:
-            for scanned in scanned_blocks:
-                near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
-                tallies = self._deployment.take(scanned, near_tip=near_tip)
-                progress = Progress(scanned.block, len(scanned.inputs), stable_tip, tallies=tallies)
-                self._listener.on_block(progress)
-                if self._stopping or not self._deployment.running:
-                    return
+            try:
+                for scanned in scanned_blocks:
+                    near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
+                    self._report(self._deployment.take(scanned, near_tip=near_tip), stable_tip)
+                    if self._stopping or not self._deployment.running:
+                        break
+            except NodeError:
+                self._report(self._deployment.land(), stable_tip)
+                raise
+        self._report(self._deployment.land(), stable_tip)
+
+    def _report(self, landed: Iterable[Landed], stable_tip: int) -> None:
+        for block, inputs, tallies in landed:
+            self._listener.on_block(Progress(block, inputs, stable_tip, tallies=tallies))
 
     def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.

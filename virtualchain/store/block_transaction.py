@@ -145,7 +145,7 @@ class BlockTransaction:
         if self._has_begun:
             self._pipeline.run(_Q["commit"])
         self._pipeline.sync()
-        self._has_begun = False
+        self._has_begun, self._inputs = False, ()
 
     def missed(self) -> set[Place] | None:
         """Return what `commit` returns; None while the server has not answered."""

@@ -23,7 +23,8 @@ _Q = queries("pipeline")
 _SAVEPOINT, _UNDO, _RELEASE = map(statement, (_Q["savepoint"], _Q["undo"], _Q["release"]))
 _MOST_PREPARED: Final = 200
 _MOST_UNANSWERED: Final = 1_000
-"""Statements after which the answers are read, so that they need not be kept anywhere."""
+_MOST_UNSENT: Final = 16_000_000
+"""Statements and bytes of parameters after which the server is waited for, so that they are kept nowhere."""
 _SUCCESS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY})
 
 
@@ -99,6 +100,7 @@ class Pipeline:
         self._unanswered: deque[Answer | _Sync] = deque()
         self._prepared: OrderedDict[tuple[bytes, tuple[int, ...]], bytes] = OrderedDict()
         self._number = 0
+        self._size = 0
         self._error: psycopg.Error | None = None
         self._earlier: EarlierFailed | None = None
         self._is_active = False
@@ -122,11 +124,12 @@ class Pipeline:
         """Send one statement with parameters by number, prepared; the answer comes later."""
         if self._earlier is not None:
             raise self._earlier
-        if len(self._unanswered) >= _MOST_UNANSWERED:
+        if len(self._unanswered) >= _MOST_UNANSWERED or self._size >= _MOST_UNSENT:
             self.wait()
         self._enter()
         writer = self._writer
         parameters = writer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+        self._size += sum(len(parameter) for parameter in parameters if parameter is not None)
         name = self._prepare(text, writer.types or ())
         self._pgconn.send_query_prepared(name, parameters, writer.formats)
         return self._expect()
@@ -147,6 +150,7 @@ class Pipeline:
         if self._unanswered:
             self.sync()
             self._session.exchange(self._read())
+            self._size = 0
         if self._earlier is not None:
             raise self._earlier
         error, self._error = self._error, None
