@@ -1,0 +1,220 @@
+"""Blocks far from the tip are not waited for: what fails in flight fails once more, alone, and is named."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.conftest import Query, Run
+from tests.support.tables import deployment
+from virtualchain import App, State, StateEngine
+from virtualchain.engine import engine as indexer
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.engine import NEAR_TIP
+from virtualchain.engine.options import Progress
+from virtualchain.errors import NodeError, StoreError
+from virtualchain.store.block_transaction import BlockTransaction
+from virtualchain.store.pipeline import EarlierFailed
+from virtualchain.testing import FakeNode
+
+BLOCKS = 40
+FAULT = """
+    CREATE SEQUENCE public.tries;
+    CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.block_id = {block_id} AND NEW.app = '{app}' AND nextval('public.tries') <= {times} THEN
+            RAISE EXCEPTION 'on purpose' USING ERRCODE = '{code}';
+        END IF;
+        RETURN NEW;
+    END;
+    $$;
+    CREATE TRIGGER fail BEFORE INSERT ON vc.{table} FOR EACH ROW EXECUTE FUNCTION public.fail();
+"""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between attempts."""
+    monkeypatch.setattr(indexer, "PAUSES", (0.02, 0.05))
+
+
+def counting(name: str = "one", magic: bytes = b"fl") -> App:
+    """Make an app that counts its ops by block, and reads that before it writes."""
+    app = App(name, magic=magic, projections="CREATE TABLE t (k integer PRIMARY KEY, n integer NOT NULL)")
+
+    def commit(op: dict[str, Any], state: State, block_id: int) -> None:
+        op["before"] = [row["n"] for row in state.query("SELECT n FROM t WHERE k = %s", [block_id % 7])]
+        state.execute(
+            "INSERT INTO t VALUES (%s, 1) ON CONFLICT (k) DO UPDATE SET n = t.n + 1", [block_id % 7]
+        )
+
+    app.add(b"o", parse=lambda payload: {"text": payload.decode()}, commit=commit)
+    return app
+
+
+def mine(node: FakeNode, blocks: int = BLOCKS) -> None:
+    """Mine blocks with ops of both apps, of one, and of none."""
+    for number in range(blocks):
+        both = [b"flo%d" % number, b"gko%d" % number]
+        node.mine([node.send(payload) for payload in both[: number % 3]])
+
+
+def break_at(url: str, **fault: object) -> None:
+    """Have the database refuse a row of one app at one block, some times."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(FAULT.format(**fault).encode())
+
+
+@pytest.mark.parametrize("code", ["40001", "57014", "23505", "P0001", "22003"])
+@pytest.mark.parametrize(("table", "offset"), [("snapshots", 9), ("snapshots", 10), ("ops", 11)])
+def test_a_block_that_fails_in_flight_is_taken_again(
+    fake_node: FakeNode,
+    run: Run,
+    database_url: str,
+    fresh_index: Callable[..., str],
+    code: str,
+    table: str,
+    offset: int,
+) -> None:
+    """Whatever made it fail: once it passes, everything is as if it had not been."""
+    apps = (counting(), counting("two", b"gk"))
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    run(*apps, to=start + 2)
+    break_at(database_url, app="one", block_id=start + offset, times=1, code=code, table=table)
+    reasons: list[str] = []
+    assert run(*apps, on_wait=reasons.append) == fake_node.height
+    assert len([reason for reason in reasons if "on purpose" in reason]) == 1
+    assert deployment(database_url) == deployment(fresh_index(*apps))
+
+
+def test_a_block_that_fails_each_time_is_named(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """The second attempt is waited for, so that the error is that block's own, as it is near the tip."""
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    run(counting(), to=start + 2)
+    break_at(database_url, app="one", block_id=start + 9, times=99, code="P0001", table="snapshots")
+    with pytest.raises(StoreError, match=r"^(?!.*earlier).*on purpose"):
+        run(counting())
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT max(block_id) FROM vc.blocks").fetchone() == (start + 8,)
+
+
+def test_a_value_that_the_log_refuses_halts_its_app(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str
+) -> None:
+    """The app is halted at the block whose row is refused, and the others go on."""
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    apps = (counting(), counting("two", b"gk"))
+    run(*apps, to=start + 2)
+    break_at(database_url, app="two", block_id=start + 12, times=99, code="54000", table="ops")
+    run(*apps)
+    assert query("SELECT name, status, block_id FROM virtualchain.apps ORDER BY name") == [
+        {"name": "one", "status": "running", "block_id": fake_node.height},
+        {"name": "two", "status": "halted", "block_id": start + 11},
+    ]
+
+
+def test_a_block_is_reported_when_others_see_it(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """However far from the tip, `on_block` finds the block in the database, and each is reported once."""
+    mine(fake_node)
+    seen: list[int] = []
+
+    def look(progress: Progress) -> None:
+        [row] = query("SELECT max(block_id) AS last FROM vc.blocks")
+        assert row["last"] >= progress.block.block_id
+        seen.append(progress.block.block_id)
+
+    run(counting(), on_block=look)
+    assert seen == list(range(seen[0], fake_node.height + 1))
+
+
+def test_blocks_are_in_flight(fake_node: FakeNode, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far from the tip blocks are not waited for, except those of an app that is asked whether to go on."""
+    waited: list[BlockTransaction] = []
+    commit = BlockTransaction.commit
+
+    def counted(transaction: BlockTransaction) -> Any:
+        waited.append(transaction)
+        return commit(transaction)
+
+    monkeypatch.setattr(BlockTransaction, "commit", counted)
+    mine(fake_node)
+    run(counting())
+    assert len(waited) == NEAR_TIP + 1  # the last ones, and the first
+    waited.clear()
+    asked = counting("asked", b"gk")
+    asked.proceed(lambda block_id, consensus_hash: True)
+    run(asked)
+    assert len(waited) >= BLOCKS
+
+
+@pytest.mark.parametrize("ending", ["stop", "node", "database"])
+def test_an_end_among_blocks_in_flight(
+    fake_node: FakeNode,
+    run: Run,
+    database_url: str,
+    fresh_index: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+) -> None:
+    """Wherever it ends, what was reported is in the database, and the next run goes on from there."""
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    reported: list[int] = []
+    take = Deployment.take
+
+    def ends(deployment: Deployment, scanned: Any, **options: Any) -> Any:
+        if scanned.block.block_id == start + 20 and ending == "node":
+            raise NodeError("on purpose")
+        if scanned.block.block_id == start + 20 and ending == "database":
+            deployment.connection.pgconn.finish()
+        return take(deployment, scanned, **options)
+
+    def note(progress: Progress) -> None:
+        reported.append(progress.block.block_id)
+        if progress.block.block_id == start + 20 and ending == "stop":
+            engine.stop()
+
+    monkeypatch.setattr(Deployment, "take", ends)
+    engine = StateEngine(
+        counting(), database=database_url, source=fake_node.url, confirmations=0, on_block=note
+    )
+    with engine, suppress(NodeError, StoreError):
+        engine.build()
+    monkeypatch.setattr(Deployment, "take", take)
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT max(block_id) FROM vc.blocks").fetchone()
+    assert row is not None
+    assert start + 15 < row[0] < fake_node.height or ending == "database"
+    assert reported == list(range(reported[0], row[0] + 1)) or ending == "database"
+    assert run(counting()) == fake_node.height
+    assert deployment(database_url) == deployment(fresh_index(counting()))
+
+
+def test_nothing_is_sent_after_a_failure_in_flight(database_url: str, fake_node: FakeNode, run: Run) -> None:
+    """A session whose earlier block failed raises that for everything, until it is closed."""
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    run(counting(), to=start + 2)
+    break_at(database_url, app="one", block_id=start + 5, times=99, code="P0001", table="snapshots")
+    raised: list[BaseException] = []
+    take = Deployment.take
+
+    def noted(deployment: Deployment, scanned: Any, **options: Any) -> Any:
+        try:
+            return take(deployment, scanned, **options)
+        except EarlierFailed as error:
+            raised.append(error)
+            with pytest.raises(EarlierFailed):
+                deployment.tape.tip()
+            raise
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Deployment, "take", noted)
+        with pytest.raises(StoreError, match="on purpose"):
+            run(counting())
+    assert len(raised) == 1
