@@ -208,11 +208,12 @@ class Machine:
         If so, none does before the transaction ends.
         """
         transaction.begin()
-        self.log.hold(is_live=self.place.is_live)  # the build first, then the block, as a rollback does
-        if not self._tape.holds(block):
-            return False
-        recorded = self.log.cursor()
-        return max(self.contract.start - 1, -1 if recorded is None else recorded) == self.cursor
+        build = self.log.ask_hold()  # the build first, then the block, as a rollback does
+        held, recorded = self._tape.ask_hold(block), self.log.ask_cursor()
+        transaction.wait()
+        self.log.check_hold(build, is_live=self.place.is_live)
+        cursor = max((row[0] for row in recorded.rows()), default=-1)
+        return bool(held.rows()) and max(self.contract.start - 1, cursor) == self.cursor
 
     def _digest(self, block: Block) -> str | None:
         try:

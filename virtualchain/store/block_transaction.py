@@ -90,6 +90,10 @@ class BlockTransaction:
             self._has_begun = True
             self._pipeline.run(_Q["begin"])
 
+    def wait(self) -> None:
+        """Wait until the server has done all that was sent; raise the first error."""
+        self._pipeline.wait()
+
     def has_failed(self) -> bool:
         """Return whether a statement has failed, so that nothing but undoing is possible."""
         with suppress(psycopg.Error):

@@ -22,9 +22,9 @@ _Q = queries("log")
 _ENTER, _LEAVE = (
     statement(sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_string()) for name in ("enter", "leave")
 )
-_HOLD, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
+_HOLD, _CURSOR, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
     statement(_Q[name])
-    for name in ("hold", "consensus_hash", "is_fresh", "defer_constraints", "check_constraints")
+    for name in ("hold", "cursor", "consensus_hash", "is_fresh", "defer_constraints", "check_constraints")
 )
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -132,6 +132,10 @@ class AppLog:
         """Return the app's last block; None before its first, unless an initial snapshot stands for one."""
         row = self._connection.execute(_Q["cursor"], self._place).fetchone()
         return None if row is None else int(row[0])
+
+    def ask_cursor(self) -> Answer:
+        """Ask for the app's last block; the answer has no row before its first."""
+        return self._pipeline.run(_CURSOR, self._place)
 
     def state_number(self) -> bytes | None:
         """Return the number under the state hash; None if no block has changed it yet."""

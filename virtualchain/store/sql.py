@@ -55,7 +55,7 @@ def queries(name: str) -> Mapping[str, LiteralString]:
 
 
 def statement(query: str) -> Statement:
-    """Give the parameters of a query, which are written `%(name)s`, numbers."""
+    """Return a query with numbers for its parameters, which are written `%(name)s`."""
     names = tuple(dict.fromkeys(_PARAMETER.findall(query)))
     text = _PARAMETER.sub(lambda parameter: f"${names.index(parameter['name']) + 1}", query)
     return Statement(text.encode(), names)

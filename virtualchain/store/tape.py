@@ -15,9 +15,11 @@ from virtualchain.bitcoin.spending import capped, sighash
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import StoreError
 from virtualchain.model import Block, Input, Output, Sender, SpentOutput
-from virtualchain.store.sql import queries
+from virtualchain.store.pipeline import Answer, pipeline_of
+from virtualchain.store.sql import queries, statement
 
 _Q = queries("tape")
+_HOLD_BLOCK: Final = statement(_Q["hold_block"])
 _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
 
@@ -106,6 +108,7 @@ class Tape:
         They are read one by one, to hold each only once: read all before the connection is used again.
         """
         stretch = {"first": first, "last": last, "magics": list(magics)}
+        pipeline_of(self._connection).leave()  # the driver would refuse to stream
         with self._connection.cursor(row_factory=dict_row) as cursor:
             for row in cursor.stream(_Q["inputs"], stretch):
                 yield _read_input(row)
@@ -145,10 +148,10 @@ class Tape:
         """Remove the pin at a height; return False if there was none."""
         return self._connection.execute(_Q["unpin"], {"block_id": block_id}).rowcount > 0
 
-    def holds(self, block: Block) -> bool:
-        """Return whether a block is on the tape; if so, nobody truncates it before this transaction ends."""
+    def ask_hold(self, block: Block) -> Answer:
+        """Ask whether a block is on the tape; if so, nobody truncates it before this transaction ends."""
         place = {"block_id": block.block_id, "hash": block.hash}
-        return self._connection.execute(_Q["hold_block"], place).fetchone() is not None
+        return pipeline_of(self._connection).run(_HOLD_BLOCK, place)
 
     def truncate(self, fork_block_id: int) -> int:
         """Drop every block above the fork with its inputs, cut the searches back, and count the blocks."""

@@ -189,7 +189,10 @@ def test_a_swap_in_a_replay_stays(
 def test_a_writer_survives_the_swap_and_drop_of_its_build(
     fake_node: FakeNode, database_url: str, query: Query, tmp_path: Path, make_build: Callable[..., Any]
 ) -> None:
-    """In the middle of a stretch, the app is left alone from its next block on, and others continue."""
+    """In the middle of a stretch, the app is left alone from its next block on, and others continue.
+
+    When a block is reported, the next one may be in flight.
+    """
     for number in range(20):
         mine(fake_node, b"t%d" % number)
     other = an_app()
@@ -217,10 +220,10 @@ def test_a_writer_survives_the_swap_and_drop_of_its_build(
         assert engine.build() == fake_node.height
         assert engine.halted() == {}
     assert any("texts shows another build now" in reason for reason in reasons)
-    assert query("SELECT name, build, block_id FROM virtualchain.apps ORDER BY 1") == [
-        {"name": "other", "build": "1", "block_id": fake_node.height},
-        {"name": "texts", "build": "v2", "block_id": 110},
-    ]
+    rest, swapped = query("SELECT name, build, block_id FROM virtualchain.apps ORDER BY 1")
+    assert rest == {"name": "other", "build": "1", "block_id": fake_node.height}
+    assert (swapped["name"], swapped["build"]) == ("texts", "v2")
+    assert swapped["block_id"] in {110, 111}
     assert query(ORPHANS) == []
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 
 from virtualchain.audit.checking import check_input
@@ -19,6 +18,7 @@ from virtualchain.store import block_transaction
 from virtualchain.store import tape as module
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.migrate import migrate
+from virtualchain.store.patience import Session
 from virtualchain.store.tape import Tape
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.hostile import Spending, spend_from, unsigned_transaction
@@ -51,7 +51,7 @@ def scanned() -> ScannedBlock:
 def tape(empty_database_url: str, scanned: ScannedBlock) -> Iterator[Tape]:
     """Return a tape with that block."""
     migrate(empty_database_url)
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+    with Session.connect(empty_database_url, autocommit=True) as connection:
         filled = Tape(connection)
         BlockTransaction(connection, scanned.block, scanned.inputs, is_new=True).commit()
         yield filled
