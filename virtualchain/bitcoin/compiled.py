@@ -34,6 +34,7 @@ _hashes: Any = (find_compiled("_hashes") if _is_allowed else None) or hashes
 IS_COMPILED: Final[bool] = _walk.IS_COMPILED
 """Whether blocks are walked over by compiled code."""
 walk_block = _walk.walk_block
+output_scripts = _walk.output_scripts
 skip_spent = _walk.skip_spent
 skip_undo = _walk.skip_undo
 hash_transactions = _hashes.hash_transactions
