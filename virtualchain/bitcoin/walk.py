@@ -192,7 +192,7 @@ def walk_block(  # noqa: C901, PLR0912, PLR0915 - calls would be slow
     size="Py_ssize_t",
     _="Py_ssize_t",
 )
-def output_scripts(raw: bytes) -> list[bytes]:
+def output_scripts(raw: bytes) -> list[bytes]:  # noqa: C901 - calls would be slow
     """Cut the output scripts out of a serialized transaction; what follows its outputs is not looked at.
 
     Raises MalformedBlock.
