@@ -21,8 +21,8 @@ from tests.support.shared_data import shared
 from tests.unit.bitcoin.building import HEADER, MAIN, block, count, op_return, transaction
 from tests.unit.bitcoin.files.test_undo import SPENT as UNDO
 from tests.unit.bitcoin.files.writing import undo_bytes
+from virtualchain.bitcoin import addresses, hashes, layout, walk
 from virtualchain.bitcoin import compiled as compiled_or_not
-from virtualchain.bitcoin import hashes, layout, walk
 from virtualchain.bitcoin.compiled import SOURCES, find_compiled
 from virtualchain.bitcoin.files import undo
 from virtualchain.bitcoin.layout import NO_SEARCH, Search
@@ -155,6 +155,21 @@ def test_output_scripts_of_no_transaction(compiled: ModuleType) -> None:
     for raw in hostile_blocks():
         check_scripts(compiled, raw[len(HEADER) + 1 :])
     assert check_scripts(compiled, bytes(60)) == "a transaction has no input"
+
+
+@settings(deadline=None)
+@given(version=st.integers(0, 16), program=st.binary(min_size=2, max_size=40), payload=st.binary(max_size=40))
+def test_any_address(
+    modules: dict[str, ModuleType | None], version: int, program: bytes, payload: bytes
+) -> None:
+    """Addresses of both kinds are the same."""
+    compiled = modules["_addresses"]
+    assert compiled is not None
+    assert (compiled.IS_COMPILED, addresses.IS_COMPILED) == (True, False)
+    for prefix in ("bc", "bcrt"):
+        address = addresses.write_address(prefix, version, program)
+        assert compiled.write_address(prefix, version, program) == address
+    assert compiled.write_base58(payload) == addresses.write_base58(payload)
 
 
 def hostile_blocks() -> Iterator[bytes]:
