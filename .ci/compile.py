@@ -1,11 +1,12 @@
-"""Compile `walk.py` and `hashes.c` of `virtualchain/bitcoin`, with Cython and the system's C compiler.
+"""Compile `walk.py`, `addresses.py` and `hashes.c` of `virtualchain/bitcoin`.
 
     python .ci/compile.py
 
-does so in place, for a checkout or an editable install; repeat it when these files have changed, as a module
-of another version is not used. Hatchling runs the same as its build hook. Without Cython, setuptools or a C
-compiler, a build leaves the modules out, and blocks are read by interpreted code; VIRTUALCHAIN_COMPILED=1 in
-the environment makes that an error, and 0 leaves them out in any case.
+does so in place, with Cython and the system's C compiler, for a checkout or an editable install; repeat it
+when these files have changed, as a module of another version is not used. Hatchling runs the same as its
+build hook. Without Cython, setuptools or a C compiler, a build leaves the modules out, and blocks are read by
+interpreted code; VIRTUALCHAIN_COMPILED=1 in the environment makes that an error, and 0 leaves them out in any
+case.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+PURE = ("walk", "addresses")
+"""What Cython compiles; to import `name.py` compiled is to import `_name`."""
 PACKAGE = Path(__file__).parents[1] / "virtualchain" / "bitcoin"
 STAND_IN = "from virtualchain.bitcoin import interpreted as cython  # the build puts `import cython` here"
 DIRECTIVES = {
@@ -33,17 +36,15 @@ def compile_modules(folder: Path) -> list[Path]:
     from Cython.Build import cythonize  # noqa: PLC0415 - may be missing
     from setuptools import Distribution, Extension  # noqa: PLC0415 - may be missing
 
-    walk, hashes = PACKAGE / "walk.py", PACKAGE / "hashes.c"
-    text = walk.read_text(encoding="utf-8")
-    if text.count(STAND_IN) != 1:
-        raise RuntimeError(f"{walk} does not contain the line: {STAND_IN}")
     flags: dict[str, Any] = {} if os.name == "nt" else {"extra_compile_args": ["-O2", "-g0", "-w"]}
     with TemporaryDirectory() as temporary:
-        copy = Path(temporary) / "_walk.py"
-        text = f'{text.replace(STAND_IN, "import cython")}\nSOURCE = "{_digest(walk)}"\n'
-        copy.write_text(text, encoding="utf-8")
-        extension = Extension("virtualchain.bitcoin._walk", [str(copy)], **flags)
-        extensions = cythonize([extension], compiler_directives=DIRECTIVES, quiet=True)
+        copies = {f"_{name}": _copy(PACKAGE / f"{name}.py", Path(temporary)) for name in PURE}
+        extensions = cythonize(
+            [Extension(f"virtualchain.bitcoin.{name}", [copy], **flags) for name, copy in copies.items()],
+            compiler_directives=DIRECTIVES,
+            quiet=True,
+        )
+        hashes = PACKAGE / "hashes.c"
         macros = [("SOURCE", f'"{_digest(hashes)}"')]
         extensions.append(
             Extension("virtualchain.bitcoin._hashes", [str(hashes)], define_macros=macros, **flags)
@@ -54,6 +55,17 @@ def compile_modules(folder: Path) -> list[Path]:
         command.ensure_finalized()
         command.run()
         return [_place(Path(command.get_ext_fullpath(each.name)), folder) for each in extensions]
+
+
+def _copy(source: Path, folder: Path) -> str:
+    """Write a source as Cython takes it, with its digest; returns the path."""
+    text = source.read_text(encoding="utf-8")
+    if text.count(STAND_IN) != 1:
+        raise RuntimeError(f"{source} does not contain the line: {STAND_IN}")
+    copy = folder / f"_{source.name}"
+    text = f'{text.replace(STAND_IN, "import cython")}\nSOURCE = "{_digest(source)}"\n'
+    copy.write_text(text, encoding="utf-8")
+    return str(copy)
 
 
 def _digest(source: Path) -> str:

@@ -1,5 +1,6 @@
 """Fixtures that several kinds of tests share: a generated chain, and a real node that has it."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +19,9 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedChain:
 
 @pytest.fixture(scope="session")
 def loaded_bitcoind(generated: GeneratedChain) -> Iterator[Bitcoind]:
-    """Return a real node that has the generated chain."""
-    node = load(generated)
+    """Return a real node that has the generated chain, and an index of its transactions."""
+    node = load(generated, "-txindex=1")
+    while not node.rpc("getindexinfo")["txindex"]["synced"]:
+        time.sleep(0.1)
     yield node
     node.stop()

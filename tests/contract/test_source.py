@@ -1,7 +1,8 @@
 """One contract for all sources: a real node, a fake one and files give the same answers.
 
-Each test runs over JSON-RPC only, over REST as older nodes have it, over REST with /rest/spenttxouts, on the
-real node's own files and on one file, with the generated chain, for which the generator recorded the truth.
+Each test runs over JSON-RPC only, with an index of transactions and without, over REST as older nodes have
+it, over REST with /rest/spenttxouts, on the real node's own files and on one file, with the generated chain,
+for which the generator recorded the truth.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ from virtualchain.testing import FakeNode
 if TYPE_CHECKING:
     from virtualchain.testing.bitcoind import Bitcoind
 
-WAYS = ("rpc", "rest", "rest with spenttxouts")
+WAYS = ("rpc", "rpc with txindex", "rest", "rest with spenttxouts")
+REST = WAYS[2:]
 REGTEST = network("regtest")
 UNKNOWN = "11" * 32
 SUBSIDY = 50 * 100_000_000
@@ -80,11 +82,13 @@ def _on_files(request: pytest.FixtureRequest, generated: GeneratedChain, way: st
 
 def _on_bitcoind(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
     bitcoind: Bitcoind = request.getfixturevalue("loaded_bitcoind")
-    source = open_source(bitcoind.url, bitcoind.cookie, rest=way != "rpc")
+    source = open_source(bitcoind.url, bitcoind.cookie, rest=way in REST)
     assert isinstance(source, NodeSource)
     if way == "rest":
         source._spent_by_rest = False
-    assert source._spent_by_rest == (way == WAYS[2])
+    if way != "rpc with txindex":
+        source._index.refuse()
+    assert source._spent_by_rest == (way == "rest with spenttxouts")
     invalidated: list[str] = []
 
     def invalidate(block_id: int) -> None:
@@ -100,7 +104,13 @@ def _on_bitcoind(request: pytest.FixtureRequest, generated: GeneratedChain, way:
 
 def _on_fake_node(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
     chain = request.getfixturevalue("fake_chain")
-    node = FakeNode.from_blocks("regtest", chain, rest=way != "rpc", spent_outputs=way == WAYS[2])
+    node = FakeNode.from_blocks(
+        "regtest",
+        chain,
+        rest=way in REST,
+        spent_outputs=way == "rest with spenttxouts",
+        txindex=way == "rpc with txindex",
+    )
     source = open_source(node.url)
     yield Subject(source, node.invalidate)
     source.close()

@@ -24,6 +24,7 @@ def source(request: pytest.FixtureRequest, loaded_bitcoind: Bitcoind) -> Iterato
     assert isinstance(opened, NodeSource)
     if request.param == "rest":
         opened._spent_by_rest = False
+    opened._index.refuse()  # it finds a transaction whatever block it is in
     yield opened
     opened.close()
 

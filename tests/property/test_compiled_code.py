@@ -18,14 +18,17 @@ from hypothesis import strategies as st
 
 from tests.property.test_block_parsing import BLOCKS, MAGICS, mutated_blocks
 from tests.support.shared_data import shared
-from tests.unit.bitcoin.building import HEADER, block, count, op_return, transaction
+from tests.unit.bitcoin.building import HEADER, MAIN, block, count, op_return, transaction
 from tests.unit.bitcoin.files.test_undo import SPENT as UNDO
 from tests.unit.bitcoin.files.writing import undo_bytes
-from virtualchain.bitcoin import hashes, layout, walk
+from virtualchain.bitcoin import addresses, hashes, layout, walk
+from virtualchain.bitcoin import compiled as compiled_or_not
 from virtualchain.bitcoin.compiled import SOURCES, find_compiled
 from virtualchain.bitcoin.files import undo
 from virtualchain.bitcoin.layout import NO_SEARCH, Search
 from virtualchain.bitcoin.node import answers
+from virtualchain.bitcoin.payload import first_op_return, last_op_return
+from virtualchain.bitcoin.transaction import read_transaction
 from virtualchain.errors import MalformedBlock
 from virtualchain.testing import undo as undo_of_testing
 from virtualchain.testing.mainnet_like import mainnet_like
@@ -124,6 +127,49 @@ def test_any_truncated_block(compiled: ModuleType, raw: bytes, data: st.DataObje
     """The error names the same transaction, wherever the bytes end."""
     size = data.draw(st.integers(0, len(raw) - 1))
     assert isinstance(check_block(compiled, raw[:size]), str)
+
+
+def check_scripts(compiled: ModuleType, raw: bytes) -> Any:
+    """Cut the output scripts out of a transaction both ways."""
+    return check(compiled_or_not, "output_scripts", compiled, lambda: compiled_or_not.output_scripts(raw))
+
+
+@settings(deadline=None, max_examples=300)
+@given(raw=BLOCKS, data=st.data())
+def test_output_scripts(compiled: ModuleType, raw: bytes, data: st.DataObject) -> None:
+    """They are those of the outputs of a decoded transaction, and a shipped payload rule finds the same."""
+    for whole in layout.split_transactions(raw):
+        scripts = check_scripts(compiled, whole)
+        transaction = read_transaction(whole, MAIN)
+        assert scripts == [output.script_pubkey for output in transaction.paid]
+        outputs = [output.as_dict() for output in transaction.outputs]
+        for rule in (last_op_return, first_op_return(*MAGICS)):
+            assert rule.find(scripts) == rule(outputs)
+        (end,) = layout.walk(HEADER + b"\1" + whole).outputs_ends
+        size = data.draw(st.integers(0, end - len(HEADER) - 2))
+        assert check_scripts(compiled, whole[:size]) == "a transaction ends too early"
+
+
+def test_output_scripts_of_no_transaction(compiled: ModuleType) -> None:
+    """Counts that lie, and bytes that are anything, are refused the same."""
+    for raw in hostile_blocks():
+        check_scripts(compiled, raw[len(HEADER) + 1 :])
+    assert check_scripts(compiled, bytes(60)) == "a transaction has no input"
+
+
+@settings(deadline=None)
+@given(version=st.integers(0, 16), program=st.binary(min_size=2, max_size=40), payload=st.binary(max_size=40))
+def test_any_address(
+    modules: dict[str, ModuleType | None], version: int, program: bytes, payload: bytes
+) -> None:
+    """Addresses of both kinds are the same."""
+    compiled = modules["_addresses"]
+    assert compiled is not None
+    assert (compiled.IS_COMPILED, addresses.IS_COMPILED) == (True, False)
+    for prefix in ("bc", "bcrt"):
+        address = addresses.write_address(prefix, version, program)
+        assert compiled.write_address(prefix, version, program) == address
+    assert compiled.write_base58(payload) == addresses.write_base58(payload)
 
 
 def hostile_blocks() -> Iterator[bytes]:

@@ -60,7 +60,7 @@ def read(folder: Path) -> GeneratedChain:
     )
 
 
-def load(chain: GeneratedChain) -> Bitcoind:
+def load(chain: GeneratedChain, *arguments: str) -> Bitcoind:
     """Start a real node with REST and load the chain into it; skip if there is no bitcoind."""
     program = find_bitcoind()
     if program is None:
@@ -68,7 +68,7 @@ def load(chain: GeneratedChain) -> Bitcoind:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason} (in CI these tests must run)")
         pytest.skip(reason)
-    node = Bitcoind(program, f"-loadblock={chain.file}")
+    node = Bitcoind(program, f"-loadblock={chain.file}", *arguments)
     try:
         node.wait_for_height(chain.tip, timeout=300)
     except BaseException:

@@ -1,8 +1,9 @@
-"""Chooses how the work over every byte of a block is done: by compiled modules if there are any.
+"""Chooses who works on every byte of a block, and writes addresses: compiled modules if there are any.
 
-`.ci/compile.py` makes `_walk` of `walk.py` and `_hashes` of `hashes.c`. Otherwise `walk.py` is interpreted,
-and `hashes.py` used, with the same answers: also if VIRTUALCHAIN_COMPILED is 0 in the environment, if a
-compiled module was made from another version of its source, or if the processor cannot run it.
+`.ci/compile.py` makes `_walk` of `walk.py`, `_addresses` of `addresses.py`, and `_hashes` of `hashes.c`.
+Otherwise the first two sources are interpreted, and `hashes.py` used, with the same answers: also if
+VIRTUALCHAIN_COMPILED is 0 in the environment, if a compiled module was made from another version of its
+source, or if the processor cannot run it.
 """
 
 import hashlib
@@ -11,9 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from virtualchain.bitcoin import hashes, walk
+from virtualchain.bitcoin import addresses, hashes, walk
 
-SOURCES: Final = {"_walk": "walk.py", "_hashes": "hashes.c"}
+SOURCES: Final = {"_walk": "walk.py", "_addresses": "addresses.py", "_hashes": "hashes.c"}
 """The compiled modules, by name, and what each is made from."""
 
 
@@ -29,12 +30,16 @@ def find_compiled(name: str) -> Any | None:  # noqa: ANN401 - a module
 
 _is_allowed: Final = os.environ.get("VIRTUALCHAIN_COMPILED") != "0"
 _walk: Any = (find_compiled("_walk") if _is_allowed else None) or walk
+_addresses: Any = (find_compiled("_addresses") if _is_allowed else None) or addresses
 _hashes: Any = (find_compiled("_hashes") if _is_allowed else None) or hashes
 
 IS_COMPILED: Final[bool] = _walk.IS_COMPILED
 """Whether blocks are walked over by compiled code."""
 walk_block = _walk.walk_block
+output_scripts = _walk.output_scripts
 skip_spent = _walk.skip_spent
 skip_undo = _walk.skip_undo
+write_address = _addresses.write_address
+write_base58 = _addresses.write_base58
 hash_transactions = _hashes.hash_transactions
 merkle_root = _hashes.merkle_root

@@ -1,4 +1,4 @@
-"""Stands in for Cython's own module while `walk.py` is interpreted: its types and locks mean nothing then."""
+"""Stands in for Cython's own module while a module is interpreted: its types and locks mean nothing then."""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar

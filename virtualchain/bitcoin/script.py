@@ -4,9 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from embit import base58
-
-from virtualchain.bitcoin.bech32 import write_address
+from virtualchain.bitcoin.compiled import write_address, write_base58
 from virtualchain.bitcoin.networks import Network
 from virtualchain.consensus.hashing import hash160
 
@@ -75,9 +73,9 @@ def classify(script: bytes, network: Network) -> tuple[str, tuple[str, ...]]:
     if program is not None:
         return _classify_witness(*program, network)
     if is_script_hash(script):
-        return "scripthash", (base58.encode_check(network.p2sh + script[2:22]),)
+        return "scripthash", (write_base58(network.p2sh + script[2:22]),)
     if is_public_key_hash(script):
-        return "pubkeyhash", (base58.encode_check(network.p2pkh + script[3:23]),)
+        return "pubkeyhash", (write_base58(network.p2pkh + script[3:23]),)
     return _type_without_address(script), ()
 
 

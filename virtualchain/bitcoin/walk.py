@@ -187,6 +187,62 @@ def walk_block(  # noqa: C901, PLR0912, PLR0915 - calls would be slow
 @cython.locals(
     data="const unsigned char[::1]",
     at="Py_ssize_t",
+    count="Py_ssize_t",
+    length="Py_ssize_t",
+    size="Py_ssize_t",
+    _="Py_ssize_t",
+)
+def output_scripts(raw: bytes) -> list[bytes]:  # noqa: C901 - calls would be slow
+    """Cut the output scripts out of a serialized transaction; what follows its outputs is not looked at.
+
+    Raises MalformedBlock.
+    """
+    data = raw
+    scripts: list[bytes] = []
+    try:
+        at = 4
+        if data[at] == 0:
+            if data[at + 1] != 1:
+                raise MalformedBlock("a transaction has no input")
+            at += 2
+        count = data[at]
+        at += 1
+        if count >= 0xFD:
+            size = 2 << (count - 0xFD)
+            count = _long_count(data, at - 1)
+            at += size
+        for _ in range(count):
+            length = data[at + 36]
+            if length < 0xFD:
+                at += length + 41
+            else:
+                size = 2 << (length - 0xFD)
+                at += _long_count(data, at + 36) + size + 41
+        count = data[at]
+        at += 1
+        if count >= 0xFD:
+            size = 2 << (count - 0xFD)
+            count = _long_count(data, at - 1)
+            at += size
+        for _ in range(count):
+            length = data[at + 8]
+            at += 9
+            if length >= 0xFD:
+                size = 2 << (length - 0xFD)
+                length = _long_count(data, at - 1)
+                at += size
+            scripts.append(raw[at : at + length])
+            at += length
+    except IndexError as error:
+        raise MalformedBlock("a transaction ends too early") from error
+    if at > len(data):
+        raise MalformedBlock("a transaction ends too early")
+    return scripts
+
+
+@cython.locals(
+    data="const unsigned char[::1]",
+    at="Py_ssize_t",
     n="Py_ssize_t",
     stop="Py_ssize_t",
     counts="unsigned int[::1]",

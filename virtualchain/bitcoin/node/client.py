@@ -4,7 +4,8 @@ JSON-RPC goes through python-bitcoinrpc, which is used nowhere else; everything 
 is done here. The library never reconnects, sends a password as it is encoded in the URL, dumps each result a
 second time for a debug log (which takes longer than everything else, for a block), and makes all answers that
 are not JSON look alike. So it is given a connection of our own, which carries our login, and the answer is
-read here, once, with a different error for each fault.
+read here, once, with a different error for each fault. Batches are written here, too: the library's end at
+the first error, and do not look at which answer belongs to which question.
 
 REST answers are binary and cost the node and us a tenth of the same answer as JSON.
 """
@@ -12,11 +13,12 @@ REST answers are binary and cost the node and us a tenth of the same answer as J
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from bitcoinrpc.authproxy import AuthServiceProxy, JSONRPCException
@@ -36,6 +38,10 @@ READ_TIMEOUT: Final = 30.0
 """Seconds without a byte from the node; a large flush of its database takes many of them."""
 ANSWER_TIME: Final = 180.0
 """Seconds for a whole answer, however busily it comes: a block takes milliseconds, on a slow line seconds."""
+MOST_IN_BATCH: Final = 50
+"""Questions that are asked together: a node keeps all answers until the last one is there."""
+REFUSAL_TIME: Final = 60.0
+"""Seconds in which a node is not asked again for something that it does not offer."""
 LARGEST_ANSWER: Final = 16_000_000
 """Bytes of JSON, once `slim` has shortened its scripts: a block in hex has half as many."""
 LARGEST_PRINTED: Final = 300_000_000
@@ -82,6 +88,21 @@ def with_retries(ask: Callable[[], T]) -> T:
     return ask()
 
 
+class Offer:
+    """Something that not every node offers: after a refusal, it is not asked for again for a while."""
+
+    def __init__(self) -> None:
+        self._refused_until = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether to ask for it."""
+        return time.monotonic() >= self._refused_until
+
+    def refuse(self) -> None:
+        """Record that it was refused."""
+        self._refused_until = time.monotonic() + REFUSAL_TIME
+
+
 class Rpc:
     """A node's JSON-RPC interface; safe to use from several threads at once, each call on its own connection.
 
@@ -94,6 +115,7 @@ class Rpc:
         self._url = url
         self._login = login
         self._pool = pool or Pool(url, tls)
+        self._batches = Offer()
 
     def call(self, method: str, *parameters: object) -> Answer:
         """Call a method and return its result, with scripts shortened by `slim`.
@@ -105,33 +127,97 @@ class Rpc:
 
     def call_once(self, method: str, *parameters: object) -> Answer:
         """Call a method as `call` does, without retries."""
-        authorization = self._login.authorization()
+        return self._with_login(lambda authorization: self._ask(method, parameters, authorization))
+
+    def call_each(self, method: str, questions: Iterable[Sequence[object]]) -> Iterator[Answer]:
+        """Call a method with each of these parameters, in batches, and yield the results in their order.
+
+        Raises what `call` raises, when it is the turn of the first call that failed. What is in front of a
+        node may not know batches, and refuse them in any way: then the calls are made one by one.
+        """
+        remaining = iter(questions)
+        while batch := list(islice(remaining, MOST_IN_BATCH)):
+            yield from self._call_together(method, batch)
+
+    def _call_together(self, method: str, batch: list[Sequence[object]]) -> Iterator[Answer]:
+        if len(batch) == 1 or not self._batches.is_due():
+            yield from (self.call(method, *parameters) for parameters in batch)
+            return
+        results: list[Answer | NodeError] | None = None
         try:
-            return self._ask(method, parameters, authorization)
-        except _Unauthorized:
-            self._login.renew(authorization)
-        authorization = self._login.authorization()
-        try:
-            return self._ask(method, parameters, authorization)
-        except _Unauthorized as error:
-            raise NodeUnavailable(f"{self._url} refuses a login that was just renewed") from error
+            results = with_retries(
+                lambda: self._with_login(lambda authorization: self._ask_batch(method, batch, authorization))
+            )
+        except _TooLarge:
+            half = len(batch) // 2
+            yield from self._call_together(method, batch[:half])
+            yield from self._call_together(method, batch[half:])
+            return
+        except NodeError:
+            pass  # a single call shows whether the node or the batch is at fault
+        if results is None:
+            for parameters in batch:
+                answer = self.call(method, *parameters)
+                self._batches.refuse()
+                yield answer
+            return
+        for result in results:
+            if isinstance(result, NodeError):
+                raise result
+            yield result
 
     def close(self) -> None:
         """Close the connections; one that is in use is closed when its call ends."""
         self._pool.close()
 
+    def _with_login(self, ask: Callable[[str], T]) -> T:
+        """Call `ask` with the login, and again with a renewed one if the node refuses it."""
+        authorization = self._login.authorization()
+        try:
+            return ask(authorization)
+        except _Unauthorized:
+            self._login.renew(authorization)
+        authorization = self._login.authorization()
+        try:
+            return ask(authorization)
+        except _Unauthorized as error:
+            raise NodeUnavailable(f"{self._url} refuses a login that was just renewed") from error
+
+    def _ask_batch(
+        self, method: str, batch: list[Sequence[object]], authorization: str
+    ) -> list[Answer | NodeError]:
+        """Ask several questions at once; return results and errors in their order."""
+        with _naming_faults(self._url, method), self._pool.connection() as connection:
+            exchange = _Exchange(self._url, connection, authorization, _limit(method, batch[0]))
+            questions = [
+                {"jsonrpc": "2.0", "method": method, "params": parameters, "id": number}
+                for number, parameters in enumerate(batch, 1)
+            ]
+            exchange.request("POST", "", json.dumps(questions), {"Content-Type": "application/json"})
+            replies = {reply["id"]: reply for reply in exchange.read_batch(len(batch))}
+        results: list[Answer | NodeError] = []
+        for number, parameters in enumerate(batch, 1):
+            reply = replies.pop(number)
+            if reply.get("error") is not None:
+                fault = self._fault(method, parameters, JSONRPCException(reply["error"]))
+                if isinstance(fault, NodeUnavailable):
+                    raise fault
+                results.append(fault)
+            else:
+                results.append(reply["result"])
+        return results
+
     def _ask(self, method: str, parameters: tuple[object, ...], authorization: str) -> Answer:
         failure: JSONRPCException | None = None
-        limit = LARGEST_PRINTED if method in _PRINTS_SCRIPTS else LARGEST_ANSWER
         with _naming_faults(self._url, method), self._pool.connection() as connection:
-            exchange = _Exchange(self._url, connection, authorization, limit)
+            exchange = _Exchange(self._url, connection, authorization, _limit(method, parameters))
             try:
                 return _Call(method, exchange)(*parameters)
             except JSONRPCException as error:  # an answer like any other: the connection is kept
                 failure = error
         raise self._fault(method, parameters, failure) from failure
 
-    def _fault(self, method: str, parameters: tuple[object, ...], error: JSONRPCException) -> NodeError:
+    def _fault(self, method: str, parameters: Sequence[object], error: JSONRPCException) -> NodeError:
         call = " ".join([method, *map(str, parameters)])
         reason = str(error.message)[:_REASON_SIZE]
         message = f"{self._url} answers {quoted(call)} with {quoted(reason)} (code {error.code})"
@@ -144,8 +230,18 @@ class Rpc:
         return NodeError(message)
 
 
+def _limit(method: str, parameters: Sequence[object]) -> int:
+    """Return how many bytes an answer may have, or those to a batch together."""
+    is_hex = method == "getrawtransaction" and 0 in parameters[1:2]
+    return LARGEST_PRINTED if method in _PRINTS_SCRIPTS and not is_hex else LARGEST_ANSWER
+
+
 class _Unauthorized(Exception):
     """The node rejected the login."""
+
+
+class _TooLarge(NodeError):
+    """An answer is larger than any that a node gives to such a question."""
 
 
 @contextmanager
@@ -163,7 +259,7 @@ def _naming_faults(url: NodeUrl, question: str) -> Iterator[None]:
             f"{url} cannot be spoken to over https ({error.reason or error}): does it speak http?"
         ) from error
     except TooLong as error:
-        raise NodeError(
+        raise _TooLarge(
             f"{url} answers {question} with more than {error} bytes: no Bitcoin node does that"
         ) from error
     except (OSError, HTTPException) as error:
@@ -201,6 +297,25 @@ class _Exchange:
 
     def read(self) -> dict[str, Any]:
         """Read the answer."""
+        answer: dict[str, Any] = self._read(_is_answer)
+        return answer
+
+    def read_batch(self, size: int) -> list[dict[str, Any]]:
+        """Read the answers to a batch whose questions have the numbers from 1 to `size`, in any order."""
+        numbers = set(range(1, size + 1))
+
+        def is_complete(answer: object) -> bool:
+            return (
+                isinstance(answer, list)
+                and len(answer) == size
+                and all(_is_answer(reply) and ("result" in reply or reply.get("error")) for reply in answer)
+                and {reply.get("id") for reply in answer if type(reply.get("id")) is int} == numbers
+            )
+
+        replies: list[dict[str, Any]] = self._read(is_complete)
+        return replies
+
+    def _read(self, is_answer: Callable[[object], bool]) -> Answer:
         with self._connection.answer() as response:
             body = bytearray()
             try:
@@ -221,7 +336,7 @@ class _Exchange:
             answer = json.loads(text, parse_float=Decimal)
         except (ArithmeticError, ValueError, RecursionError) as error:
             raise self._nonsense(response, start) from error
-        if not isinstance(answer, dict) or not (answer.get("error") is None or _is_error(answer["error"])):
+        if not is_answer(answer):
             raise self._nonsense(response, start)
         return answer
 
@@ -244,8 +359,11 @@ class _Call(AuthServiceProxy):  # type: ignore[misc]  # the library has no types
         return self._exchange.read()
 
 
-def _is_error(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("code"), int)
+def _is_answer(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    error = value.get("error")
+    return error is None or (isinstance(error, dict) and isinstance(error.get("code"), int))
 
 
 def _reason(body: bytes | bytearray) -> str:

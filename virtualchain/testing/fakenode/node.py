@@ -29,8 +29,8 @@ class FakeNode:
     """A node on 127.0.0.1 that serves its own chain; close it, or use it as a context manager.
 
     The chain is `chain`, or else a new `ChainBuilder(network, premine=premine)`. `rest=False` makes a node
-    without -rest=1, `spent_outputs=False` an older one without /rest/spenttxouts. `user` and `password` are
-    required for JSON-RPC; REST needs none.
+    without -rest=1, `spent_outputs=False` an older one without /rest/spenttxouts, `txindex=True` one with
+    -txindex=1. `user` and `password` are required for JSON-RPC; REST needs none.
     """
 
     def __init__(
@@ -41,11 +41,12 @@ class FakeNode:
         premine: int = PREMINE,
         rest: bool = True,
         spent_outputs: bool = True,
+        txindex: bool = False,
         user: str = "user",
         password: str = "password",  # noqa: S107 - it guards a fake on the loopback interface
     ) -> None:
         self.chain = ChainBuilder(network, premine=premine) if chain is None else chain
-        self._service = Service(NodeState(self.chain), user, password, rest, spent_outputs)
+        self._service = Service(NodeState(self.chain, txindex=txindex), user, password, rest, spent_outputs)
         self._lock = self._service.lock
         self._faults = self._service.faults
         self._server: LoopbackServer | None = LoopbackServer(self._service.respond)

@@ -247,6 +247,11 @@ def _get_raw_transaction(
             "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved",
         )
     level = _verbosity(verbosity, 0)
+    internal_txid = bytes.fromhex(txid)[::-1]
+    if blockhash is None and state.txindex:
+        for stored in filter(state.has, reversed(state.chain.tree.chain)):
+            if any(tx.txid == internal_txid for tx in read_block(stored.raw)):
+                return _get_raw_transaction(state, txid, verbosity, stored.block.hash)
     if blockhash is None:
         raise RpcError(
             _NOT_FOUND,
@@ -256,7 +261,6 @@ def _get_raw_transaction(
     stored = _block(state, blockhash, "parameter 3", "Block hash not found")
     if not state.has(stored):
         raise RpcError(_MISC_ERROR, "Block not available")
-    internal_txid = bytes.fromhex(txid)[::-1]
     for index, tx in enumerate(read_block(stored.raw)):
         if tx.txid == internal_txid:
             if level <= 0:

@@ -41,6 +41,8 @@ class NodeState:
     chain: ChainBuilder
     pruned_below: int = 0
     """Blocks below this height are gone, and so is their undo data."""
+    txindex: bool = False
+    """Whether it finds the transactions of its chain by their ids alone."""
     syncing: bool = False
     """Whether it reports that it is in initial block download."""
     started: float = field(default_factory=monotonic)

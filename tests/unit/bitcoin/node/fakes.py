@@ -4,9 +4,10 @@ import base64
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,7 +18,7 @@ from virtualchain.bitcoin.node.login import read_url
 from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.prefetch import fetch
-from virtualchain.errors import VirtualchainError
+from virtualchain.errors import MissingData, VirtualchainError
 from virtualchain.testing import FakeNode
 
 REGTEST = network("regtest")
@@ -41,6 +42,10 @@ class StubRpc:
             raise answer
         return answer
 
+    def call_each(self, method: str, questions: Iterable[Sequence[object]]) -> Iterator[Any]:
+        """Call a method with each of these parameters."""
+        return (self.call(method, *parameters) for parameters in questions)
+
     def close(self) -> None:
         """Do nothing: there is no connection."""
 
@@ -53,6 +58,26 @@ def scan_tip(source: Any, node: FakeNode) -> tuple[Any, ...]:
     """Fetch the inputs of the node's last block, with what they spend."""
     headers = source.headers_after(node.height - 1, node.chain.tree.chain[-2].block.hash)
     return fetch(source, Scanner([watch(b"id", None, "test")], REGTEST), headers[0]).inputs
+
+
+def transaction(txid: str, *values: str | None) -> dict[str, Any]:
+    """Make a transaction as the node prints it; None stands for an input without its prevout."""
+    return {
+        "txid": txid,
+        "vin": [
+            {} if value is None else {"prevout": {"value": Decimal(value), "scriptPubKey": {"hex": "51"}}}
+            for value in values
+        ],
+    }
+
+
+NO_INDEX = MissingData("Use -txindex or provide a block hash")
+"""How a node without an index of transactions answers."""
+
+
+def only_in_block(answer: object) -> Callable[..., object]:
+    """Answer `getrawtransaction` as a node without an index of transactions does."""
+    return lambda _, verbosity, block_hash=None: answer if block_hash and verbosity == 2 else NO_INDEX
 
 
 @dataclass(frozen=True)

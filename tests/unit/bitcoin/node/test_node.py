@@ -18,8 +18,10 @@ from tests.unit.bitcoin.node.fakes import (
     ScriptedServer,
     StubRpc,
     error,
+    only_in_block,
     result,
     scan_tip,
+    transaction,
 )
 from virtualchain.bitcoin.header import headers_from, read_header
 from virtualchain.bitcoin.networks import network
@@ -59,13 +61,13 @@ def test_open_uses_rest_if_it_is_on(node: FakeNode) -> None:
 
 
 def test_open_without_spenttxouts_requests_each_transaction() -> None:
-    """An older node is asked for a few transactions one by one, and for the whole block if they are many."""
+    """An older node is asked for a few transactions, and for the whole block if they are many."""
     with FakeNode(premine=149, spent_outputs=False) as node:
         node.mine([node.send(b"id?%d" % number) for number in range(FEW_TRANSACTIONS)])
         source = open_source(node.url)
         node.calls.clear()
         assert len(scan_tip(source, node)) == FEW_TRANSACTIONS
-        assert node.calls["getrawtransaction"] == FEW_TRANSACTIONS
+        assert node.calls["getrawtransaction"] == 2 * FEW_TRANSACTIONS  # once in vain, without the block
         assert node.calls["getblock"] == 0
         node.mine([node.send(b"id?%d" % number) for number in range(FEW_TRANSACTIONS + 1)])
         node.calls.clear()
@@ -250,6 +252,9 @@ def test_headers_are_read_again_when_the_tip_moves(
         return call(method, *parameters)
 
     source._rpc.call = call_and_change  # type: ignore[method-assign]
+    source._rpc.call_each = lambda method, questions: (  # type: ignore[method-assign]
+        call_and_change(method, *parameters) for parameters in questions
+    )
     headers = source.headers_after(145, start.hash)
     chain = [stored.block for stored in node.chain.tree.chain]
     assert headers == (chain[146:] if start in chain else None)
@@ -347,28 +352,21 @@ def test_is_invalid_after_invalidateblock(node: FakeNode) -> None:
 # Prevouts over JSON-RPC
 
 
-def transaction(txid: str, *values: str | None) -> dict[str, Any]:
-    """Make a transaction as the node prints it; None stands for an input without its prevout."""
-    return {
-        "txid": txid,
-        "vin": [
-            {} if value is None else {"prevout": {"value": Decimal(value), "scriptPubKey": {"hex": "51"}}}
-            for value in values
-        ],
-    }
-
-
 def test_spent_outputs_of_a_node_before_core_25() -> None:
     """If single transactions have no prevouts, the block has them and is requested first from then on."""
     stub = StubRpc(
-        getrawtransaction=transaction(A, None),
+        getrawtransaction=only_in_block(transaction(A, None)),
         getblock={"tx": [transaction(B, None), transaction(A, "0.00000007")]},
     )
     source = stub.source()
     for _ in range(2):
         assert source.spent_outputs(C, {1: A}) == {1: (SpentOutput(7, b"\x51"),)}
-    assert [call[0] for call in stub.calls] == ["getrawtransaction", "getblock", "getblock"]
-    assert stub.calls[1] == ("getblock", C, 3)
+    assert stub.calls == [
+        ("getrawtransaction", A, 0),
+        ("getrawtransaction", A, 2, C),
+        ("getblock", C, 3),
+        ("getblock", C, 3),
+    ]
 
 
 def test_spent_outputs_of_a_node_without_getrawtransaction() -> None:
@@ -378,15 +376,16 @@ def test_spent_outputs_of_a_node_without_getrawtransaction() -> None:
 
 
 def test_spent_outputs_without_undo_data() -> None:
-    """Outputs that neither call returns are missing; a later block is again requested one by one."""
+    """Outputs that neither call returns are missing; of a later block, transactions are again requested."""
     stub = StubRpc(
-        getrawtransaction=transaction(A, "1", None), getblock={"tx": [{}, transaction(A, "1", None)]}
+        getrawtransaction=only_in_block(transaction(A, "1", None)),
+        getblock={"tx": [{}, transaction(A, "1", None)]},
     )
     source = stub.source()
     for _ in range(2):
         with pytest.raises(MissingData, match="whole chain"):
             source.spent_outputs(C, {1: A})
-    assert [call[0] for call in stub.calls] == ["getrawtransaction", "getblock"] * 2
+    assert [call[0] for call in stub.calls[1:]] == ["getrawtransaction", "getblock"] * 2
 
 
 @pytest.mark.parametrize(
@@ -403,7 +402,7 @@ def test_spent_outputs_without_undo_data() -> None:
 )
 def test_spent_outputs_of_a_malformed_answer(answer: object) -> None:
     """Another transaction, an inexact amount or a malformed answer is an error from either call."""
-    for stub in (StubRpc(getrawtransaction=answer), StubRpc(getblock={"tx": [{}, answer]})):
+    for stub in (StubRpc(getrawtransaction=only_in_block(answer)), StubRpc(getblock={"tx": [{}, answer]})):
         with pytest.raises(NodeError, match="no Bitcoin node does"):
             stub.source().spent_outputs(C, {1: A})
 
