@@ -6,7 +6,7 @@ block's height.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, overload
 
 T = TypeVar("T")
@@ -210,6 +210,10 @@ class Input:
     senders: Sequence[Sender]
     outputs: Sequence[Output]
     fee: int
+    spent: bytes
+    """The outputs that its inputs spend, in their order, each serialized as in a transaction."""
+    unusual_keys: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """By input, the public keys of senders that are not `likely_keys`, see `bitcoin/script.py`."""
     evidence: Evidence | None = None
     """What shows that `senders` are right; None: it was not recorded."""
 

@@ -14,7 +14,9 @@ COMMENT ON COLUMN virtualchain.blocks.chainwork IS 'Expected hashes spent since 
 COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that are hashed.';
 
 CREATE VIEW virtualchain.inputs AS
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw, evidence
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
+    vc.senders(raw, spent, unusual_keys, (SELECT network FROM vc.deployment)) AS senders,
+    vc.outputs(raw, (SELECT network FROM vc.deployment)) AS outputs, fee, raw, evidence, spent
 FROM vc.inputs
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not.';
@@ -26,6 +28,7 @@ COMMENT ON COLUMN virtualchain.inputs.senders IS 'For each input of the transact
 COMMENT ON COLUMN virtualchain.inputs.outputs IS 'The outputs of the transaction.';
 COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses.';
+COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction: fast to search for a script.';
 COMMENT ON COLUMN virtualchain.inputs.evidence IS 'What shows that the senders are right: undo, transaction, node or export; null if it was not recorded.';
 
 CREATE VIEW virtualchain.ops AS
@@ -171,7 +174,7 @@ COMMENT ON COLUMN virtualchain.changes.new IS 'The row after the block; null for
 CREATE VIEW virtualchain.deployment AS
 SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;
 COMMENT ON VIEW virtualchain.deployment IS 'The one chain that this database follows; no row before the first start.';
-COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet or regtest.';
+COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, or a custom signet: signet- and the eight hex digits of its message start.';
 COMMENT ON COLUMN virtualchain.deployment.genesis_hash IS 'Hash of block 0.';
 
 CREATE VIEW virtualchain.writer AS

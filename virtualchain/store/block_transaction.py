@@ -224,10 +224,9 @@ def _no_rows() -> dict[str, list[str]]:
 def _input_rows(inputs: Iterable[Input]) -> Iterator[tuple[str, list[object]]]:
     for item in inputs:
         magics = [magic.hex() for magic in item.magics]
-        senders = [sender.as_dict() for sender in item.senders]
-        outputs = [output.as_dict() for output in item.outputs]
+        spent, unusual_keys = item.spent.hex(), item.unusual_keys
         place = (item.txindex, item.txid, item.raw.hex())
-        yield "inputs", [*place, magics, senders, outputs, item.fee, item.evidence]
+        yield "inputs", [*place, magics, spent, unusual_keys, item.fee, item.evidence]
 
 
 def _log_rows(taken: Taken) -> Iterator[tuple[str, list[object]]]:

@@ -261,8 +261,8 @@ def _as_row(item: Input) -> tuple[object, ...]:
         bytes.fromhex(item.txid),
         item.raw,
         list(item.magics),
-        Jsonb([sender.as_dict() for sender in item.senders]),
-        Jsonb([output.as_dict() for output in item.outputs]),
+        item.spent,
+        Jsonb(item.unusual_keys),
         item.fee,
         item.evidence,
     )
