@@ -130,7 +130,7 @@ class Output:
     addresses: tuple[str, ...]
 
     def as_dict(self) -> Json:
-        """Return a new dict, as callbacks and `vc.inputs` get it."""
+        """Return a new dict, as callbacks get it and `virtualchain.inputs` has it."""
         return {
             "n": self.n,
             "value": self.value,
@@ -185,7 +185,7 @@ class Sender:
     """What each signature of the input covers: the name of its hash type."""
 
     def as_dict(self) -> Json:
-        """Return a new dict, as callbacks and `vc.inputs` get it."""
+        """Return a new dict, as callbacks get it and `virtualchain.inputs` has it."""
         return {
             "txid": self.txid,
             "vout": self.vout,

@@ -1,6 +1,7 @@
-"""What the views compute of a transaction is what Python makes of it: senders and outputs, on every network."""
+"""The views compute the same senders and outputs of a transaction as Python, on every network."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
@@ -11,16 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from tests.unit.bitcoin.building import count, op_return, push, transaction
-from virtualchain.bitcoin.block import StoredTransaction
-from virtualchain.bitcoin.networks import network
+from tests.support.shared_data import shared
+from tests.unit.bitcoin.building import op_return, push, transaction
+from virtualchain.bitcoin.block import StoredTransaction, split_transactions
 from virtualchain.bitcoin.spending import substitute, unusual_keys
-from virtualchain.bitcoin.transaction import pack_outputs, read_inputs
+from virtualchain.bitcoin.transaction import MAX_MONEY, pack_outputs, read_inputs, read_outputs
 from virtualchain.consensus.hashing import hash160
 from virtualchain.model import SpentOutput
 from virtualchain.testing.database import DatabaseServer, other_version
 
 NETWORKS = ("mainnet", "testnet3", "regtest", "signet-0a0b0c0d")
+REAL = (325_000, 400_000, 481_824, 549_400, 951_658)
+"""Blocks of mainnet."""
 QUERY = """
     SELECT vc.senders(raw, spent, keys, network), vc.outputs(raw, network)
     FROM unnest(%s::bytea[], %s::bytea[], %s::jsonb[], %s::text[]) WITH ORDINALITY
@@ -28,6 +31,8 @@ QUERY = """
     ORDER BY place
 """
 
+Row = tuple[bytes, bytes, dict[int, Any], str]
+"""What the tape stores of a transaction (its bytes, what it spends, unusual keys), and a network."""
 Spending = tuple[bytes, bytes, list[bytes]]
 """A spent script, an input script, and a witness."""
 
@@ -37,6 +42,9 @@ KEYS = st.sampled_from(
         *(bytes([first]) + bytes([8]) * 64 for first in (2, 4, 5, 6, 7)),
         *(b"", b"\2", bytes(31), bytes([2]) + bytes(31)),
     ]
+)
+VALID_KEYS = st.sampled_from(
+    [*(bytes([n]) + bytes([7]) * 32 for n in (2, 3)), *(bytes([n]) + bytes([8]) * 64 for n in (4, 6, 7))]
 )
 
 
@@ -78,8 +86,11 @@ ANY_SCRIPTS = st.one_of(st.lists(OPERATIONS, max_size=6).map(b"".join), st.binar
 @st.composite
 def multisigs(draw: st.DrawFn) -> bytes:
     """Draw a bare multisig script, or what nearly is one."""
-    keys = draw(st.lists(KEYS, max_size=22))
-    required, total = draw(st.integers(0, 21)), draw(st.sampled_from([len(keys), len(keys), len(keys) + 1]))
+    keys = draw(st.lists(VALID_KEYS, min_size=1, max_size=22))
+    if draw(st.integers(0, 9)) == 0:
+        keys.append(draw(KEYS))
+    required = draw(st.one_of(st.integers(1, len(keys)), st.integers(0, 21)))
+    total = draw(st.sampled_from([*[len(keys)] * 8, len(keys) + 1]))
 
     def number(value: int) -> bytes:
         minimal = bytes([0x50 + value]) if value <= 16 else bytes([1, value])
@@ -91,7 +102,7 @@ def multisigs(draw: st.DrawFn) -> bytes:
 
 
 LOCKED = st.one_of(
-    KEYS.map(lambda key: push(key) + b"\xac"),
+    st.one_of(VALID_KEYS, KEYS).map(lambda key: push(key) + b"\xac"),
     KEYS.map(lambda key: b"\x76\xa9\x14" + hash160(key) + b"\x88\xac"),
     multisigs(),
     ANY_SCRIPTS,
@@ -103,8 +114,9 @@ PROGRAMS = st.one_of(
     st.builds(
         lambda opcode, program: bytes([opcode, len(program)]) + program,
         st.sampled_from([0, 0x4F, 0x50, 0x51, 0x52, 0x60, 0x61]),
-        st.one_of(st.binary(min_size=1, max_size=41), st.binary(min_size=32, max_size=32)),
+        st.binary(min_size=1, max_size=41),
     ),
+    st.binary(min_size=32, max_size=32).map(lambda key: b"\x51\x20" + key),
     st.just(b"\x51\x02\x4e\x73"),
 )
 SCRIPTS = st.one_of(
@@ -125,7 +137,11 @@ def spendings(draw: st.DrawFn) -> Spending:
     stack = draw(st.lists(ITEMS, max_size=4))
     if draw(st.booleans()):
         stack = [*stack, draw(signatures()), key]
-    form = draw(st.sampled_from(["p2pkh", "p2sh", "p2wpkh", "p2wsh", "p2sh-p2wsh", "p2sh-p2wpkh", "bare", "any"]))
+    form = draw(
+        st.sampled_from(
+            ["p2pkh", "p2sh", "p2wpkh", "p2wsh", "p2sh-p2wsh", "p2sh-p2wpkh", "p2tr", "bare", "any"]
+        )
+    )
     input_script = b"".join(map(push, stack))
     if draw(st.integers(0, 5)) == 0:
         input_script += draw(OPERATIONS)
@@ -139,25 +155,29 @@ def spendings(draw: st.DrawFn) -> Spending:
         return b"\xa9\x14" + hash160(program) + b"\x87", push(program), witness
     if form in {"p2wpkh", "p2wsh"}:
         return program, b"", witness
+    if form == "p2tr":
+        return b"\x51\x20" + bytes(32), b"", stack
     return (inner if form == "bare" else draw(SCRIPTS)), input_script, stack
 
 
 @st.composite
-def transactions(draw: st.DrawFn) -> tuple[bytes, bytes, dict[int, Any], str]:
+def transactions(draw: st.DrawFn) -> Row:
     """Draw a row of the tape: a transaction, what it spends, its unusual keys, and a network."""
     spent = draw(st.lists(spendings(), min_size=1, max_size=4))
     paid = draw(st.lists(SCRIPTS, max_size=5))
-    amounts = st.sampled_from([0, 1, 546, 2**32, 21_000_000 * 10**8])
+    amounts = st.sampled_from([0, 1, 546, 2**32, MAX_MONEY])
     raw = transaction(
         *paid,
         script_sigs=[input_script for _, input_script, _ in spent],
         witnesses=[witness for *_, witness in spent] if any(witness for *_, witness in spent) else (),
         values=[draw(amounts) for _ in paid],
     )
-    return row(raw, [SpentOutput(draw(amounts), script) for script, *_ in spent], draw(st.sampled_from(NETWORKS)))
+    return row(
+        raw, [SpentOutput(draw(amounts), script) for script, *_ in spent], draw(st.sampled_from(NETWORKS))
+    )
 
 
-def row(raw: bytes, spent: Sequence[SpentOutput], chain: str) -> tuple[bytes, bytes, dict[int, Any], str]:
+def row(raw: bytes, spent: Sequence[SpentOutput], chain: str) -> Row:
     """Return what the tape stores of a transaction."""
     keys = {
         n: found
@@ -181,7 +201,7 @@ def connections(database_server: DatabaseServer) -> Iterator[list[psycopg.Connec
             server.drop_template() if server is not database_server else None
 
 
-def compare(connections: Sequence[psycopg.Connection], rows: Sequence[tuple[bytes, bytes, dict[int, Any], str]]) -> None:
+def compare(connections: Sequence[psycopg.Connection], rows: Sequence[Row]) -> None:
     """Compare what the database computes of rows with what Python does."""
     raws, spents, keys, chains = zip(*rows, strict=True)
     for connection in connections:
@@ -194,10 +214,63 @@ def compare(connections: Sequence[psycopg.Connection], rows: Sequence[tuple[byte
             assert senders == [sender.as_dict() for sender in stored.senders()], (raw.hex(), spent.hex())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(rows=st.lists(transactions(), min_size=1, max_size=12))
 def test_senders_and_outputs_are_those_of_python(
-    connections: list[psycopg.Connection], rows: list[tuple[bytes, bytes, dict[int, Any], str]]
+    connections: list[psycopg.Connection], rows: list[Row]
 ) -> None:
     """Random scripts, witnesses and keys, usual and hostile, have the same JSON."""
     compare(connections, rows)
+
+
+@pytest.mark.parametrize("file", ["testnet3/1087400.blk", *(f"mainnet/{n}.blk" for n in REAL)])
+def test_real_transactions_have_the_same_json(connections: list[psycopg.Connection], file: str) -> None:
+    """So have those of real blocks, with what they spend as far as that is known, else p2pkh."""
+    raw = shared(file).read_bytes()
+    chain = file.partition("/")[0]
+    bodies = split_transactions(raw)
+    known: dict[tuple[str, int], SpentOutput] = {}
+    if chain == "testnet3":
+        for place, (value, script) in json.loads(
+            shared(file.replace("blk", "prevouts.json")).read_text()
+        ).items():
+            txid, _, vout = place.partition(":")
+            known[txid, int(vout)] = SpentOutput(value, bytes.fromhex(script))
+    for body in bodies:
+        txid, outputs = read_outputs(body)
+        known |= {(txid, n): output for n, output in enumerate(outputs)}
+    unknown = SpentOutput(1, b"\x76\xa9\x14" + bytes(20) + b"\x88\xac")
+    rows = [
+        row(body, [known.get((each.txid, each.vout), unknown) for each in read_inputs(body)], chain)
+        for body in bodies[1:]
+    ]
+    for start in range(0, len(rows), 500):
+        compare(connections, rows[start : start + 500])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "script"),
+    [(24_390, 1, b""), (300, 1, bytes(5_000)), (1, 110_000, b""), (1, 1, b"\x6a" + b"\x51" * 900_000)],
+)
+def test_large_transactions_take_seconds(
+    connections: list[psycopg.Connection], inputs: int, outputs: int, script: bytes
+) -> None:
+    """As many inputs or outputs as a block has room for, or the longest script, are not a problem."""
+    paid = [script if len(script) > 5_000 else b""] * outputs
+    raw = transaction(*paid, script_sigs=[b"\1\1"] * inputs)
+    spent = [SpentOutput(n, script[:5_000]) for n in range(inputs)]
+    started = time.monotonic()
+    compare(connections, [row(raw, spent, "mainnet")])
+    assert time.monotonic() - started < 60
+
+
+def test_stored_keys_are_shown_for_inputs_that_have_some(connections: list[psycopg.Connection]) -> None:
+    """What a p2pkh input reveals elsewhere than at its end is shown, beside inputs that are as usual."""
+    key = b"\2" + bytes(32)
+    script = b"\x76\xa9\x14" + hash160(key) + b"\x88\xac"
+    usual, swapped = push(b"s" * 9) + push(key), push(key) + push(b"s" * 9) + b"\x7c"
+    made = row(transaction(script_sigs=[usual, swapped, usual]), [SpentOutput(1, script)] * 3, "regtest")
+    assert made[2] == {1: (key.hex(),)}
+    compare(connections, [made])

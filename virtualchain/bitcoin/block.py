@@ -257,9 +257,7 @@ def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> in
     return spends - pays
 
 
-def _senders(
-    spendings: Sequence[TxIn], spent: Sequence[SpentOutput], network: Network
-) -> tuple[Sender, ...]:
+def _senders(spendings: Sequence[TxIn], spent: Sequence[SpentOutput], network: Network) -> tuple[Sender, ...]:
     return tuple(
         _sender(spending, output, network) for spending, output in zip(spendings, spent, strict=True)
     )

@@ -96,7 +96,9 @@ def likely_keys(script_pubkey: bytes, script_sig: bytes, witness: Sequence[bytes
     The key that a hash stands for is taken to be the last item on the stack. The database's views show these
     keys, unless they are known to be others.
     """
-    return _revealed_keys(script_pubkey, script_sig, witness, lambda commitment, _: len(commitment) in {20, 32})
+    return _revealed_keys(
+        script_pubkey, script_sig, witness, lambda commitment, _: len(commitment) in {20, 32}
+    )
 
 
 def _commits_to(commitment: bytes, data: bytes) -> bool:
