@@ -212,8 +212,9 @@ class Input:
     fee: int
     spent: bytes
     """The outputs that its inputs spend, in their order, each serialized as in a transaction."""
-    unusual_keys: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    """By input, the public keys of senders that are not `likely_keys`, see `bitcoin/script.py`."""
+    unusual_keys: Mapping[int, Sequence[str]] = field(default_factory=dict, compare=False)
+    """By input, the public keys of senders that are not `likely_keys` (see `bitcoin/script.py`). Only the
+    database's views need them: an input that is read from the tape has none."""
     evidence: Evidence | None = None
     """What shows that `senders` are right; None: it was not recorded."""
 

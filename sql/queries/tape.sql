@@ -34,7 +34,7 @@ SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(he
 
 -- name: inputs
 -- The inputs in a range of blocks that carry one of these magics, in chain order.
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, spent, unusual_keys, fee, evidence,
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, spent, fee, evidence,
     (SELECT network FROM vc.deployment) AS network
 FROM vc.inputs
 WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s

@@ -180,9 +180,9 @@ def transactions(draw: st.DrawFn) -> Row:
 def row(raw: bytes, spent: Sequence[SpentOutput], chain: str) -> Row:
     """Return what the tape stores of a transaction."""
     keys = {
-        n: found
+        n: unusual
         for n, (output, spending) in enumerate(zip(spent, read_inputs(raw), strict=True))
-        if (found := unusual_keys(output.script_pubkey, spending, fits=False)) is not None
+        if (unusual := unusual_keys(output.script_pubkey, spending, fits=False)) is not None
     }
     return raw, pack_outputs(spent), keys, chain
 

@@ -182,5 +182,4 @@ class Tape:
 def _read_input(row: dict[str, Any]) -> Input:
     stored = StoredTransaction(row["raw"], row["spent"], row.pop("network"))
     row["magics"] = tuple(row["magics"])
-    row["unusual_keys"] = {int(n): tuple(keys) for n, keys in row["unusual_keys"].items()}
     return Input(**row, senders=Lazy(stored.senders), outputs=Lazy(stored.outputs))

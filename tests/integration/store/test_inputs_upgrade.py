@@ -122,6 +122,13 @@ def read(url: str) -> list[Input]:
         return list(Tape(connection).inputs(0, 0, [b"id"]))
 
 
+def unusual(url: str) -> list[dict[int, tuple[str, ...]]]:
+    """Read the unusual keys."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT unusual_keys FROM vc.inputs ORDER BY txindex").fetchall()
+    return [{int(n): tuple(keys) for n, keys in value.items()} for (value,) in rows]
+
+
 def test_the_view_is_as_before(old_url: str, items: list[Input]) -> None:
     """No value of any row changes, and the tape has what a new sync would write."""
     assert sum(bool(item.unusual_keys) for item in items) == 2
@@ -130,6 +137,7 @@ def test_the_view_is_as_before(old_url: str, items: list[Input]) -> None:
     migrate(old_url)
     assert shown(old_url) == before
     assert read(old_url) == items
+    assert unusual(old_url) == [dict(item.unusual_keys) for item in items]
 
 
 def test_rows_of_the_first_version_are_completed(old_url: str, items: list[Input]) -> None:
