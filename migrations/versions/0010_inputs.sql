@@ -177,42 +177,75 @@ END;
 $$;
 COMMENT ON FUNCTION vc.base58_address(bytea) IS 'The address with a version byte and a hash of 20 bytes.';
 
-CREATE FUNCTION vc.symbols(bits bigint) RETURNS bytea
+CREATE FUNCTION vc.bech32_characters(symbols integer) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN int8send(x'2020202020202020'::bigint
-    | ((bits & x'f800000000'::bigint) << 21) | ((bits & x'07c0000000'::bigint) << 18)
-    | ((bits & x'003e000000'::bigint) << 15) | ((bits & x'0001f00000'::bigint) << 12)
-    | ((bits & x'00000f8000'::bigint) << 9) | ((bits & x'0000007c00'::bigint) << 6)
-    | ((bits & x'00000003e0'::bigint) << 3) | (bits & x'000000001f'::bigint));
-COMMENT ON FUNCTION vc.symbols(bigint) IS '40 bits as the eight symbols of a Bech32 address, five bits each: 32 is added, which makes them printable.';
+RETURN substr('qpzry9x8gf2tvdw0s3jn54khce6mua7l'::bytea, (symbols >> 15) + 1, 1)
+    || substr('qpzry9x8gf2tvdw0s3jn54khce6mua7l'::bytea, ((symbols >> 10) & 31) + 1, 1)
+    || substr('qpzry9x8gf2tvdw0s3jn54khce6mua7l'::bytea, ((symbols >> 5) & 31) + 1, 1)
+    || substr('qpzry9x8gf2tvdw0s3jn54khce6mua7l'::bytea, (symbols & 31) + 1, 1);
+COMMENT ON FUNCTION vc.bech32_characters(integer) IS 'The characters of an address (BIP 173) that stand for four symbols, 20 bits.';
+
+CREATE FUNCTION vc.checksum_step(checksum integer, symbol integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ((checksum & 33554431) << 5) # ('{
+            0,996825010,642813549,490396127,513874426,634080840,955357079,60538917,
+            1027748829,103310447,454213040,544795138,602090023,411663765,95659082,1054471160,
+            705979059,293483777,205843678,925809516,884308809,266284283,317060388,697279126,
+            391532910,742131420,822533891,174885041,167200916,849157926,799524601,349016395
+        }'::integer[])[((checksum >> 25) # symbol) + 1];
+COMMENT ON FUNCTION vc.checksum_step(integer, integer) IS 'The checksum of a Bech32 address (BIP 173) after one more symbol.';
+
+CREATE FUNCTION vc.checksum_steps(checksum integer, symbols integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ((checksum & 1023) << 20) # ('{
+            0,583756141,394458842,894017463,764759229,257828304,974633575,417125130,
+            196754771,695292990,473484169,1056154340,640643566,82057347,833455924,325512793,
+            368114319,926651362,41028693,549020984,946189874,447668063,803684584,220998021,
+            508217308,1015131825,164114694,721639531,870288225,286581260,610106811,110499030
+        }'::integer[])[(((checksum >> 10) # symbols) >> 15) + 1] # ('{
+            0,69525304,139009913,208519233,277265403,346186947,416261250,485194682,
+            554529535,623488455,692350342,761311934,831244548,900666940,969070205,1038485829,
+            312394999,381295567,450354062,519242934,35159820,104636468,173105269,242597709,
+            865318408,934766896,1004185969,1073641033,588582387,657576651,727454346,796446130
+        }'::integer[])[((((checksum >> 10) # symbols) >> 10) & 31) + 1] # ('{
+            0,534243686,1027569356,585670570,721079480,892151262,398834292,135418642,
+            132234585,406213695,987679637,621355763,756773345,852269191,270796589,267644491,
+            223574683,310678525,812387415,800843057,665433635,947806021,446087407,88156553,
+            179488706,358952612,932032782,677009512,541592442,1067442716,494370230,44078288
+        }'::integer[])[((((checksum >> 10) # symbols) >> 5) & 31) + 1] # ('{
+            0,996825010,642813549,490396127,513874426,634080840,955357079,60538917,
+            1027748829,103310447,454213040,544795138,602090023,411663765,95659082,1054471160,
+            705979059,293483777,205843678,925809516,884308809,266284283,317060388,697279126,
+            391532910,742131420,822533891,174885041,167200916,849157926,799524601,349016395
+        }'::integer[])[(((checksum >> 10) # symbols) & 31) + 1];
+COMMENT ON FUNCTION vc.checksum_steps(integer, integer) IS 'The same as four calls of vc.checksum_step: four symbols in 20 bits, by tables of what each of them adds.';
 
 CREATE FUNCTION vc.segwit_address(prefix text, version integer, program bytea) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     size CONSTANT integer := (8 * octet_length(program) + 4) / 5;
-    padded CONSTANT bytea := program || int4send(0);
-    symbols bytea := set_byte('\x20', 0, 32 | version);
-    bits bigint;
-    -- The checksum (BIP 173) of the prefix.
-    checksum integer := CASE prefix WHEN 'bc' THEN 36798531 WHEN 'tb' THEN 36799106 WHEN 'bcrt' THEN 393601293 END;
+    padded CONSTANT bytea := program || '\x0000';
+    written bytea := '';
+    symbols integer; -- a variable, because a call with a long expression is not inlined
+    -- That of the prefix, followed by zeros where the checksum will be.
+    checksum integer := CASE prefix WHEN 'bc' THEN 297473181 WHEN 'tb' THEN 809993152 WHEN 'bcrt' THEN 1032750143 END;
 BEGIN
-    FOR place IN 0 .. (size - 1) / 8 LOOP
-        bits := (get_byte(padded, 5 * place)::bigint << 32) | (get_byte(padded, 5 * place + 1)::bigint << 24)
-            | (get_byte(padded, 5 * place + 2) << 16) | (get_byte(padded, 5 * place + 3) << 8) | get_byte(padded, 5 * place + 4);
-        symbols := symbols || vc.symbols(bits); -- of a variable, so that the call is inlined
+    checksum := vc.checksum_step(checksum, version);
+    FOR place IN 0 .. (size - 1) / 4 LOOP
+        symbols := (((get_byte(padded, 5 * place / 2) << 16) | (get_byte(padded, 5 * place / 2 + 1) << 8)
+            | get_byte(padded, 5 * place / 2 + 2)) >> (4 - 4 * (place % 2))) & 1048575;
+        written := written || vc.bech32_characters(symbols);
+        IF 4 * place + 4 <= size THEN
+            checksum := vc.checksum_steps(checksum, symbols);
+        ELSE
+            FOR rest IN 1 .. size % 4 LOOP
+                checksum := vc.checksum_step(checksum, (symbols >> (20 - 5 * rest)) & 31);
+            END LOOP;
+        END IF;
     END LOOP;
-    symbols := substr(symbols, 1, 1 + size);
-    FOR place IN 0 .. size + 6 LOOP -- six zeros stand for the checksum itself
-        checksum := ((checksum & 33554431) << 5) # CASE WHEN place <= size THEN get_byte(symbols, place) & 31 ELSE 0 END # ('{
-            0,996825010,642813549,490396127,513874426,634080840,955357079,60538917,
-            1027748829,103310447,454213040,544795138,602090023,411663765,95659082,1054471160,
-            705979059,293483777,205843678,925809516,884308809,266284283,317060388,697279126,
-            391532910,742131420,822533891,174885041,167200916,849157926,799524601,349016395
-        }'::integer[])[(checksum >> 25) + 1];
-    END LOOP;
-    bits := checksum # CASE WHEN version = 0 THEN 1 ELSE 734539939 END; -- Bech32m (BIP 350)
-    RETURN prefix || '1' || translate(encode(symbols || substr(vc.symbols(bits), 3), 'escape'),
-        ' !"#$%&''()*+,-./0123456789:;<=>?', 'qpzry9x8gf2tvdw0s3jn54khce6mua7l');
+    checksum := checksum # CASE WHEN version = 0 THEN 1 ELSE 734539939 END; -- Bech32m (BIP 350)
+    RETURN prefix || '1' || encode(substr(vc.bech32_characters(version), 4) || substr(written, 1, size)
+        || vc.bech32_characters(checksum >> 10) || substr(vc.bech32_characters((checksum & 1023) << 10), 1, 2), 'escape');
 END;
 $$;
 COMMENT ON FUNCTION vc.segwit_address(text, integer, bytea) IS 'The address of a witness program: Bech32 (BIP 173) for version 0, Bech32m (BIP 350) for later ones.';
@@ -235,31 +268,34 @@ RETURN CASE
     ELSE '{}' END;
 COMMENT ON FUNCTION vc.addresses(bytea, text, text) IS 'The address of a script of a type that has one, on a network; no type has more than one.';
 
-CREATE FUNCTION vc.public_keys(script bytea, script_type text, stack bytea[], witness bytea[]) RETURNS bytea[]
+CREATE FUNCTION vc.public_keys(script bytea, script_type text, stack bytea[], witness bytea[]) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
     IF script_type = 'witness_v1_taproot' THEN
-        RETURN ARRAY[substr(script, 3)];
+        RETURN ARRAY[encode(substr(script, 3), 'hex')];
     END IF;
     IF script_type = 'scripthash' THEN
         IF stack = '{}' THEN
-            RETURN stack;
+            RETURN '{}';
         END IF;
         script := stack[cardinality(stack)];
         script_type := vc.script_type(script);
         stack := trim_array(stack, 1);
     END IF;
     IF script_type = 'witness_v0_keyhash' THEN
-        RETURN witness[cardinality(witness):];
+        RETURN CASE WHEN witness = '{}' THEN '{}' ELSE ARRAY[encode(witness[cardinality(witness)], 'hex')] END;
     END IF;
     IF script_type = 'witness_v0_scripthash' AND witness <> '{}' THEN
         script := witness[cardinality(witness)];
         script_type := vc.script_type(script);
         stack := trim_array(witness, 1);
     END IF;
-    RETURN CASE script_type WHEN 'pubkey' THEN ARRAY[substr(script, 2, octet_length(script) - 2)]
-        WHEN 'pubkeyhash' THEN stack[cardinality(stack):]
-        WHEN 'multisig' THEN vc.multisig_keys(script) ELSE '{}' END;
+    RETURN CASE
+        WHEN script_type = 'pubkey' THEN ARRAY[encode(substr(script, 2, octet_length(script) - 2), 'hex')]
+        WHEN script_type = 'pubkeyhash' AND stack <> '{}' THEN ARRAY[encode(stack[cardinality(stack)], 'hex')]
+        WHEN script_type = 'multisig' THEN ARRAY(
+            SELECT encode(key, 'hex') FROM unnest(vc.multisig_keys(script)) WITH ORDINALITY AS k (key, place) ORDER BY place)
+        ELSE '{}' END;
 END;
 $$;
 COMMENT ON FUNCTION vc.public_keys(bytea, text, bytea[], bytea[]) IS 'The public keys that an input reveals, if it reveals what the script that it spends commits to: a key last on the stack.';
@@ -348,12 +384,6 @@ END;
 $$;
 COMMENT ON FUNCTION vc.sighash(bytea, text, bytea[], boolean, bytea[]) IS 'What each signature of an input covers: the name of its hash type.';
 
-CREATE FUNCTION vc.hex(items bytea[]) RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE cardinality(items) WHEN 0 THEN '{}' WHEN 1 THEN ARRAY[encode(items[1], 'hex')]
-    ELSE ARRAY(SELECT encode(item, 'hex') FROM unnest(items) WITH ORDINALITY AS i (item, place) ORDER BY place) END;
-COMMENT ON FUNCTION vc.hex(bytea[]) IS 'Each item in hex.';
-
 CREATE FUNCTION vc.outputs(raw bytea, network text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 700 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -403,6 +433,7 @@ DECLARE
     script_type text;
     operations bytea[];
     stack bytea[];
+    only_pushed boolean;
     witness bytea[];
 BEGIN
     raw := raw || ''; -- fetched and decompressed once, not by each function that looks at a part
@@ -429,11 +460,13 @@ BEGIN
         script := substr(spent, spent_at + 9 + vc.count_size(spent, spent_at + 8), vc.count_at(spent, spent_at + 8));
         script_type := CASE WHEN vc.is_substitute(script) THEN 'nonstandard' ELSE vc.script_type(script) END;
         size := vc.count_at(raw, at + 36);
-        operations := '{}';
+        stack := '{}';
+        only_pushed := true;
         IF size > 0 THEN
             operations := vc.operations(substr(raw, at + 37 + vc.count_size(raw, at + 36), size));
+            stack := vc.pushes(operations);
+            only_pushed := vc.only_push(operations);
         END IF;
-        stack := vc.pushes(operations);
         witness := '{}';
         IF has_witness THEN
             size := vc.count_at(raw, witness_at);
@@ -453,8 +486,8 @@ BEGIN
             'script_pubkey', encode(script, 'hex'),
             'type', script_type,
             'addresses', vc.addresses(script, script_type, network),
-            'public_keys', coalesce(unusual_keys -> n::text, to_jsonb(vc.hex(vc.public_keys(script, script_type, stack, witness)))),
-            'sighash', vc.sighash(script, script_type, stack, vc.only_push(operations), witness)));
+            'public_keys', coalesce(unusual_keys -> n::text, to_jsonb(vc.public_keys(script, script_type, stack, witness))),
+            'sighash', vc.sighash(script, script_type, stack, only_pushed, witness)));
         at := at + 40 + vc.count_size(raw, at + 36) + vc.count_at(raw, at + 36);
         spent_at := spent_at + 8 + vc.count_size(spent, spent_at + 8) + octet_length(script);
     END LOOP;
