@@ -385,7 +385,8 @@ $$;
 COMMENT ON FUNCTION vc.sighash(bytea, text, bytea[], boolean, bytea[]) IS 'What each signature of an input covers: the name of its hash type.';
 
 CREATE FUNCTION vc.outputs(raw bytea, network text) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 700 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 700
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     outputs jsonb[] := '{}';
     at integer;
@@ -420,7 +421,8 @@ $$;
 COMMENT ON FUNCTION vc.outputs(bytea, text) IS 'The outputs of a transaction on a network.';
 
 CREATE FUNCTION vc.senders(raw bytea, spent bytea, unusual_keys jsonb, network text) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 1000 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 1000
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     senders jsonb[] := '{}';
     at integer;
@@ -569,7 +571,8 @@ COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction
 COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, or a custom signet: signet- and the eight hex digits of its message start.';
 
 CREATE FUNCTION virtualchain.script_of(address text) RETURNS bytea
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     prefix CONSTANT text := substring(lower(address) FROM '^(bc|tb|bcrt)1[02-9ac-hj-np-z]{8,80}$');
     symbols text;

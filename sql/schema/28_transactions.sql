@@ -385,7 +385,8 @@ $$;
 COMMENT ON FUNCTION vc.sighash(bytea, text, bytea[], boolean, bytea[]) IS 'What each signature of an input covers: the name of its hash type.';
 
 CREATE FUNCTION vc.outputs(raw bytea, network text) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 700 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 700
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     outputs jsonb[] := '{}';
     at integer;
@@ -420,7 +421,8 @@ $$;
 COMMENT ON FUNCTION vc.outputs(bytea, text) IS 'The outputs of a transaction on a network.';
 
 CREATE FUNCTION vc.senders(raw bytea, spent bytea, unusual_keys jsonb, network text) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 1000 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 1000
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     senders jsonb[] := '{}';
     at integer;

@@ -192,7 +192,8 @@ $$;
 COMMENT ON FUNCTION virtualchain.revision() IS 'The revision of the schema, for readers as well.';
 
 CREATE FUNCTION virtualchain.script_of(address text) RETURNS bytea
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     prefix CONSTANT text := substring(lower(address) FROM '^(bc|tb|bcrt)1[02-9ac-hj-np-z]{8,80}$');
     symbols text;
