@@ -6,7 +6,7 @@ block's height.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, overload
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ class Output:
     addresses: tuple[str, ...]
 
     def as_dict(self) -> Json:
-        """Return a new dict, as callbacks and `vc.inputs` get it."""
+        """Return a new dict, as callbacks get it and `virtualchain.inputs` has it."""
         return {
             "n": self.n,
             "value": self.value,
@@ -185,7 +185,7 @@ class Sender:
     """What each signature of the input covers: the name of its hash type."""
 
     def as_dict(self) -> Json:
-        """Return a new dict, as callbacks and `vc.inputs` get it."""
+        """Return a new dict, as callbacks get it and `virtualchain.inputs` has it."""
         return {
             "txid": self.txid,
             "vout": self.vout,
@@ -210,6 +210,11 @@ class Input:
     senders: Sequence[Sender]
     outputs: Sequence[Output]
     fee: int
+    spent: bytes
+    """The outputs that its inputs spend, in their order, each serialized as in a transaction."""
+    unusual_keys: Mapping[int, Sequence[str]] = field(default_factory=dict, compare=False)
+    """By input, the public keys of senders that are not `likely_keys` (see `bitcoin/script.py`). Only the
+    database's views need them: an input that is read from the tape has none."""
     evidence: Evidence | None = None
     """What shows that `senders` are right; None: it was not recorded."""
 

@@ -16,8 +16,8 @@ SELECT block_id, encode(hash, 'hex'), encode(prev_hash, 'hex'),
 FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
 -- name: inputs
--- The inputs of a range of blocks with the columns of an export.
-SELECT block_id, txindex, encode(txid, 'hex'), magics, senders::text, outputs::text, fee, raw
+-- The inputs of a range of blocks.
+SELECT block_id, txindex, encode(txid, 'hex'), magics, spent, unusual_keys, fee, raw
 FROM vc.inputs WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id, txindex;
 
 -- name: homeless_inputs

@@ -34,10 +34,10 @@ WITH block AS (
     JOIN vc.apps AS a ON a.name = row ->> 0 AND a.build = row ->> 1 AND a.is_live = (row -> 2)::boolean
     FOR KEY SHARE OF a
 ), taken AS (
-    INSERT INTO vc.inputs (block_id, txindex, txid, raw, magics, senders, outputs, fee, evidence)
+    INSERT INTO vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence)
     SELECT %(block_id)s, (row -> 0)::integer, decode(row ->> 1, 'hex'), decode(row ->> 2, 'hex'),
         ARRAY(SELECT decode(magic, 'hex') FROM jsonb_array_elements_text(row -> 3) AS magic),
-        row -> 4, row -> 5, (row -> 6)::bigint, row ->> 7
+        decode(row ->> 4, 'hex'), row -> 5, (row -> 6)::bigint, row ->> 7
     FROM jsonb_array_elements(%(inputs)s::jsonb) AS row
     ON CONFLICT (block_id, txindex) DO UPDATE -- another app's search has already found it
     SET magics = ARRAY(SELECT DISTINCT m FROM unnest(inputs.magics || EXCLUDED.magics) AS m ORDER BY m)

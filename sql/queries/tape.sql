@@ -34,17 +34,17 @@ SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(he
 
 -- name: inputs
 -- The inputs in a range of blocks that carry one of these magics, in chain order.
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, senders, outputs, fee, evidence
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, spent, fee, evidence,
+    (SELECT network FROM vc.deployment) AS network
 FROM vc.inputs
 WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s
 ORDER BY block_id, txindex;
 
 -- name: too_large
 -- The first block of a range up to which the inputs may take more memory than allowed: a transaction's JSON has at
--- most 12 bytes for each of its own, and the scripts that it spends as many as are kept of them.
+-- most 12 bytes for each of its own, and two for each of the scripts that it spends.
 SELECT min(block_id) FROM (
-    SELECT block_id, sum(12 * octet_length(raw) + least(2000000, octet_length(raw) / 41 * 10000))
-        OVER (ORDER BY block_id) AS size
+    SELECT block_id, sum(12 * octet_length(raw) + 2 * octet_length(spent)) OVER (ORDER BY block_id) AS size
     FROM vc.inputs
     WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s
 ) AS i WHERE size > %(allowed)s;

@@ -7,8 +7,9 @@ ORDER BY block_id;
 
 -- name: inputs
 -- The inputs of a range of blocks, with the columns of the exported file.
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw
-FROM vc.inputs
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
+    vc.senders(raw, spent, unusual_keys, network) AS senders, vc.outputs(raw, network) AS outputs, fee, raw
+FROM vc.inputs CROSS JOIN vc.deployment
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, txindex;
 
@@ -113,7 +114,7 @@ COPY vc.blocks (block_id, hash, prev_hash, header, time, chainwork) FROM STDIN;
 
 -- name: copy_inputs
 -- Append many inputs.
-COPY vc.inputs (block_id, txindex, txid, raw, magics, senders, outputs, fee, evidence) FROM STDIN;
+COPY vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence) FROM STDIN;
 
 -- name: chainwork
 -- The chain work up to a block.

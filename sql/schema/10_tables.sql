@@ -8,7 +8,7 @@ CREATE TABLE vc.deployment (
 );
 COMMENT ON TABLE vc.deployment IS 'The one chain that this database follows.';
 COMMENT ON COLUMN vc.deployment.singleton IS 'Always true: there is one row.';
-COMMENT ON COLUMN vc.deployment.network IS 'mainnet, testnet3, testnet4, signet or regtest.';
+COMMENT ON COLUMN vc.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, or a custom signet: signet- and the eight hex digits of its message start.';
 COMMENT ON COLUMN vc.deployment.genesis_hash IS 'Hash of block 0, in display order; a node with another one is refused.';
 
 CREATE TABLE vc.writer (
@@ -43,8 +43,8 @@ CREATE TABLE vc.inputs (
     txid bytea NOT NULL CHECK (octet_length(txid) = 32),
     raw bytea NOT NULL,
     magics bytea[] NOT NULL,
-    senders jsonb NOT NULL,
-    outputs jsonb NOT NULL,
+    spent bytea NOT NULL,
+    unusual_keys jsonb NOT NULL,
     fee bigint NOT NULL,
     evidence text CHECK (evidence IN ('undo', 'transaction', 'node', 'export')),
     PRIMARY KEY (block_id, txindex)
@@ -55,8 +55,8 @@ COMMENT ON COLUMN vc.inputs.txindex IS 'Position of the transaction in its block
 COMMENT ON COLUMN vc.inputs.txid IS 'Transaction id, in display order. Not unique on Bitcoin: the key is the position.';
 COMMENT ON COLUMN vc.inputs.raw IS 'The whole transaction as it is in the block, including witnesses.';
 COMMENT ON COLUMN vc.inputs.magics IS 'The registered magics that its payload starts with.';
-COMMENT ON COLUMN vc.inputs.senders IS 'For each input of the transaction the output that it spends.';
-COMMENT ON COLUMN vc.inputs.outputs IS 'The outputs of the transaction.';
+COMMENT ON COLUMN vc.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction; a long script is replaced by its size and hash.';
+COMMENT ON COLUMN vc.inputs.unusual_keys IS 'For inputs that do not reveal their public keys where others do, by the number of the input, those keys: what vc.public_keys cannot see without hashing.';
 COMMENT ON COLUMN vc.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 COMMENT ON COLUMN vc.inputs.evidence IS 'What shows that the senders are right: undo (undo data of a node, whose checksum fits), transaction (the transactions that created the outputs), node (the word of a node or another source) or export (that of an export); null if it was taken before this was recorded.';
 

@@ -14,7 +14,9 @@ COMMENT ON COLUMN virtualchain.blocks.chainwork IS 'Expected hashes spent since 
 COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that are hashed.';
 
 CREATE VIEW virtualchain.inputs AS
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics, senders, outputs, fee, raw, evidence
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
+    vc.senders(raw, spent, unusual_keys, (SELECT network FROM vc.deployment)) AS senders,
+    vc.outputs(raw, (SELECT network FROM vc.deployment)) AS outputs, fee, raw, evidence, spent
 FROM vc.inputs
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not.';
@@ -26,6 +28,7 @@ COMMENT ON COLUMN virtualchain.inputs.senders IS 'For each input of the transact
 COMMENT ON COLUMN virtualchain.inputs.outputs IS 'The outputs of the transaction.';
 COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses.';
+COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction: fast to search for a script.';
 COMMENT ON COLUMN virtualchain.inputs.evidence IS 'What shows that the senders are right: undo, transaction, node or export; null if it was not recorded.';
 
 CREATE VIEW virtualchain.ops AS
@@ -171,7 +174,7 @@ COMMENT ON COLUMN virtualchain.changes.new IS 'The row after the block; null for
 CREATE VIEW virtualchain.deployment AS
 SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;
 COMMENT ON VIEW virtualchain.deployment IS 'The one chain that this database follows; no row before the first start.';
-COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet or regtest.';
+COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, or a custom signet: signet- and the eight hex digits of its message start.';
 COMMENT ON COLUMN virtualchain.deployment.genesis_hash IS 'Hash of block 0.';
 
 CREATE VIEW virtualchain.writer AS
@@ -187,3 +190,47 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION virtualchain.revision() IS 'The revision of the schema, for readers as well.';
+
+CREATE FUNCTION virtualchain.script_of(address text) RETURNS bytea
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
+DECLARE
+    prefix CONSTANT text := substring(lower(address) FROM '^(bc|tb|bcrt)1[02-9ac-hj-np-z]{8,80}$');
+    symbols text;
+    bits bit varying := '';
+    number numeric := 0;
+    bytes bytea := '';
+    script bytea;
+    network CONSTANT text := CASE WHEN prefix = 'bc' OR address ~ '^[13]' THEN 'mainnet' WHEN prefix = 'bcrt' THEN 'regtest' ELSE 'testnet3' END;
+BEGIN
+    IF prefix IS NOT NULL AND address IN (lower(address), upper(address)) THEN
+        address := lower(address);
+        symbols := translate(substr(address, length(prefix) + 2),
+            'qpzry9x8gf2tvdw0s3jn54khce6mua7l', ' !"#$%&''()*+,-./0123456789:;<=>?');
+        FOR place IN 2 .. length(symbols) - 6 LOOP
+            bits := bits || (ascii(substr(symbols, place, 1)) & 31)::bit(5);
+        END LOOP;
+        FOR place IN 0 .. length(bits) / 8 - 1 LOOP
+            bytes := bytes || set_byte('\x00', 0, substring(bits FROM 8 * place + 1 FOR 8)::bit(8)::integer);
+        END LOOP;
+        script := set_byte('\x00', 0, CASE left(symbols, 1) WHEN ' ' THEN 0 ELSE (ascii(symbols) & 31) + 80 END)
+            || set_byte('\x00', 0, length(bytes)) || bytes;
+    ELSIF address ~ '^[1-9A-HJ-NP-Za-km-z]{25,35}$' THEN
+        FOR place IN 1 .. length(address) LOOP
+            number := number * 58 + strpos('123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz', substr(address, place, 1)) - 1;
+        END LOOP;
+        FOR place IN 1 .. 25 LOOP
+            bytes := set_byte('\x00', 0, mod(number, 256)::integer) || bytes;
+            number := div(number, 256);
+        END LOOP;
+        script := CASE WHEN get_byte(bytes, 0) IN (0, 111) THEN '\x76a914'::bytea || substr(bytes, 2, 20) || '\x88ac'
+            ELSE '\xa914'::bytea || substr(bytes, 2, 20) || '\x87' END;
+    END IF;
+    -- Written again, it has the right checksum, version and padding.
+    IF address = ANY(vc.addresses(script, vc.script_type(script), network)) THEN
+        RETURN script;
+    END IF;
+    RAISE EXCEPTION 'not an address: %', quote_literal(left(address, 100)) USING ERRCODE = 'invalid_parameter_value';
+END;
+$$;
+COMMENT ON FUNCTION virtualchain.script_of(text) IS 'The output script that an address of any Bitcoin network stands for: to look for it in inputs.spent and inputs.raw is faster than to compute the addresses of every row.';

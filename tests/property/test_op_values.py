@@ -185,7 +185,7 @@ def judge(op: Any, fields: Any, step: str) -> Verdicts:
         app.add(b"o", parse=lambda payload: parsed, commit=lambda op_, state: op, fields=fields)
     script = op_return(b"vao")
     output = Output(0, 0, script.hex(), "nulldata", ())
-    item = Input(5, 1, "01" * 32, transaction(script), (b"va",), (), (output,), 0)
+    item = Input(5, 1, "01" * 32, transaction(script), (b"va",), (), (output,), 0, b"")
     state: Any = NoState()
     contract = read_contract(app)
     candidates, _ = candidates_of(contract, BLOCK, [item])

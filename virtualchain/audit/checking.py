@@ -7,7 +7,7 @@ in its block.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from virtualchain.bitcoin.block import Candidate, Scan, inputs
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.spending import stands_for
-from virtualchain.bitcoin.transaction import MAX_MONEY, read_transaction
+from virtualchain.bitcoin.transaction import MAX_MONEY, read_transaction, unpack_outputs
 from virtualchain.errors import MalformedBlock, quoted
 from virtualchain.model import Block, Input, Json, Sender, SpentOutput
 
@@ -63,37 +63,77 @@ def check_block(row: Sequence[Any], before: tuple[Block, int] | None) -> tuple[B
     return block, chainwork
 
 
-def check_input(row: Sequence[Any], blocks: Mapping[int, Block], network: Network) -> Input:
-    """Return the input of a row in one of `blocks`.
+def check_input(row: Sequence[Any], blocks: Mapping[int, Block], network: Network) -> None:
+    """Check a row of the tape in one of `blocks`.
 
     Raises ValueError if its block is not among them, or the row does not match its raw transaction.
     """
+    block_id, txindex, txid, magics, spent, unusual_keys, fee, raw = row
+    place = f"transaction {txindex} ({txid}) of block {block_id}"
+
+    def outputs() -> list[SpentOutput]:
+        return [_in_range(output) for output in unpack_outputs(spent)]
+
+    computed = _compute(place, (block_id, txindex, magics, raw), outputs, blocks, network)
+    _compare(
+        place,
+        ("txid", txid, computed.txid),
+        ("spent", spent, computed.spent),
+        ("unusual_keys", unusual_keys, {str(n): list(keys) for n, keys in computed.unusual_keys.items()}),
+        ("fee", fee, computed.fee),
+    )
+
+
+def read_exported_input(row: Sequence[Any], blocks: Mapping[int, Block], network: Network) -> Input:
+    """Return the input of an export's row in one of `blocks`; raises ValueError like `check_input`."""
     block_id, txindex, txid, magics, senders_text, outputs_text, fee, raw = row
     place = f"transaction {txindex} ({txid}) of block {block_id}"
-    if block_id not in blocks or not 0 < txindex < 2**31:
-        raise ValueError(f"{place}: there is no such position, or rows are out of order")
-    if not magics or magics != sorted(set(magics)):
-        raise ValueError(f"{place}: its magics are not a sorted list without duplicates")
     senders, outputs = _objects(senders_text, place), _objects(outputs_text, place)
-    try:
-        transaction = read_transaction(raw, network)
-        spent = [_spent_output(sender) for sender in senders]
-        if len(spent) != len(transaction.inputs):
-            raise ValueError(f"it has {len(transaction.inputs)} inputs and {len(spent)} senders")
-        candidate = Candidate(txindex, transaction, raw, tuple(magics))
-        (computed,) = inputs(Scan(blocks[block_id], (candidate,), network), {txindex: spent})
-    except (MalformedBlock, ValueError) as error:
-        raise ValueError(f"{place}: {error}") from error
+
+    def spent() -> list[SpentOutput]:
+        return [_spent_output(sender) for sender in senders]
+
+    computed = _compute(place, (block_id, txindex, magics, raw), spent, blocks, network)
     senders = [_as_now(*each) for each in zip(senders, computed.senders, strict=True)]
-    for name, stored, expected in (
+    _compare(
+        place,
         ("txid", txid, computed.txid),
         ("senders", senders, [sender.as_dict() for sender in computed.senders]),
         ("outputs", outputs, [output.as_dict() for output in computed.outputs]),
         ("fee", fee, computed.fee),
-    ):
+    )
+    return replace(computed, evidence="export")
+
+
+def _compute(
+    place: str,
+    row: tuple[int, int, Sequence[bytes], bytes],
+    spent: Callable[[], Sequence[SpentOutput]],
+    blocks: Mapping[int, Block],
+    network: Network,
+) -> Input:
+    """Compute an input from its position, magics, raw transaction and what it spends."""
+    block_id, txindex, magics, raw = row
+    if block_id not in blocks or not 0 < txindex < 2**31:
+        raise ValueError(f"{place}: there is no such position, or rows are out of order")
+    if not magics or magics != sorted(set(magics)):
+        raise ValueError(f"{place}: its magics are not a sorted list without duplicates")
+    try:
+        transaction = read_transaction(raw, network)
+        outputs = spent()
+        if len(outputs) != len(transaction.inputs):
+            raise ValueError(f"it has {len(transaction.inputs)} inputs and {len(outputs)} senders")
+        candidate = Candidate(txindex, transaction, raw, tuple(magics))
+        (computed,) = inputs(Scan(blocks[block_id], (candidate,), network), {txindex: outputs})
+    except (MalformedBlock, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from error
+    return computed
+
+
+def _compare(place: str, *columns: tuple[str, object, object]) -> None:
+    for name, stored, expected in columns:
         if stored != expected:
             raise ValueError(f"{place}: column {name} does not match the raw transaction")
-    return replace(computed, evidence="export")
 
 
 def _objects(text: str, place: str) -> list[Json]:
@@ -118,6 +158,12 @@ def _as_now(sender: Json, computed: Sender) -> Json:
 def _spent_output(sender: Json) -> SpentOutput:
     """Return the output that a sender spent."""
     value, script = sender.get("value"), sender.get("script_pubkey")
-    if type(value) is not int or not 0 <= value <= MAX_MONEY or not isinstance(script, str):
+    if type(value) is not int or not isinstance(script, str):
         raise ValueError("a sender has no valid value or no script")
-    return SpentOutput(value, bytes.fromhex(script))
+    return _in_range(SpentOutput(value, bytes.fromhex(script)))
+
+
+def _in_range(output: SpentOutput) -> SpentOutput:
+    if not 0 <= output.value <= MAX_MONEY:
+        raise ValueError("a sender has no valid value or no script")
+    return output

@@ -21,16 +21,31 @@ from virtualchain.bitcoin.layout import (
     txids,
     walk,
 )
-from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.networks import Network, network
 from virtualchain.bitcoin.script import classify, public_keys
-from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, capped, is_substitute, mismatch, sighash
-from virtualchain.bitcoin.transaction import MAX_MONEY, Transaction, read_inputs, read_transaction
+from virtualchain.bitcoin.spending import (
+    UNCHECKED_BLOCKS,
+    capped,
+    is_substitute,
+    mismatch,
+    sighash,
+    unusual_keys,
+)
+from virtualchain.bitcoin.transaction import (
+    MAX_MONEY,
+    Transaction,
+    pack_outputs,
+    read_inputs,
+    read_transaction,
+    unpack_outputs,
+)
 from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import (
     Block,
     Evidence,
     Input,
     Lazy,
+    Output,
     PayloadRule,
     Sender,
     SpentOutput,
@@ -46,6 +61,7 @@ __all__ = [
     "Candidate",
     "Scan",
     "Scanner",
+    "StoredTransaction",
     "Transaction",
     "inputs",
     "read_inputs",
@@ -173,30 +189,59 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
             f"spends {len(transaction.inputs)} outputs, but the node returned {len(spent)}: use a node that "
             "has connected this block and not pruned it"
         )
+    is_checked = block.hash not in UNCHECKED_BLOCKS
+    unusual: dict[int, Sequence[str]] = {}
     for n, (spending, output) in enumerate(zip(transaction.inputs, spent, strict=True)):
-        problem = None if block.hash in UNCHECKED_BLOCKS else mismatch(output.script_pubkey, spending)
+        problem = mismatch(output.script_pubkey, spending) if is_checked else None
         if problem is not None:
             raise MalformedBlock(
                 f"block {block.block_id} ({block.hash}): input {n} of transaction {candidate.txindex} "
                 f"({transaction.txid}) cannot spend {output.script_pubkey.hex()}: {problem}. What the "
                 "transaction spends was reported wrongly; use another node"
             )
+        keys = unusual_keys(output.script_pubkey, spending, fits=is_checked)
+        if keys is not None:
+            unusual[n] = keys
     return Input(
         block_id=block.block_id,
         txindex=candidate.txindex,
         txid=transaction.txid,
         raw=candidate.raw,
         magics=candidate.magics,
-        senders=Lazy(
-            lambda: tuple(
-                _sender(spending, output, network)
-                for spending, output in zip(transaction.inputs, spent, strict=True)
-            )
-        ),
+        senders=Lazy(lambda: _senders(transaction.inputs, spent, network)),
         outputs=transaction.outputs,
         fee=_fee(scan.block, candidate, spent),
+        spent=pack_outputs(spent),
+        unusual_keys=unusual,
         evidence=evidence,
     )
+
+
+@dataclass(slots=True)
+class StoredTransaction:
+    """A transaction as the tape has it, which is decoded when its senders or outputs are looked at."""
+
+    raw: bytes
+    spent: bytes
+    """As in `Input`."""
+    network: str
+    """The network's name."""
+    _decoded: tuple[Transaction, Network] | None = None
+
+    def senders(self) -> tuple[Sender, ...]:
+        """Make its senders."""
+        transaction, chain = self._decode()
+        return _senders(transaction.inputs, unpack_outputs(self.spent), chain)
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Make its outputs."""
+        return tuple(self._decode()[0].outputs)
+
+    def _decode(self) -> tuple[Transaction, Network]:
+        if self._decoded is None:
+            chain = network(self.network)
+            self._decoded = read_transaction(self.raw, chain), chain
+        return self._decoded
 
 
 def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:
@@ -210,6 +255,12 @@ def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> in
             "holds that. What it spends was reported wrongly, or no node has checked it; use another node"
         )
     return spends - pays
+
+
+def _senders(spendings: Sequence[TxIn], spent: Sequence[SpentOutput], network: Network) -> tuple[Sender, ...]:
+    return tuple(
+        _sender(spending, output, network) for spending, output in zip(spendings, spent, strict=True)
+    )
 
 
 def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:

@@ -1,7 +1,7 @@
 """Scripts: types and addresses as bitcoind reports them, OP_RETURN payloads, and the keys of inputs."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from virtualchain.bitcoin.compiled import write_address, write_base58
@@ -85,19 +85,43 @@ def public_keys(script_pubkey: bytes, script_sig: bytes, witness: Sequence[bytes
     A multisig script has all of its keys listed, whoever signed; taproot has the 32-byte output key. There
     are none if the script commits to no key, or the input does not match the commitment.
     """
+    return _revealed_keys(script_pubkey, script_sig, witness, _commits_to)
+
+
+def likely_keys(script_pubkey: bytes, script_sig: bytes, witness: Sequence[bytes]) -> tuple[str, ...]:
+    """List the public keys like `public_keys`, without computing hashes: as if each commitment were kept.
+
+    The key that a hash stands for is taken to be the last item on the stack. The database's views show these
+    keys, unless they are known to be others.
+    """
+    return _revealed_keys(
+        script_pubkey, script_sig, witness, lambda commitment, _: len(commitment) in {20, 32}
+    )
+
+
+def _commits_to(commitment: bytes, data: bytes) -> bool:
+    return commitment == (hash160(data) if len(commitment) == 20 else hashlib.sha256(data).digest())
+
+
+def _revealed_keys(
+    script_pubkey: bytes,
+    script_sig: bytes,
+    witness: Sequence[bytes],
+    commits_to: Callable[[bytes, bytes], bool],
+) -> tuple[str, ...]:
     program = witness_program(script_pubkey)
     if program is not None and program[0] == 1 and len(program[1]) == 32:
         return (program[1].hex(),)
     stack: Sequence[bytes] = pushes(script_sig)
     script = script_pubkey
     if is_script_hash(script):
-        if not stack or hash160(stack[-1]) != script[2:22]:
+        if not stack or not commits_to(script[2:22], stack[-1]):
             return ()
         *stack, script = stack
         program = witness_program(script)
     if program is not None:
-        return tuple(key.hex() for key in _witness_keys(*program, witness))
-    return tuple(key.hex() for key in _committed_keys(script, stack))
+        return tuple(key.hex() for key in _witness_keys(*program, witness, commits_to))
+    return tuple(key.hex() for key in _committed_keys(script, stack, commits_to))
 
 
 def _push(script: bytes, at: int) -> tuple[int, int]:
@@ -194,21 +218,23 @@ def _small_number(opcode: int, data: bytes | None) -> int:
     return 0
 
 
-def _committed_keys(script: bytes, stack: Sequence[bytes]) -> list[bytes]:
+def _committed_keys(
+    script: bytes, stack: Sequence[bytes], commits_to: Callable[[bytes, bytes], bool]
+) -> list[bytes]:
     """List the keys in `script`, or the one on `stack` whose hash it contains."""
     key = public_key(script)
     if key is not None:
         return [key]
     if is_public_key_hash(script):
-        return next(([data] for data in stack if hash160(data) == script[3:23]), [])
+        return next(([data] for data in reversed(stack) if commits_to(script[3:23], data)), [])
     return multisig_keys(script)
 
 
-def _witness_keys(version: int, program: bytes, witness: Sequence[bytes]) -> list[bytes]:
-    if version != 0 or not witness:
+def _witness_keys(
+    version: int, program: bytes, witness: Sequence[bytes], commits_to: Callable[[bytes, bytes], bool]
+) -> list[bytes]:
+    if version != 0 or not witness or not commits_to(program, witness[-1]):
         return []
     if len(program) == 20:
-        return [witness[-1]] if hash160(witness[-1]) == program else []
-    if hashlib.sha256(witness[-1]).digest() != program:
-        return []
-    return _committed_keys(witness[-1], witness[:-1])
+        return [witness[-1]]
+    return _committed_keys(witness[-1], witness[:-1], commits_to)

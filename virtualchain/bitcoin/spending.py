@@ -15,12 +15,15 @@ from virtualchain.bitcoin.script import (
     OP_16,
     is_public_key_hash,
     is_script_hash,
+    likely_keys,
     multisig_keys,
     operations,
     public_key,
+    public_keys,
     pushes,
     witness_program,
 )
+from virtualchain.bitcoin.transaction import write_count
 from virtualchain.consensus.hashing import hash160
 from virtualchain.model import SpentOutput, TxIn
 
@@ -41,6 +44,8 @@ UNCHECKED_BLOCKS: Final = frozenset(
 """The only blocks with a spending that breaks today's rules: all others fit them, also those that are older
 than p2sh, segwit and taproot (`script_flag_exceptions` in Bitcoin Core's chain parameters)."""
 
+_CERTAIN: Final = frozenset({b"\x00\x14", b"\x51\x20"})
+"""How p2wpkh and p2tr scripts begin."""
 _ANNEX: Final = 0x50
 _CONTROL_BASE: Final = 33
 _TAPROOT_HASH_TYPES: Final = frozenset({1, 2, 3, 0x81, 0x82, 0x83})
@@ -112,6 +117,18 @@ def mismatch(script: bytes, spending: TxIn) -> str | None:
         return "it has an input script, which a segwit script does not allow"
     check = _mismatch_taproot if program[0] else _mismatch_v0
     return check(program[1], spending.witness)
+
+
+def unusual_keys(script: bytes, spending: TxIn, *, fits: bool = True) -> tuple[str, ...] | None:
+    """Return the public keys of an input if they are not `likely_keys`, else None.
+
+    `fits`: `mismatch` has found nothing, so that a p2wpkh or p2tr script needs no second look.
+    """
+    if fits and script[:2] in _CERTAIN and witness_program(script) is not None:
+        return None
+    likely = likely_keys(script, spending.script_sig, spending.witness)
+    keys = public_keys(script, spending.script_sig, spending.witness) if likely else likely
+    return None if keys == likely else keys
 
 
 def sighash(script: bytes, spending: TxIn) -> tuple[str, ...]:
@@ -195,17 +212,10 @@ def _mismatch_taproot(output_key: bytes, witness: Sequence[bytes]) -> str | None
 
 def _tree_root(leaf: bytes, control: bytes) -> bytes:
     """Compute the root of a tree of scripts from one of them and its path (BIP 341)."""
-    node = tagged_hash("TapLeaf", bytes([control[0] & 0xFE]) + _compact_size(len(leaf)) + leaf)
+    node = tagged_hash("TapLeaf", bytes([control[0] & 0xFE]) + write_count(len(leaf)) + leaf)
     for at in range(_CONTROL_BASE, len(control), 32):
         node = tagged_hash("TapBranch", b"".join(sorted((node, control[at : at + 32]))))
     return node
-
-
-def _compact_size(number: int) -> bytes:
-    if number < 0xFD:
-        return bytes([number])
-    size, prefix = (2, b"\xfd") if number < 1 << 16 else (4, b"\xfe")
-    return prefix + number.to_bytes(size, "little")
 
 
 def _without_annex(witness: Sequence[bytes]) -> Sequence[bytes]:

@@ -1,7 +1,7 @@
 """Decode transactions from their serialized form (BIP 144)."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,6 +56,29 @@ def read_outputs(raw: bytes) -> tuple[str, tuple[SpentOutput, ...]]:
     return txid, paid
 
 
+def pack_outputs(outputs: Iterable[SpentOutput]) -> bytes:
+    """Serialize values and scripts one after the other, each as in a transaction."""
+    return b"".join(
+        _AMOUNT.pack(output.value) + write_count(len(output.script_pubkey)) + output.script_pubkey
+        for output in outputs
+    )
+
+
+def unpack_outputs(packed: bytes) -> tuple[SpentOutput, ...]:
+    """Read what `pack_outputs` wrote; raises MalformedBlock for anything else."""
+    outputs, at = [], 0
+    try:
+        while at < len(packed):
+            (value,) = _AMOUNT.unpack_from(packed, at)
+            start, at = _read_script(packed, at + 8)
+            outputs.append(SpentOutput(value, packed[start:at]))
+    except (IndexError, struct.error) as error:
+        raise MalformedBlock("the outputs that a transaction spends end too early") from error
+    if at != len(packed):
+        raise MalformedBlock("the outputs that a transaction spends end too early")
+    return tuple(outputs)
+
+
 def hash_transaction(raw: bytes, outputs_end: int) -> bytes:
     """Compute the id of a serialized transaction, as it is hashed: without the witness (BIP 141)."""
     if raw[4]:
@@ -67,6 +90,14 @@ def read_count(raw: bytes, at: int) -> tuple[int, int]:
     """Read the count or length at `at` (Bitcoin Core's compact size); returns it and where it ends."""
     first = raw[at]
     return (first, at + 1) if first < 0xFD else long_count(raw, at)
+
+
+def write_count(number: int) -> bytes:
+    """Write a count or length of at most four bytes as `read_count` reads it."""
+    if number < 0xFD:
+        return bytes([number])
+    size, prefix = (2, b"\xfd") if number < 1 << 16 else (4, b"\xfe")
+    return prefix + number.to_bytes(size, "little")
 
 
 def read_number(raw: bytes, at: int) -> tuple[int, int]:

@@ -232,10 +232,8 @@ def _no_rows() -> dict[str, list[str]]:
 
 def _input_row(item: Input) -> list[object]:
     magics = [magic.hex() for magic in item.magics]
-    senders = [sender.as_dict() for sender in item.senders]
-    outputs = [output.as_dict() for output in item.outputs]
     place = (item.txindex, item.txid, item.raw.hex())
-    return [*place, magics, senders, outputs, item.fee, item.evidence]
+    return [*place, magics, item.spent.hex(), item.unusual_keys, item.fee, item.evidence]
 
 
 def _op_row(app: str, build: str, op: Op) -> list[object]:

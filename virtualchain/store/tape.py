@@ -4,17 +4,16 @@ It knows the chain and no app's rules. Everything here runs in the caller's tran
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
 from psycopg.rows import dict_row
 
+from virtualchain.bitcoin.block import StoredTransaction
 from virtualchain.bitcoin.header import read_header
-from virtualchain.bitcoin.spending import capped, sighash
-from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import StoreError
-from virtualchain.model import Block, Input, Output, Sender, SpentOutput
+from virtualchain.model import Block, Input, Lazy
 from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.sql import queries, statement
 
@@ -184,23 +183,6 @@ class Tape:
 
 
 def _read_input(row: dict[str, Any]) -> Input:
-    senders = tuple(Sender(**_tuples(item)) for item in row["senders"])
-    if any("sighash" not in item for item in row["senders"]):
-        senders = _as_now(senders, row["raw"])
-    outputs = tuple(Output(**_tuples(item)) for item in row["outputs"])
-    return Input(**{**row, "magics": tuple(row["magics"]), "senders": senders, "outputs": outputs})
-
-
-def _as_now(senders: Sequence[Sender], raw: bytes) -> tuple[Sender, ...]:
-    """Return senders that an earlier version stored as this one computes them."""
-    spent = [SpentOutput(sender.value, bytes.fromhex(sender.script_pubkey)) for sender in senders]
-    return tuple(
-        replace(
-            sender, script_pubkey=output.script_pubkey.hex(), sighash=sighash(output.script_pubkey, spending)
-        )
-        for sender, output, spending in zip(senders, capped(spent), read_inputs(raw), strict=True)
-    )
-
-
-def _tuples(item: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
+    stored = StoredTransaction(row["raw"], row["spent"], row.pop("network"))
+    row["magics"] = tuple(row["magics"])
+    return Input(**row, senders=Lazy(stored.senders), outputs=Lazy(stored.outputs))

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 import psycopg
 from psycopg.types.json import Json as Jsonb
 
-from virtualchain.audit.checking import check_block, check_input
+from virtualchain.audit.checking import check_block, read_exported_input
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network, network
 from virtualchain.errors import DamagedExport, StoreError, UsageError
@@ -220,7 +220,7 @@ class _Importer:
         with self._connection.cursor() as cursor, cursor.copy(_Q["copy_inputs"]) as copy:
             try:
                 for row in rows.until(blocks[-1].block_id):
-                    item = check_input(row, by_id, self._network)
+                    item = read_exported_input(row, by_id, self._network)
                     if item.block_id >= start:
                         copy.write_row(_as_row(item))
                         counts[item.block_id] += 1
@@ -261,8 +261,8 @@ def _as_row(item: Input) -> tuple[object, ...]:
         bytes.fromhex(item.txid),
         item.raw,
         list(item.magics),
-        Jsonb([sender.as_dict() for sender in item.senders]),
-        Jsonb([output.as_dict() for output in item.outputs]),
+        item.spent,
+        Jsonb(item.unusual_keys),
         item.fee,
         item.evidence,
     )

@@ -7,16 +7,15 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from alembic import command
-from sqlalchemy import create_engine, pool
 
 from tests.integration.store.test_migrations import described
+from tests.support.old_schema import upgrade_to
 from virtualchain import App
 from virtualchain.app.declarations import read_contract
 from virtualchain.errors import InUse
 from virtualchain.store import migrate as migrations
 from virtualchain.store.builds import add_build, register
-from virtualchain.store.database import connect_migrator, connect_writer
+from virtualchain.store.database import connect_writer
 from virtualchain.store.revision import head
 
 TABLES = """
@@ -77,16 +76,7 @@ def functions(url: str) -> list[tuple[str, str, str]]:
 def old_url(empty_database_url: str) -> str:
     """Make a deployment of 0.1.0 with the app, and with a checkpoint."""
     url = empty_database_url
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: connect_migrator(url), poolclass=pool.NullPool
-    )
-    with pytest.MonkeyPatch.context() as patch, engine.connect() as connection:
-        patch.setattr("virtualchain.store.builds.refresh_views", lambda _: None)
-        config = migrations._config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0003")
-        connection.commit()
-    engine.dispose()
+    upgrade_to(url, "0003")
     columns = ("code_digest", "last_code_digest")  # which the code that installs has had only since 0005
     with psycopg.connect(url) as writer:
         for column in columns:

@@ -14,7 +14,7 @@ TAPE = [
     ),
     case(
         "input added",
-        "INSERT INTO vc.inputs SELECT 107, 1, txid, raw, magics, senders, outputs, fee FROM vc.inputs "
+        "INSERT INTO vc.inputs SELECT 107, 1, txid, raw, magics, spent, unusual_keys, fee FROM vc.inputs "
         "WHERE block_id = 103 AND txindex = 1",
         "neither an op nor a rejection",
         app="notes",
@@ -57,17 +57,65 @@ TAPE = [
         txindex=1,
     ),
     case(
-        "input's outputs",
-        "UPDATE vc.inputs SET outputs = outputs || outputs WHERE block_id = 103",
-        "outputs",
+        "another output is spent",
+        "UPDATE vc.inputs SET spent = spent || spent WHERE block_id = 103",
+        "inputs and 2 senders",
         block_id=103,
         txindex=1,
     ),
     case(
-        "input's senders",
-        "UPDATE vc.inputs SET senders = jsonb_set(senders, '{0,txid}', to_jsonb(repeat('0', 64))) WHERE "
-        "block_id = 103",
-        "senders",
+        "another value is spent",
+        "UPDATE vc.inputs SET spent = set_byte(spent, 1, 255 - get_byte(spent, 1)) WHERE block_id = 103",
+        "fee",
+        block_id=103,
+        txindex=1,
+    ),
+    case(
+        "a negative value is spent",
+        "UPDATE vc.inputs SET spent = set_byte(spent, 7, 255) WHERE block_id = 103",
+        "no valid value",
+        block_id=103,
+        txindex=1,
+    ),
+    case(
+        "another script is spent",
+        "UPDATE vc.inputs SET spent = set_byte(spent, 20, 255 - get_byte(spent, 20)) WHERE block_id = 103",
+        "cannot spend",
+        block_id=103,
+        txindex=1,
+    ),
+    case(
+        "spent output cut",
+        "UPDATE vc.inputs SET spent = substr(spent, 1, octet_length(spent) - 1) WHERE block_id = 103",
+        "end too early",
+        block_id=103,
+        txindex=1,
+    ),
+    case(
+        "spent length written longer than needed",
+        "UPDATE vc.inputs SET spent = overlay(spent PLACING '\\xfd1600' FROM 9 FOR 1) WHERE block_id = 103",
+        "",
+        block_id=103,
+        txindex=1,
+    ),
+    case(
+        "keys that are not unusual",
+        'UPDATE vc.inputs SET unusual_keys = \'{"0": ["02"]}\' WHERE block_id = 103',
+        "unusual_keys",
+        block_id=103,
+        txindex=1,
+    ),
+    case(
+        "unusual keys of no input",
+        "UPDATE vc.inputs SET unusual_keys = '{\"7\": []}' WHERE block_id = 103",
+        "unusual_keys",
+        block_id=103,
+        txindex=1,
+    ),
+    case(
+        "unusual keys that are no object",
+        "UPDATE vc.inputs SET unusual_keys = '[]' WHERE block_id = 103",
+        "unusual_keys",
         block_id=103,
         txindex=1,
     ),
@@ -81,7 +129,7 @@ TAPE = [
     ),
     case(
         "input of no block",
-        "INSERT INTO vc.inputs SELECT 300, 1, txid, raw, magics, senders, outputs, fee FROM vc.inputs "
+        "INSERT INTO vc.inputs SELECT 300, 1, txid, raw, magics, spent, unusual_keys, fee FROM vc.inputs "
         "WHERE block_id = 103 AND txindex = 1",
         "not on the tape",
         block_id=300,
