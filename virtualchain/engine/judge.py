@@ -17,13 +17,14 @@ from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
+from virtualchain.bitcoin.compiled import output_scripts
 from virtualchain.bitcoin.payload import last_op_return
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
-from virtualchain.model import Block, Input, Json
+from virtualchain.model import Block, Input, Json, PayloadRule
 from virtualchain.store.failures import is_rejection, is_transient
 from virtualchain.store.log import Op, Rejection
 
@@ -103,14 +104,19 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
     have one of the magics. Raises AppHalted if the rule fails.
     """
     count = 0
-    find_payload = contract.find_payload or last_op_return
+    rule = contract.find_payload or last_op_return
+    magics = set(contract.magics)
     candidates: list[Candidate] = []
     for item in inputs:
-        if not set(contract.magics) & set(item.magics):
+        if magics.isdisjoint(item.magics):
             continue
         try:
             with contained():
-                payload = find_payload([output.as_dict() for output in item.outputs])
+                payload = (
+                    rule.find(output_scripts(item.raw))
+                    if isinstance(rule, PayloadRule)
+                    else rule([output.as_dict() for output in item.outputs])
+                )
             if payload is None:
                 continue
             if not isinstance(payload, bytes):
