@@ -16,6 +16,7 @@ from virtualchain.errors import InvalidOp, Unserializable, UsageError, quoted
 
 _HASHABLE: Final = "None, bool, int, float, str and lists of ints"
 _LARGEST_PYTHON2_INT: Final = 2**63 - 1
+_OF_NO_OPS: Final = merkle_root([sha256d(b"").hex()])
 
 
 def serialize_op(opcode: bytes, op: Mapping[str, object], fields: Sequence[str]) -> bytes:
@@ -66,7 +67,7 @@ def ops_hash(serialized_ops: Iterable[bytes]) -> str:
     determines which ops a block has, but not how many times each occurs.
     """
     leaves = sorted(sha256d(op).hex() for op in serialized_ops)
-    return merkle_root(leaves or [sha256d(b"").hex()])
+    return merkle_root(leaves) if leaves else _OF_NO_OPS
 
 
 def prior_block_ids(block_id: int, first_block_id: int) -> list[int]:

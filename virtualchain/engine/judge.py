@@ -82,9 +82,10 @@ class Verdicts:
 
     def tally(self) -> Tally:
         """Count what became of the inputs."""
+        if not self.rejections:
+            return Tally(self.inputs, len(self.ops))
         rejected = dict(Counter(item.step for item in self.rejections))
-        reason = self.rejections[-1].reason if self.rejections else None
-        return Tally(self.inputs, len(self.ops), rejected, reason)
+        return Tally(self.inputs, len(self.ops), rejected, self.rejections[-1].reason)
 
     def reject(self, candidate: Candidate, step: str, rejected: Rejected) -> None:
         """Record a rejection; its reason may quote the hostile input, so it is made storable."""

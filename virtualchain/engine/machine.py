@@ -5,7 +5,7 @@ that app's part is undone and the others continue. The order of the steps is tha
 (docs/protocol/consensus.md, Extraction rules). It decides what a check sees, so it is part of the protocol.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
@@ -124,7 +124,7 @@ class Machine:
                         self.log.hold(is_live=self.place.is_live)  # says what somebody did to the build
                 yield Advanced(block, len(taken), consensus_hash, self.tally)
 
-    def step(self, block: Block, inputs: Iterable[Input], transaction: BlockTransaction) -> str:
+    def step(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> str:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
 
         `inputs` are the block's inputs in order, other apps' included. Returns the consensus hash. Raises
@@ -141,16 +141,11 @@ class Machine:
             self.was_interrupted = not isinstance(error, EarlierFailed)
             raise
 
-    def _step(self, block: Block, inputs: Iterable[Input], transaction: BlockTransaction) -> str:
+    def _step(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> str:
         if self._state.broken is not None:
             raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
-        with self.answering():
-            candidates, count = candidates_of(self.contract, block, inputs)
-            if must_judge(self.contract, candidates) or not self._state.is_transactional:
-                verdicts = self._judge(block, candidates, transaction)
-            else:
-                verdicts = Verdicts()
-            verdicts.inputs = count
+        is_quiet = not inputs and self._state.is_transactional and not must_judge(self.contract, ())
+        verdicts = Verdicts() if is_quiet else self._verdicts(block, inputs, transaction)
         if self._last_recorded is not None and block.block_id <= self._last_recorded:
             consensus_hash = self._compare_with_record(block, verdicts)
         else:
@@ -158,6 +153,16 @@ class Machine:
         self.cursor = block.block_id
         self.tally = verdicts.tally()
         return consensus_hash
+
+    def _verdicts(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> Verdicts:
+        with self.answering():
+            candidates, count = candidates_of(self.contract, block, inputs)
+            if must_judge(self.contract, candidates) or not self._state.is_transactional:
+                verdicts = self._judge(block, candidates, transaction)
+            else:
+                verdicts = Verdicts()
+            verdicts.inputs = count
+        return verdicts
 
     def _judge(
         self, block: Block, candidates: Sequence[Candidate], transaction: BlockTransaction
@@ -181,9 +186,12 @@ class Machine:
 
         Raises DeepFork if the app began with a checkpoint of another chain.
         """
-        base, base_hash = self.contract.start - 1, self.contract.base_block_hash
+        base_hash = self.contract.base_block_hash
+        if base_hash is None:
+            return
+        base = self.contract.start - 1
         hash_here = {base: block.hash, base + 1: block.prev_hash}.get(block.block_id)
-        if base_hash is not None and hash_here not in {None, base_hash}:
+        if hash_here not in {None, base_hash}:
             raise DeepFork(
                 f"app {self.contract.name} began with a checkpoint of block {base} ({base_hash}), and this "
                 f"chain has another block there ({hash_here}): follow a node that has the checkpoint's "
@@ -216,6 +224,8 @@ class Machine:
         return bool(held.rows()) and max(self.contract.start - 1, cursor) == self.cursor
 
     def _digest(self, block: Block) -> str | None:
+        if self._state.is_transactional:  # no callback is asked
+            return self._state.digest(block.block_id)
         try:
             with contained(), self.answering():
                 return self._state.digest(block.block_id)

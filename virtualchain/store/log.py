@@ -22,9 +22,17 @@ _Q = queries("log")
 _ENTER, _LEAVE = (
     statement(sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_string()) for name in ("enter", "leave")
 )
-_HOLD, _CURSOR, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
+_HOLD, _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
     statement(_Q[name])
-    for name in ("hold", "cursor", "consensus_hash", "is_fresh", "defer_constraints", "check_constraints")
+    for name in (
+        "hold",
+        "cursor",
+        "consensus_at",
+        "consensus_hash",
+        "is_fresh",
+        "defer_constraints",
+        "check_constraints",
+    )
 )
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -144,8 +152,9 @@ class AppLog:
 
     def consensus_at(self, block_ids: Sequence[int]) -> dict[int, str]:
         """Return the consensus hashes of those of `block_ids` that have one."""
-        places = {**self._place, "block_ids": list(block_ids)}
-        return dict(self._connection.execute(_Q["consensus_at"], places).fetchall())
+        answer = self._pipeline.run(_CONSENSUS_AT, {**self._place, "block_ids": list(block_ids)})
+        self._pipeline.wait()
+        return dict(answer.rows())
 
     def consensus_between(self, first: int, last: int) -> list[str]:
         """Return the consensus hashes of blocks `first` to `last`, both included, in order."""

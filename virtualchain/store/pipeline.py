@@ -97,6 +97,8 @@ class Pipeline:
         self.failed_call: int | None = None
         self._session = session
         self._pgconn = session.pgconn
+        self._lock = session.lock
+        """The driver's: whoever uses the session has it."""
         self._unanswered: deque[Answer | _Sync] = deque()
         self._prepared: OrderedDict[tuple[bytes, tuple[int, ...]], bytes] = OrderedDict()
         self._number = 0
@@ -109,7 +111,7 @@ class Pipeline:
         self._writer, self._reader = Transformer(context), Transformer(context)
         # After a rollback the driver would forget all prepared statements of the session, ours as well.
         session.prepare_threshold = None
-        session.before_use = self.leave
+        session.before_use = self._leave  # which the driver calls with its lock held
 
     @property
     def is_broken(self) -> bool:
@@ -122,10 +124,14 @@ class Pipeline:
 
     def send(self, text: bytes, values: Sequence[object] = ()) -> Answer:
         """Send one statement with parameters by number, prepared; the answer comes later."""
+        with self._lock:
+            return self._send(text, values)
+
+    def _send(self, text: bytes, values: Sequence[object]) -> Answer:
         if self._earlier is not None:
             raise self._earlier
         if len(self._unanswered) >= _MOST_UNANSWERED or self._size >= _MOST_UNSENT:
-            self.wait()
+            self._wait()
         self._enter()
         writer = self._writer
         parameters = writer.dump_sequence(values, [PyFormat.AUTO] * len(values))
@@ -136,36 +142,23 @@ class Pipeline:
 
     def flush(self) -> None:
         """Have the server begin with what was sent; without that, `sync` and `wait` do so."""
-        self._pgconn.flush()
+        with self._lock:
+            self._pgconn.flush()
 
     def sync(self) -> None:
         """Have the server end what it was sent; without an open transaction, that is one."""
-        if self._is_active and self._unanswered and self._unanswered[-1] is not _SYNC:
-            self._pgconn.pipeline_sync()
-            self._unanswered.append(_SYNC)
-            self.flush()
+        with self._lock:
+            self._sync()
 
     def wait(self) -> None:
         """Wait until the server has done all that was sent; raise the first error."""
-        if self._unanswered:
-            self.sync()
-            self._session.exchange(self._read())
-            self._size = 0
-        if self._earlier is not None:
-            raise self._earlier
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        with self._lock:
+            self._wait()
 
     def leave(self) -> None:
         """Wait as `wait` does, and have the session used by others."""
-        if self._is_active:
-            try:
-                self.wait()
-            finally:
-                if not self._unanswered and self._pgconn.status != ConnStatus.BAD:
-                    self._pgconn.exit_pipeline_mode()
-                    self._is_active = False
+        with self._lock:
+            self._leave()
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -194,14 +187,41 @@ class Pipeline:
 
     def forget(self) -> None:
         """Have all statements prepared again, because tables are made again."""
-        while self._prepared:
-            self._enter()
-            self._deallocate()
+        with self._lock:
+            while self._prepared:
+                self._enter()
+                self._deallocate()
 
     def load(self, result: PGresult) -> list[tuple[Any, ...]]:
         """Turn a result into rows."""
         self._reader.set_pgresult(result)
         return self._reader.load_rows(0, result.ntuples, tuple)
+
+    def _sync(self) -> None:
+        if self._is_active and self._unanswered and self._unanswered[-1] is not _SYNC:
+            self._pgconn.pipeline_sync()
+            self._unanswered.append(_SYNC)
+            self._pgconn.flush()
+
+    def _wait(self) -> None:
+        if self._unanswered:
+            self._sync()
+            self._session.exchange(self._read())
+            self._size = 0
+        if self._earlier is not None:
+            raise self._earlier
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _leave(self) -> None:
+        if self._is_active:
+            try:
+                self._wait()
+            finally:
+                if not self._unanswered and self._pgconn.status != ConnStatus.BAD:
+                    self._pgconn.exit_pipeline_mode()
+                    self._is_active = False
 
     def _enter(self) -> None:
         if not self._is_active:
