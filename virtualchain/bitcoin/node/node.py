@@ -3,7 +3,7 @@
 The choice follows from times measured on full blocks. REST takes 1 to 3 ms for a block and as long for its
 spent outputs, `getblock` in hex takes 10 ms, and a block as JSON 300 ms, which the node spends printing. One
 `getrawtransaction` takes 15 ms with the outputs that it spends, as the node reads the whole block for it,
-but 0.1 ms for bytes that an index of transactions (`txindex=1`) finds. So JSON is only for what nothing else
+but 0.2 ms for bytes that an index of transactions (`txindex=1`) finds. So JSON is only for what nothing else
 returns, and what can be asked at once is asked in batches, for the sake of nodes that are far away.
 """
 

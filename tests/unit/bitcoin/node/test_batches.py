@@ -124,6 +124,7 @@ REFUSALS: dict[str, Callable[[Questions], object]] = {
     "no JSON": lambda _: Reply(200, b"hello"),
     "only the first": lambda questions: [square(questions[0])],
     "none": lambda _: [],
+    "one more": lambda questions: [*map(square, questions), square(questions[0]) | {"result": 666}],
     "one twice": lambda questions: [square(each) for each in [*questions[:4], questions[0]]],
     "another number": lambda questions: [square({**each, "id": 7}) for each in questions],
     "numbers as text": lambda questions: [square(each) | {"id": str(each["id"])} for each in questions],

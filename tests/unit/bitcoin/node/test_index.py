@@ -79,6 +79,21 @@ def test_a_malformed_answer_of_the_index(answer: object, asked_for: bytes) -> No
     assert not isinstance(caught.value, MissingData)
 
 
+@pytest.mark.parametrize(
+    ("honest", "forged"),
+    [
+        (CREATED, written(b"\x53", b"\x54", values=[1, 2])),
+        (SPENDING, spending(("11" * 32, 0), ("11" * 32, 1))),
+    ],
+)
+def test_a_forged_transaction_of_the_index(honest: bytes, forged: bytes) -> None:
+    """A transaction that would do, but has another id, is an error."""
+    raws = {txid_of(raw): raw for raw in (CREATED, SPENDING)} | {"11" * 32: CREATED, txid_of(honest): forged}
+    stub = StubRpc(getrawtransaction=lambda txid, _: raws[txid].hex())
+    with pytest.raises(NodeError, match=f"transaction {txid_of(honest)} is {txid_of(forged)}"):
+        stub.source().spent_outputs(C, {3: txid_of(SPENDING)})
+
+
 def test_an_output_that_the_transaction_does_not_have() -> None:
     """Whoever spends what was never created is refused."""
     raw = spending((txid_of(CREATED), 2))
@@ -112,7 +127,12 @@ def test_too_many_transactions_for_the_index(monkeypatch: pytest.MonkeyPatch) ->
     raw = spending((txid_of(CREATED), 0), ("11" * 32, 0))
     block = {"tx": [{}, transaction(txid_of(raw), "1"), transaction(txid_of(SPENDING), "1")]}
     stub = StubRpc(getrawtransaction=index_of(CREATED, raw, SPENDING), getblock=block)
-    for transactions in ({1: txid_of(raw)}, {1: txid_of(raw), 2: txid_of(SPENDING)}):
-        spent = stub.source().spent_outputs(C, transactions)
-        assert list(spent) == list(transactions)
-        assert stub.calls.pop()[0] == "getblock"
+    candidate = ("getrawtransaction", txid_of(raw), 0)
+    for transactions, asked in (
+        ({1: txid_of(raw)}, [candidate]),
+        ({1: txid_of(raw), 2: txid_of(SPENDING)}, []),
+    ):
+        stub.calls.clear()
+        assert list(stub.source().spent_outputs(C, transactions)) == list(transactions)
+        assert [call for call in stub.calls if call[-1] == 0] == asked
+        assert stub.calls[-1] == ("getblock", C, 3)
