@@ -84,8 +84,10 @@ WHERE may_grant AND EXISTS (SELECT FROM readers) AND EXISTS (
     SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0 AND a.privilege_type = 'TEMPORARY');
 
 -- name: called
--- A part of the ones around it: the functions that our views call, and those that these call in turn; whoever reads a view must be allowed to.
+-- A part of the ones around it: the functions for readers, those that our views call, and those that these call in turn; whoever reads a view must be allowed to.
 SELECT function FROM (
+    SELECT oid AS function FROM pg_catalog.pg_proc WHERE pronamespace = 'virtualchain'::regnamespace
+    UNION (
     WITH RECURSIVE calls AS (
         SELECT m.match[1]::oid AS function
         FROM pg_catalog.pg_class AS v
@@ -97,7 +99,7 @@ SELECT function FROM (
         UNION
         SELECT m.match[1]::oid FROM calls JOIN pg_catalog.pg_proc AS p ON p.oid = calls.function
         CROSS JOIN LATERAL regexp_matches(p.prosqlbody::text, ':(?:opfuncid|funcid|aggfnoid|winfnoid) ([1-9]\d*)', 'g') AS m (match)
-    ) SELECT function FROM calls) AS called
+    ) SELECT function FROM calls)) AS called
 
 -- name: uncallable
 -- The functions that our views call and that a role may not execute.
@@ -117,7 +119,7 @@ UNION ALL
 SELECT format('REVOKE ALL ON FUNCTION %%s FROM %%I', p.oid::regprocedure, %(role)s::text)
 FROM pg_catalog.pg_proc AS p CROSS JOIN LATERAL aclexplode(p.proacl) AS a
 JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee AND r.rolname = %(role)s
-WHERE p.pronamespace = 'vc'::regnamespace
+WHERE p.pronamespace IN ('vc'::regnamespace, 'virtualchain'::regnamespace)
 UNION ALL
 SELECT format('REVOKE ALL ON DATABASE %%I FROM %%I', current_database(), %(role)s::text);
 

@@ -308,6 +308,8 @@ def test_cases_at_the_edges(connections: list[psycopg.Connection]) -> None:
         for stack in few:
             pushed = b"".join(map(push, stack))
             spent += [(script, pushed + end, stack) for end in (b"", b"\x60", b"\x61", b"\x4c")]
+            long = [b"\x4e" + len(item).to_bytes(4, "little") + item for item in stack]
+            spent += [(script, b"".join(long), stack)]
             spent += [(p2sh, pushed + push(script) + end, stack) for end in (b"", b"\x61")]
             spent += [(p2wsh, b"", [*stack, script])]
             spent += [(b"\xa9\x14" + hash160(p2wsh) + b"\x87", push(p2wsh), [*stack, script])]

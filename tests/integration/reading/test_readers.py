@@ -70,6 +70,10 @@ READS = (
     "SELECT * FROM virtualchain.changes",
     "SELECT * FROM virtualchain.builds",
 )
+FUNCTIONS = (
+    "SELECT virtualchain.revision()",
+    "SELECT virtualchain.script_of('bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4')",
+)
 
 
 def test_a_reader_reads_its_views_at_any_block(reader: psycopg.Connection) -> None:
@@ -112,6 +116,7 @@ ATTACKS = (
     "BEGIN; LOCK TABLE one__1.marks IN ACCESS SHARE MODE",
     "SELECT vc.as_of('one')",
     "SELECT vc.as_of_block('110', 'one')",
+    "SELECT vc.outputs(raw, 'regtest') FROM virtualchain.inputs",
     "SELECT * FROM vc.changes('two', 'marks', 110)",
     "SELECT vc.consensus_hash('one', '1', 110)",
     "SELECT vc.role_of('one')",
@@ -336,14 +341,16 @@ def test_functions_that_views_call_are_granted(
     with psycopg.connect(url) as connection:
         for asked in ("", str(last - 1)):
             connection.execute("SELECT set_config('virtualchain.as_of', %s, false)", [asked])
-            for read in (*READS[2:], "SELECT * FROM one.marks"):
+            for read in (*READS[2:], "SELECT * FROM one.marks", *FUNCTIONS):
                 connection.execute(read.encode())
     with connect_migrator(empty_database_url) as connection:
         revoke_reader(connection, role)
         rights = connection.execute(
-            "SELECT has_function_privilege(%s, 'vc.as_of(text)', 'EXECUTE')", [role]
+            "SELECT has_function_privilege(%s, 'vc.as_of(text)', 'EXECUTE'), "
+            "has_function_privilege(%s, 'virtualchain.script_of(text)', 'EXECUTE')",
+            [role, role],
         ).fetchone()
-    assert rights == (False,)
+    assert rights == (False, False)
 
 
 def test_a_restored_copy_is_hardened_by_the_next_migration(

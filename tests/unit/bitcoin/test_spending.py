@@ -24,6 +24,7 @@ from virtualchain.bitcoin.spending import (
     sighash,
     stands_for,
     substitute,
+    unusual_keys,
 )
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.consensus.hashing import hash160
@@ -214,6 +215,31 @@ def chained(raw: bytes) -> Iterator[tuple[bytes, TxIn]]:
         for what in read_inputs(transaction):
             if what.txid in created:
                 yield read_outputs(created[what.txid])[1][what.vout].script_pubkey, what
+
+
+@pytest.mark.parametrize(
+    ("script", "what", "expected"),
+    [
+        (p2pkh(KEY), spending(push(ALL) + push(KEY)), None),
+        (p2pkh(KEY), spending(push(KEY) + push(ALL) + b"\x7c"), (KEY.hex(),)),
+        (p2pkh(KEY), spending(push(ALL) + push(LONG_KEY)), ()),
+        (p2sh(p2pkh(KEY)), spending(push(ALL) + push(KEY) + push(p2pkh(KEY))), None),
+        (p2sh(p2pkh(KEY)), spending(push(ALL) + push(LONG_KEY) + push(p2pkh(KEY))), ()),
+        (p2sh(MULTISIG), spending(push(ALL) + push(MULTISIG)), None),
+        (p2sh(MULTISIG), spending(push(ALL) + push(p2pkh(KEY))), ()),
+        (p2wpkh(KEY), spending(witness=[ALL, KEY]), None),
+        (p2wpkh(KEY), spending(witness=[ALL, LONG_KEY]), ()),
+        (p2wpkh(KEY), spending(), None),
+        (MULTISIG, spending(push(ALL)), None),
+    ],
+)
+def test_keys_that_hashes_alone_can_find_are_unusual(
+    script: bytes, what: TxIn, expected: tuple[str, ...] | None
+) -> None:
+    """They are those that are not last on the stack, and those that a hash does not commit to."""
+    assert unusual_keys(script, what, fits=False) == expected
+    if mismatch(script, what) is None:
+        assert unusual_keys(script, what) == expected
 
 
 @pytest.mark.parametrize("file", REAL)

@@ -10,8 +10,9 @@ from tests.unit.bitcoin.building import P2PKH, op_return, transaction
 from virtualchain.bitcoin.block import read_inputs, read_transaction, split_transactions
 from virtualchain.bitcoin.header import sha256d
 from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.transaction import pack_outputs, unpack_outputs
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Output, TxIn
+from virtualchain.model import Output, SpentOutput, TxIn
 
 MAIN = network("mainnet")
 
@@ -87,6 +88,19 @@ def test_bytes_that_are_not_a_transaction_are_rejected(raw: bytes, message: str)
     """They have bytes left over, no input, or counts that are too large or not minimal."""
     with pytest.raises(MalformedBlock, match=message):
         read_transaction(raw, MAIN)
+
+
+@pytest.mark.parametrize("size", [0, 1, 0xFC, 0xFD, 0xFFFF, 0x10000])
+def test_packed_outputs_are_unpacked_or_refused(size: int) -> None:
+    """Outputs come back as they were packed, and bytes that end anywhere else than after one are refused."""
+    first, second = SpentOutput(21_000_000 * 10**8, bytes(size)), SpentOutput(0, P2PKH)
+    packed = pack_outputs([first, second])
+    assert unpack_outputs(packed) == (first, second)
+    assert unpack_outputs(b"") == ()
+    ends = {0, len(pack_outputs([first])), len(packed)}
+    for end in {*range(20), *range(len(packed) - 40, len(packed))} - ends:
+        with pytest.raises(MalformedBlock):
+            unpack_outputs(packed[:end])
 
 
 @pytest.mark.parametrize("block_id", [325000, 549400])
