@@ -5,7 +5,6 @@ state of its own: after any failure it continues from what is in the database.
 """
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -23,6 +22,7 @@ from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
+from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
 from virtualchain.engine.lookups import lookups_of_callback
@@ -44,7 +44,7 @@ from virtualchain.errors import (
 from virtualchain.model import Block, Reorg, Verification
 from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.database import redact, resolve
-from virtualchain.store.failures import PAUSES, is_transient, may_be_of_a_value, store_error
+from virtualchain.store.failures import PAUSES, store_error
 from virtualchain.store.migrate import migrate
 from virtualchain.store.patience import Patience
 from virtualchain.store.rollback import Undone
@@ -154,14 +154,9 @@ class StateEngine:
         check_runnable(self._contracts, self._options)
         self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
-        self._failures = 0
-        """Passing faults of the database since the last block."""
+        self._faults = Faults(PAUSES)
         self._garbled = 0
         """Malformed answers of the node since the last block."""
-        self._stuck: Counter[tuple[str, int]] = Counter()
-        """How often the database failed in an app's turn, by app and block: others' blocks change nothing."""
-        self._condemned: set[tuple[str, int]] = set()
-        """The apps and blocks after whose last failure the app was to be halted."""
         self._listener = Listener(
             on_block=self._with_progress(on_block or ignore),
             on_catch_up=self._with_progress(on_catch_up or ignore),
@@ -214,11 +209,11 @@ class StateEngine:
         blocks taken from it are undone first. Raises DeepFork if an app's policy forbids that, AppHalted if
         no app is left that can continue, StoreError, NodeError.
         """
-        self._failures = 0
+        self._faults.clear()
         while True:
             try:
                 while not self._stopping and self._advance(to):
-                    self._failures = 0
+                    self._faults.clear()
                 self._deployment.settle()
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
@@ -227,24 +222,18 @@ class StateEngine:
     def _recover(self, error: psycopg.Error) -> None:
         """Continue in a new session after a fault that passes; raise StoreError if it does not.
 
-        If the database fails again and again in the turn of one app, at one block, and may do so because of
-        values, that app is halted alone, provided that the others can take the block.
+        If values of one app may cause it again and again, that app is halted alone, provided that the others
+        can take the block.
         """
         failure = StoreError.from_database(error)
         machine = self._deployment.interrupted()
         place = None if machine is None else (machine.contract.name, machine.cursor + 1)
-        failures = self._failures if place is None else max(self._failures, self._stuck[place])
-        is_last = not is_transient(error) or failures >= len(PAUSES)
-        is_final = place is None or place in self._condemned or not may_be_of_a_value(error)
-        if self._stopping or (is_last and is_final):
+        retry = None if self._stopping else self._faults.add(error, place)
+        if retry is None:
             raise failure from error
         self._listener.on_wait(f"{failure}; trying again")
-        self._reopen(PAUSES[failures:] or PAUSES)
-        self._failures += 1
-        if place is not None:
-            self._stuck[place] += 1
-        if is_last and machine is not None:
-            self._condemned.add((machine.contract.name, machine.cursor + 1))
+        self._reopen(retry.pauses)
+        if retry.condemns and machine is not None:
             try:
                 self._deployment.condemn(machine, error)
             except psycopg.Error as still:
@@ -254,7 +243,8 @@ class StateEngine:
         """Notify of a block, after which faults are counted from zero again."""
 
         def note(progress: Progress) -> None:
-            self._failures = self._garbled = 0
+            self._faults.clear()
+            self._garbled = 0
             notify(progress)
 
         return note
@@ -496,7 +486,8 @@ class StateEngine:
                 continue
             if searched is not None:
                 moved = True
-                self._failures = self._garbled = 0
+                self._faults.clear()
+                self._garbled = 0
                 first, last = searched
                 self._listener.on_wait(
                     f"app {app} joins: blocks {first} to {last} were searched for its inputs"
