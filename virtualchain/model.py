@@ -7,7 +7,7 @@ block's height.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import Any, Final, Literal, NamedTuple, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -98,8 +98,7 @@ class Block:
     header: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TxIn:
+class TxIn(NamedTuple):
     """One input of a transaction."""
 
     txid: str
@@ -119,8 +118,7 @@ class TxIn:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One output of a transaction; `type` is the name that bitcoind gives its script."""
 
     n: int
@@ -140,8 +138,7 @@ class Output:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class SpentOutput:
+class SpentOutput(NamedTuple):
     """What a source knows of an output that an input spends."""
 
     value: int
@@ -170,8 +167,7 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
         self.counts = counts
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """The output that an input spends, and what the spending reveals."""
 
     txid: str
