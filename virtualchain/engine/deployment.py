@@ -26,7 +26,7 @@ from virtualchain.store.failures import is_transient, may_be_of_a_value
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
 from virtualchain.store.patience import Patience
-from virtualchain.store.pipeline import pipeline_of
+from virtualchain.store.pipeline import EarlierFailed, pipeline_of
 from virtualchain.store.state_files import sweep
 from virtualchain.store.tape import Tape
 
@@ -211,6 +211,8 @@ class Deployment:
     def _commit(self, transaction: BlockTransaction, advanced: Sequence[tuple[Machine, Advanced]]) -> None:
         try:
             transaction.commit()
+        except EarlierFailed:
+            raise  # no app of this block is to blame
         except psycopg.Error as error:
             culprit = transaction.culprit() if may_be_of_a_value(error) else None
             for machine, _ in advanced:

@@ -139,7 +139,12 @@ class BlockTransaction:
         SQLSTATE VC001 if a new block is not the tip's child.
         """
         self.send_commit()
-        self._pipeline.wait()
+        try:
+            self._pipeline.wait()
+        except psycopg.Error:
+            status = self._connection.info.transaction_status
+            self._has_begun = status == TransactionStatus.INERROR  # the server has skipped COMMIT
+            raise
         return self.missed() or set()
 
     def send_commit(self) -> None:

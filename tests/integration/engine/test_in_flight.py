@@ -118,6 +118,23 @@ def test_a_value_that_the_log_refuses_halts_its_app(
     ]
 
 
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+def test_only_the_app_whose_rows_are_refused_is_halted(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str, name: str
+) -> None:
+    """Whichever of several apps it is, and although the failed block has left the transaction aborted."""
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    apps = (counting(), counting("two", b"gk"), counting("three", b"lo"))
+    fake_node.mine([fake_node.send(payload) for payload in (b"floa", b"gkoa", b"looa")])
+    mine(fake_node)
+    run(*apps, to=start + 2)
+    break_at(database_url, app=name, block_id=start + BLOCKS + 1, times=99, code="54000", table="ops")
+    run(*apps)
+    halted = query("SELECT name, block_id FROM virtualchain.apps WHERE status = 'halted'")
+    assert halted == [{"name": name, "block_id": start + BLOCKS}]
+
+
 def test_a_block_is_reported_when_others_see_it(fake_node: FakeNode, run: Run, query: Query) -> None:
     """However far from the tip, `on_block` finds the block in the database, and each is reported once."""
     mine(fake_node)
