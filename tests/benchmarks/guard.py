@@ -3,8 +3,8 @@
     python -m tests.benchmarks.guard [--blocks 20] [--ops 200] [--runs 9] [--json]
 
 Each op runs one SELECT and one INSERT … ON CONFLICT DO UPDATE. The blocks are taken once; then the app is
-advanced along the tape again and again, with the guard, and with `State` handing its statements straight to
-psycopg. Which of the two goes first changes from pair to pair. The table shows medians; the ratio is the
+advanced along the tape again and again, with the guard, and with `State` passing parameters on unchecked.
+Which of the two goes first changes from pair to pair. The table shows medians; the ratio is the
 median of the pairs' ratios. The time of this process alone is measured as well: it depends less on what else
 the computer does.
 """
@@ -14,23 +14,22 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-import psycopg
 from rich.table import Table
 
 from tests.benchmarks.environment import temporary_server
 from tests.benchmarks.printing import report
-from tests.support.unguarded import unguarded
 from virtualchain import App, State, StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
+from virtualchain.store.guard.statements import Statement
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -147,18 +146,13 @@ def _advance(url: str, name: str, *, guarded: bool) -> tuple[float, float]:
                 return time.perf_counter() - started, time.process_time() - started_process
 
 
-@contextmanager
-def _without_guard() -> Iterator[None]:
-    """Have `State` hand statements and parameters to psycopg as they are."""
-    cursors: dict[State, psycopg.Cursor[dict[str, Any]]] = {}
+def _without_guard() -> AbstractContextManager[object]:
+    """Have `State` pass parameters on as they are; statements are looked at once, before the first block."""
 
-    def run(state: State, statement: Any, parameters: Any) -> psycopg.Cursor[dict[str, Any]]:
-        if state not in cursors:
-            cursors[state] = unguarded(state)
-        return cursors[state].execute(statement, parameters)
+    def as_they_are(statement: Statement, parameters: Any) -> list[Any]:
+        return [parameters[name] for name in statement.parameters]
 
-    with mock.patch.object(State, "_run", run):
-        yield
+    return mock.patch("virtualchain.store.state._values", as_they_are)
 
 
 if __name__ == "__main__":

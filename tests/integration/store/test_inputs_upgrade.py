@@ -19,6 +19,7 @@ from virtualchain.consensus.hashing import hash160
 from virtualchain.errors import StoreError
 from virtualchain.model import Input, SpentOutput
 from virtualchain.store.migrate import migrate
+from virtualchain.store.patience import Session
 from virtualchain.store.tape import Tape
 from virtualchain.testing.blocks import genesis_block
 from virtualchain.testing.database import DatabaseServer, other_version
@@ -85,7 +86,7 @@ def old_url(server: DatabaseServer, items: list[Input]) -> Iterator[str]:
     """Make a database with the former schema, and with the inputs."""
     url = server.create()
     upgrade_to(url, "0009")
-    with psycopg.connect(url) as connection:
+    with Session.connect(url) as connection:
         Tape(connection).bind(REGTEST.name, REGTEST.genesis_hash)
         connection.execute(
             "INSERT INTO vc.blocks "
@@ -118,7 +119,7 @@ def shown(url: str) -> list[tuple[Any, ...]]:
 
 def read(url: str) -> list[Input]:
     """Read the tape."""
-    with psycopg.connect(url) as connection:
+    with Session.connect(url) as connection:
         return list(Tape(connection).inputs(0, 0, [b"id"]))
 
 
