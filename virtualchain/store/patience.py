@@ -56,6 +56,12 @@ class Session(psycopg.Connection[TupleRow]):
         """Report something that the session waits for."""
         (self.patience or _Default.patience).report(message)
 
+    def cursor(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - psycopg's own
+        """Make a cursor; `Cursor.stream` looks at the session before it waits."""
+        if self.before_use is not None:
+            self.before_use()
+        return super().cursor(*arguments, **options)
+
     def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - psycopg's own
         """Wait for an answer; raises ServerSilent if the work is to stop and none comes."""
         if self.before_use is not None:
