@@ -123,6 +123,8 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
             if not isinstance(payload, bytes):
                 raise TypeError(f"it returned a {type(payload).__name__}: expected bytes or None")
         except Exception as error:
+            if is_transient(error):  # of a database that it asked for consensus hashes
+                raise
             raise halt(contract, block, "find_payload", item, error) from error
         count += payload.startswith(contract.magics)
         # One magic may be the beginning of another: the first one that an opcode follows counts.
@@ -184,6 +186,8 @@ class _Judge:
 
     def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
+        for candidate in candidates:
+            candidate.op = {}  # the block may have been judged before, with less care
         parsed = [candidate for candidate in candidates if self._parse(candidate)]
         for vtxindex, candidate in enumerate(parsed):
             candidate.vtxindex = vtxindex
@@ -265,6 +269,8 @@ class _Judge:
                     for table, named in keys.items():
                         keys_by_table.setdefault(table, []).extend(named)
             except Exception as error:
+                if is_transient(error):  # of a database that it asked for consensus hashes
+                    raise
                 raise self._halt("db_keys", candidate, error) from error
         try:
             self._state.read_ahead(keys_by_table)

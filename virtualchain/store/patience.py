@@ -50,11 +50,18 @@ class Session(psycopg.Connection[TupleRow]):
     ahead: object = None
     """What sends statements ahead over it, see `pipeline_of`."""
     before_use: Callable[[], None] | None = None
-    """What is called before anything else uses it."""
+    """What is called before anything else uses it, by whoever has its lock."""
 
     def report(self, message: str) -> None:
         """Report something that the session waits for."""
         (self.patience or _Default.patience).report(message)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - psycopg's own
+        """Make a cursor; `Cursor.stream` looks at the session before it waits."""
+        if self.before_use is not None:
+            with self.lock:
+                self.before_use()
+        return super().cursor(*arguments, **options)
 
     def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - psycopg's own
         """Wait for an answer; raises ServerSilent if the work is to stop and none comes."""

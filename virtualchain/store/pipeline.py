@@ -7,6 +7,7 @@ statement, and prepares all statements again after a rollback; here a statement 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -101,6 +102,8 @@ class Pipeline:
         """The driver's: whoever uses the session has it."""
         self._unanswered: deque[Answer | _Sync] = deque()
         self._prepared: OrderedDict[tuple[bytes, tuple[int, ...]], bytes] = OrderedDict()
+        self._obsolete: list[bytes] = []
+        """Prepared statements that the server keeps, because it could not drop them."""
         self._number = 0
         self._size = 0
         self._error: psycopg.Error | None = None
@@ -188,9 +191,7 @@ class Pipeline:
     def forget(self) -> None:
         """Have all statements prepared again, because tables are made again."""
         with self._lock:
-            while self._prepared:
-                self._enter()
-                self._deallocate()
+            self._deallocate(len(self._prepared))
 
     def load(self, result: PGresult) -> list[tuple[Any, ...]]:
         """Turn a result into rows."""
@@ -215,11 +216,11 @@ class Pipeline:
             raise error
 
     def _leave(self) -> None:
-        if self._is_active:
+        if self._is_active or self._earlier is not None:
             try:
                 self._wait()
             finally:
-                if not self._unanswered and self._pgconn.status != ConnStatus.BAD:
+                if self._is_active and not self._unanswered and self._pgconn.status != ConnStatus.BAD:
                     self._pgconn.exit_pipeline_mode()
                     self._is_active = False
 
@@ -236,17 +237,22 @@ class Pipeline:
             self._prepared.move_to_end(key)
             return name
         if len(self._prepared) >= _MOST_PREPARED:
-            self._deallocate()
+            self._deallocate(_MOST_PREPARED // 2)
         self._number += 1
         name = self._prepared[key] = b"vc_%d" % self._number
         self._pgconn.send_prepare(name, text, types)
         self._expect(lambda: self._prepared.pop(key, None))
         return name
 
-    def _deallocate(self) -> None:
-        _, name = self._prepared.popitem(last=False)
-        self._pgconn.send_query_params(b"DEALLOCATE " + name, None)
-        self._expect()
+    def _deallocate(self, count: int) -> None:
+        """Have the server drop the statements that were not used for longest, and those that it kept."""
+        self._wait()  # in a failed transaction they might not have been prepared, and would not be dropped
+        self._obsolete += [self._prepared.popitem(last=False)[1] for _ in range(count)]
+        self._enter()
+        while self._obsolete:
+            name = self._obsolete.pop()
+            self._pgconn.send_query_params(b"DEALLOCATE " + name, None)
+            self._expect(partial(self._obsolete.append, name))
 
     def _expect(self, forget: Callable[[], object] | None = None) -> Answer:
         answer = Answer(self, forget)
@@ -259,7 +265,7 @@ class Pipeline:
         waits_for = Wait.RW if pgconn.flush() else Wait.R
         while True:
             ready = yield waits_for
-            if ready & Ready.R:
+            if ready and ready & Ready.R:  # after Ctrl-C, the driver resumes this with None
                 pgconn.consume_input()
             if waits_for == Wait.RW:
                 waits_for = Wait.RW if pgconn.flush() else Wait.R

@@ -107,7 +107,6 @@ class Tape:
         They are read one by one, to hold each only once: read all before the connection is used again.
         """
         stretch = {"first": first, "last": last, "magics": list(magics)}
-        pipeline_of(self._connection).leave()  # the driver would refuse to stream
         with self._connection.cursor(row_factory=dict_row) as cursor:
             for row in cursor.stream(_Q["inputs"], stretch):
                 yield _read_input(row)

@@ -1,16 +1,18 @@
 """Statements that are sent ahead decide nothing: verdicts, rows and halts are those of one at a time."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from threading import current_thread, main_thread
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.conftest import Run
+from tests.integration.conftest import Query, Run
 from tests.support.tables import deployment
-from virtualchain import App, Rejected, State
+from virtualchain import App, Rejected, State, last_op_return
+from virtualchain.engine import engine as indexer
 from virtualchain.engine import machine
 from virtualchain.engine.care import FULL_CARE
 from virtualchain.errors import AppHalted, VirtualchainError
@@ -155,3 +157,48 @@ def test_only_calls_that_need_one_have_a_savepoint(
         keys = [row[0] for row in connection.execute("SELECT k FROM refusals__1.t ORDER BY k")]
     assert keys == [key for key in range(60) if key not in refused]
     assert len(made) == savepoints
+
+
+def test_an_op_that_fails_to_parse_late_is_shown_as_its_payload(fake_node: FakeNode, run: Run) -> None:
+    """The statement of its parse fails later, when there seems to be an op already."""
+    app = App("early", magic=b"st", projections="CREATE TABLE t (k integer PRIMARY KEY, n integer)")
+
+    def parse(payload: bytes, state: State) -> dict[str, Any]:
+        state.execute(NEW, [int(payload), 1])
+        return {"key": int(payload)}
+
+    app.add(b"o", parse=parse)
+    fake_node.mine([fake_node.send(payload) for payload in (b"sto1", b"sto2", b"sto1")])
+    with pytest.raises(AppHalted) as halted:
+        run(app)
+    assert halted.value.record["callback"] == "db_parse"
+    assert halted.value.record["op"] == "with the payload 31"
+
+
+@pytest.mark.parametrize("name", ["find_payload", "db_keys"])
+def test_a_fault_that_passes_halts_nobody(
+    fake_node: FakeNode, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Such a fault comes out of any callback that asks for a consensus hash."""
+    monkeypatch.setattr(indexer, "PAUSES", (0.02, 0.05))
+    faults = [psycopg.errors.QueryCanceled("on purpose")]
+
+    def first_time(here: str) -> None:
+        if here == name and faults and current_thread() is main_thread():  # not while blocks are fetched
+            raise faults.pop()
+
+    def find_payload(outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
+        first_time("find_payload")
+        return last_op_return(outputs)
+
+    def keys(op: dict[str, Any]) -> dict[str, list[object]]:
+        first_time("db_keys")
+        return {"t": [op["key"]]}
+
+    app = App("asks", magic=b"st", projections="CREATE TABLE t (k integer PRIMARY KEY, n integer)")
+    app.find_payload = find_payload
+    app.add(b"o", parse=lambda payload: {"key": int(payload)}, keys=keys)
+    fake_node.mine([fake_node.send(b"sto1")])
+    assert run(app) == fake_node.height
+    assert not faults
+    assert query("SELECT status FROM virtualchain.apps") == [{"status": "running"}]
