@@ -191,6 +191,7 @@ class BlockTransaction:
             if self._size > _BATCH:
                 self.begin()
                 self._send([])
+                self._pipeline.wait()  # so that no other app is blamed if the rows are refused
 
     def _send(self, snapshots: list[list[object]]) -> Answer:
         """Send the gathered rows and these snapshots; the answer is app and build of those taken."""

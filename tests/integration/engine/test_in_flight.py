@@ -15,6 +15,7 @@ from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.engine import NEAR_TIP
 from virtualchain.engine.options import Progress
 from virtualchain.errors import NodeError, StoreError
+from virtualchain.store import block_transaction
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.pipeline import EarlierFailed
 from virtualchain.testing import FakeNode
@@ -118,11 +119,19 @@ def test_a_value_that_the_log_refuses_halts_its_app(
     ]
 
 
+@pytest.mark.parametrize("batch", [1, 8_000_000])
 @pytest.mark.parametrize("name", ["one", "two", "three"])
 def test_only_the_app_whose_rows_are_refused_is_halted(
-    fake_node: FakeNode, run: Run, query: Query, database_url: str, name: str
+    fake_node: FakeNode,
+    run: Run,
+    query: Query,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    batch: int,
 ) -> None:
-    """Whichever of several apps it is, and although the failed block has left the transaction aborted."""
+    """Whichever of several apps it is, whether its rows are sent in its turn or at the block's end."""
+    monkeypatch.setattr(block_transaction, "_BATCH", batch)
     mine(fake_node)
     start = fake_node.height - BLOCKS
     apps = (counting(), counting("two", b"gk"), counting("three", b"lo"))
