@@ -152,7 +152,8 @@ class Pipeline:
         """Wait until the server has done all that was sent; raise the first error."""
         if self._unanswered:
             self.sync()
-            self._session.exchange(self._read())
+            with self.interruptible():
+                self._session.exchange(self._read())
             self._size = 0
         if self._earlier is not None:
             raise self._earlier
@@ -171,12 +172,24 @@ class Pipeline:
                     self._is_active = False
 
     @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Close the session at Ctrl-C and the like: what was sent, and what answered, may not be noted."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._session.close()
+            raise
+
+    @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo everything sent inside if it ends with an exception, for which everything is waited for."""
         self.run(_SAVEPOINT)
         try:
-            yield
-            self.wait()
+            with self.interruptible():
+                yield
+                self.wait()
         except BaseException:
             if not self._session.closed:
                 self.undo(_UNDO)
