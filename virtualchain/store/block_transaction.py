@@ -81,6 +81,8 @@ class BlockTransaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not isinstance(error, Exception):
+            self._connection.close()  # as `Pipeline.interruptible` does
         self._roll_back()
         self._pipeline.owner = None
 
@@ -115,9 +117,10 @@ class BlockTransaction:
         hold = _Hold(log, is_live=is_live)
         self._pipeline.run(_Q["begin_part"])
         try:
-            yield
-            self._pipeline.wait()
-            hold.check()
+            with self._pipeline.interruptible():
+                yield
+                self._pipeline.wait()
+                hold.check()
         except BaseException as error:
             if not self._connection.closed:
                 self._pipeline.undo(_Q["undo_part"])
@@ -191,6 +194,7 @@ class BlockTransaction:
             if self._size > _BATCH:
                 self.begin()
                 self._send([])
+                self._pipeline.wait()  # so that no other app is blamed if the rows are refused
 
     def _send(self, snapshots: list[list[object]]) -> Answer:
         """Send the gathered rows and these snapshots; the answer is app and build of those taken."""

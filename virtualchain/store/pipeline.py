@@ -164,12 +164,24 @@ class Pipeline:
             self._leave()
 
     @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Close the session at Ctrl-C and the like: what was sent, and what answered, may not be noted."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._session.close()
+            raise
+
+    @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo everything sent inside if it ends with an exception, for which everything is waited for."""
         self.run(_SAVEPOINT)
         try:
-            yield
-            self.wait()
+            with self.interruptible():
+                yield
+                self.wait()
         except BaseException:
             if not self._session.closed:
                 self.undo(_UNDO)
@@ -207,7 +219,8 @@ class Pipeline:
     def _wait(self) -> None:
         if self._unanswered:
             self._sync()
-            self._session.exchange(self._read())
+            with self.interruptible():
+                self._session.exchange(self._read())
             self._size = 0
         if self._earlier is not None:
             raise self._earlier

@@ -15,8 +15,9 @@ from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.engine import NEAR_TIP
 from virtualchain.engine.options import Progress
 from virtualchain.errors import NodeError, StoreError
+from virtualchain.store import block_transaction
 from virtualchain.store.block_transaction import BlockTransaction
-from virtualchain.store.pipeline import EarlierFailed
+from virtualchain.store.pipeline import EarlierFailed, pipeline_of
 from virtualchain.testing import FakeNode
 
 BLOCKS = 40
@@ -118,11 +119,19 @@ def test_a_value_that_the_log_refuses_halts_its_app(
     ]
 
 
+@pytest.mark.parametrize("batch", [1, 8_000_000])
 @pytest.mark.parametrize("name", ["one", "two", "three"])
 def test_only_the_app_whose_rows_are_refused_is_halted(
-    fake_node: FakeNode, run: Run, query: Query, database_url: str, name: str
+    fake_node: FakeNode,
+    run: Run,
+    query: Query,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    batch: int,
 ) -> None:
-    """Whichever of several apps it is, and although the failed block has left the transaction aborted."""
+    """Whichever of several apps it is, whether its rows are sent in its turn or at the block's end."""
+    monkeypatch.setattr(block_transaction, "_BATCH", batch)
     mine(fake_node)
     start = fake_node.height - BLOCKS
     apps = (counting(), counting("two", b"gk"), counting("three", b"lo"))
@@ -235,3 +244,45 @@ def test_nothing_is_sent_after_a_failure_in_flight(database_url: str, fake_node:
         with pytest.raises(StoreError, match="on purpose"):
             run(counting())
     assert len(raised) == 1
+
+
+@pytest.mark.parametrize("place", ["pipeline_sync", "send_query_prepared", "get_result"])
+def test_ctrl_c_between_sending_and_noting(
+    fake_node: FakeNode, run: Run, database_url: str, fresh_index: Callable[..., str], place: str
+) -> None:
+    """It ends the run as Ctrl-C, neither late nor as an error of the database, and nothing is lost."""
+    mine(fake_node)
+    start = fake_node.height - BLOCKS
+    run(counting(), to=start + 2)
+    for after in (5, 23, 40):
+        engine = StateEngine(counting(), database=database_url, source=fake_node.url, confirmations=0)
+        with engine:
+            pipeline: Any = pipeline_of(engine._deployment.connection)
+            pipeline._pgconn = Interrupting(pipeline._pgconn, place, after)
+            with pytest.raises(KeyboardInterrupt):
+                engine.build()
+    assert run(counting()) == fake_node.height
+    assert deployment(database_url) == deployment(fresh_index(counting()))
+
+
+class Interrupting:
+    """A connection of libpq; after one of the calls of a method somebody presses Ctrl-C."""
+
+    def __init__(self, pgconn: Any, place: str, after: int) -> None:
+        self._pgconn = pgconn
+        self._place = place
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._pgconn, name)
+        return self._interrupted(method) if name == self._place else method
+
+    def _interrupted(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            result = method(*arguments)
+            self._after -= 1
+            if self._after == 0:
+                raise KeyboardInterrupt
+            return result
+
+        return call

@@ -41,7 +41,7 @@ def send_many(pipeline: Pipeline) -> None:
 
 
 def test_ctrl_c_ends_a_wait(session: psycopg.Connection, pipeline: Pipeline) -> None:
-    """The statement is canceled, and the session can be used again."""
+    """The session is closed, because nobody knows what was answered; no other error hides the reason."""
     pipeline.send(b"SELECT pg_sleep(60)")
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -50,9 +50,7 @@ def test_ctrl_c_ends_a_wait(session: psycopg.Connection, pipeline: Pipeline) -> 
             pipeline.wait()
     finally:
         signal.signal(signal.SIGALRM, before)
-    with pytest.raises(psycopg.errors.QueryCanceled):
-        pipeline.wait()
-    assert session.execute("SELECT 1").fetchone() == (1,)
+    assert session.closed
 
 
 def test_statements_put_together_from_values_do_not_pile_up(
@@ -94,8 +92,10 @@ def test_ordinary_use_follows_what_was_sent(session: psycopg.Connection, pipelin
         session.execute("INSERT INTO t VALUES (5)")
         pipeline.send(b"INSERT INTO t VALUES (6)")
     pipeline.send(b"LISTEN here")
+    payloads: list[str] = []
+    session.add_notify_handler(lambda notify: payloads.append(notify.payload))
     session.execute("SELECT pg_notify('here', 'there')")
-    assert [item.payload for item in session.notifies(timeout=5, stop_after=1)] == ["there"]
+    assert payloads == ["there"]
     pipeline.send(b"INSERT INTO t VALUES (7)")
     session.cancel_safe()
     with session.cursor() as cursor:
