@@ -68,8 +68,16 @@ def break_at(url: str, **fault: object) -> None:
         connection.execute(FAULT.format(**fault).encode())
 
 
-@pytest.mark.parametrize("code", ["40001", "57014", "23505", "P0001", "22003"])
-@pytest.mark.parametrize(("table", "offset"), [("snapshots", 9), ("snapshots", 10), ("ops", 11)])
+@pytest.mark.parametrize(
+    ("table", "offset", "code"),
+    [
+        ("snapshots", 9, "40001"),
+        ("snapshots", 9, "57014"),
+        ("snapshots", 9, "23505"),
+        ("snapshots", 10, "P0001"),
+        ("ops", 11, "22003"),
+    ],
+)
 def test_a_block_that_fails_in_flight_is_taken_again(
     fake_node: FakeNode,
     run: Run,
