@@ -23,9 +23,11 @@ from virtualchain.store.values import use_fixed_types
 _Q = queries("pipeline")
 _SAVEPOINT, _UNDO, _RELEASE = map(statement, (_Q["savepoint"], _Q["undo"], _Q["release"]))
 _MOST_PREPARED: Final = 200
+"""Statements that the session keeps prepared."""
 _MOST_UNANSWERED: Final = 1_000
+"""Statements after which the server is waited for."""
 _MOST_UNSENT: Final = 16_000_000
-"""Statements and bytes of parameters after which the server is waited for, so that they are kept nowhere."""
+"""Bytes of parameters after which it is, so that neither side has to keep more."""
 _SUCCESS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY})
 
 
