@@ -4,6 +4,7 @@ What is changed is written in few statements a table, with the history that the 
 before any statement of the app, which may see it, and at the end of the block.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -24,6 +25,10 @@ from virtualchain.store.values import to_database
 
 _Q = queries("tables")
 _STATEMENTS: Final = ("read", "bear", "remove", "write")
+_TXID: Final = re.compile("[0-9a-f]{64}")
+
+_Outpoint = tuple[str, int]
+"""An output as the tracked table names it: txid and vout."""
 
 
 class Change(NamedTuple):
@@ -126,6 +131,12 @@ class _Rows:
         self._known: dict[Values, _Row] = {}
         self._dirty: dict[Values, _Row] = {}
         self._statements = _Statements(connection, call.pipeline, projection, shape)
+        self._place = tuple(projection.key.index(name) for name in ("txid", "vout") if name in projection.key)
+        """Where a key has its output, if the table may be tracked."""
+        self._by_output: dict[_Outpoint, list[Values]] = {}
+        """The keys of which something is known."""
+        self._complete: set[_Outpoint] = set()
+        """The outputs of which all rows are known."""
 
     @property
     def is_dirty(self) -> bool:
@@ -156,8 +167,31 @@ class _Rows:
         """Take the answer to `ask`."""
         stored = {self.shape.key_of(row): row for row in answer.rows()}
         for key in keys:
-            row = stored.get(key)
-            self._known[key] = _Row(row, row)
+            self._learn(key, stored.get(key))
+
+    def _learn(self, key: Values, row: Values | None) -> None:
+        self._known[key] = _Row(row, row)
+        if len(self._place) == 2:
+            txid, vout = self._place
+            self._by_output.setdefault((key[txid], key[vout]), []).append(key)
+
+    def at(self, output: _Outpoint) -> list[Values]:
+        """Return the rows for an output, in the order of their keys; its rows must be known."""
+        assert output in self._complete, "`learn_at` comes first"
+        keys = [key for key in self._by_output.get(output, ()) if self._known[key].now is not None]
+        return [row for key in sorted(keys) if (row := self._known[key].now) is not None]
+
+    def learn_at(self, outputs: Iterable[_Outpoint], rows: Iterable[Values]) -> None:
+        """Take all rows that the database has for some outputs; what is known already is newer."""
+        for row in rows:
+            key = self.shape.key_of(row)
+            if key not in self._known:
+                self._learn(key, row)
+        self._complete.update(outputs)
+
+    def unknown(self, outputs: Iterable[_Outpoint]) -> list[_Outpoint]:
+        """Return those of some outputs of which not all rows are known."""
+        return [output for output in outputs if output not in self._complete]
 
     def change(self, key: Values, values: Values | None) -> None:
         """Set the row with a key, or with None remove it."""
@@ -190,11 +224,19 @@ class _Rows:
                 self._known[key] = row
         self._dirty = {key: row for key, row in self._known.items() if row.is_dirty}
         if statements_wrote:
-            self._known = dict(self._dirty)
+            self._keep(self._dirty)
 
     def forget(self) -> None:
         """Forget all rows."""
-        self._known, self._dirty = {}, {}
+        self._dirty = {}
+        self._keep({})
+
+    def _keep(self, rows: dict[Values, _Row]) -> None:
+        """Forget all rows but some."""
+        self._known, self._by_output, self._complete = {}, {}, set()
+        for key, row in rows.items():
+            self._learn(key, None)
+            self._known[key] = row
 
     def changes(self) -> Iterator[Change]:
         """Yield what the block did to these rows."""
@@ -215,8 +257,9 @@ class _Rows:
 class Tables:
     """The tables of one build, as the callbacks of one block see them."""
 
-    def __init__(self, connection: psycopg.Connection, schema: str) -> None:
+    def __init__(self, connection: psycopg.Connection, schema: str, tracks: str | None = None) -> None:
         self._rows: dict[str, _Rows] = {}
+        self._tracks = tracks
         self._refused: dict[str, str] = {}
         self._call = _Call(pipeline_of(connection))
         for projection in projections(connection, schema):
@@ -225,6 +268,9 @@ class Tables:
                 self._rows[projection.name] = _Rows(connection, projection, shape, self._call)
             else:
                 self._refused[projection.name] = shape
+            if projection.name == tracks:
+                name = "at" if isinstance(shape, Shape) else "present"
+                self._at = _at(connection, name, projection)
 
     def table(self, name: str) -> Table:
         """Return a table; raise UsageError if there is none, or one that only statements can handle."""
@@ -249,6 +295,52 @@ class Tables:
             self._call.pipeline.wait()
         for rows, missing, answer in asked:
             rows.learn(missing, answer)
+
+    def ask_at(self, outpoints: Iterable[bytes]) -> Answer:
+        """Ask for what the tracked table has for some outputs; `learn_at` takes the answer."""
+        return self._call.pipeline.send(self._at, [to_database(b"".join(outpoints), 0)])
+
+    def found(self, answer: Answer) -> set[bytes]:
+        """Return the outputs that the tracked table has rows for, by the answer to `ask_at`."""
+        tracked = self._tracked_rows
+        txid, vout = (0, 1) if tracked is None else map(tracked.shape.place, ("txid", "vout"))
+        return {_packed(row[txid], row[vout]) for row in answer.rows()}
+
+    def learn_at(self, outpoints: Iterable[bytes], rows: Iterable[Values]) -> None:
+        """Take all rows that the tracked table has for some outputs in the database."""
+        if self._tracked_rows is not None:
+            self._tracked_rows.learn_at(map(_output, outpoints), rows)
+
+    def tracked(self, outpoints: Iterable[bytes]) -> set[bytes]:
+        """Return those of some outputs that the tracked table has a row for now."""
+        named = {_output(outpoint): outpoint for outpoint in outpoints}
+        tracked = self._tracked_rows
+        unknown = list(named) if tracked is None else tracked.unknown(named)
+        present: set[bytes] = set()
+        if unknown:
+            asked = [named[output] for output in unknown]
+            answer = self.ask_at(asked)
+            self._call.pipeline.wait()
+            present = self.found(answer)
+            self.learn_at(asked, answer.rows())
+        if tracked is None:
+            return present
+        return {outpoint for output, outpoint in named.items() if tracked.at(output)}
+
+    def rows_at(self, txid: str, vout: int) -> list[Json]:
+        """Return the tracked table's rows for an output, in the order of their keys."""
+        if self._tracks is None:
+            raise UsageError("state.tracked: the app does not track outputs")
+        rows = self._rows_of(self._tracks)
+        if not _TXID.fullmatch(txid) or not 0 <= vout < 1 << 32:
+            return []  # there is no such output
+        self.tracked([_packed(txid, vout)])
+        return [dict(zip(rows.shape.names, row, strict=True)) for row in rows.at((txid, vout))]
+
+    @property
+    def _tracked_rows(self) -> _Rows | None:
+        """The tracked table; None if only statements can handle it."""
+        return None if self._tracks is None else self._rows.get(self._tracks)
 
     @property
     def is_dirty(self) -> bool:
@@ -390,6 +482,26 @@ class _Statements:
         """Return a parameter for each of these columns: an array of its type."""
         types = (self._shape.columns[place].type for place in places)
         return sql.SQL(", ").join(sql.SQL(f"${number}::{type_}[]") for number, type_ in enumerate(types, 1))
+
+
+def _at(connection: psycopg.Connection, name: str, projection: Projection) -> bytes:
+    """Return the statement that asks what a table has for some outputs."""
+    parts: dict[str, sql.Composable] = {
+        "table": projection.table,
+        "own_columns": sql.SQL(", ").join(sql.Identifier("r", column) for column in projection.columns),
+        "outpoints": sql.SQL(_Q["outpoints"]),
+    }
+    return sql.SQL(_Q[name]).format(**parts).as_string(connection).encode()
+
+
+def _output(outpoint: bytes) -> _Outpoint:
+    """Return an outpoint as the tracked table has it."""
+    return outpoint[:32].hex(), int.from_bytes(outpoint[32:])
+
+
+def _packed(txid: str, vout: int) -> bytes:
+    """Return an output in the engine's form."""
+    return bytes.fromhex(txid) + vout.to_bytes(4)
 
 
 def _columns(rows: Sequence[Values]) -> list[object]:
