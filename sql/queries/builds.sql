@@ -38,11 +38,11 @@ WHERE name = %(app)s AND build = %(build)s
         coalesce(code_digest, decode(%(code_digest)s, 'hex')), decode(%(code_digest)s, 'hex'));
 
 -- name: keep_tracking
--- Record which blocks a build that tracks outputs has covered, before other code runs it, or it goes.
+-- Record which blocks a build that tracks outputs has covered, before other code runs it, or it goes; as in `coverage`.
 INSERT INTO vc.coverage AS kept (magic, rule, from_block, until_block)
 SELECT '', vc.tracking_rule(name, tracking), tracking_from, until_block
 FROM vc.apps CROSS JOIN (SELECT max(block_id) AS until_block FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s) AS s
-WHERE name = %(app)s AND build = %(build)s AND until_block >= tracking_from
+WHERE name = %(app)s AND build = %(build)s AND tracking_from = base_block_id + 1 AND until_block >= tracking_from
 ON CONFLICT (magic, rule, from_block) DO UPDATE SET until_block = greatest(kept.until_block, EXCLUDED.until_block);
 
 -- name: retrack
