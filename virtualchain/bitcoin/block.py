@@ -246,7 +246,8 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
             f"block {block.block_id} ({block.hash}): {place} spends {candidate.spends} outputs, but the node "
             f"returned {len(spent)}: use a node that has connected this block and not pruned it"
         )
-    spent_at = _spent_at(spent)
+    # Whether a source states heights that nobody needs must not show on the tape.
+    spent_at = _spent_at(spent) if candidate.needs_heights else None
     if candidate.needs_heights and spent_at is None:
         raise MissingData(
             f"block {block.block_id} ({block.hash}): {place} spends outputs whose heights an app needs, and "

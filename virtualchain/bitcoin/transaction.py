@@ -14,6 +14,8 @@ from virtualchain.model import Lazy, Output, SpentOutput, TxIn
 
 MAX_MONEY: Final = 21_000_000 * 100_000_000
 """Satoshi: Bitcoin Core's upper limit for any amount."""
+NO_TXID: Final = "00" * 32
+"""What the input of a coinbase names in place of a transaction."""
 
 _OUTPOINT: Final = struct.Struct("<32sI")
 _SEQUENCE: Final = struct.Struct("<I")

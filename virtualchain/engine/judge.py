@@ -18,7 +18,7 @@ from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
 from virtualchain.bitcoin.compiled import outpoints
-from virtualchain.bitcoin.payload import last_op_return, payloads
+from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload, takes_coinbase
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.options import Tally
@@ -119,12 +119,11 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
     """
     count = 0
     rule = contract.find_payload or last_op_return
-    takes_coinbase = getattr(rule, "coinbase", False)
-    has_opcode = contract.has_opcodes
+    looks_at_coinbase = takes_coinbase(rule)
     magics = set(contract.magics)
     candidates: list[Candidate] = []
     for item in inputs:
-        if magics.isdisjoint(item.magics) or not (item.txindex or takes_coinbase):
+        if magics.isdisjoint(item.magics) or not (item.txindex or looks_at_coinbase):
             continue
         try:
             with contained():
@@ -135,13 +134,9 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
             raise halt(contract, block, "find_payload", item, error) from error
         count += any(payload.startswith(contract.magics) for payload in found)
         for n, payload in enumerate(found):
-            # One magic may be the beginning of another: the first one that an opcode follows counts.
-            for magic in contract.magics:
-                end = len(magic) + has_opcode
-                opcode = payload[len(magic) : end]
-                if payload.startswith(magic) and opcode in contract.opcodes:
-                    candidates.append(Candidate(item, opcode, payload[end:], n))
-                    break
+            split = split_payload(payload, contract.magics, contract.opcodes)
+            if split is not None:
+                candidates.append(Candidate(item, *split, n))
     return candidates, count
 
 

@@ -3,6 +3,7 @@
 It knows the chain and no app's rules. Everything here runs in the caller's transaction.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,9 +24,18 @@ _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
 
 
+_TRACKING: Final = "tracking:"
+_TRACKING_RULE: Final = re.compile(f"{_TRACKING}.+:[0-9a-f]{{64}}", re.DOTALL)
+
+
 def tracking_rule(app: str, tracking: str) -> str:
     """Return by what rule the coverage of an app that tracks outputs is kept, with an empty magic."""
-    return f"tracking:{app}:{tracking}"
+    return f"{_TRACKING}{app}:{tracking}"
+
+
+def is_tracking_rule(rule: str) -> bool:
+    """Check whether a rule is what `tracking_rule` returns for some app."""
+    return _TRACKING_RULE.fullmatch(rule) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,11 @@ class Covered:
     rule: str
     from_block: int
     until_block: int | None
+
+    @property
+    def is_tracking(self) -> bool:
+        """Whether it is of an app that tracks outputs: then it never continues with blocks by itself."""
+        return self.rule.startswith(_TRACKING)
 
 
 class Tape:
