@@ -23,7 +23,7 @@ from virtualchain.store.sql import queries
 from virtualchain.store.values import to_database
 
 _Q = queries("tables")
-_STATEMENTS: Final = ("read", "bear", "remove", "write")
+_STATEMENTS: Final = ("bear", "remove", "write")
 
 
 class Change(NamedTuple):
@@ -54,6 +54,12 @@ class Table:
         values = self._rows.shape.find_key(key)
         row = None if values is None else self._rows.row(values).now
         return None if row is None else dict(zip(self._rows.shape.names, row, strict=True))
+
+    def find(self, *prefix: object) -> list[Json]:
+        """Return the rows whose key begins with these values, at least one, in the order of their keys."""
+        values = self._rows.shape.find_prefix(prefix)
+        rows = () if values is None else self._rows.matching(values)
+        return [dict(zip(self._rows.shape.names, row, strict=True)) for row in rows]
 
     def put(self, row: Mapping[str, object]) -> None:
         """Insert a row, or replace the one with its key; a column that is left out gets its default."""
@@ -125,6 +131,10 @@ class _Rows:
         self._name = projection.name
         self._known: dict[Values, _Row] = {}
         self._dirty: dict[Values, _Row] = {}
+        self._complete: set[Values] = set()
+        """Beginnings of keys of which all rows are known."""
+        self._beginnings: dict[int, dict[Values, list[Values]]] = {}
+        """The known keys by their beginnings, for each number of values that was asked for."""
         self._statements = _Statements(connection, call.pipeline, projection, shape)
 
     @property
@@ -134,30 +144,76 @@ class _Rows:
 
     def row(self, key: Values) -> _Row:
         """Return what is known of a key; read it if nothing is."""
-        if key not in self._known:
-            answer = self.ask([key])
-            self._call.pipeline.wait()
-            self.learn([key], answer)
+        if not self._is_known(key):
+            self._read(key)
         return self._known[key]
 
+    def matching(self, prefix: Values) -> Iterator[Values]:
+        """Yield the rows whose key begins so, in the order of their keys; read them if need be."""
+        if not self._is_known(prefix):
+            self._read(prefix)
+        for key in sorted(self._beginning(len(prefix)).get(prefix, ())):
+            row = self._known[key].now
+            if row is not None:
+                yield row
+
     def missing(self, keys: Iterable[object]) -> list[Values]:
-        """Return those of some keys of which nothing is known, and that a row may have."""
+        """Return those of some keys, or beginnings of keys, that a row may have and that are not known."""
         possible: dict[Values | None, None] = {}
         for key in keys:
             with suppress(Unserializable):  # that rejects the input which asks for such a row, later
-                possible[self.shape.find_key(key)] = None
-        return [key for key in possible if key is not None and key not in self._known]
+                if isinstance(key, tuple) and 0 < len(key) < len(self.shape.key):
+                    possible[self.shape.find_prefix(key)] = None
+                else:
+                    possible[self.shape.find_key(key)] = None
+        return [key for key in possible if key is not None and not self._is_known(key)]
 
-    def ask(self, keys: Sequence[Values]) -> Answer:
-        """Ask for the rows with these keys."""
-        return self._statements.read(keys)
-
-    def learn(self, keys: Sequence[Values], answer: Answer) -> None:
-        """Take the answer to `ask`."""
-        stored = {self.shape.key_of(row): row for row in answer.rows()}
+    def ask(self, keys: Sequence[Values]) -> list[tuple[Sequence[Values], Answer]]:
+        """Ask for the rows with these keys, or beginnings of keys."""
+        by_size: dict[int, list[Values]] = {}
         for key in keys:
-            row = stored.get(key)
+            by_size.setdefault(len(key), []).append(key)
+        return [(some, self._statements.read(some)) for some in by_size.values()]
+
+    def learn(self, answers: Iterable[tuple[Sequence[Values], Answer]]) -> None:
+        """Take the answers to `ask`."""
+        for keys, answer in answers:
+            stored = {self.shape.key_of(row): row for row in answer.rows()}
+            are_beginnings = len(keys[0]) < len(self.shape.key)
+            if are_beginnings:
+                self._complete.update(keys)
+            for key in stored if are_beginnings else keys:
+                self._remember(key, stored.get(key))
+
+    def _read(self, key: Values) -> None:
+        answers = self.ask([key])
+        self._call.pipeline.wait()
+        self.learn(answers)
+
+    def _is_known(self, key: Values) -> bool:
+        """Check whether the row with a key is known, or all rows whose key begins so."""
+        if key in self._known or key in self._complete:
+            return True
+        if not self._complete or not any(key[:size] in self._complete for size in range(1, len(key))):
+            return False
+        if len(key) == len(self.shape.key):
+            self._remember(key, None)
+        return True
+
+    def _remember(self, key: Values, row: Values | None) -> None:
+        """Note what the database has for a key, unless the block knows better."""
+        if key not in self._known:
             self._known[key] = _Row(row, row)
+            for size, keys in self._beginnings.items():
+                keys.setdefault(key[:size], []).append(key)
+
+    def _beginning(self, size: int) -> dict[Values, list[Values]]:
+        """Return the known keys by their first `size` values."""
+        if size not in self._beginnings:
+            keys = self._beginnings[size] = {}
+            for key in self._known:
+                keys.setdefault(key[:size], []).append(key)
+        return self._beginnings[size]
 
     def change(self, key: Values, values: Values | None) -> None:
         """Set the row with a key, or with None remove it."""
@@ -190,11 +246,16 @@ class _Rows:
                 self._known[key] = row
         self._dirty = {key: row for key, row in self._known.items() if row.is_dirty}
         if statements_wrote:
-            self._known = dict(self._dirty)
+            self._keep(dict(self._dirty))
 
     def forget(self) -> None:
         """Forget all rows."""
-        self._known, self._dirty = {}, {}
+        self._dirty = {}
+        self._keep({})
+
+    def _keep(self, known: dict[Values, _Row]) -> None:
+        """Forget all rows but these."""
+        self._known, self._complete, self._beginnings = known, set(), {}
 
     def changes(self) -> Iterator[Change]:
         """Yield what the block did to these rows."""
@@ -242,13 +303,11 @@ class Tables:
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""
         tables = [(self._rows_of(name), named) for name, named in keys.items()]
-        asked = [
-            (rows, missing, rows.ask(missing)) for rows, named in tables if (missing := rows.missing(named))
-        ]
+        asked = [(rows, rows.ask(missing)) for rows, named in tables if (missing := rows.missing(named))]
         if asked:
             self._call.pipeline.wait()
-        for rows, missing, answer in asked:
-            rows.learn(missing, answer)
+        for rows, answers in asked:
+            rows.learn(answers)
 
     @property
     def is_dirty(self) -> bool:
@@ -362,10 +421,14 @@ class _Statements:
             for part in ("kept", "born"):
                 parts[part] = sql.SQL(_Q[part]).format(**parts)
             self._texts[name] = sql.SQL(_Q[name]).format(**parts).as_string(connection).encode()
+        for size in range(1, len(key) + 1):
+            parts["key"] = sql.SQL(", ").join(key[:size])
+            parts["keys"] = self._arrays(shape.key[:size])
+            self._texts[f"read {size}"] = sql.SQL(_Q["read"]).format(**parts).as_string(connection).encode()
 
     def read(self, keys: Sequence[Values]) -> Answer:
-        """Ask for the rows with these keys."""
-        return self._run("read", _columns(keys))
+        """Ask for the rows with these keys, or with keys that begin so, all of the same length."""
+        return self._run(f"read {len(keys[0])}", _columns(keys))
 
     def bear(self, block_id: int, keys: Sequence[Values]) -> None:
         """Record the keys of rows that were put and are to be removed."""

@@ -20,7 +20,7 @@ FIRST_BLOCK: Final[Mapping[str, int]] = MappingProxyType(
 # Messages.
 
 MAX_VARINT_BYTES: Final = 19
-"""The most bytes of an integer, of which the last has two bits only: 18 × 7 + 2 = 128."""
+"""The most bytes of an integer, of which the last has two bits only: 18 * 7 + 2 = 128."""
 MAX_DIVISIBILITY: Final = 38
 """The most digits after the point: 10^38 is the largest power of ten below 2^128."""
 MAX_SPACERS: Final = 2**27 - 1
