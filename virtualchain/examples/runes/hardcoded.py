@@ -1,5 +1,6 @@
 """The rune that is there before the first block of mainnet."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from virtualchain.examples.runes.entry import Entry
@@ -19,3 +20,8 @@ UNCOMMON_GOODS: Final = Entry(
     turbo=True,
 )
 """UNCOMMON•GOODS, which anyone can mint until the next halving but one."""
+
+
+def initial_entries(network: str) -> Sequence[Entry]:
+    """Return the runes that are there before the first block of a network."""
+    return [UNCOMMON_GOODS] if network == "mainnet" else []

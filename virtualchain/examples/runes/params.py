@@ -17,6 +17,12 @@ FIRST_BLOCK: Final[Mapping[str, int]] = MappingProxyType(
 )
 """The height at which the protocol begins, by network; blocks below it are ignored."""
 
+
+def first_block_of(network: str) -> int:
+    """Return the height at which it begins on a network, such as `signet` or `signet-0a1b2c3d`."""
+    return FIRST_BLOCK[network.partition("-")[0]]
+
+
 # Messages.
 
 MAX_VARINT_BYTES: Final = 19

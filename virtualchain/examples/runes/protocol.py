@@ -9,8 +9,8 @@ from virtualchain.examples.runes.decipher import decipher
 from virtualchain.examples.runes.entry import Entry
 from virtualchain.examples.runes.events import digest_of, events_of
 from virtualchain.examples.runes.execution import Transaction, execute
-from virtualchain.examples.runes.hardcoded import UNCOMMON_GOODS
-from virtualchain.examples.runes.params import FIRST_BLOCK
+from virtualchain.examples.runes.hardcoded import initial_entries
+from virtualchain.examples.runes.params import FIRST_BLOCK, first_block_of
 from virtualchain.examples.runes.registry import Registry, sum_up, write_entry
 from virtualchain.examples.runes.rune_id import RuneId
 from virtualchain.examples.runes.runestone import Cenotaph, Runestone
@@ -124,16 +124,6 @@ def describe(artifact: Runestone | Cenotaph) -> Json:
         "edicts": len(artifact.edicts) if isinstance(artifact, Runestone) else 0,
         "pointer": artifact.pointer if isinstance(artifact, Runestone) else None,
     }
-
-
-def first_block_of(network: str) -> int:
-    """Return the height at which the protocol begins on a network, such as `signet` or `signet-0a1b2c3d`."""
-    return FIRST_BLOCK[network.partition("-")[0]]
-
-
-def initial_entries(network: str) -> Sequence[Entry]:
-    """Return the runes that are there before the first block."""
-    return [UNCOMMON_GOODS] if network == "mainnet" else []
 
 
 def make_app(

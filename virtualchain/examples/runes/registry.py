@@ -143,4 +143,4 @@ def write_entry(entry: Entry) -> Json:
 
 
 def _integer(value: object) -> int | None:
-    return None if value is None else int(value)  # type: ignore[call-overload, no-any-return]  # a number
+    return None if value is None else int(value)  # type: ignore[call-overload]  # a number

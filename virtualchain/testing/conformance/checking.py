@@ -7,6 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psycopg
 
@@ -14,6 +15,9 @@ from virtualchain.errors import VirtualchainError
 from virtualchain.model import Json
 from virtualchain.testing.conformance.files import MalformedScenario
 from virtualchain.testing.database import DatabaseServer
+
+NOTHING: Final = "nothing"
+"""What stands for something that is missing in a difference."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Final
 
 from virtualchain.examples.names.conformance.replay import (
-    NOTHING,
     BlockResult,
     Log,
     replay,
@@ -20,7 +19,7 @@ from virtualchain.examples.names.conformance.scenario import (
     read_scenario,
     scenario_name,
 )
-from virtualchain.testing.conformance.checking import Difference, Suite, Task, cloned_database
+from virtualchain.testing.conformance.checking import NOTHING, Difference, Suite, Task, cloned_database
 from virtualchain.testing.database import DatabaseServer
 
 

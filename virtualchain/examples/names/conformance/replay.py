@@ -15,13 +15,11 @@ from virtualchain.examples.names.protocol import make_app
 from virtualchain.model import Block
 from virtualchain.store.database import connect_reader
 from virtualchain.store.sql import queries
+from virtualchain.testing.conformance.checking import NOTHING
 from virtualchain.testing.conformance.forks import build_over_forks
 
 _Q = queries("names_conformance")
 _APP: Final = "names"
-
-NOTHING: Final = "nothing"
-"""What stands for a missing digest, opcode or field in a difference."""
 
 
 @dataclass(slots=True)
