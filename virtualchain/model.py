@@ -5,8 +5,10 @@ scripts, keys and witness items are hex unless they are bytes; amounts are satos
 block's height.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeVar, overload
 
 T = TypeVar("T")
@@ -14,11 +16,19 @@ T = TypeVar("T")
 Json = dict[str, Any]
 """One JSON object, as callbacks get it and as the database stores it."""
 
-FindPayload = Callable[[Sequence[Mapping[str, Any]]], bytes | None]
-"""A payload rule: a transaction's outputs (as `Output.as_dict`) to its payload, or None."""
+Payloads = bytes | Sequence[bytes] | None
+"""What a payload rule finds in a transaction: a payload, several in their order, or None."""
+
+FindPayload = Callable[..., Payloads]
+"""A payload rule: a transaction's outputs (as `Output.as_dict`), its inputs (as `TxIn.as_dict`), or both, as
+its parameters `outputs` and `inputs` say, to its payloads."""
 
 Verification = Literal["header", "merkle"]
 """How much of a block is checked before it is taken; see `CheckedBlock` in `bitcoin/gate.py`."""
+
+OUTPOINT: Final = 36
+"""Bytes of an outpoint as the engine compares it: the transaction id in display order, then the number of the
+output, most significant byte first."""
 
 DEFAULT_RULE: Final = "last_op_return"
 """The name of the payload rule of an app that does not choose one."""
@@ -28,16 +38,52 @@ DEFAULT_RULE: Final = "last_op_return"
 class PayloadRule:
     """A shipped payload rule and the name under which the tape's coverage is recorded.
 
-    It is an object, not a function: as a class attribute of an app it is called with the outputs only.
+    It is an object, not a function: as a class attribute of an app it is called without the app.
     """
 
     name: str
-    find: Callable[[Sequence[bytes]], bytes | None]
-    """Finds the payload among a transaction's output scripts, which is all that it looks at."""
+    find: Callable[..., Payloads]
+    """Finds payloads among a transaction's output scripts, or among its inputs (`TxIn`)."""
+    reads: Literal["scripts", "inputs"] = "scripts"
+    """Which of the two."""
+    patterns: tuple[bytes, ...] = ()
+    """Byte strings of which every transaction with a payload contains one. None: those that every payload's
+    magic makes are searched for."""
+    coinbase: bool = False
+    """Whether a coinbase can carry a payload."""
 
-    def __call__(self, outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
-        """Find the payload among a transaction's outputs."""
-        return self.find([bytes.fromhex(output["script_pubkey"]) for output in outputs])
+    def __call__(
+        self, outputs: Sequence[Mapping[str, Any]] = (), inputs: Sequence[Mapping[str, Any]] = ()
+    ) -> Payloads:
+        """Find the payloads of a transaction, of which callbacks get these outputs and inputs."""
+        if self.reads == "scripts":
+            return self.find([bytes.fromhex(output["script_pubkey"]) for output in outputs])
+        return self.find([TxIn.of(item) for item in inputs])
+
+
+def arguments_of(find: FindPayload) -> frozenset[str] | None:
+    """Return which of `outputs` and `inputs` a rule's parameters ask for; None: outputs, by position."""
+    try:
+        return _arguments_of(find)
+    except TypeError:  # it has no hash
+        return _arguments_of.__wrapped__(find)
+
+
+@lru_cache(maxsize=1000)
+def _arguments_of(find: FindPayload) -> frozenset[str] | None:
+    try:
+        parameters: Mapping[str, inspect.Parameter] = inspect.signature(find).parameters
+    except (TypeError, ValueError):
+        return None
+    named = {"outputs", "inputs"} & {
+        name for name, item in parameters.items() if item.kind is not item.POSITIONAL_ONLY
+    }
+    required = {
+        name
+        for name, item in parameters.items()
+        if item.default is item.empty and item.kind not in {item.VAR_POSITIONAL, item.VAR_KEYWORD}
+    }
+    return frozenset(named) if named and required <= named else None
 
 
 class Lazy(Sequence[T]):
@@ -107,6 +153,12 @@ class TxIn(NamedTuple):
     sequence: int
     witness: tuple[bytes, ...]
 
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> "TxIn":
+        """Make it from what `as_dict` returned."""
+        witness = tuple(map(bytes.fromhex, item["witness"]))
+        return cls(item["txid"], item["vout"], bytes.fromhex(item["script_sig"]), item["sequence"], witness)
+
     def as_dict(self) -> Json:
         """Return a new dict, as callbacks get it: scripts and witness items are hex."""
         return {
@@ -143,6 +195,8 @@ class SpentOutput(NamedTuple):
 
     value: int
     script_pubkey: bytes
+    made_at: int | None = None
+    """Twice the height of the block that made it, plus one if its coinbase did; None if that is not known."""
 
 
 Evidence = Literal["undo", "transaction", "node", "export"]
@@ -179,6 +233,13 @@ class Sender(NamedTuple):
     public_keys: tuple[str, ...]
     sighash: tuple[str, ...] = ()
     """What each signature of the input covers: the name of its hash type."""
+    made_at: int | None = None
+    """As in `SpentOutput`."""
+
+    def as_dict_with_height(self) -> Json:
+        """Return a new dict, as the callbacks of an app get it that needs heights."""
+        assert self.made_at is not None, "whoever needs heights asks the source for them"
+        return {**self.as_dict(), "height": self.made_at >> 1, "coinbase": bool(self.made_at & 1)}
 
     def as_dict(self) -> Json:
         """Return a new dict, as callbacks get it and `virtualchain.inputs` has it."""
@@ -196,7 +257,10 @@ class Sender(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A transaction whose payload starts with a registered magic, as the tape keeps it."""
+    """A transaction that an app is to see, as the tape keeps it.
+
+    Its payload starts with a registered magic, or it spends outputs that an app tracks.
+    """
 
     block_id: int
     txindex: int
@@ -213,6 +277,22 @@ class Input:
     database's views need them: an input that is read from the tape has none."""
     evidence: Evidence | None = None
     """What shows that `senders` are right; None: it was not recorded."""
+    spent_at: Sequence[int] | None = None
+    """By input, where the output that it spends was made, as in `SpentOutput`; None if that is not known."""
+    tracked_by: tuple[str, ...] = ()
+    """The apps that track an output which it spends, or may spend: sorted names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestOfBlock:
+    """What apps that track outputs may ask of a block, beyond the inputs that a scan found."""
+
+    spends: Sequence[bytes]
+    """By txindex, the outpoints that a transaction spends, `OUTPOINT` bytes each; the coinbase has none."""
+    txid: Callable[[int], bytes]
+    """Computes a transaction's id, in display order."""
+    take: Callable[[Mapping[int, bool]], "tuple[Input, ...]"]
+    """Makes inputs of transactions, by txindex; the value says whether heights are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +301,8 @@ class ScannedBlock:
 
     block: Block
     inputs: tuple[Input, ...]
+    rest: RestOfBlock | None = None
+    """For apps that track outputs."""
 
 
 Cause = Literal["work", "invalid", "pin", "operator"]
@@ -252,7 +334,8 @@ class Reorg:
 class Watch:
     """One search of the scan: payloads that start with `magic`, found by a payload rule.
 
-    `rule` names the payload rule; the tape's coverage is kept by (magic, rule).
+    `rule` names the search beside the magic: the payload rule, and what else it asks for; the tape's coverage
+    is kept by (magic, rule).
     """
 
     magic: bytes
@@ -260,3 +343,11 @@ class Watch:
     find_payload: FindPayload
     prefilter: bool
     """Whether a search of outputs for OP_RETURN, push and magic finds every payload that the rule finds."""
+    patterns: tuple[bytes, ...] = ()
+    """Otherwise, byte strings of which every transaction with a payload contains one; none: all are tried."""
+    takes_coinbase: bool = False
+    """Whether a coinbase is searched, too."""
+    has_opcode: bool = True
+    """Whether an opcode byte follows the magic."""
+    needs_heights: bool = False
+    """Whether the heights of the spent outputs are needed."""

@@ -34,22 +34,27 @@ WITH block AS (
     JOIN vc.apps AS a ON a.name = row ->> 0 AND a.build = row ->> 1 AND a.is_live = (row -> 2)::boolean
     FOR KEY SHARE OF a
 ), taken AS (
-    INSERT INTO vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence)
+    INSERT INTO vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence, spent_at, tracked_by)
     SELECT %(block_id)s, (row -> 0)::integer, decode(row ->> 1, 'hex'), decode(row ->> 2, 'hex'),
         ARRAY(SELECT decode(magic, 'hex') FROM jsonb_array_elements_text(row -> 3) AS magic),
-        decode(row ->> 4, 'hex'), row -> 5, (row -> 6)::bigint, row ->> 7
+        decode(row ->> 4, 'hex'), row -> 5, (row -> 6)::bigint, row ->> 7,
+        CASE WHEN row ->> 8 IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements(row -> 8)::integer) END,
+        ARRAY(SELECT jsonb_array_elements_text(row -> 9))
     FROM jsonb_array_elements(%(inputs)s::jsonb) AS row
     ON CONFLICT (block_id, txindex) DO UPDATE -- another app's search has already found it
-    SET magics = ARRAY(SELECT DISTINCT m FROM unnest(inputs.magics || EXCLUDED.magics) AS m ORDER BY m)
+    SET magics = ARRAY(SELECT DISTINCT m FROM unnest(inputs.magics || EXCLUDED.magics) AS m ORDER BY m),
+        tracked_by = ARRAY(SELECT DISTINCT a FROM unnest(inputs.tracked_by || EXCLUDED.tracked_by) AS a ORDER BY a),
+        spent_at = coalesce(inputs.spent_at, EXCLUDED.spent_at)
 ), accepted AS (
-    INSERT INTO vc.ops (app, build, block_id, vtxindex, txindex, opcode, payload, fields, canonical)
+    INSERT INTO vc.ops (app, build, block_id, vtxindex, txindex, opcode, payload, fields, canonical, payload_index)
     SELECT row ->> 0, row ->> 1, %(block_id)s, (row -> 2)::integer, (row -> 3)::integer, decode(row ->> 4, 'hex'),
         decode(row ->> 5, 'hex'), row -> 6,
-        ARRAY(SELECT decode(op, 'hex') FROM jsonb_array_elements_text(row -> 7) AS op)
+        ARRAY(SELECT decode(op, 'hex') FROM jsonb_array_elements_text(row -> 7) AS op), (row -> 8)::integer
     FROM jsonb_array_elements(%(ops)s::jsonb) AS row
 ), refused AS (
-    INSERT INTO vc.rejections (app, build, block_id, txindex, opcode, step, reason)
-    SELECT row ->> 0, row ->> 1, %(block_id)s, (row -> 2)::integer, decode(row ->> 3, 'hex'), row ->> 4, row ->> 5
+    INSERT INTO vc.rejections (app, build, block_id, txindex, opcode, step, reason, payload_index)
+    SELECT row ->> 0, row ->> 1, %(block_id)s, (row -> 2)::integer, decode(row ->> 3, 'hex'), row ->> 4, row ->> 5,
+        (row -> 6)::integer
     FROM jsonb_array_elements(%(rejections)s::jsonb) AS row
 )
 INSERT INTO vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash, state_number)

@@ -21,11 +21,13 @@ SELECT name FROM vc.apps WHERE schema = %(schema)s;
 -- name: add_build
 -- Install a build of an app.
 INSERT INTO vc.apps (name, version, fingerprint, schema, build, magics, rule, first_block_id, valid_window,
-    confirmations, own_role, status, is_live, base_block_id, history_from, on_deep_fork, code_digest, last_code_digest)
+    confirmations, own_role, status, is_live, base_block_id, history_from, on_deep_fork, code_digest, last_code_digest,
+    tracking, tracking_from)
 VALUES (%(app)s, %(version)s, decode(%(fingerprint)s, 'hex'), %(schema)s, %(build)s, %(magics)s, %(rule)s,
     %(first_block_id)s, %(valid_window)s, %(confirmations)s, %(own_role)s, %(status)s, %(is_live)s, %(base_block_id)s,
     %(base_block_id)s, coalesce((SELECT on_deep_fork FROM vc.apps WHERE name = %(app)s AND is_live), 'rollback'),
-    decode(%(code_digest)s, 'hex'), decode(%(code_digest)s, 'hex'));
+    decode(%(code_digest)s, 'hex'), decode(%(code_digest)s, 'hex'), decode(%(tracking)s, 'hex'),
+    CASE WHEN %(tracking)s IS NOT NULL THEN %(base_block_id)s + 1 END);
 
 -- name: identify
 -- Record the rules and the code that run a build; the digest of the code that it began with stays.
@@ -34,6 +36,24 @@ UPDATE vc.apps SET fingerprint = decode(%(fingerprint)s, 'hex'), rule = %(rule)s
 WHERE name = %(app)s AND build = %(build)s
     AND (fingerprint, rule, code_digest, last_code_digest) IS DISTINCT FROM (decode(%(fingerprint)s, 'hex'), %(rule)s,
         coalesce(code_digest, decode(%(code_digest)s, 'hex')), decode(%(code_digest)s, 'hex'));
+
+-- name: keep_tracking
+-- Record which blocks a build that tracks outputs has covered, before other code runs it, or it goes.
+INSERT INTO vc.coverage AS kept (magic, rule, from_block, until_block)
+SELECT '', vc.tracking_rule(name, tracking), tracking_from, until_block
+FROM vc.apps CROSS JOIN (SELECT max(block_id) AS until_block FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s) AS s
+WHERE name = %(app)s AND build = %(build)s AND until_block >= tracking_from
+ON CONFLICT (magic, rule, from_block) DO UPDATE SET until_block = greatest(kept.until_block, EXCLUDED.until_block);
+
+-- name: retrack
+-- Record that other rules or other code decide from the next block on which outputs a build tracks.
+UPDATE vc.apps SET tracking = decode(%(tracking)s, 'hex'), tracking_from = 1 + greatest(base_block_id,
+    (SELECT max(block_id) FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s))
+WHERE name = %(app)s AND build = %(build)s AND tracking <> decode(%(tracking)s, 'hex');
+
+-- name: tracking
+-- What decides which outputs a build tracks.
+SELECT encode(tracking, 'hex') AS tracking FROM vc.apps WHERE name = %(app)s AND build = %(build)s;
 
 -- name: rename_searches
 -- Record searches by a payload rule under its new name as well; of two from one block on, the longer one counts.

@@ -35,6 +35,15 @@ FROM pg_class AS c
 WHERE c.relnamespace = %(tables)s::regnamespace AND c.relkind = 'r'
 ORDER BY c.relname COLLATE "C";
 
+-- name: outpoint_types
+-- The types of the columns that name an output in a projection.
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclass AND attname IN ('txid', 'vout') AND NOT attisdropped;
+
+-- name: index_outpoints
+-- Make a projection fast to search for outputs.
+CREATE INDEX ON {table} (txid, vout);
+
 -- name: text
 -- The text of a column as its type's output function writes it; null stays null.
 CASE num_nulls({column}) WHEN 0 THEN format('%s', {column}) END;

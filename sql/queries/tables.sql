@@ -15,6 +15,20 @@ SELECT CAST(({expression}) AS {type})
 -- The rows of one projection with these keys, or with keys that begin so.
 SELECT {own_columns} FROM unnest({keys}) AS k ({key}) JOIN {table} AS r USING ({key})
 
+-- name: at
+-- The rows of one projection for these outputs; each takes 36 bytes.
+SELECT {own_columns} FROM ({outpoints}) AS k JOIN {table} AS r USING (txid, vout)
+
+-- name: present
+-- Those of these outputs of which one projection has a row.
+SELECT txid, vout FROM ({outpoints}) AS k WHERE EXISTS (SELECT FROM {table} AS r WHERE r.txid = k.txid AND r.vout = k.vout)
+
+-- name: outpoints
+-- A part of those above: outputs, from one piece of data. One with a number that no table can hold becomes negative.
+SELECT encode(substring($1::bytea FROM 36 * n + 1 FOR 32), 'hex') AS txid,
+    ('x' || encode(substring($1::bytea FROM 36 * n + 33 FOR 4), 'hex'))::bit(32)::integer AS vout
+FROM generate_series(0, octet_length($1::bytea) / 36 - 1) AS n
+
 -- name: write
 -- Insert rows, or replace those with their keys, and do what the table's triggers would do: keep the history of rows, and record their keys.
 WITH written AS (SELECT * FROM unnest({row_keys}) AS w ({key})), {kept}, born AS ({born})

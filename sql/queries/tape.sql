@@ -33,11 +33,11 @@ SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(he
     (SELECT chainwork FROM vc.blocks WHERE block_id = %(block_id)s + 1) - %(child_work)s;
 
 -- name: inputs
--- The inputs in a range of blocks that carry one of these magics, in chain order.
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, spent, fee, evidence,
+-- The inputs in a range of blocks that carry one of these magics, or that an app's tracking asked for, in chain order.
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, spent, fee, evidence, spent_at, tracked_by,
     (SELECT network FROM vc.deployment) AS network
 FROM vc.inputs
-WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s
+WHERE block_id BETWEEN %(first)s AND %(last)s AND (magics && %(magics)s OR %(app)s = ANY (tracked_by))
 ORDER BY block_id, txindex;
 
 -- name: too_large
@@ -46,12 +46,19 @@ ORDER BY block_id, txindex;
 SELECT min(block_id) FROM (
     SELECT block_id, sum(12 * octet_length(raw) + 2 * octet_length(spent)) OVER (ORDER BY block_id) AS size
     FROM vc.inputs
-    WHERE block_id BETWEEN %(first)s AND %(last)s AND magics && %(magics)s
+    WHERE block_id BETWEEN %(first)s AND %(last)s AND (magics && %(magics)s OR %(app)s = ANY (tracked_by))
 ) AS i WHERE size > %(allowed)s;
 
 -- name: coverage
--- The searched ranges; an open end means up to the tape's tip.
-SELECT magic, rule, from_block, until_block FROM vc.coverage ORDER BY magic, rule, from_block;
+-- The searched ranges; an open end means up to the tape's tip. A build that tracks outputs has what they are spent by up to its cursor.
+SELECT magic, rule, from_block, until_block FROM vc.coverage
+UNION ALL
+SELECT '', vc.tracking_rule(name, tracking), tracking_from, until_block
+FROM vc.apps AS a CROSS JOIN LATERAL (
+    SELECT max(block_id) AS until_block FROM vc.snapshots WHERE app = a.name AND build = a.build
+) AS s
+WHERE tracking IS NOT NULL AND until_block >= tracking_from
+ORDER BY magic, rule, from_block;
 
 -- name: open_coverage
 -- Record that from this block on, a search covers every new block.

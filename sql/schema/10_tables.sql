@@ -39,7 +39,7 @@ COMMENT ON COLUMN vc.blocks.chainwork IS 'Expected number of hashes from the fir
 
 CREATE TABLE vc.inputs (
     block_id integer NOT NULL REFERENCES vc.blocks,
-    txindex integer NOT NULL CHECK (txindex > 0),
+    txindex integer NOT NULL CHECK (txindex >= 0),
     txid bytea NOT NULL CHECK (octet_length(txid) = 32),
     raw bytea NOT NULL,
     magics bytea[] NOT NULL,
@@ -47,18 +47,22 @@ CREATE TABLE vc.inputs (
     unusual_keys jsonb NOT NULL,
     fee bigint NOT NULL,
     evidence text CHECK (evidence IN ('undo', 'transaction', 'node', 'export')),
+    spent_at integer[],
+    tracked_by text[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (block_id, txindex)
 );
-COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode: shared by all apps.';
+COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode, or that spends outputs that an app tracks: shared by all apps.';
 COMMENT ON COLUMN vc.inputs.block_id IS 'Height of its block.';
-COMMENT ON COLUMN vc.inputs.txindex IS 'Position of the transaction in its block; the coinbase is 0 and never an input.';
+COMMENT ON COLUMN vc.inputs.txindex IS 'Position of the transaction in its block; the coinbase is 0, and an input only for a payload rule that takes it.';
 COMMENT ON COLUMN vc.inputs.txid IS 'Transaction id, in display order. Not unique on Bitcoin: the key is the position.';
 COMMENT ON COLUMN vc.inputs.raw IS 'The whole transaction as it is in the block, including witnesses.';
-COMMENT ON COLUMN vc.inputs.magics IS 'The registered magics that its payload starts with.';
+COMMENT ON COLUMN vc.inputs.magics IS 'The registered magics that its payloads start with; none, if only tracking asked for it.';
 COMMENT ON COLUMN vc.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction; a long script is replaced by its size and hash.';
 COMMENT ON COLUMN vc.inputs.unusual_keys IS 'For inputs that do not reveal their public keys where others do, by the number of the input, those keys: what vc.public_keys cannot see without hashing.';
 COMMENT ON COLUMN vc.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 COMMENT ON COLUMN vc.inputs.evidence IS 'What shows that the senders are right: undo (undo data of a node, whose checksum fits), transaction (the transactions that created the outputs), node (the word of a node or another source) or export (that of an export); null if it was taken before this was recorded.';
+COMMENT ON COLUMN vc.inputs.spent_at IS 'For each input, where the output that it spends was made: twice the height of the block, plus one if its coinbase made it; null if no app needs that.';
+COMMENT ON COLUMN vc.inputs.tracked_by IS 'The apps whose tracking asked for it: it spends an output that they tracked before the block, or one of a transaction in the block that they see.';
 
 CREATE TABLE vc.coverage (
     magic bytea NOT NULL,
@@ -67,9 +71,9 @@ CREATE TABLE vc.coverage (
     until_block integer CHECK (until_block >= from_block),
     PRIMARY KEY (magic, rule, from_block)
 );
-COMMENT ON TABLE vc.coverage IS 'Which blocks of the tape were searched for which magic. While a search continues its end is open, so that no row is updated per block.';
+COMMENT ON TABLE vc.coverage IS 'Which blocks of the tape were searched for which magic, or have what outputs that an app tracked were spent by (then the magic is empty, and the rule begins with tracking:). While a search continues its end is open, so that no row is updated per block.';
 COMMENT ON COLUMN vc.coverage.magic IS 'The magic that was searched for.';
-COMMENT ON COLUMN vc.coverage.rule IS 'Name of the payload rule that was used.';
+COMMENT ON COLUMN vc.coverage.rule IS 'Name of the payload rule that was used, and whether it was searched without opcodes and with heights.';
 COMMENT ON COLUMN vc.coverage.from_block IS 'The first block that was searched.';
 COMMENT ON COLUMN vc.coverage.until_block IS 'The last block that was searched; null while the search continues with every new block.';
 
@@ -94,6 +98,8 @@ CREATE TABLE vc.apps (
     code_digest bytea CHECK (octet_length(code_digest) = 32),
     last_code_digest bytea CHECK (octet_length(last_code_digest) = 32),
     serial bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    tracking bytea CHECK (octet_length(tracking) = 32),
+    tracking_from integer CHECK (tracking_from >= 0),
     PRIMARY KEY (name, build)
 );
 CREATE UNIQUE INDEX apps_live ON vc.apps (name) WHERE is_live;
@@ -118,18 +124,26 @@ COMMENT ON COLUMN vc.apps.history_from IS 'The lowest block that its history can
 COMMENT ON COLUMN vc.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint (stop, and continue only from an accepted checkpoint) or halt.';
 COMMENT ON COLUMN vc.apps.code_digest IS 'SHA-256 of the code that the build began with; null if it has not been run since version 0.1.0.';
 COMMENT ON COLUMN vc.apps.last_code_digest IS 'SHA-256 of the code that ran it last: if it is another one, a warning says so.';
+COMMENT ON COLUMN vc.apps.tracking IS 'For an app that tracks outputs, the SHA-256 of the rules and the code that decide which; the tape has what it spends from tracking_from up to its cursor.';
+COMMENT ON COLUMN vc.apps.tracking_from IS 'The first block that was taken by these rules and this code.';
 COMMENT ON COLUMN vc.apps.serial IS 'Number of the build: unlike its name, it is never used again in this database.';
+
+CREATE FUNCTION vc.tracking_rule(app text, tracking bytea) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN concat('tracking:', app, ':', encode(tracking, 'hex'));
+COMMENT ON FUNCTION vc.tracking_rule(text, bytea) IS 'The rule by which vc.coverage records what an app that tracks outputs has covered.';
 
 CREATE TABLE vc.ops (
     app text NOT NULL,
     block_id integer NOT NULL,
     vtxindex integer NOT NULL CHECK (vtxindex >= 0),
-    txindex integer NOT NULL CHECK (txindex > 0),
-    opcode bytea NOT NULL CHECK (octet_length(opcode) = 1),
-    payload bytea NOT NULL,
+    txindex integer NOT NULL CHECK (txindex >= 0),
+    opcode bytea NOT NULL CHECK (octet_length(opcode) <= 1),
+    payload bytea,
     fields jsonb NOT NULL,
     canonical bytea[] NOT NULL,
     build text NOT NULL,
+    payload_index integer NOT NULL DEFAULT 0 CHECK (payload_index >= 0),
     PRIMARY KEY (app, build, block_id, vtxindex),
     FOREIGN KEY (app, build) REFERENCES vc.apps
 );
@@ -139,20 +153,22 @@ COMMENT ON COLUMN vc.ops.build IS 'The build of the app that accepted it.';
 COMMENT ON COLUMN vc.ops.block_id IS 'Height of its block.';
 COMMENT ON COLUMN vc.ops.vtxindex IS 'Position among the app''s parsed candidates in the block, from 0.';
 COMMENT ON COLUMN vc.ops.txindex IS 'Position of its transaction in the block.';
-COMMENT ON COLUMN vc.ops.opcode IS 'The byte after the magic.';
-COMMENT ON COLUMN vc.ops.payload IS 'The payload after magic and opcode.';
+COMMENT ON COLUMN vc.ops.opcode IS 'The byte after the magic; empty for an app without opcodes, and for a transaction without a payload.';
+COMMENT ON COLUMN vc.ops.payload IS 'The payload after magic and opcode; null if the transaction only spends outputs that the app tracks.';
+COMMENT ON COLUMN vc.ops.payload_index IS 'Which of the transaction''s payloads it is, from 0.';
 COMMENT ON COLUMN vc.ops.fields IS 'The op as the app committed it; an array if the commit made several ops of it.';
 COMMENT ON COLUMN vc.ops.canonical IS 'The serialized ops that entered the block''s ops hash.';
 
 CREATE TABLE vc.rejections (
     app text NOT NULL,
     block_id integer NOT NULL,
-    txindex integer NOT NULL CHECK (txindex > 0),
-    opcode bytea NOT NULL CHECK (octet_length(opcode) = 1),
+    txindex integer NOT NULL CHECK (txindex >= 0),
+    opcode bytea NOT NULL CHECK (octet_length(opcode) <= 1),
     step text NOT NULL CHECK (step IN ('parse', 'check', 'commit')),
     reason text NOT NULL,
     build text NOT NULL,
-    PRIMARY KEY (app, build, block_id, txindex),
+    payload_index integer NOT NULL DEFAULT 0 CHECK (payload_index >= 0),
+    PRIMARY KEY (app, build, block_id, txindex, payload_index),
     FOREIGN KEY (app, build) REFERENCES vc.apps
 );
 COMMENT ON TABLE vc.rejections IS 'Every candidate that an app rejected, and why.';
@@ -160,7 +176,8 @@ COMMENT ON COLUMN vc.rejections.app IS 'Name of the app.';
 COMMENT ON COLUMN vc.rejections.build IS 'The build of the app that rejected it.';
 COMMENT ON COLUMN vc.rejections.block_id IS 'Height of its block.';
 COMMENT ON COLUMN vc.rejections.txindex IS 'Position of its transaction in the block.';
-COMMENT ON COLUMN vc.rejections.opcode IS 'The byte after the magic.';
+COMMENT ON COLUMN vc.rejections.opcode IS 'The byte after the magic; empty for an app without opcodes, and for a transaction without a payload.';
+COMMENT ON COLUMN vc.rejections.payload_index IS 'Which of the transaction''s payloads it is, from 0.';
 COMMENT ON COLUMN vc.rejections.step IS 'The step that rejected it: parse, check or commit.';
 COMMENT ON COLUMN vc.rejections.reason IS 'Why the app or the database rejected it.';
 

@@ -15,25 +15,29 @@ COMMENT ON COLUMN virtualchain.blocks.header IS 'The 80 bytes that are hashed.';
 
 CREATE VIEW virtualchain.inputs AS
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
-    vc.senders(raw, spent, unusual_keys, (SELECT network FROM vc.deployment)) AS senders,
-    vc.outputs(raw, (SELECT network FROM vc.deployment)) AS outputs, fee, raw, evidence, spent
+    CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, (SELECT network FROM vc.deployment)) END AS senders,
+    vc.outputs(raw, (SELECT network FROM vc.deployment)) AS outputs, fee, raw, evidence, spent,
+    (SELECT array_agg(s.at / 2 ORDER BY s.n) FROM unnest(spent_at) WITH ORDINALITY AS s (at, n)) AS heights,
+    tracked_by
 FROM vc.inputs
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
-COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not.';
+COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not, or spends outputs that an app tracks.';
 COMMENT ON COLUMN virtualchain.inputs.block_id IS 'Height of its block.';
 COMMENT ON COLUMN virtualchain.inputs.txindex IS 'Position of the transaction in its block.';
 COMMENT ON COLUMN virtualchain.inputs.txid IS 'Transaction id.';
-COMMENT ON COLUMN virtualchain.inputs.magics IS 'The registered magics that its payload starts with.';
+COMMENT ON COLUMN virtualchain.inputs.magics IS 'The registered magics that its payloads start with.';
 COMMENT ON COLUMN virtualchain.inputs.senders IS 'For each input of the transaction the output that it spends.';
 COMMENT ON COLUMN virtualchain.inputs.outputs IS 'The outputs of the transaction.';
 COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses.';
 COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction: fast to search for a script.';
+COMMENT ON COLUMN virtualchain.inputs.heights IS 'For each input the height of the block that made the output which it spends; null if no app needs that.';
+COMMENT ON COLUMN virtualchain.inputs.tracked_by IS 'The apps that it was kept for because of an output which it spends.';
 COMMENT ON COLUMN virtualchain.inputs.evidence IS 'What shows that the senders are right: undo, transaction, node or export; null if it was not recorded.';
 
 CREATE VIEW virtualchain.ops AS
 SELECT o.app, o.block_id, encode(b.hash, 'hex') AS block_hash, b.time, o.txindex, o.vtxindex,
-    encode(i.txid, 'hex') AS txid, o.opcode, o.payload, o.fields, o.canonical
+    encode(i.txid, 'hex') AS txid, o.opcode, o.payload, o.fields, o.canonical, o.payload_index
 FROM vc.ops AS o
 JOIN vc.apps AS a ON a.name = o.app AND a.build = o.build AND a.is_live
 JOIN vc.inputs AS i USING (block_id, txindex)
@@ -47,13 +51,14 @@ COMMENT ON COLUMN virtualchain.ops.time IS 'Time of its block.';
 COMMENT ON COLUMN virtualchain.ops.txindex IS 'Position of its transaction in the block.';
 COMMENT ON COLUMN virtualchain.ops.vtxindex IS 'Position among the app''s parsed candidates in the block, from 0.';
 COMMENT ON COLUMN virtualchain.ops.txid IS 'Transaction id.';
-COMMENT ON COLUMN virtualchain.ops.opcode IS 'The byte after the magic.';
-COMMENT ON COLUMN virtualchain.ops.payload IS 'The payload after magic and opcode.';
+COMMENT ON COLUMN virtualchain.ops.opcode IS 'The byte after the magic; empty if there is none.';
+COMMENT ON COLUMN virtualchain.ops.payload IS 'The payload after magic and opcode; null if the transaction only spends outputs that the app tracks.';
+COMMENT ON COLUMN virtualchain.ops.payload_index IS 'Which of the transaction''s payloads it is, from 0.';
 COMMENT ON COLUMN virtualchain.ops.fields IS 'The op as the app committed it; an array if the commit made several ops of it.';
 COMMENT ON COLUMN virtualchain.ops.canonical IS 'The serialized ops that entered the block''s ops hash.';
 
 CREATE VIEW virtualchain.rejections AS
-SELECT r.app, r.block_id, r.txindex, encode(i.txid, 'hex') AS txid, r.opcode, r.step, r.reason
+SELECT r.app, r.block_id, r.txindex, encode(i.txid, 'hex') AS txid, r.opcode, r.step, r.reason, r.payload_index
 FROM vc.rejections AS r
 JOIN vc.apps AS a ON a.name = r.app AND a.build = r.build AND a.is_live
 JOIN vc.inputs AS i USING (block_id, txindex)
@@ -63,7 +68,8 @@ COMMENT ON COLUMN virtualchain.rejections.app IS 'Name of the app.';
 COMMENT ON COLUMN virtualchain.rejections.block_id IS 'Height of its block.';
 COMMENT ON COLUMN virtualchain.rejections.txindex IS 'Position of its transaction in the block.';
 COMMENT ON COLUMN virtualchain.rejections.txid IS 'Transaction id.';
-COMMENT ON COLUMN virtualchain.rejections.opcode IS 'The byte after the magic.';
+COMMENT ON COLUMN virtualchain.rejections.opcode IS 'The byte after the magic; empty if there is none.';
+COMMENT ON COLUMN virtualchain.rejections.payload_index IS 'Which of the transaction''s payloads it is, from 0.';
 COMMENT ON COLUMN virtualchain.rejections.step IS 'The step that rejected it: parse, check or commit.';
 COMMENT ON COLUMN virtualchain.rejections.reason IS 'Why the app or the database rejected it.';
 

@@ -1,4 +1,4 @@
-"""Random chains of Runes transactions, with the state that the model arrives at: scenarios as files have them."""
+"""Random chains of Runes transactions, as scenarios: the model says what state they lead to."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -67,7 +67,8 @@ class History:
         outputs = (
             [self._recipient()] if self.dice.random() < 0.7 else [*self._outputs(), self._message(2, [])]
         )
-        txs, prevouts = [coinbase(self.height, outputs, self._salt)], {}
+        txs = [coinbase(self.height, outputs, self._salt)]
+        prevouts: dict[str, list[Any]] = {}
         self._execute(txs[0], 0, time, {})
         for _ in range(self.dice.randrange(7)):
             inputs = self._inputs()
@@ -115,17 +116,17 @@ class History:
 
     def _message(self, outputs: int, inputs: list[Spent]) -> Script:
         """Write a message; an etching of a name adds an input that commits to it."""
-        dice, fields = self.dice, {}
+        dice, fields = self.dice, dict[str, Any]()
         if dice.random() < 0.35:
             fields |= self._etching(inputs)
         if dice.random() < 0.5:
             fields["mint"] = self._mint()
         if dice.random() < 0.3:
-            fields["pointer"] = dice.randrange(outputs + (dice.random() < 0.1))
+            fields["pointer"] = dice.randrange(outputs + (dice.random() < 0.05))
         edicts = self._edicts(outputs) if dice.random() < 0.6 else []
-        extra = dice.choice(((), (), (), (), (126, 0), (127, 0), (9, 9), (2**70, 3)))
+        extra = dice.choice(((),) * 20 + ((126, 0), (127, 0), (9, 9), (2**70, 3)))
         script = runestone(edicts, extra, **fields)
-        if dice.random() < 0.08:
+        if dice.random() < 0.04:
             script = dice.choice(
                 (script + b"\x51", script + b"\x05a", script[:-1], script_of([4]), b"\x6a\x5d")
             )
@@ -136,12 +137,12 @@ class History:
         flags, fields = ETCHING, dict[str, Any]()
         if dice.random() < 0.7:
             flags |= TERMS
-            fields |= {"cap": dice.choice((0, 1, 2, 3, U32)), "amount": dice.choice((0, 1, 7, 1000, U64))}
+            fields |= {"cap": dice.choice((0, 1, 2, 9, 9, U32)), "amount": dice.choice((0, 1, 7, 1000, U64))}
             for side in ("start", "end"):
                 if dice.random() < 0.3:
                     fields[f"height_{side}"] = self.height + dice.randrange(-2, 8)
                 if dice.random() < 0.3:
-                    fields[f"offset_{side}"] = dice.choice((0, 1, 2, 5, U64, U128))
+                    fields[f"offset_{side}"] = dice.choice((0, 1, 2, 5, 9, 50, U64, dice.choice((3, U128))))
         if dice.random() < 0.5:
             number = max(self.model.minimum(self.height), first(dice.randint(1, 14)) + dice.randrange(40))
             fields["rune"] = number - (dice.random() < 0.1)
@@ -153,7 +154,7 @@ class History:
             "divisibility": (0, 2, 38, 39),
             "spacers": (1, 5, 2**27 - 1, 2**27),
             "symbol": (0, 36, 0x1F600, 0xD800),
-            "premine": (0, 1, 100, 12345, U128 - 10, U128),
+            "premine": (0, 1, 100, 12345, 10**9, U128 - 10, dice.choice((5, U128))),
         }.items():
             if dice.random() < 0.5:
                 fields[name] = dice.choice(values)
@@ -174,7 +175,7 @@ class History:
                     step,
                     rune[1] if step else rune[1] - before[1],
                     dice.choice((0, 0, 1, 3, 50, 1000, U128)),
-                    dice.randint(0, outputs + (dice.random() < 0.03)),
+                    dice.randint(0, outputs + (dice.random() < 0.02)),
                 )
             )
             before = rune

@@ -84,7 +84,7 @@ def read_message(scripts: list[bytes]) -> dict[str, Any] | None:
     return _message(integers, len(scripts))
 
 
-def _message(integers: list[int], nout: int) -> dict[str, Any]:
+def _message(integers: list[int], nout: int) -> dict[str, Any]:  # noqa: C901 - in one place, on purpose
     values: list[tuple[int, int]] = []
     edicts: list[tuple[Id, int, int]] = []
     flaws = []
@@ -198,12 +198,12 @@ class Model:
             if len(items) < 2:
                 continue
             script, mined = scripts[f"{spending.txid}:{spending.vout}"]
-            if wanted in read_script(items[-2]) and mined <= height - 5:
-                if len(script) == 34 and script[:2] == b"\x51\x20":
-                    return True
+            is_taproot = len(script) == 34 and script[:2] == b"\x51\x20"
+            if wanted in read_script(items[-2]) and mined <= height - 5 and is_taproot:
+                return True
         return False
 
-    def execute(
+    def execute(  # noqa: C901, PLR0912 - in one place, on purpose
         self, raw: bytes, height: int, tx: int, time: int, spent: dict[str, tuple[bytes, int]]
     ) -> None:
         """Execute one transaction; `spent` has script and height of what it spends."""
@@ -235,9 +235,10 @@ class Model:
 
         payable = [output for output, script in enumerate(scripts) if script[:1] != b"\x6a"]
         for name, amount, output in (message or {}).get("edicts", []):
-            rune = own if name == (0, 0) else name
-            if rune is None or not unalloc.get(rune):
+            named = own if name == (0, 0) else name
+            if named is None or not unalloc.get(named):
                 continue
+            rune = named
             if output < len(scripts):
                 give(output, rune, amount or unalloc[rune])
             elif amount:

@@ -32,6 +32,9 @@ _LEADING: Final = {
 }
 """By step, the arguments that come first, by position."""
 
+SPEND: Final = None
+"""The key of what belongs to transactions without a payload, in place of an opcode."""
+
 _OPTIONAL: Final = {
     "parse": {"block_id", "opcode", "senders", "inputs", "outputs", "fee", "state"},
     "keys": {"block_id"},
@@ -131,28 +134,45 @@ class App:
 
     Rules can change at an activation height: a handler, `scan` or `final` that is registered again with
     `from_block=` applies from that block until the next one's, and the old one still applies before it.
+
+    State that rides on outputs: with `tracks="table"`, every transaction that spends an output of that
+    projection is the app's, too; without a payload it goes to the handler that `spend` registers
+    (docs/outputs.md).
     """
 
     name: str
-    magic: bytes | str | Sequence[bytes | str]
+    magic: bytes | str | Sequence[bytes | str] = b""
+    """What payloads start with; if it is empty, whatever the payload rule finds is the app's."""
     projections: str | None = None
     """DDL of the projections, or the path of a `.sql` file that holds it."""
     version: str = "1"
-    first_block_id: int = 0
+    first_block_id: int | Mapping[str, int] = 0
+    """The height of the first block that can hold inputs: one for all networks, or by a network's name."""
     initial_snapshots: Mapping[int, str] = field(default_factory=dict)
     valid_transaction_window: int = 24
     """S: the number of blocks for which a consensus hash stays valid."""
     confirmations: int | None = None
     """The minimum number of confirmations that this app accepts."""
     payload_rule: FindPayload | None = None
-    """How to find a payload among the outputs; by default, the last OP_RETURN."""
+    """How to find payloads in a transaction; by default, the last OP_RETURN."""
+    opcodes: tuple[()] | None = ()
+    """None: a payload has no opcode byte, and its handler is registered without one."""
+    tracks: str | None = None
+    """A projection with `txid text` and `vout integer` in its key: the outputs that the app tracks."""
+    needs: Sequence[str] = ()
+    """What else senders shall say: "height" adds `height` and `coinbase` of the output that each one was."""
     max_payload: int | None = None
     """Payloads longer than this, in bytes after magic and opcode, are rejected unparsed."""
     strict_code: bool = False
     """Whether a change of the code without a new version is refused, not only reported."""
 
     def __post_init__(self) -> None:
-        self._handlers: dict[bytes, _Activations[_Handler]] = {}
+        if self.opcodes not in {(), None}:
+            raise InvalidApp(
+                f"app {self.name}: opcodes={self.opcodes!r}: opcodes follow from the handlers; None means "
+                "that payloads have none"
+            )
+        self._handlers: dict[bytes | None, _Activations[_Handler]] = {}
         self._hooks: dict[str, _Activations[_Step]] = {"scan": _Activations(), "final": _Activations()}
         # The contract reads which callbacks an implementation has: None means that it has none.
         self.db_scan_block: Callable[..., Any] | None = None
@@ -163,13 +183,15 @@ class App:
 
     def opcode(
         self,
-        opcode: bytes,
+        opcode: bytes | None = None,
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         *,
         keys: Callable[..., Keys] | None = None,
         from_block: int = 0,
     ) -> Callable[[H], H]:
         """Register a class with `parse` and, optionally, `check` and `commit` for one opcode byte.
+
+        An app with `opcodes=None` registers one for all payloads, without an opcode.
 
         `fields` names the fields that enter the consensus hash, in order; by default all, sorted by name. As
         a dict from names to types (`Integer`, `Text`, `Hex`, `Boolean`, `List`), it also rejects every input
@@ -180,30 +202,63 @@ class App:
 
         Raises InvalidApp as `add` does, and if the class has a public function that no step calls.
         """
+        code = self._code(opcode)
+        return lambda handler: self._register(code, handler, fields, keys, from_block)
 
-        def register(handler: H) -> H:
-            instance = handler()
-            complaint = uncalled_in_handler(instance)
-            if complaint is not None:
-                raise InvalidApp(
-                    f"app {self.name}: {handler.__name__}, the handler of opcode {opcode!r}, {complaint}"
-                )
-            self.add(
-                opcode,
-                parse=getattr(instance, "parse", None),
-                check=getattr(instance, "check", None),
-                commit=getattr(instance, "commit", None),
-                fields=fields,
-                keys=keys,
-                from_block=from_block,
+    @overload
+    def spend(self, handler: H) -> H: ...
+    @overload
+    def spend(
+        self,
+        *,
+        fields: Iterable[str] | Mapping[str, FieldType] | None = None,
+        keys: Callable[..., Keys] | None = None,
+        from_block: int = 0,
+    ) -> Callable[[H], H]: ...
+    def spend(
+        self,
+        handler: H | None = None,
+        *,
+        fields: Iterable[str] | Mapping[str, FieldType] | None = None,
+        keys: Callable[..., Keys] | None = None,
+        from_block: int = 0,
+    ) -> H | Callable[[H], H]:
+        """Register a class for transactions that spend a tracked output and have no payload of the app's.
+
+        Its `parse` gets None as payload and `b""` as opcode. The rest is as for `opcode`.
+        """
+        if handler is not None:
+            return self._register(SPEND, handler, fields, keys, from_block)
+        return lambda handler: self._register(SPEND, handler, fields, keys, from_block)
+
+    def _register(
+        self,
+        code: bytes | None,
+        handler: H,
+        fields: Iterable[str] | Mapping[str, FieldType] | None,
+        keys: Callable[..., Keys] | None,
+        from_block: int,
+    ) -> H:
+        instance = handler()
+        complaint = uncalled_in_handler(instance)
+        if complaint is not None:
+            raise InvalidApp(
+                f"app {self.name}: {handler.__name__}, the handler of {_said(code)}, {complaint}"
             )
-            return handler
-
-        return register
+        self._add(
+            code,
+            parse=getattr(instance, "parse", None),
+            check=getattr(instance, "check", None),
+            commit=getattr(instance, "commit", None),
+            fields=fields,
+            keys=keys,
+            from_block=from_block,
+        )
+        return handler
 
     def add(
         self,
-        opcode: bytes,
+        opcode: bytes | None = None,
         *,
         parse: Callable[..., Json | Rejected | None] | None,
         check: Callable[..., bool | Rejected] | None = None,
@@ -218,14 +273,46 @@ class App:
         `fields` are neither names nor names with types, or if a function takes an argument that it cannot
         receive.
         """
+        self._add(
+            self._code(opcode),
+            parse=parse,
+            check=check,
+            commit=commit,
+            fields=fields,
+            keys=keys,
+            from_block=from_block,
+        )
+
+    def _code(self, opcode: bytes | None) -> bytes:
+        """Check the opcode of a handler for payloads; without one, it is empty."""
+        if self.opcodes is None:
+            if opcode is not None:
+                raise InvalidApp(
+                    f"app {self.name}: its payloads have no opcode (opcodes=None), so a handler is "
+                    f"registered without one, not for {opcode!r}"
+                )
+            return b""
         if not isinstance(opcode, bytes) or len(opcode) != 1:
             raise InvalidApp(f"app {self.name}: an opcode must be one byte, not {opcode!r}")
+        return opcode
+
+    def _add(
+        self,
+        code: bytes | None,
+        *,
+        parse: Callable[..., Json | Rejected | None] | None,
+        check: Callable[..., bool | Rejected] | None,
+        commit: Callable[..., Any] | None,
+        fields: Iterable[str] | Mapping[str, FieldType] | None,
+        keys: Callable[..., Keys] | None,
+        from_block: int,
+    ) -> None:
         if parse is None:
-            raise InvalidApp(f"app {self.name}: the handler of opcode {opcode!r} has no parse")
+            raise InvalidApp(f"app {self.name}: the handler of {_said(code)} has no parse")
         try:
             declared = None if fields is None else read_fields(fields)
         except TypeError as error:
-            raise InvalidApp(f"app {self.name}: fields={fields!r} of opcode {opcode!r}: {error}") from error
+            raise InvalidApp(f"app {self.name}: fields={fields!r} of {_said(code)}: {error}") from error
         handler = _Handler(
             parse=self._step("parse", parse),
             check=None if check is None else self._step("check", check),
@@ -235,9 +322,9 @@ class App:
         )
         if keys is not None:
             self.db_keys = self._keys
-        if not self._handlers.setdefault(opcode, _Activations()).add(from_block, handler):
+        if not self._handlers.setdefault(code, _Activations()).add(from_block, handler):
             since = f" from block {from_block} on" if from_block else ""
-            raise InvalidApp(f"app {self.name}: opcode {opcode!r} already has a handler{since}")
+            raise InvalidApp(f"app {self.name}: {_said(code)} already has a handler{since}")
 
     @overload
     def scan(self, function: F) -> F: ...
@@ -299,29 +386,45 @@ class App:
         """Return the version."""
         return self.version
 
-    def get_first_block_id(self) -> int:
-        """Return the height of the first block that can hold inputs."""
+    def get_first_block_id(self) -> int | Mapping[str, int]:
+        """Return the height of the first block that can hold inputs, or one for each network."""
         return self.first_block_id
 
     def get_magic_bytes(self) -> bytes | str | Sequence[bytes | str]:
         """Return the magic, or several of them."""
         return self.magic
 
-    def get_opcodes(self) -> tuple[bytes, ...]:
-        """Return the opcodes that have a handler, sorted."""
-        return tuple(sorted(self._handlers))
+    def get_opcodes(self) -> tuple[bytes, ...] | None:
+        """Return the opcodes that have a handler, sorted; None if payloads have none."""
+        return None if self.opcodes is None else tuple(sorted(filter(None, self._handlers)))
 
-    def get_opfields(self) -> dict[bytes, Fields]:
+    def get_tracked(self) -> str | None:
+        """Return the projection whose outputs are tracked."""
+        return self.tracks
+
+    def get_needs(self) -> Sequence[str]:
+        """Return what else senders shall say."""
+        return self.needs
+
+    @property
+    def codes(self) -> frozenset[bytes | None]:
+        """The opcodes that have a handler, and None if transactions without a payload have one."""
+        return frozenset(self._handlers)
+
+    def _by_code(self) -> list[tuple[bytes | None, _Activations[_Handler]]]:
+        return sorted(self._handlers.items(), key=lambda item: (item[0] is None, item[0] or b""))
+
+    def get_opfields(self) -> dict[bytes | None, Fields]:
         """Return, for each opcode that declares them, the fields that its newest rules hash."""
-        newest = {code: handlers.all()[-1][1] for code, handlers in sorted(self._handlers.items())}
+        newest = {code: handlers.all()[-1][1] for code, handlers in self._by_code()}
         return {code: handler.fields for code, handler in newest.items() if handler.fields is not None}
 
     def get_activations(self) -> dict[int, dict[str, Fields | None]]:
         """Return, by activation height, the opcodes with their hashed fields, and the names of the hooks."""
         activations: dict[int, dict[str, Fields | None]] = {}
-        for code, handlers in sorted(self._handlers.items()):
+        for code, handlers in self._by_code():
             for from_block, handler in handlers.all():
-                activations.setdefault(from_block, {})[code.hex()] = handler.fields
+                activations.setdefault(from_block, {})[opcode_name(code)] = handler.fields
         for kind, hooks in self._hooks.items():
             for from_block, _ in hooks.all():
                 activations.setdefault(from_block, {})[kind] = None
@@ -364,7 +467,7 @@ class App:
                 }
                 for name, step in steps.items():
                     if step is not None:
-                        functions[f"{code.hex()} {name} {from_block}"] = step.function
+                        functions[f"{opcode_name(code)} {name} {from_block}"] = step.function
         for kind, hooks in self._hooks.items():
             functions |= {f"{kind} {from_block}": step.function for from_block, step in hooks.all()}
         if isinstance(self.db_continue, _Step):
@@ -380,7 +483,7 @@ class App:
         self,
         block_id: int,
         opcode: bytes,
-        op_payload: bytes,
+        op_payload: bytes | None,
         senders: list[Json],
         inputs: list[Json],
         outputs: list[Json],
@@ -388,9 +491,10 @@ class App:
         db_state: object,
     ) -> Json | Rejected | None:
         """Call the parse of a payload's opcode."""
-        handler = self._handlers[opcode].at(block_id)
+        code = SPEND if op_payload is None else opcode
+        handler = self._handlers[code].at(block_id)
         if handler is None:
-            first = self._handlers[opcode].all()[0][0]
+            first = self._handlers[code].all()[0][0]
             return Rejected(f"this opcode is valid from block {first} on")
         op: Json | Rejected | None = handler.parse(
             op_payload,
@@ -404,9 +508,12 @@ class App:
         )
         return op
 
+    def _handler(self, block_id: int, opcode: bytes, op: Json) -> _Handler | None:
+        return self._handlers[SPEND if op.get("virtualchain_is_spend") else opcode].at(block_id)
+
     def _keys(self, block_id: int, opcode: bytes, op: Json) -> Keys:
         """Call the `keys` of an op's opcode."""
-        handler = self._handlers[opcode].at(block_id)
+        handler = self._handler(block_id, opcode, op)
         keys: Keys = {} if handler is None or handler.keys is None else handler.keys(op, block_id=block_id)
         return keys
 
@@ -421,7 +528,7 @@ class App:
         db_state: object,
     ) -> bool | Rejected:
         """Call the check of an op's opcode."""
-        handler = self._handlers[opcode].at(block_id)
+        handler = self._handler(block_id, opcode, op)
         check = None if handler is None else handler.check
         return check is None or check(
             op, db_state, block_id=block_id, opcode=opcode, txid=txid, vtxindex=vtxindex, checked=checked
@@ -431,10 +538,22 @@ class App:
         self, block_id: int, opcode: bytes, op: Json, txid: str, vtxindex: int, db_state: object
     ) -> object:
         """Call the commit of an op's opcode."""
-        handler = self._handlers[opcode].at(block_id)
+        handler = self._handler(block_id, opcode, op)
         commit = None if handler is None else handler.commit
         return (
             None
             if commit is None
             else commit(op, db_state, block_id=block_id, opcode=opcode, txid=txid, vtxindex=vtxindex)
         )
+
+
+def opcode_name(code: bytes | None) -> str:
+    """Return what an opcode is called in declarations: its hex; "spend" if there is no payload."""
+    return "spend" if code is None else code.hex()
+
+
+def _said(code: bytes | None) -> str:
+    """Name an opcode in a message."""
+    if code is None:
+        return "transactions without a payload"
+    return f"opcode {code!r}" if code else "payloads"

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from virtualchain.app.builder import opcode_name
 from virtualchain.app.code import Code
 from virtualchain.app.ddl import bare_sql, with_comments, without_comments
 from virtualchain.app.field_types import Fields, FieldType, described
+from virtualchain.errors import UsageError
 from virtualchain.model import DEFAULT_RULE, FindPayload, Json, PayloadRule
 
 
@@ -40,7 +42,9 @@ class Contract:
     first_block_id: int
     magics: tuple[bytes, ...]
     opcodes: frozenset[bytes]
-    opfields: Mapping[bytes, Fields]
+    """The opcode of payloads; if they have none, that is the empty one."""
+    opfields: Mapping[bytes | None, Fields]
+    """By opcode; None stands for transactions without a payload."""
     activations: Mapping[int, Mapping[str, Fields | None]]
     """By activation height, the opcodes (hex) with their hashed fields; if empty, `opfields` applies."""
     initial_snapshots: Mapping[int, str]
@@ -69,27 +73,63 @@ class Contract:
     """Whether the app is refused if its code changed and its version did not."""
     base_block_hash: str | None = None
     """Hash of the block before the first processed one, if a checkpoint determines it."""
+    tracks: str | None = None
+    """The projection whose outputs are tracked."""
+    tracking: str | None = None
+    """SHA-256 (hex) of everything that can change the tracked set: what the app declares, and its code."""
+    needs: frozenset[str] = frozenset()
+    """What else senders shall say: `height`."""
+    first_block_ids: Mapping[str, int] = field(default_factory=dict)
+    """The app's first block by network, if it declares it so; `on` chooses."""
+
+    def on(self, network: str) -> "Contract":
+        """Return the contract as it is on a network; raises UsageError if the app is not for that one."""
+        if not self.first_block_ids:
+            return self
+        if network not in self.first_block_ids:
+            raise UsageError(
+                f"app {self.name} does not run on {network}: it declares its first block on "
+                f"{', '.join(sorted(self.first_block_ids))}"
+            )
+        return replace(self, first_block_id=self.first_block_ids[network]).identified()
+
+    def identified(self) -> "Contract":
+        """Return the contract with its `tracking`: everything else in it must be as the app declares it."""
+        if self.tracks is None:
+            return self
+        return replace(self, tracking=_digest({"rules": self.fingerprint(), "code": self.code_digest()}))
+
+    @property
+    def has_opcodes(self) -> bool:
+        """Whether an opcode byte follows the magic."""
+        return b"" not in self.opcodes
+
+    @property
+    def search(self) -> str:
+        """The name of the app's search of blocks: its payload rule, and what else it asks for."""
+        marks = ["" if self.has_opcodes else " without opcode", " with heights" if self.needs else ""]
+        return self.rule + "".join(marks)
 
     @property
     def start(self) -> int:
         """The first processed block: at or above `first_block_id`, and above every initial snapshot."""
         return max(self.first_block_id, *(block_id + 1 for block_id in self.initial_snapshots), 0)
 
-    def hashed_fields(self, block_id: int, opcode: bytes, op: Mapping[str, object]) -> Sequence[str]:
+    def hashed_fields(self, block_id: int, opcode: bytes | None, op: Mapping[str, object]) -> Sequence[str]:
         """Return the fields of an op that enter the consensus hash, in order: all, sorted, if undeclared."""
         declared = self._fields(block_id, opcode)
         return sorted(op) if declared is None else tuple(declared)
 
-    def field_types(self, block_id: int, opcode: bytes) -> Mapping[str, FieldType]:
+    def field_types(self, block_id: int, opcode: bytes | None) -> Mapping[str, FieldType]:
         """Return the types of an opcode's fields; none if they were declared without."""
         declared = self._fields(block_id, opcode)
         return declared if isinstance(declared, Mapping) else {}
 
-    def _fields(self, block_id: int, opcode: bytes) -> Fields | None:
-        declared = self.opfields.get(opcode)
+    def _fields(self, block_id: int, opcode: bytes | None) -> Fields | None:
+        declared, name = self.opfields.get(opcode), opcode_name(opcode)
         for from_block, rules in self.activations.items():
-            if from_block <= block_id and opcode.hex() in rules:
-                declared = rules[opcode.hex()]
+            if from_block <= block_id and name in rules:
+                declared = rules[name]
         return declared
 
     def fingerprint(self) -> str:
@@ -100,6 +140,10 @@ class Contract:
         declared = self._declared(without_comments(self.projections))
         if self.rule != DEFAULT_RULE:
             declared["payload_rule"] = self.rule
+        if self.tracks is not None:
+            declared["tracks"] = self.tracks
+        if self.needs:
+            declared["needs"] = sorted(self.needs)
         return _digest(declared)
 
     def former_fingerprint(self, comments: Mapping[tuple[str, ...], str | None] | None = None) -> str:
@@ -111,13 +155,14 @@ class Contract:
         projections = self.projections if comments is None else with_comments(self.projections, comments)
         return _digest(self._declared(bare_sql(projections)))
 
-    def function(self, callback: str, opcode: bytes | None, block_id: int) -> object:
+    def function(self, callback: str, handler: str | None, block_id: int) -> object:
         """Return the author's function that a callback calls at a block; None if there is none.
 
-        That of an `App` is the one that was registered for the opcode, at the newest height up to the block.
+        That of an `App` is the one that was registered for the handler's opcode (`opcode_name`), at the
+        newest height up to the block.
         """
         step = callback.removeprefix("db_").removesuffix("_block")
-        kind = step if opcode is None else f"{opcode.hex()} {step}"
+        kind = step if handler is None else f"{handler} {step}"
         heights = {
             int(height): function
             for name, function in self.code.functions.items()
@@ -141,7 +186,7 @@ class Contract:
             "first_block_id": self.first_block_id,
             "magics": [magic.hex() for magic in self.magics],
             "opcodes": sorted(code.hex() for code in self.opcodes),
-            "opfields": {code.hex(): list(fields) for code, fields in self.opfields.items()},
+            "opfields": {opcode_name(code): list(fields) for code, fields in self.opfields.items()},
             "initial_snapshots": {str(block): value for block, value in self.initial_snapshots.items()},
             "window": self.window,
             "max_payload": self.max_payload,
@@ -158,7 +203,7 @@ class Contract:
 
     def _described_types(self) -> list[list[Any]]:
         """List the declared types with activation height and opcode, for the fingerprint."""
-        newest = {code.hex(): fields for code, fields in self.opfields.items()}
+        newest = {opcode_name(code): fields for code, fields in self.opfields.items()}
         return [
             [block_id, code, *field]
             for block_id, rules in [(None, newest), *self.activations.items()]

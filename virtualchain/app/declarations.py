@@ -17,7 +17,7 @@ from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.field_types import Fields, read_fields
 from virtualchain.app.spelling import uncalled_in_implementation
 from virtualchain.errors import InvalidApp
-from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule
+from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule, arguments_of
 
 _REQUIRED: Final = (
     "get_virtual_chain_name",
@@ -48,9 +48,11 @@ _OPTIONAL: Final = (
     "get_db_state",
     "get_initial_snapshots",
     "get_max_payload",
+    "get_needs",
     "get_opfields",
     "get_projections",
     "get_strict_code",
+    "get_tracked",
     "get_valid_transaction_window",
     "find_payload",
     "db_continue",
@@ -68,21 +70,26 @@ DEFAULT_WINDOW: Final = 24
 """S of an app that does not declare it: the number of blocks for which a consensus hash stays valid."""
 
 
-def read_contract(implementation: object) -> Contract:
-    """Read and check the declarations of an implementation.
+def read_contract(implementation: object, network: str | None = None) -> Contract:
+    """Read and check the declarations of an implementation, as they are on a network.
 
     A class is instantiated, see `instance_of`. An optional callback that returns None counts as missing.
-    Raises InvalidApp, which names the callback and the problem.
+    Without a network, the contract is not for running: its first block may be that of any. Raises InvalidApp,
+    which names the callback and the problem, and UsageError if the app is not for this network.
     """
     implementation = instance_of(implementation)
     reader = _DeclarationReader(implementation)
     name = reader.text("get_virtual_chain_name")
-    find_payload = reader.optional_function("find_payload", 1)
-    return Contract(
+    find_payload = reader.payload_rule()
+    first_block_ids = reader.first_block_ids()
+    contract = Contract(
         name=name,
         version=reader.version(),
         schema=schema_name(name),
-        first_block_id=reader.integer("get_first_block_id"),
+        first_block_id=min(first_block_ids.values())
+        if first_block_ids
+        else reader.integer("get_first_block_id"),
+        first_block_ids=first_block_ids,
         magics=reader.magics(),
         opcodes=reader.opcodes(),
         opfields=reader.opfields(),
@@ -106,7 +113,10 @@ def read_contract(implementation: object) -> Contract:
         code=reader.code(),
         rule=_rule_name(find_payload),
         strict_code=reader.strict_code(),
+        tracks=reader.tracks(),
+        needs=reader.needs(),
     )
+    return (contract if network is None else contract.on(network)).identified()
 
 
 def instance_of(implementation: object) -> object:
@@ -145,7 +155,17 @@ def _rule_name(find_payload: FindPayload | None) -> str:
         return DEFAULT_RULE
     if isinstance(find_payload, PayloadRule):
         return find_payload.name
-    return f"code:{Code({'find_payload': find_payload}, lasting=True).digest}"
+    digest = Code({"find_payload": find_payload}, lasting=True).digest
+    patterns = [pattern.hex() for pattern in getattr(find_payload, "patterns", ())]
+    marks = [
+        f" patterns:{','.join(patterns)}" if patterns else "",
+        " coinbase" if _takes_coinbase(find_payload) else "",
+    ]
+    return f"code:{digest}{''.join(marks)}"
+
+
+def _takes_coinbase(find_payload: FindPayload) -> bool:
+    return bool(getattr(find_payload, "coinbase", False))
 
 
 def _summary(error: Exception) -> str:
@@ -216,6 +236,10 @@ class _DeclarationReader:
 
     def opcodes(self) -> frozenset[bytes]:
         value = self.call("get_opcodes")
+        if value is None:
+            if isinstance(self._implementation, App) and b"" not in self._implementation.codes:
+                raise self._invalid("has no handler: register one for all payloads, with @app.opcode()")
+            return frozenset({b""})
         if isinstance(value, bytes | str):
             value = [bytes([byte]) for byte in self._bytes("get_opcodes", value)]
         codes = frozenset(self._opcode("get_opcodes", item) for item in self._iterable("get_opcodes", value))
@@ -223,14 +247,75 @@ class _DeclarationReader:
             raise self._invalid("get_opcodes returns no opcode")
         return codes
 
-    def opfields(self) -> dict[bytes, Fields]:
+    def opfields(self) -> dict[bytes | None, Fields]:
         value = self.call("get_opfields", {})
         if not isinstance(value, Mapping):
             raise self._invalid(f"get_opfields returns {value!r}: it must be a dict of opcode to field names")
-        return {
-            self._opcode("get_opfields", key): self._fields("get_opfields", key, fields)
-            for key, fields in value.items()
-        }
+        declared: dict[bytes | None, Fields] = {}
+        for key, fields in value.items():
+            code = key if key in {None, b"", ""} else self._opcode("get_opfields", key)
+            declared[b"" if code == "" else code] = self._fields("get_opfields", key, fields)
+        if not isinstance(self._implementation, App) and b"" in declared:
+            declared.setdefault(None, declared[b""])  # it is the opcode of both
+        return declared
+
+    def tracks(self) -> str | None:
+        value = self.call("get_tracked")
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value:
+            raise self._invalid(f"get_tracked returns {value!r}: it must be the name of a projection")
+        if getattr(self._implementation, "get_db_state", None) is not None:
+            raise self._invalid(
+                "tracks outputs and has get_db_state: only an app with projections can do that"
+            )
+        if isinstance(self._implementation, App) and None not in self._implementation.codes:
+            raise self._invalid(
+                f"tracks {value} and has no handler for transactions without a payload: register one with "
+                "@app.spend"
+            )
+        if self.call("get_max_payload") is not None:
+            raise self._invalid(
+                "tracks outputs and has a maximum payload: an input that the engine rejects could not move "
+                "what it spends; look at the size in parse"
+            )
+        return value
+
+    def needs(self) -> frozenset[str]:
+        value = self._iterable("get_needs", self.call("get_needs", ()))
+        if isinstance(self.call("get_needs"), str) or not set(value) <= {"height"}:
+            raise self._invalid(f'get_needs returns {value!r}: it must be a tuple, and may name "height"')
+        return frozenset(map(str, value))
+
+    def first_block_ids(self) -> dict[str, int]:
+        value = self.call("get_first_block_id")
+        if not isinstance(value, Mapping):
+            return {}
+        for network, block_id in value.items():
+            is_height = (
+                isinstance(block_id, int) and not isinstance(block_id, bool) and 0 <= block_id <= _LARGEST
+            )
+            if not isinstance(network, str) or not is_height:
+                raise self._invalid(
+                    f"get_first_block_id returns {network!r}: {block_id!r}; it must be a network's name and "
+                    f"an integer from 0 to {_LARGEST}"
+                )
+        if not value:
+            raise self._invalid("get_first_block_id returns no network")
+        return dict(value)
+
+    def payload_rule(self) -> FindPayload | None:
+        function: FindPayload | None = getattr(self._implementation, "find_payload", None)
+        if function is None or isinstance(function, PayloadRule):
+            return function
+        if not callable(function) or (arguments_of(function) is None and not _accepts(function, None)):
+            raise self._uncallable("find_payload", 1)
+        patterns = getattr(function, "patterns", ())
+        if not isinstance(patterns, tuple) or not all(isinstance(item, bytes) and item for item in patterns):
+            raise self._invalid(
+                f"has find_payload.patterns = {patterns!r}: it must be a tuple of bytes, none of them empty"
+            )
+        return function
 
     def activations(self) -> dict[int, dict[str, Fields | None]]:
         value: dict[int, dict[str, object]] = self.call("get_activations", {})

@@ -356,7 +356,7 @@ class _LogAudit:
         if block_id > self._inputs_until:
             self._inputs_until = block_id + _STRETCH - 1
             self._inputs = {}
-            for item in self._tape.inputs(block_id, self._inputs_until, self._build.magics):
+            for item in self._tape.inputs(block_id, self._inputs_until, self._build.magics, self._build.app):
                 self._inputs.setdefault(item.block_id, {})[item.txindex] = item
         return self._inputs.get(block_id, {})
 

@@ -7,8 +7,9 @@ that match.
 """
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from virtualchain.bitcoin.gate import CheckedBlock
@@ -22,6 +23,7 @@ from virtualchain.bitcoin.layout import (
     walk,
 )
 from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.payload import payloads, starts_with_magic
 from virtualchain.bitcoin.script import classify, public_keys
 from virtualchain.bitcoin.spending import (
     UNCHECKED_BLOCKS,
@@ -46,7 +48,6 @@ from virtualchain.model import (
     Input,
     Lazy,
     Output,
-    PayloadRule,
     Sender,
     SpentOutput,
     SpentOutputs,
@@ -78,13 +79,21 @@ LARGEST_SPENDABLE_SCRIPT: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A transaction in which payload rules found magics; `raw` is its serialization, witness included."""
+    """A transaction that an app is to see; `raw` is its serialization, witness included."""
 
     txindex: int
     transaction: Transaction
     raw: bytes
     magics: tuple[bytes, ...]
-    """Distinct and sorted, so that the tape does not depend on the order of the apps."""
+    """Those that payload rules found: distinct and sorted, so that the tape does not depend on the order of
+    the apps. None, if only the outputs that it spends matter."""
+    needs_heights: bool = False
+    """Whether an app needs the heights of the outputs that it spends."""
+
+    @property
+    def spends(self) -> int:
+        """How many outputs it spends: a coinbase none."""
+        return len(self.transaction.inputs) if self.txindex else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +105,39 @@ class Scan:
     network: Network
     spendings: Sequence[int] = ()
     """How many outputs each of the block's transactions spends, the coinbase none; empty if not counted."""
+    layout: Layout | None = None
+    """The block's bytes, if apps that track outputs may ask for more of it."""
+
+    def more(self, requested: Mapping[int, bool]) -> "Scan":
+        """Return a scan whose candidates are these transactions, by txindex; the value: need of heights."""
+        assert self.layout is not None, "the block was kept"
+        candidates = []
+        for txindex, needs_heights in sorted(requested.items()):
+            raw = self.layout.transaction(txindex)
+            candidates.append(Candidate(txindex, read_transaction(raw, self.network), raw, (), needs_heights))
+        return replace(
+            self, candidates=tuple(candidates), spendings=array("I", [0]) + self.layout.spendings[1:]
+        )
 
 
 class Scanner:
-    """Searches raw blocks for the payloads that a set of watches asks for."""
+    """Searches raw blocks for the payloads that a set of watches asks for.
 
-    def __init__(self, watches: Sequence[Watch], network: Network) -> None:
+    With `keeps_blocks`, a scan keeps the block for apps that track outputs.
+    """
+
+    def __init__(self, watches: Sequence[Watch], network: Network, *, keeps_blocks: bool = False) -> None:
         self._network = network
+        self._keeps_blocks = keeps_blocks
         self._watches = tuple(watches)
-        self._everywhere = tuple(watch for watch in watches if not (watch.prefilter and watch.magic))
-        self.search: Final = Search.of(watch.magic for watch in watches if watch.prefilter and watch.magic)
+        self._prefiltered = tuple(watch for watch in watches if watch.prefilter and watch.magic)
+        self._patterned = tuple(
+            watch for watch in watches if watch.patterns and watch not in self._prefiltered
+        )
+        self._everywhere = tuple(
+            watch for watch in watches if watch not in (*self._prefiltered, *self._patterned)
+        )
+        self.search: Final = Search.of(watch.magic for watch in self._prefiltered)
         """What a block's outputs are searched with when it is checked, which spares a second walk."""
 
     def scan(self, block: CheckedBlock) -> Scan:
@@ -115,18 +147,42 @@ class Scanner:
             layout = searched if searched.search == self.search else walk(block.raw, self.search)
             candidates = tuple(self._candidates(layout))
             spendings = array("I", [0]) + layout.spendings[1:] if candidates else ()
-            return Scan(block.header, candidates, self._network, spendings)
+            kept = layout if self._keeps_blocks else None
+            return Scan(block.header, candidates, self._network, spendings, kept)
 
     def _candidates(self, layout: Layout) -> Iterator[Candidate]:
-        for txindex in range(len(layout)) if self._everywhere else layout.matching():
-            if txindex < 1:  # the coinbase never carries an input
+        for txindex, searched in self._searched(layout):
+            # A coinbase carries an input only for a rule that says so.
+            watches = [watch for watch in searched if txindex or watch.takes_coinbase]
+            if not watches:
                 continue
-            watches = self._watches if layout.matches[txindex] else self._everywhere
             raw = layout.transaction(txindex)
             transaction = read_transaction(raw, self._network)
-            magics = _matching_magics(watches, transaction)
+            magics, needs_heights = _matching_magics(watches, raw, transaction)
             if magics:
-                yield Candidate(txindex, transaction, raw, tuple(sorted(magics)))
+                yield Candidate(txindex, transaction, raw, tuple(sorted(magics)), needs_heights)
+
+    def _searched(self, layout: Layout) -> Iterator[tuple[int, Sequence[Watch]]]:
+        """Yield the transactions that may have a payload, each with the watches that must look at it."""
+        if self._everywhere:
+            for txindex in range(len(layout)):
+                yield txindex, self._watches if layout.matches[txindex] else self._unsearched
+            return
+        if not self._patterned:
+            for txindex in layout.matching():
+                yield txindex, self._prefiltered
+            return
+        by_place: defaultdict[int, list[Watch]] = defaultdict(list)
+        for txindex in layout.matching():
+            by_place[txindex] += self._prefiltered
+        for watch in self._patterned:
+            for txindex in layout.containing(watch.patterns):
+                by_place[txindex].append(watch)
+        yield from sorted(by_place.items(), key=lambda item: item[0])
+
+    @property
+    def _unsearched(self) -> Sequence[Watch]:
+        return (*self._everywhere, *self._patterned)
 
 
 def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Input, ...]:
@@ -149,55 +205,63 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     )
 
 
-def _matching_magics(watches: Iterable[Watch], transaction: Transaction) -> set[bytes]:
-    """Collect the magics with which a payload starts, if an opcode follows; each function is called once.
+def _matching_magics(
+    watches: Iterable[Watch], raw: bytes, transaction: Transaction
+) -> tuple[set[bytes], bool]:
+    """Collect the magics with which a payload starts, if what must follow does; each rule is called once.
 
-    Two functions are both called even if their rules have one name: a digest of code does not show all.
+    Two functions are both called even if their rules have one name: a digest of code does not show all. With
+    the magics comes whether the heights of the spent outputs are needed.
 
     A rule that fails counts as a match: the app hits the error when it parses the input, and only this app
     halts. An error raised here would stop the tape for all apps.
     """
-    payloads: dict[int, object] = {}
+    found: dict[int, list[bytes] | None] = {}
     magics: set[bytes] = set()
+    needs_heights = False
     for watch in watches:
         rule = id(watch.find_payload)
-        if rule not in payloads:
-            payloads[rule] = _payload(watch, transaction)
-        payload = payloads[rule]
-        if isinstance(payload, bytes):
-            if len(payload) > len(watch.magic) and payload.startswith(watch.magic):
-                magics.add(watch.magic)
-        elif payload is not None:
+        if rule not in found:
+            found[rule] = _payloads(watch, raw, transaction)
+        payloads = found[rule]
+        if payloads is None or any(starts_with_magic(watch, payload) for payload in payloads):
             magics.add(watch.magic)
-    return magics
+            needs_heights = needs_heights or watch.needs_heights
+    return magics, needs_heights
 
 
-def _payload(watch: Watch, transaction: Transaction) -> object:
+def _payloads(watch: Watch, raw: bytes, transaction: Transaction) -> list[bytes] | None:
+    """Find the payloads of a transaction; None if the rule fails."""
     try:
-        if isinstance(watch.find_payload, PayloadRule):
-            return watch.find_payload.find([output.script_pubkey for output in transaction.paid])
-        return watch.find_payload([output.as_dict() for output in transaction.outputs])
-    except Exception as error:  # noqa: BLE001  an app's own code may raise anything
-        return error
+        return payloads(watch.find_payload, raw, transaction.outputs)
+    except Exception:  # noqa: BLE001  an app's own code may raise anything
+        return None
 
 
 def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
     block, network, transaction = scan.block, scan.network, candidate.transaction
-    if len(spent) != len(transaction.inputs):
+    place = f"transaction {candidate.txindex} ({transaction.txid})"
+    if len(spent) != candidate.spends:
         raise MissingData(
-            f"block {block.block_id} ({block.hash}): transaction {candidate.txindex} ({transaction.txid}) "
-            f"spends {len(transaction.inputs)} outputs, but the node returned {len(spent)}: use a node that "
-            "has connected this block and not pruned it"
+            f"block {block.block_id} ({block.hash}): {place} spends {candidate.spends} outputs, but the node "
+            f"returned {len(spent)}: use a node that has connected this block and not pruned it"
+        )
+    spent_at = _spent_at(spent)
+    if candidate.needs_heights and spent_at is None:
+        raise MissingData(
+            f"block {block.block_id} ({block.hash}): {place} spends outputs whose heights an app needs, and "
+            "this source does not know them: use a node of version 24 or later, or its block files"
         )
     is_checked = block.hash not in UNCHECKED_BLOCKS
     unusual: dict[int, Sequence[str]] = {}
-    for n, (spending, output) in enumerate(zip(transaction.inputs, spent, strict=True)):
+    spendings = transaction.inputs[: len(spent)]
+    for n, (spending, output) in enumerate(zip(spendings, spent, strict=True)):
         problem = mismatch(output.script_pubkey, spending) if is_checked else None
         if problem is not None:
             raise MalformedBlock(
-                f"block {block.block_id} ({block.hash}): input {n} of transaction {candidate.txindex} "
-                f"({transaction.txid}) cannot spend {output.script_pubkey.hex()}: {problem}. What the "
-                "transaction spends was reported wrongly; use another node"
+                f"block {block.block_id} ({block.hash}): input {n} of {place} cannot spend "
+                f"{output.script_pubkey.hex()}: {problem}. What the transaction spends was reported wrongly; "
+                "use another node"
             )
         keys = unusual_keys(output.script_pubkey, spending, fits=is_checked)
         if keys is not None:
@@ -208,13 +272,20 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
         txid=transaction.txid,
         raw=candidate.raw,
         magics=candidate.magics,
-        senders=Lazy(lambda: _senders(transaction.inputs, spent, network)),
+        senders=Lazy(lambda: _senders(spendings, spent, network)),
         outputs=transaction.outputs,
-        fee=_fee(scan.block, candidate, spent),
+        fee=_fee(scan.block, candidate, spent) if candidate.txindex else 0,
         spent=pack_outputs(spent),
         unusual_keys=unusual,
         evidence=evidence,
+        spent_at=spent_at,
     )
+
+
+def _spent_at(spent: Sequence[SpentOutput]) -> tuple[int, ...] | None:
+    """Return where outputs were made, as `Input.spent_at`; None if one is unknown."""
+    places = tuple(output.made_at for output in spent)
+    return None if None in places else places  # type: ignore[return-value]  # there is no None among them
 
 
 @dataclass(slots=True)
@@ -226,12 +297,19 @@ class StoredTransaction:
     """As in `Input`."""
     network: str
     """The network's name."""
+    spent_at: Sequence[int] | None = None
+    """As in `Input`."""
     _decoded: tuple[Transaction, Network] | None = None
 
     def senders(self) -> tuple[Sender, ...]:
         """Make its senders."""
         transaction, chain = self._decode()
-        return _senders(transaction.inputs, unpack_outputs(self.spent), chain)
+        spent: Sequence[SpentOutput] = unpack_outputs(self.spent)
+        if self.spent_at is not None:
+            spent = [
+                output._replace(made_at=place) for output, place in zip(spent, self.spent_at, strict=True)
+            ]
+        return _senders(transaction.inputs[: len(spent)], spent, chain)  # a coinbase spends nothing
 
     def outputs(self) -> tuple[Output, ...]:
         """Make its outputs."""
@@ -275,4 +353,5 @@ def _sender(spending: TxIn, spent: SpentOutput, network: Network) -> Sender:
         addresses=addresses,
         public_keys=public_keys(script, spending.script_sig, spending.witness),
         sighash=sighash(script, spending),
+        made_at=spent.made_at,
     )

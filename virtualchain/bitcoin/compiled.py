@@ -37,6 +37,7 @@ IS_COMPILED: Final[bool] = _walk.IS_COMPILED
 """Whether blocks are walked over by compiled code."""
 walk_block = _walk.walk_block
 output_scripts = _walk.output_scripts
+outpoints = _walk.outpoints
 skip_spent = _walk.skip_spent
 skip_undo = _walk.skip_undo
 write_address = _addresses.write_address

@@ -1,14 +1,15 @@
 """How a serialized block is laid out: where each of its transactions begins and ends, and their ids."""
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from virtualchain.bitcoin.compiled import hash_transactions, walk_block
+from virtualchain.bitcoin.compiled import hash_transactions, outpoints, walk_block
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, sha256d
-from virtualchain.bitcoin.transaction import read_count
+from virtualchain.bitcoin.transaction import hash_transaction, read_count
 from virtualchain.errors import MalformedBlock
 
 LARGEST_BLOCK: Final = 4_000_000
@@ -76,6 +77,29 @@ class Layout:
         """Hash all transactions without their witnesses, which makes their ids, and with them."""
         digests: tuple[bytes, bytes] = hash_transactions(self.raw, self.starts, self.outputs_ends)
         return digests
+
+    def spends(self) -> list[bytes]:
+        """List what each transaction spends, as outpoints one after the other; the coinbase: nothing."""
+        return [b"", *(outpoints(self.raw, start) for start in self.starts[1:-1])]
+
+    def txid(self, txindex: int) -> bytes:
+        """Compute the id of a transaction, in display order."""
+        end = self.outputs_ends[txindex] - self.starts[txindex]
+        return hash_transaction(self.transaction(txindex), end)[::-1]
+
+    def containing(self, patterns: Iterable[bytes]) -> set[int]:
+        """Find the transactions that contain one of some byte strings, witness included."""
+        found = set()
+        for pattern in patterns:
+            at = self.raw.find(pattern, self.starts[0])
+            while at >= 0:
+                txindex = bisect_right(self.starts, at) - 1
+                if at + len(pattern) <= self.starts[txindex + 1]:
+                    found.add(txindex)
+                    at = self.raw.find(pattern, self.starts[txindex + 1])
+                else:  # it begins in one transaction and ends in the next
+                    at = self.raw.find(pattern, at + 1)
+        return found
 
     def matching(self) -> Iterator[int]:
         """Yield the transactions that the search matches."""

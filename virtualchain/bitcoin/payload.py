@@ -1,21 +1,31 @@
-"""Payload rules: which bytes of a transaction's outputs are an app's payload.
+"""Payload rules: which bytes of a transaction are an app's payloads.
 
-An app may bring its own rule. The two that are shipped only find a payload that is pushed directly after an
-OP_RETURN, so a search of a block's outputs for OP_RETURN, push and magic misses none, and the scan decodes
-only the few transactions that match.
+An app may bring its own rule. The default and `first_op_return` only find a payload that is pushed directly
+after an OP_RETURN, so a search of a block's outputs for OP_RETURN, push and magic misses none, and the scan
+decodes only the few transactions that match. Other rules say with `patterns` which bytes to search for.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
-from virtualchain.bitcoin.script import op_return_payload
-from virtualchain.errors import UsageError, quoted
-from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule, Watch
+from virtualchain.bitcoin.compiled import output_scripts
+from virtualchain.bitcoin.script import OP_PUSHDATA4, leaf_script, op_return_payload, operations
+from virtualchain.bitcoin.transaction import read_inputs, read_number, write_count
+from virtualchain.errors import MalformedBlock, UsageError, quoted
+from virtualchain.model import DEFAULT_RULE, FindPayload, Output, PayloadRule, TxIn, Watch, arguments_of
+
+_OP_RETURN: Final = b"\x6a"
+_RUNESTONE: Final = b"\x6a\x5d"
+"""OP_RETURN OP_13."""
+_OP_IF: Final = 0x63
+_OP_ENDIF: Final = 0x68
+_SMALL_NUMBERS: Final = {0x4F: b"\x81", **{0x50 + number: bytes([number]) for number in range(1, 17)}}
+"""What OP_1NEGATE and OP_1 to OP_16 push."""
 
 
 def _last(scripts: Sequence[bytes]) -> bytes | None:
     for script in reversed(scripts):
-        if script.startswith(b"\x6a"):
+        if script.startswith(_OP_RETURN):
             return op_return_payload(script)
     return None
 
@@ -44,13 +54,143 @@ def first_op_return(*magics: bytes) -> PayloadRule:
     return PayloadRule(f"first_op_return:{','.join(sorted({magic.hex() for magic in magics}))}", find)
 
 
-def watch(magic: bytes, find_payload: FindPayload | None, rule: str) -> Watch:
+def _first_runestone(scripts: Sequence[bytes]) -> bytes | None:
+    return next((script[2:] for script in scripts if script.startswith(_RUNESTONE)), None)
+
+
+runestone: Final = PayloadRule("runestone", _first_runestone, patterns=(_RUNESTONE,), coinbase=True)
+"""What follows OP_RETURN OP_13 in the first output that begins so, in one piece: pushes or anything else.
+
+A coinbase can carry one, too. For an app with an empty magic and `opcodes=None`.
+"""
+
+
+def envelopes(tag: bytes) -> PayloadRule:
+    """Make the rule that takes the envelopes with this tag in taproot script-path spends.
+
+    An envelope is OP_FALSE OP_IF, a push of `tag`, other pushes, and OP_ENDIF, in an input's leaf script.
+    Each is a payload of its own, in the order of inputs and scripts. `read_envelope` splits it; its bytes are
+    the number of its input, and each push after its length, both as Bitcoin's compact sizes. OP_1NEGATE and
+    OP_1 to OP_16 push one byte. A script that ends inside a push has no envelope, and one with another opcode
+    inside is none. For an app with an empty magic and `opcodes=None`.
+
+    Raises UsageError unless `tag` is 1 to 75 bytes.
+    """
+    if not isinstance(tag, bytes) or not 1 <= len(tag) <= 75:
+        raise UsageError(f"envelopes needs a tag of 1 to 75 bytes, not {quoted(tag)}")
+
+    def find(inputs: Sequence[TxIn]) -> list[bytes]:
+        return [
+            write_count(number) + b"".join(write_count(len(push)) + push for push in pushes)
+            for number, spending in enumerate(inputs)
+            for pushes in _envelopes_in(leaf_script(spending.witness), tag)
+        ]
+
+    pattern = bytes([0, _OP_IF, len(tag)]) + tag
+    return PayloadRule(f"envelopes:{tag.hex()}", find, "inputs", patterns=(pattern,))
+
+
+def read_envelope(payload: bytes) -> tuple[int, list[bytes]]:
+    """Split a payload that `envelopes` found into the number of its input and its pushes after the tag.
+
+    Raises ValueError for anything else.
+    """
+    try:
+        number, at = read_number(payload, 0)
+        pushes = []
+        while at < len(payload):
+            length, at = read_number(payload, at)
+            pushes.append(payload[at : at + length])
+            at += length
+    except (IndexError, MalformedBlock) as error:
+        raise ValueError("this is not a payload of an envelope") from error
+    if at != len(payload):
+        raise ValueError("this is not a payload of an envelope")
+    return number, pushes
+
+
+def _envelopes_in(script: bytes | None, tag: bytes) -> Iterator[list[bytes]]:
+    """Yield the pushes of each envelope in a script; none if the script ends inside a push."""
+    steps = [] if script is None else list(operations(script))
+    if not steps or steps[-1][1] is None:
+        return
+    start = [(0, b""), (_OP_IF, b""), (len(tag), tag)]
+    at = 0
+    while at < len(steps):
+        if steps[at : at + 3] != start:
+            at += 1
+            continue
+        at += 3
+        end = next((n for n in range(at, len(steps)) if _pushed(steps[n]) is None), len(steps))
+        if end < len(steps) and steps[end][0] == _OP_ENDIF:
+            yield [data for step in steps[at:end] if (data := _pushed(step)) is not None]
+        at = end
+
+
+def _pushed(step: tuple[int, bytes | None]) -> bytes | None:
+    opcode, data = step
+    return data if opcode <= OP_PUSHDATA4 else _SMALL_NUMBERS.get(opcode)
+
+
+def payloads(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> list[bytes]:
+    """Find the payloads in a serialized transaction with these outputs, in order.
+
+    Raises TypeError if the rule returns anything else than bytes, None or a list of bytes, and what the rule
+    raises.
+    """
+    if isinstance(find, PayloadRule):
+        found: object = find.find(output_scripts(raw) if find.reads == "scripts" else read_inputs(raw))
+    else:
+        found = _call(find, raw, outputs)
+    if found is None:
+        return []
+    if isinstance(found, bytes):
+        return [found]
+    if isinstance(found, list | tuple) and all(isinstance(item, bytes) for item in found):
+        return list(found)
+    raise TypeError(f"it returned a {type(found).__name__}: expected bytes, None or a list of bytes")
+
+
+def _call(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> object:
+    """Call a rule of an app's own with what its parameters ask for."""
+    names = arguments_of(find)
+    values: dict[str, list[dict[str, Any]]] = {}
+    if names is None or "outputs" in names:
+        values["outputs"] = [output.as_dict() for output in outputs]
+    if names is None:
+        return find(values["outputs"])
+    if "inputs" in names:
+        values["inputs"] = [spending.as_dict() for spending in read_inputs(raw)]
+    return find(**values)
+
+
+def watch(
+    magic: bytes,
+    find_payload: FindPayload | None,
+    rule: str,
+    *,
+    has_opcode: bool = True,
+    needs_heights: bool = False,
+) -> Watch:
     """Describe what the scan looks for on behalf of an app; the default rule is `last_op_return`.
 
-    `rule` names an app's own rule, which the scan calls with every transaction; a shipped one has its name.
+    `rule` names the search, by which the tape's coverage is kept.
     """
     find = last_op_return if find_payload is None else find_payload
-    if isinstance(find, PayloadRule):
+    patterns = tuple(getattr(find, "patterns", ()))
+    return Watch(
+        magic,
+        rule,
+        find,
         # Without a magic the byte search would match nearly everywhere: it is cheaper not to search.
-        return Watch(magic, find.name, find, prefilter=bool(magic))
-    return Watch(magic, rule, find, prefilter=False)
+        prefilter=isinstance(find, PayloadRule) and not patterns and bool(magic),
+        patterns=patterns,
+        takes_coinbase=bool(getattr(find, "coinbase", False)),
+        has_opcode=has_opcode,
+        needs_heights=needs_heights,
+    )
+
+
+def starts_with_magic(watch: Watch, payload: bytes) -> bool:
+    """Return whether a payload starts with a watch's magic, and an opcode follows if there must be one."""
+    return payload.startswith(watch.magic) and len(payload) >= len(watch.magic) + watch.has_opcode

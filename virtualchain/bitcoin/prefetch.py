@@ -9,10 +9,10 @@ from typing import Final
 
 from virtualchain.bitcoin.block import Scan, Scanner, inputs
 from virtualchain.bitcoin.gate import CheckedBlock
-from virtualchain.bitcoin.source import BlockSource, at_height
+from virtualchain.bitcoin.source import BlockSource, HeightSource, at_height
 from virtualchain.bitcoin.spending import LARGEST_KEPT
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Block, ScannedBlock, SpentOutput, Verification
+from virtualchain.model import Block, Input, RestOfBlock, ScannedBlock, SpentOutput, Verification
 
 MOST_BYTES: Final = 128_000_000
 """Bytes that the blocks read ahead may take, by an estimate before what they spend is known."""
@@ -105,17 +105,24 @@ def _estimate(scan: Scan) -> int:
         + len(each.transaction.inputs) * (_PER_INPUT + 2 * LARGEST_KEPT)
         + len(each.transaction.paid) * _PER_INPUT
         for each in scan.candidates
-    )
+    ) + _size_of_rest(scan)
 
 
 def _size(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> int:
     """Estimate the memory that a block's inputs take once everything in them has been looked at."""
     return sum(
         len(each.raw) * 2
-        + sum(_PER_INPUT + 2 * len(output.script_pubkey) for output in spent[each.txindex])
+        + sum(_PER_INPUT + 2 * len(output.script_pubkey) for output in spent.get(each.txindex, ()))
         + len(each.transaction.paid) * _PER_INPUT
         for each in scan.candidates
-    )
+    ) + _size_of_rest(scan)
+
+
+def _size_of_rest(scan: Scan) -> int:
+    """Estimate the memory of what is kept of a block for apps that track outputs."""
+    if scan.layout is None:
+        return 0
+    return len(scan.layout.raw) + 100 * len(scan.layout) + 36 * sum(scan.layout.spendings)
 
 
 def _claim_nothing(size: int) -> None:
@@ -142,13 +149,39 @@ def fetch(
         scan = scanner.scan(CheckedBlock(header, raw, source.network, verify, scanner.search))
     except MalformedBlock as error:
         raise MalformedBlock(f"{source}: {error}") from error
-    transactions = {candidate.txindex: candidate.transaction.txid for candidate in scan.candidates}
     claim(_estimate(scan))
-    with at_height(header.block_id):
-        spent = source.spent_outputs(header.hash, transactions)
-    try:
-        scanned = ScannedBlock(header, inputs(scan, spent))  # errors in here name the block
-    except MalformedBlock as error:
-        raise MalformedBlock(f"{source}: {error}") from error
+    spent = _spent(source, scan)
+    scanned = ScannedBlock(header, _inputs(source, scan, spent), _rest(source, scan))
     claim(_size(scan, spent))
     return scanned
+
+
+def _spent(source: BlockSource, scan: Scan) -> Mapping[int, Sequence[SpentOutput]]:
+    """Fetch what the candidates of a scan spend."""
+    transactions = {
+        candidate.txindex: candidate.transaction.txid for candidate in scan.candidates if candidate.spends
+    }
+    needs_heights = any(candidate.needs_heights for candidate in scan.candidates)
+    with at_height(scan.block.block_id):
+        if needs_heights and isinstance(source, HeightSource):
+            return source.spent_outputs_with_heights(scan.block.hash, transactions)
+        return source.spent_outputs(scan.block.hash, transactions)
+
+
+def _inputs(source: BlockSource, scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Input, ...]:
+    try:
+        return inputs(scan, spent)  # errors in here name the block
+    except MalformedBlock as error:
+        raise MalformedBlock(f"{source}: {error}") from error
+
+
+def _rest(source: BlockSource, scan: Scan) -> RestOfBlock | None:
+    """Return what apps that track outputs may ask of a block; None if there are none."""
+    if scan.layout is None:
+        return None
+
+    def take(requested: Mapping[int, bool]) -> tuple[Input, ...]:
+        more = scan.more(requested)
+        return _inputs(source, more, _spent(source, more))
+
+    return RestOfBlock(scan.layout.spends(), scan.layout.txid, take)

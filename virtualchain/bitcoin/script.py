@@ -17,6 +17,7 @@ OP_EQUAL: Final = 0x87
 OP_CHECKSIG: Final = 0xAC
 OP_CHECKMULTISIG: Final = 0xAE
 
+_ANNEX: Final = b"\x50"
 _MAX_MULTISIG_KEYS = 20
 _KEY_SIZES: Final = {2: 33, 3: 33, 4: 65, 6: 65, 7: 65}
 """Bytes of a public key by its first byte; 6 and 7 are the hybrid form that the network still accepts."""
@@ -77,6 +78,16 @@ def classify(script: bytes, network: Network) -> tuple[str, tuple[str, ...]]:
     if is_public_key_hash(script):
         return "pubkeyhash", (write_base58(network.p2pkh + script[3:23]),)
     return _type_without_address(script), ()
+
+
+def leaf_script(witness: Sequence[bytes]) -> bytes | None:
+    """Return the script that a taproot script-path spend reveals, None without one (BIP 341).
+
+    Only the witness is looked at: neither that the spent output is taproot, nor the control block.
+    """
+    has_annex = len(witness) > 1 and witness[-1][:1] == _ANNEX
+    items = witness[:-1] if has_annex else witness
+    return items[-2] if len(items) > 1 else None
 
 
 def public_keys(script_pubkey: bytes, script_sig: bytes, witness: Sequence[bytes]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import queue
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from virtualchain.bitcoin.networks import Network
 from virtualchain.errors import MalformedBlock, MissingData, NodeError
@@ -74,9 +74,9 @@ class BlockSource(Protocol):
     ) -> Mapping[int, Sequence[SpentOutput]]:
         """Return the outputs that some transactions of a block spend: by txindex, one per input, in order.
 
-        `transactions` maps txindex to txid. Raises MissingData if even one spent output is unknown: none is
-        ever left out or made up. A `SpentOutputs` also says what shows that they are right; without it, the
-        source's word counts as a node's.
+        `transactions` maps txindex to txid; the coinbase is never among them. Raises MissingData if even one
+        spent output is unknown: none is ever left out or made up. A `SpentOutputs` also says what shows that
+        they are right; without it, the source's word counts as a node's.
         """
         ...
 
@@ -93,6 +93,17 @@ class BlockSource(Protocol):
 
     def close(self) -> None:
         """Close the connections; the source cannot be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class HeightSource(Protocol):
+    """A BlockSource that also knows the heights of spent outputs, for apps that need them."""
+
+    def spent_outputs_with_heights(
+        self, block_hash: str, transactions: Mapping[int, str]
+    ) -> Mapping[int, Sequence[SpentOutput]]:
+        """Return what `spent_outputs` does, with `made_at` in every output if that is known."""
         ...
 
 

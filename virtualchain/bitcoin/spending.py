@@ -96,7 +96,7 @@ class Capped:
 def capped(outputs: Iterable[SpentOutput]) -> tuple[SpentOutput, ...]:
     """Cap the scripts of the outputs that one transaction spends, in the order of its inputs."""
     cap = Capped().cap
-    return tuple(SpentOutput(output.value, cap(output.script_pubkey)) for output in outputs)
+    return tuple(output._replace(script_pubkey=cap(output.script_pubkey)) for output in outputs)
 
 
 def mismatch(script: bytes, spending: TxIn) -> str | None:

@@ -242,6 +242,57 @@ def output_scripts(raw: bytes) -> list[bytes]:  # noqa: C901 - calls would be sl
 
 @cython.locals(
     data="const unsigned char[::1]",
+    packed="unsigned char[::1]",
+    at="Py_ssize_t",
+    count="Py_ssize_t",
+    length="Py_ssize_t",
+    size="Py_ssize_t",
+    end="Py_ssize_t",
+    i="Py_ssize_t",
+    _="Py_ssize_t",
+)
+def outpoints(raw: bytes, at: int) -> bytes:
+    """Cut what a transaction that begins at `at` spends out of some bytes, which may go on after it.
+
+    Each outpoint is 36 bytes: the transaction id in display order, and the number of the output, with the
+    most significant byte first. Raises MalformedBlock.
+    """
+    data = raw
+    try:
+        at += 4
+        if data[at] == 0:
+            if data[at + 1] != 1:
+                raise MalformedBlock("a transaction has no input")
+            at += 2
+        count = data[at]
+        at += 1
+        if count >= 0xFD:
+            size = 2 << (count - 0xFD)
+            count = _long_count(data, at - 1)
+            at += size
+        if count > len(data) // 41:
+            raise MalformedBlock("a transaction ends too early")
+        packed = bytearray(36 * count)
+        end = 0
+        for _ in range(count):
+            for i in range(32):
+                packed[end + i] = data[at + 31 - i]
+            for i in range(4):
+                packed[end + 32 + i] = data[at + 35 - i]
+            end += 36
+            length = data[at + 36]
+            if length < 0xFD:
+                at += length + 41
+            else:
+                size = 2 << (length - 0xFD)
+                at += _long_count(data, at + 36) + size + 41
+    except IndexError as error:
+        raise MalformedBlock("a transaction ends too early") from error
+    return bytes(packed)
+
+
+@cython.locals(
+    data="const unsigned char[::1]",
     at="Py_ssize_t",
     n="Py_ssize_t",
     stop="Py_ssize_t",

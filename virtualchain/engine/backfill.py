@@ -5,7 +5,7 @@ A chunk is one transaction, which also records what was searched, so that nothin
 the work is interrupted. The other apps continue between two chunks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 
 from virtualchain.app.contract import Contract
@@ -15,8 +15,10 @@ from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.coverage import gaps, watches_of
 from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.machine import Machine
+from virtualchain.engine.options import Listener
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
-from virtualchain.model import Block
+from virtualchain.model import Block, ScannedBlock, Verification
 from virtualchain.store.block_transaction import BlockTransaction
 
 CHUNK = 100
@@ -32,6 +34,10 @@ def backfill_chunk(deployment: Deployment, source: BlockSource, contract: Contra
     and whatever else the source raises.
     """
     unsearched = gaps(deployment.tape, contract)
+    bottom = deployment.tape.bottom()
+    if contract.tracks is not None and bottom is not None:
+        # What it sees depends on its state: it is advanced from blocks. Here they are only put on the tape.
+        unsearched = [(first, last) for first, last in unsearched if first < bottom.block_id]
     if not unsearched:
         return None
     try:
@@ -41,6 +47,29 @@ def backfill_chunk(deployment: Deployment, source: BlockSource, contract: Contra
         if tip is not None and source.headers_after(tip.block_id, tip.hash) is None:
             return None
         raise
+
+
+def scan_for(
+    contract: Contract, source: BlockSource, headers: Sequence[Block], verify: Verification
+) -> Generator[ScannedBlock, None, None]:
+    """Fetch blocks for an app that tracks outputs; close the generator to stop early."""
+    scanner = Scanner(watches_of([contract]), source.network, keeps_blocks=True)
+    return prefetch(source, scanner, headers, verify=verify)
+
+
+def advance_chunk(deployment: Deployment, source: BlockSource, machine: Machine, listener: Listener) -> bool:
+    """Advance a lagging app that tracks outputs along one chunk of blocks, if the tape lacks what it sees.
+
+    Returns whether it did. Raises what `backfill_chunk` raises.
+    """
+    tip = deployment.tape.tip()
+    if tip is None or machine.contract.tracks is None or not gaps(deployment.tape, machine.contract):
+        return False
+    headers = deployment.tape.blocks(machine.cursor + 1, min(machine.cursor + CHUNK, tip.block_id))
+    scanned_blocks = scan_for(machine.contract, source, headers, deployment.options.verify)
+    with closing(scanned_blocks):
+        deployment.catch_up_over(machine, scanned_blocks, listener)
+    return bool(headers)
 
 
 def _search(

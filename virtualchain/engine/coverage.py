@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.payload import watch
+from virtualchain.errors import UsageError
 from virtualchain.model import PayloadRule, Watch
-from virtualchain.store.tape import Covered, Tape
+from virtualchain.store.tape import Covered, Tape, tracking_rule
 
 
 def watches_of(contracts: Sequence[Contract]) -> list[Watch]:
@@ -39,26 +40,48 @@ def cover(tape: Tape, contracts: Sequence[Contract]) -> None:
 def gaps(tape: Tape, contract: Contract) -> list[tuple[int, int]]:
     """Return the stretches of blocks, from an app's first to the tape's last, not yet searched for it.
 
-    Both ends are included; they are in order. An app is advanced only if there is none.
+    Both ends are included; they are in order. An app is advanced along the tape only if there is none. What
+    an app that tracks outputs sees depends on its state, so blocks count as searched for it only if a build
+    by the same rules and code has taken them.
     """
     tip = tape.tip()
     if tip is None or contract.start > tip.block_id:
         return []
+    searches = [(item.magic, item.rule) for item in _watches(contract)]
+    if contract.tracking is not None:
+        searches = [(b"", tracking_rule(contract.name, contract.tracking))]
     covered = tape.coverage()
     unsearched = [
         gap
-        for item in _watches(contract)
+        for search in searches
         for gap in _uncovered(
-            [row for row in covered if (row.magic, row.rule) == (item.magic, item.rule)],
-            contract.start,
-            tip.block_id,
+            [row for row in covered if (row.magic, row.rule) == search], contract.start, tip.block_id
         )
     ]
     return _joined(unsearched)
 
 
+def require_searched(tape: Tape, contract: Contract, last: int) -> None:
+    """Check that the tape has all that an app needs up to a block; raises UsageError."""
+    unsearched = gaps(tape, contract)
+    if unsearched and unsearched[0][0] <= last:
+        raise UsageError(
+            f"app {contract.name} cannot be derived from the tape: from block {unsearched[0][0]} on it was "
+            f"not searched for what this code needs: `virtualchain upgrade {contract.name}` does so"
+        )
+
+
 def _watches(contract: Contract) -> list[Watch]:
-    return [watch(magic, contract.find_payload, contract.rule) for magic in contract.magics]
+    return [
+        watch(
+            magic,
+            contract.find_payload,
+            contract.search,
+            has_opcode=contract.has_opcodes,
+            needs_heights=bool(contract.needs),
+        )
+        for magic in contract.magics
+    ]
 
 
 def _uncovered(rows: Sequence[Covered], first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,7 @@ along the tape by the same step, block by block.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted, BuildChanged
-from virtualchain.model import Block, Json, ScannedBlock
+from virtualchain.model import Block, Input, Json, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer, record_writer, require_space
@@ -85,6 +85,7 @@ class Deployment:
                     self.tape.bind(network.name, network.genesis_hash)
             self.machines = [self._install(contract) for contract in contracts]
             self.watches = watches_of([machine.contract for machine in self.machines])
+            self.tracks_outputs = any(machine.contract.tracks is not None for machine in self.machines)
             for app, policy in options.on_deep_fork.items():
                 set_on_deep_fork(self.connection, app, policy)
             check_consistency(self.connection, repairs)
@@ -189,19 +190,37 @@ class Deployment:
         if near_tip != self._is_durable:
             self._set_durable(durable=near_tip)
         with BlockTransaction(self.connection, block, scanned.inputs, is_new=True) as transaction:
-            advanced = list(self._advanced(scanned, transaction))
+            inputs = self._look(scanned, transaction)
+            advanced = list(self._advanced(block, inputs, transaction))
             if self._waits or near_tip or any(machine.is_to_be_asked for machine, _ in advanced):
                 self._commit(transaction, advanced)
             else:
                 transaction.send_commit()
         self._waits = False
-        self._in_flight.append(_Flight(transaction, block, len(scanned.inputs), advanced))
+        self._in_flight.append(_Flight(transaction, block, len(inputs), advanced))
         if len(self._in_flight) > _MOST_IN_FLIGHT:
             pipeline_of(self.connection).wait()
         landed = list(self._landed())
         if near_tip:
             self.notifier.block(block)
         return landed
+
+    def _look(self, scanned: ScannedBlock, transaction: BlockTransaction) -> Sequence[Input]:
+        """Return a block's inputs, with those that apps see because they track outputs."""
+        block = scanned.block
+        tracking = [
+            machine
+            for machine in self.running
+            if machine.contract.tracks is not None and machine.cursor == block.block_id - 1
+        ]
+        if not tracking:
+            return scanned.inputs
+        assert scanned.rest is not None, "the scanner keeps blocks for apps that track outputs"
+        inputs = {item.txindex: item for item in scanned.inputs}
+        for machine in tracking:
+            machine.look(block, inputs, scanned.rest, transaction)
+        transaction.inputs = [item for _, item in sorted(inputs.items())]
+        return transaction.inputs
 
     def land(self) -> list[Landed]:
         """Wait for the blocks in flight, and return them."""
@@ -233,21 +252,20 @@ class Deployment:
             yield Landed(flight.block, flight.inputs, tallies)
 
     def _advanced(
-        self, scanned: ScannedBlock, transaction: BlockTransaction
+        self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction
     ) -> Iterator[tuple[Machine, Advanced]]:
         """Advance every running app at the block's parent; yield those that could take the block."""
-        block = scanned.block
         for machine in list(self.running):
             if machine.cursor == block.block_id - 1:
                 try:
-                    consensus_hash = machine.step(block, scanned.inputs, transaction)
+                    consensus_hash = machine.step(block, inputs, transaction)
                 except AppHalted as halted:
                     transaction.begin()
                     self._halt(machine, halted)
                 except BuildChanged:
                     self._leave(machine)
                 else:
-                    yield machine, Advanced(block, len(scanned.inputs), consensus_hash, machine.tally)
+                    yield machine, Advanced(block, len(inputs), consensus_hash, machine.tally)
 
     def lagging(self) -> list[Machine]:
         """Return the running apps that have not reached the tape's tip."""
@@ -266,21 +284,34 @@ class Deployment:
             if gaps(self.tape, machine.contract):
                 continue
             last = tip.block_id if most is None else min(tip.block_id, machine.cursor + most)
-            try:
-                for step in machine.advance(last):
-                    self._after_commit(machine, step)
-                    name = machine.contract.name
-                    listener.on_catch_up(
-                        Progress(step.block, step.inputs, tip.block_id, name, {name: step.tally})
-                    )
-                    if machine not in self.running or not listener.may_continue():
-                        break
-            except AppHalted as halted:
-                self._halt(machine, halted)
-            except BuildChanged:
-                self._leave(machine)
-            if machine.cursor == tip.block_id and machine in self.running:
-                machine.log.set_status("running", if_live=True)
+            self._follow(machine, machine.advance(last), tip, listener)
+
+    def catch_up_over(
+        self, machine: Machine, scanned_blocks: Iterable[ScannedBlock], listener: Listener
+    ) -> None:
+        """Advance a lagging app along blocks of the tape that were fetched again."""
+        tip = self.tape.tip()
+        assert tip is not None, "no app lags on an empty tape"
+        machine.log.set_status("catching_up", if_live=True)
+        self._follow(machine, machine.advance_over(scanned_blocks), tip, listener)
+
+    def _follow(self, machine: Machine, steps: Iterable[Advanced], tip: Block, listener: Listener) -> None:
+        """Let an app take steps towards the tape's tip, as far as it and the listener go."""
+        name = machine.contract.name
+        try:
+            for step in steps:
+                self._after_commit(machine, step)
+                listener.on_catch_up(
+                    Progress(step.block, step.inputs, tip.block_id, name, {name: step.tally})
+                )
+                if machine not in self.running or not listener.may_continue():
+                    break
+        except AppHalted as halted:
+            self._halt(machine, halted)
+        except BuildChanged:
+            self._leave(machine)
+        if machine.cursor == tip.block_id and machine in self.running:
+            machine.log.set_status("running", if_live=True)
 
     def retire_swapped(self) -> list[str]:
         """Stop advancing apps whose views show another build by now; return names not yet returned."""

@@ -20,7 +20,7 @@ from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource, Wake
-from virtualchain.engine.backfill import backfill_chunk
+from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
@@ -142,16 +142,16 @@ class StateEngine:
         history: int | None = HISTORY,
         on_deep_fork: Policy | Mapping[str, Policy] | None = None,
     ) -> None:
-        self._contracts = [read_contract(app) for app in apps or (self,)]
+        declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
             confirmations=confirmations,
             verify=verify or "merkle",
             history=history,
-            on_deep_fork=policies_by_app(self._contracts, on_deep_fork),
+            on_deep_fork=policies_by_app(declared, on_deep_fork),
             state_folder=state_folder,
             wait_for_writer=wait_for_writer,
         )
-        check_runnable(self._contracts, self._options)
+        check_runnable(declared, self._options)
         self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._faults = Faults(PAUSES)
@@ -176,12 +176,15 @@ class StateEngine:
         if verify is None and isinstance(self._source, NodeSource):
             self._options = replace(self._options, verify="header")
         try:
+            self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
         except BaseException:
             self._source.close()
             raise
         self._look = Look(self._source, confirmations)
-        self._scanner = Scanner(self._deployment.watches, self._source.network)
+        self._scanner = Scanner(
+            self._deployment.watches, self._source.network, keeps_blocks=self._deployment.tracks_outputs
+        )
         for warning in self.warnings:
             self._listener.on_wait(warning)
 
@@ -481,6 +484,11 @@ class StateEngine:
             app = machine.contract.name
             try:
                 searched = backfill_chunk(self._deployment, self._source, machine.contract)
+                if searched is None and advance_chunk(
+                    self._deployment, self._source, machine, self._listener
+                ):
+                    moved = True
+                    continue
             except MissingData as error:
                 self._deployment.halt(machine, missing_blocks_record(machine.cursor + 1, error))
                 continue

@@ -82,11 +82,13 @@ def halt(
     error: Exception,
     *,
     opcode: bytes | None = None,
+    name: str | None = None,
     op: str | None = None,
 ) -> AppHalted:
     """Describe a failed callback, for the app's record and for the operator.
 
-    `op` is what the callback was called with, as text, if it judges a candidate with `opcode`.
+    `op` is what the callback was called with, as text, if it judges a candidate with `opcode`; `name` is that
+    of its handler (`opcode_name`).
     """
     record = {
         "block_id": block.block_id,
@@ -95,7 +97,7 @@ def halt(
         "txindex": item.txindex if item else None,
         "opcode": None if opcode is None else opcode.hex(),
         "op": None if op is None else legible(op, _LONGEST_OP),
-        **_place(error, contract.function(callback, opcode, block.block_id)),
+        **_place(error, contract.function(callback, name, block.block_id)),
         "error": legible(describe_error(error), LONGEST_REASON),
         "traceback": legible("".join(traceback.format_exception(error)), _LONGEST_TRACEBACK),
     }

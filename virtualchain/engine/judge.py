@@ -12,21 +12,23 @@ from typing import Any, Final, Protocol, TypeVar
 import psycopg
 
 from virtualchain import consensus
-from virtualchain.app.builder import Rejected
+from virtualchain.app.builder import Rejected, opcode_name
 from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import read_inputs
-from virtualchain.bitcoin.compiled import output_scripts
-from virtualchain.bitcoin.payload import last_op_return
+from virtualchain.bitcoin.compiled import outpoints
+from virtualchain.bitcoin.payload import last_op_return, payloads
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.options import Tally
-from virtualchain.engine.states import AppState
+from virtualchain.engine.states import AppState, TableState
+from virtualchain.engine.tracking import Tracked, described, split
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
-from virtualchain.model import Block, Input, Json, PayloadRule
+from virtualchain.model import Block, Input, Json, Sender
 from virtualchain.store.failures import is_rejection, is_transient
 from virtualchain.store.log import Op, Rejection
+from virtualchain.store.tables import Tables
 
 T = TypeVar("T")
 
@@ -36,6 +38,8 @@ ENGINE_KEYS: Final = (
     "virtualchain_opcode",
     "virtualchain_senders",
     "virtualchain_fee",
+    "virtualchain_is_spend",
+    "virtualchain_spends",
 )
 """What the engine adds to an op for the callbacks to see; never hashed or stored."""
 
@@ -61,9 +65,17 @@ class Candidate:
 
     source: Input
     opcode: bytes
-    payload: bytes
+    payload: bytes | None
+    """None: it is a candidate only because of what it spends."""
+    payload_index: int = 0
+    """Which of the transaction's payloads it is."""
     vtxindex: int = -1
     op: Json = field(default_factory=dict)
+
+    @property
+    def code(self) -> bytes | None:
+        """What its handler and its fields are declared under: its opcode, or None without a payload."""
+        return None if self.payload is None else self.opcode
 
 
 @dataclass(slots=True)
@@ -90,7 +102,8 @@ class Verdicts:
     def reject(self, candidate: Candidate, step: str, rejected: Rejected) -> None:
         """Record a rejection; its reason may quote the hostile input, so it is made storable."""
         reason = legible(rejected.reason, LONGEST_REASON)
-        self.rejections.append(Rejection(candidate.source.txindex, candidate.opcode, step, reason))
+        place = candidate.source.txindex, candidate.opcode
+        self.rejections.append(Rejection(*place, step, reason, candidate.payload_index))
 
 
 def must_judge(contract: Contract, candidates: Sequence[Candidate]) -> bool:
@@ -106,34 +119,43 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
     """
     count = 0
     rule = contract.find_payload or last_op_return
+    takes_coinbase = getattr(rule, "coinbase", False)
+    has_opcode = contract.has_opcodes
     magics = set(contract.magics)
     candidates: list[Candidate] = []
     for item in inputs:
-        if magics.isdisjoint(item.magics):
+        if magics.isdisjoint(item.magics) or not (item.txindex or takes_coinbase):
             continue
         try:
             with contained():
-                payload = (
-                    rule.find(output_scripts(item.raw))
-                    if isinstance(rule, PayloadRule)
-                    else rule([output.as_dict() for output in item.outputs])
-                )
-            if payload is None:
-                continue
-            if not isinstance(payload, bytes):
-                raise TypeError(f"it returned a {type(payload).__name__}: expected bytes or None")
+                found = payloads(rule, item.raw, item.outputs)
         except Exception as error:
             if is_transient(error):  # of a database that it asked for consensus hashes
                 raise
             raise halt(contract, block, "find_payload", item, error) from error
-        count += payload.startswith(contract.magics)
-        # One magic may be the beginning of another: the first one that an opcode follows counts.
-        for magic in contract.magics:
-            opcode = payload[len(magic) : len(magic) + 1]
-            if payload.startswith(magic) and opcode in contract.opcodes:
-                candidates.append(Candidate(item, opcode, payload[len(magic) + 1 :]))
-                break
+        count += any(payload.startswith(contract.magics) for payload in found)
+        for n, payload in enumerate(found):
+            # One magic may be the beginning of another: the first one that an opcode follows counts.
+            for magic in contract.magics:
+                end = len(magic) + has_opcode
+                opcode = payload[len(magic) : end]
+                if payload.startswith(magic) and opcode in contract.opcodes:
+                    candidates.append(Candidate(item, opcode, payload[end:], n))
+                    break
     return candidates, count
+
+
+def with_spends(
+    candidates: Sequence[Candidate], inputs: Iterable[Input], seen: Mapping[int, Sequence[bytes]]
+) -> list[Candidate]:
+    """Add the inputs that an app sees although it finds no payload in them, in the order of the block."""
+    with_payload = {candidate.source.txindex for candidate in candidates}
+    spends = [
+        Candidate(item, b"", None)
+        for item in inputs
+        if item.txindex in seen and item.txindex not in with_payload
+    ]
+    return sorted([*candidates, *spends], key=lambda each: (each.source.txindex, each.payload_index))
 
 
 def judge(
@@ -143,15 +165,22 @@ def judge(
     candidates: Sequence[Candidate],
     care: Care,
     sent: SentAhead,
+    tracked: Tracked | None = None,
 ) -> Verdicts:
     """Run an app's callbacks on a block; calls that `care` does not cover have their statements sent ahead.
 
-    Raises NeedsCare if another call needs care, AppHalted if a callback fails, psycopg.Error for a transient
-    fault of the database. Whatever is raised, the caller undoes the app's part of the block.
+    `tracked` is there if the app tracks outputs. Raises NeedsCare if another call needs care, AppHalted if a
+    callback fails, psycopg.Error for a transient fault of the database. Whatever is raised, the caller undoes
+    the app's part of the block.
     """
     state.enter(block)
+    turns = None
+    if tracked is not None:
+        assert isinstance(state, TableState), "only an app with tables tracks outputs"
+        tracked.learn(state.db_state.rows)
+        turns = _Turns(contract, state.db_state.rows, block, tracked)
     try:
-        verdicts = _Judge(contract, state, block, care).judge(candidates)
+        verdicts = _Judge(contract, state, block, care, turns).judge(candidates)
     except (AppHalted, psycopg.Error) as error:
         if not care.is_complete and not is_transient(error) and sent.has_failed():
             raise NeedsCare(sent.failed_call) from error
@@ -174,53 +203,79 @@ class _Judge:
     raises AppHalted; a transient fault of the database raises psycopg.Error.
     """
 
-    def __init__(self, contract: Contract, state: AppState, block: Block, care: Care) -> None:
+    def __init__(
+        self, contract: Contract, state: AppState, block: Block, care: Care, turns: "_Turns | None"
+    ) -> None:
         self._contract = contract
         self._state = state
         self._block = block
         self._care = care
+        self._turns = turns
         self._calls = 0
         """How many calls were made."""
         self._verdicts = Verdicts()
-        self._types: dict[bytes, Mapping[str, FieldType]] = {}
+        self._types: dict[bytes | None, Mapping[str, FieldType]] = {}
+        self._sender: Callable[[Sender], Json] = (
+            Sender.as_dict_with_height if "height" in contract.needs else Sender.as_dict
+        )
 
     def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
         for candidate in candidates:
             candidate.op = {}  # the block may have been judged before, with less care
-        parsed = [candidate for candidate in candidates if self._parse(candidate)]
-        for vtxindex, candidate in enumerate(parsed):
-            candidate.vtxindex = vtxindex
+        refused: dict[int, Rejected] = {}
+        parsed: list[Candidate] = []
+        for place, candidate in enumerate(candidates):
+            refusal = self._parse(candidate)
+            if refusal is None:
+                candidate.vtxindex = len(parsed)
+                parsed.append(candidate)
+            elif self._turns is None:
+                self._verdicts.reject(candidate, "parse", refusal)
+            else:
+                refused[place] = refusal
         self._read_ahead(parsed)
         self._hook("db_scan_block", self._contract.scan, [candidate.op for candidate in parsed])
-        for candidate in parsed:
-            if self._check(candidate):
-                self._commit(candidate)
+        if self._turns is None:
+            for candidate in parsed:
+                self._judge(candidate)
+        else:
+            for place, candidate in enumerate(candidates):
+                if self._turns.begin(candidate):
+                    self._judge(candidate, refused.get(place))
+                following = candidates[place + 1].source if place + 1 < len(candidates) else None
+                if following is not candidate.source:  # of several payloads the last one ends the turn
+                    self._turns.end(candidate)
         self._hook("db_final", self._contract.final, self._verdicts.committed)
         return self._verdicts
 
-    def _parse(self, candidate: Candidate) -> bool:
+    def _judge(self, candidate: Candidate, refusal: Rejected | None = None) -> None:
+        """Take a candidate through check and commit, unless parse has refused it."""
+        if refusal is not None:
+            self._verdicts.reject(candidate, "parse", refusal)
+        elif self._check(candidate):
+            self._commit(candidate)
+
+    def _parse(self, candidate: Candidate) -> Rejected | None:
+        """Have a candidate parsed; return why not, if it is refused."""
         item = candidate.source
         limit = self._contract.max_payload
-        if limit is not None and len(candidate.payload) > limit:
-            size = len(candidate.payload)
-            self._verdicts.reject(
-                candidate, "parse", Rejected(f"a payload of {size} bytes; the app takes {limit}")
-            )
-            return False
+        if limit is not None and candidate.payload is not None and len(candidate.payload) > limit:
+            return Rejected(f"a payload of {len(candidate.payload)} bytes; the app takes {limit}")
         op = self._call("db_parse", candidate, self._run_parse)
         if isinstance(op, Rejected):
-            self._verdicts.reject(candidate, "parse", op)
-            return False
+            return op
         candidate.op = {
             **op,
             "virtualchain_txid": item.txid,
             "virtualchain_txindex": item.txindex,
             "virtualchain_opcode": candidate.opcode,
-            "virtualchain_senders": [sender.as_dict() for sender in item.senders],
+            "virtualchain_senders": [self._sender(sender) for sender in item.senders],
             "virtualchain_fee": item.fee,
         }
-        return True
+        if self._turns is not None:
+            candidate.op["virtualchain_is_spend"] = candidate.payload is None
+        return None
 
     def _run_parse(self, candidate: Candidate) -> Json | Rejected:
         item, needs = candidate.source, self._contract.parse_needs
@@ -229,7 +284,7 @@ class _Judge:
                 item.block_id,
                 candidate.opcode,
                 candidate.payload,
-                [sender.as_dict() for sender in item.senders] if "senders" in needs else [],
+                [self._sender(sender) for sender in item.senders] if "senders" in needs else [],
                 [spending.as_dict() for spending in read_inputs(item.raw)] if "inputs" in needs else [],
                 [output.as_dict() for output in item.outputs] if "outputs" in needs else [],
                 item.fee,
@@ -241,19 +296,19 @@ class _Judge:
                 return op
             if not isinstance(op, dict):
                 raise TypeError(f"db_parse returned a {type(op).__name__}: expected a dict, or None")
-            self._require_storable(candidate.opcode, op)
+            self._require_storable(candidate.code, op)
         except InvalidOp:  # a ValueError, but the app's own
             raise
         except ValueError as error:
             return Rejected(str(error) or type(error).__name__)
         return op
 
-    def _require_storable(self, opcode: bytes, op: Json) -> None:
+    def _require_storable(self, code: bytes | None, op: Json) -> None:
         """Refuse what does not fit its type or cannot be stored or hashed, before the app builds on it."""
         to_json(op)
-        types = self._types_of(opcode)
+        types = self._types_of(code)
         require_types(op, types)
-        for name in self._contract.hashed_fields(self._block.block_id, opcode, op):
+        for name in self._contract.hashed_fields(self._block.block_id, code, op):
             if name in op and name not in types:
                 consensus.text_of(op[name], name)
 
@@ -328,7 +383,7 @@ class _Judge:
         plain = [{name: value for name, value in op.items() if name not in ENGINE_KEYS} for op in ops]
         try:
             stored = all_to_json(plain)
-            canonical = tuple(self._canonical(candidate.opcode, op) for op in plain)
+            canonical = tuple(self._canonical(candidate, op) for op in plain)
         except InvalidOp:
             raise
         except Unserializable as error:
@@ -340,18 +395,19 @@ class _Judge:
             payload=candidate.payload,
             fields=stored if isinstance(result, list) else stored[0],
             canonical=canonical,
+            payload_index=candidate.payload_index,
         )
 
-    def _canonical(self, opcode: bytes, op: Json) -> bytes:
-        block_id = self._block.block_id
-        serialized = consensus.serialize_op(opcode, op, self._contract.hashed_fields(block_id, opcode, op))
-        require_types(op, self._types_of(opcode))
+    def _canonical(self, candidate: Candidate, op: Json) -> bytes:
+        fields = self._contract.hashed_fields(self._block.block_id, candidate.code, op)
+        serialized = consensus.serialize_op(candidate.opcode, op, fields)
+        require_types(op, self._types_of(candidate.code))
         return serialized
 
-    def _types_of(self, opcode: bytes) -> Mapping[str, FieldType]:
-        if opcode not in self._types:
-            self._types[opcode] = self._contract.field_types(self._block.block_id, opcode)
-        return self._types[opcode]
+    def _types_of(self, code: bytes | None) -> Mapping[str, FieldType]:
+        if code not in self._types:
+            self._types[code] = self._contract.field_types(self._block.block_id, code)
+        return self._types[code]
 
     def _hook(self, name: str, callback: Callback | None, ops: list[Json]) -> None:
         if callback is None:
@@ -409,17 +465,57 @@ class _Judge:
     def _halt(self, callback: str, candidate: Candidate, error: Exception) -> AppHalted:
         """Describe a failed callback and what it was called with: the payload, or the op that it became."""
         fields = {name: value for name, value in candidate.op.items() if name not in ENGINE_KEYS}
-        op = (
-            _shown(fields) if candidate.op else f"with the payload {candidate.payload.hex() or 'of no bytes'}"
+        payload = candidate.payload
+        said = (
+            "without a payload" if payload is None else f"with the payload {payload.hex() or 'of no bytes'}"
         )
+        op = _shown(fields) if candidate.op else said
         source, opcode = candidate.source, candidate.opcode
-        return halt(self._contract, self._block, callback, source, error, opcode=opcode, op=op)
+        name = opcode_name(candidate.code)
+        return halt(self._contract, self._block, callback, source, error, opcode=opcode, name=name, op=op)
 
     def _raise_hidden_failure(self) -> None:
         """Raise a failed statement after which the transaction cannot continue, even if a callback hid it."""
         failure = self._state.failure()
         if failure is not None:
             raise failure
+
+
+class _Turns:
+    """What each candidate of an app that tracks outputs spends of them at its turn, and what comes of it."""
+
+    def __init__(self, contract: Contract, rows: Tables, block: Block, tracked: Tracked) -> None:
+        self._contract = contract
+        self._rows = rows
+        self._block = block
+        self._tracked = tracked
+
+    def begin(self, candidate: Candidate) -> bool:
+        """Let the op say which of its inputs spend tracked outputs; return whether it is one of the app's.
+
+        It is not if its transaction has no payload, spends nothing that was tracked before the block, and, as
+        it turns out, nothing that is tracked by now.
+        """
+        because = self._tracked.seen[candidate.source.txindex]
+        spent = self._rows.tracked(because) if because else set()
+        if candidate.payload is None and not spent and self._tracked.before.isdisjoint(because):
+            return False
+        if candidate.op:
+            spends = split(outpoints(candidate.source.raw, 0)) if spent else []
+            candidate.op["virtualchain_spends"] = [n for n, each in enumerate(spends) if each in spent]
+        return True
+
+    def end(self, candidate: Candidate) -> None:
+        """Check that nothing of what the transaction has spent is tracked any more; raises AppHalted."""
+        because = self._tracked.seen[candidate.source.txindex]
+        left = self._rows.tracked(because) if because else set()
+        if left:
+            error = ValueError(
+                f"output {described(min(left))} is spent by this transaction, and table "
+                f"{self._contract.tracks} still has it: a handler must delete the rows of every output that "
+                "its transaction spends, whatever becomes of the input"
+            )
+            raise halt(self._contract, self._block, "the tracked outputs", candidate.source, error)
 
 
 def _shown(fields: Json) -> str:

@@ -5,9 +5,9 @@ that app's part is undone and the others continue. The order of the steps is tha
 (docs/protocol/consensus.md, Extraction rules). It decides what a check sees, so it is part of the protocol.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import psycopg
@@ -22,13 +22,15 @@ from virtualchain.engine.judge import (
     candidates_of,
     judge,
     must_judge,
+    with_spends,
 )
 from virtualchain.engine.lookups import Lookups, answering
 from virtualchain.engine.options import Options, Tally
 from virtualchain.engine.priors import Priors
 from virtualchain.engine.states import AppState, OpaqueState, TableState
-from virtualchain.errors import DeepFork
-from virtualchain.model import Block, Input
+from virtualchain.engine.tracking import Spends, Tracked, seen
+from virtualchain.errors import AppHalted, BuildChanged, DeepFork
+from virtualchain.model import Block, Input, RestOfBlock, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction, Place, Taken
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.pipeline import EarlierFailed
@@ -50,6 +52,22 @@ class Advanced:
     inputs: int
     consensus_hash: str
     tally: Tally
+
+
+@dataclass(slots=True)
+class _Looked:
+    """What an app finds in a block: its candidates, and how many inputs have one of its magics."""
+
+    candidates: list[Candidate]
+    count: int
+    tracked: Tracked
+
+    def find_sources(self, inputs: Mapping[int, Input]) -> None:
+        """Take the candidates' inputs from those that are complete now, and add those without a payload."""
+        for candidate in self.candidates:
+            candidate.source = inputs[candidate.source.txindex]
+        with_payload = [candidate for candidate in self.candidates if candidate.payload is not None]
+        self.candidates = with_spends(with_payload, inputs.values(), self.tracked.seen)
 
 
 class Machine:
@@ -78,7 +96,11 @@ class Machine:
         self.log = AppLog(connection, contract.name, build)
         self._connection = connection
         self._tape = Tape(connection)
+        deployment = self._tape.deployment()
+        assert deployment is not None, "a deployment is bound to its chain before it has apps"
         self._history = options.history
+        self._looked: tuple[Block, _Looked] | None = None
+        """What `look` has found for the next block."""
         self.tally = Tally()
         """What became of the app's inputs in the last block that it was advanced by."""
         self.place = Place(contract.name, build, is_live)
@@ -86,7 +108,7 @@ class Machine:
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
         file = state_file(options.state_folder, contract.schema, build, is_live=is_live)
         self._state: AppState = (
-            TableState(connection, contract, self.log, build_schema(contract.schema, build))
+            TableState(connection, contract, self.log, build_schema(contract.schema, build), deployment[0])
             if contract.get_state is None
             else OpaqueState(contract, StateFiles(connection, contract.name, build, file))
         )
@@ -102,6 +124,27 @@ class Machine:
         if starts_over:
             self.cursor = self.contract.start - 1
 
+    def advance_over(
+        self, scanned_blocks: Iterable[ScannedBlock], *, beside_writer: bool = False
+    ) -> Iterator[Advanced]:
+        """Advance along blocks of the tape that were fetched again, because it lacks some of their inputs.
+
+        Those are added. The rest is as for `advance`.
+        """
+        for scanned in scanned_blocks:
+            block, inputs = scanned.block, {item.txindex: item for item in scanned.inputs}
+            with BlockTransaction(self._connection, block) as transaction:
+                if beside_writer and not self._is_current(block, transaction):
+                    self.load()
+                    return
+                if scanned.rest is not None:
+                    self.look(block, inputs, scanned.rest, transaction)
+                transaction.inputs = taken = [item for _, item in sorted(inputs.items())]
+                consensus_hash = self.step(block, taken, transaction)
+                if transaction.commit():
+                    self.log.hold(is_live=self.place.is_live)  # says what somebody did to the build
+            yield Advanced(block, len(taken), consensus_hash, self.tally)
+
     def advance(self, last: int, *, beside_writer: bool = False) -> Iterator[Advanced]:
         """Advance along the tape up to block `last`, with a transaction for each block.
 
@@ -110,8 +153,9 @@ class Machine:
         """
         while self.cursor < last:
             first = self.cursor + 1
-            until = self._tape.stretch(first, min(self.cursor + _STRETCH, last), self.contract.magics)
-            inputs = self._tape.inputs(first, until, self.contract.magics)
+            magics, app = self.contract.magics, self.contract.name
+            until = self._tape.stretch(first, min(self.cursor + _STRETCH, last), magics, app)
+            inputs = self._tape.inputs(first, until, magics, app)
             by_block = {block_id: list(group) for block_id, group in groupby(inputs, lambda i: i.block_id)}
             for block in self._tape.blocks(first, until):
                 taken = by_block.get(block.block_id, ())
@@ -123,6 +167,68 @@ class Machine:
                     if transaction.commit():
                         self.log.hold(is_live=self.place.is_live)  # says what somebody did to the build
                 yield Advanced(block, len(taken), consensus_hash, self.tally)
+
+    def look(
+        self, block: Block, inputs: dict[int, Input], rest: RestOfBlock, transaction: BlockTransaction
+    ) -> None:
+        """Find what the app sees of a new block because of its tracked set, before `step` takes the block.
+
+        What is missing in `inputs`, by txindex, is added there. Raises what the source raises; nothing of the
+        app has changed then.
+        """
+        assert block.block_id == self.cursor + 1, "an app is advanced block by block"
+        self._looked = None
+        in_order = [item for _, item in sorted(inputs.items())]
+        try:
+            looked = self._look(block, in_order, Spends(list(enumerate(rest.spends)), rest.txid), transaction)
+        except (AppHalted, BuildChanged):
+            return  # `step` encounters it again
+        except psycopg.Error as error:
+            self.was_interrupted = not isinstance(error, EarlierFailed)
+            raise
+        self._complete(inputs, looked.tracked, rest)
+        looked.find_sources(inputs)
+        self._looked = block, looked
+
+    def _complete(self, inputs: dict[int, Input], tracked: Tracked, rest: RestOfBlock) -> None:
+        """Add what the app sees to a block's inputs, with heights if it needs them."""
+        needs_heights = bool(self.contract.needs)
+        asked = {
+            txindex: needs_heights
+            for txindex in tracked.seen
+            if txindex not in inputs or (needs_heights and inputs[txindex].spent_at is None)
+        }
+        for item in rest.take(asked) if asked else ():
+            known = inputs.get(item.txindex, item)
+            inputs[item.txindex] = replace(item, magics=known.magics, tracked_by=known.tracked_by)
+        for txindex, because in tracked.seen.items():
+            if because:
+                names = {*inputs[txindex].tracked_by, self.contract.name}
+                inputs[txindex] = replace(inputs[txindex], tracked_by=tuple(sorted(names)))
+
+    def _look(
+        self, block: Block, inputs: Sequence[Input], spends: Spends, transaction: BlockTransaction
+    ) -> "_Looked":
+        """Find the app's payloads, and which transactions it sees because of its tracked set."""
+        with self.answering():
+            candidates, count = candidates_of(self.contract, block, inputs)
+        tracked = Tracked()
+        outpoints = spends.all()
+        if self.contract.tracks is None or not (outpoints or candidates):
+            return _Looked(candidates, count, tracked)
+        assert isinstance(self._state, TableState), "only an app with tables tracks outputs"
+        rows = self._state.db_state.rows
+        with transaction.part(self.log, is_live=self.place.is_live):
+            answer = rows.ask_at(outpoints)
+            transaction.wait()
+            tracked.before, tracked.rows = rows.found(answer), answer.rows()
+            tracked.seen = seen(spends, {item.source.txindex for item in candidates}, tracked.before)
+            others = {each for because in tracked.seen.values() for each in because} - tracked.before
+            if others:
+                answer = rows.ask_at(sorted(others))
+                transaction.wait()
+                tracked.rows += answer.rows()
+        return _Looked(with_spends(candidates, inputs, tracked.seen), count, tracked)
 
     def step(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> str:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
@@ -155,24 +261,29 @@ class Machine:
         return consensus_hash
 
     def _verdicts(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> Verdicts:
-        with self.answering():
-            candidates, count = candidates_of(self.contract, block, inputs)
-            if must_judge(self.contract, candidates) or not self._state.is_transactional:
-                verdicts = self._judge(block, candidates, transaction)
-            else:
-                verdicts = Verdicts()
-            verdicts.inputs = count
+        looked = self._looked
+        if looked is None or looked[0] != block:
+            spends = Spends.of_inputs(inputs if self.contract.tracks is not None else ())
+            looked = block, self._look(block, inputs, spends, transaction)
+        found, self._looked = looked[1], None
+        if must_judge(self.contract, found.candidates) or not self._state.is_transactional:
+            with self.answering():
+                verdicts = self._judge(block, found, transaction)
+        else:
+            verdicts = Verdicts()
+        verdicts.inputs = found.count
         return verdicts
 
-    def _judge(
-        self, block: Block, candidates: Sequence[Candidate], transaction: BlockTransaction
-    ) -> Verdicts:
+    def _judge(self, block: Block, found: "_Looked", transaction: BlockTransaction) -> Verdicts:
         """Judge with statements sent ahead, and again with care where it is needed."""
         care = NO_CARE if self._state.is_transactional else FULL_CARE
+        tracked = None if self.contract.tracks is None else found.tracked
         while True:
             try:
                 with transaction.part(self.log, is_live=self.place.is_live):
-                    return judge(self.contract, self._state, block, candidates, care, transaction)
+                    return judge(
+                        self.contract, self._state, block, found.candidates, care, transaction, tracked
+                    )
             except NeedsCare as needed:
                 care = care.after(needed)
 

@@ -12,6 +12,7 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.engine.compare import RowDifference, first_difference, first_verdict, row_differences
+from virtualchain.engine.coverage import require_searched
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import Listener, Progress
@@ -118,6 +119,7 @@ def derive(
     consensus hashes than the live build, AppHalted.
     """
     connection = deployment.connection
+    require_searched(deployment.tape, contract, last)
     name = _unfinished_build(connection, live, contract, last) or _begin_build(connection, contract)
     machine = Machine(connection, contract, name, deployment.options, is_live=False)
     if not advance_to(machine, last, listener):

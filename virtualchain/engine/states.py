@@ -98,8 +98,12 @@ class TableState:
     is_transactional = True
     broken = None
 
-    def __init__(self, connection: psycopg.Connection, contract: Contract, log: AppLog, tables: str) -> None:
-        self.db_state = State(connection, log, contract.window, tables)
+    def __init__(
+        self, connection: psycopg.Connection, contract: Contract, log: AppLog, tables: str, network: str
+    ) -> None:
+        self.db_state = State(
+            connection, log, contract.window, tables, network=network, tracks=contract.tracks
+        )
         self.number: bytes | None = None
         self._log = log
         self._tables = tables

@@ -66,7 +66,7 @@ class BlockTransaction:
         self._connection = connection
         self._pipeline = pipeline_of(connection)
         self._block = block
-        self._inputs = inputs
+        self.inputs = inputs
         self._lacks_block = is_new
         self._has_begun = False
         self._taken: list[Taken] = []
@@ -152,12 +152,12 @@ class BlockTransaction:
 
     def send_commit(self) -> None:
         """Do what `commit` does, without waiting; what it raises is raised later, as EarlierFailed."""
-        self._gather("inputs", map(_input_row, self._inputs))
+        self._gather("inputs", map(_input_row, self.inputs))
         self._written = self._send([_snapshot_row(taken) for taken in self._taken])
         if self._has_begun:
             self._pipeline.run(_Q["commit"])
         self._pipeline.sync()
-        self._has_begun, self._inputs = False, ()
+        self._has_begun, self.inputs = False, ()
 
     def missed(self) -> set[Place] | None:
         """Return what `commit` returns; None while the server has not answered."""
@@ -242,17 +242,19 @@ def _no_rows() -> dict[str, list[str]]:
 def _input_row(item: Input) -> list[object]:
     magics = [magic.hex() for magic in item.magics]
     place = (item.txindex, item.txid, item.raw.hex())
-    return [*place, magics, item.spent.hex(), item.unusual_keys, item.fee, item.evidence]
+    spent = (item.spent.hex(), item.unusual_keys, item.fee, item.evidence)
+    return [*place, magics, *spent, item.spent_at, item.tracked_by]
 
 
 def _op_row(app: str, build: str, op: Op) -> list[object]:
     canonical = [serialized.hex() for serialized in op.canonical]
     place = (app, build, op.vtxindex, op.txindex)
-    return [*place, op.opcode.hex(), op.payload.hex(), op.fields, canonical]
+    payload = None if op.payload is None else op.payload.hex()
+    return [*place, op.opcode.hex(), payload, op.fields, canonical, op.payload_index]
 
 
 def _rejection_row(app: str, build: str, item: Rejection) -> list[object]:
-    return [app, build, item.txindex, item.opcode.hex(), item.step, item.reason]
+    return [app, build, item.txindex, item.opcode.hex(), item.step, item.reason, item.payload_index]
 
 
 def _snapshot_row(taken: Taken) -> list[object]:

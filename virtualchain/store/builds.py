@@ -217,6 +217,11 @@ def identify(connection: psycopg.Connection, build: Build, contract: Contract) -
     place = {"app": build.app, "build": build.name}
     now = {"fingerprint": contract.fingerprint(), "rule": contract.rule, "code_digest": digest}
     connection.execute(_Q["identify"], {**place, **now})
+    if contract.tracking is not None:
+        tracking = _row(connection, "tracking", place)
+        if tracking is not None and tracking["tracking"] != contract.tracking:
+            connection.execute(_Q["keep_tracking"], place)
+            connection.execute(_Q["retrack"], {**place, "tracking": contract.tracking})
     if build.rule != contract.rule:  # then it has the former name of the same rule
         connection.execute(_Q["rename_searches"], {"rule": contract.rule, "former": build.rule})
         connection.execute(_Q["drop_searches"], {"rule": build.rule})
@@ -278,7 +283,7 @@ def install_build(
 
     `fingerprint` is that of the app as it declares itself, which may begin elsewhere.
     """
-    made = install(connection, contract.name, contract.schema, build, contract.projections)
+    made = install(connection, contract.name, contract.schema, build, contract.projections, contract.tracks)
     connection.execute(
         _Q["add_build"],
         {
@@ -297,6 +302,7 @@ def install_build(
             "status": "running" if is_live else "catching_up",
             "is_live": is_live,
             "base_block_id": contract.start - 1,
+            "tracking": contract.tracking,
         },
     )
 
@@ -355,6 +361,7 @@ def forget_builds(
 ) -> Replacement:
     """Remove builds that are not live from the log; their tables wait."""
     for build in dropped:
+        connection.execute(_Q["keep_tracking"], {"app": app, "build": build.name})
         for query in _DROP:
             connection.execute(_Q[query], {"app": app, "build": build.name})
     return Replacement(app, shown, dropped)

@@ -43,9 +43,12 @@ class Op(NamedTuple):
     vtxindex: int
     txindex: int
     opcode: bytes
-    payload: bytes
+    payload: bytes | None
+    """None: the transaction only spends outputs that the app tracks."""
     fields: Json | list[Json]
     canonical: tuple[bytes, ...]
+    payload_index: int = 0
+    """Which of the transaction's payloads it is."""
 
 
 class Rejection(NamedTuple):
@@ -55,6 +58,8 @@ class Rejection(NamedTuple):
     opcode: bytes
     step: str
     reason: str
+    payload_index: int = 0
+    """As in `Op`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,11 +87,13 @@ def create_schema(connection: psycopg.Connection, app: str, schema: str) -> None
         ) from error
 
 
-def install(connection: psycopg.Connection, app: str, schema: str, build: str, ddl: str) -> list[Projection]:
+def install(
+    connection: psycopg.Connection, app: str, schema: str, build: str, ddl: str, tracks: str | None = None
+) -> list[Projection]:
     """Create the schema, tables and history of one build of an app; `schema` is that of its views.
 
-    Needs a transaction of its own. Raises InvalidApp if the DDL fails, or makes something that cannot be
-    rolled back or would differ between nodes.
+    `tracks` names the table whose outputs the app tracks. Needs a transaction of its own. Raises InvalidApp
+    if the DDL fails, or makes something that cannot be rolled back or would differ between nodes.
     """
     tables = build_schema(schema, build)
     create_schema(connection, app, tables)
@@ -102,6 +104,8 @@ def install(connection: psycopg.Connection, app: str, schema: str, build: str, d
         raise InvalidApp("\n".join(f"app {app}: {complaint}" for complaint in complaints))
     installed = projections(connection, tables)
     connection.execute(_Q["no_search_path"])
+    if tracks is not None:
+        _provide_outpoints(connection, app, tracks, installed)
     for projection in installed:
         _refuse_rows(connection, app, projection)
         try:
@@ -182,6 +186,24 @@ def _run(connection: psycopg.Connection, app: str, ddl: str) -> None:
     if changed:
         names = ", ".join(changed)
         raise InvalidApp(f"app {app}: its projections set {names}, which would outlast them: leave SET out")
+
+
+def _provide_outpoints(
+    connection: psycopg.Connection, app: str, tracks: str, installed: Sequence[Projection]
+) -> None:
+    """Check that a table can be tracked, and give it an index for that if its key is none."""
+    tracked = next((projection for projection in installed if projection.name == tracks), None)
+    if tracked is None:
+        names = ", ".join(projection.name for projection in installed) or "none"
+        raise InvalidApp(f"app {app} tracks {tracks}, which is not one of its projections: {names}")
+    place = {"tables": tracked.schema, "table": tracks}
+    types: dict[str, str] = dict(connection.execute(_Q["outpoint_types"], place).fetchall())
+    if types != {"txid": "text", "vout": "integer"} or not set(types) <= set(tracked.key):
+        raise InvalidApp(
+            f"app {app} tracks {tracks}, whose primary key must have the columns txid text and vout integer"
+        )
+    if set(tracked.key[:2]) != set(types):
+        connection.execute(sql.SQL(_Q["index_outpoints"]).format(table=tracked.table))
 
 
 def _session_settings(connection: psycopg.Connection) -> set[tuple[str, str]]:

@@ -43,8 +43,20 @@ class State:
     """The block that is being processed."""
     block_time: int
     """Its time in Unix seconds, as the miner wrote it."""
+    network: str
+    """The name of the network, such as `mainnet`."""
 
-    def __init__(self, connection: psycopg.Connection, log: AppLog, window: int, tables: str) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        log: AppLog,
+        window: int,
+        tables: str,
+        *,
+        network: str,
+        tracks: str | None = None,
+    ) -> None:
+        self.network = network
         self._connection = connection
         self._pipeline = pipeline_of(connection)
         self._pipeline.forget()  # the tables may be others than those of this name were
@@ -56,7 +68,7 @@ class State:
         """Whether a statement that may write has run in the block."""
         self._sends_ahead = False
         self._tables = tables
-        self.rows = Tables(connection, tables)
+        self.rows = Tables(connection, tables, tracks)
         """The rows that callbacks handle one by one; for the engine."""
         self._catalog = read_catalog(connection, tables)
         self._statements: dict[tuple[str, bool], _Known] = {}
@@ -91,6 +103,14 @@ class State:
         another type, or that the app does not have.
         """
         return self.rows.table(name)
+
+    def tracked(self, txid: str, vout: int) -> list[Json]:
+        """Return the rows of the tracked projection for an output, in the order of their keys.
+
+        Those for what the block's transactions spend are read together, before the first callback. Raises
+        UsageError as `table` does, and if the app tracks no outputs.
+        """
+        return self.rows.rows_at(txid, vout)
 
     def consensus_hash(self, block_id: int) -> str | None:
         """Return the app's consensus hash (32 hex digits) at an earlier block; None if it has none there."""

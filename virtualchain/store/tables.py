@@ -4,10 +4,11 @@ What is changed is written in few statements a table, with the history that the 
 before any statement of the app, which may see it, and at the end of the block.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 import psycopg
@@ -24,6 +25,10 @@ from virtualchain.store.values import to_database
 
 _Q = queries("tables")
 _STATEMENTS: Final = ("bear", "remove", "write")
+_TXID: Final = re.compile("[0-9a-f]{64}")
+
+_Outpoint = tuple[str, int]
+"""An output as the tracked table names it: txid and vout."""
 
 
 class Change(NamedTuple):
@@ -58,7 +63,7 @@ class Table:
     def find(self, *prefix: object) -> list[Json]:
         """Return the rows whose key begins with these values, at least one, in the order of their keys."""
         values = self._rows.shape.find_prefix(prefix)
-        rows = () if values is None else self._rows.matching(values)
+        rows = () if values is None else self._rows.beginning_with(values)
         return [dict(zip(self._rows.shape.names, row, strict=True)) for row in rows]
 
     def put(self, row: Mapping[str, object]) -> None:
@@ -120,6 +125,24 @@ class _Call:
         self.journal.clear()
 
 
+_Places = tuple[int, ...]
+"""Places in a key."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """The keys of one table by the values at some places."""
+
+    keys: dict[Values, list[Values]]
+    """Those of which something is known."""
+    complete: set[Values] = field(default_factory=set)
+    """The values with which all rows are known."""
+
+
+def _part(key: Values, places: _Places) -> Values:
+    return tuple([key[place] for place in places])
+
+
 class _Rows:
     """The rows of one table that a block has touched."""
 
@@ -131,11 +154,11 @@ class _Rows:
         self._name = projection.name
         self._known: dict[Values, _Row] = {}
         self._dirty: dict[Values, _Row] = {}
-        self._complete: set[Values] = set()
-        """Beginnings of keys of which all rows are known."""
-        self._beginnings: dict[int, dict[Values, list[Values]]] = {}
-        """The known keys by their beginnings, for each number of values that was asked for."""
         self._statements = _Statements(connection, call.pipeline, projection, shape)
+        self._groups: dict[_Places, _Group] = {}
+        """Made when they are first asked for."""
+        self.output = tuple(projection.key.index(name) for name in ("txid", "vout") if name in projection.key)
+        """Where a key has its output, if the table may be tracked."""
 
     @property
     def is_dirty(self) -> bool:
@@ -148,14 +171,11 @@ class _Rows:
             self._read(key)
         return self._known[key]
 
-    def matching(self, prefix: Values) -> Iterator[Values]:
-        """Yield the rows whose key begins so, in the order of their keys; read them if need be."""
+    def beginning_with(self, prefix: Values) -> list[Values]:
+        """Return the rows whose key begins so, in the order of their keys; read them if nobody has."""
         if not self._is_known(prefix):
             self._read(prefix)
-        for key in sorted(self._beginning(len(prefix)).get(prefix, ())):
-            row = self._known[key].now
-            if row is not None:
-                yield row
+        return self.at(tuple(range(len(prefix))), prefix)
 
     def missing(self, keys: Iterable[object]) -> list[Values]:
         """Return those of some keys, or beginnings of keys, that a row may have and that are not known."""
@@ -169,7 +189,7 @@ class _Rows:
         return [key for key in possible if key is not None and not self._is_known(key)]
 
     def ask(self, keys: Sequence[Values]) -> list[tuple[Sequence[Values], Answer]]:
-        """Ask for the rows with these keys, or beginnings of keys."""
+        """Ask for the rows with these keys, or with keys that begin so."""
         by_size: dict[int, list[Values]] = {}
         for key in keys:
             by_size.setdefault(len(key), []).append(key)
@@ -178,42 +198,62 @@ class _Rows:
     def learn(self, answers: Iterable[tuple[Sequence[Values], Answer]]) -> None:
         """Take the answers to `ask`."""
         for keys, answer in answers:
-            stored = {self.shape.key_of(row): row for row in answer.rows()}
-            are_beginnings = len(keys[0]) < len(self.shape.key)
-            if are_beginnings:
-                self._complete.update(keys)
-            for key in stored if are_beginnings else keys:
-                self._remember(key, stored.get(key))
+            if len(keys[0]) < len(self.shape.key):
+                self.learn_all(tuple(range(len(keys[0]))), keys, answer.rows())
+            else:
+                stored = {self.shape.key_of(row): row for row in answer.rows()}
+                for key in keys:
+                    self._learn(key, stored.get(key))
+
+    def learn_all(self, places: _Places, parts: Iterable[Values], rows: Iterable[Values]) -> None:
+        """Take all rows that the database has with some values at these places of the key."""
+        for row in rows:
+            self._learn(self.shape.key_of(row), row)
+        self._group(places).complete.update(parts)
+
+    def at(self, places: _Places, part: Values) -> list[Values]:
+        """Return the known rows with these values at these places of the key, in the order of their keys."""
+        keys = self._group(places).keys.get(part, ())
+        return [row for key in sorted(keys) if (row := self._known[key].now) is not None]
+
+    def unknown(self, places: _Places, parts: Iterable[Values]) -> list[Values]:
+        """Return those of some values at these places of the key with which not all rows are known."""
+        complete = self._group(places).complete
+        return [part for part in parts if part not in complete]
 
     def _read(self, key: Values) -> None:
         answers = self.ask([key])
         self._call.pipeline.wait()
         self.learn(answers)
 
-    def _is_known(self, key: Values) -> bool:
-        """Check whether the row with a key is known, or all rows whose key begins so."""
-        if key in self._known or key in self._complete:
-            return True
-        if not self._complete or not any(key[:size] in self._complete for size in range(1, len(key))):
-            return False
-        if len(key) == len(self.shape.key):
-            self._remember(key, None)
-        return True
-
-    def _remember(self, key: Values, row: Values | None) -> None:
-        """Note what the database has for a key, unless the block knows better."""
+    def _learn(self, key: Values, row: Values | None) -> None:
+        """Take what the database has for a key; what is known already is newer."""
         if key not in self._known:
             self._known[key] = _Row(row, row)
-            for size, keys in self._beginnings.items():
-                keys.setdefault(key[:size], []).append(key)
+            for places, group in self._groups.items():
+                group.keys.setdefault(_part(key, places), []).append(key)
 
-    def _beginning(self, size: int) -> dict[Values, list[Values]]:
-        """Return the known keys by their first `size` values."""
-        if size not in self._beginnings:
-            keys = self._beginnings[size] = {}
+    def _is_known(self, key: Values) -> bool:
+        """Check whether the row with a key is known, or with the beginning of one all rows are."""
+        if key in self._known:
+            return True
+        size = len(key)
+        is_known = any(
+            max(places) < size and _part(key, places) in group.complete
+            for places, group in self._groups.items()
+        )
+        if is_known and size == len(self.shape.key):
+            self._learn(key, None)
+        return is_known
+
+    def _group(self, places: _Places) -> _Group:
+        """Return the known keys by their values at these places."""
+        if places not in self._groups:
+            keys: dict[Values, list[Values]] = {}
             for key in self._known:
-                keys.setdefault(key[:size], []).append(key)
-        return self._beginnings[size]
+                keys.setdefault(_part(key, places), []).append(key)
+            self._groups[places] = _Group(keys)
+        return self._groups[places]
 
     def change(self, key: Values, values: Values | None) -> None:
         """Set the row with a key, or with None remove it."""
@@ -246,16 +286,11 @@ class _Rows:
                 self._known[key] = row
         self._dirty = {key: row for key, row in self._known.items() if row.is_dirty}
         if statements_wrote:
-            self._keep(dict(self._dirty))
+            self._known, self._groups = dict(self._dirty), {}
 
     def forget(self) -> None:
         """Forget all rows."""
-        self._dirty = {}
-        self._keep({})
-
-    def _keep(self, known: dict[Values, _Row]) -> None:
-        """Forget all rows but these."""
-        self._known, self._complete, self._beginnings = known, set(), {}
+        self._known, self._dirty, self._groups = {}, {}, {}
 
     def changes(self) -> Iterator[Change]:
         """Yield what the block did to these rows."""
@@ -276,8 +311,9 @@ class _Rows:
 class Tables:
     """The tables of one build, as the callbacks of one block see them."""
 
-    def __init__(self, connection: psycopg.Connection, schema: str) -> None:
+    def __init__(self, connection: psycopg.Connection, schema: str, tracks: str | None = None) -> None:
         self._rows: dict[str, _Rows] = {}
+        self._tracks = tracks
         self._refused: dict[str, str] = {}
         self._call = _Call(pipeline_of(connection))
         for projection in projections(connection, schema):
@@ -286,6 +322,9 @@ class Tables:
                 self._rows[projection.name] = _Rows(connection, projection, shape, self._call)
             else:
                 self._refused[projection.name] = shape
+            if projection.name == tracks:
+                name = "at" if isinstance(shape, Shape) else "present"
+                self._at = _at(connection, name, projection)
 
     def table(self, name: str) -> Table:
         """Return a table; raise UsageError if there is none, or one that only statements can handle."""
@@ -308,6 +347,52 @@ class Tables:
             self._call.pipeline.wait()
         for rows, answers in asked:
             rows.learn(answers)
+
+    def ask_at(self, outpoints: Iterable[bytes]) -> Answer:
+        """Ask for what the tracked table has for some outputs; `learn_at` takes the answer."""
+        return self._call.pipeline.send(self._at, [to_database(b"".join(outpoints), 0)])
+
+    def found(self, answer: Answer) -> set[bytes]:
+        """Return the outputs that the tracked table has rows for, by the answer to `ask_at`."""
+        tracked = self._tracked_rows
+        txid, vout = (0, 1) if tracked is None else map(tracked.shape.place, ("txid", "vout"))
+        return {_packed(row[txid], row[vout]) for row in answer.rows()}
+
+    def learn_at(self, outpoints: Iterable[bytes], rows: Iterable[Values]) -> None:
+        """Take all rows that the tracked table has for some outputs in the database."""
+        if self._tracked_rows is not None:
+            self._tracked_rows.learn_all(self._tracked_rows.output, map(_output, outpoints), rows)
+
+    def tracked(self, outpoints: Iterable[bytes]) -> set[bytes]:
+        """Return those of some outputs that the tracked table has a row for now."""
+        named = {_output(outpoint): outpoint for outpoint in outpoints}
+        tracked = self._tracked_rows
+        unknown = list(named) if tracked is None else tracked.unknown(tracked.output, named)
+        present: set[bytes] = set()
+        if unknown:
+            asked = [named[output] for output in unknown]
+            answer = self.ask_at(asked)
+            self._call.pipeline.wait()
+            present = self.found(answer)
+            self.learn_at(asked, answer.rows())
+        if tracked is None:
+            return present
+        return {outpoint for output, outpoint in named.items() if tracked.at(tracked.output, output)}
+
+    def rows_at(self, txid: str, vout: int) -> list[Json]:
+        """Return the tracked table's rows for an output, in the order of their keys."""
+        if self._tracks is None:
+            raise UsageError("state.tracked: the app does not track outputs")
+        rows = self._rows_of(self._tracks)
+        if not _TXID.fullmatch(txid) or not 0 <= vout < 1 << 32:
+            return []  # there is no such output
+        self.tracked([_packed(txid, vout)])
+        return [dict(zip(rows.shape.names, row, strict=True)) for row in rows.at(rows.output, (txid, vout))]
+
+    @property
+    def _tracked_rows(self) -> _Rows | None:
+        """The tracked table; None if only statements can handle it."""
+        return None if self._tracks is None else self._rows.get(self._tracks)
 
     @property
     def is_dirty(self) -> bool:
@@ -453,6 +538,26 @@ class _Statements:
         """Return a parameter for each of these columns: an array of its type."""
         types = (self._shape.columns[place].type for place in places)
         return sql.SQL(", ").join(sql.SQL(f"${number}::{type_}[]") for number, type_ in enumerate(types, 1))
+
+
+def _at(connection: psycopg.Connection, name: str, projection: Projection) -> bytes:
+    """Return the statement that asks what a table has for some outputs."""
+    parts: dict[str, sql.Composable] = {
+        "table": projection.table,
+        "own_columns": sql.SQL(", ").join(sql.Identifier("r", column) for column in projection.columns),
+        "outpoints": sql.SQL(_Q["outpoints"]),
+    }
+    return sql.SQL(_Q[name]).format(**parts).as_string(connection).encode()
+
+
+def _output(outpoint: bytes) -> _Outpoint:
+    """Return an outpoint as the tracked table has it."""
+    return outpoint[:32].hex(), int.from_bytes(outpoint[32:])
+
+
+def _packed(txid: str, vout: int) -> bytes:
+    """Return an output in the engine's form."""
+    return bytes.fromhex(txid) + vout.to_bytes(4)
 
 
 def _columns(rows: Sequence[Values]) -> list[object]:

@@ -23,6 +23,11 @@ _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
 
 
+def tracking_rule(app: str, tracking: str) -> str:
+    """Return by what rule the coverage of an app that tracks outputs is kept, with an empty magic."""
+    return f"tracking:{app}:{tracking}"
+
+
 @dataclass(frozen=True, slots=True)
 class Covered:
     """A stretch of the tape that was searched for one magic by one payload rule.
@@ -101,19 +106,23 @@ class Tape:
             },
         )
 
-    def inputs(self, first: int, last: int, magics: Sequence[bytes]) -> Iterator[Input]:
-        """Yield the inputs of blocks `first` to `last` that carry one of `magics`, in chain order.
+    def inputs(
+        self, first: int, last: int, magics: Sequence[bytes], app: str | None = None
+    ) -> Iterator[Input]:
+        """Yield the inputs of blocks `first` to `last` that may be an app's, in chain order.
 
+        They carry one of `magics`, or the app's tracking asked for them.
         They are read one by one, to hold each only once: read all before the connection is used again.
         """
-        stretch = {"first": first, "last": last, "magics": list(magics)}
+        stretch = {"first": first, "last": last, "magics": list(magics), "app": app}
         with self._connection.cursor(row_factory=dict_row) as cursor:
             for row in cursor.stream(_Q["inputs"], stretch):
                 yield _read_input(row)
 
-    def stretch(self, first: int, last: int, magics: Sequence[bytes]) -> int:
+    def stretch(self, first: int, last: int, magics: Sequence[bytes], app: str | None = None) -> int:
         """Return up to which block, at most `last`, the inputs from `first` on can be read at once."""
-        limits = {"first": first, "last": last, "magics": list(magics), "allowed": _ALLOWED}
+        place = {"first": first, "last": last, "magics": list(magics), "app": app}
+        limits = {**place, "allowed": _ALLOWED}
         row = self._connection.execute(_Q["too_large"], limits).fetchone()
         assert row is not None, "an aggregate has a row"
         return last if row[0] is None else max(first, row[0] - 1)
@@ -182,6 +191,6 @@ class Tape:
 
 
 def _read_input(row: dict[str, Any]) -> Input:
-    stored = StoredTransaction(row["raw"], row["spent"], row.pop("network"))
-    row["magics"] = tuple(row["magics"])
+    stored = StoredTransaction(row["raw"], row["spent"], row.pop("network"), row["spent_at"])
+    row["magics"], row["tracked_by"] = tuple(row["magics"]), tuple(row["tracked_by"])
     return Input(**row, senders=Lazy(stored.senders), outputs=Lazy(stored.outputs))

@@ -16,6 +16,7 @@ from virtualchain.engine import engine as indexer
 from virtualchain.engine import machine
 from virtualchain.engine.care import FULL_CARE
 from virtualchain.errors import AppHalted, VirtualchainError
+from virtualchain.model import Payloads
 from virtualchain.store.pipeline import Pipeline
 from virtualchain.testing import FakeNode
 
@@ -187,7 +188,7 @@ def test_a_fault_that_passes_halts_nobody(
         if here == name and faults and current_thread() is main_thread():  # not while blocks are fetched
             raise faults.pop()
 
-    def find_payload(outputs: Sequence[Mapping[str, Any]]) -> bytes | None:
+    def find_payload(outputs: Sequence[Mapping[str, Any]]) -> Payloads:
         first_time("find_payload")
         return last_op_return(outputs)
 

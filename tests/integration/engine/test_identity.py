@@ -27,7 +27,7 @@ DDL = """
 """
 
 
-def after(skipped: int) -> FindPayload:
+def after(skipped: int) -> Callable[..., bytes | None]:
     """Make a payload rule that takes the first OP_RETURN without its first bytes."""
 
     def find(outputs: Sequence[Mapping[str, Any]]) -> bytes | None:

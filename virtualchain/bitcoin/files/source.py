@@ -113,12 +113,23 @@ class FileSource:
         self, block_hash: str, transactions: Mapping[int, str]
     ) -> Mapping[int, Sequence[SpentOutput]]:
         """Return the outputs that some transactions of a block spend, see `BlockSource`."""
+        return self._spent(block_hash, transactions, heights=False)
+
+    def spent_outputs_with_heights(
+        self, block_hash: str, transactions: Mapping[int, str]
+    ) -> Mapping[int, Sequence[SpentOutput]]:
+        """Return them with the heights of the blocks that made them; a file that lacks those has none."""
+        return self._spent(block_hash, transactions, heights=True)
+
+    def _spent(
+        self, block_hash: str, transactions: Mapping[int, str], *, heights: bool
+    ) -> Mapping[int, Sequence[SpentOutput]]:
         number = self._number_of(block_hash)
         if not transactions:
             return {}
         if self._store.has_undo:
-            return self._undo.spent(number, transactions)
-        return self._outputs.spent(number, transactions)
+            return self._undo.spent(number, transactions, heights=heights)
+        return self._outputs.spent(number, transactions, heights=heights)
 
     def wait(self, timeout: float) -> None:
         """Sleep for `timeout` seconds, or until `wake`; the files are read again by `tip`."""

@@ -33,6 +33,8 @@ from virtualchain.model import SpentOutput, SpentOutputs, TxIn
 LARGEST_UNDO: Final = MOST_INPUTS * (LARGEST_SPENDABLE_SCRIPT + 32)
 """Bytes: each spent output is a script, and numbers that take at most 32."""
 _CHECKSUM: Final = 32
+_NO_TXID: Final = "00" * 32
+"""What a coinbase spends from."""
 _COUNT: Final = 9
 """The most bytes that a count can have."""
 _KEPT_FILES: Final = 4
@@ -115,7 +117,7 @@ class UndoFiles:
         transactions = split_transactions(self._store.read(number))
         return [[(spending.txid, spending.vout) for spending in read_inputs(each)] for each in transactions]
 
-    def spent(self, number: int, transactions: Mapping[int, str]) -> SpentOutputs:
+    def spent(self, number: int, transactions: Mapping[int, str], *, heights: bool) -> SpentOutputs:
         """Return the outputs that some transactions of a block spend; raises MissingData, MalformedBlock."""
         matching = self._matching_records(number) or self._matching_records(number, reread=True)
         records = [record.data for record in matching]
@@ -128,7 +130,9 @@ class UndoFiles:
             )
         coins_by_txindex = read_undo(records[0], transactions)
         outputs = {
-            txindex: tuple(SpentOutput(coin.value, coin.script_pubkey) for coin in coins)
+            txindex: tuple(
+                SpentOutput(coin.value, coin.script_pubkey, coin.code if heights else None) for coin in coins
+            )
             for txindex, coins in coins_by_txindex.items()
         }
         return SpentOutputs(outputs, "undo", coins_by_txindex.counts)
@@ -275,7 +279,7 @@ class Outputs:
         self._indexed = 0
         """How many of the store's blocks are in the database."""
 
-    def spent(self, number: int, transactions: Mapping[int, str]) -> SpentOutputs:
+    def spent(self, number: int, transactions: Mapping[int, str], *, heights: bool) -> SpentOutputs:
         """Return the outputs that some transactions of a block spend; raises MissingData, MalformedBlock.
 
         The first call reads every block.
@@ -288,6 +292,11 @@ class Outputs:
                     txindex: capped(self._spent(database, number, spendings))
                     for txindex, spendings in inputs.items()
                 }
+                if not heights:
+                    outputs = {
+                        txindex: tuple(output._replace(made_at=None) for output in spent)
+                        for txindex, spent in outputs.items()
+                    }
             except sqlite3.Error as error:
                 raise NodeError(
                     f"the temporary index over {self._store} failed: {error}; "
@@ -350,7 +359,7 @@ class Outputs:
         known: dict[str, dict[int, SpentOutput]] = {}
         for spending in spendings:
             if spending.txid not in known:
-                outputs = self._outputs_of(database, spending.txid)
+                outputs = self._outputs_of(database, spending.txid, spender)
                 known[spending.txid] = {
                     vout: capped([outputs[vout]])[0] for vout in needed[spending.txid] if vout < len(outputs)
                 }
@@ -364,13 +373,25 @@ class Outputs:
                 )
             yield output
 
-    def _outputs_of(self, database: sqlite3.Connection, txid: str) -> Sequence[SpentOutput]:
-        """Read a transaction's outputs; empty if it is not there."""
+    def _outputs_of(self, database: sqlite3.Connection, txid: str, spender: int) -> Sequence[SpentOutput]:
+        """Read a transaction's outputs; empty if it is not there.
+
+        They say where they were made if it is in a block that `spender` builds on: other branches may have
+        the transaction, too.
+        """
+        found: Sequence[SpentOutput] = ()
         for number, start, length in database.execute(_FIND, [_prefix(txid)]):
-            candidate, outputs = read_outputs(self._store.part(number, start, length))
+            raw = self._store.part(number, start, length)
+            candidate, outputs = read_outputs(raw)
             if candidate == txid:
-                return outputs
-        return ()
+                found = found or outputs
+                with self._store.lock:
+                    height = self._store.index.height(number)
+                    is_ancestor = self._store.index.ancestor(spender, height) == number
+                if is_ancestor:
+                    made_at = 2 * height + (read_inputs(raw)[0].txid == _NO_TXID)
+                    return [output._replace(made_at=made_at) for output in outputs]
+        return found
 
 
 def _prefix(txid: str) -> int:

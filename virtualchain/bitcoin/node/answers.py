@@ -166,7 +166,7 @@ class _Reader:
 
 
 def read_prevouts_of(
-    answers: Mapping[int, Any], transactions: Mapping[int, str]
+    answers: Mapping[int, Any], transactions: Mapping[int, str], *, heights: bool = False
 ) -> dict[int, Sequence[SpentOutput]] | None:
     """Take the prevouts of some transactions (txindex to txid) from JSON; None if one is left out.
 
@@ -176,14 +176,14 @@ def read_prevouts_of(
     for txindex, txid in transactions.items():
         if answers[txindex]["txid"] != txid:
             raise ValueError(f"transaction {txindex} is {answers[txindex]['txid']}, not {txid}")
-        prevouts = read_prevouts(answers[txindex])
+        prevouts = read_prevouts(answers[txindex], heights=heights)
         if prevouts is None:
             return None
         spent[txindex] = prevouts
     return spent
 
 
-def read_prevouts(transaction: Mapping[str, Any]) -> tuple[SpentOutput, ...] | None:
+def read_prevouts(transaction: Mapping[str, Any], *, heights: bool = False) -> tuple[SpentOutput, ...] | None:
     """Take the prevouts from a transaction as bitcoind prints it; None if one is left out.
 
     Raises KeyError, TypeError, ValueError or ArithmeticError for what bitcoind does not print.
@@ -192,9 +192,23 @@ def read_prevouts(transaction: Mapping[str, Any]) -> tuple[SpentOutput, ...] | N
     if None in prevouts:
         return None
     return capped(
-        SpentOutput(satoshi(prevout["value"]), bytes.fromhex(prevout["scriptPubKey"]["hex"]))
+        SpentOutput(
+            satoshi(prevout["value"]),
+            bytes.fromhex(prevout["scriptPubKey"]["hex"]),
+            _made_at(prevout) if heights else None,
+        )
         for prevout in prevouts
     )
+
+
+def _made_at(prevout: Mapping[str, Any]) -> int | None:
+    """Return where an output was made, as `SpentOutput` has it."""
+    if "height" not in prevout or "generated" not in prevout:
+        return None
+    is_coinbase = prevout["generated"]
+    if not isinstance(is_coinbase, bool):
+        raise TypeError(f"{quoted(is_coinbase)} does not say whether a coinbase made an output")
+    return 2 * height(prevout["height"]) + is_coinbase
 
 
 def satoshi(bitcoins: object) -> int:

@@ -239,6 +239,15 @@ class NodeSource:
                     return spent
             return self._spent_by_rpc(block_hash, transactions)
 
+    def spent_outputs_with_heights(
+        self, block_hash: str, transactions: Mapping[int, str]
+    ) -> Mapping[int, Sequence[SpentOutput]]:
+        """Return them with the heights of the blocks that made them, which only the node's JSON states."""
+        if not transactions:
+            return {}
+        with self._naming_block(block_hash):
+            return self._spent_by_json(block_hash, transactions, heights=True)
+
     def wait(self, timeout: float) -> None:
         """Sleep for `timeout` seconds, or until `wake`, or until the node announces a block."""
         seen = self._end or self._tip
@@ -365,7 +374,7 @@ class NodeSource:
             yield transaction
 
     def _spent_by_json(
-        self, block_hash: str, transactions: Mapping[int, str]
+        self, block_hash: str, transactions: Mapping[int, str], *, heights: bool = False
     ) -> Mapping[int, Sequence[SpentOutput]]:
         """Read prevouts from JSON; the node silently leaves out those that it does not have."""
         is_few = self._spent_by_transaction and len(transactions) <= FEW_TRANSACTIONS
@@ -375,13 +384,13 @@ class NodeSource:
                 results = dict(
                     zip(transactions, self._rpc.call_each("getrawtransaction", questions), strict=True)
                 )
-                spent = answers.read_prevouts_of(results, transactions)
+                spent = answers.read_prevouts_of(results, transactions, heights=heights)
                 if spent is not None:
                     return spent
         with well_formed(self._url, "getblock"):
             block = self._rpc.call("getblock", block_hash, 3)["tx"]
             results = {txindex: block[txindex] for txindex in transactions}
-            spent = answers.read_prevouts_of(results, transactions)
+            spent = answers.read_prevouts_of(results, transactions, heights=heights)
             counts = [0, *(len(transaction["vin"]) for transaction in block[1:])]
         if spent is None:
             raise MissingData(f"{self._url} returns block {block_hash} without the outputs that it spends")
