@@ -46,7 +46,7 @@ def runestone(
     extra: Iterable[int] = (),
     **fields: int | tuple[int, ...],
 ) -> bytes:
-    """Write the script of a message: fields by the names in TAGS, further integers, then edicts as integers."""
+    """Write the script of a message: fields by the names in TAGS, other integers, then edicts."""
     integers: list[int] = []
     for name, value in fields.items():
         for each in value if isinstance(value, tuple) else (value,):

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from virtualchain import App, State, runestone
+from virtualchain import App, State
+from virtualchain.bitcoin.payload import runestone
 from virtualchain.examples.runes.decipher import decipher
 from virtualchain.examples.runes.entry import Entry
 from virtualchain.examples.runes.events import digest_of, events_of

@@ -8,7 +8,7 @@ from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.errors import MissingData
 from virtualchain.examples.runes.conformance.scenario import Prevout, RecordedBlock
-from virtualchain.model import Block, SpentOutput
+from virtualchain.model import Block, SpentOutput, SpentOutputs
 from virtualchain.testing.blocks import bare_coinbase, make_header, merkle_root
 from virtualchain.testing.conformance.source import BITS, MadeBlock, RecordedSource
 from virtualchain.testing.wire import compact_size
@@ -39,8 +39,12 @@ class RunesSource(RecordedSource[RecordedBlock]):
             output = block.prevouts.get(outpoint) or self._known.get(outpoint)
             if output is None:
                 raise MissingData(f"block {block.height} has no prevout {spending.txid}:{spending.vout}")
-            spent.append(SpentOutput(output.value, output.script))
+            spent.append(SpentOutput(output.value, output.script, 2 * output.height))
         return spent
+
+    def spent_outputs(self, block_hash: str, transactions: Mapping[int, str]) -> SpentOutputs:
+        """Return the outputs that transactions spend; recorded ones are not signed."""
+        return SpentOutputs(super().spent_outputs(block_hash, transactions), are_signed=False)
 
 
 def empty_block(height: int, time: int = 0) -> RecordedBlock:
