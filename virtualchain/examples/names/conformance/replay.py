@@ -16,7 +16,7 @@ from virtualchain.model import Block
 from virtualchain.store.database import connect_reader
 from virtualchain.store.sql import queries
 from virtualchain.testing.conformance.checking import NOTHING
-from virtualchain.testing.conformance.forks import build_over_forks
+from virtualchain.testing.conformance.forks import Engines, build_over_forks
 
 _Q = queries("names_conformance")
 _APP: Final = "names"
@@ -64,8 +64,9 @@ def replay_with_forks(scenario: Scenario, database: str, seed: int) -> Log:
     def rivals(position: int, depth: int) -> Iterator[PlacedTxs]:
         return _rival_contents(contents, position, depth, chance)
 
-    for _ in build_over_forks(source, chain, rivals, lambda: _engine(scenario, source, database), chance):
-        pass
+    with Engines(lambda: _engine(scenario, source, database)) as engines:
+        for _ in build_over_forks(source, chain, rivals, engines, chance):
+            pass
     return _read_log(database)
 
 

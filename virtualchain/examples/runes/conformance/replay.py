@@ -7,6 +7,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import psycopg
 from psycopg.rows import dict_row
 
 from virtualchain.bitcoin.transaction import read_outputs
@@ -26,7 +27,7 @@ from virtualchain.model import Block
 from virtualchain.store.database import connect_reader
 from virtualchain.store.sql import queries
 from virtualchain.testing.conformance.checking import NOTHING, Difference
-from virtualchain.testing.conformance.forks import build_over_forks
+from virtualchain.testing.conformance.forks import Engines, build_over_forks
 
 _Q = queries("runes_conformance")
 _KEPT: Final = 0.6
@@ -53,28 +54,29 @@ class Replay:
     def differences(self) -> Iterator[Difference]:
         """Take every block and every branch, one block at a time; yield how the state differs after each."""
         states = self._scenario.expected(self._scenario.blocks)
-        with self._engine() as engine:
+        with self._opened() as engines:
             for position in range(1, len(self._main) + 1):
                 self._source.activate(self._main[:position])
-                yield from self._built(engine, self._main[position - 1], states[position])
+                yield from self._built(engines, self._main[position - 1], states[position])
             for branch in self._scenario.branches:
-                yield from self._give_up_branch(engine, states[-1])
+                yield from self._give_up_branch(engines, states[-1])
                 chain, branch_states = self._chain_with(branch)
                 for position in range(len(self._main) + 1, len(chain) + 1):
                     self._source.activate(chain[:position])
-                    yield from self._built(engine, chain[position - 1], branch_states[position])
+                    yield from self._built(engines, chain[position - 1], branch_states[position])
 
     def differences_over_forks(self, seed: int) -> Iterator[Difference]:
         """Take the same chains over rival branches, with restarts; the same seed yields the same ones."""
         chance = Random(f"{seed} {self._scenario.name}")  # noqa: S311 - it chooses tests
-        yield from self._over_forks((), chance, 0)
-        for branch in self._scenario.branches:
-            with self._engine() as engine:
-                yield from self._give_up_branch(engine, self._scenario.expected(self._scenario.blocks)[-1])
-            yield from self._over_forks(branch, chance, len(self._main))
+        below = self._scenario.expected(self._scenario.blocks)[-1]
+        with self._opened() as engines:
+            yield from self._over_forks(engines, (), chance, 0)
+            for branch in self._scenario.branches:
+                yield from self._give_up_branch(engines, below)
+                yield from self._over_forks(engines, branch, chance, len(self._main))
 
     def _over_forks(
-        self, branch: Sequence[RecordedBlock], chance: Random, position: int
+        self, engines: Engines, branch: Sequence[RecordedBlock], chance: Random, position: int
     ) -> Iterator[Difference]:
         """Take the recorded blocks with a branch on top, from `position` on."""
         blocks = (*self._scenario.blocks, *branch)
@@ -89,7 +91,7 @@ class Replay:
         def rivals(position: int, depth: int) -> Iterator[RecordedBlock]:
             return _rivals(blocks, position, depth, chance)
 
-        for built in build_over_forks(self._source, chain, rivals, self._engine, chance, position):
+        for built in build_over_forks(self._source, chain, rivals, engines, chance, position):
             yield from self._compare(chain[built - 1], states[built])
 
     def _chain_with(self, branch: Sequence[RecordedBlock]) -> tuple[list[Block], list[Snapshot | None]]:
@@ -98,20 +100,25 @@ class Replay:
         chain = [*self._main, *self._source.make_branch(parent, branch)]
         return chain, self._scenario.expected((*self._scenario.blocks, *branch))
 
-    def _give_up_branch(self, engine: StateEngine, expected: Snapshot | None) -> Iterator[Difference]:
+    def _give_up_branch(self, engines: Engines, expected: Snapshot | None) -> Iterator[Difference]:
         """Return to the last block below the branches."""
         self._source.activate(self._main, invalidate=True)
-        yield from self._built(engine, self._main[-1] if self._main else self._source.base, expected)
+        yield from self._built(engines, self._main[-1] if self._main else self._source.base, expected)
 
-    def _built(self, engine: StateEngine, block: Block, expected: Snapshot | None) -> Iterator[Difference]:
-        engine.build()
+    def _built(self, engines: Engines, block: Block, expected: Snapshot | None) -> Iterator[Difference]:
+        engines.build()
         yield from self._compare(block, expected)
 
     def _compare(self, block: Block, expected: Snapshot | None) -> Iterator[Difference]:
         if expected is not None and block.block_id >= self._start:
-            actual = read_state(self._database)
+            actual = read_state(self._reader)
             yield from _differences(block.block_id, "rune", expected.entries, actual.entries)
             yield from _differences(block.block_id, "output", expected.balances, actual.balances)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Engines]:
+        with closing(connect_reader(self._database)) as self._reader, Engines(self._engine) as engines:
+            yield engines
 
     @contextmanager
     def _engine(self) -> Iterator[StateEngine]:
@@ -130,13 +137,12 @@ class Replay:
             yield engine
 
 
-def read_state(database: str) -> Snapshot:
+def read_state(reader: psycopg.Connection) -> Snapshot:
     """Read all runes and balances."""
     balances: dict[str, list[list[object]]] = {}
-    with closing(connect_reader(database)) as connection:
-        rows = connection.cursor(row_factory=dict_row).execute(_Q["runes"]).fetchall()
-        for txid, vout, rune, amount in connection.execute(_Q["outputs"]):
-            balances.setdefault(f"{txid}:{vout}", []).append([rune, int(amount)])
+    rows = reader.cursor(row_factory=dict_row).execute(_Q["runes"]).fetchall()
+    for txid, vout, rune, amount in reader.execute(_Q["outputs"]):
+        balances.setdefault(f"{txid}:{vout}", []).append([rune, int(amount)])
     return Snapshot(
         {row["id"]: plain(entry_record(read_entry(row))) for row in rows},
         {outpoint: plain(sorted_by_id(amounts)) for outpoint, amounts in balances.items()},
