@@ -132,7 +132,7 @@ def read_scenario(content: object, name: str) -> Scenario:
         network = network_name(scenario.get("network", str))
     except UsageError as error:
         raise MalformedScenario(f"the scenario: {error}") from error
-    blocks = _read_blocks(scenario.get_or("blocks", list, []), "blocks")
+    blocks = _without_genesis(_read_blocks(scenario.get_or("blocks", list, []), "blocks"))
     branches = tuple(
         _read_blocks(branch, f"branch {number}")
         for number, branch in enumerate(scenario.get_or("branches", list, []))
@@ -198,6 +198,16 @@ def _read_blocks(items: object, location: str) -> tuple[RecordedBlock, ...]:
         if block.height != before.height + 1:
             raise MalformedScenario(f"{location}: block {block.height} follows block {before.height}")
     return blocks
+
+
+def _without_genesis(blocks: tuple[RecordedBlock, ...]) -> tuple[RecordedBlock, ...]:
+    """Leave out a network's first block, which is always the same and holds no runes."""
+    if not blocks or blocks[0].height > 0:
+        return blocks
+    change = blocks[0].change
+    if change is not None and (change.entries or change.added or change.removed):
+        raise MalformedScenario("block 0: a genesis block has no runes")
+    return blocks[1:]
 
 
 def _read_block(block: JsonObject) -> RecordedBlock:
