@@ -70,7 +70,7 @@ def owner(name: str) -> bytes:
 
 @dataclass(frozen=True)
 class Coin:
-    """An output that can be spent: where it is, its script and the height of its block."""
+    """An output that can be spent, and the height of its block."""
 
     txid: str
     vout: int

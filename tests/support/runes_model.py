@@ -28,23 +28,23 @@ RESERVED = first(27)
 
 def read_script(script: bytes) -> list[bytes | int | None]:
     """List pushes as bytes, other opcodes as ints, and a read error as a last None."""
-    found: list[bytes | int | None] = []
+    parts: list[bytes | int | None] = []
     while script:
         code, script = script[0], script[1:]
         if code >= 79:
-            found.append(code)
+            parts.append(code)
             continue
         size = code
         if code > 75:
             width = {76: 1, 77: 2, 78: 4}[code]
             if len(script) < width:
-                return [*found, None]
+                return [*parts, None]
             size, script = int.from_bytes(script[:width], "little"), script[width:]
         if len(script) < size:
-            return [*found, None]
-        found.append(script[:size])
+            return [*parts, None]
+        parts.append(script[:size])
         script = script[size:]
-    return found
+    return parts
 
 
 def read_integers(payload: bytes) -> list[int] | None:
@@ -190,7 +190,7 @@ class Model:
 
     def commits(self, raw: bytes, number: int, height: int, scripts: dict[str, tuple[bytes, int]]) -> bool:
         """Check the witnesses for a push of the number."""
-        wanted = number.to_bytes(16, "little").rstrip(b"\0")
+        expected = number.to_bytes(16, "little").rstrip(b"\0")
         for spending in read_inputs(raw):
             items = list(spending.witness)
             if len(items) >= 2 and items[-1][:1] == b"\x50":
@@ -199,7 +199,7 @@ class Model:
                 continue
             script, mined = scripts[f"{spending.txid}:{spending.vout}"]
             is_taproot = len(script) == 34 and script[:2] == b"\x51\x20"
-            if wanted in read_script(items[-2]) and mined <= height - 5 and is_taproot:
+            if expected in read_script(items[-2]) and mined <= height - 5 and is_taproot:
                 return True
         return False
 
@@ -278,11 +278,11 @@ class Model:
         if terms is None:
             return False
         limits: dict[str, list[int]] = {"start": [], "end": []}
-        for side, found in limits.items():
+        for side, values in limits.items():
             if terms[f"height_{side}"] is not None:
-                found.append(terms[f"height_{side}"])
+                values.append(terms[f"height_{side}"])
             if terms[f"offset_{side}"] is not None:
-                found.append(min(entry["block"] + terms[f"offset_{side}"], U64))
+                values.append(min(entry["block"] + terms[f"offset_{side}"], U64))
         is_open = all(height >= start for start in limits["start"]) and all(
             height < end for end in limits["end"]
         )

@@ -18,11 +18,11 @@ from tests.support.shared_data import shared
 from virtualchain.examples.runes.conformance.__main__ import main
 from virtualchain.testing.conformance.files import read_json
 
-SAMPLE = frozenset(
-    """activation_height commitment_push_forms failed_etching_side_effects
-    cenotaph_etching_needs_all_conditions several_op_returns pointer_cases fork_commit_depth testnet4_from_zero ord-21 ord-45 random-4001-8
-    random-4001-16 random-4001-112""".split()
-)
+SAMPLE = {
+    *("activation_height", "commitment_push_forms", "failed_etching_side_effects", "several_op_returns"),
+    *("cenotaph_etching_needs_all_conditions", "pointer_cases", "fork_commit_depth", "testnet4_from_zero"),
+    *("ord-21", "ord-45", "random-4001-8", "random-4001-16", "random-4001-112"),
+}
 
 
 def write(path: Path, content: object) -> str:
@@ -227,21 +227,21 @@ def test_wrong_vectors_are_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     }
     files = [write(tmp_path / "v", {"vectors": vectors}), write(tmp_path / "n", rules)]
     status, lines = run(capsys, *files)
-    found = [line.replace(files[0], "v").replace(files[1], "n") for line in lines]
-    assert found[:3] == [
+    shown = [line.replace(files[0], "v").replace(files[1], "n") for line in lines]
+    assert shown[:3] == [
         "pass v: vector 1 (right)",
         "pass v: vector 2",
         "FAIL v: vector 3: mint: recorded 1000:27, found 1000:26",
     ]
-    assert "artifact: recorded nothing, found " in found[3]
-    assert "malformed: the transaction cannot be read" in found[4]
-    assert "malformed: the vector: not a JSON object" in found[5]
-    assert [line.split(":")[0] for line in found[6:-1]] == [
+    assert "artifact: recorded nothing, found " in shown[3]
+    assert "malformed: the transaction cannot be read" in shown[4]
+    assert "malformed: the vector: not a JSON object" in shown[5]
+    assert [line.split(":")[0] for line in shown[6:-1]] == [
         *("pass n", "FAIL n", "FAIL n", "FAIL n", "FAIL n"),
         *("pass n", "FAIL n"),
         *("FAIL n", "FAIL n"),
     ]
-    assert found[-1] == "4 passed, 11 failed"
+    assert shown[-1] == "4 passed, 11 failed"
     assert status == 1
 
 

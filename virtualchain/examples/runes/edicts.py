@@ -17,8 +17,8 @@ class Allocation:
         self._left = {rune_id: amount for rune_id, amount in available.items() if amount}
         self._output_count = len(burning)
         self._destinations = [output for output, burns in enumerate(burning) if not burns]
-        self._given: defaultdict[RuneId, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-        self._given_to_all: defaultdict[RuneId, int] = defaultdict(int)
+        self._received: defaultdict[RuneId, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+        self._received_by_all: defaultdict[RuneId, int] = defaultdict(int)
         """What each destination receives: an amount, however many edicts and destinations there are."""
 
     def apply(self, edicts: Iterable[Edict], etched: RuneId | None) -> None:
@@ -32,21 +32,21 @@ class Allocation:
                     self._split(rune_id, edict.amount)
 
     def give(self, rune_id: RuneId, amount: int, output: int) -> None:
-        """Give an output an amount of a rune, or what is left of it."""
+        """Let an output have an amount of a rune, or what is left of it."""
         amount = min(amount, self._left.get(rune_id, 0))
         if amount:
-            self._given[rune_id][output] += amount
+            self._received[rune_id][output] += amount
             self._take(rune_id, amount)
 
     def give_rest(self, pointer: int | None) -> None:
-        """Give all that is left to an output, without a pointer to the first that is not an OP_RETURN."""
+        """Let an output have all that is left; without a pointer, the first that is not an OP_RETURN."""
         output = next(iter(self._destinations), None) if pointer is None else pointer
         if output is not None:
             for rune_id, amount in tuple(self._left.items()):
                 self.give(rune_id, amount, output)
 
     def _split(self, rune_id: RuneId, amount: int) -> None:
-        """Give each destination the amount while there is enough, or for an amount of 0 an equal share."""
+        """Let each destination have the amount while there is enough, or for 0 an equal share."""
         count, left = len(self._destinations), self._left[rune_id]
         if amount == 0:
             amount, remainder = divmod(left, count)
@@ -61,7 +61,7 @@ class Allocation:
                 self.give(rune_id, rest, self._destinations[full])
             return
         if amount:
-            self._given_to_all[rune_id] += amount
+            self._received_by_all[rune_id] += amount
             self._take(rune_id, amount * count)
         for output in one_more:
             self.give(rune_id, 1, output)
@@ -73,16 +73,16 @@ class Allocation:
 
     @property
     def left(self) -> Balance:
-        """What was not given to an output."""
+        """What no output has received."""
         return self._left
 
-    def given(self) -> Iterator[tuple[int, RuneId, int]]:
+    def received(self) -> Iterator[tuple[int, RuneId, int]]:
         """Yield outputs with the runes and amounts that they receive, in order of outputs and ids."""
         totals: defaultdict[int, defaultdict[RuneId, int]] = defaultdict(lambda: defaultdict(int))
-        for rune_id, amounts in self._given.items():
+        for rune_id, amounts in self._received.items():
             for output, amount in amounts.items():
                 totals[output][rune_id] += amount
-        for rune_id, amount in self._given_to_all.items():
+        for rune_id, amount in self._received_by_all.items():
             for output in self._destinations:
                 totals[output][rune_id] += amount
         for output in sorted(totals):

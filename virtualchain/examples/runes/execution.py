@@ -89,15 +89,15 @@ def execute(tx: Transaction, spent: Balance, runes: Runes, first_block: int) -> 
         allocation.apply(artifact.edicts, None if etched is None else etched.id)
     if not isinstance(artifact, Cenotaph):
         allocation.give_rest(None if artifact is None else artifact.pointer)
-    given = list(allocation.given())
+    allotted = list(allocation.received())
     return Outcome(
         minted,
         why_not_minted,
         etched,
         why_not_etched,
-        received=tuple(item for item in given if not tx.burning[item[0]]),
+        received=tuple(item for item in allotted if not tx.burning[item[0]]),
         burned=(
-            *(item for item in given if tx.burning[item[0]]),
+            *(item for item in allotted if tx.burning[item[0]]),
             *((None, rune_id, amount) for rune_id, amount in sorted(allocation.left.items())),
         ),
     )

@@ -23,7 +23,7 @@ class Flaw(StrEnum):
 
 
 class Edict(NamedTuple):
-    """Give an amount of a rune to an output; the number of all outputs means each of them."""
+    """An amount of a rune that an output is to have; the number of all outputs means each of them."""
 
     id: RuneId
     amount: int
