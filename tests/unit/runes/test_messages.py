@@ -159,7 +159,7 @@ def test_an_etching_with_all_fields() -> None:
         ({"premine": U128}, Etching(premine=U128)),
     ],
 )
-def test_fields_that_only_describe_a_rune(fields: dict[str, int], expected: Etching) -> None:
+def test_fields_that_only_describe_a_rune(fields: dict[str, Any], expected: Etching) -> None:
     """A value that is not valid is absent; of several, the first counts."""
     artifact = message(runestone((), flags=ETCHING, **fields))
     assert artifact == Runestone(etching=expected)
