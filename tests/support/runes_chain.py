@@ -104,14 +104,16 @@ def fresh_coin(height: int, script: bytes = TAPROOT) -> Coin:
     return Coin(sha256d(b"coin %d" % next(_NUMBERS)).hex(), 0, script, height)
 
 
-def transaction(inputs: Sequence[Spent], outputs: Sequence[bytes], locktime: int = 0) -> bytes:
-    """Serialize a transaction with outputs of 1,000 satoshi."""
+def transaction(
+    inputs: Sequence[Spent], outputs: Sequence[bytes], locktime: int = 0, value: int = 1000
+) -> bytes:
+    """Serialize a transaction whose outputs have so many satoshi each."""
     body = b"".join(
         [
             compact_size(len(inputs)),
             *(outpoint(item.coin.txid, item.coin.vout) + b"\0" + b"\xff" * 4 for item in inputs),
             compact_size(len(outputs)),
-            *(serialize_output(1000, script) for script in outputs),
+            *(serialize_output(value, script) for script in outputs),
         ]
     )
     witness = b""

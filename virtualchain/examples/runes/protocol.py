@@ -42,10 +42,12 @@ class Message:
         self, payload: bytes, block_id: int, senders: list[Json], inputs: list[Json], outputs: list[Json]
     ) -> Json:
         """Keep what execution needs; only the inputs can show a commitment, and they are not kept."""
+        artifact = decipher(payload, len(outputs))
         return {
+            **describe(artifact),
             "message": payload.hex(),
             "outputs": write_outputs(outputs),
-            "is_committed": is_committed(payload, len(outputs), inputs, senders, block_id),
+            "is_committed": is_committed(artifact, inputs, senders, block_id),
         }
 
     def commit(self, op: Json, state: State) -> Json:
@@ -75,9 +77,8 @@ def rows_of(op: Json, block_id: int) -> Mapping[str, Sequence[object]]:
         "outputs": [(op["virtualchain_txid"],), *spent],
         "rune_events": [(block_id,)],
     }
-    if "message" in op:
-        mint = decipher(bytes.fromhex(op["message"]), len(read_outputs(op["outputs"])[0])).mint
-        rows["runes"] = [] if mint is None else [str(mint)]
+    if op.get("mint") is not None:
+        rows["runes"] = [op["mint"]]
     return rows
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from virtualchain.examples.runes.commitment import Spend, commits
-from virtualchain.examples.runes.decipher import decipher
 from virtualchain.examples.runes.etching import etched_name
+from virtualchain.examples.runes.runestone import Cenotaph, Runestone
 from virtualchain.examples.runes.script import is_op_return
 from virtualchain.model import Json
 
@@ -33,13 +33,13 @@ def read_outputs(text: str) -> tuple[list[str | None], list[bool]]:
 
 
 def is_committed(
-    payload: bytes, output_count: int, inputs: Sequence[Json], senders: Sequence[Json], height: int
+    artifact: Runestone | Cenotaph, inputs: Sequence[Json], senders: Sequence[Json], height: int
 ) -> bool:
     """Check whether a transaction commits to the name that it etches, if it etches one.
 
     A coinbase has no senders, and commits to nothing.
     """
-    name = etched_name(decipher(payload, output_count))
+    name = etched_name(artifact)
     return name is not None and commits(name, _spends(inputs, senders), height)
 
 
