@@ -18,6 +18,7 @@ from virtualchain.engine.versions import judged_again
 from virtualchain.errors import AppHalted, BuildChanged, UsageError
 from virtualchain.reading.views import snapshot
 from virtualchain.store.builds import Build, builds, is_by
+from virtualchain.store.tape import Tape
 
 _DIFFERENT_ROWS = 100
 """Rows of each table that are reported if judging again leads to others."""
@@ -95,8 +96,9 @@ def _known(
     known = {}
     for contract in contracts:
         for row in builds(connection, contract.name):
-            if is_by(connection, row, contract):
-                known[row.app, row.name] = contract
+            here = contract.on(Tape(connection).network)
+            if is_by(connection, row, here):
+                known[row.app, row.name] = here
             elif row.is_live:
                 report.notes.append(
                     f"app {row.app} was checked without its code: the version that is named, "

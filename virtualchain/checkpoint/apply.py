@@ -122,6 +122,7 @@ def _contract_for(contracts: Sequence[Contract], verified: Verified) -> Contract
     if contract is None:
         named = ", ".join(item.name for item in contracts) or "none"
         raise UsageError(f"the checkpoint is of app {manifest.app}: name it with --app (named: {named})")
+    contract = contract.on(manifest.network)
     if contract.version != manifest.version or not _has_fingerprint(contract, manifest.fingerprint):
         raise UsageError(
             f"the checkpoint is of app {manifest.app} version {manifest.version}, but version "

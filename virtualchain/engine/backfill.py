@@ -16,13 +16,10 @@ from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.coverage import gaps, watches_of
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
-from virtualchain.engine.options import Listener
+from virtualchain.engine.options import CHUNK, Listener
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block, ScannedBlock, Verification
 from virtualchain.store.block_transaction import BlockTransaction
-
-CHUNK = 100
-"""Blocks that are searched in one transaction."""
 
 
 def backfill_chunk(deployment: Deployment, source: BlockSource, contract: Contract) -> tuple[int, int] | None:

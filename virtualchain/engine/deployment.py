@@ -83,7 +83,7 @@ class Deployment:
             if network is not None:
                 with self.connection.transaction():
                     self.tape.bind(network.name, network.genesis_hash)
-            self.machines = [self._install(contract) for contract in contracts]
+            self.machines = [self._install(contract.on(self.tape.network)) for contract in contracts]
             self.watches = watches_of([machine.contract for machine in self.machines])
             self.tracks_outputs = any(machine.contract.tracks is not None for machine in self.machines)
             for app, policy in options.on_deep_fork.items():

@@ -96,8 +96,6 @@ class Machine:
         self.log = AppLog(connection, contract.name, build)
         self._connection = connection
         self._tape = Tape(connection)
-        deployment = self._tape.deployment()
-        assert deployment is not None, "a deployment is bound to its chain before it has apps"
         self._history = options.history
         self._looked: tuple[Block, _Looked] | None = None
         """What `look` has found for the next block."""
@@ -108,7 +106,9 @@ class Machine:
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
         file = state_file(options.state_folder, contract.schema, build, is_live=is_live)
         self._state: AppState = (
-            TableState(connection, contract, self.log, build_schema(contract.schema, build), deployment[0])
+            TableState(
+                connection, contract, self.log, build_schema(contract.schema, build), self._tape.network
+            )
             if contract.get_state is None
             else OpaqueState(contract, StateFiles(connection, contract.name, build, file))
         )

@@ -15,6 +15,8 @@ from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.rollback import Undone
 from virtualchain.store.state_files import default_folder
 
+CHUNK = 100
+"""Blocks that are searched, or fetched for an app that lags, at once."""
 _STEPS: Final = ("parse", "check", "commit")
 
 

@@ -4,6 +4,7 @@ The tables that people read stay in place meanwhile. A derivation that is interr
 one continues it.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +15,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.engine.compare import RowDifference, first_difference, first_verdict, row_differences
 from virtualchain.engine.coverage import require_searched
 from virtualchain.engine.deployment import Deployment
-from virtualchain.engine.machine import Machine
+from virtualchain.engine.machine import Advanced, Machine
 from virtualchain.engine.options import Listener, Progress
 from virtualchain.errors import BuildChanged, StoreError, UsageError
 from virtualchain.store.builds import (
@@ -145,11 +146,19 @@ def advance_to(machine: Machine, last: int, listener: Listener, *, beside_writer
     With `beside_writer` it may end before `last`, as `Machine.advance` says, and what became of the inputs
     is reported; without, they were counted when the live build took them.
     """
+    steps = machine.advance(last, beside_writer=beside_writer)
+    return report_steps(machine, steps, last, listener, with_tallies=beside_writer)
+
+
+def report_steps(
+    machine: Machine, steps: Iterable[Advanced], last: int, listener: Listener, *, with_tallies: bool
+) -> bool:
+    """Let a machine take steps towards block `last`; return False if the listener ended it early."""
     name = machine.contract.name
     if not listener.may_continue():
         return False
-    for step in machine.advance(last, beside_writer=beside_writer):
-        tallies = {name: step.tally} if beside_writer else {}
+    for step in steps:
+        tallies = {name: step.tally} if with_tallies else {}
         listener.on_catch_up(Progress(step.block, step.inputs, last, name, tallies))
         if not listener.may_continue():
             return False

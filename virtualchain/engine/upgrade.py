@@ -5,15 +5,15 @@ never searched for its inputs, because its magic, payload rule or first block ch
 There must be no other writer: its code is the old one.
 """
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.engine.backfill import backfill_chunk
+from virtualchain.engine.backfill import backfill_chunk, scan_for
 from virtualchain.engine.compare import Difference, first_difference
 from virtualchain.engine.coverage import gaps
 from virtualchain.engine.deployment import Deployment
@@ -21,6 +21,7 @@ from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import put_in_place
 from virtualchain.engine.versions import build_beside, drop, naming_dependents
 from virtualchain.errors import AppHalted, InUse, NodeUnavailable, UsageError
+from virtualchain.model import Block, ScannedBlock
 from virtualchain.store.builds import Build, builds, is_by, live_build
 from virtualchain.store.log import AppLog
 from virtualchain.store.state_files import default_folder, discard
@@ -52,17 +53,28 @@ def upgrade(
     was.
     """
     app = contract.name
-    with closing(Deployment(url, [], None, options, repairs=app)) as deployment:
+    with ExitStack() as opened:
+        deployment = opened.enter_context(closing(Deployment(url, [], None, options, repairs=app)))
         before = live_build(deployment.connection, app)
         if before is None:
             raise UsageError(f"app {app} is not installed: the first sync or run installs it")
+        contract = contract.on(deployment.tape.network)
         name = _name(deployment.connection, contract)
+        sources: list[BlockSource] = []
+
+        def source() -> BlockSource:
+            if not sources:
+                sources.append(opened.enter_context(closing(open_source())))
+            return sources[0]
 
         def search(contract: Contract) -> None:
-            _search(deployment, contract, open_source, listener)
+            _search(deployment, contract, source(), listener)
+
+        def fetch(contract: Contract, headers: Sequence[Block]) -> Generator[ScannedBlock, None, None]:
+            return scan_for(contract, source(), headers, options.verify)
 
         try:
-            now = build_beside(url, contract, name, options, listener, search)
+            now = build_beside(url, contract, name, options, listener, search, fetch)
         except AppHalted:
             # What fixes it is other code, and that makes a build of its own.
             drop(url, app, name, state_folder=options.state_folder)
@@ -86,20 +98,21 @@ def upgrade(
 def _search(
     deployment: Deployment,
     contract: Contract,
-    open_source: Callable[[], BlockSource],
+    source: BlockSource,
     listener: Listener,
 ) -> None:
     """Search the blocks that were never searched for an app's inputs."""
-    with closing(open_source()) as source:
-        while listener.may_continue() and gaps(deployment.tape, contract):
-            searched = backfill_chunk(deployment, source, contract)
-            if searched is None:
-                raise NodeUnavailable(
-                    "the node does not have the tape's last block now: it lags, or is on another branch; "
-                    "run it again when the node has it"
-                )
-            first, last = searched
-            listener.on_wait(f"app {contract.name}: blocks {first} to {last} were searched for its inputs")
+    while listener.may_continue() and gaps(deployment.tape, contract):
+        searched = backfill_chunk(deployment, source, contract)
+        if searched is None and contract.tracks is not None:
+            return  # the rest is fetched block by block, as its state decides what it sees
+        if searched is None:
+            raise NodeUnavailable(
+                "the node does not have the tape's last block now: it lags, or is on another branch; "
+                "run it again when the node has it"
+            )
+        first, last = searched
+        listener.on_wait(f"app {contract.name}: blocks {first} to {last} were searched for its inputs")
 
 
 def _name(connection: psycopg.Connection, contract: Contract) -> str:

@@ -6,7 +6,7 @@ rollback by the writer waits for it; if a rollback came first, it continues from
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -16,9 +16,10 @@ import psycopg
 from virtualchain.app.contract import Contract
 from virtualchain.engine.coverage import gaps
 from virtualchain.engine.machine import Machine
-from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
-from virtualchain.engine.rebuild import advance_to
+from virtualchain.engine.options import CHUNK, DEFAULTS, QUIET, Listener, Options
+from virtualchain.engine.rebuild import advance_to, report_steps
 from virtualchain.errors import BuildChanged, UsageError, quoted
+from virtualchain.model import Block, ScannedBlock
 from virtualchain.store.builds import (
     Build,
     add_build,
@@ -54,11 +55,13 @@ def build_beside(
     options: Options = DEFAULTS,
     listener: Listener = QUIET,
     search: Callable[[Contract], None] | None = None,
+    fetch: Callable[[Contract, Sequence[Block]], Generator[ScannedBlock, None, None]] | None = None,
 ) -> Build:
     """Derive an app from the tape, by the rules of `contract`, into a build beside the live one.
 
     It advances to the tape's last block, or to where the listener ends it; a second call continues. Blocks
-    that were not searched for its inputs are searched by `search`. Raises UsageError if the app is not
+    that were not searched for its inputs are searched by `search`. If it tracks outputs, those that no build
+    by the same rules and code has taken are fetched by `fetch`. Raises UsageError if the app is not
     installed, the build is of other rules, or blocks were not searched and `search` is None; AppHalted if a
     callback fails; WriterBusy if another process makes this build; BuildChanged if one swaps it in or drops
     it meanwhile.
@@ -68,11 +71,20 @@ def build_beside(
             f"{quoted(build)} is not a build's name: use a letter, then up to 15 letters and digits"
         )
     with closing(connect_builder(url, f"{contract.name}:{build}")) as connection:
+        tape = Tape(connection)
         contract = _install(connection, contract, build, search)
         machine = Machine(connection, contract, build, options.for_database(url), is_live=False)
-        tape = Tape(connection)
-        while listener.may_continue() and machine.cursor < (last := _last_searched(tape, contract)):
-            advance_to(machine, last, listener, beside_writer=True)
+        while listener.may_continue():
+            last, tip = _last_searched(tape, contract), tape.tip()
+            if machine.cursor < last:
+                advance_to(machine, last, listener, beside_writer=True)
+            elif contract.tracks is not None and fetch and tip and machine.cursor < tip.block_id:
+                headers = tape.blocks(machine.cursor + 1, min(machine.cursor + CHUNK, tip.block_id))
+                with closing(fetch(contract, headers)) as scanned_blocks:
+                    steps = machine.advance_over(scanned_blocks, beside_writer=True)
+                    report_steps(machine, steps, tip.block_id, listener, with_tallies=True)
+            else:
+                break
         machine.settle()
         return _require_build(builds(connection, contract.name), contract.name, build)
 
@@ -146,6 +158,7 @@ def _install(
             "came before, so no version can be built from it; apply a checkpoint that a deployment with that "
             "version created"
         )
+    contract = contract.on(Tape(connection).network)
     unsearched = gaps(Tape(connection), contract)
     if unsearched and search is not None:
         search(contract)

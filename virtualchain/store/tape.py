@@ -66,6 +66,13 @@ class Tape:
         row = self._connection.execute(_Q["deployment"]).fetchone()
         return None if row is None else (row[0], row[1])
 
+    @property
+    def network(self) -> str:
+        """The name of the network that the database follows; `bind` comes first."""
+        bound = self.deployment()
+        assert bound is not None, "a deployment is bound to its chain before it has apps"
+        return bound[0]
+
     def tip(self) -> Block | None:
         """Return the last block; None on an empty tape."""
         return self._edge("tip")
