@@ -208,6 +208,8 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
     """The outputs that transactions of a block spend, by txindex: one per input, in order.
 
     `counts` is how many outputs each of the block's transactions spends, as far as the source states it.
+    `are_signed` is False for recorded transactions without signatures: then nothing can show that an input is
+    able to spend its output.
     """
 
     def __init__(
@@ -215,10 +217,13 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
         outputs: Mapping[int, Sequence[SpentOutput]],
         evidence: Evidence = "node",
         counts: Sequence[int] | None = None,
+        *,
+        are_signed: bool = True,
     ) -> None:
         super().__init__(outputs)
         self.evidence = evidence
         self.counts = counts
+        self.are_signed = are_signed
 
 
 class Sender(NamedTuple):

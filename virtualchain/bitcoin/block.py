@@ -193,6 +193,7 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     or the amounts cannot be right.
     """
     evidence = spent.evidence if isinstance(spent, SpentOutputs) else "node"
+    is_checked = scan.block.hash not in UNCHECKED_BLOCKS and getattr(spent, "are_signed", True)
     counts = spent.counts if isinstance(spent, SpentOutputs) else None
     if counts is not None and scan.spendings and array("I", counts) != array("I", scan.spendings):
         raise MalformedBlock(
@@ -200,7 +201,7 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
             "as spent outputs were reported for them"
         )
     return tuple(
-        _input(scan, candidate, capped(spent.get(candidate.txindex, ())), evidence)
+        _input(scan, candidate, capped(spent.get(candidate.txindex, ())), evidence, is_checked=is_checked)
         for candidate in scan.candidates
     )
 
@@ -238,7 +239,14 @@ def _payloads(watch: Watch, raw: bytes, transaction: Transaction) -> list[bytes]
         return None
 
 
-def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
+def _input(
+    scan: Scan,
+    candidate: Candidate,
+    spent: Sequence[SpentOutput],
+    evidence: Evidence,
+    *,
+    is_checked: bool,
+) -> Input:
     block, network, transaction = scan.block, scan.network, candidate.transaction
     place = f"transaction {candidate.txindex} ({transaction.txid})"
     if len(spent) != candidate.spends:
@@ -253,7 +261,6 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
             f"block {block.block_id} ({block.hash}): {place} spends outputs whose heights an app needs, and "
             "this source does not know them: use a node of version 24 or later, or its block files"
         )
-    is_checked = block.hash not in UNCHECKED_BLOCKS
     unusual: dict[int, Sequence[str]] = {}
     spendings = transaction.inputs[: len(spent)]
     for n, (spending, output) in enumerate(zip(spendings, spent, strict=True)):
