@@ -46,17 +46,19 @@ class Lazy(Sequence[T]):
     __slots__ = ("_items", "_make")
 
     def __init__(self, make: Callable[[], tuple[T, ...]]) -> None:
-        self._make: Callable[[], tuple[T, ...]] | None = make
-        self._items: tuple[T, ...] = ()
+        self._make = make
+        self._items: tuple[T, ...] | None = None
 
     @property
     def items(self) -> tuple[T, ...]:
         """The tuple."""
-        make = self._make
-        if make is not None:
-            self._items = make()
-            self._make = None  # and what it was made from
+        if self._items is None:
+            self._items = self._make()
         return self._items
+
+    def forget(self) -> None:
+        """Free the tuple; it is made again when it is looked at again."""
+        self._items = None
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -213,6 +215,12 @@ class Input:
     database's views need them: an input that is read from the tape has none."""
     evidence: Evidence | None = None
     """What shows that `senders` are right; None: it was not recorded."""
+
+    def forget(self) -> None:
+        """Free what was made when it was looked at."""
+        for items in (self.senders, self.outputs):
+            if isinstance(items, Lazy):
+                items.forget()
 
 
 @dataclass(frozen=True, slots=True)

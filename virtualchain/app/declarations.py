@@ -106,6 +106,7 @@ def read_contract(implementation: object) -> Contract:
         code=reader.code(),
         rule=_rule_name(find_payload),
         strict_code=reader.strict_code(),
+        check_sees_ops=reader.check_sees_ops(),
     )
 
 
@@ -298,6 +299,10 @@ class _DeclarationReader:
         if type(self._implementation) is App:
             return self._implementation.parse_needs()
         return frozenset({"senders", "inputs", "outputs"})
+
+    def check_sees_ops(self) -> bool:
+        """Return whether `db_check` looks at the ops before: for an `App`, whether a function names them."""
+        return type(self._implementation) is not App or self._implementation.check_sees_ops()
 
     def optional_callback(self, name: str, arguments: int) -> Callback | None:
         if getattr(self._implementation, name, None) is None:

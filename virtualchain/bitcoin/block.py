@@ -9,6 +9,7 @@ that match.
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from virtualchain.bitcoin.gate import CheckedBlock
@@ -21,7 +22,7 @@ from virtualchain.bitcoin.layout import (
     txids,
     walk,
 )
-from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify, public_keys
 from virtualchain.bitcoin.spending import (
     UNCHECKED_BLOCKS,
@@ -58,6 +59,7 @@ __all__ = [
     "LARGEST_BLOCK",
     "LARGEST_SPENDABLE_SCRIPT",
     "MOST_INPUTS",
+    "MOST_KEPT",
     "Candidate",
     "Scan",
     "Scanner",
@@ -74,6 +76,10 @@ MOST_INPUTS: Final = LARGEST_BLOCK // (41 * 4)
 """The most inputs in a block: one weighs four units for each of its 41 bytes."""
 LARGEST_SPENDABLE_SCRIPT: Final = 10_000
 """Bytes: a longer output script cannot be spent."""
+MOST_KEPT: Final = 1_000_000
+"""Bytes of a block's inputs, and of what they spend, that are kept decoded, in ten times the memory; if
+there are more, each is decoded when it is looked at."""
+_NO_KEYS: Final[Mapping[int, Sequence[str]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +149,11 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
             f"block {scan.block.block_id} ({scan.block.hash}): its transactions do not have as many inputs "
             "as spent outputs were reported for them"
         )
+    spent_by = {each.txindex: capped(spent.get(each.txindex, ())) for each in scan.candidates}
+    size = sum(len(each.raw) for each in scan.candidates)
+    size += sum(len(output.script_pubkey) for outputs in spent_by.values() for output in outputs)
     return tuple(
-        _input(scan, candidate, capped(spent.get(candidate.txindex, ())), evidence)
+        _input(scan, candidate, spent_by.pop(candidate.txindex), evidence, keeps=size <= MOST_KEPT)
         for candidate in scan.candidates
     )
 
@@ -181,7 +190,9 @@ def _payload(watch: Watch, transaction: Transaction) -> object:
         return error
 
 
-def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
+def _input(
+    scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence, *, keeps: bool
+) -> Input:
     block, network, transaction = scan.block, scan.network, candidate.transaction
     if len(spent) != len(transaction.inputs):
         raise MissingData(
@@ -202,17 +213,19 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
         keys = unusual_keys(output.script_pubkey, spending, fits=is_checked)
         if keys is not None:
             unusual[n] = keys
+    packed = pack_outputs(spent)
+    stored = StoredTransaction(candidate.raw, packed, network)
     return Input(
         block_id=block.block_id,
         txindex=candidate.txindex,
         txid=transaction.txid,
         raw=candidate.raw,
         magics=candidate.magics,
-        senders=Lazy(lambda: _senders(transaction.inputs, spent, network)),
-        outputs=transaction.outputs,
+        senders=Lazy(partial(_senders, transaction.inputs, spent, network) if keeps else stored.senders),
+        outputs=transaction.outputs if keeps else Lazy(stored.outputs),
         fee=_fee(scan.block, candidate, spent),
-        spent=pack_outputs(spent),
-        unusual_keys=unusual,
+        spent=packed,
+        unusual_keys=unusual or _NO_KEYS,
         evidence=evidence,
     )
 
@@ -224,24 +237,15 @@ class StoredTransaction:
     raw: bytes
     spent: bytes
     """As in `Input`."""
-    network: str
-    """The network's name."""
-    _decoded: tuple[Transaction, Network] | None = None
+    network: Network
 
     def senders(self) -> tuple[Sender, ...]:
         """Make its senders."""
-        transaction, chain = self._decode()
-        return _senders(transaction.inputs, unpack_outputs(self.spent), chain)
+        return _senders(read_inputs(self.raw), unpack_outputs(self.spent), self.network)
 
     def outputs(self) -> tuple[Output, ...]:
         """Make its outputs."""
-        return tuple(self._decode()[0].outputs)
-
-    def _decode(self) -> tuple[Transaction, Network]:
-        if self._decoded is None:
-            chain = network(self.network)
-            self._decoded = read_transaction(self.raw, chain), chain
-        return self._decoded
+        return tuple(read_transaction(self.raw, self.network).outputs)
 
 
 def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:

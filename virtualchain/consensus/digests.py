@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from virtualchain.consensus.hashing import hash160, sha256d
-from virtualchain.consensus.merkle import merkle_root
+from virtualchain.consensus.merkle import merkle_root, root_of_digests
 from virtualchain.consensus.values import MAX_INT_BITS, foreign_value, invalid_value
 from virtualchain.errors import InvalidOp, Unserializable, UsageError, quoted
 
@@ -66,8 +66,13 @@ def ops_hash(serialized_ops: Iterable[bytes]) -> str:
     a list of ops may have the same hash as the list with its last leaf repeated (CVE-2012-2459): the hash
     determines which ops a block has, but not how many times each occurs.
     """
-    leaves = sorted(sha256d(op).hex() for op in serialized_ops)
-    return merkle_root(leaves) if leaves else _OF_NO_OPS
+    return ops_hash_of_digests(map(sha256d, serialized_ops))
+
+
+def ops_hash_of_digests(digests: Iterable[bytes]) -> str:
+    """Hash a block's ops as `ops_hash` does, from the `sha256d` of each, in any order."""
+    leaves = [digest[::-1] for digest in sorted(digests)]
+    return root_of_digests(leaves)[::-1].hex() if leaves else _OF_NO_OPS
 
 
 def prior_block_ids(block_id: int, first_block_id: int) -> list[int]:

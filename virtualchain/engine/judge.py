@@ -1,8 +1,7 @@
 """Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
-from virtualchain.bitcoin.block import read_inputs
+from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
 from virtualchain.bitcoin.compiled import output_scripts
 from virtualchain.bitcoin.payload import last_op_return
+from virtualchain.consensus.digests import ops_hash_of_digests
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.options import Tally
@@ -26,7 +26,7 @@ from virtualchain.engine.states import AppState
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json, PayloadRule
 from virtualchain.store.failures import is_rejection, is_transient
-from virtualchain.store.log import Op, Rejection
+from virtualchain.store.log import Op, OpRows, Rejection, RejectionRows
 
 T = TypeVar("T")
 
@@ -65,32 +65,47 @@ class Candidate:
     vtxindex: int = -1
     op: Json = field(default_factory=dict)
 
+    def complete(self) -> None:
+        """Add what callbacks see of an op beside its fields."""
+        item = self.source
+        self.op |= {
+            "virtualchain_txid": item.txid,
+            "virtualchain_txindex": item.txindex,
+            "virtualchain_opcode": self.opcode,
+            "virtualchain_senders": [sender.as_dict() for sender in item.senders],
+            "virtualchain_fee": item.fee,
+        }
+
+    def shed(self, op: Json) -> None:
+        """Free what `complete` has made; only the fields of `op` remain."""
+        self.op = {name: value for name, value in op.items() if name not in ENGINE_KEYS}
+        self.source.forget()
+
 
 @dataclass(slots=True)
 class Verdicts:
     """What became of a block's candidates, in order; `committed` are the ops as the callbacks see them."""
 
-    ops: list[Op] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
+    ops: OpRows = field(default_factory=OpRows)
+    rejections: RejectionRows = field(default_factory=RejectionRows)
     committed: list[Json] = field(default_factory=list)
     inputs: int = 0
     """How many inputs had one of the app's magics, with or without one of its opcodes."""
 
-    def canonical(self) -> Iterator[bytes]:
-        """Yield the serialized ops that enter the ops hash."""
-        return (text for op in self.ops for text in op.canonical)
+    def ops_hash(self) -> str:
+        """Compute the digest of the ops."""
+        return ops_hash_of_digests(self.ops.digests())
 
     def tally(self) -> Tally:
         """Count what became of the inputs."""
         if not self.rejections:
             return Tally(self.inputs, len(self.ops))
-        rejected = dict(Counter(item.step for item in self.rejections))
-        return Tally(self.inputs, len(self.ops), rejected, self.rejections[-1].reason)
+        return Tally(self.inputs, len(self.ops), self.rejections.steps, self.rejections.last_reason)
 
     def reject(self, candidate: Candidate, step: str, rejected: Rejected) -> None:
         """Record a rejection; its reason may quote the hostile input, so it is made storable."""
         reason = legible(rejected.reason, LONGEST_REASON)
-        self.rejections.append(Rejection(candidate.source.txindex, candidate.opcode, step, reason))
+        self.rejections.add(Rejection(candidate.source.txindex, candidate.opcode, step, reason))
 
 
 def must_judge(contract: Contract, candidates: Sequence[Candidate]) -> bool:
@@ -181,11 +196,18 @@ class _Judge:
         self._care = care
         self._calls = 0
         """How many calls were made."""
+        self._is_large = False
+        """Whether the candidates are so large that what was decoded of one is not kept."""
+        self._in_turn = False
+        """Whether then an op is complete only in its turn, because nobody looks at it at any other time."""
         self._verdicts = Verdicts()
         self._types: dict[bytes, Mapping[str, FieldType]] = {}
 
     def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
+        size = sum(len(candidate.source.raw) + len(candidate.source.spent) for candidate in candidates)
+        self._is_large = size > MOST_KEPT
+        self._in_turn = self._is_large and not self._contract.sees_other_ops
         for candidate in candidates:
             candidate.op = {}  # the block may have been judged before, with less care
         parsed = [candidate for candidate in candidates if self._parse(candidate)]
@@ -194,8 +216,12 @@ class _Judge:
         self._read_ahead(parsed)
         self._hook("db_scan_block", self._contract.scan, [candidate.op for candidate in parsed])
         for candidate in parsed:
+            if self._in_turn:
+                candidate.complete()
             if self._check(candidate):
                 self._commit(candidate)
+            if self._in_turn:
+                candidate.shed({})
         self._hook("db_final", self._contract.final, self._verdicts.committed)
         return self._verdicts
 
@@ -211,16 +237,13 @@ class _Judge:
         op = self._call("db_parse", candidate, self._run_parse)
         if isinstance(op, Rejected):
             self._verdicts.reject(candidate, "parse", op)
-            return False
-        candidate.op = {
-            **op,
-            "virtualchain_txid": item.txid,
-            "virtualchain_txindex": item.txindex,
-            "virtualchain_opcode": candidate.opcode,
-            "virtualchain_senders": [sender.as_dict() for sender in item.senders],
-            "virtualchain_fee": item.fee,
-        }
-        return True
+        else:
+            candidate.op = {**op}
+            if not self._in_turn:
+                candidate.complete()
+        if self._is_large:
+            item.forget()
+        return not isinstance(op, Rejected)
 
     def _run_parse(self, candidate: Candidate) -> Json | Rejected:
         item, needs = candidate.source, self._contract.parse_needs
@@ -263,6 +286,8 @@ class _Judge:
             return
         keys_by_table: dict[str, list[object]] = {}
         for candidate in parsed:
+            if self._in_turn:
+                candidate.complete()
             try:
                 with contained():
                     keys = self._contract.keys(self._block.block_id, candidate.opcode, candidate.op)
@@ -272,6 +297,8 @@ class _Judge:
                 if is_transient(error):  # of a database that it asked for consensus hashes
                     raise
                 raise self._halt("db_keys", candidate, error) from error
+            if self._in_turn:
+                candidate.shed(candidate.op)
         try:
             self._state.read_ahead(keys_by_table)
         except Exception as error:
@@ -307,8 +334,9 @@ class _Judge:
             self._verdicts.reject(candidate, "commit", result)
             return
         ops, op = result
-        self._verdicts.committed += ops
-        self._verdicts.ops.append(op)
+        if not self._in_turn:
+            self._verdicts.committed += ops
+        self._verdicts.ops.add(op)
 
     def _run_commit(self, candidate: Candidate) -> tuple[list[Json], Op]:
         result: Any = self._contract.commit(

@@ -236,7 +236,7 @@ class Machine:
 
     def _append(self, block: Block, verdicts: Verdicts, transaction: BlockTransaction) -> str:
         state_hash = self._digest(block)
-        ops_hash = consensus.ops_hash(verdicts.canonical())
+        ops_hash = verdicts.ops_hash()
         consensus_hash = consensus.consensus_hash(ops_hash, self._priors.of(block.block_id))
         self._priors.add(block.block_id, consensus_hash)
         snapshot = Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
@@ -260,7 +260,7 @@ class Machine:
         A state that could not be loaded is brought back by judging the app's blocks again.
         """
         recorded = self.log.snapshot(block.block_id)
-        if recorded.ops_hash != consensus.ops_hash(verdicts.canonical()):
+        if recorded.ops_hash != verdicts.ops_hash():
             error = ValueError(
                 "judged again, the block has different ops: the rules changed, or are not deterministic; if "
                 f"they changed, run `virtualchain upgrade {self.contract.name}`"

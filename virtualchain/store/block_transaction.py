@@ -5,10 +5,8 @@ begun for it. In all others, statements are sent ahead: without waiting for thos
 reads a result. Far from the tip, not even the end of the transaction is waited for.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
-from json import JSONEncoder
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -17,17 +15,15 @@ from psycopg.pq import TransactionStatus
 
 from virtualchain.bitcoin.header import work
 from virtualchain.model import Block, Input
-from virtualchain.store.log import AppLog, Op, Rejection, Snapshot
+from virtualchain.store.log import CHUNK, AppLog, OpRows, RejectionRows, Snapshot, as_json
 from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.sql import queries, statement
 
 _Q = {name: statement(query) for name, query in queries("block_transaction").items()}
-_BATCH: Final = 8_000_000
+_BATCH: Final = 2_000_000
 """Characters of rows that are gathered before they are sent."""
-_CHUNK: Final = 25
-"""Rows that are turned into JSON together, in a third of the time."""
-
-_as_json = JSONEncoder(separators=(",", ":")).encode
+_CHUNK_SIZE: Final = 200_000
+"""Bytes of inputs whose rows are turned into JSON together."""
 
 
 class Place(NamedTuple):
@@ -42,8 +38,8 @@ class Taken(NamedTuple):
     """What a build made of a block."""
 
     place: Place
-    ops: Sequence[Op]
-    rejections: Sequence[Rejection]
+    ops: OpRows
+    rejections: RejectionRows
     snapshot: Snapshot
 
 
@@ -152,7 +148,7 @@ class BlockTransaction:
 
     def send_commit(self) -> None:
         """Do what `commit` does, without waiting; what it raises is raised later, as EarlierFailed."""
-        self._gather("inputs", map(_input_row, self._inputs))
+        self._gather("inputs", _input_texts(self._inputs))
         self._written = self._send([_snapshot_row(taken) for taken in self._taken])
         if self._has_begun:
             self._pipeline.run(_Q["commit"])
@@ -181,15 +177,13 @@ class BlockTransaction:
         return None
 
     def _gather_log(self, taken: Taken) -> None:
-        app, build, _ = taken.place
-        self._gather("ops", (_op_row(app, build, op) for op in taken.ops))
-        self._gather("rejections", (_rejection_row(app, build, item) for item in taken.rejections))
+        self._gather("ops", taken.ops.texts(), taken.place)
+        self._gather("rejections", taken.rejections.texts(), taken.place)
 
-    def _gather(self, kind: str, rows: Iterable[list[object]]) -> None:
-        rows = iter(rows)
-        while chunk := list(islice(rows, _CHUNK)):
-            text = _as_json(chunk)[1:-1]
-            self._rows[kind].append(text)
+    def _gather(self, kind: str, texts: Iterable[str], place: Place | None = None) -> None:
+        """Gather rows, which may be those of a build; send them when there are many."""
+        for text in texts:
+            self._rows[kind].setdefault(place, []).append(text)
             self._size += len(text)
             if self._size > _BATCH:
                 self.begin()
@@ -199,7 +193,7 @@ class BlockTransaction:
     def _send(self, snapshots: list[list[object]]) -> Answer:
         """Send the gathered rows and these snapshots; the answer is app and build of those taken."""
         block = self._block
-        rows = {kind: f"[{','.join(texts)}]" for kind, texts in self._rows.items()}
+        rows = {kind: _joined(texts) for kind, texts in self._rows.items()}
         values = {
             "block_id": block.block_id,
             "hash": block.hash if self._lacks_block else None,
@@ -207,7 +201,7 @@ class BlockTransaction:
             "header": block.header,
             "time": block.time,
             "work": work(block.bits),
-            "snapshots": _as_json(snapshots),
+            "snapshots": as_json(snapshots),
         }
         self._lacks_block, self._rows, self._size = False, _no_rows(), 0
         return self._pipeline.run(_Q["add_rows"], {**values, **rows})
@@ -235,24 +229,36 @@ class _Hold:
             self._log.check_hold(self._answer, is_live=self._is_live)
 
 
-def _no_rows() -> dict[str, list[str]]:
-    return {"inputs": [], "ops": [], "rejections": []}
+def _no_rows() -> dict[str, dict[Place | None, list[str]]]:
+    return {"inputs": {}, "ops": {}, "rejections": {}}
+
+
+def _joined(texts: Mapping[Place | None, Sequence[str]]) -> str:
+    """Write rows as a JSON array; those of builds as one for each: app, build, and its rows."""
+    parts = [
+        ",".join(rows) if place is None else f"[{as_json(place[:2])[1:-1]},[{','.join(rows)}]]"
+        for place, rows in texts.items()
+    ]
+    return f"[{','.join(parts)}]"
+
+
+def _input_texts(inputs: Iterable[Input]) -> Iterator[str]:
+    rows: list[list[object]] = []
+    size = 0
+    for item in inputs:
+        rows.append(_input_row(item))
+        size += len(item.raw) + len(item.spent)
+        if len(rows) == CHUNK or size > _CHUNK_SIZE:
+            yield as_json(rows)[1:-1]
+            rows, size = [], 0
+    if rows:
+        yield as_json(rows)[1:-1]
 
 
 def _input_row(item: Input) -> list[object]:
     magics = [magic.hex() for magic in item.magics]
     place = (item.txindex, item.txid, item.raw.hex())
     return [*place, magics, item.spent.hex(), item.unusual_keys, item.fee, item.evidence]
-
-
-def _op_row(app: str, build: str, op: Op) -> list[object]:
-    canonical = [serialized.hex() for serialized in op.canonical]
-    place = (app, build, op.vtxindex, op.txindex)
-    return [*place, op.opcode.hex(), op.payload.hex(), op.fields, canonical]
-
-
-def _rejection_row(app: str, build: str, item: Rejection) -> list[object]:
-    return [app, build, item.txindex, item.opcode.hex(), item.step, item.reason]
 
 
 def _snapshot_row(taken: Taken) -> list[object]:
