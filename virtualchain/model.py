@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeVar, overload
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 Json = dict[str, Any]
@@ -41,19 +42,20 @@ class PayloadRule:
 
 
 class Lazy(Sequence[T]):
-    """A tuple that is made when it is first looked at; equal to the tuple."""
+    """A tuple that is made of `source` when it is first looked at; equal to the tuple."""
 
-    __slots__ = ("_items", "_make")
+    __slots__ = ("_items", "_make", "_source")
 
-    def __init__(self, make: Callable[[], tuple[T, ...]]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[S], tuple[T, ...]], source: S) -> None:
+        self._make: Callable[[Any], tuple[T, ...]] = make
+        self._source = source
         self._items: tuple[T, ...] | None = None
 
     @property
     def items(self) -> tuple[T, ...]:
         """The tuple."""
         if self._items is None:
-            self._items = self._make()
+            self._items = self._make(self._source)
         return self._items
 
     def forget(self) -> None:

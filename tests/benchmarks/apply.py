@@ -55,7 +55,7 @@ from virtualchain.testing.wire import serialize_output
 ACCOUNTS: Final = 10_000
 BOUNDS: Final = ("statements", "batch", "copy", "empty")
 
-_PART: Final = 8_000
+_PART: Final = 5_000
 """Inputs that are made at once."""
 _KEY: Final = b"\x02" + bytes(31) + b"\x01"
 _SCRIPT: Final = b"\x00\x14" + hash160(_KEY)

@@ -9,7 +9,6 @@ that match.
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from virtualchain.bitcoin.gate import CheckedBlock
@@ -221,8 +220,12 @@ def _input(
         txid=transaction.txid,
         raw=candidate.raw,
         magics=candidate.magics,
-        senders=Lazy(partial(_senders, transaction.inputs, spent, network) if keeps else stored.senders),
-        outputs=transaction.outputs if keeps else Lazy(stored.outputs),
+        senders=(
+            Lazy(_senders, (transaction.inputs, spent, network))
+            if keeps
+            else Lazy(StoredTransaction.senders, stored)
+        ),
+        outputs=transaction.outputs if keeps else Lazy(StoredTransaction.outputs, stored),
         fee=_fee(scan.block, candidate, spent),
         spent=packed,
         unusual_keys=unusual or _NO_KEYS,
@@ -241,7 +244,7 @@ class StoredTransaction:
 
     def senders(self) -> tuple[Sender, ...]:
         """Make its senders."""
-        return _senders(read_inputs(self.raw), unpack_outputs(self.spent), self.network)
+        return _senders((read_inputs(self.raw), unpack_outputs(self.spent), self.network))
 
     def outputs(self) -> tuple[Output, ...]:
         """Make its outputs."""
@@ -261,7 +264,8 @@ def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> in
     return spends - pays
 
 
-def _senders(spendings: Sequence[TxIn], spent: Sequence[SpentOutput], network: Network) -> tuple[Sender, ...]:
+def _senders(decoded: tuple[Sequence[TxIn], Sequence[SpentOutput], Network]) -> tuple[Sender, ...]:
+    spendings, spent, network = decoded
     return tuple(
         _sender(spending, output, network) for spending, output in zip(spendings, spent, strict=True)
     )

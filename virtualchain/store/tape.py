@@ -187,4 +187,8 @@ class Tape:
 def _read_input(row: dict[str, Any]) -> Input:
     stored = StoredTransaction(row["raw"], row["spent"], _network(row.pop("network")))
     row["magics"] = tuple(row["magics"])
-    return Input(**row, senders=Lazy(stored.senders), outputs=Lazy(stored.outputs))
+    return Input(
+        **row,
+        senders=Lazy(StoredTransaction.senders, stored),
+        outputs=Lazy(StoredTransaction.outputs, stored),
+    )
