@@ -2,8 +2,12 @@
 
 from contextlib import closing
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import psycopg
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 from virtualchain.store.builds import refresh_views
 from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
@@ -43,6 +47,15 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     return head()
 
 
+def alembic_config() -> "Config":
+    """Return what Alembic needs to know to find the steps."""
+    from alembic.config import Config  # noqa: PLC0415 - see `_upgrade`
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_root()))
+    return config
+
+
 def _refresh(url: str, patience: Patience | None) -> None:
     """Update the views alone, as migrations/env.py does at the end."""
     with closing(connect_migrator(url, patience)) as connection:
@@ -55,14 +68,12 @@ def _refresh(url: str, patience: Patience | None) -> None:
 
 def _upgrade(url: str, patience: Patience | None) -> None:
     """Run the steps that are missing; raise psycopg.Error if one fails."""
-    # Imported only here: they take a quarter of the process's memory, and few starts have something to upgrade.
+    # Imported only here: they take a quarter of the process's memory, and few starts have steps to run.
     from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
     from sqlalchemy import create_engine, pool  # noqa: PLC0415
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
-    config = Config()
-    config.set_main_option("script_location", str(migrations_root()))
+    config = alembic_config()
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: connect_migrator(url, patience), poolclass=pool.NullPool
     )
