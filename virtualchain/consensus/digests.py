@@ -16,7 +16,8 @@ from virtualchain.errors import InvalidOp, Unserializable, UsageError, quoted
 
 _HASHABLE: Final = "None, bool, int, float, str and lists of ints"
 _LARGEST_PYTHON2_INT: Final = 2**63 - 1
-_OF_NO_OPS: Final = merkle_root([sha256d(b"").hex()])
+EMPTY_OPS_HASH: Final = merkle_root([sha256d(b"").hex()])
+"""The ops hash of a block without ops."""
 
 
 def serialize_op(opcode: bytes, op: Mapping[str, object], fields: Sequence[str]) -> bytes:
@@ -72,7 +73,7 @@ def ops_hash(serialized_ops: Iterable[bytes]) -> str:
 def ops_hash_of_digests(digests: Iterable[bytes]) -> str:
     """Hash a block's ops as `ops_hash` does, from the `sha256d` of each, in any order."""
     leaves = [digest[::-1] for digest in sorted(digests)]
-    return root_of_digests(leaves)[::-1].hex() if leaves else _OF_NO_OPS
+    return root_of_digests(leaves)[::-1].hex() if leaves else EMPTY_OPS_HASH
 
 
 def prior_block_ids(block_id: int, first_block_id: int) -> list[int]:

@@ -7,6 +7,7 @@ reads a result. Far from the tip, not even the end of the transaction is waited 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -43,6 +44,16 @@ class Taken(NamedTuple):
     snapshot: Snapshot
 
 
+class _Part(NamedTuple):
+    """What a build adds to the log; the rows of one that rests are its snapshot alone."""
+
+    place: Place
+    ops: OpRows | None
+    rejections: RejectionRows | None
+    snapshot: str
+    """As a row of JSON."""
+
+
 class BlockTransaction:
     """The transaction of one block; leaving it without `commit` or `send_commit` undoes everything.
 
@@ -65,7 +76,7 @@ class BlockTransaction:
         self._inputs = inputs
         self._lacks_block = is_new
         self._has_begun = False
-        self._taken: list[Taken] = []
+        self._taken: list[_Part] = []
         self._rows = _no_rows()
         self._size = 0
         self._written: Answer | None = None
@@ -128,8 +139,13 @@ class BlockTransaction:
 
     def take(self, taken: Taken) -> None:
         """Have the log show that a build took the block, and what became of its candidates."""
-        self._taken.append(taken)
-        self._gather_log(taken)
+        part = _Part(taken.place, taken.ops, taken.rejections, _snapshot_row(taken.place, taken.snapshot))
+        self._taken.append(part)
+        self._gather_log(part)
+
+    def rest(self, place: Place, snapshot: Snapshot) -> None:
+        """Have the log show that a build took the block, in which nothing was for it."""
+        self._taken.append(_Part(place, None, None, _snapshot_row(place, snapshot)))
 
     def commit(self) -> set[Place]:
         """Write the rows, and end the transaction; return the builds that could not take the block.
@@ -149,7 +165,7 @@ class BlockTransaction:
     def send_commit(self) -> None:
         """Do what `commit` does, without waiting; what it raises is raised later, as EarlierFailed."""
         self._gather("inputs", _input_texts(self._inputs))
-        self._written = self._send([_snapshot_row(taken) for taken in self._taken])
+        self._written = self._send([part.snapshot for part in self._taken])
         if self._has_begun:
             self._pipeline.run(_Q["commit"])
         self._pipeline.sync()
@@ -159,6 +175,8 @@ class BlockTransaction:
         """Return what `commit` returns; None while the server has not answered."""
         if self._written is None or self._written.result is None:
             return None
+        if self._written.count == len(self._taken):
+            return set()
         written = set(self._written.rows())
         return {taken.place for taken in self._taken if taken.place[:2] not in written}
 
@@ -170,15 +188,16 @@ class BlockTransaction:
             try:
                 self.begin()
                 self._gather_log(taken)
-                self._send([_snapshot_row(taken)])
+                self._send([taken.snapshot])
                 self._pipeline.wait()
             except psycopg.Error:
                 return None if self._connection.closed else taken.place
         return None
 
-    def _gather_log(self, taken: Taken) -> None:
-        self._gather("ops", taken.ops.texts(), taken.place)
-        self._gather("rejections", taken.rejections.texts(), taken.place)
+    def _gather_log(self, part: _Part) -> None:
+        for kind, rows in (("ops", part.ops), ("rejections", part.rejections)):
+            if rows:
+                self._gather(kind, rows.texts(), part.place)
 
     def _gather(self, kind: str, texts: Iterable[str], place: Place | None = None) -> None:
         """Gather rows, which may be those of a build; send them when there are many."""
@@ -190,7 +209,7 @@ class BlockTransaction:
                 self._send([])
                 self._pipeline.wait()  # so that no other app is blamed if the rows are refused
 
-    def _send(self, snapshots: list[list[object]]) -> Answer:
+    def _send(self, snapshots: Sequence[str]) -> Answer:
         """Send the gathered rows and these snapshots; the answer is app and build of those taken."""
         block = self._block
         rows = {kind: _joined(texts) for kind, texts in self._rows.items()}
@@ -201,7 +220,7 @@ class BlockTransaction:
             "header": block.header,
             "time": block.time,
             "work": work(block.bits),
-            "snapshots": as_json(snapshots),
+            "snapshots": f"[{','.join(snapshots)}]",
         }
         self._lacks_block, self._rows, self._size = False, _no_rows(), 0
         return self._pipeline.run(_Q["add_rows"], {**values, **rows})
@@ -261,7 +280,12 @@ def _input_row(item: Input) -> list[object]:
     return [*place, magics, item.spent.hex(), item.unusual_keys, item.fee, item.evidence]
 
 
-def _snapshot_row(taken: Taken) -> list[object]:
-    snapshot = taken.snapshot
-    number = None if snapshot.state_number is None else snapshot.state_number.hex()
-    return [*taken.place, snapshot.ops_hash, snapshot.consensus_hash, snapshot.state_hash, number]
+def _snapshot_row(place: Place, snapshot: Snapshot) -> str:
+    state_hash = "null" if snapshot.state_hash is None else f'"{snapshot.state_hash}"'
+    number = "null" if snapshot.state_number is None else f'"{snapshot.state_number.hex()}"'
+    return f'[{_place_text(place)},"{snapshot.ops_hash}","{snapshot.consensus_hash}",{state_hash},{number}]'
+
+
+@lru_cache(maxsize=64)
+def _place_text(place: Place) -> str:
+    return as_json(place)[1:-1]
