@@ -279,6 +279,7 @@ def _apply(
     stretch: list[ScannedBlock] = []
     for scanned in made:  # making the blocks does not count
         stretch.append(scanned)
+        del scanned  # the next one is made when this one is forgotten
         if len(stretch) * max(1, ops) >= 1000:
             with stages.measured() if staged else nullcontext():
                 take(stretch)

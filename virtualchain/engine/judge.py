@@ -65,21 +65,37 @@ class Candidate:
     vtxindex: int = -1
     op: Json = field(default_factory=dict)
 
+    is_whole: bool = False
+    """Whether `op` has the engine's keys."""
+
     def complete(self) -> None:
-        """Add what callbacks see of an op beside its fields."""
+        """Add what callbacks see of an op beside its fields, unless it is there."""
+        if not self.is_whole:
+            self.op = self._completed(self.op)
+            self.is_whole = True
+
+    def shed(self) -> None:
+        """Free what `complete` would make again: all that it has made, if the app has left it as it was."""
+        fields = {name: value for name, value in self.op.items() if name not in ENGINE_KEYS}
+        completed = self._completed(fields)
+        if completed == self.op and list(completed) == list(self.op):
+            self.op, self.is_whole = fields, False
+        self.source.forget()
+
+    def begin(self, op: Json) -> None:
+        """Begin with an op that has its fields alone."""
+        self.op, self.is_whole = op, False
+
+    def _completed(self, fields: Json) -> Json:
         item = self.source
-        self.op |= {
+        return {
+            **fields,
             "virtualchain_txid": item.txid,
             "virtualchain_txindex": item.txindex,
             "virtualchain_opcode": self.opcode,
             "virtualchain_senders": [sender.as_dict() for sender in item.senders],
             "virtualchain_fee": item.fee,
         }
-
-    def shed(self, op: Json) -> None:
-        """Free what `complete` has made; only the fields of `op` remain."""
-        self.op = {name: value for name, value in op.items() if name not in ENGINE_KEYS}
-        self.source.forget()
 
 
 @dataclass(slots=True)
@@ -209,7 +225,7 @@ class _Judge:
         self._is_large = size > MOST_KEPT
         self._in_turn = self._is_large and not self._contract.sees_other_ops
         for candidate in candidates:
-            candidate.op = {}  # the block may have been judged before, with less care
+            candidate.begin({})  # the block may have been judged before, with less care
         parsed = [candidate for candidate in candidates if self._parse(candidate)]
         for vtxindex, candidate in enumerate(parsed):
             candidate.vtxindex = vtxindex
@@ -221,7 +237,8 @@ class _Judge:
             if self._check(candidate):
                 self._commit(candidate)
             if self._in_turn:
-                candidate.shed({})
+                candidate.begin({})
+                candidate.source.forget()
         self._hook("db_final", self._contract.final, self._verdicts.committed)
         return self._verdicts
 
@@ -238,7 +255,7 @@ class _Judge:
         if isinstance(op, Rejected):
             self._verdicts.reject(candidate, "parse", op)
         else:
-            candidate.op = {**op}
+            candidate.begin({**op})
             if not self._in_turn:
                 candidate.complete()
         if self._is_large:
@@ -298,7 +315,7 @@ class _Judge:
                     raise
                 raise self._halt("db_keys", candidate, error) from error
             if self._in_turn:
-                candidate.shed(candidate.op)
+                candidate.shed()
         try:
             self._state.read_ahead(keys_by_table)
         except Exception as error:
