@@ -246,15 +246,19 @@ def output_scripts(raw: bytes) -> list[bytes]:  # noqa: C901 - calls would be sl
     n="Py_ssize_t",
     stop="Py_ssize_t",
     counts="unsigned int[::1]",
+    places="unsigned int[::1]",
     place="Py_ssize_t",
     count="Py_ssize_t",
     i="Py_ssize_t",
 )
-def skip_spent(data: bytes, at: int, n: int, stop: int, counts: "array[int]") -> tuple[int, int]:
+def skip_spent(
+    data: bytes, at: int, n: int, stop: int, counts: "array[int]", places: "array[int]"
+) -> tuple[int, int]:
     """Skip what transactions spend, as `/rest/spenttxouts` writes it, from number `n` at `at` up to `stop`.
 
     Returns the number and the place of the transaction in front of which it stopped: `stop`, or one that is
-    long, or may go on beyond the data. `counts` takes how many outputs each one in front of that spends.
+    long, or may go on beyond the data. `counts` takes how many outputs each one in front of that spends, and
+    `places` where the first of them is.
     """
     with cython.nogil:
         while n < stop and at < len(data):
@@ -269,6 +273,7 @@ def skip_spent(data: bytes, at: int, n: int, stop: int, counts: "array[int]") ->
             if i < count or place > len(data):
                 break
             counts[n] = count
+            places[n] = at + 1
             n += 1
             at = place
     return n, at
