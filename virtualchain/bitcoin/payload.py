@@ -195,13 +195,16 @@ def watch(
 ) -> Watch:
     """Describe what the scan looks for on behalf of an app; the default rule is `last_op_return`.
 
-    `rule` names the search, by which the tape's coverage is kept.
+    `rule` names an app's own rule; a shipped one has its name. What else the search asks for is in its name,
+    too, by which the tape's coverage is kept.
     """
     find = last_op_return if find_payload is None else find_payload
     patterns = tuple(getattr(find, "patterns", ()))
+    name = find.name if isinstance(find, PayloadRule) else rule
+    marks = ["" if has_opcode else " without opcode", " with heights" if needs_heights else ""]
     return Watch(
         magic,
-        rule,
+        name + "".join(marks),
         find,
         # Without a magic the byte search would match nearly everywhere: it is cheaper not to search.
         prefilter=isinstance(find, PayloadRule) and not patterns and bool(magic),
