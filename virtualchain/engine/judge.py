@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState, TableState
 from virtualchain.engine.tracking import Tracked, described, split
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
-from virtualchain.model import Block, Input, Json, Sender
+from virtualchain.model import Block, Input, Json, Lazy, Sender
 from virtualchain.store.failures import is_rejection, is_transient
 from virtualchain.store.log import Op, Rejection
 from virtualchain.store.tables import Tables
@@ -38,6 +38,7 @@ ENGINE_KEYS: Final = (
     "virtualchain_opcode",
     "virtualchain_senders",
     "virtualchain_fee",
+    "virtualchain_outputs",
     "virtualchain_is_spend",
     "virtualchain_spends",
 )
@@ -214,6 +215,9 @@ class _Judge:
         self._calls = 0
         """How many calls were made."""
         self._verdicts = Verdicts()
+        self._last: Input | None = None
+        self._transaction: Json = {}
+        """What the ops of that input share."""
         self._types: dict[bytes | None, Mapping[str, FieldType]] = {}
         self._sender: Callable[[Sender], Json] = (
             Sender.as_dict_with_height if "height" in contract.needs else Sender.as_dict
@@ -270,12 +274,26 @@ class _Judge:
             "virtualchain_txid": item.txid,
             "virtualchain_txindex": item.txindex,
             "virtualchain_opcode": candidate.opcode,
-            "virtualchain_senders": [self._sender(sender) for sender in item.senders],
-            "virtualchain_fee": item.fee,
+            **self._transaction_of(item),
         }
         if self._turns is not None:
             candidate.op["virtualchain_is_spend"] = candidate.payload is None
         return None
+
+    def _transaction_of(self, item: Input) -> Json:
+        """Describe a transaction for the ops of all its payloads, of which it may have thousands."""
+        if item is not self._last:
+            self._last = item
+            self._transaction = {
+                "virtualchain_senders": [self._sender(sender) for sender in item.senders],
+                "virtualchain_fee": item.fee,
+            }
+            if self._turns is not None:
+                outputs = item.outputs
+                self._transaction["virtualchain_outputs"] = Lazy(
+                    lambda: tuple(output.as_dict() for output in outputs)
+                )
+        return self._transaction
 
     def _run_parse(self, candidate: Candidate) -> Json | Rejected:
         item, needs = candidate.source, self._contract.parse_needs
@@ -489,6 +507,9 @@ class _Turns:
         self._rows = rows
         self._block = block
         self._tracked = tracked
+        self._last: Input | None = None
+        self._spent: Collection[bytes] = ()
+        """What that transaction spent of tracked outputs when its last payload's turn came."""
 
     def begin(self, candidate: Candidate) -> bool:
         """Let the op say which of its inputs spend tracked outputs; return whether it is one of the app's.
@@ -496,8 +517,11 @@ class _Turns:
         It is not if its transaction has no payload, spends nothing that was tracked before the block, and, as
         it turns out, nothing that is tracked by now.
         """
-        because = self._tracked.seen[candidate.source.txindex]
+        because: Collection[bytes] = self._tracked.seen[candidate.source.txindex]
+        if candidate.source is self._last:  # what was untracked then is untracked now
+            because = self._spent
         spent = self._rows.tracked(because) if because else set()
+        self._last, self._spent = candidate.source, spent
         if candidate.payload is None and not spent and self._tracked.before.isdisjoint(because):
             return False
         if candidate.op:
