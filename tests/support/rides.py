@@ -5,9 +5,11 @@ not an OP_RETURN, or are burned if there is none.
 """
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 from virtualchain import App, State
+from virtualchain.testing import FakeNode
 from virtualchain.testing.transactions import Key, OwnedCoin, Tx, key, op_return, sign
 from virtualchain.testing.wire import outpoint, read_transaction
 
@@ -103,3 +105,67 @@ def spending(
     carried = [] if payload is None else [(op_return(payload), 0)]
     raw = sign(coins, [*paid, *carried] if first else [*carried, *paid])
     return Tx(raw, read_transaction(raw).txid[::-1].hex())
+
+
+class RidesModel:
+    """What the app's tables must hold, from the transactions alone, and random blocks that move balances."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.balances: dict[tuple[str, int], int] = {}
+        self.moves: list[tuple[int, int, str, int]] = []
+        self._coins: list[OwnedCoin] = []
+
+    def block(self, node: FakeNode) -> None:
+        """Mine a block of mints, moves, burns and transactions that are nobody's."""
+        height = node.height + 1
+        if len(self._coins) < 20:
+            paid = node.send(to=[("alice", 1_000_000)] * 20)
+            node.mine([paid])
+            height += 1
+            self._coins += [
+                coin(paid, vout)
+                for vout, (value, _) in enumerate(read_transaction(paid.raw).outputs)
+                if value == 1_000_000
+            ]
+        txs: list[Tx] = []
+        for _ in range(self.random.randrange(8)):
+            # The last ones are often outputs of this block.
+            last = self._coins[-6:] if self.random.random() < 0.5 else self._coins
+            if not last:
+                break
+            chosen = self.random.sample(last, min(len(last), self.random.randrange(1, 4)))
+            payload = self.random.choice(
+                [None, None, b"rim%d" % self.random.randrange(100), b"rix", b"other"]
+            )
+            burns = self.random.random() < 0.1
+            tx = spending(
+                chosen, payload, 0 if burns else self.random.randrange(1, 4), first=payload != b"other"
+            )
+            txs.append(tx)
+            self._coins = [each for each in self._coins if each not in chosen]
+            if not burns:
+                paid_to_alice = (
+                    coin(tx, vout)
+                    for vout, (value, script) in enumerate(read_transaction(tx.raw).outputs)
+                    if script == ALICE.script_pubkey and value > 10_000
+                )
+                self._coins += paid_to_alice
+        node.mine(txs)
+        for txindex, tx in enumerate(txs, 1):
+            self._take(height, txindex, tx)
+
+    def _take(self, height: int, txindex: int, tx: Tx) -> None:
+        parsed = read_transaction(tx.raw)
+        spent = [(each[31::-1].hex(), int.from_bytes(each[32:], "little")) for each in parsed.outpoints]
+        spends = [n for n, each in enumerate(spent) if each in self.balances]
+        payload = next((script[2:] for _, script in reversed(parsed.outputs) if script[:1] == b"\x6a"), b"")
+        is_mint = payload.startswith(b"rim")
+        if not spends and not is_mint:
+            return
+        number = payload[3:] if is_mint else b""
+        amount = sum(self.balances.pop(spent[n]) for n in spends) + (int(number) if number.isdigit() else 0)
+        receiver = next((n for n, (_, script) in enumerate(parsed.outputs) if script[:1] != b"\x6a"), None)
+        if receiver is not None and amount:
+            self.balances[tx.txid, receiver] = amount
+        self.moves.append((height, txindex, str(spends), amount))
