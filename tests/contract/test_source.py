@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.generated import GeneratedChain
-from virtualchain.bitcoin.block import Scanner, inputs, txids
+from virtualchain.bitcoin.block import Scanner, inputs, split_transactions, txids
 from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.payload import watch
-from virtualchain.bitcoin.prefetch import prefetch
-from virtualchain.bitcoin.source import BlockSource, Tip
+from virtualchain.bitcoin.prefetch import fetch, prefetch
+from virtualchain.bitcoin.source import BlockSource, HeightSource, Tip
+from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.errors import MissingData
 from virtualchain.model import Block, Watch
 from virtualchain.testing import FakeNode
@@ -226,6 +227,57 @@ def test_ways_of_asking_agree_on_few_and_many(subject: Subject, generated: Gener
         few = subject.source.spent_outputs(generated.hash(block_id), {n: ids[n] for n in range(1, count + 1)})
         assert few == {n: many[n] for n in few}
         assert len(few) == count
+
+
+@pytest.fixture(scope="session")
+def origins(generated: GeneratedChain) -> dict[tuple[str, int], int]:
+    """Find where every output of the chain was made, as `SpentOutput` has it."""
+    made_at = {}
+    for block_id in range(1, generated.tip + 1):
+        raw = generated.raw(block_id)
+        for txindex, (txid, transaction) in enumerate(zip(txids(raw), split_transactions(raw), strict=True)):
+            for vout in range(len(read_outputs(transaction)[1])):
+                made_at[txid, vout] = 2 * block_id + (txindex == 0)
+    return made_at
+
+
+def test_heights_of_spent_outputs(
+    subject: Subject, generated: GeneratedChain, origins: dict[tuple[str, int], int]
+) -> None:
+    """Every source knows in which block each spent output was made, and whether by a coinbase."""
+    assert isinstance(subject.source, HeightSource)
+    for block_id in range(generated.tip - 3, generated.tip + 1):
+        raw = generated.raw(block_id)
+        transactions = split_transactions(raw)
+        requested = {n: txid for n, txid in enumerate(txids(raw)) if n}
+        spent = subject.source.spent_outputs_with_heights(generated.hash(block_id), requested)
+        plain = subject.source.spent_outputs(generated.hash(block_id), requested)
+        for txindex in requested:
+            spendings = read_inputs(transactions[txindex])
+            assert [each.made_at for each in spent[txindex]] == [
+                origins[spending.txid, spending.vout] for spending in spendings
+            ]
+            assert [each._replace(made_at=None) for each in spent[txindex]] == list(plain[txindex])
+
+
+def test_the_rest_of_a_block(subject: Subject, generated: GeneratedChain) -> None:
+    """For apps that track outputs, every transaction of a block can be taken, with what it spends."""
+    scanner = Scanner([watch(b"no", None, "test")], REGTEST, keeps_blocks=True)
+    header = read_header(generated.tip, generated.raw(generated.tip)[:HEADER_SIZE])
+    scanned = fetch(subject.source, scanner, header)
+    assert scanned.inputs == ()
+    assert scanned.rest is not None
+    ids = txids(generated.raw(generated.tip))
+    assert [scanned.rest.txid(txindex).hex() for txindex in range(len(ids))] == ids
+    taken = scanned.rest.take({txindex: txindex == 2 for txindex in range(1, len(ids))})
+    assert [item.txid for item in taken] == ids[1:]
+    assert scanned.rest.spends[0] == b""
+    for item in taken:
+        spends = [bytes.fromhex(each.txid) + each.vout.to_bytes(4) for each in read_inputs(item.raw)]
+        assert scanned.rest.spends[item.txindex] == b"".join(spends)
+        assert item.spent_at is not None
+        assert item.magics == ()
+    assert scanned.rest.take({1: False})[0].spent_at is None
 
 
 def test_an_invalidated_branch(node_subject: Subject, generated: GeneratedChain) -> None:
