@@ -183,8 +183,8 @@ def test_outpoints(compiled: ModuleType, raw: bytes, data: st.DataObject) -> Non
 @given(raw=st.one_of(mutated_blocks(), st.binary(max_size=200)), at=st.integers(0, 250))
 def test_outpoints_of_any_bytes(compiled: ModuleType, raw: bytes, at: int) -> None:
     """Results and errors are the same, also for a place past the end."""
-    found = check_outpoints(compiled, raw, at)
-    assert isinstance(found, str) or len(found) % 36 == 0
+    result = check_outpoints(compiled, raw, at)
+    assert isinstance(result, str) or len(result) % 36 == 0
 
 
 def test_outpoints_of_no_transaction(compiled: ModuleType) -> None:

@@ -66,13 +66,13 @@ BETWEEN = st.one_of(
 def test_envelopes_are_those_that_a_script_was_made_of(parts: list[Part], end: bytes) -> None:
     """Broken ones, other opcodes and an unfinished one among them; none if the script ends inside a push."""
     script = b"".join(written for written, _ in parts) + end
-    expected = [pushes for _, found in parts for pushes in found]
+    expected = [pushes for _, envelopes_in_part in parts for pushes in envelopes_in_part]
     pieces = [written for written, _ in parts]
     if any(pieces[n : n + 3] == [b"\x00", b"\x63", b"\x03ord"] for n in range(len(pieces))):
         return  # parts that are none make up a beginning
-    found = ORD.find([TxIn("", 0, b"", 0, (script, CONTROL))])
-    assert isinstance(found, list)
-    assert [read_envelope(payload) for payload in found] == (
+    payloads = ORD.find([TxIn("", 0, b"", 0, (script, CONTROL))])
+    assert isinstance(payloads, list)
+    assert [read_envelope(payload) for payload in payloads] == (
         [] if end == b"\x02a" else [(0, pushes) for pushes in expected]
     )
 

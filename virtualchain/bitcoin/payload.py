@@ -110,9 +110,9 @@ def read_envelope(payload: bytes) -> tuple[int, list[bytes]]:
 
 def _envelopes_in(script: bytes | None, tag: bytes) -> list[list[bytes]]:
     """List the pushes of each envelope in a script; none if the script ends inside a push."""
-    found: list[list[bytes]] = []
+    envelopes: list[list[bytes]] = []
     if script is None or _start(tag) not in script:
-        return found
+        return envelopes
     start = [(0, b""), (_OP_IF, b""), (len(tag), tag)]
     matched = 0
     pushes: list[bytes] | None = None
@@ -129,9 +129,9 @@ def _envelopes_in(script: bytes | None, tag: bytes) -> list[list[bytes]]:
             pushes.append(pushed)
             continue
         if opcode == _OP_ENDIF:
-            found.append(pushes)
+            envelopes.append(pushes)
         pushes = None
-    return found
+    return envelopes
 
 
 def _start(tag: bytes) -> bytes:
@@ -146,16 +146,16 @@ def payloads(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> list[b
     raises.
     """
     if isinstance(find, PayloadRule):
-        found: object = find.find(output_scripts(raw) if find.reads == "scripts" else read_inputs(raw))
+        result: object = find.find(output_scripts(raw) if find.reads == "scripts" else read_inputs(raw))
     else:
-        found = _call(find, raw, outputs)
-    if found is None:
+        result = _call(find, raw, outputs)
+    if result is None:
         return []
-    if isinstance(found, bytes):
-        return [found]
-    if isinstance(found, list | tuple) and all(isinstance(item, bytes) for item in found):
-        return list(found)
-    raise TypeError(f"it returned a {type(found).__name__}: expected bytes, None or a list of bytes")
+    if isinstance(result, bytes):
+        return [result]
+    if isinstance(result, list | tuple) and all(isinstance(item, bytes) for item in result):
+        return list(result)
+    raise TypeError(f"it returned a {type(result).__name__}: expected bytes, None or a list of bytes")
 
 
 def _call(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> object:

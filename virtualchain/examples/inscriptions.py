@@ -145,7 +145,7 @@ class Flow:
 
 @app.scan
 def place(ops: list[dict[str, Any]], _state: State) -> None:
-    """Give each new inscription its id, and find where it begins."""
+    """Assign ids to the new inscriptions, and find where they begin."""
     revealed = (op for op in ops if not op["virtualchain_is_spend"])
     for txid, group in groupby(revealed, key=lambda op: op["virtualchain_txid"]):
         flow = None

@@ -63,7 +63,7 @@ class Model:
         self.lost |= {(each, "fees") for satoshi in satoshis[at:] for each in satoshi}
 
     def places(self) -> set[tuple[object, ...]]:
-        """Say where each inscription is, as the table does."""
+        """List where each inscription is, as the table does."""
         return {
             (each, coin.txid, coin.vout, at, classify(coin.pays, network("regtest"))[1][0])
             for coin, satoshis in self.coins.items()

@@ -56,7 +56,7 @@ def test_the_envelopes_of_a_real_block(
     with StateEngine(app, database=database_url, source=source, confirmations=0) as engine:
         assert engine.build() == 951_658
     rows = query("SELECT * FROM inscriptions.inscriptions ORDER BY txindex, number")
-    found = []
+    expected = []
     for txindex, each in enumerate(split_transactions(raw)):
         at, number = each.find(START), 0
         while at >= 0:
@@ -64,10 +64,10 @@ def test_the_envelopes_of_a_real_block(
             body = pushes.index(b"")
             assert pushes[0] == b"\1"
             digest = hashlib.sha256(b"".join(pushes[body + 1 :])).hexdigest()
-            found.append((f"{transactions[txindex].txid}i{number}", pushes[1], digest))
+            expected.append((f"{transactions[txindex].txid}i{number}", pushes[1], digest))
             at, number = each.find(START, at + 1), number + 1
-    assert len(found) == raw.count(START) == 86
-    assert [(row["id"], row["content_type"], row["body_sha256"]) for row in rows] == found
+    assert len(expected) == raw.count(START) == 86
+    assert [(row["id"], row["content_type"], row["body_sha256"]) for row in rows] == expected
     assert {row["content_type_text"] for row in rows} == {"text/plain", "text/plain;charset=utf-8"}
     bitmap = hashlib.sha256(b"951658.bitmap").hexdigest()
     bitmaps = [

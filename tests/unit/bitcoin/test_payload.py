@@ -136,9 +136,9 @@ def spending(*witness: bytes) -> TxIn:
 
 def found_in(script: bytes) -> list[list[bytes]]:
     """Return the pushes of all envelopes in a leaf script."""
-    found = ORD.find([spending(script, CONTROL)])
-    assert isinstance(found, list)
-    return [read_envelope(payload)[1] for payload in found]
+    result = ORD.find([spending(script, CONTROL)])
+    assert isinstance(result, list)
+    return [read_envelope(payload)[1] for payload in result]
 
 
 @pytest.mark.parametrize(
@@ -220,11 +220,11 @@ def test_envelopes_of_several_inputs_are_in_order_and_say_which() -> None:
         *[spending()] * 300,
         spending(b"", script % b"g", b""),
     ]
-    found = ORD.find(inputs)
-    assert isinstance(found, list)
+    result = ORD.find(inputs)
+    assert isinstance(result, list)
     expected = [(2, [b"a"]), (2, [b"b"]), (4, [b"d"]), (307, [b"g"])]
-    assert [read_envelope(payload) for payload in found] == expected
-    assert ORD(inputs=[each.as_dict() for each in inputs]) == found
+    assert [read_envelope(payload) for payload in result] == expected
+    assert ORD(inputs=[each.as_dict() for each in inputs]) == result
 
 
 def test_the_form_of_an_envelope_as_a_payload() -> None:
@@ -336,7 +336,7 @@ def test_a_rule_that_returns_anything_else_is_an_error(result: Any) -> None:
 
 
 def with_patterns(rule: Any, *patterns: bytes) -> Any:
-    """Give a rule of an app's own its patterns."""
+    """Set the patterns of a rule of an app's own."""
     rule.patterns = patterns
     return rule
 
