@@ -8,7 +8,8 @@ import pytest
 
 from tests.integration.conftest import Query, Run
 from tests.support.inscriptions import Coin, address, coin, envelope, fund, leaf, owner, spend
-from virtualchain.examples.inscriptions import app
+from virtualchain.app.fields import to_json
+from virtualchain.examples.inscriptions import app, read_inscription
 from virtualchain.testing import FakeNode
 
 PLAIN = envelope(b"\1", b"text/plain", b"", b"hello ", b"world")
@@ -269,12 +270,12 @@ def test_a_body_of_almost_a_block(inscribe: Inscribe) -> None:
 def test_thousands_of_envelopes_and_inputs(fake_node: FakeNode, run: Run, query: Query) -> None:
     """A transaction with both is no burden, and neither is one that spends hundreds of tracked outputs."""
     coins = fund(
-        fake_node, *((leaf(name=f"{n}"), 1000) for n in range(299)), (leaf(*[envelope()] * 8000), 1000)
+        fake_node, *((leaf(name=f"{n}"), 1000) for n in range(299)), (leaf(*[envelope()] * 3000), 1000)
     )
     revealed = spend(coins, *[("alice", 1000)] * 300)
     fake_node.mine([revealed])
     run(app)
-    assert query("SELECT count(*) FROM inscriptions.locations WHERE vout = 299") == [{"count": 8000}]
+    assert query("SELECT count(*) FROM inscriptions.locations WHERE vout = 299") == [{"count": 3000}]
     more = [spend([coin(revealed, n, "alice")], (leaf_output(n), 900)) for n in range(299)]
     fake_node.mine(more)
     gathered = [Coin(tx.txid, 0, 900, leaf(PLAIN, name=f"more {n}")) for n, tx in enumerate(more)]
@@ -289,3 +290,23 @@ def test_thousands_of_envelopes_and_inputs(fake_node: FakeNode, run: Run, query:
 def leaf_output(n: int) -> bytes:
     """Return an output script whose spending inscribes."""
     return Coin("", 0, 0, leaf(PLAIN, name=f"more {n}")).pays
+
+
+def _naming(parents: int) -> list[bytes]:
+    return [each for n in range(1, parents + 1) for each in (b"\3", n.to_bytes(32))]
+
+
+def test_an_envelope_full_of_parents(inscribe: Inscribe, query: Query) -> None:
+    """Thousands of them, all different; as many as a block has room for still fit into an op."""
+    [row] = inscribe(envelope(*_naming(5_000)))
+    assert query("SELECT count(DISTINCT parent) FROM inscriptions.parents") == [{"count": 5_000}]
+    assert row["has_repeated"]
+    payload = b"\0" + b"".join(bytes([len(each)]) + each for each in _naming(115_000))
+    assert to_json(read_inscription(payload))["parents"].count(" ") == 114_999
+
+
+def test_an_envelope_that_is_one_long_content_type(inscribe: Inscribe) -> None:
+    """It is as large as a block allows, and as an op's field twice that."""
+    content_type = b"\xff" * 3_900_000
+    [row] = inscribe(envelope(b"\1", content_type, b"", b"x"))
+    assert (row["content_type"], row["content_type_text"]) == (content_type, None)
