@@ -49,7 +49,7 @@ def content(url: str, above: int) -> dict[str, list[tuple[Any, ...]]]:
     queries["ops"] = f"SELECT * FROM virtualchain.ops WHERE block_id > {above}"
     with psycopg.connect(url) as connection:
         rows = {name: connection.execute(text.encode()).fetchall() for name, text in queries.items()}
-    return {name: sorted(found, key=str) for name, found in rows.items()}
+    return {name: sorted(some, key=str) for name, some in rows.items()}
 
 
 def faults(url: str, apps: list[App]) -> list[str]:
