@@ -38,13 +38,15 @@ def read_transaction(raw: bytes, network: Network) -> Transaction:
     """Decode one serialized transaction, with or without witness; raises MalformedBlock for anything else."""
     inputs, paid, txid = _decode(raw)
 
-    def describe() -> tuple[Output, ...]:
-        return tuple(
-            Output(n, output.value, output.script_pubkey.hex(), *classify(output.script_pubkey, network))
-            for n, output in enumerate(paid)
-        )
+    return Transaction(txid, inputs, paid, Lazy(_describe, (paid, network)))
 
-    return Transaction(txid, inputs, paid, Lazy(describe))
+
+def _describe(paid: tuple[Sequence[SpentOutput], Network]) -> tuple[Output, ...]:
+    outputs, network = paid
+    return tuple(
+        Output(n, output.value, output.script_pubkey.hex(), *classify(output.script_pubkey, network))
+        for n, output in enumerate(outputs)
+    )
 
 
 def read_inputs(raw: bytes) -> tuple[TxIn, ...]:

@@ -6,6 +6,7 @@ It knows the chain and no app's rules. Everything here runs in the caller's tran
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import psycopg
@@ -13,6 +14,7 @@ from psycopg.rows import dict_row
 
 from virtualchain.bitcoin.block import StoredTransaction
 from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.networks import network
 from virtualchain.errors import StoreError
 from virtualchain.model import Block, Input, Lazy
 from virtualchain.store.pipeline import Answer, pipeline_of
@@ -22,6 +24,7 @@ _Q = queries("tape")
 _HOLD_BLOCK: Final = statement(_Q["hold_block"])
 _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
+_network: Final = lru_cache(maxsize=1)(network)
 
 
 _TRACKING: Final = "tracking:"
@@ -213,6 +216,10 @@ class Tape:
 
 
 def _read_input(row: dict[str, Any]) -> Input:
-    stored = StoredTransaction(row["raw"], row["spent"], row.pop("network"), row["spent_at"])
+    stored = StoredTransaction(row["raw"], row["spent"], _network(row.pop("network")), row["spent_at"])
     row["magics"], row["tracked_by"] = tuple(row["magics"]), tuple(row["tracked_by"])
-    return Input(**row, senders=Lazy(stored.senders), outputs=Lazy(stored.outputs))
+    return Input(
+        **row,
+        senders=Lazy(StoredTransaction.senders, stored),
+        outputs=Lazy(StoredTransaction.outputs, stored),
+    )
