@@ -8,11 +8,12 @@ from virtualchain import App, State
 from virtualchain.bitcoin.payload import runestone
 from virtualchain.examples.runes.decipher import decipher
 from virtualchain.examples.runes.entry import Entry
+from virtualchain.examples.runes.etching import is_etching
 from virtualchain.examples.runes.events import digest_of, events_of
 from virtualchain.examples.runes.execution import Transaction, execute
 from virtualchain.examples.runes.hardcoded import initial_entries
 from virtualchain.examples.runes.params import FIRST_BLOCK, first_block_of
-from virtualchain.examples.runes.registry import Registry, sum_up, write_entry
+from virtualchain.examples.runes.registry import RUNES, Registry, sum_up
 from virtualchain.examples.runes.rune_id import RuneId
 from virtualchain.examples.runes.runestone import Cenotaph, Runestone
 from virtualchain.examples.runes.wire import is_committed, read_outputs, write_outputs
@@ -47,6 +48,7 @@ class Message:
             **describe(artifact),
             "message": payload.hex(),
             "outputs": write_outputs(outputs),
+            "is_etching": is_etching(artifact),
             "is_committed": is_committed(artifact, inputs, senders, block_id),
         }
 
@@ -71,15 +73,19 @@ class Transfer:
 
 
 def rows_of(op: Json, block_id: int) -> Mapping[str, Sequence[object]]:
-    """Name the rows that an op needs: what its inputs hold and its outputs will, its events, the runes."""
-    spent = [(sender["txid"], sender["vout"]) for sender in op["virtualchain_senders"]]
-    rows: dict[str, Sequence[object]] = {
-        "outputs": [(op["virtualchain_txid"],), *spent],
+    """Name the rows that an op needs: what its outputs will hold, its events, the runes that it names.
+
+    What its inputs hold is read by the engine, because the app tracks these outputs.
+    """
+    runes = [] if op.get("mint") is None else [op["mint"]]
+    if op.get("is_etching"):
+        runes.append(str(RuneId(block_id, op["virtualchain_txindex"])))
+    return {
+        "outputs": [(op["virtualchain_txid"],)],
         "rune_events": [(block_id,)],
+        "runes": runes,
+        "counters": [RUNES],
     }
-    if op.get("mint") is not None:
-        rows["runes"] = [op["mint"]]
-    return rows
 
 
 def _execute(
@@ -157,6 +163,6 @@ def make_app(
         """Add the runes that are there before the first block."""
         if state.block_id == (first_block_of(state.network) if first_block is None else first_block):
             for entry in initial(state.network):
-                state.table("runes").put(write_entry(entry))
+                Registry(state).add_entry(entry)
 
     return app
