@@ -14,6 +14,8 @@ from virtualchain.model import Lazy, Output, SpentOutput, TxIn
 
 MAX_MONEY: Final = 21_000_000 * 100_000_000
 """Satoshi: Bitcoin Core's upper limit for any amount."""
+NO_TXID: Final = "00" * 32
+"""What the input of a coinbase names in place of a transaction."""
 
 _OUTPOINT: Final = struct.Struct("<32sI")
 _SEQUENCE: Final = struct.Struct("<I")
@@ -36,13 +38,15 @@ def read_transaction(raw: bytes, network: Network) -> Transaction:
     """Decode one serialized transaction, with or without witness; raises MalformedBlock for anything else."""
     inputs, paid, txid = _decode(raw)
 
-    def describe() -> tuple[Output, ...]:
-        return tuple(
-            Output(n, output.value, output.script_pubkey.hex(), *classify(output.script_pubkey, network))
-            for n, output in enumerate(paid)
-        )
+    return Transaction(txid, inputs, paid, Lazy(_describe, (paid, network)))
 
-    return Transaction(txid, inputs, paid, Lazy(describe))
+
+def _describe(paid: tuple[Sequence[SpentOutput], Network]) -> tuple[Output, ...]:
+    outputs, network = paid
+    return tuple(
+        Output(n, output.value, output.script_pubkey.hex(), *classify(output.script_pubkey, network))
+        for n, output in enumerate(outputs)
+    )
 
 
 def read_inputs(raw: bytes) -> tuple[TxIn, ...]:

@@ -24,6 +24,8 @@ from virtualchain.store.sql import queries
 from virtualchain.store.values import to_database
 
 _Q = queries("tables")
+_AT_ONCE: Final = 5_000
+"""Rows that a statement reads or writes."""
 _STATEMENTS: Final = ("bear", "remove", "write")
 _TXID: Final = re.compile("[0-9a-f]{64}")
 
@@ -153,7 +155,8 @@ class _Rows:
         self._call = call
         self._name = projection.name
         self._known: dict[Values, _Row] = {}
-        self._dirty: dict[Values, _Row] = {}
+        self._dirty: list[Values] = []
+        """The keys of rows with a change that is not written yet."""
         self._statements = _Statements(connection, call.pipeline, projection, shape)
         self._groups: dict[_Places, _Group] = {}
         """Made when they are first asked for."""
@@ -262,35 +265,37 @@ class _Rows:
             self.shape.check_sizes(row.now, values)
         self._note(key, row)
         row.now = values
+        if not row.is_dirty:
+            self._dirty.append(key)
         row.is_changed = row.is_dirty = self._call.has_changed = True
         row.was_put = row.was_put or values is not None
-        self._dirty[key] = row
 
     def write(self) -> None:
         """Write what was changed, with its history."""
-        for key, row in self._dirty.items():
-            self._note(key, row)
-        gone = {key: row for key, row in self._dirty.items() if row.now is None}
-        rows = [row.now for row in self._dirty.values() if row.now is not None]
-        self._statements.bear(self._call.block_id, [key for key, row in gone.items() if row.was_put])
-        self._statements.remove(self._call.block_id, list(gone))
-        self._statements.write(self._call.block_id, rows)
-        for row in self._dirty.values():
-            row.is_dirty = row.was_put = False
-        self._dirty = {}
+        known = self._known
+        for key in self._dirty:
+            self._note(key, known[key])
+        for keys in _parts([key for key in self._dirty if known[key].now is None]):
+            self._statements.bear(self._call.block_id, [key for key in keys if known[key].was_put])
+            self._statements.remove(self._call.block_id, keys)
+        for keys in _parts([key for key in self._dirty if known[key].now is not None]):
+            self._statements.write(self._call.block_id, [row for key in keys if (row := known[key].now)])
+        for key in self._dirty:
+            known[key].is_dirty = known[key].was_put = False
+        self._dirty = []
 
     def undo(self, *, statements_wrote: bool) -> None:
         """Bring back the rows as they were when the call began; forget what a statement may have changed."""
         for rows, key, row in reversed(self._call.journal):
             if rows is self:
                 self._known[key] = row
-        self._dirty = {key: row for key, row in self._known.items() if row.is_dirty}
+        self._dirty = [key for key, row in self._known.items() if row.is_dirty]
         if statements_wrote:
-            self._known, self._groups = dict(self._dirty), {}
+            self._known, self._groups = {key: self._known[key] for key in self._dirty}, {}
 
     def forget(self) -> None:
         """Forget all rows."""
-        self._known, self._dirty, self._groups = {}, {}, {}
+        self._known, self._dirty, self._groups = {}, [], {}
 
     def changes(self) -> Iterator[Change]:
         """Yield what the block did to these rows."""
@@ -342,11 +347,14 @@ class Tables:
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""
         tables = [(self._rows_of(name), named) for name, named in keys.items()]
-        asked = [(rows, rows.ask(missing)) for rows, named in tables if (missing := rows.missing(named))]
-        if asked:
+        missing = [(rows, rows.missing(named)) for rows, named in tables]
+        for start in range(0, max((len(keys) for _, keys in missing), default=0), _AT_ONCE):
+            asked = [
+                (rows, rows.ask(part)) for rows, keys in missing if (part := keys[start : start + _AT_ONCE])
+            ]
             self._call.pipeline.wait()
-        for rows, answers in asked:
-            rows.learn(answers)
+            for rows, answers in asked:
+                rows.learn(answers)
 
     def ask_at(self, outpoints: Iterable[bytes]) -> Answer:
         """Ask for what the tracked table has for some outputs; `learn_at` takes the answer."""
@@ -558,6 +566,11 @@ def _output(outpoint: bytes) -> _Outpoint:
 def _packed(txid: str, vout: int) -> bytes:
     """Return an output in the engine's form."""
     return bytes.fromhex(txid) + vout.to_bytes(4)
+
+
+def _parts(keys: Sequence[Values]) -> Iterator[Sequence[Values]]:
+    """Yield as many keys at a time as one statement has."""
+    return (keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE))
 
 
 def _columns(rows: Sequence[Values]) -> list[object]:
