@@ -1,6 +1,7 @@
 """The protocol as an app: transactions with a message, and transactions that only spend runes."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -135,14 +136,12 @@ def describe(artifact: Runestone | Cenotaph) -> Json:
 
 
 def make_app(
-    first_block: int | None = None,
-    initial: Callable[[str], Sequence[Entry]] = initial_entries,
-    name: str = "runes",
+    first_block: int | None = None, initial: Sequence[Entry] | None = None, name: str = "runes"
 ) -> App:
     """Build the app; without arguments it is the protocol's.
 
-    With `first_block` it starts at another height, with the runes that `initial` returns for a network: for a
-    chain that is known from there on only, as in recorded runs.
+    With `first_block` it starts at another height, for a chain that is known from there on only, as in
+    recorded runs. `initial` are the runes that there are before; by default those that the network has.
     """
     app = App(
         name,
@@ -152,7 +151,7 @@ def make_app(
         tracks="outputs",
         needs=("height",),
         projections=str(Path(__file__).with_name("projections.sql")),
-        version="1" if first_block is None else f"1 from {first_block}",
+        version=_version(first_block, initial),
         first_block_id=FIRST_BLOCK if first_block is None else first_block,
     )
     app.opcode(fields=MESSAGE_FIELDS, keys=rows_of)(Message)
@@ -162,7 +161,15 @@ def make_app(
     def scan(ops: list[Json], state: State) -> None:  # noqa: ARG001 - the hook's signature
         """Add the runes that are there before the first block."""
         if state.block_id == (first_block_of(state.network) if first_block is None else first_block):
-            for entry in initial(state.network):
+            for entry in initial_entries(state.network) if initial is None else initial:
                 Registry(state).add_entry(entry)
 
     return app
+
+
+def _version(first_block: int | None, initial: Sequence[Entry] | None) -> str:
+    """Return the app's version, which names all that differs from the protocol's own app."""
+    version = "1" if first_block is None else f"1 from {first_block}"
+    if initial is None:
+        return version
+    return f"{version} {hashlib.sha256(repr(list(initial)).encode()).hexdigest()[:12]}"
