@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeVar, overload
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 Json = dict[str, Any]
@@ -87,22 +88,25 @@ def _arguments_of(find: FindPayload) -> frozenset[str] | None:
 
 
 class Lazy(Sequence[T]):
-    """A tuple that is made when it is first looked at; equal to the tuple."""
+    """A tuple that is made of `source` when it is first looked at; equal to the tuple."""
 
-    __slots__ = ("_items", "_make")
+    __slots__ = ("_items", "_make", "_source")
 
-    def __init__(self, make: Callable[[], tuple[T, ...]]) -> None:
-        self._make: Callable[[], tuple[T, ...]] | None = make
-        self._items: tuple[T, ...] = ()
+    def __init__(self, make: Callable[[S], tuple[T, ...]], source: S) -> None:
+        self._make: Callable[[Any], tuple[T, ...]] = make
+        self._source = source
+        self._items: tuple[T, ...] | None = None
 
     @property
     def items(self) -> tuple[T, ...]:
         """The tuple."""
-        make = self._make
-        if make is not None:
-            self._items = make()
-            self._make = None  # and what it was made from
+        if self._items is None:
+            self._items = self._make(self._source)
         return self._items
+
+    def forget(self) -> None:
+        """Free the tuple; it is made again when it is looked at again."""
+        self._items = None
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -208,6 +212,8 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
     """The outputs that transactions of a block spend, by txindex: one per input, in order.
 
     `counts` is how many outputs each of the block's transactions spends, as far as the source states it.
+    `are_signed` is False for recorded transactions without signatures: then nothing can show that an input is
+    able to spend its output.
     """
 
     def __init__(
@@ -215,10 +221,13 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
         outputs: Mapping[int, Sequence[SpentOutput]],
         evidence: Evidence = "node",
         counts: Sequence[int] | None = None,
+        *,
+        are_signed: bool = True,
     ) -> None:
         super().__init__(outputs)
         self.evidence = evidence
         self.counts = counts
+        self.are_signed = are_signed
 
 
 class Sender(NamedTuple):
@@ -281,6 +290,12 @@ class Input:
     """By input, where the output that it spends was made, as in `SpentOutput`; None if that is not known."""
     tracked_by: tuple[str, ...] = ()
     """The apps that track an output which it spends, or may spend: sorted names."""
+
+    def forget(self) -> None:
+        """Free what was made when it was looked at."""
+        for items in (self.senders, self.outputs):
+            if isinstance(items, Lazy):
+                items.forget()
 
 
 @dataclass(frozen=True, slots=True)

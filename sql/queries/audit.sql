@@ -2,10 +2,12 @@
 -- Every build of every app: what its digests begin with, and where it is.
 SELECT a.name AS app, a.schema, a.build, a.is_live, a.magics, a.rule, a.first_block_id, a.base_block_id, a.history_from,
     (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS block_id,
-    ARRAY(SELECT opcode FROM vc.ops WHERE app = a.name AND build = a.build
-        UNION SELECT opcode FROM vc.rejections WHERE app = a.name AND build = a.build) AS opcodes,
+    ARRAY(SELECT opcode FROM vc.ops WHERE app = a.name AND build = a.build AND payload IS NOT NULL
+        UNION SELECT opcode FROM vc.rejections WHERE app = a.name AND build = a.build
+            AND (opcode <> '' OR a.tracking IS NULL)) AS opcodes,
     EXISTS (SELECT FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind = 'r'
-        WHERE n.nspname = concat_ws('__', a.schema, a.build)) AS keeps_tables
+        WHERE n.nspname = concat_ws('__', a.schema, a.build)) AS keeps_tables,
+    encode(a.tracking, 'hex') AS tracking, a.tracking_from, encode(a.last_code_digest, 'hex') AS last_code_digest
 FROM vc.apps AS a ORDER BY a.name COLLATE "C", a.is_live DESC, a.build COLLATE "C";
 
 -- name: blocks
@@ -17,7 +19,7 @@ FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
 -- name: inputs
 -- The inputs of a range of blocks.
-SELECT block_id, txindex, encode(txid, 'hex'), magics, spent, unusual_keys, fee, raw
+SELECT block_id, txindex, encode(txid, 'hex'), magics, spent, unusual_keys, fee, raw, spent_at, tracked_by
 FROM vc.inputs WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id, txindex;
 
 -- name: homeless_inputs
@@ -40,12 +42,13 @@ FROM vc.snapshots AS s WHERE s.app = %(app)s AND s.build = %(build)s ORDER BY s.
 
 -- name: ops
 -- A build's ops, in chain order.
-SELECT block_id, vtxindex, txindex, opcode, payload, fields, canonical FROM vc.ops
+SELECT block_id, vtxindex, txindex, opcode, payload, payload_index, fields, canonical FROM vc.ops
 WHERE app = %(app)s AND build = %(build)s ORDER BY block_id, vtxindex;
 
 -- name: rejections
 -- A build's rejections, in chain order.
-SELECT block_id, txindex, opcode, step FROM vc.rejections WHERE app = %(app)s AND build = %(build)s ORDER BY block_id, txindex;
+SELECT block_id, txindex, opcode, payload_index, step FROM vc.rejections
+WHERE app = %(app)s AND build = %(build)s ORDER BY block_id, txindex, payload_index;
 
 -- name: checkpoint
 -- What the checkpoint that a build began with says of its block, and what log and tape say.

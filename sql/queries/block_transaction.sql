@@ -47,15 +47,15 @@ WITH block AS (
         spent_at = coalesce(inputs.spent_at, EXCLUDED.spent_at)
 ), accepted AS (
     INSERT INTO vc.ops (app, build, block_id, vtxindex, txindex, opcode, payload, fields, canonical, payload_index)
-    SELECT row ->> 0, row ->> 1, %(block_id)s, (row -> 2)::integer, (row -> 3)::integer, decode(row ->> 4, 'hex'),
-        decode(row ->> 5, 'hex'), row -> 6,
-        ARRAY(SELECT decode(op, 'hex') FROM jsonb_array_elements_text(row -> 7) AS op), (row -> 8)::integer
-    FROM jsonb_array_elements(%(ops)s::jsonb) AS row
+    SELECT part ->> 0, part ->> 1, %(block_id)s, (row -> 0)::integer, (row -> 1)::integer, decode(row ->> 2, 'hex'),
+        decode(row ->> 3, 'hex'), row -> 4,
+        ARRAY(SELECT decode(op, 'hex') FROM jsonb_array_elements_text(row -> 5) AS op), (row -> 6)::integer
+    FROM jsonb_array_elements(%(ops)s::jsonb) AS part, jsonb_array_elements(part -> 2) AS row
 ), refused AS (
     INSERT INTO vc.rejections (app, build, block_id, txindex, opcode, step, reason, payload_index)
-    SELECT row ->> 0, row ->> 1, %(block_id)s, (row -> 2)::integer, decode(row ->> 3, 'hex'), row ->> 4, row ->> 5,
-        (row -> 6)::integer
-    FROM jsonb_array_elements(%(rejections)s::jsonb) AS row
+    SELECT part ->> 0, part ->> 1, %(block_id)s, (row -> 0)::integer, decode(row ->> 1, 'hex'), row ->> 2, row ->> 3,
+        (row -> 4)::integer
+    FROM jsonb_array_elements(%(rejections)s::jsonb) AS part, jsonb_array_elements(part -> 2) AS row
 )
 INSERT INTO vc.snapshots (app, build, block_id, ops_hash, consensus_hash, state_hash, state_number)
 SELECT row ->> 0, row ->> 1, %(block_id)s, decode(row ->> 3, 'hex'), decode(row ->> 4, 'hex'),

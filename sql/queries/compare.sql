@@ -21,11 +21,11 @@ FROM (
 -- The first candidate of a block that one of two builds accepted and that they judged differently: both verdicts, null for a build that saw no candidate. What both rejected enters no digest.
 SELECT %(block_id)s AS block_id, txindex, encode(i.txid, 'hex') AS txid, a.verdict, b.verdict AS other_verdict
 FROM ({verdicts}) AS a
-FULL JOIN ({other_verdicts}) AS b USING (txindex)
+FULL JOIN ({other_verdicts}) AS b USING (txindex, payload_index)
 JOIN vc.inputs AS i USING (txindex)
 WHERE i.block_id = %(block_id)s AND a.verdict IS DISTINCT FROM b.verdict
     AND (coalesce(a.verdict ? 'accepted', false) OR coalesce(b.verdict ? 'accepted', false))
-ORDER BY txindex LIMIT 1;
+ORDER BY txindex, payload_index LIMIT 1;
 
 -- name: accepted
 -- The transactions of a block that one or both of two builds accepted, in order.
@@ -37,10 +37,10 @@ ORDER BY i.txindex;
 
 -- name: verdicts
 -- A part of the one above: a build's verdicts on the candidates of a block.
-SELECT txindex, jsonb_build_object('accepted', fields, 'canonical', to_jsonb(canonical)) AS verdict FROM vc.ops
+SELECT txindex, payload_index, jsonb_build_object('accepted', fields, 'canonical', to_jsonb(canonical)) AS verdict FROM vc.ops
 WHERE app = %(app)s AND build = {build} AND block_id = %(block_id)s
 UNION ALL
-SELECT txindex, jsonb_build_object('refused', step, 'reason', reason) FROM vc.rejections
+SELECT txindex, payload_index, jsonb_build_object('refused', step, 'reason', reason) FROM vc.rejections
 WHERE app = %(app)s AND build = {build} AND block_id = %(block_id)s
 
 -- name: count_rows
@@ -84,12 +84,12 @@ FROM {births} AS r WHERE since_block > {oldest} AND since_block <= {last}
 
 -- name: ops_rows
 -- A part of the one above: a build's ops.
-SELECT NULL::text[] AS key, block_id, txindex, vtxindex, format('%s', ROW(opcode, payload, fields, canonical)) AS content
+SELECT NULL::text[] AS key, block_id, txindex, vtxindex, format('%s', ROW(opcode, payload, payload_index, fields, canonical)) AS content
 FROM vc.ops WHERE app = {app} AND build = {build} AND block_id <= {last}
 
 -- name: rejections_rows
 -- A part of the one above: a build's rejections.
-SELECT NULL::text[] AS key, block_id, txindex, NULL::integer AS vtxindex, format('%s', ROW(opcode, step, reason)) AS content
+SELECT NULL::text[] AS key, block_id, txindex, NULL::integer AS vtxindex, format('%s', ROW(opcode, payload_index, step, reason)) AS content
 FROM vc.rejections WHERE app = {app} AND build = {build} AND block_id <= {last}
 
 -- name: snapshots_rows

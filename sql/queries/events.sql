@@ -32,7 +32,7 @@ SELECT block_id, hash, time FROM virtualchain.blocks WHERE block_id BETWEEN %(fi
 
 -- name: ops
 -- The ops of the chosen apps in a range of blocks.
-SELECT app, block_id, vtxindex, txindex, txid, opcode, payload, fields FROM virtualchain.ops
+SELECT app, block_id, vtxindex, txindex, txid, opcode, payload, fields, payload_index FROM virtualchain.ops
 WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s)) AND block_id BETWEEN %(first)s AND %(last)s
 ORDER BY block_id, app COLLATE "C", vtxindex;
 

@@ -22,6 +22,10 @@ DELETE FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s AND block_id 
 -- Delete one build's saved states above the fork.
 DELETE FROM vc.state_files WHERE app = %(app)s AND build = %(build)s AND block_id > %(fork)s;
 
+-- name: lower_tracking
+-- Let what one build has taken by its present rules and code begin right above the fork, if it began later.
+UPDATE vc.apps SET tracking_from = %(fork)s + 1 WHERE name = %(app)s AND build = %(build)s AND tracking_from > %(fork)s + 1;
+
 -- name: count_ops
 -- How many ops above the fork one build has.
 SELECT count(*) FROM vc.ops WHERE app = %(app)s AND build = %(build)s AND block_id > %(fork)s;

@@ -12,7 +12,7 @@ ORDER BY a.attnum;
 SELECT CAST(({expression}) AS {type})
 
 -- name: read
--- The rows of one projection with these keys.
+-- The rows of one projection with these keys, or with keys that begin so.
 SELECT {own_columns} FROM unnest({keys}) AS k ({key}) JOIN {table} AS r USING ({key})
 
 -- name: at

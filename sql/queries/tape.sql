@@ -50,14 +50,15 @@ SELECT min(block_id) FROM (
 ) AS i WHERE size > %(allowed)s;
 
 -- name: coverage
--- The searched ranges; an open end means up to the tape's tip. A build that tracks outputs has what they are spent by up to its cursor.
+-- The searched ranges; an open end means up to the tape's tip. A build that tracks outputs has what they are spent by up to its cursor;
+-- but not if other rules or other code made the state that it began to track with: by its own, other outputs would have been tracked.
 SELECT magic, rule, from_block, until_block FROM vc.coverage
 UNION ALL
 SELECT '', vc.tracking_rule(name, tracking), tracking_from, until_block
 FROM vc.apps AS a CROSS JOIN LATERAL (
     SELECT max(block_id) AS until_block FROM vc.snapshots WHERE app = a.name AND build = a.build
 ) AS s
-WHERE tracking IS NOT NULL AND until_block >= tracking_from
+WHERE tracking_from = base_block_id + 1 AND until_block >= tracking_from
 ORDER BY magic, rule, from_block;
 
 -- name: open_coverage

@@ -8,24 +8,25 @@ ORDER BY block_id;
 -- name: inputs
 -- The inputs of a range of blocks, with the columns of the exported file.
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
-    vc.senders(raw, spent, unusual_keys, network) AS senders, vc.outputs(raw, network) AS outputs, fee, raw
+    CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, network) END AS senders,
+    vc.outputs(raw, network) AS outputs, fee, raw, spent_at, tracked_by
 FROM vc.inputs CROSS JOIN vc.deployment
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, txindex;
 
 -- name: ops
 -- The ops of a range of blocks, in chain order.
-SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields, canonical
+SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields, canonical, payload_index
 FROM virtualchain.ops
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, txindex, app COLLATE "C", vtxindex;
 
 -- name: rejections
 -- The rejections of a range of blocks, in chain order.
-SELECT app, block_id, txindex, txid, opcode, step, reason
+SELECT app, block_id, txindex, txid, opcode, step, reason, payload_index
 FROM virtualchain.rejections
 WHERE block_id BETWEEN {first} AND {last}
-ORDER BY block_id, txindex, app COLLATE "C";
+ORDER BY block_id, txindex, app COLLATE "C", payload_index;
 
 -- name: snapshots
 -- The digests of a range of blocks, in chain order.
@@ -114,7 +115,7 @@ COPY vc.blocks (block_id, hash, prev_hash, header, time, chainwork) FROM STDIN;
 
 -- name: copy_inputs
 -- Append many inputs.
-COPY vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence) FROM STDIN;
+COPY vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence, spent_at, tracked_by) FROM STDIN;
 
 -- name: chainwork
 -- The chain work up to a block.

@@ -32,24 +32,25 @@ ORDER BY a.name COLLATE "C";
 
 -- name: ops
 -- Ops in chain order, or in reverse, by {direction}.
-SELECT app, block_id, block_hash, to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time, txindex, vtxindex, txid, opcode, payload, fields, canonical
+SELECT app, block_id, block_hash, to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time, txindex, vtxindex, txid, opcode, payload, fields, canonical, payload_index
 FROM virtualchain.ops
 WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
     AND block_id BETWEEN %(first)s AND %(last)s
     AND (%(opcode)s::bytea IS NULL OR opcode = %(opcode)s)
+    AND (NOT %(only_spends)s OR payload IS NULL)
     AND (%(txid)s::text IS NULL OR txid = %(txid)s)
-ORDER BY block_id {direction}, txindex {direction}, app COLLATE "C" {direction}
+ORDER BY block_id {direction}, txindex {direction}, app COLLATE "C" {direction}, vtxindex {direction}
 LIMIT %(limit)s;
 
 -- name: rejections
 -- Rejections in chain order, or in reverse, by {direction}.
-SELECT app, block_id, txindex, txid, opcode, step, reason
+SELECT app, block_id, txindex, txid, opcode, step, reason, payload_index
 FROM virtualchain.rejections
 WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
     AND block_id BETWEEN %(first)s AND %(last)s
     AND (%(opcode)s::bytea IS NULL OR opcode = %(opcode)s)
     AND (%(txid)s::text IS NULL OR txid = %(txid)s)
-ORDER BY block_id {direction}, txindex {direction}, app COLLATE "C" {direction}
+ORDER BY block_id {direction}, txindex {direction}, app COLLATE "C" {direction}, payload_index {direction}
 LIMIT %(limit)s;
 
 -- name: search_path

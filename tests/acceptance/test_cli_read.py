@@ -167,7 +167,7 @@ def test_ops_are_listed_in_chain_order(read: Inside, deployment: Deployment) -> 
     ]
     assert rows[0].keys() == {
         *("app", "block_id", "block_hash", "time", "txindex", "vtxindex", "txid", "opcode", "payload"),
-        *("fields", "canonical"),
+        *("fields", "canonical", "payload_index"),
     }
     assert (rows[0]["opcode"], rows[0]["payload"], rows[0]["fields"]) == ("73", "6f6e65", {"text": "one"})
     assert rows[0]["canonical"] == [b"s:3:one".hex()]
@@ -238,6 +238,7 @@ def test_rejections_show_the_step_and_the_reason(read: Inside, deployment: Deplo
         "opcode": "73",
         "step": "check",
         "reason": "we do not take \x1b[31mno",
+        "payload_index": 0,
     }
     head, line = read("ops", "--rejected").out.splitlines()
     assert head.split() == ["block_id", "txindex", "app", "opcode", "txid", "step", "reason"]

@@ -42,7 +42,7 @@ def at_revision(url: str, revision: str) -> None:
     )
     with pytest.MonkeyPatch.context() as patch, engine.connect() as connection:
         patch.setattr("virtualchain.store.builds.refresh_views", lambda _: None)
-        config = migrate._config()
+        config = migrate.alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         connection.commit()

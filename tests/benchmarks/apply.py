@@ -46,7 +46,7 @@ from virtualchain.bitcoin.networks import Network, network
 from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
-from virtualchain.model import ScannedBlock, SpentOutput
+from virtualchain.model import Block, Input, ScannedBlock, SpentOutput
 from virtualchain.testing.blocks import genesis_block
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.testing.transactions import op_return
@@ -55,6 +55,8 @@ from virtualchain.testing.wire import serialize_output
 ACCOUNTS: Final = 10_000
 BOUNDS: Final = ("statements", "batch", "copy", "empty")
 
+_PART: Final = 5_000
+"""Inputs that are made at once."""
 _KEY: Final = b"\x02" + bytes(31) + b"\x01"
 _SCRIPT: Final = b"\x00\x14" + hash160(_KEY)
 _HEADER: Final = struct.Struct("<I32s32sIII")
@@ -225,13 +227,20 @@ def blocks(
     for block_id in range(1, count + 1):
         header = _HEADER.pack(4, bytes.fromhex(previous.hash)[::-1], bytes(32), block_id, previous.bits, 0)
         previous = read_header(block_id, header)
-        pairs = enumerate(pairs_of(block_id, ops), start=1)
+        yield ScannedBlock(previous, tuple(_inputs(previous, pairs_of(block_id, ops), chain, magics)))
+
+
+def _inputs(
+    block: Block, pairs: Sequence[tuple[int, int]], chain: Network, magics: Sequence[bytes]
+) -> Iterator[Input]:
+    """Make a block's inputs, a part at a time: decoded candidates take more memory."""
+    for start in range(0, len(pairs), _PART):
         candidates = tuple(
             _candidate(place, account, amount, chain, magics[place % len(magics)])
-            for place, (account, amount) in pairs
+            for place, (account, amount) in enumerate(pairs[start : start + _PART], start + 1)
         )
         spent = {candidate.txindex: [SpentOutput(20_000, _SCRIPT)] for candidate in candidates}
-        yield ScannedBlock(previous, inputs(Scan(previous, candidates, chain), spent))
+        yield from inputs(Scan(block, candidates, chain), spent)
 
 
 def _candidate(txindex: int, account: int, amount: int, chain: Network, magic: bytes) -> Candidate:
@@ -254,6 +263,7 @@ def _apply(
     made = blocks(_count(ops, total), ops)
     warm = next(made)
     deployment.take(warm, near_tip=False)
+    del warm
     assert deployment.running, deployment.machines[0].log.error()
     pid = deployment.connection.info.backend_pid
     seconds, own, server = 0.0, 0.0, cpu_of(pid)
@@ -269,6 +279,7 @@ def _apply(
     stretch: list[ScannedBlock] = []
     for scanned in made:  # making the blocks does not count
         stretch.append(scanned)
+        del scanned  # the next one is made when this one is forgotten
         if len(stretch) * max(1, ops) >= 1000:
             with stages.measured() if staged else nullcontext():
                 take(stretch)

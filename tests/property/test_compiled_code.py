@@ -29,7 +29,7 @@ from virtualchain.bitcoin.layout import NO_SEARCH, Search
 from virtualchain.bitcoin.node import answers
 from virtualchain.bitcoin.payload import first_op_return, last_op_return
 from virtualchain.bitcoin.transaction import read_transaction
-from virtualchain.errors import MalformedBlock
+from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.testing import undo as undo_of_testing
 from virtualchain.testing.mainnet_like import mainnet_like
 
@@ -286,6 +286,37 @@ def test_hashes_of_every_length(fast: ModuleType) -> None:
     for leaves in range(1, 40):
         digests = b"".join(bytes([n]) * 32 for n in range(leaves))
         assert fast.merkle_root(digests) == hashes.merkle_root(digests)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    ops_hash=st.binary(min_size=32, max_size=32),
+    prior=st.lists(st.binary(min_size=16, max_size=16), max_size=40),
+    begins=st.booleans(),
+)
+def test_any_consensus_hash(fast: ModuleType, ops_hash: bytes, prior: list[bytes], begins: bool) -> None:
+    """It is the same, also of equal hashes, and of one that begins another."""
+    texts = [each.hex() for each in ([*prior, *prior[:1], ops_hash[:16]] if begins else prior)]
+    assert fast.consensus_hash(ops_hash.hex(), texts) == hashes.consensus_hash(ops_hash.hex(), texts)
+
+
+@pytest.mark.parametrize(
+    ("ops_hash", "prior"),
+    [
+        ("0" * 62, []),
+        ("0" * 64, ["0" * 30]),
+        ("A" * 64, []),
+        ("0" * 64, ["0" * 31 + "g"]),
+        ("", []),
+        ("é" * 32, []),
+    ],
+)
+def test_what_is_not_a_hash(fast: ModuleType, ops_hash: str, prior: list[str]) -> None:
+    """Both refuse other lengths, and other digits."""
+    with pytest.raises(ValueError, match="64 hex digits"):
+        fast.consensus_hash(ops_hash, prior)
+    with pytest.raises(UsageError):
+        hashes.consensus_hash(ops_hash, prior)
 
 
 def test_hashes_of_nothing_that_is_in_the_block(fast: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import fractions
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from virtualchain.engine.care import FULL_CARE
 from virtualchain.engine.judge import Verdicts, candidates_of
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, Output
+from virtualchain.store.log import LogRows
 from virtualchain.testing.database import DatabaseServer
 
 BLOCK = Block(5, "ab" * 32, "cd" * 32, "ef" * 32, 1_600_000_000, 0x207FFFFF, bytes(80))
@@ -203,14 +205,20 @@ def connection(database_server: DatabaseServer) -> Any:
 
 def store(connection: psycopg.Connection, verdicts: Verdicts) -> None:
     """Store all that a verdict records, as the log does, and compare what was stored."""
-    for op in verdicts.ops:
+    for *_, fields, canonical in rows(verdicts.ops):
+        serialized = [bytes.fromhex(each) for each in canonical]
         row = connection.execute(
-            "SELECT %s::jsonb = %s::jsonb, %s::bytea[]",
-            [Jsonb(op.fields), Jsonb(op.fields), list(op.canonical)],
+            "SELECT %s::jsonb = %s::jsonb, %s::bytea[]", [Jsonb(fields), Jsonb(fields), serialized]
         ).fetchone()
-        assert row == (True, list(op.canonical))
-    for rejection in verdicts.rejections:
-        assert connection.execute("SELECT %s::text", [rejection.reason]).fetchone() == (rejection.reason,)
+        assert row == (True, serialized)
+    for *_, reason in rows(verdicts.rejections):
+        assert connection.execute("SELECT %s::text", [reason]).fetchone() == (reason,)
+
+
+def rows(kept: LogRows) -> list[list[Any]]:
+    """Return rows of the log as they are sent."""
+    sent: list[list[Any]] = json.loads(f"[{','.join(kept.texts())}]")
+    return sent
 
 
 DECLARED = {"typed": TYPES, "named": list(TYPES), "one": ["text"], "unhashed": [], "undeclared": None}
@@ -262,11 +270,11 @@ def test_no_json_halts_an_app_with_types(
     assume(step == "parse" or set(TYPES) <= set(op))
     verdicts = judge(dict(op), TYPES, step)
     store(connection, verdicts)
-    assert [rejection.step for rejection in verdicts.rejections] == ([] if fits(op) else [step])
+    assert [row[2] for row in rows(verdicts.rejections)] == ([] if fits(op) else [step])
     if verdicts.ops:
         texts = [op["text"], str(int(op["n"])), op["hash"], str(op["flag"]), str(op["list"])]
         pieces = [f"{len(text.encode())}:{text}" for text in texts]
-        assert verdicts.ops[0].canonical == (f"o:{','.join(pieces)}".encode(),)
+        assert rows(verdicts.ops)[0][-1] == [f"o:{','.join(pieces)}".encode().hex()]
 
 
 def fits(op: dict[str, Any]) -> bool:

@@ -211,7 +211,7 @@ def compare(connections: Sequence[psycopg.Connection], rows: Sequence[Row]) -> N
             QUERY.encode(), [list(raws), list(spents), [Jsonb(each) for each in keys], list(chains)]
         ).fetchall()
         for (senders, outputs), (raw, spent, _, chain) in zip(computed, rows, strict=True):
-            stored = StoredTransaction(raw, spent, chain)
+            stored = StoredTransaction(raw, spent, network(chain))
             assert outputs == [output.as_dict() for output in stored.outputs()], raw.hex()
             assert senders == [sender.as_dict() for sender in stored.senders()], (raw.hex(), spent.hex())
 

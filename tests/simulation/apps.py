@@ -148,6 +148,47 @@ def table_app(name: str, on_step: OnStep, first: int = FIRST, magic: bytes = MAG
     return app
 
 
+def riding_app(on_step: OnStep) -> App:
+    """Make an app whose numbers ride on outputs: on the first that is not an OP_RETURN, or nowhere."""
+    app = App(
+        "riding",
+        magic=MAGIC,
+        projections="""
+            CREATE TABLE rides (txid text, vout integer, number bigint NOT NULL, PRIMARY KEY (txid, vout));
+            CREATE TABLE heights (height bigint PRIMARY KEY, spent bigint NOT NULL);
+        """,
+        first_block_id=FIRST,
+        tracks="rides",
+        needs=("height",),
+    )
+
+    class Spend:
+        def parse(self, payload: bytes | None, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+            on_step("parse")
+            place = (output["n"] for output in outputs if not output["script_pubkey"].startswith("6a"))
+            return {"number": len(payload or b""), "to": next(place, None)}
+
+        def commit(self, op: dict[str, Any], state: State, txid: str) -> None:
+            on_step("commit")
+            number, rides = op["number"], state.table("rides")
+            for n in op["virtualchain_spends"]:
+                sender = op["virtualchain_senders"][n]
+                state.table("heights").add(sender["height"], spent=1)
+                for row in state.tracked(sender["txid"], sender["vout"]):
+                    number += row["number"]
+                    if number % 3:
+                        rides.delete((row["txid"], row["vout"]))
+                    else:
+                        state.execute("DELETE FROM rides WHERE txid = %(txid)s AND vout = %(vout)s", row)
+            if op["to"] is not None:
+                rides.put({"txid": txid, "vout": op["to"], "number": number})
+            on_step("commit, after its statements")
+
+    app.opcode(b"o")(Spend)
+    app.spend(Spend)
+    return app
+
+
 class Tally:
     """An app that counts ops by verb, in a dict that it saves."""
 
@@ -227,7 +268,7 @@ class Forgetful(Tally):
         return {}
 
 
-APPS = ("plain", "late", "tally", "forgetful", "early")
+APPS = ("plain", "late", "tally", "forgetful", "early", "riding")
 
 
 def make_apps(on_step: OnStep, names: tuple[str, ...] = APPS) -> list[Any]:
@@ -236,6 +277,7 @@ def make_apps(on_step: OnStep, names: tuple[str, ...] = APPS) -> list[Any]:
         "plain": lambda: table_app("plain", on_step),
         "late": lambda: table_app("late", on_step, LATE),
         "early": lambda: table_app("early", on_step, EARLY, EARLY_MAGIC),
+        "riding": lambda: riding_app(on_step),
         "tally": lambda: Tally(on_step),
         "forgetful": lambda: Forgetful(on_step),
     }

@@ -15,6 +15,7 @@ from tests.simulation.faults import allowed, strike
 from tests.simulation.jobs import Job, perform, perform_and_kill
 from tests.simulation.others import Reader, begin, checkpoint, end
 from tests.simulation.steps import MONITOR, Trap
+from tests.support.rides import coin, spending
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.checkpoint.apply import apply
@@ -31,6 +32,7 @@ from virtualchain.errors import (
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.testing.tree import StoredBlock
+from virtualchain.testing.wire import read_transaction
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -59,7 +61,9 @@ class Setup:
     @classmethod
     def draw(cls, dice: Random) -> "Setup":
         """Draw settings at random."""
-        apps = dice.choice((APPS, APPS, ("plain", "tally"), ("plain", "early"), ("late", "tally", "plain")))
+        apps = dice.choice(
+            (APPS, APPS, ("plain", "tally"), ("plain", "early", "riding"), ("late", "tally", "plain"))
+        )
         joining = tuple(name for name in apps if name in {"early", "late", "tally"} and dice.random() < 0.4)
         return cls(
             history=dice.choice((10, 10, 10, 1000, 1000, None)),
@@ -431,7 +435,15 @@ class World:
     def _mine_one(self, dice: Random, *, heavy: bool) -> None:
         fresh = self._recent_hash(dice) if dice.random() < 0.3 else None
         payloads = random_payloads(dice, self.node.height + 1, fresh=fresh)
-        self.node.mine([self.node.send(payload) for payload in payloads], bits=HEAVY if heavy else None)
+        txs = [self.node.send(payload) for payload in payloads]
+        if dice.random() < 0.5:  # for apps that track outputs: spent in the block that made them, or later
+            txs.append(self.node.send())
+        txs += [
+            spending([coin(tx, len(read_transaction(tx.raw).outputs) - 1)])
+            for tx in txs
+            if dice.random() < 0.3
+        ]
+        self.node.mine(txs, bits=HEAVY if heavy else None)
 
     def _recent_hash(self, dice: Random) -> str | None:
         """Return a recent consensus hash of the engine's, which may still be fresh."""

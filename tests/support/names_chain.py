@@ -20,7 +20,7 @@ from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.script import classify
 from virtualchain.consensus.hashing import hash160
 from virtualchain.examples.names import Params, make_app, regtest
-from virtualchain.examples.names.conformance.source import RecordedSource
+from virtualchain.examples.names.conformance.source import RegistrySource
 from virtualchain.examples.names.params import BURN_SCRIPT
 from virtualchain.examples.names.reading import hash128, preorder_hash
 from virtualchain.model import Block, SpentOutput
@@ -227,7 +227,7 @@ class NamesChain(Writer):
     def __init__(
         self,
         engine: StateEngine,
-        source: RecordedSource,
+        source: RegistrySource,
         reader: psycopg.Connection[dict[str, Any]],
         params: Params,
     ) -> None:
@@ -325,7 +325,7 @@ class NamesChain(Writer):
 def names_chain(url: str, params: Params | None = None) -> Iterator[NamesChain]:
     """Open a chain with one empty block."""
     params = params or regtest()
-    source = RecordedSource(params.first_block, {}, params.bitcoin)
+    source = RegistrySource(params.first_block, {}, params.bitcoin)
     with (
         TemporaryDirectory() as folder,
         StateEngine(

@@ -15,7 +15,7 @@ def upgrade_to(url: str, revision: str) -> None:
     )
     with pytest.MonkeyPatch.context() as patch, engine.connect() as connection:
         patch.setattr("virtualchain.store.builds.refresh_views", lambda _: None)
-        config = migrations._config()
+        config = migrations.alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         connection.commit()

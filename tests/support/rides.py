@@ -1,7 +1,7 @@
 """An app whose balances ride on outputs, in two spellings, and transactions that move them.
 
 `m` and a decimal number make an amount; it and whatever the transaction spends go to its first output that is
-not an OP_RETURN, or are burned if there is none.
+not an OP_RETURN, or are burned if there is none. `no` is rejected.
 """
 
 from collections.abc import Sequence
@@ -43,6 +43,8 @@ def rides_app(name: str = "rides", *, by_statements: bool = False, **options: An
 
     class Mint(Spend):
         def parse(self, payload: bytes, outputs: list[dict[str, Any]]) -> dict[str, Any]:  # type: ignore[override]
+            if payload == b"no":
+                raise ValueError("we do not mint that")
             return {"amount": int(payload) if payload.isdigit() else 0, "to": _receiver(outputs)}
 
     if settings.get("opcodes", ()) is None:
@@ -80,11 +82,19 @@ def _taken(state: State, txid: str, vout: int) -> int:
 
 
 def _given(state: State, txid: str, vout: int, amount: int, owner: Sequence[str]) -> None:
-    state.execute("INSERT INTO rides VALUES (%s, %s, 'a', %s, %s)", (txid, vout, amount, ",".join(owner)))
+    state.execute(
+        """INSERT INTO rides VALUES (%s, %s, 'a', %s, %s)
+        ON CONFLICT (txid, vout, kind) DO UPDATE SET amount = EXCLUDED.amount, owner = EXCLUDED.owner""",
+        (txid, vout, amount, ",".join(owner)),
+    )
 
 
 def _noted(state: State, block_id: int, txindex: int, spends: str, amount: int) -> None:
-    state.execute("INSERT INTO moves VALUES (%s, %s, %s, %s)", (block_id, txindex, spends, amount))
+    state.execute(
+        """INSERT INTO moves VALUES (%s, %s, %s, %s)
+        ON CONFLICT (block_id, txindex) DO UPDATE SET spends = EXCLUDED.spends, amount = EXCLUDED.amount""",
+        (block_id, txindex, spends, amount),
+    )
 
 
 ALICE = key("alice")

@@ -39,6 +39,7 @@ BASES = {
         "virtualchain/store/guard",
     ),
     "docs/names.md": ("virtualchain/examples/names",),
+    "docs/runes.md": ("virtualchain/examples/runes",),
 }
 """Pages about some folders, which name files without them."""
 SHARED = re.compile(r"(?:\.\./)?shared/(?:data|tools)\b")

@@ -479,6 +479,11 @@ class App:
         steps = [handler.parse for handlers in self._handlers.values() for _, handler in handlers.all()]
         return frozenset(name for step in steps for name in step.named_arguments)
 
+    def check_sees_ops(self) -> bool:
+        """Return whether any handler's `check` takes the ops that were accepted before."""
+        handlers = [handler for rules in self._handlers.values() for _, handler in rules.all()]
+        return any(each.check is not None and "checked" in each.check.named_arguments for each in handlers)
+
     def db_parse(
         self,
         block_id: int,

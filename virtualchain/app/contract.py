@@ -73,6 +73,8 @@ class Contract:
     """Whether the app is refused if its code changed and its version did not."""
     base_block_hash: str | None = None
     """Hash of the block before the first processed one, if a checkpoint determines it."""
+    check_sees_ops: bool = True
+    """Whether `check` looks at the ops that were accepted before."""
     tracks: str | None = None
     """The projection whose outputs are tracked."""
     tracking: str | None = None
@@ -105,15 +107,14 @@ class Contract:
         return b"" not in self.opcodes
 
     @property
-    def search(self) -> str:
-        """The name of the app's search of blocks: its payload rule, and what else it asks for."""
-        marks = ["" if self.has_opcodes else " without opcode", " with heights" if self.needs else ""]
-        return self.rule + "".join(marks)
-
-    @property
     def start(self) -> int:
         """The first processed block: at or above `first_block_id`, and above every initial snapshot."""
         return max(self.first_block_id, *(block_id + 1 for block_id in self.initial_snapshots), 0)
+
+    @property
+    def sees_other_ops(self) -> bool:
+        """Whether a callback looks at an op before or after the op's own turn."""
+        return self.check_sees_ops or self.scan is not None or self.final is not None
 
     def hashed_fields(self, block_id: int, opcode: bytes | None, op: Mapping[str, object]) -> Sequence[str]:
         """Return the fields of an op that enter the consensus hash, in order: all, sorted, if undeclared."""

@@ -115,6 +115,7 @@ def read_contract(implementation: object, network: str | None = None) -> Contrac
         strict_code=reader.strict_code(),
         tracks=reader.tracks(),
         needs=reader.needs(),
+        check_sees_ops=reader.check_sees_ops(),
     )
     return (contract if network is None else contract.on(network)).identified()
 
@@ -383,6 +384,10 @@ class _DeclarationReader:
         if type(self._implementation) is App:
             return self._implementation.parse_needs()
         return frozenset({"senders", "inputs", "outputs"})
+
+    def check_sees_ops(self) -> bool:
+        """Return whether `db_check` looks at the ops before: for an `App`, whether a function names them."""
+        return type(self._implementation) is not App or self._implementation.check_sees_ops()
 
     def optional_callback(self, name: str, arguments: int) -> Callback | None:
         if getattr(self._implementation, name, None) is None:

@@ -17,6 +17,9 @@ DEEPEST: Final = 64
 """Maximum nesting depth of lists and dicts."""
 LARGEST: Final = 16 * 1024 * 1024
 """Maximum total size of the fields of one input: their characters, plus 64 for each value."""
+NO_OPCODE: Final = "none"
+NO_PAYLOAD: Final = "spend"
+"""What people read in place of the opcode of an input that has none."""
 _VALUE: Final = 64
 _FIELD: Final = "field {!r}"
 _KEY: Final = "a key in field {!r}"
@@ -64,8 +67,13 @@ def legible(text: str, longest: int) -> str:
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
-def opcode_text(opcode: bytes) -> str:
-    """Return an opcode as people read it: a printable ASCII character as itself, any other byte as hex."""
+def opcode_text(opcode: bytes, payload: bytes | None = b"") -> str:
+    """Return an opcode as people read it: a printable ASCII character as itself, any other byte as hex.
+
+    Without one it is `NO_OPCODE`, or `NO_PAYLOAD` if there is no payload either.
+    """
+    if not opcode:
+        return NO_PAYLOAD if payload is None else NO_OPCODE
     character = opcode.decode("latin-1")
     return character if character.isascii() and character.isprintable() else f"0x{opcode.hex()}"
 

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from virtualchain.bitcoin.block import Candidate, Scan, inputs
 from virtualchain.bitcoin.header import read_header, work
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.spending import stands_for
-from virtualchain.bitcoin.transaction import MAX_MONEY, read_transaction, unpack_outputs
+from virtualchain.bitcoin.transaction import MAX_MONEY, NO_TXID, Transaction, read_transaction, unpack_outputs
 from virtualchain.errors import MalformedBlock, quoted
 from virtualchain.model import Block, Input, Json, Sender, SpentOutput
 
@@ -68,13 +68,14 @@ def check_input(row: Sequence[Any], blocks: Mapping[int, Block], network: Networ
 
     Raises ValueError if its block is not among them, or the row does not match its raw transaction.
     """
-    block_id, txindex, txid, magics, spent, unusual_keys, fee, raw = row
+    block_id, txindex, txid, magics, spent, unusual_keys, fee, raw, spent_at, tracked_by = row
     place = f"transaction {txindex} ({txid}) of block {block_id}"
 
     def outputs() -> list[SpentOutput]:
         return [_in_range(output) for output in unpack_outputs(spent)]
 
-    computed = _compute(place, (block_id, txindex, magics, raw), outputs, blocks, network)
+    claimed = _Claimed(block_id, txindex, magics, raw, spent_at, tracked_by)
+    computed = _compute(place, claimed, outputs, blocks, network)
     _compare(
         place,
         ("txid", txid, computed.txid),
@@ -86,14 +87,15 @@ def check_input(row: Sequence[Any], blocks: Mapping[int, Block], network: Networ
 
 def read_exported_input(row: Sequence[Any], blocks: Mapping[int, Block], network: Network) -> Input:
     """Return the input of an export's row in one of `blocks`; raises ValueError like `check_input`."""
-    block_id, txindex, txid, magics, senders_text, outputs_text, fee, raw = row
+    block_id, txindex, txid, magics, senders_text, outputs_text, fee, raw, spent_at, tracked_by = row
     place = f"transaction {txindex} ({txid}) of block {block_id}"
     senders, outputs = _objects(senders_text, place), _objects(outputs_text, place)
 
     def spent() -> list[SpentOutput]:
         return [_spent_output(sender) for sender in senders]
 
-    computed = _compute(place, (block_id, txindex, magics, raw), spent, blocks, network)
+    claimed = _Claimed(block_id, txindex, magics, raw, spent_at, tracked_by)
+    computed = _compute(place, claimed, spent, blocks, network)
     senders = [_as_now(*each) for each in zip(senders, computed.senders, strict=True)]
     _compare(
         place,
@@ -105,29 +107,71 @@ def read_exported_input(row: Sequence[Any], blocks: Mapping[int, Block], network
     return replace(computed, evidence="export")
 
 
+class _Claimed(NamedTuple):
+    """What a row of an input says beyond what is computed from it."""
+
+    block_id: int
+    txindex: int
+    magics: Sequence[bytes]
+    raw: bytes
+    spent_at: Sequence[int] | None
+    tracked_by: Sequence[str]
+
+
 def _compute(
     place: str,
-    row: tuple[int, int, Sequence[bytes], bytes],
+    row: _Claimed,
     spent: Callable[[], Sequence[SpentOutput]],
     blocks: Mapping[int, Block],
     network: Network,
 ) -> Input:
-    """Compute an input from its position, magics, raw transaction and what it spends."""
-    block_id, txindex, magics, raw = row
-    if block_id not in blocks or not 0 < txindex < 2**31:
+    """Compute an input from what its row says, and what it spends."""
+    if row.block_id not in blocks or not 0 <= row.txindex < 2**31:
         raise ValueError(f"{place}: there is no such position, or rows are out of order")
-    if not magics or magics != sorted(set(magics)):
+    if list(row.magics) != sorted(set(row.magics)):
         raise ValueError(f"{place}: its magics are not a sorted list without duplicates")
+    if not all(isinstance(app, str) and app for app in row.tracked_by) or list(row.tracked_by) != sorted(
+        set(row.tracked_by)
+    ):
+        raise ValueError(f"{place}: tracked_by is not a sorted list of apps without duplicates")
+    if not row.magics and not row.tracked_by:
+        raise ValueError(f"{place}: it has no magic, and no app's tracking asked for it")
     try:
-        transaction = read_transaction(raw, network)
+        transaction = read_transaction(row.raw, network)
         outputs = spent()
-        if len(outputs) != len(transaction.inputs):
-            raise ValueError(f"it has {len(transaction.inputs)} inputs and {len(outputs)} senders")
-        candidate = Candidate(txindex, transaction, raw, tuple(magics))
-        (computed,) = inputs(Scan(blocks[block_id], (candidate,), network), {txindex: outputs})
+        _check_coinbase(row, transaction)
+        candidate = Candidate(row.txindex, transaction, row.raw, tuple(row.magics))
+        if len(outputs) != candidate.spends:
+            raise ValueError(f"it has {candidate.spends} inputs and {len(outputs)} senders")
+        _check_heights(row, len(outputs))
+        (computed,) = inputs(Scan(blocks[row.block_id], (candidate,), network), {row.txindex: outputs})
     except (MalformedBlock, ValueError) as error:
         raise ValueError(f"{place}: {error}") from error
-    return computed
+    spent_at = None if row.spent_at is None else tuple(row.spent_at)
+    return replace(computed, spent_at=spent_at, tracked_by=tuple(row.tracked_by))
+
+
+def _check_coinbase(row: _Claimed, transaction: Transaction) -> None:
+    """Check that a transaction is a coinbase if it is the first of its block, and only then."""
+    is_coinbase = [spending.txid for spending in transaction.inputs] == [NO_TXID]
+    if is_coinbase != (row.txindex == 0):
+        raise ValueError(
+            "it is a coinbase, which is the first transaction of a block"
+            if is_coinbase
+            else "the first transaction of a block is a coinbase, and it is not"
+        )
+    if is_coinbase and row.tracked_by:
+        raise ValueError("a coinbase spends nothing, so no app's tracking asked for it")
+
+
+def _check_heights(row: _Claimed, spends: int) -> None:
+    """Check that `spent_at` has a possible place for each spent output: not its own block's coinbase."""
+    if row.spent_at is None:
+        return
+    if len(row.spent_at) != spends:
+        raise ValueError(f"spent_at has {len(row.spent_at)} places for {spends} spent outputs")
+    if not all(isinstance(place, int) and 0 <= place <= 2 * row.block_id for place in row.spent_at):
+        raise ValueError("spent_at has a place that is not below its block, or in it")
 
 
 def _compare(place: str, *columns: tuple[str, object, object]) -> None:

@@ -15,7 +15,15 @@ from psycopg.rows import class_row
 from virtualchain import consensus
 from virtualchain.app.contract import Contract
 from virtualchain.audit.fault import Fault, OnProgress, ignore
-from virtualchain.bitcoin.payload import first_op_return, last_op_return
+from virtualchain.bitcoin.payload import (
+    envelopes,
+    first_op_return,
+    last_op_return,
+    payloads,
+    runestone,
+    split_payload,
+    takes_coinbase,
+)
 from virtualchain.consensus.series import Series
 from virtualchain.errors import VirtualchainError
 from virtualchain.model import FindPayload, Input
@@ -26,6 +34,7 @@ _Q = queries("audit")
 _STRETCH: Final = 500
 """Blocks whose inputs are read from the tape at once."""
 _FIRST_RULE: Final = "first_op_return:"
+_ENVELOPES_RULE: Final = "envelopes:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,12 @@ class AuditedBuild:
     block_id: int | None
     """Its last block; None if it has no digests yet."""
     opcodes: list[bytes]
-    """Those of its ops and rejections."""
+    """Those of payloads in its ops and rejections; of a rejection without one, that is not known."""
     keeps_tables: bool
+    tracking: str | None
+    """What decides which outputs it tracks; None if it tracks none."""
+    tracking_from: int | None
+    last_code_digest: str | None
 
     @property
     def place(self) -> dict[str, str]:
@@ -63,9 +76,15 @@ class _Op:
     vtxindex: int
     txindex: int
     opcode: bytes
-    payload: bytes
+    payload: bytes | None
+    payload_index: int
     fields: Any
     canonical: list[bytes]
+
+    @property
+    def code(self) -> bytes | None:
+        """What its fields are declared under: its opcode, or None without a payload."""
+        return None if self.payload is None else self.opcode
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +92,7 @@ class _Rejection:
     block_id: int
     txindex: int
     opcode: bytes
+    payload_index: int
     step: str
 
 
@@ -123,6 +143,7 @@ def check_log(
 
     `contract` is that of the code that made the build, if it is at hand. Must run in a transaction.
     """
+    yield from _check_tracking(build, contract)
     with (
         connection.cursor("audited_ops", row_factory=class_row(_Op)) as ops,
         connection.cursor("audited_rejections", row_factory=class_row(_Rejection)) as rejections,
@@ -145,6 +166,24 @@ def check_log(
             yield build.fault(
                 "the tape has another block than the checkpoint that it began with", block_id=block_id
             )
+
+
+def _check_tracking(build: AuditedBuild, contract: Contract | None) -> Iterator[Fault]:
+    """Check what a build says of the rules and the code by which it tracks outputs."""
+    if (build.tracking is None) != (build.tracking_from is None):
+        yield build.fault("it does not say from which block on it tracks outputs by which rules")
+    elif build.tracking_from is not None:
+        first, last = build.base_block_id + 1, max(build.base_block_id, build.block_id or 0) + 1
+        if not first <= build.tracking_from <= last:
+            yield build.fault(
+                f"it cannot have tracked outputs by its rules from block {build.tracking_from} on: it began "
+                f"with block {first}, and block {last} is its next one"
+            )
+    if contract is not None and (
+        (build.tracking is None) != (contract.tracking is None)
+        or (build.last_code_digest == contract.code_digest() and build.tracking != contract.tracking)
+    ):
+        yield build.fault("the rules and the code by which it tracks outputs are not those of its app")
 
 
 class _LogAudit:
@@ -262,34 +301,52 @@ class _LogAudit:
                 yield self._build.fault(
                     f"its ops hash is {snapshot.ops_hash}, but its ops have {ops_hash}", block_id=block_id
                 )
-        yield from self._check_positions(ops, rejections)
+        inputs = self._inputs_of(block_id)
+        yield from self._check_positions(ops, rejections, inputs)
         for op in ops:
             yield from self._check_fields(op)
-        inputs = self._inputs_of(block_id)
+        candidates = {txindex: self._candidates_of(item) for txindex, item in inputs.items()}
         verdicts: list[_Op | _Rejection] = [*ops, *rejections]
         for row in verdicts:
-            yield from self._check_origin(row, inputs)
-        judged = {row.txindex for row in verdicts}
-        for txindex, item in inputs.items():
-            if txindex not in judged and self._opcode_of(item) in self._opcodes:
-                yield self._build.fault(
-                    "it is a candidate, but there is neither an op nor a rejection of it",
-                    block_id=block_id,
-                    txindex=txindex,
-                )
+            yield from self._check_origin(row, inputs, candidates)
+        judged = {(row.txindex, row.payload_index) for row in verdicts}
+        for txindex, found in candidates.items():
+            for number in found:
+                if (txindex, number) not in judged:
+                    yield self._build.fault(
+                        "it is a candidate, but there is neither an op nor a rejection of it"
+                        + (f", by its payload {number}" if len(found) > 1 else ""),
+                        block_id=block_id,
+                        txindex=txindex,
+                    )
 
-    def _check_positions(self, ops: Sequence[_Op], rejections: Sequence[_Rejection]) -> Iterator[Fault]:
-        """Check that ops are numbered as the parsed candidates of their block."""
-        refused = {rejection.txindex: rejection.step != "parse" for rejection in rejections}
-        parsed = sorted({op.txindex for op in ops} | {txindex for txindex, was in refused.items() if was})
-        numbers = {txindex: number for number, txindex in enumerate(parsed)}
-        for op in ops:
-            if op.txindex in refused:
+    def _check_positions(
+        self, ops: Sequence[_Op], rejections: Sequence[_Rejection], inputs: Mapping[int, Input]
+    ) -> Iterator[Fault]:
+        """Check that ops are numbered as the parsed candidates of their block.
+
+        A transaction that may have spent a tracked output, and then did not, has a number and no verdict,
+        unless parse refused it: so there may be a range of numbers.
+        """
+        refused = {(row.txindex, row.payload_index): row.step != "parse" for row in rejections}
+        accepted = {(op.txindex, op.payload_index): op for op in ops}
+        silent = {(txindex, 0) for txindex, item in inputs.items() if self._build.app in item.tracked_by}
+        silent -= {(txindex, 0) for txindex, _ in (*refused, *accepted)}
+        lowest = highest = 0
+        for place in sorted({*refused, *accepted, *silent}):
+            op = accepted.get(place)
+            if op is None:
+                lowest += refused.get(place, False)
+                highest += refused.get(place, True)
+            elif place in refused:
                 yield self._fault_of("it was accepted, and there is a rejection of it", op)
-            elif numbers[op.txindex] != op.vtxindex:
+            elif not lowest <= op.vtxindex <= highest:
                 yield self._fault_of(
-                    f"it is number {numbers[op.txindex]} of the candidates of its block that were parsed", op
+                    f"it is number {lowest} of the candidates of its block that were parsed", op
                 )
+                lowest, highest = lowest + 1, highest + 1
+            else:
+                lowest = highest = op.vtxindex + 1
 
     def _check_fields(self, op: _Op) -> Iterator[Fault]:
         """Check that an op's fields are those that were serialized for its hash."""
@@ -298,26 +355,52 @@ class _LogAudit:
             yield self._fault_of(f"it has {len(committed)} ops, but {len(op.canonical)} were hashed", op)
             return
         for fields, canonical in zip(committed, op.canonical, strict=True):
-            opcode, texts = _read_op(canonical)
-            if opcode != op.opcode or texts is None or not isinstance(fields, dict):
+            texts = _read_op(canonical, op.opcode)
+            if texts is None or not isinstance(fields, dict):
                 yield self._fault_of("its opcode or its form is not that of the op that was hashed", op)
             elif self._contract is not None:
-                names = self._contract.hashed_fields(op.block_id, op.opcode, fields)
+                names = self._contract.hashed_fields(op.block_id, op.code, fields)
                 values = [fields.get(name) for name in names]
                 if len(names) != len(texts) or not all(map(_is_text_of, texts, values)):
                     yield self._fault_of("its fields are not those that were hashed", op)
             elif not all(any(_is_text_of(text, value) for value in fields.values()) for text in texts):
                 yield self._fault_of("its fields are not those that were hashed", op)
 
-    def _check_origin(self, row: _Op | _Rejection, inputs: Mapping[int, Input]) -> Iterator[Fault]:
+    def _check_origin(
+        self,
+        row: _Op | _Rejection,
+        inputs: Mapping[int, Input],
+        candidates: Mapping[int, Mapping[int, tuple[bytes, bytes]]],
+    ) -> Iterator[Fault]:
         """Check that a verdict is on a candidate of the tape."""
         item = inputs.get(row.txindex)
         if item is None:
             yield self._fault_of("its transaction is not among the inputs of its block", row)
             return
-        if self._find_payload is None:
+        is_tracked = self._build.tracking is not None and self._build.app in item.tracked_by
+        found = candidates[row.txindex]
+        # Of a rejection, only this is known of whether it had a payload.
+        may_be_spend = isinstance(row, _Rejection) and (row.opcode, row.payload_index) == (b"", 0)
+        if isinstance(row, _Op) and row.payload is None:
+            yield from self._check_spend(row, found, is_tracked=is_tracked)
+        elif may_be_spend and is_tracked and not found:
             return
-        split = self._payload_of(item)
+        elif self._find_payload is not None and self._opcodes:
+            yield from self._check_payload(row, found.get(row.payload_index) or self._other_split(item, row))
+
+    def _check_spend(
+        self, op: _Op, candidates: Mapping[int, tuple[bytes, bytes]], *, is_tracked: bool
+    ) -> Iterator[Fault]:
+        """Check an op without a payload."""
+        if not is_tracked:
+            yield self._fault_of("it has no payload, and its transaction spends nothing that is tracked", op)
+        elif candidates:
+            yield self._fault_of("it has no payload, but its transaction has one of the app", op)
+        elif (op.opcode, op.payload_index) != (b"", 0):
+            yield self._fault_of("it has no payload, but an opcode or the number of a payload", op)
+
+    def _check_payload(self, row: _Op | _Rejection, split: tuple[bytes, bytes] | None) -> Iterator[Fault]:
+        """Compare a verdict with the opcode and the rest of the payload that its transaction has."""
         if split is None:
             yield self._fault_of("its transaction has no payload of the app", row)
             return
@@ -329,30 +412,37 @@ class _LogAudit:
         if isinstance(row, _Op) and row.payload != rest:
             yield self._fault_of("its payload is not that of its transaction", row)
 
-    def _opcode_of(self, item: Input) -> bytes | None:
-        split = self._payload_of(item)
-        return None if split is None else split[0]
+    def _candidates_of(self, item: Input) -> Mapping[int, tuple[bytes, bytes]]:
+        """Return opcode and rest of an input's payloads that are candidates, by their numbers."""
+        splits = (
+            (number, split_payload(payload, self._build.magics, self._opcodes))
+            for number, payload in enumerate(self._payloads_of(item))
+        )
+        return {number: split for number, split in splits if split is not None}
 
-    def _payload_of(self, item: Input) -> tuple[bytes, bytes] | None:
-        """Return the opcode and what follows it in an input; None if its payload is unknown, or another's."""
-        if self._find_payload is None:
-            return None
+    def _other_split(self, item: Input, row: _Op | _Rejection) -> tuple[bytes, bytes] | None:
+        """Split a payload whose opcode is none of the app's; None if it has none of the app's magics."""
+        payload = dict(enumerate(self._payloads_of(item))).get(row.payload_index, b"")
+        for magic in self._build.magics:
+            if payload.startswith(magic) and len(payload) > len(magic):
+                end = len(magic) + (b"" not in self._opcodes)
+                return payload[len(magic) : end], payload[end:]
+        return None
+
+    def _payloads_of(self, item: Input) -> Sequence[bytes]:
+        """Return an input's payloads; none if it is not the app's, or the rule is unknown or fails."""
+        find = self._find_payload
+        if find is None or set(self._build.magics).isdisjoint(item.magics):
+            return ()
+        if not (item.txindex or takes_coinbase(find)):
+            return ()
         try:
-            payload = self._find_payload([output.as_dict() for output in item.outputs])
+            return payloads(find, item.raw, item.outputs)
         except Exception:  # noqa: BLE001 - a rule of the app's own may raise anything, and halts the app then
-            return None
-        if not isinstance(payload, bytes):
-            return None
-        # One magic may be the beginning of another: the first one that an opcode of the app follows counts.
-        splits = [
-            (payload[len(magic) : len(magic) + 1], payload[len(magic) + 1 :])
-            for magic in self._build.magics
-            if payload.startswith(magic) and len(payload) > len(magic)
-        ]
-        return next((split for split in splits if split[0] in self._opcodes), next(iter(splits), None))
+            return ()
 
     def _inputs_of(self, block_id: int) -> Mapping[int, Input]:
-        """Return a block's inputs with a magic of the app, by txindex; blocks are asked for in order."""
+        """Return a block's inputs that may be the app's, by txindex; blocks are asked for in order."""
         if block_id > self._inputs_until:
             self._inputs_until = block_id + _STRETCH - 1
             self._inputs = {}
@@ -372,25 +462,30 @@ def _payload_rule(name: str, contract: Contract | None) -> FindPayload | None:
     """Return a payload rule by its name, or the app's own; None if that is not at hand."""
     if contract is not None:
         return contract.find_payload or last_op_return
-    if name == last_op_return.name:
-        return last_op_return
+    for rule in (last_op_return, runestone):
+        if name == rule.name:
+            return rule
     if name.startswith(_FIRST_RULE):
         return first_op_return(*map(bytes.fromhex, name.removeprefix(_FIRST_RULE).split(",")))
+    if name.startswith(_ENVELOPES_RULE):
+        return envelopes(bytes.fromhex(name.removeprefix(_ENVELOPES_RULE)))
     return None
 
 
-def _read_op(serialized: bytes) -> tuple[bytes, list[bytes] | None]:
-    """Split a serialized op into its opcode and the texts of its fields; None if it is not one."""
-    opcode, rest = serialized[:1], serialized[1:]
+def _read_op(serialized: bytes, opcode: bytes) -> list[bytes] | None:
+    """Return the texts of the fields of a serialized op; None if it is not one with this opcode."""
+    if not serialized.startswith(opcode):
+        return None
+    rest = serialized.removeprefix(opcode)
     texts = []
     separator = b":"
     while rest not in {b"", b":"}:
         length, colon, after = rest.removeprefix(separator).partition(b":")
         if not rest.startswith(separator) or not colon or not length.isdigit() or int(length) > len(after):
-            return opcode, None
+            return None
         texts.append(after[: int(length)])
         rest, separator = after[int(length) :], b","
-    return opcode, texts
+    return texts
 
 
 def _is_text_of(text: bytes, value: object) -> bool:

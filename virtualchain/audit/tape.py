@@ -18,7 +18,7 @@ from virtualchain.bitcoin.networks import NETWORKS, Network
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block
 from virtualchain.store.sql import queries
-from virtualchain.store.tape import Tape
+from virtualchain.store.tape import Tape, is_tracking_rule
 
 _Q = queries("audit")
 HIGHEST: Final = 2**31 - 1
@@ -51,12 +51,30 @@ def check_tape(
             on_progress(f"tape: block {until:,} of {highest:,}")
             if 0 in blocks and blocks[0].hash != bound[1]:
                 yield Fault(f"it is not the genesis block of {bound[0]}, {bound[1]}", block_id=0)
+    if bottom is not None and tip is not None:
+        yield from _check_coverage(tape, bottom, tip)
     for query, message in (
         ("homeless_inputs", "it has inputs, but is not on the tape"),
         ("false_pins", "it is not the block that is pinned there"),
     ):
         for (block_id,) in connection.execute(_Q[query], {"first": first, "last": last}).fetchall():
             yield Fault(message, block_id=block_id)
+
+
+def _check_coverage(tape: Tape, bottom: int, tip: int) -> Iterator[Fault]:
+    """Check that what was searched is on the tape; a search that is open may begin with the next block."""
+    for row in tape.coverage():
+        name = f"coverage of {row.magic.hex() or 'no magic'} by {row.rule}"
+        last = tip if row.until_block is not None else tip + 1
+        if not (bottom <= row.from_block <= last and (row.until_block or 0) <= tip):
+            until = "" if row.until_block is None else f" to {row.until_block}"
+            yield Fault(
+                f"{name} is recorded from block {row.from_block}{until}, but the tape has blocks {bottom} to "
+                f"{tip}",
+                table="coverage",
+            )
+        if row.is_tracking and (row.magic or row.until_block is None or not is_tracking_rule(row.rule)):
+            yield Fault(f"{name} is not what an app that tracks outputs can have", table="coverage")
 
 
 def _height(connection: psycopg.Connection, query: str) -> int | None:

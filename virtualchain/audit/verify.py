@@ -13,6 +13,7 @@ from virtualchain.audit.log import AuditedBuild, audited_builds, check_log
 from virtualchain.audit.tables import check_state
 from virtualchain.audit.tape import HIGHEST, check_tape
 from virtualchain.engine.compare import RowDifference, row_differences
+from virtualchain.engine.coverage import gaps
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.versions import judged_again
 from virtualchain.errors import AppHalted, BuildChanged, UsageError
@@ -73,6 +74,10 @@ def verify(
             collect(check_log(connection, build, known.get((build.app, build.build)), on_progress))
             collect(check_state(connection, build, on_progress))
         live = [row for row in builds(connection) if row.is_live]
+        unsearched = {
+            contract.name: next((first for first, _ in gaps(Tape(connection), contract)), HIGHEST)
+            for contract in known.values()
+        }
     for row in live if deep else ():
         contract = known.get((row.app, row.name))
         if row.began_with_checkpoint:
@@ -82,6 +87,12 @@ def verify(
             )
         elif contract is None:
             report.notes.append(f"app {row.app} was not judged again: name its code with --app")
+        elif unsearched[row.app] <= row.block_id:
+            report.notes.append(
+                f"app {row.app} was not judged again: other code has taken block {unsearched[row.app]}, and "
+                "the tape may not have all that this code would see from there on: "
+                f"`virtualchain upgrade {row.app}` derives it from blocks"
+            )
         else:
             collect(_judge_again(url, row, contract, options, listener, report))
     if len(report.faults) == MOST_FAULTS:

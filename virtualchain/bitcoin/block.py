@@ -22,7 +22,7 @@ from virtualchain.bitcoin.layout import (
     txids,
     walk,
 )
-from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.payload import payloads, starts_with_magic
 from virtualchain.bitcoin.script import classify, public_keys
 from virtualchain.bitcoin.spending import (
@@ -59,6 +59,7 @@ __all__ = [
     "LARGEST_BLOCK",
     "LARGEST_SPENDABLE_SCRIPT",
     "MOST_INPUTS",
+    "MOST_KEPT",
     "Candidate",
     "Scan",
     "Scanner",
@@ -75,6 +76,10 @@ MOST_INPUTS: Final = LARGEST_BLOCK // (41 * 4)
 """The most inputs in a block: one weighs four units for each of its 41 bytes."""
 LARGEST_SPENDABLE_SCRIPT: Final = 10_000
 """Bytes: a longer output script cannot be spent."""
+MOST_KEPT: Final = 1_000_000
+"""Bytes of a block's inputs, and of what they spend, that are kept decoded, in ten times the memory; if
+there are more, each is decoded when it is looked at."""
+_NO_KEYS: Final[Mapping[int, Sequence[str]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +198,25 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
     or the amounts cannot be right.
     """
     evidence = spent.evidence if isinstance(spent, SpentOutputs) else "node"
+    is_checked = scan.block.hash not in UNCHECKED_BLOCKS and getattr(spent, "are_signed", True)
     counts = spent.counts if isinstance(spent, SpentOutputs) else None
     if counts is not None and scan.spendings and array("I", counts) != array("I", scan.spendings):
         raise MalformedBlock(
             f"block {scan.block.block_id} ({scan.block.hash}): its transactions do not have as many inputs "
             "as spent outputs were reported for them"
         )
+    spent_by = {each.txindex: capped(spent.get(each.txindex, ())) for each in scan.candidates}
+    size = sum(len(each.raw) for each in scan.candidates)
+    size += sum(len(output.script_pubkey) for outputs in spent_by.values() for output in outputs)
     return tuple(
-        _input(scan, candidate, capped(spent.get(candidate.txindex, ())), evidence)
+        _input(
+            scan,
+            candidate,
+            spent_by.pop(candidate.txindex),
+            evidence,
+            is_checked=is_checked,
+            keeps=size <= MOST_KEPT,
+        )
         for candidate in scan.candidates
     )
 
@@ -238,7 +254,15 @@ def _payloads(watch: Watch, raw: bytes, transaction: Transaction) -> list[bytes]
         return None
 
 
-def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evidence: Evidence) -> Input:
+def _input(
+    scan: Scan,
+    candidate: Candidate,
+    spent: Sequence[SpentOutput],
+    evidence: Evidence,
+    *,
+    is_checked: bool,
+    keeps: bool,
+) -> Input:
     block, network, transaction = scan.block, scan.network, candidate.transaction
     place = f"transaction {candidate.txindex} ({transaction.txid})"
     if len(spent) != candidate.spends:
@@ -246,13 +270,13 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
             f"block {block.block_id} ({block.hash}): {place} spends {candidate.spends} outputs, but the node "
             f"returned {len(spent)}: use a node that has connected this block and not pruned it"
         )
-    spent_at = _spent_at(spent)
+    # Whether a source states heights that nobody needs must not show on the tape.
+    spent_at = _spent_at(spent) if candidate.needs_heights else None
     if candidate.needs_heights and spent_at is None:
         raise MissingData(
             f"block {block.block_id} ({block.hash}): {place} spends outputs whose heights an app needs, and "
             "this source does not know them: use a node of version 24 or later, or its block files"
         )
-    is_checked = block.hash not in UNCHECKED_BLOCKS
     unusual: dict[int, Sequence[str]] = {}
     spendings = transaction.inputs[: len(spent)]
     for n, (spending, output) in enumerate(zip(spendings, spent, strict=True)):
@@ -266,17 +290,21 @@ def _input(scan: Scan, candidate: Candidate, spent: Sequence[SpentOutput], evide
         keys = unusual_keys(output.script_pubkey, spending, fits=is_checked)
         if keys is not None:
             unusual[n] = keys
+    packed = pack_outputs(spent)
+    stored = StoredTransaction(candidate.raw, packed, network, spent_at)
     return Input(
         block_id=block.block_id,
         txindex=candidate.txindex,
         txid=transaction.txid,
         raw=candidate.raw,
         magics=candidate.magics,
-        senders=Lazy(lambda: _senders(spendings, spent, network)),
-        outputs=transaction.outputs,
+        senders=(
+            Lazy(_senders, (spendings, spent, network)) if keeps else Lazy(StoredTransaction.senders, stored)
+        ),
+        outputs=transaction.outputs if keeps else Lazy(StoredTransaction.outputs, stored),
         fee=_fee(scan.block, candidate, spent) if candidate.txindex else 0,
-        spent=pack_outputs(spent),
-        unusual_keys=unusual,
+        spent=packed,
+        unusual_keys=unusual or _NO_KEYS,
         evidence=evidence,
         spent_at=spent_at,
     )
@@ -295,31 +323,23 @@ class StoredTransaction:
     raw: bytes
     spent: bytes
     """As in `Input`."""
-    network: str
-    """The network's name."""
+    network: Network
     spent_at: Sequence[int] | None = None
     """As in `Input`."""
-    _decoded: tuple[Transaction, Network] | None = None
 
     def senders(self) -> tuple[Sender, ...]:
         """Make its senders."""
-        transaction, chain = self._decode()
         spent: Sequence[SpentOutput] = unpack_outputs(self.spent)
         if self.spent_at is not None:
             spent = [
                 output._replace(made_at=place) for output, place in zip(spent, self.spent_at, strict=True)
             ]
-        return _senders(transaction.inputs[: len(spent)], spent, chain)  # a coinbase spends nothing
+        spendings = read_inputs(self.raw)[: len(spent)]  # a coinbase spends nothing
+        return _senders((spendings, spent, self.network))
 
     def outputs(self) -> tuple[Output, ...]:
         """Make its outputs."""
-        return tuple(self._decode()[0].outputs)
-
-    def _decode(self) -> tuple[Transaction, Network]:
-        if self._decoded is None:
-            chain = network(self.network)
-            self._decoded = read_transaction(self.raw, chain), chain
-        return self._decoded
+        return tuple(read_transaction(self.raw, self.network).outputs)
 
 
 def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> int:
@@ -335,7 +355,8 @@ def _fee(block: Block, candidate: Candidate, spent: Sequence[SpentOutput]) -> in
     return spends - pays
 
 
-def _senders(spendings: Sequence[TxIn], spent: Sequence[SpentOutput], network: Network) -> tuple[Sender, ...]:
+def _senders(decoded: tuple[Sequence[TxIn], Sequence[SpentOutput], Network]) -> tuple[Sender, ...]:
+    spendings, spent, network = decoded
     return tuple(
         _sender(spending, output, network) for spending, output in zip(spendings, spent, strict=True)
     )

@@ -44,3 +44,4 @@ write_address = _addresses.write_address
 write_base58 = _addresses.write_base58
 hash_transactions = _hashes.hash_transactions
 merkle_root = _hashes.merkle_root
+consensus_hash = _hashes.consensus_hash

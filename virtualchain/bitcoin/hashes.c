@@ -1,6 +1,6 @@
-/* Double SHA-256 of the transactions of a block and of its Merkle trees, with the processor's own instructions and
- * without the interpreter's lock. Compiled by .ci/compile.py, and used by commitments.py, which does the same with
- * hashlib: on a processor without such instructions that is faster, so importing this module fails there.
+/* Double SHA-256 of the transactions of a block, of its Merkle trees, and of consensus hashes, with the processor's own
+ * instructions and, if that takes long, without the interpreter's lock. Compiled by .ci/compile.py; hashes.py does the
+ * same with hashlib: on a processor without such instructions that is faster, so importing this module fails there.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -11,6 +11,7 @@
 #include <cpuid.h>
 #include <immintrin.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const uint32_t K[64] = {
@@ -207,7 +208,149 @@ static PyObject *merkle_root(PyObject *Py_UNUSED(module), PyObject *argument)
     return root;
 }
 
+/* RIPEMD-160 of 32 bytes, which make one block. */
+
+static uint32_t rotate(uint32_t word, int bits) { return word << bits | word >> (32 - bits); }
+
+static uint32_t mix(int round, uint32_t x, uint32_t y, uint32_t z)
+{
+    switch (round) {
+    case 0: return x ^ y ^ z;
+    case 1: return (x & y) | (~x & z);
+    case 2: return (x | ~y) ^ z;
+    case 3: return (x & z) | (y & ~z);
+    default: return x ^ (y | ~z);
+    }
+}
+
+static void ripemd160(const uint8_t data[32], uint8_t digest[20])
+{
+    static const uint32_t constants[2][5] = {
+        {0, 0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xa953fd4e}, {0x50a28be6, 0x5c4dd124, 0x6d703ef3, 0x7a6d76e9, 0},
+    };
+    static const uint8_t words[2][80] = {
+        {0,  1, 2,  3, 4,  5, 6,  7, 8, 9,  10, 11, 12, 13, 14, 15, 7,  4, 13, 1,  10, 6,  15, 3, 12, 0, 9,
+         5,  2, 14, 11, 8, 3, 10, 14, 4, 9, 15, 8,  1,  2,  7,  0,  6,  13, 11, 5, 12, 1,  9, 11, 10, 0, 8, 12, 4,
+         13, 3, 7,  15, 14, 5, 6, 2, 4, 0, 5,  9,  7,  12, 2,  10, 14, 1,  3,  8,  11, 6,  15, 13},
+        {5,  14, 7,  0, 9, 2,  11, 4, 13, 6, 15, 8,  1,  10, 3,  12, 6, 11, 3,  7,  0,  13, 5,  10, 14, 15, 8,
+         12, 4,  9,  1, 2, 15, 5,  1, 3,  7, 14, 6,  9,  11, 8,  12, 2, 10, 0,  4,  13, 8,  6,  4,  1,  3,  11, 15, 0,
+         5,  12, 2,  13, 9, 7, 10, 14, 12, 15, 10, 4, 1, 5,  8,  7,  6, 2,  13, 14, 0,  3,  9,  11},
+    };
+    static const uint8_t shifts[2][80] = {
+        {11, 14, 15, 12, 5,  8,  7,  9,  11, 13, 14, 15, 6,  7,  9,  8,  7,  6,  8,  13, 11, 9,  7,  15, 7,  12, 15,
+         9,  11, 7,  13, 12, 11, 13, 6,  7,  14, 9,  13, 15, 14, 8,  13, 6,  5,  12, 7,  5,  11, 12, 14, 15, 14, 15, 9,
+         8,  9,  14, 5,  6,  8,  6,  5,  12, 9,  15, 5,  11, 6,  8,  13, 12, 5,  12, 13, 14, 11, 8,  5,  6},
+        {8,  9,  9,  11, 13, 15, 15, 5,  7,  7,  8,  11, 14, 14, 12, 6,  9,  13, 15, 7,  12, 8,  9,  11, 7,  7,  12,
+         7,  6,  15, 13, 11, 9,  7,  15, 11, 8,  6,  6,  14, 12, 13, 5,  14, 13, 13, 7,  5,  15, 5,  8,  11, 14, 14, 6,
+         14, 6,  9,  12, 9,  12, 5,  15, 8,  8,  5,  12, 9,  12, 5,  14, 6,  8,  13, 6,  5,  15, 13, 11, 11},
+    };
+    static const uint32_t first[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
+    uint32_t block[16] = {0}, lines[2][5];
+    memcpy(block, data, 32);
+    block[8] = 0x80;
+    block[14] = 256; /* bits */
+    for (int line = 0; line < 2; line++) {
+        uint32_t *l = lines[line];
+        memcpy(l, first, sizeof first);
+        for (int i = 0; i < 80; i++) {
+            int round = i / 16;
+            uint32_t sum = l[0] + mix(line ? 4 - round : round, l[1], l[2], l[3]);
+            sum = rotate(sum + block[words[line][i]] + constants[line][round], shifts[line][i]) + l[4];
+            l[0] = l[4];
+            l[4] = l[3];
+            l[3] = rotate(l[2], 10);
+            l[2] = l[1];
+            l[1] = sum;
+        }
+    }
+    for (int i = 0; i < 5; i++) {
+        uint32_t word = first[(i + 1) % 5] + lines[0][(i + 2) % 5] + lines[1][(i + 3) % 5];
+        memcpy(digest + 4 * i, &word, 4);
+    }
+}
+
+typedef struct {
+    uint8_t bytes[32];
+    size_t size;
+} Leaf;
+
+/* Read lower-case hex; the bytes are in the order in which they are written. */
+static int read_hex(PyObject *text, size_t size, uint8_t *bytes)
+{
+    Py_ssize_t length;
+    const char *digits = PyUnicode_Check(text) ? PyUnicode_AsUTF8AndSize(text, &length) : NULL;
+    if (digits == NULL || (size_t)length != 2 * size)
+        return 0;
+    for (size_t i = 0; i < 2 * size; i++) {
+        char digit = digits[i];
+        int value = digit >= '0' && digit <= '9' ? digit - '0' : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
+        if (value < 0)
+            return 0;
+        bytes[i / 2] = i % 2 ? bytes[i / 2] | value : value << 4;
+    }
+    return 1;
+}
+
+/* As their hex is sorted: byte by byte, and a hash in front of a longer one that begins with it. */
+static int compare(const void *left, const void *right)
+{
+    const Leaf *a = left, *b = right;
+    int order = memcmp(a->bytes, b->bytes, a->size < b->size ? a->size : b->size);
+    return order ? order : (a->size > b->size) - (a->size < b->size);
+}
+
+#define MOST_PRIORS 63
+
+static PyObject *consensus_hash(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *ops_hash, *prior;
+    if (!PyArg_ParseTuple(arguments, "OO!", &ops_hash, &PyList_Type, &prior))
+        return NULL;
+    Leaf row[MOST_PRIORS + 2];
+    size_t count = PyList_GET_SIZE(prior) + 1;
+    int is_valid = count <= MOST_PRIORS + 1 && read_hex(ops_hash, row[0].size = 32, row[0].bytes);
+    for (size_t i = 1; is_valid && i < count; i++)
+        is_valid = read_hex(PyList_GET_ITEM(prior, i - 1), row[i].size = 16, row[i].bytes);
+    if (!is_valid) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "an ops hash has 64 hex digits, a consensus hash 32");
+        return NULL;
+    }
+    qsort(row, count, sizeof *row, compare);
+    for (size_t i = 0; i < count; i++) /* hashes are written backwards */
+        for (size_t j = 0; j < row[i].size / 2; j++) {
+            uint8_t byte = row[i].bytes[j];
+            row[i].bytes[j] = row[i].bytes[row[i].size - 1 - j];
+            row[i].bytes[row[i].size - 1 - j] = byte;
+        }
+    for (; count > 1; count = (count + 1) / 2) {
+        if (count % 2)
+            row[count] = row[count - 1];
+        for (size_t n = 0; n < (count + 1) / 2; n++) {
+            Sha256 sha256;
+            begin(&sha256);
+            add(&sha256, row[2 * n].bytes, row[2 * n].size);
+            add(&sha256, row[2 * n + 1].bytes, row[2 * n + 1].size);
+            end_twice(&sha256, row[n].bytes);
+            row[n].size = 32;
+        }
+    }
+    uint8_t root[32], digest[20];
+    for (int i = 0; i < 32; i++)
+        root[i] = row[0].bytes[31 - i];
+    Sha256 sha256;
+    begin(&sha256);
+    add(&sha256, root, 32);
+    end(&sha256, root);
+    ripemd160(root, digest);
+    char text[32];
+    for (int i = 0; i < 32; i++)
+        text[i] = "0123456789abcdef"[i % 2 ? digest[i / 2] & 15 : digest[i / 2] >> 4];
+    return PyUnicode_FromStringAndSize(text, 32);
+}
+
 static PyMethodDef methods[] = {
+    {"consensus_hash", consensus_hash, METH_VARARGS, "Mix a block's ops hash with its prior consensus hashes."},
     {"hash_transactions", hash_transactions, METH_VARARGS, "Hash transactions without and with their witnesses."},
     {"merkle_root", merkle_root, METH_O, "Compute the Merkle root of digests, one after the other."},
     {NULL, NULL, 0, NULL},

@@ -1,10 +1,13 @@
-"""The hashes of a block's transactions and their Merkle root, as `hashes.c` computes them without hashlib."""
+"""Hashes of transactions, Merkle roots and consensus hashes, as `hashes.c` computes them without hashlib."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
+from virtualchain.consensus.digests import consensus_hash
 from virtualchain.consensus.hashing import sha256d
 from virtualchain.consensus.merkle import root_of_digests
+
+__all__ = ["consensus_hash", "hash_transactions", "merkle_root"]
 
 
 def hash_transactions(raw: bytes, starts: Sequence[int], outputs_ends: Sequence[int]) -> tuple[bytes, bytes]:

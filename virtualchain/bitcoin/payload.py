@@ -5,7 +5,7 @@ after an OP_RETURN, so a search of a block's outputs for OP_RETURN, push and mag
 decodes only the few transactions that match. Other rules say with `patterns` which bytes to search for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from virtualchain.bitcoin.compiled import output_scripts
@@ -158,6 +158,27 @@ def payloads(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> list[b
     raise TypeError(f"it returned a {type(result).__name__}: expected bytes, None or a list of bytes")
 
 
+def takes_coinbase(find: FindPayload) -> bool:
+    """Return whether a rule finds payloads in coinbases, too."""
+    return bool(getattr(find, "coinbase", False))
+
+
+def split_payload(
+    payload: bytes, magics: Sequence[bytes], opcodes: Collection[bytes]
+) -> tuple[bytes, bytes] | None:
+    """Split what follows an app's magic into opcode and rest; None unless it has one of `opcodes`.
+
+    The opcode is empty if that is the only one. One magic may be the beginning of another: the first one that
+    an opcode follows counts.
+    """
+    for magic in magics:
+        end = len(magic) + (b"" not in opcodes)
+        opcode = payload[len(magic) : end]
+        if payload.startswith(magic) and opcode in opcodes:
+            return opcode, payload[end:]
+    return None
+
+
 def _call(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> object:
     """Call a rule of an app's own with what its parameters ask for."""
     names = arguments_of(find)
@@ -181,18 +202,21 @@ def watch(
 ) -> Watch:
     """Describe what the scan looks for on behalf of an app; the default rule is `last_op_return`.
 
-    `rule` names the search, by which the tape's coverage is kept.
+    `rule` names an app's own rule; a shipped one has its name. What else the search asks for is in its name,
+    too, by which the tape's coverage is kept.
     """
     find = last_op_return if find_payload is None else find_payload
     patterns = tuple(getattr(find, "patterns", ()))
+    name = find.name if isinstance(find, PayloadRule) else rule
+    marks = ["" if has_opcode else " without opcode", " with heights" if needs_heights else ""]
     return Watch(
         magic,
-        rule,
+        name + "".join(marks),
         find,
         # Without a magic the byte search would match nearly everywhere: it is cheaper not to search.
         prefilter=isinstance(find, PayloadRule) and not patterns and bool(magic),
         patterns=patterns,
-        takes_coinbase=bool(getattr(find, "coinbase", False)),
+        takes_coinbase=takes_coinbase(find),
         has_opcode=has_opcode,
         needs_heights=needs_heights,
     )

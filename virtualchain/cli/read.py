@@ -48,9 +48,19 @@ _COLUMNS: Final[dict[tuple[str, bool], tuple[str, ...]]] = {
         "payload",
         "fields",
         "canonical",
+        "payload_index",
     ),
     ("rejections", False): ("block_id", "txindex", "app", "opcode", "txid", "step", "reason"),
-    ("rejections", True): ("app", "block_id", "txindex", "txid", "opcode", "step", "reason"),
+    ("rejections", True): (
+        "app",
+        "block_id",
+        "txindex",
+        "txid",
+        "opcode",
+        "step",
+        "reason",
+        "payload_index",
+    ),
 }
 """The columns shown, by what is listed and whether it is JSON; people get fewer, so that lines stay short."""
 _QUERY_TIMEOUT: Final = 60.0
@@ -64,7 +74,12 @@ _QUERY_TIMEOUT: Final = 60.0
 @click.option("--block", type=BLOCK_ID, metavar="BLOCK", help="Only ops of this block.")
 @click.option("--from", "first", type=BLOCK_ID, metavar="BLOCK", help="Only ops from this block on.")
 @click.option("--to", "last", type=BLOCK_ID, metavar="BLOCK", help="Only ops up to this block.")
-@click.option("--opcode", metavar="BYTE", help="Only ops with this opcode: a character, or two hex digits.")
+@click.option(
+    "--opcode",
+    metavar="BYTE",
+    help="Only ops with this opcode: a character, or two hex digits; none: without one; spend: without a "
+    "payload, too.",
+)
 @click.option("--txid", metavar="TXID", help="Only ops of this transaction.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N ops.")
 @click.option("--newest-first", is_flag=True, help="Start with the last block.")
@@ -85,7 +100,7 @@ def ops(
 
     --app limits the list to an app; here it also accepts the app's name.
     """
-    from virtualchain.app.fields import opcode_text
+    from virtualchain.app.fields import NO_PAYLOAD, opcode_text
     from virtualchain.reading import views
 
     if block is not None and (first is not None or last is not None):
@@ -96,6 +111,7 @@ def ops(
             first=block or first or 0,
             last=next((item for item in (block, last) if item is not None), views.HIGHEST),
             opcode=None if opcode is None else _parse_opcode(opcode),
+            only_spends=opcode == NO_PAYLOAD,
             txid=None if txid is None else _parse_txid(txid),
             limit=limit,
             newest_first=newest_first,
@@ -103,17 +119,23 @@ def ops(
         rows = (views.rejections if rejected else views.ops)(connection, selection)
         as_json = options.settings.json
         if not as_json:
-            rows = ({**row, "opcode": opcode_text(row["opcode"])} for row in rows)
+            rows = ({**row, "opcode": opcode_text(row["opcode"], row.get("payload", b""))} for row in rows)
         columns = _COLUMNS["rejections" if rejected else "ops", as_json]
         write_rows(columns, ([row[name] for name in columns] for row in rows), as_json=as_json)
 
 
 def _parse_opcode(text: str) -> bytes:
+    from virtualchain.app.fields import NO_OPCODE, NO_PAYLOAD
+
+    if text in {NO_OPCODE, NO_PAYLOAD}:
+        return b""
     if len(text) == 1 and text.isascii():
         return text.encode()
     if re.fullmatch(r"(0x)?[0-9a-fA-F]{2}", text):
         return bytes.fromhex(text[-2:])
-    raise UsageError(f"--opcode {text}: write one character, or the byte as two hex digits")
+    raise UsageError(
+        f"--opcode {text}: write one character, or the byte as two hex digits; or none, or spend"
+    )
 
 
 def _parse_txid(text: str) -> str:
@@ -360,7 +382,8 @@ def _write_block(event: "BlockEvent") -> None:
     counts = f"{counted(len(event.ops), 'op')}, {counted(len(event.changes), 'change')}"
     click.secho(f"block {event.block_id} {event.block_hash}: {counts}", bold=True)
     for op in event.ops:
-        click.echo(f"  {op.app} op {opcode_text(op.opcode)} {op.txid} {_short(op.fields)}")
+        opcode = opcode_text(op.opcode, op.payload)
+        click.echo(f"  {op.app} op {opcode} {op.txid} {_short(op.fields)}")
     for change in event.changes:
         start = f"  {change.app} {change.action} {change.table} {_short(change.key)}"
         click.echo(f"{start} {_changed_columns(change)}".rstrip())

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from virtualchain.consensus.hashing import hash160, sha256d
-from virtualchain.consensus.merkle import merkle_root
+from virtualchain.consensus.merkle import merkle_root, root_of_digests
 from virtualchain.consensus.values import MAX_INT_BITS, foreign_value, invalid_value
 from virtualchain.errors import InvalidOp, Unserializable, UsageError, quoted
 
 _HASHABLE: Final = "None, bool, int, float, str and lists of ints"
 _LARGEST_PYTHON2_INT: Final = 2**63 - 1
-_OF_NO_OPS: Final = merkle_root([sha256d(b"").hex()])
+EMPTY_OPS_HASH: Final = merkle_root([sha256d(b"").hex()])
+"""The ops hash of a block without ops."""
 
 
 def serialize_op(opcode: bytes, op: Mapping[str, object], fields: Sequence[str]) -> bytes:
@@ -66,8 +67,13 @@ def ops_hash(serialized_ops: Iterable[bytes]) -> str:
     a list of ops may have the same hash as the list with its last leaf repeated (CVE-2012-2459): the hash
     determines which ops a block has, but not how many times each occurs.
     """
-    leaves = sorted(sha256d(op).hex() for op in serialized_ops)
-    return merkle_root(leaves) if leaves else _OF_NO_OPS
+    return ops_hash_of_digests(map(sha256d, serialized_ops))
+
+
+def ops_hash_of_digests(digests: Iterable[bytes]) -> str:
+    """Hash a block's ops as `ops_hash` does, from the `sha256d` of each, in any order."""
+    leaves = [digest[::-1] for digest in sorted(digests)]
+    return root_of_digests(leaves)[::-1].hex() if leaves else EMPTY_OPS_HASH
 
 
 def prior_block_ids(block_id: int, first_block_id: int) -> list[int]:

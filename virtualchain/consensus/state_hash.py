@@ -32,14 +32,39 @@ def row_element(table: str, columns: Sequence[str | None]) -> int:
     return int.from_bytes(row.digest(NUMBER_SIZE), "little") % MODULUS or 1
 
 
+class NumberUpdate:
+    """What changes of rows do to a number: rows that come multiply it, and rows that go divide it."""
+
+    def __init__(self) -> None:
+        self._added: Any = 1 if gmpy2 is None else gmpy2.mpz(1)
+        self._removed = self._added
+
+    def add(self, element: int) -> None:
+        """Take in the element of a row that comes."""
+        self._added = _fold(self._added * element)
+
+    def remove(self, element: int) -> None:
+        """Take in the element of a row that goes."""
+        self._removed = _fold(self._removed * element)
+
+    def after(self, number: bytes) -> bytes:
+        """Return the number after the changes."""
+        divisor = self._removed % MODULUS
+        value = int.from_bytes(number, "little") * self._added % MODULUS
+        if divisor != 1:
+            inverse = pow(divisor, -1, MODULUS) if gmpy2 is None else gmpy2.invert(divisor, MODULUS)
+            value = value * inverse % MODULUS
+        return int(value).to_bytes(NUMBER_SIZE, "little")
+
+
 def update_number(number: bytes, added: Iterable[int], removed: Iterable[int]) -> bytes:
     """Multiply a number by the elements of added rows and divide it by those of removed rows."""
-    divisor = _product(removed)
-    value = int.from_bytes(number, "little") * _product(added) % MODULUS
-    if divisor != 1:
-        inverse = pow(divisor, -1, MODULUS) if gmpy2 is None else gmpy2.invert(divisor, MODULUS)
-        value = value * inverse % MODULUS
-    return int(value).to_bytes(NUMBER_SIZE, "little")
+    update = NumberUpdate()
+    for element in added:
+        update.add(element)
+    for element in removed:
+        update.remove(element)
+    return update.after(number)
 
 
 def digest_number(number: bytes) -> str:
@@ -47,12 +72,8 @@ def digest_number(number: bytes) -> str:
     return hashlib.sha256(number).hexdigest()
 
 
-def _product(elements: Iterable[int]) -> Any:  # noqa: ANN401 - an int of Python's or of gmpy2's
+def _fold(value: Any) -> Any:  # noqa: ANN401 - an int of Python's or of gmpy2's
     # Modulo p, 2^3072 equals 1103717, so the bits above can be folded in, in a third of a division's time.
     # Folding twice is needed because the first time leaves a few bits above.
-    value = 1 if gmpy2 is None else gmpy2.mpz(1)
-    for element in elements:
-        value *= element
-        value = (value & _MASK) + (value >> _BITS) * _BELOW
-        value = (value & _MASK) + (value >> _BITS) * _BELOW
-    return value % MODULUS
+    value = (value & _MASK) + (value >> _BITS) * _BELOW
+    return (value & _MASK) + (value >> _BITS) * _BELOW

@@ -15,7 +15,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.networks import Network
 from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.halting import contained, halt
-from virtualchain.engine.machine import Advanced, Machine
+from virtualchain.engine.machine import NOTHING, Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted, BuildChanged
 from virtualchain.model import Block, Input, Json, ScannedBlock
@@ -47,7 +47,8 @@ class _Flight(NamedTuple):
     transaction: BlockTransaction
     block: Block
     inputs: int
-    advanced: list[tuple[Machine, Advanced]]
+    advanced: Sequence[tuple[Machine, Advanced | None]]
+    """The apps that took it; None for one in which nothing was for it."""
 
 
 class Deployment:
@@ -192,7 +193,8 @@ class Deployment:
         with BlockTransaction(self.connection, block, scanned.inputs, is_new=True) as transaction:
             inputs = self._look(scanned, transaction)
             advanced = list(self._advanced(block, inputs, transaction))
-            if self._waits or near_tip or any(machine.is_to_be_asked for machine, _ in advanced):
+            is_asked = any(step is not None and machine.is_to_be_asked for machine, step in advanced)
+            if self._waits or near_tip or is_asked:
                 self._commit(transaction, advanced)
             else:
                 transaction.send_commit()
@@ -227,7 +229,9 @@ class Deployment:
         pipeline_of(self.connection).wait()
         return list(self._landed())
 
-    def _commit(self, transaction: BlockTransaction, advanced: Sequence[tuple[Machine, Advanced]]) -> None:
+    def _commit(
+        self, transaction: BlockTransaction, advanced: Sequence[tuple[Machine, Advanced | None]]
+    ) -> None:
         try:
             transaction.commit()
         except EarlierFailed:
@@ -246,6 +250,8 @@ class Deployment:
             for machine, step in flight.advanced:
                 if machine.place in missed:
                     self._leave(machine)
+                elif step is None:
+                    tallies[machine.contract.name] = NOTHING
                 else:
                     self._after_commit(machine, step)
                     tallies[machine.contract.name] = step.tally
@@ -253,10 +259,16 @@ class Deployment:
 
     def _advanced(
         self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction
-    ) -> Iterator[tuple[Machine, Advanced]]:
+    ) -> Iterator[tuple[Machine, Advanced | None]]:
         """Advance every running app at the block's parent; yield those that could take the block."""
+        magics = {magic for item in inputs for magic in item.magics}
         for machine in list(self.running):
-            if machine.cursor == block.block_id - 1:
+            if machine.cursor != block.block_id - 1:
+                continue
+            if machine.rests(block, magics):
+                machine.rest(block, transaction)
+                yield machine, None
+            else:
                 try:
                     consensus_hash = machine.step(block, inputs, transaction)
                 except AppHalted as halted:

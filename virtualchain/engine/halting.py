@@ -128,7 +128,8 @@ def op_of(record: Mapping[str, object]) -> str | None:
     """Return the op that a record names, as text: its opcode, and its fields or payload."""
     if record.get("op") is None:
         return None
-    return f"{opcode_text(bytes.fromhex(str(record['opcode'])))} {record['op']}"
+    opcode = bytes.fromhex(str(record["opcode"]))
+    return f"{opcode_text(opcode)} {record['op']}" if opcode else str(record["op"])
 
 
 def missing_blocks_record(block_id: int, error: MissingData) -> Json:

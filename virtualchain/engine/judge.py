@@ -1,8 +1,7 @@
 """Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -16,18 +15,19 @@ from virtualchain.app.builder import Rejected, opcode_name
 from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
-from virtualchain.bitcoin.block import read_inputs
+from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
 from virtualchain.bitcoin.compiled import outpoints
-from virtualchain.bitcoin.payload import last_op_return, payloads
+from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload, takes_coinbase
+from virtualchain.consensus.digests import ops_hash_of_digests
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState, TableState
 from virtualchain.engine.tracking import Tracked, described, split
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
-from virtualchain.model import Block, Input, Json, Lazy, Sender
+from virtualchain.model import Block, Input, Json, Lazy, Output, Sender
 from virtualchain.store.failures import is_rejection, is_transient
-from virtualchain.store.log import Op, Rejection
+from virtualchain.store.log import Op, OpRows, Rejection, RejectionRows
 from virtualchain.store.tables import Tables
 
 T = TypeVar("T")
@@ -73,38 +73,93 @@ class Candidate:
     vtxindex: int = -1
     op: Json = field(default_factory=dict)
 
+    is_whole: bool = False
+    """Whether `op` has the engine's keys."""
+    with_heights: bool = False
+    """Whether the app needs the heights of what its inputs spend."""
+    tracks: bool = False
+    """Whether the app tracks outputs."""
+    shared: Json = field(default_factory=dict)
+    """What `complete` has added of the transaction: one dict for all its payloads, empty if there is none."""
+
     @property
     def code(self) -> bytes | None:
         """What its handler and its fields are declared under: its opcode, or None without a payload."""
         return None if self.payload is None else self.opcode
+
+    def senders(self) -> list[Json]:
+        """Return the senders as callbacks get them."""
+        describe = Sender.as_dict_with_height if self.with_heights else Sender.as_dict
+        return [describe(sender) for sender in self.source.senders]
+
+    def complete(self) -> None:
+        """Add what callbacks see of an op beside its fields, unless it is there."""
+        if not self.is_whole:
+            if not self.shared:
+                self.shared.update(self._transaction())
+            self.op = self._completed(self.op, self.shared)
+            self.is_whole = True
+
+    def shed(self) -> None:
+        """Free what `complete` would make again: all that it has made, if the app has left it as it was."""
+        fields = {name: value for name, value in self.op.items() if name not in ENGINE_KEYS}
+        completed = self._completed(fields, self._transaction())
+        if completed == self.op and list(completed) == list(self.op):
+            self.begin(fields)
+        self.shared.clear()
+        self.source.forget()
+
+    def begin(self, op: Json) -> None:
+        """Begin with an op that has its fields alone."""
+        self.op, self.is_whole = op, False
+
+    def _transaction(self) -> Json:
+        """Describe the transaction, which may have thousands of payloads, inputs and outputs."""
+        item = self.source
+        parts: Json = {"virtualchain_senders": self.senders(), "virtualchain_fee": item.fee}
+        if self.tracks:
+            parts["virtualchain_outputs"] = Lazy(_as_dicts, item.outputs)
+        return parts
+
+    def _completed(self, fields: Json, transaction: Json) -> Json:
+        item = self.source
+        completed = {
+            **fields,
+            "virtualchain_txid": item.txid,
+            "virtualchain_txindex": item.txindex,
+            "virtualchain_opcode": self.opcode,
+            **transaction,
+        }
+        if self.tracks:
+            completed["virtualchain_is_spend"] = self.payload is None
+        return completed
 
 
 @dataclass(slots=True)
 class Verdicts:
     """What became of a block's candidates, in order; `committed` are the ops as the callbacks see them."""
 
-    ops: list[Op] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
+    ops: OpRows = field(default_factory=OpRows)
+    rejections: RejectionRows = field(default_factory=RejectionRows)
     committed: list[Json] = field(default_factory=list)
     inputs: int = 0
     """How many inputs had one of the app's magics, with or without one of its opcodes."""
 
-    def canonical(self) -> Iterator[bytes]:
-        """Yield the serialized ops that enter the ops hash."""
-        return (text for op in self.ops for text in op.canonical)
+    def ops_hash(self) -> str:
+        """Compute the digest of the ops."""
+        return ops_hash_of_digests(self.ops.digests())
 
     def tally(self) -> Tally:
         """Count what became of the inputs."""
         if not self.rejections:
             return Tally(self.inputs, len(self.ops))
-        rejected = dict(Counter(item.step for item in self.rejections))
-        return Tally(self.inputs, len(self.ops), rejected, self.rejections[-1].reason)
+        return Tally(self.inputs, len(self.ops), self.rejections.steps, self.rejections.last_reason)
 
     def reject(self, candidate: Candidate, step: str, rejected: Rejected) -> None:
         """Record a rejection; its reason may quote the hostile input, so it is made storable."""
         reason = legible(rejected.reason, LONGEST_REASON)
         place = candidate.source.txindex, candidate.opcode
-        self.rejections.append(Rejection(*place, step, reason, candidate.payload_index))
+        self.rejections.add(Rejection(*place, step, reason, candidate.payload_index))
 
 
 def must_judge(contract: Contract, candidates: Sequence[Candidate]) -> bool:
@@ -120,12 +175,11 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
     """
     count = 0
     rule = contract.find_payload or last_op_return
-    takes_coinbase = getattr(rule, "coinbase", False)
-    has_opcode = contract.has_opcodes
+    looks_at_coinbase = takes_coinbase(rule)
     magics = set(contract.magics)
     candidates: list[Candidate] = []
     for item in inputs:
-        if magics.isdisjoint(item.magics) or not (item.txindex or takes_coinbase):
+        if magics.isdisjoint(item.magics) or not (item.txindex or looks_at_coinbase):
             continue
         try:
             with contained():
@@ -136,13 +190,9 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
             raise halt(contract, block, "find_payload", item, error) from error
         count += any(payload.startswith(contract.magics) for payload in found)
         for n, payload in enumerate(found):
-            # One magic may be the beginning of another: the first one that an opcode follows counts.
-            for magic in contract.magics:
-                end = len(magic) + has_opcode
-                opcode = payload[len(magic) : end]
-                if payload.startswith(magic) and opcode in contract.opcodes:
-                    candidates.append(Candidate(item, opcode, payload[end:], n))
-                    break
+            split = split_payload(payload, contract.magics, contract.opcodes)
+            if split is not None:
+                candidates.append(Candidate(item, *split, n))
     return candidates, count
 
 
@@ -214,19 +264,24 @@ class _Judge:
         self._turns = turns
         self._calls = 0
         """How many calls were made."""
+        self._is_large = False
+        """Whether the candidates are so large that what was decoded of one is not kept."""
+        self._in_turn = False
+        """Whether then an op is complete only in its turn, because nobody looks at it at any other time."""
         self._verdicts = Verdicts()
-        self._last: Input | None = None
-        self._transaction: Json = {}
-        """What the ops of that input share."""
         self._types: dict[bytes | None, Mapping[str, FieldType]] = {}
-        self._sender: Callable[[Sender], Json] = (
-            Sender.as_dict_with_height if "height" in contract.needs else Sender.as_dict
-        )
 
     def judge(self, candidates: Sequence[Candidate]) -> Verdicts:
         """Take a block's candidates through all steps."""
-        for candidate in candidates:
-            candidate.op = {}  # the block may have been judged before, with less care
+        size = sum(len(candidate.source.raw) + len(candidate.source.spent) for candidate in candidates)
+        self._is_large = size > MOST_KEPT
+        self._in_turn = self._is_large and not self._contract.sees_other_ops
+        for before, candidate in zip([None, *candidates], candidates, strict=False):
+            follows = before is not None and before.source is candidate.source
+            candidate.shared = before.shared if before is not None and follows else {}
+            candidate.begin({})  # the block may have been judged before, with less care
+            candidate.with_heights = "height" in self._contract.needs
+            candidate.tracks = self._turns is not None
         refused: dict[int, Rejected] = {}
         parsed: list[Candidate] = []
         for place, candidate in enumerate(candidates):
@@ -257,43 +312,31 @@ class _Judge:
         """Take a candidate through check and commit, unless parse has refused it."""
         if refusal is not None:
             self._verdicts.reject(candidate, "parse", refusal)
-        elif self._check(candidate):
+            return
+        if self._in_turn:
+            candidate.complete()
+        if self._turns is not None:
+            candidate.op["virtualchain_spends"] = self._turns.spends
+        if self._check(candidate):
             self._commit(candidate)
+        if self._in_turn:
+            candidate.begin({})
+            candidate.shared.clear()
+            candidate.source.forget()
 
     def _parse(self, candidate: Candidate) -> Rejected | None:
         """Have a candidate parsed; return why not, if it is refused."""
-        item = candidate.source
         limit = self._contract.max_payload
         if limit is not None and candidate.payload is not None and len(candidate.payload) > limit:
             return Rejected(f"a payload of {len(candidate.payload)} bytes; the app takes {limit}")
         op = self._call("db_parse", candidate, self._run_parse)
-        if isinstance(op, Rejected):
-            return op
-        candidate.op = {
-            **op,
-            "virtualchain_txid": item.txid,
-            "virtualchain_txindex": item.txindex,
-            "virtualchain_opcode": candidate.opcode,
-            **self._transaction_of(item),
-        }
-        if self._turns is not None:
-            candidate.op["virtualchain_is_spend"] = candidate.payload is None
-        return None
-
-    def _transaction_of(self, item: Input) -> Json:
-        """Describe a transaction for the ops of all its payloads, of which it may have thousands."""
-        if item is not self._last:
-            self._last = item
-            self._transaction = {
-                "virtualchain_senders": [self._sender(sender) for sender in item.senders],
-                "virtualchain_fee": item.fee,
-            }
-            if self._turns is not None:
-                outputs = item.outputs
-                self._transaction["virtualchain_outputs"] = Lazy(
-                    lambda: tuple(output.as_dict() for output in outputs)
-                )
-        return self._transaction
+        if not isinstance(op, Rejected):
+            candidate.begin({**op})
+            if not self._in_turn:
+                candidate.complete()
+        if self._is_large:
+            candidate.source.forget()
+        return op if isinstance(op, Rejected) else None
 
     def _run_parse(self, candidate: Candidate) -> Json | Rejected:
         item, needs = candidate.source, self._contract.parse_needs
@@ -302,7 +345,7 @@ class _Judge:
                 item.block_id,
                 candidate.opcode,
                 candidate.payload,
-                [self._sender(sender) for sender in item.senders] if "senders" in needs else [],
+                candidate.senders() if "senders" in needs else [],
                 [spending.as_dict() for spending in read_inputs(item.raw)] if "inputs" in needs else [],
                 [output.as_dict() for output in item.outputs] if "outputs" in needs else [],
                 item.fee,
@@ -336,6 +379,8 @@ class _Judge:
             return
         keys_by_table: dict[str, list[object]] = {}
         for candidate in parsed:
+            if self._in_turn:
+                candidate.complete()
             try:
                 with contained():
                     keys = self._contract.keys(self._block.block_id, candidate.opcode, candidate.op)
@@ -345,6 +390,8 @@ class _Judge:
                 if is_transient(error):  # of a database that it asked for consensus hashes
                     raise
                 raise self._halt("db_keys", candidate, error) from error
+            if self._in_turn:
+                candidate.shed()
         try:
             self._state.read_ahead(keys_by_table)
         except Exception as error:
@@ -380,8 +427,9 @@ class _Judge:
             self._verdicts.reject(candidate, "commit", result)
             return
         ops, op = result
-        self._verdicts.committed += ops
-        self._verdicts.ops.append(op)
+        if not self._in_turn:
+            self._verdicts.committed += ops
+        self._verdicts.ops.add(op)
 
     def _run_commit(self, candidate: Candidate) -> tuple[list[Json], Op]:
         result: Any = self._contract.commit(
@@ -510,9 +558,11 @@ class _Turns:
         self._last: Input | None = None
         self._spent: Collection[bytes] = ()
         """What that transaction spent of tracked outputs when its last payload's turn came."""
+        self.spends: list[int] = []
+        """Which inputs of the candidate spend tracked outputs."""
 
     def begin(self, candidate: Candidate) -> bool:
-        """Let the op say which of its inputs spend tracked outputs; return whether it is one of the app's.
+        """Find which inputs of a candidate spend tracked outputs; return whether it is one of the app's.
 
         It is not if its transaction has no payload, spends nothing that was tracked before the block, and, as
         it turns out, nothing that is tracked by now.
@@ -524,9 +574,8 @@ class _Turns:
         self._last, self._spent = candidate.source, spent
         if candidate.payload is None and not spent and self._tracked.before.isdisjoint(because):
             return False
-        if candidate.op:
-            spends = split(outpoints(candidate.source.raw, 0)) if spent else []
-            candidate.op["virtualchain_spends"] = [n for n, each in enumerate(spends) if each in spent]
+        spends = split(outpoints(candidate.source.raw, 0)) if spent else []
+        self.spends = [n for n, each in enumerate(spends) if each in spent]
         return True
 
     def end(self, candidate: Candidate) -> None:
@@ -540,6 +589,11 @@ class _Turns:
                 "its transaction spends, whatever becomes of the input"
             )
             raise halt(self._contract, self._block, "the tracked outputs", candidate.source, error)
+
+
+def _as_dicts(outputs: Sequence[Output]) -> tuple[Json, ...]:
+    """Return outputs as callbacks get them."""
+    return tuple(output.as_dict() for output in outputs)
 
 
 def _shown(fields: Json) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Final
 
 import psycopg
 
-from virtualchain import consensus
 from virtualchain.app.contract import Contract
+from virtualchain.consensus.digests import EMPTY_OPS_HASH
 from virtualchain.engine.care import FULL_CARE, NO_CARE, NeedsCare
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.judge import (
@@ -42,6 +43,10 @@ _STRETCH = 500
 """Blocks whose inputs are read from the tape at once."""
 _PRUNED_AT_ONCE = 100
 """The most blocks whose history is dropped together."""
+
+
+NOTHING: Final = Tally()
+"""What became of an app's inputs in a block without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,10 @@ class Machine:
         self.tally = Tally()
         """What became of the app's inputs in the last block that it was advanced by."""
         self.place = Place(contract.name, build, is_live)
+        self._magics = frozenset(contract.magics)
+        self._may_rest = (
+            contract.get_state is None and contract.proceed is None and not must_judge(contract, ())
+        )
         self._priors = Priors(self.log, contract)
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
         file = state_file(options.state_folder, contract.schema, build, is_live=is_live)
@@ -230,6 +239,32 @@ class Machine:
                 tracked.rows += answer.rows()
         return _Looked(with_spends(candidates, inputs, tracked.seen), count, tracked)
 
+    def rests(self, block: Block, magics: Iterable[bytes]) -> bool:
+        """Return whether a new block is nothing to the app, if these are the magics of its inputs.
+
+        For an app that tracks outputs, `look` comes first.
+        """
+        if not self._may_rest or self.condemned is not None or not self._magics.isdisjoint(magics):
+            return False
+        looked = self._looked
+        return self.contract.tracks is None or (
+            looked is not None and looked[0] == block and not looked[1].candidates
+        )
+
+    def rest(self, block: Block, transaction: BlockTransaction) -> None:
+        """Do what `step` does for a block in which the app `rests`, in a fraction of the time."""
+        block_id = block.block_id
+        try:
+            consensus_hash = self._priors.consensus_hash(block_id, EMPTY_OPS_HASH)
+            self._prune(block_id, transaction)
+        except psycopg.Error as error:
+            self.was_interrupted = not isinstance(error, EarlierFailed)
+            raise
+        state_hash = self._state.digest(block_id)
+        transaction.rest(self.place, Snapshot(block_id, EMPTY_OPS_HASH, consensus_hash, state_hash))
+        self.cursor = block_id
+        self.tally = NOTHING
+
     def step(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> str:
         """Advance the app by `block`, the cursor's successor, in the caller's transaction.
 
@@ -347,9 +382,8 @@ class Machine:
 
     def _append(self, block: Block, verdicts: Verdicts, transaction: BlockTransaction) -> str:
         state_hash = self._digest(block)
-        ops_hash = consensus.ops_hash(verdicts.canonical())
-        consensus_hash = consensus.consensus_hash(ops_hash, self._priors.of(block.block_id))
-        self._priors.add(block.block_id, consensus_hash)
+        ops_hash = verdicts.ops_hash()
+        consensus_hash = self._priors.consensus_hash(block.block_id, ops_hash)
         snapshot = Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
         transaction.take(Taken(self.place, verdicts.ops, verdicts.rejections, snapshot))
         self._prune(block.block_id, transaction)
@@ -371,7 +405,7 @@ class Machine:
         A state that could not be loaded is brought back by judging the app's blocks again.
         """
         recorded = self.log.snapshot(block.block_id)
-        if recorded.ops_hash != consensus.ops_hash(verdicts.canonical()):
+        if recorded.ops_hash != verdicts.ops_hash():
             error = ValueError(
                 "judged again, the block has different ops: the rules changed, or are not deterministic; if "
                 f"they changed, run `virtualchain upgrade {self.contract.name}`"

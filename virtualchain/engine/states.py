@@ -168,6 +168,7 @@ class TableState:
             number = self._number
         elif self.db_state.knows_changes:
             number = self._history.number_after(self._number, self.db_state.rows.changes())
+            self.db_state.rows.forget()
         else:
             number = self._history.state_number(self._number)
         self.number = None if number == self._number else number

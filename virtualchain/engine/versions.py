@@ -102,7 +102,8 @@ def judged_again(
     app = contract.name
     with closing(connect_builder(url, f"{app}:{_TEMPORARY}")) as connection:
         _drop_temporary(connection, app)  # of a process that was killed
-        contract = _install(connection, contract, _TEMPORARY, None)
+        last = _require_live(connection, app).block_id
+        contract = _install(connection, contract, _TEMPORARY, None, last=last)
         machine = Machine(connection, contract, _TEMPORARY, options.for_database(url), is_live=False)
         try:
             while listener.may_continue():
@@ -147,9 +148,17 @@ def _last_searched(tape: Tape, contract: Contract) -> int:
 
 
 def _install(
-    connection: psycopg.Connection, contract: Contract, name: str, search: Callable[[Contract], None] | None
+    connection: psycopg.Connection,
+    contract: Contract,
+    name: str,
+    search: Callable[[Contract], None] | None,
+    *,
+    last: int | None = None,
 ) -> Contract:
-    """Install the build, or check that it has these rules; return the contract as the live build began."""
+    """Install the build, or check that it has these rules; return the contract as the live build began.
+
+    The tape must have what it needs up to block `last`, by default all of it.
+    """
     app = contract.name
     live = _require_live(connection, app)
     if live.began_with_checkpoint:
@@ -162,7 +171,7 @@ def _install(
     unsearched = gaps(Tape(connection), contract)
     if unsearched and search is not None:
         search(contract)
-    elif unsearched:
+    elif unsearched and (last is None or unsearched[0][0] <= last):
         raise UsageError(
             f"blocks {unsearched[0][0]} to {unsearched[0][1]} were not searched for the inputs of version "
             f"{contract.version}: `virtualchain upgrade {app}` does so, and puts that version in place"

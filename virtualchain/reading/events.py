@@ -43,8 +43,12 @@ class AcceptedOp:
     txindex: int
     txid: str
     opcode: bytes
-    payload: bytes
+    """Empty if the app has no opcodes, or there is no payload."""
+    payload: bytes | None
+    """None if the transaction only spends outputs that the app tracks."""
     fields: Json | list[Json]
+    payload_index: int
+    """Which of the transaction's payloads it is, from 0."""
 
 
 @dataclass(frozen=True, slots=True)

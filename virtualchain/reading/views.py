@@ -49,6 +49,8 @@ class Selection:
     first: int = 0
     last: int = HIGHEST
     opcode: bytes | None = None
+    only_spends: bool = False
+    """Only those without a payload; of a rejection that is not known, so there it is without an opcode."""
     txid: str | None = None
     limit: int | None = None
     newest_first: bool = False
@@ -266,7 +268,8 @@ def _select(connection: psycopg.Connection, name: str, selection: Selection) -> 
         "apps": _list(selection.apps),
         "first": selection.first,
         "last": selection.last,
-        "opcode": selection.opcode,
+        "opcode": b"" if selection.only_spends else selection.opcode,
+        "only_spends": selection.only_spends,
         "txid": selection.txid,
         "limit": selection.limit,
     }

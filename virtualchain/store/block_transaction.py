@@ -5,10 +5,9 @@ begun for it. In all others, statements are sent ahead: without waiting for thos
 reads a result. Far from the tip, not even the end of the transaction is waited for.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
-from json import JSONEncoder
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -17,17 +16,15 @@ from psycopg.pq import TransactionStatus
 
 from virtualchain.bitcoin.header import work
 from virtualchain.model import Block, Input
-from virtualchain.store.log import AppLog, Op, Rejection, Snapshot
+from virtualchain.store.log import CHUNK, AppLog, OpRows, RejectionRows, Snapshot, as_json
 from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.sql import queries, statement
 
 _Q = {name: statement(query) for name, query in queries("block_transaction").items()}
-_BATCH: Final = 8_000_000
+_BATCH: Final = 2_000_000
 """Characters of rows that are gathered before they are sent."""
-_CHUNK: Final = 25
-"""Rows that are turned into JSON together, in a third of the time."""
-
-_as_json = JSONEncoder(separators=(",", ":")).encode
+_CHUNK_SIZE: Final = 200_000
+"""Bytes of inputs whose rows are turned into JSON together."""
 
 
 class Place(NamedTuple):
@@ -42,9 +39,19 @@ class Taken(NamedTuple):
     """What a build made of a block."""
 
     place: Place
-    ops: Sequence[Op]
-    rejections: Sequence[Rejection]
+    ops: OpRows
+    rejections: RejectionRows
     snapshot: Snapshot
+
+
+class _Part(NamedTuple):
+    """What a build adds to the log; the rows of one that rests are its snapshot alone."""
+
+    place: Place
+    ops: OpRows | None
+    rejections: RejectionRows | None
+    snapshot: str
+    """As a row of JSON."""
 
 
 class BlockTransaction:
@@ -69,7 +76,7 @@ class BlockTransaction:
         self.inputs = inputs
         self._lacks_block = is_new
         self._has_begun = False
-        self._taken: list[Taken] = []
+        self._taken: list[_Part] = []
         self._rows = _no_rows()
         self._size = 0
         self._written: Answer | None = None
@@ -132,8 +139,13 @@ class BlockTransaction:
 
     def take(self, taken: Taken) -> None:
         """Have the log show that a build took the block, and what became of its candidates."""
-        self._taken.append(taken)
-        self._gather_log(taken)
+        part = _Part(taken.place, taken.ops, taken.rejections, _snapshot_row(taken.place, taken.snapshot))
+        self._taken.append(part)
+        self._gather_log(part)
+
+    def rest(self, place: Place, snapshot: Snapshot) -> None:
+        """Have the log show that a build took the block, in which nothing was for it."""
+        self._taken.append(_Part(place, None, None, _snapshot_row(place, snapshot)))
 
     def commit(self) -> set[Place]:
         """Write the rows, and end the transaction; return the builds that could not take the block.
@@ -152,8 +164,8 @@ class BlockTransaction:
 
     def send_commit(self) -> None:
         """Do what `commit` does, without waiting; what it raises is raised later, as EarlierFailed."""
-        self._gather("inputs", map(_input_row, self.inputs))
-        self._written = self._send([_snapshot_row(taken) for taken in self._taken])
+        self._gather("inputs", _input_texts(self.inputs))
+        self._written = self._send([part.snapshot for part in self._taken])
         if self._has_begun:
             self._pipeline.run(_Q["commit"])
         self._pipeline.sync()
@@ -163,6 +175,8 @@ class BlockTransaction:
         """Return what `commit` returns; None while the server has not answered."""
         if self._written is None or self._written.result is None:
             return None
+        if self._written.count == len(self._taken):
+            return set()
         written = set(self._written.rows())
         return {taken.place for taken in self._taken if taken.place[:2] not in written}
 
@@ -174,32 +188,31 @@ class BlockTransaction:
             try:
                 self.begin()
                 self._gather_log(taken)
-                self._send([_snapshot_row(taken)])
+                self._send([taken.snapshot])
                 self._pipeline.wait()
             except psycopg.Error:
                 return None if self._connection.closed else taken.place
         return None
 
-    def _gather_log(self, taken: Taken) -> None:
-        app, build, _ = taken.place
-        self._gather("ops", (_op_row(app, build, op) for op in taken.ops))
-        self._gather("rejections", (_rejection_row(app, build, item) for item in taken.rejections))
+    def _gather_log(self, part: _Part) -> None:
+        for kind, rows in (("ops", part.ops), ("rejections", part.rejections)):
+            if rows:
+                self._gather(kind, rows.texts(), part.place)
 
-    def _gather(self, kind: str, rows: Iterable[list[object]]) -> None:
-        rows = iter(rows)
-        while chunk := list(islice(rows, _CHUNK)):
-            text = _as_json(chunk)[1:-1]
-            self._rows[kind].append(text)
+    def _gather(self, kind: str, texts: Iterable[str], place: Place | None = None) -> None:
+        """Gather rows, which may be those of a build; send them when there are many."""
+        for text in texts:
+            self._rows[kind].setdefault(place, []).append(text)
             self._size += len(text)
             if self._size > _BATCH:
                 self.begin()
                 self._send([])
                 self._pipeline.wait()  # so that no other app is blamed if the rows are refused
 
-    def _send(self, snapshots: list[list[object]]) -> Answer:
+    def _send(self, snapshots: Sequence[str]) -> Answer:
         """Send the gathered rows and these snapshots; the answer is app and build of those taken."""
         block = self._block
-        rows = {kind: f"[{','.join(texts)}]" for kind, texts in self._rows.items()}
+        rows = {kind: _joined(texts) for kind, texts in self._rows.items()}
         values = {
             "block_id": block.block_id,
             "hash": block.hash if self._lacks_block else None,
@@ -207,7 +220,7 @@ class BlockTransaction:
             "header": block.header,
             "time": block.time,
             "work": work(block.bits),
-            "snapshots": _as_json(snapshots),
+            "snapshots": f"[{','.join(snapshots)}]",
         }
         self._lacks_block, self._rows, self._size = False, _no_rows(), 0
         return self._pipeline.run(_Q["add_rows"], {**values, **rows})
@@ -235,8 +248,30 @@ class _Hold:
             self._log.check_hold(self._answer, is_live=self._is_live)
 
 
-def _no_rows() -> dict[str, list[str]]:
-    return {"inputs": [], "ops": [], "rejections": []}
+def _no_rows() -> dict[str, dict[Place | None, list[str]]]:
+    return {"inputs": {}, "ops": {}, "rejections": {}}
+
+
+def _joined(texts: Mapping[Place | None, Sequence[str]]) -> str:
+    """Write rows as a JSON array; those of builds as one for each: app, build, and its rows."""
+    parts = [
+        ",".join(rows) if place is None else f"[{as_json(place[:2])[1:-1]},[{','.join(rows)}]]"
+        for place, rows in texts.items()
+    ]
+    return f"[{','.join(parts)}]"
+
+
+def _input_texts(inputs: Iterable[Input]) -> Iterator[str]:
+    rows: list[list[object]] = []
+    size = 0
+    for item in inputs:
+        rows.append(_input_row(item))
+        size += len(item.raw) + len(item.spent)
+        if len(rows) == CHUNK or size > _CHUNK_SIZE:
+            yield as_json(rows)[1:-1]
+            rows, size = [], 0
+    if rows:
+        yield as_json(rows)[1:-1]
 
 
 def _input_row(item: Input) -> list[object]:
@@ -246,18 +281,12 @@ def _input_row(item: Input) -> list[object]:
     return [*place, magics, *spent, item.spent_at, item.tracked_by]
 
 
-def _op_row(app: str, build: str, op: Op) -> list[object]:
-    canonical = [serialized.hex() for serialized in op.canonical]
-    place = (app, build, op.vtxindex, op.txindex)
-    payload = None if op.payload is None else op.payload.hex()
-    return [*place, op.opcode.hex(), payload, op.fields, canonical, op.payload_index]
+def _snapshot_row(place: Place, snapshot: Snapshot) -> str:
+    state_hash = "null" if snapshot.state_hash is None else f'"{snapshot.state_hash}"'
+    number = "null" if snapshot.state_number is None else f'"{snapshot.state_number.hex()}"'
+    return f'[{_place_text(place)},"{snapshot.ops_hash}","{snapshot.consensus_hash}",{state_hash},{number}]'
 
 
-def _rejection_row(app: str, build: str, item: Rejection) -> list[object]:
-    return [app, build, item.txindex, item.opcode.hex(), item.step, item.reason, item.payload_index]
-
-
-def _snapshot_row(taken: Taken) -> list[object]:
-    snapshot = taken.snapshot
-    number = None if snapshot.state_number is None else snapshot.state_number.hex()
-    return [*taken.place, snapshot.ops_hash, snapshot.consensus_hash, snapshot.state_hash, number]
+@lru_cache(maxsize=64)
+def _place_text(place: Place) -> str:
+    return as_json(place)[1:-1]

@@ -193,6 +193,19 @@ class Shape:
         parts = tuple(map(base_value, self._parts(key)))
         return fitted if fitted == parts and None not in parts else None
 
+    def find_prefix(self, prefix: tuple[object, ...]) -> Values | None:
+        """Return the beginning of a key by which to look for rows; None if no row can have it."""
+        if not 0 < len(prefix) < len(self.key):
+            raise UsageError(f"keys of table {self.table} do not begin with {len(prefix)} values: {prefix!r}")
+        try:
+            fitted = tuple(
+                self.columns[place].fit(part) for place, part in zip(self.key, prefix, strict=False)
+            )
+        except ValueDoesNotFit:
+            return None
+        parts = tuple(map(base_value, prefix))
+        return fitted if fitted == parts and None not in parts else None
+
     def row(self, values: Mapping[str, object]) -> Values:
         """Return a row as the server would store it; what is left out gets its default."""
         for name in values:

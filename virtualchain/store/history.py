@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from virtualchain.consensus.state_hash import digest_number, row_element, update_number
+from virtualchain.consensus.state_hash import NumberUpdate, digest_number, row_element
 from virtualchain.errors import StoreError
 from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.projections import Projection, build_schema, projections
@@ -44,24 +44,24 @@ class History:
 
         `number` is the one before that block.
         """
-        came: list[int] = []
-        went: list[int] = []
+        update = NumberUpdate()
         assert self._changed_rows is not None, "ask first"
-        for index, is_new, columns in self._changed_rows.rows():
-            (came if is_new else went).append(row_element(self._names[index], columns))
-        return update_number(number, came, went) if came or went else number
+        for index, is_new, columns in self._changed_rows.each():
+            change = update.add if is_new else update.remove
+            change(row_element(self._names[index], columns))
+        self._changed_rows = None
+        return update.after(number)
 
     @staticmethod
     def number_after(number: bytes, changes: Iterable[Change]) -> bytes:
         """Return the number under the state hash after these changes."""
-        came: list[int] = []
-        went: list[int] = []
+        update = NumberUpdate()
         for table, before, after in changes:
             if before is not None:
-                went.append(row_element(table, before))
+                update.remove(row_element(table, before))
             if after is not None:
-                came.append(row_element(table, after))
-        return update_number(number, came, went) if came or went else number
+                update.add(row_element(table, after))
+        return update.after(number)
 
     def undo(self, fork_block_id: int) -> int:
         """Restore every projection to its rows as of a block; return how many rows were removed or put back.

@@ -4,8 +4,9 @@ Everything here runs in the caller's transaction.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from json import JSONEncoder
 from typing import Final, NamedTuple
 
 import psycopg
@@ -13,6 +14,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Json as Jsonb
 
+from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import BuildChanged
 from virtualchain.model import Json
 from virtualchain.store.pipeline import Answer, pipeline_of
@@ -35,6 +37,10 @@ _HOLD, _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
     )
 )
 _HASH: Final = re.compile(r"[0-9a-f]{32}")
+CHUNK: Final = 25
+"""Rows that are turned into JSON together, in a third of the time."""
+
+as_json: Final = JSONEncoder(separators=(",", ":")).encode
 
 
 class Op(NamedTuple):
@@ -60,6 +66,75 @@ class Rejection(NamedTuple):
     reason: str
     payload_index: int = 0
     """As in `Op`."""
+
+
+class LogRows:
+    """The rows that a block adds to a table of the log, as the text in which they are sent.
+
+    Text takes a fifth of the memory of the values that it is made from.
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._rows: list[list[object]] = []
+        """Those that are not text yet."""
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def texts(self) -> list[str]:
+        """Return the rows as JSON: several arrays in each text, with commas between them."""
+        self._write()
+        return self._texts
+
+    def _add(self, row: list[object]) -> None:
+        self._count += 1
+        self._rows.append(row)
+        if len(self._rows) == CHUNK:
+            self._write()
+
+    def _write(self) -> None:
+        if self._rows:
+            self._texts.append(as_json(self._rows)[1:-1])
+            self._rows = []
+
+
+class OpRows(LogRows):
+    """The ops that an app accepted in a block, and the digests that enter its ops hash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._digests = bytearray()
+
+    def add(self, op: Op) -> None:
+        """Add an op; what is done to its fields later does not count."""
+        self._digests += b"".join(map(sha256d, op.canonical))
+        canonical = [serialized.hex() for serialized in op.canonical]
+        payload = None if op.payload is None else op.payload.hex()
+        place = (op.vtxindex, op.txindex, op.opcode.hex(), payload)
+        self._add([*place, op.fields, canonical, op.payload_index])
+
+    def digests(self) -> Iterator[bytes]:
+        """Yield the digests of the serialized ops."""
+        digests = bytes(self._digests)
+        return (digests[at : at + 32] for at in range(0, len(digests), 32))
+
+
+class RejectionRows(LogRows):
+    """The candidates that an app rejected in a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: dict[str, int] = {}
+        """How many were rejected at each step, in the order of the first ones."""
+        self.last_reason = ""
+
+    def add(self, item: Rejection) -> None:
+        """Add a rejection."""
+        self.steps[item.step] = self.steps.get(item.step, 0) + 1
+        self.last_reason = item.reason
+        self._add([item.txindex, item.opcode.hex(), item.step, item.reason, item.payload_index])
 
 
 @dataclass(frozen=True, slots=True)

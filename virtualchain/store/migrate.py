@@ -2,28 +2,23 @@
 
 from contextlib import closing
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine, pool
-from sqlalchemy.exc import DBAPIError
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+from virtualchain.store.builds import refresh_views
 from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
 from virtualchain.store.failures import store_error
 from virtualchain.store.giving_way import in_use, keep_trying
 from virtualchain.store.patience import Patience
 from virtualchain.store.revision import current, head, refuse_newer
-from virtualchain.store.sql import migrations_root
+from virtualchain.store.sql import migrations_root, queries
 
 _ALEMBIC = Lock()
 """Alembic keeps the current run in a module variable, so threads take turns."""
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_root()))
-    return config
 
 
 def migrate(url: str, patience: Patience | None = None) -> str:
@@ -39,29 +34,57 @@ def migrate(url: str, patience: Patience | None = None) -> str:
         refuse_newer(revision)
         if revision is None:
             require_c_locale(probe, url)
-    config = _config()
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: connect_migrator(url, patience), poolclass=pool.NullPool
-    )
-
-    def upgrade() -> None:
-        try:
-            with _ALEMBIC, engine.connect() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-                connection.commit()
-        except DBAPIError as error:
-            raise error.orig or error from error
-
+    change = _refresh if revision == head() else _upgrade
     try:
         keep_trying(
-            upgrade,
+            lambda: change(url, patience),
             lambda: f"the schema could not be upgraded: its tables are {in_use(url)}",
             None if patience is None else patience.report,
         )
-    except (psycopg.Error, DBAPIError) as error:
+    except psycopg.Error as error:
         kind = type(store_error(error))
         raise kind(f"the schema could not be upgraded: {' '.join(str(error).split())}") from error
+    return head()
+
+
+def alembic_config() -> "Config":
+    """Return what Alembic needs to know to find the steps."""
+    from alembic.config import Config  # noqa: PLC0415 - see `_upgrade`
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_root()))
+    return config
+
+
+def _refresh(url: str, patience: Patience | None) -> None:
+    """Update the views alone, as migrations/env.py does at the end."""
+    with closing(connect_migrator(url, patience)) as connection:
+        connection.execute(queries("migrate")["lock"])
+        connection.execute(queries("giving_way")["short_lock_timeout"])
+        refuse_newer(current(connection))
+        refresh_views(connection)
+        connection.commit()
+
+
+def _upgrade(url: str, patience: Patience | None) -> None:
+    """Run the steps that are missing; raise psycopg.Error if one fails."""
+    # Imported only here: they take a quarter of the process's memory, and few starts have steps to run.
+    from alembic import command  # noqa: PLC0415
+    from sqlalchemy import create_engine, pool  # noqa: PLC0415
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+
+    config = alembic_config()
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect_migrator(url, patience), poolclass=pool.NullPool
+    )
+    try:
+        with _ALEMBIC, engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.Error):
+            raise error.orig from error
+        raise psycopg.OperationalError(str(error)) from error
     finally:
         engine.dispose()
-    return head()

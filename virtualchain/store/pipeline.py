@@ -26,8 +26,10 @@ _MOST_PREPARED: Final = 200
 """Statements that the session keeps prepared."""
 _MOST_UNANSWERED: Final = 1_000
 """Statements after which the server is waited for."""
-_MOST_UNSENT: Final = 16_000_000
+_MOST_UNSENT: Final = 4_000_000
 """Bytes of parameters after which it is, so that neither side has to keep more."""
+_ROWS_AT_ONCE: Final = 1_000
+"""Rows of a result that are turned into values at once."""
 _SUCCESS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY})
 
 
@@ -64,7 +66,13 @@ class Answer:
         if result.status != ExecStatus.TUPLES_OK:
             status = (result.command_status or b"").decode()
             raise psycopg.ProgrammingError(f"the statement returns no rows ({status})")
-        return self._pipeline.load(result)
+        return self._pipeline.load(result, 0, result.ntuples)
+
+    def each(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of `rows`, of which only some are made at once."""
+        result = self._result()
+        for first in range(0, result.ntuples, _ROWS_AT_ONCE):
+            yield from self._pipeline.load(result, first, min(first + _ROWS_AT_ONCE, result.ntuples))
 
     def dicts(self) -> list[dict[str, Any]]:
         """Return the rows as dicts by column; of columns with one name the last counts."""
@@ -207,10 +215,10 @@ class Pipeline:
         with self._lock:
             self._deallocate(len(self._prepared))
 
-    def load(self, result: PGresult) -> list[tuple[Any, ...]]:
-        """Turn a result into rows."""
+    def load(self, result: PGresult, first: int, end: int) -> list[tuple[Any, ...]]:
+        """Turn a part of a result into rows."""
         self._reader.set_pgresult(result)
-        return self._reader.load_rows(0, result.ntuples, tuple)
+        return self._reader.load_rows(first, end, tuple)
 
     def _sync(self) -> None:
         if self._is_active and self._unanswered and self._unanswered[-1] is not _SYNC:

@@ -14,7 +14,7 @@ from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 
 _Q = queries("rollback")
-_TRUNCATE = ("truncate_rejections", "truncate_snapshots", "truncate_state_files")
+_TRUNCATE = ("truncate_rejections", "truncate_snapshots", "truncate_state_files", "lower_tracking")
 
 
 @dataclass(frozen=True, slots=True)

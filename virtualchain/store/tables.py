@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 import psycopg
@@ -24,7 +24,9 @@ from virtualchain.store.sql import queries
 from virtualchain.store.values import to_database
 
 _Q = queries("tables")
-_STATEMENTS: Final = ("read", "bear", "remove", "write")
+_AT_ONCE: Final = 5_000
+"""Rows that a statement reads or writes."""
+_STATEMENTS: Final = ("bear", "remove", "write")
 _TXID: Final = re.compile("[0-9a-f]{64}")
 
 _Outpoint = tuple[str, int]
@@ -59,6 +61,12 @@ class Table:
         values = self._rows.shape.find_key(key)
         row = None if values is None else self._rows.row(values).now
         return None if row is None else dict(zip(self._rows.shape.names, row, strict=True))
+
+    def find(self, *prefix: object) -> list[Json]:
+        """Return the rows whose key begins with these values, at least one, in the order of their keys."""
+        values = self._rows.shape.find_prefix(prefix)
+        rows = () if values is None else self._rows.beginning_with(values)
+        return [dict(zip(self._rows.shape.names, row, strict=True)) for row in rows]
 
     def put(self, row: Mapping[str, object]) -> None:
         """Insert a row, or replace the one with its key; a column that is left out gets its default."""
@@ -119,6 +127,24 @@ class _Call:
         self.journal.clear()
 
 
+_Places = tuple[int, ...]
+"""Places in a key."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """The keys of one table by the values at some places."""
+
+    keys: dict[Values, list[Values]]
+    """Those of which something is known."""
+    complete: set[Values] = field(default_factory=set)
+    """The values with which all rows are known."""
+
+
+def _part(key: Values, places: _Places) -> Values:
+    return tuple([key[place] for place in places])
+
+
 class _Rows:
     """The rows of one table that a block has touched."""
 
@@ -129,14 +155,13 @@ class _Rows:
         self._call = call
         self._name = projection.name
         self._known: dict[Values, _Row] = {}
-        self._dirty: dict[Values, _Row] = {}
+        self._dirty: list[Values] = []
+        """The keys of rows with a change that is not written yet."""
         self._statements = _Statements(connection, call.pipeline, projection, shape)
-        self._place = tuple(projection.key.index(name) for name in ("txid", "vout") if name in projection.key)
+        self._groups: dict[_Places, _Group] = {}
+        """Made when they are first asked for."""
+        self.output = tuple(projection.key.index(name) for name in ("txid", "vout") if name in projection.key)
         """Where a key has its output, if the table may be tracked."""
-        self._by_output: dict[_Outpoint, list[Values]] = {}
-        """The keys of which something is known."""
-        self._complete: set[_Outpoint] = set()
-        """The outputs of which all rows are known."""
 
     @property
     def is_dirty(self) -> bool:
@@ -145,53 +170,93 @@ class _Rows:
 
     def row(self, key: Values) -> _Row:
         """Return what is known of a key; read it if nothing is."""
-        if key not in self._known:
-            answer = self.ask([key])
-            self._call.pipeline.wait()
-            self.learn([key], answer)
+        if not self._is_known(key):
+            self._read(key)
         return self._known[key]
 
+    def beginning_with(self, prefix: Values) -> list[Values]:
+        """Return the rows whose key begins so, in the order of their keys; read them if nobody has."""
+        if not self._is_known(prefix):
+            self._read(prefix)
+        return self.at(tuple(range(len(prefix))), prefix)
+
     def missing(self, keys: Iterable[object]) -> list[Values]:
-        """Return those of some keys of which nothing is known, and that a row may have."""
+        """Return those of some keys, or beginnings of keys, that a row may have and that are not known."""
         possible: dict[Values | None, None] = {}
         for key in keys:
             with suppress(Unserializable):  # that rejects the input which asks for such a row, later
-                possible[self.shape.find_key(key)] = None
-        return [key for key in possible if key is not None and key not in self._known]
+                if isinstance(key, tuple) and 0 < len(key) < len(self.shape.key):
+                    possible[self.shape.find_prefix(key)] = None
+                else:
+                    possible[self.shape.find_key(key)] = None
+        return [key for key in possible if key is not None and not self._is_known(key)]
 
-    def ask(self, keys: Sequence[Values]) -> Answer:
-        """Ask for the rows with these keys."""
-        return self._statements.read(keys)
-
-    def learn(self, keys: Sequence[Values], answer: Answer) -> None:
-        """Take the answer to `ask`."""
-        stored = {self.shape.key_of(row): row for row in answer.rows()}
+    def ask(self, keys: Sequence[Values]) -> list[tuple[Sequence[Values], Answer]]:
+        """Ask for the rows with these keys, or with keys that begin so."""
+        by_size: dict[int, list[Values]] = {}
         for key in keys:
-            self._learn(key, stored.get(key))
+            by_size.setdefault(len(key), []).append(key)
+        return [(some, self._statements.read(some)) for some in by_size.values()]
 
-    def _learn(self, key: Values, row: Values | None) -> None:
-        self._known[key] = _Row(row, row)
-        if len(self._place) == 2:
-            txid, vout = self._place
-            self._by_output.setdefault((key[txid], key[vout]), []).append(key)
+    def learn(self, answers: Iterable[tuple[Sequence[Values], Answer]]) -> None:
+        """Take the answers to `ask`."""
+        for keys, answer in answers:
+            if len(keys[0]) < len(self.shape.key):
+                self.learn_all(tuple(range(len(keys[0]))), keys, answer.rows())
+            else:
+                stored = {self.shape.key_of(row): row for row in answer.rows()}
+                for key in keys:
+                    self._learn(key, stored.get(key))
 
-    def at(self, output: _Outpoint) -> list[Values]:
-        """Return the rows for an output, in the order of their keys; its rows must be known."""
-        assert output in self._complete, "`learn_at` comes first"
-        keys = [key for key in self._by_output.get(output, ()) if self._known[key].now is not None]
+    def learn_all(self, places: _Places, parts: Iterable[Values], rows: Iterable[Values]) -> None:
+        """Take all rows that the database has with some values at these places of the key."""
+        for row in rows:
+            self._learn(self.shape.key_of(row), row)
+        self._group(places).complete.update(parts)
+
+    def at(self, places: _Places, part: Values) -> list[Values]:
+        """Return the known rows with these values at these places of the key, in the order of their keys."""
+        keys = self._group(places).keys.get(part, ())
         return [row for key in sorted(keys) if (row := self._known[key].now) is not None]
 
-    def learn_at(self, outputs: Iterable[_Outpoint], rows: Iterable[Values]) -> None:
-        """Take all rows that the database has for some outputs; what is known already is newer."""
-        for row in rows:
-            key = self.shape.key_of(row)
-            if key not in self._known:
-                self._learn(key, row)
-        self._complete.update(outputs)
+    def unknown(self, places: _Places, parts: Iterable[Values]) -> list[Values]:
+        """Return those of some values at these places of the key with which not all rows are known."""
+        complete = self._group(places).complete
+        return [part for part in parts if part not in complete]
 
-    def unknown(self, outputs: Iterable[_Outpoint]) -> list[_Outpoint]:
-        """Return those of some outputs of which not all rows are known."""
-        return [output for output in outputs if output not in self._complete]
+    def _read(self, key: Values) -> None:
+        answers = self.ask([key])
+        self._call.pipeline.wait()
+        self.learn(answers)
+
+    def _learn(self, key: Values, row: Values | None) -> None:
+        """Take what the database has for a key; what is known already is newer."""
+        if key not in self._known:
+            self._known[key] = _Row(row, row)
+            for places, group in self._groups.items():
+                group.keys.setdefault(_part(key, places), []).append(key)
+
+    def _is_known(self, key: Values) -> bool:
+        """Check whether the row with a key is known, or with the beginning of one all rows are."""
+        if key in self._known:
+            return True
+        size = len(key)
+        is_known = any(
+            max(places) < size and _part(key, places) in group.complete
+            for places, group in self._groups.items()
+        )
+        if is_known and size == len(self.shape.key):
+            self._learn(key, None)
+        return is_known
+
+    def _group(self, places: _Places) -> _Group:
+        """Return the known keys by their values at these places."""
+        if places not in self._groups:
+            keys: dict[Values, list[Values]] = {}
+            for key in self._known:
+                keys.setdefault(_part(key, places), []).append(key)
+            self._groups[places] = _Group(keys)
+        return self._groups[places]
 
     def change(self, key: Values, values: Values | None) -> None:
         """Set the row with a key, or with None remove it."""
@@ -200,43 +265,37 @@ class _Rows:
             self.shape.check_sizes(row.now, values)
         self._note(key, row)
         row.now = values
+        if not row.is_dirty:
+            self._dirty.append(key)
         row.is_changed = row.is_dirty = self._call.has_changed = True
         row.was_put = row.was_put or values is not None
-        self._dirty[key] = row
 
     def write(self) -> None:
         """Write what was changed, with its history."""
-        for key, row in self._dirty.items():
-            self._note(key, row)
-        gone = {key: row for key, row in self._dirty.items() if row.now is None}
-        rows = [row.now for row in self._dirty.values() if row.now is not None]
-        self._statements.bear(self._call.block_id, [key for key, row in gone.items() if row.was_put])
-        self._statements.remove(self._call.block_id, list(gone))
-        self._statements.write(self._call.block_id, rows)
-        for row in self._dirty.values():
-            row.is_dirty = row.was_put = False
-        self._dirty = {}
+        known = self._known
+        for key in self._dirty:
+            self._note(key, known[key])
+        for keys in _parts([key for key in self._dirty if known[key].now is None]):
+            self._statements.bear(self._call.block_id, [key for key in keys if known[key].was_put])
+            self._statements.remove(self._call.block_id, keys)
+        for keys in _parts([key for key in self._dirty if known[key].now is not None]):
+            self._statements.write(self._call.block_id, [row for key in keys if (row := known[key].now)])
+        for key in self._dirty:
+            known[key].is_dirty = known[key].was_put = False
+        self._dirty = []
 
     def undo(self, *, statements_wrote: bool) -> None:
         """Bring back the rows as they were when the call began; forget what a statement may have changed."""
         for rows, key, row in reversed(self._call.journal):
             if rows is self:
                 self._known[key] = row
-        self._dirty = {key: row for key, row in self._known.items() if row.is_dirty}
+        self._dirty = [key for key, row in self._known.items() if row.is_dirty]
         if statements_wrote:
-            self._keep(self._dirty)
+            self._known, self._groups = {key: self._known[key] for key in self._dirty}, {}
 
     def forget(self) -> None:
         """Forget all rows."""
-        self._dirty = {}
-        self._keep({})
-
-    def _keep(self, rows: dict[Values, _Row]) -> None:
-        """Forget all rows but some."""
-        self._known, self._by_output, self._complete = {}, {}, set()
-        for key, row in rows.items():
-            self._learn(key, None)
-            self._known[key] = row
+        self._known, self._dirty, self._groups = {}, [], {}
 
     def changes(self) -> Iterator[Change]:
         """Yield what the block did to these rows."""
@@ -288,13 +347,14 @@ class Tables:
     def read_ahead(self, keys: Mapping[str, Iterable[object]]) -> None:
         """Read the rows with these keys, by table."""
         tables = [(self._rows_of(name), named) for name, named in keys.items()]
-        asked = [
-            (rows, missing, rows.ask(missing)) for rows, named in tables if (missing := rows.missing(named))
-        ]
-        if asked:
+        missing = [(rows, rows.missing(named)) for rows, named in tables]
+        for start in range(0, max((len(keys) for _, keys in missing), default=0), _AT_ONCE):
+            asked = [
+                (rows, rows.ask(part)) for rows, keys in missing if (part := keys[start : start + _AT_ONCE])
+            ]
             self._call.pipeline.wait()
-        for rows, missing, answer in asked:
-            rows.learn(missing, answer)
+            for rows, answers in asked:
+                rows.learn(answers)
 
     def ask_at(self, outpoints: Iterable[bytes]) -> Answer:
         """Ask for what the tracked table has for some outputs; `learn_at` takes the answer."""
@@ -309,13 +369,13 @@ class Tables:
     def learn_at(self, outpoints: Iterable[bytes], rows: Iterable[Values]) -> None:
         """Take all rows that the tracked table has for some outputs in the database."""
         if self._tracked_rows is not None:
-            self._tracked_rows.learn_at(map(_output, outpoints), rows)
+            self._tracked_rows.learn_all(self._tracked_rows.output, map(_output, outpoints), rows)
 
     def tracked(self, outpoints: Iterable[bytes]) -> set[bytes]:
         """Return those of some outputs that the tracked table has a row for now."""
         named = {_output(outpoint): outpoint for outpoint in outpoints}
         tracked = self._tracked_rows
-        unknown = list(named) if tracked is None else tracked.unknown(named)
+        unknown = list(named) if tracked is None else tracked.unknown(tracked.output, named)
         present: set[bytes] = set()
         if unknown:
             asked = [named[output] for output in unknown]
@@ -325,7 +385,7 @@ class Tables:
             self.learn_at(asked, answer.rows())
         if tracked is None:
             return present
-        return {outpoint for output, outpoint in named.items() if tracked.at(output)}
+        return {outpoint for output, outpoint in named.items() if tracked.at(tracked.output, output)}
 
     def rows_at(self, txid: str, vout: int) -> list[Json]:
         """Return the tracked table's rows for an output, in the order of their keys."""
@@ -335,7 +395,7 @@ class Tables:
         if not _TXID.fullmatch(txid) or not 0 <= vout < 1 << 32:
             return []  # there is no such output
         self.tracked([_packed(txid, vout)])
-        return [dict(zip(rows.shape.names, row, strict=True)) for row in rows.at((txid, vout))]
+        return [dict(zip(rows.shape.names, row, strict=True)) for row in rows.at(rows.output, (txid, vout))]
 
     @property
     def _tracked_rows(self) -> _Rows | None:
@@ -454,10 +514,14 @@ class _Statements:
             for part in ("kept", "born"):
                 parts[part] = sql.SQL(_Q[part]).format(**parts)
             self._texts[name] = sql.SQL(_Q[name]).format(**parts).as_string(connection).encode()
+        for size in range(1, len(key) + 1):
+            parts["key"] = sql.SQL(", ").join(key[:size])
+            parts["keys"] = self._arrays(shape.key[:size])
+            self._texts[f"read {size}"] = sql.SQL(_Q["read"]).format(**parts).as_string(connection).encode()
 
     def read(self, keys: Sequence[Values]) -> Answer:
-        """Ask for the rows with these keys."""
-        return self._run("read", _columns(keys))
+        """Ask for the rows with these keys, or with keys that begin so, all of the same length."""
+        return self._run(f"read {len(keys[0])}", _columns(keys))
 
     def bear(self, block_id: int, keys: Sequence[Values]) -> None:
         """Record the keys of rows that were put and are to be removed."""
@@ -502,6 +566,11 @@ def _output(outpoint: bytes) -> _Outpoint:
 def _packed(txid: str, vout: int) -> bytes:
     """Return an output in the engine's form."""
     return bytes.fromhex(txid) + vout.to_bytes(4)
+
+
+def _parts(keys: Sequence[Values]) -> Iterator[Sequence[Values]]:
+    """Yield as many keys at a time as one statement has."""
+    return (keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE))
 
 
 def _columns(rows: Sequence[Values]) -> list[object]:

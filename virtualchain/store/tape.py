@@ -3,8 +3,10 @@
 It knows the chain and no app's rules. Everything here runs in the caller's transaction.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import psycopg
@@ -12,6 +14,7 @@ from psycopg.rows import dict_row
 
 from virtualchain.bitcoin.block import StoredTransaction
 from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.networks import network
 from virtualchain.errors import StoreError
 from virtualchain.model import Block, Input, Lazy
 from virtualchain.store.pipeline import Answer, pipeline_of
@@ -21,11 +24,21 @@ _Q = queries("tape")
 _HOLD_BLOCK: Final = statement(_Q["hold_block"])
 _ALLOWED: Final = 64_000_000
 """Bytes of inputs that are read at once, by an estimate that is several times too high for most."""
+_network: Final = lru_cache(maxsize=1)(network)
+
+
+_TRACKING: Final = "tracking:"
+_TRACKING_RULE: Final = re.compile(f"{_TRACKING}.+:[0-9a-f]{{64}}", re.DOTALL)
 
 
 def tracking_rule(app: str, tracking: str) -> str:
     """Return by what rule the coverage of an app that tracks outputs is kept, with an empty magic."""
-    return f"tracking:{app}:{tracking}"
+    return f"{_TRACKING}{app}:{tracking}"
+
+
+def is_tracking_rule(rule: str) -> bool:
+    """Check whether a rule is what `tracking_rule` returns for some app."""
+    return _TRACKING_RULE.fullmatch(rule) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,11 @@ class Covered:
     rule: str
     from_block: int
     until_block: int | None
+
+    @property
+    def is_tracking(self) -> bool:
+        """Whether it is of an app that tracks outputs: then it never continues with blocks by itself."""
+        return self.rule.startswith(_TRACKING)
 
 
 class Tape:
@@ -198,6 +216,10 @@ class Tape:
 
 
 def _read_input(row: dict[str, Any]) -> Input:
-    stored = StoredTransaction(row["raw"], row["spent"], row.pop("network"), row["spent_at"])
+    stored = StoredTransaction(row["raw"], row["spent"], _network(row.pop("network")), row["spent_at"])
     row["magics"], row["tracked_by"] = tuple(row["magics"]), tuple(row["tracked_by"])
-    return Input(**row, senders=Lazy(stored.senders), outputs=Lazy(stored.outputs))
+    return Input(
+        **row,
+        senders=Lazy(StoredTransaction.senders, stored),
+        outputs=Lazy(StoredTransaction.outputs, stored),
+    )

@@ -80,11 +80,20 @@ def make_block(
     coinbase_id = sha256d(body)
     root = merkle_root([coinbase_id, *(txid for _, txid in transactions)])
     time = max(parent.time + SPACING, START_TIME)
-    bits = parent.bits if bits is None else bits
-    head = struct.pack("<i32s32sII", _VERSION, bytes.fromhex(parent.hash)[::-1], root, time, bits)
-    header = _prove_work(head, bits)
+    header = make_header(parent, root, time, parent.bits if bits is None else bits)
     parts = [header, compact_size(len(transactions) + 1), coinbase, *(raw for raw, _ in transactions)]
     return b"".join(parts), coinbase_id
+
+
+def make_header(parent: Block, root: bytes, time: int, bits: int, version: int = _VERSION) -> bytes:
+    """Build the header of the block after `parent`; it has proof of work only if that is easy."""
+    head = struct.pack("<i32s32sII", version, bytes.fromhex(parent.hash)[::-1], root, time, bits)
+    return _prove_work(head, bits)
+
+
+def bare_coinbase(block_id: int) -> bytes:
+    """Build the coinbase of a block without other transactions; it pays nothing."""
+    return _coinbase_body(2, _height(block_id), serialize_output(0, b"\x51"), 1)
 
 
 def merkle_root(hashes: Sequence[bytes]) -> bytes:

@@ -7,22 +7,28 @@ from typing import Any, Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import instance_of
+from virtualchain.bitcoin.payload import runestone
 from virtualchain.errors import UsageError
+from virtualchain.model import SpentOutput
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.hostile import (
     hostile_bodies,
     hostile_outputs,
     hostile_senders,
     mutations,
+    spend,
     spend_from,
     unsigned_transaction,
 )
-from virtualchain.testing.transactions import Tx, key
+from virtualchain.testing.transactions import Tx, key, op_return
+from virtualchain.testing.wire import outpoint, read_transaction
 
 _CHANGE: Final = key("change").script_pubkey
 _FULLY_TESTED_OPCODES: Final = 12
 """The number of opcodes that are tried with every payload; others only with the first few."""
 _FEW_PAYLOADS: Final = 8
+_SPENT_SAMPLES: Final = 14
+"""How often each sample is sent for its outputs to be spent: every way is tried early and late."""
 _BLOCK_BYTES: Final = 700_000
 _MAX_START: Final = 300
 """Empty blocks are mined up to an app's first block if it is at most this; otherwise the app starts lower."""
@@ -50,7 +56,8 @@ class CaseWriter:
     def __init__(self, contract: Contract, samples: Sequence[bytes], carry: Carry) -> None:
         """Raise UsageError for a sample that is no payload of the app's."""
         self._contract = contract
-        self._carry = carry
+        takes_runestones = contract.find_payload is runestone and carry is op_return
+        self._carry = _carry_runestone if takes_runestones else carry
         self._numbers = count()
         self._good = [_split(contract, sample) for sample in samples]
 
@@ -72,9 +79,47 @@ class CaseWriter:
             for name, body in bodies:
                 yield self._case(f"{name} after opcode {opcode!r}", magic + opcode, body)
         for other in self._contract.magics[1:]:
-            yield self._case(f"magic {other!r}", other + opcodes[0], b"")
+            yield self._case(f"magic {other!r}", other + next(iter(opcodes), b""), b"")
         for start, body in self._good:
             yield self._case(f"sample {start + body!r} at the end", start, body)
+        yield from self.spends()
+
+    def spends(self) -> Iterator[Case]:
+        """Yield samples, and what may become of their outputs, if the app tracks outputs.
+
+        They are spent in the same block and later, with and without a payload, together, and into nothing.
+        """
+        if self._contract.tracks is None:
+            return
+        before: list[tuple[bytes, SpentOutput]] = []
+        for start, body in self._good:
+            for number in range(_SPENT_SAMPLES):
+                sample = self._case(f"sample {start + body!r} to be spent {number}", start, body)
+                yield sample
+                coins = _coins(sample.tx)
+                name = f"outputs of sample {start + body!r}"
+                carried = [(0, self._carry(start + body))]
+                paid = _halves(coins)
+                burned = [(0, op_return(b"nobody's"))]
+                ways = {
+                    "without a payload": (coins, paid),
+                    "with a payload": (coins, [*carried, *paid]),
+                    "with a payload cut off": (coins, [(0, self._carry((start + body)[:-1])), *paid]),
+                    "with the payload of another app": (coins, [*burned, *paid]),
+                    "into an OP_RETURN": (coins, burned),
+                    "with those before": ([*coins, *before], paid),
+                    "into 300 outputs": (coins, [(1, _CHANGE)] * 300),
+                }
+                way = list(ways)[number % len(ways)]
+                tx = spend(next(self._numbers), *ways[way])
+                yield Case(f"{name}, spent {way}", start if "payload" in way else b"", tx)
+                moved = _coins(tx)
+                if number % 2 and moved:
+                    tx = spend(next(self._numbers), moved, _halves(moved))
+                    yield Case(f"{name}, spent {way}, and spent again", b"", tx)
+                before = (before + _coins(tx))[-40:]
+                if way == "with those before":
+                    before = _coins(tx)
 
     def samples(self, senders: Sequence[str] = _SENDERS) -> Iterator[Case]:
         """Yield every sample by each sender."""
@@ -97,10 +142,25 @@ class CaseWriter:
 def _split(contract: Contract, sample: bytes) -> tuple[bytes, bytes]:
     """Split a sample after its magic and opcode; UsageError if they are not the app's."""
     for magic in contract.magics:
-        end = len(magic) + 1
+        end = len(magic) + contract.has_opcodes
         if sample.startswith(magic) and sample[len(magic) : end] in contract.opcodes:
             return sample[:end], sample[end:]
     raise UsageError(f"sample {sample!r} does not start with a magic and an opcode of app {contract.name}")
+
+
+def _carry_runestone(payload: bytes) -> bytes:
+    return b"\x6a\x5d" + payload
+
+
+def _coins(tx: Tx) -> list[tuple[bytes, SpentOutput]]:
+    """List the outputs of a transaction that can be spent, as `spend` takes them."""
+    outputs = enumerate(read_transaction(tx.raw).outputs)
+    return [(outpoint(tx.txid, n), SpentOutput(value, script)) for n, (value, script) in outputs if value > 0]
+
+
+def _halves(coins: Sequence[tuple[bytes, SpentOutput]]) -> list[tuple[int, bytes]]:
+    """Pay what coins are worth to two outputs, or nearly."""
+    return [(sum(coin.value for _, coin in coins) // 2, _CHANGE)] * 2
 
 
 def in_blocks(cases: Sequence[Case], most: int) -> list[list[Case]]:

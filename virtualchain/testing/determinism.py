@@ -83,7 +83,7 @@ def check_determinism(
             if database_url is None
             else DatabaseServer(database_url, prefix="determinism")
         )
-        contract = read_contract(app)
+        contract = read_contract(app, "regtest")
         cases = _cases(CaseWriter(contract, samples, carry), has_samples=bool(samples))
         blocks = in_blocks(cases, _BLOCK_CASES)
         course = opened.enter_context(_mined(app, contract, blocks))

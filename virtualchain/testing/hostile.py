@@ -289,10 +289,23 @@ def spend_from(name: str, value: int = 100_000) -> Spending:
     return Spending(SpentOutput(value, owner.script_pubkey), witness=(_SIGNATURE, owner.public_key))
 
 
-def unsigned_transaction(number: int, spendings: Sequence[Spending], outputs: Sequence[Output]) -> Tx:
-    """Build a transaction; `number` makes it different from every other."""
+def spend(number: int, coins: Sequence[tuple[bytes, SpentOutput]], outputs: Sequence[Output]) -> Tx:
+    """Build a transaction that spends outputs of p2wpkh addresses, each named by its outpoint."""
+    owner = key("change")
+    owned = [Spending(spent, witness=(_SIGNATURE, owner.public_key)) for _, spent in coins]
+    return unsigned_transaction(number, owned, outputs, [outpoint for outpoint, _ in coins])
+
+
+def unsigned_transaction(
+    number: int,
+    spendings: Sequence[Spending],
+    outputs: Sequence[Output],
+    outpoints: Sequence[bytes] | None = None,
+) -> Tx:
+    """Build a transaction; `number` makes it different from every other, unless it spends `outpoints`."""
     has_witness = any(spending.witness for spending in spendings)
-    outpoints = [sha256d(b"hostile %d %d" % (number, n)) + bytes(4) for n in range(len(spendings))]
+    if outpoints is None:
+        outpoints = [sha256d(b"hostile %d %d" % (number, n)) + bytes(4) for n in range(len(spendings))]
     parts = [struct.pack("<i", 2), b"\0\1" if has_witness else b"", compact_size(len(spendings))]
     for outpoint, spending in zip(outpoints, spendings, strict=True):
         parts += [outpoint, compact_size(len(spending.script_sig)), spending.script_sig, b"\xff" * 4]

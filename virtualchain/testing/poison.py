@@ -70,7 +70,7 @@ def check_poison(
             if database_url is None
             else DatabaseServer(database_url, prefix="poison")
         )
-        contract = read_contract(app)
+        contract = read_contract(app, "regtest")
         runs = opened.enter_context(_Runs(app, contract, server))
         cases = list(CaseWriter(contract, samples, carry).hostile())
         complaints, blocks, first = _halts(runs, in_blocks(cases, _BLOCK_CASES))

@@ -147,13 +147,17 @@ def _describe(
 
 
 def _coverage_within(coverage: Sequence[Covered], first: int, last: int) -> tuple[Covered, ...]:
-    """Return the coverage of blocks `first` to `last`; a search that continues above `last` has no end."""
+    """Return the coverage of blocks `first` to `last`; a search that continues above `last` has no end.
+
+    What an app that tracks outputs has covered always ends: it follows from the app's state, not from blocks.
+    """
     within = []
     for row in coverage:
         start, until = max(row.from_block, first), row.until_block
         if start <= last and (until is None or start <= until):
             continues = until is None or until > last
-            within.append(Covered(row.magic, row.rule, start, None if continues else until))
+            end = last if row.is_tracking else None
+            within.append(Covered(row.magic, row.rule, start, end if continues else until))
     return tuple(within)
 
 

@@ -41,8 +41,13 @@ INPUT_COLUMNS: Final = (
     ("outputs", TEXT),
     ("fee", "int64"),
     ("raw", "binary"),
+    ("spent_at", "list<int32>"),
+    ("tracked_by", "list<string>"),
 )
 """The columns of the tape's files, with Parquet's types."""
+FORMER_INPUT_COLUMNS: Final = INPUT_COLUMNS[:-2]
+"""The columns of inputs as they were exported before apps could track outputs."""
+_MAY_BE_NULL: Final = frozenset({"spent_at"})
 _GROUP_ROWS: Final = 20_000
 _GROUP_BYTES: Final = 16_000_000
 """A row group is written once it reaches either limit; that bounds the memory in use."""
@@ -53,6 +58,9 @@ _BATCH: Final = 256
 _BYTES = re.compile(r"\\x((?:[0-9a-f]{2})*)")
 _LIST = re.compile(r'\{(?:"\\\\x(?:[0-9a-f]{2})*"(?:,"\\\\x(?:[0-9a-f]{2})*")*)?\}')
 _ITEM = re.compile(r"\\\\x([0-9a-f]*)")
+_NUMBERS = re.compile(r"\{(?:[0-9]{1,10}(?:,[0-9]{1,10})*)?\}")
+_TEXT = r'(?:(?!(?i:null)[,}])[^ \t\n\r\v\f"\\{},]+|"(?:[^"\\]|\\.)*")'
+_TEXTS = re.compile(rf"\{{(?:{_TEXT}(?:,{_TEXT})*)?\}}", re.DOTALL)
 
 
 def require_library(form: Format) -> None:
@@ -82,7 +90,7 @@ def write_table(connection: psycopg.Connection, table: Table, folder: Path, form
 
 
 def read_rows(path: Path, file: File, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:
-    """Yield the rows of a file, their values in the order of `columns`; no value is None.
+    """Yield the rows of a file, their values in the order of `columns`; only `spent_at` may be None.
 
     Raises DamagedExport, which names the file and the row, if the content is of another form or the number of
     rows is not the manifest's, and UsageError if the library for its format is not installed.
@@ -177,8 +185,10 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Ro
                 raise ValueError(f"its columns are {', '.join(f'{name} {kind}' for name, kind in actual)}")
             for batch in file.iter_batches(batch_size=_BATCH):
                 for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    if None in row or any(isinstance(value, list) and None in value for value in row):
-                        raise ValueError("a value is missing")
+                    for (name, _), value in zip(columns, row, strict=True):
+                        is_missing = value is None and name not in _MAY_BE_NULL
+                        if is_missing or (isinstance(value, list) and None in value):
+                            raise ValueError("a value is missing")
                     yield row
     except ArrowException as error:  # not all of them are ValueErrors
         raise ValueError(str(error)) from error
@@ -187,7 +197,10 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Ro
 def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a transaction may have megabytes
     names = [name for name, _ in columns]
-    parsers = [_PARSERS[parquet_type] for _, parquet_type in columns]
+    parsers = [
+        _or_null(_PARSERS[parquet_type]) if name in _MAY_BE_NULL else _PARSERS[parquet_type]
+        for name, parquet_type in columns
+    ]
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file, strict=True)
         header = next(lines, [])
@@ -222,6 +235,26 @@ def _list(text: str) -> list[bytes]:
     return [bytes.fromhex(item) for item in _ITEM.findall(text)]
 
 
+def _numbers(text: str) -> list[int]:
+    if not _NUMBERS.fullmatch(text):
+        raise ValueError(f"{quoted(text)} is not an array of numbers")
+    return [int(item) for item in text[1:-1].split(",") if item]
+
+
+def _texts(text: str) -> list[str]:
+    if not _TEXTS.fullmatch(text):
+        raise ValueError(f"{quoted(text)} is not an array of texts")
+    items = re.findall(_TEXT, text[1:-1], re.DOTALL)
+    return [
+        re.sub(r"\\(.)", r"\1", item[1:-1], flags=re.DOTALL) if item.startswith('"') else item
+        for item in items
+    ]
+
+
+def _or_null(parse: Callable[[str], object]) -> Callable[[str], object]:
+    return lambda text: parse(text) if text else None
+
+
 _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "int32": _number,
     "int64": _number,
@@ -229,6 +262,8 @@ _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     TIME: _time,
     "binary": _bytes,
     "list<binary>": _list,
+    "list<int32>": _numbers,
+    "list<string>": _texts,
 }
 _READERS: Final[Mapping[str, Callable[[Path, Sequence[tuple[str, str]]], Iterator[Row]]]] = {
     ".parquet": _parquet_rows,

@@ -25,7 +25,7 @@ from virtualchain.store.database import connect_writer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Covered, Tape
-from virtualchain.transfer.files import BLOCK_COLUMNS, INPUT_COLUMNS, Row, read_rows
+from virtualchain.transfer.files import BLOCK_COLUMNS, FORMER_INPUT_COLUMNS, INPUT_COLUMNS, Row, read_rows
 from virtualchain.transfer.manifest import BlockRef, File, Manifest, check_files, read_manifest
 
 _Q = queries("transfer")
@@ -103,7 +103,7 @@ class _Importer:
         start = first.block_id if self._tip is None else self._tip.block_id + 1
         self._require_overlap(first.block_id, start)
         chainwork = self._tip_chainwork()
-        input_rows = _InputRows(read_rows(self._folder / inputs.name, inputs, INPUT_COLUMNS))
+        input_rows = _InputRows(_read_inputs(self._folder / inputs.name, inputs))
         new_inputs = 0
         for chunk in self._chunks(blocks, first, last):
             self._compare([block for block, _ in chunk if block.block_id < start])
@@ -254,6 +254,13 @@ class _InputRows:
             yield row
 
 
+def _read_inputs(path: Path, file: File) -> Iterator[Row]:
+    """Yield the rows of inputs; those that an earlier version exported were tracked by no app."""
+    if [column.name for column in file.columns] == [name for name, _ in FORMER_INPUT_COLUMNS]:
+        return ((*row, None, ()) for row in read_rows(path, file, FORMER_INPUT_COLUMNS))
+    return read_rows(path, file, INPUT_COLUMNS)
+
+
 def _as_row(item: Input) -> tuple[object, ...]:
     return (
         item.block_id,
@@ -265,6 +272,8 @@ def _as_row(item: Input) -> tuple[object, ...]:
         Jsonb(item.unusual_keys),
         item.fee,
         item.evidence,
+        None if item.spent_at is None else list(item.spent_at),
+        list(item.tracked_by),
     )
 
 
@@ -274,14 +283,19 @@ def _extend_coverage(
     """Record what blocks `first` to `last`, just appended, were searched for.
 
     A search that is open both in the database and in the export continues. One that the export does not have
-    ends: an app that needs it has these blocks searched again, once there is a node.
+    ends: an app that needs it has these blocks searched again, once there is a node. What apps that track
+    outputs have covered extends what is known of it: they are derived from the tape as far as that goes.
     """
     tape = Tape(connection)
-    new = {
-        (row.magic, row.rule, max(row.from_block, first)): row.until_block
-        for row in coverage
-        if row.from_block <= last and (row.until_block is None or row.until_block >= first)
-    }
+    new: dict[tuple[bytes, str, int], int | None] = {}
+    for row in coverage:
+        start, until = max(row.from_block, first), row.until_block
+        if start > last or (until is not None and until < start):
+            continue
+        if row.is_tracking:
+            tape.add_coverage(row.magic, row.rule, start, last if until is None else min(until, last))
+        else:
+            new[row.magic, row.rule, start] = until
     for row in tape.coverage():
         if row.until_block is not None:
             continue

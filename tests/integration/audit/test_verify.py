@@ -8,7 +8,8 @@ import pytest
 from psycopg import sql
 
 from tests.support import damage as support
-from tests.support.damage_cases import CASES, DEEP
+from tests.support.damage_cases import CASES, DEEP, JUDGED_AGAIN, RIDES, WITH_CODE
+from tests.support.ride_story import ride, ride_apps
 from tests.support.servers import reachable_folder
 from tests.support.tables import tables
 from virtualchain import StateEngine
@@ -24,12 +25,16 @@ from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
 
 CONTRACTS = [read_contract(support.notes()), read_contract(support.Ledger())]
+RIDE_CONTRACTS = [read_contract(app) for app in ride_apps()]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedServer]:
-    """Run a server of one's own, with two deployments that differ in how far history reaches."""
-    with reachable_folder() as folder, FakeNode() as node:
+    """Run a server of one's own, with two deployments that differ in how far history reaches.
+
+    A third one has apps that track outputs.
+    """
+    with reachable_folder() as folder, FakeNode() as node, FakeNode() as rides_node:
         server = EmbeddedServer(folder, durable=False)
         server.start()
         support.feed(node)
@@ -46,6 +51,10 @@ def server() -> Iterator[EmbeddedServer]:
                 state_folder=folder.parent / name,
             ) as engine:
                 assert engine.build() == 108
+        ride(rides_node)
+        migrate(url := server.create_database("rides"))
+        with StateEngine(*ride_apps(), database=url, source=rides_node.url, confirmations=0) as engine:
+            assert engine.build() == 108
         yield server
 
 
@@ -96,6 +105,46 @@ def test_damage_is_found_with_its_place(
     url = clone(statement)
     for contracts in ((), CONTRACTS):
         require_fault(audit(url, tmp_path, *contracts).faults, message, place)
+
+
+@pytest.mark.parametrize(("statement", "message", "place"), RIDES)
+def test_damage_to_what_is_tracked_is_found(
+    clone: Clone, tmp_path: Path, statement: str, message: str, place: dict[str, Any]
+) -> None:
+    """What tape and log say of outputs, heights, payloads and coverage is checked, with or without code."""
+    url = clone(statement, of="rides")
+    for contracts in ((), RIDE_CONTRACTS):
+        require_fault(audit(url, tmp_path, *contracts).faults, message, place)
+
+
+@pytest.mark.parametrize(("statement", "message", "place"), WITH_CODE)
+def test_code_shows_more_of_what_is_tracked(
+    clone: Clone, tmp_path: Path, statement: str, message: str, place: dict[str, Any]
+) -> None:
+    """A payload rule of the app's own shows which payloads there are; without it, nothing is made up."""
+    url = clone(statement, of="rides")
+    require_fault(audit(url, tmp_path, *RIDE_CONTRACTS).faults, message, place)
+    assert audit(url, tmp_path).faults == []
+
+
+@pytest.mark.parametrize(("statement", "message", "place"), JUDGED_AGAIN)
+def test_judging_again_shows_what_was_tracked(
+    clone: Clone, tmp_path: Path, statement: str, message: str, place: dict[str, Any]
+) -> None:
+    """Verdicts and spends that nothing else shows are found by deriving the app again."""
+    url = clone(statement, of="rides")
+    require_fault(audit(url, tmp_path, *RIDE_CONTRACTS, deep=True).faults, message, place)
+
+
+def test_apps_that_track_outputs_pass(clone: Clone, tmp_path: Path) -> None:
+    """Spends, dropped candidates, heights, coinbases and several payloads are no fault."""
+    url = clone(of="rides")
+    before = tables(url)
+    assert audit(url, tmp_path).faults == []
+    report = audit(url, tmp_path, *RIDE_CONTRACTS, deep=True)
+    assert (report.faults, report.notes) == ([], [])
+    assert report.judged_again == ["rides", "several", "stones"]
+    assert tables(url) == before
 
 
 @pytest.mark.parametrize("of", ["kept", "pruned"])

@@ -37,7 +37,7 @@ def balances(query: Query, name: str = "rides") -> dict[tuple[str, int], int]:
 def moves(query: Query, name: str = "rides") -> list[tuple[int, int, str, int]]:
     """Return what the app has noted of its transactions, in order."""
     rows = query(f"SELECT block_id, txindex, spends, amount FROM {name}.moves ORDER BY 1, 2")
-    return [tuple(row.values()) for row in rows]  # type: ignore[misc]
+    return [tuple(row.values()) for row in rows]
 
 
 def digests(query: Query, name: str = "rides") -> list[dict[str, Any]]:

@@ -19,8 +19,9 @@ import pytest
 from tests.support.shared_data import shared
 from tests.support.tables import tables
 from virtualchain.examples.names.conformance.__main__ import main
-from virtualchain.examples.names.conformance.replay import cloned_database, replay, replay_with_forks
+from virtualchain.examples.names.conformance.replay import replay, replay_with_forks
 from virtualchain.examples.names.conformance.scenario import read_file, read_scenario
+from virtualchain.testing.conformance.checking import cloned_database
 from virtualchain.testing.database import DatabaseServer
 
 SAMPLE = {

@@ -11,9 +11,10 @@ from psycopg.rows import dict_row
 
 from tests.support.names_history import History
 from virtualchain.examples.names import rules
-from virtualchain.examples.names.conformance.checking import Task, check
-from virtualchain.examples.names.conformance.replay import cloned_database, replay
+from virtualchain.examples.names.conformance.checking import SUITE
+from virtualchain.examples.names.conformance.replay import replay
 from virtualchain.examples.names.conformance.scenario import read_scenario
+from virtualchain.testing.conformance.checking import Task, check, cloned_database
 from virtualchain.testing.database import DatabaseServer
 
 SEEDS = range(int(os.environ.get("NAMES_HISTORIES", "2")))
@@ -23,7 +24,7 @@ SEEDS = range(int(os.environ.get("NAMES_HISTORIES", "2")))
 def test_a_random_history_yields_the_model_s_hashes(database_server: DatabaseServer, seed: int) -> None:
     """40 blocks of valid and invalid operations are replayed on a straight and a forking chain."""
     scenario = History(seed).scenario(40)
-    result = check(Task("random", seed, scenario, seed), database_server)
+    result = check(SUITE, Task("random", f"scenario {seed}", scenario, seed), database_server)
     assert result.has_passed, str(result)
     accepted = {op["opcode"] for block in scenario["blocks"] for op in block["ops"]}
     assert len(accepted) >= 7
@@ -57,6 +58,6 @@ def test_a_wrong_verdict_is_noticed(database_server: DatabaseServer) -> None:
     block = next(block for block in scenario["blocks"] if block["ops"])
     tx = next(tx for tx in block["txs"] if tx["verdict"] == "ACCEPT")
     tx["verdict"] = "REJECT"
-    result = check(Task("random", 1, scenario, None), database_server)
+    result = check(SUITE, Task("random", "scenario 1", scenario), database_server)
     assert result.difference is not None
     assert (result.difference.block_id, result.difference.field) == (block["block_id"], "verdict")

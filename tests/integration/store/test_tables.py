@@ -65,6 +65,9 @@ def by_statements(op: dict[str, Any], state: State) -> Rejected | None:
     """Do what an op says with SQL."""
     key = [op["owner"], op["n"]]
     op["seen"] = shown(state.one("SELECT * FROM items WHERE owner = %s AND n = %s", key))
+    if op["n"] % 2:
+        rows = state.query("SELECT * FROM items WHERE owner = %s ORDER BY n", [op["owner"]])
+        op["owned"] = [shown(row) for row in rows]
     match op["do"]:
         case "put" | "refuse":
             state.execute(PUT, list(decoded(op).values()))
@@ -81,6 +84,8 @@ def by_rows(op: dict[str, Any], state: State) -> Rejected | None:
     """Do the same with `state.table`."""
     items, key = state.table("items"), (op["owner"], op["n"])
     op["seen"] = shown(items.get(key))
+    if op["n"] % 2:
+        op["owned"] = [shown(row) for row in items.find(op["owner"])]
     match op["do"]:
         case "put" | "refuse":
             items.put(decoded(op))
@@ -108,8 +113,9 @@ def an_app(commit: Callable[..., Any], *, names_keys: bool = False) -> App:
     app = App("items", magic=b"it", projections=ITEMS)
 
     def keys(op: dict[str, Any]) -> dict[str, list[Any]]:
-        no_row_has_them = [("nobody", 2**40), ("nobody", 2**5000), ("no\x00body", 1), ("\ud800", 1)]
-        return {"items": [(op["owner"], op["n"]), *no_row_has_them], "totals": [op["owner"]]}
+        no_row_has_them = [("nobody", 2**40), ("nobody", 2**5000), ("no\x00body", 1), ("\ud800", 1), ("\0",)]
+        named = (op["owner"], op["n"]) if op["n"] % 3 else (op["owner"],)
+        return {"items": [named, *no_row_has_them], "totals": [op["owner"]]}
 
     def parse(payload: bytes) -> dict[str, Any]:
         return dict(json.loads(payload))

@@ -138,3 +138,4 @@ def test_text_that_quotes_a_stranger_is_storable_and_short() -> None:
 def test_opcodes_are_characters_or_hex() -> None:
     """A printable ASCII opcode is written as a character, any other as hex."""
     assert [opcode_text(code) for code in (b"c", b"?", b"\x00", b"\xe9")] == ["c", "?", "0x00", "0xe9"]
+    assert [opcode_text(b""), opcode_text(b"", b"x"), opcode_text(b"", None)] == ["none", "none", "spend"]

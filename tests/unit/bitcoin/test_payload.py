@@ -81,25 +81,20 @@ def test_a_shipped_rule_as_class_attribute_is_called_with_the_outputs_alone() ->
 
 
 def test_a_watch_without_a_rule_takes_the_last_op_return() -> None:
-    """The byte search may precede it."""
+    """The default has a name, and the byte search may precede it."""
     result = watch(b"id", None, "names")
-    assert (result.magic, result.rule, result.prefilter) == (b"id", "names", True)
+    assert (result.magic, result.rule, result.prefilter) == (b"id", "last_op_return", True)
     assert result.find_payload is last_op_return
 
 
-def test_a_shipped_rule_keeps_its_name_whoever_owns_it() -> None:
-    """Two apps with the same rule and magic share its coverage; an app without a rule has the default's."""
-
-    def search(name: str, **options: Any) -> str:
-        app = App(name, magic=b"id", **options)
-        app.add(b"x" if "opcodes" not in options else None, parse=lambda payload: None)
-        return read_contract(app).search
-
-    first, second = (search(name, payload_rule=first_op_return(b"id", b"aa")) for name in ("names", "dns"))
-    assert first == second == "first_op_return:6161,6964"
-    assert search("names") == "last_op_return"
-    assert search("runes", payload_rule=runestone, opcodes=None) == "runestone without opcode"
-    assert search("ord", payload_rule=envelopes(b"ord"), opcodes=None) == "envelopes:6f7264 without opcode"
+def test_a_shipped_rule_keeps_its_name_whoever_owns_the_watch() -> None:
+    """Two apps with the same rule and magic share its coverage, unless they ask for something else."""
+    first, second = (watch(b"id", first_op_return(b"id", b"aa"), owner) for owner in ("names", "dns"))
+    assert first.rule == second.rule == "first_op_return:6161,6964"
+    assert first.prefilter
+    assert watch(b"", runestone, "runes", has_opcode=False).rule == "runestone without opcode"
+    assert watch(b"", ORD, "ord").rule == "envelopes:6f7264"
+    assert watch(b"", ORD, "ord", needs_heights=True).rule == "envelopes:6f7264 with heights"
 
 
 def test_rules_for_different_magics_have_different_names() -> None:

@@ -26,14 +26,13 @@ from virtualchain.bitcoin.files.store import BlockStore
 from virtualchain.bitcoin.files.undo import first_count, read_undo
 from virtualchain.bitcoin.header import HEADER_SIZE, sha256d
 from virtualchain.bitcoin.spending import capped, stands_for
-from virtualchain.bitcoin.transaction import read_inputs, read_outputs
+from virtualchain.bitcoin.transaction import NO_TXID, read_inputs, read_outputs
 from virtualchain.errors import MalformedBlock, MissingData, NodeError
 from virtualchain.model import SpentOutput, SpentOutputs, TxIn
 
 LARGEST_UNDO: Final = MOST_INPUTS * (LARGEST_SPENDABLE_SCRIPT + 32)
 """Bytes: each spent output is a script, and numbers that take at most 32."""
 _CHECKSUM: Final = 32
-_NO_TXID: Final = "00" * 32
 """What a coinbase spends from."""
 _COUNT: Final = 9
 """The most bytes that a count can have."""
@@ -131,7 +130,8 @@ class UndoFiles:
         coins_by_txindex = read_undo(records[0], transactions)
         outputs = {
             txindex: tuple(
-                SpentOutput(coin.value, coin.script_pubkey, coin.code if heights else None) for coin in coins
+                SpentOutput(coin.value, coin.script_pubkey, coin.made_at if heights else None)
+                for coin in coins
             )
             for txindex, coins in coins_by_txindex.items()
         }
@@ -389,7 +389,7 @@ class Outputs:
                     height = self._store.index.height(number)
                     is_ancestor = self._store.index.ancestor(spender, height) == number
                 if is_ancestor:
-                    made_at = 2 * height + (read_inputs(raw)[0].txid == _NO_TXID)
+                    made_at = 2 * height + (read_inputs(raw)[0].txid == NO_TXID)
                     return [output._replace(made_at=made_at) for output in outputs]
         return found
 

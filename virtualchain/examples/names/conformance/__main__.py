@@ -1,94 +1,22 @@
 """`python -m virtualchain.examples.names.conformance FILE …`: replay recorded scenarios, and compare."""
 
-import argparse
-import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Final
 
-import click
-import psycopg
+from virtualchain.examples.names.conformance.checking import SUITE
+from virtualchain.testing.conformance.command import run
 
-from virtualchain.errors import VirtualchainError
-from virtualchain.examples.names.conformance.checking import check_all, read_tasks
-from virtualchain.store.database import resolve
-from virtualchain.testing.database import DatabaseServer, embedded_server
+_DESCRIPTION: Final = (
+    "Replay recorded runs of the name registry through the engine, and compare verdicts, "
+    "operations, ops hashes and consensus hashes block by block. The exit status is 1 if any differs."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the scenarios of all files; return exit status 1 if any failed, 3 without a database."""
-    options = _parser().parse_args(arguments)
-    tasks = [task for file in options.files for task in read_tasks(file, options.forks)]
-    results = []
-    try:
-        with _server(options.database) as server:
-            for result in check_all(tasks, server, options.jobs):
-                results.append(result)
-                if not options.json:
-                    click.echo(result)
-    except (VirtualchainError, psycopg.Error) as error:
-        click.echo(f"no database: {' '.join(str(error).split())}", err=True)
-        return 3
-    passed = sum(result.has_passed for result in results)
-    failed = len(results) - passed
-    if options.json:
-        report = {"passed": passed, "failed": failed, "scenarios": [result.as_dict() for result in results]}
-        click.echo(json.dumps(report, indent=1))
-    else:
-        click.echo(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m virtualchain.examples.names.conformance",
-        description="Replay recorded runs of the name registry through the engine, and compare verdicts, "
-        "operations, ops hashes and consensus hashes block by block. The exit status is 1 if any differs.",
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="scenarios as JSON, plain or gzip")
-    parser.add_argument(
-        "--jobs",
-        type=_at_least_one,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="the number of worker processes (default: one per processor)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead")
-    parser.add_argument(
-        "--database",
-        metavar="URL",
-        help="a database of a PostgreSQL server, with a role that may create databases there; each scenario "
-        "gets its own, which is dropped afterwards (default: an embedded server, started for the run)",
-    )
-    parser.add_argument(
-        "--forks",
-        type=int,
-        metavar="SEED",
-        help="replay each scenario again on a chain that forks at random, and compare the tables as well",
-    )
-    return parser
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
-@contextmanager
-def _server(url: str | None) -> Iterator[DatabaseServer]:
-    if url is None:
-        with embedded_server() as embedded_url:
-            yield DatabaseServer(embedded_url, "conformance")
-        return
-    server = DatabaseServer(resolve(url), "conformance")
-    server.template()  # find out now, and not in the first scenario, whether the server and the role will do
-    try:
-        yield server
-    finally:
-        server.drop_template()
+    module = "virtualchain.examples.names.conformance"
+    return run(SUITE, module, _DESCRIPTION, arguments, status_of_unreadable=1)
 
 
 if __name__ == "__main__":

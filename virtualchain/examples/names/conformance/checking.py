@@ -1,25 +1,16 @@
-"""Check scenarios, one by one or in several processes: compare each replay with its recording."""
+"""Compare the replays of scenarios with their recordings."""
 
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-import psycopg
-
-from virtualchain.errors import VirtualchainError
 from virtualchain.examples.names.conformance.replay import (
-    NOTHING,
     BlockResult,
     Log,
-    cloned_database,
     replay,
     replay_with_forks,
 )
 from virtualchain.examples.names.conformance.scenario import (
-    MalformedScenario,
     RecordedBlock,
     RecordedOp,
     Scenario,
@@ -28,138 +19,26 @@ from virtualchain.examples.names.conformance.scenario import (
     read_scenario,
     scenario_name,
 )
-from virtualchain.model import Json
+from virtualchain.testing.conformance.checking import NOTHING, Difference, Suite, Task, cloned_database
 from virtualchain.testing.database import DatabaseServer
 
-# Tasks and their results.
+
+def _read_tasks(file: Path) -> list[Task]:
+    """Read the scenarios of a file; raises MalformedScenario."""
+    return [
+        Task(str(file), scenario_name(content, number), content)
+        for number, content in enumerate(read_file(file), start=1)
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first difference between a replay and its recording."""
-
-    block_id: int | None
-    op: str | None
-    """The operation: its transaction's txindex and opcode, or its index among the accepted ones."""
-    field: str
-    recorded: str
-    actual: str
-
-    def as_dict(self) -> Json:
-        """Return it for JSON."""
-        return {
-            "block_id": self.block_id,
-            "op": self.op,
-            "field": self.field,
-            "recorded": self.recorded,
-            "found": self.actual,
-        }
-
-    def __str__(self) -> str:
-        location = [f"block {self.block_id}"] if self.block_id is not None else []
-        location += [self.op] if self.op is not None else []
-        return f"{', '.join([*location, self.field])}: recorded {self.recorded}, found {self.actual}"
+def _compare(task: Task, server: DatabaseServer | None) -> Difference | None:
+    """Replay a scenario, with a seed a second time over forks; return the first difference."""
+    assert server is not None, "all scenarios need one"
+    return _difference(read_scenario(task.content, task.name), server, task.seed)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The result of one scenario, or of a file that cannot be read."""
-
-    file: str
-    scenario: str | None
-    difference: Difference | None = None
-    error: str | None = None
-
-    @property
-    def has_passed(self) -> bool:
-        """Whether everything was as recorded."""
-        return self.difference is None and self.error is None
-
-    def as_dict(self) -> Json:
-        """Return it for JSON."""
-        return {
-            "file": self.file,
-            "scenario": self.scenario,
-            "passed": self.has_passed,
-            "difference": None if self.difference is None else self.difference.as_dict(),
-            "error": self.error,
-        }
-
-    def __str__(self) -> str:
-        label = self.file if self.scenario is None else f"{self.file}: {self.scenario}"
-        return f"pass {label}" if self.has_passed else f"FAIL {label}: {self.difference or self.error}"
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One scenario to check."""
-
-    file: str
-    number: int
-    """Its position in the file, from 1 on."""
-    content: object
-    """The scenario as the file has it, not validated yet."""
-    seed: int | None
-    """The seed of the forks for a second replay; None for no second replay."""
-
-
-def read_tasks(file: str, seed: int | None) -> list[Task | Result]:
-    """Read the scenarios of a file; a file that cannot be read yields one failed result."""
-    try:
-        scenarios = read_file(Path(file))
-    except MalformedScenario as error:
-        return [Result(file, None, error=str(error))]
-    return [Task(file, number, content, seed) for number, content in enumerate(scenarios, start=1)]
-
-
-def check_all(tasks: Sequence[Task | Result], server: DatabaseServer, jobs: int) -> Iterator[Result]:
-    """Check scenarios in at most `jobs` processes, and yield their results in order."""
-    jobs = min(jobs, sum(isinstance(task, Task) for task in tasks))
-    if jobs <= 1:
-        yield from (check(task, server) for task in tasks)
-        return
-    with ProcessPoolExecutor(
-        jobs,
-        multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(server.url, server.template()),
-    ) as pool:
-        futures = [pool.submit(_check_in_worker, task) for task in tasks]
-        for task, future in zip(tasks, futures, strict=True):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                yield Result(task.file, None, error="its process died")
-
-
-def check(task: Task | Result, server: DatabaseServer) -> Result:
-    """Check one scenario; every failure becomes a result."""
-    if isinstance(task, Result):
-        return task
-    name = scenario_name(task.content, task.number)
-    try:
-        return Result(task.file, name, _difference(read_scenario(task.content, name), server, task.seed))
-    except MalformedScenario as error:
-        return Result(task.file, name, error=f"malformed: {error}")
-    except (VirtualchainError, psycopg.Error) as error:
-        return Result(task.file, name, error=" ".join(str(error).split()))
-    except Exception as error:  # noqa: BLE001 - a bug here fails one scenario, not all
-        return Result(task.file, name, error=f"{type(error).__name__}: {error}")
-
-
-_servers: list[DatabaseServer] = []
-"""The server of a worker process."""
-
-
-def _start_worker(url: str, template: str) -> None:
-    _servers.append(DatabaseServer(url, "conformance", template))
-
-
-def _check_in_worker(task: Task | Result) -> Result:
-    return check(task, _servers[0])
-
-
-# The comparison.
+SUITE: Final = Suite(_read_tasks, _compare)
+"""The registry's recordings."""
 
 
 def _difference(scenario: Scenario, server: DatabaseServer, seed: int | None) -> Difference | None:

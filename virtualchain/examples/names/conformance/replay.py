@@ -10,21 +10,16 @@ from typing import Final
 
 from virtualchain.engine.engine import StateEngine
 from virtualchain.examples.names.conformance.scenario import Scenario
-from virtualchain.examples.names.conformance.source import PlacedTxs, RecordedSource
+from virtualchain.examples.names.conformance.source import PlacedTxs, RegistrySource
 from virtualchain.examples.names.protocol import make_app
 from virtualchain.model import Block
 from virtualchain.store.database import connect_reader
 from virtualchain.store.sql import queries
-from virtualchain.testing.database import DatabaseServer
+from virtualchain.testing.conformance.checking import NOTHING
+from virtualchain.testing.conformance.forks import Engines, build_over_forks
 
 _Q = queries("names_conformance")
 _APP: Final = "names"
-_MAX_RIVAL_BLOCKS: Final = 6
-_MAX_BLOCKS_ABOVE_RIVAL: Final = 4
-"""The most recorded blocks above a rival branch's height before the chain forks again."""
-
-NOTHING: Final = "nothing"
-"""What stands for a missing digest, opcode or field in a difference."""
 
 
 @dataclass(slots=True)
@@ -65,23 +60,13 @@ def replay_with_forks(scenario: Scenario, database: str, seed: int) -> Log:
     contents = scenario.block_contents()
     # A rival of the last block must be outworked, too: it takes one more block after it.
     chain += source.make_branch(chain[-1], [{}])
-    position = 0
-    while position < len(contents):
-        with _engine(scenario, source, database) as engine:
-            restart = False
-            while position < len(contents) and not restart:
-                depth = min(chance.randint(1, _MAX_RIVAL_BLOCKS), len(contents) - position)
-                parent = chain[position - 1] if position else source.base
-                rivals = _rival_contents(contents, position, depth, chance)
-                source.activate([*chain[:position], *source.make_branch(parent, rivals, b"rival")])
-                engine.build()
-                position = min(position + depth + chance.randint(1, _MAX_BLOCKS_ABOVE_RIVAL), len(chain))
-                source.activate(chain[:position])
-                restart = chance.random() < 0.2
-                if not restart:
-                    engine.build()
-    with _engine(scenario, source, database) as engine:
-        engine.build()
+
+    def rivals(position: int, depth: int) -> Iterator[PlacedTxs]:
+        return _rival_contents(contents, position, depth, chance)
+
+    with Engines(lambda: _engine(scenario, source, database)) as engines:
+        for _ in build_over_forks(source, chain, rivals, engines, chance):
+            pass
     return _read_log(database)
 
 
@@ -97,15 +82,15 @@ def _rival_contents(
         yield dict(enumerate(kept, start=1))
 
 
-def _make_source(scenario: Scenario) -> tuple[RecordedSource, list[Block]]:
+def _make_source(scenario: Scenario) -> tuple[RegistrySource, list[Block]]:
     """Make a source of a scenario's blocks, and its chain, which is not active yet."""
     known = {tx.txid: tx.raw for block in scenario.blocks for tx in block.txs} | dict(scenario.parents)
-    source = RecordedSource(scenario.params.first_block, known, scenario.params.bitcoin)
+    source = RegistrySource(scenario.params.first_block, known, scenario.params.bitcoin)
     return source, source.make_branch(source.base, scenario.block_contents())
 
 
 @contextmanager
-def _engine(scenario: Scenario, source: RecordedSource, database: str) -> Iterator[StateEngine]:
+def _engine(scenario: Scenario, source: RegistrySource, database: str) -> Iterator[StateEngine]:
     """Open an engine that runs a scenario's app."""
     app = make_app(scenario.params, _APP)
     with (
@@ -130,13 +115,3 @@ def _read_log(database: str) -> Log:
         for block_id, txindex, step, reason in connection.execute(_Q["refused"], parameters):
             log[block_id].refused[txindex] = f"{step}: {reason}"
     return log
-
-
-@contextmanager
-def cloned_database(server: DatabaseServer) -> Iterator[str]:
-    """Clone the server's template database, and drop the clone at the end."""
-    database = server.clone()
-    try:
-        yield database
-    finally:
-        server.drop(database)

@@ -7,15 +7,12 @@ scenario has `blocks`, each with `block_id`, `txs` (`txindex`, `txid`, `raw`, `v
 else is ignored.
 """
 
-import gzip
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from virtualchain.errors import MalformedBlock, UsageError
+from virtualchain.errors import MalformedBlock
 from virtualchain.examples.names.params import (
     DEFAULT_EPOCH1_END,
     DEFAULT_FIRST_BLOCK,
@@ -23,21 +20,16 @@ from virtualchain.examples.names.params import (
     Params,
     regtest,
 )
+from virtualchain.testing.conformance.files import JsonObject, MalformedScenario, excerpt, read_json
 from virtualchain.testing.wire import read_transaction
 
-T = TypeVar("T")
 N = TypeVar("N", int, float)
 
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 _ACCEPTED: Final = "ACCEPT"
 _MAX_TXINDEX: Final = 19_999
 """No block has more transactions; a larger txindex would only fill memory."""
 _MAX_HEIGHTS: Final = 200_000
 """The same limit for blocks."""
-
-
-class MalformedScenario(UsageError):
-    """A file without scenarios, or a scenario that cannot be replayed; the message says where it is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +81,7 @@ class Scenario:
 
 def read_file(path: Path) -> list[Any]:
     """Read the scenarios of a file without validating them; raises MalformedScenario."""
-    try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
-        parsed = json.loads(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise MalformedScenario(f"the file cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise MalformedScenario(f"the file is not valid JSON: {error}") from error
+    parsed = read_json(path)
     scenarios = parsed.get("scenarios", [parsed]) if isinstance(parsed, dict) else parsed
     if not isinstance(scenarios, list) or not scenarios:
         raise MalformedScenario("the file contains no scenarios")
@@ -113,10 +97,10 @@ def scenario_name(content: object, number: int) -> str:
 
 def read_scenario(content: object, name: str) -> Scenario:
     """Read one scenario; raises MalformedScenario."""
-    scenario = _Object(content, "the scenario")
+    scenario = JsonObject(content, "the scenario")
     first_block = scenario.get_or("first_block", int, DEFAULT_FIRST_BLOCK)
     blocks = _read_blocks(scenario.get("blocks", list), first_block)
-    params = _Object(scenario.get_or("params", dict, {}), "params")
+    params = JsonObject(scenario.get_or("params", dict, {}), "params")
     return Scenario(
         name=name,
         params=regtest(
@@ -143,31 +127,8 @@ def read_canonical(canonical: bytes) -> RecordedOp:
     return RecordedOp(opcode.decode("latin-1"), tuple(fields))
 
 
-class _Object:
-    """A JSON object whose fields are read with type checks; errors name its location."""
-
-    def __init__(self, content: object, location: str) -> None:
-        if not isinstance(content, dict):
-            raise MalformedScenario(f"{location}: not a JSON object")
-        self._content = content
-        self.location = location
-
-    def get(self, key: str, kind: type[T]) -> T:
-        """Return a required field."""
-        value: object = self._content.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise MalformedScenario(
-                f"{self.location}: {key} is {_excerpt(value)}, not of type {kind.__name__}"
-            )
-        return value
-
-    def get_or(self, key: str, kind: type[T], default: T) -> T:
-        """Return a field, or the default if it is missing."""
-        return default if self._content.get(key) is None else self.get(key, kind)
-
-
 def _read_blocks(items: Sequence[object], first_block: int) -> tuple[RecordedBlock, ...]:
-    blocks = [_read_block(_Object(item, f"blocks, index {index}")) for index, item in enumerate(items)]
+    blocks = [_read_block(JsonObject(item, f"blocks, index {index}")) for index, item in enumerate(items)]
     heights = sorted(block.block_id for block in blocks)
     if not heights or len(set(heights)) < len(heights) or heights[0] < first_block:
         raise MalformedScenario(f"blocks: heights must be unique and not below {first_block}")
@@ -179,34 +140,34 @@ def _read_blocks(items: Sequence[object], first_block: int) -> tuple[RecordedBlo
     return tuple(sorted(blocks, key=lambda block: block.block_id))
 
 
-def _read_block(block: _Object) -> RecordedBlock:
+def _read_block(block: JsonObject) -> RecordedBlock:
     block_id = block.get("block_id", int)
     location = f"block {block_id}"
-    txs = [_read_tx(_Object(tx, f"{location}, txs")) for tx in block.get("txs", list)]
+    txs = [_read_tx(JsonObject(tx, f"{location}, txs")) for tx in block.get("txs", list)]
     txindexes = {tx.txindex for tx in txs}
     if len(txindexes) < len(txs) or not all(0 < txindex <= _MAX_TXINDEX for txindex in txindexes):
         raise MalformedScenario(f"{location}: every txindex must be unique and from 1 to {_MAX_TXINDEX}")
     return RecordedBlock(
         block_id,
         tuple(sorted(txs, key=lambda tx: tx.txindex)),
-        tuple(_read_op(_Object(op, f"{location}, ops")) for op in block.get("ops", list)),
+        tuple(_read_op(JsonObject(op, f"{location}, ops")) for op in block.get("ops", list)),
         block.get("ops_hash", str),
         block.get("consensus_hash", str),
     )
 
 
-def _read_tx(tx: _Object) -> RecordedTx:
+def _read_tx(tx: JsonObject) -> RecordedTx:
     txindex, txid = tx.get("txindex", int), tx.get("txid", str)
     raw = _read_raw(tx.get("raw", str), txid, tx.location)
     return RecordedTx(txindex, txid, raw, tx.get("verdict", str) == _ACCEPTED)
 
 
-def _read_op(op: _Object) -> RecordedOp:
+def _read_op(op: JsonObject) -> RecordedOp:
     fields = op.get("fields", list)
     for field in fields:
         if not isinstance(field, list) or [type(part) for part in field] != [str, str]:
             raise MalformedScenario(
-                f"{op.location}: {_excerpt(field)} is not a pair of a field's name and text"
+                f"{op.location}: {excerpt(field)} is not a pair of a field's name and text"
             )
     return RecordedOp(op.get("opcode", str), tuple((name, text) for name, text in fields))
 
@@ -241,10 +202,5 @@ def _read_pair(items: Sequence[Any], kind: type[N]) -> tuple[N, N]:
     if len(items) != 2 or not all(
         isinstance(item, int | float) and not isinstance(item, bool) for item in items
     ):
-        raise MalformedScenario(f"params: {_excerpt(items)} is not a pair of numbers")
+        raise MalformedScenario(f"params: {excerpt(items)} is not a pair of numbers")
     return kind(items[0]), kind(items[1])
-
-
-def _excerpt(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
