@@ -22,8 +22,8 @@ COMMITMENT = "6a24aa21a9ed"
 def every_op_return(outputs: Sequence[Mapping[str, Any]]) -> list[bytes] | None:
     """Find the payload of every OP_RETURN with one push; a coinbase with a commitment has one, too."""
     scripts = [output["script_pubkey"] for output in outputs]
-    found = [bytes.fromhex(script[4:]) for script in scripts if script.startswith("6a")]
-    return [b"mu0" if script.startswith(b"\xaa\x21\xa9\xed") else script for script in found] or None
+    payloads = [bytes.fromhex(script[4:]) for script in scripts if script.startswith("6a")]
+    return [b"mu0" if script.startswith(b"\xaa\x21\xa9\xed") else script for script in payloads] or None
 
 
 every_op_return.coinbase = True  # type: ignore[attr-defined]  # that is how a function says so

@@ -100,6 +100,19 @@ def _noted(state: State, block_id: int, txindex: int, spends: str, amount: int) 
 ALICE = key("alice")
 
 
+def careless_app(**options: Any) -> App:
+    """Make an app with the name and the tables of `rides_app` that mints and moves nothing."""
+
+    class Nothing:
+        def parse(self, payload: bytes | None) -> dict[str, Any]:
+            return {"amount": 0, "to": None}
+
+    app = App("rides", magic=b"ri", projections=TABLES, tracks="rides", **options)
+    app.opcode(b"m")(Nothing)
+    app.spend(Nothing)
+    return app
+
+
 def coin(tx: Tx, vout: int = 0, owner: Key = ALICE) -> OwnedCoin:
     """Return an output of a transaction as a coin that can be spent."""
     parsed = read_transaction(tx.raw)

@@ -310,12 +310,12 @@ class _LogAudit:
         for row in verdicts:
             yield from self._check_origin(row, inputs, candidates)
         judged = {(row.txindex, row.payload_index) for row in verdicts}
-        for txindex, found in candidates.items():
-            for number in found:
+        for txindex, splits in candidates.items():
+            for number in splits:
                 if (txindex, number) not in judged:
                     yield self._build.fault(
                         "it is a candidate, but there is neither an op nor a rejection of it"
-                        + (f", by its payload {number}" if len(found) > 1 else ""),
+                        + (f", by its payload {number}" if len(splits) > 1 else ""),
                         block_id=block_id,
                         txindex=txindex,
                     )
@@ -378,15 +378,15 @@ class _LogAudit:
             yield self._fault_of("its transaction is not among the inputs of its block", row)
             return
         is_tracked = self._build.tracking is not None and self._build.app in item.tracked_by
-        found = candidates[row.txindex]
+        splits = candidates[row.txindex]
         # Of a rejection, only this is known of whether it had a payload.
         may_be_spend = isinstance(row, _Rejection) and (row.opcode, row.payload_index) == (b"", 0)
         if isinstance(row, _Op) and row.payload is None:
-            yield from self._check_spend(row, found, is_tracked=is_tracked)
-        elif may_be_spend and is_tracked and not found:
+            yield from self._check_spend(row, splits, is_tracked=is_tracked)
+        elif may_be_spend and is_tracked and not splits:
             return
         elif self._find_payload is not None and self._opcodes:
-            yield from self._check_payload(row, found.get(row.payload_index) or self._other_split(item, row))
+            yield from self._check_payload(row, splits.get(row.payload_index) or self._other_split(item, row))
 
     def _check_spend(
         self, op: _Op, candidates: Mapping[int, tuple[bytes, bytes]], *, is_tracked: bool

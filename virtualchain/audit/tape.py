@@ -14,8 +14,8 @@ import psycopg
 from virtualchain.audit.checking import check_block, check_input
 from virtualchain.audit.fault import Fault, OnProgress, ignore
 from virtualchain.bitcoin.header import read_header
-from virtualchain.bitcoin.networks import NETWORKS, Network
-from virtualchain.errors import MalformedBlock
+from virtualchain.bitcoin.networks import Network, network
+from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.model import Block
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape, is_tracking_rule
@@ -36,10 +36,10 @@ def check_tape(
 
     Must run in a transaction.
     """
-    tape = Tape(connection)
-    bound, bottom, tip = tape.deployment(), _height(connection, "bottom"), _height(connection, "tip")
+    tape, chain = Tape(connection), chain_of(connection)
+    bottom, tip = _height(connection, "bottom"), _height(connection, "tip")
     if bottom is not None and tip is not None:
-        if bound is None or bound[0] not in NETWORKS:
+        if chain is None:
             yield Fault("the database has blocks, but does not say of which network")
             return
         lowest, highest = max(first, bottom), min(last, tip)
@@ -47,9 +47,10 @@ def check_tape(
             until = min(start + _STRETCH - 1, highest)
             blocks: dict[int, Block] = {}
             yield from _check_blocks(connection, start, until, blocks)
-            yield from _check_inputs(connection, start, until, blocks, NETWORKS[bound[0]])
+            yield from _check_inputs(connection, start, until, blocks, chain)
             on_progress(f"tape: block {until:,} of {highest:,}")
-            if 0 in blocks and blocks[0].hash != bound[1]:
+            bound = tape.deployment()
+            if 0 in blocks and bound is not None and blocks[0].hash != bound[1]:
                 yield Fault(f"it is not the genesis block of {bound[0]}, {bound[1]}", block_id=0)
     if bottom is not None and tip is not None:
         yield from _check_coverage(tape, bottom, tip)
@@ -59,6 +60,16 @@ def check_tape(
     ):
         for (block_id,) in connection.execute(_Q[query], {"first": first, "last": last}).fetchall():
             yield Fault(message, block_id=block_id)
+
+
+def chain_of(connection: psycopg.Connection) -> Network | None:
+    """Return the network that a database says it follows; None if it names none, or one that is unknown."""
+    bound = Tape(connection).deployment()
+    try:
+        chain = None if bound is None else network(bound[0])
+    except UsageError:
+        return None
+    return chain if bound is not None and chain is not None and chain.name == bound[0] else None
 
 
 def _check_coverage(tape: Tape, bottom: int, tip: int) -> Iterator[Fault]:

@@ -1,6 +1,6 @@
 """`virtualchain verify`: check everything that the tables of a deployment say about each other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.audit.fault import MOST_FAULTS, Fault, OnProgress, ignore
 from virtualchain.audit.log import AuditedBuild, audited_builds, check_log
 from virtualchain.audit.tables import check_state
-from virtualchain.audit.tape import HIGHEST, check_tape
+from virtualchain.audit.tape import HIGHEST, chain_of, check_tape
 from virtualchain.engine.compare import RowDifference, row_differences
 from virtualchain.engine.coverage import gaps
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
@@ -71,7 +71,8 @@ def verify(
         known = _known(connection, contracts, report)
         collect(check_tape(connection, 0, HIGHEST, on_progress))
         for build in report.builds:
-            collect(check_log(connection, build, known.get((build.app, build.build)), on_progress))
+            if chain_of(connection) is not None or Tape(connection).tip() is None:
+                collect(check_log(connection, build, known.get((build.app, build.build)), on_progress))
             collect(check_state(connection, build, on_progress))
         live = [row for row in builds(connection) if row.is_live]
         unsearched = {
@@ -80,19 +81,9 @@ def verify(
         }
     for row in live if deep else ():
         contract = known.get((row.app, row.name))
-        if row.began_with_checkpoint:
-            report.notes.append(
-                f"app {row.app} was not judged again: it began with a checkpoint of block "
-                f"{row.base_block_id}, and the tape does not hold what came before"
-            )
-        elif contract is None:
-            report.notes.append(f"app {row.app} was not judged again: name its code with --app")
-        elif unsearched[row.app] <= row.block_id:
-            report.notes.append(
-                f"app {row.app} was not judged again: other code has taken block {unsearched[row.app]}, and "
-                "the tape may not have all that this code would see from there on: "
-                f"`virtualchain upgrade {row.app}` derives it from blocks"
-            )
+        reason = _not_again(row, contract, unsearched)
+        if contract is None or reason is not None:
+            report.notes.append(f"app {row.app} was not judged again: {reason}")
         else:
             collect(_judge_again(url, row, contract, options, listener, report))
     if len(report.faults) == MOST_FAULTS:
@@ -100,14 +91,31 @@ def verify(
     return report
 
 
+def _not_again(live: Build, contract: Contract | None, unsearched: Mapping[str, int]) -> str | None:
+    """Return why an app is not judged again, if it is not; `unsearched` has each app's first gap."""
+    if live.began_with_checkpoint:
+        return (
+            f"it began with a checkpoint of block {live.base_block_id}, and the tape does not hold what came "
+            "before"
+        )
+    if contract is None:
+        return "name its code with --app"
+    if unsearched[live.app] <= live.block_id:
+        return (
+            f"other code has taken block {unsearched[live.app]}, and the tape may not have all that this code "
+            f"would see from there on: `virtualchain upgrade {live.app}` derives it from blocks"
+        )
+    return None
+
+
 def _known(
     connection: psycopg.Connection, contracts: Sequence[Contract], report: Report
 ) -> dict[tuple[str, str], Contract]:
     """Return the code that made each build, by app and build, as far as it is at hand."""
-    known = {}
+    known, chain = {}, chain_of(connection)
     for contract in contracts:
         for row in builds(connection, contract.name):
-            here = contract.on(Tape(connection).network)
+            here = contract if chain is None else contract.on(chain.name)
             if is_by(connection, row, here):
                 known[row.app, row.name] = here
             elif row.is_live:

@@ -103,6 +103,8 @@ class _Importer:
         start = first.block_id if self._tip is None else self._tip.block_id + 1
         self._require_overlap(first.block_id, start)
         chainwork = self._tip_chainwork()
+        if self._tip is None:  # a search may be open that was to begin with another block
+            self._tape.forget_searches()
         input_rows = _InputRows(_read_inputs(self._folder / inputs.name, inputs))
         new_inputs = 0
         for chunk in self._chunks(blocks, first, last):

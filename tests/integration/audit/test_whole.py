@@ -11,11 +11,15 @@ from tests.integration.conftest import Rows
 from tests.support.checkpoints import contracts, create_checkpoint, say, words
 from tests.support.easy_signet import easy_signet
 from tests.support.moving import an_app, story
-from virtualchain import App, StateEngine
+from tests.support.ride_story import ride
+from tests.support.rides import careless_app, rides_app
+from virtualchain import App, State, StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
+from virtualchain.bitcoin.node.node import open_source
 from virtualchain.checkpoint.apply import apply
 from virtualchain.engine.options import Listener, Options
+from virtualchain.engine.upgrade import upgrade
 from virtualchain.engine.versions import build_beside
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -80,6 +84,59 @@ def test_forks_late_joiners_own_rules_and_halts(fake_node: FakeNode, run: Run, d
     story(fake_node, 12, 5)
     run(*apps, history=4)
     assert faults(database_url, *apps) == []
+
+
+def test_other_rules_that_tracked_other_outputs(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str, tmp_path: Path
+) -> None:
+    """What the tape has for a former version, or for another one beside, is no fault of this one."""
+    ride(fake_node).go_on(fake_node)
+    run(rides_app())
+    now = careless_app(version="2")
+    assert upgrade(database_url, read_contract(now), lambda: open_source(fake_node.url)) is not None
+    assert faults(database_url, now) == []
+    assert query("SELECT count(*) AS n FROM virtualchain.ops WHERE payload IS NULL") == [{"n": 0}]
+    options = Options(state_folder=tmp_path)
+    build_beside(database_url, read_contract(rides_app()), "former", options)
+    assert faults(database_url, now, rides_app()) == []
+
+
+def test_an_app_that_tracks_outputs_and_halted(
+    fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path
+) -> None:
+    """It is judged again up to where it is, although the tape has nothing for it of the blocks above."""
+    ride(fake_node)
+    rides = rides_app()
+
+    @rides.final
+    def stop(ops: list[dict[str, Any]], state: State, block_id: int) -> None:
+        if block_id == 109:
+            raise RuntimeError("out of paper")
+
+    fake_node.mine(n=3)
+    run(rides, an_app())
+    options = Options(state_folder=tmp_path)
+    report = verify(database_url, contracts(rides, an_app()), deep=True, options=options)
+    assert [build.block_id for build in report.builds] == [111, 108]
+    assert (report.faults, report.notes, report.judged_again) == ([], [], ["plain", "rides"])
+
+
+def test_an_app_that_continued_with_other_code(
+    fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path
+) -> None:
+    """It passes; it is not judged again, because its code might have seen more; the note says so."""
+    story = ride(fake_node)
+    run(careless_app())
+    story.go_on(fake_node)
+    run(rides_app())
+    assert faults(database_url, rides_app()) == []
+    options = Options(state_folder=tmp_path)
+    report = verify(database_url, contracts(rides_app()), deep=True, options=options)
+    assert (report.faults, report.judged_again) == ([], [])
+    assert "app rides was not judged again: other code has taken block 0" in report.notes[0]
+    fake_node.reorg(4, 5)  # below where the code changed
+    run(rides_app())
+    assert faults(database_url, rides_app()) == []
 
 
 def test_a_build_beside_that_is_not_finished(

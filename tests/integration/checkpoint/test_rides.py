@@ -49,7 +49,7 @@ def content(url: str, above: int) -> dict[str, list[tuple[Any, ...]]]:
     queries["ops"] = f"SELECT * FROM virtualchain.ops WHERE block_id > {above}"
     with psycopg.connect(url) as connection:
         rows = {name: connection.execute(text.encode()).fetchall() for name, text in queries.items()}
-    return {name: sorted(found, key=str) for name, found in rows.items()}
+    return {name: sorted(some, key=str) for name, some in rows.items()}
 
 
 def faults(url: str, apps: list[App]) -> list[str]:
@@ -69,14 +69,18 @@ def test_apps_continue_from_checkpoints(
         create_checkpoint(database_url, tmp_path / app, app)
         apply(other_url, tmp_path / app, contracts(*apps), options=Options(state_folder=tmp_path))
     assert faults(other_url, apps) == []
-    story.go_on(fake_node)
-    for _ in range(2):
+
+    def require_same() -> None:
         for url in (database_url, other_url):
             run(*apps, database=url)
         assert content(other_url, base) == content(database_url, base)
         assert len(content(other_url, base)["ops"]) >= 4
         assert faults(other_url, apps) == []
-        fake_node.reorg(2, 3, [spending([each]) for each in reversed(story.coins)])
+
+    story.go_on(fake_node)
+    require_same()
+    fake_node.reorg(2, 3, [spending([each]) for each in reversed(story.coins)])
+    require_same()
     assert verify(other_url, contracts(*apps), deep=True).judged_again == []
 
 

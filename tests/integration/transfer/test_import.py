@@ -108,6 +108,20 @@ def test_apps_derive_the_hashes_of_the_manifest(
     assert done.manifest.apps[0]["block_id"] == origin.tip - 3
 
 
+def test_a_search_that_waits_does_not_cover_what_is_not_there(
+    origin: Origin, fake_node: FakeNode, database_url: str, tmp_path: Path
+) -> None:
+    """On a database without blocks, a search was to begin with a lower block than the imported tape does."""
+    app = App("early", magic=representative.app().magic, valid_transaction_window=0)
+    app.add(b"x", parse=lambda payload: {})
+    with StateEngine(app, database=database_url, source=fake_node.url, confirmations=10_000) as engine:
+        engine.build()
+    assert value(database_url, "SELECT min(from_block) FROM vc.coverage") == 0
+    export(origin.url, tmp_path / "export", form="csv", what=["tape"], first=20)
+    import_tape(database_url, tmp_path / "export")
+    assert value(database_url, "SELECT min(from_block) FROM vc.coverage") == 20
+
+
 def test_a_second_import_finds_nothing_new(origin: Origin, exported: Path, database_url: str) -> None:
     """A second import writes no row again."""
     import_tape(database_url, exported)

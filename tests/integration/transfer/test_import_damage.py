@@ -174,7 +174,7 @@ INPUTS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "no JSON": (cell(3, 4, lambda _: "[{"), "are not JSON"),
     "deep JSON": (cell(3, 4, lambda _: "[" * 100_000), "are not JSON"),
     "other JSON": (cell(3, 5, lambda _: "7"), "are not a list of objects"),
-    "no magic": (cell(3, 3, lambda _: "{}"), "its magics are not a sorted list"),
+    "no magic": (cell(3, 3, lambda _: "{}"), "it has no magic, and no app's tracking asked for it"),
     "a magic twice": (
         cell(3, 3, lambda text: text[:-1] + "," + text[1:]),
         "its magics are not a sorted list",
@@ -183,7 +183,10 @@ INPUTS: dict[str, tuple[Callable[[Lines], object], str]] = {
     "an input twice": (lambda lines: lines.insert(3, lines[3]), "transaction .* is out of order"),
     "inputs turned round": (lambda lines: lines.append(lines.pop(1)), "is out of order"),
     "a block that is not there": (cell(-1, 0, lambda _: "5000"), "it has inputs above block"),
-    "the coinbase": (cell(1, 1, lambda _: "0"), "there is no such position"),
+    "the coinbase": (
+        cell(1, 1, lambda _: "0"),
+        "the first transaction of a block is a coinbase, and it is not",
+    ),
     "a place beyond all": (cell(1, 1, lambda _: str(2**31)), "there is no such position"),
 }
 

@@ -14,7 +14,7 @@ from tests.integration.conftest import Query, Run
 from tests.integration.transfer.test_import import advance
 from tests.support.exports import Lines, change_manifest, change_rows
 from tests.support.ride_story import ride, ride_apps
-from tests.support.rides import TABLES, coin, rides_app, spending
+from tests.support.rides import careless_app, coin, rides_app, spending
 from tests.support.servers import value
 from tests.support.tables import deployment
 from virtualchain import App, StateEngine
@@ -157,29 +157,16 @@ def test_what_other_code_began_covers_nothing(
     """What the code of before did not track, and that of now would have, is not lost by an upgrade."""
     minted = fake_node.send(b"rim7")
     fake_node.mine([minted])
-    run(_careless())
+    run(careless_app())
     run(rides_app())  # it continues with the tables as they are
     moved = spending([coin(minted, 1)])
     fake_node.mine([moved])
     run(rides_app())
     assert query("SELECT * FROM rides.rides") == []
-    assert (covered(database_url, _careless()), covered(database_url, rides_app())) == ([(0, 102)], [])
+    assert (covered(database_url, careless_app()), covered(database_url, rides_app())) == ([(0, 102)], [])
     assert upgrade(database_url, read_contract(rides_app()), lambda: open_source(fake_node.url)) is not None
     assert query("SELECT txid, amount FROM rides.rides") == [{"txid": moved.txid, "amount": 7}]
     assert covered(database_url, rides_app()) == [(0, 103)]
-
-
-def _careless() -> App:
-    """Make the app by code that mints nothing."""
-
-    class Nothing:
-        def parse(self, payload: bytes | None) -> dict[str, Any]:
-            return {"amount": 0, "to": None}
-
-    careless = App("rides", magic=b"ri", projections=TABLES, tracks="rides")
-    careless.opcode(b"m")(Nothing)
-    careless.spend(Nothing)
-    return careless
 
 
 def test_the_log_says_what_there_is_of_a_payload(origin: str, tmp_path: Path) -> None:
