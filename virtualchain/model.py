@@ -44,22 +44,36 @@ class PayloadRule:
 
     name: str
     find: Callable[..., Payloads]
-    """Finds payloads among a transaction's output scripts, or among its inputs (`TxIn`)."""
-    reads: Literal["scripts", "inputs"] = "scripts"
-    """Which of the two."""
-    patterns: tuple[bytes, ...] = ()
-    """Byte strings of which every transaction with a payload contains one. None: those that every payload's
-    magic makes are searched for."""
-    coinbase: bool = False
-    """Whether a coinbase can carry a payload."""
+    """Finds payloads among a transaction's output scripts, or among its inputs (`TxIn`).
+
+    What else is to be known of it are attributes of the function, as of one that an app brings.
+    """
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether it looks at the inputs."""
+        return bool(getattr(self.find, "reads_inputs", False))
+
+    @property
+    def patterns(self) -> tuple[bytes, ...]:
+        """Byte strings of which every transaction with a payload contains one.
+
+        Empty: an OP_RETURN that pushes the magic is searched for.
+        """
+        return tuple(getattr(self.find, "patterns", ()))
+
+    @property
+    def coinbase(self) -> bool:
+        """Whether a coinbase can carry a payload."""
+        return bool(getattr(self.find, "coinbase", False))
 
     def __call__(
         self, outputs: Sequence[Mapping[str, Any]] = (), inputs: Sequence[Mapping[str, Any]] = ()
     ) -> Payloads:
         """Find the payloads of a transaction, of which callbacks get these outputs and inputs."""
-        if self.reads == "scripts":
-            return self.find([bytes.fromhex(output["script_pubkey"]) for output in outputs])
-        return self.find([TxIn.of(item) for item in inputs])
+        if self.reads_inputs:
+            return self.find([TxIn.of(item) for item in inputs])
+        return self.find([bytes.fromhex(output["script_pubkey"]) for output in outputs])
 
 
 def arguments_of(find: FindPayload) -> frozenset[str] | None:

@@ -5,14 +5,23 @@ after an OP_RETURN, so a search of a block's outputs for OP_RETURN, push and mag
 decodes only the few transactions that match. Other rules say with `patterns` which bytes to search for.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from virtualchain.bitcoin.compiled import output_scripts
 from virtualchain.bitcoin.script import OP_PUSHDATA4, leaf_script, op_return_payload, operations
 from virtualchain.bitcoin.transaction import read_inputs, read_number, write_count
 from virtualchain.errors import MalformedBlock, UsageError, quoted
-from virtualchain.model import DEFAULT_RULE, FindPayload, Output, PayloadRule, TxIn, Watch, arguments_of
+from virtualchain.model import (
+    DEFAULT_RULE,
+    FindPayload,
+    Output,
+    PayloadRule,
+    Payloads,
+    TxIn,
+    Watch,
+    arguments_of,
+)
 
 _OP_RETURN: Final = b"\x6a"
 _RUNESTONE: Final = b"\x6a\x5d"
@@ -21,6 +30,13 @@ _OP_IF: Final = 0x63
 _OP_ENDIF: Final = 0x68
 _SMALL_NUMBERS: Final = {0x4F: b"\x81", **{0x50 + number: bytes([number]) for number in range(1, 17)}}
 """What OP_1NEGATE and OP_1 to OP_16 push."""
+
+
+def _with(find: Callable[..., Payloads], **attributes: object) -> Callable[..., Payloads]:
+    """Say on a function what `PayloadRule` asks for; in its fields that would change the apps' identities."""
+    for name, value in attributes.items():
+        setattr(find, name, value)
+    return find
 
 
 def _last(scripts: Sequence[bytes]) -> bytes | None:
@@ -58,7 +74,7 @@ def _first_runestone(scripts: Sequence[bytes]) -> bytes | None:
     return next((script[2:] for script in scripts if script.startswith(_RUNESTONE)), None)
 
 
-runestone: Final = PayloadRule("runestone", _first_runestone, patterns=(_RUNESTONE,), coinbase=True)
+runestone: Final = PayloadRule("runestone", _with(_first_runestone, patterns=(_RUNESTONE,), coinbase=True))
 """What follows OP_RETURN OP_13 in the first output that begins so, in one piece: pushes or anything else.
 
 A coinbase can carry one, too. For an app with an empty magic and `opcodes=None`.
@@ -86,7 +102,7 @@ def envelopes(tag: bytes) -> PayloadRule:
             for pushes in _envelopes_in(leaf_script(spending.witness), tag)
         ]
 
-    return PayloadRule(f"envelopes:{tag.hex()}", find, "inputs", patterns=(_start(tag),))
+    return PayloadRule(f"envelopes:{tag.hex()}", _with(find, reads_inputs=True, patterns=(_start(tag),)))
 
 
 def read_envelope(payload: bytes) -> tuple[int, list[bytes]]:
@@ -146,7 +162,7 @@ def payloads(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> list[b
     raises.
     """
     if isinstance(find, PayloadRule):
-        result: object = find.find(output_scripts(raw) if find.reads == "scripts" else read_inputs(raw))
+        result: object = find.find(read_inputs(raw) if find.reads_inputs else output_scripts(raw))
     else:
         result = _call(find, raw, outputs)
     if result is None:
