@@ -49,7 +49,6 @@ class History:
         made: dict[str, Any] = {
             "name": f"history-{self.seed}",
             "network": self.network,
-            "initial": {"entries": {}, "balances": {}},
             "blocks": [self.block() for _ in range(blocks)],
             "branches": [],
         }

@@ -4,6 +4,7 @@ It shares no code with `virtualchain.examples.runes`, and prefers the specificat
 speed. docs/protocol/runes.md has the sections that the comments name.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,6 +168,31 @@ def _edicts(integers: list[int], nout: int, edicts: list[tuple[Id, int, int]]) -
 # State (sections 4 to 9).
 
 
+UNCOMMON_GOODS = {
+    "block": 1,
+    "etching": "00" * 32,
+    "number": 0,
+    "rune": 2055900680524219742,
+    "spacers": 128,
+    "divisibility": 0,
+    "symbol": 0x29C9,
+    "terms": {
+        "amount": 1,
+        "cap": U128,
+        "height_start": 840_000,
+        "height_end": 1_050_000,
+        "offset_start": None,
+        "offset_end": None,
+    },
+    "premine": 0,
+    "mints": 0,
+    "burned": 0,
+    "turbo": True,
+    "timestamp": 0,
+}
+"""The rune that is there before mainnet's first block (section 10)."""
+
+
 @dataclass
 class Model:
     """The state of one chain, and its blocks."""
@@ -176,6 +202,10 @@ class Model:
     balances: dict[str, dict[Id, int]] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)
     """Of the blocks that hold transactions, by txid."""
+
+    def __post_init__(self) -> None:
+        if self.network == "mainnet":
+            self.entries[1, 0] = deepcopy(UNCOMMON_GOODS)
 
     def minimum(self, height: int) -> int:
         """Return the smallest number that can be etched."""

@@ -16,6 +16,7 @@ import pytest
 from tests.support.runes_history import History
 from tests.support.shared_data import shared
 from virtualchain.examples.runes.conformance.__main__ import main
+from virtualchain.testing.blocks import bare_coinbase
 from virtualchain.testing.conformance.files import read_json
 
 SAMPLE = {
@@ -110,6 +111,21 @@ def test_the_first_difference_is_reported(
     assert status == 1
 
 
+def test_branches_that_part_below_the_first_height(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks that the engine has taken are given up, and it begins once more."""
+    scenario = History(5, network="mainnet", height=840_000).scenario(0, (3, 2, 4))
+    scenario["blocks"] = [
+        {"height": height, "time": 1, "txs": [bare_coinbase(height).hex()], "expect": {}}
+        for height in (839_998, 839_999)
+    ]
+    file = write(tmp_path / "x", scenario)
+    status, lines = run(capsys, file, "--database", database_url, "--jobs", "1", "--forks", "4")
+    assert lines == [f"pass {file}: history-5", "1 passed, 0 failed"]
+    assert status == 0
+
+
 def test_a_wrong_branch_is_noticed(
     database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +191,7 @@ def test_what_is_absent_is_not_compared(
 ) -> None:
     """Keys may be missing, of a scenario, of what a block changes or of an entry; block 0 may come first."""
     sparse = history(1, 5)
-    for key in ("name", "initial", "branches"):
+    for key in ("name", "branches"):
         del sparse[key]
     for block in sparse["blocks"]:
         for entry in block["expect"]["entries"].values():
@@ -189,7 +205,7 @@ def test_what_is_absent_is_not_compared(
     above = History(4, network="mainnet", height=839_998).scenario(2)
     for block in above["blocks"]:
         block["expect"] = {}
-    file = write(tmp_path / "x", {"scenarios": [sparse, unknown, early, above]})
+    file = write(tmp_path / "x", [sparse, unknown, early, above])
     status, lines = run(capsys, file, "--database", database_url, "--jobs", "1")
     assert [line.removeprefix(f"pass {file}: ") for line in lines[:-1]] == [
         "scenario 1",

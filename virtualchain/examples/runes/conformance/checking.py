@@ -18,11 +18,19 @@ _TRANSACTION: Final = "transaction"
 
 def _read_tasks(file: Path) -> list[Task]:
     """Read the vectors or scenarios of a file; raises MalformedScenario."""
-    parsed = read_json(file)
-    tasks = list(_tasks(str(file), parsed)) if isinstance(parsed, dict) else []
+    tasks = list(_tasks(str(file), _by_kind(read_json(file))))
     if not tasks:
         raise MalformedScenario("the file contains neither scenarios nor vectors")
     return tasks
+
+
+def _by_kind(parsed: object) -> Json:
+    """Return the content of a file, which may also be a list of scenarios or vectors, or one scenario."""
+    items = parsed if isinstance(parsed, list) else [parsed]
+    for key, kind in (("blocks", "scenarios"), ("tx", "vectors")):
+        if any(isinstance(item, dict) and key in item for item in items):
+            return {kind: items}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _tasks(file: str, parsed: Json) -> Iterator[Task]:

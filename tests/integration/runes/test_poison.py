@@ -1,0 +1,36 @@
+"""The test kit's own checks: no transaction halts the app, and no machine disagrees with another."""
+
+from tests.support.runes_chain import ETCHING, TERMS, runestone, script_of
+from virtualchain.examples.runes import app
+from virtualchain.testing import check_determinism, check_poison
+
+PREFIX = b"\x6a\x5d"
+SAMPLES = [
+    script.removeprefix(PREFIX)
+    for script in (
+        runestone(flags=ETCHING | TERMS, premine=100, cap=5, amount=7, symbol=0x1F600),
+        runestone(mint=(1, 1)),
+        runestone([(1, 1, 5, 0), (0, 0, 0, 1)], pointer=0),
+        runestone([(0, 0, 5, 1)], flags=ETCHING, premine=9, rune=2**80),
+        script_of([24, 1]),
+    )
+]
+
+
+def carry(payload: bytes) -> bytes:
+    """Build the script of a runestone output."""
+    return PREFIX + payload
+
+
+def test_hostile_transactions(database_url: str) -> None:
+    """Every case that has a runestone output is an op; none is rejected, and none halts the app."""
+    report = check_poison(app, SAMPLES, database_url=database_url, carry=carry)
+    assert report.accepted > 500
+    assert report.refused == 0
+
+
+def test_machines_agree(database_url: str) -> None:
+    """Other processes, plans, heaps, forks and versions of PostgreSQL arrive at the same rows and hashes."""
+    report = check_determinism(app, SAMPLES, database_url=database_url, carry=carry)
+    assert report.accepted > 200
+    assert len(report.machines) >= 2
