@@ -102,8 +102,8 @@ def _not_again(live: Build, contract: Contract | None, unsearched: Mapping[str, 
         return "name its code with --app"
     if unsearched[live.app] <= live.block_id:
         return (
-            f"other code has taken block {unsearched[live.app]}, and the tape may not have all that this code "
-            f"would see from there on: `virtualchain upgrade {live.app}` derives it from blocks"
+            f"other code has taken block {unsearched[live.app]}, and the tape may not have all that this "
+            f"code would see from there on: `virtualchain upgrade {live.app}` derives it from blocks"
         )
     return None
 

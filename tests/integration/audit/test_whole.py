@@ -15,12 +15,15 @@ from tests.support.ride_story import ride
 from tests.support.rides import careless_app, rides_app
 from virtualchain import App, State, StateEngine
 from virtualchain.app.declarations import read_contract
+from virtualchain.audit.log import payload_rule
 from virtualchain.audit.verify import verify
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.payload import envelopes, first_op_return, last_op_return, runestone
 from virtualchain.checkpoint.apply import apply
 from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.upgrade import upgrade
 from virtualchain.engine.versions import build_beside
+from virtualchain.model import PayloadRule
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -86,6 +89,23 @@ def test_forks_late_joiners_own_rules_and_halts(fake_node: FakeNode, run: Run, d
     assert faults(database_url, *apps) == []
 
 
+def test_a_custom_signet(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """A network that is known by its message start only is one like any other."""
+    story(fake_node, 16, 3)
+    run(an_app())
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE vc.deployment SET network = 'signet-01020304'")
+    assert faults(database_url, an_app()) == []
+
+
+@pytest.mark.parametrize("rule", [last_op_return, first_op_return(b"a", b"bc"), runestone, envelopes(b"ord")])
+def test_shipped_rules_are_known_by_their_names(rule: PayloadRule) -> None:
+    """What the log of an app with such a rule says of payloads is checked without its code."""
+    known = payload_rule(rule.name, None)
+    assert isinstance(known, PayloadRule)
+    assert (known.name, known.reads, known.coinbase) == (rule.name, rule.reads, rule.coinbase)
+
+
 def test_other_rules_that_tracked_other_outputs(
     fake_node: FakeNode, run: Run, query: Query, database_url: str, tmp_path: Path
 ) -> None:
@@ -135,8 +155,9 @@ def test_an_app_that_continued_with_other_code(
     assert (report.faults, report.judged_again) == ([], [])
     assert "app rides was not judged again: other code has taken block 0" in report.notes[0]
     fake_node.reorg(4, 5)  # below where the code changed
-    run(rides_app())
-    assert faults(database_url, rides_app()) == []
+    for last in (107, None):
+        run(rides_app(), to=last)
+        assert faults(database_url, rides_app()) == []
 
 
 def test_a_build_beside_that_is_not_finished(
