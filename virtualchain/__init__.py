@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from virtualchain.app.builder import App, Rejected
     from virtualchain.app.field_types import Boolean, Hex, Integer, List, Text
     from virtualchain.app.fields import parse_json
-    from virtualchain.bitcoin.payload import first_op_return, last_op_return
+    from virtualchain.bitcoin.payload import (
+        envelopes,
+        first_op_return,
+        last_op_return,
+        read_envelope,
+        runestone,
+    )
     from virtualchain.engine.engine import StateEngine
     from virtualchain.errors import VirtualchainError
     from virtualchain.reading.events import BlockEvent, Change, RollbackEvent
@@ -39,9 +45,12 @@ __all__ = [
     "Text",
     "VirtualchainError",
     "__version__",
+    "envelopes",
     "first_op_return",
     "last_op_return",
     "parse_json",
+    "read_envelope",
+    "runestone",
     "watch",
 ]
 
@@ -60,9 +69,12 @@ _ROOMS = {
     "StateEngine": "engine.engine",
     "Text": "app.field_types",
     "VirtualchainError": "errors",
+    "envelopes": "bitcoin.payload",
     "first_op_return": "bitcoin.payload",
     "last_op_return": "bitcoin.payload",
     "parse_json": "app.fields",
+    "read_envelope": "bitcoin.payload",
+    "runestone": "bitcoin.payload",
     "watch": "reading.watch",
 }
 

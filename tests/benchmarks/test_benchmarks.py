@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import __main__ as everything
-from tests.benchmarks import apply, growth, guard, history, open_snapshot, rollback, sync, tip
+from tests.benchmarks import apply, growth, guard, history, open_snapshot, outputs, rollback, sync, tip
 from tests.benchmarks.environment import empty_blocks, full_blocks, single_ops
 from tests.benchmarks.first_sync import estimate
 from tests.benchmarks.plot import Bar
@@ -40,6 +40,13 @@ def test_applying_ops_is_measured(database_server: DatabaseServer) -> None:
     assert {"parse", "check", "commit", "rows of tape and log", "state hash"} <= set(ops.stages)
     assert set(empty.bounds) == {"empty"}
     assert apply.table([ops, empty], 1).row_count == 9 + len(ops.stages)
+
+
+def test_tracking_outputs_is_measured(database_server: DatabaseServer) -> None:
+    """A few blocks are taken by an app that tracks outputs, and by one that does not."""
+    result = outputs.measure(database_server, 1_000, 2, 60, 1)
+    assert result.ratio > 0
+    assert outputs.table([result], 1).row_count == 7
 
 
 def test_syncs_with_and_without_an_open_snapshot_are_measured(database_server: DatabaseServer) -> None:

@@ -157,6 +157,43 @@ def test_output_scripts_of_no_transaction(compiled: ModuleType) -> None:
     assert check_scripts(compiled, bytes(60)) == "a transaction has no input"
 
 
+def check_outpoints(compiled: ModuleType, raw: bytes, at: int = 0) -> Any:
+    """Cut what a transaction spends out of it both ways."""
+    return check(compiled_or_not, "outpoints", compiled, lambda: compiled_or_not.outpoints(raw, at))
+
+
+@settings(deadline=None, max_examples=300)
+@given(raw=BLOCKS, data=st.data())
+def test_outpoints(compiled: ModuleType, raw: bytes, data: st.DataObject) -> None:
+    """They are those of the inputs of a decoded transaction, wherever it begins and whatever follows."""
+    laid_out = layout.walk(raw)
+    for n, whole in enumerate(layout.split_transactions(raw)):
+        expected = b"".join(
+            bytes.fromhex(spending.txid) + spending.vout.to_bytes(4)
+            for spending in read_transaction(whole, MAIN).inputs
+        )
+        assert check_outpoints(compiled, whole) == expected
+        assert check_outpoints(compiled, raw, laid_out.starts[n]) == expected
+        spending_ends = 4 + 2 * laid_out.has_witness(n) + 1
+        size = data.draw(st.integers(0, spending_ends + 36))
+        assert check_outpoints(compiled, whole[:size]) == "a transaction ends too early"
+
+
+@settings(deadline=None, max_examples=300)
+@given(raw=st.one_of(mutated_blocks(), st.binary(max_size=200)), at=st.integers(0, 250))
+def test_outpoints_of_any_bytes(compiled: ModuleType, raw: bytes, at: int) -> None:
+    """Results and errors are the same, also for a place past the end."""
+    result = check_outpoints(compiled, raw, at)
+    assert isinstance(result, str) or len(result) % 36 == 0
+
+
+def test_outpoints_of_no_transaction(compiled: ModuleType) -> None:
+    """Counts that lie, and bytes that are anything, are refused the same."""
+    for raw in hostile_blocks():
+        check_outpoints(compiled, raw, len(HEADER) + 1)
+    assert check_outpoints(compiled, bytes(60)) == "a transaction has no input"
+
+
 @settings(deadline=None)
 @given(version=st.integers(0, 16), program=st.binary(min_size=2, max_size=40), payload=st.binary(max_size=40))
 def test_any_address(
@@ -213,6 +250,7 @@ def test_real_blocks(compiled: ModuleType, path: str) -> None:
     raw = shared(f"{path}.blk").read_bytes()
     laid_out = check_block(compiled, raw)
     assert len(laid_out) > 50
+    assert check(layout, "outpoints", compiled, laid_out.spends)[0] == b""
     for place in range(len(HEADER), len(raw), len(raw) // 23):
         check_block(compiled, raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :])
         check_block(compiled, raw[:place])

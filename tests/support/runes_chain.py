@@ -99,9 +99,9 @@ def commit(
     return Spent(coin, (prefix + (push(data) if data else b"\0"), *suffix))
 
 
-def fresh_coin(height: int, script: bytes = TAPROOT) -> Coin:
-    """Return a coin that no transaction of the test has made."""
-    return Coin(sha256d(b"coin %d" % next(_NUMBERS)).hex(), 0, script, height)
+def fresh_coin(height: int, script: bytes = TAPROOT, name: str | None = None) -> Coin:
+    """Return a coin that no transaction of the test has made; with a name, always the same."""
+    return Coin(sha256d((name or f"coin {next(_NUMBERS)}").encode()).hex(), 0, script, height)
 
 
 def transaction(

@@ -42,7 +42,7 @@ class History:
     def __post_init__(self) -> None:
         self.dice = Random(f"runes {self.seed}")
         self.model = Model(self.network)
-        self._salt = 0
+        self._salt = self._numbers = 0
 
     def scenario(self, blocks: int, branches: Sequence[int] = ()) -> dict[str, Any]:
         """Make a scenario of so many blocks, and branches of the given lengths on top."""
@@ -102,7 +102,12 @@ class History:
         old = [coin for coin in self.coins if coin.script == TAPROOT and coin not in chosen]
         if old and self.dice.random() < 0.3:
             chosen.append(self.dice.choice(old))
-        return [Spent(coin) for coin in chosen] or [Spent(fresh_coin(self.height - 1, owner("x")))]
+        return [Spent(coin) for coin in chosen] or [Spent(self._coin(1, owner("x")))]
+
+    def _coin(self, age: int, script: Script) -> Coin:
+        """Return a coin that no transaction has made, of a block so many below the next one."""
+        self._numbers += 1
+        return fresh_coin(self.height - age, script, f"{self.seed} {self._numbers}")
 
     def _outputs(self) -> list[Script]:
         return [self._recipient() for _ in range(self.dice.choice((0, 1, 1, 2, 2, 3, 5)))]
@@ -147,7 +152,7 @@ class History:
             number = max(self.model.minimum(self.height), first(dice.randint(1, 14)) + dice.randrange(40))
             fields["rune"] = number - (dice.random() < 0.1)
             script = TAPROOT if dice.random() < 0.9 else owner("ann")
-            coin = fresh_coin(self.height - dice.choice((4, 5, 5, 5, 6, 9)), script)
+            coin = self._coin(dice.choice((4, 5, 5, 5, 6, 9)), script)
             place = dice.randint(0, len(inputs))
             inputs.insert(place, commit(fields["rune"] + (dice.random() < 0.05), coin))
         for name, values in {

@@ -107,12 +107,6 @@ class Contract:
         return b"" not in self.opcodes
 
     @property
-    def search(self) -> str:
-        """The name of the app's search of blocks: its payload rule, and what else it asks for."""
-        marks = ["" if self.has_opcodes else " without opcode", " with heights" if self.needs else ""]
-        return self.rule + "".join(marks)
-
-    @property
     def start(self) -> int:
         """The first processed block: at or above `first_block_id`, and above every initial snapshot."""
         return max(self.first_block_id, *(block_id + 1 for block_id in self.initial_snapshots), 0)

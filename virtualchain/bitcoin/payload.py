@@ -5,7 +5,7 @@ after an OP_RETURN, so a search of a block's outputs for OP_RETURN, push and mag
 decodes only the few transactions that match. Other rules say with `patterns` which bytes to search for.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from virtualchain.bitcoin.compiled import output_scripts
@@ -86,8 +86,7 @@ def envelopes(tag: bytes) -> PayloadRule:
             for pushes in _envelopes_in(leaf_script(spending.witness), tag)
         ]
 
-    pattern = bytes([0, _OP_IF, len(tag)]) + tag
-    return PayloadRule(f"envelopes:{tag.hex()}", find, "inputs", patterns=(pattern,))
+    return PayloadRule(f"envelopes:{tag.hex()}", find, "inputs", patterns=(_start(tag),))
 
 
 def read_envelope(payload: bytes) -> tuple[int, list[bytes]]:
@@ -109,27 +108,35 @@ def read_envelope(payload: bytes) -> tuple[int, list[bytes]]:
     return number, pushes
 
 
-def _envelopes_in(script: bytes | None, tag: bytes) -> Iterator[list[bytes]]:
-    """Yield the pushes of each envelope in a script; none if the script ends inside a push."""
-    steps = [] if script is None else list(operations(script))
-    if not steps or steps[-1][1] is None:
-        return
+def _envelopes_in(script: bytes | None, tag: bytes) -> list[list[bytes]]:
+    """List the pushes of each envelope in a script; none if the script ends inside a push."""
+    envelopes: list[list[bytes]] = []
+    if script is None or _start(tag) not in script:
+        return envelopes
     start = [(0, b""), (_OP_IF, b""), (len(tag), tag)]
-    at = 0
-    while at < len(steps):
-        if steps[at : at + 3] != start:
-            at += 1
+    matched = 0
+    pushes: list[bytes] | None = None
+    for opcode, data in operations(script):  # not kept: a script may have four million
+        if data is None:
+            return []
+        if pushes is None:
+            matched = matched + 1 if (opcode, data) == start[matched] else int(opcode == 0)
+            if matched == len(start):
+                pushes, matched = [], 0
             continue
-        at += 3
-        end = next((n for n in range(at, len(steps)) if _pushed(steps[n]) is None), len(steps))
-        if end < len(steps) and steps[end][0] == _OP_ENDIF:
-            yield [data for step in steps[at:end] if (data := _pushed(step)) is not None]
-        at = end
+        pushed = data if opcode <= OP_PUSHDATA4 else _SMALL_NUMBERS.get(opcode)
+        if pushed is not None:
+            pushes.append(pushed)
+            continue
+        if opcode == _OP_ENDIF:
+            envelopes.append(pushes)
+        pushes = None
+    return envelopes
 
 
-def _pushed(step: tuple[int, bytes | None]) -> bytes | None:
-    opcode, data = step
-    return data if opcode <= OP_PUSHDATA4 else _SMALL_NUMBERS.get(opcode)
+def _start(tag: bytes) -> bytes:
+    """Write what an envelope begins with."""
+    return bytes([0, _OP_IF, len(tag)]) + tag
 
 
 def payloads(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> list[bytes]:
@@ -139,16 +146,16 @@ def payloads(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> list[b
     raises.
     """
     if isinstance(find, PayloadRule):
-        found: object = find.find(output_scripts(raw) if find.reads == "scripts" else read_inputs(raw))
+        result: object = find.find(output_scripts(raw) if find.reads == "scripts" else read_inputs(raw))
     else:
-        found = _call(find, raw, outputs)
-    if found is None:
+        result = _call(find, raw, outputs)
+    if result is None:
         return []
-    if isinstance(found, bytes):
-        return [found]
-    if isinstance(found, list | tuple) and all(isinstance(item, bytes) for item in found):
-        return list(found)
-    raise TypeError(f"it returned a {type(found).__name__}: expected bytes, None or a list of bytes")
+    if isinstance(result, bytes):
+        return [result]
+    if isinstance(result, list | tuple) and all(isinstance(item, bytes) for item in result):
+        return list(result)
+    raise TypeError(f"it returned a {type(result).__name__}: expected bytes, None or a list of bytes")
 
 
 def takes_coinbase(find: FindPayload) -> bool:
@@ -195,13 +202,16 @@ def watch(
 ) -> Watch:
     """Describe what the scan looks for on behalf of an app; the default rule is `last_op_return`.
 
-    `rule` names the search, by which the tape's coverage is kept.
+    `rule` names an app's own rule; a shipped one has its name. What else the search asks for is in its name,
+    too, by which the tape's coverage is kept.
     """
     find = last_op_return if find_payload is None else find_payload
     patterns = tuple(getattr(find, "patterns", ()))
+    name = find.name if isinstance(find, PayloadRule) else rule
+    marks = ["" if has_opcode else " without opcode", " with heights" if needs_heights else ""]
     return Watch(
         magic,
-        rule,
+        name + "".join(marks),
         find,
         # Without a magic the byte search would match nearly everywhere: it is cheaper not to search.
         prefilter=isinstance(find, PayloadRule) and not patterns and bool(magic),

@@ -36,9 +36,9 @@ class Transaction:
 
 def read_transaction(raw: bytes, network: Network) -> Transaction:
     """Decode one serialized transaction, with or without witness; raises MalformedBlock for anything else."""
-    inputs, paid, txid = _decode(raw)
+    inputs, paid, outputs_end = _decode(raw)
 
-    return Transaction(txid, inputs, paid, Lazy(_describe, (paid, network)))
+    return Transaction(_txid(raw, outputs_end), inputs, paid, Lazy(_describe, (paid, network)))
 
 
 def _describe(paid: tuple[Sequence[SpentOutput], Network]) -> tuple[Output, ...]:
@@ -56,8 +56,8 @@ def read_inputs(raw: bytes) -> tuple[TxIn, ...]:
 
 def read_outputs(raw: bytes) -> tuple[str, tuple[SpentOutput, ...]]:
     """Decode only the id and the outputs of one serialized transaction; raises MalformedBlock likewise."""
-    _, paid, txid = _decode(raw)
-    return txid, paid
+    _, paid, outputs_end = _decode(raw)
+    return _txid(raw, outputs_end), paid
 
 
 def pack_outputs(outputs: Iterable[SpentOutput]) -> bytes:
@@ -118,8 +118,12 @@ def read_number(raw: bytes, at: int) -> tuple[int, int]:
     return value, end
 
 
-def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], str]:
-    """Decode a transaction to its inputs, its outputs, and its id.
+def _txid(raw: bytes, outputs_end: int) -> str:
+    return display_hash(hash_transaction(raw, outputs_end))
+
+
+def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], int]:
+    """Decode a transaction to its inputs, its outputs, and where these end.
 
     A slice of bytes that end too early is too short, which is noticed after it, or at the end.
     """
@@ -129,7 +133,7 @@ def _decode(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], str]
         raise MalformedBlock("a transaction ends too early") from error
 
 
-def _read_fields(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], str]:
+def _read_fields(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...], int]:
     at = 4
     has_witness = not raw[at]
     if has_witness:
@@ -160,7 +164,7 @@ def _read_fields(raw: bytes) -> tuple[tuple[TxIn, ...], tuple[SpentOutput, ...],
     if at < len(raw):
         raise MalformedBlock(f"{len(raw) - at} bytes follow a transaction's end")
     inputs = tuple(TxIn(*spending, witness) for spending, witness in zip(spendings, witnesses, strict=True))
-    return inputs, tuple(paid), display_hash(hash_transaction(raw, outputs_end))
+    return inputs, tuple(paid), outputs_end
 
 
 def _read_witnesses(raw: bytes, at: int, inputs: int) -> tuple[list[tuple[bytes, ...]], int]:

@@ -1,6 +1,7 @@
 """The walks over every byte of the chain: where transactions lie, which may be inputs, what they spend.
 
-They are written to be fast both ways. Interpreted, every read is inlined, as calls would be slow. Compiled by
+They are written to be fast both ways. Interpreted, every read is inlined, as calls would be slow, and the
+loops over most of the bytes count down, as `range` would make an object for each. Compiled by
 Cython (`.ci/compile.py`), the same lines are C that lets other threads run while it walks. The answers are
 the same for any bytes: an index outside of the data raises IndexError either way.
 """
@@ -68,6 +69,7 @@ def long_count(data: bytes, at: int) -> tuple[int, int]:
     n="Py_ssize_t",
     has_witness="bint",
     inputs="Py_ssize_t",
+    left="Py_ssize_t",
     outputs="Py_ssize_t",
     items="Py_ssize_t",
     length="Py_ssize_t",
@@ -76,7 +78,6 @@ def long_count(data: bytes, at: int) -> tuple[int, int]:
     magic="Py_ssize_t",
     size="Py_ssize_t",
     i="Py_ssize_t",
-    _="Py_ssize_t",
 )
 def walk_block(  # noqa: C901, PLR0912, PLR0915 - calls would be slow
     raw: bytes,
@@ -123,7 +124,9 @@ def walk_block(  # noqa: C901, PLR0912, PLR0915 - calls would be slow
                     while i < 36 and raw[at + i] == (0 if i < 32 else 0xFF):
                         i += 1
                     coinbases[n] = i == 36
-                for _ in range(inputs):
+                left = inputs
+                while left:
+                    left -= 1
                     length = raw[at + 36]
                     if length < 0xFD:
                         at += length + 41
@@ -136,7 +139,8 @@ def walk_block(  # noqa: C901, PLR0912, PLR0915 - calls would be slow
                     size = 2 << (outputs - 0xFD)
                     outputs = _long_count(raw, at - 1)
                     at += size
-                for _ in range(outputs):
+                while outputs:
+                    outputs -= 1
                     length = raw[at + 8]
                     at += 9
                     if length >= 0xFD:
@@ -162,14 +166,16 @@ def walk_block(  # noqa: C901, PLR0912, PLR0915 - calls would be slow
                     at += length
                 outputs_ends[n] = at
                 if has_witness:
-                    for _ in range(inputs):
+                    while inputs:
+                        inputs -= 1
                         items = raw[at]
                         at += 1
                         if items >= 0xFD:
                             size = 2 << (items - 0xFD)
                             items = _long_count(raw, at - 1)
                             at += size
-                        for _ in range(items):
+                        while items:
+                            items -= 1
                             length = raw[at]
                             if length < 0xFD:
                                 at += length + 1
@@ -297,31 +303,44 @@ def outpoints(raw: bytes, at: int) -> bytes:
     n="Py_ssize_t",
     stop="Py_ssize_t",
     counts="unsigned int[::1]",
+    places="unsigned int[::1]",
     place="Py_ssize_t",
     count="Py_ssize_t",
+    length="Py_ssize_t",
     i="Py_ssize_t",
 )
-def skip_spent(data: bytes, at: int, n: int, stop: int, counts: "array[int]") -> tuple[int, int]:
+def skip_spent(
+    data: bytes, at: int, n: int, stop: int, counts: "array[int]", places: "array[int]"
+) -> tuple[int, int]:
     """Skip what transactions spend, as `/rest/spenttxouts` writes it, from number `n` at `at` up to `stop`.
 
     Returns the number and the place of the transaction in front of which it stopped: `stop`, or one that is
-    long, or may go on beyond the data. `counts` takes how many outputs each one in front of that spends.
+    long, or may go on beyond the data. `counts` takes how many outputs each one in front of that spends, and
+    `places` where the first of them is.
     """
-    with cython.nogil:
-        while n < stop and at < len(data):
-            count = data[at]
-            place = at + 1
-            if count >= 0xFD:
-                break
-            i = 0
-            while i < count and place + 8 < len(data) and data[place + 8] < 0xFD:
-                place += 9 + data[place + 8]
-                i += 1
-            if i < count or place > len(data):
-                break
-            counts[n] = count
-            n += 1
-            at = place
+    try:
+        with cython.nogil:
+            while n < stop:
+                count = data[at]
+                place = at + 9  # where the length of its first script is
+                if count >= 0xFD:
+                    break
+                i = 0
+                while i < count:
+                    length = data[place]
+                    if length >= 0xFD:
+                        break
+                    place += length + 9
+                    i += 1
+                place -= 8
+                if i < count or place > len(data):
+                    break
+                counts[n] = count
+                places[n] = at + 1
+                n += 1
+                at = place
+    except IndexError:
+        pass  # inside a transaction: it is left to the caller
     return n, at
 
 

@@ -76,7 +76,7 @@ def _watches(contract: Contract) -> list[Watch]:
         watch(
             magic,
             contract.find_payload,
-            contract.search,
+            contract.rule,
             has_opcode=contract.has_opcodes,
             needs_heights=bool(contract.needs),
         )

@@ -1,7 +1,7 @@
 """Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState, TableState
 from virtualchain.engine.tracking import Tracked, described, split
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
-from virtualchain.model import Block, Input, Json, Sender
+from virtualchain.model import Block, Input, Json, Lazy, Output, Sender
 from virtualchain.store.failures import is_rejection, is_transient
 from virtualchain.store.log import Op, OpRows, Rejection, RejectionRows
 from virtualchain.store.tables import Tables
@@ -38,6 +38,7 @@ ENGINE_KEYS: Final = (
     "virtualchain_opcode",
     "virtualchain_senders",
     "virtualchain_fee",
+    "virtualchain_outputs",
     "virtualchain_is_spend",
     "virtualchain_spends",
 )
@@ -74,20 +75,19 @@ class Candidate:
 
     is_whole: bool = False
     """Whether `op` has the engine's keys."""
-    with_heights: bool = False
-    """Whether the app needs the heights of what its inputs spend."""
-    tracks: bool = False
-    """Whether the app tracks outputs."""
+    described: "_Described | None" = None
+    """What ops show of the transaction."""
 
     @property
     def code(self) -> bytes | None:
         """What its handler and its fields are declared under: its opcode, or None without a payload."""
         return None if self.payload is None else self.opcode
 
-    def senders(self) -> list[Json]:
-        """Return the senders as callbacks get them."""
-        describe = Sender.as_dict_with_height if self.with_heights else Sender.as_dict
-        return [describe(sender) for sender in self.source.senders]
+    @property
+    def shown(self) -> "_Described":
+        """What ops show of the transaction, once the judge has prepared it."""
+        assert self.described is not None, "`_Judge.judge` begins with it"
+        return self.described
 
     def complete(self) -> None:
         """Add what callbacks see of an op beside its fields, unless it is there."""
@@ -114,12 +114,44 @@ class Candidate:
             "virtualchain_txid": item.txid,
             "virtualchain_txindex": item.txindex,
             "virtualchain_opcode": self.opcode,
-            "virtualchain_senders": self.senders(),
-            "virtualchain_fee": item.fee,
+            **self.shown.fields(),
         }
-        if self.tracks:
+        if self.shown.tracks:
             completed["virtualchain_is_spend"] = self.payload is None
         return completed
+
+
+@dataclass(slots=True)
+class _Described:
+    """What the ops of one transaction show of it; it is made once if there are several, perhaps thousands."""
+
+    source: Input
+    with_heights: bool
+    """Whether the app needs the heights of what its inputs spend."""
+    tracks: bool
+    """Whether the app tracks outputs."""
+    is_shared: bool = False
+    _fields: Json | None = None
+
+    def senders(self) -> list[Json]:
+        """Return the senders as callbacks get them."""
+        describe = Sender.as_dict_with_height if self.with_heights else Sender.as_dict
+        return [describe(sender) for sender in self.source.senders]
+
+    def fields(self) -> Json:
+        """Return the keys that an op gets."""
+        if self._fields is not None:
+            return self._fields
+        fields: Json = {"virtualchain_senders": self.senders(), "virtualchain_fee": self.source.fee}
+        if self.tracks:
+            fields["virtualchain_outputs"] = Lazy(_as_dicts, self.source.outputs)
+        if self.is_shared:
+            self._fields = fields
+        return fields
+
+
+def _as_dicts(outputs: Sequence[Output]) -> tuple[Json, ...]:
+    return tuple(output.as_dict() for output in outputs)
 
 
 @dataclass(slots=True)
@@ -265,8 +297,7 @@ class _Judge:
         self._in_turn = self._is_large and not self._contract.sees_other_ops
         for candidate in candidates:
             candidate.begin({})  # the block may have been judged before, with less care
-            candidate.with_heights = "height" in self._contract.needs
-            candidate.tracks = self._turns is not None
+        self._describe(candidates)
         refused: dict[int, Rejected] = {}
         parsed: list[Candidate] = []
         for place, candidate in enumerate(candidates):
@@ -292,6 +323,17 @@ class _Judge:
                     self._turns.end(candidate)
         self._hook("db_final", self._contract.final, self._verdicts.committed)
         return self._verdicts
+
+    def _describe(self, candidates: Sequence[Candidate]) -> None:
+        """Prepare what ops show of their transactions."""
+        needs_heights, tracks = "height" in self._contract.needs, self._turns is not None
+        described: _Described | None = None
+        for candidate in candidates:
+            if described is None or described.source is not candidate.source:
+                described = _Described(candidate.source, needs_heights, tracks)
+            else:
+                described.is_shared = True
+            candidate.described = described
 
     def _judge(self, candidate: Candidate, refusal: Rejected | None = None) -> None:
         """Take a candidate through check and commit, unless parse has refused it."""
@@ -329,7 +371,7 @@ class _Judge:
                 item.block_id,
                 candidate.opcode,
                 candidate.payload,
-                candidate.senders() if "senders" in needs else [],
+                candidate.shown.senders() if "senders" in needs else [],
                 [spending.as_dict() for spending in read_inputs(item.raw)] if "inputs" in needs else [],
                 [output.as_dict() for output in item.outputs] if "outputs" in needs else [],
                 item.fee,
@@ -541,6 +583,9 @@ class _Turns:
         self._tracked = tracked
         self.spends: list[int] = []
         """Which inputs of the candidate spend tracked outputs."""
+        self._last: Input | None = None
+        self._spent: Collection[bytes] = ()
+        """What that transaction spent of tracked outputs when its last payload's turn came."""
 
     def begin(self, candidate: Candidate) -> bool:
         """Find which inputs of a candidate spend tracked outputs; return whether it is one of the app's.
@@ -548,8 +593,11 @@ class _Turns:
         It is not if its transaction has no payload, spends nothing that was tracked before the block, and, as
         it turns out, nothing that is tracked by now.
         """
-        because = self._tracked.seen[candidate.source.txindex]
+        because: Collection[bytes] = self._tracked.seen[candidate.source.txindex]
+        if candidate.source is self._last:  # what was untracked then is untracked now
+            because = self._spent
         spent = self._rows.tracked(because) if because else set()
+        self._last, self._spent = candidate.source, spent
         if candidate.payload is None and not spent and self._tracked.before.isdisjoint(because):
             return False
         spends = split(outpoints(candidate.source.raw, 0)) if spent else []

@@ -11,15 +11,16 @@ from psycopg.rows import dict_row
 
 from tests.integration.conftest import Query, Run
 from tests.support.rides import TABLES, RidesModel, coin, rides_app, spending
-from virtualchain import App, State
+from virtualchain import App, State, StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.source import BlockSource, Offline
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.rebuild import replay
 from virtualchain.engine.upgrade import upgrade
 from virtualchain.engine.versions import build_beside
-from virtualchain.errors import AppHalted, InvalidApp, UsageError
+from virtualchain.errors import AppHalted, InvalidApp, NodeUnavailable, UsageError
 from virtualchain.testing import FakeNode
 
 SPELLINGS = pytest.mark.parametrize("by_statements", [False, True], ids=["helper", "statements"])
@@ -277,3 +278,97 @@ def test_an_app_needs_a_handler_for_spends(run: Run) -> None:
     app.add(b"m", parse=lambda payload: {})
     with pytest.raises(InvalidApp, match=r"register one with @app\.spend"):
         run(app)
+
+
+@pytest.mark.parametrize("key", ["kind, vout, txid", "vout, txid", "kind, txid, vout"])
+def test_any_order_of_the_key(fake_node: FakeNode, run: Run, query: Query, key: str) -> None:
+    """The columns of the output may be anywhere in the key: an index finds them if the key does not."""
+    model = RidesModel(8)
+    for _ in range(6):
+        model.block(fake_node)
+    run(rides_app(projections=TABLES.replace("PRIMARY KEY (txid, vout, kind)", f"PRIMARY KEY ({key})")))
+    assert (balances(query), moves(query)) == (model.balances, model.moves)
+    rows = query("SELECT count(*) AS n FROM pg_indexes WHERE schemaname = 'rides__1' AND tablename = 'rides'")
+    assert rows == [{"n": 1 if key == "vout, txid" else 2}]
+
+
+def test_a_table_that_only_statements_can_handle(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """A tracked table may have columns that `state.table` does not take."""
+    model = RidesModel(9)
+    for _ in range(6):
+        model.block(fake_node)
+    tables = TABLES.replace("owner text,", "owner text, about jsonb DEFAULT '{}',")
+    run(rides_app(by_statements=True, projections=tables))
+    assert (balances(query), moves(query)) == (model.balances, model.moves)
+    with pytest.raises(AppHalted, match="use statements"):
+        run(rides_app("other", projections=tables))
+
+
+def test_two_apps_share_what_both_see(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """Each transaction is on the tape once, with the names of both, and with heights if one needs them."""
+    minted = fake_node.send(b"rim7")
+    fake_node.mine([minted])
+    height = fake_node.height
+    moved = spending([coin(minted, 1)])
+    fake_node.mine([moved])
+    seen: list[list[dict[str, Any]]] = []
+    second = rides_app("second", needs=("height",), by_statements=True)
+    second.scan(lambda ops, state: seen.append([op["virtualchain_senders"][0] for op in ops]))
+    run(rides_app(), second)
+    rows = query("SELECT tracked_by, heights FROM virtualchain.inputs ORDER BY block_id")
+    assert rows[1] == {"tracked_by": ["rides", "second"], "heights": [height]}
+    assert (seen[-1][0]["height"], seen[-1][0]["coinbase"]) == (height, False)
+    assert balances(query) == balances(query, "second") == {(moved.txid, 0): 7}
+
+
+class Failing(Offline):
+    """A source that fails to say what further transactions spend, as often as it is told."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self.source, self.network = source, source.network
+        self.calls, self.fails_at = 0, -1
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"source", "network", "calls", "fails_at", "spent_outputs", "__class__"}:
+            return super().__getattribute__(name)
+        return getattr(self.source, name)
+
+    def spent_outputs(self, block_hash: str, transactions: Any) -> Any:
+        """Fail at one call."""
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise NodeUnavailable("on purpose")
+        return self.source.spent_outputs(block_hash, transactions)
+
+
+def test_a_source_that_fails_in_between(fake_node: FakeNode, query: Query, database_url: str) -> None:
+    """Nothing of the block is left, in the apps' memory either, and the next attempt takes it."""
+    model = RidesModel(6)
+    for _ in range(6):
+        model.block(fake_node)
+    source = Failing(open_source(fake_node.url))
+    apps = rides_app(), rides_app("other", magic=b"ot")
+    with StateEngine(*apps, database=database_url, source=source, confirmations=0) as engine:
+        for call in range(2, 40, 3):
+            source.calls, source.fails_at = 0, call
+            try:
+                engine.build()
+            except NodeUnavailable:
+                continue
+            break
+        source.fails_at = -1
+        engine.build()
+    assert (balances(query), moves(query)) == (model.balances, model.moves)
+
+
+def test_a_network_of_its_own(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """The first block may be declared by network, and reducers see which one it is."""
+    seen = []
+    app = rides_app(first_block_id={"mainnet": 840_000, "regtest": 103})
+    app.final(lambda ops, state: seen.append((state.block_id, state.network)))
+    fake_node.mine(n=5)
+    run(app)
+    assert seen[0] == (103, "regtest")
+    assert query("SELECT first_block_id FROM virtualchain.apps") == [{"first_block_id": 103}]
+    with pytest.raises(UsageError, match="does not run on regtest"):
+        run(rides_app("other", first_block_id={"mainnet": 840_000}))

@@ -31,6 +31,8 @@ from tests.support.runes_chain import (
 )
 from tests.support.tables import deployment
 from virtualchain import StateEngine
+from virtualchain.app.declarations import read_contract
+from virtualchain.audit.verify import verify
 from virtualchain.examples.runes import app
 from virtualchain.examples.runes.names import number_of
 from virtualchain.testing import key
@@ -179,6 +181,7 @@ def test_a_deep_reorganization_leaves_what_a_fresh_index_has(
             miner.node.rpc("invalidateblock", miner.node.rpc("getblockhash", fork + 1))
     reorgs = query(database_url, "SELECT depth FROM virtualchain.reorgs")
     assert [row["depth"] for row in reorgs] == [DEPTH + 2]
+    assert verify(database_url, [read_contract(app, "regtest")], deep=True).faults == []
     kinds = query(database_url, "SELECT DISTINCT kind FROM runes.rune_events")
     assert {row["kind"] for row in kinds} == {
         *("spent", "etched", "minted", "transferred", "burned", "cenotaph")

@@ -130,7 +130,8 @@ class UndoFiles:
         coins_by_txindex = read_undo(records[0], transactions)
         outputs = {
             txindex: tuple(
-                SpentOutput(coin.value, coin.script_pubkey, coin.code if heights else None) for coin in coins
+                SpentOutput(coin.value, coin.script_pubkey, coin.made_at if heights else None)
+                for coin in coins
             )
             for txindex, coins in coins_by_txindex.items()
         }

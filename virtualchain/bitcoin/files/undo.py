@@ -22,17 +22,17 @@ _COUNT_SIZES: Final = {0xFD: 2, 0xFE: 4, 0xFF: 8}
 
 
 class Coin(NamedTuple):
-    """An output that was spent, and where it was created."""
+    """An output that was spent, the height of the block that created it, and whether its coinbase did."""
 
-    code: int
-    """As `SpentOutput.made_at`."""
+    height: int
     value: int
     script_pubkey: bytes
+    generated: bool
 
     @property
-    def height(self) -> int:
-        """The height of the block that created it."""
-        return self.code >> 1
+    def made_at(self) -> int:
+        """As in `SpentOutput`."""
+        return 2 * self.height + self.generated
 
 
 def first_count(data: bytes) -> int:
@@ -87,7 +87,7 @@ def _read_coin(data: bytes, at: int) -> tuple[Coin, int]:
     if value > MAX_MONEY:
         raise ValueError(f"an output of {value} satoshi")
     script = _decompress_script(taken.form, data[taken.script : taken.end])
-    return Coin(taken.code, value, script), taken.end
+    return Coin(taken.code >> 1, value, script, bool(taken.code & 1)), taken.end
 
 
 class _TakenCoin(NamedTuple):

@@ -5,6 +5,7 @@ A node, or whatever listens at its address, may answer anything: nothing is used
 
 import re
 from array import array
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -82,13 +83,8 @@ def read_spent_outputs(answer: bytes | Iterator[bytes], txindexes: Collection[in
     try:
         transactions = reader.count(MOST_TRANSACTIONS)
         counts = array("I", bytes(4 * transactions))
-        at = 0
-        for txindex in sorted(set(txindexes) & set(range(transactions))):
-            reader.skip_transactions(at, txindex, counts)
-            counts[txindex] = reader.count(MOST_INPUTS)
-            spent[txindex] = tuple(reader.outputs(counts[txindex]))
-            at = txindex + 1
-        reader.skip_transactions(at, transactions, counts)
+        requested = deque(sorted(n for n in set(txindexes) if 0 <= n < transactions))
+        spent.update(reader.transactions(counts, requested))
         reader.end()
     except (IndexError, ValueError) as error:
         raise MalformedBlock(f"spent outputs that cannot be read: {error}") from error
@@ -114,7 +110,38 @@ class _Reader:
             raise ValueError(f"a count of {value}, which no block has")
         return value
 
-    def outputs(self, count: int) -> Iterator[SpentOutput]:
+    def transactions(
+        self, counts: "array[int]", requested: deque[int]
+    ) -> Iterator[tuple[int, tuple[SpentOutput, ...]]]:
+        """Count what each transaction spends, and yield what the requested ones do; those are in order."""
+        places = array("I", bytes(4 * len(counts)))
+        first = 0
+        while first < len(counts):
+            # In one go: other threads run meanwhile, and whoever lets them has to wait for them.
+            first, at = skip_spent(self._data, self._at, first, len(counts), counts, places)
+            while requested and requested[0] < first:
+                txindex = requested.popleft()
+                yield txindex, tuple(self._short_outputs(places[txindex], counts[txindex]))
+            self._at = at
+            if first < len(counts):  # it is long, or in several pieces
+                counts[first] = self.count(MOST_INPUTS)
+                if requested and requested[0] == first:
+                    yield requested.popleft(), tuple(self._outputs(counts[first]))
+                else:
+                    for _ in range(counts[first]):
+                        _, self._at = self._next_script()
+                first += 1
+
+    def _short_outputs(self, at: int, count: int) -> Iterator[SpentOutput]:
+        """Read outputs that have been skipped: they are few and short, so that nothing is capped."""
+        data = self._data
+        for _ in range(count):
+            end = at + 9 + data[at + 8]
+            value = int.from_bytes(data[at : at + 8], "little", signed=True)
+            yield SpentOutput(_plausible(value), data[at + 9 : end])
+            at = end
+
+    def _outputs(self, count: int) -> Iterator[SpentOutput]:
         """Read the outputs that a transaction spends."""
         cap = Capped().cap
         for _ in range(count):
@@ -122,16 +149,6 @@ class _Reader:
             value = int.from_bytes(self._data[self._at : self._at + 8], "little", signed=True)
             yield SpentOutput(_plausible(value), cap(self._data[start:end]))
             self._at = end
-
-    def skip_transactions(self, first: int, end: int, counts: "array[int]") -> None:
-        """Skip what the transactions from `first` to before `end` spend, and count it."""
-        while first < end:
-            first, self._at = skip_spent(self._data, self._at, first, end, counts)
-            if first < end:  # it is long, or in several pieces
-                counts[first] = self.count(MOST_INPUTS)
-                for _ in range(counts[first]):
-                    _, self._at = self._next_script()
-                first += 1
 
     def end(self) -> None:
         """Check that nothing is left."""

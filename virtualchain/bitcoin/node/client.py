@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -25,7 +25,7 @@ from bitcoinrpc.authproxy import AuthServiceProxy, JSONRPCException
 
 from virtualchain.bitcoin.node.login import Login, NodeUrl
 from virtualchain.bitcoin.node.slimming import slim
-from virtualchain.bitcoin.node.transport import Connection, Pool, TooLong, pieces
+from virtualchain.bitcoin.node.transport import Connection, Pool, Response, TooLong, pieces
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable, quoted
 
 T = TypeVar("T")
@@ -340,7 +340,7 @@ class _Exchange:
             raise self._nonsense(response, start)
         return answer
 
-    def _nonsense(self, response: HTTPResponse, body: bytes) -> NodeError:
+    def _nonsense(self, response: Response, body: bytes) -> NodeError:
         return NodeError(
             f"{self._url} is not a Bitcoin node: it answers with HTTP status {response.status}, "
             f"{quoted(body)}"

@@ -5,17 +5,20 @@ two clocks: one for silence, one for the whole answer, which a byte now and then
 """
 
 import io
+import re
 import selectors
 import socket
 import ssl
+import struct
+import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from virtualchain.bitcoin.node.login import NodeUrl
 from virtualchain.errors import UsageError
@@ -24,6 +27,18 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds for connecting, and as many for agreeing on encryption."""
 _PIECE: Final = 1 << 22
 """Bytes: a block, which is read into one value and not copied again."""
+_HEAD_SIZE: Final = 2048
+"""Bytes: a node's has about 120."""
+_PLAIN_HEAD: Final = re.compile(rb"HTTP/1\.1 ((?!204|304)[2-5]\d\d) [ -~]*(\r\n(?:[!-~][ -~]*\r\n)*)\r\n")
+_FIELDS_THAT_COUNT: Final = re.compile(
+    rb"\r\n(content-length(?=: *(\d{1,15})\r\n)|content-length|transfer-encoding|connection)[ :]",
+    re.IGNORECASE,
+)
+"""Those that say where a body ends. Only one length, and nothing else of these, is a plain head."""
+_SLICE: Final = struct.pack("@ll", 0, 250_000)
+"""A quarter of a second, as the system takes it: how exactly the clocks are kept."""
+_SENDING: Final = struct.pack("@ll", int(CONNECT_TIMEOUT), 0)
+"""As much for questions, which are short, as for connecting."""
 _Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
 """The one that needs no descriptor of its own, if the system has it."""
 
@@ -48,6 +63,18 @@ def tls_for(url: NodeUrl, cacert: Path | None) -> ssl.SSLContext | None:
         raise UsageError(f"the certificates in {cacert} cannot be used: {reason}") from error
 
 
+class Response(Protocol):
+    """An answer of which the head has been read."""
+
+    status: int
+    length: int | None
+    """Bytes of the body that have not been read; None if the answer does not say."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read some of the body; at its end, and if the connection ends, there are no bytes."""
+        ...
+
+
 class Connection:
     """One connection to a node; it connects again if the node has closed it."""
 
@@ -58,6 +85,9 @@ class Connection:
             if tls is None
             else HTTPSConnection(url.host, url.port, timeout=CONNECT_TIMEOUT, context=tls)
         )
+        self._may_be_plain = tls is None and sys.platform == "linux"  # elsewhere waits are not as exact
+        self._method = ""
+        self._silence = self._deadline = 0.0
 
     @property
     def sock(self) -> socket.socket | None:
@@ -75,31 +105,81 @@ class Connection:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send a question; its answer may pause for `silence` seconds, and must be complete after `total`."""
-        if self.sock is None or _is_readable(self.sock):
-            self.close()  # the next request connects
-        deadline = time.monotonic() + total
-        # Called like the class that belongs there.
-        self._http.response_class = partial(_Response, silence=silence, deadline=deadline)  # type: ignore[assignment]
-        # Our own header: a zone, as in fe80::1%eth0, means nothing to anyone else.
-        host = {"Host": self._url.host_header}
-        self._http.request(method, self._url.path + path, body, {**host, **(headers or {})})
+        # Our own host header: a zone, as in fe80::1%eth0, means nothing to anyone else.
+        lines = {"Host": self._url.host_header, "Accept-Encoding": "identity", **(headers or {})}
+        content = b"" if body is None else body.encode()
+        if body is not None:
+            lines["Content-Length"] = str(len(content))
+        fields = [f"{name}: {value}" for name, value in lines.items()]
+        head = "\r\n".join([f"{method} {self._url.path}{path} HTTP/1.1", *fields, "\r\n"]).encode("ascii")
+        sock = self.sock
+        if sock is None or not self._is_idle(sock):
+            self.close()
+            sock = self._connect()
+        self._method, self._silence, self._deadline = method, silence, time.monotonic() + total
+        sock.sendall(head + content)
+
+    def _connect(self) -> socket.socket:
+        self._http.connect()
+        sock = self._http.sock
+        assert sock is not None, "it has connected"
+        if self._may_be_plain:
+            sock.settimeout(None)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SLICE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SENDING)
+        return sock
+
+    def _is_idle(self, sock: socket.socket) -> bool:
+        """Check that no bytes have come, nor the end: otherwise nothing can be asked over a connection."""
+        if not self._may_be_plain:
+            return not _is_readable(sock)
+        if sock.gettimeout() is not None:  # the RPC library has set it, or an answer of another form
+            sock.settimeout(None)
+        try:
+            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     @contextmanager
-    def answer(self) -> Iterator[HTTPResponse]:
+    def answer(self) -> Iterator[Response]:
         """Return the answer of the last question; the connection is kept if it was read to its end."""
-        with self._http.getresponse() as response:
+        plain = self._plain_answer() if self._may_be_plain else None
+        if plain is not None:
+            try:
+                yield plain
+            finally:
+                if plain.length:
+                    self.close()
+            return
+        assert self.sock is not None, "a question has been sent"
+        with _Response(self.sock, self._method, self._silence, self._deadline) as response:
+            response.begin()
             try:
                 yield response
             finally:
-                if response.length or not response.isclosed():
+                if response.length or not response.isclosed() or response.will_close:
                     self.close()
+
+    def _plain_answer(self) -> "_PlainAnswer | None":
+        """Read the head of an answer; None, with nothing read, if it is of any other form than a node's."""
+        assert self.sock is not None, "a question has been sent"
+        receive = partial(_receive, self.sock, silence=self._silence, deadline=self._deadline)
+        head = _PLAIN_HEAD.match(receive(_HEAD_SIZE, socket.MSG_PEEK))
+        fields = () if head is None else _FIELDS_THAT_COUNT.findall(head[2])
+        if head is None or len(fields) != 1 or not fields[0][1]:
+            return None
+        receive(head.end(), socket.MSG_WAITALL)
+        return _PlainAnswer(int(head[1]), int(fields[0][1]), receive)
 
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
 
 
-def pieces(response: HTTPResponse, limit: int) -> Generator[bytes, None, None]:
+def pieces(response: Response, limit: int) -> Generator[bytes, None, None]:
     """Yield an answer's body in pieces; raises TooLong after `limit` bytes, and IncompleteRead."""
     size = 0
     while piece := response.read(min(_PIECE, limit + 1 - size)):
@@ -151,10 +231,46 @@ class Pool:
                 self._idle.pop().close()
 
 
+class _PlainAnswer:
+    """An answer whose head was read in one piece, and whose body is read with one call for each piece.
+
+    This is the form of a node's answers. Waiting and reading are one system call then, in which other threads
+    may run, where `HTTPResponse` takes some ten, and reads heads with the parser of e-mails.
+    """
+
+    def __init__(self, status: int, length: int, receive: Callable[[int, int], bytes]) -> None:
+        self.status = status
+        self.length: int | None = length
+        self._left = length
+        self._receive = receive
+
+    def read(self, size: int, /) -> bytes:
+        """Read so many bytes, fewer if they come slowly or at the end."""
+        if not self._left:
+            return b""
+        piece = self._receive(min(size, self._left), socket.MSG_WAITALL)
+        self._left -= len(piece)
+        self.length = self._left
+        return piece
+
+
+def _receive(sock: socket.socket, size: int, flags: int, *, silence: float, deadline: float) -> bytes:
+    """Receive bytes from a socket that waits for `_SLICE` at most, under both clocks."""
+    began = time.monotonic()
+    while True:
+        now = time.monotonic()
+        if now >= deadline:
+            raise TimeoutError("timed out: the answer comes too slowly")
+        if now >= began + silence:
+            raise TimeoutError("timed out")
+        with suppress(BlockingIOError):
+            return sock.recv(size, flags)
+
+
 class _Response(HTTPResponse):
     """An answer that is read under two clocks, its headers included."""
 
-    def __init__(self, sock: socket.socket, *, method: str, silence: float, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, method: str, silence: float, deadline: float) -> None:
         super().__init__(sock, method=method)
         self.fp.close()
         self.fp = io.BufferedReader(_TimedReader(sock, silence, deadline))

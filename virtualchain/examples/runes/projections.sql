@@ -95,3 +95,11 @@ COMMENT ON COLUMN rune_events.vin IS 'The input that was spent; null for other e
 COMMENT ON COLUMN rune_events.vout IS 'The output that received the amount, or burned it as an OP_RETURN; null for other events.';
 COMMENT ON COLUMN rune_events.address IS 'The address of that output, or of the one that was spent; null if it has none.';
 COMMENT ON COLUMN rune_events.flaw IS 'What is malformed; null unless the event is a cenotaph.';
+
+CREATE TABLE counters (
+    name text COLLATE "C" PRIMARY KEY,
+    value integer NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE counters IS 'Counts that would take long to compute.';
+COMMENT ON COLUMN counters.name IS 'runes: how many runes were etched.';
+COMMENT ON COLUMN counters.value IS 'The count.';

@@ -1,6 +1,7 @@
 """The protocol as an app: transactions with a message, and transactions that only spend runes."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -8,11 +9,12 @@ from virtualchain import App, State
 from virtualchain.bitcoin.payload import runestone
 from virtualchain.examples.runes.decipher import decipher
 from virtualchain.examples.runes.entry import Entry
+from virtualchain.examples.runes.etching import is_etching
 from virtualchain.examples.runes.events import digest_of, events_of
 from virtualchain.examples.runes.execution import Transaction, execute
 from virtualchain.examples.runes.hardcoded import initial_entries
 from virtualchain.examples.runes.params import FIRST_BLOCK, first_block_of
-from virtualchain.examples.runes.registry import Registry, sum_up, write_entry
+from virtualchain.examples.runes.registry import RUNES, Registry, sum_up
 from virtualchain.examples.runes.rune_id import RuneId
 from virtualchain.examples.runes.runestone import Cenotaph, Runestone
 from virtualchain.examples.runes.wire import is_committed, read_outputs, write_outputs
@@ -47,6 +49,7 @@ class Message:
             **describe(artifact),
             "message": payload.hex(),
             "outputs": write_outputs(outputs),
+            "is_etching": is_etching(artifact),
             "is_committed": is_committed(artifact, inputs, senders, block_id),
         }
 
@@ -71,15 +74,19 @@ class Transfer:
 
 
 def rows_of(op: Json, block_id: int) -> Mapping[str, Sequence[object]]:
-    """Name the rows that an op needs: what its inputs hold and its outputs will, its events, the runes."""
-    spent = [(sender["txid"], sender["vout"]) for sender in op["virtualchain_senders"]]
-    rows: dict[str, Sequence[object]] = {
-        "outputs": [(op["virtualchain_txid"],), *spent],
+    """Name the rows that an op needs: what its outputs will hold, its events, the runes that it names.
+
+    What its inputs hold is read by the engine, because the app tracks these outputs.
+    """
+    runes = [] if op.get("mint") is None else [op["mint"]]
+    if op.get("is_etching"):
+        runes.append(str(RuneId(block_id, op["virtualchain_txindex"])))
+    return {
+        "outputs": [(op["virtualchain_txid"],)],
         "rune_events": [(block_id,)],
+        "runes": runes,
+        "counters": [RUNES],
     }
-    if op.get("mint") is not None:
-        rows["runes"] = [op["mint"]]
-    return rows
 
 
 def _execute(
@@ -129,14 +136,12 @@ def describe(artifact: Runestone | Cenotaph) -> Json:
 
 
 def make_app(
-    first_block: int | None = None,
-    initial: Callable[[str], Sequence[Entry]] = initial_entries,
-    name: str = "runes",
+    first_block: int | None = None, initial: Sequence[Entry] | None = None, name: str = "runes"
 ) -> App:
     """Build the app; without arguments it is the protocol's.
 
-    With `first_block` it starts at another height, with the runes that `initial` returns for a network: for a
-    chain that is known from there on only, as in recorded runs.
+    With `first_block` it starts at another height, for a chain that is known from there on only, as in
+    recorded runs. `initial` are the runes that there are before; by default those that the network has.
     """
     app = App(
         name,
@@ -146,7 +151,7 @@ def make_app(
         tracks="outputs",
         needs=("height",),
         projections=str(Path(__file__).with_name("projections.sql")),
-        version="1" if first_block is None else f"1 from {first_block}",
+        version=_version(first_block, initial),
         first_block_id=FIRST_BLOCK if first_block is None else first_block,
     )
     app.opcode(fields=MESSAGE_FIELDS, keys=rows_of)(Message)
@@ -156,7 +161,15 @@ def make_app(
     def scan(ops: list[Json], state: State) -> None:  # noqa: ARG001 - the hook's signature
         """Add the runes that are there before the first block."""
         if state.block_id == (first_block_of(state.network) if first_block is None else first_block):
-            for entry in initial(state.network):
-                state.table("runes").put(write_entry(entry))
+            for entry in initial_entries(state.network) if initial is None else initial:
+                Registry(state).add_entry(entry)
 
     return app
+
+
+def _version(first_block: int | None, initial: Sequence[Entry] | None) -> str:
+    """Return the app's version, which names all that differs from the protocol's own app."""
+    version = "1" if first_block is None else f"1 from {first_block}"
+    if initial is None:
+        return version
+    return f"{version} {hashlib.sha256(repr(list(initial)).encode()).hexdigest()[:12]}"

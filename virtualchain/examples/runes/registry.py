@@ -15,6 +15,8 @@ from virtualchain.store.sql import queries
 from virtualchain.store.state import State
 
 _Q = queries("runes")
+RUNES: Final = "runes"
+"""The counter of the runes that were etched."""
 _TERMS: Final = {
     "amount": "mint_amount",
     "cap": "mint_cap",
@@ -43,6 +45,7 @@ class Registry:
         self._runes = state.table("runes")
         self._outputs = state.table("outputs")
         self._events = state.table("rune_events")
+        self._counters = state.table("counters")
 
     # What the rules ask.
 
@@ -57,8 +60,8 @@ class Registry:
 
     def count(self) -> int:
         """Return how many runes there are."""
-        row = self._state.one(_Q["count"])
-        return 0 if row is None else int(row["count"])
+        row = self._counters.get(RUNES)
+        return 0 if row is None else int(row["value"])
 
     # What a transaction does.
 
@@ -66,7 +69,7 @@ class Registry:
         """Remove outputs, given as input, txid and vout; return what they hold, in the order of inputs."""
         holdings = []
         for vin, txid, vout in spends:
-            for row in self._outputs.find(txid, vout):
+            for row in self._state.tracked(txid, vout):
                 self._outputs.delete((txid, vout, row["rune"]))
                 holdings.append(Holding(vin, RuneId.parse(row["rune"]), int(row["amount"]), row["address"]))
         return sorted(holdings)
@@ -76,12 +79,17 @@ class Registry:
         if outcome.minted is not None:
             self._runes.add(str(outcome.minted.id), mints=1)
         if outcome.etched is not None:
-            self._runes.put(write_entry(outcome.etched))
+            self.add_entry(outcome.etched)
         for rune_id, amount in outcome.burned_by_rune().items():
             self._runes.add(str(rune_id), burned=amount)
         for vout, rune_id, amount in outcome.received:
             output = {"txid": txid, "vout": vout, "rune": str(rune_id)}
             self._outputs.put({**output, "amount": amount, "address": addresses[vout]})
+
+    def add_entry(self, entry: Entry) -> None:
+        """Add a rune."""
+        self._runes.put(write_entry(entry))
+        self._counters.add(RUNES, value=1)
 
     def add_events(self, txindex: int, txid: str, events: Iterable[Json]) -> None:
         """Record what a transaction did, in order."""

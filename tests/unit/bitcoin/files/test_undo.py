@@ -33,7 +33,7 @@ SPENT = st.lists(st.lists(COINS, max_size=4), max_size=5)
 def expected(spent: list[list[undo.Coin]]) -> dict[int, tuple[Coin, ...]]:
     """Return the coins that should be read, by txindex."""
     return {
-        txindex: tuple(Coin(coin.height, coin.value, coin.script) for coin in row)
+        txindex: tuple(Coin(coin.height, coin.value, coin.script, coin.generated) for coin in row)
         for txindex, row in enumerate(spent, 1)
     }
 

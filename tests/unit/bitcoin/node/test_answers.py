@@ -18,6 +18,7 @@ OUTPUTS = st.builds(
     SpentOutput,
     st.integers(0, MAX_MONEY),
     st.binary(max_size=40) | st.just(b"\x6a" * 253) | st.just(b"\x51" * 5000),
+    st.none(),
 )
 BLOCKS = st.lists(st.lists(OUTPUTS, max_size=4), min_size=1, max_size=6)
 

@@ -1,11 +1,12 @@
 """Connections: answers that are too long, slow or deep are given up, https is checked, paths are kept."""
 
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.unit.bitcoin.node.fakes import Reply, ScriptedServer, basic, result
-from virtualchain.bitcoin.node import client
+from virtualchain.bitcoin.node import client, transport
 from virtualchain.bitcoin.node.client import Rest, Rpc
 from virtualchain.bitcoin.node.login import find_login, read_url
 from virtualchain.bitcoin.node.node import open_source
@@ -129,6 +130,95 @@ def test_a_chunk_of_no_size_is_not_read(
     rest, rpc = Rest(url), Rpc(url, find_login(url, None, None))
     with pytest.raises(NodeUnavailable, match="IncompleteRead"):
         rest.get("/rest/x", 1000) if over_rest else rpc.call("getblockcount")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length:5\r\nX: y\r\n\r\nhello",
+        b"HTTP/1.1 200 \r\nContent-Length:   5\r\n\r\nhello",
+        b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5 \r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 3\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nX: y\r\n Content-Length: 3\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length : 3\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\nhello",
+        b"HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 3000 + b"\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 2",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("at", [0, 9, 30])
+def test_heads_of_any_form_mean_the_same(monkeypatch: pytest.MonkeyPatch, answer: bytes, at: int) -> None:
+    """The quick way with heads of a node's form agrees with Python's class, also if they come in parts."""
+    monkeypatch.setattr(client, "RETRY_TIME", -1.0)
+
+    def serve(server: socket.socket) -> None:
+        with suppress(OSError):  # the server is closed
+            while True:
+                connection, _ = server.accept()
+                with closing(connection):
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    connection.recv(65536)
+                    connection.sendall(answer[:at])
+                    time.sleep(0.01 if at else 0)
+                    connection.sendall(answer[at:])
+
+    def ask(url: str) -> tuple[object, ...]:
+        with closing(Rest(read_url(url))) as rest:
+            try:
+                return (rest.get("/rest/x", 1000),)
+            except NodeError as error:
+                return type(error), str(error)
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        quick = ask(url)
+        monkeypatch.setattr(transport, "_PLAIN_HEAD", re.compile(rb"(?!)"))
+        assert quick == ask(url)
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "start", [b"", HEAD, HEAD + b"x", HEAD[:20]], ids=["at once", "body", "middle", "head"]
+)
+def test_a_node_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
+    """Silence has its own clock, whichever part of the answer it interrupts."""
+    monkeypatch.setattr(client, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(client, "RETRY_TIME", 0.01)
+    ended = threading.Event()
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with closing(connection):
+            connection.recv(65536)
+            connection.sendall(start)
+            ended.wait(20)
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        started = time.monotonic()
+        url = read_url(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with closing(Rest(url)) as rest, pytest.raises(NodeUnavailable, match="timed out"):
+            rest.get("/rest/x", 10_000)
+        assert time.monotonic() - started < 5
+        ended.set()
 
 
 def test_a_number_that_no_decimal_holds_is_an_error(scripted: ScriptedServer, rpc: Rpc) -> None:

@@ -122,7 +122,7 @@ class Replay:
 
     @contextmanager
     def _engine(self) -> Iterator[StateEngine]:
-        app = make_app(self._start, lambda _: self._scenario.initial)
+        app = make_app(self._start, self._scenario.initial)
         with (
             TemporaryDirectory() as folder,
             StateEngine(
