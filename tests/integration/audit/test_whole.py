@@ -12,8 +12,8 @@ from tests.support.checkpoints import contracts, create_checkpoint, say, words
 from tests.support.easy_signet import easy_signet
 from tests.support.moving import an_app, story
 from tests.support.ride_story import ride
-from tests.support.rides import careless_app, rides_app
-from virtualchain import App, State, StateEngine
+from tests.support.rides import TABLES, careless_app, coin, rides_app, spending
+from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.log import payload_rule
 from virtualchain.audit.verify import verify
@@ -119,6 +119,39 @@ def test_other_rules_that_tracked_other_outputs(
     options = Options(state_folder=tmp_path)
     build_beside(database_url, read_contract(rides_app()), "former", options)
     assert faults(database_url, now, rides_app()) == []
+
+
+def test_a_rejected_spend(fake_node: FakeNode, run: Run, query: Query, database_url: str) -> None:
+    """A rejection of a transaction without a payload is no fault: what was tracked went by other means."""
+    app = App("closed", magic=b"cl", projections=TABLES, tracks="rides")
+
+    class Open:
+        def parse(self, payload: bytes) -> dict[str, Any]:
+            return {"text": payload.hex()}
+
+        def commit(self, op: dict[str, Any], state: State, txid: str) -> None:
+            state.table("rides").put({"txid": txid, "vout": 1, "kind": "a", "amount": 1, "owner": "x"})
+
+    class Spend:
+        def parse(self, payload: bytes | None) -> dict[str, Any]:
+            return {}
+
+        def check(self, op: dict[str, Any], state: State) -> Rejected:
+            return Rejected("closed")
+
+    @app.scan
+    def close(ops: list[dict[str, Any]], state: State) -> None:
+        state.execute("DELETE FROM rides")
+
+    app.opcode(b"o")(Open)
+    app.spend(Spend)
+    opened = fake_node.send(b"cloa")
+    fake_node.mine([opened])
+    fake_node.mine([spending([coin(opened, 1)])])
+    run(app)
+    rejected = query("SELECT block_id, opcode, payload_index, step FROM virtualchain.rejections")
+    assert rejected == [{"block_id": 103, "opcode": b"", "payload_index": 0, "step": "check"}]
+    assert faults(database_url, app) == []
 
 
 def test_an_app_that_tracks_outputs_and_halted(
