@@ -203,7 +203,7 @@ class _LogAudit:
         self._ops = ops
         self._rejections = rejections
         self._series = Series(build.first_block_id)
-        self._find_payload = _payload_rule(build.rule, contract)
+        self._find_payload = payload_rule(build.rule, contract)
         self._opcodes = frozenset(build.opcodes) if contract is None else contract.opcodes
         self._inputs: dict[int, dict[int, Input]] = {}
         self._inputs_until = -1
@@ -458,7 +458,7 @@ class _LogAudit:
         )
 
 
-def _payload_rule(name: str, contract: Contract | None) -> FindPayload | None:
+def payload_rule(name: str, contract: Contract | None) -> FindPayload | None:
     """Return a payload rule by its name, or the app's own; None if that is not at hand."""
     if contract is not None:
         return contract.find_payload or last_op_return

@@ -12,15 +12,18 @@ from tests.support.checkpoints import contracts, create_checkpoint, say, words
 from tests.support.easy_signet import easy_signet
 from tests.support.moving import an_app, story
 from tests.support.ride_story import ride
-from tests.support.rides import careless_app, rides_app
-from virtualchain import App, State, StateEngine
+from tests.support.rides import TABLES, careless_app, coin, rides_app, spending
+from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.app.declarations import read_contract
+from virtualchain.audit.log import payload_rule
 from virtualchain.audit.verify import verify
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.payload import envelopes, first_op_return, last_op_return, runestone
 from virtualchain.checkpoint.apply import apply
 from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.upgrade import upgrade
 from virtualchain.engine.versions import build_beside
+from virtualchain.model import PayloadRule
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -86,6 +89,23 @@ def test_forks_late_joiners_own_rules_and_halts(fake_node: FakeNode, run: Run, d
     assert faults(database_url, *apps) == []
 
 
+def test_a_custom_signet(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """A network that is known by its message start only is one like any other."""
+    story(fake_node, 16, 3)
+    run(an_app())
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE vc.deployment SET network = 'signet-01020304'")
+    assert faults(database_url, an_app()) == []
+
+
+@pytest.mark.parametrize("rule", [last_op_return, first_op_return(b"a", b"bc"), runestone, envelopes(b"ord")])
+def test_shipped_rules_are_known_by_their_names(rule: PayloadRule) -> None:
+    """What the log of an app with such a rule says of payloads is checked without its code."""
+    known = payload_rule(rule.name, None)
+    assert isinstance(known, PayloadRule)
+    assert (known.name, known.reads, known.coinbase) == (rule.name, rule.reads, rule.coinbase)
+
+
 def test_other_rules_that_tracked_other_outputs(
     fake_node: FakeNode, run: Run, query: Query, database_url: str, tmp_path: Path
 ) -> None:
@@ -99,6 +119,39 @@ def test_other_rules_that_tracked_other_outputs(
     options = Options(state_folder=tmp_path)
     build_beside(database_url, read_contract(rides_app()), "former", options)
     assert faults(database_url, now, rides_app()) == []
+
+
+def test_a_rejected_spend(fake_node: FakeNode, run: Run, query: Query, database_url: str) -> None:
+    """A rejection of a transaction without a payload is no fault: what was tracked went by other means."""
+    app = App("closed", magic=b"cl", projections=TABLES, tracks="rides")
+
+    class Open:
+        def parse(self, payload: bytes) -> dict[str, Any]:
+            return {"text": payload.hex()}
+
+        def commit(self, op: dict[str, Any], state: State, txid: str) -> None:
+            state.table("rides").put({"txid": txid, "vout": 1, "kind": "a", "amount": 1, "owner": "x"})
+
+    class Spend:
+        def parse(self, payload: bytes | None) -> dict[str, Any]:
+            return {}
+
+        def check(self, op: dict[str, Any], state: State) -> Rejected:
+            return Rejected("closed")
+
+    @app.scan
+    def close(ops: list[dict[str, Any]], state: State) -> None:
+        state.execute("DELETE FROM rides")
+
+    app.opcode(b"o")(Open)
+    app.spend(Spend)
+    opened = fake_node.send(b"cloa")
+    fake_node.mine([opened])
+    fake_node.mine([spending([coin(opened, 1)])])
+    run(app)
+    rejected = query("SELECT block_id, opcode, payload_index, step FROM virtualchain.rejections")
+    assert rejected == [{"block_id": 103, "opcode": b"", "payload_index": 0, "step": "check"}]
+    assert faults(database_url, app) == []
 
 
 def test_an_app_that_tracks_outputs_and_halted(
@@ -135,8 +188,9 @@ def test_an_app_that_continued_with_other_code(
     assert (report.faults, report.judged_again) == ([], [])
     assert "app rides was not judged again: other code has taken block 0" in report.notes[0]
     fake_node.reorg(4, 5)  # below where the code changed
-    run(rides_app())
-    assert faults(database_url, rides_app()) == []
+    for last in (107, None):
+        run(rides_app(), to=last)
+        assert faults(database_url, rides_app()) == []
 
 
 def test_a_build_beside_that_is_not_finished(

@@ -121,7 +121,8 @@ def test_the_import_continues_with_a_node(
 def test_a_tape_in_parts_covers_what_the_parts_do(origin: str, database_url: str, tmp_path: Path) -> None:
     """Coverage is joined over the parts; a part alone does not cover what is in front of it."""
     [rides, several, stones] = ride_apps()
-    export(origin, tmp_path / "one", form="csv", what=["tape"], last=104)
+    done = export(origin, tmp_path / "one", form="csv", what=["tape"], last=104)
+    assert {row.until_block for row in done.manifest.coverage if row.is_tracking} == {104}
     export(origin, tmp_path / "two", form="csv", what=["tape"], first=103)
     import_tape(database_url, tmp_path / "one")
     assert [covered(database_url, app) for app in (rides, several, stones)] == [[(0, 104)], [], [(0, 104)]]
