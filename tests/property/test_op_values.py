@@ -22,8 +22,9 @@ from tests.unit.bitcoin.building import op_return, transaction
 from virtualchain import App, Boolean, Hex, Integer, List, Rejected, Text
 from virtualchain.app.declarations import read_contract
 from virtualchain.engine import judge as judging
+from virtualchain.engine.candidates import candidates_of
 from virtualchain.engine.care import FULL_CARE
-from virtualchain.engine.judge import Verdicts, candidates_of
+from virtualchain.engine.judge import Verdicts
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, Output
 from virtualchain.store.log import LogRows

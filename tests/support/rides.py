@@ -25,7 +25,7 @@ def rides_app(name: str = "rides", *, by_statements: bool = False, **options: An
     """Make the app; its reducers use the table helper, or statements."""
     settings = {"magic": b"ri", "projections": TABLES, "tracks": "rides", **options}
     app = App(name, **settings)
-    take, give, note = (_taken, _given, _noted) if by_statements else (_take, _give, _note)
+    take, give, note = (_deleted, _inserted, _recorded) if by_statements else (_take, _give, _note)
 
     class Spend:
         def parse(self, payload: bytes | None, outputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -76,12 +76,12 @@ def _note(state: State, block_id: int, txindex: int, spends: str, amount: int) -
     state.table("moves").put(row)
 
 
-def _taken(state: State, txid: str, vout: int) -> int:
+def _deleted(state: State, txid: str, vout: int) -> int:
     rows = state.query("DELETE FROM rides WHERE txid = %s AND vout = %s RETURNING amount", (txid, vout))
     return sum(row["amount"] for row in rows)
 
 
-def _given(state: State, txid: str, vout: int, amount: int, owner: Sequence[str]) -> None:
+def _inserted(state: State, txid: str, vout: int, amount: int, owner: Sequence[str]) -> None:
     state.execute(
         """INSERT INTO rides VALUES (%s, %s, 'a', %s, %s)
         ON CONFLICT (txid, vout, kind) DO UPDATE SET amount = EXCLUDED.amount, owner = EXCLUDED.owner""",
@@ -89,7 +89,7 @@ def _given(state: State, txid: str, vout: int, amount: int, owner: Sequence[str]
     )
 
 
-def _noted(state: State, block_id: int, txindex: int, spends: str, amount: int) -> None:
+def _recorded(state: State, block_id: int, txindex: int, spends: str, amount: int) -> None:
     state.execute(
         """INSERT INTO moves VALUES (%s, %s, %s, %s)
         ON CONFLICT (block_id, txindex) DO UPDATE SET spends = EXCLUDED.spends, amount = EXCLUDED.amount""",

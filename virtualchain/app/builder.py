@@ -141,7 +141,7 @@ class App:
     """
 
     name: str
-    magic: bytes | str | Sequence[bytes | str] = b""
+    magic: bytes | str | Sequence[bytes | str]
     """What payloads start with; if it is empty, whatever the payload rule finds is the app's."""
     projections: str | None = None
     """DDL of the projections, or the path of a `.sql` file that holds it."""
@@ -155,16 +155,16 @@ class App:
     """The minimum number of confirmations that this app accepts."""
     payload_rule: FindPayload | None = None
     """How to find payloads in a transaction; by default, the last OP_RETURN."""
+    max_payload: int | None = None
+    """Payloads longer than this, in bytes after magic and opcode, are rejected unparsed."""
+    strict_code: bool = False
+    """Whether a change of the code without a new version is refused, not only reported."""
     opcodes: tuple[()] | None = ()
     """None: a payload has no opcode byte, and its handler is registered without one."""
     tracks: str | None = None
     """A projection with `txid text` and `vout integer` in its key: the outputs that the app tracks."""
     needs: Sequence[str] = ()
     """What else senders shall say: "height" adds `height` and `coinbase` of the output that each one was."""
-    max_payload: int | None = None
-    """Payloads longer than this, in bytes after magic and opcode, are rejected unparsed."""
-    strict_code: bool = False
-    """Whether a change of the code without a new version is refused, not only reported."""
 
     def __post_init__(self) -> None:
         if self.opcodes not in {(), None}:
@@ -243,7 +243,7 @@ class App:
         complaint = uncalled_in_handler(instance)
         if complaint is not None:
             raise InvalidApp(
-                f"app {self.name}: {handler.__name__}, the handler of {_said(code)}, {complaint}"
+                f"app {self.name}: {handler.__name__}, the handler of {_described(code)}, {complaint}"
             )
         self._add(
             code,
@@ -308,11 +308,11 @@ class App:
         from_block: int,
     ) -> None:
         if parse is None:
-            raise InvalidApp(f"app {self.name}: the handler of {_said(code)} has no parse")
+            raise InvalidApp(f"app {self.name}: the handler of {_described(code)} has no parse")
         try:
             declared = None if fields is None else read_fields(fields)
         except TypeError as error:
-            raise InvalidApp(f"app {self.name}: fields={fields!r} of {_said(code)}: {error}") from error
+            raise InvalidApp(f"app {self.name}: fields={fields!r} of {_described(code)}: {error}") from error
         handler = _Handler(
             parse=self._step("parse", parse),
             check=None if check is None else self._step("check", check),
@@ -324,7 +324,7 @@ class App:
             self.db_keys = self._keys
         if not self._handlers.setdefault(code, _Activations()).add(from_block, handler):
             since = f" from block {from_block} on" if from_block else ""
-            raise InvalidApp(f"app {self.name}: {_said(code)} already has a handler{since}")
+            raise InvalidApp(f"app {self.name}: {_described(code)} already has a handler{since}")
 
     @overload
     def scan(self, function: F) -> F: ...
@@ -557,7 +557,7 @@ def opcode_name(code: bytes | None) -> str:
     return "spend" if code is None else code.hex()
 
 
-def _said(code: bytes | None) -> str:
+def _described(code: bytes | None) -> str:
     """Name an opcode in a message."""
     if code is None:
         return "transactions without a payload"

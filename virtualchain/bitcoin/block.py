@@ -232,14 +232,14 @@ def _matching_magics(
     A rule that fails counts as a match: the app hits the error when it parses the input, and only this app
     halts. An error raised here would stop the tape for all apps.
     """
-    found: dict[int, list[bytes] | None] = {}
+    by_rule: dict[int, list[bytes] | None] = {}
     magics: set[bytes] = set()
     needs_heights = False
     for watch in watches:
         rule = id(watch.find_payload)
-        if rule not in found:
-            found[rule] = _payloads(watch, raw, transaction)
-        payloads = found[rule]
+        if rule not in by_rule:
+            by_rule[rule] = _payloads(watch, raw, transaction)
+        payloads = by_rule[rule]
         if payloads is None or any(starts_with_magic(watch, payload) for payload in payloads):
             magics.add(watch.magic)
             needs_heights = needs_heights or watch.needs_heights

@@ -89,17 +89,17 @@ class Layout:
 
     def containing(self, patterns: Iterable[bytes]) -> set[int]:
         """Find the transactions that contain one of some byte strings, witness included."""
-        found = set()
+        txindexes = set()
         for pattern in patterns:
             at = self.raw.find(pattern, self.starts[0])
             while at >= 0:
                 txindex = bisect_right(self.starts, at) - 1
                 if at + len(pattern) <= self.starts[txindex + 1]:
-                    found.add(txindex)
+                    txindexes.add(txindex)
                     at = self.raw.find(pattern, self.starts[txindex + 1])
                 else:  # it begins in one transaction and ends in the next
                     at = self.raw.find(pattern, at + 1)
-        return found
+        return txindexes
 
     def matching(self) -> Iterator[int]:
         """Yield the transactions that the search matches."""

@@ -33,7 +33,7 @@ _SMALL_NUMBERS: Final = {0x4F: b"\x81", **{0x50 + number: bytes([number]) for nu
 
 
 def _with(find: Callable[..., Payloads], **attributes: object) -> Callable[..., Payloads]:
-    """Say on a function what `PayloadRule` asks for; in its fields that would change the apps' identities."""
+    """Set on a function what `PayloadRule` asks for: as fields, that would change identities of apps."""
     for name, value in attributes.items():
         setattr(find, name, value)
     return find

@@ -1,12 +1,12 @@
 """Judge one block's candidates with an app's callbacks: parse all, scan, check and commit each, final."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 
@@ -17,32 +17,20 @@ from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
 from virtualchain.bitcoin.compiled import outpoints
-from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload, takes_coinbase
 from virtualchain.consensus.digests import ops_hash_of_digests
+from virtualchain.engine.candidates import ENGINE_KEYS, Candidate, Described
 from virtualchain.engine.care import Care, NeedsCare
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState, TableState
 from virtualchain.engine.tracking import Tracked, described, split
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
-from virtualchain.model import Block, Input, Json, Lazy, Output, Sender
+from virtualchain.model import Block, Input, Json
 from virtualchain.store.failures import is_rejection, is_transient
 from virtualchain.store.log import Op, OpRows, Rejection, RejectionRows
 from virtualchain.store.tables import Tables
 
 T = TypeVar("T")
-
-ENGINE_KEYS: Final = (
-    "virtualchain_txid",
-    "virtualchain_txindex",
-    "virtualchain_opcode",
-    "virtualchain_senders",
-    "virtualchain_fee",
-    "virtualchain_outputs",
-    "virtualchain_is_spend",
-    "virtualchain_spends",
-)
-"""What the engine adds to an op for the callbacks to see; never hashed or stored."""
 
 
 class SentAhead(Protocol):
@@ -58,100 +46,6 @@ class SentAhead(Protocol):
 
 class _Undone(Exception):
     """A call rejects its candidate, and what it wrote must be undone."""
-
-
-@dataclass(slots=True)
-class Candidate:
-    """An input with one of the app's opcodes, on its way through the steps."""
-
-    source: Input
-    opcode: bytes
-    payload: bytes | None
-    """None: it is a candidate only because of what it spends."""
-    payload_index: int = 0
-    """Which of the transaction's payloads it is."""
-    vtxindex: int = -1
-    op: Json = field(default_factory=dict)
-
-    is_whole: bool = False
-    """Whether `op` has the engine's keys."""
-    described: "_Described | None" = None
-    """What ops show of the transaction."""
-
-    @property
-    def code(self) -> bytes | None:
-        """What its handler and its fields are declared under: its opcode, or None without a payload."""
-        return None if self.payload is None else self.opcode
-
-    @property
-    def shown(self) -> "_Described":
-        """What ops show of the transaction, once the judge has prepared it."""
-        assert self.described is not None, "`_Judge.judge` begins with it"
-        return self.described
-
-    def complete(self) -> None:
-        """Add what callbacks see of an op beside its fields, unless it is there."""
-        if not self.is_whole:
-            self.op = self._completed(self.op)
-            self.is_whole = True
-
-    def shed(self) -> None:
-        """Free what `complete` would make again: all that it has made, if the app has left it as it was."""
-        fields = {name: value for name, value in self.op.items() if name not in ENGINE_KEYS}
-        completed = self._completed(fields)
-        if completed == self.op and list(completed) == list(self.op):
-            self.op, self.is_whole = fields, False
-        self.source.forget()
-
-    def begin(self, op: Json) -> None:
-        """Begin with an op that has its fields alone."""
-        self.op, self.is_whole = op, False
-
-    def _completed(self, fields: Json) -> Json:
-        item = self.source
-        completed = {
-            **fields,
-            "virtualchain_txid": item.txid,
-            "virtualchain_txindex": item.txindex,
-            "virtualchain_opcode": self.opcode,
-            **self.shown.fields(),
-        }
-        if self.shown.tracks:
-            completed["virtualchain_is_spend"] = self.payload is None
-        return completed
-
-
-@dataclass(slots=True)
-class _Described:
-    """What the ops of one transaction show of it; it is made once if there are several, perhaps thousands."""
-
-    source: Input
-    with_heights: bool
-    """Whether the app needs the heights of what its inputs spend."""
-    tracks: bool
-    """Whether the app tracks outputs."""
-    is_shared: bool = False
-    _fields: Json | None = None
-
-    def senders(self) -> list[Json]:
-        """Return the senders as callbacks get them."""
-        describe = Sender.as_dict_with_height if self.with_heights else Sender.as_dict
-        return [describe(sender) for sender in self.source.senders]
-
-    def fields(self) -> Json:
-        """Return the keys that an op gets."""
-        if self._fields is not None:
-            return self._fields
-        fields: Json = {"virtualchain_senders": self.senders(), "virtualchain_fee": self.source.fee}
-        if self.tracks:
-            fields["virtualchain_outputs"] = Lazy(_as_dicts, self.source.outputs)
-        if self.is_shared:
-            self._fields = fields
-        return fields
-
-
-def _as_dicts(outputs: Sequence[Output]) -> tuple[Json, ...]:
-    return tuple(output.as_dict() for output in outputs)
 
 
 @dataclass(slots=True)
@@ -184,48 +78,6 @@ class Verdicts:
 def must_judge(contract: Contract, candidates: Sequence[Candidate]) -> bool:
     """Return whether a block with these candidates is anything to the app's callbacks."""
     return bool(candidates or contract.scan or contract.final)
-
-
-def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> tuple[list[Candidate], int]:
-    """Pick the inputs with one of the app's magics and opcodes, by the app's own payload rule.
-
-    `inputs` are the block's inputs in order, other apps' included. With the candidates comes how many inputs
-    have one of the magics. Raises AppHalted if the rule fails.
-    """
-    count = 0
-    rule = contract.find_payload or last_op_return
-    looks_at_coinbase = takes_coinbase(rule)
-    magics = set(contract.magics)
-    candidates: list[Candidate] = []
-    for item in inputs:
-        if magics.isdisjoint(item.magics) or not (item.txindex or looks_at_coinbase):
-            continue
-        try:
-            with contained():
-                found = payloads(rule, item.raw, item.outputs)
-        except Exception as error:
-            if is_transient(error):  # of a database that it asked for consensus hashes
-                raise
-            raise halt(contract, block, "find_payload", item, error) from error
-        count += any(payload.startswith(contract.magics) for payload in found)
-        for n, payload in enumerate(found):
-            split = split_payload(payload, contract.magics, contract.opcodes)
-            if split is not None:
-                candidates.append(Candidate(item, *split, n))
-    return candidates, count
-
-
-def with_spends(
-    candidates: Sequence[Candidate], inputs: Iterable[Input], seen: Mapping[int, Sequence[bytes]]
-) -> list[Candidate]:
-    """Add the inputs that an app sees although it finds no payload in them, in the order of the block."""
-    with_payload = {candidate.source.txindex for candidate in candidates}
-    spends = [
-        Candidate(item, b"", None)
-        for item in inputs
-        if item.txindex in seen and item.txindex not in with_payload
-    ]
-    return sorted([*candidates, *spends], key=lambda each: (each.source.txindex, each.payload_index))
 
 
 def judge(
@@ -327,10 +179,10 @@ class _Judge:
     def _describe(self, candidates: Sequence[Candidate]) -> None:
         """Prepare what ops show of their transactions."""
         needs_heights, tracks = "height" in self._contract.needs, self._turns is not None
-        described: _Described | None = None
+        described: Described | None = None
         for candidate in candidates:
             if described is None or described.source is not candidate.source:
-                described = _Described(candidate.source, needs_heights, tracks)
+                described = Described(candidate.source, needs_heights, tracks)
             else:
                 described.is_shared = True
             candidate.described = described
@@ -558,10 +410,10 @@ class _Judge:
         """Describe a failed callback and what it was called with: the payload, or the op that it became."""
         fields = {name: value for name, value in candidate.op.items() if name not in ENGINE_KEYS}
         payload = candidate.payload
-        said = (
+        content = (
             "without a payload" if payload is None else f"with the payload {payload.hex() or 'of no bytes'}"
         )
-        op = _shown(fields) if candidate.op else said
+        op = _shown(fields) if candidate.op else content
         source, opcode = candidate.source, candidate.opcode
         name = opcode_name(candidate.code)
         return halt(self._contract, self._block, callback, source, error, opcode=opcode, name=name, op=op)

@@ -15,16 +15,10 @@ import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.consensus.digests import EMPTY_OPS_HASH
+from virtualchain.engine.candidates import Candidate, candidates_of, with_spends
 from virtualchain.engine.care import FULL_CARE, NO_CARE, NeedsCare
 from virtualchain.engine.halting import contained, halt
-from virtualchain.engine.judge import (
-    Candidate,
-    Verdicts,
-    candidates_of,
-    judge,
-    must_judge,
-    with_spends,
-)
+from virtualchain.engine.judge import Verdicts, judge, must_judge
 from virtualchain.engine.lookups import Lookups, answering
 from virtualchain.engine.options import Options, Tally
 from virtualchain.engine.priors import Priors
@@ -230,7 +224,7 @@ class Machine:
         with transaction.part(self.log, is_live=self.place.is_live):
             answer = rows.ask_at(outpoints)
             transaction.wait()
-            tracked.before, tracked.rows = rows.found(answer), answer.rows()
+            tracked.before, tracked.rows = rows.outputs_in(answer), answer.rows()
             tracked.seen = seen(spends, {item.source.txindex for item in candidates}, tracked.before)
             others = {each for because in tracked.seen.values() for each in because} - tracked.before
             if others:
@@ -300,24 +294,24 @@ class Machine:
         if looked is None or looked[0] != block:
             spends = Spends.of_inputs(inputs if self.contract.tracks is not None else ())
             looked = block, self._look(block, inputs, spends, transaction)
-        found, self._looked = looked[1], None
-        if must_judge(self.contract, found.candidates) or not self._state.is_transactional:
+        mine, self._looked = looked[1], None
+        if must_judge(self.contract, mine.candidates) or not self._state.is_transactional:
             with self.answering():
-                verdicts = self._judge(block, found, transaction)
+                verdicts = self._judge(block, mine, transaction)
         else:
             verdicts = Verdicts()
-        verdicts.inputs = found.count
+        verdicts.inputs = mine.count
         return verdicts
 
-    def _judge(self, block: Block, found: "_Looked", transaction: BlockTransaction) -> Verdicts:
+    def _judge(self, block: Block, mine: "_Looked", transaction: BlockTransaction) -> Verdicts:
         """Judge with statements sent ahead, and again with care where it is needed."""
         care = NO_CARE if self._state.is_transactional else FULL_CARE
-        tracked = None if self.contract.tracks is None else found.tracked
+        tracked = None if self.contract.tracks is None else mine.tracked
         while True:
             try:
                 with transaction.part(self.log, is_live=self.place.is_live):
                     return judge(
-                        self.contract, self._state, block, found.candidates, care, transaction, tracked
+                        self.contract, self._state, block, mine.candidates, care, transaction, tracked
                     )
             except NeedsCare as needed:
                 care = care.after(needed)

@@ -62,10 +62,10 @@ class Priors:
         oldest = block_id - _KEPT
         kept = {item: known for item, known in self._hashes.items() if item >= oldest}
         complete_from = block_id if self._oldest < 0 else max(self._oldest, oldest)
-        wanted: set[int] = set()
+        unknown: set[int] = set()
         for prior in prior_block_ids(last, 0):
             lowest = prior - (last - block_id)  # that of `block_id`, as far below it
             if lowest < complete_from:
-                wanted.update(range(max(self._first, lowest), min(prior + 1, block_id)))
-        kept |= self._log.consensus_at(sorted(wanted - kept.keys()))
+                unknown.update(range(max(self._first, lowest), min(prior + 1, block_id)))
+        kept |= self._log.consensus_at(sorted(unknown - kept.keys()))
         self._hashes, self._oldest = kept, complete_from

@@ -50,7 +50,7 @@ class Tracked:
     in `before`, and those of other transactions that it sees. With a payload, there may be none."""
 
     def learn(self, rows: Tables) -> None:
-        """Tell the tables of a block that begins what is known of their rows."""
+        """Let the tables of a block that begins know these rows."""
         rows.learn_at({each for because in self.seen.values() for each in because}, self.rows)
 
 
@@ -59,14 +59,14 @@ def seen(spends: Spends, with_payload: Collection[int], before: Collection[bytes
 
     `with_payload` are those in which its rule finds a payload, and `before` the outputs that are tracked.
     """
-    found: dict[int, list[bytes]] = {}
+    because_of: dict[int, list[bytes]] = {}
     ids: set[bytes] = set()
     for txindex, packed in spends.by_txindex:
         because = [each for each in split(packed) if each in before or each[:_TXID] in ids]
         if because or txindex in with_payload:
-            found[txindex] = because
+            because_of[txindex] = because
             ids.add(spends.txid(txindex))
-    return found
+    return because_of
 
 
 def split(packed: bytes) -> list[bytes]:

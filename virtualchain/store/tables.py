@@ -360,7 +360,7 @@ class Tables:
         """Ask for what the tracked table has for some outputs; `learn_at` takes the answer."""
         return self._call.pipeline.send(self._at, [to_database(b"".join(outpoints), 0)])
 
-    def found(self, answer: Answer) -> set[bytes]:
+    def outputs_in(self, answer: Answer) -> set[bytes]:
         """Return the outputs that the tracked table has rows for, by the answer to `ask_at`."""
         tracked = self._tracked_rows
         txid, vout = (0, 1) if tracked is None else map(tracked.shape.place, ("txid", "vout"))
@@ -381,7 +381,7 @@ class Tables:
             asked = [named[output] for output in unknown]
             answer = self.ask_at(asked)
             self._call.pipeline.wait()
-            present = self.found(answer)
+            present = self.outputs_in(answer)
             self.learn_at(asked, answer.rows())
         if tracked is None:
             return present

@@ -103,7 +103,11 @@ def test_shipped_rules_are_known_by_their_names(rule: PayloadRule) -> None:
     """What the log of an app with such a rule says of payloads is checked without its code."""
     known = payload_rule(rule.name, None)
     assert isinstance(known, PayloadRule)
-    assert (known.name, known.reads, known.coinbase) == (rule.name, rule.reads, rule.coinbase)
+    assert (known.name, known.reads_inputs, known.coinbase) == (
+        rule.name,
+        rule.reads_inputs,
+        rule.coinbase,
+    )
 
 
 def test_other_rules_that_tracked_other_outputs(

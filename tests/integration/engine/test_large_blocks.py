@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from virtualchain import App, Rejected, State
-from virtualchain.engine.judge import Candidate
+from virtualchain.engine.candidates import Candidate
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 

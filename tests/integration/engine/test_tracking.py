@@ -322,7 +322,7 @@ def test_two_apps_share_what_both_see(fake_node: FakeNode, run: Run, query: Quer
 
 
 class Failing(Offline):
-    """A source that fails to say what further transactions spend, as often as it is told."""
+    """A source that fails to say what further transactions spend, at one call."""
 
     def __init__(self, source: BlockSource) -> None:
         self.source, self.network = source, source.network

@@ -94,8 +94,8 @@ def test_a_shipped_rule_keeps_its_name_whoever_owns_it() -> None:
     def search(name: str, **options: Any) -> str:
         app = App(name, magic=b"id", **options)
         app.add(b"x" if "opcodes" not in options else None, parse=lambda payload: None)
-        (found,) = watches_of([read_contract(app)])
-        return found.rule
+        (search_made,) = watches_of([read_contract(app)])
+        return search_made.rule
 
     first, second = (search(name, payload_rule=first_op_return(b"id", b"aa")) for name in ("names", "dns"))
     assert first == second == "first_op_return:6161,6964"

@@ -379,19 +379,19 @@ class Outputs:
         They say where they were made if it is in a block that `spender` builds on: other branches may have
         the transaction, too.
         """
-        found: Sequence[SpentOutput] = ()
+        elsewhere: Sequence[SpentOutput] = ()
         for number, start, length in database.execute(_FIND, [_prefix(txid)]):
             raw = self._store.part(number, start, length)
             candidate, outputs = read_outputs(raw)
             if candidate == txid:
-                found = found or outputs
+                elsewhere = elsewhere or outputs
                 with self._store.lock:
                     height = self._store.index.height(number)
                     is_ancestor = self._store.index.ancestor(spender, height) == number
                 if is_ancestor:
                     made_at = 2 * height + (read_inputs(raw)[0].txid == NO_TXID)
                     return [output._replace(made_at=made_at) for output in outputs]
-        return found
+        return elsewhere
 
 
 def _prefix(txid: str) -> int:
