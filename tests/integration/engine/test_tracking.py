@@ -1,5 +1,6 @@
 """Apps whose state rides on outputs: which transactions they see, and what they must do with them."""
 
+import types
 from collections.abc import Callable
 from contextlib import closing
 from copy import deepcopy
@@ -11,7 +12,7 @@ from psycopg.rows import dict_row
 
 from tests.integration.conftest import Query, Run
 from tests.support.rides import TABLES, RidesModel, coin, rides_app, spending
-from virtualchain import App, State, StateEngine
+from virtualchain import App, State, StateEngine, last_op_return
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.source import BlockSource, Offline
@@ -372,3 +373,66 @@ def test_a_network_of_its_own(fake_node: FakeNode, run: Run, query: Query) -> No
     assert query("SELECT first_block_id FROM virtualchain.apps") == [{"first_block_id": 103}]
     with pytest.raises(UsageError, match="does not run on regtest"):
         run(rides_app("other", first_block_id={"mainnet": 840_000}))
+
+
+def plain_rides(*, opcodes: object, magic: bytes) -> types.SimpleNamespace:
+    """Make the app as a plain object with the published callbacks."""
+
+    def db_parse(
+        block_id: int,
+        opcode: bytes,
+        payload: bytes | None,
+        senders: Any,
+        inputs: Any,
+        outputs: list[dict[str, Any]],
+        fee: int,
+        db_state: State,
+    ) -> dict[str, Any]:
+        is_spend = payload is None
+        assert opcode == (b"m" if opcodes and not is_spend else b"")
+        place = (output["n"] for output in outputs if not output["script_pubkey"].startswith("6a"))
+        return {"amount": 0 if payload is None else int(payload), "vout": next(place)}
+
+    def db_commit(
+        block_id: int, opcode: bytes, op: dict[str, Any], txid: str, vtxindex: int, db_state: State
+    ) -> None:
+        amount = op["amount"]
+        assert op["virtualchain_is_spend"] == (amount == 0)
+        for n in op["virtualchain_spends"]:
+            sender = op["virtualchain_senders"][n]
+            for row in db_state.tracked(sender["txid"], sender["vout"]):
+                amount += row["amount"]
+                db_state.execute("DELETE FROM rides WHERE txid = %(txid)s AND vout = %(vout)s", row)
+        db_state.execute("INSERT INTO rides VALUES (%s, %s, 'a', %s, '')", (txid, op["vout"], amount))
+
+    return types.SimpleNamespace(
+        get_virtual_chain_name=lambda: "rides",
+        get_virtual_chain_version=lambda: "1",
+        get_first_block_id=lambda: {"regtest": 0},
+        get_magic_bytes=lambda: magic,
+        get_opcodes=lambda: opcodes,
+        get_opfields=lambda: {b"": ["amount"]} if opcodes is None else {b"m": ["amount"], b"": ["vout"]},
+        get_projections=lambda: TABLES,
+        get_tracked=lambda: "rides",
+        db_parse=db_parse,
+        db_check=lambda block_id, opcode, op, txid, vtxindex, checked: True,
+        db_commit=db_commit,
+        find_payload=last_op_return,
+    )
+
+
+@pytest.mark.parametrize(("opcodes", "magic"), [("m", b"ri"), (None, b"rim"), (None, b"")])
+def test_plain_apps(fake_node: FakeNode, run: Run, query: Query, opcodes: object, magic: bytes) -> None:
+    """An object with the published callbacks tracks outputs, with opcodes and without, and with any magic."""
+    payload = b"7" if magic == b"" else b"rim7"
+    minted = fake_node.send(payload)
+    fake_node.mine([minted])
+    moved = spending([coin(minted, 1)])
+    added = spending([coin(moved)], payload)
+    fake_node.mine([moved, added])
+    run(plain_rides(opcodes=opcodes, magic=magic))
+    assert balances(query) == {(added.txid, 0): 14}
+    rows = query("SELECT opcode, payload, canonical FROM virtualchain.ops ORDER BY block_id, vtxindex")
+    code = b"m" if opcodes else b""
+    assert [(row["opcode"], row["payload"]) for row in rows] == [(code, b"7"), (b"", None), (code, b"7")]
+    assert rows[1]["canonical"] == [b":1:0"]  # its amount, or its output
