@@ -206,13 +206,13 @@ def connection(database_server: DatabaseServer) -> Any:
 
 def store(connection: psycopg.Connection, verdicts: Verdicts) -> None:
     """Store all that a verdict records, as the log does, and compare what was stored."""
-    for *_, fields, canonical in rows(verdicts.ops):
+    for *_, fields, canonical, _ in rows(verdicts.ops):
         serialized = [bytes.fromhex(each) for each in canonical]
         row = connection.execute(
             "SELECT %s::jsonb = %s::jsonb, %s::bytea[]", [Jsonb(fields), Jsonb(fields), serialized]
         ).fetchone()
         assert row == (True, serialized)
-    for *_, reason in rows(verdicts.rejections):
+    for *_, reason, _ in rows(verdicts.rejections):
         assert connection.execute("SELECT %s::text", [reason]).fetchone() == (reason,)
 
 
@@ -275,7 +275,7 @@ def test_no_json_halts_an_app_with_types(
     if verdicts.ops:
         texts = [op["text"], str(int(op["n"])), op["hash"], str(op["flag"]), str(op["list"])]
         pieces = [f"{len(text.encode())}:{text}" for text in texts]
-        assert rows(verdicts.ops)[0][-1] == [f"o:{','.join(pieces)}".encode().hex()]
+        assert rows(verdicts.ops)[0][-2] == [f"o:{','.join(pieces)}".encode().hex()]
 
 
 def fits(op: dict[str, Any]) -> bool:

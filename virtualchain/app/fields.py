@@ -21,6 +21,7 @@ NO_OPCODE: Final = "none"
 NO_PAYLOAD: Final = "spend"
 """What people read in place of the opcode of an input that has none."""
 _VALUE: Final = 64
+_SMALL: Final = 1 << 64
 _FIELD: Final = "field {!r}"
 _KEY: Final = "a key in field {!r}"
 _INT_DIGITS: Final = 617
@@ -87,8 +88,25 @@ class _Copier:
     def fields(self, fields: Mapping[str, object]) -> dict[str, Any]:
         """Copy one op."""
         return {
-            self._text(name, "a field's name"): self._value(value, name, 1) for name, value in fields.items()
+            self._text(name, "a field's name"): (
+                value if self._is_plain(value) else self._value(value, name, 1)
+            )
+            for name, value in fields.items()
         }
+
+    def _is_plain(self, value: object) -> bool:
+        """Return whether a value is one of those that most are, and its own copy; then count it."""
+        kind, size = type(value), _VALUE
+        if kind is str:
+            if not value.isascii() or "\0" in value:  # type: ignore[attr-defined,operator] # it is text
+                return False
+            size += len(value)  # type: ignore[arg-type]
+        elif value is not None and not (kind is int and -_SMALL < value < _SMALL):  # type: ignore[operator]
+            return False
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
 
     def _value(self, value: object, field: str, depth: int) -> object:
         if depth > DEEPEST:
