@@ -40,10 +40,15 @@ def backfill_chunk(deployment: Deployment, source: BlockSource, contract: Contra
     try:
         return _search(deployment, source, contract, *unsearched[0])
     except MissingData:
-        tip = deployment.tape.tip()
-        if tip is not None and source.headers_after(tip.block_id, tip.hash) is None:
+        if not _holds_tip(source, deployment):
             return None
         raise
+
+
+def _holds_tip(source: BlockSource, deployment: Deployment) -> bool:
+    """Return whether the tape's tip is on the source's chain."""
+    tip = deployment.tape.tip()
+    return tip is None or source.headers_after(tip.block_id, tip.hash) is not None
 
 
 def scan_for(
@@ -55,18 +60,28 @@ def scan_for(
 
 
 def advance_chunk(deployment: Deployment, source: BlockSource, machine: Machine, listener: Listener) -> bool:
-    """Advance a lagging app that tracks outputs along one chunk of blocks, if the tape lacks what it sees.
+    """Advance a lagging app that tracks outputs by one chunk, if the tape lacks what it sees somewhere.
 
-    Returns whether it did. Raises what `backfill_chunk` raises.
+    Where the tape has it all, it is advanced along that, else along blocks that are fetched again. Returns
+    whether it moved; if not, the node lags or is on another branch. Raises what `backfill_chunk` raises.
     """
-    tip = deployment.tape.tip()
-    if tip is None or machine.contract.tracks is None or not gaps(deployment.tape, machine.contract):
+    unsearched = gaps(deployment.tape, machine.contract) if machine.contract.tracks is not None else []
+    if not unsearched:
         return False
-    headers = deployment.tape.blocks(machine.cursor + 1, min(machine.cursor + CHUNK, tip.block_id))
+    before = machine.cursor
+    first, last = unsearched[0]
+    if before + 1 < first:
+        deployment.advance_to(machine, min(before + CHUNK, first - 1), listener)
+        return machine.cursor != before
+    headers = deployment.tape.blocks(before + 1, min(before + CHUNK, last))
     scanned_blocks = scan_for(machine.contract, source, headers, deployment.options.verify)
-    with closing(scanned_blocks):
-        deployment.catch_up_over(machine, scanned_blocks, listener)
-    return bool(headers)
+    try:
+        with closing(scanned_blocks):
+            deployment.advance_over(machine, scanned_blocks, listener)
+    except MissingData:
+        if _holds_tip(source, deployment):
+            raise
+    return machine.cursor != before
 
 
 def _search(

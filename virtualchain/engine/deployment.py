@@ -296,20 +296,23 @@ class Deployment:
             if gaps(self.tape, machine.contract):
                 continue
             last = tip.block_id if most is None else min(tip.block_id, machine.cursor + most)
-            self._follow(machine, machine.advance(last), tip, listener)
+            self.advance_to(machine, last, listener)
 
-    def catch_up_over(
+    def advance_to(self, machine: Machine, last: int, listener: Listener) -> None:
+        """Advance a lagging app along the tape."""
+        self._follow(machine, machine.advance(last), listener)
+
+    def advance_over(
         self, machine: Machine, scanned_blocks: Iterable[ScannedBlock], listener: Listener
     ) -> None:
         """Advance a lagging app along blocks of the tape that were fetched again."""
-        tip = self.tape.tip()
+        self._follow(machine, machine.advance_over(scanned_blocks), listener)
+
+    def _follow(self, machine: Machine, steps: Iterable[Advanced], listener: Listener) -> None:
+        """Let a lagging app take steps towards the tape's tip, as far as it and the listener go."""
+        name, tip = machine.contract.name, self.tape.tip()
         assert tip is not None, "no app lags on an empty tape"
         machine.log.set_status("catching_up", if_live=True)
-        self._follow(machine, machine.advance_over(scanned_blocks), tip, listener)
-
-    def _follow(self, machine: Machine, steps: Iterable[Advanced], tip: Block, listener: Listener) -> None:
-        """Let an app take steps towards the tape's tip, as far as it and the listener go."""
-        name = machine.contract.name
         try:
             for step in steps:
                 self._after_commit(machine, step)

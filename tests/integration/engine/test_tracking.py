@@ -20,7 +20,7 @@ from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.rebuild import replay
 from virtualchain.engine.upgrade import upgrade
-from virtualchain.engine.versions import build_beside
+from virtualchain.engine.versions import build_beside, remove
 from virtualchain.errors import AppHalted, InvalidApp, NodeUnavailable, UsageError
 from virtualchain.testing import FakeNode
 
@@ -176,6 +176,25 @@ def test_the_tape_is_enough_for_the_same_rules(
     assert (balances(query), moves(query)) == (model.balances, model.moves)
     model.block(fake_node)
     run(rides_app(version="2"))
+    assert (balances(query), moves(query)) == (model.balances, model.moves)
+
+
+def test_a_tape_that_is_enough_up_to_a_block(
+    fake_node: FakeNode, run: Run, query: Query, database_url: str
+) -> None:
+    """An app that comes back takes from the tape what it had taken, and only the rest from the node."""
+    model, other, app = RidesModel(13), rides_app("other", magic=b"no"), rides_app()
+    for _ in range(6):
+        model.block(fake_node)
+    run(other, app)
+    remove(database_url, "rides")
+    pruned = fake_node.height
+    for _ in range(3):
+        model.block(fake_node)
+    run(other)
+    fake_node.prune(pruned)
+    run(other, app)
+    assert query("SELECT DISTINCT status FROM virtualchain.apps") == [{"status": "running"}]
     assert (balances(query), moves(query)) == (model.balances, model.moves)
 
 
