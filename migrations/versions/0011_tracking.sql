@@ -2,12 +2,12 @@ ALTER TABLE vc.inputs
     DROP CONSTRAINT inputs_txindex_check,
     ADD CONSTRAINT inputs_txindex_check CHECK (txindex >= 0),
     ADD COLUMN spent_at integer[],
-    ADD COLUMN tracked_by text[] NOT NULL DEFAULT '{}';
+    ADD COLUMN tracked_by text[];
 COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode, or that spends outputs that an app tracks: shared by all apps.';
 COMMENT ON COLUMN vc.inputs.txindex IS 'Position of the transaction in its block; the coinbase is 0, and an input only for a payload rule that takes it.';
 COMMENT ON COLUMN vc.inputs.magics IS 'The registered magics that its payloads start with; none, if only tracking asked for it.';
 COMMENT ON COLUMN vc.inputs.spent_at IS 'For each input, where the output that it spends was made: twice the height of the block, plus one if its coinbase made it; null if no app needs that.';
-COMMENT ON COLUMN vc.inputs.tracked_by IS 'The apps whose tracking asked for it: it spends an output that they tracked before the block, or one of a transaction in the block that they see.';
+COMMENT ON COLUMN vc.inputs.tracked_by IS 'The apps whose tracking asked for it: it spends an output that they tracked before the block, or one of a transaction in the block that they see; null if there is none.';
 COMMENT ON TABLE vc.coverage IS 'Which blocks of the tape were searched for which magic, or have what outputs that an app tracked were spent by (then the magic is empty, and the rule begins with tracking:). While a search continues its end is open, so that no row is updated per block.';
 COMMENT ON COLUMN vc.coverage.rule IS 'Name of the payload rule that was used, and whether it was searched without opcodes and with heights.';
 
@@ -49,7 +49,7 @@ SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
     CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, (SELECT network FROM vc.deployment)) END AS senders,
     vc.outputs(raw, (SELECT network FROM vc.deployment)) AS outputs, fee, raw, evidence, spent,
     (SELECT array_agg(s.at / 2 ORDER BY s.n) FROM unnest(spent_at) WITH ORDINALITY AS s (at, n)) AS heights,
-    tracked_by
+    coalesce(tracked_by, '{}') AS tracked_by
 FROM vc.inputs
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not, or spends outputs that an app tracks.';

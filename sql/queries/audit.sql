@@ -19,7 +19,8 @@ FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
 -- name: inputs
 -- The inputs of a range of blocks.
-SELECT block_id, txindex, encode(txid, 'hex'), magics, spent, unusual_keys, fee, raw, spent_at, tracked_by
+SELECT block_id, txindex, encode(txid, 'hex'), magics, spent, unusual_keys, fee, raw, spent_at,
+    coalesce(tracked_by, '{}')
 FROM vc.inputs WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id, txindex;
 
 -- name: homeless_inputs

@@ -39,11 +39,11 @@ WITH block AS (
         ARRAY(SELECT decode(magic, 'hex') FROM jsonb_array_elements_text(row -> 3) AS magic),
         decode(row ->> 4, 'hex'), row -> 5, (row -> 6)::bigint, row ->> 7,
         CASE WHEN row ->> 8 IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements(row -> 8)::integer) END,
-        ARRAY(SELECT jsonb_array_elements_text(row -> 9))
+        nullif(ARRAY(SELECT jsonb_array_elements_text(row -> 9)), '{}')
     FROM jsonb_array_elements(%(inputs)s::jsonb) AS row
     ON CONFLICT (block_id, txindex) DO UPDATE -- another app's search has already found it
     SET magics = ARRAY(SELECT DISTINCT m FROM unnest(inputs.magics || EXCLUDED.magics) AS m ORDER BY m),
-        tracked_by = ARRAY(SELECT DISTINCT a FROM unnest(inputs.tracked_by || EXCLUDED.tracked_by) AS a ORDER BY a),
+        tracked_by = nullif(ARRAY(SELECT DISTINCT a FROM unnest(inputs.tracked_by || EXCLUDED.tracked_by) AS a ORDER BY a), '{}'),
         spent_at = coalesce(inputs.spent_at, EXCLUDED.spent_at)
 ), accepted AS (
     INSERT INTO vc.ops (app, build, block_id, vtxindex, txindex, opcode, payload, fields, canonical, payload_index)

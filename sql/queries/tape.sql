@@ -34,8 +34,8 @@ SELECT %(block_id)s, decode(%(hash)s, 'hex'), decode(%(prev_hash)s, 'hex'), %(he
 
 -- name: inputs
 -- The inputs in a range of blocks that carry one of these magics, or that an app's tracking asked for, in chain order.
-SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, spent, fee, evidence, spent_at, tracked_by,
-    (SELECT network FROM vc.deployment) AS network
+SELECT block_id, txindex, encode(txid, 'hex') AS txid, raw, magics, spent, fee, evidence, spent_at,
+    coalesce(tracked_by, '{}') AS tracked_by, (SELECT network FROM vc.deployment) AS network
 FROM vc.inputs
 WHERE block_id BETWEEN %(first)s AND %(last)s AND (magics && %(magics)s OR %(app)s = ANY (tracked_by))
 ORDER BY block_id, txindex;

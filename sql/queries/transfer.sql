@@ -9,7 +9,8 @@ ORDER BY block_id;
 -- The inputs of a range of blocks, with the columns of the exported file.
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
     CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, network) END AS senders,
-    vc.outputs(raw, network) AS outputs, fee, raw, spent_at, tracked_by
+    vc.outputs(raw, network) AS outputs, fee, raw, spent_at,
+    coalesce(tracked_by, '{}') AS tracked_by
 FROM vc.inputs CROSS JOIN vc.deployment
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, txindex;

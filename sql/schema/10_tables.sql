@@ -48,7 +48,7 @@ CREATE TABLE vc.inputs (
     fee bigint NOT NULL,
     evidence text CHECK (evidence IN ('undo', 'transaction', 'node', 'export')),
     spent_at integer[],
-    tracked_by text[] NOT NULL DEFAULT '{}',
+    tracked_by text[],
     PRIMARY KEY (block_id, txindex)
 );
 COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode, or that spends outputs that an app tracks: shared by all apps.';
@@ -62,7 +62,7 @@ COMMENT ON COLUMN vc.inputs.unusual_keys IS 'For inputs that do not reveal their
 COMMENT ON COLUMN vc.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 COMMENT ON COLUMN vc.inputs.evidence IS 'What shows that the senders are right: undo (undo data of a node, whose checksum fits), transaction (the transactions that created the outputs), node (the word of a node or another source) or export (that of an export); null if it was taken before this was recorded.';
 COMMENT ON COLUMN vc.inputs.spent_at IS 'For each input, where the output that it spends was made: twice the height of the block, plus one if its coinbase made it; null if no app needs that.';
-COMMENT ON COLUMN vc.inputs.tracked_by IS 'The apps whose tracking asked for it: it spends an output that they tracked before the block, or one of a transaction in the block that they see.';
+COMMENT ON COLUMN vc.inputs.tracked_by IS 'The apps whose tracking asked for it: it spends an output that they tracked before the block, or one of a transaction in the block that they see; null if there is none.';
 
 CREATE TABLE vc.coverage (
     magic bytea NOT NULL,

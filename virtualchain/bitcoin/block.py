@@ -329,13 +329,14 @@ class StoredTransaction:
 
     def senders(self) -> tuple[Sender, ...]:
         """Make its senders."""
+        spendings = read_inputs(self.raw)
         spent: Sequence[SpentOutput] = unpack_outputs(self.spent)
         if self.spent_at is not None:
             spent = [
                 output._replace(made_at=place) for output, place in zip(spent, self.spent_at, strict=True)
             ]
-        spendings = read_inputs(self.raw)[: len(spent)]  # a coinbase spends nothing
-        return _senders((spendings, spent, self.network))
+        # A coinbase spends nothing.
+        return _senders((spendings[: len(spent)], spent, self.network))
 
     def outputs(self) -> tuple[Output, ...]:
         """Make its outputs."""

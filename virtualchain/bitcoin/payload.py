@@ -171,7 +171,7 @@ def payloads(find: FindPayload, raw: bytes, outputs: Sequence[Output]) -> list[b
         return [result]
     if isinstance(result, list | tuple) and all(isinstance(item, bytes) for item in result):
         return list(result)
-    raise TypeError(f"it returned a {type(result).__name__}: expected bytes, None or a list of bytes")
+    raise TypeError(f"it returned a {type(result).__name__}: expected bytes or None, or a list of bytes")
 
 
 def takes_coinbase(find: FindPayload) -> bool:

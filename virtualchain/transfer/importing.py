@@ -275,7 +275,7 @@ def _as_row(item: Input) -> tuple[object, ...]:
         item.fee,
         item.evidence,
         None if item.spent_at is None else list(item.spent_at),
-        list(item.tracked_by),
+        list(item.tracked_by) or None,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -381,6 +381,10 @@ class _Forged:
     def fingerprint(self) -> str:
         """Return the fingerprint of another contract."""
         return self._fingerprint
+
+    def on(self, network: str) -> Self:
+        """Return this one."""
+        return self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._contract, name)

@@ -102,7 +102,7 @@ def test_exports_of_an_earlier_version_are_accepted(scanned: ScannedBlock) -> No
         senders = [old_sender(sender.as_dict()) | change for sender in item.senders]
         outputs = [output.as_dict() for output in item.outputs]
         place = (item.block_id, item.txindex, item.txid, list(item.magics))
-        return (*place, json.dumps(senders), json.dumps(outputs), item.fee, item.raw)
+        return (*place, json.dumps(senders), json.dumps(outputs), item.fee, item.raw, None, [])
 
     blocks = {scanned.block.block_id: scanned.block}
     for item in scanned.inputs:

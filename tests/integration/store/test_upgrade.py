@@ -77,11 +77,13 @@ def old_url(empty_database_url: str) -> str:
     """Make a deployment of 0.1.0 with the app, and with a checkpoint."""
     url = empty_database_url
     upgrade_to(url, "0003")
-    columns = ("code_digest", "last_code_digest")  # which the code that installs has had only since 0005
+    # Which the code that installs has had only since 0005 and 0011.
+    columns = ("code_digest", "last_code_digest", "tracking")
     with psycopg.connect(url) as writer:
         for column in columns:
             writer.execute(f"ALTER TABLE vc.apps ADD COLUMN {column} bytea".encode())
         writer.execute("ALTER TABLE vc.apps ADD COLUMN serial bigint GENERATED ALWAYS AS IDENTITY")
+        writer.execute("ALTER TABLE vc.apps ADD COLUMN tracking_from integer")
         writer.execute(
             "CREATE FUNCTION vc.as_of(app text, bigint) RETURNS integer LANGUAGE sql RETURN vc.as_of(app)"
         )
@@ -94,7 +96,7 @@ def old_url(empty_database_url: str) -> str:
             writer.execute(former.encode())
             writer.execute("UPDATE vc.published SET definition = %s WHERE name = %s", [former, name])
         writer.execute("DROP FUNCTION vc.as_of(text, bigint)")
-        for column in (*columns, "serial"):
+        for column in (*columns, "serial", "tracking_from"):
             writer.execute(f"ALTER TABLE vc.apps DROP COLUMN {column}".encode())
         for build in ("1", "v2"):
             for table, old, new in (
@@ -127,12 +129,15 @@ def indexes(url: str) -> list[str]:
     return [text for (text,) in rows]
 
 
+LATER = tuple(f"vc.apps.{name}" for name in ("code_digest", "last_code_digest", "serial", "tracking"))
+
+
 def schema(url: str) -> dict[tuple[str, str], str]:
     """Describe the log's schema; the app's role is named after the database."""
     name = urlsplit(url).path[1:]
     return {
         # Dropped and added again by the fixture, these columns have later numbers.
-        key: definition.partition(" | ")[2] if key[1].endswith(("code_digest", ".serial")) else definition
+        key: definition.partition(" | ")[2] if key[1].startswith(LATER) else definition
         for key, value in described(url).items()
         if (definition := value.replace(name, "database"))
     }
