@@ -10,7 +10,7 @@ ORDER BY block_id;
 SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
     CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, network) END AS senders,
     vc.outputs(raw, network) AS outputs, fee, raw, spent_at,
-    coalesce(tracked_by, '{}') AS tracked_by
+    coalesce(tracked_by, '{{}}') AS tracked_by
 FROM vc.inputs CROSS JOIN vc.deployment
 WHERE block_id BETWEEN {first} AND {last}
 ORDER BY block_id, txindex;

@@ -246,10 +246,10 @@ def test_heights_of_spent_outputs(
 ) -> None:
     """Every source knows in which block each spent output was made, and whether by a coinbase."""
     assert isinstance(subject.source, HeightSource)
-    for block_id in range(generated.tip - 3, generated.tip + 1):
+    for block_id, most in ((generated.tip, 20), (generated.tip - 1, 5)):
         raw = generated.raw(block_id)
         transactions = split_transactions(raw)
-        requested = {n: txid for n, txid in enumerate(txids(raw)) if n}
+        requested = {n: txid for n, txid in enumerate(txids(raw)[: most + 1]) if n}
         spent = subject.source.spent_outputs_with_heights(generated.hash(block_id), requested)
         plain = subject.source.spent_outputs(generated.hash(block_id), requested)
         for txindex in requested:
@@ -269,8 +269,8 @@ def test_the_rest_of_a_block(subject: Subject, generated: GeneratedChain) -> Non
     assert scanned.rest is not None
     ids = txids(generated.raw(generated.tip))
     assert [scanned.rest.txid(txindex).hex() for txindex in range(len(ids))] == ids
-    taken = scanned.rest.take({txindex: txindex == 2 for txindex in range(1, len(ids))})
-    assert [item.txid for item in taken] == ids[1:]
+    taken = scanned.rest.take({txindex: txindex == 2 for txindex in range(1, min(len(ids), 20))})
+    assert [item.txid for item in taken] == ids[1:20]
     assert scanned.rest.spends[0] == b""
     for item in taken:
         spends = [bytes.fromhex(each.txid) + each.vout.to_bytes(4) for each in read_inputs(item.raw)]

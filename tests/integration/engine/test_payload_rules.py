@@ -91,7 +91,7 @@ def _returns_text(inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -
     ("rule", "message"),
     [
         (_raises, "a mistake"),
-        (_returns_text, "returned a list: expected bytes, None or a list of bytes"),
+        (_returns_text, "returned a list: expected bytes or None, or a list of bytes"),
     ],
 )
 def test_a_rule_that_fails_halts_its_app_alone(

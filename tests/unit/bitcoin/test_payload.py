@@ -333,7 +333,7 @@ def test_a_rule_may_find_one_payload_or_several(result: Any, expected: list[byte
 )
 def test_a_rule_that_returns_anything_else_is_an_error(result: Any) -> None:
     """The app that has it halts."""
-    with pytest.raises(TypeError, match=r"it returned a \w+: expected bytes, None or a list of bytes"):
+    with pytest.raises(TypeError, match=r"it returned a \w+: expected bytes or None, or a list of bytes"):
         found_by(lambda outputs: result)
 
 
