@@ -27,7 +27,7 @@ _CHANGE: Final = key("change").script_pubkey
 _FULLY_TESTED_OPCODES: Final = 12
 """The number of opcodes that are tried with every payload; others only with the first few."""
 _FEW_PAYLOADS: Final = 8
-_SPENT_SAMPLES: Final = 14
+_SPENT_SAMPLES: Final = 16
 """How often each sample is sent for its outputs to be spent: every way is tried early and late."""
 _BLOCK_BYTES: Final = 700_000
 _MAX_START: Final = 300
@@ -104,6 +104,7 @@ class CaseWriter:
                 ways = {
                     "without a payload": (coins, paid),
                     "with a payload": (coins, [*carried, *paid]),
+                    "with a long payload": (coins, [(0, self._carry(start + b"\xff" * 70)), *paid]),
                     "with a payload cut off": (coins, [(0, self._carry((start + body)[:-1])), *paid]),
                     "with the payload of another app": (coins, [*burned, *paid]),
                     "into an OP_RETURN": (coins, burned),
