@@ -246,10 +246,20 @@ def test_heights_of_spent_outputs(
 ) -> None:
     """Every source knows in which block each spent output was made, and whether by a coinbase."""
     assert isinstance(subject.source, HeightSource)
-    for block_id, most in ((generated.tip, 20), (generated.tip - 1, 5)):
+    spends_coinbase = next(
+        (block_id, txindex)
+        for block_id in range(generated.tip, 0, -1)
+        for txindex, raw in enumerate(split_transactions(generated.raw(block_id)))
+        if txindex and any(origins[each.txid, each.vout] % 2 for each in read_inputs(raw))
+    )
+    for block_id, txindexes in (
+        (generated.tip, range(1, 21)),
+        (generated.tip - 1, range(1, 6)),
+        (spends_coinbase[0], [spends_coinbase[1]]),
+    ):
         raw = generated.raw(block_id)
-        transactions = split_transactions(raw)
-        requested = {n: txid for n, txid in enumerate(txids(raw)[: most + 1]) if n}
+        transactions, ids = split_transactions(raw), txids(raw)
+        requested = {n: ids[n] for n in txindexes if n < len(ids)}
         spent = subject.source.spent_outputs_with_heights(generated.hash(block_id), requested)
         plain = subject.source.spent_outputs(generated.hash(block_id), requested)
         for txindex in requested:
