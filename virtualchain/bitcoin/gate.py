@@ -10,14 +10,13 @@ from typing import Final
 from virtualchain.bitcoin.compiled import merkle_root
 from virtualchain.bitcoin.difficulty import check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
+from virtualchain.bitcoin.inclusion import NODE_SIZE
 from virtualchain.bitcoin.layout import NO_SEARCH, Layout, Search, naming_block, walk
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Verification
 
-_NODE_SIZE: Final = 64
-"""Bytes of two hashes: what the Merkle tree's inner nodes are hashed from."""
 _OF_NODE_SIZE: Final = frozenset(
     {
         "892f44a49de6f5b212cdbea514d09e692d9fed5d897f37bcef14bd0eedebf193",
@@ -87,12 +86,12 @@ def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
     ids, whole = layout.digests()
     for txindex, (start, outputs_end) in enumerate(zip(layout.starts, layout.outputs_ends, strict=False)):
         # The four bytes after the outputs count, the two of the marker of a witness (BIP 144) do not.
-        if outputs_end - start != (_NODE_SIZE - 4 if layout.raw[start + 4] else _NODE_SIZE - 2):
+        if outputs_end - start != (NODE_SIZE - 4 if layout.raw[start + 4] else NODE_SIZE - 2):
             continue
         if display_hash(ids[32 * txindex : 32 * txindex + 32]) not in _OF_NODE_SIZE:
             raise _mismatch(
                 header,
-                f"transaction {txindex} has {_NODE_SIZE} bytes without witness, like the tree's inner nodes",
+                f"transaction {txindex} has {NODE_SIZE} bytes without witness, like the tree's inner nodes",
             )
     if len({ids[at : at + 32] for at in range(0, len(ids), 32)}) != len(layout):
         raise _mismatch(header, "a transaction occurs twice")

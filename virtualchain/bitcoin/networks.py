@@ -45,6 +45,8 @@ class Network:
     """The easiest work: a block's hash, as a number, is at most its target, which is at most this."""
     segwit_block_id: int
     """From this height on, a coinbase that commits to witnesses must be right (BIP 141)."""
+    coinbase_height_block_id: int
+    """From this height on, a coinbase must begin with its block's height (BIP 34)."""
     retargets: bool = True
     """Whether the difficulty is adjusted every 2,016 blocks."""
     eases: bool = False
@@ -66,6 +68,7 @@ _ALL = (
         subfolder="",
         largest_target=_FIRST_LIMIT,
         segwit_block_id=481_824,
+        coinbase_height_block_id=227931,
     ),
     Network(
         name="testnet3",
@@ -79,6 +82,7 @@ _ALL = (
         subfolder="testnet3",
         largest_target=_FIRST_LIMIT,
         segwit_block_id=834_624,
+        coinbase_height_block_id=21111,
         eases=True,
     ),
     Network(
@@ -93,6 +97,7 @@ _ALL = (
         subfolder="testnet4",
         largest_target=_FIRST_LIMIT,
         segwit_block_id=1,
+        coinbase_height_block_id=1,
         eases=True,
         adjusts_first_target=True,
     ),
@@ -108,6 +113,7 @@ _ALL = (
         subfolder="signet",
         largest_target=_SIGNET_LIMIT,
         segwit_block_id=1,
+        coinbase_height_block_id=1,
     ),
     Network(
         name="regtest",
@@ -121,6 +127,7 @@ _ALL = (
         subfolder="regtest",
         largest_target=_EASIEST,
         segwit_block_id=0,
+        coinbase_height_block_id=1,
         retargets=False,
     ),
 )

@@ -53,6 +53,14 @@ def pushes(script: bytes) -> list[bytes]:
     return pushed
 
 
+def push_height(block_id: int) -> bytes:
+    """Write the script with which the coinbase at a height begins (BIP 34)."""
+    if block_id <= 16:
+        return bytes([OP_1 - 1 + block_id if block_id else 0])
+    number = block_id.to_bytes(block_id.bit_length() // 8 + 1, "little")
+    return bytes([len(number)]) + number
+
+
 def op_return_payload(script: bytes) -> bytes | None:
     """Return the data of the single push after an OP_RETURN, or None if the script is anything else.
 

@@ -90,6 +90,12 @@ def hash_transaction(raw: bytes, outputs_end: int) -> bytes:
     return sha256d(raw[:4] + raw[6:outputs_end] + raw[-4:])
 
 
+def without_witness(raw: bytes) -> bytes:
+    """Return a serialized transaction as its id hashes it; raises MalformedBlock if it is not one."""
+    outputs_end = _decode(raw)[2]
+    return raw if raw[4] else raw[:4] + raw[6:outputs_end] + raw[-4:]
+
+
 def read_count(raw: bytes, at: int) -> tuple[int, int]:
     """Read the count or length at `at` (Bitcoin Core's compact size); returns it and where it ends."""
     first = raw[at]

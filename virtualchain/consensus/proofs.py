@@ -2,7 +2,7 @@
 
 A proof walks down the skip list that consensus hashes form (`docs/protocol/consensus.md`). Each hop shows
 what its block's hash was computed from and continues at the lowest prior hash that is not below the op's
-block; the last hop shows that block's ops. `docs/protocol/digests.md` defines the format.
+block; the last hop shows that block's ops. `docs/protocol/proofs.md` defines the format.
 
 A proof shows that the op's bytes are hashed into the history that ends in the trusted hash. The heights, the
 app's name and the op's position among its block's ops are not hashed: for these the prover must be trusted.

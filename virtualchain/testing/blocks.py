@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.script import push_height
 from virtualchain.consensus.hashing import sha256d
 from virtualchain.model import Block
 from virtualchain.testing.transactions import push
@@ -75,7 +76,7 @@ def make_block(
     witness_root = merkle_root([_NULL, *(sha256d(raw) for raw, _ in transactions)])
     commitment = b"\x6a\x24\xaa\x21\xa9\xed" + sha256d(witness_root + _NULL)
     outputs = serialize_output(reward, script) + serialize_output(0, commitment)
-    body = _coinbase_body(2, _height(parent.block_id + 1) + push(tag), outputs, 2)
+    body = _coinbase_body(2, push_height(parent.block_id + 1) + push(tag), outputs, 2)
     coinbase = body[:4] + b"\x00\x01" + body[4:-4] + b"\x01\x20" + _NULL + body[-4:]
     coinbase_id = sha256d(body)
     root = merkle_root([coinbase_id, *(txid for _, txid in transactions)])
@@ -93,7 +94,7 @@ def make_header(parent: Block, root: bytes, time: int, bits: int, version: int =
 
 def bare_coinbase(block_id: int) -> bytes:
     """Build the coinbase of a block without other transactions; it pays nothing."""
-    return _coinbase_body(2, _height(block_id), serialize_output(0, b"\x51"), 1)
+    return _coinbase_body(2, push_height(block_id), serialize_output(0, b"\x51"), 1)
 
 
 def merkle_root(hashes: Sequence[bytes]) -> bytes:
@@ -132,13 +133,6 @@ def _prove_work(head: bytes, bits: int) -> bytes:
         if int.from_bytes(sha256d(header), "little") <= limit:
             return header
     return head + bytes(4)
-
-
-def _height(block_id: int) -> bytes:
-    """Push a height as BIP 34 requires: the script number in its shortest form."""
-    if block_id <= 16:
-        return bytes([0x50 + block_id])
-    return push(block_id.to_bytes(block_id.bit_length() // 8 + 1, "little"))
 
 
 def _coinbase_body(version: int, script: bytes, outputs: bytes, count: int) -> bytes:
