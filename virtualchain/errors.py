@@ -135,6 +135,10 @@ class Halted(VirtualchainError):
     exit_code = 4
 
 
+class UnexpectedDigest(VirtualchainError):
+    """An app has another digest than the one that is expected at a block."""
+
+
 class AppHalted(Halted):
     """A callback of an app raised; the block was undone for that app, which stays where it is.
 
@@ -168,6 +172,16 @@ class BuildsDiffer(VirtualchainError):
 
 class DamagedExport(VirtualchainError):
     """A file of an export differs from its manifest or holds impossible values; the message names it."""
+
+
+class InvalidSignature(VirtualchainError):
+    """A signature that is not one, or is not by a key that is trusted."""
+
+
+class UnreadableList(VirtualchainError):
+    """A list of expected digests that cannot be read now, or is not such a list."""
+
+    exit_code = 2
 
 
 class InvalidCheckpoint(VirtualchainError):

@@ -27,6 +27,9 @@ its parameters `outputs` and `inputs` say, to its payloads."""
 Verification = Literal["header", "merkle"]
 """How much of a block is checked before it is taken; see `CheckedBlock` in `bitcoin/gate.py`."""
 
+OnUnexpected = Literal["halt", "continue"]
+"""What an app does whose digests are not those that are expected."""
+
 OUTPOINT: Final = 36
 """Bytes of an outpoint as the engine compares it: the transaction id in display order, then the number of the
 output, most significant byte first."""
@@ -380,3 +383,25 @@ class Watch:
     """Whether an opcode byte follows the magic."""
     needs_heights: bool = False
     """Whether the heights of the spent outputs are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """An app's digests at a block."""
+
+    block_id: int
+    block_hash: str | None
+    consensus_hash: str
+    state_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The digests that an app must have at a block; one that is None is not compared."""
+
+    block_id: int
+    block_hash: str | None = None
+    consensus_hash: str | None = None
+    state_hash: str | None = None
+    origin: str = "the app"
+    """Who expects it, for messages."""

@@ -12,18 +12,19 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from virtualchain.errors import UsageError
 from virtualchain.loading import with_full_path
-from virtualchain.model import Verification
+from virtualchain.model import OnUnexpected, Verification
 
 HISTORY = 1000
 """By how many blocks apps can be rolled back, by default."""
 
 Policy = Literal["rollback", "checkpoint", "halt"]
-_Kind = Literal["text", "path", "number", "switch", "check", "history", "keys"]
+_Kind = Literal["text", "path", "number", "switch", "check", "history", "keys", "places", "unexpected"]
 
 _KINDS: Mapping[str, _Kind] = {
     "bitcoin": "text",
@@ -32,9 +33,11 @@ _KINDS: Mapping[str, _Kind] = {
     "confirmations": "number",
     "cookie": "path",
     "database": "text",
+    "expect": "places",
     "history": "history",
     "json": "switch",
     "network": "text",
+    "on_unexpected": "unexpected",
     "trust": "keys",
     "verbose": "switch",
     "verify": "check",
@@ -42,13 +45,19 @@ _KINDS: Mapping[str, _Kind] = {
 }
 _SOURCES: Sequence[str] = ("bitcoin", "blocks")
 """Where blocks come from: exactly one of them; if several layers name one, the highest layer wins."""
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "check": get_args(Verification),
+    "unexpected": get_args(OnUnexpected),
+}
+"""What may be chosen, by kind."""
 _ALLOWED: Mapping[str, str] = {
     "text": "non-empty text",
     "number": "a whole number, 0 or more",
     "switch": "true or false",
-    "check": " or ".join(get_args(Verification)),
     "history": "a whole number of blocks, 0 or more, or all",
     "keys": "public keys: 64 hex digits each, or files with one",
+    "places": "files, or URLs that begin with http:// or https://",
+    **{kind: " or ".join(choices) for kind, choices in _CHOICES.items()},
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _HEX_KEY = re.compile("[0-9a-fA-F]{64}")
@@ -90,7 +99,10 @@ class Settings:
     verify: Verification | None = None
     """How much of a block is checked before it is taken; None: everything, except from a node."""
     trust: tuple[str, ...] = ()
-    """Public keys, hex or files, one of which must have signed a checkpoint; empty: not required."""
+    """Public keys, hex or files: one must have signed a checkpoint, or a list of `expect`, unless empty."""
+    expect: tuple[str, ...] = ()
+    """Files and URLs with the digests that others say apps have."""
+    on_unexpected: OnUnexpected = "halt"
     config: Path | None = None
     """The file that was read."""
     warnings: tuple[str, ...] = ()
@@ -129,7 +141,7 @@ def _variable(key: str) -> str:
 
 
 def _flag(key: str) -> str:
-    return f"--{key}"
+    return f"--{key.replace('_', '-')}"
 
 
 def _find_file(flags: Mapping[str, object], variables: Mapping[str, str], folder: Path) -> Path | None:
@@ -230,7 +242,7 @@ def _from_text(kind: _Kind, value: object) -> object:
     """Convert the text of a flag or variable; what does not fit is left for `_check` to report."""
     if not isinstance(value, str):
         return value
-    if kind == "keys":
+    if kind in {"keys", "places"}:
         return value.split(",")
     if kind in {"number", "history"} and _NUMBER.fullmatch(value):
         return int(value)
@@ -247,19 +259,32 @@ def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
             return value
         case ("text", str()) if value:
             return value
-        case ("check", str()) if value in get_args(Verification):
+        case (_, str()) if value in _CHOICES.get(kind, ()):
             return value
-        case ("path" | "keys", _):
-            return (_path if kind == "path" else _keys)(value, label, folder)
+        case ("path" | "keys" | "places", _):
+            return (_path if kind == "path" else partial(_list, kind))(value, label, folder)
     raise UsageError(f"{label} must be {_ALLOWED[kind]}")
 
 
-def _keys(value: object, label: str, folder: Path) -> tuple[str, ...]:
-    """Leave keys as they are; resolve the names of key files like other paths."""
-    if not isinstance(value, list | tuple) or not all(isinstance(key, str) and key.strip() for key in value):
-        raise UsageError(f"{label} must be {_ALLOWED['keys']}")
-    keys = [key.strip() for key in value]
-    return tuple(key if _HEX_KEY.fullmatch(key) else str(_path(key, label, folder)) for key in keys)
+def _list(kind: _Kind, value: object, label: str, folder: Path) -> tuple[str, ...]:
+    """Leave keys and URLs as they are; resolve the names of files like other paths."""
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, str) and item.strip() for item in value
+    ):
+        raise UsageError(f"{label} must be {_ALLOWED[kind]}")
+    is_file = _is_key_file if kind == "keys" else _is_file
+    items = [item.strip() for item in value]
+    if any("://" in item and not item.startswith(("http://", "https://")) for item in items):
+        raise UsageError(f"{label} must be {_ALLOWED[kind]}")
+    return tuple(str(_path(item, label, folder)) if is_file(item) else item for item in items)
+
+
+def _is_key_file(key: str) -> bool:
+    return _HEX_KEY.fullmatch(key) is None
+
+
+def _is_file(place: str) -> bool:
+    return "://" not in place
 
 
 def _path(value: object, label: str, folder: Path) -> Path:

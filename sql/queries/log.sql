@@ -13,6 +13,11 @@ SELECT is_live FROM vc.apps WHERE name = %(app)s AND build = %(build)s FOR KEY S
 UPDATE vc.apps SET status = %(status)s, error = %(error)s
 WHERE name = %(app)s AND build = %(build)s AND (is_live OR NOT %(if_live)s) AND (status, error) IS DISTINCT FROM (%(status)s, %(error)s::jsonb);
 
+-- name: set_unexpected
+-- Record how a build differs from the digests that are expected of it; null if it does not.
+UPDATE vc.apps SET unexpected = %(unexpected)s
+WHERE name = %(app)s AND build = %(build)s AND unexpected IS DISTINCT FROM %(unexpected)s::jsonb;
+
 -- name: set_history_from
 -- Record the lowest block that a build's history can restore; after a rollback it may already be pruned further.
 UPDATE vc.apps SET history_from = %(history_from)s
@@ -56,6 +61,12 @@ SELECT vc.is_fresh(%(app)s, %(build)s, %(consensus_hash)s, %(first)s, %(last)s);
 -- An app's digests at a block.
 SELECT encode(ops_hash, 'hex'), encode(consensus_hash, 'hex'), encode(state_hash, 'hex')
 FROM vc.snapshots WHERE app = %(app)s AND build = %(build)s AND block_id = %(block_id)s;
+
+-- name: digests_at
+-- An app's digests at some blocks, and the blocks' hashes as far as the tape has them.
+SELECT s.block_id, encode(b.hash, 'hex'), encode(s.consensus_hash, 'hex'), encode(s.state_hash, 'hex')
+FROM vc.snapshots AS s LEFT JOIN vc.blocks AS b USING (block_id)
+WHERE s.app = %(app)s AND s.build = %(build)s AND s.block_id = ANY(%(block_ids)s) ORDER BY s.block_id;
 
 -- name: add_initial
 -- Record the consensus hash that an app begins with, at a block before its first.

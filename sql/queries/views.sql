@@ -8,9 +8,10 @@ SELECT network FROM virtualchain.deployment;
 
 -- name: apps
 -- Every app, or those named, with its last block and status.
--- A database that was not upgraded yet has no code_changed.
+-- A database that was not upgraded yet has neither code_changed nor unexpected.
 SELECT name, version, schema, build, first_block_id, block_id, block_hash, consensus_hash, state_hash, role, status, error,
-    coalesce((to_jsonb(a) ->> 'code_changed')::boolean, false) AS code_changed
+    coalesce((to_jsonb(a) ->> 'code_changed')::boolean, false) AS code_changed,
+    nullif(to_jsonb(a) -> 'unexpected', 'null') AS unexpected
 FROM virtualchain.apps AS a
 WHERE %(apps)s::text[] IS NULL OR name = ANY(%(apps)s)
 ORDER BY name COLLATE "C";
@@ -21,6 +22,11 @@ SELECT app AS name, block_id, block_hash, ops_hash, consensus_hash, state_hash
 FROM virtualchain.snapshots
 WHERE block_id = %(block_id)s AND (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s))
 ORDER BY app COLLATE "C";
+
+-- name: digests_at
+-- The digests of an app at some blocks.
+SELECT block_id, block_hash, consensus_hash, state_hash FROM virtualchain.snapshots
+WHERE app = %(app)s AND block_id = ANY(%(blocks)s) ORDER BY block_id;
 
 -- name: latest_digests
 -- The digests of every app, or of those named, at its last block.

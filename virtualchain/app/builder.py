@@ -165,6 +165,8 @@ class App:
     """A projection with `txid text` and `vout integer` in its key: the outputs that the app tracks."""
     needs: Sequence[str] = ()
     """What else senders shall say: "height" adds `height` and `coinbase` of the output that each one was."""
+    expected_snapshots: Mapping[int, str] | Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Consensus hashes by block, for all networks or by a network's name: with others, the app stops."""
 
     def __post_init__(self) -> None:
         if self.opcodes not in {(), None}:
@@ -433,6 +435,10 @@ class App:
     def get_initial_snapshots(self) -> Mapping[int, str]:
         """Return the consensus hashes that the app starts from."""
         return self.initial_snapshots
+
+    def get_expected_snapshots(self) -> Mapping[int, str] | Mapping[str, Mapping[int, str]]:
+        """Return the consensus hashes that the app must have at some blocks."""
+        return self.expected_snapshots
 
     def get_valid_transaction_window(self) -> int:
         """Return S."""

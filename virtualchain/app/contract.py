@@ -11,7 +11,7 @@ from virtualchain.app.code import Code
 from virtualchain.app.ddl import bare_sql, with_comments, without_comments
 from virtualchain.app.field_types import Fields, FieldType, described
 from virtualchain.errors import UsageError
-from virtualchain.model import DEFAULT_RULE, FindPayload, Json, PayloadRule
+from virtualchain.model import DEFAULT_RULE, Expected, FindPayload, Json, PayloadRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,8 @@ class Contract:
     """What else senders shall say: `height`."""
     first_block_ids: Mapping[str, int] = field(default_factory=dict)
     """The app's first block by network, if it declares it so; `on` chooses."""
+    expected_snapshots: Mapping[str | None, Mapping[int, str]] = field(default_factory=dict)
+    """The consensus hashes that it must have at some blocks, by network; None stands for all of them."""
 
     def on(self, network: str) -> "Contract":
         """Return the contract as it is on a network; raises UsageError if the app is not for that one."""
@@ -94,6 +96,14 @@ class Contract:
                 f"{', '.join(sorted(self.first_block_ids))}"
             )
         return replace(self, first_block_id=self.first_block_ids[network]).identified()
+
+    def expected(self, network: str) -> list[Expected]:
+        """Return the snapshots that the app expects on a network."""
+        return [
+            Expected(block_id, consensus_hash=consensus_hash)
+            for key in (None, network)
+            for block_id, consensus_hash in self.expected_snapshots.get(key, {}).items()
+        ]
 
     def identified(self) -> "Contract":
         """Return the contract with its `tracking`: everything else in it must be as the app declares it."""

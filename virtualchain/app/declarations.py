@@ -46,6 +46,7 @@ _OPTIONAL: Final = (
     "get_activations",
     "get_confirmations",
     "get_db_state",
+    "get_expected_snapshots",
     "get_initial_snapshots",
     "get_max_payload",
     "get_needs",
@@ -95,6 +96,7 @@ def read_contract(implementation: object, network: str | None = None) -> Contrac
         opfields=reader.opfields(),
         activations=reader.activations(),
         initial_snapshots=reader.initial_snapshots(),
+        expected_snapshots=reader.expected_snapshots(),
         window=reader.window(),
         confirmations=reader.optional_integer("get_confirmations"),
         projections=reader.projections(),
@@ -338,15 +340,26 @@ class _DeclarationReader:
             raise self._invalid(f"{name} returns {fields!r} for {key!r}: {error}") from error
 
     def initial_snapshots(self) -> dict[int, str]:
-        value = self.call("get_initial_snapshots", {})
+        return self._snapshots("get_initial_snapshots", self.call("get_initial_snapshots", {}))
+
+    def expected_snapshots(self) -> dict[str | None, dict[int, str]]:
+        name = "get_expected_snapshots"
+        value = self.call(name, {})
+        if not isinstance(value, Mapping) or not any(isinstance(key, str) for key in value):
+            return {None: self._snapshots(name, value)}
+        if not all(isinstance(key, str) for key in value):
+            raise self._invalid(f"{name} returns {value!r}: its keys must be heights, or names of networks")
+        return {network: self._snapshots(name, snapshots) for network, snapshots in value.items()}
+
+    def _snapshots(self, name: str, value: object) -> dict[int, str]:
         if not isinstance(value, Mapping):
-            raise self._invalid(f"get_initial_snapshots returns {value!r}: it must be a dict")
+            raise self._invalid(f"{name} returns {value!r}: it must be a dict")
         for block_id, consensus_hash in value.items():
             # An app that starts with the genesis block may name a hash for the place before it, -1.
             is_height = isinstance(block_id, int) and -1 <= block_id <= _LARGEST
             if not is_height or not _HASH.fullmatch(str(consensus_hash)):
                 raise self._invalid(
-                    f"get_initial_snapshots returns {block_id!r}: {consensus_hash!r}; it must be a height "
+                    f"{name} returns {block_id!r}: {consensus_hash!r}; it must be a height "
                     "and a consensus hash of 32 hex digits"
                 )
         return dict(sorted(value.items()))

@@ -94,7 +94,8 @@ def create(
             members=members,
             tables=tuple(described),
         )
-        manifest = sign(manifest, keys) if (keys := list(keys)) else manifest
+        if keys := list(keys):
+            manifest = manifest.with_signatures(sign(manifest.signed_bytes(), keys))
         _write(writer, NAME, [manifest.to_bytes()])
     return manifest
 

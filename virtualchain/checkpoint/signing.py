@@ -1,6 +1,6 @@
-"""Sign checkpoints and check signatures, with ed25519 keys in files as OpenSSH and OpenSSL write them.
+"""Sign files and check signatures, with ed25519 keys in files as OpenSSH and OpenSSL write them.
 
-The cryptographic library is the extra `sign`; it is imported only when a key is used, so unsigned checkpoints
+The cryptographic library is the extra `sign`; it is imported only when a key is used, so unsigned files
 do not need it. A public key is represented by the 64 hex digits of its 32 bytes.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
-from virtualchain.checkpoint.manifest import Manifest, Signature
-from virtualchain.errors import InvalidCheckpoint, UsageError
+from virtualchain.checkpoint.manifest import Signature
+from virtualchain.errors import InvalidSignature, UsageError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -38,38 +38,38 @@ def make_key(file: Path) -> str:
     return _hex_of(key.public_key())
 
 
-def sign(manifest: Manifest, files: Iterable[Path]) -> Manifest:
-    """Return the manifest signed by the key in each file; raises UsageError for a file without a key."""
+def sign(message: bytes, files: Iterable[Path]) -> list[Signature]:
+    """Sign a message with the key in each file; raises UsageError for a file without a key."""
     keys = [_private_key(file) for file in files]
-    message = manifest.signed_bytes()
     signatures = {_hex_of(key.public_key()): key.sign(message).hex() for key in keys}
-    return manifest.with_signatures([Signature(*pair) for pair in sorted(signatures.items())])
+    return [Signature(*pair) for pair in sorted(signatures.items())]
 
 
-def check_signatures(manifest: Manifest, trusted: Sequence[str]) -> tuple[str, ...]:
+def check_signatures(
+    message: bytes, signatures: Sequence[Signature], trusted: Sequence[str]
+) -> tuple[str, ...]:
     """Return the public keys that signed; if any keys are trusted, one of them must be among these.
 
-    Raises InvalidCheckpoint for an invalid signature, or if no trusted key signed.
+    Raises InvalidSignature for an invalid signature, or if no trusted key signed.
     """
     trusted_keys = [public_key(text) for text in trusted]
-    if manifest.signatures:
+    if signatures:
         _library()
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - the extra
+        from cryptography.exceptions import InvalidSignature as NotSigned  # noqa: PLC0415 - the extra
         from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - the extra
             Ed25519PublicKey,
         )
 
-        message = manifest.signed_bytes()
-        for item in manifest.signatures:
+        for item in signatures:
             try:
                 key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(item.public_key))
                 key.verify(bytes.fromhex(item.signature), message)
-            except (InvalidSignature, ValueError) as error:
-                raise InvalidCheckpoint(f"its signature by {item.public_key} is invalid") from error
-    signers = tuple(item.public_key for item in manifest.signatures)
+            except (NotSigned, ValueError) as error:
+                raise InvalidSignature(f"its signature by {item.public_key} is invalid") from error
+    signers = tuple(item.public_key for item in signatures)
     if trusted_keys and not set(trusted_keys) & set(signers):
         by = f"only by {', '.join(signers)}" if signers else "by nobody"
-        raise InvalidCheckpoint(f"it is signed {by}, not by a trusted key: {', '.join(trusted_keys)}")
+        raise InvalidSignature(f"it is signed {by}, not by a trusted key: {', '.join(trusted_keys)}")
     return signers
 
 

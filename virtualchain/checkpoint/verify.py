@@ -9,7 +9,7 @@ from virtualchain.checkpoint.digests import ConsensusSeries, RowDigest, read_row
 from virtualchain.checkpoint.manifest import LONGEST, NAME, SNAPSHOTS, STATE, Manifest, read_manifest
 from virtualchain.checkpoint.signing import check_signatures
 from virtualchain.consensus.state_hash import digest_number
-from virtualchain.errors import InvalidCheckpoint
+from virtualchain.errors import InvalidCheckpoint, InvalidSignature
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,10 @@ def verify(reader: Reader, trusted: tuple[str, ...] = ()) -> Verified:
     InvalidCheckpoint, which names the first mismatch, and UsageError for a trusted key that cannot be read.
     """
     manifest = manifest_of(reader)
-    signers = check_signatures(manifest, trusted)
+    try:
+        signers = check_signatures(manifest.signed_bytes(), manifest.signatures, trusted)
+    except InvalidSignature as error:
+        raise InvalidCheckpoint(str(error)) from error
     for name in manifest.members:
         _check_digest(reader, manifest, name)
     initial = _verify_series(reader, manifest)

@@ -241,6 +241,18 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet, "
             "regtest, or signet- and a custom signet's message start.",
         ),
+        option(
+            "--expect",
+            multiple=True,
+            metavar="FILE|URL",
+            help="Digests that the apps must have, as another node printed them with `consensus --json`. An "
+            "app with other ones stops. Can be repeated.",
+        ),
+        option(
+            "--on-unexpected",
+            metavar="halt|continue",
+            help="What an app does that has other digests than expected. Default: halt.",
+        ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),
         option("-v", "--verbose", is_flag=True, help="Show the traceback of an error, and more."),

@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import suppress
 from datetime import UTC
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -146,12 +147,21 @@ def _parse_txid(text: str) -> str:
 
 @click.command(cls=Command)
 @click.argument("block", type=BLOCK_ID, required=False)
+@click.option(
+    "--sign",
+    "keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Print JSON, signed with the ed25519 private key in this file. Can be repeated.",
+)
 @pass_options
-def consensus(options: Options, block: int | None) -> None:
+def consensus(options: Options, block: int | None, keys: tuple[Path, ...]) -> None:
     """Show the apps' digests at BLOCK, or at their last blocks.
 
     Two nodes with the same consensus hash at a block accepted the same ops up to it. If they also have the
-    same state hash, their tables are the same.
+    same state hash, their tables are the same. Another node can expect what --json prints
+    (--expect).
     """
     from virtualchain.reading import views
 
@@ -162,6 +172,11 @@ def consensus(options: Options, block: int | None) -> None:
     if block is not None and not rows:
         places = ", ".join(f"{app['name']} is at block {app['block_id']}" for app in apps)
         raise UsageError(f"no app has digests of block {block}: {places or 'there is no app yet'}")
+    if keys:
+        from virtualchain.checkpoint.expected import signed_list
+
+        write_json(signed_list(rows, keys))
+        return
     if options.settings.json:
         write_json({"apps": rows})
         return

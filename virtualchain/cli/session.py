@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from virtualchain.cli.output import say, write_json_line
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from virtualchain.cli.progress import Reporter
     from virtualchain.engine.deployment import Deployment
     from virtualchain.engine.engine import StateEngine
-    from virtualchain.engine.options import Progress
+    from virtualchain.engine.options import Expect, Progress
 
 _PAUSES: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
 """Seconds after each attempt to reach a node and a database that may be starting; the last one repeats."""
@@ -191,6 +192,8 @@ def open_engine(
                 on_rollback=reporter.rolled_back,
                 history=options.settings.history,
                 on_deep_fork=policies,
+                expect=expected_digests(options),
+                on_unexpected=options.settings.on_unexpected,
             )
         except BaseException:
             source.close()
@@ -198,6 +201,14 @@ def open_engine(
 
     with _patiently(start, reporter) if follows else start() as engine:
         yield engine
+
+
+def expected_digests(options: "Options") -> "Expect | None":
+    """Return what reads the digests that --expect names; None if it names none."""
+    from virtualchain.checkpoint.expected import read_lists
+
+    settings = options.settings
+    return partial(read_lists, settings.expect, settings.trust) if settings.expect else None
 
 
 def _hint(source: "BlockSource") -> str | None:

@@ -8,8 +8,8 @@ import click
 
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import counted, duration, moment, say, visible, write_fields, write_json
-from virtualchain.cli.session import chosen_apps, open_reading
-from virtualchain.errors import DeepFork, NodeError, UsageError
+from virtualchain.cli.session import chosen_apps, expected_digests, open_reading
+from virtualchain.errors import DeepFork, Halted, NodeError, NodeUnavailable, UnexpectedDigest, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,11 +34,18 @@ class _Outlook:
 
 
 @click.command(cls=Command)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Exit with 1 if an app has other digests than expected, with 4 if one is halted, or with 3 if the "
+    "node was not reached.",
+)
 @pass_options
-def status(options: Options) -> None:
+def status(options: Options, check: bool) -> None:
     """Show the state of the apps, the writer and the node.
 
-    If the node cannot be reached, everything else is still shown, from the database.
+    If the node cannot be reached, everything else is still shown, from the database. With --expect, the apps'
+    digests are compared with those expected now; without it, what the writer found is shown.
     """
     from virtualchain.reading import views
     from virtualchain.store.builds import code_warning
@@ -47,6 +54,7 @@ def status(options: Options) -> None:
     with open_reading(options) as connection:
         network = views.network(connection)
         rows = views.apps(connection, chosen_apps(options, connection))
+        _compare_digests(options, connection, rows)
         deployment: dict[str, Any] = {
             "writer": views.writer(connection),
             "standby": views.is_standby(connection),
@@ -75,6 +83,7 @@ def status(options: Options) -> None:
                 "role": row["role"],
                 "status": row["status"],
                 "error": row["error"],
+                "unexpected": row["unexpected"],
             }
             for row in rows
         ]
@@ -86,6 +95,7 @@ def status(options: Options) -> None:
             "confirmations": confirmations,
         }
         write_json({**chain, **deployment, "warnings": warnings, "apps": apps})
+        _check(rows, outlook, check=check)
         return
     for warning in warnings:
         say(warning)
@@ -106,6 +116,40 @@ def status(options: Options) -> None:
         if options.settings.verbose and row["error"] is not None:
             for line in row["error"]["traceback"].splitlines():
                 click.echo(f"  {visible(line)}")
+    _check(rows, outlook, check=check)
+
+
+def _compare_digests(options: Options, connection: "psycopg.Connection", rows: "list[Json]") -> None:
+    """Compare the apps' digests with those that --expect names, if it names any."""
+    from virtualchain.engine.expectations import Expectations
+    from virtualchain.reading import views
+
+    expect = expected_digests(options)
+    if expect is None:
+        return
+    for name, expected in expect().items():
+        for row in rows:
+            if row["name"] == name:
+                expectations = Expectations(expected)
+                digests = views.digests_at(connection, name, expectations.until(views.HIGHEST))
+                mismatches = filter(None, map(expectations.mismatch, digests))
+                row["unexpected"] = next(mismatches, row["unexpected"])
+
+
+def _check(rows: "list[Json]", outlook: _Outlook, *, check: bool) -> None:
+    """Raise, with `check`, the error whose exit code says what an operator must look at."""
+    from virtualchain.engine.expectations import describe_mismatch
+
+    if not check:
+        return
+    for row in rows:
+        if row["unexpected"] is not None:
+            raise UnexpectedDigest(f"app {row['name']}: {describe_mismatch(row['unexpected'])}")
+    halted = [row["name"] for row in rows if row["status"] == "halted"]
+    if halted:
+        raise Halted(f"halted: {', '.join(halted)}")
+    if outlook.tip is None:
+        raise NodeUnavailable("the node was not reached")
 
 
 def _node(outlook: _Outlook) -> str | None:
@@ -122,6 +166,7 @@ def _writer(name: str | None, confirmations: int, *, is_standby: bool) -> str:
 
 
 def _write_app(row: "Json", tip: "Tip | None", builds: "list[Json]") -> None:
+    from virtualchain.engine.expectations import describe_mismatch
     from virtualchain.engine.halting import op_of, place_of
 
     first = row["first_block_id"]
@@ -136,6 +181,8 @@ def _write_app(row: "Json", tip: "Tip | None", builds: "list[Json]") -> None:
     }
     if beside:
         fields["other builds"] = f"{', '.join(beside)}: `virtualchain drop` removes one"
+    if row["unexpected"] is not None:
+        fields["UNEXPECTED"] = describe_mismatch(row["unexpected"])
     if row["error"] is not None:
         error = row["error"]
         fields["failed"] = f"{error['callback']} in block {error['block_id']}: {error['error']}"

@@ -137,7 +137,7 @@ def candidates_of(contract: Contract, block: Block, inputs: Iterable[Input]) -> 
         except Exception as error:
             if is_transient(error):  # of a database that it asked for consensus hashes
                 raise
-            raise halt(contract, block, "find_payload", item, error) from error
+            raise halt(contract, block.block_id, "find_payload", item, error) from error
         count += any(payload.startswith(contract.magics) for payload in contents)
         for n, payload in enumerate(contents):
             split = split_payload(payload, contract.magics, contract.opcodes)

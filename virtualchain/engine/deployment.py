@@ -5,7 +5,7 @@ along the tape by the same step, block by block.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -14,11 +14,12 @@ import psycopg
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.networks import Network
 from virtualchain.engine.coverage import cover, gaps, watches_of
+from virtualchain.engine.expectations import describe_mismatch
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import NOTHING, Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted, BuildChanged
-from virtualchain.model import Block, Input, Json, ScannedBlock
+from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer, record_writer, require_space
@@ -78,6 +79,7 @@ class Deployment:
         """Whether the next block is waited for: the first one is, after a block that failed in flight."""
         self._in_flight: deque[_Flight] = deque()
         self.notifier = Notifier(self.connection, on_message)
+        self._on_message = on_message
         self._swapped: list[str] = []
         try:
             self.tape = Tape(self.connection)
@@ -99,9 +101,26 @@ class Deployment:
                 for machine in self.machines
                 if machine not in self.running
             }
+            self.expect(options.expected)
         except BaseException:
             self.close()
             raise
+
+    def expect(self, expected: Mapping[str, Sequence[Expected]]) -> None:
+        """Compare every app's digests with these, by app, and with those that it declares, from now on."""
+        for machine in self.machines:
+            contract = machine.contract
+            machine.expect([*contract.expected(self.tape.network), *expected.get(contract.name, ())])
+            self._note_unexpected(machine)
+
+    def _note_unexpected(self, machine: Machine) -> None:
+        """Record whether an app's digests are others than expected; halt it if it must stop for that."""
+        machine.log.set_unexpected(machine.unexpected)
+        if machine.unexpected is None:
+            return
+        self._on_message(f"app {machine.contract.name}: {describe_mismatch(machine.unexpected)}")
+        if machine.must_stop and machine in self.running:
+            self._halt(machine, machine.refusal())
 
     def _install(self, contract: Contract) -> Machine:
         with self.connection.transaction():
@@ -251,6 +270,7 @@ class Deployment:
                 if machine.place in missed:
                     self._leave(machine)
                 elif step is None:
+                    self._look_at_digests(machine, flight.block)
                     tallies[machine.contract.name] = NOTHING
                 else:
                     self._after_commit(machine, step)
@@ -381,6 +401,7 @@ class Deployment:
         for machine in self.machines:
             if machine.contract.name not in replacements:
                 machine.load()
+        self.expect(self.options.expected)
         if self.machines and self.tape.tip() is None:
             self.start_searches()
 
@@ -389,6 +410,8 @@ class Deployment:
         if self._is_durable:
             machine.settle()
         proceed, block = machine.contract.proceed, step.block
+        if self._look_at_digests(machine, block):
+            return
         try:
             with contained(), machine.answering():
                 goes_on = proceed is None or proceed(block.block_id, step.consensus_hash) is not False
@@ -397,9 +420,15 @@ class Deployment:
         except Exception as error:
             if is_transient(error):  # of a database that it asked for consensus hashes
                 raise
-            halted = halt(machine.contract, block, "db_continue", None, error)
+            halted = halt(machine.contract, block.block_id, "db_continue", None, error)
             halted.__cause__ = error
             self._halt(machine, halted)
+
+    def _look_at_digests(self, machine: Machine, block: Block) -> bool:
+        """Note if an app has others than expected since `block`; return whether it is halted for that."""
+        if machine.unexpected is not None and machine.unexpected["block_id"] == block.block_id:
+            self._note_unexpected(machine)
+        return machine not in self.running
 
     def _halt(self, machine: Machine, halted: AppHalted) -> None:
         self.causes[machine.contract.name] = halted.__cause__

@@ -5,6 +5,7 @@ state of its own: after any failure it continues from what is in the database.
 """
 
 import inspect
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -27,7 +28,15 @@ from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
 from virtualchain.engine.lookups import lookups_of_callback
 from virtualchain.engine.machine import Machine
-from virtualchain.engine.options import Listener, Options, Progress, check_runnable, ignore, policies_by_app
+from virtualchain.engine.options import (
+    Expect,
+    Listener,
+    Options,
+    Progress,
+    check_runnable,
+    ignore,
+    policies_by_app,
+)
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, roll_back
@@ -40,8 +49,9 @@ from virtualchain.errors import (
     NodeUnavailable,
     StoreError,
     UsageError,
+    VirtualchainError,
 )
-from virtualchain.model import Block, Reorg, Verification
+from virtualchain.model import Block, OnUnexpected, Reorg, Verification
 from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, store_error
@@ -55,6 +65,8 @@ POLL = 3.0
 """Seconds between two looks at the node, if it announces nothing in between."""
 _STRETCH = 500
 """Blocks that a lagging app is advanced by while others have new blocks to take."""
+_EXPECT_AGAIN = 600.0
+"""Seconds after which a follower asks again which digests are expected."""
 _GARBLED = 3
 """How many malformed answers in a row a follower tolerates from the node."""
 
@@ -100,6 +112,10 @@ class StateEngine:
     rollback. Apps with a state of their own have it saved to `state_folder` (default: the user's data
     folder).
 
+    `expect` returns the digests that others say the apps have, by app; it is called at the start, and by
+    `follow` every ten minutes. An app with other ones, or with others than it declares itself, stops before
+    it takes another block, unless `on_unexpected` is "continue".
+
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
     `on_rollback` after each rollback. `on_wait` must not query the engine: the database may just be silent.
@@ -141,6 +157,8 @@ class StateEngine:
         state_folder: Path | None = None,
         history: int | None = HISTORY,
         on_deep_fork: Policy | Mapping[str, Policy] | None = None,
+        expect: Expect | None = None,
+        on_unexpected: OnUnexpected = "halt",
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
@@ -150,7 +168,12 @@ class StateEngine:
             on_deep_fork=policies_by_app(declared, on_deep_fork),
             state_folder=state_folder,
             wait_for_writer=wait_for_writer,
+            expected={} if expect is None else expect(),
+            on_unexpected=on_unexpected,
         )
+        self._expect = expect
+        self._expected_at = time.monotonic()
+        self._expects_other = False
         check_runnable(declared, self._options)
         self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
@@ -274,6 +297,20 @@ class StateEngine:
                 if self._waits_for is not None:
                     self._listener.on_wait(self._waits_for)
                 self._source.wait(POLL)
+                self._expect_again()
+
+    def _expect_again(self) -> None:
+        """Ask from time to time which digests are expected now; if that fails, those of before still are."""
+        if self._expect is None or time.monotonic() - self._expected_at < _EXPECT_AGAIN:
+            return
+        self._expected_at = time.monotonic()
+        try:
+            expected = self._expect()
+        except VirtualchainError as error:
+            self._listener.on_wait(f"the digests that are expected could not be read again: {error}")
+            return
+        self._expects_other = expected != self._options.expected
+        self._options = replace(self._options, expected=expected)
 
     def _build_or_wait(self) -> None:
         """Build; note what is waited for if that fails now and may succeed later."""
@@ -393,6 +430,9 @@ class StateEngine:
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
+        if self._expects_other:
+            self._deployment.expect(self._options.expected)
+            self._expects_other = False
         moved = bool(self._deployment.running) and self._follow_plan(to)
         moved = self._catch_up(most=_STRETCH if moved else None) or moved
         # Each block checks that its builds are live; so this comes after, when nobody waits for rows.

@@ -14,7 +14,7 @@ import psycopg
 from virtualchain.app.contract import Contract
 from virtualchain.app.fields import legible, opcode_text
 from virtualchain.errors import AppHalted, MissingData
-from virtualchain.model import Block, Input, Json
+from virtualchain.model import Input, Json
 from virtualchain.store.failures import describe_error, summarize_error
 
 LONGEST_REASON: Final = 1_000
@@ -76,7 +76,7 @@ def _is_quit(error: BaseException) -> bool:
 
 def halt(
     contract: Contract,
-    block: Block,
+    block_id: int,
     callback: str,
     item: Input | None,
     error: Exception,
@@ -85,19 +85,19 @@ def halt(
     name: str | None = None,
     op: str | None = None,
 ) -> AppHalted:
-    """Describe a failed callback, for the app's record and for the operator.
+    """Describe what failed before the app could take a block, for its record and for the operator.
 
     `op` is what the callback was called with, as text, if it judges a candidate with `opcode`; `name` is that
     of its handler (`opcode_name`).
     """
     record = {
-        "block_id": block.block_id,
+        "block_id": block_id,
         "callback": callback,
         "txid": item.txid if item else None,
         "txindex": item.txindex if item else None,
         "opcode": None if opcode is None else opcode.hex(),
         "op": None if op is None else legible(op, _LONGEST_OP),
-        **_place(error, contract.function(callback, name, block.block_id)),
+        **_place(error, contract.function(callback, name, block_id)),
         "error": legible(describe_error(error), LONGEST_REASON),
         "traceback": legible("".join(traceback.format_exception(error)), _LONGEST_TRACEBACK),
     }

@@ -114,7 +114,7 @@ def judge(
             raise
         if not care.is_complete:
             raise NeedsCare(sent.failed_call) from error
-        raise halt(contract, block, "a deferred constraint", None, error) from error
+        raise halt(contract, block.block_id, "a deferred constraint", None, error) from error
     return verdicts
 
 
@@ -275,7 +275,7 @@ class _Judge:
         except Exception as error:
             if is_transient(error):
                 raise
-            raise halt(self._contract, self._block, "db_keys", None, error) from error
+            raise halt(self._contract, self._block.block_id, "db_keys", None, error) from error
 
     def _check(self, candidate: Candidate) -> bool:
         verdict = self._call("db_check", candidate, self._run_check)
@@ -366,7 +366,7 @@ class _Judge:
         except Exception as error:
             if is_transient(error):
                 raise
-            raise halt(self._contract, self._block, name, None, error) from error
+            raise halt(self._contract, self._block.block_id, name, None, error) from error
 
     def _call(
         self, callback: str, candidate: Candidate, run: Callable[[Candidate], T | Rejected]
@@ -416,7 +416,9 @@ class _Judge:
         op = _shown(fields) if candidate.op else content
         source, opcode = candidate.source, candidate.opcode
         name = opcode_name(candidate.code)
-        return halt(self._contract, self._block, callback, source, error, opcode=opcode, name=name, op=op)
+        return halt(
+            self._contract, self._block.block_id, callback, source, error, opcode=opcode, name=name, op=op
+        )
 
     def _raise_hidden_failure(self) -> None:
         """Raise a failed statement after which the transaction cannot continue, even if a callback hid it."""
@@ -466,7 +468,7 @@ class _Turns:
                 f"{self._contract.tracks} still has it: a handler must delete the rows of every output that "
                 "its transaction spends, whatever becomes of the input"
             )
-            raise halt(self._contract, self._block, "the tracked outputs", candidate.source, error)
+            raise halt(self._contract, self._block.block_id, "the tracked outputs", candidate.source, error)
 
 
 def _shown(fields: Json) -> str:

@@ -17,6 +17,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.consensus.digests import EMPTY_OPS_HASH
 from virtualchain.engine.candidates import Candidate, candidates_of, with_spends
 from virtualchain.engine.care import FULL_CARE, NO_CARE, NeedsCare
+from virtualchain.engine.expectations import Expectations, describe_mismatch
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.judge import Verdicts, judge, must_judge
 from virtualchain.engine.lookups import Lookups, answering
@@ -24,8 +25,8 @@ from virtualchain.engine.options import Options, Tally
 from virtualchain.engine.priors import Priors
 from virtualchain.engine.states import AppState, OpaqueState, TableState
 from virtualchain.engine.tracking import Spends, Tracked, seen
-from virtualchain.errors import AppHalted, BuildChanged, DeepFork
-from virtualchain.model import Block, Input, RestOfBlock, ScannedBlock
+from virtualchain.errors import AppHalted, BuildChanged, DeepFork, UnexpectedDigest
+from virtualchain.model import Block, Digests, Expected, Input, Json, RestOfBlock, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction, Place, Taken
 from virtualchain.store.log import AppLog, Snapshot
 from virtualchain.store.pipeline import EarlierFailed
@@ -106,6 +107,10 @@ class Machine:
             contract.get_state is None and contract.proceed is None and not must_judge(contract, ())
         )
         self._priors = Priors(self.log, contract)
+        self._expectations = Expectations()
+        self._stops_if_unexpected = options.on_unexpected == "halt"
+        self.unexpected: Json | None = None
+        """What differs from the digests that are expected, if something does."""
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
         file = state_file(options.state_folder, contract.schema, build, is_live=is_live)
         self._state: AppState = (
@@ -240,6 +245,8 @@ class Machine:
         """
         if not self._may_rest or self.condemned is not None or not self._magics.isdisjoint(magics):
             return False
+        if self.must_stop:
+            return False
         looked = self._looked
         return self.contract.tracks is None or (
             looked is not None and looked[0] == block and not looked[1].candidates
@@ -255,7 +262,9 @@ class Machine:
             self.was_interrupted = not isinstance(error, EarlierFailed)
             raise
         state_hash = self._state.digest(block_id)
-        transaction.rest(self.place, Snapshot(block_id, EMPTY_OPS_HASH, consensus_hash, state_hash))
+        snapshot = Snapshot(block_id, EMPTY_OPS_HASH, consensus_hash, state_hash)
+        transaction.rest(self.place, snapshot)
+        self._compare(block, snapshot)
         self.cursor = block_id
         self.tally = NOTHING
 
@@ -269,7 +278,9 @@ class Machine:
         assert block.block_id == self.cursor + 1, "an app is advanced block by block"
         self.check_base_block(block)
         if self.condemned is not None:
-            raise halt(self.contract, block, "a statement", None, self.condemned) from self.condemned
+            raise halt(self.contract, block.block_id, "a statement", None, self.condemned) from self.condemned
+        if self.must_stop:
+            raise self.refusal()
         try:
             return self._step(block, inputs, transaction)
         except psycopg.Error as error:
@@ -278,7 +289,9 @@ class Machine:
 
     def _step(self, block: Block, inputs: Sequence[Input], transaction: BlockTransaction) -> str:
         if self._state.broken is not None:
-            raise halt(self.contract, block, "get_db_state", None, self._state.broken) from self._state.broken
+            raise halt(
+                self.contract, block.block_id, "get_db_state", None, self._state.broken
+            ) from self._state.broken
         is_quiet = not inputs and self._state.is_transactional and not must_judge(self.contract, ())
         verdicts = Verdicts() if is_quiet else self._verdicts(block, inputs, transaction)
         if self._last_recorded is not None and block.block_id <= self._last_recorded:
@@ -315,6 +328,34 @@ class Machine:
                     )
             except NeedsCare as needed:
                 care = care.after(needed)
+
+    def expect(self, expected: Iterable[Expected]) -> None:
+        """Compare the app's digests with these from now on, those of blocks that it has taken at once."""
+        self._expectations = Expectations(expected)
+        self.compare_past()
+
+    def compare_past(self) -> None:
+        """Compare the digests of the blocks that the app has taken."""
+        last = self.cursor if self._last_recorded is None else max(self.cursor, self._last_recorded)
+        blocks = self._expectations.until(last)
+        mismatches = map(self._expectations.mismatch, self.log.digests(blocks) if blocks else ())
+        self.unexpected = next(filter(None, mismatches), None)
+
+    def _compare(self, block: Block, snapshot: Snapshot) -> None:
+        if block.block_id in self._expectations and self.unexpected is None:
+            digests = Digests(block.block_id, block.hash, snapshot.consensus_hash, snapshot.state_hash)
+            self.unexpected = self._expectations.mismatch(digests)
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether the app takes no further block, because its digests are not those that are expected."""
+        return self.unexpected is not None and self._stops_if_unexpected
+
+    def refusal(self) -> AppHalted:
+        """Return the error of an app that takes no further block, because it `must_stop`."""
+        assert self.unexpected is not None, "something differs"
+        error = UnexpectedDigest(describe_mismatch(self.unexpected))
+        return halt(self.contract, self.cursor + 1, "the comparison with expected digests", None, error)
 
     @property
     def is_to_be_asked(self) -> bool:
@@ -372,7 +413,7 @@ class Machine:
         except psycopg.Error:
             raise
         except Exception as error:
-            raise halt(self.contract, block, "db_save", None, error) from error
+            raise halt(self.contract, block.block_id, "db_save", None, error) from error
 
     def _append(self, block: Block, verdicts: Verdicts, transaction: BlockTransaction) -> str:
         state_hash = self._digest(block)
@@ -380,6 +421,7 @@ class Machine:
         consensus_hash = self._priors.consensus_hash(block.block_id, ops_hash)
         snapshot = Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
         transaction.take(Taken(self.place, verdicts.ops, verdicts.rejections, snapshot))
+        self._compare(block, snapshot)
         self._prune(block.block_id, transaction)
         return consensus_hash
 
@@ -404,5 +446,5 @@ class Machine:
                 "judged again, the block has different ops: the rules changed, or are not deterministic; if "
                 f"they changed, run `virtualchain upgrade {self.contract.name}`"
             )
-            raise halt(self.contract, block, "the replay", None, error)
+            raise halt(self.contract, block.block_id, "the replay", None, error)
         return recorded.consensus_hash

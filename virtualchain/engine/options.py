@@ -10,7 +10,7 @@ from typing import Final, Self, get_args
 
 from virtualchain.app.contract import Contract
 from virtualchain.errors import UsageError, quoted
-from virtualchain.model import Block, Reorg, Verification
+from virtualchain.model import Block, Expected, OnUnexpected, Reorg, Verification
 from virtualchain.settings import HISTORY, Policy
 from virtualchain.store.rollback import Undone
 from virtualchain.store.state_files import default_folder
@@ -82,6 +82,10 @@ class Progress:
     """What became of the block's inputs, by the app that took it."""
 
 
+Expect = Callable[[], Mapping[str, Sequence[Expected]]]
+"""Returns which digests are expected, by app; raises VirtualchainError if that cannot be found out."""
+
+
 def ignore(*_: object) -> None:
     """Notify nobody."""
 
@@ -118,6 +122,10 @@ class Options:
     """For how many blocks apps can be rolled back by their history; None: all."""
     on_deep_fork: Mapping[str, Policy] = field(default_factory=dict)
     """What happens when taken blocks are replaced, by app; an app that is not named keeps its policy."""
+    expected: Mapping[str, Sequence[Expected]] = field(default_factory=dict)
+    """The digests that others say apps have, by app; each app's own declarations come on top."""
+    on_unexpected: OnUnexpected = "halt"
+    """What an app does whose digests are others than expected."""
     state_folder: Path | None = None
     """Where apps with a state of their own have it saved; None: in the user's data folder."""
     wait_for_writer: bool = False
@@ -158,6 +166,10 @@ def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
         raise UsageError(f"two apps have the name {', '.join(duplicates)}")
     if options.verify not in get_args(Verification):
         raise UsageError(f"verify={quoted(options.verify)}: choose {' or '.join(get_args(Verification))}")
+    if options.on_unexpected not in get_args(OnUnexpected):
+        raise UsageError(
+            f"on_unexpected={quoted(options.on_unexpected)}: choose {' or '.join(get_args(OnUnexpected))}"
+        )
     confirmations = options.confirmations
     for contract in contracts:
         if contract.confirmations is not None and confirmations < contract.confirmations:

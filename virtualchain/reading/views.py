@@ -21,7 +21,7 @@ from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 
 from virtualchain.errors import StoreError, UsageError
-from virtualchain.model import Json
+from virtualchain.model import Digests, Json
 from virtualchain.store.database import connect_reader, pin_transaction, redact
 from virtualchain.store.failures import is_transient, store_error
 from virtualchain.store.revision import refuse_other
@@ -167,6 +167,12 @@ def digests(
     if block_id is None:
         return _dicts(connection, "latest_digests", {"apps": _list(names)})
     return _dicts(connection, "digests", {"apps": _list(names), "block_id": block_id})
+
+
+def digests_at(connection: psycopg.Connection, app: str, blocks: Sequence[int]) -> list[Digests]:
+    """Return an app's digests at those of some blocks that have them, in order."""
+    rows = _dicts(connection, "digests_at", {"app": app, "blocks": list(blocks)})
+    return [Digests(**row) for row in rows]
 
 
 def ops(connection: psycopg.Connection, selection: Selection) -> Iterator[Json]:

@@ -16,7 +16,7 @@ from psycopg.types.json import Json as Jsonb
 
 from virtualchain.consensus.hashing import sha256d
 from virtualchain.errors import BuildChanged
-from virtualchain.model import Json
+from virtualchain.model import Digests, Json
 from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.sql import queries, statement
 
@@ -270,6 +270,16 @@ class AppLog:
         row = self._connection.execute(_Q["snapshot"], {**self._place, "block_id": block_id}).fetchone()
         assert row is not None, f"app {self.app} has no snapshot at block {block_id}"
         return Snapshot(block_id, *row)
+
+    def digests(self, block_ids: Sequence[int]) -> list[Digests]:
+        """Return the app's digests at those of `block_ids` that have them, in order."""
+        rows = self._connection.execute(_Q["digests_at"], {**self._place, "block_ids": list(block_ids)})
+        return [Digests(*row) for row in rows]
+
+    def set_unexpected(self, mismatch: Json | None) -> None:
+        """Record what differs from the digests that are expected of the app, if something does."""
+        record = None if mismatch is None else Jsonb(mismatch)
+        self._connection.execute(_Q["set_unexpected"], {**self._place, "unexpected": record})
 
     def add_initial(self, block_id: int, consensus_hash: str) -> None:
         """Record the consensus hash that the app begins with, at a block before its first."""

@@ -5,7 +5,7 @@ import json
 import random
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
@@ -94,8 +94,8 @@ def test_any_byte_changed(good: Path, tmp_path: Path) -> None:
     """A change of any bit is refused, and never raises another error."""
     key = make_key(tmp_path / "key")
     with archive.reading(good) as reader:
-        signed = sign(manifest_of(reader), [tmp_path / "key"]).as_dict()
-    file = forge(good, tmp_path / "flipped", manifest=_set(signatures=signed["signatures"]))
+        signatures = sign(manifest_of(reader).signed_bytes(), [tmp_path / "key"])
+    file = forge(good, tmp_path / "flipped", manifest=_set(signatures=list(map(asdict, signatures))))
     with archive.reading(file) as reader:
         assert verify(reader).signers == (key,)
     whole = bytearray(file.read_bytes())

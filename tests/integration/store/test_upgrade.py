@@ -129,7 +129,9 @@ def indexes(url: str) -> list[str]:
     return [text for (text,) in rows]
 
 
-LATER = tuple(f"vc.apps.{name}" for name in ("code_digest", "last_code_digest", "serial", "tracking"))
+LATER = tuple(
+    f"vc.apps.{name}" for name in ("code_digest", "last_code_digest", "serial", "tracking", "unexpected")
+)
 
 
 def schema(url: str) -> dict[tuple[str, str], str]:
