@@ -163,8 +163,8 @@ def test_after_any_faults_the_result_equals_a_fresh_index(database_server: Datab
         WorldMachine,
         settings=settings(
             derandomize=True,
-            max_examples=4,
-            stateful_step_count=8,
+            max_examples=3,
+            stateful_step_count=6,
             deadline=None,
             phases=[Phase.generate],  # shrinking takes minutes, and the steps are printed anyway
             suppress_health_check=list(HealthCheck),
@@ -185,7 +185,7 @@ def test_a_seed_repeats_a_simulation(database_server: DatabaseServer, folder: Pa
     """The seed that a run prints is enough to repeat it."""
     logs: list[list[str]] = [[], []]
     for log in logs:
-        simulate(10, database_server, folder, log.append, steps=3)
+        simulate(10, database_server, folder, log.append, steps=2)
     actions = [[line for line in log if line.startswith("  ") and line[2] != " "] for log in logs]
     assert actions[0] == actions[1]
     assert len(actions[0]) > 3

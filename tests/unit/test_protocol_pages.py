@@ -64,7 +64,7 @@ def test_every_argument_of_an_app_is_described() -> None:
     described = {name: row.partition(" | ")[0].strip("`") for name, row in rows(section).items()}
     described.pop("argument")
     assert list(described) == list(parameters)
-    written = {"version": '"1"', "initial_snapshots": "{}"}
+    written = {"version": '"1"', "initial_snapshots": "{}", "expected_snapshots": "{}"}
     for name, parameter in parameters.items():
         if parameter.default is not parameter.empty:
             assert described[name] == written.get(name, str(parameter.default)), name

@@ -86,6 +86,11 @@ def read_block(raw: bytes) -> list[RawTx]:
     return transactions
 
 
+def cut_transaction(raw: bytes, start: int) -> RawTx:
+    """Read the transaction that starts at an offset of a block; raises MalformedBlock if it ends early."""
+    return _read(raw, start)[0]
+
+
 def _read(raw: bytes, start: int) -> tuple[RawTx, int]:
     try:
         tx, end = _cut(raw, start)

@@ -16,7 +16,7 @@ from virtualchain.testing.fakenode.server import NO_CONTENT, Answer, json_answer
 from virtualchain.testing.fakenode.state import NodeState, is_hash
 from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.undo import read_undo
-from virtualchain.testing.wire import read_block
+from virtualchain.testing.wire import cut_transaction
 
 WARMING_UP: Final = -28
 _MISC_ERROR = -1
@@ -250,7 +250,7 @@ def _get_raw_transaction(
     internal_txid = bytes.fromhex(txid)[::-1]
     if blockhash is None and state.txindex:
         for stored in filter(state.has, reversed(state.chain.tree.chain)):
-            if any(tx.txid == internal_txid for tx in read_block(stored.raw)):
+            if internal_txid in state.places(stored):
                 return _get_raw_transaction(state, txid, verbosity, stored.block.hash)
     if blockhash is None:
         raise RpcError(
@@ -261,14 +261,16 @@ def _get_raw_transaction(
     stored = _block(state, blockhash, "parameter 3", "Block hash not found")
     if not state.has(stored):
         raise RpcError(_MISC_ERROR, "Block not available")
-    for index, tx in enumerate(read_block(stored.raw)):
-        if tx.txid == internal_txid:
-            if level <= 0:
-                return tx.raw.hex()
-            undo = state.undo(stored) if level > 1 else None
-            coins = None if undo is None else read_undo(undo)[index]
-            return transaction_in_block_json(state.chain.tree, stored, tx, coins)
-    raise RpcError(_NOT_FOUND, f"No such transaction found in the provided block. {_WALLET_HINT}")
+    place = state.places(stored).get(internal_txid)
+    if place is None:
+        raise RpcError(_NOT_FOUND, f"No such transaction found in the provided block. {_WALLET_HINT}")
+    index, start = place
+    tx = cut_transaction(stored.raw, start)
+    if level <= 0:
+        return tx.raw.hex()
+    undo = state.undo(stored) if level > 1 else None
+    coins = None if undo is None else read_undo(undo)[index]
+    return transaction_in_block_json(state.chain.tree, stored, tx, coins)
 
 
 def _get_chain_tips(state: NodeState) -> list[Json]:

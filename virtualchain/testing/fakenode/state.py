@@ -2,8 +2,9 @@
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from threading import Condition
 from time import monotonic
 from types import TracebackType
@@ -15,6 +16,7 @@ from virtualchain.testing.chain import ChainBuilder
 from virtualchain.testing.fakenode.results import difficulty, median_time
 from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.undo import Undo
+from virtualchain.testing.wire import read_block
 
 _SIGNET_CHALLENGE: Final = (
     "512103ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430"
@@ -51,6 +53,19 @@ class NodeState:
     lock: ChainLock = field(default_factory=ChainLock)
     ending: threading.Event = field(default_factory=threading.Event)
     """Set while the node shuts down, which ends the requests that wait for a block."""
+
+    _places: dict[str, dict[bytes, tuple[int, int]]] = field(default_factory=dict, repr=False)
+
+    def places(self, stored: StoredBlock) -> Mapping[bytes, tuple[int, int]]:
+        """Return the position in a block of each of its transactions, and the offset at which it starts."""
+        known = self._places.get(stored.block.hash)
+        if known is None:
+            transactions = read_block(stored.raw)
+            at = len(stored.raw) - sum(len(tx.raw) for tx in transactions)
+            starts = accumulate((len(tx.raw) for tx in transactions), initial=at)
+            known = {tx.txid: (n, next(starts)) for n, tx in enumerate(transactions)}
+            self._places[stored.block.hash] = known
+        return known
 
     def find(self, block_hash: str) -> StoredBlock | None:
         """Return the block with this hash."""
