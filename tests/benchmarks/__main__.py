@@ -66,7 +66,7 @@ def measure(server: DatabaseServer, chain: Path | None, options: argparse.Namesp
     """Run all benchmarks; return their results as JSON. Without a `chain`, a fake node makes the blocks."""
     runs, quick = options.runs, options.quick
     results: dict[str, Any] = report.environment(server, runs)
-    few = 3 if quick else options.full_blocks
+    few = 1 if quick else options.full_blocks
     with full_blocks(few, chain, fake=chain is None) as blocks:
         _say("the mainnet-like chain")
         full = sync.measure(blocks, server, runs)
@@ -75,13 +75,13 @@ def measure(server: DatabaseServer, chain: Path | None, options: argparse.Namesp
         _say("empty blocks")
         empty = sync.measure(blocks, server, runs)
     _say("ops from memory")
-    total = 20 if quick else 20_000
+    total = 10 if quick else 20_000
     applied = [
         apply.measure(server, ops, max(total, 2 * ops), runs) for ops in (0, 10, 20 if quick else 1000)
     ]
     _say("growth")
-    rows = [200, 400] if quick else options.rows
-    grown = growth.measure(server, rows, 100 if quick else 1000)
+    rows = [40, 80] if quick else options.rows
+    grown = growth.measure(server, rows, 10 if quick else 1000)
     _say("history")
     sizes = (500, 200, 120) if quick else (100_000, 50_000, 1_000)
     kept = history.measure(server, *sizes, 1 if quick else runs)

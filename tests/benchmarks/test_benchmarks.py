@@ -2,13 +2,18 @@
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.benchmarks import __main__ as everything
 from tests.benchmarks import apply, growth, guard, history, open_snapshot, outputs, rollback, sync, tip
-from tests.benchmarks.environment import empty_blocks, full_blocks, single_ops
+from tests.benchmarks.environment import single_ops
 from tests.benchmarks.first_sync import estimate
 from tests.benchmarks.plot import Bar
 from tests.benchmarks.stages import STAGES
@@ -17,13 +22,58 @@ from virtualchain.testing.bitcoind import Bitcoind
 from virtualchain.testing.database import DatabaseServer
 
 
-def test_syncs_of_both_chains_are_measured(database_server: DatabaseServer) -> None:
+@dataclass(frozen=True)
+class Once:
+    """One run of everything: what was printed and written, and what each benchmark returned on the way."""
+
+    printed: str
+    folder: Path
+    measured: dict[str, list[Any]]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Run everything, as the command does, where there is no node."""
+    folder = tmp_path_factory.mktemp("everything")
+    measured: dict[str, list[Any]] = {}
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.setattr(everything, "find_bitcoind", lambda: None)
+        patch.setattr(everything, "DOCS", folder)
+        for module in (sync, apply, growth, history):
+            patch.setattr(
+                module, "measure", _noting(module.measure, measured.setdefault(module.__name__, []))
+            )
+        everything.main(["--quick", "--runs", "1", "--json", "--svg", str(folder / "plot.svg"), "--page"])
+    return Once(printed.getvalue(), folder, measured)
+
+
+def _noting(measure: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
+    """Note what a benchmark returns."""
+
+    def noted(*arguments: Any) -> Any:
+        results.append(measure(*arguments))
+        return results[-1]
+
+    return noted
+
+
+def test_one_command_measures_everything(once: Once) -> None:
+    """Without a node it leaves out the tip; it prints JSON, draws a plot, and writes the page."""
+    results = json.loads(once.printed)
+    assert results["tip"] == []
+    assert [each["source"] for each in results["first_sync"]] == ["node, REST", "node, JSON-RPC alone"]
+    plot = once.folder / "plot.svg"
+    assert ET.parse(plot).getroot().tag.endswith("svg")
+    assert (once.folder / "performance.svg").read_text() == plot.read_text()
+    page = (once.folder / "performance.md").read_text()
+    assert f"Measured on {results['date']}" in page
+    assert "| state.table, 1,000 ops a block |" in page
+
+
+def test_syncs_of_both_chains_are_measured(once: Once) -> None:
     """A few blocks of each kind are fetched and synced, and the results shown."""
-    with full_blocks(2, None, fake=True) as chain:
-        full = sync.measure(chain, database_server, 1)
-    with empty_blocks(20) as chain:
-        empty = sync.measure(chain, database_server, 1)
-    assert (full.blocks, empty.blocks, empty.inputs) == (2, 20, 0)
+    full, empty = once.measured[sync.__name__]
+    assert (full.blocks, empty.blocks, empty.inputs) == (1, 20, 0)
     assert full.bytes > 1_000_000 > empty.bytes
     for result in (full, empty):
         assert all(seconds > 0 for seconds in result.seconds.values())
@@ -32,9 +82,9 @@ def test_syncs_of_both_chains_are_measured(database_server: DatabaseServer) -> N
     assert sync.table([full, empty], 1).row_count == 12 + len(full.stages)
 
 
-def test_applying_ops_is_measured(database_server: DatabaseServer) -> None:
+def test_applying_ops_is_measured(once: Once) -> None:
     """A few blocks of ops and empty ones are applied beside every bound, with the time of each stage."""
-    ops, empty = apply.measure(database_server, 5, 20, 1), apply.measure(database_server, 0, 20, 1)
+    empty, _, ops = once.measured[apply.__name__]
     assert set(ops.bounds) == set(apply.BOUNDS)
     assert all(ratio > 0 for ratio in ops.ratios.values())
     assert {"parse", "check", "commit", "rows of tape and log", "state hash"} <= set(ops.stages)
@@ -70,9 +120,9 @@ def test_rollbacks_are_measured(database_server: DatabaseServer) -> None:
     assert rollback.table(results, 1).row_count == 4
 
 
-def test_every_way_of_keeping_history_is_measured(database_server: DatabaseServer) -> None:
+def test_every_way_of_keeping_history_is_measured(once: Once) -> None:
     """Each way inserts, updates, deletes and undoes the same rows."""
-    measured = history.measure(database_server, 500, 200, 120, 1)
+    (measured,) = once.measured[history.__name__]
     assert set(measured) == {"none", "key", "plain", "brin"}
     assert all(row["bulk insert, µs a row"] > 0 for row in measured.values())
     assert all(measured[way]["undo 100 blocks, ms"] > 0 for way in measured if way != "none")
@@ -87,9 +137,9 @@ def test_the_guard_of_statements_is_measured(database_server: DatabaseServer) ->
     assert guard.table(result, 2).row_count == 3
 
 
-def test_growth_is_measured(database_server: DatabaseServer) -> None:
+def test_growth_is_measured(once: Once) -> None:
     """Every case is applied to a small number of rows, and the results shown."""
-    results = growth.measure(database_server, [40, 80], 10)
+    (results,) = once.measured[growth.__name__]
     assert [result.case for result in results] == list(growth.CASES)
     sizes = [sorted(result.rates) for result in results]
     assert sizes == [*[[40, 80]] * 4, [1, 3, 10], [40, 160]]
@@ -115,23 +165,6 @@ def test_the_tip_is_measured(bitcoind: Bitcoind, database_server: DatabaseServer
     ]
     assert all(0 < each.median <= each.p99 <= each.worst for each in results)
     assert tip.table(results).row_count == 8
-
-
-def test_one_command_measures_everything(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """Without a node it leaves out the tip; it prints JSON, draws a plot, and writes the page."""
-    monkeypatch.setattr(everything, "find_bitcoind", lambda: None)
-    monkeypatch.setattr(everything, "DOCS", tmp_path)
-    everything.main(["--quick", "--runs", "1", "--json", "--svg", str(tmp_path / "plot.svg"), "--page"])
-    results = json.loads(capsys.readouterr().out)
-    assert results["tip"] == []
-    assert [each["source"] for each in results["first_sync"]] == ["node, REST", "node, JSON-RPC alone"]
-    assert ET.parse(tmp_path / "plot.svg").getroot().tag.endswith("svg")
-    assert (tmp_path / "performance.svg").read_text() == (tmp_path / "plot.svg").read_text()
-    page = (tmp_path / "performance.md").read_text()
-    assert f"Measured on {results['date']}" in page
-    assert "| state.table, 1,000 ops a block |" in page
 
 
 def test_a_first_sync_is_the_sum_of_blocks_and_ops() -> None:
