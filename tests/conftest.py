@@ -1,5 +1,6 @@
 """Fixtures that several kinds of tests share: a generated chain, and a real node that has it."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -7,6 +8,11 @@ import pytest
 
 from tests.support.generated import GENERATOR, GeneratedChain, generate, load
 from virtualchain.testing.bitcoind import Bitcoind
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores: each often waits for its servers."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
