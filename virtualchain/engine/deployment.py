@@ -108,6 +108,7 @@ class Deployment:
 
     def expect(self, expected: Mapping[str, Sequence[Expected]]) -> None:
         """Compare every app's digests with these, by app, and with those that it declares, from now on."""
+        self._expected = expected
         for machine in self.machines:
             contract = machine.contract
             machine.expect([*contract.expected(self.tape.network), *expected.get(contract.name, ())])
@@ -401,7 +402,7 @@ class Deployment:
         for machine in self.machines:
             if machine.contract.name not in replacements:
                 machine.load()
-        self.expect(self.options.expected)
+        self.expect(self._expected)
         if self.machines and self.tape.tip() is None:
             self.start_searches()
 
