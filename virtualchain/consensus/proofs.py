@@ -8,19 +8,17 @@ A proof shows that the op's bytes are hashed into the history that ends in the t
 app's name and the op's position among its block's ops are not hashed: for these the prover must be trusted.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from virtualchain.consensus.digests import consensus_hash, ops_hash, prior_block_ids
+from virtualchain.consensus.proof_file import hexadecimal, items, record, text, whole
 from virtualchain.errors import InvalidProof, UsageError, quoted
 from virtualchain.model import Json
 
 FORMAT = "virtualchain-proof-1"
 _KEYS = {"format", "app", "first_block_id", "hops", "ops", "index"}
 _HOP_KEYS = {"block_id", "ops_hash", "prior"}
-_HIGHEST_BLOCK_ID = 2**31 - 1
-_HEX = re.compile("(?:[0-9a-f]{2})*")
 
 
 class _Hop(NamedTuple):
@@ -89,18 +87,17 @@ def check_op_proof(proof: object, trusted_hash: str) -> bytes:
 
     Raises InvalidProof for any flaw.
     """
-    parts = _record(proof, _KEYS, "the proof")
+    parts = record(proof, _KEYS, "the proof")
     if parts["format"] != FORMAT:
         raise InvalidProof(
             f"the proof's format is not {quoted(FORMAT)}, the only one that this version reads"
         )
-    if not isinstance(parts["app"], str):
-        raise InvalidProof("the app's name is not text")
-    first_block_id = _int(parts["first_block_id"], "first_block_id")
-    hops = [_read_hop(hop, first_block_id) for hop in _list(parts["hops"], "hops")]
+    text(parts["app"], "the app's name")
+    first_block_id = whole(parts["first_block_id"], "first_block_id")
+    hops = [_read_hop(hop, first_block_id) for hop in items(parts["hops"], "hops")]
     if not hops:
         raise InvalidProof("the proof has no hops")
-    trusted = {hops[0].block_id: _hex(trusted_hash, 32, "the trusted hash")}
+    trusted = {hops[0].block_id: hexadecimal(trusted_hash, 32, "the trusted hash")}
     for hop in hops:
         if hop.block_id not in trusted:
             raise InvalidProof(f"the hop to block {hop.block_id} does not follow from the previous one")
@@ -113,51 +110,27 @@ def check_op_proof(proof: object, trusted_hash: str) -> bytes:
 
 
 def _find_op(proof_ops: object, index: object, hop: _Hop) -> bytes:
-    ops = [bytes.fromhex(_hex(op, None, "an op")) for op in _list(proof_ops, "ops")]
+    ops = [bytes.fromhex(hexadecimal(op, None, "an op")) for op in items(proof_ops, "ops")]
     # An empty string has the hash of a block without ops: it must not pass for an op.
     if any(op[1:2] != b":" for op in ops):
         raise InvalidProof(f"block {hop.block_id}: an op must start with its opcode and a colon")
     if ops_hash(ops) != hop.ops_hash:
         raise InvalidProof(f"block {hop.block_id}: the ops shown do not produce its ops hash")
-    place = _int(index, "index")
+    place = whole(index, "index")
     if place >= len(ops):
         raise InvalidProof(f"block {hop.block_id} has {len(ops)} ops, none at index {place}")
     return ops[place]
 
 
 def _read_hop(hop: object, first_block_id: int) -> _Hop:
-    parts = _record(hop, _HOP_KEYS, "a hop")
-    block_id = _int(parts["block_id"], "block_id")
+    parts = record(hop, _HOP_KEYS, "a hop")
+    block_id = whole(parts["block_id"], "block_id")
     if block_id < first_block_id:
         raise InvalidProof(f"block {block_id} is below the first block, {first_block_id}")
     ids = prior_block_ids(block_id, first_block_id)
-    prior = _record(parts["prior"], {str(prior_id) for prior_id in ids}, f"prior of block {block_id}")
+    prior = record(parts["prior"], {str(prior_id) for prior_id in ids}, f"prior of block {block_id}")
     return _Hop(
         block_id,
-        _hex(parts["ops_hash"], 64, f"ops_hash of block {block_id}"),
-        {prior_id: _hex(prior[str(prior_id)], 32, f"prior hash {prior_id}") for prior_id in ids},
+        hexadecimal(parts["ops_hash"], 64, f"ops_hash of block {block_id}"),
+        {prior_id: hexadecimal(prior[str(prior_id)], 32, f"prior hash {prior_id}") for prior_id in ids},
     )
-
-
-def _record(value: object, keys: set[str], what: str) -> dict[str, object]:
-    if not isinstance(value, dict) or value.keys() != keys:
-        raise InvalidProof(f"{what} must be an object with exactly these keys: {', '.join(sorted(keys))}")
-    return value
-
-
-def _list(value: object, what: str) -> list[object]:
-    if not isinstance(value, list):
-        raise InvalidProof(f"{what} must be a list")
-    return value
-
-
-def _int(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _HIGHEST_BLOCK_ID:
-        raise InvalidProof(f"{what} must be a whole number from 0 to {_HIGHEST_BLOCK_ID}")
-    return value
-
-
-def _hex(value: object, digits: int | None, what: str) -> str:
-    if not isinstance(value, str) or not _HEX.fullmatch(value) or digits not in (None, len(value)):
-        raise InvalidProof(f"{what} must be {digits or 'an even number of'} lower-case hex digits")
-    return value
