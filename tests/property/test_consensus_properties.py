@@ -170,21 +170,19 @@ def test_a_proof_whose_heights_lie_shows_a_block_of_the_history_all_the_same(
         values = data.draw(st.permutations(list(hop["prior"].values())))
         ids = consensus.prior_block_ids(hop["block_id"], proof["first_block_id"])
         hop["prior"] = dict(zip(map(str, ids), values, strict=True))
-    for known in ({}, {"block_id": trusted + 10}):
+    for known in (None, trusted + 10):
         try:
-            shown = check_ops(proof, history.hashes[trusted + 10], **known)
+            shown = check_ops(proof, history.hashes[trusted + 10], block_id=known)
         except InvalidProof:
             continue
         assert list(shown.ops) in history.ops.values()
-        assert not known or by == 0
-        if known and shown.hops == 1:
+        assert known is None or by == 0
+        if known is not None and shown.hops == 1:
             assert (shown.block_id, list(shown.ops)) == (block_id, history.ops[block_id])
 
 
 PROOF_TEXTS = st.recursive(
-    st.sampled_from(
-        ["0", "1.0", "-1", "01", "1e3", "1E3", "NaN", "true", "null", '""', '"\\ud800"', "9" * 17]
-    )
+    st.sampled_from(["0", "1.0", "-1", "01", "1e3", "1E3", "NaN", "true", '""', '"\\ud800"', "9" * 17])
     | st.integers(0, 2**53 - 1).map(str),
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda parts: f"[{','.join(parts)}]")

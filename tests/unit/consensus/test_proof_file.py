@@ -91,15 +91,18 @@ def test_a_repeated_key_among_many_is_found_at_once() -> None:
 
 def test_fields_have_one_form() -> None:
     """What looks like a number, hex or text but is something else is refused."""
-    for value in (True, False, 1.0, "1", None, -1, 2**31, [1]):
+    numbers: list[object] = [True, False, 1.0, "1", None, -1, 2**31, [1]]
+    for value in numbers:
         with pytest.raises(InvalidProof, match="whole number from 0 to 2147483647"):
             whole(value, "it")
     assert whole(2**53 - 1, "it", 2**53 - 1) == 2**53 - 1
-    for value in ("AB", "a", "0x", "ab ", " ab", "ab\n", "\uff41\uff42", b"ab", None, 12):
+    digits: list[object] = ["AB", "a", "0x", "ab ", " ab", "ab\n", "\uff41\uff42", b"ab", None, 12]
+    for value in digits:
         with pytest.raises(InvalidProof, match="lower-case hex digits"):
             hexadecimal(value, None, "it")
     with pytest.raises(InvalidProof, match="4 lower-case hex digits"):
         hexadecimal("ab", 4, "it")
-    for value in (None, 1, b"a", ["a"], json.loads('"\\ud800"')):
+    texts: list[object] = [None, 1, b"a", ["a"], json.loads('"\\ud800"')]
+    for value in texts:
         with pytest.raises(InvalidProof):
             text(value, "it")
