@@ -3,17 +3,21 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.test_consensus_properties import JSON, paths_in
+from tests.support import second_checker
 from tests.support.consensus_history import History
+from tests.support.shared_data import shared
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.inclusion import inclusions
 from virtualchain.bitcoin.layout import walk
-from virtualchain.bitcoin.spv import make_spv
+from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.spv import _check_headers, make_spv
 from virtualchain.consensus.proof_file import write_proof
-from virtualchain.errors import InvalidProof
+from virtualchain.errors import InvalidProof, MalformedBlock
 from virtualchain.proof.checking import Known, check_file
 from virtualchain.testing.chain import ChainBuilder
 
@@ -71,6 +75,7 @@ def test_changes_are_refused_or_change_only_the_prover_s_word(
     for path in paths:
         _change(proof, path, data)
     claims = _claims(proof, KNOWN)
+    _compare(proof)
     if claims is None or proof == PROOF:
         return
     assert GOOD is not None
@@ -89,9 +94,65 @@ def test_a_checker_who_knows_nothing_but_the_hash_is_not_deceived_about_the_ops(
     """Labels may change; the list of ops stays that of a block of the history."""
     proof = json.loads(json.dumps(PROOF))
     _change(proof, path, data)
+    _compare(proof)
     claims = _claims(proof, Known())
     if claims is not None:
         assert claims["ops"] == sorted(HISTORY.ops[BLOCK])
+
+
+def _compare(proof: Any) -> None:
+    """Check that a checker that was written from the documentation alone has the same answer."""
+    for known in (Known(), Known(app="notary", block_id=HISTORY.tip)):
+        claims = _claims(proof, known)
+        try:
+            second = second_checker.check(write_proof(proof).encode(), TRUSTED, known.app, known.block_id)
+        except second_checker.Refused:
+            assert claims is None
+            continue
+        assert claims is not None
+        shown = claims["spv"]
+        assert second == {
+            "block_id": claims["block_id"],
+            "ops": second["ops"],
+            "op": claims["op"],
+            "txid": None if shown is None else shown.txid,
+        }
+        assert sorted(second["ops"]) == claims["ops"]
+
+
+REAL = {
+    "testnet3": ("testnet3_0_10000", 0),
+    "signet": ("signet_0_2015", 0),
+    "mainnet": ("mainnet_576576_578692", 576576),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REAL))
+@given(data=st.data())
+def test_two_checkers_agree_on_stretches_of_real_headers(name: str, data: st.DataObject) -> None:
+    """True and false heights and networks: what they require of targets and times is the same."""
+    file, first = REAL[name]
+    raw = shared(f"headers/{file}.bin").read_bytes()
+    count = len(raw) // HEADER_SIZE
+    start = data.draw(st.integers(0, count - 2))
+    end = start + data.draw(st.sampled_from([1, 2, 12, 13, 300, 2500]))
+    chain = [raw[at : at + HEADER_SIZE] for at in range(start * HEADER_SIZE, len(raw), HEADER_SIZE)]
+    chain = chain[: end - start]
+    height = max(0, first + start + data.draw(st.sampled_from([0, 0, 1, -1, -first - start, 2016, 7])))
+    other = data.draw(st.sampled_from([name, name, "mainnet", "testnet3", "testnet4", "signet", "regtest"]))
+    headers = [read_header(height + n, header) for n, header in enumerate(chain)]
+    try:
+        _check_headers(headers, network(other))
+        first_accepts = True
+    except MalformedBlock:
+        first_accepts = False
+    try:
+        second_checker.check_headers(chain, height, other)
+        second_accepts = True
+    except second_checker.Refused:
+        second_accepts = False
+    assert first_accepts == second_accepts
+    assert first_accepts or (other, height) != (name, first + start)
 
 
 def _change(proof: Any, path: tuple[Any, ...], data: st.DataObject) -> None:
