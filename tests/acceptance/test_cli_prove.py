@@ -189,6 +189,14 @@ def test_the_transaction_and_its_work_are_shown(command: Inside, deployment: Dep
     assert command(*trust, "--network", "mainnet", stdin=plain)
 
 
+def test_the_block_may_come_from_files(command: Inside, deployment: Deployment, tmp_path: Path) -> None:
+    """The proof is the same; --json changes nothing."""
+    deployment.node.chain.save(tmp_path / "blocks.dat")
+    from_node = made(command, 0, "--spv")
+    command.set(VIRTUALCHAIN_BITCOIN="http://user:password@127.0.0.1:1")
+    assert made(command, 0, "--spv", "--blocks", "blocks.dat", "--json") == from_node
+
+
 def test_requests_that_cannot_be_met_are_one_line(command: Inside) -> None:
     """Nothing is on standard output then."""
     for arguments, reason in (
