@@ -119,7 +119,7 @@ def check_proof(
     )
     checked = check_file(_read(file), trusted.lower(), known)
     if options.settings.json:
-        write_json(_ops_json(checked))
+        write_json({**_ops_json(checked), "absent": known.absent})
     else:
         _write_ops(checked, known)
 
@@ -177,7 +177,7 @@ def _write_ops(checked: "CheckedOps", known: "Known") -> None:
     proven = checked.proven
     fields: dict[str, Any] = {}
     if proven.index is None:
-        shown = f"these {counted(len(proven.ops), 'op')} and no other" if proven.ops else "no op"
+        shown = "these ops and no other" if proven.ops else "no op"
         fields["proven"] = f"a block of the trusted history has {shown}"
         fields |= {f"op {place}": _op_text(op) for place, op in enumerate(proven.ops)}
     else:
