@@ -44,7 +44,7 @@ class Once:
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Run everything, as the command does, where there is no node."""
+    """Run everything, as the command does without a node."""
     folder = tmp_path_factory.mktemp("everything")
     measured: dict[str, list[Any]] = {}
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
