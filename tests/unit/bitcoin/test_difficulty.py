@@ -206,8 +206,9 @@ def test_the_median_moves_along() -> None:
     check_timed([*ELEVEN, 17, 18])
     with pytest.raises(MalformedBlock, match="block 112"):
         check_timed([1000, *ELEVEN, 16])
-    with pytest.raises(MalformedBlock, match=r"block 112 .*later than 17"):
-        check_timed([*ELEVEN, 17, 17])
+    check_timed([*ELEVEN, 30, 17])
+    with pytest.raises(MalformedBlock, match=r"block 113 .*later than 17"):
+        check_timed([*ELEVEN, 30, 30, 17])
 
 
 def test_a_median_needs_all_eleven_unless_the_chain_has_fewer() -> None:
