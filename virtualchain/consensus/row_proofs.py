@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from virtualchain.consensus.proof_file import LONGEST, hexadecimal, items, record, text, whole
+from virtualchain.consensus.proof_file import LONGEST, hexadecimal, items, record, text, whole, write_proof
 from virtualchain.consensus.row_tree import Path, RowTree, root_of_path
 from virtualchain.consensus.state_hash import element, row_json
 from virtualchain.errors import InvalidProof, UsageError, quoted
@@ -105,7 +105,7 @@ def make_row_proof(state: Json, table: str, key: Sequence[str], rows: Iterable[J
     Raises UsageError if it were longer than any checker accepts.
     """
     proof = {"format": FORMAT, "state": state, "table": table, "key": list(key), "rows": list(rows)}
-    if len(json.dumps(proof)) > LONGEST:
+    if len(write_proof(proof)) >= LONGEST:
         raise UsageError(f"the rows are too long for a proof, which has at most {LONGEST:,} bytes")
     check_row_proof(proof, state_root(state))
     return proof
