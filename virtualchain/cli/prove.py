@@ -39,7 +39,7 @@ _STANDARD_INPUT: Final = "-"
     help="Which op to prove, from 0, if the app made several of one input.",
 )
 @click.option(
-    "--spv", is_flag=True, help="Show the op's transaction and the headers up to the tape's tip, too."
+    "--spv", is_flag=True, help="Show also the op's transaction, and the headers up to the tape's tip."
 )
 @click.option(
     "--spv-to", type=BLOCK_ID, metavar="BLOCK", help="The same, but with headers up to this block only."
@@ -58,8 +58,8 @@ def prove(
     """Prove an op of APP in BLOCK to whoever trusts a later consensus hash.
 
     VTXINDEX is that of the op in virtualchain.ops. Without it, the proof shows all ops of the block, and so
-    that it has no other. The proof is one JSON object on standard output; `virtualchain check-proof` checks it
-    without a database and without a node. For --spv the block is fetched from the node or the files.
+    that it has no other. The proof is one JSON object on standard output; `virtualchain check-proof` checks
+    it without a database and without a node. For --spv the block is fetched from the node or the files.
     """
     from virtualchain.consensus.proof_file import write_proof
     from virtualchain.proof import ops, transactions
@@ -75,9 +75,7 @@ def prove(
         network = stretch.network.name
         proof = {**proof, "spv": transactions.show(made.place, stretch, lambda: options.source(network))}
     click.echo(write_proof(proof))
-    say(
-        f"to check it, trust the consensus hash of {app} at block {made.trusted_block_id}: {made.trusted_hash}"
-    )
+    say(f"whoever checks it trusts the hash of {app} at block {made.trusted_block_id}: {made.trusted_hash}")
 
 
 @click.command("check-proof", cls=Command)

@@ -93,8 +93,8 @@ def _check_range(
         raise UsageError(f"{app} has no block {block_id}: its blocks are {first} to {last}")
     if block_id <= base:
         raise UsageError(
-            f"{app} began after block {base}, with a checkpoint or with initial snapshots: this database does "
-            f"not have its ops in block {block_id}, but one that processed that block can prove them"
+            f"{app} began after block {base}, with a checkpoint or with initial snapshots: this database "
+            f"does not have its ops in block {block_id}; one that processed that block can prove them"
         )
     if not block_id <= trusted_block_id <= last:
         raise UsageError(
@@ -115,13 +115,13 @@ def _find(
         elif op["vtxindex"] == vtxindex:
             if not parts:
                 raise UsageError(
-                    f"{app}: op {vtxindex} of block {block_id} was accepted, but its commit returned an empty "
-                    "list, so nothing of it entered the ops hash, and nothing can prove it"
+                    f"{app}: op {vtxindex} of block {block_id} was accepted, but its commit returned an "
+                    "empty list, so nothing of it entered the ops hash, and nothing can prove it"
                 )
             if not 0 <= part < parts:
                 raise UsageError(
-                    f"{app}: the commit of op {vtxindex} of block {block_id} made {parts}, with the parts 0 to "
-                    f"{parts - 1}; there is no part {part}"
+                    f"{app}: op {vtxindex} of block {block_id} has the parts 0 to {parts - 1}, "
+                    f"which its commit made; there is no part {part}"
                 )
             return before + part, Place(block_id, op["txindex"], op["txid"])
     raise UsageError(_absence(connection, app, block_id, log, vtxindex))
@@ -135,8 +135,8 @@ def _absence(connection: psycopg.Connection, app: str, block_id: int, log: list[
     if vtxindex in rejected:
         row = rejected[vtxindex]
         return (
-            f"{app}: candidate {vtxindex} of block {block_id} (transaction {row['txid']}) is not an op: it was "
-            f"rejected at {row['step']}: {row['reason']}"
+            f"{app}: candidate {vtxindex} of block {block_id}, in transaction {row['txid']}, is not an op: "
+            f"it was rejected at {row['step']}: {row['reason']}"
         )
     places = ", ".join(map(str, sorted(accepted))) or "none"
     return f"{app}: block {block_id} has no op with the vtxindex {vtxindex}; those of its ops: {places}"
@@ -167,8 +167,8 @@ class _Digests:
             return self._rows[block_id]
         except KeyError as error:
             raise UsageError(
-                f"{self._app} has no consensus hash of block {block_id}, which is in a gap between its initial "
-                "snapshots: a proof that would need it cannot be made"
+                f"{self._app} has no consensus hash of block {block_id}, which is in a gap between its "
+                "initial snapshots: a proof that would need it cannot be made"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Show, for a proof, that an op's transaction is in the chain: its Merkle branch, and the headers above it."""
+"""Show, for a proof, that an op's transaction is in the chain: its Merkle branch, and headers."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -63,8 +63,8 @@ def show(place: Place, stretch: Stretch, open_source: Callable[[], BlockSource])
     txid = display_hash(sha256d(inclusion.transaction))
     if txid != place.txid:
         raise DamagedTables(
-            f"transaction {place.txindex} of block {place.block_id} is {txid}, but the tape has {place.txid}: "
-            "`virtualchain verify` finds what else is wrong"
+            f"transaction {place.txindex} of block {place.block_id} is {txid}, but the tape has "
+            f"{place.txid}: `virtualchain verify` finds what else is wrong"
         )
     try:
         return make_spv(inclusion, stretch.headers, stretch.network)
