@@ -116,6 +116,8 @@ class RowClaim(NamedTuple):
 
     app: str
     block_id: int
+    block_hash: str
+    genesis_hash: str
     table: str
     key: dict[str, str]
     """The key in question, by column."""
@@ -134,8 +136,7 @@ def check_row_proof(proof: object, trusted_root: str) -> RowClaim:
     state = record(parts["state"], _STATE_KEYS, "the state")
     app = text(state["app"], "the app's name")
     block_id = whole(state["block_id"], "block_id")
-    for name, digits in _HASHES.items():
-        hexadecimal(state[name], digits, name)
+    hashes = {name: hexadecimal(state[name], digits, name) for name, digits in _HASHES.items()}
     tables = [_read_table(item) for item in items(state["tables"], "tables")]
     names = [table.name for table in tables]
     if names != sorted(set(names)):
@@ -149,13 +150,20 @@ def check_row_proof(proof: object, trusted_root: str) -> RowClaim:
     if len(key) != len(table.key):
         raise InvalidProof(f"the key must have {len(table.key)} texts, but has {len(key)}")
     rows = [_read_row(item, table) for item in items(parts["rows"], "rows")]
-    named = dict(zip(table.key, key, strict=True))
+    shown = None
     if len(rows) == 1 and rows[0].key == key:
-        return RowClaim(
-            app, block_id, table.name, named, dict(zip(table.columns, rows[0].values, strict=True))
-        )
-    _check_absence(table, key, rows)
-    return RowClaim(app, block_id, table.name, named, None)
+        shown = dict(zip(table.columns, rows[0].values, strict=True))
+    else:
+        _check_absence(table, key, rows)
+    return RowClaim(
+        app=app,
+        block_id=block_id,
+        block_hash=hashes["block_hash"],
+        genesis_hash=hashes["genesis_hash"],
+        table=table.name,
+        key=dict(zip(table.key, key, strict=True)),
+        row=shown,
+    )
 
 
 class _Table(NamedTuple):
