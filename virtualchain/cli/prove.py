@@ -22,7 +22,7 @@ _STANDARD_INPUT: Final = "-"
 
 
 @click.command(cls=Command)
-@click.argument("app")
+@click.argument("name", metavar="APP")
 @click.argument("block", type=BLOCK_ID)
 @click.argument("vtxindex", type=click.IntRange(min=0), required=False)
 @click.option(
@@ -48,7 +48,7 @@ _STANDARD_INPUT: Final = "-"
 @pass_options
 def prove(
     options: Options,
-    app: str,
+    name: str,
     block: int,
     vtxindex: int | None,
     trusted: int | None,
@@ -56,10 +56,10 @@ def prove(
     spv: bool,
     spv_to: int | None,
 ) -> None:
-    """Prove an op of APP in BLOCK to whoever trusts a later consensus hash.
+    """Prove an op to whoever trusts a later consensus hash.
 
-    VTXINDEX is that of the op in virtualchain.ops. Without it, the proof shows all ops of the block, and so
-    that it has no other. The proof is one JSON object on standard output; `virtualchain check-proof` checks
+    VTXINDEX is that of the op of APP in virtualchain.ops. Without it, the proof shows all ops of BLOCK, and
+    so that it has no other. The proof is one JSON object on standard output; `virtualchain check-proof` checks
     it without a database and without a node. For --spv the block is fetched from the node or the files.
     """
     from virtualchain.consensus.proof_file import write_proof
@@ -69,20 +69,20 @@ def prove(
     if shows_transaction and vtxindex is None:
         raise UsageError("--spv shows the transaction of one op: name it by its VTXINDEX")
     with open_reading(options) as connection:
-        made = ops.prove(connection, app, block, vtxindex, part=part, trusted_block_id=trusted)
+        made = ops.prove(connection, name, block, vtxindex, part=part, trusted_block_id=trusted)
         stretch = transactions.read_stretch(connection, block, spv_to) if shows_transaction else None
     proof = made.proof
     if stretch is not None and made.place is not None:
         network = stretch.network.name
         proof = {**proof, "spv": transactions.show(made.place, stretch, lambda: options.source(network))}
     click.echo(write_proof(proof))
-    say(f"whoever checks it trusts the hash of {app} at block {made.trusted_block_id}: {made.trusted_hash}")
+    say(f"whoever checks it trusts the hash of {name} at block {made.trusted_block_id}: {made.trusted_hash}")
 
 
 @click.command("check-proof", cls=Command)
 @click.argument("file")
 @click.option("--trust", "trusted", metavar="HASH", required=True, help="The hash that you trust.")
-@click.option("--of", "app", metavar="APP", help="The app that the hash belongs to.")
+@click.option("--of", "name", metavar="APP", help="The app that the hash belongs to.")
 @click.option("--at", "block", type=BLOCK_ID, metavar="BLOCK", help="The block that the hash belongs to.")
 @click.option(
     "--absent",
@@ -101,7 +101,7 @@ def check_proof(
     options: Options,
     file: str,
     trusted: str,
-    app: str | None,
+    name: str | None,
     block: int | None,
     absent: str | None,
     header: str | None,
@@ -121,7 +121,7 @@ def check_proof(
     from virtualchain.proof.checking import Known, check_file
 
     known = Known(
-        app=app,
+        app=name,
         block_id=block,
         network=options.settings.network,
         last_hash=None if header is None else header.lower(),
