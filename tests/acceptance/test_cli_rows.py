@@ -58,7 +58,7 @@ def test_a_row_is_proved_to_whoever_trusts_the_root(
 
 
 def test_a_row_that_is_not_there(cli: Commands, fake_node: FakeNode, options: Options) -> None:
-    """The same key is proved to be there at one block and not at the next; keys of two columns follow the table."""
+    """A key is proved to be there at one block and not at the next; a key of two columns is two values."""
     last = fake_node.height
     roots = {at: cli(*options, "state-root", "words", "--at", at).out.strip() for at in (last - 1, last)}
     file, said = save(cli, *options, "prove-row", "words", "words", "one")
@@ -70,7 +70,7 @@ def test_a_row_that_is_not_there(cli: Commands, fake_node: FakeNode, options: Op
     file, _ = save(cli, *options, "prove-row", "words", "words", "one", "--at", last - 1)
     assert "this row" in cli("check-proof", file, "--trust", roots[last - 1]).out
     file, _ = save(cli, *options, "prove-row", "words", "pairs", last - 1, "é", "--json")
-    assert "  row a    é\n" in cli("check-proof", file, "--trust", roots[last]).out
+    assert "  row a   é\n" in cli("check-proof", file, "--trust", roots[last]).out
     file, said = save(cli, *options, "prove-row", "words", "pairs", "--", -1, "é")
     assert "no row of pairs with b=-1, a=é\n" in said
 
@@ -89,7 +89,7 @@ def test_the_state_is_what_the_root_is_the_hash_of(
 
 
 def test_proofs_that_do_not_hold(cli: Commands, fake_node: FakeNode, options: Options) -> None:
-    """Another root, a changed file, or another question than the one that was asked: exit code 1, one line."""
+    """Another root, a changed file, and another question than the one that was asked end with one line."""
     root = cli(*options, "state-root", "words").out.strip()
     file, _ = save(cli, *options, "prove-row", "words", "words", "two")
     good: Any = json.loads(file.read_text())
@@ -129,7 +129,7 @@ def test_what_cannot_be_proved(cli: Commands, options: Options, database_url: st
     with psycopg.connect(database_url) as connection:
         connection.execute("SET virtualchain.block_id = 'undo'")
         connection.execute("UPDATE words__1.words SET times = 9 WHERE word = 'two'")
-    for arguments in (("state-root", "words"), ("prove-row", "words", "pairs", 1, "a")):
-        refused = cli(*options, *arguments, code=1)
+    for command in (("state-root", "words"), ("prove-row", "words", "pairs", 1, "a")):
+        refused = cli(*options, *command, code=1)
         assert "app words is damaged, so nothing is proved" in refused.err
         assert refused.out == ""
