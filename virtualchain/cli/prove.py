@@ -59,8 +59,8 @@ def prove(
     """Prove an op to whoever trusts a later consensus hash.
 
     VTXINDEX is that of the op of APP in virtualchain.ops. Without it, the proof shows all ops of BLOCK, and
-    so that it has no other. The proof is one JSON object on standard output; `virtualchain check-proof` checks
-    it without a database and without a node. For --spv the block is fetched from the node or the files.
+    so that it has no other. The proof is one JSON object on standard output, which `check-proof` checks
+    without a database and without a node. For --spv the block is fetched from the node or the files.
     """
     from virtualchain.consensus.proof_file import write_proof
     from virtualchain.proof import ops, transactions
@@ -108,14 +108,15 @@ def check_proof(
     table: str | None,
     key: tuple[str, ...],
 ) -> None:
-    """Check the proof in FILE against a hash that you trust; - is standard input.
+    """Check a proof against a hash that you trust.
 
-    Neither a database nor a node is needed. Of an op proof, HASH is a consensus hash. What else you know of
-    it, --of, --at and --network state, and the proof must agree: the rest is the word of whoever made it. The
-    exit code is 1 if the proof does not hold.
+    FILE may be - for standard input. Neither a database nor a node is needed. The HASH of an op proof is a
+    consensus hash. What else you know, --of, --at, --header and --network state, and the proof must agree;
+    the output says which of the rest is only the prover's word. The exit code is 1 if the proof does not
+    hold.
 
-    Of a row proof, HASH is a state root, which fixes app, block and network, too. With --table and --key the
-    proof must be of the row that you asked for.
+    The HASH of a row proof is a state root, which fixes app, block and network, too. With --table and --key
+    the proof must be of the row that you asked for.
     """
     from virtualchain.consensus.row_proofs import RowClaim
     from virtualchain.proof.checking import Known, check_file

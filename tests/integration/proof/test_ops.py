@@ -318,18 +318,18 @@ def test_the_transaction_of_an_op_is_shown_up_to_the_tape_s_tip(
     for row in query("SELECT block_id, vtxindex, txindex, txid, block_hash FROM virtualchain.ops"):
         made = prove("lists", row["block_id"], row["vtxindex"])
         shown(made, database_url, lambda: open_source(fake_node.url))
-        found = checked(made, network="regtest", last_hash=fake_node.tip).in_chain
-        assert found is not None
-        assert (found.txid, found.txindex, found.block.hash) == (
+        transaction = checked(made, network="regtest", last_hash=fake_node.tip).in_chain
+        assert transaction is not None
+        assert (transaction.txid, transaction.txindex, transaction.block.hash) == (
             row["txid"],
             row["txindex"],
             row["block_hash"],
         )
-        assert found.blocks_on_top == last - row["block_id"]
+        assert transaction.blocks_on_top == last - row["block_id"]
         shorter = shown(made, database_url, lambda: open_source(fake_node.url), row["block_id"])
-        found = checked(shorter).in_chain
-        assert found is not None
-        assert (found.blocks_on_top, found.last.hash) == (0, row["block_hash"])
+        transaction = checked(shorter).in_chain
+        assert transaction is not None
+        assert (transaction.blocks_on_top, transaction.last.hash) == (0, row["block_hash"])
 
 
 def test_headers_that_the_tape_does_not_have_are_not_shown(
@@ -397,10 +397,10 @@ def test_a_real_node_s_blocks_are_shown(bitcoind: Any, run: Run, prove: Prove, d
     bitcoind.mine(3)
     last = run(lists(), source=bitcoind.url)
     made = shown(prove("lists", last - 3, 0, part=1), database_url, lambda: open_source(bitcoind.url))
-    found = checked(made, network="regtest").in_chain
+    transaction = checked(made, network="regtest").in_chain
     assert op_in(made) == b"o:5:world"
-    assert found is not None
-    assert (found.txid, found.blocks_on_top) == (txid, 3)
+    assert transaction is not None
+    assert (transaction.txid, transaction.blocks_on_top) == (txid, 3)
     spv = made.proof["spv"]
     for key in ("transaction", "coinbase"):
         made.proof["spv"] = {**spv, key: spv[key][:-2] + "01"}
