@@ -38,9 +38,9 @@ def test_a_row_is_proved_to_whoever_trusts_the_root(
     """The check needs the file and the root, and shows app, block, table and each column."""
     last = fake_node.height
     root = cli(*options, "state-root", "words").out.strip()
-    file, said = save(cli, *options, "prove-row", "words", "words", "two")
-    assert "it shows the row of words with word=two\n" in said
-    assert f"trust the state root of words at block {last}: {root}\n" in said
+    file, message = save(cli, *options, "prove-row", "words", "words", "two")
+    assert "it shows the row of words with word=two\n" in message
+    assert f"trust the state root of words at block {last}: {root}\n" in message
     shown = cli("check-proof", file, "--trust", root).out
     assert shown.startswith("the proof holds\n  proven     the table has this row\n")
     assert f"  block      {last}, {fake_node.tip}\n" in shown
@@ -61,8 +61,8 @@ def test_a_row_that_is_not_there(cli: Commands, fake_node: FakeNode, options: Op
     """A key is proved to be there at one block and not at the next; a key of two columns is two values."""
     last = fake_node.height
     roots = {at: cli(*options, "state-root", "words", "--at", at).out.strip() for at in (last - 1, last)}
-    file, said = save(cli, *options, "prove-row", "words", "words", "one")
-    assert "it shows that there is no row of words with word=one\n" in said
+    file, message = save(cli, *options, "prove-row", "words", "words", "one")
+    assert "it shows that there is no row of words with word=one\n" in message
     shown = cli("check-proof", file, "--trust", roots[last]).out
     assert "  proven    the table has no row with this key\n" in shown
     assert json.loads(cli("check-proof", file, "--trust", roots[last], "--json").out)["row"] is None
@@ -71,8 +71,8 @@ def test_a_row_that_is_not_there(cli: Commands, fake_node: FakeNode, options: Op
     assert "this row" in cli("check-proof", file, "--trust", roots[last - 1]).out
     file, _ = save(cli, *options, "prove-row", "words", "pairs", last - 1, "é", "--json")
     assert "  row a   é\n" in cli("check-proof", file, "--trust", roots[last]).out
-    file, said = save(cli, *options, "prove-row", "words", "pairs", "--", -1, "é")
-    assert "no row of pairs with b=-1, a=é\n" in said
+    file, message = save(cli, *options, "prove-row", "words", "pairs", "--", -1, "é")
+    assert "no row of pairs with b=-1, a=é\n" in message
 
 
 def test_the_state_is_what_the_root_is_the_hash_of(

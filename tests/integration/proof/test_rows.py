@@ -272,9 +272,12 @@ def test_a_reader_proves_the_rows_that_it_may_read(fake_node: FakeNode, run: Run
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[int, EmbeddedServer]]:
     """Run a server of the oldest and one of the newest version that is installed."""
-    found = installations()
+    programs = installations()
     with ExitStack() as stack:
-        yield {version: stack.enter_context(running(found[version])) for version in {min(found), max(found)}}
+        yield {
+            version: stack.enter_context(running(programs[version]))
+            for version in {min(programs), max(programs)}
+        }
 
 
 def create_sorted_database(superuser: psycopg.Connection) -> None:
