@@ -102,6 +102,7 @@ def test_a_proof_is_made_and_checked(
         "op": "6f3a333a6f6e65",
         "ops": ["6f3a333a6f6e65", "6f3a333a74776f", "6f3a383a1b5b33316d726564"],
         "spv": None,
+        "absent": None,
     }
     assert upper.err == ""
 
@@ -129,9 +130,11 @@ def test_parts_and_lists_and_absences(command: Inside, deployment: Deployment) -
     assert "  op          6f3a383a1b5b33316d726564 (o:8:\\x1b[31mred)\n" in part
     whole = made(command)
     absent = command(*trust, "--absent", "6F3A323A6E6F", stdin=whole).out
-    assert "  proven      a block of the trusted history has these 3 ops and no other\n" in absent
+    assert "  proven      a block of the trusted history has these ops and no other\n" in absent
     assert "  op 2        6f3a383a1b5b33316d726564" in absent
     assert "  absent      6f3a323a6e6f (o:2:no)\n" in absent
+    printed = json.loads(command(*trust, "--absent", "6f3a323a6e6f", "--json", stdin=whole).out)
+    assert (printed["kind"], printed["op"], printed["absent"]) == ("ops", None, "6f3a323a6e6f")
     empty = command("prove", "texts", BLOCK + 1)
     assert "has no op\n" in command(*trust, "--absent", "6f3a323a6e6f", stdin=empty.out).out
     done = command(*trust, "--absent", "6f3a333a6f6e65", stdin=whole, code=1)
@@ -187,6 +190,14 @@ def test_the_transaction_and_its_work_are_shown(command: Inside, deployment: Dep
     plain = made(command, 0)
     check_one_line(command(*trust, "--header", node.tip, stdin=plain, code=1), "shows no headers")
     assert command(*trust, "--network", "mainnet", stdin=plain)
+
+
+def test_the_block_may_come_from_files(command: Inside, deployment: Deployment, tmp_path: Path) -> None:
+    """The proof is the same; --json changes nothing."""
+    deployment.node.chain.save(tmp_path / "blocks.dat")
+    from_node = made(command, 0, "--spv")
+    command.set(VIRTUALCHAIN_BITCOIN="http://user:password@127.0.0.1:1")
+    assert made(command, 0, "--spv", "--blocks", "blocks.dat", "--json") == from_node
 
 
 def test_requests_that_cannot_be_met_are_one_line(command: Inside) -> None:

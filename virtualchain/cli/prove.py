@@ -134,7 +134,7 @@ def check_proof(
     if isinstance(checked, RowClaim):
         _write_row(options, checked)
     elif options.settings.json:
-        write_json(_ops_json(checked))
+        write_json({**_ops_json(checked), "absent": known.absent})
     else:
         _write_ops(checked, known)
 
@@ -208,7 +208,7 @@ def _write_ops(checked: "CheckedOps", known: "Known") -> None:
     proven = checked.proven
     fields: dict[str, Any] = {}
     if proven.index is None:
-        shown = f"these {counted(len(proven.ops), 'op')} and no other" if proven.ops else "no op"
+        shown = "these ops and no other" if proven.ops else "no op"
         fields["proven"] = f"a block of the trusted history has {shown}"
         fields |= {f"op {place}": _op_text(op) for place, op in enumerate(proven.ops)}
     else:
