@@ -14,6 +14,7 @@ from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
     from virtualchain.bitcoin.spv import InChain
+    from virtualchain.consensus.row_proofs import RowClaim
     from virtualchain.model import Json
     from virtualchain.proof.checking import CheckedOps, Known
 
@@ -91,6 +92,10 @@ def prove(
 @click.option(
     "--header", metavar="HASH", help="Require that the headers lead to this block, which you trust."
 )
+@click.option("--table", metavar="TABLE", help="The table that you asked for, of a row proof.")
+@click.option(
+    "--key", multiple=True, metavar="TEXT", help="The key that you asked for; repeat it for each column."
+)
 @pass_options
 def check_proof(
     options: Options,
@@ -100,6 +105,8 @@ def check_proof(
     block: int | None,
     absent: str | None,
     header: str | None,
+    table: str | None,
+    key: tuple[str, ...],
 ) -> None:
     """Check a proof against a hash that you trust.
 
@@ -107,7 +114,11 @@ def check_proof(
     consensus hash. What else you know, --of, --at, --header and --network state, and the proof must agree;
     the output says which of the rest is only the prover's word. The exit code is 1 if the proof does not
     hold.
+
+    The HASH of a row proof is a state root, which fixes app, block and network, too. With --table and --key
+    the proof must be of the row that you asked for.
     """
+    from virtualchain.consensus.row_proofs import RowClaim
     from virtualchain.proof.checking import Known, check_file
 
     known = Known(
@@ -116,9 +127,13 @@ def check_proof(
         network=options.settings.network,
         last_hash=None if header is None else header.lower(),
         absent=None if absent is None else _parse_op(absent),
+        table=table,
+        key=key or None,
     )
     checked = check_file(_read(file), trusted.lower(), known)
-    if options.settings.json:
+    if isinstance(checked, RowClaim):
+        _write_row(options, checked)
+    elif options.settings.json:
         write_json({**_ops_json(checked), "absent": known.absent})
     else:
         _write_ops(checked, known)
@@ -158,6 +173,22 @@ def _ops_json(checked: "CheckedOps") -> "Json":
         "ops": list(proven.ops),
         "spv": None if checked.in_chain is None else _spv_json(checked.in_chain),
     }
+
+
+def _write_row(options: Options, claim: "RowClaim") -> None:
+    if options.settings.json:
+        write_json({"kind": "row", **claim._asdict()})
+        return
+    exists = claim.row is not None
+    fields: dict[str, Any] = {
+        "proven": f"the table {'has this row' if exists else 'has no row with this key'}",
+        "app": claim.app,
+        "block": f"{claim.block_id}, {claim.block_hash}",
+        "table": claim.table,
+        **{f"key {name}": text for name, text in claim.key.items()},
+        **{f"row {name}": text for name, text in (claim.row or {}).items()},
+    }
+    write_fields("the proof holds", fields)
 
 
 def _spv_json(shown: "InChain") -> "Json":
