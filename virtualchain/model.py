@@ -24,8 +24,13 @@ FindPayload = Callable[..., Payloads]
 """A payload rule: a transaction's outputs (as `Output.as_dict`), its inputs (as `TxIn.as_dict`), or both, as
 its parameters `outputs` and `inputs` say, to its payloads."""
 
-Verification = Literal["header", "merkle"]
-"""How much of a block is checked before it is taken; see `CheckedBlock` in `bitcoin/gate.py`."""
+Verification = Literal["off", "headers", "merkle"]
+"""How much of the chain is checked: nothing but that it hangs together; the work, targets and times of its
+headers; or the transactions of its blocks, too. See `CheckedBlock` in `bitcoin/gate.py`."""
+
+SenderLevel = Literal["node", "bound", "proved"]
+"""What senders are taken on: the source's word; what the inputs themselves show; or nothing but proof. See
+`bitcoin/senders.py`."""
 
 OUTPOINT: Final = 36
 """Bytes of an outpoint as the engine compares it: the transaction id in display order, then the number of the

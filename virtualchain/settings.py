@@ -17,13 +17,19 @@ from typing import Any, Literal, cast, get_args
 
 from virtualchain.errors import UsageError
 from virtualchain.loading import with_full_path
-from virtualchain.model import Verification
+from virtualchain.model import SenderLevel, Verification
 
 HISTORY = 1000
 """By how many blocks apps can be rolled back, by default."""
 
+
+def alternatives(names: Sequence[str]) -> str:
+    """Write names as the alternatives that there are: `a, b or c`."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 Policy = Literal["rollback", "checkpoint", "halt"]
-_Kind = Literal["text", "path", "number", "switch", "check", "history", "keys"]
+_Kind = Literal["text", "path", "number", "switch", "verify", "senders", "history", "keys"]
 
 _KINDS: Mapping[str, _Kind] = {
     "bitcoin": "text",
@@ -35,18 +41,26 @@ _KINDS: Mapping[str, _Kind] = {
     "history": "history",
     "json": "switch",
     "network": "text",
+    "senders": "senders",
     "trust": "keys",
     "verbose": "switch",
-    "verify": "check",
+    "verify": "verify",
     "zmq": "text",
 }
+_LEVELS: Mapping[str, Sequence[str]] = {
+    "verify": (*get_args(Verification), "header"),
+    "senders": get_args(SenderLevel),
+}
+_OLD_LEVELS: Mapping[object, Verification] = {"header": "headers"}
+"""How `verify` was called before there was a third level."""
 _SOURCES: Sequence[str] = ("bitcoin", "blocks")
 """Where blocks come from: exactly one of them; if several layers name one, the highest layer wins."""
 _ALLOWED: Mapping[str, str] = {
     "text": "non-empty text",
     "number": "a whole number, 0 or more",
     "switch": "true or false",
-    "check": " or ".join(get_args(Verification)),
+    "verify": alternatives(get_args(Verification)),
+    "senders": alternatives(get_args(SenderLevel)),
     "history": "a whole number of blocks, 0 or more, or all",
     "keys": "public keys: 64 hex digits each, or files with one",
 }
@@ -88,13 +102,21 @@ class Settings:
     json: bool = False
     verbose: bool = False
     verify: Verification | None = None
-    """How much of a block is checked before it is taken; None: everything, except from a node."""
+    """How much of the chain is checked; None: the headers of a node, everything from other sources."""
+    senders: SenderLevel = "node"
+    """What senders are taken on."""
     trust: tuple[str, ...] = ()
     """Public keys, hex or files, one of which must have signed a checkpoint; empty: not required."""
     config: Path | None = None
     """The file that was read."""
     warnings: tuple[str, ...] = ()
     """What the user should know of that file."""
+
+
+def verification(name: str) -> Verification | None:
+    """Return the level of `verify` that a name, perhaps an old one, stands for; None if there is none."""
+    level = _OLD_LEVELS.get(name, name)
+    return cast("Verification", level) if level in get_args(Verification) else None
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
@@ -247,8 +269,8 @@ def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
             return value
         case ("text", str()) if value:
             return value
-        case ("check", str()) if value in get_args(Verification):
-            return value
+        case ("verify" | "senders", str()) if value in _LEVELS[kind]:
+            return verification(value) or value
         case ("path" | "keys", _):
             return (_path if kind == "path" else _keys)(value, label, folder)
     raise UsageError(f"{label} must be {_ALLOWED[kind]}")

@@ -13,6 +13,7 @@ from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, 
 from virtualchain.bitcoin.inclusion import NODE_SIZE
 from virtualchain.bitcoin.layout import NO_SEARCH, Layout, Search, naming_block, walk
 from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.script import push_height
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Verification
@@ -35,12 +36,13 @@ _COMMITMENT: Final = bytes.fromhex("6a24aa21a9ed")
 class CheckedBlock:
     """A block that has passed the gate.
 
-    It is the block of `header`, which a chain of headers led to, and has proof of work that the network
-    allows. It is complete, and its first transaction and no other is a coinbase. With the extent "merkle",
-    its transactions are also those that the header commits to, none of them is as large as an inner node of
-    the Merkle tree, and its witnesses are those that the coinbase commits to (BIP 141); "header" leaves that
-    to a node of one's own, which has checked it before. The solution of a signet's challenge is not verified.
-    On the way, its outputs are searched with `search`.
+    It is the block of `header`, which a chain of headers led to. It is complete, and its first transaction
+    and no other is a coinbase. With the extent "headers", it has proof of work that the network allows, and
+    block 0 is the network's. With "merkle", its transactions are also those that the header commits to, none
+    of them is as large as an inner node of the Merkle tree, its witnesses are those that the coinbase commits
+    to (BIP 141), and the coinbase states the height (BIP 34). The other extents leave that to a node of one's
+    own, which has checked it before. The solution of a signet's challenge is not verified. On the way, its
+    outputs are searched with `search`.
 
     Raises MalformedBlock if `raw` is anything else.
     """
@@ -59,12 +61,21 @@ class CheckedBlock:
         if actual != header:
             raise MalformedBlock(f"block {header.block_id}: requested {header.hash}, got {actual.hash}")
         with naming_block(f"{header.block_id} ({header.hash})"):
-            check_work(header, network)
+            if extent != "off":
+                check_work(header, network)
+                _check_genesis(header, network)
             layout = walk(raw, search)
             _check_coinbase(layout)
-        if extent != "header":
+        if extent == "merkle":
             _check_commitments(header, layout, network)
         object.__setattr__(self, "layout", layout)
+
+
+def _check_genesis(header: Block, network: Network) -> None:
+    """Check that block 0 is the network's, and block 1 its child: nothing else has these heights."""
+    for block_id, stated in ((0, header.hash), (1, header.prev_hash)):
+        if header.block_id == block_id and stated != network.genesis_hash:
+            raise MalformedBlock(f"the first block of {network.name} is {network.genesis_hash}, not {stated}")
 
 
 def _check_coinbase(layout: Layout) -> None:
@@ -98,6 +109,16 @@ def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
     root = display_hash(merkle_root(ids))
     if root != header.merkle_root:
         raise _mismatch(header, f"their Merkle root is {root}, but the header states {header.merkle_root}")
+    coinbase = layout.transaction(0)
+    spending = read_inputs(coinbase)[0]
+    states_height = spending.script_sig.startswith(push_height(header.block_id))
+    if header.block_id >= network.coinbase_height_block_id and not states_height:
+        raise _mismatch(header, "the coinbase does not state this height (BIP 34)")
+    _check_witnesses(header, layout, network, whole)
+
+
+def _check_witnesses(header: Block, layout: Layout, network: Network, whole: bytes) -> None:
+    """Compare the witnesses with the coinbase's output; `whole` are the hashes of whole transactions."""
     coinbase = layout.transaction(0)
     outputs = read_outputs(coinbase)[1]
     commitments = [output.script_pubkey for output in outputs if output.script_pubkey.startswith(_COMMITMENT)]
