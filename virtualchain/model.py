@@ -152,6 +152,13 @@ class Lazy(Sequence[T]):
         return repr(self.items)
 
 
+class Coinbase(NamedTuple):
+    """The first transaction of a block, without its witness, and its Merkle branch."""
+
+    transaction: bytes
+    branch: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One block of a chain as its 80-byte header describes it."""
@@ -309,6 +316,11 @@ class Input:
     """By input, where the output that it spends was made, as in `SpentOutput`; None if that is not known."""
     tracked_by: tuple[str, ...] = ()
     """The apps that track an output which it spends, or may spend: sorted names."""
+    branch: bytes | None = None
+    """The Merkle branch that shows that it is in its block, from the bottom up; None if that was not checked.
+    """
+    coinbase: Coinbase | None = None
+    """With a branch: the block's coinbase, which pins the depth of the tree; not read from the tape."""
 
     def forget(self) -> None:
         """Free what was made when it was looked at."""

@@ -114,6 +114,10 @@ SELECT FROM vc.blocks WHERE block_id > %(fork)s FOR UPDATE;
 -- Delete the inputs above the fork.
 DELETE FROM vc.inputs WHERE block_id > %(fork)s;
 
+-- name: truncate_coinbases
+-- Delete the coinbases above the fork.
+DELETE FROM vc.coinbases WHERE block_id > %(fork)s;
+
 -- name: truncate_blocks
 -- Delete the blocks above the fork.
 DELETE FROM vc.blocks WHERE block_id > %(fork)s;

@@ -7,10 +7,10 @@ check it, so no caller can forget to.
 from dataclasses import InitVar, dataclass, field
 from typing import Final
 
-from virtualchain.bitcoin.compiled import merkle_root
+from virtualchain.bitcoin.compiled import merkle_rows
 from virtualchain.bitcoin.difficulty import check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
-from virtualchain.bitcoin.inclusion import NODE_SIZE
+from virtualchain.bitcoin.inclusion import NODE_SIZE, Tree
 from virtualchain.bitcoin.layout import NO_SEARCH, Layout, Search, naming_block, walk
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import push_height
@@ -54,6 +54,8 @@ class CheckedBlock:
     search: InitVar[Search] = NO_SEARCH
     layout: Layout = field(init=False, repr=False, compare=False)
     """Where its transactions are, and which of them the search matches."""
+    tree: Tree | None = field(init=False, repr=False, compare=False)
+    """The tree that the header commits to; None unless it was compared with that."""
 
     def __post_init__(self, network: Network, extent: Verification, search: Search) -> None:
         header, raw = self.header, self.raw
@@ -66,9 +68,9 @@ class CheckedBlock:
                 _check_genesis(header, network)
             layout = walk(raw, search)
             _check_coinbase(layout)
-        if extent == "merkle":
-            _check_commitments(header, layout, network)
+        tree = _check_commitments(header, layout, network) if extent == "merkle" else None
         object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "tree", tree)
 
 
 def _check_genesis(header: Block, network: Network) -> None:
@@ -87,8 +89,10 @@ def _check_coinbase(layout: Layout) -> None:
         raise MalformedBlock(f"transaction {second} is a second coinbase")
 
 
-def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
+def _check_commitments(header: Block, layout: Layout, network: Network) -> Tree:
     """Compare the transactions with the header's Merkle root, and the witnesses with the coinbase's output.
+
+    Returns the Merkle tree.
 
     A repeated transaction is refused: repeating a block's last ones can leave the root unchanged
     (CVE-2012-2459), and no block spends the same outputs twice. So is one that could be taken for an inner
@@ -106,15 +110,16 @@ def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
             )
     if len({ids[at : at + 32] for at in range(0, len(ids), 32)}) != len(layout):
         raise _mismatch(header, "a transaction occurs twice")
-    root = display_hash(merkle_root(ids))
-    if root != header.merkle_root:
-        raise _mismatch(header, f"their Merkle root is {root}, but the header states {header.merkle_root}")
-    coinbase = layout.transaction(0)
-    spending = read_inputs(coinbase)[0]
-    states_height = spending.script_sig.startswith(push_height(header.block_id))
+    tree = Tree(ids, layout.transaction(0))
+    if tree.root != header.merkle_root:
+        raise _mismatch(
+            header, f"their Merkle root is {tree.root}, but the header states {header.merkle_root}"
+        )
+    states_height = read_inputs(tree.coinbase)[0].script_sig.startswith(push_height(header.block_id))
     if header.block_id >= network.coinbase_height_block_id and not states_height:
         raise _mismatch(header, "the coinbase does not state this height (BIP 34)")
     _check_witnesses(header, layout, network, whole)
+    return tree
 
 
 def _check_witnesses(header: Block, layout: Layout, network: Network, whole: bytes) -> None:
@@ -130,7 +135,7 @@ def _check_witnesses(header: Block, layout: Layout, network: Network, whole: byt
     reserved = read_inputs(coinbase)[0].witness
     if not commitments or [len(item) for item in reserved] != [32]:
         raise _mismatch(header, "they have witnesses, but the coinbase commits to none")
-    witness_root = merkle_root(bytes(32) + whole[32:])
+    witness_root = merkle_rows(bytes(32) + whole[32:])[-32:]
     if sha256d(witness_root + reserved[0]) != commitments[-1][6:38]:
         raise _mismatch(header, "their witnesses are not the ones that the coinbase commits to")
 

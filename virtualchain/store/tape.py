@@ -189,7 +189,8 @@ class Tape:
         """Drop every block above the fork with its inputs, cut the searches back, and count the blocks."""
         fork = {"fork": fork_block_id}
         self._connection.execute(_Q["claim_blocks"], fork)
-        self._connection.execute(_Q["truncate_inputs"], fork)
+        for query in ("truncate_inputs", "truncate_coinbases"):
+            self._connection.execute(_Q[query], fork)
         dropped = self._connection.execute(_Q["truncate_blocks"], fork).rowcount
         for query in ("truncate_searches", "shorten_searches", "advance_searches"):
             self._connection.execute(_Q[query], fork)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from tests.support.shared_data import shared
-from tests.unit.bitcoin.building import COINBASE, HEADER, P2PKH, as_coinbase, mined, push, transaction
+from tests.unit.bitcoin.building import HEADER, P2PKH, as_coinbase, mined, push, transaction
 from virtualchain.bitcoin.block import split_transactions
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header, sha256d
