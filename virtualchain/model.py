@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeVar, overload
 
 S = TypeVar("S")
@@ -229,9 +230,10 @@ class SpentOutput(NamedTuple):
     """Twice the height of the block that made it, plus one if its coinbase did; None if that is not known."""
 
 
-Evidence = Literal["undo", "transaction", "node", "export"]
+Evidence = Literal["undo", "transaction", "bound", "proof", "node", "export"]
 """What shows that senders are right: undo data whose checksum fits, the transactions that created the outputs
-(their ids are checked), the word of a node or another source, or that of an export."""
+(their ids are checked), what inputs reveal (and for the others those transactions), the transactions in their
+blocks, the word of a node or another source, or that of an export."""
 
 
 class SpentOutputs(dict[int, Sequence[SpentOutput]]):
@@ -239,7 +241,7 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
 
     `counts` is how many outputs each of the block's transactions spends, as far as the source states it.
     `are_signed` is False for recorded transactions without signatures: then nothing can show that an input is
-    able to spend its output.
+    able to spend its output. `made_in` are the blocks that were shown to have made them: hashes by height.
     """
 
     def __init__(
@@ -249,8 +251,10 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
         counts: Sequence[int] | None = None,
         *,
         are_signed: bool = True,
+        made_in: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(outputs)
+        self.made_in = made_in
         self.evidence = evidence
         self.counts = counts
         self.are_signed = are_signed
@@ -316,11 +320,11 @@ class Input:
     """By input, where the output that it spends was made, as in `SpentOutput`; None if that is not known."""
     tracked_by: tuple[str, ...] = ()
     """The apps that track an output which it spends, or may spend: sorted names."""
-    branch: bytes | None = None
-    """The Merkle branch that shows that it is in its block, from the bottom up; None if that was not checked.
-    """
-    coinbase: Coinbase | None = None
-    """With a branch: the block's coinbase, which pins the depth of the tree; not read from the tape."""
+    branch: bytes | None = field(default=None, compare=False, repr=False)
+    """The Merkle branch that shows that it is in its block, from the bottom up; None if that was not checked,
+    and if it is read from the tape for an app."""
+    coinbase: Coinbase | None = field(default=None, compare=False, repr=False)
+    """With a branch: the block's coinbase, which pins the depth of the tree."""
 
     def forget(self) -> None:
         """Free what was made when it was looked at."""
@@ -349,6 +353,8 @@ class ScannedBlock:
     inputs: tuple[Input, ...]
     rest: RestOfBlock | None = None
     """For apps that track outputs."""
+    made_in: Mapping[int, str] = field(default_factory=dict)
+    """The blocks that were shown to have made what the inputs spend: hashes by height."""
 
 
 Cause = Literal["work", "invalid", "pin", "operator"]

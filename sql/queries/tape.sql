@@ -20,6 +20,10 @@ SELECT block_id, header FROM vc.blocks ORDER BY block_id LIMIT 1;
 -- A range of blocks of the tape, in order.
 SELECT block_id, header FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
+-- name: hashes_at
+-- The hashes of the blocks of the tape at some heights.
+SELECT block_id, encode(hash, 'hex') FROM vc.blocks WHERE block_id = ANY (%(heights)s);
+
 -- name: work_above
 -- The work of all blocks above one.
 SELECT tip.chainwork - block.chainwork

@@ -18,7 +18,6 @@ import psycopg
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource, open_source
-from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
@@ -442,7 +441,7 @@ class StateEngine:
 
     def _extend(self, headers: Sequence[Block], stable_tip: int) -> None:
         """Fetch these blocks, and let the deployment take them one by one."""
-        fetched = prefetch(self._source, self._scanner, headers, verify=self._options.verify)
+        fetched = self._deployment.fetch(self._source, self._scanner, headers)
         with closing(fetched) as scanned_blocks:
             try:
                 for scanned in scanned_blocks:

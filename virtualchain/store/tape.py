@@ -4,7 +4,7 @@ It knows the chain and no app's rules. Everything here runs in the caller's tran
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -111,6 +111,10 @@ class Tape:
         """Return the blocks from height `first` to `last`, both included, in order."""
         rows = self._connection.execute(_Q["blocks"], {"first": first, "last": last})
         return [read_header(*row) for row in rows]
+
+    def hashes_at(self, heights: Collection[int]) -> dict[int, str]:
+        """Return the hashes of those of these blocks that are on the tape."""
+        return dict(self._connection.execute(_Q["hashes_at"], {"heights": list(heights)}).fetchall())
 
     def work_above(self, block: Block) -> int:
         """Return the work of all blocks above one that is on the tape."""
