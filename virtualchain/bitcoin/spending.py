@@ -129,13 +129,16 @@ def binds(script: bytes, spending: TxIn) -> bool:
     of other kinds are not spent in: what spends a p2pkh script could else be taken for the script of a p2sh
     output. It never does for p2pk, bare multisig, p2tr spent by its key, and scripts of no standard form.
     Of scripts inside p2sh, only p2wpkh, p2wsh, multisig, p2pk and p2pkh have such a form. No script is run:
-    whoever makes an input may have it reveal a key or script that its output does not ask for.
+    whoever makes an input may have it reveal a key or script that its output does not ask for, as what is
+    spent without rules does (an output that anyone can spend, a witness version of the future).
     """
     if mismatch(script, spending) is not None:
         return False
     script_sig, witness = spending.script_sig, spending.witness
     if is_public_key_hash(script):
-        return not witness and _has_only_pushes(script_sig) and _is_signature_and_key(pushes(script_sig))
+        items = pushes(script_sig)
+        is_usual = not witness and _has_only_pushes(script_sig) and _is_signature_and_key(items)
+        return is_usual and hash160(items[1]) == script[3:23]
     if not is_script_hash(script):
         return _binds_program(_program(script, script_sig), witness)
     if witness:
