@@ -3,22 +3,27 @@
 import hashlib
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Query
+from tests.integration.conftest import Query, Run
+from tests.support.chain_source import ChainSource
 from tests.support.lying_node import intercept, put, spend_otherwise
+from tests.support.rides import coin, rides_app, spending
 from tests.support.text_app import text_app
 from virtualchain import App, StateEngine
 from virtualchain.bitcoin.block import split_transactions
+from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.header import HEADER_SIZE, sha256d
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.transaction import pack_outputs, read_inputs
 from virtualchain.consensus.hashing import hash160
-from virtualchain.errors import MalformedBlock
+from virtualchain.errors import MalformedBlock, MissingData, NodeError, UsageError
 from virtualchain.model import SpentOutput
-from virtualchain.testing import FakeNode, key
+from virtualchain.testing import ChainBuilder, FakeNode, key
+from virtualchain.testing.bitcoind import Bitcoind
 from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.undo import make_undo, read_undo
 from virtualchain.testing.wire import compact_size
@@ -176,7 +181,7 @@ def test_what_a_level_of_verify_refuses(
     if LEVELS.index(verify) < LEVELS.index(first_level):
         assert build(fake_node, way, app, verify=verify) in {fake_node.height, fake_node.height + 1}
     else:
-        with pytest.raises(MalformedBlock, match=message):
+        with pytest.raises(NodeError, match=message):
             build(fake_node, way, app, verify=verify)
         assert taken(query) < fake_node.height
 
@@ -371,3 +376,208 @@ def test_scripts_without_a_hash_are_taken_from_the_transaction(
             assert query("SELECT spent, evidence FROM vc.inputs") == [
                 {"spent": spent(node), "evidence": "bound"}
             ]
+
+
+# What shows the outputs that are not bound
+
+
+def swap(node: FakeNode) -> None:
+    """Answer with another transaction than the requested one."""
+    other = split_transactions(node.chain.tree.chain[-1].raw)[-1].hex()
+    intercept(
+        node, "getrawtransaction", answer=lambda _, result: other if isinstance(result, str) else result
+    )
+
+
+@pytest.mark.parametrize("kind", ["p2tr", "p2wpkh"])
+def test_another_previous_transaction_is_refused(build: Build, query: Query, kind: str) -> None:
+    """Its id is not the one that the input names; `proved` asks for blocks and does not see it."""
+    with FakeNode(txindex=True) as node:
+        sent_by(node, kind)
+        swap(node)
+        if kind == "p2tr":
+            with pytest.raises(NodeError, match=r"was requested, but .* returned"):
+                build(node, senders="bound")
+            assert query("SELECT * FROM vc.inputs") == []
+        build(node, senders="proved")
+        assert query("SELECT evidence FROM vc.inputs") == [{"evidence": "proof"}]
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        (otherwise(height=50), "block 50 .*does not hold"),
+        (otherwise(height=0), "block 0 .*does not hold"),
+        (otherwise(height=2**30), "was not made before it is spent"),
+        (lambda node: otherwise(height=node.height)(node), r"does not hold"),
+        (otherwise(generated=True), "is transaction 1 of block"),
+    ],
+    ids=["another block", "the first block", "a later block", "its own block", "a coinbase"],
+)
+def test_a_false_place_of_an_output_is_refused(
+    build: Build, query: Query, lie: Lie, message: str, way: str
+) -> None:
+    """The block of the height holds the transaction, or the height is a lie."""
+    with FakeNode() as node:
+        funding = node.send(to=[("alice", 100_000)], sender="bob")
+        node.mine([funding], n=3)
+        sent_by(node, "p2wpkh")
+        app = text_app(first_block_id=node.height, needs=("height",))
+        lie(node)
+        with pytest.raises(MalformedBlock, match=message):
+            build(node, way, app, senders="proved")
+        assert taken(query) == -1
+
+
+@WAYS
+def test_proved_senders_have_proven_heights(build: Build, query: Query, way: str) -> None:
+    """They are those of the blocks that hold the transactions, also of the block itself and of coinbases."""
+    with FakeNode() as node:
+        funding = node.send(to=[("bob", 100_000)], sender="carol")
+        node.mine([funding], n=4)
+        first = node.height
+        node.mine([node.send(b"sto1", sender=["bob", "alice"])])
+        build(node, way, text_app(first_block_id=first, needs=("height",)), senders="proved")
+        [row] = query("SELECT evidence, heights, senders FROM virtualchain.inputs")
+        assert row["evidence"] == "proof"
+        assert row["heights"] == [first - 3, node.height]  # the faucet funds alice in the same block
+
+
+def test_the_block_of_an_output_is_that_of_the_tape(build: Build, query: Query) -> None:
+    """A block that left the chain may hold the same transaction: the tape knows that it did."""
+    with FakeNode() as node:
+        funding = node.send(to=[("bob", 100_000)], sender="carol")
+        [left] = node.mine([funding])[:1]
+        height = node.height
+        node.reorg(1, 3, [funding])
+        node.mine([node.send(b"sto1", sender="bob")])
+        node.mine([node.send(b"sto2", sender="bob")])
+        app = text_app(first_block_id=height)
+        asked: list[int] = []
+
+        def stale(parameters: list[Any], result: Any) -> Any:
+            asked.append(parameters[0])
+            return left if parameters[0] == height and len(asked) > 1 else result
+
+        intercept(node, "getblockhash", answer=stale)
+        with pytest.raises(
+            MalformedBlock, match=f"was shown with block {left} at height {height}, but the tape"
+        ):
+            build(node, app=app, senders="proved")
+        assert taken(query) == node.height - 2
+        # Below the tape's first block, it has work and holds the transaction: nothing contradicts it.
+        later = text_app("later", first_block_id=height + 1)
+        reset(query)
+        build(node, app=later, senders="proved")
+        assert query("SELECT count(*) AS n FROM vc.inputs WHERE evidence = 'proof'") == [{"n": 2}]
+
+
+def reset(query: Query) -> None:
+    """Forget the tape."""
+    for table in ("snapshots", "ops", "inputs", "coinbases", "coverage", "apps", "blocks"):
+        query(f"WITH gone AS (DELETE FROM vc.{table} RETURNING 1) SELECT count(*) FROM gone")
+
+
+@pytest.mark.parametrize("txindex", [False, True])
+@pytest.mark.parametrize("senders", ["bound", "proved"])
+def test_what_a_source_cannot_show_is_not_taken(
+    build: Build, query: Query, senders: str, txindex: bool
+) -> None:
+    """A pruned node lacks the blocks that made outputs; nothing is believed in their place."""
+    with FakeNode(txindex=txindex) as node:
+        funding = node.send(to=[(key("bob", "p2tr"), 100_000)], sender="carol")
+        node.mine([funding], n=6)
+        node.mine([node.send(b"sto1", sender=key("bob", "p2tr"))])
+        node.prune(node.height - 2)
+        with pytest.raises(MissingData, match="pruned"):
+            build(node, app=text_app(first_block_id=node.height), senders=senders)
+        assert query("SELECT * FROM vc.inputs") == []
+        build(node, app=text_app(first_block_id=node.height))
+
+
+def test_a_source_that_states_no_heights_proves_nothing(build: Build, database_url: str) -> None:
+    """It says so, and what to use."""
+    builder = ChainBuilder()
+    builder.mine([builder.send(b"sto1")])
+    app = text_app(first_block_id=102)
+    for senders, kind in (("proved", "p2wpkh"), ("bound", "p2tr")):
+        builder.mine([builder.send(b"sto1", sender=key("alice", kind))])
+        with (
+            StateEngine(
+                app, database=database_url, source=ChainSource(builder), confirmations=0, senders=senders
+            ) as engine,
+            pytest.raises(MissingData, match="does not state which blocks made the outputs"),
+        ):
+            engine.build()
+    with pytest.raises(UsageError, match="senders='all': choose node, bound or proved"):
+        StateEngine(app, database=database_url, source=ChainSource(builder), senders="all")  # type: ignore[arg-type]
+
+
+def test_files_prove_senders(tmp_path: Path, database_url: str, query: Query) -> None:
+    """With and without undo data, the blocks that made outputs are among the files."""
+    builder = ChainBuilder()
+    for kind in KINDS:
+        builder.mine([builder.send(b"sto1", sender=key("alice", kind))])
+    builder.save(tmp_path / "chain")
+    for number, senders in enumerate(("bound", "proved")):
+        app = text_app(f"app{number}", first_block_id=100)
+        reset(query)
+        with StateEngine(
+            app,
+            database=database_url,
+            source=open_blocks(tmp_path / "chain"),
+            confirmations=0,
+            senders=senders,  # type: ignore[arg-type]
+        ) as engine:
+            assert engine.build() == builder.height
+        rows = query("SELECT DISTINCT evidence FROM vc.inputs")
+        assert rows == [{"evidence": "bound" if senders == "bound" else "proof"}]
+
+
+def test_apps_that_track_outputs_have_proven_senders(fake_node: FakeNode, run: Run, query: Query) -> None:
+    """What they see because of their outputs is proved like what a payload shows."""
+    minted = fake_node.send(b"rim7")
+    fake_node.mine([minted])
+    fake_node.mine([spending([coin(minted, 1)], outputs=2)])
+    run(rides_app(), senders="proved", verify="merkle")
+    assert query("SELECT DISTINCT evidence, branch IS NOT NULL AS is_shown FROM vc.inputs") == [
+        {"evidence": "proof", "is_shown": True}
+    ]
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("txindex", [False, True])
+@pytest.mark.parametrize("rest", [False, True])
+@pytest.mark.parametrize("senders", ["bound", "proved"])
+def test_a_real_node_shows_senders(
+    bitcoind_factory: Callable[..., Bitcoind],
+    database_url: str,
+    query: Query,
+    tmp_path: Path,
+    senders: Any,
+    rest: bool,
+    txindex: bool,
+) -> None:
+    """Over REST and RPC, with an index and without, senders of every kind are shown."""
+    chain = ChainBuilder()
+    for kind in KINDS:
+        chain.mine([chain.send(b"sto1", sender=key("alice", kind))])
+    chain.save(tmp_path / "chain")
+    options = [f"-rest={rest:d}", f"-txindex={txindex:d}", f"-loadblock={tmp_path / 'chain'}"]
+    node = bitcoind_factory(*options)
+    node.wait_for_height(chain.height)
+    app = text_app(first_block_id=100, needs=("height",) if senders == "proved" else ())
+    with StateEngine(
+        app,
+        database=database_url,
+        source=open_source(node.url, node.cookie),
+        confirmations=0,
+        senders=senders,
+        verify="merkle",
+    ) as engine:
+        assert engine.build() == chain.height
+    rows = query("SELECT evidence, branch FROM vc.inputs")
+    assert {row["evidence"] for row in rows} == {"bound" if senders == "bound" else "proof"}
+    assert len(rows) == 4
+    assert all(row["branch"] is not None for row in rows)
