@@ -46,6 +46,11 @@ def read_proof(data: bytes) -> Json:
     return value
 
 
+def write_proof(proof: Json) -> str:
+    """Write a proof as a file of one line, in ASCII."""
+    return json.dumps(proof, separators=(",", ":"))
+
+
 def record(
     value: object, keys: AbstractSet[str], what: str, optional: AbstractSet[str] = frozenset()
 ) -> dict[str, object]:
