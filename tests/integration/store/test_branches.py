@@ -11,7 +11,11 @@ from tests.support.text_app import text_app
 from virtualchain.audit.tape import check_tape
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.inclusion import Inclusion, check_inclusion
+from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.source import BlockSource
 from virtualchain.bitcoin.transaction import without_witness
+from virtualchain.errors import DamagedTables, NodeError
+from virtualchain.proof import ops, transactions
 from virtualchain.testing import FakeNode
 
 SHOWN = """
@@ -130,7 +134,7 @@ DAMAGE = {
         f"UPDATE vc.coinbases SET branch = {FLIP % {'column': 'branch'}}",
         "does not lead",
     ),
-    "another place": ("UPDATE vc.inputs SET txindex = txindex + 1", "does not lead"),
+    "another place": ("UPDATE vc.inputs SET txindex = txindex + 1", "not shown"),
     "a coinbase without inputs": ("UPDATE vc.inputs SET branch = NULL", "no input with a branch"),
     "a coinbase that is none": ("UPDATE vc.coinbases SET coinbase = 'x'", "not shown"),
 }
@@ -164,3 +168,37 @@ def test_an_invented_input_is_not_in_its_block(
         FROM other AS o WHERE i.block_id = 102 RETURNING 1"""
     )
     assert [fault for fault in faults(database_url) if "not shown to be in its block" in fault]
+
+
+def no_source() -> BlockSource:
+    """Fail: nothing is fetched."""
+    raise NodeError("there is no node")
+
+
+def test_a_proof_of_work_takes_what_was_kept(fake_node: FakeNode, run: Run, database_url: str) -> None:
+    """It needs no node then; a block that was taken with `headers` is fetched."""
+    blocks_with_inputs(fake_node)
+    first = fake_node.height
+    run(text_app(first_block_id=100), verify="merkle")
+    blocks_with_inputs(fake_node)
+    run(text_app(first_block_id=100))
+    with psycopg.connect(database_url) as connection:
+        for block_id, is_kept in ((first, True), (fake_node.height, False)):
+            place = ops.prove(connection, "plain", block_id, 2).place
+            assert place is not None
+            stretch = transactions.read_stretch(connection, block_id)
+            kept = transactions.read_kept(connection, place)
+            assert (kept is not None) == is_kept
+            if is_kept:
+                fetched = transactions.show(place, stretch, lambda: open_source(fake_node.url))
+                assert transactions.show(place, stretch, no_source, kept) == fetched
+            else:
+                with pytest.raises(NodeError, match="there is no node"):
+                    transactions.show(place, stretch, no_source, kept)
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE vc.coinbases SET coinbase = overlay(coinbase PLACING '\\x00' FROM 9)")
+        place = ops.prove(connection, "plain", first, 2).place
+        assert place is not None
+        stretch = transactions.read_stretch(connection, first)
+        with pytest.raises(DamagedTables):
+            transactions.show(place, stretch, no_source, transactions.read_kept(connection, place))
