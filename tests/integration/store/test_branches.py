@@ -196,7 +196,7 @@ def test_a_proof_of_work_takes_what_was_kept(fake_node: FakeNode, run: Run, data
                 with pytest.raises(NodeError, match="there is no node"):
                     transactions.show(place, stretch, no_source, kept)
         with connection.cursor() as cursor:
-            cursor.execute("UPDATE vc.coinbases SET coinbase = overlay(coinbase PLACING '\\x00' FROM 9)")
+            cursor.execute("UPDATE vc.coinbases SET coinbase = overlay(coinbase PLACING '\\xff' FROM 9)")
         place = ops.prove(connection, "plain", first, 2).place
         assert place is not None
         stretch = transactions.read_stretch(connection, first)
