@@ -3,7 +3,7 @@
 A block commits to the ids of the transactions whose outputs it spends, and not to the outputs. So a source
 could name other senders and amounts. How far it is believed is a level:
 
-- "node": on its word, as far as the inputs do not contradict it (`mismatch` in `bitcoin/spending.py`).
+- "node": on its word, as far as the inputs do not contradict it (`mismatch` in `spending.py`).
 - "bound": a script that the input reveals (`binds` there) is taken on what it reveals. Any other output is
   taken from the transaction that made it, whose id shows that it is the one. Amounts of the former are the
   source's word.

@@ -144,15 +144,15 @@ DAMAGE = {
 def test_an_audit_finds_what_is_not_shown(
     fake_node: FakeNode, run: Run, database_url: str, name: str
 ) -> None:
-    """Whatever is changed behind the engine's back."""
+    """Whatever is changed by others than the engine."""
     fake_node.mine([fake_node.send(b"sto1"), fake_node.send(b"sto2", sender="bob")])
     run(text_app(first_block_id=100), verify="merkle")
     statement, message = DAMAGE[name]
     with psycopg.connect(database_url) as connection:
         where = " WHERE txindex = (SELECT max(txindex) FROM vc.inputs)" if "txindex +" in statement else ""
         connection.execute((statement + where).encode())
-    found = faults(database_url)
-    assert any(message in fault for fault in found), found
+    complaints = faults(database_url)
+    assert any(message in fault for fault in complaints), complaints
 
 
 def test_an_invented_input_is_not_in_its_block(
