@@ -479,6 +479,18 @@ def reset(query: Query) -> None:
         query(f"WITH gone AS (DELETE FROM vc.{table} RETURNING 1) SELECT count(*) FROM gone")
 
 
+def test_a_block_that_made_several_outputs_is_fetched_once(build: Build, query: Query) -> None:
+    """So proof does not cost a block for each input."""
+    with FakeNode() as node:
+        people = [f"person {number}" for number in range(6)]
+        node.mine([node.send(to=[(name, 100_000) for name in people], sender="carol")], n=3)
+        node.mine([node.send(b"sto1", sender=name) for name in people])
+        build(node, app=text_app(first_block_id=node.height), senders="proved")
+        assert query("SELECT count(*) AS n FROM vc.inputs WHERE evidence = 'proof'") == [{"n": 6}]
+        # For its first header, for its inputs, and the one that made what these spend.
+        assert node.calls["/rest/block"] == 3
+
+
 @pytest.mark.parametrize("txindex", [False, True])
 @pytest.mark.parametrize("senders", ["bound", "proved"])
 def test_what_a_source_cannot_show_is_not_taken(
