@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeVar, overload
 
 S = TypeVar("S")
@@ -24,8 +25,13 @@ FindPayload = Callable[..., Payloads]
 """A payload rule: a transaction's outputs (as `Output.as_dict`), its inputs (as `TxIn.as_dict`), or both, as
 its parameters `outputs` and `inputs` say, to its payloads."""
 
-Verification = Literal["header", "merkle"]
-"""How much of a block is checked before it is taken; see `CheckedBlock` in `bitcoin/gate.py`."""
+Verification = Literal["off", "headers", "merkle"]
+"""How much of the chain is checked: nothing but that it hangs together; the work, targets and times of its
+headers; or the transactions of its blocks, too. See `CheckedBlock` in `bitcoin/gate.py`."""
+
+SenderLevel = Literal["node", "bound", "proved"]
+"""What senders are taken on: the source's word; what the inputs themselves show; or nothing but proof. See
+`bitcoin/senders.py`."""
 
 OnUnexpected = Literal["halt", "continue"]
 """What an app does whose digests are not those that are expected."""
@@ -150,6 +156,13 @@ class Lazy(Sequence[T]):
         return repr(self.items)
 
 
+class Coinbase(NamedTuple):
+    """The first transaction of a block, without its witness, and its Merkle branch."""
+
+    transaction: bytes
+    branch: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One block of a chain as its 80-byte header describes it."""
@@ -220,9 +233,10 @@ class SpentOutput(NamedTuple):
     """Twice the height of the block that made it, plus one if its coinbase did; None if that is not known."""
 
 
-Evidence = Literal["undo", "transaction", "node", "export"]
+Evidence = Literal["undo", "transaction", "bound", "proof", "node", "export"]
 """What shows that senders are right: undo data whose checksum fits, the transactions that created the outputs
-(their ids are checked), the word of a node or another source, or that of an export."""
+(their ids are checked), what inputs reveal (and for the others those transactions), the transactions in their
+blocks, the word of a node or another source, or that of an export."""
 
 
 class SpentOutputs(dict[int, Sequence[SpentOutput]]):
@@ -230,7 +244,7 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
 
     `counts` is how many outputs each of the block's transactions spends, as far as the source states it.
     `are_signed` is False for recorded transactions without signatures: then nothing can show that an input is
-    able to spend its output.
+    able to spend its output. `made_in` are the blocks that were shown to have made them: hashes by height.
     """
 
     def __init__(
@@ -240,8 +254,10 @@ class SpentOutputs(dict[int, Sequence[SpentOutput]]):
         counts: Sequence[int] | None = None,
         *,
         are_signed: bool = True,
+        made_in: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(outputs)
+        self.made_in = made_in
         self.evidence = evidence
         self.counts = counts
         self.are_signed = are_signed
@@ -307,6 +323,11 @@ class Input:
     """By input, where the output that it spends was made, as in `SpentOutput`; None if that is not known."""
     tracked_by: tuple[str, ...] = ()
     """The apps that track an output which it spends, or may spend: sorted names."""
+    branch: bytes | None = field(default=None, compare=False, repr=False)
+    """The Merkle branch that shows that it is in its block, from the bottom up; None if that was not checked,
+    and if it is read from the tape for an app."""
+    coinbase: Coinbase | None = field(default=None, compare=False, repr=False)
+    """With a branch: the block's coinbase, which pins the depth of the tree."""
 
     def forget(self) -> None:
         """Free what was made when it was looked at."""
@@ -335,6 +356,8 @@ class ScannedBlock:
     inputs: tuple[Input, ...]
     rest: RestOfBlock | None = None
     """For apps that track outputs."""
+    made_in: Mapping[int, str] = field(default_factory=dict)
+    """The blocks that were shown to have made what the inputs spend: hashes by height."""
 
 
 Cause = Literal["work", "invalid", "pin", "operator"]

@@ -18,13 +18,21 @@ from typing import Any, Literal, cast, get_args
 
 from virtualchain.errors import UsageError
 from virtualchain.loading import with_full_path
-from virtualchain.model import OnUnexpected, Verification
+from virtualchain.model import OnUnexpected, SenderLevel, Verification
 
 HISTORY = 1000
 """By how many blocks apps can be rolled back, by default."""
 
+
+def alternatives(names: Sequence[str]) -> str:
+    """Write names as the alternatives that there are: `a, b or c`."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 Policy = Literal["rollback", "checkpoint", "halt"]
-_Kind = Literal["text", "path", "number", "switch", "check", "history", "keys", "places", "unexpected"]
+_Kind = Literal[
+    "text", "path", "number", "switch", "verify", "senders", "on_unexpected", "history", "keys", "places"
+]
 
 _KINDS: Mapping[str, _Kind] = {
     "bitcoin": "text",
@@ -37,17 +45,21 @@ _KINDS: Mapping[str, _Kind] = {
     "history": "history",
     "json": "switch",
     "network": "text",
-    "on_unexpected": "unexpected",
+    "on_unexpected": "on_unexpected",
+    "senders": "senders",
     "trust": "keys",
     "verbose": "switch",
-    "verify": "check",
+    "verify": "verify",
     "zmq": "text",
 }
+_OLD_LEVELS: Mapping[object, Verification] = {"header": "headers"}
+"""How `verify` was called before there was a third level."""
 _SOURCES: Sequence[str] = ("bitcoin", "blocks")
 """Where blocks come from: exactly one of them; if several layers name one, the highest layer wins."""
 _CHOICES: Mapping[str, Sequence[str]] = {
-    "check": get_args(Verification),
-    "unexpected": get_args(OnUnexpected),
+    "on_unexpected": get_args(OnUnexpected),
+    "senders": get_args(SenderLevel),
+    "verify": get_args(Verification),
 }
 """What may be chosen, by kind."""
 _ALLOWED: Mapping[str, str] = {
@@ -57,7 +69,7 @@ _ALLOWED: Mapping[str, str] = {
     "history": "a whole number of blocks, 0 or more, or all",
     "keys": "public keys: 64 hex digits each, or files with one",
     "places": "files, or URLs that begin with http:// or https://",
-    **{kind: " or ".join(choices) for kind, choices in _CHOICES.items()},
+    **{kind: alternatives(choices) for kind, choices in _CHOICES.items()},
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _HEX_KEY = re.compile("[0-9a-fA-F]{64}")
@@ -97,7 +109,9 @@ class Settings:
     json: bool = False
     verbose: bool = False
     verify: Verification | None = None
-    """How much of a block is checked before it is taken; None: everything, except from a node."""
+    """How much of the chain is checked; None: the headers of a node, everything from other sources."""
+    senders: SenderLevel = "node"
+    """What senders are taken on."""
     trust: tuple[str, ...] = ()
     """Public keys, hex or files: one must have signed a checkpoint, or a list of `expect`, unless empty."""
     expect: tuple[str, ...] = ()
@@ -107,6 +121,12 @@ class Settings:
     """The file that was read."""
     warnings: tuple[str, ...] = ()
     """What the user should know of that file."""
+
+
+def verification(name: str) -> Verification | None:
+    """Return the level of `verify` that a name, perhaps an old one, stands for; None if there is none."""
+    level = _OLD_LEVELS.get(name, name)
+    return cast("Verification", level) if level in get_args(Verification) else None
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
@@ -259,8 +279,8 @@ def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
             return value
         case ("text", str()) if value:
             return value
-        case (_, str()) if value in _CHOICES.get(kind, ()):
-            return value
+        case (_, str()) if value in _CHOICES.get(kind, ()) or (kind == "verify" and value in _OLD_LEVELS):
+            return _OLD_LEVELS.get(value, value)
         case ("path" | "keys" | "places", _):
             return (_path if kind == "path" else partial(_list, kind))(value, label, folder)
     raise UsageError(f"{label} must be {_ALLOWED[kind]}")

@@ -23,6 +23,14 @@ SELECT block_id, txindex, encode(txid, 'hex'), magics, spent, unusual_keys, fee,
     coalesce(tracked_by, '{}')
 FROM vc.inputs WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id, txindex;
 
+-- name: branches
+-- What shows that inputs of a range of blocks are in these; the coinbase is null if it is missing. Without the input: a coinbase that is kept for none.
+SELECT block_id, i.txindex, i.raw, i.branch, c.coinbase, c.branch
+FROM (SELECT block_id, txindex, raw, branch FROM vc.inputs
+    WHERE branch IS NOT NULL AND block_id BETWEEN %(first)s AND %(last)s) AS i
+FULL JOIN (SELECT * FROM vc.coinbases WHERE block_id BETWEEN %(first)s AND %(last)s) AS c USING (block_id)
+ORDER BY block_id, i.txindex;
+
 -- name: homeless_inputs
 -- Blocks that have inputs but are not on the tape.
 SELECT DISTINCT block_id FROM vc.inputs AS i WHERE NOT EXISTS (SELECT FROM vc.blocks AS b WHERE b.block_id = i.block_id)

@@ -34,17 +34,21 @@ WITH block AS (
     JOIN vc.apps AS a ON a.name = row ->> 0 AND a.build = row ->> 1 AND a.is_live = (row -> 2)::boolean
     FOR KEY SHARE OF a
 ), taken AS (
-    INSERT INTO vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence, spent_at, tracked_by)
+    INSERT INTO vc.inputs (block_id, txindex, txid, raw, magics, spent, unusual_keys, fee, evidence, spent_at, tracked_by, branch)
     SELECT %(block_id)s, (row -> 0)::integer, decode(row ->> 1, 'hex'), decode(row ->> 2, 'hex'),
         ARRAY(SELECT decode(magic, 'hex') FROM jsonb_array_elements_text(row -> 3) AS magic),
         decode(row ->> 4, 'hex'), row -> 5, (row -> 6)::bigint, row ->> 7,
         CASE WHEN row ->> 8 IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements(row -> 8)::integer) END,
-        nullif(ARRAY(SELECT jsonb_array_elements_text(row -> 9)), '{}')
+        nullif(ARRAY(SELECT jsonb_array_elements_text(row -> 9)), '{}'), decode(row ->> 10, 'hex')
     FROM jsonb_array_elements(%(inputs)s::jsonb) AS row
     ON CONFLICT (block_id, txindex) DO UPDATE -- another app's search has already found it
     SET magics = ARRAY(SELECT DISTINCT m FROM unnest(inputs.magics || EXCLUDED.magics) AS m ORDER BY m),
         tracked_by = nullif(ARRAY(SELECT DISTINCT a FROM unnest(inputs.tracked_by || EXCLUDED.tracked_by) AS a ORDER BY a), '{}'),
-        spent_at = coalesce(inputs.spent_at, EXCLUDED.spent_at)
+        spent_at = coalesce(inputs.spent_at, EXCLUDED.spent_at), branch = coalesce(inputs.branch, EXCLUDED.branch)
+), rooted AS (
+    INSERT INTO vc.coinbases (block_id, coinbase, branch)
+    SELECT %(block_id)s, decode(%(coinbase)s, 'hex'), decode(%(coinbase_branch)s, 'hex') WHERE %(coinbase)s IS NOT NULL
+    ON CONFLICT (block_id) DO NOTHING
 ), accepted AS (
     INSERT INTO vc.ops (app, build, block_id, vtxindex, txindex, opcode, payload, fields, canonical, payload_index)
     SELECT part ->> 0, part ->> 1, %(block_id)s, (row -> 0)::integer, (row -> 1)::integer, decode(row ->> 2, 'hex'),

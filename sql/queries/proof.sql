@@ -19,6 +19,11 @@ ORDER BY txindex, payload_index;
 SELECT block_id, ops_hash, consensus_hash FROM virtualchain.snapshots
 WHERE app = %(app)s AND block_id = ANY(%(block_ids)s::integer[]);
 
+-- name: kept
+-- What shows that an input is in its block, if that was kept.
+SELECT raw, branch, coinbase, coinbase_branch FROM virtualchain.inputs
+WHERE block_id = %(block_id)s AND txindex = %(txindex)s AND branch IS NOT NULL AND coinbase IS NOT NULL;
+
 -- name: headers
 -- The headers of a stretch of the tape, in order.
 SELECT block_id, header FROM virtualchain.blocks

@@ -20,6 +20,10 @@ SELECT block_id, header FROM vc.blocks ORDER BY block_id LIMIT 1;
 -- A range of blocks of the tape, in order.
 SELECT block_id, header FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
+-- name: hashes_at
+-- The hashes of the blocks of the tape at some heights.
+SELECT block_id, encode(hash, 'hex') FROM vc.blocks WHERE block_id = ANY (%(heights)s);
+
 -- name: work_above
 -- The work of all blocks above one.
 SELECT tip.chainwork - block.chainwork
@@ -113,6 +117,10 @@ SELECT FROM vc.blocks WHERE block_id > %(fork)s FOR UPDATE;
 -- name: truncate_inputs
 -- Delete the inputs above the fork.
 DELETE FROM vc.inputs WHERE block_id > %(fork)s;
+
+-- name: truncate_coinbases
+-- Delete the coinbases above the fork.
+DELETE FROM vc.coinbases WHERE block_id > %(fork)s;
 
 -- name: truncate_blocks
 -- Delete the blocks above the fork.

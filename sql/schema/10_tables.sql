@@ -46,9 +46,10 @@ CREATE TABLE vc.inputs (
     spent bytea NOT NULL,
     unusual_keys jsonb NOT NULL,
     fee bigint NOT NULL,
-    evidence text CHECK (evidence IN ('undo', 'transaction', 'node', 'export')),
+    evidence text CHECK (evidence IN ('undo', 'transaction', 'node', 'export', 'bound', 'proof')),
     spent_at integer[],
     tracked_by text[],
+    branch bytea CHECK (octet_length(branch) % 32 = 0),
     PRIMARY KEY (block_id, txindex)
 );
 COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode, or that spends outputs that an app tracks: shared by all apps.';
@@ -60,9 +61,20 @@ COMMENT ON COLUMN vc.inputs.magics IS 'The registered magics that its payloads s
 COMMENT ON COLUMN vc.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction; a long script is replaced by its size and hash.';
 COMMENT ON COLUMN vc.inputs.unusual_keys IS 'For inputs that do not reveal their public keys where others do, by the number of the input, those keys: what vc.public_keys cannot see without hashing.';
 COMMENT ON COLUMN vc.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
-COMMENT ON COLUMN vc.inputs.evidence IS 'What shows that the senders are right: undo (undo data of a node, whose checksum fits), transaction (the transactions that created the outputs), node (the word of a node or another source) or export (that of an export); null if it was taken before this was recorded.';
+COMMENT ON COLUMN vc.inputs.evidence IS 'What shows that the senders are right: undo (undo data of a node, whose checksum fits), transaction (the transactions that created the outputs), bound (scripts that the input reveals or that a transaction shows; amounts are the source''s word), proof (the transactions that created the outputs, and the blocks that hold these), node (the word of a node or another source) or export (that of an export); null if it was taken before this was recorded.';
 COMMENT ON COLUMN vc.inputs.spent_at IS 'For each input, where the output that it spends was made: twice the height of the block, plus one if its coinbase made it; null if no app needs that.';
 COMMENT ON COLUMN vc.inputs.tracked_by IS 'The apps whose tracking asked for it: it spends an output that they tracked before the block, or one of a transaction in the block that they see; null if there is none.';
+COMMENT ON COLUMN vc.inputs.branch IS 'The Merkle branch from the transaction to the root that its block''s header states, from the bottom up, 32 bytes each; null if it was not checked when the input was taken.';
+
+CREATE TABLE vc.coinbases (
+    block_id integer PRIMARY KEY REFERENCES vc.blocks,
+    coinbase bytea NOT NULL,
+    branch bytea NOT NULL CHECK (octet_length(branch) % 32 = 0)
+);
+COMMENT ON TABLE vc.coinbases IS 'The coinbase of every block that has inputs with a branch: as it is the first leaf, its own branch shows how deep the Merkle tree is.';
+COMMENT ON COLUMN vc.coinbases.block_id IS 'Height of its block.';
+COMMENT ON COLUMN vc.coinbases.coinbase IS 'The coinbase without its witness.';
+COMMENT ON COLUMN vc.coinbases.branch IS 'The Merkle branch from the coinbase to the root, as long as that of every input of the block.';
 
 CREATE TABLE vc.coverage (
     magic bytea NOT NULL,

@@ -18,8 +18,9 @@ SELECT block_id, txindex, encode(txid, 'hex') AS txid, magics,
     CASE WHEN txindex = 0 THEN '[]' ELSE vc.senders(raw, spent, unusual_keys, (SELECT network FROM vc.deployment)) END AS senders,
     vc.outputs(raw, (SELECT network FROM vc.deployment)) AS outputs, fee, raw, evidence, spent,
     (SELECT array_agg(s.at / 2 ORDER BY s.n) FROM unnest(spent_at) WITH ORDINALITY AS s (at, n)) AS heights,
-    coalesce(tracked_by, '{}') AS tracked_by
-FROM vc.inputs
+    coalesce(tracked_by, '{}') AS tracked_by, i.branch, c.coinbase, c.branch AS coinbase_branch
+FROM vc.inputs AS i
+LEFT JOIN vc.coinbases AS c USING (block_id)
 WHERE block_id <= (SELECT vc.last_shown()) AND (SELECT vc.last_shown()) IS NOT NULL;
 COMMENT ON VIEW virtualchain.inputs IS 'Every transaction that carries a registered magic, judged or not, or spends outputs that an app tracks.';
 COMMENT ON COLUMN virtualchain.inputs.block_id IS 'Height of its block.';
@@ -33,7 +34,10 @@ COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including w
 COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction: fast to search for a script.';
 COMMENT ON COLUMN virtualchain.inputs.heights IS 'For each input the height of the block that made the output which it spends; null if no app needs that.';
 COMMENT ON COLUMN virtualchain.inputs.tracked_by IS 'The apps that it was kept for because of an output which it spends.';
-COMMENT ON COLUMN virtualchain.inputs.evidence IS 'What shows that the senders are right: undo, transaction, node or export; null if it was not recorded.';
+COMMENT ON COLUMN virtualchain.inputs.branch IS 'The Merkle branch that shows that it is in its block; null if it was not kept.';
+COMMENT ON COLUMN virtualchain.inputs.coinbase IS 'The coinbase of its block, without witness; null if it was not kept.';
+COMMENT ON COLUMN virtualchain.inputs.coinbase_branch IS 'The Merkle branch of the coinbase.';
+COMMENT ON COLUMN virtualchain.inputs.evidence IS 'What shows that the senders are right: undo, transaction, bound, proof, node or export; null if it was not recorded.';
 
 CREATE VIEW virtualchain.ops AS
 SELECT o.app, o.block_id, encode(b.hash, 'hex') AS block_hash, b.time, o.txindex, o.vtxindex,

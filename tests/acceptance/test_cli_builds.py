@@ -119,7 +119,10 @@ def test_changed_rules_and_code_are_put_in_place_by_one_command(
     inside(*OLD, *options, "sync")
     failed = inside(*NEWER, *options, "sync", code=2)
     assert "(magic 'st' became 'su'): `virtualchain upgrade notes`" in failed.err
-    done = inside(*NEWER, *options, "upgrade", "notes")
+    checks = ("--verify", "merkle", "--senders", "proved")
+    done = inside(*NEWER, *options, *checks, "upgrade", "notes")
+    shown = "SELECT count(*) FROM vc.inputs WHERE evidence = 'proof' AND branch IS NOT NULL"
+    assert value(database_url, shown) == 2
     assert "notes runs version 1, as build v2\n" in done.out
     assert f"  block    {fake_node.height}\n" in done.out
     assert f"  code     {inside.folder / 'newer.py'}\n" in done.out

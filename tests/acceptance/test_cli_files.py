@@ -109,7 +109,7 @@ def test_a_sync_from_a_node_continues_after_files(
             "apps.py begins with 0a696d70, not with the message start of a known network",
         ),
         (("--blocks", "chain", "--bitcoin", "http://x"), 2, "--bitcoin and --blocks are both given"),
-        (("--blocks", "chain", "--verify", "all"), 2, "--verify must be header or merkle"),
+        (("--blocks", "chain", "--verify", "all"), 2, "--verify must be off, headers or merkle"),
         (("--blocks", "chain", "--network", "signet"), 3, "chain is of regtest, but signet was asked for"),
         (("--blocks", "empty"), 3, "empty holds no block yet"),
         (("--blocks", "mixed"), 3, "mixed holds blocks of mainnet among those of regtest"),

@@ -244,7 +244,7 @@ def _sync(url: str, tracked: int, count: int, transactions: int, is_tracking: bo
     server = cpu_of(pid)
     for place, (header, source.raw) in enumerate(_blocks(tracked, count + 1, transactions)):
         started, used = time.perf_counter(), time.process_time()
-        deployment.take(fetch(source, scanner, header, verify="header"), near_tip=False)
+        deployment.take(fetch(source, scanner, header, verify="headers"), near_tip=False)
         if not place:  # the first one warms up
             deployment.land()
             server = cpu_of(pid)

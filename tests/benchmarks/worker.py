@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.worker fetch --node URL [--cookie FILE] --first N --last N
     python -m tests.benchmarks.worker spent … (the same)
-    python -m tests.benchmarks.worker sync --databases URL … [--verify header|merkle] [--absent] [--stages]
+    python -m tests.benchmarks.worker sync --databases URL … [--verify LEVEL] [--absent] [--stages]
         [--source rest|rpc|files] [--blocks PATH] …
 
 The first pass over the blocks only warms up; the number of databases, or `--passes`, is that of all passes.
@@ -123,7 +123,7 @@ def fetch(
 
 
 def _checked(block: Block, source: BlockSource) -> CheckedBlock:
-    return CheckedBlock(block, source.raw_block(block.hash), source.network, "header")
+    return CheckedBlock(block, source.raw_block(block.hash), source.network, "headers")
 
 
 def absent_app() -> App:

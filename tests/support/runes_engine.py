@@ -118,7 +118,7 @@ def runes_chain(url: str, first: int = 100, network: str = "regtest") -> Iterato
             database=url,
             source=source,
             confirmations=0,
-            verify="header",
+            verify="headers",
             state_folder=Path(folder),
         ) as engine,
         psycopg.connect(url, row_factory=dict_row, autocommit=True) as reader,

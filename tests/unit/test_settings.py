@@ -238,7 +238,7 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
         ),
         ("[virtualchain]\njson = 'yes'", "[virtualchain] json must be true or false"),
         ("[virtualchain]\nverbose = 1", "[virtualchain] verbose must be true or false"),
-        ("[virtualchain]\nverify = true", "[virtualchain] verify must be header or merkle"),
+        ("[virtualchain]\nverify = true", "[virtualchain] verify must be off, headers or merkle"),
         ("[virtualchain]\ntrust = 'a'", "[virtualchain] trust must be public keys: 64 hex digits each"),
         ("[virtualchain]\ntrust = [1]", "[virtualchain] trust must be public keys"),
         ("[apps]\nuse = 'x'", "apps must be tables, one [[apps]] for each"),
@@ -288,7 +288,7 @@ def test_a_mistake_shows_even_if_a_flag_hides_it(tmp_path: Path) -> None:
         ("CONFIRMATIONS", "9" * 5000, "must be a whole number, 0 or more"),
         ("JSON", "maybe", "must be true or false"),
         ("VERBOSE", "2", "must be true or false"),
-        ("VERIFY", "yes", "must be header or merkle"),
+        ("VERIFY", "yes", "must be off, headers or merkle"),
         ("APP", "names,,notary", "must name an app: MODULE or MODULE:OBJECT"),
         ("APP", "names, names", "names names more than once"),
         ("COOKIE", "~nobody-of-this-name/c", ": ~nobody-of-this-name/c: "),
@@ -310,7 +310,9 @@ def test_a_mistake_in_the_environment_names_the_variable(
         ({"confirmations": "x"}, "--confirmations must be a whole number, 0 or more"),
         ({"bitcoin": ""}, "--bitcoin must be non-empty text"),
         ({"blocks": ""}, "--blocks must be a path"),
-        ({"verify": "Merkle"}, "--verify must be header or merkle"),
+        ({"verify": "Merkle"}, "--verify must be off, headers or merkle"),
+        ({"verify": ""}, "--verify must be off, headers or merkle"),
+        ({"senders": "proof"}, "--senders must be node, bound or proved"),
         ({"app": [""]}, "--app must name an app"),
         ({"app": ["x", "x"]}, "--app names x more than once"),
         ({"config": ""}, "--config must be a path"),
@@ -319,6 +321,23 @@ def test_a_mistake_in_the_environment_names_the_variable(
 def test_a_mistake_in_a_flag_names_it(tmp_path: Path, flags: Mapping[str, object], message: str) -> None:
     """The message names the flag as the user typed it."""
     assert message in failure(tmp_path, flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("off", "off"), ("headers", "headers"), ("header", "headers"), ("merkle", "merkle")],
+)
+def test_levels_of_verify_and_senders(tmp_path: Path, name: str, level: str) -> None:
+    """They have the same names in every layer, and `header`, as one was called before, still counts."""
+    assert load({"verify": name}, {}, tmp_path).verify == level
+    assert load({}, {"VIRTUALCHAIN_VERIFY": name}, tmp_path).verify == level
+    write(tmp_path, f'[virtualchain]\nverify = "{name}"\nsenders = "bound"')
+    assert load({}, {}, tmp_path).verify == level
+    assert load({}, {}, tmp_path).senders == "bound"
+    assert load({}, {"VIRTUALCHAIN_SENDERS": "proved"}, tmp_path).senders == "proved"
+    assert load({"senders": "node"}, {"VIRTUALCHAIN_SENDERS": "proved"}, tmp_path).senders == "node"
+    assert Settings().senders == "node"
+    assert Settings().verify is None
 
 
 def test_an_explicit_file_must_exist(tmp_path: Path) -> None:

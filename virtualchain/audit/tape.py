@@ -1,8 +1,8 @@
 """Check the tape: headers, the chain that they form, and what raw transactions say of themselves.
 
-A header determines its hash, parent, time and work; a raw transaction its id, its outputs and what it spends.
-The values and scripts of spent outputs, and that a transaction is in its block, are not on the tape: only
-another look at the chain can show them.
+A header determines its hash, parent, time and work; a raw transaction its id, its outputs and what it spends;
+a Merkle branch, if it was kept, that the transaction is in its block. The values and scripts of spent outputs
+are not on the tape: only another look at the chain can show them.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,9 @@ import psycopg
 from virtualchain.audit.checking import check_block, check_input
 from virtualchain.audit.fault import Fault, OnProgress, ignore
 from virtualchain.bitcoin.header import read_header
+from virtualchain.bitcoin.inclusion import Inclusion, check_inclusion
 from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.transaction import without_witness
 from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.model import Block
 from virtualchain.store.sql import queries
@@ -48,6 +50,7 @@ def check_tape(
             blocks: dict[int, Block] = {}
             yield from _check_blocks(connection, start, until, blocks)
             yield from _check_inputs(connection, start, until, blocks, chain)
+            yield from _check_branches(connection, start, until, blocks, chain)
             on_progress(f"tape: block {until:,} of {highest:,}")
             bound = tape.deployment()
             if 0 in blocks and bound is not None and blocks[0].hash != bound[1]:
@@ -134,6 +137,31 @@ def _check_inputs(
                 check_input(row, blocks, network)
             except ValueError as error:
                 yield Fault(_reason(error), block_id=block_id, txindex=txindex)
+
+
+def _check_branches(
+    connection: psycopg.Connection, first: int, last: int, blocks: dict[int, Block], network: Network
+) -> Iterator[Fault]:
+    """Check that inputs whose branches were kept are in their blocks."""
+    with connection.cursor("audited_branches") as cursor:
+        cursor.itersize = _ROWS
+        for row in cursor.execute(_Q["branches"], {"first": first, "last": last}):
+            block_id, txindex, raw, branch, coinbase, coinbase_branch = row
+            if block_id not in blocks:  # reported with its block
+                continue
+            if txindex is None:
+                yield Fault("its coinbase is kept, but no input with a branch", block_id=block_id)
+                continue
+            try:
+                if coinbase is None:
+                    raise MalformedBlock("its branch is kept, but not the coinbase's")
+                transaction = without_witness(raw)
+                inclusion = Inclusion(txindex, transaction, branch, coinbase, coinbase_branch)
+                check_inclusion(inclusion, blocks[block_id], network)
+            except (MalformedBlock, IndexError) as error:
+                yield Fault(
+                    f"it is not shown to be in its block: {error}", block_id=block_id, txindex=txindex
+                )
 
 
 def _reason(error: ValueError) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from virtualchain.bitcoin.gate import CheckedBlock
+from virtualchain.bitcoin.inclusion import Tree
 from virtualchain.bitcoin.layout import (
     LARGEST_BLOCK,
     Layout,
@@ -44,6 +45,7 @@ from virtualchain.bitcoin.transaction import (
 from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import (
     Block,
+    Coinbase,
     Evidence,
     Input,
     Lazy,
@@ -112,6 +114,8 @@ class Scan:
     """How many outputs each of the block's transactions spends, the coinbase none; empty if not counted."""
     layout: Layout | None = None
     """The block's bytes, if apps that track outputs may ask for more of it."""
+    tree: Tree | None = None
+    """The Merkle tree over its transactions, if it was compared with the header."""
 
     def more(self, requested: Mapping[int, bool]) -> "Scan":
         """Return a scan whose candidates are these transactions, by txindex; the value: need of heights."""
@@ -153,7 +157,7 @@ class Scanner:
             candidates = tuple(self._candidates(layout))
             spendings = array("I", [0]) + layout.spendings[1:] if candidates else ()
             kept = layout if self._keeps_blocks else None
-            return Scan(block.header, candidates, self._network, spendings, kept)
+            return Scan(block.header, candidates, self._network, spendings, kept, block.tree)
 
     def _candidates(self, layout: Layout) -> Iterator[Candidate]:
         for txindex, searched in self._searched(layout):
@@ -206,6 +210,7 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
             "as spent outputs were reported for them"
         )
     spent_by = {each.txindex: capped(spent.get(each.txindex, ())) for each in scan.candidates}
+    coinbase = None if scan.tree is None else Coinbase(scan.tree.coinbase, scan.tree.branch(0))
     size = sum(len(each.raw) for each in scan.candidates)
     size += sum(len(output.script_pubkey) for outputs in spent_by.values() for output in outputs)
     return tuple(
@@ -214,6 +219,7 @@ def inputs(scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Inpu
             candidate,
             spent_by.pop(candidate.txindex),
             evidence,
+            coinbase,
             is_checked=is_checked,
             keeps=size <= MOST_KEPT,
         )
@@ -259,6 +265,7 @@ def _input(
     candidate: Candidate,
     spent: Sequence[SpentOutput],
     evidence: Evidence,
+    coinbase: Coinbase | None,
     *,
     is_checked: bool,
     keeps: bool,
@@ -307,6 +314,8 @@ def _input(
         unusual_keys=unusual or _NO_KEYS,
         evidence=evidence,
         spent_at=spent_at,
+        branch=None if scan.tree is None else scan.tree.branch(candidate.txindex),
+        coinbase=coinbase,
     )
 
 

@@ -43,5 +43,5 @@ skip_undo = _walk.skip_undo
 write_address = _addresses.write_address
 write_base58 = _addresses.write_base58
 hash_transactions = _hashes.hash_transactions
-merkle_root = _hashes.merkle_root
+merkle_rows = _hashes.merkle_rows
 consensus_hash = _hashes.consensus_hash

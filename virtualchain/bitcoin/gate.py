@@ -7,12 +7,13 @@ check it, so no caller can forget to.
 from dataclasses import InitVar, dataclass, field
 from typing import Final
 
-from virtualchain.bitcoin.compiled import merkle_root
+from virtualchain.bitcoin.compiled import merkle_rows
 from virtualchain.bitcoin.difficulty import check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, display_hash, read_header, sha256d
-from virtualchain.bitcoin.inclusion import NODE_SIZE
+from virtualchain.bitcoin.inclusion import NODE_SIZE, Tree
 from virtualchain.bitcoin.layout import NO_SEARCH, Layout, Search, naming_block, walk
 from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.script import push_height
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Verification
@@ -35,12 +36,13 @@ _COMMITMENT: Final = bytes.fromhex("6a24aa21a9ed")
 class CheckedBlock:
     """A block that has passed the gate.
 
-    It is the block of `header`, which a chain of headers led to, and has proof of work that the network
-    allows. It is complete, and its first transaction and no other is a coinbase. With the extent "merkle",
-    its transactions are also those that the header commits to, none of them is as large as an inner node of
-    the Merkle tree, and its witnesses are those that the coinbase commits to (BIP 141); "header" leaves that
-    to a node of one's own, which has checked it before. The solution of a signet's challenge is not verified.
-    On the way, its outputs are searched with `search`.
+    It is the block of `header`, which a chain of headers led to. It is complete, and its first transaction
+    and no other is a coinbase. With the extent "headers", it has proof of work that the network allows, and
+    block 0 is the network's. With "merkle", its transactions are also those that the header commits to, none
+    of them is as large as an inner node of the Merkle tree, its witnesses are those that the coinbase commits
+    to (BIP 141), and the coinbase states the height (BIP 34). The other extents leave that to a node of one's
+    own, which has checked it before. The solution of a signet's challenge is not verified. On the way, its
+    outputs are searched with `search`.
 
     Raises MalformedBlock if `raw` is anything else.
     """
@@ -52,6 +54,8 @@ class CheckedBlock:
     search: InitVar[Search] = NO_SEARCH
     layout: Layout = field(init=False, repr=False, compare=False)
     """Where its transactions are, and which of them the search matches."""
+    tree: Tree | None = field(init=False, repr=False, compare=False)
+    """The tree that the header commits to; None unless it was compared with that."""
 
     def __post_init__(self, network: Network, extent: Verification, search: Search) -> None:
         header, raw = self.header, self.raw
@@ -59,12 +63,21 @@ class CheckedBlock:
         if actual != header:
             raise MalformedBlock(f"block {header.block_id}: requested {header.hash}, got {actual.hash}")
         with naming_block(f"{header.block_id} ({header.hash})"):
-            check_work(header, network)
+            if extent != "off":
+                check_work(header, network)
+                _check_genesis(header, network)
             layout = walk(raw, search)
             _check_coinbase(layout)
-        if extent != "header":
-            _check_commitments(header, layout, network)
+        tree = _check_commitments(header, layout, network) if extent == "merkle" else None
         object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "tree", tree)
+
+
+def _check_genesis(header: Block, network: Network) -> None:
+    """Check that block 0 is the network's, and block 1 its child: nothing else has these heights."""
+    for block_id, stated in ((0, header.hash), (1, header.prev_hash)):
+        if header.block_id == block_id and stated != network.genesis_hash:
+            raise MalformedBlock(f"the first block of {network.name} is {network.genesis_hash}, not {stated}")
 
 
 def _check_coinbase(layout: Layout) -> None:
@@ -76,8 +89,10 @@ def _check_coinbase(layout: Layout) -> None:
         raise MalformedBlock(f"transaction {second} is a second coinbase")
 
 
-def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
+def _check_commitments(header: Block, layout: Layout, network: Network) -> Tree:
     """Compare the transactions with the header's Merkle root, and the witnesses with the coinbase's output.
+
+    Returns the Merkle tree.
 
     A repeated transaction is refused: repeating a block's last ones can leave the root unchanged
     (CVE-2012-2459), and no block spends the same outputs twice. So is one that could be taken for an inner
@@ -95,9 +110,20 @@ def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
             )
     if len({ids[at : at + 32] for at in range(0, len(ids), 32)}) != len(layout):
         raise _mismatch(header, "a transaction occurs twice")
-    root = display_hash(merkle_root(ids))
-    if root != header.merkle_root:
-        raise _mismatch(header, f"their Merkle root is {root}, but the header states {header.merkle_root}")
+    tree = Tree(ids, layout.transaction(0))
+    if tree.root != header.merkle_root:
+        raise _mismatch(
+            header, f"their Merkle root is {tree.root}, but the header states {header.merkle_root}"
+        )
+    states_height = read_inputs(tree.coinbase)[0].script_sig.startswith(push_height(header.block_id))
+    if header.block_id >= network.coinbase_height_block_id and not states_height:
+        raise _mismatch(header, "the coinbase does not state this height (BIP 34)")
+    _check_witnesses(header, layout, network, whole)
+    return tree
+
+
+def _check_witnesses(header: Block, layout: Layout, network: Network, whole: bytes) -> None:
+    """Compare the witnesses with the coinbase's output; `whole` are the hashes of whole transactions."""
     coinbase = layout.transaction(0)
     outputs = read_outputs(coinbase)[1]
     commitments = [output.script_pubkey for output in outputs if output.script_pubkey.startswith(_COMMITMENT)]
@@ -109,7 +135,7 @@ def _check_commitments(header: Block, layout: Layout, network: Network) -> None:
     reserved = read_inputs(coinbase)[0].witness
     if not commitments or [len(item) for item in reserved] != [32]:
         raise _mismatch(header, "they have witnesses, but the coinbase commits to none")
-    witness_root = merkle_root(bytes(32) + whole[32:])
+    witness_root = merkle_rows(bytes(32) + whole[32:])[-32:]
     if sha256d(witness_root + reserved[0]) != commitments[-1][6:38]:
         raise _mismatch(header, "their witnesses are not the ones that the coinbase commits to")
 

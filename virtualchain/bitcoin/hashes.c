@@ -177,35 +177,34 @@ done:
     return result;
 }
 
-static PyObject *merkle_root(PyObject *Py_UNUSED(module), PyObject *argument)
+static PyObject *merkle_rows(PyObject *Py_UNUSED(module), PyObject *argument)
 {
     Py_buffer leaves;
     if (PyObject_GetBuffer(argument, &leaves, PyBUF_SIMPLE) < 0)
         return NULL;
-    size_t count = leaves.len / 32;
-    /* One more, for a row whose last node is repeated. */
-    uint8_t *row = count ? PyMem_Malloc(32 * (count + 1)) : NULL;
-    if (row == NULL) {
+    size_t count = leaves.len / 32, total = 1;
+    for (size_t n = count; n > 1; n = (n + 1) / 2)
+        total += n;
+    PyObject *rows = count ? PyBytes_FromStringAndSize(NULL, 32 * total) : NULL;
+    if (rows == NULL) {
         PyBuffer_Release(&leaves);
-        return count ? PyErr_NoMemory() : PyErr_Format(PyExc_ValueError, "a Merkle tree needs at least one hash");
+        return count ? NULL : PyErr_Format(PyExc_ValueError, "a Merkle tree needs at least one hash");
     }
+    uint8_t *row = (uint8_t *)PyBytes_AS_STRING(rows);
     memcpy(row, leaves.buf, 32 * count);
     PyBuffer_Release(&leaves);
     Py_BEGIN_ALLOW_THREADS
-    for (; count > 1; count = (count + 1) / 2) {
-        if (count % 2)
-            memcpy(row + 32 * count, row + 32 * (count - 1), 32);
+    for (; count > 1; row += 32 * count, count = (count + 1) / 2)
         for (size_t n = 0; n < (count + 1) / 2; n++) {
+            const uint8_t *left = row + 64 * n, *right = 2 * n + 1 < count ? left + 32 : left;
             Sha256 sha256;
             begin(&sha256);
-            add(&sha256, row + 64 * n, 64);
-            end_twice(&sha256, row + 32 * n);
+            add(&sha256, left, 32);
+            add(&sha256, right, 32);
+            end_twice(&sha256, row + 32 * (count + n));
         }
-    }
     Py_END_ALLOW_THREADS
-    PyObject *root = PyBytes_FromStringAndSize((char *)row, 32);
-    PyMem_Free(row);
-    return root;
+    return rows;
 }
 
 /* RIPEMD-160 of 32 bytes, which make one block. */
@@ -352,7 +351,7 @@ static PyObject *consensus_hash(PyObject *Py_UNUSED(module), PyObject *arguments
 static PyMethodDef methods[] = {
     {"consensus_hash", consensus_hash, METH_VARARGS, "Mix a block's ops hash with its prior consensus hashes."},
     {"hash_transactions", hash_transactions, METH_VARARGS, "Hash transactions without and with their witnesses."},
-    {"merkle_root", merkle_root, METH_O, "Compute the Merkle root of digests, one after the other."},
+    {"merkle_rows", merkle_rows, METH_O, "Compute the Merkle tree over digests, row by row."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,13 +1,12 @@
-"""Hashes of transactions, Merkle roots and consensus hashes, as `hashes.c` computes them without hashlib."""
+"""Hashes of transactions, Merkle trees and consensus hashes, as `hashes.c` computes them without hashlib."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from virtualchain.consensus.digests import consensus_hash
 from virtualchain.consensus.hashing import sha256d
-from virtualchain.consensus.merkle import root_of_digests
 
-__all__ = ["consensus_hash", "hash_transactions", "merkle_root"]
+__all__ = ["consensus_hash", "hash_transactions", "merkle_rows"]
 
 
 def hash_transactions(raw: bytes, starts: Sequence[int], outputs_ends: Sequence[int]) -> tuple[bytes, bytes]:
@@ -25,6 +24,16 @@ def hash_transactions(raw: bytes, starts: Sequence[int], outputs_ends: Sequence[
     return b"".join(ids), b"".join(whole)
 
 
-def merkle_root(digests: bytes) -> bytes:
-    """Compute the Merkle root of one or more digests, one after the other."""
-    return root_of_digests([digests[at : at + 32] for at in range(0, len(digests), 32)])
+def merkle_rows(digests: bytes) -> bytes:
+    """Compute the Merkle tree over one or more digests, one after the other.
+
+    Returns its rows from the bottom up, so that it begins with the digests and ends with the root.
+    """
+    row = [digests[at : at + 32] for at in range(0, len(digests), 32)]
+    if not row:
+        raise ValueError("a Merkle tree needs at least one hash")
+    rows = [digests]
+    while len(row) > 1:
+        row = [sha256d(left + right) for left, right in zip_longest(row[::2], row[1::2], fillvalue=row[-1])]
+        rows.append(b"".join(row))
+    return b"".join(rows)

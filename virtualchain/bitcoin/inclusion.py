@@ -5,10 +5,11 @@ BIP 37. A tree does not state its depth, so an inner node could pass for a trans
 leaf. The coinbase's branch pins the depth: the coinbase is known by its form, and it is the first leaf.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from virtualchain.bitcoin.compiled import merkle_rows
 from virtualchain.bitcoin.header import display_hash, sha256d
 from virtualchain.bitcoin.layout import MOST_TRANSACTIONS, Layout
 from virtualchain.bitcoin.networks import Network
@@ -39,14 +40,47 @@ class Inclusion:
     coinbase_branch: bytes = field(repr=False)
 
 
+class Tree:
+    """The Merkle tree over the transactions of a block, and the block's coinbase."""
+
+    __slots__ = ("_count", "_rows", "coinbase")
+
+    def __init__(self, ids: bytes, coinbase: bytes) -> None:
+        """Build the tree over ids, one after the other; `coinbase` may have its witness."""
+        self._rows: bytes = merkle_rows(ids)
+        self._count = len(ids) // _DIGEST
+        self.coinbase = without_witness(coinbase)
+
+    @property
+    def root(self) -> str:
+        """The root, in display order."""
+        return display_hash(self._rows[-_DIGEST:])
+
+    def find(self, txid: str) -> int | None:
+        """Return the place of the transaction with this id; None if there is none."""
+        digest = bytes.fromhex(txid)[::-1]
+        return next((n for n in range(self._count) if self._node(n) == digest), None)
+
+    def branch(self, txindex: int) -> bytes:
+        """Return the branch from a transaction to the root."""
+        nodes, start, count = [], 0, self._count
+        while count > 1:
+            sibling = txindex ^ 1
+            nodes.append(self._node(start + (sibling if sibling < count else txindex)))
+            start, txindex, count = start + count, txindex // 2, (count + 1) // 2
+        return b"".join(nodes)
+
+    def _node(self, at: int) -> bytes:
+        return self._rows[_DIGEST * at : _DIGEST * (at + 1)]
+
+
 def inclusions(layout: Layout, txindexes: Iterable[int]) -> Iterator[Inclusion]:
     """Yield what shows that these transactions are in a block."""
-    ids, _ = layout.digests()
-    rows = _rows([ids[at : at + _DIGEST] for at in range(0, len(ids), _DIGEST)])
-    coinbase, coinbase_branch = without_witness(layout.transaction(0)), _branch(rows, 0)
+    tree = Tree(layout.digests()[0], layout.transaction(0))
+    coinbase_branch = tree.branch(0)
     for txindex in txindexes:
         transaction = without_witness(layout.transaction(txindex))
-        yield Inclusion(txindex, transaction, _branch(rows, txindex), coinbase, coinbase_branch)
+        yield Inclusion(txindex, transaction, tree.branch(txindex), tree.coinbase, coinbase_branch)
 
 
 def check_inclusion(inclusion: Inclusion, header: Block, network: Network) -> str:
@@ -89,17 +123,3 @@ def _lead(transaction: bytes, branch: bytes, txindex: int, header: Block) -> str
     if display_hash(node) != header.merkle_root:
         raise MalformedBlock(f"the branch of transaction {txindex} does not lead to the header's root")
     return display_hash(txid)
-
-
-def _rows(row: Sequence[bytes]) -> list[Sequence[bytes]]:
-    """Compute the rows of a Merkle tree below its root, each with an even count."""
-    rows = []
-    while len(row) > 1:
-        row = [*row, row[-1]] if len(row) % 2 else row
-        rows.append(row)
-        row = [sha256d(left + right) for left, right in zip(row[::2], row[1::2], strict=True)]
-    return rows
-
-
-def _branch(rows: Sequence[Sequence[bytes]], txindex: int) -> bytes:
-    return b"".join(row[txindex >> level ^ 1] for level, row in enumerate(rows))

@@ -9,7 +9,8 @@ from typing import Final
 
 from virtualchain.bitcoin.block import Scan, Scanner, inputs
 from virtualchain.bitcoin.gate import CheckedBlock
-from virtualchain.bitcoin.source import BlockSource, HeightSource, at_height
+from virtualchain.bitcoin.senders import Senders
+from virtualchain.bitcoin.source import BlockSource, at_height
 from virtualchain.bitcoin.spending import LARGEST_KEPT
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Input, RestOfBlock, ScannedBlock, SpentOutput, Verification
@@ -28,8 +29,9 @@ def prefetch(
     ahead: int = 8,
     *,
     verify: Verification = "merkle",
+    senders: Senders | None = None,
 ) -> Generator[ScannedBlock, None, None]:
-    """Fetch and scan the blocks of these headers, in their order; `verify` as in `fetch`.
+    """Fetch and scan the blocks of these headers, in their order; `verify` and `senders` as in `fetch`.
 
     At most `ahead` blocks are fetched or held beyond the one yielded last, and together they take at most
     `MOST_BYTES`: a block that would take more waits until its turn. An error in a block is raised when
@@ -39,9 +41,13 @@ def prefetch(
     remaining = zip(count(), headers)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     budget = _Budget(MOST_BYTES)
+    checks = senders or Senders()
 
     def fetch_in_budget(place: int, header: Block) -> ScannedBlock:
-        return fetch(source, scanner, header, verify=verify, claim=lambda size: budget.claim(place, size))
+        def claim(size: int) -> None:
+            budget.claim(place, size)
+
+        return fetch(source, scanner, header, verify=verify, senders=checks, claim=claim)
 
     def submit(most: int) -> list[Future[ScannedBlock]]:
         return [pool.submit(fetch_in_budget, *each) for each in islice(remaining, most)]
@@ -51,6 +57,7 @@ def prefetch(
         while pending:
             block = pending.popleft().result()
             pending.extend(submit(1))
+            checks.require_on_tape(block.made_in, f"block {block.block.block_id} ({block.block.hash})")
             yield block
             del block
             budget.next_turn()
@@ -135,13 +142,15 @@ def fetch(
     header: Block,
     *,
     verify: Verification = "merkle",
+    senders: Senders | None = None,
     claim: Callable[[int], None] = _claim_nothing,
 ) -> ScannedBlock:
     """Fetch one block, its inputs and the outputs that they spend.
 
     `claim` is called with how many bytes the inputs may take, before what they spend is fetched, and again
-    with how many they take. `verify` is how much of the block is checked, as `CheckedBlock` describes. Raises
-    what the source raises, and MalformedBlock if the block does not pass.
+    with how many they take. `verify` is how much of the block is checked, as `CheckedBlock` describes, and
+    `senders` who checks what it spends; on the tape, whoever takes the block. Raises what the source raises,
+    and MalformedBlock if the block does not pass.
     """
     with at_height(header.block_id):
         raw = source.raw_block(header.hash)
@@ -150,22 +159,11 @@ def fetch(
     except MalformedBlock as error:
         raise MalformedBlock(f"{source}: {error}") from error
     claim(_estimate(scan))
-    spent = _spent(source, scan)
-    scanned = ScannedBlock(header, _inputs(source, scan, spent), _rest(source, scan))
+    checks = senders or Senders()
+    spent = checks.spent(source, scan)
+    scanned = ScannedBlock(header, _inputs(source, scan, spent), _rest(source, scan, checks), spent.made_in)
     claim(_size(scan, spent))
     return scanned
-
-
-def _spent(source: BlockSource, scan: Scan) -> Mapping[int, Sequence[SpentOutput]]:
-    """Fetch what the candidates of a scan spend."""
-    transactions = {
-        candidate.txindex: candidate.transaction.txid for candidate in scan.candidates if candidate.spends
-    }
-    needs_heights = any(candidate.needs_heights for candidate in scan.candidates)
-    with at_height(scan.block.block_id):
-        if needs_heights and isinstance(source, HeightSource):
-            return source.spent_outputs_with_heights(scan.block.hash, transactions)
-        return source.spent_outputs(scan.block.hash, transactions)
 
 
 def _inputs(source: BlockSource, scan: Scan, spent: Mapping[int, Sequence[SpentOutput]]) -> tuple[Input, ...]:
@@ -175,13 +173,15 @@ def _inputs(source: BlockSource, scan: Scan, spent: Mapping[int, Sequence[SpentO
         raise MalformedBlock(f"{source}: {error}") from error
 
 
-def _rest(source: BlockSource, scan: Scan) -> RestOfBlock | None:
+def _rest(source: BlockSource, scan: Scan, senders: Senders) -> RestOfBlock | None:
     """Return what apps that track outputs may ask of a block; None if there are none."""
     if scan.layout is None:
         return None
 
     def take(requested: Mapping[int, bool]) -> tuple[Input, ...]:
         more = scan.more(requested)
-        return _inputs(source, more, _spent(source, more))
+        spent = senders.spent(source, more)
+        senders.require_on_tape(spent.made_in, f"block {scan.block.block_id} ({scan.block.hash})")
+        return _inputs(source, more, spent)
 
     return RestOfBlock(scan.layout.spends(), scan.layout.txid, take)

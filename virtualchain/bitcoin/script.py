@@ -201,14 +201,15 @@ def _type_without_address(script: bytes) -> str:
     return "multisig" if multisig_keys(script) else "nonstandard"
 
 
-def _is_key(data: bytes) -> bool:
+def is_key(data: bytes) -> bool:
+    """Check whether data have the form of a public key."""
     return bool(data) and _KEY_SIZES.get(data[0]) == len(data)
 
 
 def public_key(script: bytes) -> bytes | None:
     """Return the key of a pay-to-public-key script."""
     key = script[1:-1]
-    if len(script) >= 35 and script[0] == len(key) and script[-1] == OP_CHECKSIG and _is_key(key):
+    if len(script) >= 35 and script[0] == len(key) and script[-1] == OP_CHECKSIG and is_key(key):
         return key
     return None
 
@@ -221,7 +222,7 @@ def multisig_keys(script: bytes) -> list[bytes]:
     required = _small_number(*next(walk))
     keys: list[bytes] = []
     for opcode, data in walk:
-        if data is None or not _is_key(data):
+        if data is None or not is_key(data):
             fits = 1 <= required <= _small_number(opcode, data) == len(keys)
             return keys if fits and list(walk) == [(OP_CHECKMULTISIG, b"")] else []
         keys.append(data)

@@ -6,7 +6,7 @@ stale answer costs another query but never correctness.
 """
 
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
@@ -104,6 +104,15 @@ class HeightSource(Protocol):
         self, block_hash: str, transactions: Mapping[int, str]
     ) -> Mapping[int, Sequence[SpentOutput]]:
         """Return what `spent_outputs` does, with `made_at` in every output if that is known."""
+        ...
+
+
+@runtime_checkable
+class TransactionSource(Protocol):
+    """A BlockSource that also finds transactions by their ids alone."""
+
+    def transactions(self, txids: Collection[str]) -> Mapping[str, bytes]:
+        """Return the serialized transactions with these ids; raises MissingData if one is not found."""
         ...
 
 

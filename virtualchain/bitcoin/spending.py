@@ -13,6 +13,7 @@ from typing import Final
 from virtualchain.bitcoin.curve import tagged_hash, tweak
 from virtualchain.bitcoin.script import (
     OP_16,
+    is_key,
     is_public_key_hash,
     is_script_hash,
     likely_keys,
@@ -47,6 +48,8 @@ than p2sh, segwit and taproot (`script_flag_exceptions` in Bitcoin Core's chain 
 _CERTAIN: Final = frozenset({b"\x00\x14", b"\x51\x20"})
 """How p2wpkh and p2tr scripts begin."""
 _ANNEX: Final = 0x50
+_FIRST_LEAF_VERSION: Final = 0xC0
+"""The only leaf version with a meaning, and the least byte that control blocks in use begin with."""
 _CONTROL_BASE: Final = 33
 _TAPROOT_HASH_TYPES: Final = frozenset({1, 2, 3, 0x81, 0x82, 0x83})
 _DER_SIZES: Final = range(9, 74)
@@ -119,6 +122,31 @@ def mismatch(script: bytes, spending: TxIn) -> str | None:
     return check(program[1], spending.witness)
 
 
+def binds(script: bytes, spending: TxIn) -> bool:
+    """Check whether an input that can spend this script shows that it spends no other one.
+
+    It does if it reveals the key or the script that a hash in the script commits to, in a form that outputs
+    of other kinds are not spent in: what spends a p2pkh script could else be taken for the script of a p2sh
+    output. It never does for p2pk, bare multisig, p2tr spent by its key, and scripts of no standard form.
+    Of scripts inside p2sh, only p2wpkh, p2wsh, multisig, p2pk and p2pkh have such a form. No script is run:
+    whoever makes an input may have it reveal a key or script that its output does not ask for, as what is
+    spent without rules does (an output that anyone can spend, a witness version of the future).
+    """
+    if mismatch(script, spending) is not None:
+        return False
+    script_sig, witness = spending.script_sig, spending.witness
+    if is_public_key_hash(script):
+        items = pushes(script_sig)
+        is_usual = not witness and _has_only_pushes(script_sig) and _is_signature_and_key(items)
+        return is_usual and hash160(items[1]) == script[3:23]
+    if not is_script_hash(script):
+        return _binds_program(_program(script, script_sig), witness)
+    if witness:
+        return _program(script, script_sig) is not None and len(pushes(script_sig)) == 1
+    revealed = _redeem_script(script_sig) or b""
+    return public_key(revealed) is not None or is_public_key_hash(revealed) or bool(multisig_keys(revealed))
+
+
 def unusual_keys(script: bytes, spending: TxIn, *, fits: bool = True) -> tuple[str, ...] | None:
     """Return the public keys of an input if they are not `likely_keys`, else None.
 
@@ -157,6 +185,33 @@ def sighash(script: bytes, spending: TxIn) -> tuple[str, ...]:
     else:
         return ()
     return tuple(_name(signature[-1]) for signature in signatures if signature)
+
+
+def _binds_program(program: tuple[int, bytes] | None, witness: Sequence[bytes]) -> bool:
+    """Check whether a witness shows that it spends this witness program, and no other one."""
+    if program is None or program[0] > 1:
+        return False
+    if program[0] == 1:
+        stack = _without_annex(witness)
+        return len(stack) > 1 and stack[-1][0] >= _FIRST_LEAF_VERSION
+    return _is_signature_and_key(witness) if len(program[1]) == 20 else _is_witness_script(witness)
+
+
+def _is_signature_and_key(items: Sequence[bytes]) -> bool:
+    """Check whether these are what p2pkh and p2wpkh take: a signature, and a public key."""
+    return len(items) == 2 and _is_der(items[0]) and is_key(items[1])
+
+
+def _is_witness_script(witness: Sequence[bytes]) -> bool:
+    """Check whether the last item can be a script, and not what spends p2tr or p2wpkh: key or control block.
+
+    A script that begins with such a control block, or with an annex (BIP 341), would fail at its first byte.
+    """
+    script = witness[-1]
+    is_taproot_signature = len(witness) == 1 and len(script) in {64, 65}
+    is_whole = all(data is not None for _, data in operations(script))
+    begins_as_no_script = script[:1] == bytes([_ANNEX]) or script[:1] >= bytes([_FIRST_LEAF_VERSION])
+    return bool(script) and is_whole and not (is_taproot_signature or is_key(script) or begins_as_no_script)
 
 
 def _program(script: bytes, script_sig: bytes) -> tuple[int, bytes] | None:

@@ -153,7 +153,11 @@ def upgrade(options: Options, name: str) -> None:
             url,
             contract,
             lambda: options.source(network),
-            EngineOptions(history=options.settings.history),
+            EngineOptions(
+                verify=options.settings.verify or "merkle",
+                senders=options.settings.senders,
+                history=options.settings.history,
+            ),
             Listener(
                 on_catch_up=reporter.catching_up,
                 on_wait=reporter.waiting,

@@ -216,9 +216,15 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         ),
         option(
             "--verify",
-            metavar="header|merkle",
-            help="Check each block's header, work and form, or also its Merkle root and witnesses. Default: "
-            "header for a node, merkle for files.",
+            metavar="off|headers|merkle",
+            help="Check nothing of the chain; the work, targets and times of its headers; or also each "
+            "block's transactions and witnesses. Default: headers for a node, merkle for files.",
+        ),
+        option(
+            "--senders",
+            metavar="node|bound|proved",
+            help="Take senders on the node's word, as far as the inputs show them, or only with proof. "
+            "Default: node.",
         ),
         option(
             "--database",

@@ -60,7 +60,8 @@ def prove(
 
     VTXINDEX is that of the op of APP in virtualchain.ops. Without it, the proof shows all ops of BLOCK, and
     so that it has no other. The proof is one JSON object on standard output, which `check-proof` checks
-    without a database and without a node. For --spv the block is fetched from the node or the files.
+    without a database and without a node. For --spv the block is fetched from the node or the files, unless
+    it was taken with --verify merkle.
     """
     from virtualchain.consensus.proof_file import write_proof
     from virtualchain.proof import ops, transactions
@@ -71,10 +72,13 @@ def prove(
     with open_reading(options) as connection:
         made = ops.prove(connection, name, block, vtxindex, part=part, trusted_block_id=trusted)
         stretch = transactions.read_stretch(connection, block, spv_to) if shows_transaction else None
+        place = made.place if shows_transaction else None
+        kept = None if place is None else transactions.read_kept(connection, place)
     proof = made.proof
-    if stretch is not None and made.place is not None:
+    if stretch is not None and place is not None:
         network = stretch.network.name
-        proof = {**proof, "spv": transactions.show(made.place, stretch, lambda: options.source(network))}
+        shown = transactions.show(place, stretch, lambda: options.source(network), kept)
+        proof = {**proof, "spv": shown}
     click.echo(write_proof(proof))
     say(f"whoever checks it trusts the hash of {name} at block {made.trusted_block_id}: {made.trusted_hash}")
 

@@ -185,6 +185,7 @@ def open_engine(
                 source=source,
                 confirmations=options.settings.confirmations,
                 verify=options.settings.verify,
+                senders=options.settings.senders,
                 wait_for_writer=wait,
                 on_block=on_block,
                 on_catch_up=reporter.catching_up,

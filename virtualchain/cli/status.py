@@ -249,7 +249,7 @@ def _look_ahead(
             outlook.tip = tip = source.tip()
             outlook.pruned_below = _pruned_below(source)
             if live:
-                plan = Look(source, confirmations).plan(
+                plan = Look(source, confirmations, options.settings.verify or "headers").plan(
                     Tape(connection),
                     first_block_id=min(build.base_block_id + 1 for build in live),
                     node_tip=lambda: tip.block_id,

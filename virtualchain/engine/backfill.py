@@ -11,14 +11,13 @@ from contextlib import closing
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header, work
-from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.coverage import gaps, watches_of
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import CHUNK, Listener
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
-from virtualchain.model import Block, ScannedBlock, Verification
+from virtualchain.model import Block, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction
 
 
@@ -52,11 +51,11 @@ def _holds_tip(source: BlockSource, deployment: Deployment) -> bool:
 
 
 def scan_for(
-    contract: Contract, source: BlockSource, headers: Sequence[Block], verify: Verification
+    deployment: Deployment, contract: Contract, source: BlockSource, headers: Sequence[Block]
 ) -> Generator[ScannedBlock, None, None]:
     """Fetch blocks for an app that tracks outputs; close the generator to stop early."""
     scanner = Scanner(watches_of([contract]), source.network, keeps_blocks=True)
-    return prefetch(source, scanner, headers, verify=verify)
+    return deployment.fetch(source, scanner, headers)
 
 
 def advance_chunk(deployment: Deployment, source: BlockSource, machine: Machine, listener: Listener) -> bool:
@@ -74,7 +73,7 @@ def advance_chunk(deployment: Deployment, source: BlockSource, machine: Machine,
         deployment.advance_to(machine, min(before + CHUNK, first - 1), listener)
         return machine.cursor != before
     headers = deployment.tape.blocks(before + 1, min(before + CHUNK, last))
-    scanned_blocks = scan_for(machine.contract, source, headers, deployment.options.verify)
+    scanned_blocks = scan_for(deployment, machine.contract, source, headers)
     try:
         with closing(scanned_blocks):
             deployment.advance_over(machine, scanned_blocks, listener)
@@ -100,8 +99,8 @@ def _search(
     watches = watches_of([contract])
     with deployment.connection.transaction():
         child_work = work(bottom.bits)
-        scanner, verify = Scanner(watches, source.network), deployment.options.verify
-        with closing(prefetch(source, scanner, headers, verify=verify)) as scanned_blocks:
+        scanner = Scanner(watches, source.network)
+        with closing(deployment.fetch(source, scanner, headers)) as scanned_blocks:
             for scanned in scanned_blocks:
                 if scanned.block.block_id < bottom.block_id:
                     deployment.tape.prepend(scanned.block, child_work)

@@ -5,14 +5,18 @@ along the tape by the same step, block by block.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 import psycopg
 
 from virtualchain.app.contract import Contract
+from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.networks import Network
+from virtualchain.bitcoin.prefetch import prefetch
+from virtualchain.bitcoin.senders import Senders
+from virtualchain.bitcoin.source import BlockSource
 from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.expectations import describe_mismatch
 from virtualchain.engine.halting import contained, halt
@@ -196,6 +200,13 @@ class Deployment:
         """Return the tape's last block; if it is empty, the one before its first."""
         tip = self.tape.tip()
         return self.first_block_id() - 1 if tip is None else tip.block_id
+
+    def fetch(
+        self, source: BlockSource, scanner: Scanner, headers: Iterable[Block]
+    ) -> Generator[ScannedBlock, None, None]:
+        """Fetch and scan blocks, which are checked as the options say; close the generator to stop early."""
+        senders = Senders(self.options.senders, self.tape.hashes_at)
+        return prefetch(source, scanner, headers, verify=self.options.verify, senders=senders)
 
     def take(self, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
         """Append a block and advance every running app at its parent, in one transaction.

@@ -19,7 +19,6 @@ import psycopg
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource, open_source
-from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
@@ -51,8 +50,8 @@ from virtualchain.errors import (
     UsageError,
     VirtualchainError,
 )
-from virtualchain.model import Block, OnUnexpected, Reorg, Verification
-from virtualchain.settings import HISTORY, Policy
+from virtualchain.model import Block, OnUnexpected, Reorg, SenderLevel, Verification
+from virtualchain.settings import HISTORY, Policy, verification
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, store_error
 from virtualchain.store.migrate import migrate
@@ -102,10 +101,12 @@ class StateEngine:
     means the embedded server. `source` is a node's URL or a BlockSource; `cookie` is the file with which to
     log in at the node, if neither the URL has a password nor the file is in its default place. A block is
     taken once `confirmations` blocks are on top of it.
-    Every block is checked before anything of it is taken: its header, its proof of work and its form, and
-    with `verify="merkle"` its transactions and witnesses against what header and coinbase commit to, too;
-    with `verify="header"` not. None means "header" for a node, which has checked all that, and "merkle" for
-    any other source.
+    Every block is checked before anything of it is taken: with `verify="headers"` the chain of headers with
+    its work, targets and times, and the block's form; with "merkle" its transactions and witnesses against
+    what header and coinbase commit to, too; with "off" only that it is the block of its header. None means
+    "headers" for a node, which has checked all that, and "merkle" for any other source. `senders` is what the
+    outputs that transactions spend are taken on: the source's word ("node"), what the inputs reveal
+    ("bound"), or the transactions and blocks that made them ("proved").
     `history` is for how many blocks every app can be rolled back by its history (None: all); below that it is
     derived again from the tape. `on_deep_fork` says what happens when taken blocks are replaced: rollback,
     checkpoint or halt, for all apps or by app; an app that it does not name keeps its policy, at first
@@ -149,6 +150,7 @@ class StateEngine:
         cookie: Path | str | None = None,
         confirmations: int = 6,
         verify: Verification | None = None,
+        senders: SenderLevel = "node",
         wait_for_writer: bool = False,
         on_block: Callable[[Progress], None] | None = None,
         on_catch_up: Callable[[Progress], None] | None = None,
@@ -163,7 +165,8 @@ class StateEngine:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
             confirmations=confirmations,
-            verify=verify or "merkle",
+            verify="merkle" if verify is None else verification(verify) or verify,
+            senders=senders,
             history=history,
             on_deep_fork=policies_by_app(declared, on_deep_fork),
             state_folder=state_folder,
@@ -197,14 +200,14 @@ class StateEngine:
         cookie = None if cookie is None else Path(cookie)
         self._source = open_source(source, cookie) if isinstance(source, str) else source
         if verify is None and isinstance(self._source, NodeSource):
-            self._options = replace(self._options, verify="header")
+            self._options = replace(self._options, verify="headers")
         try:
             self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
         except BaseException:
             self._source.close()
             raise
-        self._look = Look(self._source, confirmations)
+        self._look = Look(self._source, confirmations, self._options.verify)
         self._scanner = Scanner(
             self._deployment.watches, self._source.network, keeps_blocks=self._deployment.tracks_outputs
         )
@@ -478,7 +481,7 @@ class StateEngine:
 
     def _extend(self, headers: Sequence[Block], stable_tip: int) -> None:
         """Fetch these blocks, and let the deployment take them one by one."""
-        fetched = prefetch(self._source, self._scanner, headers, verify=self._options.verify)
+        fetched = self._deployment.fetch(self._source, self._scanner, headers)
         with closing(fetched) as scanned_blocks:
             try:
                 for scanned in scanned_blocks:

@@ -1,19 +1,20 @@
 """Gather what the planner needs to know of the tape and of the source's chain, and ask it.
 
-Every header is checked for its proof of work and its target before it counts: what decides whether blocks are
-undone must have cost what it claims. The source answers one question after the other, and its chain may
-change in between, so nothing is concluded from answers that do not fit together.
+Every header is checked for its proof of work, its target and its time before it counts: what decides whether
+blocks are undone must have cost what it claims. (With `verify="off"` the source is believed.) The source
+answers one question after the other, and its chain may change in between, so nothing is concluded from
+answers that do not fit together.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from virtualchain.bitcoin.difficulty import PERIOD, Earlier, check_targets, check_work
+from virtualchain.bitcoin.difficulty import PERIOD, Earlier, check_targets, check_times, check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, branch_work, read_header, work
 from virtualchain.bitcoin.source import BlockSource, at_height
 from virtualchain.engine import planner
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
-from virtualchain.model import Block
+from virtualchain.model import Block, Verification
 from virtualchain.store.tape import Tape
 
 _ATTEMPTS: Final = 3
@@ -22,16 +23,62 @@ _FEW: Final = 10
 """If there are no more blocks to take than this, the headers end at the source's tip."""
 
 
+class _Headers:
+    """A source's active headers, which are checked unless the source is trusted."""
+
+    def __init__(self, source: BlockSource, *, is_trusted: bool) -> None:
+        self.source = source
+        self._is_trusted = is_trusted
+
+    def at(self, block_id: int) -> Block:
+        """Read the active header at a height.
+
+        It is not asked for by its parent: there may be none, or the source may begin here.
+        """
+        block_hash = _hash_at(self.source, block_id, block_id)
+        if block_hash is None:
+            raise _chain_changed()
+        with at_height(block_id):
+            header = read_header(block_id, self.source.raw_block(block_hash)[:HEADER_SIZE])
+        if header.hash != block_hash:
+            raise MalformedBlock(
+                f"{self.source}: block {block_id}: requested {block_hash}, got {header.hash}"
+            )
+        return header
+
+    def after(self, block: Block) -> list[Block]:
+        """Read the headers that follow one that was active a moment ago."""
+        headers = self.source.headers_after(block.block_id, block.hash)
+        if headers is None:
+            raise _chain_changed()
+        return headers
+
+    def check(self, headers: Sequence[Block], first_id: int, parent: Block | None, earlier: Earlier) -> None:
+        """Check that headers form a chain from height `first_id` on, with the work that they state."""
+        planner.require_chain(headers, first_id, parent)
+        if self._is_trusted:
+            return
+        network = self.source.network
+        try:
+            for header in headers:
+                check_work(header, network)
+            check_targets(headers, network, earlier)
+            check_times(headers, network, earlier)
+        except MalformedBlock as error:
+            raise MalformedBlock(f"{self.source}: {error}") from error
+
+
 class Look:
     """Looks from a tape at a source's chain, again and again.
 
     Between two looks it remembers the other branch that the source is on: a long one is not read twice.
     """
 
-    def __init__(self, source: BlockSource, confirmations: int) -> None:
+    def __init__(self, source: BlockSource, confirmations: int, verify: Verification = "headers") -> None:
         self._source = source
         self._confirmations = confirmations
-        self._branch = _Branch(source, ())
+        self._headers = _Headers(source, is_trusted=verify == "off")
+        self._branch = _Branch(self._headers, ())
         self.node_tip = -1
         """The height of the source's active chain, as far as the last plan knows it."""
 
@@ -84,12 +131,12 @@ class Look:
         elif first_block_id > node_tip():
             return []
         else:
-            first = _header_at(self._source, first_block_id)
-            headers = [first, *_headers_after(self._source, first)]
-        while 0 < len(headers) <= self._confirmations and (more := _headers_after(self._source, headers[-1])):
+            first = self._headers.at(first_block_id)
+            headers = [first, *self._headers.after(first)]
+        while 0 < len(headers) <= self._confirmations and (more := self._headers.after(headers[-1])):
             headers += more
         next_id = first_block_id if tip is None else tip.block_id + 1
-        _check(headers, self._source, next_id, tip, _on_tape(tape))
+        self._headers.check(headers, next_id, tip, _on_tape(tape))
         return headers
 
     def _plan_on_a_fork(
@@ -108,7 +155,7 @@ class Look:
         theirs = None
         if first_id <= node_tip:
             if not self._branch.goes_on(first_id, pins.required):
-                self._branch = _Branch(self._source, pins.required)
+                self._branch = _Branch(self._headers, pins.required)
             theirs = self._branch.read(first_id, _on_tape(tape))
         return planner.plan(
             tip=tip,
@@ -128,8 +175,8 @@ class Look:
 class _Branch:
     """A source's active chain from a height on, read page by page and summed up."""
 
-    def __init__(self, source: BlockSource, pinned: Collection[int]) -> None:
-        self._source = source
+    def __init__(self, headers: _Headers, pinned: Collection[int]) -> None:
+        self._headers = headers
         self._heights = frozenset(pinned)
         self._pinned: dict[int, str] = {}
         self._sum: planner.Branch | None = None
@@ -143,7 +190,7 @@ class _Branch:
             known is not None
             and known.first.block_id == first_id
             and self._heights == frozenset(pinned)
-            and self._source.headers_after(known.last.block_id, known.last.hash) is not None
+            and self._headers.source.headers_after(known.last.block_id, known.last.hash) is not None
         )
 
     def pinned(self, first_id: int) -> dict[int, str]:
@@ -154,12 +201,12 @@ class _Branch:
         """Read the rest of it, up to the tip; `earlier` returns the headers below `first_id`."""
         known = self._sum
         if known is None:
-            page: Sequence[Block] = [_header_at(self._source, first_id)]
+            page: Sequence[Block] = [self._headers.at(first_id)]
         else:
-            page = _headers_after(self._source, known.last)
+            page = self._headers.after(known.last)
         while page:
             known = self._add(page, first_id, earlier)
-            page = _headers_after(self._source, known.last)
+            page = self._headers.after(known.last)
         assert known is not None, "the first page holds the first header"
         return known
 
@@ -170,7 +217,7 @@ class _Branch:
         def before(block_id: int) -> Block | None:
             return earlier(block_id) if block_id < first_id else self._recent.get(block_id)
 
-        _check(page, self._source, next_id, last, before)
+        self._headers.check(page, next_id, last, before)
         total = branch_work(page) + (0 if known is None else known.work)
         self._sum = planner.Branch(page[0] if known is None else known.first, page[-1], total)
         self._pinned.update((block.block_id, block.hash) for block in page if block.block_id in self._heights)
@@ -183,19 +230,6 @@ class _Branch:
 def _summed(tape: Tape, first: Block, tip: Block) -> planner.Branch:
     """Sum up the tape from a block on."""
     return planner.Branch(first, tip, work(first.bits) + tape.work_above(first))
-
-
-def _check(
-    headers: Sequence[Block], source: BlockSource, first_id: int, parent: Block | None, earlier: Earlier
-) -> None:
-    """Check that headers form a chain from height `first_id` on, with the work that they state."""
-    planner.require_chain(headers, first_id, parent)
-    try:
-        for header in headers:
-            check_work(header, source.network)
-        check_targets(headers, source.network, earlier)
-    except MalformedBlock as error:
-        raise MalformedBlock(f"{source}: {error}") from error
 
 
 def _on_tape(tape: Tape) -> Earlier:
@@ -233,29 +267,6 @@ def _hash_at(source: BlockSource, block_id: int, node_tip: int) -> str | None:
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
-
-
-def _header_at(source: BlockSource, block_id: int) -> Block:
-    """Read the active header at a height.
-
-    It is not asked for by its parent: there may be none, or the source may begin here.
-    """
-    block_hash = _hash_at(source, block_id, block_id)
-    if block_hash is None:
-        raise _chain_changed()
-    with at_height(block_id):
-        header = read_header(block_id, source.raw_block(block_hash)[:HEADER_SIZE])
-    if header.hash != block_hash:
-        raise MalformedBlock(f"{source}: block {block_id}: requested {block_hash}, got {header.hash}")
-    return header
-
-
-def _headers_after(source: BlockSource, block: Block) -> list[Block]:
-    """Read the headers that follow one that was active a moment ago."""
-    headers = source.headers_after(block.block_id, block.hash)
-    if headers is None:
-        raise _chain_changed()
-    return headers
 
 
 def _chain_changed() -> NodeUnavailable:

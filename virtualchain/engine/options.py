@@ -10,8 +10,8 @@ from typing import Final, Self, get_args
 
 from virtualchain.app.contract import Contract
 from virtualchain.errors import UsageError, quoted
-from virtualchain.model import Block, Expected, OnUnexpected, Reorg, Verification
-from virtualchain.settings import HISTORY, Policy
+from virtualchain.model import Block, Expected, OnUnexpected, Reorg, SenderLevel, Verification
+from virtualchain.settings import HISTORY, Policy, alternatives
 from virtualchain.store.rollback import Undone
 from virtualchain.store.state_files import default_folder
 
@@ -118,6 +118,8 @@ class Options:
     """K: how many blocks must be on top of a block before it is taken."""
     verify: Verification = "merkle"
     """How much of every block is checked before it is taken, as `CheckedBlock` describes."""
+    senders: SenderLevel = "node"
+    """What the outputs that transactions spend are taken on, as `SenderCheck` describes."""
     history: int | None = HISTORY
     """For how many blocks apps can be rolled back by their history; None: all."""
     on_deep_fork: Mapping[str, Policy] = field(default_factory=dict)
@@ -164,12 +166,13 @@ def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise UsageError(f"two apps have the name {', '.join(duplicates)}")
-    if options.verify not in get_args(Verification):
-        raise UsageError(f"verify={quoted(options.verify)}: choose {' or '.join(get_args(Verification))}")
-    if options.on_unexpected not in get_args(OnUnexpected):
-        raise UsageError(
-            f"on_unexpected={quoted(options.on_unexpected)}: choose {' or '.join(get_args(OnUnexpected))}"
-        )
+    for name, value, levels in (
+        ("verify", options.verify, get_args(Verification)),
+        ("senders", options.senders, get_args(SenderLevel)),
+        ("on_unexpected", options.on_unexpected, get_args(OnUnexpected)),
+    ):
+        if value not in levels:
+            raise UsageError(f"{name}={quoted(value)}: choose {alternatives(levels)}")
     confirmations = options.confirmations
     for contract in contracts:
         if contract.confirmations is not None and confirmations < contract.confirmations:

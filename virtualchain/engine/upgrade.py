@@ -71,7 +71,7 @@ def upgrade(
             _search(deployment, contract, source(), listener)
 
         def fetch(contract: Contract, headers: Sequence[Block]) -> Generator[ScannedBlock, None, None]:
-            return scan_for(contract, source(), headers, options.verify)
+            return scan_for(deployment, contract, source(), headers)
 
         try:
             now = build_beside(url, contract, name, options, listener, search, fetch)

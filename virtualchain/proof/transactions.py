@@ -13,6 +13,7 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.networks import network as find_network
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.bitcoin.spv import make_spv
+from virtualchain.bitcoin.transaction import without_witness
 from virtualchain.consensus.proof_file import LONGEST
 from virtualchain.errors import DamagedTables, InvalidProof, UsageError
 from virtualchain.model import Block, Json
@@ -54,12 +55,25 @@ def read_stretch(connection: psycopg.Connection, first: int, last: int | None = 
     return Stretch(find_network(name), [read_header(block_id, bytes(header)) for block_id, header in rows])
 
 
-def show(place: Place, stretch: Stretch, open_source: Callable[[], BlockSource]) -> Json:
-    """Return the part `spv` of a proof; a source is opened to fetch the block, and closed.
+def read_kept(connection: psycopg.Connection, place: Place) -> Inclusion | None:
+    """Read what shows that a transaction is in its block; None if the tape has not kept it."""
+    where = {"block_id": place.block_id, "txindex": place.txindex}
+    row = connection.execute(_Q["kept"], where).fetchone()
+    if row is None:
+        return None
+    raw, branch, coinbase, coinbase_branch = map(bytes, row)
+    return Inclusion(place.txindex, without_witness(raw), branch, coinbase, coinbase_branch)
 
-    Raises NodeError if the source does not have it, and DamagedTables if the tape has something else.
+
+def show(
+    place: Place, stretch: Stretch, open_source: Callable[[], BlockSource], kept: Inclusion | None = None
+) -> Json:
+    """Return the part `spv` of a proof.
+
+    Unless what shows the transaction was `kept`, a source is opened to fetch the block, and closed. Raises
+    NodeError if the source does not have it, and DamagedTables if the tape has something else.
     """
-    inclusion = _inclusion(place, stretch, open_source)
+    inclusion = kept or _inclusion(place, stretch, open_source)
     txid = display_hash(sha256d(inclusion.transaction))
     if txid != place.txid:
         raise DamagedTables(

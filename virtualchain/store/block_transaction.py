@@ -15,7 +15,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from virtualchain.bitcoin.header import work
-from virtualchain.model import Block, Input
+from virtualchain.model import Block, Coinbase, Input
 from virtualchain.store.log import CHUNK, AppLog, OpRows, RejectionRows, Snapshot, as_json
 from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.sql import queries, statement
@@ -80,6 +80,8 @@ class BlockTransaction:
         self._rows = _no_rows()
         self._size = 0
         self._written: Answer | None = None
+        self._coinbase: Coinbase | None = None
+        """That of the block, if its inputs have branches, until it is sent."""
 
     def __enter__(self) -> Self:
         self._pipeline.owner = self
@@ -164,6 +166,7 @@ class BlockTransaction:
 
     def send_commit(self) -> None:
         """Do what `commit` does, without waiting; what it raises is raised later, as EarlierFailed."""
+        self._coinbase = next((item.coinbase for item in self.inputs if item.coinbase is not None), None)
         self._gather("inputs", _input_texts(self.inputs))
         self._written = self._send([part.snapshot for part in self._taken])
         if self._has_begun:
@@ -211,7 +214,7 @@ class BlockTransaction:
 
     def _send(self, snapshots: Sequence[str]) -> Answer:
         """Send the gathered rows and these snapshots; the answer is app and build of those taken."""
-        block = self._block
+        block, coinbase = self._block, self._coinbase
         rows = {kind: _joined(texts) for kind, texts in self._rows.items()}
         values = {
             "block_id": block.block_id,
@@ -221,8 +224,10 @@ class BlockTransaction:
             "time": block.time,
             "work": work(block.bits),
             "snapshots": f"[{','.join(snapshots)}]",
+            "coinbase": coinbase and coinbase.transaction.hex(),
+            "coinbase_branch": coinbase and coinbase.branch.hex(),
         }
-        self._lacks_block, self._rows, self._size = False, _no_rows(), 0
+        self._coinbase, self._lacks_block, self._rows, self._size = None, False, _no_rows(), 0
         return self._pipeline.run(_Q["add_rows"], {**values, **rows})
 
     def _roll_back(self) -> None:
@@ -278,7 +283,8 @@ def _input_row(item: Input) -> list[object]:
     magics = [magic.hex() for magic in item.magics]
     place = (item.txindex, item.txid, item.raw.hex())
     spent = (item.spent.hex(), item.unusual_keys, item.fee, item.evidence)
-    return [*place, magics, *spent, item.spent_at, item.tracked_by]
+    branch = None if item.branch is None else item.branch.hex()
+    return [*place, magics, *spent, item.spent_at, item.tracked_by, branch]
 
 
 def _snapshot_row(place: Place, snapshot: Snapshot) -> str:

@@ -4,7 +4,7 @@ It knows the chain and no app's rules. Everything here runs in the caller's tran
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -112,6 +112,10 @@ class Tape:
         rows = self._connection.execute(_Q["blocks"], {"first": first, "last": last})
         return [read_header(*row) for row in rows]
 
+    def hashes_at(self, heights: Collection[int]) -> dict[int, str]:
+        """Return the hashes of those of these blocks that are on the tape."""
+        return dict(self._connection.execute(_Q["hashes_at"], {"heights": list(heights)}).fetchall())
+
     def work_above(self, block: Block) -> int:
         """Return the work of all blocks above one that is on the tape."""
         row = self._connection.execute(_Q["work_above"], {"block_id": block.block_id}).fetchone()
@@ -189,7 +193,8 @@ class Tape:
         """Drop every block above the fork with its inputs, cut the searches back, and count the blocks."""
         fork = {"fork": fork_block_id}
         self._connection.execute(_Q["claim_blocks"], fork)
-        self._connection.execute(_Q["truncate_inputs"], fork)
+        for query in ("truncate_inputs", "truncate_coinbases"):
+            self._connection.execute(_Q[query], fork)
         dropped = self._connection.execute(_Q["truncate_blocks"], fork).rowcount
         for query in ("truncate_searches", "shorten_searches", "advance_searches"):
             self._connection.execute(_Q[query], fork)

@@ -162,5 +162,5 @@ def test_transactions_that_do_not_match_the_header_are_refused(
 
 def test_an_unknown_verification_is_refused(database_url: str, fake_node: FakeNode) -> None:
     """An unknown value of `verify` is refused before anything is opened."""
-    with pytest.raises(UsageError, match="verify='all': choose header or merkle"):
+    with pytest.raises(UsageError, match="verify='all': choose off, headers or merkle"):
         build(database_url, fake_node.url, verify="all")

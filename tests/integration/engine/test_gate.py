@@ -53,13 +53,13 @@ def texts(query: Query, app: str) -> list[str]:
 
 
 @pytest.mark.parametrize("forge", [forged_block, node_block, lambda header: header + b"\0"])
-@pytest.mark.parametrize("verify", ["header", "merkle", None])
+@pytest.mark.parametrize("verify", ["headers", "merkle", None])
 def test_a_header_with_something_else_is_refused(
     engine: Engine, query: Query, verify: Any, forge: Callable[[bytes], bytes]
 ) -> None:
     """Only a node of one's own may be trusted with a block's transactions, and not with their form."""
-    if verify == "header" and forge is forged_block:
-        pytest.skip("this is what verify='header' leaves to the node")
+    if verify == "headers" and forge is forged_block:
+        pytest.skip("this is what verify=headers leaves to the node")
     builder = ChainBuilder()
     story(builder)
     stored = builder.tree.chain[103]
@@ -83,7 +83,7 @@ def test_a_node_is_believed_as_far_as_verify_says(
         with pytest.raises(MalformedBlock, match=r"block 103 .*Merkle root"):
             running.build()
         assert texts(query, "plain") == ["0"]
-    with pytest.raises(UsageError, match="verify='all': choose header or merkle"):
+    with pytest.raises(UsageError, match="verify='all': choose off, headers or merkle"):
         engine(text_app(first_block_id=100), source=fake_node.url, verify="all")
 
 
@@ -145,7 +145,7 @@ def test_every_other_source_is_checked_completely(engine: Engine, query: Query, 
     assert texts(query, "plain") == ["0"]
 
 
-@pytest.mark.parametrize("verify", ["header", "merkle"])
+@pytest.mark.parametrize("verify", ["headers", "merkle"])
 @pytest.mark.parametrize("bits", [0x03000001, 0x1D00FFFF, 0x207FFFFF])
 def test_claimed_work_undoes_no_block(engine: Engine, query: Query, verify: Any, bits: int) -> None:
     """Eight headers that state hard targets and met none do not outweigh ninety-five blocks, at K = 6."""

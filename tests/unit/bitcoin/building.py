@@ -88,7 +88,7 @@ COINBASE = as_coinbase(transaction(P2PKH, values=[50 * 10**8]))
 
 def checked(block_id: int, raw: bytes, on: Network = MAIN) -> CheckedBlock:
     """Let a block through the gate, whatever its transactions are."""
-    return CheckedBlock(read_header(block_id, raw[:HEADER_SIZE]), raw, on, "header")
+    return CheckedBlock(read_header(block_id, raw[:HEADER_SIZE]), raw, on, "headers")
 
 
 def block(*transactions: bytes) -> bytes:

@@ -6,11 +6,12 @@ from itertools import pairwise
 import pytest
 
 from tests.support.shared_data import shared
-from tests.unit.bitcoin.building import COINBASE, HEADER, P2PKH, as_coinbase, mined, push, transaction
+from tests.unit.bitcoin.building import HEADER, P2PKH, as_coinbase, mined, push, transaction
 from virtualchain.bitcoin.block import split_transactions
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header, sha256d
 from virtualchain.bitcoin.networks import NETWORKS, Network, network, with_easy_work
+from virtualchain.bitcoin.script import push_height
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Verification
 from virtualchain.testing import ChainBuilder
@@ -18,7 +19,10 @@ from virtualchain.testing.blocks import merkle_root
 from virtualchain.testing.wire import compact_size, read_transaction
 
 REGTEST = network("regtest")
-EXTENTS: tuple[Verification, ...] = ("header", "merkle")
+HEIGHT = push_height(102)
+"""What the coinbase of the blocks here begins with."""
+COINBASE = as_coinbase(transaction(P2PKH, script_sigs=[HEIGHT], values=[50 * 10**8]))
+EXTENTS: tuple[Verification, ...] = ("headers", "merkle")
 HISTORIC = """
 0200000001deb98691723fa71260ffca6ea0a7bc0a63b0a8a366e1b585caad47fb269a2ce401000000030251b2\
 01000000010000000000000000016a00000000
@@ -42,7 +46,7 @@ def raw() -> bytes:
     return chain.raw_blocks()[-1]
 
 
-def header_of(raw: bytes, block_id: int = 7) -> Block:
+def header_of(raw: bytes, block_id: int = 102) -> Block:
     """Read a block's header."""
     return read_header(block_id, raw[:HEADER_SIZE])
 
@@ -93,20 +97,74 @@ def test_the_first_blocks_of_bitcoin_pass_and_form_a_chain() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_genesis_block_passes_on_its_own_network_only(name: str) -> None:
-    """The work of an easier network does not count on a harder one."""
+    """The work of an easier network does not count on a harder one, and there is one first block."""
     genesis = ChainBuilder(name, premine=0).raw_blocks()[0]
+    header = header_of(genesis, 0)
+    check(genesis, header, network(name))
     for each in NETWORKS.values():
-        if network(name).largest_target <= each.largest_target:
-            check(genesis, on=each)
-        else:
-            with pytest.raises(MalformedBlock, match=f"easier than {each.name} allows"):
-                check(genesis, on=each)
+        message = f"the first block of {each.name} is"
+        if network(name).largest_target > each.largest_target:
+            message = f"easier than {each.name} allows"
+        elif network(name).genesis_hash == each.genesis_hash:
+            continue
+        with pytest.raises(MalformedBlock, match=message):
+            check(genesis, header, each)
 
 
 def test_made_blocks_pass(raw: bytes) -> None:
     """They are the chain builder's."""
-    for each in (raw, *ChainBuilder().raw_blocks()[:3]):
-        check(each)
+    check(raw)
+    for block_id, each in enumerate(ChainBuilder().raw_blocks()[:20]):
+        check(each, header_of(each, block_id))
+
+
+@pytest.mark.parametrize("block_id", [2, 101, 103, 102 + 256, 102 << 8])
+def test_a_block_at_another_height_is_refused(raw: bytes, block_id: int) -> None:
+    """Its coinbase states its height, which whoever counts headers from a false one gets wrong."""
+    with pytest.raises(MalformedBlock, match=rf"block {block_id} .*does not state this height \(BIP 34\)"):
+        check(raw, header_of(raw, block_id))
+    for extent in ("off", "headers"):
+        CheckedBlock(header_of(raw, block_id), raw, REGTEST, extent)
+
+
+def test_heights_count_from_where_coinbases_state_them() -> None:
+    """Real blocks around mainnet's height for BIP 34 pass at theirs; older ones state none."""
+    old = shared("mainnet/blocks-0-599.dat").read_bytes()
+    size = int.from_bytes(old[4:8], "little")
+    second = old[16 + size : 16 + size + int.from_bytes(old[12 + size : 16 + size], "little")]
+    check(second, header_of(second, 5_000), network("mainnet"))
+    with pytest.raises(MalformedBlock, match="does not state this height"):
+        check(second, header_of(second, 227_931), network("mainnet"))
+    raw = shared("mainnet/400000.blk").read_bytes()
+    for block_id in (399_999, 400_001):
+        with pytest.raises(MalformedBlock, match="does not state this height"):
+            check(raw, header_of(raw, block_id), network("mainnet"))
+
+
+@pytest.mark.parametrize("extent", EXTENTS)
+def test_the_first_blocks_are_the_network_s(extent: Verification) -> None:
+    """Nothing but the genesis block has height 0, and nothing but a child of it height 1."""
+    genesis, first, second = ChainBuilder().raw_blocks()[:3]
+    for block_id, raw in ((0, first), (1, second)):
+        with pytest.raises(MalformedBlock, match="the first block of regtest is"):
+            CheckedBlock(header_of(raw, block_id), raw, REGTEST, extent)
+        CheckedBlock(header_of(raw, block_id), raw, REGTEST, "off")
+    for block_id, raw in enumerate((genesis, first)):
+        CheckedBlock(header_of(raw, block_id), raw, REGTEST, extent)
+
+
+def test_off_believes_work_and_nothing_else(raw: bytes) -> None:
+    """A header without work passes; another block, a part of one, or one without a coinbase does not."""
+    unworked = raw[:72] + (0x1D00FFFF).to_bytes(4, "little") + raw[76:]
+    CheckedBlock(header_of(unworked), unworked, REGTEST, "off")
+    for broken in (raw[:-1], raw + b"\0"):
+        with pytest.raises(MalformedBlock):
+            CheckedBlock(header_of(raw), broken, REGTEST, "off")
+    with pytest.raises(MalformedBlock, match="requested"):
+        CheckedBlock(header_of(unworked), raw, REGTEST, "off")
+    headless = join(raw[:HEADER_SIZE], split_transactions(raw)[1:])
+    with pytest.raises(MalformedBlock, match="begins with no coinbase"):
+        CheckedBlock(header_of(headless), headless, REGTEST, "off")
 
 
 # Header and work
@@ -117,7 +175,7 @@ def test_another_block_than_the_requested_one_is_refused(raw: bytes, extent: Ver
     """It is compared by all that the header says, not by the hash that someone states."""
     other = header_of(ChainBuilder().raw_blocks()[5])
     for header in (other, replace(header_of(raw), time=5), replace(header_of(raw), bits=0x1D00FFFF)):
-        with pytest.raises(MalformedBlock, match=f"block 7: requested {header.hash}, got"):
+        with pytest.raises(MalformedBlock, match=f"block 102: requested {header.hash}, got"):
             CheckedBlock(header, raw, REGTEST, extent)
 
 
@@ -164,7 +222,7 @@ def test_one_coinbase_comes_first(extent: Verification) -> None:
             ([coinbase, other, witness], "transaction 2 is a second coinbase"),
         ):
             raw = with_root(HEADER, transactions)
-            with pytest.raises(MalformedBlock, match=f"block 7 .* is damaged: .*{message}"):
+            with pytest.raises(MalformedBlock, match=f"block 102 .* is damaged: .*{message}"):
                 CheckedBlock(header_of(raw), raw, easy, extent)
 
 
@@ -213,15 +271,15 @@ def test_other_transactions_are_refused(raw: bytes) -> None:
         [coinbase, *reversed(others)],
     ):
         with pytest.raises(
-            MalformedBlock, match=rf"block 7 .*{header_of(raw).hash}.*Merkle root is .*states"
+            MalformedBlock, match=rf"block 102 .*{header_of(raw).hash}.*Merkle root is .*states"
         ):
             check(join(header, transactions))
 
 
 def test_only_a_node_of_ones_own_may_leave_the_commitments_unchecked(raw: bytes) -> None:
-    """The extent "header" does not look at them, and at everything else."""
+    """The extent "headers" does not look at them, and at everything else."""
     coinbase = split_transactions(raw)[0]
-    CheckedBlock(header_of(raw), join(raw[:HEADER_SIZE], [coinbase]), REGTEST, "header")
+    CheckedBlock(header_of(raw), join(raw[:HEADER_SIZE], [coinbase]), REGTEST, "headers")
 
 
 def test_repeated_transactions_are_refused(raw: bytes) -> None:
@@ -254,9 +312,8 @@ def test_other_witnesses_are_refused(raw: bytes) -> None:
 
 def test_witnesses_without_a_commitment_are_refused(raw: bytes) -> None:
     """A coinbase from before segregated witness commits to none."""
-    old = split_transactions(ChainBuilder().raw_blocks()[0])[0]
     with pytest.raises(MalformedBlock, match="commits to none"):
-        check(with_root(raw, [old, *split_transactions(raw)[1:]]))
+        check(with_root(raw, [COINBASE, *split_transactions(raw)[1:]]))
 
 
 def test_removed_witnesses_are_refused(raw: bytes) -> None:
@@ -271,7 +328,7 @@ def test_removed_witnesses_are_refused(raw: bytes) -> None:
         check(stripped)
     with pytest.raises(MalformedBlock, match="witnesses are not the ones"):
         check(join(raw[:HEADER_SIZE], [split_transactions(raw)[0], *bare[1:]]))
-    easy = with_easy_work(network("mainnet"))
+    easy = replace(with_easy_work(network("mainnet")), coinbase_height_block_id=10**6)
     check(stripped, header_of(raw, 481_823), easy)
     with pytest.raises(MalformedBlock, match="were removed"):
         check(stripped, header_of(raw, 481_824), easy)
@@ -279,7 +336,9 @@ def test_removed_witnesses_are_refused(raw: bytes) -> None:
 
 def test_an_output_that_only_begins_like_a_commitment_is_none() -> None:
     """It takes 32 bytes after the marker (BIP 141)."""
-    short = as_coinbase(transaction(P2PKH, b"\x6a" + push(bytes.fromhex("aa21a9ed")), values=[1, 0]))
+    short = as_coinbase(
+        transaction(P2PKH, b"\x6a" + push(bytes.fromhex("aa21a9ed")), script_sigs=[HEIGHT], values=[1, 0])
+    )
     check(with_root(HEADER, [short, transaction(P2PKH)]))
 
 
@@ -293,7 +352,9 @@ def test_only_one_reserved_value_of_32_bytes_is_allowed(items: list[bytes]) -> N
         marker = bytes.fromhex("6a24aa21a9ed")
         # The last commitment counts, whether or not other outputs follow it or its script is longer.
         scripts = [marker + bytes(32), marker + commitment + b"\x51", P2PKH]
-        coinbase = as_coinbase(transaction(*scripts, witnesses=[witness] if witness else []))
+        coinbase = as_coinbase(
+            transaction(*scripts, script_sigs=[HEIGHT], witnesses=[witness] if witness else [])
+        )
         block = with_root(HEADER, [coinbase, spending])
         if is_right:
             check(block)

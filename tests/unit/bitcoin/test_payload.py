@@ -345,7 +345,7 @@ def with_patterns(rule: Any, *patterns: bytes) -> Any:
 
 def scanned(rule: FindPayload, *raws: bytes, magic: bytes = b"id") -> list[int]:
     """Return the transactions of a block in which a scanner finds payloads."""
-    scan = Scanner([watch(magic, rule, "rule")], MAIN).scan(checked(0, block(*raws)))
+    scan = Scanner([watch(magic, rule, "rule")], MAIN).scan(checked(7, block(*raws)))
     return [candidate.txindex for candidate in scan.candidates]
 
 
@@ -392,7 +392,7 @@ def test_only_some_rules_look_at_coinbases() -> None:
 
     def places(rule: FindPayload) -> list[int]:
         made = watch(b"", rule, "rule", has_opcode=False)
-        return [each.txindex for each in Scanner([made], MAIN).scan(checked(0, raw)).candidates]
+        return [each.txindex for each in Scanner([made], MAIN).scan(checked(7, raw)).candidates]
 
     def own(outputs: list[dict[str, Any]]) -> bytes:
         return b"x"
@@ -419,4 +419,4 @@ def test_without_an_opcode_the_magic_may_be_all() -> None:
     raw = block(transaction(b"\x6a\x5d"), transaction(P2PKH))
     for has_opcode, expected in ((False, [1]), (True, [])):
         made = watch(b"", runestone, "rule", has_opcode=has_opcode)
-        assert [each.txindex for each in Scanner([made], MAIN).scan(checked(0, raw)).candidates] == expected
+        assert [each.txindex for each in Scanner([made], MAIN).scan(checked(7, raw)).candidates] == expected

@@ -83,7 +83,7 @@ def start(
     headers: Iterable[Block],
     threads: int = 3,
     ahead: int = 8,
-    verify: Verification = "header",
+    verify: Verification = "headers",
 ) -> Generator[ScannedBlock, None, None]:
     """Start reading ahead; the source has the two methods that this needs."""
     return prefetch(cast("BlockSource", source), SCANNER, headers, threads, ahead, verify=verify)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from embit import ec
@@ -13,11 +15,13 @@ from tests.support.shared_data import shared
 from tests.unit.bitcoin.building import P2PKH, push
 from virtualchain.bitcoin.block import split_transactions, txids
 from virtualchain.bitcoin.curve import tagged_hash, tweak
+from virtualchain.bitcoin.script import pushes
 from virtualchain.bitcoin.spending import (
     LARGEST_KEPT,
     MOST_KEPT,
     SMALL,
     UNCHECKED_BLOCKS,
+    binds,
     capped,
     is_substitute,
     mismatch,
@@ -142,6 +146,91 @@ def test_a_spending_fits_and_names_its_hash_types(case: tuple[bytes, TxIn, list[
     assert list(sighash(script, what)) == names
 
 
+BOUND = {
+    "p2pkh",
+    "p2pkh, uncompressed",
+    "p2pkh, hybrid",
+    "p2pkh, odd hash type",
+    "p2sh of a multisig",
+    "p2sh-p2wpkh",
+    "p2sh-p2wsh",
+    "p2wpkh",
+    "p2wsh",
+    "p2wsh of a contract",
+    "p2tr by a script",
+    "p2tr by a script, annex",
+    "p2tr by a script far down",
+}
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_which_spendings_bind_the_script(name: str) -> None:
+    """They reveal key or script in a form that no other kind of output takes; the rest shows nothing."""
+    script, what, _ = FITTING[name]
+    assert binds(script, what) == (name in BOUND)
+
+
+def confusions(what: TxIn) -> Iterator[bytes]:
+    """Yield the scripts whose hashes and keys an input reveals, if each of its parts is taken for each."""
+    parts = [*pushes(what.script_sig), *what.witness]
+    for part in parts:
+        yield from (p2pkh(part), p2sh(part), p2wpkh(part), p2wsh(part))
+    for leaf, control in pairwise(parts):
+        if len(control) >= 33 and (len(control) - 33) % 32 == 0:
+            node = tagged_hash("TapLeaf", bytes([control[0] & 0xFE]) + bytes([len(leaf)]) + leaf)
+            for at in range(33, len(control), 32):
+                other = control[at : at + 32]
+                node = tagged_hash("TapBranch", min(node, other) + max(node, other))
+            with suppress(ValueError):
+                yield b"\x51\x20" + tweak(control[1:33], node)[0]
+
+
+@pytest.mark.parametrize("name", sorted(set(FITTING) - {"a later segwit"}))
+def test_no_spending_binds_a_script_of_another_form(name: str) -> None:
+    """What is a key to one script is a script or a control block to others: no input binds two of them.
+
+    `mismatch` alone lets such confusions pass. (A witness without rules may hold anything.)
+    """
+    script, what, _ = FITTING[name]
+    others = [other for other in confusions(what) if other != script]
+    assert [other for other in others if binds(other, what)] == []
+
+
+def test_confusions_that_fit() -> None:
+    """They are real: without `binds`, the hash of a public key passes for that of a script."""
+    fitting = {
+        name: sum(mismatch(other, what) is None for other in confusions(what) if other != script)
+        for name, (script, what, _) in FITTING.items()
+    }
+    assert all(fitting[name] for name in ("p2pkh", "p2wpkh", "p2tr by its key", "p2tr by a script"))
+
+
+@pytest.mark.parametrize(
+    ("script", "what"),
+    [
+        (p2sh(KEY), spending(push(ALL) + push(KEY))),
+        (p2sh(ALL), spending(push(ALL))),
+        (p2sh(b"preimage"), spending(push(b"preimage"))),
+        (p2wsh(KEY), spending(witness=[ALL, KEY])),
+        (p2wsh(bytes(64)), spending(witness=[bytes(64)])),
+        (p2wsh(b"\x50x"), spending(witness=[bytes(64), b"\x50x"])),
+        (p2wsh(CONTROL), spending(witness=[bytes(64), LEAF, CONTROL])),
+        (p2wsh(b"\x05ab"), spending(witness=[b"\x05ab"])),
+        (p2wsh(b""), spending(witness=[b""])),
+        (p2pkh(ALL), spending(push(ALL))),
+        (p2pkh(ALL), spending(push(ALL) + push(KEY))),
+        (p2pkh(KEY), spending(push(KEY))),
+        (p2wpkh(LEAF), spending(witness=[ALL, LEAF])),
+        (p2wpkh(KEY), spending(witness=[b"no signature", KEY])),
+        (tree(ALL, version=2)[0], spending(witness=[ALL, tree(ALL, version=2)[1]])),
+    ],
+)
+def test_spendings_that_fit_and_bind_nothing(script: bytes, what: TxIn) -> None:
+    """What they reveal may belong to an output of another kind."""
+    assert mismatch(script, what) is None
+    assert not binds(script, what)
+
+
 def wrong(control: bytes, at: int) -> bytes:
     """Change one bit."""
     return control[:at] + bytes([control[at] ^ 1]) + control[at + 1 :]
@@ -193,6 +282,7 @@ def test_signed_transactions_fit_their_own_kind_only(kind: str) -> None:
     (what,) = read_inputs(raw)
     assert mismatch(key_of(kind).script_pubkey, what) is None
     assert sighash(key_of(kind).script_pubkey, what) == (("DEFAULT",) if kind == "p2tr" else ("ALL",))
+    assert binds(key_of(kind).script_pubkey, what) == (kind != "p2tr")
     for other in set(KEY_KINDS) - {kind}:
         assert mismatch(key_of(other).script_pubkey, what) is not None
 

@@ -101,6 +101,7 @@ def test_the_help_of_the_program_shows_the_global_options() -> None:
         "--zmq",
         "--blocks",
         "--verify",
+        "--senders",
         "--database",
         "--confirmations",
         "--network",

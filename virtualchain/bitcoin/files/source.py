@@ -8,7 +8,6 @@ that a branch was called invalid later.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from virtualchain.bitcoin.block import split_transactions
 from virtualchain.bitcoin.files.index import Branch
@@ -20,9 +19,6 @@ from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable
 from virtualchain.model import Block, SpentOutput
-
-_ALWAYS_STATED: Final = {"mainnet": 227_931, "testnet3": 21_111}
-"""The first height from which every coinbase states its own (BIP 34); on other networks this is 1."""
 
 
 def open_blocks(path: Path, network: Network | None = None) -> BlockSource:
@@ -185,7 +181,7 @@ def find_anchor(store: BlockStore) -> tuple[int, int]:
 def _root_height(store: BlockStore, branch: Branch) -> int:
     """Determine the height of a branch's root from what its root and its tip state."""
     tip = _stated_height(store.read(branch.tip))
-    least = _ALWAYS_STATED.get(store.network.name, 1)
+    least = store.network.coinbase_height_block_id
     if tip is None or tip < least:
         raise NodeError(
             f"{store} does not start with the genesis block, and its block {store.hash(branch.tip)} does not "

@@ -248,6 +248,18 @@ class NodeSource:
         with self._naming_block(block_hash):
             return self._spent_by_json(block_hash, transactions, heights=True)
 
+    def transactions(self, txids: Collection[str]) -> Mapping[str, bytes]:
+        """Return transactions that the node's index finds; raises MissingData if it has none (txindex=1)."""
+        if not self._index.is_due():
+            raise MissingData(f"{self._url} has no index of transactions: txindex=1 in its bitcoin.conf")
+        try:
+            raws = self._rpc.call_each("getrawtransaction", [(txid, 0) for txid in txids])
+        except (MissingData, NotOffered) as error:
+            self._index.refuse()
+            raise MissingData(f"{self._url} does not find transactions by their ids: {error}") from error
+        with well_formed(self._url, "getrawtransaction"):
+            return dict(zip(txids, map(bytes.fromhex, raws), strict=True))
+
     def wait(self, timeout: float) -> None:
         """Sleep for `timeout` seconds, or until `wake`, or until the node announces a block."""
         seen = self._end or self._tip
