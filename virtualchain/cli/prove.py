@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
-from virtualchain.cli.output import counted, say, write_fields, write_json
+from virtualchain.cli.output import counted, say, visible, write_fields, write_json
 from virtualchain.cli.session import open_reading
 from virtualchain.errors import UsageError
 
@@ -189,8 +189,8 @@ def _write_row(options: Options, claim: "RowClaim") -> None:
         "app": claim.app,
         "block": f"{claim.block_id}, {claim.block_hash}",
         "table": claim.table,
-        **{f"key {name}": text for name, text in claim.key.items()},
-        **{f"row {name}": text for name, text in (claim.row or {}).items()},
+        **{f"key {visible(name)}": text for name, text in claim.key.items()},
+        **{f"row {visible(name)}": text for name, text in (claim.row or {}).items()},
     }
     write_fields("the proof holds", fields)
 
