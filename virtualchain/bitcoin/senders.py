@@ -117,7 +117,7 @@ class Senders:
         missing = set(spending) - set(proved)
         if missing:
             raise MissingData(f"what transaction {min(missing)} spends was not reported completely")
-        return SpentOutputs(proved, "proof", reported.counts, made_in=blocks)
+        return SpentOutputs(proved, "proof", reported.counts, are_signed=reported.are_signed, made_in=blocks)
 
     def _find(
         self,
