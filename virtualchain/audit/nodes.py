@@ -97,8 +97,8 @@ class Comparison:
     @property
     def divergence(self) -> Divergence | None:
         """What differs first: of the apps, in the order of their names, or else the tapes."""
-        found = [app.divergence for app in self.apps if app.divergence is not None]
-        return min(found, key=lambda each: each.block_id, default=self.fork)
+        divergences = [app.divergence for app in self.apps if app.divergence is not None]
+        return min(divergences, key=lambda each: each.block_id, default=self.fork)
 
 
 def compare_nodes(
@@ -401,7 +401,10 @@ class _App:
     def _op_divergence(self, block_id: int, ours: Json | None, theirs: Json | None) -> Divergence:
         known = ours or theirs or {}
         verdicts = [None if row is None else row["verdict"] for row in (ours, theirs)]
-        words = ["not a candidate" if each is None else next(iter(each)) for each in verdicts]
+        words = [
+            "not a candidate" if each is None else "accepted" if "accepted" in each else "rejected"
+            for each in verdicts
+        ]
         how = f"{words[0]} here, {words[1]} there"
         if words == ["accepted", "accepted"]:
             how = "accepted on both, but as other ops"
@@ -469,14 +472,14 @@ class _App:
                 side.show(shown)
             if oldest < block_id:
                 for name, key in self._changed_differently(block_id):
-                    found = self._row_of(name, tables[name]["columns"], key) if name in readable else None
-                    if found is not None:
-                        return {"table": name, "key": key, **found}, None
+                    rows = self._row_of(name, tables[name]["columns"], key) if name in readable else None
+                    if rows is not None:
+                        return {"table": name, "key": key, **rows}, None
             note = f"history reaches back to block {shown} only: the row is as of that block"
             for name in readable:
-                found = self._any_row_of(name, tables[name]["columns"])
-                if found is not None:
-                    return {"table": name, "key": None, **found}, note if shown > block_id else None
+                rows = self._any_row_of(name, tables[name]["columns"])
+                if rows is not None:
+                    return {"table": name, "key": None, **rows}, note if shown > block_id else None
         finally:
             for side in self._sides:
                 side.show(None)
@@ -501,15 +504,15 @@ class _App:
 
     def _row_of(self, name: str, columns: Sequence[str], key: Json) -> Json | None:
         """Return a row on both sides, if it is not the same; null on a side without it."""
-        found = []
+        contents = []
         for side, parts in self._views(name, columns):
             conditions = (
                 sql.SQL("{} = {}").format(sql.Identifier(column), sql.Literal(_literal(value)))
                 for column, value in key.items()
             )
             rows = side.rows("row", {**parts, "is_key": sql.SQL(" AND ").join(conditions)})
-            found.append(rows[0]["content"] if rows else None)
-        return None if found[0] == found[1] else dict(zip(SIDES, found, strict=True))
+            contents.append(rows[0]["content"] if rows else None)
+        return None if contents[0] == contents[1] else dict(zip(SIDES, contents, strict=True))
 
     def _views(self, name: str, columns: Sequence[str]) -> Iterator[tuple[_Side, dict[str, sql.Composable]]]:
         """Yield each side with its view of a projection, and an alias that no column has."""

@@ -13,6 +13,7 @@ import psycopg
 
 from virtualchain.audit.checking import check_block, check_input
 from virtualchain.audit.fault import Fault, OnProgress, ignore
+from virtualchain.audit.log import HIGHEST
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import Network, network
 from virtualchain.errors import MalformedBlock, UsageError
@@ -21,8 +22,6 @@ from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape, is_tracking_rule
 
 _Q = queries("audit")
-HIGHEST: Final = 2**31 - 1
-"""The highest block id: the database stores them as integers."""
 _STRETCH: Final = 500
 """Blocks read at once."""
 _ROWS: Final = 100

@@ -47,6 +47,8 @@ INPUT_COLUMNS: Final = (
 """The columns of the tape's files, with Parquet's types."""
 FORMER_INPUT_COLUMNS: Final = INPUT_COLUMNS[:-2]
 """The columns of inputs as they were exported before apps could track outputs."""
+SNAPSHOT_COLUMNS: Final = (("app", TEXT), ("block_id", "int32"), ("consensus_hash", TEXT))
+"""Those of an app's digests that a trial compares."""
 _MAY_BE_NULL: Final = frozenset({"spent_at"})
 _GROUP_ROWS: Final = 20_000
 _GROUP_BYTES: Final = 16_000_000

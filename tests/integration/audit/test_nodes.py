@@ -176,7 +176,7 @@ def test_other_code_under_one_name(fake_node: FakeNode, run: Run, database_url: 
         app.add(
             b"t",
             parse=lambda payload: {"text": payload.decode()},
-            check=lambda op: len(op["text"]) <= most or Rejected("too long"),
+            check=lambda op, state: len(op["text"]) <= most or Rejected("too long"),
         )
         return app
 
