@@ -171,7 +171,8 @@ class _Trial:
             return None
         claims: list[int] = []
         with suppress(DamagedExport):
-            for name, block_id, claimed in read_rows(self._folder / file.name, file, SNAPSHOT_COLUMNS):
+            rows = read_rows(self._folder / file.name, file, SNAPSHOT_COLUMNS)
+            for name, block_id, _, _, claimed, _ in rows:
                 if name == app and hashes.get(block_id, claimed) != claimed:
                     claims.append(block_id)
         return min(claims, default=None)

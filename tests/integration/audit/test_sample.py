@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.integration.audit.conftest import Clone
-from tests.integration.conftest import Run
+from tests.integration.conftest import Query, Run
 from tests.support import damage as support
 from tests.support.checkpoints import contracts, create_checkpoint, say, words
 from tests.support.moving import an_app, story
