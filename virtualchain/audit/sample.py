@@ -76,12 +76,15 @@ def verify_sample(
 
 
 def choose(number: int, seed: int, bottom: int, tip: int, oldest: int) -> list[Stretch]:
-    """Choose stretches between two blocks; every second one at or above `oldest`, if there is room."""
+    """Choose stretches between two blocks; every second one at or above `oldest`, if there is room.
+
+    Each block is as likely as any other to be in one: at both ends stretches are cut short.
+    """
     random, stretches = Random(seed), []  # noqa: S311 - chosen to be repeated, not to be secret
     for turn in range(number):
         lowest = max(bottom, oldest) if turn % 2 == 0 and oldest <= tip else bottom
-        first = random.randint(lowest, max(lowest, tip - LENGTH + 1))
-        stretches.append(Stretch(first, min(first + LENGTH - 1, tip)))
+        first = random.randint(lowest - LENGTH + 1, tip)
+        stretches.append(Stretch(max(first, lowest), min(first + LENGTH - 1, tip)))
     return stretches
 
 

@@ -139,8 +139,9 @@ def test_the_choice_can_be_repeated() -> None:
     assert first == again != other
     assert all(stretch.first >= 99_000 for stretch in first[::2])
     assert any(stretch.first < 50_000 for stretch in first[1::2])
-    assert {stretch.last - stretch.first + 1 for stretch in first} == {LENGTH}
-    assert [(each.first, each.last) for each in choose(2, 1, 5, 9, 900)] == [(5, 9), (5, 9)]
+    assert max(stretch.last - stretch.first + 1 for stretch in first) == LENGTH
+    short = choose(2000, 1, 5, 9, 900)
+    assert {block for each in short for block in (each.first, each.last)} == {5, 6, 7, 8, 9}
 
 
 def test_an_app_that_began_with_a_checkpoint(
