@@ -8,7 +8,8 @@ SELECT a.name AS app, a.schema, a.build, a.is_live, a.magics, a.rule, a.first_bl
             AND block_id BETWEEN %(first)s AND %(last)s AND (opcode <> '' OR a.tracking IS NULL)) AS opcodes,
     EXISTS (SELECT FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind = 'r'
         WHERE n.nspname = concat_ws('__', a.schema, a.build)) AS keeps_tables,
-    encode(a.tracking, 'hex') AS tracking, a.tracking_from, encode(a.last_code_digest, 'hex') AS last_code_digest
+    encode(a.tracking, 'hex') AS tracking, a.tracking_from, encode(a.last_code_digest, 'hex') AS last_code_digest,
+    a.version, a.valid_window, a.confirmations
 FROM vc.apps AS a ORDER BY a.name COLLATE "C", a.is_live DESC, a.build COLLATE "C";
 
 -- name: blocks

@@ -30,7 +30,7 @@ SELECT s.number, (
     FROM virtualchain.snapshots
     WHERE app = %(app)s AND block_id BETWEEN greatest(nullif(s.number, 0) * {size}, %(first)s) AND least(s.number * {size} + {size} - 1, %(last)s)),
     NULL
-FROM generate_series(%(first)s / {size}, %(last)s / {size}) AS s (number);
+FROM generate_series(%(first)s::integer / {size}, %(last)s::integer / {size}) AS s (number);
 
 -- name: digests
 -- An app's digests in a range of blocks.
@@ -40,7 +40,7 @@ WHERE app = %(app)s AND block_id BETWEEN %(first)s AND %(last)s ORDER BY block_i
 -- name: input_sums
 -- For each stretch of {size} blocks, a digest over an app's inputs there, and one over the heights of what they spend, which is null if one of them is not known.
 SELECT s.number, i.rows, i.heights
-FROM generate_series(%(first)s / {size}, %(last)s / {size}) AS s (number)
+FROM generate_series(%(first)s::integer / {size}, %(last)s::integer / {size}) AS s (number)
 CROSS JOIN LATERAL (
     SELECT encode(sha256(string_agg(sha256(raw || spent || convert_to(concat_ws(',', block_id, txindex, txid, octet_length(raw), fee,
             %(app)s = ANY(tracked_by)), 'UTF8')), ''::bytea ORDER BY block_id, txindex)), 'hex') AS rows,

@@ -65,6 +65,9 @@ class AuditedBuild:
     """What decides which outputs it tracks; None if it tracks none."""
     tracking_from: int | None
     last_code_digest: str | None
+    version: str
+    valid_window: int
+    confirmations: int | None
 
     @property
     def place(self) -> dict[str, str]:
@@ -157,6 +160,7 @@ def check_log(
     `contract` is that of the code that made the build, if it is at hand. Must run in a transaction.
     """
     yield from _check_tracking(build, contract)
+    yield from _check_declared(build, contract)
     stretch = {**build.place, "first": first, "last": last}
     with (
         connection.cursor("audited_ops", row_factory=class_row(_Op)) as ops,
@@ -200,6 +204,20 @@ def _check_tracking(build: AuditedBuild, contract: Contract | None) -> Iterator[
         or (build.last_code_digest == contract.code_digest() and build.tracking != contract.tracking)
     ):
         yield build.fault("the rules and the code by which it tracks outputs are not those of its app")
+
+
+def _check_declared(build: AuditedBuild, contract: Contract | None) -> Iterator[Fault]:
+    """Compare what a build's row says of its app with what the code of the same fingerprint declares."""
+    if contract is None:
+        return
+    for name, recorded, declared in (
+        ("version", build.version, contract.version),
+        ("magics", sorted(build.magics), sorted(contract.magics)),
+        ("valid_window", build.valid_window, contract.window),
+        ("confirmations", build.confirmations, contract.confirmations),
+    ):
+        if recorded != declared:
+            yield build.fault(f"its {name} is {recorded}, but its code declares {declared}", table="apps")
 
 
 class _LogAudit:

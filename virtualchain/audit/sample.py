@@ -3,15 +3,17 @@
 The work depends on how many stretches are asked for and on the size of the apps' states, not on the chain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final
+
+import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.audit.fault import Fault, OnProgress, ignore
 from virtualchain.audit.log import audited_builds, check_log
 from virtualchain.audit.tables import check_changes
-from virtualchain.audit.tape import chain_of, check_tape
+from virtualchain.audit.tape import chain_of, check_searches, check_tape
 from virtualchain.audit.verify import (
     DIFFERENT_ROWS,
     Report,
@@ -23,11 +25,12 @@ from virtualchain.audit.verify import (
 from virtualchain.engine.compare import row_differences
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.stretch import judged_stretch
-from virtualchain.errors import AppHalted, BuildChanged, UsageError
+from virtualchain.errors import AppHalted, DatabaseUnavailable, DeepFork, StoreError, UsageError, WriterBusy
 from virtualchain.reading.views import snapshot
 from virtualchain.store.builds import Build, builds
 from virtualchain.store.tape import Tape
 
+_DAMAGED: Final = "blocks {} to {} were not judged again: the tape is damaged at block {}"
 LENGTH: Final = 100
 """The most blocks of a stretch."""
 
@@ -49,30 +52,48 @@ def verify_sample(
     history reaches there, and all rows are compared; every second stretch is chosen where one can. The same
     seed chooses the same blocks as long as the tape is the same. Raises what `verify` raises.
     """
-    report = Report()
+    report, damaged = Report(), set[int]()
     with snapshot(url) as connection:
-        tape = Tape(connection)
-        bottom, tip = tape.bottom(), tape.tip()
         known = known_contracts(connection, contracts, report)
         live = [row for row in builds(connection) if row.is_live]
-        able = [row for row in live if (row.app, row.name) in known]
+        able = [row.history_from + 1 for row in live if (row.app, row.name) in known]
+        bottom, tip = Tape(connection).bottom(), Tape(connection).tip()
         if bottom is not None and tip is not None:
-            oldest = min((row.history_from + 1 for row in able), default=bottom.block_id)
+            oldest = min(able, default=bottom.block_id)
             report.stretches = choose(number, seed, bottom.block_id, tip.block_id, oldest)
         report.builds = audited_builds(connection, 0, 0)
+        for build in report.builds:
+            report.add(check_searches(connection, build), on_fault)
         for stretch in report.stretches:
-            place = stretch.first, stretch.last
-            report.add(check_tape(connection, *place, on_progress), on_fault)
-            for build in audited_builds(connection, *place):
-                if chain_of(connection) is not None:
-                    contract = known.get((build.app, build.build))
-                    report.add(check_log(connection, build, contract, on_progress, *place), on_fault)
-                report.add(check_changes(connection, build, *place, on_progress), on_fault)
+            for fault in _check(connection, stretch, known, on_progress):
+                if fault.app is None and fault.block_id is not None:
+                    damaged.add(fault.block_id)
+                report.add(iter([fault]), on_fault)
     for stretch in report.stretches:
+        wrong = min((at for at in damaged if stretch.first <= at <= stretch.last), default=None)
+        if wrong is not None:
+            report.notes.append(_DAMAGED.format(stretch.first, stretch.last, wrong))
+            continue
         for row in live:
             if (contract := known.get((row.app, row.name))) is not None:
                 _judge_again(url, row, contract, stretch, options, listener, report, on_fault)
     return report.end()
+
+
+def _check(
+    connection: psycopg.Connection,
+    stretch: Stretch,
+    known: Mapping[tuple[str, str], Contract],
+    on_progress: OnProgress,
+) -> Iterator[Fault]:
+    """Yield what is wrong with the tape in a stretch, and with log and state of every build there."""
+    first, last = stretch.first, stretch.last
+    yield from check_tape(connection, first, last, on_progress)
+    for build in audited_builds(connection, first, last):
+        if chain_of(connection) is not None:
+            contract = known.get((build.app, build.build))
+            yield from check_log(connection, build, contract, on_progress, first, last)
+        yield from check_changes(connection, build, first, last, on_progress)
 
 
 def choose(number: int, seed: int, bottom: int, tip: int, oldest: int) -> list[Stretch]:
@@ -112,7 +133,9 @@ def _judge_again(
             rows = row_differences(connection, now, again, DIFFERENT_ROWS, log_from=first)
             report.add((different_row(now, row) for row in rows), on_fault)
             stretch.judged_again.append(live.app)
-    except (BuildChanged, UsageError) as error:
+    except (DatabaseUnavailable, WriterBusy):
+        raise
+    except (StoreError, UsageError, DeepFork) as error:
         report.notes.append(f"{name}: {error}")
     except AppHalted as error:
         report.add(iter([failed_again(live, error)]), on_fault)

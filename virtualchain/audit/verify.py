@@ -10,12 +10,12 @@ from virtualchain.app.contract import Contract
 from virtualchain.audit.fault import MOST_FAULTS, Fault, OnProgress, ignore
 from virtualchain.audit.log import HIGHEST, AuditedBuild, audited_builds, check_log
 from virtualchain.audit.tables import check_state
-from virtualchain.audit.tape import chain_of, check_tape
+from virtualchain.audit.tape import chain_of, check_searches, check_tape
 from virtualchain.engine.compare import RowDifference, row_differences
 from virtualchain.engine.coverage import gaps
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.versions import judged_again
-from virtualchain.errors import AppHalted, BuildChanged, UsageError
+from virtualchain.errors import AppHalted, BuildChanged, DamagedTables, UsageError
 from virtualchain.reading.views import snapshot
 from virtualchain.store.builds import Build, builds, is_by
 from virtualchain.store.tape import Tape
@@ -96,7 +96,11 @@ def verify(
         report.builds = audited_builds(connection)
         known = known_contracts(connection, contracts, report)
         collect(check_tape(connection, 0, HIGHEST, on_progress))
+        damaged = min(
+            (fault.block_id for fault in report.faults if fault.block_id is not None), default=HIGHEST
+        )
         for build in report.builds:
+            collect(check_searches(connection, build))
             if chain_of(connection) is not None or Tape(connection).tip() is None:
                 collect(check_log(connection, build, known.get((build.app, build.build)), on_progress))
             collect(check_state(connection, build, on_progress))
@@ -107,7 +111,7 @@ def verify(
         }
     for row in live if deep else ():
         contract = known.get((row.app, row.name))
-        reason = _not_again(row, contract, unsearched)
+        reason = _not_again(row, contract, unsearched, damaged)
         if contract is None or reason is not None:
             report.notes.append(f"app {row.app} was not judged again: {reason}")
         else:
@@ -115,8 +119,15 @@ def verify(
     return report.end()
 
 
-def _not_again(live: Build, contract: Contract | None, unsearched: Mapping[str, int]) -> str | None:
-    """Return why an app is not judged again, if it is not; `unsearched` has each app's first gap."""
+def _not_again(
+    live: Build, contract: Contract | None, unsearched: Mapping[str, int], damaged: int
+) -> str | None:
+    """Return why an app is not judged again, if it is not.
+
+    `unsearched` has each app's first gap, `damaged` is the first block at which the tape is.
+    """
+    if damaged <= live.block_id:
+        return f"the tape is damaged at block {damaged}"
     if live.began_with_checkpoint:
         return (
             f"it began with a checkpoint of block {live.base_block_id}, and the tape does not hold what came "
@@ -168,6 +179,8 @@ def _judge_again(
             report.judged_again.append(live.app)
     except BuildChanged:
         report.notes.append(_NOT_AGAIN.format(live.app))
+    except DamagedTables as error:
+        report.notes.append(f"app {live.app} was not judged again: {error}")
     except AppHalted as error:
         yield failed_again(live, error)
 

@@ -17,8 +17,8 @@ from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to
 from virtualchain.engine.states import loads_files
-from virtualchain.engine.versions import TEMPORARY, drop_temporary, require_live
-from virtualchain.errors import BuildChanged, UsageError
+from virtualchain.engine.versions import TEMPORARY, drop_temporary, require_live, require_tape
+from virtualchain.errors import BuildChanged, DamagedTables, UsageError
 from virtualchain.store.builds import (
     Build,
     contract_of_build,
@@ -50,8 +50,9 @@ def judged_stretch(
 
     It begins with the rows, or the saved file, that the app's history shows as of the block before. Yields
     what `judged_again` yields, with the other build at `last`; None if the listener ended the work early.
-    Raises UsageError, with the reason, if the app cannot be judged again from there; BuildChanged if somebody
-    rolls back, swaps or drops meanwhile; AppHalted if a callback fails; WriterBusy.
+    Raises UsageError, with the reason, if the app cannot be judged again from there; DamagedTables if the
+    tape, or the rows as of that block, are damaged; BuildChanged if somebody rolls back, swaps or drops
+    meanwhile; AppHalted if a callback fails; WriterBusy.
     """
     app = contract.name
     with closing(connect_builder(url, f"{app}:{TEMPORARY}")) as connection:
@@ -70,7 +71,13 @@ def judged_stretch(
                 install_build(connection, here, TEMPORARY, contract.fingerprint())
             with connection.transaction():
                 connection.execute(queries("builds")["one_moment"])
-                _fill(connection, require_live(connection, app), here, first - 1)
+                try:
+                    _fill(connection, require_live(connection, app), here, first - 1)
+                except (psycopg.IntegrityError, psycopg.DataError) as error:
+                    message = error.diag.message_primary
+                    raise DamagedTables(
+                        f"its rows as of block {first - 1} do not fit its tables: {message}"
+                    ) from error
             own = replace(options.for_database(url), history=None)
             log = _BorrowedLog(connection, app, live.name, first)
             machine = Machine(connection, here, TEMPORARY, own, is_live=False, log=log)
@@ -136,6 +143,7 @@ def _require_possible(
         raise UsageError(f"it has not taken blocks {first} to {last}")
     if first - 1 < live.history_from:
         raise UsageError(f"its history shows block {live.history_from} and later ones only")
+    require_tape(connection, first, last)
     is_opaque = contract.get_state is not None
     if is_opaque and first > live.base_block_id + 1 and not loads_files(contract):
         raise UsageError("it cannot load the state that it saved")

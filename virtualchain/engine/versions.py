@@ -18,7 +18,7 @@ from virtualchain.engine.coverage import gaps
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import CHUNK, DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to, report_steps
-from virtualchain.errors import BuildChanged, UsageError, quoted
+from virtualchain.errors import BuildChanged, DamagedTables, UsageError, quoted
 from virtualchain.model import Block, ScannedBlock
 from virtualchain.store.builds import (
     Build,
@@ -97,13 +97,14 @@ def judged_again(
 
     Yields a connection in a transaction that sees one moment, the live build, and the other one, which is at
     its last block or at one that its history shows; None if the listener ended the work early. Raises what
-    `build_beside` raises.
+    `build_beside` raises, and DamagedTables if the tape does not have all of its blocks.
     """
     app = contract.name
     with closing(connect_builder(url, f"{app}:{TEMPORARY}")) as connection:
         drop_temporary(connection, app)  # of a process that was killed
-        last = require_live(connection, app).block_id
-        contract = _install(connection, contract, TEMPORARY, None, last=last)
+        live = require_live(connection, app)
+        require_tape(connection, live.base_block_id + 1, live.block_id)
+        contract = _install(connection, contract, TEMPORARY, None, last=live.block_id)
         machine = Machine(connection, contract, TEMPORARY, options.for_database(url), is_live=False)
         try:
             while listener.may_continue():
@@ -121,6 +122,13 @@ def judged_again(
         finally:
             machine.forget_file()
             drop_temporary(connection, app)
+
+
+def require_tape(connection: psycopg.Connection, first: int, last: int) -> None:
+    """Raise DamagedTables if a block between `first` and `last` is missing on the tape."""
+    row = connection.execute(_Q["missing_block"], {"first": first, "last": last}).fetchone()
+    if row is not None and row[0] is not None:
+        raise DamagedTables(f"block {row[0]} is missing on the tape")
 
 
 def drop_temporary(connection: psycopg.Connection, app: str) -> None:

@@ -1,11 +1,12 @@
 """Deployments that tests of audits damage: each test has a copy of one of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from psycopg import sql
 
 from tests.support import damage as support
+from tests.support.damage import Lie
 from tests.support.ride_story import ride, ride_apps
 from tests.support.servers import reachable_folder
 from virtualchain import StateEngine
@@ -52,7 +53,7 @@ def clone(server: EmbeddedServer) -> Iterator[Clone]:
     """Return a function that copies a deployment, damages the copy, and returns its URL."""
     names: list[str] = []
 
-    def make(*statements: str, of: str = "kept") -> str:
+    def make(*statements: str, of: str = "kept", lies: Sequence[Lie] = ()) -> str:
         names.append(f"copy_{len(names)}")
         with server.connect_superuser("postgres") as connection:
             connection.execute(
@@ -60,8 +61,8 @@ def clone(server: EmbeddedServer) -> Iterator[Clone]:
                     sql.Identifier(names[-1]), sql.Identifier(of)
                 )
             )
-        if statements:
-            support.damage(server, names[-1], *statements)
+        if statements or lies:
+            support.damage(server, names[-1], *statements, lies=lies)
         return server.url_for(names[-1])
 
     yield make
