@@ -1,5 +1,5 @@
 -- name: apps
--- Every build of every app: what its digests begin with, where it is, and the opcodes in a range of blocks.
+-- Every build of every app: what its digests begin with, its last block, and its opcodes in a range of blocks.
 SELECT a.name AS app, a.schema, a.build, a.is_live, a.magics, a.rule, a.first_block_id, a.base_block_id, a.history_from,
     (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS block_id,
     ARRAY(SELECT opcode FROM vc.ops WHERE app = a.name AND build = a.build AND payload IS NOT NULL

@@ -48,7 +48,7 @@ def test_damage_is_found_by_the_commands_in_the_table(
     url = clone(*damage.statements, of=damage.of, lies=damage.lies)
     findings = look(url, server.url_for("kept"), tmp_path, damage.place)
     assert tuple(map(bool, findings)) == documented().get(damage.name), (damage.name, findings)
-    flat = [item for found in findings for item in found]
+    flat = [item for of_command in findings for item in of_command]
     assert any(is_at(item, damage.place) for item in flat), flat
 
 

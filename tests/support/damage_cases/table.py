@@ -1,6 +1,6 @@
 """Damage and lies for the table of docs/audit.md: one of each kind, and lies that fit all they touch.
 
-They are told to the deployment of `tests.support.damage`, by somebody who may write to every table, has the
+They are done to the deployment of `tests.support.damage`, by somebody who may write to every table, has the
 engine's code, and brings the digests in line with the lie.
 """
 
