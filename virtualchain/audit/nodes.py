@@ -36,6 +36,8 @@ _DECLARED: Final = {
     "valid_window": "window",
 }
 """What makes two apps of one name different, with the words for it."""
+_SHOWN: Final = frozenset({"version", "first_block_id"})
+"""Of these, both values are shown."""
 _PLACE: Final = (
     "version",
     "fingerprint",
@@ -292,6 +294,8 @@ class _App:
                 return result
         if block_id <= last:
             result.divergence = self._divergence(block_id)
+        elif parts := self._declared_differently():
+            result.notes.append(f"all is the same, but these differ: {', '.join(parts)}")
         return result
 
     def _consensus_differs(self, block_id: int) -> bool:
@@ -418,15 +422,18 @@ class _App:
             op=op,
         )
 
-    def _other_rules(self) -> str:
-        """Describe what the sides' apps declare differently."""
+    def _declared_differently(self) -> list[str]:
+        """Name what the sides' apps declare differently, and whether their code differs."""
         ours, theirs = self._rows
-        parts = [
-            words
-            + (f" {ours[key]} here, {theirs[key]} there" if key in {"version", "first_block_id"} else "")
+        return [
+            words + (f" {ours[key]} here, {theirs[key]} there" if key in _SHOWN else "")
             for key, words in _DECLARED.items()
             if ours[key] != theirs[key]
         ]
+
+    def _other_rules(self) -> str:
+        """Describe what may be why the sides differ."""
+        parts = self._declared_differently()
         if not parts:
             return (
                 "; version, declared rules and code are the same: the app is not deterministic, or what one "

@@ -154,7 +154,7 @@ def _require_possible(
 
 
 def _fill(connection: psycopg.Connection, live: Build, contract: Contract, block_id: int) -> None:
-    """Copy the live build's state as of a block into the new one; needs a transaction that sees one moment."""
+    """Copy the live build's state as of a block into the new one; needs a snapshot of one moment."""
     place = {"app": live.app, "build": live.name, "again": TEMPORARY, "block_id": block_id}
     if live.history_from > block_id:
         raise UsageError(f"its history shows block {live.history_from} and later ones only")

@@ -240,3 +240,14 @@ def test_a_reader_on_both_sides(fake_node: FakeNode, run: Run, database_url: str
         as_reader.append(psycopg.conninfo.make_conninfo(url, user=reader.role, password=reader.password))
     here, there = as_reader
     assert compare_nodes(here, there).divergence is None
+
+
+def test_other_rules_that_made_no_difference_yet(clone: Clone) -> None:
+    """They are noted: the nodes are the same as far as they have come."""
+    comparison = compare_nodes(
+        clone(), clone("UPDATE vc.apps SET fingerprint = sha256('x'), version = '2' WHERE name = 'notes'")
+    )
+    assert comparison.divergence is None
+    assert comparison.apps[1].notes == [
+        "all is the same, but these differ: version 1 here, 2 there, declared rules"
+    ]
