@@ -38,17 +38,20 @@ SELECT block_id, ops_hash, consensus_hash, state_hash FROM virtualchain.snapshot
 WHERE app = %(app)s AND block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
 -- name: input_sums
--- For each stretch of {size} blocks, a digest over an app's inputs there, and one over the heights of what they spend, which is null if one of them is not known.
+-- For each stretch of {size} blocks, a digest over an app's inputs there, and one over the heights of what they spend, which is null if one of them is not known. (OFFSET, so that heights are computed once.)
 SELECT s.number, i.rows, i.heights
 FROM generate_series(%(first)s::integer / {size}, %(last)s::integer / {size}) AS s (number)
 CROSS JOIN LATERAL (
-    SELECT encode(sha256(string_agg(sha256(raw || spent || convert_to(concat_ws(',', block_id, txindex, txid, octet_length(raw), fee,
-            %(app)s = ANY(tracked_by)), 'UTF8')), ''::bytea ORDER BY block_id, txindex)), 'hex') AS rows,
+    SELECT encode(sha256(string_agg(content, ''::bytea ORDER BY block_id, txindex)), 'hex') AS rows,
         CASE WHEN bool_and(heights IS NOT NULL) THEN encode(sha256(convert_to(
             string_agg(heights::text, ';' ORDER BY block_id, txindex), 'UTF8')), 'hex') END AS heights
-    FROM virtualchain.inputs
-    WHERE block_id BETWEEN greatest(s.number * {size}, %(first)s) AND least(s.number * {size} + {size} - 1, %(last)s)
-        AND (magics && %(magics)s::bytea[] OR %(app)s = ANY(tracked_by))
+    FROM (
+        SELECT block_id, txindex, heights, sha256(raw || spent || convert_to(
+            concat_ws(',', block_id, txindex, txid, octet_length(raw), fee, %(app)s = ANY(tracked_by)), 'UTF8')) AS content
+        FROM virtualchain.inputs
+        WHERE block_id BETWEEN greatest(s.number * {size}, %(first)s) AND least(s.number * {size} + {size} - 1, %(last)s)
+            AND (magics && %(magics)s::bytea[] OR %(app)s = ANY(tracked_by))
+        OFFSET 0) AS rows
 ) AS i;
 
 -- name: inputs
