@@ -38,7 +38,7 @@ SELECT block_id, ops_hash, consensus_hash, state_hash FROM virtualchain.snapshot
 WHERE app = %(app)s AND block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
 
 -- name: input_sums
--- For each stretch of {size} blocks, a digest over an app's inputs there, and one over the heights of what they spend, which is null if one of them is not known. (OFFSET, so that heights are computed once.)
+-- For each stretch of {size} blocks, a digest over the inputs that an app judged there, and one over the heights of what they spend, which is null if one of them is not known. (OFFSET, so that heights are computed once.)
 SELECT s.number, i.rows, i.heights
 FROM generate_series(%(first)s::integer / {size}, %(last)s::integer / {size}) AS s (number)
 CROSS JOIN LATERAL (
@@ -47,19 +47,24 @@ CROSS JOIN LATERAL (
             string_agg(heights::text, ';' ORDER BY block_id, txindex), 'UTF8')), 'hex') END AS heights
     FROM (
         SELECT block_id, txindex, heights, sha256(raw || spent || convert_to(
-            concat_ws(',', block_id, txindex, txid, octet_length(raw), fee, %(app)s = ANY(tracked_by)), 'UTF8')) AS content
-        FROM virtualchain.inputs
+            concat_ws(',', block_id, txindex, txid, octet_length(raw), fee), 'UTF8')) AS content
+        FROM virtualchain.inputs AS i
         WHERE block_id BETWEEN greatest(s.number * {size}, %(first)s) AND least(s.number * {size} + {size} - 1, %(last)s)
-            AND (magics && %(magics)s::bytea[] OR %(app)s = ANY(tracked_by))
+            AND (magics && %(magics)s::bytea[] OR %(app)s = ANY(tracked_by) AND {is_judged})
         OFFSET 0) AS rows
 ) AS i;
 
+-- name: is_judged
+-- A part of the one above, and of the one below: whether the app has a verdict on an input. Of what is there only because of its tracking, other code of the same app may have asked for more.
+EXISTS (SELECT FROM virtualchain.ops AS o WHERE (o.app, o.block_id, o.txindex) = (%(app)s, i.block_id, i.txindex)
+    UNION ALL SELECT FROM virtualchain.rejections AS r WHERE (r.app, r.block_id, r.txindex) = (%(app)s, i.block_id, i.txindex))
+
 -- name: inputs
--- An app's inputs in a range of blocks: digests of what is long, and what makes two of them different.
-SELECT block_id, txindex, txid, encode(sha256(raw), 'hex') AS raw, encode(sha256(spent), 'hex') AS senders, fee,
-    %(app)s = ANY(tracked_by) AS tracked_by, heights
-FROM virtualchain.inputs
-WHERE block_id BETWEEN %(first)s AND %(last)s AND (magics && %(magics)s::bytea[] OR %(app)s = ANY(tracked_by))
+-- The inputs that an app judged in a range of blocks: digests of what is long, and what makes two of them different.
+SELECT block_id, txindex, txid, encode(sha256(raw), 'hex') AS raw, encode(sha256(spent), 'hex') AS senders, fee, heights
+FROM virtualchain.inputs AS i
+WHERE block_id BETWEEN %(first)s AND %(last)s
+    AND (magics && %(magics)s::bytea[] OR %(app)s = ANY(tracked_by) AND {is_judged})
 ORDER BY block_id, txindex;
 
 -- name: verdicts

@@ -48,6 +48,7 @@ _PLACE: Final = (
     "status",
 )
 """What is reported of an app on each side."""
+_JUDGED: Final = {"is_judged": sql.SQL(_Q["is_judged"])}
 SIDES: Final = ("here", "there")
 """The names of our own node and of the other one."""
 
@@ -327,7 +328,7 @@ class _App:
         if first > last:
             return None
         place = {"app": self._name, "magics": self._magics}
-        parts = {"size": sql.Literal(_STRETCH)}
+        parts = {**_JUDGED, "size": sql.Literal(_STRETCH)}
         both = [side.each(sums, parts, first=first, last=last, **place) for side in self._sides]
         for (number, *ours), (_, *theirs) in zip(*both, strict=True):
             end = min((number + 1) * _STRETCH - 1, last)
@@ -343,7 +344,7 @@ class _App:
         """Yield the rows of both sides beside each other, in chain order."""
         place: Json = {"app": self._name, "magics": self._magics, "first": first, "last": last}
         ours, theirs = (
-            {(row["block_id"], row.get("txindex")): row for row in side.rows(query, **place)}
+            {(row["block_id"], row.get("txindex")): row for row in side.rows(query, _JUDGED, **place)}
             for side in self._sides
         )
         for key in sorted(ours.keys() | theirs.keys()):
@@ -395,7 +396,8 @@ class _App:
                 "both have the same ops and the same digests before, but other consensus hashes: those of "
                 "one are damaged, or it began elsewhere; `virtualchain verify` on both shows which"
             )
-            return Divergence("log", block_id, message + self._other_rules())
+            what = "rules" if self._declared_differently() else "log"
+            return Divergence(what, block_id, message + self._other_rules())
         return self._state_divergence(block_id)
 
     def _verdicts(self, side: _Side, block_id: int) -> dict[tuple[int, int], Json]:

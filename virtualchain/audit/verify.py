@@ -96,9 +96,7 @@ def verify(
         report.builds = audited_builds(connection)
         known = known_contracts(connection, contracts, report)
         collect(check_tape(connection, 0, HIGHEST, on_progress))
-        damaged = min(
-            (fault.block_id for fault in report.faults if fault.block_id is not None), default=HIGHEST
-        )
+        of_tape = [fault for fault in report.faults if fault.table is None]
         for build in report.builds:
             collect(check_searches(connection, build))
             if chain_of(connection) is not None or Tape(connection).tip() is None:
@@ -111,7 +109,7 @@ def verify(
         }
     for row in live if deep else ():
         contract = known.get((row.app, row.name))
-        reason = _not_again(row, contract, unsearched, damaged)
+        reason = _not_again(row, contract, unsearched, of_tape)
         if contract is None or reason is not None:
             report.notes.append(f"app {row.app} was not judged again: {reason}")
         else:
@@ -120,14 +118,15 @@ def verify(
 
 
 def _not_again(
-    live: Build, contract: Contract | None, unsearched: Mapping[str, int], damaged: int
+    live: Build, contract: Contract | None, unsearched: Mapping[str, int], of_tape: Sequence[Fault]
 ) -> str | None:
     """Return why an app is not judged again, if it is not.
 
-    `unsearched` has each app's first gap, `damaged` is the first block at which the tape is.
+    `unsearched` has each app's first gap, `of_tape` what is wrong with what it would be derived from.
     """
-    if damaged <= live.block_id:
-        return f"the tape is damaged at block {damaged}"
+    for fault in of_tape:
+        if fault.block_id is None or fault.block_id <= live.block_id:
+            return f"the tape is damaged: {fault}"
     if live.began_with_checkpoint:
         return (
             f"it began with a checkpoint of block {live.base_block_id}, and the tape does not hold what came "

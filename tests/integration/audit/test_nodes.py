@@ -251,3 +251,19 @@ def test_other_rules_that_made_no_difference_yet(clone: Clone) -> None:
     assert comparison.apps[1].notes == [
         "all is the same, but these differ: version 1 here, 2 there, declared rules"
     ]
+
+
+def test_what_only_tracking_asked_for(clone: Clone) -> None:
+    """Inputs that no verdict is on may be there for other code of the app; those with one are compared."""
+    more = (
+        "INSERT INTO vc.inputs SELECT 105, 9, txid, raw, magics, spent, unusual_keys, fee, evidence, spent_at, "
+        "tracked_by FROM vc.inputs WHERE block_id = 103 AND txindex = 1"
+    )
+    spend = "WHERE block_id = 103 AND txindex = 1"
+    whole = clone(of="rides")
+    assert compare_nodes(whole, clone(more, of="rides")).divergence is None
+    for change, column in ((LESS, "senders"), ("UPDATE vc.inputs SET spent_at = '{100}'", "heights")):
+        divergence = compare_nodes(whole, clone(f"{change} {spend}", of="rides")).divergence
+        assert divergence is not None
+        assert (divergence.what, divergence.block_id, divergence.txindex) == ("tape", 103, 1)
+        assert column in divergence.message
