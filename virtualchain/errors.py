@@ -21,6 +21,8 @@
     ├── Unserializable        a value that cannot be stored or hashed
     │   └── InvalidOp         one that only the app's author can have put there
     ├── BuildsDiffer          two builds of an app disagree                 exit 1
+    ├── NodesDiffer           two nodes disagree                            exit 1
+    ├── UntrustedImport       an export that does not lead to a trusted hash  exit 1
     ├── InvalidProof          a proof that does not hold                    exit 1
     ├── DamagedExport         files that differ from what was exported      exit 1
     └── InvalidCheckpoint     a checkpoint that does not hold               exit 1
@@ -168,6 +170,14 @@ class InvalidProof(VirtualchainError):
 
 class BuildsDiffer(VirtualchainError):
     """Two builds of an app were compared and disagree."""
+
+
+class NodesDiffer(VirtualchainError):
+    """Two nodes were compared and disagree."""
+
+
+class UntrustedImport(VirtualchainError):
+    """An export does not lead to the hash that is trusted."""
 
 
 class DamagedExport(VirtualchainError):

@@ -1,13 +1,15 @@
 -- name: apps
--- Every build of every app: what its digests begin with, and where it is.
+-- Every build of every app: what its digests begin with, its last block, and its opcodes in a range of blocks.
 SELECT a.name AS app, a.schema, a.build, a.is_live, a.magics, a.rule, a.first_block_id, a.base_block_id, a.history_from,
     (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS block_id,
     ARRAY(SELECT opcode FROM vc.ops WHERE app = a.name AND build = a.build AND payload IS NOT NULL
+            AND block_id BETWEEN %(first)s AND %(last)s
         UNION SELECT opcode FROM vc.rejections WHERE app = a.name AND build = a.build
-            AND (opcode <> '' OR a.tracking IS NULL)) AS opcodes,
+            AND block_id BETWEEN %(first)s AND %(last)s AND (opcode <> '' OR a.tracking IS NULL)) AS opcodes,
     EXISTS (SELECT FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind = 'r'
         WHERE n.nspname = concat_ws('__', a.schema, a.build)) AS keeps_tables,
-    encode(a.tracking, 'hex') AS tracking, a.tracking_from, encode(a.last_code_digest, 'hex') AS last_code_digest
+    encode(a.tracking, 'hex') AS tracking, a.tracking_from, encode(a.last_code_digest, 'hex') AS last_code_digest,
+    a.version, a.valid_window, a.confirmations
 FROM vc.apps AS a ORDER BY a.name COLLATE "C", a.is_live DESC, a.build COLLATE "C";
 
 -- name: blocks
@@ -43,21 +45,23 @@ SELECT p.block_id FROM vc.pins AS p JOIN vc.blocks AS b USING (block_id)
 WHERE b.hash <> p.hash AND p.block_id BETWEEN %(first)s AND %(last)s ORDER BY p.block_id;
 
 -- name: snapshots
--- A build's digests, and whether the tape has their block.
+-- A build's digests in a range of blocks and at the block before, and whether the tape has their block.
 SELECT s.block_id, encode(s.ops_hash, 'hex') AS ops_hash, encode(s.consensus_hash, 'hex') AS consensus_hash,
     encode(s.state_hash, 'hex') AS state_hash, s.state_number,
     EXISTS (SELECT FROM vc.blocks AS b WHERE b.block_id = s.block_id) AS is_on_tape
-FROM vc.snapshots AS s WHERE s.app = %(app)s AND s.build = %(build)s ORDER BY s.block_id;
+FROM vc.snapshots AS s WHERE s.app = %(app)s AND s.build = %(build)s AND s.block_id BETWEEN %(first)s - 1 AND %(last)s
+ORDER BY s.block_id;
 
 -- name: ops
--- A build's ops, in chain order.
+-- A build's ops in a range of blocks, in chain order.
 SELECT block_id, vtxindex, txindex, opcode, payload, payload_index, fields, canonical FROM vc.ops
-WHERE app = %(app)s AND build = %(build)s ORDER BY block_id, vtxindex;
+WHERE app = %(app)s AND build = %(build)s AND block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id, vtxindex;
 
 -- name: rejections
--- A build's rejections, in chain order.
+-- A build's rejections in a range of blocks, in chain order.
 SELECT block_id, txindex, opcode, payload_index, step FROM vc.rejections
-WHERE app = %(app)s AND build = %(build)s ORDER BY block_id, txindex, payload_index;
+WHERE app = %(app)s AND build = %(build)s AND block_id BETWEEN %(first)s AND %(last)s
+ORDER BY block_id, txindex, payload_index;
 
 -- name: checkpoint
 -- What the checkpoint that a build began with says of its block, and what log and tape say.
@@ -70,9 +74,11 @@ LEFT JOIN vc.blocks AS child ON child.block_id = c.block_id + 1
 WHERE c.app = %(app)s AND c.build = %(build)s;
 
 -- name: state_numbers
--- The numbers under a build's state hashes that blocks after a given one changed.
+-- The numbers under a build's state hashes that blocks after a given one changed, up to another one.
 SELECT block_id, state_number FROM vc.snapshots
-WHERE app = %(app)s AND build = %(build)s AND block_id > %(block_id)s AND state_number IS NOT NULL ORDER BY block_id;
+WHERE app = %(app)s AND build = %(build)s AND block_id > %(block_id)s AND block_id <= %(last)s
+    AND state_number IS NOT NULL
+ORDER BY block_id;
 
 -- name: state_number_at
 -- The number under a build's state hash after a block.
@@ -109,6 +115,18 @@ SELECT since_block, {index}, true, ARRAY[{texts}] FROM {history} AS r WHERE sinc
 UNION ALL
 SELECT until_block, {index}, false, ARRAY[{texts}] FROM {history} AS r WHERE until_block > {block_id}
 
+-- name: changes_between
+-- The same up to another block, by the record of what each block wrote, so that the cost does not depend on the size of the table.
+SELECT b.since_block AS block_id, {index} AS place, true AS is_new, ARRAY[{texts}] AS columns
+FROM (SELECT DISTINCT since_block, {key} FROM {births} WHERE since_block > {block_id} AND since_block <= {last}) AS b
+JOIN {table} AS r ON {same_key} AND r.since_block = b.since_block
+UNION ALL
+SELECT b.since_block, {index}, true, ARRAY[{texts}]
+FROM (SELECT DISTINCT since_block, {key} FROM {births} WHERE since_block > {block_id} AND since_block <= {last}) AS b
+JOIN {history} AS r ON {same_key} AND r.since_block = b.since_block AND r.until_block > {block_id}
+UNION ALL
+SELECT until_block, {index}, false, ARRAY[{texts}] FROM {history} AS r WHERE until_block > {block_id} AND until_block <= {last}
+
 -- name: all_changes
 -- What all projections' changes are, block by block.
 SELECT block_id, place, is_new, columns FROM ({changes}) AS changes ORDER BY block_id;
@@ -140,7 +158,7 @@ ORDER BY 1 LIMIT {limit};
 -- The states that a build saved, with the digests of their content, and the state hash in the log.
 SELECT f.block_id, encode(sha256(f.content), 'hex') AS digest, encode(s.state_hash, 'hex') AS state_hash
 FROM vc.state_files AS f LEFT JOIN vc.snapshots AS s USING (app, build, block_id)
-WHERE f.app = %(app)s AND f.build = %(build)s ORDER BY f.block_id;
+WHERE f.app = %(app)s AND f.build = %(build)s AND f.block_id BETWEEN %(first)s AND %(last)s ORDER BY f.block_id;
 
 -- name: states_without_file
 -- Blocks after which an opaque state has another hash than the file that counts there; below the first file, none counts.
@@ -148,5 +166,6 @@ SELECT s.block_id FROM vc.snapshots AS s
 CROSS JOIN LATERAL (
     SELECT content FROM vc.state_files AS f WHERE f.app = s.app AND f.build = s.build AND f.block_id <= s.block_id
     ORDER BY f.block_id DESC LIMIT 1) AS last
-WHERE s.app = %(app)s AND s.build = %(build)s AND s.block_id > %(base)s AND s.state_hash IS DISTINCT FROM sha256(last.content)
+WHERE s.app = %(app)s AND s.build = %(build)s AND s.block_id > %(base)s
+    AND s.block_id BETWEEN %(first)s AND %(last)s AND s.state_hash IS DISTINCT FROM sha256(last.content)
 ORDER BY s.block_id;

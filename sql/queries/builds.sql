@@ -145,3 +145,9 @@ DELETE FROM vc.checkpoints WHERE app = %(app)s AND build = %(build)s;
 -- name: drop_apps
 -- Delete a build's own row.
 DELETE FROM vc.apps WHERE name = %(app)s AND build = %(build)s;
+
+-- name: missing_block
+-- The lowest block of a range that is not on the tape, if there is one.
+SELECT CASE WHEN count(*) <= %(last)s - %(first)s THEN (
+    SELECT min(id) FROM generate_series(%(first)s::integer, %(last)s::integer) AS id WHERE NOT EXISTS (SELECT FROM vc.blocks AS b WHERE b.block_id = id))
+END FROM vc.blocks WHERE block_id BETWEEN %(first)s AND %(last)s;

@@ -85,18 +85,18 @@ FROM {births} AS r WHERE since_block > {oldest} AND since_block <= {last}
 -- name: ops_rows
 -- A part of the one above: a build's ops.
 SELECT NULL::text[] AS key, block_id, txindex, vtxindex, format('%s', ROW(opcode, payload, payload_index, fields, canonical)) AS content
-FROM vc.ops WHERE app = {app} AND build = {build} AND block_id <= {last}
+FROM vc.ops WHERE app = {app} AND build = {build} AND block_id BETWEEN {log_from} AND {last}
 
 -- name: rejections_rows
 -- A part of the one above: a build's rejections.
 SELECT NULL::text[] AS key, block_id, txindex, NULL::integer AS vtxindex, format('%s', ROW(opcode, payload_index, step, reason)) AS content
-FROM vc.rejections WHERE app = {app} AND build = {build} AND block_id <= {last}
+FROM vc.rejections WHERE app = {app} AND build = {build} AND block_id BETWEEN {log_from} AND {last}
 
 -- name: snapshots_rows
 -- A part of the one above: a build's digests.
 SELECT NULL::text[] AS key, block_id, NULL::integer AS txindex, NULL::integer AS vtxindex,
     format('%s', ROW(ops_hash, consensus_hash, state_hash, state_number)) AS content
-FROM vc.snapshots WHERE app = {app} AND build = {build} AND block_id <= {last}
+FROM vc.snapshots WHERE app = {app} AND build = {build} AND block_id BETWEEN {log_from} AND {last}
 
 -- name: state_files_rows
 -- A part of the one above: what a build saved, as far back as both builds keep it.

@@ -131,3 +131,7 @@ VALUES (%(magic)s, %(rule)s, %(from_block)s, %(until_block)s);
 -- Record the last block of a search that was open.
 UPDATE vc.coverage SET until_block = %(until_block)s
 WHERE magic = %(magic)s AND rule = %(rule)s AND until_block IS NULL;
+
+-- name: hashes_of_app
+-- An app's consensus hashes, in the order of blocks.
+SELECT block_id, consensus_hash FROM virtualchain.snapshots WHERE app = %(app)s ORDER BY block_id;

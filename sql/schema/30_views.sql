@@ -97,7 +97,8 @@ SELECT a.name, a.version, a.schema, a.build, a.magics, a.rule, a.first_block_id,
     CASE WHEN a.own_role THEN vc.role_of(a.schema) END AS role, a.status, a.error, s.block_id, encode(b.hash, 'hex') AS block_hash,
     encode(s.consensus_hash, 'hex') AS consensus_hash, encode(s.state_hash, 'hex') AS state_hash,
     a.base_block_id, a.history_from, a.on_deep_fork,
-    coalesce(a.last_code_digest <> a.code_digest, false) AS code_changed, a.unexpected
+    coalesce(a.last_code_digest <> a.code_digest, false) AS code_changed, a.unexpected,
+    encode(a.fingerprint, 'hex') AS fingerprint, encode(a.last_code_digest, 'hex') AS code_digest
 FROM vc.apps AS a
 LEFT JOIN LATERAL (
     SELECT block_id, consensus_hash, state_hash FROM vc.snapshots
@@ -127,6 +128,8 @@ COMMENT ON COLUMN virtualchain.apps.history_from IS 'The lowest block that its h
 COMMENT ON COLUMN virtualchain.apps.on_deep_fork IS 'What happens when blocks that it has taken are replaced: rollback, checkpoint or halt.';
 COMMENT ON COLUMN virtualchain.apps.code_changed IS 'Whether other code ran it last than its tables were begun with, under the same version.';
 COMMENT ON COLUMN virtualchain.apps.unexpected IS 'How its digests differ from those that are expected of it: block_id, digest, expected, found, origin; null if they do not.';
+COMMENT ON COLUMN virtualchain.apps.fingerprint IS 'SHA-256 of what it declares: nodes that run the same rules have the same.';
+COMMENT ON COLUMN virtualchain.apps.code_digest IS 'SHA-256 of the code that ran it last.';
 
 CREATE VIEW virtualchain.reorgs AS
 SELECT reorg_id, detected_at, fork_block_id, old_block_id, encode(old_hash, 'hex') AS old_hash,

@@ -13,7 +13,7 @@ from virtualchain.testing import FakeNode
 
 ELSEWHERE = {
     *("run", "demo", "resume", "rollback", "unpin"),
-    *("upgrade", "replay", "compare", "swap", "drop", "remove"),
+    *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
     *("watch", "export", "import", "advance", "db grant-reader", "db revoke-reader"),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),

@@ -7,6 +7,7 @@ import psycopg
 
 from tests.acceptance.conftest import Inside, mine_notes, notes
 from virtualchain.testing import FakeNode
+from virtualchain.testing.database import DatabaseServer
 
 APP = ("--app", "apps:notes")
 
@@ -99,3 +100,74 @@ def test_replay_says_what_it_repaired(
     assert "the same\n" in printed
     assert "nothing: all rows were as the tape leads to them" in printed
     assert json.loads(inside(*APP, *options, "replay", "notes", "--json").out)["repaired"] == {}
+
+
+def test_a_sample_can_be_repeated(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """It prints its seed, and finds the same fault again with it."""
+    mine_notes(fake_node, "one", "two")
+    inside(*APP, *options, "sync")
+    done = inside(*APP, *options, "verify", "--sample", 9)
+    seed = done.out.split("--seed ")[1].split(";")[0]
+    assert "judged again by notes" in done.out
+    printed = json.loads(inside(*APP, *options, "verify", "--sample", 9, "--seed", seed, "--json").out)
+    assert printed["sample"]["seed"] == int(seed)
+    assert [each["judged_again"] for each in printed["sample"]["stretches"]] == [["notes"]] * 9
+    assert printed["faults"] == []
+    damage(database_url, "UPDATE notes__1.notes SET text = 'forged' WHERE text = 'two'")
+    failed = inside(*APP, *options, "verify", "--sample", 9, "--seed", seed, code=1)
+    assert f"block {fake_node.height}: the rows that it wrote" in failed.out
+    for wrong in (("--seed", 1), ("--sample", 1, "--deep"), ("--trust", "00" * 16), ("--import", "x")):
+        inside(*options, "verify", *wrong, code=2)
+
+
+def test_an_export_is_tried(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """It is accepted with the right hash alone, and this deployment stays as it is."""
+    mine_notes(fake_node, "one", "two")
+    inside(*APP, *options, "sync")
+    inside(*options, "export", "tape")
+    [digests] = json.loads(inside(*options, "consensus", "--json").out)["apps"]
+    trusted = digests["consensus_hash"]
+    done = inside(*APP, *options, "verify", "--import", "tape", "--trust", trusted)
+    assert f"notes: accepted, it leads to {trusted} at block {fake_node.height}" in done.out
+    as_json = inside(*APP, *options, "verify", "--import", "tape", "--trust", f"notes={trusted}", "--json")
+    assert json.loads(as_json.out)["apps"][0]["accepted"]
+    failed = inside(*APP, *options, "verify", "--import", "tape", "--trust", "00" * 16, code=1)
+    assert f"it leads to {trusted} at block {fake_node.height}" in failed.err
+    assert "this node has the same" in failed.err
+    for wrong in ("x", "other=" + trusted):
+        inside(*APP, *options, "verify", "--import", "tape", "--trust", wrong, code=2)
+
+
+def test_nodes_are_compared(
+    inside: Inside,
+    fake_node: FakeNode,
+    database_url: str,
+    database_server: DatabaseServer,
+    options: tuple[str, ...],
+) -> None:
+    """The exit code says whether they differ; text and JSON say where."""
+    mine_notes(fake_node, "one", "two")
+    other = database_server.clone()
+    try:
+        for url in (database_url, other):
+            inside(*APP, *options, "--database", url, "sync")
+        same = inside(*options, "compare-nodes", other)
+        assert f"to {fake_node.height}" in same.out
+        damage(
+            other,
+            "UPDATE notes__1.notes SET text = 'forged' WHERE text = 'two'",
+            f"UPDATE vc.snapshots SET state_hash = sha256('x') WHERE block_id = {fake_node.height}",
+        )
+        differs = inside(*options, "compare-nodes", other, "notes", code=1)
+        assert f"the nodes differ first at block {fake_node.height}: state diverged" in differs.err
+        assert "forged" in differs.out
+        printed = json.loads(inside(*options, "compare-nodes", other, "--json", code=1).out)
+        assert printed["apps"][0]["divergence"]["row"]["there"]["text"] == "forged"
+        inside(*options, "compare-nodes", other, "nothing", code=2)
+        inside(*options, "compare-nodes", "postgresql://nobody@127.0.0.1:1/none", code=3)
+    finally:
+        database_server.drop(other)

@@ -1,13 +1,18 @@
 """A deployment of two small apps, one with tables and one with a state of its own, that tests can damage."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from virtualchain import App, Rejected, State
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 
+Lie = Callable[[psycopg.Connection], None]
+"""A damage that is computed from what the database holds."""
 FIRST = 102
 """The block of the first inputs: a new fake node is one block below it."""
 
@@ -102,10 +107,12 @@ def feed(node: FakeNode) -> None:
     node.mine(n=2)
 
 
-def damage(server: EmbeddedServer, database: str, *statements: str) -> None:
-    """Run statements as a superuser for whom no trigger and no foreign key is checked."""
+def damage(server: EmbeddedServer, database: str, *statements: str, lies: Sequence[Lie] = ()) -> None:
+    """Run statements, then functions, as a superuser for whom no trigger and no foreign key is checked."""
     with server.connect_superuser(database) as connection, connection.transaction():
         connection.execute("SET LOCAL session_replication_role = replica")
         for statement in statements:
             changed = connection.execute(statement.encode())
             assert changed.rowcount != 0, f"nothing was damaged by {statement}"
+        for lie in lies:
+            lie(connection)

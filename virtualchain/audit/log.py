@@ -24,13 +24,19 @@ from virtualchain.bitcoin.payload import (
     split_payload,
     takes_coinbase,
 )
+from virtualchain.consensus import prior_block_ids
 from virtualchain.consensus.series import Series
 from virtualchain.errors import VirtualchainError
 from virtualchain.model import FindPayload, Input
+from virtualchain.store.log import AppLog
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 
 _Q = queries("audit")
+LOWEST: Final = -1
+"""The lowest block with digests: an initial snapshot may stand for the place before the first."""
+HIGHEST: Final = 2**31 - 1
+"""The highest block id: the database stores them as integers."""
 _STRETCH: Final = 500
 """Blocks whose inputs are read from the tape at once."""
 _FIRST_RULE: Final = "first_op_return:"
@@ -59,6 +65,9 @@ class AuditedBuild:
     """What decides which outputs it tracks; None if it tracks none."""
     tracking_from: int | None
     last_code_digest: str | None
+    version: str
+    valid_window: int
+    confirmations: int | None
 
     @property
     def place(self) -> dict[str, str]:
@@ -127,10 +136,15 @@ class _ByBlock(Generic[_Row]):
         return [row for row in self.before(block_id + 1) if row.block_id == block_id]
 
 
-def audited_builds(connection: psycopg.Connection) -> list[AuditedBuild]:
-    """Return every build of every app, the live one of each first."""
+def audited_builds(
+    connection: psycopg.Connection, first: int = LOWEST, last: int = HIGHEST
+) -> list[AuditedBuild]:
+    """Return every build of every app, the live one of each first.
+
+    Their opcodes are those in blocks `first` to `last`.
+    """
     with connection.cursor(row_factory=class_row(AuditedBuild)) as cursor:
-        return cursor.execute(_Q["apps"]).fetchall()
+        return cursor.execute(_Q["apps"], {"first": first, "last": last}).fetchall()
 
 
 def check_log(
@@ -138,12 +152,16 @@ def check_log(
     build: AuditedBuild,
     contract: Contract | None = None,
     on_progress: OnProgress = ignore,
+    first: int = LOWEST,
+    last: int = HIGHEST,
 ) -> Iterator[Fault]:
-    """Yield what is wrong with a build's ops, rejections and digests.
+    """Yield what is wrong with a build's ops, rejections and digests, in blocks `first` to `last`.
 
     `contract` is that of the code that made the build, if it is at hand. Must run in a transaction.
     """
     yield from _check_tracking(build, contract)
+    yield from _check_declared(build, contract)
+    stretch = {**build.place, "first": first, "last": last}
     with (
         connection.cursor("audited_ops", row_factory=class_row(_Op)) as ops,
         connection.cursor("audited_rejections", row_factory=class_row(_Rejection)) as rejections,
@@ -153,10 +171,12 @@ def check_log(
             connection,
             build,
             contract,
-            _ByBlock(iter(ops.execute(_Q["ops"], build.place))),
-            _ByBlock(iter(rejections.execute(_Q["rejections"], build.place))),
+            _ByBlock(iter(ops.execute(_Q["ops"], stretch))),
+            _ByBlock(iter(rejections.execute(_Q["rejections"], stretch))),
+            first,
+            last,
         )
-        yield from audit.run(snapshots.execute(_Q["snapshots"], build.place), on_progress)
+        yield from audit.run(snapshots.execute(_Q["snapshots"], stretch), on_progress)
     for block_id, is_in_log, is_on_tape in connection.execute(_Q["checkpoint"], build.place).fetchall():
         if not is_in_log:
             yield build.fault(
@@ -186,6 +206,20 @@ def _check_tracking(build: AuditedBuild, contract: Contract | None) -> Iterator[
         yield build.fault("the rules and the code by which it tracks outputs are not those of its app")
 
 
+def _check_declared(build: AuditedBuild, contract: Contract | None) -> Iterator[Fault]:
+    """Compare what a build's row says of its app with what the code of the same fingerprint declares."""
+    if contract is None:
+        return
+    for name, recorded, declared in (
+        ("version", build.version, contract.version),
+        ("magics", sorted(build.magics), sorted(contract.magics)),
+        ("valid_window", build.valid_window, contract.window),
+        ("confirmations", build.confirmations, contract.confirmations),
+    ):
+        if recorded != declared:
+            yield build.fault(f"its {name} is {recorded}, but its code declares {declared}", table="apps")
+
+
 class _LogAudit:
     """Walks through a build's digests, and through ops, rejections and inputs beside them."""
 
@@ -196,8 +230,13 @@ class _LogAudit:
         contract: Contract | None,
         ops: _ByBlock[_Op],
         rejections: _ByBlock[_Rejection],
+        first: int,
+        last: int,
     ) -> None:
         self._tape = Tape(connection)
+        self._log = AppLog(connection, build.app, build.build)
+        self._first = first
+        self._last = min(last, -1 if build.block_id is None else build.block_id)
         self._build = build
         self._contract = contract
         self._ops = ops
@@ -209,8 +248,13 @@ class _LogAudit:
         self._inputs_until = -1
 
     def run(self, snapshots: Iterator[_Snapshot], on_progress: OnProgress) -> Iterator[Fault]:
+        """Check the digests of the blocks; `snapshots` may begin with those of the block before the first."""
         before: _Snapshot | None = None
+        self._begin_series()
         for snapshot in snapshots:
+            if snapshot.block_id < self._first:
+                before = snapshot
+                continue
             yield from self._check_series(snapshot)
             yield from self._check_state(before, snapshot)
             if snapshot.block_id > self._build.base_block_id:
@@ -220,7 +264,22 @@ class _LogAudit:
                 on_progress(
                     f"{self._build.app}: digests of block {snapshot.block_id:,} of {self._build.block_id:,}"
                 )
-        yield from self._leftovers(2**31)
+        for block_id in range(max(self._series.following, self._build.base_block_id + 1), self._last + 1):
+            yield self._build.fault("its digests are missing", block_id=block_id)
+        yield from self._leftovers(HIGHEST + 1)
+
+    def _begin_series(self) -> None:
+        """Continue from the hashes that the log has of the blocks before the first one."""
+        if self._first == LOWEST:
+            return
+        first_block_id = self._build.first_block_id
+        earlier = {
+            prior
+            for block_id in range(max(self._first, first_block_id), self._last + 1)
+            for prior in prior_block_ids(block_id, first_block_id)
+            if prior < self._first
+        }
+        self._series.initial |= self._log.consensus_at(sorted(earlier))
 
     def _check_series(self, snapshot: _Snapshot) -> Iterator[Fault]:
         """Check that a block's consensus hash follows from its ops hash and the hashes before it."""
@@ -444,7 +503,7 @@ class _LogAudit:
     def _inputs_of(self, block_id: int) -> Mapping[int, Input]:
         """Return a block's inputs that may be the app's, by txindex; blocks are asked for in order."""
         if block_id > self._inputs_until:
-            self._inputs_until = block_id + _STRETCH - 1
+            self._inputs_until = min(block_id + _STRETCH - 1, self._last)
             self._inputs = {}
             for item in self._tape.inputs(block_id, self._inputs_until, self._build.magics, self._build.app):
                 self._inputs.setdefault(item.block_id, {})[item.txindex] = item

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from virtualchain.audit.fault import Fault, OnProgress, ignore
-from virtualchain.audit.log import AuditedBuild
+from virtualchain.audit.log import HIGHEST, LOWEST, AuditedBuild
 from virtualchain.consensus.state_hash import EMPTY, digest_number, row_element, update_number
 from virtualchain.store.projections import Projection, build_schema, projections
 from virtualchain.store.sql import queries
@@ -41,7 +41,26 @@ def check_state(
     if audit.tables:
         yield from audit.run()
     else:
-        yield from _check_files(connection, build)
+        yield from _check_files(connection, build, LOWEST, HIGHEST)
+
+
+def check_changes(
+    connection: psycopg.Connection,
+    build: AuditedBuild,
+    first: int,
+    last: int,
+    on_progress: OnProgress = ignore,
+) -> Iterator[Fault]:
+    """Yield what is wrong with what blocks `first` to `last` did to a build's state, as history shows it.
+
+    What they changed is found by the record of it, so the cost does not depend on how much there is in all.
+    Must run in a transaction.
+    """
+    audit = _TableAudit(connection, build, on_progress, first, last)
+    if audit.tables:
+        yield from audit.run_stretch()
+    else:
+        yield from _check_files(connection, build, first, last)
 
 
 def check_current_rows(connection: psycopg.Connection, build: AuditedBuild) -> Iterator[Fault]:
@@ -82,23 +101,38 @@ def number_of_rows(
 class _TableAudit:
     """Walks through the changes of a build's projections, from the oldest block that history brings back."""
 
-    def __init__(self, connection: psycopg.Connection, build: AuditedBuild, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        build: AuditedBuild,
+        on_progress: OnProgress,
+        first: int = LOWEST,
+        last: int = HIGHEST,
+    ) -> None:
         self._connection = connection
         self._build = build
         self._on_progress = on_progress
         self.tables = projections(connection, build_schema(build.schema, build.build))
-        self._oldest = build.history_from
-        self._last = build.base_block_id if build.block_id is None else build.block_id
+        self._oldest = max(build.history_from, first - 1)
+        self._last = min(last, build.base_block_id if build.block_id is None else build.block_id)
 
     def run(self) -> Iterator[Fault]:
+        """Check all rows, and all of the history."""
         yield from self._check_triggers()
-        with _numbers(self._connection, self._build, self._oldest) as numbers:
+        with _numbers(self._connection, self._build, self._oldest, self._last) as numbers:
             yield from self._check_rows(numbers)
+            yield from self._check_changes(numbers, "changes_after")
         yield from self._check_births()
         yield from self._check_beyond()
 
+    def run_stretch(self) -> Iterator[Fault]:
+        """Check what the blocks of a stretch did, as far as history shows it."""
+        yield from self._check_triggers()
+        with _numbers(self._connection, self._build, self._oldest, self._last) as numbers:
+            yield from self._check_changes(numbers, "changes_between")
+
     def _check_rows(self, numbers: "_Numbers") -> Iterator[Fault]:
-        """Compute the number after each block from the rows, and compare it with the log."""
+        """Compute the number from the rows as of the oldest block that history shows."""
         build, app = self._build, self._build.app
         number = number_of_rows(
             self._connection, self.tables, self._oldest, lambda text: self._on_progress(f"{app}: {text}")
@@ -110,7 +144,11 @@ class _TableAudit:
                 "written up to then is wrong, missing or too many: `virtualchain verify --deep` finds it",
                 table=self.tables[0].name if len(self.tables) == 1 else None,
             )
-        changes: Iterable[tuple[int, int, bool, list[str | None]]] = self._changes()
+
+    def _check_changes(self, numbers: "_Numbers", query: str) -> Iterator[Fault]:
+        """Compute the number after each later block from what it changed, and compare it with the log."""
+        build = self._build
+        changes: Iterable[tuple[int, int, bool, list[str | None]]] = self._changes(query)
         for block_id, group in groupby(changes, lambda change: change[0]):
             if block_id > self._last:
                 break
@@ -128,9 +166,9 @@ class _TableAudit:
         for table, trigger in self._connection.execute(_Q["missing_triggers"], place).fetchall():
             yield self._build.fault(f"it has no trigger {trigger} that fires", table=table)
 
-    def _changes(self) -> Iterator[tuple[int, int, bool, list[str | None]]]:
+    def _changes(self, query: str) -> Iterator[tuple[int, int, bool, list[str | None]]]:
         parts = (
-            sql.SQL(_Q["changes_after"]).format(**self._parts(table), index=sql.Literal(index))
+            sql.SQL(_Q[query]).format(**self._parts(table), index=sql.Literal(index))
             for index, table in enumerate(self.tables)
         )
         statement = sql.SQL(_Q["all_changes"]).format(changes=sql.SQL("\nUNION ALL\n").join(parts))
@@ -229,12 +267,15 @@ class _TableAudit:
             "key_texts": table.key_texts("b"),
             "same_key": sql.SQL(" AND ").join(same_key),
             "block_id": sql.Literal(self._oldest),
+            "last": sql.Literal(self._last),
         }
 
 
 @contextmanager
-def _numbers(connection: psycopg.Connection, build: AuditedBuild, oldest: int) -> Iterator["_Numbers"]:
-    place = {**build.place, "block_id": oldest}
+def _numbers(
+    connection: psycopg.Connection, build: AuditedBuild, oldest: int, last: int
+) -> Iterator["_Numbers"]:
+    place = {**build.place, "block_id": oldest, "last": last}
     row = connection.execute(_Q["state_number_at"], place).fetchone()
     with connection.cursor("audited_numbers") as cursor:
         yield _Numbers(
@@ -267,10 +308,13 @@ class _Numbers:
         return self.now
 
 
-def _check_files(connection: psycopg.Connection, build: AuditedBuild) -> Iterator[Fault]:
-    """Check what an app with a state of its own saved, as far back as files are kept."""
+def _check_files(
+    connection: psycopg.Connection, build: AuditedBuild, first: int, last: int
+) -> Iterator[Fault]:
+    """Check what an app with a state of its own saved in a range of blocks, as far as files are kept."""
+    place = {**build.place, "base": build.base_block_id, "first": first, "last": last}
     wrong = set()
-    for block_id, digest, state_hash in connection.execute(_Q["state_files"], build.place).fetchall():
+    for block_id, digest, state_hash in connection.execute(_Q["state_files"], place).fetchall():
         if digest != state_hash:
             wrong.add(block_id)
             message = (
@@ -279,8 +323,7 @@ def _check_files(connection: psycopg.Connection, build: AuditedBuild) -> Iterato
             yield build.fault(message, table="state_files", block_id=block_id)
     if wrong:
         return  # the blocks after a wrong file differ as well
-    base = {**build.place, "base": build.base_block_id}
-    for (block_id,) in connection.execute(_Q["states_without_file"], base).fetchall():
+    for (block_id,) in connection.execute(_Q["states_without_file"], place).fetchall():
         yield build.fault("its state hash is not that of the file that was saved last", block_id=block_id)
 
 

@@ -13,18 +13,18 @@ import psycopg
 
 from virtualchain.audit.checking import check_block, check_input
 from virtualchain.audit.fault import Fault, OnProgress, ignore
+from virtualchain.audit.log import HIGHEST, AuditedBuild
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.inclusion import Inclusion, check_inclusion
 from virtualchain.bitcoin.networks import Network, network
 from virtualchain.bitcoin.transaction import without_witness
+from virtualchain.engine.coverage import uncovered
 from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.model import Block
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape, is_tracking_rule
 
 _Q = queries("audit")
-HIGHEST: Final = 2**31 - 1
-"""The highest block id: the database stores them as integers."""
 _STRETCH: Final = 500
 """Blocks read at once."""
 _ROWS: Final = 100
@@ -44,6 +44,9 @@ def check_tape(
         if chain is None:
             yield Fault("the database has blocks, but does not say of which network")
             return
+        bound = tape.deployment()
+        if bound is not None and bound[1] != chain.genesis_hash:
+            yield Fault(f"the database has {bound[1]} as the genesis hash of {bound[0]}", table="deployment")
         lowest, highest = max(first, bottom), min(last, tip)
         for start in range(lowest, highest + 1, _STRETCH):
             until = min(start + _STRETCH - 1, highest)
@@ -52,7 +55,6 @@ def check_tape(
             yield from _check_inputs(connection, start, until, blocks, chain)
             yield from _check_branches(connection, start, until, blocks, chain)
             on_progress(f"tape: block {until:,} of {highest:,}")
-            bound = tape.deployment()
             if 0 in blocks and bound is not None and blocks[0].hash != bound[1]:
                 yield Fault(f"it is not the genesis block of {bound[0]}, {bound[1]}", block_id=0)
     if bottom is not None and tip is not None:
@@ -89,6 +91,31 @@ def _check_coverage(tape: Tape, bottom: int, tip: int) -> Iterator[Fault]:
             )
         if row.is_tracking and (row.magic or row.until_block is None or not is_tracking_rule(row.rule)):
             yield Fault(f"{name} is not what an app that tracks outputs can have", table="coverage")
+
+
+def check_searches(connection: psycopg.Connection, build: AuditedBuild) -> Iterator[Fault]:
+    """Yield blocks that a build has taken although they were not searched for its magics, as coverage says.
+
+    Of an app that tracks outputs, other blocks may be on the tape as well: its coverage is another one.
+    """
+    first, last = max(build.first_block_id, build.base_block_id + 1), build.block_id
+    if build.tracking is not None or last is None:
+        return
+    rows = Tape(connection).coverage()
+    for magic in build.magics:
+        searched = [row for row in rows if row.magic == magic and _is_search_by(row.rule, build.rule)]
+        for start, end in uncovered(searched, first, last) if first <= last else ():
+            yield build.fault(
+                f"it has taken blocks {start} to {end}, but no search of them for "
+                f"{magic.hex() or 'no magic'} is recorded",
+                table="coverage",
+                block_id=start,
+            )
+
+
+def _is_search_by(search: str, rule: str) -> bool:
+    """Return whether a search was by a payload rule: what else it asked for follows the rule's name."""
+    return search == rule or search.startswith((f"{rule} without ", f"{rule} with "))
 
 
 def _height(connection: psycopg.Connection, query: str) -> int | None:

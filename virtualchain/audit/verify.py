@@ -2,30 +2,39 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
 from virtualchain.app.contract import Contract
 from virtualchain.audit.fault import MOST_FAULTS, Fault, OnProgress, ignore
-from virtualchain.audit.log import AuditedBuild, audited_builds, check_log
+from virtualchain.audit.log import HIGHEST, AuditedBuild, audited_builds, check_log
 from virtualchain.audit.tables import check_state
-from virtualchain.audit.tape import HIGHEST, chain_of, check_tape
+from virtualchain.audit.tape import chain_of, check_searches, check_tape
 from virtualchain.engine.compare import RowDifference, row_differences
 from virtualchain.engine.coverage import gaps
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.versions import judged_again
-from virtualchain.errors import AppHalted, BuildChanged, UsageError
+from virtualchain.errors import AppHalted, BuildChanged, DamagedTables, UsageError
 from virtualchain.reading.views import snapshot
 from virtualchain.store.builds import Build, builds, is_by
 from virtualchain.store.tape import Tape
 
-_DIFFERENT_ROWS = 100
+DIFFERENT_ROWS: Final = 100
 """Rows of each table that are reported if judging again leads to others."""
 _NOT_AGAIN = (
     "app {} was not judged again: another process replaced or dropped a build of it meanwhile; run it again"
 )
+
+
+@dataclass(slots=True)
+class Stretch:
+    """A stretch of blocks that a sample has checked."""
+
+    first: int
+    last: int
+    judged_again: list[str] = field(default_factory=list)
+    """The apps that judged it again."""
 
 
 @dataclass(slots=True)
@@ -38,6 +47,25 @@ class Report:
     notes: list[str] = field(default_factory=list)
     """What was not checked, and why."""
     faults: list[Fault] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
+    """The blocks of a sample; none if everything was checked."""
+    _seen: set[str] = field(default_factory=set)
+
+    def add(self, faults: Iterator[Fault], on_fault: Callable[[Fault], None]) -> None:
+        """Collect faults, each once, until there are too many."""
+        for fault in faults:
+            if len(self.faults) == MOST_FAULTS:
+                return
+            if str(fault) not in self._seen:
+                self._seen.add(str(fault))
+                self.faults.append(fault)
+                on_fault(fault)
+
+    def end(self) -> "Report":
+        """Note if there were too many faults."""
+        if len(self.faults) == MOST_FAULTS:
+            self.notes.append(f"the audit ended after {MOST_FAULTS:,} faults")
+        return self
 
 
 def verify(
@@ -60,17 +88,17 @@ def verify(
     report = Report()
 
     def collect(faults: Iterator[Fault]) -> None:
-        for fault in islice(faults, MOST_FAULTS - len(report.faults)):
-            report.faults.append(fault)
-            on_fault(fault)
+        report.add(faults, on_fault)
 
     if deep and not contracts:
         raise UsageError("to judge the apps again, their code is needed: name it with --app")
     with snapshot(url) as connection:
         report.builds = audited_builds(connection)
-        known = _known(connection, contracts, report)
+        known = known_contracts(connection, contracts, report)
         collect(check_tape(connection, 0, HIGHEST, on_progress))
+        of_tape = [fault for fault in report.faults if fault.table is None]
         for build in report.builds:
+            collect(check_searches(connection, build))
             if chain_of(connection) is not None or Tape(connection).tip() is None:
                 collect(check_log(connection, build, known.get((build.app, build.build)), on_progress))
             collect(check_state(connection, build, on_progress))
@@ -81,18 +109,24 @@ def verify(
         }
     for row in live if deep else ():
         contract = known.get((row.app, row.name))
-        reason = _not_again(row, contract, unsearched)
+        reason = _not_again(row, contract, unsearched, of_tape)
         if contract is None or reason is not None:
             report.notes.append(f"app {row.app} was not judged again: {reason}")
         else:
             collect(_judge_again(url, row, contract, options, listener, report))
-    if len(report.faults) == MOST_FAULTS:
-        report.notes.append(f"the audit ended after {MOST_FAULTS:,} faults")
-    return report
+    return report.end()
 
 
-def _not_again(live: Build, contract: Contract | None, unsearched: Mapping[str, int]) -> str | None:
-    """Return why an app is not judged again, if it is not; `unsearched` has each app's first gap."""
+def _not_again(
+    live: Build, contract: Contract | None, unsearched: Mapping[str, int], of_tape: Sequence[Fault]
+) -> str | None:
+    """Return why an app is not judged again, if it is not.
+
+    `unsearched` has each app's first gap, `of_tape` what is wrong with what it would be derived from.
+    """
+    for fault in of_tape:
+        if fault.block_id is None or fault.block_id <= live.block_id:
+            return f"the tape is damaged: {fault}"
     if live.began_with_checkpoint:
         return (
             f"it began with a checkpoint of block {live.base_block_id}, and the tape does not hold what came "
@@ -108,7 +142,7 @@ def _not_again(live: Build, contract: Contract | None, unsearched: Mapping[str, 
     return None
 
 
-def _known(
+def known_contracts(
     connection: psycopg.Connection, contracts: Sequence[Contract], report: Report
 ) -> dict[tuple[str, str], Contract]:
     """Return the code that made each build, by app and build, as far as it is at hand."""
@@ -139,17 +173,25 @@ def _judge_again(
             if now.name != live.name:
                 report.notes.append(_NOT_AGAIN.format(live.app))
                 return
-            for difference in row_differences(connection, now, again, _DIFFERENT_ROWS):
-                yield _different_row(now, difference)
+            for difference in row_differences(connection, now, again, DIFFERENT_ROWS):
+                yield different_row(now, difference)
             report.judged_again.append(live.app)
     except BuildChanged:
         report.notes.append(_NOT_AGAIN.format(live.app))
+    except DamagedTables as error:
+        report.notes.append(f"app {live.app} was not judged again: {error}")
     except AppHalted as error:
-        place: dict[str, Any] = {name: error.record.get(name) for name in ("block_id", "txindex")}
-        yield Fault(f"judged again, the app fails: {error}", app=live.app, build=live.name, **place)
+        yield failed_again(live, error)
 
 
-def _different_row(build: Build, row: RowDifference) -> Fault:
+def failed_again(live: Build, error: AppHalted) -> Fault:
+    """Describe an app that fails where it did not fail before."""
+    place: dict[str, Any] = {name: error.record.get(name) for name in ("block_id", "txindex")}
+    return Fault(f"judged again, the app fails: {error}", app=live.app, build=live.name, **place)
+
+
+def different_row(build: Build, row: RowDifference) -> Fault:
+    """Describe a row that only one of two builds has: `build` is the live one, and the first of the two."""
     message = (
         "the app, judged again from the tape, has no such row"
         if row.is_in_first

@@ -17,6 +17,7 @@ from virtualchain.cli.db import db as db_command
 from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.forks import pin, rollback, unpin
+from virtualchain.cli.nodes import compare_nodes
 from virtualchain.cli.options import EXAMPLE, Group, Options
 from virtualchain.cli.process import Ending, run_guarded
 from virtualchain.cli.prove import check_proof, prove
@@ -69,6 +70,7 @@ for _command in (
     pin,
     unpin,
     verify_command,
+    compare_nodes,
     upgrade,
     replay,
     compare,

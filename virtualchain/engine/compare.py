@@ -75,16 +75,17 @@ class RowDifference:
 
 
 def row_differences(
-    connection: psycopg.Connection, first: Build, second: Build, most: int
+    connection: psycopg.Connection, first: Build, second: Build, most: int, *, log_from: int = -1
 ) -> Iterator[RowDifference]:
     """Yield the rows in which two builds of an app differ, up to the last block that both have taken.
 
-    That includes the log, and history as far back as both keep it; `first` must keep its history down to that
-    block. Of each table, `most` rows at the most.
+    That includes the log from block `log_from` on, and history as far back as both keep it; `first` must keep
+    its history down to that last block. Of each table, `most` rows at the most.
     """
     last = min(first.block_id, second.block_id)
     limits = {
         "last": sql.Literal(last),
+        "log_from": sql.Literal(log_from),
         "oldest": sql.Literal(max(first.history_from, second.history_from)),
         "app": sql.Literal(first.app),
     }

@@ -54,7 +54,7 @@ def gaps(tape: Tape, contract: Contract) -> list[tuple[int, int]]:
     unsearched = [
         gap
         for search in searches
-        for gap in _uncovered(
+        for gap in uncovered(
             [row for row in covered if (row.magic, row.rule) == search], contract.start, tip.block_id
         )
     ]
@@ -84,8 +84,8 @@ def _watches(contract: Contract) -> list[Watch]:
     ]
 
 
-def _uncovered(rows: Sequence[Covered], first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a stretch that searched stretches leave out."""
+def uncovered(rows: Sequence[Covered], first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of blocks `first` to `last` that searched stretches leave out."""
     for row in sorted(rows, key=lambda row: row.from_block):
         if row.from_block > first:
             yield first, min(row.from_block - 1, last)

@@ -90,10 +90,11 @@ class Machine:
         options: Options,
         *,
         is_live: bool,
+        log: AppLog | None = None,
     ) -> None:
         self.contract = contract
         self.build = build
-        self.log = AppLog(connection, contract.name, build)
+        self.log = log or AppLog(connection, contract.name, build)
         self._connection = connection
         self._tape = Tape(connection)
         self._history = options.history

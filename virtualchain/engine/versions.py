@@ -18,7 +18,7 @@ from virtualchain.engine.coverage import gaps
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import CHUNK, DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to, report_steps
-from virtualchain.errors import BuildChanged, UsageError, quoted
+from virtualchain.errors import BuildChanged, DamagedTables, UsageError, quoted
 from virtualchain.model import Block, ScannedBlock
 from virtualchain.store.builds import (
     Build,
@@ -43,8 +43,8 @@ from virtualchain.store.tape import Tape
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
 """What a build may be called; numbers are the engine's own."""
-_TEMPORARY: Final = "_again"
-"""The build that `judged_again` makes: no user's and no engine's build can have this name."""
+TEMPORARY: Final = "_again"
+"""What `judged_again` and `judged_stretch` make: no user's and no engine's build can have this name."""
 _Q = queries("builds")
 
 
@@ -97,22 +97,23 @@ def judged_again(
 
     Yields a connection in a transaction that sees one moment, the live build, and the other one, which is at
     its last block or at one that its history shows; None if the listener ended the work early. Raises what
-    `build_beside` raises.
+    `build_beside` raises, and DamagedTables if the tape does not have all of its blocks.
     """
     app = contract.name
-    with closing(connect_builder(url, f"{app}:{_TEMPORARY}")) as connection:
-        _drop_temporary(connection, app)  # of a process that was killed
-        last = _require_live(connection, app).block_id
-        contract = _install(connection, contract, _TEMPORARY, None, last=last)
-        machine = Machine(connection, contract, _TEMPORARY, options.for_database(url), is_live=False)
+    with closing(connect_builder(url, f"{app}:{TEMPORARY}")) as connection:
+        drop_temporary(connection, app)  # of a process that was killed
+        live = require_live(connection, app)
+        require_tape(connection, live.base_block_id + 1, live.block_id)
+        contract = _install(connection, contract, TEMPORARY, None, last=live.block_id)
+        machine = Machine(connection, contract, TEMPORARY, options.for_database(url), is_live=False)
         try:
             while listener.may_continue():
-                last = _require_live(connection, app).block_id
+                last = require_live(connection, app).block_id
                 if not advance_to(machine, last, listener, beside_writer=True):
                     break
                 with connection.transaction():
                     connection.execute(_Q["one_moment"])
-                    live, other = _require_live(connection, app), find_build(connection, app, _TEMPORARY)
+                    live, other = require_live(connection, app), find_build(connection, app, TEMPORARY)
                     assert other is not None, "this process holds its lock"
                     if max(live.history_from, min(live.block_id, other.block_id)) == other.block_id:
                         yield connection, live, other
@@ -120,16 +121,25 @@ def judged_again(
             yield None
         finally:
             machine.forget_file()
-            _drop_temporary(connection, app)
+            drop_temporary(connection, app)
 
 
-def _drop_temporary(connection: psycopg.Connection, app: str) -> None:
+def require_tape(connection: psycopg.Connection, first: int, last: int) -> None:
+    """Raise DamagedTables if a block between `first` and `last` is missing on the tape."""
+    row = connection.execute(_Q["missing_block"], {"first": first, "last": last}).fetchone()
+    if row is not None and row[0] is not None:
+        raise DamagedTables(f"block {row[0]} is missing on the tape")
+
+
+def drop_temporary(connection: psycopg.Connection, app: str) -> None:
+    """Drop what is left of judging an app again, if anything."""
     with connection.transaction():
-        if any(build.name == _TEMPORARY for build in lock_builds(connection, app)):
-            drop_build(connection, app, _TEMPORARY)
+        if any(build.name == TEMPORARY for build in lock_builds(connection, app)):
+            drop_build(connection, app, TEMPORARY)
 
 
-def _require_live(connection: psycopg.Connection, app: str) -> Build:
+def require_live(connection: psycopg.Connection, app: str) -> Build:
+    """Return an app's live build; raise UsageError if it is not installed."""
     live = live_build(connection, app)
     if live is None:
         raise UsageError(f"app {app} is not installed: the first sync or run installs it")
@@ -160,7 +170,7 @@ def _install(
     The tape must have what it needs up to block `last`, by default all of it.
     """
     app = contract.name
-    live = _require_live(connection, app)
+    live = require_live(connection, app)
     if live.began_with_checkpoint:
         raise UsageError(
             f"app {app} began with a checkpoint of block {live.base_block_id}: the tape does not hold what "

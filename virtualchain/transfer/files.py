@@ -47,7 +47,16 @@ INPUT_COLUMNS: Final = (
 """The columns of the tape's files, with Parquet's types."""
 FORMER_INPUT_COLUMNS: Final = INPUT_COLUMNS[:-2]
 """The columns of inputs as they were exported before apps could track outputs."""
-_MAY_BE_NULL: Final = frozenset({"spent_at"})
+SNAPSHOT_COLUMNS: Final = (
+    ("app", TEXT),
+    ("block_id", "int32"),
+    ("block_hash", TEXT),
+    ("ops_hash", TEXT),
+    ("consensus_hash", TEXT),
+    ("state_hash", TEXT),
+)
+"""The columns of the apps' digests."""
+_MAY_BE_NULL: Final = frozenset({"spent_at", "block_hash", "ops_hash", "state_hash"})
 _GROUP_ROWS: Final = 20_000
 _GROUP_BYTES: Final = 16_000_000
 """A row group is written once it reaches either limit; that bounds the memory in use."""
@@ -90,7 +99,7 @@ def write_table(connection: psycopg.Connection, table: Table, folder: Path, form
 
 
 def read_rows(path: Path, file: File, columns: Sequence[tuple[str, str]]) -> Iterator[Row]:
-    """Yield the rows of a file, their values in the order of `columns`; only `spent_at` may be None.
+    """Yield the rows of a file, their values in the order of `columns`; few may be None.
 
     Raises DamagedExport, which names the file and the row, if the content is of another form or the number of
     rows is not the manifest's, and UsageError if the library for its format is not installed.

@@ -1,18 +1,16 @@
 """Whatever is changed past the engine is found, with its place; what is whole passes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg import sql
 
+from tests.integration.audit.conftest import Clone
 from tests.support import damage as support
 from tests.support.damage_cases import CASES, DEEP, JUDGED_AGAIN, RIDES, WITH_CODE
-from tests.support.ride_story import ride, ride_apps
-from tests.support.servers import reachable_folder
+from tests.support.ride_story import ride_apps
 from tests.support.tables import tables
-from virtualchain import StateEngine
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.fault import Fault
@@ -20,68 +18,9 @@ from virtualchain.audit.verify import Report, verify
 from virtualchain.engine.options import Listener, Options, Progress
 from virtualchain.engine.versions import drop
 from virtualchain.errors import UsageError
-from virtualchain.store.embedded.server import EmbeddedServer
-from virtualchain.store.migrate import migrate
-from virtualchain.testing import FakeNode
 
 CONTRACTS = [read_contract(support.notes()), read_contract(support.Ledger())]
 RIDE_CONTRACTS = [read_contract(app) for app in ride_apps()]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    """Run a server of one's own, with two deployments that differ in how far history reaches.
-
-    A third one has apps that track outputs.
-    """
-    with reachable_folder() as folder, FakeNode() as node, FakeNode() as rides_node:
-        server = EmbeddedServer(folder, durable=False)
-        server.start()
-        support.feed(node)
-        for name, history in (("kept", 1000), ("pruned", 2)):
-            url = server.create_database(name)
-            migrate(url)
-            with StateEngine(
-                support.notes(),
-                support.Ledger(),
-                database=url,
-                source=node.url,
-                confirmations=0,
-                history=history,
-                state_folder=folder.parent / name,
-            ) as engine:
-                assert engine.build() == 108
-        ride(rides_node)
-        migrate(url := server.create_database("rides"))
-        with StateEngine(*ride_apps(), database=url, source=rides_node.url, confirmations=0) as engine:
-            assert engine.build() == 108
-        yield server
-
-
-Clone = Callable[..., str]
-
-
-@pytest.fixture
-def clone(server: EmbeddedServer) -> Iterator[Clone]:
-    """Return a function that copies a deployment, damages the copy, and returns its URL."""
-    names: list[str] = []
-
-    def make(*statements: str, of: str = "kept") -> str:
-        names.append(f"copy_{len(names)}")
-        with server.connect_superuser("postgres") as connection:
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} OWNER virtualchain TEMPLATE {}").format(
-                    sql.Identifier(names[-1]), sql.Identifier(of)
-                )
-            )
-        if statements:
-            support.damage(server, names[-1], *statements)
-        return server.url_for(names[-1])
-
-    yield make
-    with server.connect_superuser("postgres") as connection:
-        for name in names:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def audit(url: str, tmp_path: Path, *contracts: Contract, deep: bool = False) -> Report:

@@ -17,6 +17,7 @@ from virtualchain import App, Rejected, State, StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.log import payload_rule
 from virtualchain.audit.verify import verify
+from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.payload import envelopes, first_op_return, last_op_return, runestone
 from virtualchain.checkpoint.apply import apply
@@ -94,7 +95,10 @@ def test_a_custom_signet(fake_node: FakeNode, run: Run, database_url: str) -> No
     story(fake_node, 16, 3)
     run(an_app())
     with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE vc.deployment SET network = 'signet-01020304'")
+        connection.execute(
+            "UPDATE vc.deployment SET network = 'signet-01020304', genesis_hash = decode(%s, 'hex')",
+            [network("signet-01020304").genesis_hash],
+        )
     assert faults(database_url, an_app()) == []
 
 

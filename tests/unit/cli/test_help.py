@@ -49,6 +49,7 @@ def test_the_commands_are_the_documented_ones() -> None:
             "pin",
             "unpin",
             "verify",
+            "compare-nodes",
             "upgrade",
             "replay",
             "compare",
