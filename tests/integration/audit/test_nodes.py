@@ -256,8 +256,8 @@ def test_other_rules_that_made_no_difference_yet(clone: Clone) -> None:
 def test_what_only_tracking_asked_for(clone: Clone) -> None:
     """Inputs that no verdict is on may be there for other code of the app; those with one are compared."""
     more = (
-        "INSERT INTO vc.inputs SELECT 105, 9, txid, raw, magics, spent, unusual_keys, fee, evidence, spent_at, "
-        "tracked_by FROM vc.inputs WHERE block_id = 103 AND txindex = 1"
+        "INSERT INTO vc.inputs SELECT 105, 9, txid, raw, magics, spent, unusual_keys, fee, evidence, "
+        "spent_at, tracked_by FROM vc.inputs WHERE block_id = 103 AND txindex = 1"
     )
     spend = "WHERE block_id = 103 AND txindex = 1"
     whole = clone(of="rides")
