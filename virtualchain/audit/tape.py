@@ -59,12 +59,12 @@ def check_tape(
                 yield Fault(f"it is not the genesis block of {bound[0]}, {bound[1]}", block_id=0)
     if bottom is not None and tip is not None:
         yield from _check_coverage(tape, bottom, tip)
-    for query, message in (
-        ("homeless_inputs", "it has inputs, but is not on the tape"),
-        ("false_pins", "it is not the block that is pinned there"),
+    for query, message, table in (
+        ("homeless_inputs", "it has inputs, but is not on the tape", None),
+        ("false_pins", "it is not the block that is pinned there", "pins"),
     ):
         for (block_id,) in connection.execute(_Q[query], {"first": first, "last": last}).fetchall():
-            yield Fault(message, block_id=block_id)
+            yield Fault(message, table=table, block_id=block_id)
 
 
 def chain_of(connection: psycopg.Connection) -> Network | None:

@@ -1,6 +1,7 @@
 """Two nodes are compared: the first block, op and row at which they differ, and what diverged."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,13 +11,16 @@ from tests.integration.audit.conftest import Clone
 from tests.integration.conftest import Run
 from tests.support.moving import an_app, story
 from virtualchain import App, Rejected
+from virtualchain.app.declarations import read_contract
 from virtualchain.audit.nodes import Comparison, compare_nodes
+from virtualchain.audit.sample import verify_sample
 from virtualchain.consensus import ops_hash
+from virtualchain.engine.options import Options
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.store.database import connect_migrator
 from virtualchain.store.roles import grant_reader
 from virtualchain.testing import FakeNode
-from virtualchain.testing.database import DatabaseServer
+from virtualchain.testing.database import DatabaseServer, other_version
 
 ONE_OP = f"decode('{ops_hash([b't:1:x'])}', 'hex')"
 LESS = "UPDATE vc.inputs SET spent = set_byte(spent, 1, get_byte(spent, 1) - 1), fee = fee - 256"
@@ -267,3 +271,31 @@ def test_what_only_tracking_asked_for(clone: Clone) -> None:
         assert divergence is not None
         assert (divergence.what, divergence.block_id, divergence.txindex) == ("tape", 103, 1)
         assert column in divergence.message
+
+
+def test_another_version_of_postgresql(
+    fake_node: FakeNode, run: Run, database_url: str, database_server: DatabaseServer, tmp_path: Path
+) -> None:
+    """Digests over stretches and the texts of rows are the same there, and samples can be judged again."""
+    story(fake_node, 11, 15)
+    run(an_app("one"))
+    with other_version(database_server) as server:
+        if server is None:
+            pytest.skip("there is one version of PostgreSQL only")
+        url = server.clone()
+        run(an_app("one"), database=url)
+        assert compare_nodes(database_url, url).divergence is None
+        contract = read_contract(an_app("one"))
+        report = verify_sample(url, 3, 1, [contract], options=Options(state_folder=tmp_path))
+        assert (report.faults, report.notes) == ([], [])
+        with psycopg.connect(url) as connection:
+            connection.execute("SELECT set_config('virtualchain.block_id', 'undo', true)")
+            row = connection.execute("SELECT max(since_block) FROM one__1.marks").fetchone()
+            assert row is not None
+            connection.execute("UPDATE one__1.marks SET note = 'lie' WHERE since_block = %s", row)
+            connection.execute("UPDATE vc.snapshots SET state_hash = sha256('lie') WHERE block_id >= %s", row)
+        divergence = compare_nodes(database_url, url).divergence
+        assert divergence is not None
+        assert (divergence.what, divergence.block_id) == ("state", row[0])
+        assert divergence.row is not None
+        assert divergence.row["there"]["note"] == "lie"

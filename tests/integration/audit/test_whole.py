@@ -93,13 +93,13 @@ def test_forks_late_joiners_own_rules_and_halts(fake_node: FakeNode, run: Run, d
 def test_a_custom_signet(fake_node: FakeNode, run: Run, database_url: str) -> None:
     """A network that is known by its message start only is one like any other."""
     story(fake_node, 16, 3)
-    run(an_app())
+    run(an_app(first_block_id=90))  # above block 0, which is that of another network
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "UPDATE vc.deployment SET network = 'signet-01020304', genesis_hash = decode(%s, 'hex')",
             [network("signet-01020304").genesis_hash],
         )
-    assert faults(database_url, an_app()) == []
+    assert faults(database_url, an_app(first_block_id=90)) == []
 
 
 @pytest.mark.parametrize("rule", [last_op_return, first_op_return(b"a", b"bc"), runestone, envelopes(b"ord")])
