@@ -12,10 +12,17 @@ EASY = 0x207FFFFF
 
 
 @contextmanager
-def easy_signet(blocks: int) -> Iterator[FakeNode]:
-    """Run a node with so many blocks, and let the code under test accept their little work."""
+def easy_work() -> Iterator[None]:
+    """Let the code under test accept the little work of blocks on signets, custom ones as well."""
     easy = {**networks.NETWORKS, "signet": networks.with_easy_work(networks.NETWORKS["signet"])}
-    with pytest.MonkeyPatch.context() as patch, FakeNode("signet", premine=0) as node:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "NETWORKS", easy)
+        yield
+
+
+@contextmanager
+def easy_signet(blocks: int) -> Iterator[FakeNode]:
+    """Run a node with so many blocks, whose little work is accepted."""
+    with easy_work(), FakeNode("signet", premine=0) as node:
         node.mine(n=blocks, bits=EASY)
         yield node

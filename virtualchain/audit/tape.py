@@ -1,11 +1,11 @@
 """Check the tape: headers, the chain that they form, and what raw transactions say of themselves.
 
-A header determines its hash, parent, time and work; a raw transaction its id, its outputs and what it spends;
+A header determines its hash, parent, time and work, which must be what the network's rules require; a raw transaction its id, its outputs and what it spends;
 a Merkle branch, if it was kept, that the transaction is in its block. The values and scripts of spent outputs
 are not on the tape: only another look at the chain can show them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,6 +14,7 @@ import psycopg
 from virtualchain.audit.checking import check_block, check_input
 from virtualchain.audit.fault import Fault, OnProgress, ignore
 from virtualchain.audit.log import HIGHEST, AuditedBuild
+from virtualchain.bitcoin.difficulty import PERIOD, check_targets, check_times, check_work
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.inclusion import Inclusion, check_inclusion
 from virtualchain.bitcoin.networks import Network, network
@@ -48,10 +49,12 @@ def check_tape(
         if bound is not None and bound[1] != chain.genesis_hash:
             yield Fault(f"the database has {bound[1]} as the genesis hash of {bound[0]}", table="deployment")
         lowest, highest = max(first, bottom), min(last, tip)
+        recent = {block.block_id: block for block in tape.blocks(lowest - PERIOD, lowest - 1)}
         for start in range(lowest, highest + 1, _STRETCH):
             until = min(start + _STRETCH - 1, highest)
             blocks: dict[int, Block] = {}
             yield from _check_blocks(connection, start, until, blocks)
+            yield from _check_rules(blocks, recent, chain)
             yield from _check_inputs(connection, start, until, blocks, chain)
             yield from _check_branches(connection, start, until, blocks, chain)
             on_progress(f"tape: block {until:,} of {highest:,}")
@@ -149,6 +152,22 @@ def _check_blocks(
                 continue
     for gap in range(following, last + 1):
         yield Fault("it is missing on the tape", block_id=gap)
+
+
+def _check_rules(blocks: Mapping[int, Block], recent: dict[int, Block], chain: Network) -> Iterator[Fault]:
+    """Check work, target and time of a stretch of headers by the network's rules.
+
+    `recent` has the headers below them, as far as these rules look back; they are added there.
+    """
+    for block_id, block in sorted(blocks.items()):
+        try:
+            check_work(block, chain)
+            check_targets([block], chain, recent.get)
+            check_times([block], chain, recent.get)
+        except MalformedBlock as error:
+            yield Fault(str(error), block_id=block_id)
+        recent[block_id] = block
+        recent.pop(block_id - PERIOD - 1, None)
 
 
 def _check_inputs(

@@ -138,7 +138,7 @@ NETWORKS: Final[Mapping[str, Network]] = MappingProxyType({known.name: known for
 
 def network(name: str) -> Network:
     """Find a network by virtualchain's name or bitcoind's; raises UsageError if there is none."""
-    for known in _ALL:
+    for known in NETWORKS.values():
         if name in {known.name, known.chain}:
             return known
     custom = _CUSTOM_SIGNET.fullmatch(name)

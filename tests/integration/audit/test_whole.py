@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import Rows
 from tests.support.checkpoints import contracts, create_checkpoint, say, words
-from tests.support.easy_signet import easy_signet
+from tests.support.easy_signet import easy_signet, easy_work
 from tests.support.moving import an_app, story
 from tests.support.ride_story import ride
 from tests.support.rides import TABLES, careless_app, coin, rides_app, spending
@@ -61,12 +61,12 @@ def test_an_app_that_began_with_a_checkpoint(
         say(node, "four", "one", "-three")
         run(words(), database=other_url, source=node.url)
         assert faults(other_url, words()) == []
-    report = verify(other_url, contracts(words()), deep=True, options=options)
-    assert report.judged_again == []
-    assert "began with a checkpoint of block 104" in report.notes[0]
-    with psycopg.connect(other_url) as connection:
-        connection.execute("UPDATE vc.checkpoints SET consensus_hash = substr(sha256('x'), 1, 16)")
-    assert "not those of the checkpoint" in faults(other_url)[0]
+        report = verify(other_url, contracts(words()), deep=True, options=options)
+        assert report.judged_again == []
+        assert "began with a checkpoint of block 104" in report.notes[0]
+        with psycopg.connect(other_url) as connection:
+            connection.execute("UPDATE vc.checkpoints SET consensus_hash = substr(sha256('x'), 1, 16)")
+        assert "not those of the checkpoint" in faults(other_url)[0]
 
 
 def test_forks_late_joiners_own_rules_and_halts(fake_node: FakeNode, run: Run, database_url: str) -> None:
@@ -99,7 +99,8 @@ def test_a_custom_signet(fake_node: FakeNode, run: Run, database_url: str) -> No
             "UPDATE vc.deployment SET network = 'signet-01020304', genesis_hash = decode(%s, 'hex')",
             [network("signet-01020304").genesis_hash],
         )
-    assert faults(database_url, an_app(first_block_id=90)) == []
+    with easy_work():
+        assert faults(database_url, an_app(first_block_id=90)) == []
 
 
 @pytest.mark.parametrize("rule", [last_op_return, first_op_return(b"a", b"bc"), runestone, envelopes(b"ord")])

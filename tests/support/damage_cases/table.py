@@ -6,6 +6,7 @@ engine's code, and brings the digests in line with the lie.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -74,8 +75,8 @@ def restate(connection: psycopg.Connection) -> None:
         )
 
 
-def rechain(connection: psycopg.Connection) -> None:
-    """Replace block 106 by another one, and make those above its descendants."""
+def rechain(connection: psycopg.Connection, *, works: bool = False) -> None:
+    """Replace block 106 by another one, and make those above its descendants; perhaps with their work."""
     before: bytes | None = None
     for block_id, header in connection.execute(
         "SELECT block_id, header FROM vc.blocks WHERE block_id >= 106 ORDER BY block_id"
@@ -83,6 +84,8 @@ def rechain(connection: psycopg.Connection) -> None:
         link = header[4:36] if before is None else before
         root = bytes(32) if before is None else header[36:68]
         forged = header[:4] + link + root + header[68:]
+        while works and sha256d(forged)[31] > 0x7E:  # regtest's target, a little lower
+            forged = forged[:76] + (int.from_bytes(forged[76:], "little") + 1).to_bytes(4, "little")
         before = sha256d(forged)
         connection.execute(
             "UPDATE vc.blocks SET hash = %s, prev_hash = %s, header = %s WHERE block_id = %s",
@@ -134,6 +137,12 @@ TABLE = [
     ),
     Damage("a block deleted", ("DELETE FROM vc.blocks WHERE block_id = 104",), {"block_id": 104}),
     Damage("a block and all above it forged, each on top of the other", (), {"block_id": 106}, (rechain,)),
+    Damage(
+        "a block and all above it forged, with all their work",
+        (),
+        {"block_id": 106},
+        (partial(rechain, works=True),),
+    ),
     Damage(
         "an input deleted",
         ("DELETE FROM vc.inputs WHERE block_id = 103 AND txindex = 1",),
