@@ -1,8 +1,8 @@
 """Check the tape: headers, the chain that they form, and what raw transactions say of themselves.
 
-A header determines its hash, parent, time and work, which must be what the network's rules require; a raw transaction its id, its outputs and what it spends;
-a Merkle branch, if it was kept, that the transaction is in its block. The values and scripts of spent outputs
-are not on the tape: only another look at the chain can show them.
+A header determines its hash, parent, time and work, which the network's rules must allow; a raw transaction
+its id, its outputs and what it spends; a Merkle branch, if it was kept, that the transaction is in its block.
+The values and scripts of spent outputs are not on the tape: only another look at the chain can show them.
 """
 
 from collections.abc import Iterator, Mapping
