@@ -23,8 +23,8 @@ class History:
         """The last block."""
         return self.first_block_id + len(self.ops) - 1
 
-    def prove(self, block_id: int, index: int, trusted: int | None = None) -> Json:
-        """Prove one op to someone who trusts the hash of block `trusted` (by default the last one)."""
+    def prove(self, block_id: int, index: int | None, trusted: int | None = None) -> Json:
+        """Prove one op, or with None all of a block, from block `trusted` (by default the last one)."""
         return consensus.make_op_proof(
             app="notary",
             first_block_id=self.first_block_id,

@@ -1,9 +1,11 @@
 """The difficulty: which targets a network allows its headers to state, and the work that meets them.
 
-The rules are those of Bitcoin Core's `pow.cpp`. A chain that breaks them costs less work than it claims, so
-its work must not decide anything.
+The rules are those of Bitcoin Core's `pow.cpp`, and for times, of which targets are computed, those of its
+`ContextualCheckBlockHeader`. A chain that breaks them costs less work than it claims, so its work must not
+decide anything.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Final
@@ -20,6 +22,10 @@ _MOST_CHANGE: Final = 4
 """The difficulty changes by at most this factor at once."""
 _EASE_SECONDS: Final = 20 * 60
 """After so many seconds without a block, test networks allow the largest target."""
+_MEDIAN_SPAN: Final = 11
+"""A header's time is compared with the median of those of so many before it (BIP 113)."""
+_MOST_WARP: Final = 10 * 60
+"""Seconds that a period may begin before the last one ended, on a network that follows BIP 94."""
 
 Earlier = Callable[[int], Block | None]
 """Returns the header at a height below those that are checked; None if it is not at hand."""
@@ -66,6 +72,40 @@ def check_targets(headers: Iterable[Block], network: Network, earlier: Earlier) 
         if block.block_id % PERIOD == 0 or not is_eased:
             usual = block.bits
         seen[block.block_id] = parent = block
+
+
+def check_times(headers: Iterable[Block], network: Network, earlier: Earlier) -> None:
+    """Check that each of these headers, which form a chain, is later than the median of those before it.
+
+    Eleven count, or at the bottom of the chain all that there are; a header is not checked if `earlier` does
+    not return them. With BIP 94, the first header of a period must also not be far before its parent. Times
+    are not compared with a clock. Raises MalformedBlock.
+    """
+    remaining = iter(headers)
+    first = next(remaining, None)
+    if first is None:
+        return
+    times: deque[int] = deque(maxlen=_MEDIAN_SPAN)
+    for block_id in range(first.block_id - 1, max(first.block_id - _MEDIAN_SPAN, 0) - 1, -1):
+        block = earlier(block_id)
+        if block is None:
+            break
+        times.appendleft(block.time)
+    for block in chain([first], remaining):
+        if times and len(times) == min(block.block_id, _MEDIAN_SPAN):
+            median = sorted(times)[len(times) // 2]
+            if block.time <= median:
+                raise MalformedBlock(
+                    f"{_name(block)} states the time {block.time}, but must be later than {median}, "
+                    f"the median of the {len(times)} headers before it"
+                )
+        starts_period = network.adjusts_first_target and block.block_id % PERIOD == 0
+        if starts_period and times and block.time < times[-1] - _MOST_WARP:
+            raise MalformedBlock(
+                f"{_name(block)} states the time {block.time}: the first header of a period may be at most "
+                f"{_MOST_WARP} seconds before its parent, whose time is {times[-1]}"
+            )
+        times.append(block.time)
 
 
 def follows(bits: int, parent_bits: int, block_id: int, network: Network) -> bool:

@@ -19,6 +19,7 @@ from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.forks import pin, rollback, unpin
 from virtualchain.cli.options import EXAMPLE, Group, Options
 from virtualchain.cli.process import Ending, run_guarded
+from virtualchain.cli.prove import check_proof, prove
 from virtualchain.cli.read import consensus, ops, sql, watch
 from virtualchain.cli.status import status as status_command
 from virtualchain.cli.sync import advance, resume, run
@@ -55,6 +56,8 @@ for _command in (
     consensus,
     sql,
     watch,
+    prove,
+    check_proof,
     export,
     import_,
     advance,

@@ -13,16 +13,19 @@ from virtualchain.consensus.digests import (
     text_of,
 )
 from virtualchain.consensus.merkle import merkle_path, merkle_root, verify_merkle_path
-from virtualchain.consensus.proofs import check_op_proof, make_op_proof
+from virtualchain.consensus.proof_file import read_proof
+from virtualchain.consensus.proofs import check_op_proof, check_ops_proof, make_op_proof
 
 __all__ = [
     "check_op_proof",
+    "check_ops_proof",
     "consensus_hash",
     "make_op_proof",
     "merkle_path",
     "merkle_root",
     "ops_hash",
     "prior_block_ids",
+    "read_proof",
     "serialize_op",
     "text_of",
     "verify_merkle_path",

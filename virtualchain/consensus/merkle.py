@@ -30,6 +30,27 @@ def root_of_digests(row: list[bytes]) -> bytes:
     return row[0]
 
 
+def shortest_length(row: list[bytes]) -> int:
+    """Return how many of one or more leaves make the same root, if those of repeated nodes are cut off.
+
+    A row of an odd number of nodes repeats the last one, so if a row of an even number ends with two equal
+    ones, the root is the same without the last. No more than that may repeat, as two nodes are not their own
+    root. `row` may as well have what leaves are made from, one to one.
+    """
+    rows = [row]
+    while len(rows[-1]) > 2:
+        rows.append(_parents(_even(rows[-1])))
+    length, level = len(row), 0
+    while level < len(rows):
+        nodes = (length + (1 << level) - 1) >> level
+        if nodes > 2 and nodes % 2 == 0 and rows[level][nodes - 1] == rows[level][nodes - 2]:
+            # The nodes above stay as they are, and so do those below that are left.
+            length, level = (nodes - 1) << level, 0
+        else:
+            level += 1
+    return length
+
+
 def merkle_path(hashes: Sequence[str], leaf: str) -> str:
     """Write the path from the first occurrence of `leaf` in `hashes` up to their Merkle root.
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.headers import EASY, HARD, grow
 from tests.support.shared_data import shared
-from virtualchain.bitcoin.difficulty import PERIOD, check_targets, check_work, follows
+from virtualchain.bitcoin.difficulty import PERIOD, check_targets, check_times, check_work, follows
 from virtualchain.bitcoin.header import headers_from
 from virtualchain.bitcoin.networks import Network, network, with_easy_work
 from virtualchain.errors import MalformedBlock
@@ -58,6 +58,7 @@ def test_real_headers_pass_from_whichever_one_on(name: str, file: str, first: in
         check(rest, on, below)
         check(rest, on, below[-1:])
         check(rest, on)
+        check_times(rest, on, {block.block_id: block for block in below}.get)
 
 
 @pytest.mark.parametrize("bits", [EASY, 0x171DBD35, 0x172C4E10, FIRST])
@@ -178,3 +179,63 @@ def test_a_custom_signet_may_have_another_spacing() -> None:
     check(headers, network("signet-8de45da0"))
     with pytest.raises(MalformedBlock):
         check(headers, network("signet"))
+
+
+def check_timed(times: Sequence[int], first: int = 100, on: Network = MAIN, known: int = 0) -> None:
+    """Check the times of headers from height `first` on, of which `known` are at hand as earlier ones."""
+    headers = timed(first, times, [FIRST] * len(times))
+    check_times(headers[known:], on, {block.block_id: block for block in headers[:known]}.get)
+
+
+ELEVEN = [20, 11, 19, 12, 18, 13, 17, 14, 16, 10, 99]
+"""Times whose median is 16."""
+
+
+@pytest.mark.parametrize("known", [0, 1, 5, 11])
+def test_a_header_is_later_than_the_median_of_the_eleven_before_it(known: int) -> None:
+    """The same second is too early; which of the twelve are to be checked makes no difference."""
+    check_timed([*ELEVEN, 17], known=known)
+    for time in (16, 15, 0):
+        with pytest.raises(MalformedBlock, match=f"block 111 .*the time {time}, but must be later than 16"):
+            check_timed([*ELEVEN, time], known=known)
+
+
+def test_the_median_moves_along() -> None:
+    """Each header is compared with the eleven right before it, not with older ones."""
+    check_timed([1000, *ELEVEN, 17])
+    check_timed([*ELEVEN, 17, 18])
+    with pytest.raises(MalformedBlock, match="block 112"):
+        check_timed([1000, *ELEVEN, 16])
+    check_timed([*ELEVEN, 30, 17])
+    with pytest.raises(MalformedBlock, match=r"block 113 .*later than 17"):
+        check_timed([*ELEVEN, 30, 30, 17])
+
+
+def test_a_median_needs_all_eleven_unless_the_chain_has_fewer() -> None:
+    """With ten known headers nothing is concluded; from the genesis block on, all that there are count."""
+    check_timed([*ELEVEN[1:], 0])
+    check_timed([5], first=0)
+    check_timed([5, 6, 7, 7], first=0)
+    check_timed([5, 6, 7, 7], first=0, known=2)
+    for times in ([5, 5], [5, 6, 6], [5, 6, 7, 6]):
+        for known in range(len(times)):
+            with pytest.raises(MalformedBlock, match=f"block {len(times) - 1} "):
+                check_timed(times, first=0, known=known)
+    gap = timed(0, [5, 6, 7], [FIRST] * 3)
+    check_times([replace(gap[2], time=0)], MAIN, {0: gap[0]}.get)
+
+
+def test_a_period_of_testnet4_begins_at_most_ten_minutes_before_the_last_one_ended() -> None:
+    """BIP 94 ends the time warp there; other networks do not have that rule."""
+    times = [*ELEVEN[:10], 1000]
+    for on, is_refused in (("testnet4", True), ("testnet3", False), ("mainnet", False)):
+        check_timed([*times, 400], first=2 * PERIOD - 11, on=network(on))
+        check_timed([*times, 399], first=2 * PERIOD - 10, on=network(on))
+        if not is_refused:
+            check_timed([*times, 399], first=2 * PERIOD - 11, on=network(on))
+            continue
+        for known in (0, 10):
+            with pytest.raises(MalformedBlock, match=f"block {2 * PERIOD} .*600 seconds before its parent"):
+                check_timed([*times, 399], first=2 * PERIOD - 11, on=network(on), known=known)
+        with pytest.raises(MalformedBlock, match="600 seconds"):
+            check_timed([1000, 399], first=2 * PERIOD - 1, on=network(on))

@@ -40,7 +40,8 @@ ALL = list(commands(program))
 def test_the_commands_are_the_documented_ones() -> None:
     """The commands are listed in the order in which a user needs them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "watch", "export", "import"),
+        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "watch"),
+        *("prove", "check-proof", "export", "import"),
         *(
             "advance",
             "resume",

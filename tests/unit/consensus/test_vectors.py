@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.shared_data import shared
 from virtualchain import consensus
+from virtualchain.consensus.hashing import hash160
 from virtualchain.errors import Unserializable, UsageError
 
 SAMPLE = Path(__file__).parents[2] / "data" / "consensus"
@@ -124,6 +125,47 @@ def test_whole_chains_agree(load: Load) -> None:
             assert consensus.ops_hash(ops) == block["ops_hash"]
             hashes[block_id] = consensus.consensus_hash(block["ops_hash"], [text for _, text in prior])
             assert hashes[block_id] == block["consensus_hash"], (chain["label"], block_id)
+
+
+def test_ops_of_whole_chains_are_proved_by_the_recorded_digests(load: Load) -> None:
+    """A proof takes nothing but recorded hashes, and leads to the recorded one of the last block."""
+    for chain in load("chain")["chains"]:
+        hashes = {int(block_id): text for block_id, text in chain["initial_snapshots"].items()}
+        hashes |= {block["height"]: block["consensus_hash"] for block in chain["blocks"]}
+        ops_hashes = {block["height"]: block["ops_hash"] for block in chain["blocks"]}
+        ops = {
+            block["height"]: [bytes.fromhex(op["serialized_hex"]) for op in block["accepted_ops"]]
+            for block in chain["blocks"]
+        }
+        last = max(ops)
+        for block_id, accepted in ops.items():
+            for index in (None, *range(len(accepted))):
+                proof = consensus.make_op_proof(
+                    app=chain["label"],
+                    first_block_id=chain["first_block_id"],
+                    trusted_block_id=last,
+                    block_id=block_id,
+                    index=index,
+                    ops_hash_at=ops_hashes.__getitem__,
+                    consensus_hash_at=hashes.__getitem__,
+                    ops_at=ops.__getitem__,
+                )
+                proof = json.loads(json.dumps(proof))
+                assert set(consensus.check_ops_proof(proof, hashes[last])) == set(accepted)
+                if index is not None:
+                    assert consensus.check_op_proof(proof, hashes[last]) == accepted[index]
+                _check_by_the_recorded_rules(proof, hashes[last])
+
+
+def _check_by_the_recorded_rules(proof: Any, trusted: str) -> None:
+    """Check the hops of a proof with the recorded function alone, of which each vector above is a case."""
+    expected = {proof["hops"][0]["block_id"]: trusted}
+    for hop in proof["hops"]:
+        leaves = sorted([hop["ops_hash"], *hop["prior"].values()])
+        digest = hash160(bytes.fromhex(consensus.merkle_root(leaves)))
+        assert digest[:16].hex() == expected[hop["block_id"]]
+        expected = {int(block_id): text for block_id, text in hop["prior"].items()}
+    assert consensus.ops_hash(map(bytes.fromhex, proof["ops"])) == proof["hops"][-1]["ops_hash"]
 
 
 @pytest.mark.parametrize("name", FILES)
