@@ -25,12 +25,12 @@ COPY (SELECT block_id, encode(ops_hash, 'hex'), encode(consensus_hash, 'hex'), e
     WHERE app = {app} AND build = {build} AND block_id <= {block_id} ORDER BY block_id) TO STDOUT;
 
 -- name: copy_rows
--- The rows of a projection as of a block, each with the block that wrote it, by key, so that every node writes the same bytes.
+-- The rows of a projection as of a block, each with the block that wrote it, in the order of the state root, so that every node writes the same bytes.
 COPY (SELECT {columns}, since_block FROM (
         SELECT {columns}, since_block FROM {table} WHERE since_block <= {block_id}
         UNION ALL
-        SELECT {columns}, since_block FROM {history} WHERE since_block <= {block_id} AND until_block > {block_id}) AS rows
-    ORDER BY {key}) TO STDOUT;
+        SELECT {columns}, since_block FROM {history} WHERE since_block <= {block_id} AND until_block > {block_id}) AS r
+    ORDER BY {order}) TO STDOUT;
 
 -- name: begin_load
 -- Keep the triggers that record history quiet: rows are loaded with the block that wrote them.

@@ -48,6 +48,10 @@ CREATE INDEX ON {table} (txid, vout);
 -- The text of a column as its type's output function writes it; null stays null.
 CASE num_nulls({column}) WHEN 0 THEN format('%s', {column}) END;
 
+-- name: text_order
+-- What rows are ordered by: the text of a column of the key, by its bytes.
+format('%s', {column}) COLLATE "C"
+
 -- name: objects_elsewhere
 -- Objects that the DDL made outside the build's schema, in this transaction: no rollback or rebuild would reach them.
 WITH made AS (SELECT * FROM pg_depend WHERE xmin = pg_current_xact_id()::xid)

@@ -14,7 +14,7 @@ from virtualchain.testing import FakeNode
 ELSEWHERE = {
     *("run", "demo", "resume", "rollback", "unpin"),
     *("upgrade", "replay", "compare", "swap", "drop", "remove"),
-    *("prove", "check-proof"),
+    *("prove", "state-root", "prove-row", "check-proof"),
     *("watch", "export", "import", "advance", "db grant-reader", "db revoke-reader"),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
 }

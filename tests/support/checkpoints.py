@@ -15,8 +15,10 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.create import create
 from virtualchain.checkpoint.digests import RowDigest
-from virtualchain.checkpoint.manifest import NAME, Manifest, read_manifest
+from virtualchain.checkpoint.manifest import NAME, Manifest, Table, read_manifest
+from virtualchain.consensus.row_proofs import state_root
 from virtualchain.consensus.state_hash import digest_number
+from virtualchain.model import Json
 from virtualchain.reading import views
 
 TABLES = """
@@ -99,18 +101,21 @@ def forge(
 ) -> Path:
     """Write a changed copy of a checkpoint, with digests, sizes and row counts that match its new members.
 
-    A careful forger corrects the state hash, too.
+    A careful forger corrects state hash and state root, too.
     """
     with tarfile.open(file) as tar:
         contents = {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
     document = json.loads(contents.pop(NAME))
     members(contents)
-    if is_careful:
-        rehash(contents, document)
+    tables = rehash(contents, document) if is_careful else None
     for name, data in contents.items():
         rows = data.count(b"\n") if name != "state" else 0
         document["members"][name] = {"size": len(data), "sha256": sha256(data).hexdigest(), "rows": rows}
     manifest(document)
+    if tables is not None:
+        digests = ("block_hash", "block_id", "consensus_hash", "genesis_hash", "state_hash")
+        state = {name: document[name] for name in ("app", *digests)}
+        document["state_root"] = state_root({**state, "tables": tables})
     with archive.writing(to) as writer:
         for name, data in [
             *contents.items(),
@@ -129,13 +134,17 @@ def manifest_in(file: Path) -> Manifest:
         return read_manifest(io.BytesIO(opened.read()).getvalue())
 
 
-def rehash(members: dict[str, bytes], document: dict[str, Any]) -> None:
-    """Set the state hash of a forged file to that of its rows, in the manifest and in the snapshots."""
-    rows = RowDigest()
-    for table in document["tables"]:
-        lines = members[table["member"]].splitlines(keepends=True)
-        list(rows.add(table["name"], len(table["columns"]), lines, range(2**31)))
+def rehash(members: dict[str, bytes], document: dict[str, Any]) -> list[Json]:
+    """Set the state hash of a forged file to that of its rows, in the manifest and in the snapshots.
+
+    Returns what the state says of its tables.
+    """
+    rows = RowDigest(range(2**31))
+    for item in document["tables"]:
+        table = Table(item["name"], tuple(item["columns"]), tuple(item["key"]), item["member"])
+        list(rows.add(table, members[table.member].splitlines(keepends=True)))
     document["state_hash"] = digest_number(rows.number)
     before, _, last = members["snapshots"].rstrip(b"\n").rpartition(b"\n")
     cells = [*last.split(b"\t")[:3], document["state_hash"].encode()]
     members["snapshots"] = before + b"\n" + b"\t".join(cells) + b"\n"
+    return rows.tables

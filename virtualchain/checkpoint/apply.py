@@ -310,8 +310,8 @@ class _Load:
         manifest = self._manifest
         ours = projections(self._connection, self._tables)
         theirs = {table.name: table for table in manifest.tables}
-        if STATE not in manifest.members and {item.name: item.columns for item in ours} != {
-            table.name: table.columns for table in manifest.tables
+        if STATE not in manifest.members and {item.name: (item.columns, item.key) for item in ours} != {
+            table.name: (table.columns, table.key) for table in manifest.tables
         }:
             raise InvalidCheckpoint("its tables are not those of the app")
         self._connection.execute(_Q["begin_load"])

@@ -1,7 +1,7 @@
 """Create a checkpoint of an app as of a block, from one read-only transaction."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from virtualchain.audit.tables import check_state
 from virtualchain.audit.tape import check_tape
 from virtualchain.checkpoint import archive
 from virtualchain.checkpoint.archive import Writer
-from virtualchain.checkpoint.digests import RowDigest
+from virtualchain.checkpoint.digests import RowDigest, computed_root
 from virtualchain.checkpoint.manifest import NAME, SNAPSHOTS, STATE, Content, Manifest, Table
 from virtualchain.checkpoint.signing import sign
 from virtualchain.consensus.state_hash import digest_number
@@ -63,16 +63,15 @@ def create(
     blocks = range(row["first_block_id"], at + 1)
     with archive.writing(file) as writer:
         members = {SNAPSHOTS: _write(writer, SNAPSHOTS, copy_snapshots(connection, place))}
-        rows, described = RowDigest(), []
+        rows, described = RowDigest(blocks), []
         if saved is not None:
             members[STATE] = _write(writer, STATE, [bytes(saved["content"])], counts=False)
         else:
             for number, projection in enumerate(tables, 1):
-                table = Table(projection.name, projection.columns, _member(number, projection.name))
-                lines = rows.add(
-                    table.name, len(table.columns), copy_rows(connection, projection, at), blocks
-                )
-                members[table.member] = _write(writer, table.member, lines)
+                member = _member(number, projection.name)
+                table = Table(projection.name, projection.columns, projection.key, member)
+                lines = rows.add(table, copy_rows(connection, projection, at))
+                members[member] = _write(writer, member, lines)
                 described.append(table)
         computed = members[STATE].sha256 if saved is not None else digest_number(rows.number)
         if computed != digests["state_hash"]:
@@ -90,10 +89,13 @@ def create(
             block_hash=digests["block_hash"],
             consensus_hash=digests["consensus_hash"],
             state_hash=digests["state_hash"],
+            state_root=None,
             first_block_id=row["first_block_id"],
             members=members,
             tables=tuple(described),
         )
+        if saved is None:
+            manifest = replace(manifest, state_root=computed_root(manifest, rows.tables))
         if keys := list(keys):
             manifest = manifest.with_signatures(sign(manifest.signed_bytes(), keys))
         _write(writer, NAME, [manifest.to_bytes()])
@@ -110,13 +112,13 @@ def _faults(connection: psycopg.Connection, app: str, block_id: int) -> Iterator
 
 
 def copy_rows(connection: psycopg.Connection, projection: Projection, block_id: int) -> Iterator[bytes]:
-    """Yield the rows of a projection as of a block, in key order, as lines of COPY.
+    """Yield the rows of a projection as of a block, in the order of their keys' texts, as lines of COPY.
 
     The last column is the block that wrote the row.
     """
     statement = sql.SQL(_Q["copy_rows"]).format(
         columns=_names(projection.columns),
-        key=_names(projection.key),
+        order=projection.order(),
         table=projection.table,
         history=projection.history,
         block_id=sql.Literal(block_id),

@@ -1,4 +1,4 @@
-r"""The digests of a checkpoint's content: the state hash of its rows, and its series of consensus hashes.
+r"""The digests of a checkpoint's content: state hash and state root, and its series of consensus hashes.
 
 Rows are lines as `COPY` writes them: columns between tabs, `\N` for null, and the few escapes that COPY
 itself uses. Other spellings of the same row are refused, so that a set of rows has one form in bytes.
@@ -8,17 +8,18 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from virtualchain.checkpoint.manifest import Manifest, Table
+from virtualchain.consensus.row_proofs import OrderedRows, state_root
 from virtualchain.consensus.series import Series
-from virtualchain.consensus.state_hash import EMPTY, row_element, update_number
+from virtualchain.consensus.state_hash import EMPTY, NumberUpdate
 from virtualchain.errors import InvalidCheckpoint, quoted
+from virtualchain.model import Json
 
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 _ESCAPED: Final = re.compile(r"\\(.?)", re.DOTALL)
 _RAW: Final = re.compile("[\b\f\r\v\0]")
 """What COPY never writes unescaped, apart from tab and newline, which are separators."""
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,9}", re.ASCII)
-_BATCH: Final = 1_000
-"""Rows whose elements are multiplied before the number is reduced again."""
 
 
 def read_row(line: bytes) -> list[str | None]:
@@ -49,37 +50,51 @@ def check_block(text: str | None, blocks: range) -> None:
 
 
 class RowDigest:
-    """The number that the state hash of an app's tables is the digest of (`docs/protocol/digests.md`)."""
+    """The digests of an app's tables: the number under their state hash, and what the state says of each."""
 
-    def __init__(self) -> None:
-        self.number = EMPTY
+    def __init__(self, blocks: range) -> None:
+        """Begin without tables; `blocks` are those that may have written a row."""
+        self.tables: list[Json] = []
+        self._blocks = blocks
+        self._update = NumberUpdate()
 
-    def add(self, table: str, columns: int, lines: Iterable[bytes], blocks: range) -> Iterator[bytes]:
+    @property
+    def number(self) -> bytes:
+        """The number that the state hash is the digest of."""
+        return self._update.after(EMPTY)
+
+    def add(self, table: Table, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Pass on the lines of a table, adding each row without its last column, the block that wrote it.
 
-        Raises InvalidCheckpoint, which names table and row, for a line that is not a row of so many columns
-        and one of `blocks`.
+        Raises InvalidCheckpoint, which names table and row, for a line that is not a row of the table and of
+        one of the blocks, or that is not in the order of keys.
         """
-        elements: list[int] = []
+        rows = OrderedRows(table.name, table.columns, table.key)
         for number, line in enumerate(lines, 1):
             try:
-                *row, block = read_row(line)
-                check_block(block, blocks)
+                *values, block = read_row(line)
+                check_block(block, self._blocks)
+                if len(values) != len(table.columns):
+                    raise ValueError(f"it has {len(values)} columns, not {len(table.columns)}")
+                self._update.add(rows.add(values))
             except ValueError as error:
-                raise InvalidCheckpoint(f"row {number} of table {table} is invalid: {error}") from error
-            if len(row) != columns:
-                raise InvalidCheckpoint(
-                    f"row {number} of table {table} has {len(row)} columns, not {columns}"
-                )
-            elements.append(row_element(table, row))
-            if len(elements) == _BATCH:
-                self._multiply(elements)
+                raise InvalidCheckpoint(f"row {number} of table {table.name} is invalid: {error}") from error
             yield line
-        self._multiply(elements)
+        self.tables.append(rows.summary())
 
-    def _multiply(self, elements: list[int]) -> None:
-        self.number = update_number(self.number, elements, ())
-        elements.clear()
+
+def computed_root(manifest: Manifest, tables: list[Json]) -> str:
+    """Compute the state root of what a manifest describes, from what `RowDigest` says of its tables."""
+    state = {
+        "app": manifest.app,
+        "block_hash": manifest.block_hash,
+        "block_id": manifest.block_id,
+        "consensus_hash": manifest.consensus_hash,
+        "genesis_hash": manifest.genesis_hash,
+        "state_hash": manifest.state_hash,
+        "tables": tables,
+    }
+    return state_root(state)
 
 
 class ConsensusSeries(Series):

@@ -13,9 +13,12 @@ from typing import Any, Final
 from virtualchain.errors import InvalidCheckpoint, quoted
 from virtualchain.model import Json
 
-FORMAT: Final = "virtualchain-checkpoint-2"
-_WITHOUT_BLOCKS: Final = "virtualchain-checkpoint-1"
-"""The first format. It did not say which block wrote a row, which reducers can see."""
+FORMAT: Final = "virtualchain-checkpoint-3"
+_EARLIER: Final = {
+    "virtualchain-checkpoint-1": "does not say which block wrote each row",  # which reducers can see
+    "virtualchain-checkpoint-2": "has no state root",
+}
+"""Former formats, and what each is missing."""
 NAME: Final = "manifest.json"
 SNAPSHOTS: Final = "snapshots"
 """The member with the app's digests: block_id, ops hash, consensus hash, state hash, by block."""
@@ -38,13 +41,14 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A projection: its name, the app's own columns in order, and the member with its rows in key order.
+    """A projection: its name, the app's own columns and those of its key in order, and its rows' member.
 
-    In the member, each row has a further column: the block that last wrote it.
+    The rows are in the order of their keys' texts. Each has a further column: the block that last wrote it.
     """
 
     name: str
     columns: tuple[str, ...]
+    key: tuple[str, ...]
     member: str
 
 
@@ -69,6 +73,8 @@ class Manifest:
     block_hash: str
     consensus_hash: str
     state_hash: str
+    state_root: str | None
+    """The root of all rows (`docs/protocol/proofs.md`); None for a state file."""
     first_block_id: int
     """The lowest block whose consensus hash is mixed into later ones."""
     members: Mapping[str, Content]
@@ -107,10 +113,11 @@ def read_manifest(content: bytes) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise InvalidCheckpoint(f"its manifest is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        if isinstance(document, dict) and document.get("format") == _WITHOUT_BLOCKS:
+        former = document.get("format") if isinstance(document, dict) else None
+        if isinstance(former, str) and former in _EARLIER:
             raise InvalidCheckpoint(
-                f"it has the format {_WITHOUT_BLOCKS}, which does not say which block wrote each row: have "
-                "it created again by this version of virtualchain"
+                f"it has the format {former}, which {_EARLIER[former]}: have it created again by this "
+                "version of virtualchain"
             )
         raise InvalidCheckpoint(f"its manifest does not have the format {FORMAT}")
     fields = _Fields(document, "its manifest's")
@@ -124,6 +131,7 @@ def read_manifest(content: bytes) -> Manifest:
         block_hash=fields.hex("block_hash", 64),
         consensus_hash=fields.hex("consensus_hash", 32),
         state_hash=fields.hex("state_hash", 64),
+        state_root=None if document.get("state_root", "") is None else fields.hex("state_root", 64),
         first_block_id=fields.number("first_block_id"),
         members={name: _content(name, item) for name, item in fields.take("members", dict).items()},
         tables=tuple(map(_table, fields.take("tables", list))),
@@ -148,12 +156,18 @@ def _content(name: str, item: object) -> Content:
 def _table(item: object) -> Table:
     fields = _Fields(item, "a table's")
     columns = fields.take("columns", list, lambda names: bool(names) and all(map(_is_name, names)))
-    return Table(fields.take("name", str, _is_name), tuple(columns), fields.text("member"))
+    key = fields.take("key", list, lambda names: _is_key(names, columns))
+    return Table(fields.take("name", str, _is_name), tuple(columns), tuple(key), fields.text("member"))
 
 
 def _signature(item: object) -> Signature:
     fields = _Fields(item, "a signature's")
     return Signature(fields.hex("public_key", 64), fields.hex("signature", 128))
+
+
+def _is_key(names: list[object], columns: list[str]) -> bool:
+    """Check whether a key may consist of these columns of a table."""
+    return bool(names) and all(name in columns and names.count(name) == 1 for name in names)
 
 
 def _is_name(value: object) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from virtualchain.checkpoint.archive import Reader
-from virtualchain.checkpoint.digests import ConsensusSeries, RowDigest, read_row
+from virtualchain.checkpoint.digests import ConsensusSeries, RowDigest, computed_root, read_row
 from virtualchain.checkpoint.manifest import LONGEST, NAME, SNAPSHOTS, STATE, Manifest, read_manifest
 from virtualchain.checkpoint.signing import check_signatures
 from virtualchain.consensus.state_hash import digest_number
@@ -34,8 +34,13 @@ def manifest_of(reader: Reader) -> Manifest:
         SNAPSHOTS,
         *([STATE] if STATE in manifest.members else [table.member for table in manifest.tables]),
     ]
-    if len({table.name for table in manifest.tables}) < len(manifest.tables):
+    tables = [table.name for table in manifest.tables]
+    if len(set(tables)) < len(tables):
         raise InvalidCheckpoint("its manifest names a table twice")
+    if tables != sorted(tables):
+        raise InvalidCheckpoint("its manifest does not list its tables in the order of their names")
+    if (manifest.state_root is None) != (STATE in manifest.members):
+        raise InvalidCheckpoint("a state root is of rows, and any rows have one, unlike its manifest's")
     if sorted(named) != sorted(manifest.members) or sorted([*named, NAME]) != sorted(reader.names):
         raise InvalidCheckpoint("its members are not those that its manifest names")
     for name, member in manifest.members.items():
@@ -47,7 +52,7 @@ def manifest_of(reader: Reader) -> Manifest:
 
 
 def verify(reader: Reader, trusted: tuple[str, ...] = ()) -> Verified:
-    """Check signatures, the digest of each member, the whole series of consensus hashes, and the state hash.
+    """Check signatures, the digests of members and state, and the whole series of consensus hashes.
 
     If any keys are trusted, one of them must have signed. Memory does not grow with the rows. Raises
     InvalidCheckpoint, which names the first mismatch, and UsageError for a trusted key that cannot be read.
@@ -60,11 +65,17 @@ def verify(reader: Reader, trusted: tuple[str, ...] = ()) -> Verified:
     for name in manifest.members:
         _check_digest(reader, manifest, name)
     initial = _verify_series(reader, manifest)
-    number = None if STATE in manifest.members else _verify_rows(reader, manifest)
+    rows = None if STATE in manifest.members else _read_rows(reader, manifest)
+    number = None if rows is None else rows.number
     computed = manifest.members[STATE].sha256 if number is None else digest_number(number)
     if computed != manifest.state_hash:
         raise InvalidCheckpoint(
             f"its rows have the state hash {computed}, but its manifest says {manifest.state_hash}"
+        )
+    root = None if rows is None else computed_root(manifest, rows.tables)
+    if root != manifest.state_root:
+        raise InvalidCheckpoint(
+            f"its rows have the state root {root}, but its manifest says {manifest.state_root}"
         )
     return Verified(manifest, initial, number, signers)
 
@@ -77,12 +88,11 @@ def _check_digest(reader: Reader, manifest: Manifest, name: str) -> None:
         raise InvalidCheckpoint(f"its member {name} does not have the digest that its manifest names")
 
 
-def _verify_rows(reader: Reader, manifest: Manifest) -> bytes:
-    rows = RowDigest()
+def _read_rows(reader: Reader, manifest: Manifest) -> RowDigest:
+    rows = RowDigest(manifest.blocks)
     for table in manifest.tables:
-        lines = rows.add(table.name, len(table.columns), reader.lines(table.member), manifest.blocks)
-        _check_count(manifest, table.member, sum(1 for _ in lines))
-    return rows.number
+        _check_count(manifest, table.member, sum(1 for _ in rows.add(table, reader.lines(table.member))))
+    return rows
 
 
 def _verify_series(reader: Reader, manifest: Manifest) -> dict[int, str]:

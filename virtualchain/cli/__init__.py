@@ -21,6 +21,7 @@ from virtualchain.cli.options import EXAMPLE, Group, Options
 from virtualchain.cli.process import Ending, run_guarded
 from virtualchain.cli.prove import check_proof, prove
 from virtualchain.cli.read import consensus, ops, sql, watch
+from virtualchain.cli.rows import prove_row, state_root
 from virtualchain.cli.status import status as status_command
 from virtualchain.cli.sync import advance, resume, run
 from virtualchain.cli.sync import sync as sync_command
@@ -57,6 +58,8 @@ for _command in (
     sql,
     watch,
     prove,
+    state_root,
+    prove_row,
     check_proof,
     export,
     import_,

@@ -183,6 +183,7 @@ def _write_manifest(
         "block hash": manifest.block_hash,
         "consensus hash": manifest.consensus_hash,
         "state hash": manifest.state_hash,
+        "state root": manifest.state_root,
         "fingerprint": manifest.fingerprint,
         "holds": content,
         "valid": "yes" if fault is None else f"NO: {fault}",
@@ -194,5 +195,5 @@ def _write_manifest(
 
 def _summary(manifest: "Manifest") -> dict[str, object]:
     names = ("app", "version", "fingerprint", "network", "genesis_hash", "block_id", "block_hash")
-    digests = ("consensus_hash", "state_hash", "first_block_id")
+    digests = ("consensus_hash", "state_hash", "state_root", "first_block_id")
     return {name: getattr(manifest, name) for name in (*names, *digests)}

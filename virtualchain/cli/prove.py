@@ -14,6 +14,7 @@ from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
     from virtualchain.bitcoin.spv import InChain
+    from virtualchain.consensus.row_proofs import RowClaim
     from virtualchain.model import Json
     from virtualchain.proof.checking import CheckedOps, Known
 
@@ -91,6 +92,10 @@ def prove(
 @click.option(
     "--header", metavar="HASH", help="Require that the headers lead to this block, which you trust."
 )
+@click.option("--table", metavar="TABLE", help="The table that you asked for, of a row proof.")
+@click.option(
+    "--key", multiple=True, metavar="TEXT", help="The key that you asked for; repeat it for each column."
+)
 @pass_options
 def check_proof(
     options: Options,
@@ -100,13 +105,19 @@ def check_proof(
     block: int | None,
     absent: str | None,
     header: str | None,
+    table: str | None,
+    key: tuple[str, ...],
 ) -> None:
     """Check the proof in FILE against a hash that you trust; - is standard input.
 
     Neither a database nor a node is needed. Of an op proof, HASH is a consensus hash. What else you know of
     it, --of, --at and --network state, and the proof must agree: the rest is the word of whoever made it. The
     exit code is 1 if the proof does not hold.
+
+    Of a row proof, HASH is a state root, which fixes app, block and network, too. With --table and --key the
+    proof must be of the row that you asked for.
     """
+    from virtualchain.consensus.row_proofs import RowClaim
     from virtualchain.proof.checking import Known, check_file
 
     known = Known(
@@ -115,9 +126,13 @@ def check_proof(
         network=options.settings.network,
         last_hash=None if header is None else header.lower(),
         absent=None if absent is None else _parse_op(absent),
+        table=table,
+        key=key or None,
     )
     checked = check_file(_read(file), trusted.lower(), known)
-    if options.settings.json:
+    if isinstance(checked, RowClaim):
+        _write_row(options, checked)
+    elif options.settings.json:
         write_json(_ops_json(checked))
     else:
         _write_ops(checked, known)
@@ -157,6 +172,22 @@ def _ops_json(checked: "CheckedOps") -> "Json":
         "ops": list(proven.ops),
         "spv": None if checked.in_chain is None else _spv_json(checked.in_chain),
     }
+
+
+def _write_row(options: Options, claim: "RowClaim") -> None:
+    if options.settings.json:
+        write_json({"kind": "row", **claim._asdict()})
+        return
+    exists = claim.row is not None
+    fields: dict[str, Any] = {
+        "proven": f"the table {'has this row' if exists else 'has no row with this key'}",
+        "app": claim.app,
+        "block": f"{claim.block_id}, {claim.block_hash}",
+        "table": claim.table,
+        **{f"key {name}": text for name, text in claim.key.items()},
+        **{f"row {name}": text for name, text in (claim.row or {}).items()},
+    }
+    write_fields("the proof holds", fields)
 
 
 def _spv_json(shown: "InChain") -> "Json":

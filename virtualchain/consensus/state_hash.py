@@ -25,11 +25,21 @@ EMPTY: Final = (1).to_bytes(NUMBER_SIZE, "little")
 """The number of an empty set of rows."""
 
 
+def row_json(table: str, columns: Sequence[str | None]) -> bytes:
+    """Write a row as digests hash it, from its table's name and the text of each column, in column order."""
+    texts = ",".join(["null" if text is None else encode_basestring(text) for text in (table, *columns)])
+    return f"[{texts}]".encode()
+
+
+def element(row: bytes) -> int:
+    """Compute the number of a row as `row_json` writes it."""
+    digest = hashlib.shake_256(row).digest(NUMBER_SIZE)
+    return int.from_bytes(digest, "little") % MODULUS or 1
+
+
 def row_element(table: str, columns: Sequence[str | None]) -> int:
     """Compute the number of one row from its table's name and the text of each column, in column order."""
-    texts = ",".join(["null" if text is None else encode_basestring(text) for text in (table, *columns)])
-    row = hashlib.shake_256(f"[{texts}]".encode())
-    return int.from_bytes(row.digest(NUMBER_SIZE), "little") % MODULUS or 1
+    return element(row_json(table, columns))
 
 
 class NumberUpdate:

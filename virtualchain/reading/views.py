@@ -35,6 +35,8 @@ _CHUNK = 1000
 _AS_TEXT = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
 """Types with values that Python cannot represent, such as infinity: returned as the database writes them."""
 
+NOT_SHOWN = "VC004"
+"""SQLSTATE of a view that cannot show its rows as of a block."""
 OLD_SNAPSHOT = "VC007"
 """SQLSTATE of a view that shows a build which the transaction cannot see."""
 _GONE = ("42P01", "3F000")
@@ -259,10 +261,20 @@ def query(
     return [column.name for column in cursor.description], iter(cursor)
 
 
+def show_block(connection: psycopg.Connection, as_of: str) -> None:
+    """Have the views show their rows as of a block, by height or hash, until the transaction ends."""
+    connection.execute(_Q["as_of"], {"as_of": as_of})
+
+
+def complaint(error: psycopg.Error) -> str:
+    """Format an error of a view that cannot show a block: message and hint."""
+    return _one_line(error, is_ours=True).removeprefix("virtualchain.as_of: ")
+
+
 def _limit(connection: psycopg.Connection, as_of: str | None, timeout: float | None) -> None:
     """Set the block that a statement sees, and how long it may take, until the transaction ends."""
     if as_of is not None:
-        connection.execute(_Q["as_of"], {"as_of": as_of})
+        show_block(connection, as_of)
     if timeout is not None:
         connection.execute(_Q["timeout"], {"milliseconds": str(int(timeout * 1000))})
 

@@ -65,10 +65,14 @@ class Projection:
         """Return the texts of the columns of a row's primary key."""
         return _texts(self.key, row)
 
+    def order(self, row: str = "r") -> sql.Composed:
+        """Return what to order rows by for the state root: the texts of their keys, by their bytes."""
+        return _texts(self.key, row, "text_order")
 
-def _texts(columns: Sequence[str], row: str) -> sql.Composed:
+
+def _texts(columns: Sequence[str], row: str, form: str = "text") -> sql.Composed:
     names = (sql.Identifier(row, column) for column in columns)
-    return sql.SQL(", ").join(sql.SQL(_Q["text"]).format(column=name) for name in names)
+    return sql.SQL(", ").join(sql.SQL(_Q[form]).format(column=name) for name in names)
 
 
 def build_schema(schema: str, build: str) -> str:

@@ -28,6 +28,8 @@ Members = dict[str, bytes]
 Change = Callable[[Members], None]
 
 CUT_OFF = r"cut off|does not end with two empty blocks"
+SIGNER = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+"""The public key of the first test vector in RFC 8032."""
 PAIRS, WORDS = "projections/1.pairs", "projections/2.words"
 
 
@@ -223,7 +225,7 @@ def _begin_late(members: Members) -> None:
     [
         (_replaced(WORDS, b"\t2\t", b"\t3\t"), "its rows have the state hash"),
         (_replaced(WORDS, b"three\t", b"threE\t"), "its rows have the state hash"),
-        (_replaced(WORDS, b"three\t1", b"three"), "row 2 of table words has 4 columns, not 5"),
+        (_replaced(WORDS, b"three\t1", b"three"), "row 2 of table words is invalid: it has 4 columns, not 5"),
         (_replaced(WORDS, b"three", b"thr\xffee"), "row 2 of table words is invalid: .*utf-8"),
         (_replaced(WORDS, b"three", b"thr\0ee"), "row 2 of table words is invalid: a control character"),
         (_replaced(WORDS, b"three", b"thr\\x65e"), r"there is no escape \\x"),
@@ -252,7 +254,6 @@ def test_changed_content(
         (_replaced(WORDS, b"three\t1", b"three\t0"), "violates check constraint"),
         (_replaced(WORDS, b"three\t1", b"three\t 1"), "not written as the database writes"),
         (_replaced(WORDS, b"three\t1", b"three\t99999999999"), "out of range"),
-        (_replaced(WORDS, b"three\t", b"two\t"), "duplicate key"),
         (_replaced(WORDS, b"three\t1", b"three\t\\N"), "null value in column"),
         (_replaced(PAIRS, b"three\t", b"thrEE\t"), "violates foreign key"),
     ],
@@ -265,13 +266,18 @@ def test_rows_that_the_database_refuses(
 
 
 def test_rows_in_another_order(good: Path, tmp_path: Path, refused: Callable[..., None]) -> None:
-    """The state hash does not depend on the order of rows, but the file must have them in key order."""
+    """The state hash does not depend on the order of rows, but the state root does: it is that of keys."""
 
     def turn(members: Members) -> None:
         members[WORDS] = b"".join(reversed(members[WORDS].splitlines(keepends=True)))
 
-    file = forge(good, tmp_path / "file", turn)
-    refused(file, "not written as the database writes", only_when_applied=True)
+    for change in (turn, _replaced(WORDS, b"three\t", b"two\t")):
+        file = forge(good, tmp_path / "file", change)
+        refused(
+            file, "row [23] of table words is invalid: its key does not come after that of the row before"
+        )
+    nothing = forge(good, tmp_path / "file", _replaced(WORDS, b"three\t", b"\\N\t"))
+    refused(nothing, "row 2 of table words is invalid: its key has a null")
 
 
 def test_a_series_that_begins_elsewhere_than_its_app(
@@ -293,7 +299,9 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set(format="virtualchain-checkpoint-3"), "does not have the format"),
+        (_set(format="virtualchain-checkpoint-4"), "does not have the format"),
+        (_set(format=["virtualchain-checkpoint-2"]), "does not have the format"),
+        (_set(format="virtualchain-checkpoint-2"), "has no state root: have it created again"),
         (
             _set(format="virtualchain-checkpoint-1"),
             "does not say which block wrote each row: have it created again",
@@ -310,10 +318,26 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
         (_set(members=[]), "members is missing or invalid"),
         (_set(members={}), "members are not those that its manifest names"),
         (_set(tables=[{"name": "words"}]), "a table's columns is missing"),
+        (lambda document: document["tables"].reverse(), "in the order of their names"),
+        (lambda document: document["tables"][0].update(key=[]), "a table's key is missing or invalid"),
+        (
+            lambda document: document["tables"][0].update(key=["a", "a"]),
+            "a table's key is missing or invalid",
+        ),
+        (lambda document: document["tables"][0].update(key=["c"]), "a table's key is missing or invalid"),
+        (lambda document: document["tables"][0].update(key=["a", "b"]), "does not come after|the state root"),
+        (lambda document: document["tables"][0]["columns"].reverse(), "come after|the state root"),
+        (lambda document: document["tables"][1]["columns"].reverse(), "come after|the state root|a null"),
+        (_set(state_root="00" * 32), "its rows have the state root"),
+        (_set(state_root=None), "any rows have one"),
+        (_set(state_root="0"), "state_root is missing or invalid"),
+        (lambda document: document.pop("state_root"), "state_root is missing or invalid"),
+        (_set(block_hash="00" * 32), "its rows have the state root"),
+        (_set(genesis_hash="00" * 32), "its rows have the state root"),
         (_set(signatures=[{}]), "a signature's public_key is missing"),
         (
-            _set(signatures=[{"public_key": "00" * 32, "signature": "00" * 64}]),
-            "signature by 0+ is invalid",
+            _set(signatures=[{"public_key": SIGNER, "signature": "00" * 64}]),
+            "signature by d75a98.* is invalid",
         ),
         (_set(more=1), "has fields that its format does not"),
         (lambda document: document["tables"].append(document["tables"][0]), "names a table twice"),
@@ -323,7 +347,10 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
             lambda document: document["members"]["snapshots"].update(sha256="11" * 32),
             "does not have the digest that its manifest names",
         ),
-        (lambda document: document["tables"][1]["columns"].pop(), "of table words has 5 columns, not 4"),
+        (
+            lambda document: document["tables"][1]["columns"].pop(),
+            "table words is invalid: it has 5 columns, not 4",
+        ),
     ],
 )
 def test_changed_manifests(
@@ -350,7 +377,7 @@ def test_invalid_manifests(tmp_path: Path, refused: Callable[..., None], content
 def test_another_apps_file(good: Path, target: str, tmp_path: Path) -> None:
     """A file of another app, or of other rules or another series, is refused."""
     before = tables(target)
-    file = forge(good, tmp_path / "file", manifest=_set(app="other"))
+    file = forge(good, tmp_path / "file", manifest=_set(app="other"), is_careful=True)
     with pytest.raises(UsageError, match="the checkpoint is of app other"):
         apply(target, file, contracts(words()), options=Options(state_folder=tmp_path))
     with pytest.raises(UsageError, match="declares other rules"):
