@@ -338,12 +338,18 @@ class _Header:
         self.bits = int.from_bytes(data[72:76], "little")
         self.target = _target(self.bits)
         _need(not self.bits & 0x800000 and 0 < self.target < 2**256, "an invalid target")
-        _need(int.from_bytes(digest, "little") <= self.target, "too little work")
+        _need(has_work(digest, self.target), "too little work")
+
+
+def has_work(digest: bytes, target: int) -> bool:
+    """Check whether a header's hash meets its target."""
+    return int.from_bytes(digest, "little") <= target
 
 
 def _target(bits: int) -> int:
     exponent, mantissa = bits >> 24, bits & 0x7FFFFF
-    return mantissa * 256 ** (exponent - 3) if exponent >= 3 else mantissa // 256 ** (3 - exponent)
+    shift = 8 * (exponent - 3)
+    return mantissa << shift if shift >= 0 else mantissa >> -shift
 
 
 def _bits(target: int) -> int:
