@@ -36,7 +36,7 @@ from virtualchain.proof.checking import Known, check_file
 from virtualchain.testing.blocks import genesis_block
 
 SCRIPT = Path(__file__).parents[2] / "virtualchain" / "proof" / "check-proof.js"
-COUNT = 2400
+COUNT = 2000
 WORK = 'BigInt("0x" + hash) <= target'
 """The check of work in the script, which tests of the other rules for headers leave out."""
 FLAGS = (
@@ -50,7 +50,8 @@ const results = cases.map(([data, trusted, known]) => {{
     const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
     return [checkProof(bytes, trusted, known), null];
   }} catch (error) {{
-    return [null, error.constructor === Error && error.message ? error.message : `NOT AN ERROR: ${{error.stack}}`];
+    const isError = error.constructor === Error && error.message;
+    return [null, isError ? error.message : `NOT AN ERROR: ${{error.stack}}`];
   }}
 }});
 document.getElementById("results").textContent = encodeURIComponent(JSON.stringify(results));
@@ -175,16 +176,12 @@ def real_cases(random: Random) -> Iterator[Case]:
         shown += list(inclusions(walk(raw[height]), [1])) if height in {170, 181, 546} else []
         headers = main[height : height + random.choice([1, 2, 12, 13, 30])]
         yield from _with_changes(random, height, make_spv(random.choice(shown), headers, network("mainnet")))
-    for name, count in (("testnet3_0_10000", 4300), ("testnet3_0_10000", 30), ("signet_0_2015", 2016)):
+    for name, count in (("testnet3_0_10000", 4036), ("testnet3_0_10000", 30), ("signet_0_2015", 2016)):
         on = network(name.partition("_")[0])
         headers = headers_from(0, shared(f"headers/{name}.bin").read_bytes()[: count * HEADER_SIZE])
         [inclusion] = inclusions(walk(genesis_block(on)), [0])
         made = make_spv(inclusion, headers, on)
         yield from _with_changes(random, 0, made)
-        if count == 4300:  # the retarget at 4,032, and blocks of least difficulty
-            for cut in (4032, 4033, 4034):
-                yield _case(random, 0, {**made, "headers": made["headers"][:cut]})
-            yield _case(random, 1, made)
 
 
 def _with_changes(random: Random, height: int, made: dict[str, Any]) -> Iterator[Case]:
@@ -214,15 +211,15 @@ def _case(random: Random, height: int, made: dict[str, Any]) -> Case:
 def workless_cases(random: Random) -> Iterator[Case]:
     """Yield proofs with made-up headers of all networks, mostly where a period ends."""
     networks = ["mainnet", "testnet3", "testnet4", "signet", "regtest", "signet-00112233"]
-    for number in range(400):
+    for number in range(300):
         name = random.choice(networks)
-        count = 2020 if number % 50 == 0 else random.choice([2, 3, 5, 13, 14, 30])
+        count = 2020 if number % 60 == 0 else random.choice([2, 3, 5, 13, 14, 30])
         height = 2016 * random.randrange(1, 9) + random.choice([-1, -2, -5, -11, -12, 0, 1, 7, 1000])
-        height = random.choice([0, 2016]) if number % 100 == 50 else height
+        height = random.choice([0, 2016]) if number % 90 == 60 else height
         proof, trusted = chain_proof(
             random, network=name, height=height, headers=count, bits=_drift(random, name, height)
         )
-        if number % 50 and random.random() < 0.2:
+        if number % 60 and random.random() < 0.2:
             _, data, trusted = changed(random, proof, trusted)
             yield Case(f"{name} at {height}, changed", data, trusted)
         else:

@@ -361,22 +361,35 @@ def _bits(target: int) -> int:
 def _check_headers(network: str, lowest: int, headers: list[_Header]) -> None:
     limit = _LIMITS.get(network, _LIMITS["signet"])
     _need(all(header.target <= limit for header in headers), "a target above the limit")
-    for place in range(1, len(headers)):
-        header, parent, height = headers[place], headers[place - 1], lowest + place
-        _need(header.parent == parent.hash, "not a child")
-        if network in {"mainnet", "testnet3", "testnet4", "signet"}:
-            _check_target(network, limit, lowest, headers, place)
-        if place >= 11 or lowest == 0:
-            times = sorted(one.time for one in headers[max(0, place - 11) : place])
-            _need(header.time > times[len(times) // 2], "too early")
-        if network == "testnet4" and height % _PERIOD == 0:
-            _need(header.time >= parent.time - 600, "too early after its parent")
+    uneased: _Header | None = None
+    """The last header without the limit, or the first one of its period."""
+    for place, header in enumerate(headers):
+        height = lowest + place
+        if place:
+            _need(header.parent == headers[place - 1].hash, "not a child")
+            if network in {"mainnet", "testnet3", "testnet4", "signet"}:
+                _check_target(network, limit, height, headers[max(0, place - _PERIOD) : place + 1], uneased)
+            _check_time(network, height, headers[max(0, place - 11) : place + 1])
+        if height % _PERIOD == 0 or header.target != limit:
+            uneased = header
 
 
-def _check_target(network: str, limit: int, lowest: int, headers: list[_Header], place: int) -> None:
-    header, parent, height = headers[place], headers[place - 1], lowest + place
+def _check_time(network: str, height: int, headers: list[_Header]) -> None:
+    """Check the time of the last of these headers, of which the others are as many as count."""
+    *before, header = headers
+    if len(before) == min(11, height):
+        _need(header.time > sorted(one.time for one in before)[len(before) // 2], "too early")
+    if network == "testnet4" and height % _PERIOD == 0:
+        _need(header.time >= before[-1].time - 600, "too early after its parent")
+
+
+def _check_target(
+    network: str, limit: int, height: int, headers: list[_Header], uneased: _Header | None
+) -> None:
+    """Check the target of the last of these headers, which are those from 2,016 blocks below it on."""
+    header, parent = headers[-1], headers[-2]
     if height % _PERIOD == 0:
-        first = headers[place - _PERIOD] if place >= _PERIOD else None
+        first = headers[0] if len(headers) > _PERIOD else None
         base = first if first is not None and network == "testnet4" else parent
 
         def retarget(seconds: int) -> int:
@@ -392,13 +405,10 @@ def _check_target(network: str, limit: int, lowest: int, headers: list[_Header],
     if network in {"testnet3", "testnet4"}:
         if header.time > parent.time + _TWENTY_MINUTES:
             required = limit
+        elif uneased is None:
+            return
         else:
-            earlier = place - 1
-            while headers[earlier].bits == _bits(limit) and (lowest + earlier) % _PERIOD:
-                earlier -= 1
-                if earlier < 0:
-                    return
-            required = headers[earlier].target
+            required = uneased.target
     _need(header.bits == _bits(required), "another target")
 
 

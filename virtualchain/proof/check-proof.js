@@ -100,7 +100,7 @@ const shape = (what, test) => (v, name) => {
 const string = (what, test) => shape(what, (v) => typeof v === "string" && test(v));
 const text = string("well-formed text", (v) => !/[\ud800-\udfff]/u.test(v));
 const bytes = string("bytes in lower-case hex", (v) => v.length % 2 === 0 && !/[^0-9a-f]/.test(v));
-const digits = (size) => string(`${size} lower-case hex digits`, (v) => RegExp(`^[0-9a-f]{${size}}$`).test(v));
+const digits = (size) => string(`${size} lower-case hex digits`, (v) => v.length === size && !/[^0-9a-f]/.test(v));
 const hash = digits(64), hash32 = digits(32);
 const network = string("a network", (v) => // signet-0a03cf40 is signet
 	/^(mainnet|testnet[34]|regtest|signet(-(?!0a03cf40)[0-9a-f]{8})?)$/.test(v));
