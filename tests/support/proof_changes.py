@@ -25,7 +25,7 @@ from tests.support.proof_cases import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A file, the hash that is trusted, and what else is known, under the names of the options."""
 
