@@ -194,7 +194,7 @@ class Inside:
     def __call__(self, *arguments: object, code: int = 0, stdin: str = "") -> Done:
         """Run a command until it ends; its exit code must be `code`."""
         self._monkeypatch.setattr("sys.argv", ["virtualchain", *map(str, arguments)])
-        self._monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = self._capsys.readouterr()

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import __main__ as everything
-from tests.benchmarks import apply, growth, guard, history, open_snapshot, outputs, rollback, sync, tip
+from tests.benchmarks import (
+    apply,
+    growth,
+    guard,
+    history,
+    open_snapshot,
+    outputs,
+    proofs,
+    rollback,
+    sync,
+    tip,
+)
 from tests.benchmarks.environment import empty_blocks, full_blocks, single_ops
 from tests.benchmarks.first_sync import estimate
 from tests.benchmarks.plot import Bar
@@ -77,6 +88,14 @@ def test_every_way_of_keeping_history_is_measured(database_server: DatabaseServe
     assert all(row["bulk insert, µs a row"] > 0 for row in measured.values())
     assert all(measured[way]["undo 100 blocks, ms"] > 0 for way in measured if way != "none")
     assert history.table(measured).row_count == 8
+
+
+def test_proofs_are_measured() -> None:
+    """On a short chain, too, a proof has its size, its hops, and is checked."""
+    result = proofs.measure(3_000, 5)
+    assert result.hops[1] == 11
+    assert 0 < result.bytes[0] <= result.bytes[1] < 20_000
+    assert proofs.table(result).row_count == 4
 
 
 def test_the_guard_of_statements_is_measured(database_server: DatabaseServer) -> None:

@@ -15,11 +15,15 @@ from virtualchain import consensus
 from virtualchain.app.fields import DEEPEST, parse_json, to_json
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.gate import CheckedBlock
-from virtualchain.bitcoin.header import HEADER_SIZE
+from virtualchain.bitcoin.header import HEADER_SIZE, read_header
+from virtualchain.bitcoin.inclusion import inclusions
+from virtualchain.bitcoin.layout import walk
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.script import classify, op_return_payload, public_keys
-from virtualchain.consensus.proofs import check_ops
+from virtualchain.bitcoin.spv import make_spv
 from virtualchain.errors import InvalidProof, MalformedBlock, Unserializable
+from virtualchain.proof.checking import check_file
+from virtualchain.testing.chain import ChainBuilder
 
 _WATCH = watch(b"id", None, "fuzz")
 _FAST = Scanner([_WATCH], MAIN)
@@ -89,10 +93,19 @@ def merkle_paths(data: bytes) -> None:
 def proofs(data: bytes) -> None:
     """Check any bytes as a proof: it shows the ops of a block of the history, or is rejected."""
     try:
-        proven = check_ops(consensus.read_proof(data), _HISTORY.hashes[_HISTORY.tip])
+        checked = check_file(data, _HISTORY.hashes[_HISTORY.tip])
     except InvalidProof:
         return
-    assert any(set(proven.ops) == set(ops) for ops in _HISTORY.ops.values())
+    assert any(set(checked.proven.ops) == set(ops) for ops in _HISTORY.ops.values())
+
+
+def _proof_with_transaction() -> bytes:
+    """Make a proof of block 8, whose only transaction is a coinbase."""
+    chain = ChainBuilder(premine=10)
+    raw = chain.raw_blocks()
+    [inclusion] = inclusions(walk(raw[8]), [0])
+    headers = [read_header(n, raw[n][:HEADER_SIZE]) for n in (8, 9, 10)]
+    return json.dumps({**_HISTORY.prove(8, 0), "spv": make_spv(inclusion, headers, chain.network)}).encode()
 
 
 def fields(data: bytes) -> None:
@@ -143,7 +156,12 @@ TARGETS = {
         merkle_paths, [consensus.merkle_path(_LEAVES, leaf).encode() for leaf in _LEAVES] + [b"1:m-00"]
     ),
     "proofs": Target(
-        proofs, [json.dumps(_HISTORY.prove(5, 1)).encode(), json.dumps(_HISTORY.prove(8, 2)).encode()]
+        proofs,
+        [
+            json.dumps(_HISTORY.prove(5, 1)).encode(),
+            json.dumps(_HISTORY.prove(8, None)).encode(),
+            _proof_with_transaction(),
+        ],
     ),
     "fields": Target(
         fields,

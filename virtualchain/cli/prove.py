@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
-from virtualchain.cli.output import counted, say, write_fields, write_json
+from virtualchain.cli.output import counted, say, visible, write_fields, write_json
 from virtualchain.cli.session import open_reading
 from virtualchain.errors import UsageError
 
@@ -22,7 +22,7 @@ _STANDARD_INPUT: Final = "-"
 
 
 @click.command(cls=Command)
-@click.argument("app")
+@click.argument("name", metavar="APP")
 @click.argument("block", type=BLOCK_ID)
 @click.argument("vtxindex", type=click.IntRange(min=0), required=False)
 @click.option(
@@ -48,7 +48,7 @@ _STANDARD_INPUT: Final = "-"
 @pass_options
 def prove(
     options: Options,
-    app: str,
+    name: str,
     block: int,
     vtxindex: int | None,
     trusted: int | None,
@@ -56,11 +56,11 @@ def prove(
     spv: bool,
     spv_to: int | None,
 ) -> None:
-    """Prove an op of APP in BLOCK to whoever trusts a later consensus hash.
+    """Prove an op to whoever trusts a later consensus hash.
 
-    VTXINDEX is that of the op in virtualchain.ops. Without it, the proof shows all ops of the block, and so
-    that it has no other. The proof is one JSON object on standard output; `virtualchain check-proof` checks
-    it without a database and without a node. For --spv the block is fetched from the node or the files.
+    VTXINDEX is that of the op of APP in virtualchain.ops. Without it, the proof shows all ops of BLOCK, and
+    so that it has no other. The proof is one JSON object on standard output, which `check-proof` checks
+    without a database and without a node. For --spv the block is fetched from the node or the files.
     """
     from virtualchain.consensus.proof_file import write_proof
     from virtualchain.proof import ops, transactions
@@ -69,20 +69,20 @@ def prove(
     if shows_transaction and vtxindex is None:
         raise UsageError("--spv shows the transaction of one op: name it by its VTXINDEX")
     with open_reading(options) as connection:
-        made = ops.prove(connection, app, block, vtxindex, part=part, trusted_block_id=trusted)
+        made = ops.prove(connection, name, block, vtxindex, part=part, trusted_block_id=trusted)
         stretch = transactions.read_stretch(connection, block, spv_to) if shows_transaction else None
     proof = made.proof
     if stretch is not None and made.place is not None:
         network = stretch.network.name
         proof = {**proof, "spv": transactions.show(made.place, stretch, lambda: options.source(network))}
     click.echo(write_proof(proof))
-    say(f"whoever checks it trusts the hash of {app} at block {made.trusted_block_id}: {made.trusted_hash}")
+    say(f"whoever checks it trusts the hash of {name} at block {made.trusted_block_id}: {made.trusted_hash}")
 
 
 @click.command("check-proof", cls=Command)
 @click.argument("file")
 @click.option("--trust", "trusted", metavar="HASH", required=True, help="The hash that you trust.")
-@click.option("--of", "app", metavar="APP", help="The app that the hash belongs to.")
+@click.option("--of", "name", metavar="APP", help="The app that the hash belongs to.")
 @click.option("--at", "block", type=BLOCK_ID, metavar="BLOCK", help="The block that the hash belongs to.")
 @click.option(
     "--absent",
@@ -101,27 +101,28 @@ def check_proof(
     options: Options,
     file: str,
     trusted: str,
-    app: str | None,
+    name: str | None,
     block: int | None,
     absent: str | None,
     header: str | None,
     table: str | None,
     key: tuple[str, ...],
 ) -> None:
-    """Check the proof in FILE against a hash that you trust; - is standard input.
+    """Check a proof against a hash that you trust.
 
-    Neither a database nor a node is needed. Of an op proof, HASH is a consensus hash. What else you know of
-    it, --of, --at and --network state, and the proof must agree: the rest is the word of whoever made it. The
-    exit code is 1 if the proof does not hold.
+    FILE may be - for standard input. Neither a database nor a node is needed. The HASH of an op proof is a
+    consensus hash. What else you know, --of, --at, --header and --network state, and the proof must agree;
+    the output says which of the rest is only the prover's word. The exit code is 1 if the proof does not
+    hold.
 
-    Of a row proof, HASH is a state root, which fixes app, block and network, too. With --table and --key the
-    proof must be of the row that you asked for.
+    The HASH of a row proof is a state root, which fixes app, block and network, too. With --table and --key
+    the proof must be of the row that you asked for.
     """
     from virtualchain.consensus.row_proofs import RowClaim
     from virtualchain.proof.checking import Known, check_file
 
     known = Known(
-        app=app,
+        app=name,
         block_id=block,
         network=options.settings.network,
         last_hash=None if header is None else header.lower(),
@@ -133,7 +134,7 @@ def check_proof(
     if isinstance(checked, RowClaim):
         _write_row(options, checked)
     elif options.settings.json:
-        write_json(_ops_json(checked))
+        write_json({**_ops_json(checked), "absent": known.absent})
     else:
         _write_ops(checked, known)
 
@@ -184,8 +185,8 @@ def _write_row(options: Options, claim: "RowClaim") -> None:
         "app": claim.app,
         "block": f"{claim.block_id}, {claim.block_hash}",
         "table": claim.table,
-        **{f"key {name}": text for name, text in claim.key.items()},
-        **{f"row {name}": text for name, text in (claim.row or {}).items()},
+        **{f"key {visible(name)}": text for name, text in claim.key.items()},
+        **{f"row {visible(name)}": text for name, text in (claim.row or {}).items()},
     }
     write_fields("the proof holds", fields)
 
@@ -207,7 +208,7 @@ def _write_ops(checked: "CheckedOps", known: "Known") -> None:
     proven = checked.proven
     fields: dict[str, Any] = {}
     if proven.index is None:
-        shown = f"these {counted(len(proven.ops), 'op')} and no other" if proven.ops else "no op"
+        shown = "these ops and no other" if proven.ops else "no op"
         fields["proven"] = f"a block of the trusted history has {shown}"
         fields |= {f"op {place}": _op_text(op) for place, op in enumerate(proven.ops)}
     else:

@@ -20,7 +20,7 @@ from virtualchain.model import Json
 
 FORMAT: Final = "virtualchain-proof-1"
 SPV: Final = "spv"
-"""The key of an object that shows that the op's transaction is in the chain (`bitcoin/spv.py`)."""
+"""The key of what shows the op's transaction: an object that `virtualchain/bitcoin/spv.py` reads."""
 _KEYS = {"format", "app", "first_block_id", "hops", "ops", "index"}
 _HOP_KEYS = {"block_id", "ops_hash", "prior"}
 
@@ -41,7 +41,7 @@ class ProvenOps:
     """The place of the proved op in `ops`; None: the proof is about the whole list."""
     hops: int
     spv: object = None
-    """What the proof shows of the op's transaction, if anything: it is not checked yet (`bitcoin/spv.py`)."""
+    """What the proof shows of the op's transaction, not checked yet; None if it does not."""
 
 
 class _Hop(NamedTuple):
@@ -127,7 +127,7 @@ def check_op_proof(
     """Check the proof of an op against a trusted consensus hash; return the op's bytes.
 
     `app` and `block_id` are as in `check_ops`. Raises InvalidProof for any flaw, for a proof that names no
-    op, and for one that also shows a transaction, which `check_proof` in `proof/checking.py` checks.
+    op, and for one that also shows a transaction, which only `virtualchain/proof/checking.py` checks.
     """
     proven = _only_ops(check_ops(proof, trusted_hash, app=app, block_id=block_id))
     if proven.index is None:

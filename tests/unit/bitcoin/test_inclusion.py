@@ -1,5 +1,6 @@
 """A transaction's branch leads to the root of its block's header, and nothing else passes for one."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 from tests.support.shared_data import shared
 from tests.unit.bitcoin.building import MAIN
 from virtualchain.bitcoin.header import read_header, sha256d
-from virtualchain.bitcoin.inclusion import Inclusion, check_inclusion, inclusions
+from virtualchain.bitcoin.inclusion import Inclusion, _lead, check_inclusion, inclusions
 from virtualchain.bitcoin.layout import txids, walk
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.script import push_height
+from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block
 from virtualchain.testing.blocks import make_block
@@ -51,6 +53,29 @@ def test_real_transactions_are_shown_to_be_in_their_blocks(block_id: int) -> Non
     assert [check_inclusion(one, header, MAINNET) for one in inclusions(walk(raw), places)] == [
         ids[place] for place in places
     ]
+
+
+def _recorded(proof: dict[str, Any], header: Block) -> str:
+    """Follow the branch of a recorded proof of another project, which has no coinbase."""
+    parts = {key: bytes.fromhex(text[2:]) for key, text in proof.items() if str(text).startswith("0x")}
+    transaction = parts["version"] + parts["vin"] + parts["vout"] + parts["locktime"]
+    read_inputs(transaction)
+    return _lead(transaction, parts["intermediate_nodes"], proof["index"], header)
+
+
+def test_recorded_branches_lead_to_the_root_and_damaged_ones_do_not() -> None:
+    """The cases are of other software: one proof of mainnet, with a part replaced in each bad one."""
+    cases = json.loads(shared("headers/spv-proofs.json").read_text())
+    [good] = map(json.loads, cases["valid"])
+    shown = good["confirming_header"]
+    header = read_header(shown["height"], bytes.fromhex(shown["raw"][2:]))
+    assert _recorded(good, header) == bytes.fromhex(good["tx_id"][2:])[::-1].hex()
+    for txindex in {*range(64)} - {good["index"]}:
+        with pytest.raises(MalformedBlock, match="does not lead to the header's root"):
+            _recorded({**good, "index": txindex}, header)
+    for case in cases["badSPVProofs"]:
+        with pytest.raises(MalformedBlock):
+            _recorded(case["proof"], header)
 
 
 def _good(count: int = 6, txindex: int = 3) -> tuple[Inclusion, Block]:
