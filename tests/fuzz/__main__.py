@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_MINUTES = 1.0
-NAMES = ("scan", "block_files", "scripts", "merkle_paths", "proofs", "fields")
+NAMES = ("scan", "block_files", "scripts", "merkle_paths", "proofs", "row_proofs", "fields")
 """The targets in `tests.fuzz.targets`, which is imported late."""
 
 

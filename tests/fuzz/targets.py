@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.support.consensus_history import History
 from tests.support.hostile_files import KEYS, check_damaged, hostile
+from tests.support.row_tables import Table, prove, state_of
 from tests.unit.bitcoin.building import HEADER, MAIN, P2PKH, block, checked, op_return, transaction
 from virtualchain import consensus
 from virtualchain.app.fields import DEEPEST, parse_json, to_json
@@ -21,8 +22,9 @@ from virtualchain.bitcoin.layout import walk
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.script import classify, op_return_payload, public_keys
 from virtualchain.bitcoin.spv import make_spv
+from virtualchain.consensus.row_proofs import RowClaim, state_root
 from virtualchain.errors import InvalidProof, MalformedBlock, Unserializable
-from virtualchain.proof.checking import check_file
+from virtualchain.proof.checking import CheckedOps, check_file
 from virtualchain.testing.chain import ChainBuilder
 
 _WATCH = watch(b"id", None, "fuzz")
@@ -30,6 +32,11 @@ _FAST = Scanner([_WATCH], MAIN)
 _FULL = Scanner([dataclasses.replace(_WATCH, prefilter=False)], MAIN)
 _KEY = b"\x02" + bytes(32)
 _HISTORY = History(5, [[b"a:1:x", b"b:1:y"], [], [b"c:"], [b"d:1:z"] * 3])
+_TABLES = {
+    "pairs": Table(["id", "value"], ["id"], [["a", "1"], ["b", None], ["d", '"']]),
+    "void": Table(["id"], ["id"], []),
+}
+_ROOT = state_root(state_of(_TABLES))
 _LEAVES = [f"{number:064x}" for number in range(5)]
 
 
@@ -96,7 +103,20 @@ def proofs(data: bytes) -> None:
         checked = check_file(data, _HISTORY.hashes[_HISTORY.tip])
     except InvalidProof:
         return
+    assert isinstance(checked, CheckedOps)
     assert any(set(checked.proven.ops) == set(ops) for ops in _HISTORY.ops.values())
+
+
+def row_proofs(data: bytes) -> None:
+    """Check any bytes as a proof of a row: it shows what the tables have, or is rejected."""
+    try:
+        claim = check_file(data, _ROOT)
+    except InvalidProof:
+        return
+    assert isinstance(claim, RowClaim)
+    rows = {row[0]: row for row in _TABLES[claim.table].rows}
+    row = rows.get(claim.key["id"])
+    assert claim.row == (row and dict(zip(_TABLES[claim.table].columns, row, strict=True)))
 
 
 def _proof_with_transaction() -> bytes:
@@ -161,6 +181,14 @@ TARGETS = {
             json.dumps(_HISTORY.prove(5, 1)).encode(),
             json.dumps(_HISTORY.prove(8, None)).encode(),
             _proof_with_transaction(),
+        ],
+    ),
+    "row_proofs": Target(
+        row_proofs,
+        [
+            json.dumps(prove(_TABLES, name, [key])).encode()
+            for name in _TABLES
+            for key in ("a", "b", "c", "z")
         ],
     ),
     "fields": Target(

@@ -18,7 +18,7 @@ from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.spv import _check_headers, make_spv
 from virtualchain.consensus.proof_file import write_proof
 from virtualchain.errors import InvalidProof, MalformedBlock
-from virtualchain.proof.checking import Known, check_file
+from virtualchain.proof.checking import CheckedOps, Known, check_file
 from virtualchain.testing.chain import ChainBuilder
 
 HISTORY = History(97, [[b"a:%d" % n, b"b:%d" % n, b"c:1:%d" % (n % 2)][: n % 4] for n in range(30)])
@@ -50,6 +50,7 @@ def _claims(proof: Any, known: Known) -> dict[str, Any] | None:
         checked = check_file(write_proof(proof).encode(), TRUSTED, known)
     except InvalidProof:
         return None
+    assert isinstance(checked, CheckedOps)
     proven, shown = checked.proven, checked.in_chain
     return {
         "app": proven.app,

@@ -128,7 +128,7 @@ def test_every_key_has_a_proof_of_what_is_so(drawn: dict[str, Table], data: st.D
     assert len(proof["rows"]) <= 2
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)  # each example makes several proofs
 @given(tables(), st.data(), st.randoms(use_true_random=False))
 def test_no_changed_proof_shows_anything_else(
     drawn: dict[str, Table], data: st.DataObject, dice: random.Random
@@ -154,14 +154,16 @@ def _changed(good: Any, drawn: dict[str, Table], dice: random.Random) -> Any:
     proof = copy.deepcopy(good)
     for _ in range(dice.randint(1, 3)):
         holder, place = dice.choice(_places(proof))
-        holder[place] = dice.choice(
-            [
-                _similar(holder[place], dice),
-                _similar(holder[place], dice),
-                dice.choice([None, True, 0, 1, 1.0, "", "a", [], {}, -1, 2**60, "00" * 32, "\ud800"]),
-                copy.deepcopy(dice.choice(_places(_other(drawn, dice)) or [(["x"], 0)])[0]),
-            ]
-        )
+        kind = dice.randrange(4)
+        if kind < 2:
+            holder[place] = _similar(holder[place], dice)
+        elif kind == 2:
+            holder[place] = dice.choice(
+                [None, True, 0, 1, 1.0, "", "a", [], {}, -1, 2**60, "00" * 32, "\ud800"]
+            )
+        else:
+            part, at = dice.choice(_places(_other(drawn, dice)))
+            holder[place] = part[at]
         if dice.random() < 0.3:
             other = _other(drawn, dice)
             part = dice.choice(["table", "key", "rows", "state"])

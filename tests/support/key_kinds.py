@@ -58,10 +58,14 @@ KINDS: dict[str, tuple[str, list[str]]] = {
 }
 TABLES = "\n".join(
     [
-        "CREATE TYPE mood AS ENUM ('fine', 'so-so', 'bad'); CREATE DOMAIN rank AS numeric(6,1) CHECK (VALUE > 0);",
-        *(f"CREATE TABLE {name} (key {kind} PRIMARY KEY, note text);" for name, (kind, _) in KINDS.items()),
-        """CREATE TABLE pairs (note text, a text COLLATE "C", b integer, PRIMARY KEY (b, a));
-            CREATE TABLE nothing (key text PRIMARY KEY);""",
+        "CREATE TYPE mood AS ENUM ('fine', 'so-so', 'bad');",
+        "CREATE DOMAIN rank AS numeric(6,1) CHECK (VALUE > 0);",
+        *(
+            f'CREATE TABLE {name} (key {kind} PRIMARY KEY, note text COLLATE "C");'
+            for name, (kind, _) in KINDS.items()
+        ),
+        """CREATE TABLE pairs (note text COLLATE "C", a text COLLATE "C", b integer, PRIMARY KEY (b, a));
+            CREATE TABLE nothing (key text COLLATE "C" PRIMARY KEY);""",
     ]
 )
 

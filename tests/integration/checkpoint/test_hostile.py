@@ -280,6 +280,17 @@ def test_rows_in_another_order(good: Path, tmp_path: Path, refused: Callable[...
     refused(nothing, "row 2 of table words is invalid: its key has a null")
 
 
+def test_another_key_than_the_apps(good: Path, tmp_path: Path, refused: Callable[..., None]) -> None:
+    """The state root says what a table's key is, so a checkpoint cannot name other columns."""
+
+    def longer(document: dict[str, Any]) -> None:
+        document["tables"][1]["key"].append("times")
+
+    forged = forge(good, tmp_path / "forged", manifest=longer)
+    file = forge(forged, tmp_path / "file", is_careful=True)
+    refused(file, "its tables are not those of the app", only_when_applied=True)
+
+
 def test_a_series_that_begins_elsewhere_than_its_app(
     good: Path, tmp_path: Path, refused: Callable[..., None]
 ) -> None:

@@ -78,7 +78,9 @@ def checked(made: MadeProof, **known: Any) -> CheckedOps:
     """Check a proof as its receiver does, from the file."""
     data = write_proof(made.proof).encode()
     app = made.proof["app"]
-    return check_file(data, made.trusted_hash, Known(app=app, block_id=made.trusted_block_id, **known))
+    shown = check_file(data, made.trusted_hash, Known(app=app, block_id=made.trusted_block_id, **known))
+    assert isinstance(shown, CheckedOps)
+    return shown
 
 
 def op_in(made: MadeProof) -> bytes:
