@@ -1,4 +1,4 @@
-"""A second checker of proofs, written from docs/protocol alone (proofs.md, consensus.md, digests.md).
+"""A second checker of proofs, written from the pages of docs/protocol on proofs and digests alone.
 
 It shares no code with `virtualchain` and is as plain as possible, so that tests can compare the two.
 """
@@ -115,7 +115,7 @@ def _list(value: Any, item: Callable[[Any], _T]) -> list[_T]:
 
 _hash = partial(_hex, digits=64)
 
-# Hashes of consensus.md
+# Hashes of docs/protocol/consensus.md
 
 
 def sha256(data: bytes) -> bytes:
@@ -138,7 +138,7 @@ def _ripemd160(data: bytes) -> bytes:
 
 
 def rows_of_tree(hashes: list[bytes]) -> list[list[bytes]]:
-    """Return the rows of a Merkle tree of consensus.md, from the leaves to the root."""
+    """Return the rows of a Merkle tree of docs/protocol/consensus.md, from the leaves to the root."""
     rows = [[one[::-1] for one in hashes]]
     while len(rows[-1]) > 1:
         row = rows[-1] if len(rows[-1]) % 2 == 0 else [*rows[-1], rows[-1][-1]]
@@ -147,7 +147,7 @@ def rows_of_tree(hashes: list[bytes]) -> list[list[bytes]]:
 
 
 def merkle_root(hashes: list[bytes]) -> bytes:
-    """Compute the Merkle root of consensus.md."""
+    """Compute the Merkle root of docs/protocol/consensus.md."""
     return rows_of_tree(hashes)[-1][0][::-1]
 
 
@@ -164,12 +164,12 @@ def consensus_hash_of(ops_hash: bytes, prior: list[bytes]) -> bytes:
 
 def prior_of(block: int, first: int) -> list[int]:
     """Return the prior blocks of a block, the nearest first."""
-    found = []
+    made = []
     gap = 1
     while block - gap >= first:
-        found.append(block - gap)
+        made.append(block - gap)
         gap = 2 * gap + 1
-    return found
+    return made
 
 
 # Op proofs
@@ -188,8 +188,8 @@ def _check_ops(proof: Any, trusted: str, known: Mapping[str, Any]) -> dict[str, 
             before = hops[place - 1][2]
             _need(hop[0] in before, "a jump to no prior block")
             expected = before[hop[0]].hex()
-        found = consensus_hash_of(hop[1], list(hop[2].values()))
-        _need(found.hex() == expected, "another consensus hash")
+        made = consensus_hash_of(hop[1], list(hop[2].values()))
+        _need(made.hex() == expected, "another consensus hash")
     block = hops[-1][0]
 
     serialized = _list(ops, _hex)
@@ -444,11 +444,11 @@ def _check_row(proof: Any, trusted: str, known: Mapping[str, Any]) -> dict[str, 
     match shown:
         case []:
             _need(table["rows"] == 0, "no row of a table that has some")
-        case [(_, values, found)] if found == wanted:
+        case [(_, values, made)] if made == wanted:
             row = dict(zip(table["columns"], values, strict=True))
-        case [(index, _, found)]:
+        case [(index, _, made)]:
             first, last = index == 0, index == table["rows"] - 1
-            _need((first and wanted < found) or (last and found < wanted), "not a neighbor")
+            _need((first and wanted < made) or (last and made < wanted), "not a neighbor")
         case [(low, _, before), (high, _, after)]:
             _need(high == low + 1 and before < wanted < after, "not the neighbors")
         case _:

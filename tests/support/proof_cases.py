@@ -119,7 +119,8 @@ def _of_ops(random: Random, ops: list[bytes], block: int | None) -> tuple[Any, s
     return proof, trusted
 
 
-def _transaction(random: Random, script: bytes, spent: bytes) -> bytes:
+def made_transaction(random: Random, script: bytes = b"script", spent: bytes = b"\x01" * 36) -> bytes:
+    """Make up a transaction."""
     output = random.randbytes(8) + bytes([2]) + random.randbytes(2)
     return (
         random.randbytes(4)
@@ -136,7 +137,9 @@ def _transaction(random: Random, script: bytes, spent: bytes) -> bytes:
 
 def coinbase(random: Random, height: int) -> bytes:
     """Make up a coinbase."""
-    return _transaction(random, rules.pushed_height(height) + random.randbytes(3), bytes(32) + b"\xff" * 4)
+    return made_transaction(
+        random, rules.pushed_height(height) + random.randbytes(3), bytes(32) + b"\xff" * 4
+    )
 
 
 def chain_proof(
@@ -159,22 +162,33 @@ def chain_proof(
     proof, trusted = op_proof(random, block=height)
     count = random.choice([1, 2, 3, 4, 5, 7, 11])
     transactions = [coinbase(random, height)]
-    transactions += [
-        _transaction(random, random.randbytes(5), random.randbytes(36)) for _ in range(count - 1)
-    ]
-    place = random.randrange(count)
-    ids = [rules.sha256d(transaction) for transaction in transactions]
+    transactions += [made_transaction(random) for _ in range(count - 1)]
     size = random.choice([1, 2, 3, 12, 14]) if headers is None else headers
-    proof["spv"] = {
+    proof["spv"] = block_spv(random, transactions, random.randrange(count), height, network, size, bits)
+    return proof, trusted
+
+
+def block_spv(
+    random: Random,
+    transactions: list[bytes],
+    place: int,
+    height: int,
+    network: str = "regtest",
+    size: int = 2,
+    bits: Callable[[int, int], tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """Show a transaction of a made-up block, whatever its transactions are."""
+    ids = [rules.sha256d(transaction) for transaction in transactions]
+    root = rules.merkle_root([one[::-1] for one in ids])[::-1]
+    return {
         "network": network,
         "txindex": place,
         "transaction": transactions[place].hex(),
         "branch": _branch(ids, place),
         "coinbase": transactions[0].hex(),
         "coinbase_branch": _branch(ids, 0),
-        "headers": _headers(random, rules.merkle_root([one[::-1] for one in ids])[::-1], height, size, bits),
+        "headers": made_headers(random, root, height, size, bits),
     }
-    return proof, trusted
 
 
 def _branch(ids: list[bytes], place: int) -> list[str]:
@@ -186,9 +200,10 @@ def _branch(ids: list[bytes], place: int) -> list[str]:
     return branch
 
 
-def _headers(
+def made_headers(
     random: Random, root: bytes, height: int, count: int, bits: Callable[[int, int], tuple[int, int]] | None
 ) -> list[str]:
+    """Mine headers, or with `bits` make some without work."""
     headers: list[str] = []
     parent, times = random.randbytes(32), [random.randrange(2**30, 2**31)]
     for at in range(height, height + count):
