@@ -228,9 +228,12 @@ def made_headers(
     return headers
 
 
-def row_proof(random: Random) -> tuple[Any, str]:
-    """Make a proof of a row, or that there is none."""
-    tables = {name: _table(random) for name in random.sample(NAMES, random.choice([1, 1, 2, 4]))}
+def row_proof(random: Random, *, is_forged: bool = False) -> tuple[Any, str]:
+    """Make a proof of a row, or that there is none; a forged one may show other rows, and nulls in keys."""
+    tables = {
+        name: _table(random, is_forged=is_forged)
+        for name in random.sample(NAMES, random.choice([1, 1, 2, 4]))
+    }
     name = random.choice(list(tables))
     table = tables[name]
     places = [table.columns.index(column) for column in table.key]
@@ -244,6 +247,10 @@ def row_proof(random: Random) -> tuple[Any, str]:
     else:
         after = sum(one < sought for one in order)
         shown = [at for at in (after - 1, after) if 0 <= at < len(rows)]
+    if is_forged:
+        near = [at for at in range(shown[0] - 2, shown[0] + 3) if 0 <= at < len(rows)] if shown else []
+        shown = random.sample(near, min(len(near), random.choice([0, 1, 1, 2, 2, 3])))
+        shown = sorted(shown) if random.random() < 0.8 else shown
     proof = {
         "format": "virtualchain-row-proof-1",
         "state": {
@@ -269,12 +276,16 @@ def row_proof(random: Random) -> tuple[Any, str]:
     return proof, state_root(proof)
 
 
-def _table(random: Random) -> Table:
+def _table(random: Random, *, is_forged: bool) -> Table:
     columns = random.sample(NAMES, random.choice([1, 2, 3]))
     key = random.sample(columns, random.choice([1, len(columns)]))
-    rows = {}
+    rows: dict[tuple[str | None, ...], list[str | None]] = {}
     for _ in range(random.choice([0, 1, 2, 3, 5, 8, 13])):
-        row = [random.choice(TEXTS) if column in key or random.random() < 0.7 else None for column in columns]
+        filled = 0.9 if is_forged else 1
+        row = [
+            random.choice(TEXTS) if random.random() < (filled if column in key else 0.7) else None
+            for column in columns
+        ]
         rows[tuple(row[columns.index(column)] for column in key)] = row
     return Table(columns, key, list(rows.values()))
 
