@@ -116,7 +116,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
     folder, text = tmp_path_factory.mktemp("browser"), SCRIPT.read_text()
     assert text.count(WORK) == 1
     made_up = [list(cases(15, COUNT)), list(forgeries(Random(2)))]
-    kinds = [*made_up, list(real_cases(Random(3))), list(workless_cases(Random(4)))]
+    kinds = [*made_up, list(real_cases(Random(3))), [*workless_cases(Random(4)), *edge_cases(Random(5))]]
     written = [_written(case, kind is kinds[-1]) for kind in kinds for case in kind]
     files = {
         "check-proof.js": text,
@@ -251,6 +251,49 @@ def workless_cases(random: Random) -> Iterator[Case]:
             yield Case(f"{name} at {height}, changed", data, trusted)
         else:
             yield Case(f"{name} at {height}", json.dumps(proof).encode(), trusted)
+
+
+def edge_cases(random: Random) -> Iterator[Case]:
+    """Yield proofs whose last header is just right, or just wrong, in its time or target."""
+    start, limit, hard = 1_700_000_000, 0x1D00FFFF, 0x1C00FFFF
+    easier, much_easier, harder = 0x1C03FFFC, 0x1C03FFFD, 0x1B3FFFC0
+
+    def made(name: str, lowest: int, times: list[int], bits: list[int]) -> Case:
+        rows = iter(zip(times, bits, strict=True))
+        proof, trusted = chain_proof(
+            random, network=name, height=lowest, headers=len(times), bits=lambda _height, _before: next(rows)
+        )
+        return Case(f"{name} from {lowest}, {times[-1]} {bits[-1]:x}", json.dumps(proof).encode(), trusted)
+
+    for name in ("mainnet", "testnet3", "testnet4", "signet"):
+        for count in (*range(1, 14), 30):  # compared with the median, of an even or odd number
+            times = [start + 1000 * random.randrange(100) for _ in range(count)]
+            times = sorted(times) if random.random() < 0.5 else times
+            median = sorted(times[-11:])[len(times[-11:]) // 2]
+            for lowest in (0, 1, 2000):
+                for last in (median, median + 1, times[-1] - 600, times[-1] - 601):
+                    yield made(name, lowest, [*sorted(times), last], [hard] * (count + 1))
+        for seconds in (-601, -600, 1, 1200, 1201):  # a period begins, or its second header comes
+            times = [start + 1000 * place for place in range(12)]
+            for lowest in (2004, 2003, 2005):
+                for before in (hard, limit):
+                    for last in (easier, much_easier, harder, harder - 1, hard, limit, limit - 1):
+                        yield made(name, lowest, [*times, times[-1] + seconds], [before] * 12 + [last])
+    for name in (
+        "mainnet",
+        "testnet3",
+        "testnet4",
+    ):  # a whole period: how long it took, and from which target
+        for step, eased in ((600, False), (900, True), (3000, False), (100, True)):
+            times = [start + step * place for place in range(2016)]
+            times[-1] += 1201 * eased
+            bits = [hard] * 2015 + [limit if eased and name != "mainnet" else hard]
+            base = bits[0] if name == "testnet4" else bits[-1]
+            seconds = min(max(times[-1] - times[0], 302_400), 4_838_400)
+            target_after = independent_proofs._target(base) * seconds // 1_209_600
+            right = independent_proofs._bits(min(target_after, independent_proofs._target(limit)))
+            yield made(name, 2016, [*times, times[-1] + 1], [*bits, right])
+            yield made(name, 2016, [*times, times[-1] + 1], [*bits, right - 1])
 
 
 def _drift(random: Random, name: str, lowest: int) -> Callable[[int, int], tuple[int, int]]:
