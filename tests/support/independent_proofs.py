@@ -425,7 +425,7 @@ def _check_row(proof: Any, trusted: str, known: Mapping[str, Any]) -> dict[str, 
     table = tables[name]
     key = _list(key, _text)
     _need(len(key) == len(table["key"]), "another number of columns in the key")
-    wanted = [text.encode() for text in key]
+    sought = [text.encode() for text in key]
     places = [table["columns"].index(column) for column in table["key"]]
 
     shown: list[tuple[int, list[Any], list[bytes]]] = []
@@ -444,13 +444,13 @@ def _check_row(proof: Any, trusted: str, known: Mapping[str, Any]) -> dict[str, 
     match shown:
         case []:
             _need(table["rows"] == 0, "no row of a table that has some")
-        case [(_, values, made)] if made == wanted:
+        case [(_, values, made)] if made == sought:
             row = dict(zip(table["columns"], values, strict=True))
         case [(index, _, made)]:
             first, last = index == 0, index == table["rows"] - 1
-            _need((first and wanted < made) or (last and made < wanted), "not a neighbor")
+            _need((first and sought < made) or (last and made < sought), "not a neighbor")
         case [(low, _, before), (high, _, after)]:
-            _need(high == low + 1 and before < wanted < after, "not the neighbors")
+            _need(high == low + 1 and before < sought < after, "not the neighbors")
         case _:
             raise Refused("too many rows")
     _need(known.get("app", state["app"]) == state["app"], "another app")

@@ -109,7 +109,7 @@ def changed(random: Random, proof: Any, trusted: str) -> tuple[str, bytes, str]:
     if random.random() < 0.8:
         trusted = _follow(proof) or trusted
     text = json.dumps(proof, ensure_ascii=random.random() < 0.5)
-    text = re.sub('"@@raw (.*?)@@"', lambda found: json.loads(f'"{found[1]}"'), text)
+    text = re.sub('"@@raw (.*?)@@"', lambda match: json.loads(f'"{match[1]}"'), text)
     return str(changes), text.encode("utf-8", "surrogatepass"), trusted
 
 
@@ -235,20 +235,20 @@ def rewritten(random: Random, proof: Any, trusted: str) -> tuple[str, bytes, str
 
 def _replace(random: Random, text: str, pattern: str, replace: Callable[[re.Match[str]], str]) -> str:
     """Replace one of the matches of a pattern."""
-    found = random.choice(list(re.finditer(pattern, text)))
-    return text[: found.start()] + replace(found) + text[found.end() :]
+    match = random.choice(list(re.finditer(pattern, text)))
+    return text[: match.start()] + replace(match) + text[match.end() :]
 
 
 def _key_twice(random: Random, text: str) -> str:
     value = random.choice(["0", "null", '"a:b"', "{}"])
     return _replace(
-        random, text, r'"(?:[^"\\]|\\.)*"(?=\s*:)', lambda found: f"{found[0]}:{value},{found[0]}"
+        random, text, r'"(?:[^"\\]|\\.)*"(?=\s*:)', lambda match: f"{match[0]}:{value},{match[0]}"
     )
 
 
 def _number_spelled(random: Random, text: str) -> str:
-    def other(found: re.Match[str]) -> str:
-        return str(_other_number(random, int(found[0]))).removeprefix("@@raw ").removesuffix("@@")
+    def other(match: re.Match[str]) -> str:
+        return str(_other_number(random, int(match[0]))).removeprefix("@@raw ").removesuffix("@@")
 
     return _replace(random, text, r"(?<=[\s:\[,{])\d+(?=[\s,\]}])", other)
 
@@ -257,7 +257,7 @@ def _escaped(random: Random, text: str) -> str:
     """Write a character as an escape, which changes nothing."""
     form = random.choice(["\\u{:04x}", "\\u{:04X}"])
     return _replace(
-        random, text, '(?<=[":])[a-z0-9](?=[a-z0-9_]*")', lambda found: form.format(ord(found[0]))
+        random, text, '(?<=[":])[a-z0-9](?=[a-z0-9_]*")', lambda match: form.format(ord(match[0]))
     )
 
 
