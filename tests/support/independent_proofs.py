@@ -358,6 +358,11 @@ def _bits(target: int) -> int:
     return (size + 1) << 24 | mantissa >> 8 if mantissa & 0x800000 else size << 24 | mantissa
 
 
+def check_headers(network: str, lowest: int, headers: list[bytes]) -> None:
+    """Check that these headers form a chain that a network's rules allow; raises `Refused`."""
+    _check_headers(network, lowest, [_Header(header) for header in headers])
+
+
 def _check_headers(network: str, lowest: int, headers: list[_Header]) -> None:
     limit = _LIMITS.get(network, _LIMITS["signet"])
     _need(all(header.target <= limit for header in headers), "a target above the limit")
