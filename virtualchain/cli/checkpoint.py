@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from virtualchain.cli.options import BLOCK_ID, Group, Options, pass_options, record_option, wait_option
+from virtualchain.cli.options import (
+    BLOCK_ID,
+    Group,
+    Options,
+    pass_options,
+    record_option,
+    sign_option,
+    wait_option,
+)
 from virtualchain.cli.output import say, write_fields, write_json
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter
@@ -40,14 +48,7 @@ def checkpoint() -> None:
 @checkpoint.command()
 @_file_argument
 @click.option("--block", type=BLOCK_ID, metavar="BLOCK", help="The block. Default: the app's last one.")
-@click.option(
-    "--sign",
-    "keys",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Sign it with the ed25519 private key in this file, made by `keygen` or `ssh-keygen`.",
-)
+@sign_option("Sign it")
 @pass_options
 def create(options: Options, file: Path, block: int | None, keys: tuple[Path, ...]) -> None:
     """Write a checkpoint of an app to FILE.

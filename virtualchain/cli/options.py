@@ -16,6 +16,8 @@ from virtualchain.cli.output import say
 from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.networks import Network
     from virtualchain.bitcoin.source import BlockSource
@@ -30,6 +32,19 @@ BLOCK_ID: Final = click.IntRange(min=0, max=2**31 - 1)
 wait_option = click.option(
     "--wait", is_flag=True, help="Wait while another process is writing, instead of giving up."
 )
+
+
+def sign_option(what: str) -> "Callable[[Any], Any]":
+    """Make the option that names the keys with which a command signs what it writes, as `keys`."""
+    return click.option(
+        "--sign",
+        "keys",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"{what} with the ed25519 private key in this file, made by `checkpoint keygen` or `ssh-keygen`. "
+        "Can be repeated.",
+    )
 
 
 class Options:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
+from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, sign_option
 from virtualchain.cli.output import (
     counted,
     json_text,
@@ -147,14 +147,7 @@ def _parse_txid(text: str) -> str:
 
 @click.command(cls=Command)
 @click.argument("block", type=BLOCK_ID, required=False)
-@click.option(
-    "--sign",
-    "keys",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Print JSON, signed with the ed25519 private key in this file. Can be repeated.",
-)
+@sign_option("Print JSON, signed")
 @pass_options
 def consensus(options: Options, block: int | None, keys: tuple[Path, ...]) -> None:
     """Show the apps' digests at BLOCK, or at their last blocks.
