@@ -42,7 +42,7 @@ def sign_option(what: str) -> "Callable[[Any], Any]":
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help=f"{what} with the ed25519 private key in this file, made by `checkpoint keygen` or `ssh-keygen`. "
+        help=f"{what} with the ed25519 private key in this file, of `checkpoint keygen` or `ssh-keygen`. "
         "Can be repeated.",
     )
 
