@@ -40,6 +40,7 @@ BASES = {
     ),
     "docs/names.md": ("virtualchain/examples/names",),
     "docs/runes.md": ("virtualchain/examples/runes",),
+    "docs/threat-model.md": ("tests",),
 }
 """Pages about some folders, which name files without them."""
 SHARED = re.compile(r"(?:\.\./)?shared/(?:data|tools)\b")
