@@ -26,6 +26,11 @@ DELETE FROM vc.state_files WHERE app = %(app)s AND build = %(build)s AND block_i
 -- Let what one build has taken by its present rules and code begin right above the fork, if it began later.
 UPDATE vc.apps SET tracking_from = %(fork)s + 1 WHERE name = %(app)s AND build = %(build)s AND tracking_from > %(fork)s + 1;
 
+-- name: forget_unexpected
+-- Forget what differed from expected digests of one build if its block is undone.
+UPDATE vc.apps SET unexpected = NULL
+WHERE name = %(app)s AND build = %(build)s AND (unexpected ->> 'block_id')::integer > %(fork)s;
+
 -- name: count_ops
 -- How many ops above the fork one build has.
 SELECT count(*) FROM vc.ops WHERE app = %(app)s AND build = %(build)s AND block_id > %(fork)s;

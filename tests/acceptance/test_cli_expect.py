@@ -41,6 +41,27 @@ def test_what_a_node_prints_is_what_another_expects(
     assert (app["status"], app["block_id"]) == ("running", fake_node.height)
 
 
+def test_a_mismatch_stays_on_record_while_its_block_does(
+    cli: Commands, fake_node: FakeNode, database_url: str
+) -> None:
+    """Commands that compare nothing neither clear it nor halt an app that is to continue."""
+    mine_notes(fake_node, "one", "two")
+    common = ("--bitcoin", fake_node.url, "--database", database_url, "--confirmations", 0)
+    cli("sync", *APP, *common)
+    document = json.loads(cli("consensus", "--json", *common).out)
+    document["apps"][0]["state_hash"] = "00" * 32
+    (cli.folder / "lie.json").write_text(json.dumps(document))
+    at = fake_node.height
+    mine_notes(fake_node, "three", "four")
+    cli("sync", *APP, *common, "--expect", "lie.json", "--on-unexpected", "continue")
+    cli("rollback", at + 1, *APP, *common)
+    cli("status", *common, "--check", code=1)
+    (app,) = json.loads(cli("status", *common, "--json").out)["apps"]
+    assert (app["status"], app["unexpected"]["block_id"]) == ("running", at)
+    cli("rollback", at - 1, *APP, *common)
+    cli("status", *common, "--check")
+
+
 def test_a_list_can_be_signed(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
     """With keys to trust, a list without the signature of one of them is a mistake, not an expectation."""
     mine_notes(fake_node, "one")

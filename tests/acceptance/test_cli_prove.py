@@ -183,13 +183,15 @@ def test_the_transaction_and_its_work_are_shown(command: Inside, deployment: Dep
         assert line in text
     for refused, reason in (
         (("--header", "ab" * 32), "not to the trusted one"),
-        (("--header", "ab"), "64 lower-case hex digits"),
         (("--network", "mainnet"), "the headers are of regtest, not of mainnet"),
     ):
         check_one_line(command(*trust, *refused, stdin=proof, code=1), reason)
     plain = made(command, 0)
     check_one_line(command(*trust, "--header", node.tip, stdin=plain, code=1), "shows no headers")
-    assert command(*trust, "--network", "mainnet", stdin=plain)
+    done = command(*trust, "--network", "regtest", stdin=plain, code=1)
+    check_one_line(done, "shows no headers, and so does not show the network")
+    command.set(VIRTUALCHAIN_NETWORK="mainnet")  # a setting for other commands requires nothing
+    command(*trust, stdin=plain)
 
 
 def test_the_block_may_come_from_files(command: Inside, deployment: Deployment, tmp_path: Path) -> None:
@@ -232,7 +234,6 @@ def test_proofs_that_do_not_hold_are_one_line(
     other: dict[str, Any] = {**json.loads(proof), "format": "virtualchain-proof-9\x1b[31m"}
     for text, arguments, reason in (
         (proof, ("--trust", "ab" * 16), "do not produce the trusted hash"),
-        (proof, ("--trust", "ab"), "32 lower-case hex digits"),
         (proof, (*trust, "--of", "other"), "not of 'other'"),
         (proof, (*trust, "--at", "105"), "the trusted hash is that of 105"),
         (json.dumps(changed), trust, "do not produce its ops hash"),
@@ -252,6 +253,12 @@ def test_proofs_that_do_not_hold_are_one_line(
     for file in ("missing", ".", "a\0b"):
         check_one_line(command("check-proof", file, *trust, code=2), "cannot be read")
     assert "--trust" in command("check-proof", "-", stdin=proof, code=2).err
+    for text in ("", "ab", deployment.trusted + "0", deployment.trusted[:-1] + "\n", "é" * 32):
+        done = command("check-proof", "-", "--trust", text, stdin=proof, code=2)
+        check_one_line(done, "write the hash as 32 or 64 hex digits")
+    check_one_line(
+        command("check-proof", "-", *trust, "--header", "ab", stdin=proof, code=2), "--header 'ab'"
+    )
 
 
 def test_the_check_loads_neither_database_nor_engine(command: Inside, deployment: Deployment) -> None:

@@ -73,6 +73,8 @@ def test_a_row_that_is_not_there(cli: Commands, fake_node: FakeNode, options: Op
     assert "  row a   é\n" in cli("check-proof", file, "--trust", roots[last]).out
     file, message = save(cli, *options, "prove-row", "words", "pairs", "--", -1, "é")
     assert "no row of pairs with b=-1, a=é\n" in message
+    _, message = save(cli, *options, "prove-row", "words", "words", "\nvirtualchain: trust")
+    assert "no row of words with word=\\nvirtualchain: trust\n" in message
 
 
 def test_the_state_is_what_the_root_is_the_hash_of(

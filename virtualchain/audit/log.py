@@ -264,7 +264,8 @@ class _LogAudit:
                 on_progress(
                     f"{self._build.app}: digests of block {snapshot.block_id:,} of {self._build.block_id:,}"
                 )
-        for block_id in range(max(self._series.following, self._build.base_block_id + 1), self._last + 1):
+        following = max(self._series.following, self._build.base_block_id + 1, self._first)
+        for block_id in range(following, self._last + 1):
             yield self._build.fault("its digests are missing", block_id=block_id)
         yield from self._leftovers(HIGHEST + 1)
 

@@ -193,7 +193,7 @@ class _Nodes:
         result = Comparison(here["network"], dict(zip(SIDES, tapes, strict=True)))
         result.fork = self._fork(tapes, result.notes)
         apps = [{row["name"]: row for row in side.rows("apps")} for side in self._sides]
-        for name in names or sorted(apps[0].keys() | apps[1].keys()):
+        for name in dict.fromkeys(names) or sorted(apps[0].keys() | apps[1].keys()):
             missing = [side for side, known in zip(SIDES, apps, strict=True) if name not in known]
             if missing and names:
                 raise UsageError(f"there is no app {name} {' and none '.join(missing)}")

@@ -9,10 +9,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
+from virtualchain.background import begin
 from virtualchain.checkpoint.manifest import Signature
 from virtualchain.checkpoint.signing import check_signatures, sign
 from virtualchain.errors import InvalidSignature, UnreadableList, quoted
@@ -21,7 +23,7 @@ from virtualchain.model import Expected, Json
 _LARGEST: Final = 2**24
 """Bytes: a longer list is refused."""
 _TIMEOUT: Final = 30.0
-"""Seconds without an answer from a URL."""
+"""Seconds within which a URL must have answered."""
 _DIGITS: Final = {"block_hash": 64, "ops_hash": 64, "consensus_hash": 32, "state_hash": 64}
 _KEYS: Final = {"name", "block_id", *_DIGITS}
 _HIGHEST: Final = 2**31 - 1
@@ -57,13 +59,22 @@ def _content(place: str) -> bytes:
     if "://" in place:
         if not place.startswith(("http://", "https://")):
             raise ValueError("it can be a file, or be read over http or https")
-        with urllib.request.urlopen(place, timeout=_TIMEOUT) as answer:  # noqa: S310 - checked
-            content: bytes = answer.read(_LARGEST + 1)
+        try:
+            content = begin(partial(_download, place)).result(_TIMEOUT)
+        except TimeoutError as error:
+            raise TimeoutError(f"there was no complete answer within {_TIMEOUT:.0f} seconds") from error
     else:
         with Path(place).open("rb") as file:
             content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise ValueError(f"it has more than {_LARGEST:,} bytes")
+    return content
+
+
+def _download(url: str) -> bytes:
+    """Read a URL; whoever has no more time for it does not wait for the end, as an answer may drip."""
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310 - it is one of http or https
+        content: bytes = answer.read(_LARGEST + 1)
     return content
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain, islice
+from secrets import token_hex
 from typing import Any, Final
 
 import click
@@ -25,8 +26,9 @@ _GAP: Final = "  "
 _DIGITS: Final = 300
 """Numerics with more digits are text in JSON, because few JSON readers accept such numbers."""
 
-_NUMBER: Final = re.compile(r'"\\u0000([^"]*)"')
-"""A number whose digits json has no type for: text that begins with NUL, which no text of a database does."""
+_MARK: Final = token_hex(16)
+"""Begins the text of a number whose digits json has no type for: no other text has it, as nobody knows it."""
+_NUMBER: Final = re.compile(f'"{_MARK}([^"]*)"')
 
 Row = Sequence[Any]
 
@@ -165,5 +167,5 @@ def _finite(value: object) -> object:
 def _plain(value: object) -> object:
     """Convert a value that JSON lacks: bytes to hex, numerics to what `_NUMBER` finds, the rest to text."""
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < _DIGITS:
-        return f"\0{value:f}"
+        return f"{_MARK}{value:f}"
     return _text(value)

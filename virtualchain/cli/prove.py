@@ -10,7 +10,7 @@ import click
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
 from virtualchain.cli.output import counted, say, visible, write_fields, write_json
 from virtualchain.cli.session import open_reading
-from virtualchain.errors import UsageError
+from virtualchain.errors import InvalidProof, UsageError, quoted
 
 if TYPE_CHECKING:
     from virtualchain.bitcoin.spv import InChain
@@ -129,18 +129,28 @@ def check_proof(
         app=name,
         block_id=block,
         network=options.settings.network,
-        last_hash=None if header is None else header.lower(),
+        last_hash=None if header is None else _parse_hash("header", header, 64),
         absent=None if absent is None else _parse_op(absent),
         table=table,
         key=key or None,
     )
-    checked = check_file(_read(file), trusted.lower(), known)
+    checked = check_file(_read(file), _parse_hash("trust", trusted, 32, 64), known)
     if isinstance(checked, RowClaim):
         _write_row(options, checked)
+    elif checked.in_chain is None and options.flags.get("network") is not None:
+        raise InvalidProof("the proof shows no headers, and so does not show the network")
     elif options.settings.json:
         write_json({**_ops_json(checked), "absent": known.absent})
     else:
         _write_ops(checked, known)
+
+
+def _parse_hash(option: str, text: str, *digits: int) -> str:
+    if not re.fullmatch("[0-9a-fA-F]*", text) or len(text) not in digits:
+        raise UsageError(
+            f"--{option} {quoted(text)}: write the hash as {' or '.join(map(str, digits))} hex digits"
+        )
+    return text.lower()
 
 
 def _parse_op(text: str) -> bytes:

@@ -3,7 +3,7 @@
 import click
 
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options
-from virtualchain.cli.output import say, write_json
+from virtualchain.cli.output import say, visible, write_json
 from virtualchain.cli.session import open_reading
 
 _block_option = click.option(
@@ -58,5 +58,6 @@ def prove_row(options: Options, name: str, table: str, key: tuple[str, ...], blo
     claim = check_row_proof(proof, root)
     click.echo(write_proof(proof))
     shown = ", ".join(f"{column}={text}" for column, text in claim.key.items())
-    say(f"it shows {'that there is no row' if claim.row is None else 'the row'} of {table} with {shown}")
+    what = "that there is no row" if claim.row is None else "the row"
+    say(visible(f"it shows {what} of {table} with {shown}"))
     say(f"to check it, trust the state root of {name} at block {claim.block_id}: {root}")

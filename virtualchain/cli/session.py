@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from virtualchain.cli.progress import Reporter
     from virtualchain.engine.deployment import Deployment
     from virtualchain.engine.engine import StateEngine
-    from virtualchain.engine.options import Expect, Progress
+    from virtualchain.engine.expectations import Expect
+    from virtualchain.engine.options import Progress
 
 _PAUSES: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
 """Seconds after each attempt to reach a node and a database that may be starting; the last one repeats."""

@@ -110,9 +110,14 @@ class Deployment:
             self.close()
             raise
 
-    def expect(self, expected: Mapping[str, Sequence[Expected]]) -> None:
-        """Compare every app's digests with these, by app, and with those that it declares, from now on."""
+    def expect(self, expected: Mapping[str, Sequence[Expected]] | None) -> None:
+        """Compare every app's digests with these, by app, and with those that it declares, from now on.
+
+        With None, nothing is compared.
+        """
         self._expected = expected
+        if expected is None:
+            return
         for machine in self.machines:
             contract = machine.contract
             machine.expect([*contract.expected(self.tape.network), *expected.get(contract.name, ())])

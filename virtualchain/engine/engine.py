@@ -5,7 +5,6 @@ state of its own: after any failure it continues from what is in the database.
 """
 
 import inspect
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -22,13 +21,13 @@ from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
+from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
 from virtualchain.engine.lookups import lookups_of_callback
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import (
-    Expect,
     Listener,
     Options,
     Progress,
@@ -64,8 +63,6 @@ POLL = 3.0
 """Seconds between two looks at the node, if it announces nothing in between."""
 _STRETCH = 500
 """Blocks that a lagging app is advanced by while others have new blocks to take."""
-_EXPECT_AGAIN = 600.0
-"""Seconds after which a follower asks again which digests are expected."""
 _GARBLED = 3
 """How many malformed answers in a row a follower tolerates from the node."""
 
@@ -113,9 +110,9 @@ class StateEngine:
     rollback. Apps with a state of their own have it saved to `state_folder` (default: the user's data
     folder).
 
-    `expect` returns the digests that others say the apps have, by app; it is called at the start, and by
-    `follow` every ten minutes. An app with other ones, or with others than it declares itself, stops before
-    it takes another block, unless `on_unexpected` is "continue".
+    `expect` returns the digests that others say the apps have, by app; it is called at the start, and in
+    another thread every ten minutes while `follow` runs. An app with other ones, or with others than it
+    declares itself, stops before it takes another block, unless `on_unexpected` is "continue".
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
@@ -174,9 +171,7 @@ class StateEngine:
             expected={} if expect is None else expect(),
             on_unexpected=on_unexpected,
         )
-        self._expect = expect
-        self._expected_at = time.monotonic()
-        self._expects_other = False
+        self._inquiry = None if expect is None else Inquiry(expect)
         check_runnable(declared, self._options)
         self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
@@ -300,20 +295,6 @@ class StateEngine:
                 if self._waits_for is not None:
                     self._listener.on_wait(self._waits_for)
                 self._source.wait(POLL)
-                self._expect_again()
-
-    def _expect_again(self) -> None:
-        """Ask from time to time which digests are expected now; if that fails, those of before still are."""
-        if self._expect is None or time.monotonic() - self._expected_at < _EXPECT_AGAIN:
-            return
-        self._expected_at = time.monotonic()
-        try:
-            expected = self._expect()
-        except VirtualchainError as error:
-            self._listener.on_wait(f"the digests that are expected could not be read again: {error}")
-            return
-        self._expects_other = expected != self._options.expected
-        self._options = replace(self._options, expected=expected)
 
     def _build_or_wait(self) -> None:
         """Build; note what is waited for if that fails now and may succeed later."""
@@ -433,9 +414,8 @@ class StateEngine:
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
-        if self._expects_other:
-            self._deployment.expect(self._options.expected)
-            self._expects_other = False
+        if self._follows:
+            self._expect_again()
         moved = bool(self._deployment.running) and self._follow_plan(to)
         moved = self._catch_up(most=_STRETCH if moved else None) or moved
         # Each block checks that its builds are live; so this comes after, when nobody waits for rows.
@@ -448,6 +428,17 @@ class StateEngine:
                 raise error
             return False
         return moved
+
+    def _expect_again(self) -> None:
+        """Expect what is expected by now; if that cannot be read, what was expected before still is."""
+        try:
+            expected = None if self._inquiry is None else self._inquiry.answer()
+        except VirtualchainError as error:
+            self._listener.on_wait(f"the digests that are expected could not be read again: {error}")
+            return
+        if expected is not None and expected != self._options.expected:
+            self._options = replace(self._options, expected=expected)
+            self._deployment.expect(expected)
 
     def _follow_plan(self, to: int | None) -> bool:
         """Do what the planner says; return whether the tape changed."""

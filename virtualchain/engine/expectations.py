@@ -4,9 +4,43 @@ They decide nothing about the state. An app whose digests are others stops befor
 that a node which has diverged, for whatever reason, says so instead of answering.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
+from virtualchain.background import begin
 from virtualchain.model import Digests, Expected, Json
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Expect = Callable[[], Mapping[str, Sequence[Expected]]]
+"""Returns which digests are expected, by app; raises VirtualchainError if that cannot be found out."""
+AGAIN: Final = 600.0
+"""Seconds after which a follower asks again."""
+
+
+class Inquiry:
+    """Asks again from time to time which digests are expected, while blocks are taken."""
+
+    def __init__(self, expect: Expect) -> None:
+        self._expect = expect
+        self._asked_at = time.monotonic()
+        self._asked: Future[Mapping[str, Sequence[Expected]]] | None = None
+
+    def answer(self) -> Mapping[str, Sequence[Expected]] | None:
+        """Return what is expected, if an answer has come since the last call, and ask if it is time to.
+
+        Raises what the function raised that was asked.
+        """
+        asked = self._asked
+        if asked is None and time.monotonic() - self._asked_at >= AGAIN:
+            self._asked_at = time.monotonic()
+            self._asked = begin(self._expect)
+        if asked is None or not asked.done():
+            return None
+        self._asked = None
+        return asked.result()
 
 
 class Expectations:

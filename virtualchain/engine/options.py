@@ -82,10 +82,6 @@ class Progress:
     """What became of the block's inputs, by the app that took it."""
 
 
-Expect = Callable[[], Mapping[str, Sequence[Expected]]]
-"""Returns which digests are expected, by app; raises VirtualchainError if that cannot be found out."""
-
-
 def ignore(*_: object) -> None:
     """Notify nobody."""
 
@@ -124,8 +120,9 @@ class Options:
     """For how many blocks apps can be rolled back by their history; None: all."""
     on_deep_fork: Mapping[str, Policy] = field(default_factory=dict)
     """What happens when taken blocks are replaced, by app; an app that is not named keeps its policy."""
-    expected: Mapping[str, Sequence[Expected]] = field(default_factory=dict)
-    """The digests that others say apps have, by app; each app's own declarations come on top."""
+    expected: Mapping[str, Sequence[Expected]] | None = None
+    """The digests that others say apps have, by app; each app's own declarations come on top. None: nothing
+    is compared here, and what the last writer found stays on record."""
     on_unexpected: OnUnexpected = "halt"
     """What an app does whose digests are others than expected."""
     state_folder: Path | None = None

@@ -14,7 +14,13 @@ from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 
 _Q = queries("rollback")
-_TRUNCATE = ("truncate_rejections", "truncate_snapshots", "truncate_state_files", "lower_tracking")
+_TRUNCATE = (
+    "truncate_rejections",
+    "truncate_snapshots",
+    "truncate_state_files",
+    "lower_tracking",
+    "forget_unexpected",
+)
 
 
 @dataclass(frozen=True, slots=True)

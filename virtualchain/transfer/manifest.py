@@ -19,6 +19,8 @@ from virtualchain.transfer.tables import Column
 
 FORMAT: Final = "virtualchain-export-1"
 NAME: Final = "manifest.json"
+_LARGEST: Final = 2**24
+"""Bytes: a longer manifest is refused."""
 _Value = TypeVar("_Value")
 
 
@@ -109,13 +111,18 @@ def read_manifest(folder: Path) -> Manifest:
     Raises UsageError if there is none or its format is another one, DamagedExport if it is invalid.
     """
     path = folder / NAME
+    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+        raise DamagedExport(f"{path} is not a file")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read ({error.strerror}): name the folder of a complete export; "
             "`virtualchain export` writes this file last"
         ) from error
+    if len(content) > _LARGEST:
+        raise DamagedExport(f"{path} has more than {_LARGEST:,} bytes")
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -152,7 +152,8 @@ def test_what_differs_is_named_on_either_side(
                 "there": expected["row"]["here"],
             }
         assert {name: getattr(divergence, name) for name in expected} == expected
-        assert compare_nodes(*sides, apps=[comparison.apps[0].name]).notes == []
+        named = compare_nodes(*sides, apps=[comparison.apps[0].name] * 2)
+        assert (len(named.apps), named.notes) == (1, [])
 
 
 def test_history_that_does_not_reach_back(clone: Clone) -> None:

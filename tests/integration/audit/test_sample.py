@@ -195,6 +195,25 @@ def test_hashes_of_earlier_blocks(
     assert all(stretch.judged_again for stretch in report.stretches)
 
 
+def test_an_app_that_lags_is_not_damaged(
+    fake_node: FakeNode, run: Run, database_url: str, tmp_path: Path
+) -> None:
+    """Blocks above the last one of an app that lags, or of a build that was replaced, are not missing."""
+    apps = [App("one", magic=b"lo"), App("two", magic=b"lt")]
+    for app in apps:
+        app.add(b"k", parse=lambda payload: {"n": len(payload)})
+    run(*apps)
+    last = fake_node.height
+    fake_node.mine(n=30)
+    run(apps[0])
+    for seed in range(10):
+        report = sample(database_url, tmp_path, *map(read_contract, apps), number=2, seed=seed)
+        assert report.faults == []
+        if any(stretch.first > last + 1 for stretch in report.stretches):
+            return
+    pytest.fail("no stretch is above the last block")
+
+
 def test_a_writer_may_run_meanwhile(fake_node: FakeNode, database_url: str, tmp_path: Path) -> None:
     """Blocks and rollbacks that come meanwhile are not faults; what could not be judged is noted."""
     story(fake_node, 14, 12)

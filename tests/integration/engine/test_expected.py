@@ -1,13 +1,14 @@
 """An app whose digests are not those that are expected stops before it takes another block, and says so."""
 
 from collections.abc import Mapping, Sequence
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import Query, Run
 from virtualchain import App, StateEngine
-from virtualchain.engine import engine as engine_module
+from virtualchain.engine import expectations
 from virtualchain.errors import AppHalted, InvalidApp, UnreadableList
 from virtualchain.model import Expected
 from virtualchain.testing import FakeNode
@@ -186,7 +187,7 @@ def test_a_follower_asks_again(
     fake_node: FakeNode, database_url: str, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is expected may become known later; while it cannot be read, what was expected before counts."""
-    monkeypatch.setattr(engine_module, "_EXPECT_AGAIN", 0.0)
+    monkeypatch.setattr(expectations, "AGAIN", 0.0)
     fake_node.mine()
     answers: list[Mapping[str, Sequence[Expected]] | None] = [
         {},
@@ -216,3 +217,41 @@ def test_a_follower_asks_again(
         engine.follow()
     assert any("nobody is there" in line for line in messages)
     assert query(_APPS)[0]["status"] == "halted"
+
+
+def test_no_block_waits_for_a_list(
+    fake_node: FakeNode, database_url: str, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is read again, however long that takes, blocks are taken; then it counts."""
+    monkeypatch.setattr(expectations, "AGAIN", 0.0)
+    fake_node.mine()
+    asked, taken = Event(), Event()
+    at = fake_node.height + 1
+
+    def expect() -> Mapping[str, Sequence[Expected]]:
+        if not started:
+            return {}
+        asked.set()
+        assert taken.wait(30)
+        return {"notes": [Expected(at, consensus_hash=WRONG)]}
+
+    def mine() -> None:
+        assert asked.wait(30)
+        fake_node.mine()
+
+    started: list[bool] = []
+    with StateEngine(
+        notes(),
+        database=database_url,
+        source=fake_node.url,
+        confirmations=0,
+        on_block=lambda progress: taken.set() if progress.block.block_id == at else None,
+        expect=expect,
+    ) as engine:
+        started.append(True)
+        miner = Thread(target=mine)
+        miner.start()
+        with pytest.raises(AppHalted, match=f"expects {WRONG}"):
+            engine.follow()
+        miner.join()
+    assert query(_APPS)[0]["block_id"] == at

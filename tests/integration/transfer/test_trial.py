@@ -165,8 +165,14 @@ def test_hostile_exports(origin: Origin, folder: Path) -> None:
     (folder / "manifest.json").write_text("[" * 100_000)
     with pytest.raises(DamagedExport):
         try_import(origin.url, folder, apps(), origin.hashes)
+    (folder / "manifest.json").write_bytes(b" " * (2**24 + 1))
+    with pytest.raises(DamagedExport, match="more than 16,777,216 bytes"):
+        try_import(origin.url, folder, apps(), origin.hashes)
     (folder / "manifest.json").unlink()
     with pytest.raises(UsageError):
+        try_import(origin.url, folder, apps(), origin.hashes)
+    (folder / "manifest.json").symlink_to("/dev/zero")
+    with pytest.raises(DamagedExport, match="is not a file"):
         try_import(origin.url, folder, apps(), origin.hashes)
     assert databases(origin.url) == before
 

@@ -1,7 +1,9 @@
 """Lists of expected digests: read from files and URLs, signed or not; anything else is refused."""
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from virtualchain.checkpoint import expected
 from virtualchain.checkpoint.expected import read_lists, signed_list
 from virtualchain.checkpoint.signing import make_key
 from virtualchain.errors import UnreadableList
@@ -113,10 +116,16 @@ def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 class _Answers(BaseHTTPRequestHandler):
-    """Answers with the list, with an error, or with nothing."""
+    """Answers with the list, with an error, with nothing, or drips without end."""
 
     def do_GET(self) -> None:
         if self.path == "/nothing":
+            return
+        if self.path == "/drip":
+            with suppress(OSError):
+                for _ in range(600):
+                    self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    time.sleep(0.1)
             return
         self.send_response(200 if self.path == "/list" else 404)
         self.end_headers()
@@ -145,3 +154,10 @@ def test_a_list_may_be_at_a_url(page: str) -> None:
         read_lists([f"{page}/nothing"])
     with pytest.raises(UnreadableList, match="cannot be read"):
         read_lists(["http://127.0.0.1:1/list"])
+
+
+def test_an_answer_that_drips_is_given_up(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little time passes between two parts of it."""
+    monkeypatch.setattr(expected, "_TIMEOUT", 1.0)
+    with pytest.raises(UnreadableList, match="no complete answer within 1 seconds"):
+        read_lists([f"{page}/drip"])

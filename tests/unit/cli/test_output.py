@@ -27,6 +27,13 @@ def test_a_table_has_aligned_columns(capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_text_that_begins_with_nul_is_text(capsys: Capture) -> None:
+    """A proof, unlike a database, may have any text: none is written as anything but text."""
+    texts = ["\0null, ", 'a"\0b', "\0" + "1" * 9]
+    output.write_json({"app": texts, texts[0]: Decimal("1.00")})
+    assert json.loads(capsys.readouterr().out) == {"app": texts, texts[0]: 1.0}
+
+
 def test_a_table_is_written_while_rows_arrive(capsys: Capture) -> None:
     """The first rows determine the widths; the table does not wait for later ones."""
     rows = ((number, "x") for number in range(10_001))
