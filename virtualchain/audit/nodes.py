@@ -6,21 +6,19 @@ hashes and inputs may differ for a while only, so they are compared by digests o
 each server computes of its own rows. Then only the stretch that differs is read.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row, tuple_row
 
+from virtualchain.audit.different_row import DifferentRow
 from virtualchain.audit.fault import OnProgress, ignore
+from virtualchain.audit.sides import SIDES, Side, opened
 from virtualchain.consensus import ops_hash
 from virtualchain.errors import UsageError
 from virtualchain.model import Json
-from virtualchain.reading import views
 from virtualchain.store.sql import queries
 
 _Q = queries("nodes")
@@ -49,8 +47,6 @@ _PLACE: Final = (
 )
 """What is reported of an app on each side."""
 _JUDGED: Final = {"is_judged": sql.SQL(_Q["is_judged"])}
-SIDES: Final = ("here", "there")
-"""The names of our own node and of the other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,68 +109,14 @@ def compare_nodes(
     different networks or an app that is named is not on both, StoreError if a database cannot be read.
     """
     with ExitStack() as stack:
-        sides = tuple(stack.enter_context(_opened(each)) for each in (url, other))
+        sides = tuple(stack.enter_context(opened(each)) for each in (url, other))
         return _Nodes(sides, on_progress).compare(apps)
-
-
-class _Side:
-    """One node's views, as they are at one moment."""
-
-    def __init__(self, connection: psycopg.Connection, url: str) -> None:
-        self._connection = connection
-        self._url = url
-        views.exact_json(connection)
-
-    def rows(
-        self, query: str, parts: Mapping[str, sql.Composable] | None = None, **values: object
-    ) -> list[Json]:
-        """Return the rows of a named query."""
-        with self._reporting(), self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(_composed(query, parts), values).fetchall()
-
-    def value(self, query: str, **values: object) -> Any:  # noqa: ANN401 - whatever the query returns
-        """Return the first value of a named query; None without a row."""
-        with self._reporting():
-            row = self._connection.execute(_Q[query], values).fetchone()
-        return None if row is None else row[0]
-
-    def each(
-        self, query: str, parts: Mapping[str, sql.Composable], **values: object
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a named query as the server computes them."""
-        with self._reporting(), self._connection.cursor("nodes", row_factory=tuple_row) as cursor:
-            cursor.itersize = 10
-            yield from cursor.execute(_composed(query, parts), values)
-
-    def show(self, block_id: int | None) -> None:
-        """Have the views of apps show their rows as of a block, or as they are now."""
-        with self._reporting():
-            as_of = "" if block_id is None else str(block_id)
-            self._connection.execute(queries("views")["as_of"], {"as_of": as_of})
-
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
-        """Name the database that failed: there are two."""
-        try:
-            yield
-        except psycopg.Error as error:
-            raise views.failure(self._connection, self._url, error) from error
-
-
-@contextmanager
-def _opened(url: str) -> Iterator[_Side]:
-    with views.snapshot(url) as connection:
-        yield _Side(connection, url)
-
-
-def _composed(query: str, parts: Mapping[str, sql.Composable] | None) -> sql.Composed:
-    return sql.SQL(_Q[query]).format(**(parts or {}))
 
 
 class _Nodes:
     """Both sides of a comparison."""
 
-    def __init__(self, sides: tuple[_Side, ...], on_progress: OnProgress) -> None:
+    def __init__(self, sides: tuple[Side, ...], on_progress: OnProgress) -> None:
         self._sides = sides
         self._on_progress = on_progress
 
@@ -227,7 +169,7 @@ class _Nodes:
             f"the nodes are on different chains ({where}): it is {hashes[0]} here, {hashes[1]} there",
         )
 
-    def _first_different(self, first: int, last: int, value: Callable[[_Side, int], object]) -> int:
+    def _first_different(self, first: int, last: int, value: Callable[[Side, int], object]) -> int:
         return _bisect(first, last, lambda at: value(self._sides[0], at) != value(self._sides[1], at))
 
 
@@ -257,7 +199,7 @@ class _App:
 
     def __init__(
         self,
-        sides: tuple[_Side, ...],
+        sides: tuple[Side, ...],
         rows: Sequence[Json],
         tapes: Sequence[Json],
         last: int | None,
@@ -400,7 +342,7 @@ class _App:
             return Divergence(what, block_id, message + self._other_rules())
         return self._state_divergence(block_id)
 
-    def _verdicts(self, side: _Side, block_id: int) -> dict[tuple[int, int], Json]:
+    def _verdicts(self, side: Side, block_id: int) -> dict[tuple[int, int], Json]:
         rows = side.rows("verdicts", app=self._name, block_id=block_id)
         return {(row["txindex"], row["payload_index"]): row for row in rows}
 
@@ -462,94 +404,11 @@ class _App:
         if unread:
             self._result.notes.append(f"this role may not read {', '.join(unread)} on both sides")
         readable = [name for name in tables[0] if name not in unread]
-        row, note = self._first_row(block_id, tables[0], readable)
+        row, note = DifferentRow(self._sides, self._rows).find(block_id, tables[0], readable)
         return Divergence("state", block_id, message if note is None else f"{message}; {note}", row=row)
 
-    def _both(self) -> Iterator[tuple[_Side, Json]]:
+    def _both(self) -> Iterator[tuple[Side, Json]]:
         return zip(self._sides, self._rows, strict=True)
-
-    def _first_row(
-        self, block_id: int, tables: Mapping[str, Json], readable: Sequence[str]
-    ) -> tuple[Json | None, str | None]:
-        """Return the first row that differs after a block, and a note on what it was looked for in."""
-        oldest = max(row["history_from"] for row in self._rows)
-        shown = max(block_id, oldest)
-        if shown > min(row["block_id"] for row in self._rows):
-            return None, f"history reaches back to block {oldest} only, which not both have taken"
-        try:
-            for side in self._sides:
-                side.show(shown)
-            if oldest < block_id:
-                for name, key in self._changed_differently(block_id):
-                    rows = self._row_of(name, tables[name]["columns"], key) if name in readable else None
-                    if rows is not None:
-                        return {"table": name, "key": key, **rows}, None
-            note = f"history reaches back to block {shown} only: the row is as of that block"
-            for name in readable:
-                rows = self._any_row_of(name, tables[name]["columns"])
-                if rows is not None:
-                    return {"table": name, "key": None, **rows}, note if shown > block_id else None
-        finally:
-            for side in self._sides:
-                side.show(None)
-        return (
-            None,
-            f"no row differs as of block {shown}: a state hash is damaged, or rows were changed since",
-        )
-
-    def _changed_differently(self, block_id: int) -> Iterator[tuple[str, Json]]:
-        """Yield tables and keys of the rows to which a block did something else on one side."""
-        changes = [
-            {
-                (row["table"], json.dumps(row["key"], sort_keys=True, default=str)): row
-                for row in side.rows("changes", app=self._name, block_id=block_id)
-            }
-            for side in self._sides
-        ]
-        for place in sorted(changes[0].keys() | changes[1].keys()):
-            rows = [known.get(place) for known in changes]
-            if rows[0] != rows[1]:
-                yield place[0], next(row["key"] for row in rows if row is not None)
-
-    def _row_of(self, name: str, columns: Sequence[str], key: Json) -> Json | None:
-        """Return a row on both sides, if it is not the same; null on a side without it."""
-        contents = []
-        for side, parts in self._views(name, columns):
-            conditions = (
-                sql.SQL("{} = {}").format(sql.Identifier(column), sql.Literal(_literal(value)))
-                for column, value in key.items()
-            )
-            rows = side.rows("row", {**parts, "is_key": sql.SQL(" AND ").join(conditions)})
-            contents.append(rows[0]["content"] if rows else None)
-        return None if contents[0] == contents[1] else dict(zip(SIDES, contents, strict=True))
-
-    def _views(self, name: str, columns: Sequence[str]) -> Iterator[tuple[_Side, dict[str, sql.Composable]]]:
-        """Yield each side with its view of a projection, and an alias that no column has."""
-        alias = "row"
-        while alias in columns:
-            alias += "_"
-        for side, app in self._both():
-            yield side, {"row": sql.Identifier(alias), "view": sql.Identifier(app["schema"], name)}
-
-    def _any_row_of(self, name: str, columns: Sequence[str]) -> Json | None:
-        """Return a row of a view that only one side has, as each side has it."""
-        sides = list(self._views(name, columns))
-        sums = [dict(side.each("row_sums", parts)) for side, parts in sides]
-        parts_of_rows = sorted(sums[0].keys() | sums[1].keys())
-        part = next((each for each in parts_of_rows if sums[0].get(each) != sums[1].get(each)), None)
-        if part is None:
-            return None
-        rows = [
-            {row["digest"]: row["content"] for row in side.rows("rows", parts, part=part)}
-            for side, parts in sides
-        ]
-        digest = min(rows[0].keys() ^ rows[1].keys())
-        return {side: known.get(digest) for side, known in zip(SIDES, rows, strict=True)}
-
-
-def _literal(value: object) -> str:
-    """Write a key's value from JSON as text that the server reads as the column's type."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _differs(ours: Json | None, theirs: Json | None) -> bool:

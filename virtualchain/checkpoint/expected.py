@@ -13,6 +13,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from virtualchain.background import begin
 from virtualchain.checkpoint.manifest import Signature
@@ -36,9 +37,10 @@ def read_lists(places: Iterable[str], trusted: Sequence[str] = ()) -> dict[str, 
     place, for one that cannot be read or is not such a list, and UsageError for a key that cannot be read.
     """
     expected: dict[str, list[Expected]] = {}
-    for place in places:
+    for where in places:
+        place = _without_secrets(where)
         try:
-            for name, one in _read(_content(place), place, trusted):
+            for name, one in _read(_content(where), place, trusted):
                 expected.setdefault(name, []).append(one)
         except (OSError, HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -47,6 +49,14 @@ def read_lists(places: Iterable[str], trusted: Sequence[str] = ()) -> dict[str, 
         except (ValueError, RecursionError, InvalidSignature) as error:
             raise UnreadableList(f"{place} is not a list of expected digests: {error}") from error
     return expected
+
+
+def _without_secrets(place: str) -> str:
+    """Return a URL without login and query, which may hold a token: readers see who expects what."""
+    if "://" not in place:
+        return place
+    parts = urlsplit(place)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def signed_list(apps: Sequence[Json], files: Iterable[Path]) -> Json:

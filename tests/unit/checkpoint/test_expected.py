@@ -127,7 +127,7 @@ class _Answers(BaseHTTPRequestHandler):
                     self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                     time.sleep(0.1)
             return
-        self.send_response(200 if self.path == "/list" else 404)
+        self.send_response(200 if self.path.startswith("/list") else 404)
         self.end_headers()
         self.wfile.write(json.dumps({"apps": [ROW]}).encode())
 
@@ -148,6 +148,7 @@ def page() -> Iterator[str]:
 def test_a_list_may_be_at_a_url(page: str) -> None:
     """A page that is not there, and a server that hangs up, are named."""
     assert read_lists([f"{page}/list"])["notes"][0].consensus_hash == "cc" * 16
+    assert read_lists([f"{page}/list?token=secret"])["notes"][0].origin == f"{page}/list"
     with pytest.raises(UnreadableList, match=f"{page}/missing cannot be read: .*Not Found"):
         read_lists([f"{page}/missing"])
     with pytest.raises(UnreadableList, match=f"{page}/nothing cannot be read: "):
