@@ -83,8 +83,12 @@ def _content(place: str) -> bytes:
 
 def _download(url: str) -> bytes:
     """Read a URL; whoever has no more time for it does not wait for the end, as an answer may drip."""
-    with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310 - it is one of http or https
-        content: bytes = answer.read(_LARGEST + 1)
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310 - it is one of http or https
+            content: bytes = answer.read(_LARGEST + 1)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is the answer, too
+        raise
     return content
 
 
