@@ -131,7 +131,7 @@ def test_each_shell_has_its_completion_script(inside: Inside, shell: str, shown:
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("virtualchain st", ["status"]),
+        ("virtualchain st", ["status", "state-root"]),
         ("virtualchain --app a db st", ["start", "stop", "status"]),
         ("virtualchain --version re", ["resume", "replay", "remove"]),
         ("virtualchain --data", ["--database"]),

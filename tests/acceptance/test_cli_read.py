@@ -35,6 +35,7 @@ APP_KEYS = {
     "lag",
     "role",
     "status",
+    "unexpected",
     "error",
 }
 CLOSED = "http://user:password@127.0.0.1:1"

@@ -22,17 +22,20 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
     row = sql.SQL(
         "format('%s %s %s', t.ctid, t.xmin, t)"
         if versions
-        else "(to_jsonb(t) - '{evidence,serial}'::text[])::text"
+        else "(to_jsonb(t) - '{evidence,branch,serial}'::text[])::text"
     )
     with psycopg.connect(url) as connection:
         names = connection.execute(_TABLES).fetchall()
-        return {f"{schema}.{name}": _rows(connection, row, schema, name) for schema, name in names}
+        dump = {f"{schema}.{name}": _rows(connection, row, schema, name) for schema, name in names}
+    if not versions:
+        del dump["vc.coinbases"]
+    return dump
 
 
 _BUILDS = "SELECT name, schema, build, is_live, history_from FROM vc.apps"
-_MAY_DIFFER = ("vc.alembic_version", "vc.reorgs", "vc.published", "vc.readers", "vc.writer")
+_MAY_DIFFER = ("vc.alembic_version", "vc.coinbases", "vc.reorgs", "vc.published", "vc.readers", "vc.writer")
 """Tables that may differ between two deployments with the same result."""
-_OWN_COLUMNS = ["build", "history_from", "code_digest", "last_code_digest", "serial", "evidence"]
+_OWN_COLUMNS = ["build", "history_from", "code_digest", "last_code_digest", "serial", "evidence", "branch"]
 """Columns that may differ; the code does if a test makes an app fail at a chosen moment, and what shows that
 senders are right depends on the source."""
 _PRUNED_BY = {"_history": "until_block", "_births": "since_block"}

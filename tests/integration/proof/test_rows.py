@@ -365,6 +365,7 @@ def test_a_migrated_app(
         run(words(), database=other_url, source=node.url)
         say(node, "four")
         run(words(), database=other_url, source=node.url)
+        theirs = create_checkpoint(other_url, tmp_path / "theirs")
     with views.snapshot(other_url) as connection:
         there = read_state(connection, "words", made.block_id + 1)
     with views.snapshot(database_url) as connection:
@@ -373,5 +374,4 @@ def test_a_migrated_app(
     assert there["genesis_hash"] != here["genesis_hash"]
     assert claim(other_url, "words", "two", app="words").row is not None
     assert claim(other_url, "words", "four", app="words", at=made.block_id + 1).row is None
-    theirs = create_checkpoint(other_url, tmp_path / "theirs")
     assert theirs.state_root == root(other_url, "words")

@@ -96,12 +96,22 @@ def _wait_for(port: int) -> None:
             return
 
 
+def wait_for_no_writer(url: str) -> None:
+    """Wait until the server has ended the session of an engine that was closed."""
+    for _ in range(100):
+        with views.snapshot(url) as connection:
+            if views.writer(connection) is None:
+                return
+        time.sleep(0.1)
+
+
 def test_readers_work_through_a_pooler(
     fake_node: FakeNode, run: Run, ask: Ask, pooled_url: str, database_url: str
 ) -> None:
     """Status, ops and SQL are the same through a pooler, repeatedly and in interleaved sessions."""
     representative.feed(fake_node)
     run(representative.app())
+    wait_for_no_writer(database_url)
     for arguments in [
         ["status", "--bitcoin", fake_node.url],
         ["ops"],
