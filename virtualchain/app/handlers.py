@@ -120,7 +120,10 @@ def check_encoder(app: str, code: bytes | None, encode: Encode) -> Encode:
         raise InvalidApp(f"app {app}: {described(code)} have nothing to encode")
     if not callable(encode):
         raise InvalidApp(f"app {app}: encode is {encode!r}: it must be a function")
-    parameters = inspect.signature(encode).parameters.values()
+    try:
+        parameters = inspect.signature(encode).parameters.values()
+    except ValueError as error:
+        raise InvalidApp(f"app {app}: encode of {described(code)} has no signature") from error
     unnamed = [item.name for item in parameters if item.kind in {item.POSITIONAL_ONLY, item.VAR_POSITIONAL}]
     taken = [item.name for item in parameters if item.name in _ASKED_BY_BUILD_INPUT]
     if unnamed or taken:
