@@ -24,6 +24,7 @@ from virtualchain.bitcoin.transaction import (
     read_transaction,
     write_count,
 )
+from virtualchain.consensus import text_of
 from virtualchain.consensus.hashing import hash160
 from virtualchain.errors import InvalidOp, Unserializable, UsageError, quoted
 from virtualchain.model import FindPayload, Json, Sender, SpentOutput
@@ -133,7 +134,7 @@ def find_opcode(contract: Contract, opcode: bytes | str | None) -> bytes:
     if isinstance(opcode, bytes):
         readings = {opcode}
     else:
-        text = opcode or ""
+        text = str(opcode or "")
         hexadecimal = _HEX.fullmatch(text)
         readings = {
             *contract.opcode_names.get(text.lower(), ()),
@@ -238,8 +239,10 @@ class _Writing:
             problems = [f"unknown: {', '.join(unknown)}"] if unknown else []
             problems += [f"missing: {', '.join(missing)}"] if missing else []
             raise self._wrong(f"it takes {taken}; {'; '.join(problems)}")
-        if consensus_hash is not None and not _HASH.fullmatch(consensus_hash):
-            raise self._wrong(f"{quoted(consensus_hash)} is not a consensus hash: 32 lower-case hex digits")
+        if consensus_hash is not None and not _HASH.fullmatch(str(consensus_hash)):
+            raise self._wrong(
+                f"{quoted(str(consensus_hash))} is not a consensus hash: 32 lower-case hex digits"
+            )
         for name, kind in self._types.items():
             problem = kind.problem(arguments[name]) if name in arguments else None
             if problem is not None:
@@ -300,6 +303,9 @@ class _Writing:
             if isinstance(op, dict):
                 to_json(op)
                 require_types(op, self._types)
+                for name in self._contract.hashed_fields(self._block_id, self._opcode, op):
+                    if name in op:
+                        text_of(op[name], name)
                 return op
             reason = op.reason if isinstance(op, Rejected) else "not parsed"
         except _AsksState:
@@ -323,10 +329,10 @@ class _NoState:
     __getattr__ = __getitem__ = __contains__ = __iter__ = __len__ = __call__ = _asked
 
 
-def _agree(given: object, parsed: object) -> bool:
-    """Check whether a field that was read is the one that was written, or the length of a list of such."""
-    given, parsed = _plain(given), _plain(parsed)
-    return given == parsed or (isinstance(given, list) and type(parsed) is int and parsed == len(given))
+def _agree(passed: object, read: object) -> bool:
+    """Check whether a field that was read is the one that was passed, or the length of a list that was."""
+    passed, read = _plain(passed), _plain(read)
+    return passed == read or (isinstance(passed, list) and type(read) is int and read == len(passed))
 
 
 def _plain(value: object) -> object:
@@ -354,14 +360,14 @@ def write_output(contract: Contract, payload: bytes, around: Around | None = Non
     try:
         script = write(payload)
         raw, tx = (around or Around.of(2, None)).transaction(script)
-        found = payloads(_rule(contract), raw, tx.outputs)
+        matches = payloads(_rule(contract), raw, tx.outputs)
     except Exception as error:
         raise UsageError(
             f"app {contract.name}: its payload rule fails for {payload.hex()} with {type(error).__name__}: "
             f"{error}"
         ) from error
-    if found != [payload]:
-        shown = ", ".join(item.hex() for item in found) or "nothing"
+    if payload not in matches:
+        shown = ", ".join(item.hex() for item in matches) or "nothing"
         raise UsageError(
             f"app {contract.name}: its payload rule writes {payload.hex()} as {script.hex()}, and finds "
             f"{shown} there"

@@ -85,7 +85,7 @@ def test_underscores_may_part_the_words_of_a_name() -> None:
 
 def test_an_unknown_opcode_is_refused_with_the_known_ones() -> None:
     """The message lists what there is, by byte and name."""
-    for opcode in ("claims", b"x", b"cc", "", None):
+    for opcode in ("claims", b"x", b"cc", "", None, 99):
         message = refused(lambda opcode=opcode: notary.build_input(opcode, sha256=DOCUMENT))  # type: ignore[misc]
         assert message.endswith("it has c (claim), r (revoke), t (transfer)")
 
@@ -94,8 +94,8 @@ def test_an_ambiguous_opcode_is_refused() -> None:
     """Two classes of one name, and a name that is another opcode's byte, are not chosen between."""
     app = App("x", magic=b"x")
     for opcode in (b"a", b"b"):
-        app.opcode(opcode)(type("Do", (), {"parse": lambda _, payload: {"n": payload}}))
-    app.opcode(b"c")(type("A", (), {"parse": lambda _, payload: {"n": payload}}))
+        app.opcode(opcode)(type("Do", (), {"parse": lambda _, payload: {"n": payload.hex()}}))
+    app.opcode(b"c")(type("A", (), {"parse": lambda _, payload: {"n": payload.hex()}}))
     assert "'do' may mean a (do), b (do)" in refused(lambda: app.build_input("do"))
     assert "'a' may mean a (do), c (a)" in refused(lambda: app.build_input("a"))
 
@@ -164,6 +164,8 @@ def one(parse: Callable[..., Any], encode: Callable[..., Any], **options: Any) -
         (lambda payload: {"n": len(payload)}, lambda n: bytes(n + 1), {"n": 1}, "is 1, .* reads 2"),
         (lambda payload: {"n": [1, 2]}, lambda n: b"", {"n": [1]}, r"is \[1\], .* reads \[1, 2\]"),
         (lambda payload: {"n": 2}, lambda n: b"", {"n": [1]}, r"is \[1\], .* reads 2"),
+        (lambda payload: {"n": 1}, lambda n: b"", {"n": 2}, r"is 2, .* reads 1"),
+        (lambda payload: {"n": {}}, lambda: b"", {}, "rejects: field 'n': a dict"),
         (lambda payload: {"n": 1}, lambda n: "x", {"n": 1}, "returned a str: expected bytes"),
         (
             lambda payload: {"n": 1},
@@ -182,9 +184,16 @@ def test_what_is_not_read_back_is_refused(
         one(parse, encode).build_input("e", **fields)
 
 
+def test_what_does_not_fit_its_type_when_it_is_read_is_refused() -> None:
+    """The engine would reject the input: the fields of an op are checked with their types, too."""
+    app = App("x", magic=b"x")
+    app.add(b"a", parse=lambda _: {"n": 300}, encode=lambda: b"", fields={"n": Integer(0, 255)})
+    assert "rejects: field 'n': out of range" in refused(lambda: app.build_input("a"))
+
+
 def test_fields_agree_as_they_are_stored() -> None:
     """Bytes are hex, a tuple is a list, and an op may keep only the length of a list."""
-    app = one(lambda payload: {"b": payload, "t": [1, 2], "l": 3}, lambda b, t, l, rest: b)  # noqa: E741 - a field
+    app = one(lambda payload: {"b": payload.hex(), "t": [1, 2], "l": 3}, lambda b, t, l, rest: b)  # noqa: E741 - a field
     assert app.build_input("e", b=b"\1", t=(1, 2), l=[4, 5, 6], rest=object()) == b"one\1"
 
 
@@ -230,11 +239,11 @@ def test_of_several_magics_the_one_counts_that_is_read_back() -> None:
     """If one magic is the beginning of another, a payload could mean another opcode."""
     app = App("x", magic=(b"a", b"ab"))
     for code in (b"b", b"c"):
-        app.add(code, parse=lambda payload: {"rest": payload}, encode=lambda rest: rest)
+        app.add(code, parse=lambda payload: {"rest": payload.hex()}, encode=lambda rest: rest)
     assert app.build_input("c", rest=b"1") == b"ac1"
     assert app.build_input("b", rest=b"c") == b"abc"
     app = App("x", magic=(b"a", b"b"))
-    app.add(b"a", parse=lambda payload: {"rest": payload}, encode=lambda rest: rest)
+    app.add(b"a", parse=lambda payload: {"rest": payload.hex()}, encode=lambda rest: rest)
     assert app.build_input("a", rest=b"") == b"aa"
 
 
@@ -260,9 +269,9 @@ def test_an_output_is_written_as_the_rule_finds_it() -> None:
     payload = notary.build_input("claim", sha256=DOCUMENT)
     assert notary.build_output(payload) == b"\x6a\x23" + payload
     long = bytes(300)
-    plain = one(lambda payload: {"n": payload}, lambda n: n, magic=b"", opcodes=None)
+    plain = one(lambda payload: {"n": payload.hex()}, lambda n: n, magic=b"", opcodes=None)
     assert plain.build_output(long) == b"\x6a\x4d\x2c\x01" + long
-    app = one(lambda payload: {"n": payload}, lambda n: n, payload_rule=first_op_return(b"on"))
+    app = one(lambda payload: {"n": payload.hex()}, lambda n: n, payload_rule=first_op_return(b"on"))
     assert app.build_output(b"one") == b"\x6a\x03one"
     assert "and finds nothing" in refused(lambda: app.build_output(b"two"))
     assert "and finds nothing" in refused(lambda: plain.build_input(n=b""))
@@ -271,7 +280,11 @@ def test_an_output_is_written_as_the_rule_finds_it() -> None:
 def test_envelopes_are_not_outputs() -> None:
     """Their payloads can be built, and no output carries them."""
     app = one(
-        lambda payload: {"n": payload}, lambda n: n, magic=b"", opcodes=None, payload_rule=envelopes(b"t")
+        lambda payload: {"n": payload.hex()},
+        lambda n: n,
+        magic=b"",
+        opcodes=None,
+        payload_rule=envelopes(b"t"),
     )
     assert app.build_input(n=b"\0\1a") == b"\0\1a"
     assert "envelopes:74 does not say how an output carries" in refused(lambda: app.build_output(b"\0\1a"))
@@ -284,7 +297,7 @@ def test_a_rule_of_the_app_s_own_may_write() -> None:
         scripts = [bytes.fromhex(output["script_pubkey"]) for output in outputs]
         return next((script[1:] for script in scripts if script[:1] == b"\x6a"), None)
 
-    app = one(lambda payload: {"n": payload}, lambda n: n, payload_rule=find)
+    app = one(lambda payload: {"n": payload.hex()}, lambda n: n, payload_rule=find)
     before = read_contract(app).fingerprint(), read_contract(app).code_digest()
     assert app.build_input("e", n=b"1") == b"one1"
     assert "needs an attribute write" in refused(lambda: app.build_output(b"one1"))
@@ -357,7 +370,11 @@ def test_apps_with_callbacks_write_with_db_encode(app: object) -> None:
     assert "db_encode(opcode, **fields)" in refused(lambda: build_input(Published, "a"))
 
 
-def claims(with_encode: Callable[..., bytes] | None) -> App:
+Encoder = Callable[..., bytes]
+READERS: list[Encoder] = [lambda _, sha256: bytes.fromhex(sha256), lambda _, sha256: sha256[:1]]
+
+
+def claims(with_encode: Encoder | None, *, parse_calls_it: bool = False) -> App:
     """Make an app whose check looks at its handler's class as a whole."""
     app = App("claims", magic=b"cl")
 
@@ -368,25 +385,41 @@ def claims(with_encode: Callable[..., bytes] | None) -> App:
         def check(self, op: Any, state: Any) -> bool:
             return isinstance(self, __class__)  # type: ignore[name-defined]
 
+    if parse_calls_it:
+        Claim.parse = lambda self, payload: self.encode(payload.hex())  # type: ignore[method-assign,attr-defined]
     if with_encode is not None:
         Claim.encode = with_encode  # type: ignore[attr-defined]
     app.opcode(b"c", fields={"sha256": Hex(32)})(Claim)
     return app
 
 
+def identity(app: object) -> tuple[str, str]:
+    """Return what a deployment knows of an app."""
+    contract = read_contract(app)
+    return contract.fingerprint(), contract.code_digest()
+
+
 def test_encode_is_in_no_identity() -> None:
     """It decides nothing: with it and without, an app has the same fingerprint and code digest."""
-    contracts = [
-        read_contract(claims(encode))
-        for encode in (None, lambda _, sha256: bytes.fromhex(sha256), lambda _, sha256: b"")
-    ]
-    assert len({(item.fingerprint(), item.code_digest()) for item in contracts}) == 1
+    assert len({identity(claims(encode)) for encode in (None, *READERS)}) == 1
+
+
+def test_an_encoder_that_parse_calls_is_in_the_identity() -> None:
+    """Then it decides what an input says."""
+    assert len({identity(claims(encode, parse_calls_it=True)) for encode in READERS}) == 2
+
+
+def test_db_encode_is_in_no_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is that of a class, even if a callback looks at the class as a whole."""
+    before = identity(Published)
+    monkeypatch.setattr(Published, "db_encode", READERS[0], raising=False)
+    assert identity(Published) == before
 
 
 def test_encoders_that_cannot_be_called_are_refused() -> None:
     """Fields are passed by name, and two names are those of `build_input` itself."""
     app = App("x", magic=b"x")
-    parse = {"parse": lambda payload: {"n": payload}}
+    parse = {"parse": lambda payload: {"n": payload.hex()}}
     for encode, message in [
         (b"x", "it must be a function"),
         (lambda n, /: n, "n cannot be passed by name"),
