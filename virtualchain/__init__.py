@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from virtualchain.app.builder import App, Rejected
+    from virtualchain.app.encoding import build_input, build_output
     from virtualchain.app.field_types import Boolean, Hex, Integer, List, Text
     from virtualchain.app.fields import parse_json
     from virtualchain.bitcoin.payload import (
@@ -45,6 +46,8 @@ __all__ = [
     "Text",
     "VirtualchainError",
     "__version__",
+    "build_input",
+    "build_output",
     "envelopes",
     "first_op_return",
     "last_op_return",
@@ -69,6 +72,8 @@ _ROOMS = {
     "StateEngine": "engine.engine",
     "Text": "app.field_types",
     "VirtualchainError": "errors",
+    "build_input": "app.encoding",
+    "build_output": "app.encoding",
     "envelopes": "bitcoin.payload",
     "first_op_return": "bitcoin.payload",
     "last_op_return": "bitcoin.payload",

@@ -76,6 +76,12 @@ class PayloadRule:
         """Whether a coinbase can carry a payload."""
         return bool(getattr(self.find, "coinbase", False))
 
+    @property
+    def write(self) -> Callable[[bytes], bytes] | None:
+        """Writes the output script in which it finds a payload; None if no output carries one."""
+        write: Callable[[bytes], bytes] | None = getattr(self.find, "write", None)
+        return write
+
     def __call__(
         self, outputs: Sequence[Mapping[str, Any]] = (), inputs: Sequence[Mapping[str, Any]] = ()
     ) -> Payloads:

@@ -43,13 +43,13 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Candidate, Scan, inputs, read_transaction
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.script import op_return
 from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.options import Options
 from virtualchain.model import Block, Input, ScannedBlock, SpentOutput
 from virtualchain.testing.blocks import genesis_block
 from virtualchain.testing.database import DatabaseServer
-from virtualchain.testing.transactions import op_return
 from virtualchain.testing.wire import serialize_output
 
 ACCOUNTS: Final = 10_000

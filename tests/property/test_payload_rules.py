@@ -6,9 +6,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.property.test_block_parsing import TRANSACTIONS
-from tests.unit.bitcoin.building import MAIN, block, checked, transaction
+from tests.unit.bitcoin.building import MAIN, block, checked, op_return, transaction
 from virtualchain.bitcoin.block import Scanner
-from virtualchain.bitcoin.payload import envelopes, read_envelope, runestone, watch
+from virtualchain.bitcoin.payload import (
+    envelopes,
+    first_op_return,
+    last_op_return,
+    read_envelope,
+    runestone,
+    watch,
+)
 from virtualchain.bitcoin.transaction import write_count
 from virtualchain.model import TxIn
 
@@ -92,6 +99,28 @@ def test_a_payload_of_an_envelope_has_one_form(payload: bytes) -> None:
     except ValueError:
         return
     assert write_count(number) + b"".join(write_count(len(each)) + each for each in pushes) == payload
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=600), st.lists(st.binary(max_size=40).filter(lambda other: other[:1] != b"\x6a")))
+@example(b"", [])
+@example(bytes(75), [])
+@example(bytes(76), [])
+@example(bytes(256), [])
+@example(bytes(65_000), [])
+def test_what_a_rule_writes_it_finds(payload: bytes, others: list[bytes]) -> None:
+    """Wherever the output is among others that are not the rule's; only OP_RETURN needs a byte to push."""
+    for rule, written in (
+        (last_op_return, payload),
+        (first_op_return(b"ab"), b"ab" + payload),
+        (runestone, payload),
+    ):
+        assert rule.write is not None
+        expected = written if written or rule is runestone else None
+        assert rule.find([*others, rule.write(written), *others]) == expected
+        if rule is not runestone and written:
+            assert rule.write(written) == op_return(written)
+    assert ORD.write is None
 
 
 SCRIPTS = st.lists(st.one_of(WHOLE, BROKEN, BETWEEN), max_size=4).map(

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from tests.unit.bitcoin.building import count
 from virtualchain.bitcoin.curve import tagged_hash, tweak
 from virtualchain.bitcoin.networks import network
-from virtualchain.bitcoin.script import classify
+from virtualchain.bitcoin.script import classify, push
 from virtualchain.bitcoin.transaction import write_count
 from virtualchain.testing import FakeNode
-from virtualchain.testing.transactions import Tx, push
+from virtualchain.testing.transactions import Tx
 from virtualchain.testing.wire import outpoint, read_transaction, serialize_output
 
 INTERNAL: Final = bytes.fromhex("79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")

@@ -13,11 +13,12 @@ from typing import Any, Final
 from virtualchain import App, StateEngine
 from virtualchain.bitcoin.block import split_transactions
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.script import op_return
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.model import SpentOutput
 from virtualchain.testing import FakeNode
 from virtualchain.testing.hostile import Spending, unsigned_transaction
-from virtualchain.testing.transactions import Tx, op_return
+from virtualchain.testing.transactions import Tx
 from virtualchain.testing.wire import compact_size
 
 CASES: Final = {

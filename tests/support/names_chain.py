@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 
 from virtualchain import StateEngine
 from virtualchain.bitcoin.networks import network
-from virtualchain.bitcoin.script import classify
+from virtualchain.bitcoin.script import classify, push
 from virtualchain.consensus.hashing import hash160
 from virtualchain.examples.names import Params, make_app, regtest
 from virtualchain.examples.names.conformance.source import RegistrySource
@@ -26,7 +26,6 @@ from virtualchain.examples.names.reading import hash128, preorder_hash
 from virtualchain.model import Block, SpentOutput
 from virtualchain.testing import key, op_return
 from virtualchain.testing.hostile import Spending, unsigned_transaction
-from virtualchain.testing.transactions import push
 
 _SIGNATURE = b"\x30" + bytes(70)
 _CHEAP = (6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)

@@ -12,11 +12,11 @@ from typing import Any
 
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header, sha256d
 from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.script import op_return
 from virtualchain.bitcoin.source import Tip
 from virtualchain.errors import MissingData
 from virtualchain.model import Block, SpentOutput
 from virtualchain.testing.blocks import make_block
-from virtualchain.testing.transactions import op_return
 from virtualchain.testing.wire import outpoint, serialize_output
 
 _SCRIPT = b"\x51"

@@ -11,8 +11,9 @@ from typing import Any
 from tests.support.rides import ALICE, coin, rides_app, spending
 from virtualchain import App
 from virtualchain.bitcoin.payload import runestone
+from virtualchain.bitcoin.script import op_return
 from virtualchain.testing import FakeNode
-from virtualchain.testing.transactions import OwnedCoin, Tx, op_return, sign
+from virtualchain.testing.transactions import OwnedCoin, Tx, sign
 from virtualchain.testing.wire import read_transaction
 
 COMMITMENT = "6a24aa21a9ed"

@@ -9,8 +9,9 @@ from random import Random
 from typing import Any
 
 from virtualchain import App, State
+from virtualchain.bitcoin.script import op_return
 from virtualchain.testing import FakeNode
-from virtualchain.testing.transactions import Key, OwnedCoin, Tx, key, op_return, sign
+from virtualchain.testing.transactions import Key, OwnedCoin, Tx, key, sign
 from virtualchain.testing.wire import outpoint, read_transaction
 
 TABLES = """

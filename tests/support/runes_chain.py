@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from virtualchain.bitcoin.script import push
 from virtualchain.bitcoin.transaction import read_outputs
 from virtualchain.consensus.hashing import sha256d
-from virtualchain.testing.transactions import push
 from virtualchain.testing.wire import compact_size, outpoint, serialize_output
 
 OP_RETURN = b"\x6a"

@@ -4,47 +4,34 @@ The engine runs *implementations*: modules, classes or objects with the callback
 contract (`virtualchain.app.contract` lists and checks them). An `App` is one of them.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar, overload
+from types import MethodType
+from typing import Any, TypeVar, overload
 
+from virtualchain.app.code import methods_named
 from virtualchain.app.field_types import Fields, FieldType, read_fields
+from virtualchain.app.handlers import (
+    SPEND,
+    Activations,
+    Encode,
+    Handler,
+    Step,
+    check_encoder,
+    described,
+    make_step,
+    opcode_name,
+)
 from virtualchain.app.spelling import uncalled_in_handler
-from virtualchain.errors import InvalidApp
+from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.model import FindPayload, Json
 
 H = TypeVar("H", bound=type[Any])
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 
 Keys = Mapping[str, Iterable[object]]
 """Keys of rows, by table; a key of several columns is a tuple."""
-
-_LEADING: Final = {
-    "parse": ("payload",),
-    "keys": ("op",),
-    "check": ("op", "state"),
-    "commit": ("op", "state"),
-    "scan": ("ops", "state"),
-    "final": ("ops", "state"),
-    "proceed": ("block_id", "consensus_hash"),
-}
-"""By step, the arguments that come first, by position."""
-
-SPEND: Final = None
-"""The key of what belongs to transactions without a payload, in place of an opcode."""
-
-_OPTIONAL: Final = {
-    "parse": {"block_id", "opcode", "senders", "inputs", "outputs", "fee", "state"},
-    "keys": {"block_id"},
-    "check": {"block_id", "opcode", "txid", "vtxindex", "checked"},
-    "commit": {"block_id", "opcode", "txid", "vtxindex"},
-    "scan": {"block_id"},
-    "final": {"block_id"},
-    "proceed": set[str](),
-}
-"""By step, the arguments that a function receives by name if its signature has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,56 +47,6 @@ class Rejected:
     def __bool__(self) -> bool:
         """Return False, as a check that rejects does."""
         return False
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A function of an app, and the named arguments that its signature has."""
-
-    function: Callable[..., Any]
-    named_arguments: frozenset[str]
-
-    def __call__(self, *positional: object, **named: object) -> Any:  # noqa: ANN401 - what a callback returns
-        if not self.named_arguments:
-            return self.function(*positional)
-        return self.function(*positional, **{name: named[name] for name in self.named_arguments})
-
-
-@dataclass(frozen=True, slots=True)
-class _Handler:
-    parse: _Step
-    check: _Step | None
-    commit: _Step | None
-    fields: Fields | None
-    keys: _Step | None
-
-
-class _Activations(Generic[T]):
-    """Rules by activation height: each applies from its block until the next one's."""
-
-    def __init__(self) -> None:
-        self._by_height: dict[int, T] = {}
-        self._heights: list[int] = []
-        """Newest first."""
-
-    def add(self, from_block: int, rule: T) -> bool:
-        """Let a rule apply from a block on; return False if another one starts there."""
-        if from_block in self._by_height:
-            return False
-        self._by_height[from_block] = rule
-        self._heights = sorted(self._by_height, reverse=True)
-        return True
-
-    def at(self, block_id: int) -> T | None:
-        """Return the rule that applies at a block; None before the first."""
-        for from_block in self._heights:
-            if from_block <= block_id:
-                return self._by_height[from_block]
-        return None
-
-    def all(self) -> list[tuple[int, T]]:
-        """Return all rules, each after its activation height, in order."""
-        return sorted(self._by_height.items(), key=lambda item: item[0])
 
 
 @dataclass
@@ -129,7 +66,8 @@ class App:
     After its leading arguments, a function can name any of these and receives them by name: `parse`
     block_id, opcode, senders, inputs, outputs, fee, state; `check` block_id, opcode, txid, vtxindex,
     checked; `commit` block_id, opcode, txid, vtxindex. `check` and `commit` are optional: without them,
-    every parsed op is accepted unchanged. A handler has no other public methods. `fields` may have types:
+    every parsed op is accepted unchanged. With `encode(**fields)`, which returns the bytes that `parse`
+    reads, `build_input` writes payloads. A handler has no other public methods. `fields` may have types:
     `fields={"document": Hex(32), "owner": Text(90)}` rejects every input whose parsed fields do not fit.
 
     Rules can change at an activation height: a handler, `scan` or `final` that is registered again with
@@ -174,8 +112,11 @@ class App:
                 f"app {self.name}: opcodes={self.opcodes!r}: opcodes follow from the handlers; None means "
                 "that payloads have none"
             )
-        self._handlers: dict[bytes | None, _Activations[_Handler]] = {}
-        self._hooks: dict[str, _Activations[_Step]] = {"scan": _Activations(), "final": _Activations()}
+        self._handlers: dict[bytes | None, Activations[Handler]] = {}
+        self._names: dict[str, set[bytes]] = {}
+        """Opcodes by the names of their handlers' classes, in lower case."""
+        self._without: frozenset[tuple[type, str]] = frozenset()
+        self._hooks: dict[str, Activations[Step]] = {"scan": Activations(), "final": Activations()}
         # The contract reads which callbacks an implementation has: None means that it has none.
         self.db_scan_block: Callable[..., Any] | None = None
         self.db_final: Callable[..., Any] | None = None
@@ -191,7 +132,7 @@ class App:
         keys: Callable[..., Keys] | None = None,
         from_block: int = 0,
     ) -> Callable[[H], H]:
-        """Register a class with `parse` and, optionally, `check` and `commit` for one opcode byte.
+        """Register a class with `parse` and, optionally, `check`, `commit` and `encode` for one opcode byte.
 
         An app with `opcodes=None` registers one for all payloads, without an opcode.
 
@@ -245,7 +186,7 @@ class App:
         complaint = uncalled_in_handler(instance)
         if complaint is not None:
             raise InvalidApp(
-                f"app {self.name}: {handler.__name__}, the handler of {_described(code)}, {complaint}"
+                f"app {self.name}: {handler.__name__}, the handler of {described(code)}, {complaint}"
             )
         self._add(
             code,
@@ -254,8 +195,11 @@ class App:
             commit=getattr(instance, "commit", None),
             fields=fields,
             keys=keys,
+            encode=getattr(instance, "encode", None),
             from_block=from_block,
         )
+        self._without |= methods_named("encode", handler)
+        self._name(code, handler)
         return handler
 
     def add(
@@ -267,6 +211,7 @@ class App:
         commit: Callable[..., Any] | None = None,
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         keys: Callable[..., Keys] | None = None,
+        encode: Encode | None = None,
         from_block: int = 0,
     ) -> None:
         """Register functions for one opcode byte, as `opcode` does for a class.
@@ -275,15 +220,26 @@ class App:
         `fields` are neither names nor names with types, or if a function takes an argument that it cannot
         receive.
         """
+        code = self._code(opcode)
         self._add(
-            self._code(opcode),
+            code,
             parse=parse,
             check=check,
             commit=commit,
             fields=fields,
             keys=keys,
+            encode=encode,
             from_block=from_block,
         )
+        if isinstance(encode, MethodType):
+            self._without |= methods_named(encode.__name__, type(encode.__self__))
+        if isinstance(parse, MethodType):
+            self._name(code, type(parse.__self__))
+
+    def _name(self, code: bytes | None, handler: type) -> None:
+        """Let a handler's opcode be called by the name of its class, too."""
+        if code is not None:
+            self._names.setdefault(handler.__name__.lower(), set()).add(code)
 
     def _code(self, opcode: bytes | None) -> bytes:
         """Check the opcode of a handler for payloads; without one, it is empty."""
@@ -307,26 +263,28 @@ class App:
         commit: Callable[..., Any] | None,
         fields: Iterable[str] | Mapping[str, FieldType] | None,
         keys: Callable[..., Keys] | None,
+        encode: Encode | None,
         from_block: int,
     ) -> None:
         if parse is None:
-            raise InvalidApp(f"app {self.name}: the handler of {_described(code)} has no parse")
+            raise InvalidApp(f"app {self.name}: the handler of {described(code)} has no parse")
         try:
             declared = None if fields is None else read_fields(fields)
         except TypeError as error:
-            raise InvalidApp(f"app {self.name}: fields={fields!r} of {_described(code)}: {error}") from error
-        handler = _Handler(
-            parse=self._step("parse", parse),
-            check=None if check is None else self._step("check", check),
-            commit=None if commit is None else self._step("commit", commit),
+            raise InvalidApp(f"app {self.name}: fields={fields!r} of {described(code)}: {error}") from error
+        handler = Handler(
+            parse=make_step(self.name, "parse", parse),
+            check=None if check is None else make_step(self.name, "check", check),
+            commit=None if commit is None else make_step(self.name, "commit", commit),
             fields=declared,
-            keys=None if keys is None else self._step("keys", keys),
+            keys=None if keys is None else make_step(self.name, "keys", keys),
+            encode=None if encode is None else check_encoder(self.name, code, encode),
         )
         if keys is not None:
             self.db_keys = self._keys
-        if not self._handlers.setdefault(code, _Activations()).add(from_block, handler):
+        if not self._handlers.setdefault(code, Activations()).add(from_block, handler):
             since = f" from block {from_block} on" if from_block else ""
-            raise InvalidApp(f"app {self.name}: {_described(code)} already has a handler{since}")
+            raise InvalidApp(f"app {self.name}: {described(code)} already has a handler{since}")
 
     @overload
     def scan(self, function: F) -> F: ...
@@ -348,12 +306,12 @@ class App:
 
     def proceed(self, function: F) -> F:
         """Register `function(block_id, consensus_hash)`, called after each block; False stops the app."""
-        self.db_continue = self._step("proceed", function)
+        self.db_continue = make_step(self.name, "proceed", function)
         return function
 
     def _hook(self, kind: str, function: F | None, from_block: int) -> F | Callable[[F], F]:
         def register(hook: F) -> F:
-            if not self._hooks[kind].add(from_block, self._step(kind, hook)):
+            if not self._hooks[kind].add(from_block, make_step(self.name, kind, hook)):
                 raise InvalidApp(f"app {self.name}: {kind} already has a function from block {from_block} on")
             return hook
 
@@ -364,19 +322,70 @@ class App:
         if step is not None:
             step(ops, state, block_id=block_id)
 
-    def _step(self, kind: str, function: Callable[..., Any]) -> _Step:
-        if not callable(function):
-            raise InvalidApp(f"app {self.name}: {kind} is {function!r}: it must be a function")
-        names = list(inspect.signature(function).parameters)
-        leading, optional = _LEADING[kind], _OPTIONAL[kind]
-        unknown = [name for name in names[len(leading) :] if name not in optional]
-        if len(names) < len(leading) or unknown:
-            by_name = f" and, by name, any of {', '.join(sorted(optional))}" if optional else ""
-            raise InvalidApp(
-                f"app {self.name}: {kind} is called with ({', '.join(leading)}){by_name}; "
-                f"{function.__qualname__} takes ({', '.join(names)})"
-            )
-        return _Step(function, frozenset(names[len(leading) :]))
+    # Writing inputs.
+
+    def build_input(
+        self,
+        opcode: bytes | str | None = None,
+        /,
+        *,
+        block_id: int | None = None,
+        consensus_hash: str | None = None,
+        outputs: int | Sequence[tuple[int, bytes]] = 2,
+        sender: bytes | None = None,
+        **fields: object,
+    ) -> bytes:
+        """Write a payload: magic, opcode, and what the handler's `encode` makes of the fields.
+
+        `opcode` is the byte, its hex, or the name of the handler's class in any case. The handler is the one
+        that applies at block `block_id`, by default the newest. An encoder with a parameter `consensus_hash`
+        needs that of a recent block.
+
+        The payload is parsed again, in a transaction with these other `outputs`: so many that pay somebody,
+        or satoshi and script of each. Its only input spends from the script `sender`, by default one with a
+        public key hash, and is signed for the whole transaction. Raises UsageError, with the reason, if the
+        fields are not those of the encoder, or if the payload is not found, is rejected, or says otherwise.
+        """
+        from virtualchain.app.encoding import build_input  # noqa: PLC0415 - it reads apps, such as this
+
+        return build_input(
+            self,
+            opcode,
+            block_id=block_id,
+            consensus_hash=consensus_hash,
+            outputs=outputs,
+            sender=sender,
+            **fields,
+        )
+
+    def build_output(self, payload: bytes) -> bytes:
+        """Write the script of an output in which the app's payload rule finds a payload.
+
+        Raises UsageError if the rule does not say how such an output is written, or does not find it.
+        """
+        from virtualchain.app.encoding import build_output  # noqa: PLC0415 - as above
+
+        return build_output(self, payload)
+
+    @property
+    def opcode_names(self) -> Mapping[str, AbstractSet[bytes]]:
+        """Opcodes by the names of their handlers' classes, in lower case."""
+        return self._names
+
+    @property
+    def writing_methods(self) -> frozenset[tuple[type, str]]:
+        """The methods that write inputs, by class and name: no verdict depends on them."""
+        return self._without
+
+    def encoder(self, block_id: int, opcode: bytes) -> Encode | None:
+        """Return the encoder of an opcode's handler at a block; None if it has none.
+
+        Raises UsageError below the first block that the opcode is valid from.
+        """
+        handler = self._handlers[opcode].at(block_id)
+        if handler is None:
+            raise UsageError(f"this opcode is valid from block {self._handlers[opcode].all()[0][0]} on")
+        return handler.encode
 
     # From here on, the published callbacks.
 
@@ -413,7 +422,7 @@ class App:
         """The opcodes that have a handler, and None if transactions without a payload have one."""
         return frozenset(self._handlers)
 
-    def _by_code(self) -> list[tuple[bytes | None, _Activations[_Handler]]]:
+    def _by_code(self) -> list[tuple[bytes | None, Activations[Handler]]]:
         return sorted(self._handlers.items(), key=lambda item: (item[0] is None, item[0] or b""))
 
     def get_opfields(self) -> dict[bytes | None, Fields]:
@@ -476,7 +485,7 @@ class App:
                         functions[f"{opcode_name(code)} {name} {from_block}"] = step.function
         for kind, hooks in self._hooks.items():
             functions |= {f"{kind} {from_block}": step.function for from_block, step in hooks.all()}
-        if isinstance(self.db_continue, _Step):
+        if isinstance(self.db_continue, Step):
             functions["proceed"] = self.db_continue.function
         return functions
 
@@ -519,7 +528,7 @@ class App:
         )
         return op
 
-    def _handler(self, block_id: int, opcode: bytes, op: Json) -> _Handler | None:
+    def _handler(self, block_id: int, opcode: bytes, op: Json) -> Handler | None:
         return self._handlers[SPEND if op.get("virtualchain_is_spend") else opcode].at(block_id)
 
     def _keys(self, block_id: int, opcode: bytes, op: Json) -> Keys:
@@ -556,15 +565,3 @@ class App:
             if commit is None
             else commit(op, db_state, block_id=block_id, opcode=opcode, txid=txid, vtxindex=vtxindex)
         )
-
-
-def opcode_name(code: bytes | None) -> str:
-    """Return what an opcode is called in declarations: its hex; "spend" if there is no payload."""
-    return "spend" if code is None else code.hex()
-
-
-def _described(code: bytes | None) -> str:
-    """Name an opcode in a message."""
-    if code is None:
-        return "transactions without a payload"
-    return f"opcode {code!r}" if code else "payloads"

@@ -16,7 +16,7 @@ import inspect
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -39,7 +39,7 @@ from types import (
 from typing import Any, Final, ForwardRef, TypeGuard, Union, get_args, get_origin
 from uuid import UUID
 
-from virtualchain.app.source import Names, Sources, bound_names, canonical, constant, names
+from virtualchain.app.source import Names, Sources, bound_names, canonical, class_without, constant, names
 
 _FORMULA: Final = "virtualchain code 1"
 _PLAIN: Final = (bool, int, float, complex, str, bytes, range, type(None), type(...), type(NotImplemented))
@@ -55,17 +55,25 @@ class Code:
     """Some functions and what belongs to them; `digest` is computed once, when it is first asked for.
 
     If it is `lasting`, no Python version changes the digest; then functions without source count by name.
+    `without` are methods, by class and name, that do not count as parts of their classes.
     """
 
-    def __init__(self, roots: Mapping[str, object], *, lasting: bool = False) -> None:
+    def __init__(
+        self,
+        roots: Mapping[str, object],
+        *,
+        lasting: bool = False,
+        without: Collection[tuple[type, str]] = (),
+    ) -> None:
         self._lasting = lasting
+        self._without = without
         self.functions: Mapping[str, object] = dict(roots)
         """The functions themselves, by the names that they were passed with."""
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 (hex) of the code."""
-        return _Walk(self.functions, lasting=self._lasting).digest()
+        return _Walk(self.functions, lasting=self._lasting, without=self._without).digest()
 
 
 def package(module: str) -> str | None:
@@ -82,9 +90,12 @@ def package(module: str) -> str | None:
 class _Walk:
     """One walk over the code that belongs to some functions, each object once, in an order that is fixed."""
 
-    def __init__(self, roots: Mapping[str, object], *, lasting: bool) -> None:
+    def __init__(
+        self, roots: Mapping[str, object], *, lasting: bool, without: Collection[tuple[type, str]]
+    ) -> None:
         self._roots = roots
         self._lasting = lasting
+        self._without = without
         homes = {package(_home(root)) for root in roots.values()}
         self._packages = {home for home in homes if home is not None and home not in sys.stdlib_module_names}
         self._numbers: dict[tuple[int, int], int] = {}
@@ -274,13 +285,17 @@ class _Walk:
     def _class_lines(self, kind: type) -> Iterator[str]:
         loaded = sys.modules.get(kind.__module__)
         module = {} if loaded is None else vars(loaded)
+        skipped = {name for owner, name in self._without if owner is kind}
         tree = self._sources.class_(kind, module)
+        tree = None if tree is None else class_without(tree, skipped)
         yield f"class {self._values(kind.__bases__)},{self.value(type(kind))}"
         if tree is not None:
             yield canonical(tree)
             yield from self._globals(names(tree).paths, module)
-        bound = set(vars(kind)) if tree is None else bound_names(tree)
+        bound = set(vars(kind)) if tree is None else bound_names(tree.body)
         for name, value in sorted(vars(kind).items()):
+            if name in skipped:
+                continue
             if isinstance(value, FunctionType):
                 # What a decorator such as `dataclass` adds follows from the class's own source.
                 has_source = tree is None or self._sources.function(value) is not None
@@ -385,6 +400,11 @@ class _Walk:
 
 
 _WRAPPERS: Final = (type(functools.lru_cache(lambda: None)),)
+
+
+def methods_named(name: str, kind: type) -> frozenset[tuple[type, str]]:
+    """Return a method of a class and those that it overrides, as `Code` takes them as `without`."""
+    return frozenset((owner, name) for owner in kind.__mro__ if name in vars(owner))
 
 
 def _home(value: object) -> str:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from virtualchain.app.builder import opcode_name
 from virtualchain.app.code import Code
 from virtualchain.app.ddl import bare_sql, with_comments, without_comments
 from virtualchain.app.field_types import Fields, FieldType, described
+from virtualchain.app.handlers import opcode_name
 from virtualchain.errors import UsageError
 from virtualchain.model import DEFAULT_RULE, Expected, FindPayload, Json, PayloadRule
 
@@ -30,6 +31,10 @@ class Callback:
                 return self.function(*arguments, db_state=db_state)
             case "never":
                 return self.function(*arguments)
+
+
+def no_encoder(block_id: int, opcode: bytes) -> None:
+    """Return None: the app writes no payloads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,10 @@ class Contract:
     """The app's first block by network, if it declares it so; `on` chooses."""
     expected_snapshots: Mapping[str | None, Mapping[int, str]] = field(default_factory=dict)
     """The consensus hashes that it must have at some blocks, by network; None stands for all of them."""
+    encoder: Callable[[int, bytes], Callable[..., object] | None] = no_encoder
+    """By height and opcode, what writes a payload's rest from fields; None if nothing does."""
+    opcode_names: Mapping[str, AbstractSet[bytes]] = field(default_factory=dict)
+    """Opcodes by the names that people may call them, in lower case."""
 
     def on(self, network: str) -> "Contract":
         """Return the contract as it is on a network; raises UsageError if the app is not for that one."""

@@ -7,13 +7,15 @@ turns it into a `Contract`.
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from virtualchain.app.builder import App
-from virtualchain.app.code import Code
-from virtualchain.app.contract import Callback, Contract
+from virtualchain.app.code import Code, methods_named
+from virtualchain.app.contract import Callback, Contract, no_encoder
 from virtualchain.app.field_types import Fields, read_fields
 from virtualchain.app.spelling import uncalled_in_implementation
 from virtualchain.errors import InvalidApp
@@ -57,6 +59,7 @@ _OPTIONAL: Final = (
     "get_valid_transaction_window",
     "find_payload",
     "db_continue",
+    "db_encode",
     "db_final",
     "db_keys",
     "db_save",
@@ -118,6 +121,8 @@ def read_contract(implementation: object, network: str | None = None) -> Contrac
         tracks=reader.tracks(),
         needs=reader.needs(),
         check_sees_ops=reader.check_sees_ops(),
+        encoder=reader.encoder(),
+        opcode_names=reader.opcode_names(),
     )
     return (contract if network is None else contract.on(network)).identified()
 
@@ -158,7 +163,8 @@ def _rule_name(find_payload: FindPayload | None) -> str:
         return DEFAULT_RULE
     if isinstance(find_payload, PayloadRule):
         return find_payload.name
-    digest = Code({"find_payload": find_payload}, lasting=True).digest
+    without = methods_named("write", type(find_payload))
+    digest = Code({"find_payload": find_payload}, lasting=True, without=without).digest
     patterns = [pattern.hex() for pattern in getattr(find_payload, "patterns", ())]
     marks = [
         f" patterns:{','.join(patterns)}" if patterns else "",
@@ -419,7 +425,29 @@ class _DeclarationReader:
         callbacks = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
         handlers = self._implementation.functions() if isinstance(self._implementation, App) else {}
         functions = {name: item for name, item in {**callbacks, **handlers}.items() if item is not None}
-        return Code(functions, lasting=self.strict_code())
+        return Code(functions, lasting=self.strict_code(), without=self._writing_methods())
+
+    def _writing_methods(self) -> frozenset[tuple[type, str]]:
+        rule = getattr(self._implementation, "find_payload", None)
+        methods = methods_named("db_encode", type(self._implementation)) | methods_named("write", type(rule))
+        return methods | (
+            self._implementation.writing_methods if isinstance(self._implementation, App) else frozenset()
+        )
+
+    def encoder(self) -> Callable[[int, bytes], Callable[..., object] | None]:
+        """Read what writes payloads: by height and opcode, a function of fields; None if there is none."""
+        if isinstance(self._implementation, App):
+            return self._implementation.encoder
+        function = getattr(self._implementation, "db_encode", None)
+        if function is None:
+            return no_encoder
+        if not callable(function):
+            raise self._invalid(f"has db_encode = {function!r}: it must be a function")
+        return lambda block_id, opcode: partial(function, opcode)  # noqa: ARG005 - it can take the height
+
+    def opcode_names(self) -> Mapping[str, AbstractSet[bytes]]:
+        """Read what opcodes are called: in an `App`, like the classes of their handlers."""
+        return self._implementation.opcode_names if isinstance(self._implementation, App) else {}
 
     def strict_code(self) -> bool:
         value = self.call("get_strict_code", default=False)

@@ -6,8 +6,10 @@ of functions do not change.
 """
 
 import ast
+import copy
 import linecache
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FunctionType
@@ -203,10 +205,21 @@ def names(tree: ast.AST) -> Names:
     return Names({name: frozenset(taken) for name, taken in paths.items()}, tuple(imports))
 
 
-def bound_names(tree: ast.ClassDef) -> set[str]:
+def class_without(tree: ast.ClassDef, names: AbstractSet[str]) -> ast.ClassDef:
+    """Return the tree of a class without the statements that bind nothing but some of these names."""
+    if not names:
+        return tree
+    shorter = copy.copy(tree)
+    shorter.body = [
+        statement for statement in tree.body if not (bound := bound_names([statement])) or bound - names
+    ]
+    return shorter
+
+
+def bound_names(body: Iterable[ast.stmt]) -> set[str]:
     """Return the names that the body of a class binds."""
     bound: set[str] = set()
-    waiting: list[ast.AST] = [*tree.body]
+    waiting: list[ast.AST] = [*body]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

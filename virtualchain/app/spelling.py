@@ -9,7 +9,7 @@ from typing import Final
 
 from virtualchain.app.code import package
 
-_HANDLER: Final = frozenset({"parse", "check", "commit"})
+_HANDLER: Final = frozenset({"parse", "check", "commit", "encode"})
 _HOOKS: Final = frozenset({"scan", "final", "proceed"})
 _PREFIX: Final = re.compile("^(db|get|find)_")
 _CLOSE: Final = 0.8
@@ -30,7 +30,7 @@ def uncalled_in_handler(handler: object) -> str | None:
                 if name in _HOOKS
                 else _hint(name, _HANDLER, "begin its name with an underscore if only the handler calls it")
             )
-            return f"has {name}, which is none of parse, check and commit: {hint}"
+            return f"has {name}, which is none of parse, check, commit and encode: {hint}"
     return None
 
 

@@ -9,7 +9,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from virtualchain.bitcoin.compiled import output_scripts
-from virtualchain.bitcoin.script import OP_PUSHDATA4, leaf_script, op_return_payload, operations
+from virtualchain.bitcoin.script import (
+    OP_PUSHDATA4,
+    leaf_script,
+    op_return,
+    op_return_payload,
+    operations,
+)
 from virtualchain.bitcoin.transaction import read_inputs, read_number, write_count
 from virtualchain.errors import MalformedBlock, UsageError, quoted
 from virtualchain.model import (
@@ -46,7 +52,7 @@ def _last(scripts: Sequence[bytes]) -> bytes | None:
     return None
 
 
-last_op_return: Final = PayloadRule(DEFAULT_RULE, _last)
+last_op_return: Final = PayloadRule(DEFAULT_RULE, _with(_last, write=op_return))
 """The payload of the last OP_RETURN, None if that is malformed (docs/protocol/consensus.md)."""
 
 
@@ -67,14 +73,22 @@ def first_op_return(*magics: bytes) -> PayloadRule:
 
     # The magics are in the name because they change the result: a rule for one magic alone skips an output
     # that a rule for two magics would take.
-    return PayloadRule(f"first_op_return:{','.join(sorted({magic.hex() for magic in magics}))}", find)
+    name = f"first_op_return:{','.join(sorted({magic.hex() for magic in magics}))}"
+    return PayloadRule(name, _with(find, write=op_return))
 
 
 def _first_runestone(scripts: Sequence[bytes]) -> bytes | None:
     return next((script[2:] for script in scripts if script.startswith(_RUNESTONE)), None)
 
 
-runestone: Final = PayloadRule("runestone", _with(_first_runestone, patterns=(_RUNESTONE,), coinbase=True))
+def _runestone_output(payload: bytes) -> bytes:
+    return _RUNESTONE + payload
+
+
+runestone: Final = PayloadRule(
+    "runestone",
+    _with(_first_runestone, patterns=(_RUNESTONE,), coinbase=True, write=_runestone_output),
+)
 """What follows OP_RETURN OP_13 in the first output that begins so, in one piece: pushes or anything else.
 
 A coinbase can carry one, too. For an app with an empty magic and `opcodes=None`.

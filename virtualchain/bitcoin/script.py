@@ -53,6 +53,20 @@ def pushes(script: bytes) -> list[bytes]:
     return pushed
 
 
+def push(data: bytes) -> bytes:
+    """Write a script's push of `data` in its shortest form, but never as OP_1 to OP_16."""
+    size = len(data)
+    if size < OP_PUSHDATA1:
+        return bytes([size]) + data
+    width = 1 if size < 1 << 8 else 2 if size < 1 << 16 else 4
+    return bytes([OP_PUSHDATA1 + width // 2]) + size.to_bytes(width, "little") + data
+
+
+def op_return(payload: bytes) -> bytes:
+    """Write the output script that carries a payload: OP_RETURN and one push."""
+    return bytes([OP_RETURN]) + push(payload)
+
+
 def push_height(block_id: int) -> bytes:
     """Write the script with which the coinbase at a height begins (BIP 34)."""
     if block_id <= 16:

@@ -54,6 +54,13 @@ def document(payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | 
     return {"sha256": payload.hex(), "sender": sender["addresses"][0]}
 
 
+def write_sha256(sha256: str) -> bytes:
+    """Write what all three opcodes have as payload."""
+    if len(sha256) != 64:
+        raise ValueError(f"a SHA-256 has 64 hex digits, not {len(sha256)}")
+    return bytes.fromhex(sha256)
+
+
 def owned_by_sender(op: dict[str, Any], state: State) -> bool | Rejected:
     """Check that the document is claimed, not revoked, and owned by the sender."""
     claim = state.one("SELECT owner, revoked FROM documents WHERE sha256 = %s", [op["sha256"]])
@@ -71,6 +78,10 @@ class Claim:
     def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | Rejected | None:
         """Read a SHA-256, and nothing more."""
         return document(payload, senders)
+
+    def encode(self, sha256: str) -> bytes:
+        """Write a SHA-256."""
+        return write_sha256(sha256)
 
     def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
         """Reject all but the first claim, even if that was revoked."""
@@ -101,6 +112,10 @@ class Transfer:
             return Rejected(f"an output of type {recipient['type']} has no owner")
         return {**op, "recipient": recipient["addresses"][0]}
 
+    def encode(self, sha256: str) -> bytes:
+        """Write a SHA-256."""
+        return write_sha256(sha256)
+
     def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
         """Accept a transfer only from the owner."""
         return owned_by_sender(op, state)
@@ -117,6 +132,10 @@ class Revoke:
     def parse(self, payload: bytes, senders: list[dict[str, Any]]) -> dict[str, str] | Rejected | None:
         """Read a SHA-256, and nothing more."""
         return document(payload, senders)
+
+    def encode(self, sha256: str) -> bytes:
+        """Write a SHA-256."""
+        return write_sha256(sha256)
 
     def check(self, op: dict[str, Any], state: State) -> bool | Rejected:
         """Accept a revocation only from the owner."""

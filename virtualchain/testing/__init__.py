@@ -1,10 +1,11 @@
 """Tools for tests and demonstrations: a fake node, a chain builder, named keys, checks of an app."""
 
+from virtualchain.bitcoin.script import op_return
 from virtualchain.testing.chain import BuiltBlock, ChainBuilder
 from virtualchain.testing.determinism import DeterminismReport, check_determinism
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.poison import PoisonReport, check_poison
-from virtualchain.testing.transactions import Key, Tx, foreign, key, op_return
+from virtualchain.testing.transactions import Key, Tx, foreign, key
 
 __all__ = [
     "BuiltBlock",

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from virtualchain.bitcoin.networks import Network
-from virtualchain.bitcoin.script import push_height
+from virtualchain.bitcoin.script import push, push_height
 from virtualchain.consensus.hashing import sha256d
 from virtualchain.model import Block
-from virtualchain.testing.transactions import push
 from virtualchain.testing.wire import compact_size, serialize_output
 
 SPACING: Final = 600

@@ -8,6 +8,7 @@ from typing import Any, Final
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import instance_of
 from virtualchain.bitcoin.payload import runestone
+from virtualchain.bitcoin.script import op_return
 from virtualchain.errors import UsageError
 from virtualchain.model import SpentOutput
 from virtualchain.testing.fakenode import FakeNode
@@ -20,7 +21,7 @@ from virtualchain.testing.hostile import (
     spend_from,
     unsigned_transaction,
 )
-from virtualchain.testing.transactions import Tx, key, op_return
+from virtualchain.testing.transactions import Tx, key
 from virtualchain.testing.wire import outpoint, read_transaction
 
 _CHANGE: Final = key("change").script_pubkey
@@ -57,7 +58,7 @@ class CaseWriter:
         """Raise UsageError for a sample that is no payload of the app's."""
         self._contract = contract
         takes_runestones = contract.find_payload is runestone and carry is op_return
-        self._carry = _carry_runestone if takes_runestones else carry
+        self._carry = runestone.write or carry if takes_runestones else carry
         self._numbers = count()
         self._good = [_split(contract, sample) for sample in samples]
 
@@ -147,10 +148,6 @@ def _split(contract: Contract, sample: bytes) -> tuple[bytes, bytes]:
         if sample.startswith(magic) and sample[len(magic) : end] in contract.opcodes:
             return sample[:end], sample[end:]
     raise UsageError(f"sample {sample!r} does not start with a magic and an opcode of app {contract.name}")
-
-
-def _carry_runestone(payload: bytes) -> bytes:
-    return b"\x6a\x5d" + payload
 
 
 def _coins(tx: Tx) -> list[tuple[bytes, SpentOutput]]:

@@ -16,6 +16,7 @@ from typing import Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
+from virtualchain.bitcoin.script import op_return
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.checkpoint.create import create
 from virtualchain.engine.states import loads_files
@@ -26,7 +27,6 @@ from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, other_version, running_server
 from virtualchain.testing.differences import describe_difference, verdicts
 from virtualchain.testing.machines import FOREIGN, PLANS, Job, Machine, Stretch, other_hash_seed, packed
-from virtualchain.testing.transactions import op_return
 
 _MOST_CASES: Final = 240
 _BLOCK_CASES: Final = 14

@@ -14,9 +14,10 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, Final
 
+from virtualchain.bitcoin.script import push
 from virtualchain.consensus.hashing import sha256d
 from virtualchain.model import SpentOutput
-from virtualchain.testing.transactions import Tx, foreign, key, push
+from virtualchain.testing.transactions import Tx, foreign, key
 from virtualchain.testing.wire import compact_size, serialize_output
 
 NamedPayloads = Iterator[tuple[str, bytes]]

@@ -17,11 +17,11 @@ from typing import Final
 from virtualchain.bitcoin.curve import tagged_hash, tweak, y_coordinate
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.script import op_return, push
 from virtualchain.consensus.hashing import hash160, sha256d
 from virtualchain.errors import UsageError
 from virtualchain.testing.blocks import genesis_block, make_block, subsidy
 from virtualchain.testing.chain import BuiltBlock
-from virtualchain.testing.transactions import op_return, push
 from virtualchain.testing.undo import Coin, make_undo
 from virtualchain.testing.wire import HEADER_SIZE, compact_size, serialize_output
 

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
+from virtualchain.bitcoin.script import op_return
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.model import Json
 from virtualchain.testing.advice import SAME_EVERYWHERE, advice_for
@@ -23,7 +24,6 @@ from virtualchain.testing.cases import Carry, Case, CaseWriter, Place, in_blocks
 from virtualchain.testing.database import DatabaseServer, running_server
 from virtualchain.testing.differences import describe_difference, verdicts
 from virtualchain.testing.machines import FOREIGN, Job, Machine, Stretch, other_hash_seed, packed
-from virtualchain.testing.transactions import op_return
 
 _BLOCK_CASES: Final = 60
 _MAX_HALTS: Final = 8

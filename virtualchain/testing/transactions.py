@@ -4,7 +4,6 @@ The same name has the same key everywhere, so tests can speak of alice and bob.
 """
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -102,23 +101,6 @@ def foreign(raw: bytes, spends: Sequence[SpentOutput]) -> Tx:
         raise UsageError(f"the transaction has {len(tx.outpoints)} inputs, not {len(spends)}")
     fee = sum(spent.value for spent in spends) - sum(value for value, _ in tx.outputs)
     return Tx(raw, tx.txid[::-1].hex(), fee, spends=tuple(spends))
-
-
-def push(data: bytes) -> bytes:
-    """Serialize a script's push of `data` in its shortest form, but never as OP_1 to OP_16."""
-    size = len(data)
-    if size < 0x4C:
-        return bytes([size]) + data
-    if size <= 0xFF:
-        return b"\x4c" + struct.pack("<B", size) + data
-    if size <= 0xFFFF:
-        return b"\x4d" + struct.pack("<H", size) + data
-    return b"\x4e" + struct.pack("<I", size) + data
-
-
-def op_return(payload: bytes) -> bytes:
-    """Build the output script that carries a payload: OP_RETURN and one push."""
-    return b"\x6a" + push(payload)
 
 
 def sign(coins: Sequence[OwnedCoin], outputs: Sequence[tuple[bytes, int]]) -> bytes:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from virtualchain.bitcoin.script import op_return
 from virtualchain.errors import UsageError
-from virtualchain.testing.transactions import Key, OwnedCoin, Tx, key, op_return, sign
+from virtualchain.testing.transactions import Key, OwnedCoin, Tx, key, sign
 from virtualchain.testing.tree import Coins, StoredBlock
 from virtualchain.testing.wire import outpoint, read_transaction
 

@@ -12,12 +12,12 @@ from tests.support.recorded_source import RecordedSource
 from virtualchain import App, StateEngine
 from virtualchain.bitcoin.curve import tagged_hash, tweak
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.script import op_return
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.errors import MalformedBlock, NodeError
 from virtualchain.model import SpentOutput, SpentOutputs
 from virtualchain.testing import FakeNode, key
 from virtualchain.testing.hostile import Spending, unsigned_transaction
-from virtualchain.testing.transactions import op_return
 
 EVERYTHING = """
     SELECT block_id, ops_hash, consensus_hash, state_hash,

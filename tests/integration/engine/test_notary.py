@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Rows
+from virtualchain.bitcoin.script import op_return
 from virtualchain.examples.notary import app
 from virtualchain.model import SpentOutput
 from virtualchain.testing import FakeNode, key
 from virtualchain.testing.hostile import Spending, unsigned_transaction
-from virtualchain.testing.transactions import KEY_KINDS, Key, Tx, op_return
+from virtualchain.testing.transactions import KEY_KINDS, Key, Tx
 
 DOCUMENT = hashlib.sha256(b"a document").digest()
 

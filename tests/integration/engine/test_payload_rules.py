@@ -6,9 +6,9 @@ import pytest
 
 from tests.integration.conftest import Query, Run
 from virtualchain import App, Rejected, State
+from virtualchain.bitcoin.script import op_return
 from virtualchain.errors import AppHalted
 from virtualchain.testing import FakeNode
-from virtualchain.testing.transactions import op_return
 
 TABLES = "CREATE TABLE seen (txid text, vout integer, PRIMARY KEY (txid, vout))"
 

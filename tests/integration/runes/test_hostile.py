@@ -19,7 +19,7 @@ from tests.support.runes_chain import (
 )
 from tests.support.runes_engine import runes_chain
 from tests.support.runes_model import U32, U64, U128
-from virtualchain.testing.transactions import push
+from virtualchain.bitcoin.script import push
 
 ANN = owner("ann")
 

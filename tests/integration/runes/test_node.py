@@ -33,12 +33,12 @@ from tests.support.tables import deployment
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
+from virtualchain.bitcoin.script import push
 from virtualchain.examples.runes import app
 from virtualchain.examples.runes.names import number_of
 from virtualchain.testing import key
 from virtualchain.testing.bitcoind import Bitcoind
 from virtualchain.testing.database import DatabaseServer
-from virtualchain.testing.transactions import push
 from virtualchain.testing.wire import compact_size
 
 pytestmark = pytest.mark.node

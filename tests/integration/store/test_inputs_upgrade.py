@@ -13,6 +13,7 @@ from tests.unit.bitcoin.building import push, transaction
 from virtualchain.bitcoin.block import Candidate, Scan, inputs
 from virtualchain.bitcoin.header import read_header
 from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.script import op_return
 from virtualchain.bitcoin.spending import UNCHECKED_BLOCKS, stands_for
 from virtualchain.bitcoin.transaction import read_transaction
 from virtualchain.consensus.hashing import hash160
@@ -24,7 +25,6 @@ from virtualchain.store.tape import Tape
 from virtualchain.testing.blocks import genesis_block
 from virtualchain.testing.database import DatabaseServer, other_version
 from virtualchain.testing.hostile import hostile_senders, unsigned_transaction
-from virtualchain.testing.transactions import op_return
 
 REGTEST = network("regtest")
 KEY = b"\2" + bytes(32)

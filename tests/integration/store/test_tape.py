@@ -12,6 +12,7 @@ from virtualchain.bitcoin.block import Scanner, inputs
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import watch
+from virtualchain.bitcoin.script import op_return
 from virtualchain.bitcoin.spending import is_substitute
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Input, ScannedBlock, SpentOutput, SpentOutputs
@@ -23,7 +24,6 @@ from virtualchain.store.patience import Session
 from virtualchain.store.tape import Tape
 from virtualchain.testing import ChainBuilder
 from virtualchain.testing.hostile import Spending, spend_from, unsigned_transaction
-from virtualchain.testing.transactions import op_return
 
 REGTEST = network("regtest")
 LONG = b"\x61" * 9_000

@@ -7,10 +7,10 @@ import pytest
 
 from tests.support.names_chain import ALICE, BOB, COMPANY, Person
 from tests.support.shared_data import shared
+from virtualchain.bitcoin.script import push
 from virtualchain.examples.names import MAINNET, reading
 from virtualchain.examples.names.reading import Transaction
 from virtualchain.examples.names.rules import Refused
-from virtualchain.testing.transactions import push
 
 SIGNATURE = push(b"\x30" * 71)
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tests.support.runes_chain import ETCHING, TERMS, TURBO, leb128, runestone, script_of
 from tests.support.runes_model import U32, U64, U128, read_message
+from virtualchain.bitcoin.script import push
 from virtualchain.examples.runes import varint
 from virtualchain.examples.runes.decipher import decipher_outputs
 from virtualchain.examples.runes.rune_id import RuneId
 from virtualchain.examples.runes.runestone import Cenotaph, Edict, Etching, Flaw, Runestone, Terms
 from virtualchain.examples.runes.script import TruncatedScript, instructions
-from virtualchain.testing.transactions import push
 
 EMPTY = b"\x51"
 

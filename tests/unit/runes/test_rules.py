@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.runes_model import U32, U64, U128, Model
+from virtualchain.bitcoin.script import push
 from virtualchain.examples.runes.amount import amount_text
 from virtualchain.examples.runes.commitment import Spend, commitment, commits, leaf_script
 from virtualchain.examples.runes.edicts import Allocation
@@ -30,7 +31,6 @@ from virtualchain.examples.runes.params import FIRST_BLOCK, first_block_of
 from virtualchain.examples.runes.rune_id import THIS_RUNE, RuneId
 from virtualchain.examples.runes.runestone import Cenotaph, Edict, Etching, Flaw, Runestone, Terms
 from virtualchain.examples.runes.unlock import minimum_at, unlock_height
-from virtualchain.testing.transactions import push
 
 S = FIRST_BLOCK["mainnet"]
 TAPROOT = b"\x51\x20" + bytes(32)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from virtualchain.bitcoin.script import op_return_payload
+from virtualchain.bitcoin.script import op_return_payload, push
 from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.model import SpentOutput
 from virtualchain.testing import ChainBuilder, foreign, key, op_return
-from virtualchain.testing.transactions import KEY_KINDS, push
+from virtualchain.testing.transactions import KEY_KINDS
 from virtualchain.testing.wire import read_transaction
 
 

@@ -1,7 +1,7 @@
 """`#` ANNOUNCE: the network's developers send a message to its nodes; the state does not change."""
 
 from virtualchain.examples.names.operation import Operation, position_of
-from virtualchain.examples.names.reading import Transaction
+from virtualchain.examples.names.reading import Transaction, write_hash
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import require
 from virtualchain.model import Json
@@ -18,6 +18,10 @@ class Announce(Operation):
         """Read the message's hash."""
         require(len(payload) == 20, f"the body has {len(payload)} bytes; an announcement has 20")
         return {"op": "#", "message_hash": payload.hex(), **tx.sender()}
+
+    def encode(self, message_hash: str) -> bytes:
+        """Write the message's hash."""
+        return write_hash(message_hash, 20)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Accept it only from the owner of one of a few names."""

@@ -16,6 +16,7 @@ from virtualchain.examples.names.reading import (
     namespace_of,
     preorder_hash,
     read_name,
+    write_name,
 )
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import Refused, name_price, require, require_some
@@ -52,6 +53,10 @@ class NameImport(NameOperation):
             "value_hash": tx.import_value(op["recipient"]),
             "preorder_hash": preorder_hash(name, op["sender"], op["recipient_address"]),
         }
+
+    def encode(self, name: str) -> bytes:
+        """Write the name; outputs hold the owner to be, and the value."""
+        return write_name(name)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Require a key of the namespace's keyring, while the namespace accepts imports."""

@@ -3,7 +3,7 @@
 from virtualchain.examples.names.namespace_preorder import preorder_record, read_preorder
 from virtualchain.examples.names.operation import Operation
 from virtualchain.examples.names.params import MAX_NAMES
-from virtualchain.examples.names.reading import Transaction
+from virtualchain.examples.names.reading import Transaction, write_hash
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import require
 from virtualchain.model import Json
@@ -29,6 +29,10 @@ class NamePreorder(Operation):
     def read(self, payload: bytes, tx: Transaction) -> Json:
         """Read the two hashes."""
         return read_preorder("?", payload, tx, tx.preorder_fee())
+
+    def encode(self, preorder_hash: str, consensus_hash: str) -> bytes:
+        """Write the two hashes; `reading.preorder_hash` computes the first."""
+        return write_hash(preorder_hash, 20) + write_hash(consensus_hash, 16)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Require a new hash, a recent consensus hash, a fee, and a sender who may own more names."""

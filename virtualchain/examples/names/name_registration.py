@@ -10,6 +10,8 @@ from virtualchain.examples.names.reading import (
     namespace_of,
     preorder_hash,
     read_name,
+    write_hash,
+    write_name,
 )
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import fee_receiver, name_price, require, require_some
@@ -44,6 +46,12 @@ class NameRegistration(NameOperation):
             "value_hash": value_hash,
             "preorder_hash": preorder_hash(name, op["sender"], op["recipient_address"]),
         }
+
+    def encode(self, name: str, value_hash: str | None = None) -> bytes:
+        """Write the name, with a value from epoch 3 on."""
+        if value_hash is None:
+            return write_name(name)
+        return write_name(name).ljust(MAX_NAME_LENGTH, b"\0") + write_hash(value_hash, _VALUE_SIZE)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Check what both require, then judge a renewal if the name is live, else a registration."""

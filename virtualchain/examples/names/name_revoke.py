@@ -1,7 +1,7 @@
 """`~` NAME_REVOKE: make a name unusable until it expires."""
 
 from virtualchain.examples.names.operation import NAMEREC, NameOperation, position_of
-from virtualchain.examples.names.reading import Transaction, read_name
+from virtualchain.examples.names.reading import Transaction, read_name, write_name
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import require, require_some
 from virtualchain.model import Json
@@ -16,6 +16,10 @@ class NameRevoke(NameOperation):
     def read(self, payload: bytes, tx: Transaction) -> Json:
         """Read the name."""
         return {"op": "~", "name": read_name(payload), **tx.sender()}
+
+    def encode(self, name: str) -> bytes:
+        """Write the name."""
+        return write_name(name)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Require the owner; unlike in other operations, the name must also be live in this very block."""

@@ -2,7 +2,7 @@
 
 from virtualchain.examples.names.operation import NAMEREC, NameOperation, position_of
 from virtualchain.examples.names.params import MAX_NAMES
-from virtualchain.examples.names.reading import Transaction, is_p2sh
+from virtualchain.examples.names.reading import Transaction, hash128, is_p2sh, write_hash, write_name
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import require, require_some
 from virtualchain.model import Json
@@ -29,6 +29,12 @@ class NameTransfer(NameOperation):
             **tx.sender(),
             **tx.recipient(),
         }
+
+    def encode(self, name: str, consensus_hash: str, *, keep_data: bool = True) -> bytes:
+        """Write whether the value stays, the name's hash and a recent consensus hash."""
+        keeps = b">" if keep_data else b"~"
+        mark = bytes.fromhex(hash128(write_name(name).decode("ascii")))
+        return keeps + mark + write_hash(consensus_hash, 16)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Require the owner, a recent consensus hash, and another recipient who may own more names."""

@@ -2,7 +2,7 @@
 
 from virtualchain.examples.names.operation import NAMEREC, NameOperation, position_of
 from virtualchain.examples.names.params import MAX_NAMES
-from virtualchain.examples.names.reading import Transaction, hash128
+from virtualchain.examples.names.reading import Transaction, hash128, write_hash, write_name
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import require, require_some
 from virtualchain.model import Json
@@ -23,6 +23,12 @@ class NameUpdate(NameOperation):
             "value_hash": payload[16:].hex(),
             **tx.sender(),
         }
+
+    def encode(self, name: str, value_hash: str, consensus_hash: str) -> bytes:
+        """Write the hash of the name and a recent consensus hash together, and the value hash."""
+        seen = write_hash(consensus_hash, 16).hex()
+        mark = hash128(write_name(name).decode("ascii") + seen)
+        return bytes.fromhex(mark) + write_hash(value_hash, 20)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Require the owner and a recent consensus hash."""

@@ -1,7 +1,7 @@
 """`*` NAMESPACE_PREORDER: commit to a namespace without disclosing it."""
 
 from virtualchain.examples.names.operation import Operation, position_of
-from virtualchain.examples.names.reading import Transaction, is_p2sh
+from virtualchain.examples.names.reading import Transaction, is_p2sh, write_hash
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import require
 from virtualchain.model import Json
@@ -27,6 +27,10 @@ class NamespacePreorder(Operation):
     def read(self, payload: bytes, tx: Transaction) -> Json:
         """Read the two hashes."""
         return read_preorder("*", payload, tx, tx.burned_fee())
+
+    def encode(self, preorder_hash: str, consensus_hash: str) -> bytes:
+        """Write the two hashes; `reading.preorder_hash` computes the first."""
+        return write_hash(preorder_hash, 20) + write_hash(consensus_hash, 16)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Require a new hash, a recent consensus hash and a fee, from a key."""

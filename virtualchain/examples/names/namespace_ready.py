@@ -2,7 +2,7 @@
 
 from virtualchain.examples.names.namespace_reveal import REVEAL_FIELDS
 from virtualchain.examples.names.operation import Operation, position_of
-from virtualchain.examples.names.reading import Transaction, read_namespace_id
+from virtualchain.examples.names.reading import Transaction, read_namespace_id, write_namespace_id
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import READY, require, require_some
 from virtualchain.model import Json
@@ -22,6 +22,10 @@ class NamespaceReady(Operation):
             "namespace_id": read_namespace_id(payload[1:]),
             **tx.sender(),
         }
+
+    def encode(self, namespace_id: str) -> bytes:
+        """Write the namespace id."""
+        return b"." + write_namespace_id(namespace_id)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Require the recipient of the reveal, while the namespace accepts imports."""

@@ -1,11 +1,21 @@
 """`&` NAMESPACE_REVEAL: disclose the preordered namespace, and how long its names live and what they cost."""
 
+from collections.abc import Sequence
+
 from virtualchain.examples.names.operation import Operation, position_of
-from virtualchain.examples.names.reading import Transaction, preorder_hash, read_namespace_id
+from virtualchain.examples.names.reading import (
+    Transaction,
+    preorder_hash,
+    read_namespace_id,
+    write_namespace_id,
+    write_nibbles,
+    write_number,
+)
 from virtualchain.examples.names.registry import Registry
 from virtualchain.examples.names.rules import REVEALED, namespace_price, require, require_some
 from virtualchain.model import Json
 
+_BUCKETS = 16
 REVEAL_FIELDS = (
     "namespace_id",
     "preorder_hash",
@@ -60,6 +70,23 @@ class NamespaceReveal(Operation):
             "no_vowel_discount": no_vowel_discount,
             "version": int.from_bytes(payload[15:17], "big"),
         }
+
+    def encode(
+        self,
+        namespace_id: str,
+        lifetime: int,
+        coeff: int,
+        base: int,
+        buckets: Sequence[int],
+        nonalpha_discount: int,
+        no_vowel_discount: int,
+        version: int = 1,
+    ) -> bytes:
+        """Write the namespace's terms and id."""
+        require(len(buckets) == _BUCKETS, f"a namespace has {_BUCKETS} buckets")
+        numbers = write_number(lifetime, 4) + write_number(coeff, 1) + write_number(base, 1)
+        nibbles = write_nibbles((*buckets, nonalpha_discount, no_vowel_discount))
+        return numbers + nibbles + write_number(version, 2) + write_namespace_id(namespace_id)
 
     def judge(self, op: Json, registry: Registry) -> Json:
         """Require a preorder by this sender for this recipient that paid the namespace's price."""

@@ -53,6 +53,10 @@ class Operation(ABC):
         """Read the operation; raises Refused if the transaction does not have its form."""
 
     @abstractmethod
+    def encode(self, *args: Any, **fields: Any) -> bytes:  # noqa: ANN401 - each operation has its own
+        """Write the body that `read` reads, from fields by name; raises Refused if they have no such form."""
+
+    @abstractmethod
     def judge(self, op: Json, registry: Registry) -> Json:
         """Return the row that the operation makes; raises Refused if a rule forbids it."""
 

@@ -55,6 +55,7 @@ def make_app(params: Params, name: str = "names") -> App:
             check=operation.check,
             commit=operation.commit,
             fields=operation.fields,
+            encode=operation.encode,
         )
 
     @app.scan

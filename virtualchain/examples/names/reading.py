@@ -44,6 +44,36 @@ def read_namespace_id(text: bytes) -> str:
     return text.decode("ascii")
 
 
+def write_name(name: str) -> bytes:
+    """Write a full name; raises Refused for anything else."""
+    return read_name(name.encode()).encode("ascii")
+
+
+def write_namespace_id(namespace_id: str) -> bytes:
+    """Write a namespace id; raises Refused for anything else."""
+    return read_namespace_id(namespace_id.encode()).encode("ascii")
+
+
+def write_hash(text: str, size: int) -> bytes:
+    """Write a hash of so many bytes from its hex; raises Refused for anything else."""
+    require(
+        re.fullmatch(f"[0-9a-f]{{{2 * size}}}", text) is not None, f"{text!r} is not {2 * size} hex digits"
+    )
+    return bytes.fromhex(text)
+
+
+def write_number(number: int, size: int) -> bytes:
+    """Write a number in so many bytes; raises Refused if it does not fit."""
+    require(0 <= number < 1 << 8 * size, f"{number} does not fit into {size} bytes")
+    return number.to_bytes(size, "big")
+
+
+def write_nibbles(numbers: Sequence[int]) -> bytes:
+    """Write an even count of numbers from 0 to 15, two in a byte; raises Refused for others."""
+    require(all(0 <= number <= 15 for number in numbers), "a bucket or discount is not from 0 to 15")
+    return bytes.fromhex("".join(f"{number:x}" for number in numbers))
+
+
 def namespace_of(name: str) -> str:
     """Return the namespace id of a full name."""
     return name.partition(".")[2]

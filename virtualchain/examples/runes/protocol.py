@@ -8,6 +8,7 @@ from typing import Final
 from virtualchain import App, State
 from virtualchain.bitcoin.payload import runestone
 from virtualchain.examples.runes.decipher import decipher
+from virtualchain.examples.runes.encipher import encipher, etching_of, runestone_of
 from virtualchain.examples.runes.entry import Entry
 from virtualchain.examples.runes.etching import is_etching
 from virtualchain.examples.runes.events import digest_of, events_of
@@ -16,7 +17,7 @@ from virtualchain.examples.runes.hardcoded import initial_entries
 from virtualchain.examples.runes.params import FIRST_BLOCK, first_block_of
 from virtualchain.examples.runes.registry import RUNES, Registry, sum_up
 from virtualchain.examples.runes.rune_id import RuneId
-from virtualchain.examples.runes.runestone import Cenotaph, Runestone
+from virtualchain.examples.runes.runestone import Cenotaph, Etching, Runestone, Terms
 from virtualchain.examples.runes.wire import is_committed, read_outputs, write_outputs
 from virtualchain.model import Json
 
@@ -52,6 +53,36 @@ class Message:
             "is_etching": is_etching(artifact),
             "is_committed": is_committed(artifact, inputs, senders, block_id),
         }
+
+    def encode(
+        self,
+        *,
+        edicts: Sequence[Sequence[str | int]] = (),
+        mint: str | None = None,
+        pointer: int | None = None,
+        etching: bool = False,
+        rune: str | None = None,
+        symbol: str | None = None,
+        divisibility: int | None = None,
+        premine: int | None = None,
+        turbo: bool = False,
+        amount: int | None = None,
+        cap: int | None = None,
+        height_start: int | None = None,
+        height_end: int | None = None,
+        offset_start: int | None = None,
+        offset_end: int | None = None,
+    ) -> bytes:
+        """Write a runestone: edicts as [id, amount, output], a mint, a pointer, an etching and its terms.
+
+        Any field of an etching makes one; `etching` makes one that has no field.
+        """
+        terms = Terms(amount, cap, height_start, height_end, offset_start, offset_end)
+        described = etching_of(
+            rune, symbol, divisibility=divisibility, premine=premine, terms=terms, turbo=turbo
+        )
+        is_etching = etching or described != Etching()
+        return encipher(runestone_of(edicts, mint, pointer, described if is_etching else None))
 
     def commit(self, op: Json, state: State) -> Json:
         """Execute the transaction."""

@@ -10,6 +10,7 @@ from typing import Final
 _OP_PUSHDATA1: Final = 0x4C
 _OP_PUSHDATA4: Final = 0x4E
 _OP_RETURN: Final = 0x6A
+_LONGEST_PUSH: Final = 520
 _TAPROOT_PREFIX: Final = b"\x51\x20"
 _TAPROOT_SIZE: Final = 34
 
@@ -41,6 +42,22 @@ def instructions(script: bytes) -> Iterator[bytes | None]:
             raise TruncatedScript
         yield script[at : at + size]
         at += size
+
+
+def write_pushes(data: bytes) -> bytes:
+    """Write data as pushes in their shortest form, none longer than Bitcoin allows on a stack."""
+    return b"".join(
+        _push_start(min(_LONGEST_PUSH, len(data) - at)) + data[at : at + _LONGEST_PUSH]
+        for at in range(0, len(data), _LONGEST_PUSH)
+    )
+
+
+def _push_start(size: int) -> bytes:
+    if size < _OP_PUSHDATA1:
+        return bytes([size])
+    if size < 1 << 8:
+        return bytes([_OP_PUSHDATA1, size])
+    return bytes([_OP_PUSHDATA1 + 1]) + size.to_bytes(2, "little")
 
 
 def pushes(script: bytes) -> Iterator[bytes]:
