@@ -1,8 +1,8 @@
 """Check rows of the tape against themselves: nearly everything in them can be computed without the chain.
 
 A header determines its hash, parent and time; a raw transaction determines its id, its outputs and what it
-spends. What remains to be trusted are the values and scripts of the spent outputs, and that a transaction is
-in its block.
+spends. What remains to be trusted here are the values and scripts of the spent outputs, and that a
+transaction is in its block, which only a branch shows (`virtualchain/audit/tape.py`).
 """
 
 import json
