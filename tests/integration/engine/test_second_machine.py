@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_ten_apps import MAGICS, made_up
 from tests.integration.names.test_poison import SAMPLES as NAMES
 from tests.simulation import apps as simulation
 from tests.support.names_chain import ALICE, CREATOR, NamesChain, names_chain
@@ -57,7 +56,6 @@ APPS = {
     "simulation, tables": Tried(lambda: simulation.table_app("plain", ignore), OPS),
     "simulation, saved state": Tried(lambda: simulation.Tally(ignore), OPS),
     "simulation, forgotten state": Tried(lambda: simulation.Forgetful(ignore), OPS, has_checkpoint=False),
-    "made up": Tried(lambda: made_up(3), [MAGICS[3] + bytes([1 + 2 * n]) + b"a" * n for n in range(5)]),
 }
 
 

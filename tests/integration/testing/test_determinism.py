@@ -97,9 +97,12 @@ def memory() -> Callable[[bytes], dict[str, Any]]:
 
 @pytest.mark.parametrize("parse", [hash_order, local_hour, clock, stack, memory()])
 def test_what_a_machine_decides_in_parse(
-    database_url: str, other_url: str | None, parse: Callable[[bytes], dict[str, Any]]
+    database_url: str,
+    other_url: str | None,
+    database_server: DatabaseServer,
+    parse: Callable[[bytes], dict[str, Any]],
 ) -> None:
-    """Block, op, row and both values are named; the first op that differs is the one."""
+    """Block, op, row and both values are named; the first op that differs is the one. No database is left."""
     with pytest.raises(Undetermined, match="app words does not depend on values alone") as raised:
         check_determinism(an_app(parse), SAMPLES, database_url=database_url, other_database_url=other_url)
     message = str(raised.value)
@@ -112,6 +115,9 @@ def test_what_a_machine_decides_in_parse(
         assert "differ first in block 21, in sample b'apohello' by alice (" in message
         assert "- verdict: " in message
         assert '- table words, row (21000): {"id": 21000, ' in message
+    with psycopg.connect(database_server.url) as connection:
+        names = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'determinism%'")
+        assert names.fetchall() == []
 
 
 def heap_order(op: dict[str, Any], state: State) -> bool:
@@ -203,15 +209,6 @@ def test_the_engines_subclass(database_url: str, other_url: str | None) -> None:
     )
     assert report.accepted > 20
     assert report.machines[1].startswith("another process ")
-
-
-def test_databases_are_dropped(database_url: str, database_server: DatabaseServer) -> None:
-    """Also those of a check that fails."""
-    with pytest.raises(Undetermined):
-        check_determinism(an_app(clock), SAMPLES, database_url=database_url)
-    with psycopg.connect(database_server.url) as connection:
-        names = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'determinism%'")
-        assert names.fetchall() == []
 
 
 def test_a_program_without_a_guard_does_not_start_itself_again(
