@@ -40,7 +40,7 @@ from virtualchain.testing.blocks import genesis_block
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "virtualchain" / "proof" / "check-proof.js"
-COUNT = 1600
+COUNT = 1000
 WORK = 'BigInt("0x" + hash) <= target'
 """The check of work in the script, which tests of the other rules for headers leave out."""
 FLAGS = (

@@ -60,7 +60,7 @@ def test_every_first_block(clone: Clone, tmp_path: Path, monkeypatch: pytest.Mon
     """A stretch of one block, wherever it is, leads to the digests and rows that the log has."""
     monkeypatch.setattr("virtualchain.audit.sample.LENGTH", 1)
     for of, apps in (("kept", NOTES), ("rides", [read_contract(app) for app in ride_apps()])):
-        report = sample(clone(of=of), tmp_path, *apps, number=30, seed=3)
+        report = sample(clone(of=of), tmp_path, *apps, number=12, seed=3)
         assert (report.faults, report.notes) == ([], [])
         assert len({stretch.first for stretch in report.stretches}) > 5
 
