@@ -12,13 +12,13 @@ from virtualchain.cli.session import chosen_apps, expected_digests, open_reading
 from virtualchain.errors import DeepFork, Halted, NodeError, NodeUnavailable, UnexpectedDigest, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     import psycopg
 
     from virtualchain.bitcoin.source import BlockSource, Tip
     from virtualchain.engine.planner import Plan
-    from virtualchain.model import Json
+    from virtualchain.model import Expected, Json
     from virtualchain.store.builds import Build
 
 _APP_KEYS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
@@ -51,10 +51,12 @@ def status(options: Options, check: bool) -> None:
     from virtualchain.store.builds import code_warning
     from virtualchain.store.database import other_locale
 
+    expect = expected_digests(options)
+    expected = {} if expect is None else expect()
     with open_reading(options) as connection:
         network = views.network(connection)
         rows = views.apps(connection, chosen_apps(options, connection))
-        _compare_digests(options, connection, rows)
+        _compare_digests(connection, rows, expected)
         deployment: dict[str, Any] = {
             "writer": views.writer(connection),
             "standby": views.is_standby(connection),
@@ -119,21 +121,18 @@ def status(options: Options, check: bool) -> None:
     _check(rows, outlook, check=check)
 
 
-def _compare_digests(options: Options, connection: "psycopg.Connection", rows: "list[Json]") -> None:
-    """Compare the apps' digests with those that --expect names, if it names any."""
+def _compare_digests(
+    connection: "psycopg.Connection", rows: "list[Json]", expected: "Mapping[str, Sequence[Expected]]"
+) -> None:
+    """Compare the apps' digests with those that are expected, by app."""
     from virtualchain.engine.expectations import Expectations
     from virtualchain.reading import views
 
-    expect = expected_digests(options)
-    if expect is None:
-        return
-    for name, expected in expect().items():
-        for row in rows:
-            if row["name"] == name:
-                expectations = Expectations(expected)
-                digests = views.digests_at(connection, name, expectations.until(views.HIGHEST))
-                mismatches = filter(None, map(expectations.mismatch, digests))
-                row["unexpected"] = next(mismatches, row["unexpected"])
+    for row in rows:
+        expectations = Expectations(expected.get(row["name"], ()))
+        digests = views.digests_at(connection, row["name"], expectations.until(views.HIGHEST))
+        mismatches = filter(None, map(expectations.mismatch, digests))
+        row["unexpected"] = next(mismatches, row["unexpected"])
 
 
 def _check(rows: "list[Json]", outlook: _Outlook, *, check: bool) -> None:

@@ -333,10 +333,6 @@ class Machine:
     def expect(self, expected: Iterable[Expected]) -> None:
         """Compare the app's digests with these from now on, those of blocks that it has taken at once."""
         self._expectations = Expectations(expected)
-        self.compare_past()
-
-    def compare_past(self) -> None:
-        """Compare the digests of the blocks that the app has taken."""
         last = self.cursor if self._last_recorded is None else max(self.cursor, self._last_recorded)
         blocks = self._expectations.until(last)
         mismatches = map(self._expectations.mismatch, self.log.digests(blocks) if blocks else ())
