@@ -9,6 +9,7 @@ import pytest
 from tests.integration.conftest import Query, Run
 from virtualchain import App, StateEngine
 from virtualchain.engine import expectations
+from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.errors import AppHalted, InvalidApp, UnreadableList
 from virtualchain.model import Expected
 from virtualchain.testing import FakeNode
@@ -64,6 +65,25 @@ def test_a_mismatch_stops_the_app_after_that_block(
     assert (
         f"the consensus hash at block {at} is {actual}, but the app expects {WRONG}" in mine["error"]["error"]
     )
+
+
+def test_blocks_in_flight_do_not_carry_the_app_further(
+    fake_node: FakeNode, run: Run, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the server has not answered for the block yet, the next one is not taken."""
+    landed, land = Deployment._landed, Deployment.land
+    monkeypatch.setattr(Deployment, "_landed", lambda _: iter(()))
+
+    def land_all(deployment: Deployment) -> list[Landed]:
+        with monkeypatch.context() as patch:
+            patch.setattr(Deployment, "_landed", landed)
+            return land(deployment)
+
+    monkeypatch.setattr(Deployment, "land", land_all)
+    at = fake_node.height + 1
+    fake_node.mine([fake_node.send(b"ntoHi")], 30)
+    run(notes(expected_snapshots={at: WRONG}), notes("others", b"ot"))
+    assert [row["block_id"] for row in query(_APPS)] == [at, fake_node.height]
 
 
 def test_a_lone_app_that_differs_ends_the_build(fake_node: FakeNode, run: Run, query: Query) -> None:

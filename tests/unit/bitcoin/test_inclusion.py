@@ -134,6 +134,28 @@ def test_an_inner_node_is_not_a_transaction() -> None:
             check_inclusion(bad, header, network("regtest"))
 
 
+def test_a_transaction_of_the_size_of_an_inner_node_is_refused() -> None:
+    """Also a real one, which is in the block: nobody can tell the two apart."""
+    odd = _transaction(1)[:-8] + b"\x04" + b"\x51" * 4 + bytes(4)
+    assert len(odd) == 64
+    parent = read_header(6, bytes(72) + bytes.fromhex("ffff7f20") + bytes(4))
+    raw, _ = make_block(parent, [(odd, sha256d(odd))], b"\x51", 0)
+    (shown,) = inclusions(walk(raw), [1])
+    with pytest.raises(MalformedBlock, match="64 bytes"):
+        check_inclusion(shown, read_header(7, raw[:80]), network("regtest"))
+
+
+def test_a_tree_below_the_tree_is_refused() -> None:
+    """If a leaf has 64 bytes, a branch could go on to a transaction below it: the coinbase's is shorter."""
+    coinbase, below = _good()[0].coinbase, _transaction(1)
+    leaf = sha256d(below) + bytes(range(32))
+    root = sha256d(sha256d(coinbase) + sha256d(leaf))
+    header = replace(_good()[1], merkle_root=root[::-1].hex())
+    forged = Inclusion(2, below, leaf[32:] + sha256d(coinbase), coinbase, sha256d(leaf))
+    with pytest.raises(MalformedBlock, match="differ in length"):
+        check_inclusion(forged, header, network("regtest"))
+
+
 @pytest.mark.parametrize(
     ("block_id", "script"),
     [(0, "00"), (1, "51"), (16, "60"), (17, "0111"), (127, "017f"), (128, "028000"), (227931, "035b7a03")],
