@@ -11,6 +11,10 @@ SELECT pg_notify('virtualchain', json_build_object('event', 'block', 'block_id',
 SELECT pg_notify('virtualchain', json_build_object('event', 'rollback', 'block_id', %(fork)s::integer,
     'block_hash', (SELECT encode(hash, 'hex') FROM vc.blocks WHERE block_id = %(fork)s))::text);
 
+-- name: pending
+-- Notify listeners, on a channel of their own, that pending inputs were judged again.
+SELECT pg_notify('virtualchain_pending', '');
+
 -- name: free_queue
 -- Ask how full the queue is: that makes the server notice what all listeners have read, which a failed NOTIFY does not.
 SELECT pg_catalog.pg_notification_queue_usage();

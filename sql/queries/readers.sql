@@ -63,7 +63,7 @@ WITH ours AS (
     JOIN pg_catalog.pg_namespace AS n ON n.nspname = 'virtualchain'
         OR EXISTS (SELECT FROM vc.apps AS a WHERE a.schema = n.nspname AND (r.apps IS NULL OR a.name = ANY(r.apps)))
     LEFT JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind = 'v'
-        AND (n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.published AS p WHERE p.schema = n.nspname AND p.name = c.relname))
+        AND (n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.shown AS p WHERE p.schema = n.nspname AND p.name = c.relname))
 )
 SELECT format('GRANT CONNECT ON DATABASE %%I TO %%I', current_database(), role)
 FROM readers, ours WHERE may_grant AND NOT has_database_privilege(oid, current_database(), 'CONNECT')
@@ -95,7 +95,7 @@ SELECT function FROM (
         JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = v.oid
         CROSS JOIN LATERAL regexp_matches(w.ev_action::text, ':(?:opfuncid|funcid|aggfnoid|winfnoid) ([1-9]\d*)', 'g') AS m (match)
         WHERE v.relkind = 'v' AND (n.nspname = 'virtualchain'
-            OR EXISTS (SELECT FROM vc.published AS p WHERE p.schema = n.nspname AND p.name = v.relname))
+            OR EXISTS (SELECT FROM vc.shown AS p WHERE p.schema = n.nspname AND p.name = v.relname))
         UNION
         SELECT m.match[1]::oid FROM calls JOIN pg_catalog.pg_proc AS p ON p.oid = calls.function
         CROSS JOIN LATERAL regexp_matches(p.prosqlbody::text, ':(?:opfuncid|funcid|aggfnoid|winfnoid) ([1-9]\d*)', 'g') AS m (match)
@@ -110,7 +110,7 @@ WHERE NOT has_function_privilege(%(role)s, p.oid, 'EXECUTE') ORDER BY 1;
 -- The statements that revoke from a role what it was granted here.
 SELECT format('REVOKE ALL ON %%I.%%I FROM %%I', n.nspname, c.relname, %(role)s::text)
 FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind = 'v'
-WHERE n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.published AS p WHERE p.schema = n.nspname AND p.name = c.relname)
+WHERE n.nspname = 'virtualchain' OR EXISTS (SELECT FROM vc.shown AS p WHERE p.schema = n.nspname AND p.name = c.relname)
 UNION ALL
 SELECT format('REVOKE ALL ON SCHEMA %%I FROM %%I', n.nspname, %(role)s::text)
 FROM pg_catalog.pg_namespace AS n

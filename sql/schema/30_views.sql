@@ -197,6 +197,32 @@ COMMENT ON VIEW virtualchain.writer IS 'How the process that follows the chain w
 COMMENT ON COLUMN virtualchain.writer.confirmations IS 'K: how many blocks must be on top of a block before it is taken.';
 COMMENT ON COLUMN virtualchain.writer.apps IS 'The apps whose code it has; others are not advanced.';
 
+CREATE VIEW virtualchain.pending AS
+SELECT p.app, encode(p.txid, 'hex') AS txid, p.payload_index, p.place, p.block_id, p.opcode, p.payload, p.fields, p.verdict, p.step,
+    p.reason, CASE WHEN has_schema_privilege(a.schema, 'USAGE') THEN p.changes END AS changes,
+    p.fee, p.vsize, round(p.fee::numeric / p.vsize, 3) AS fee_rate, p.seen_at
+FROM vc.pending AS p
+JOIN vc.apps AS a ON a.name = p.app AND a.is_live
+WHERE (SELECT vc.last_shown()) = 2147483647
+    AND EXISTS (SELECT FROM vc.pending_state AS s WHERE s.judged_at > statement_timestamp() - interval '1 minute');
+COMMENT ON VIEW virtualchain.pending IS 'Inputs that are not in the log yet, and what would come of them in the next block; empty unless a writer runs with --pending, and as of earlier blocks.';
+COMMENT ON COLUMN virtualchain.pending.app IS 'Name of the app.';
+COMMENT ON COLUMN virtualchain.pending.txid IS 'The transaction''s id.';
+COMMENT ON COLUMN virtualchain.pending.payload_index IS 'Which of the transaction''s payloads it is, from 0.';
+COMMENT ON COLUMN virtualchain.pending.place IS 'Its place in the order in which the app''s pending inputs were judged, from 0.';
+COMMENT ON COLUMN virtualchain.pending.block_id IS 'Height of the block that holds it, which has fewer than K others on top; null while it is unconfirmed.';
+COMMENT ON COLUMN virtualchain.pending.opcode IS 'The opcode, one byte, or none for an app without opcodes; null if it was not judged.';
+COMMENT ON COLUMN virtualchain.pending.payload IS 'The payload, without magic and opcode; null if the transaction only spends outputs that the app tracks, or was not judged.';
+COMMENT ON COLUMN virtualchain.pending.fields IS 'The op as it would be committed; of a refused input as it was parsed.';
+COMMENT ON COLUMN virtualchain.pending.verdict IS 'accepted, refused, or halts: a callback would fail, and the app would be halted; unjudged if there are too many.';
+COMMENT ON COLUMN virtualchain.pending.step IS 'Where it would be refused (parse, check or commit), or the callback that fails.';
+COMMENT ON COLUMN virtualchain.pending.reason IS 'Why.';
+COMMENT ON COLUMN virtualchain.pending.changes IS 'What it would do to rows: an array of objects with table, action, key, old and new; null for who may not read the app''s views.';
+COMMENT ON COLUMN virtualchain.pending.fee IS 'The transaction''s fee in satoshi; null if it is in a block.';
+COMMENT ON COLUMN virtualchain.pending.vsize IS 'Its virtual size in bytes; null if it is in a block.';
+COMMENT ON COLUMN virtualchain.pending.fee_rate IS 'Satoshi a virtual byte; null if it is in a block.';
+COMMENT ON COLUMN virtualchain.pending.seen_at IS 'When the node first saw it, by the node''s clock; null if it is in a block.';
+
 CREATE FUNCTION virtualchain.revision() RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

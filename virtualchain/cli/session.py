@@ -143,11 +143,13 @@ def open_engine(
     *,
     wait: bool,
     follows: bool = False,
+    pending: bool = False,
     open_source: "Callable[[], BlockSource] | None" = None,
 ) -> "Iterator[StateEngine]":
     """Open the engine with the settings; it reports to `reporter`.
 
-    With `follows`, waits for node and database to be up, and prints each block if --json is set.
+    With `follows`, waits for node and database to be up, and prints each block if --json is set. With
+    `pending`, unconfirmed inputs are judged as well.
     `open_source` is used instead of the node or the files of the settings.
     """
     from virtualchain.cli.progress import tally_json
@@ -196,6 +198,7 @@ def open_engine(
                 on_deep_fork=policies,
                 expect=expected_digests(options),
                 on_unexpected=options.settings.on_unexpected,
+                pending=pending,
             )
         except BaseException:
             source.close()

@@ -49,8 +49,13 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
 
 @click.command(cls=Command)
 @wait_option
+@click.option(
+    "--pending",
+    is_flag=True,
+    help="Judge unconfirmed inputs, too, as if they came next: virtualchain.pending shows what they would do.",
+)
 @pass_options
-def run(options: Options, wait: bool) -> None:
+def run(options: Options, wait: bool, pending: bool) -> None:
     """Follow the chain, processing each block as it becomes stable.
 
     Waits for a node and a database that are not up yet. On Ctrl-C or SIGTERM, finishes the current block and
@@ -60,7 +65,7 @@ def run(options: Options, wait: bool) -> None:
     with (
         Signals() as signals,
         Reporter(follows=True) as reporter,
-        open_engine(options, reporter, wait=wait, follows=True) as engine,
+        open_engine(options, reporter, wait=wait, follows=True, pending=pending) as engine,
     ):
         signals.stop = engine.stop
         engine.follow()

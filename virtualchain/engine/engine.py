@@ -18,6 +18,7 @@ import psycopg
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.node import NodeSource, open_source
+from virtualchain.bitcoin.node.mempool import Mempool
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
@@ -35,6 +36,7 @@ from virtualchain.engine.options import (
     ignore,
     policies_by_app,
 )
+from virtualchain.engine.pending import Pending, forget_pending
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, roll_back
@@ -114,6 +116,9 @@ class StateEngine:
     another thread every ten minutes while `follow` runs. An app with other ones, or with others than it
     declares itself, stops before it takes another block, unless `on_unexpected` is "continue".
 
+    With `pending`, `follow` also judges what is not in a block of the tape yet: the node's unconfirmed
+    transactions, and blocks with fewer confirmations. `virtualchain.pending` shows what would come of them.
+
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
     `on_rollback` after each rollback. `on_wait` must not query the engine: the database may just be silent.
@@ -158,6 +163,7 @@ class StateEngine:
         on_deep_fork: Policy | Mapping[str, Policy] | None = None,
         expect: Expect | None = None,
         on_unexpected: OnUnexpected = "halt",
+        pending: bool = False,
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
@@ -196,7 +202,11 @@ class StateEngine:
         self._source = open_source(source, cookie) if isinstance(source, str) else source
         if verify is None and isinstance(self._source, NodeSource):
             self._options = replace(self._options, verify="headers")
+        self._pending: Pending | None = None
+        self._mempool: Mempool | None = None
         try:
+            if pending and not isinstance(self._source, NodeSource):
+                raise UsageError(f"only a node has unconfirmed transactions: {self._source} is none")
             self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
         except BaseException:
@@ -206,6 +216,10 @@ class StateEngine:
         self._scanner = Scanner(
             self._deployment.watches, self._source.network, keeps_blocks=self._deployment.tracks_outputs
         )
+        if pending and isinstance(self._source, NodeSource):
+            self._mempool = Mempool(
+                self._source, self._deployment.watches, tracks_outputs=self._deployment.tracks_outputs
+            )
         for warning in self.warnings:
             self._listener.on_wait(warning)
 
@@ -217,6 +231,9 @@ class StateEngine:
 
     def close(self) -> None:
         """Close the connections to the database and the node."""
+        self._leave_pending()
+        if self._mempool is not None:
+            self._mempool.close()
         self._deployment.close()
         self._source.close()
 
@@ -294,7 +311,8 @@ class StateEngine:
             if not self._stopping:
                 if self._waits_for is not None:
                     self._listener.on_wait(self._waits_for)
-                self._source.wait(POLL)
+                self._judge_pending()
+                (self._mempool or self._source).wait(POLL)
 
     def _build_or_wait(self) -> None:
         """Build; note what is waited for if that fails now and may succeed later."""
@@ -311,6 +329,27 @@ class StateEngine:
             self._garbled += 1
             if self._garbled > _GARBLED:
                 raise
+
+    def _judge_pending(self) -> None:
+        """Judge what is not in a block of the tape yet, if that was asked for."""
+        if self._mempool is None or self._node_is_away:
+            return
+        assert isinstance(self._source, NodeSource), "it was checked"
+        try:
+            if self._pending is None:
+                self._pending = Pending(self._deployment, self._source, self._scanner, self._mempool)
+            self._pending.refresh()
+        except psycopg.Error as error:
+            self._recover(error)
+        except (NodeError, InUse) as error:
+            self._leave_pending()
+            self._listener.on_wait(f"pending inputs are not judged: {error}; trying again")
+
+    def _leave_pending(self) -> None:
+        """Forget what is pending: nobody knows it any more."""
+        if self._pending is not None:
+            self._pending.close()
+            self._pending = None
 
     @property
     def waits_for(self) -> str | None:
@@ -387,6 +426,7 @@ class StateEngine:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
                 deployment.record_writer()
+                forget_pending(deployment.connection)
                 on_failure.pop_all()
         except psycopg.Error as error:
             raise store_error(error) from error
@@ -397,6 +437,7 @@ class StateEngine:
 
         A follower waits for a database that cannot be reached without end, until `stop`.
         """
+        self._leave_pending()
         self._deployment.close()
         for attempt in count():
             self._wake.wait(pauses[min(attempt, len(pauses) - 1)])

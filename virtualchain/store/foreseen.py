@@ -6,7 +6,7 @@ rows: each call has a savepoint of its own, so what it writes is younger than wh
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import Final
@@ -16,10 +16,11 @@ from psycopg import sql
 
 from virtualchain.model import Json
 from virtualchain.store.columns import Shape, Values
+from virtualchain.store.log import as_json
 from virtualchain.store.pipeline import pipeline_of
 from virtualchain.store.projections import Projection, build_schema, install
 from virtualchain.store.projections import projections as projections_in
-from virtualchain.store.publish import free_name
+from virtualchain.store.publish import free_name, key_pairs
 from virtualchain.store.sql import queries
 from virtualchain.store.values import to_database
 
@@ -37,24 +38,41 @@ _Pairs = Iterable[tuple[Values | None, Values | None]]
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """What an input does to a row of a projection; `old` and `new` are the row's columns.
+    """What an input does to a row of a projection: the row's key, and its columns before and after, as JSON.
 
-    Values are as PostgreSQL writes them in JSON: bytes are text, a backslash, x, and hex. Fractions are
-    Decimals.
+    Values are as PostgreSQL writes them in JSON: bytes are text, a backslash, x, and hex.
     """
 
     table: str
-    key: Json
-    old: Json | None
-    new: Json | None
+    key_json: str
+    old_json: str | None
+    """None if there was no row."""
+    new_json: str | None
+    """None if there is none any more."""
 
     @property
     def action(self) -> str:
         """insert, update or delete."""
-        return "insert" if self.old is None else "delete" if self.new is None else "update"
+        return "insert" if self.old_json is None else "delete" if self.new_json is None else "update"
+
+    @property
+    def key(self) -> Json:
+        """The row's primary key, by column; fractions are Decimals, here and in rows."""
+        key: Json = _loads(self.key_json)
+        return key
+
+    @property
+    def old(self) -> Json | None:
+        """The row before, by column."""
+        return None if self.old_json is None else _loads(self.old_json)
+
+    @property
+    def new(self) -> Json | None:
+        """The row after, by column."""
+        return None if self.new_json is None else _loads(self.new_json)
 
     def as_dict(self) -> Json:
-        """Return a new dict, as JSON shows it."""
+        """Return a new dict, as `virtualchain.changes` has its columns."""
         return {
             "table": self.table,
             "action": self.action,
@@ -63,17 +81,24 @@ class RowChange:
             "new": self.new,
         }
 
+    def as_json(self) -> str:
+        """Return that dict as JSON, with all digits of numbers."""
+        start = as_json({"table": self.table, "action": self.action})[:-1]
+        return (
+            f'{start},"key":{self.key_json},"old":{self.old_json or "null"},"new":{self.new_json or "null"}}}'
+        )
+
 
 def merged(changes: Iterable[RowChange]) -> tuple[RowChange, ...]:
     """Return what changes do together, in the order in which rows were first touched."""
     first: dict[_Key, RowChange] = {}
     last: dict[_Key, RowChange] = {}
     for change in changes:
-        key = change.table, json.dumps(change.key, sort_keys=True, default=str)
+        key = change.table, change.key_json
         first.setdefault(key, change)
         last[key] = change
-    together = (RowChange(item.table, item.key, item.old, last[key].new) for key, item in first.items())
-    return tuple(change for change in together if repr(change.old) != repr(change.new))
+    together = (replace(change, new_json=last[key].new_json) for key, change in first.items())
+    return tuple(change for change in together if change.old_json != change.new_json)
 
 
 class Captured:
@@ -177,10 +202,7 @@ class Captured:
         self._now[place] = new
         if old == new:
             return None
-        table, key = place
-        return RowChange(
-            table, _loads(key), None if old is None else _loads(old), None if new is None else _loads(new)
-        )
+        return RowChange(*place, old, new)
 
 
 def copy_tables(
@@ -208,9 +230,6 @@ def copy_tables(
 
 def _parts(projection: Projection) -> dict[str, sql.Composable]:
     row = free_name("row", projection)
-    pairs = (
-        sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(row, name)) for name in projection.key
-    )
     same = (
         sql.SQL("r.{} = {}").format(sql.Identifier(name), sql.Identifier(row, name))
         for name in projection.key
@@ -222,6 +241,6 @@ def _parts(projection: Projection) -> dict[str, sql.Composable]:
         "row": sql.Identifier(row),
         "key": sql.SQL(", ").join(map(sql.Identifier, projection.key)),
         "columns": sql.SQL(", ").join(map(sql.Identifier, projection.columns)),
-        "pairs": sql.SQL(", ").join(pairs),
+        "pairs": key_pairs(projection, row),
         "same_key": sql.SQL(" AND ").join(same),
     }

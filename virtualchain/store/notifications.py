@@ -35,6 +35,10 @@ class Notifier:
         """Notify listeners that every block above the fork was undone."""
         self._send("rollback", {"fork": fork_block_id})
 
+    def pending(self) -> None:
+        """Notify those who listen for it that pending inputs were judged again."""
+        self._send("pending", {})
+
     def _send(self, query: str, parameters: dict[str, object]) -> None:
         notices: list[str] = []
 

@@ -18,6 +18,7 @@ _Q = queries("publish")
 
 def unpublish(connection: psycopg.Connection, schema: str) -> None:
     """Drop an app's views and their schema."""
+    _drop_pending_views(connection, schema)
     for name in _published(connection, schema):
         _drop_view(connection, schema, name)
     connection.execute(sql.SQL(_Q["drop_schema"]).format(schema=sql.Identifier(schema)))
@@ -25,6 +26,7 @@ def unpublish(connection: psycopg.Connection, schema: str) -> None:
 
 def publish(connection: psycopg.Connection, app: str, schema: str, projections: Sequence[Projection]) -> None:
     """Make the views of an app's schema show exactly these projections, and grant them to the readers."""
+    shows_pending = _drop_pending_views(connection, schema)
     for name in _published(connection, schema).keys() - {projection.name for projection in projections}:
         _drop_view(connection, schema, name)
     for projection in projections:
@@ -35,7 +37,53 @@ def publish(connection: psycopg.Connection, app: str, schema: str, projections: 
             connection.execute(comment.encode())
         view = {"schema": schema, "name": projection.name, "definition": definition, "changes": changes}
         connection.execute(_Q["record"], view)
+    if shows_pending:
+        _create_pending_views(connection, app, schema, projections)
     admit_readers(connection)
+
+
+def show_pending(
+    connection: psycopg.Connection, app: str, schema: str, projections: Sequence[Projection]
+) -> None:
+    """Make views that show these projections as they would be after the pending inputs, if there are none.
+
+    The view of a projection `t` is called `t_pending`, unless another projection is. Needs a transaction.
+    """
+    if not connection.execute(_Q["pending_views"], {"schema": schema}).fetchall():
+        _create_pending_views(connection, app, schema, projections)
+        admit_readers(connection)
+
+
+def _create_pending_views(
+    connection: psycopg.Connection, app: str, schema: str, projections: Sequence[Projection]
+) -> None:
+    taken = {projection.name for projection in projections}
+    for projection in projections:
+        name = f"{projection.name}_pending"
+        if name in taken:
+            continue
+        row = free_name("row", projection)
+        parts: dict[str, sql.Composable] = {
+            "pending": sql.Identifier(schema, name),
+            "view": sql.Identifier(schema, projection.name),
+            "columns": sql.SQL(", ").join(map(sql.Identifier, projection.columns)),
+            "written": sql.SQL(", ").join(sql.Identifier(row, column) for column in projection.columns),
+            "pairs": key_pairs(projection, row),
+            "row": sql.Identifier(row),
+            "app": sql.Literal(app),
+            "name": sql.Literal(projection.name),
+        }
+        connection.execute(sql.SQL(_Q["pending_view"]).format(**parts))
+        connection.execute(_Q["record_pending_view"], {"schema": schema, "name": name})
+
+
+def _drop_pending_views(connection: psycopg.Connection, schema: str) -> bool:
+    """Drop the views that show what is pending; return whether there were any."""
+    names = [name for (name,) in connection.execute(_Q["pending_views"], {"schema": schema}).fetchall()]
+    for name in names:
+        connection.execute(sql.SQL(_Q["drop_view"]).format(view=sql.Identifier(schema, name)))
+        connection.execute(_Q["forget_pending_view"], {"schema": schema, "name": name})
+    return bool(names)
 
 
 def is_published(
@@ -59,9 +107,6 @@ def _statements(
     assert current is not None, f"app {app} has no live build"
     (build,) = current
     row = free_name("row", projection)
-    pairs = (
-        sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(row, name)) for name in projection.key
-    )
     parts: dict[str, sql.Composable] = {
         "view": sql.Identifier(schema, projection.name),
         "columns": sql.SQL(", ").join(map(sql.Identifier, projection.columns)),
@@ -74,10 +119,18 @@ def _statements(
         "row": sql.Identifier(row),
         "texts": projection.texts(row),
         "key": sql.SQL(", ").join(map(sql.Identifier, projection.key)),
-        "pairs": sql.SQL(", ").join(pairs),
+        "pairs": key_pairs(projection, row),
     }
     view, changes = (sql.SQL(_Q[name]).format(**parts).as_string(connection) for name in ("view", "changes"))
     return view, changes
+
+
+def key_pairs(projection: Projection, row: str) -> sql.Composed:
+    """Return the arguments with which jsonb_build_object makes a row's key; `row` is the row's alias."""
+    pairs = (
+        sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(row, name)) for name in projection.key
+    )
+    return sql.SQL(", ").join(pairs)
 
 
 def free_name(name: str, projection: Projection) -> str:

@@ -21,14 +21,13 @@ def foresee(database_url: str, fake_node: FakeNode) -> Foresee:
     """Return a function that judges transactions on top of what the fake node's chain has."""
 
     def judge(app: object, *txs: Tx) -> list[Verdict]:
-        spent = {}
         raws: list[bytes] = []
         for tx in txs:
             funding = tx.funding
             if funding is not None and funding.raw not in raws:
                 raws.append(funding.raw)
             raws.append(tx.raw)
-        return preview_transactions(database_url, read_contract(app), raws, spent=spent)
+        return preview_transactions(database_url, read_contract(app), raws)
 
     return judge
 

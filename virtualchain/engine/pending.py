@@ -1,0 +1,300 @@
+"""What would come of the inputs that no block of the tape holds yet, judged between the writer's blocks.
+
+They are those of the blocks that have fewer than K others on top, and the node's unconfirmed ones, taken for
+one more block in the order in which a miner would take them. All is judged in the writer's session, so that
+nothing changes meanwhile, and in a transaction that is undone. Only verdicts and rows are kept, in tables of
+their own, from which nothing is derived.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import psycopg
+
+from virtualchain.bitcoin.block import Scanner
+from virtualchain.bitcoin.next_block import NextBlock
+from virtualchain.bitcoin.node.mempool import Mempool, Unconfirmed
+from virtualchain.bitcoin.node.node import NodeSource
+from virtualchain.bitcoin.prefetch import fetch
+from virtualchain.bitcoin.transaction import read_inputs
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.foreseeing import Foreseer, Verdict
+from virtualchain.engine.machine import Machine
+from virtualchain.errors import AppHalted
+from virtualchain.model import Block, Input, ScannedBlock
+from virtualchain.store.foreseen import RowChange, merged
+from virtualchain.store.giving_way import give_way
+from virtualchain.store.log import as_json
+from virtualchain.store.projections import build_schema, projections
+from virtualchain.store.publish import show_pending
+from virtualchain.store.sql import queries
+
+_Q = queries("pending")
+MOST_JUDGED: Final = 2_000
+"""Unconfirmed transactions that are judged; a block may have to wait for that."""
+MOST_ON_TOP: Final = 200
+"""Blocks on top of the tape's last one up to which there is a view of what is pending."""
+_MOST_FAILURES: Final = 20
+"""Inputs at which a callback fails that are left out, one after the other, until the rest is not judged."""
+_STILL_SO: Final = 20.0
+"""Seconds after which it is recorded that nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """An input, its transaction, and what would come of it."""
+
+    txid: str
+    raw: bytes
+    block_id: int | None
+    """The block that holds it; None if it is unconfirmed."""
+    verdict: Verdict | None
+    """None if it was not judged, or a callback failed."""
+    failure: AppHalted | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What there is one row for."""
+        return self.txid, 0 if self.verdict is None else self.verdict.payload_index
+
+    def row(self, place: int, unconfirmed: Mapping[str, Unconfirmed]) -> str:
+        """Return it as a row for the database, in JSON."""
+        verdict, seen = self.verdict, unconfirmed.get(self.txid)
+        changes = "" if verdict is None else ",".join(change.as_json() for change in verdict.changes)
+        values = [
+            *self.key,
+            place,
+            self.block_id,
+            self.raw.hex(),
+            None if verdict is None else verdict.opcode.hex(),
+            None if verdict is None or verdict.payload is None else verdict.payload.hex(),
+            None if verdict is None else verdict.fields,
+            *self._outcome(),
+            *(3 * [None] if seen is None else [seen.fee, seen.vsize, seen.seen_at]),
+        ]
+        return f"{as_json(values)[:-1]},[{changes}]]"
+
+    def _outcome(self) -> tuple[str, str | None, str | None]:
+        if self.failure is not None:
+            record = self.failure.record
+            return "halts", str(record["callback"]), str(record["error"])
+        if self.verdict is None:
+            return "unjudged", None, f"only the first {MOST_JUDGED} transactions are judged"
+        return "accepted" if self.verdict.is_accepted else "refused", self.verdict.step, self.verdict.reason
+
+
+class Pending:
+    """The pending inputs of one deployment; for the thread that has its session.
+
+    `mempool` belongs to the caller. Raises NodeError, psycopg.Error; then make another one.
+    """
+
+    def __init__(
+        self, deployment: Deployment, source: NodeSource, scanner: Scanner, mempool: Mempool
+    ) -> None:
+        self._deployment = deployment
+        self._connection = deployment.connection
+        self._source = source
+        self._scanner = scanner
+        self._mempool = mempool
+        self._folder = TemporaryDirectory(prefix="virtualchain-pending-")
+        self._foreseers: dict[Machine, Foreseer] = {}
+        self._on_top: list[ScannedBlock] = []
+        self._judged_on: tuple[object, ...] | None = None
+        """What the last verdicts depend on: the tape's last block, those on top, and the apps."""
+        self._judged_at = float("-inf")
+        self._rows: dict[str, dict[tuple[str, int], str]] = {}
+        """The rows that are recorded of each app, as JSON, by txid and payload."""
+        self._written: dict[str, str] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget what an earlier writer has left, and make the views."""
+        with self._connection.transaction():
+            self._connection.execute(_Q["forget"])
+        for machine in self._deployment.machines:
+            contract = machine.contract
+            made = projections(self._connection, build_schema(contract.schema, machine.build))
+            give_way(
+                self._connection,
+                [contract.name],
+                lambda contract=contract, made=made: show_pending(  # type: ignore[misc]
+                    self._connection, contract.name, contract.schema, made
+                ),
+            )
+
+    def close(self) -> None:
+        """Forget what is pending, as far as the database answers."""
+        self._folder.cleanup()
+        if not self._connection.closed:
+            with suppress(psycopg.Error):
+                self._connection.execute(_Q["forget"])
+
+    def refresh(self) -> bool:
+        """Judge again if anything has changed; return whether it has."""
+        changed = self._mempool.update()
+        tip = self._deployment.tape.tip()
+        if tip is None:
+            return False
+        headers = self._source.headers_after(tip.block_id, tip.hash)
+        if headers is None or len(headers) > MOST_ON_TOP:
+            return False  # the writer is to roll back, or to catch up
+        machines = [machine for machine in self._deployment.running if machine.cursor == tip.block_id]
+        judged_on = (tip.hash, tuple(block.hash for block in headers), tuple(machines))
+        if not changed and judged_on == self._judged_on:
+            if time.monotonic() - self._judged_at > _STILL_SO:
+                self._note(headers[-1] if headers else tip)
+            return False
+        self._take_on_top(headers)
+        parent = headers[-1] if headers else tip
+        transactions = list(self._mempool.transactions())
+        following = self._next_block(parent, transactions[:MOST_JUDGED])
+        judged = {
+            machine.contract.name: self._judge(machine, following, transactions) for machine in machines
+        }
+        self._record(judged, {item.txid: item for item in transactions})
+        self._note(parent)
+        self._judged_on = judged_on
+        return True
+
+    def _take_on_top(self, headers: Sequence[Block]) -> None:
+        known = {scanned.block.hash: scanned for scanned in self._on_top}
+        unknown = [block for block in headers if block.hash not in known]
+        if unknown:
+            with closing(self._deployment.fetch(self._source, self._scanner, unknown)) as blocks:
+                known |= {scanned.block.hash: scanned for scanned in blocks}
+        self._on_top = [known[block.hash] for block in headers]
+
+    def _next_block(self, parent: Block, transactions: Sequence[Unconfirmed]) -> ScannedBlock:
+        spent = {
+            (spending.txid, spending.vout): output
+            for item in transactions
+            for spending, output in zip(read_inputs(item.raw), item.spent, strict=True)
+        }
+        moment = max(int(time.time()), parent.time + 1)
+        raws = [item.raw for item in transactions]
+        following = NextBlock(parent, moment, raws, self._source.network, spent=spent, source=self._source)
+        return fetch(following, self._scanner, following.block, verify="off")
+
+    def _judge(
+        self, machine: Machine, following: ScannedBlock, transactions: Sequence[Unconfirmed]
+    ) -> list[_Judged]:
+        """Judge what is pending for an app; leave out, and note, inputs at which a callback fails."""
+        failed: dict[str, AppHalted] = {}
+        blocks = [*self._on_top, following]
+        verdicts: list[Verdict] = []
+        while True:
+            try:
+                verdicts = self._foresee(machine, [_without(block, failed) for block in blocks])
+                break
+            except AppHalted as halted:
+                txid = str(halted.record["txid"])
+                if halted.record["txid"] is None or txid in failed or len(failed) >= _MOST_FAILURES:
+                    failed |= {item.txid: halted for block in blocks for item in _inputs(machine, block)}
+                    break
+                failed[txid] = halted
+        raws = {item.txid: item.raw for block in blocks for item in block.inputs}
+        raws |= {item.txid: item.raw for item in transactions}
+        places = {block.block.block_id: block is not following for block in blocks}
+        judged = [
+            _Judged(each.txid, raws[each.txid], each.block_id if places[each.block_id] else None, each)
+            for each in verdicts
+            if each.txid in raws
+        ]
+        in_block = {item.txid: block.block.block_id for block in self._on_top for item in block.inputs}
+        judged += [
+            _Judged(txid, raws[txid], in_block.get(txid), None, halted)
+            for txid, halted in failed.items()
+            if txid in raws
+        ]
+        magics = set(machine.contract.magics)
+        judged += [
+            _Judged(item.txid, item.raw, None, None)
+            for item in transactions[MOST_JUDGED:]
+            if not magics.isdisjoint(item.magics)
+        ]
+        return judged
+
+    def _foresee(self, machine: Machine, blocks: Sequence[ScannedBlock]) -> list[Verdict]:
+        with self._connection.transaction(force_rollback=True):
+            foreseer = self._foreseer(machine)
+            return [verdict for block in blocks for verdict in foreseer.foresee(block)]
+
+    def _foreseer(self, machine: Machine) -> Foreseer:
+        foreseer = self._foreseers.get(machine)
+        if foreseer is None:
+            foreseer = self._foreseers[machine] = Foreseer(
+                self._connection,
+                machine.contract,
+                machine.build,
+                self._deployment.options,
+                folder=Path(self._folder.name),
+            )
+        else:
+            foreseer.load()
+        return foreseer
+
+    def _record(
+        self, judged: Mapping[str, Sequence[_Judged]], unconfirmed: Mapping[str, Unconfirmed]
+    ) -> None:
+        """Write what has changed since the last time, all at once."""
+        with self._connection.transaction():
+            self._connection.execute(_Q["remove_others"], {"apps": list(judged)})
+            for app in self._rows.keys() - judged.keys():
+                del self._rows[app]
+                self._written.pop(app, None)
+            for app, items in judged.items():
+                self._record_app(app, items, unconfirmed)
+
+    def _record_app(self, app: str, items: Sequence[_Judged], unconfirmed: Mapping[str, Unconfirmed]) -> None:
+        rows = {item.key: item.row(place, unconfirmed) for place, item in enumerate(items)}
+        before = self._rows.get(app, {})
+        gone = [list(key) for key, row in before.items() if rows.get(key) != row]
+        added = [row for key, row in rows.items() if before.get(key) != row]
+        if gone:
+            self._connection.execute(_Q["remove"], {"app": app, "keys": json.dumps(gone)})
+        if added:
+            self._connection.execute(_Q["add"], {"app": app, "rows": f"[{','.join(added)}]"})
+        self._rows[app] = rows
+        written = f"[{','.join(map(_as_row, _net(items)))}]"
+        if written != self._written.get(app, "[]"):
+            self._connection.execute(_Q["remove_rows"], {"app": app})
+            self._connection.execute(_Q["add_rows"], {"app": app, "rows": written})
+            self._written[app] = written
+
+    def _note(self, parent: Block) -> None:
+        """Record that all is so now, and notify those who watch."""
+        place = {"block_id": parent.block_id, "block_hash": parent.hash}
+        self._connection.execute(_Q["judged"], place)
+        self._judged_at = time.monotonic()
+        self._deployment.notifier.pending()
+
+
+def forget_pending(connection: psycopg.Connection) -> None:
+    """Remove what an earlier writer has noted of pending inputs, if it has."""
+    row = connection.execute(_Q["is_there"]).fetchone()
+    if row is not None and row[0]:
+        connection.execute(_Q["forget"])
+
+
+def _without(block: ScannedBlock, txids: Mapping[str, object]) -> ScannedBlock:
+    return replace(block, inputs=tuple(item for item in block.inputs if item.txid not in txids))
+
+
+def _inputs(machine: Machine, block: ScannedBlock) -> list[Input]:
+    magics = set(machine.contract.magics)
+    return [item for item in block.inputs if not magics.isdisjoint(item.magics)]
+
+
+def _net(items: Iterable[_Judged]) -> tuple[RowChange, ...]:
+    return merged(change for item in items if item.verdict is not None for change in item.verdict.changes)
+
+
+def _as_row(change: RowChange) -> str:
+    return f"[{as_json(change.table)},{change.key_json},{change.new_json or 'null'}]"
