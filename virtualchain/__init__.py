@@ -22,8 +22,9 @@ if TYPE_CHECKING:
         runestone,
     )
     from virtualchain.engine.engine import StateEngine
+    from virtualchain.engine.preview import preview
     from virtualchain.errors import VirtualchainError
-    from virtualchain.reading.events import BlockEvent, Change, RollbackEvent
+    from virtualchain.reading.events import BlockEvent, Change, PendingEvent, PendingInput, RollbackEvent
     from virtualchain.reading.watch import watch
     from virtualchain.store.state import State
     from virtualchain.store.values import Jsonb
@@ -39,6 +40,8 @@ __all__ = [
     "Integer",
     "Jsonb",
     "List",
+    "PendingEvent",
+    "PendingInput",
     "Rejected",
     "RollbackEvent",
     "State",
@@ -52,6 +55,7 @@ __all__ = [
     "first_op_return",
     "last_op_return",
     "parse_json",
+    "preview",
     "read_envelope",
     "runestone",
     "watch",
@@ -66,6 +70,8 @@ _ROOMS = {
     "Hex": "app.field_types",
     "Integer": "app.field_types",
     "List": "app.field_types",
+    "PendingEvent": "reading.events",
+    "PendingInput": "reading.events",
     "Rejected": "app.builder",
     "RollbackEvent": "reading.events",
     "State": "store.state",
@@ -78,6 +84,7 @@ _ROOMS = {
     "first_op_return": "bitcoin.payload",
     "last_op_return": "bitcoin.payload",
     "parse_json": "app.fields",
+    "preview": "engine.preview",
     "read_envelope": "bitcoin.payload",
     "runestone": "bitcoin.payload",
     "watch": "reading.watch",

@@ -2,6 +2,10 @@
 -- Receive a notification for each block and rollback as it is committed.
 LISTEN virtualchain;
 
+-- name: listen_for_pending
+-- Receive a notification whenever pending inputs were judged again.
+LISTEN virtualchain_pending;
+
 -- name: now
 -- Show the current block, whatever the settings of the role or the database, until the transaction ends.
 SELECT set_config('virtualchain.as_of', '', true), set_config('statement_timeout', '0', true);
@@ -41,3 +45,9 @@ ORDER BY block_id, app COLLATE "C", vtxindex;
 SELECT app, "table", block_id, action, key, old, new FROM virtualchain.changes
 WHERE (%(apps)s::text[] IS NULL OR app = ANY(%(apps)s)) AND block_id BETWEEN %(first)s AND %(last)s
 ORDER BY block_id, app COLLATE "C", "table" COLLATE "C", key;
+
+-- name: pending
+-- The pending inputs of the chosen apps, in the order in which they were judged.
+SELECT app, txid, payload_index, block_id, opcode, payload, fields, verdict, step, reason, changes, fee, vsize, seen_at
+FROM virtualchain.pending WHERE %(apps)s::text[] IS NULL OR app = ANY(%(apps)s)
+ORDER BY app COLLATE "C", place;

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from virtualchain.model import Json
-    from virtualchain.reading.events import BlockEvent, Change, RollbackEvent
+    from virtualchain.reading.events import BlockEvent, Change, PendingEvent, RollbackEvent
 
 _COLUMNS: Final[dict[tuple[str, bool], tuple[str, ...]]] = {
     ("ops", False): ("block_id", "vtxindex", "app", "opcode", "txid", "fields"),
@@ -334,22 +334,23 @@ def psql_environment(url: str, settings: "Mapping[str, str]") -> dict[str, str]:
     metavar="BLOCK",
     help="Start with this block. Default: the next new block.",
 )
+@click.option("--pending", is_flag=True, help="Print pending inputs, too, if a writer runs with --pending.")
 @pass_options
-def watch(options: Options, first: int | None) -> None:
+def watch(options: Options, first: int | None, pending: bool) -> None:
     """Print blocks and their changes as the apps process them.
 
     Rollbacks are printed, too. --app limits this to some apps, here also by name: a block is printed once
     all of these have processed it. Ctrl-C and SIGTERM end the command. With --json, each block and each
-    rollback is one object on its own line.
+    rollback is one object on its own line, and so is each change of what is pending.
     """
-    from virtualchain.reading.events import RollbackEvent
+    from virtualchain.reading.events import PendingEvent, RollbackEvent
     from virtualchain.reading.watch import watch as follow
 
     with open_reading(options) as connection:
         names = chosen_apps(options, connection)
     with (
         Signals() as signals,
-        follow(options.database, names, first, on_wait=say) as events,
+        follow(options.database, names, first, pending=pending, on_wait=say) as events,
     ):
         signals.stop = events.close
         for event in events:
@@ -359,13 +360,23 @@ def watch(options: Options, first: int | None) -> None:
                 click.secho(
                     f"rolled back to block {event.block_id} {event.block_hash or ''}".rstrip(), bold=True
                 )
+            elif isinstance(event, PendingEvent):
+                _write_pending(event)
             else:
                 _write_block(event)
 
 
-def _event_json(event: "BlockEvent | RollbackEvent") -> "Json":
-    from virtualchain.reading.events import RollbackEvent
+def _event_json(event: "BlockEvent | RollbackEvent | PendingEvent") -> "Json":
+    from virtualchain.reading.events import PendingEvent, RollbackEvent
 
+    if isinstance(event, PendingEvent):
+        return {
+            "event": "pending",
+            "inputs": [_fields(item) for item in event.inputs],
+            "gone": [
+                dict(zip(("app", "txid", "payload_index"), item.key, strict=True)) for item in event.gone
+            ],
+        }
     if isinstance(event, RollbackEvent):
         return {"event": "rollback", "block_id": event.block_id, "block_hash": event.block_hash}
     return {
@@ -395,6 +406,18 @@ def _write_block(event: "BlockEvent") -> None:
     for change in event.changes:
         start = f"  {change.app} {change.action} {change.table} {_short(change.key)}"
         click.echo(f"{start} {_changed_columns(change)}".rstrip())
+
+
+def _write_pending(event: "PendingEvent") -> None:
+    from virtualchain.app.fields import opcode_text
+
+    for item in event.inputs:
+        place = "unconfirmed" if item.block_id is None else f"in block {item.block_id}"
+        opcode = "" if item.opcode is None else f" {opcode_text(item.opcode, item.payload)}"
+        outcome = item.verdict if item.reason is None else f"{item.verdict} at {item.step}: {item.reason}"
+        click.echo(visible(f"pending {item.app}{opcode} {item.txid} ({place}): {outcome}"))
+    for item in event.gone:
+        click.echo(f"no longer pending {item.app} {item.txid}")
 
 
 def _changed_columns(change: "Change") -> str:

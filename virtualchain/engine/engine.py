@@ -17,8 +17,8 @@ import psycopg
 
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
-from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.node.mempool import Mempool
+from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed

@@ -71,6 +71,45 @@ class RollbackEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingInput:
+    """An input that is not in the log yet, and what would come of it; see `virtualchain.pending`."""
+
+    app: str
+    txid: str
+    payload_index: int
+    block_id: int | None
+    """The block that holds it, with too few confirmations; None while it is unconfirmed."""
+    opcode: bytes | None
+    payload: bytes | None
+    fields: Json | list[Json] | None
+    verdict: str
+    """accepted, refused, halts or unjudged."""
+    step: str | None
+    reason: str | None
+    changes: Sequence[Json] | None
+    """Objects with table, action, key, old and new; None if the user may not read the app's views."""
+    fee: int | None
+    vsize: int | None
+    seen_at: datetime | None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """App, transaction and payload: there is one input of each."""
+        return self.app, self.txid, self.payload_index
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEvent:
+    """Pending inputs that are new, or that are judged or placed differently now; and those that are gone.
+
+    One that is gone is in the log, which an event before has shown, or was replaced, evicted or expired.
+    """
+
+    inputs: tuple[PendingInput, ...]
+    gone: tuple[PendingInput, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Available:
     """The blocks whose events can be read: those above `pruned`, up to `last`; each is -1 if unset."""
 
@@ -81,8 +120,11 @@ class Available:
 class Session:
     """A database session that polls a deployment, and receives notifications if the server allows it."""
 
-    def __init__(self, url: str, patience: Patience | None = None) -> None:
-        """Open the session, and listen for notifications unless it is on a standby or behind a pooler."""
+    def __init__(self, url: str, patience: Patience | None = None, *, pending: bool = False) -> None:
+        """Open the session, and listen for notifications unless it is on a standby or behind a pooler.
+
+        With `pending`, those about pending inputs are among them.
+        """
         self.connection = connect_reader(url, patience)
         exact_json(self.connection)
         self.connection.read_only = True
@@ -91,6 +133,8 @@ class Session:
             self.listens = not is_pooled(self.connection)
             if self.listens:
                 self.connection.execute(_Q["listen"])
+                if pending:
+                    self.connection.execute(_Q["listen_for_pending"])
         except psycopg.errors.ReadOnlySqlTransaction:
             self.listens = False
         except BaseException:
@@ -142,6 +186,10 @@ class Session:
             )
             for row in self._rows("blocks", first=first, last=last)
         ]
+
+    def pending(self, apps: list[str] | None) -> list[PendingInput]:
+        """Return the pending inputs of the named apps, or of all."""
+        return [PendingInput(**row) for row in self._rows("pending", apps=apps)]
 
     def _rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         with self.connection.cursor(row_factory=dict_row) as cursor:

@@ -9,13 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 import psycopg
 
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.reading import views
-from virtualchain.reading.events import BlockEvent, RollbackEvent, Session
+from virtualchain.reading.events import BlockEvent, PendingEvent, PendingInput, RollbackEvent, Session
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, is_transient
 from virtualchain.store.patience import Patience
@@ -32,6 +32,32 @@ _SLICE = 0.5
 """Seconds after which it checks, while waiting, whether it was closed."""
 
 Event = BlockEvent | RollbackEvent
+AnyEvent = BlockEvent | RollbackEvent | PendingEvent
+_E = TypeVar("_E", bound=AnyEvent)
+
+
+@overload
+def watch(
+    url: str | None = ...,
+    app: str | Sequence[str] | None = ...,
+    from_block: int | None = ...,
+    *,
+    pending: Literal[False] = ...,
+    poll: float = ...,
+    on_wait: Callable[[str], None] | None = ...,
+) -> "Watch[Event]": ...
+
+
+@overload
+def watch(
+    url: str | None = ...,
+    app: str | Sequence[str] | None = ...,
+    from_block: int | None = ...,
+    *,
+    pending: bool,
+    poll: float = ...,
+    on_wait: Callable[[str], None] | None = ...,
+) -> "Watch[AnyEvent]": ...
 
 
 def watch(
@@ -39,9 +65,10 @@ def watch(
     app: str | Sequence[str] | None = None,
     from_block: int | None = None,
     *,
+    pending: bool = False,
     poll: float = POLL,
     on_wait: Callable[[str], None] | None = None,
-) -> "Watch":
+) -> "Watch[Any]":
     """Return an endless iterator of BlockEvent and RollbackEvent, to be applied in that order.
 
     ::
@@ -57,16 +84,18 @@ def watch(
     interval, in seconds, at which it looks even without a notification. A lost connection is reopened, with
     any number of attempts; `on_wait` is called with the reason before each, and once it is open. It is also
     called if the server is silent, and if the user may read some apps only: the others' changes are left out.
+    With `pending`, there is a PendingEvent, too, whenever `virtualchain.pending` shows other inputs or
+    verdicts than before; the first one has all that are pending at the start, if there are any.
 
     Raises UsageError for an app that does not exist, or a `from_block` whose changes have been pruned;
     StoreError if the database, or a named app, cannot be read at the start, if it later fails for any other
     reason than a lost connection, or if blocks were pruned before they could be returned.
     """
     apps = [app] if isinstance(app, str) else None if app is None else list(app)
-    return Watch(resolve(url), apps, from_block, poll=poll, on_wait=on_wait)
+    return Watch(resolve(url), apps, from_block, pending=pending, poll=poll, on_wait=on_wait)
 
 
-class Watch:
+class Watch(Generic[_E]):
     """The iterator that `watch` returns; `close` ends it, from any thread or signal handler."""
 
     def __init__(
@@ -75,23 +104,28 @@ class Watch:
         apps: list[str] | None,
         from_block: int | None,
         *,
+        pending: bool,
         poll: float,
         on_wait: Callable[[str], None] | None,
     ) -> None:
         self._url = url
+        self._shows_pending = pending
+        self._inputs: dict[tuple[str, str, int], PendingInput] = {}
+        """The pending inputs as they were returned last."""
         self._apps = apps
         self._poll = poll
         self._on_wait = on_wait
         self._closed = threading.Event()
         self._iterating = threading.Lock()
-        self._pending: deque[Event] = deque()
+        self._events: deque[Any] = deque()
+        """Those that are to be returned."""
         self._reads_again = False
         """Whether the last look was at a build that was replaced meanwhile."""
         self._known: deque[tuple[int, str]] = deque(maxlen=_KNOWN)
         with views.snapshot(url) as connection:  # report mistakes before the first event is awaited
             views.apps(connection, apps)
         self._patience = Patience(on_wait or str, lambda: not self._closed.is_set())
-        self._session: Session | None = Session(url, self._patience)
+        self._session: Session | None = self._open()
         try:
             self._check_grants(self._session)
             self._begin(self._session, from_block)
@@ -114,12 +148,13 @@ class Watch:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> _E:
         """Wait for the next event; raises StopIteration after `close`."""
         with self._iterating:
             while not self._closed.is_set():
-                if self._pending:
-                    return self._pending.popleft()
+                if self._events:
+                    event: _E = self._events.popleft()
+                    return event
                 try:
                     is_new = self._look()
                     self._reads_again = False
@@ -184,19 +219,33 @@ class Watch:
             rollbacks, deepest = session.rollbacks(self._rollbacks)
             rollback = self._find_rollback(session, deepest)
             blocks = self._read_blocks(session) if rollback is None else []
+            reads_pending = self._shows_pending and rollback is None and len(blocks) < _BATCH
+            inputs = session.pending(self._apps) if reads_pending else None
         # Record progress only after the transaction, so that a lost connection makes it read all of it again.
         self._rollbacks = rollbacks
         if rollback is not None:
             while self._known and self._known[-1][0] > rollback.block_id:
                 self._known.pop()
-            self._pending.append(rollback)
+            self._events.append(rollback)
             self._next = rollback.block_id + 1
             return True
         for event in blocks:
             self._known.append((event.block_id, event.block_hash))
-            self._pending.append(event)
+            self._events.append(event)
             self._next = event.block_id + 1
-        return bool(blocks)
+        return self._note_pending(inputs) or bool(blocks)
+
+    def _note_pending(self, inputs: Sequence[PendingInput] | None) -> bool:
+        """Return whether the pending inputs are others than before, after adding the event that says so."""
+        if inputs is None:
+            return False
+        now = {item.key: item for item in inputs}
+        changed = tuple(item for key, item in now.items() if self._inputs.get(key) != item)
+        gone = tuple(item for key, item in self._inputs.items() if key not in now)
+        self._inputs = now
+        if changed or gone:
+            self._events.append(PendingEvent(changed, gone))
+        return bool(changed or gone)
 
     def _find_rollback(self, session: Session, deepest: int | None) -> RollbackEvent | None:
         """Return the rollback that the known blocks show; `deepest` is the lowest fork recorded."""
@@ -244,7 +293,7 @@ class Watch:
             if self._closed.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
                 return
             try:
-                self._session = Session(self._url, self._patience)
+                self._session = self._open()
             except (StoreError, psycopg.Error) as error:
                 message = str(error)
                 attempt += 1
@@ -252,6 +301,9 @@ class Watch:
                 if self._on_wait is not None:
                     self._on_wait(f"connected again to the database {redact(self._url)}")
                 return
+
+    def _open(self) -> Session:
+        return Session(self._url, self._patience, pending=self._shows_pending)
 
     def _disconnect(self) -> None:
         if self._session is not None:

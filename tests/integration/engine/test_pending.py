@@ -1,4 +1,4 @@
-"""Pending inputs: what the views show of the node's unconfirmed transactions, and of blocks that are not deep."""
+"""Pending inputs: what the views show of unconfirmed transactions, and of blocks with few confirmations."""
 
 import threading
 import time
@@ -64,6 +64,7 @@ class Reader:
         self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
 
     def rows(self, statement: str) -> Rows:
+        """Run a query."""
         return self.connection.execute(statement.encode()).fetchall()
 
     def pending(self) -> dict[str, str]:
@@ -72,6 +73,7 @@ class Reader:
         return {bytes(row["payload"]).decode(): row["verdict"] for row in rows}
 
     def letters(self, view: str = "letters_pending") -> dict[str, int]:
+        """Return the app's rows, as a view shows them."""
         rows = self.rows(f"SELECT letter, n FROM letters.{view}")
         return {row["letter"]: row["n"] for row in rows}
 
@@ -94,7 +96,7 @@ def following(app: App, url: str, node: Bitcoind, k: int = 1) -> Iterator[Reader
         def follow() -> None:
             try:
                 engine.follow()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - raised in the test's thread
                 errors.append(error)
 
         thread = threading.Thread(target=follow)

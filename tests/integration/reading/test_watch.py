@@ -89,7 +89,7 @@ def expected(query: Query) -> dict[tuple[str, str, str], Any]:
     return rows
 
 
-def consume(events: Watch, replica: Replica, until: str) -> None:
+def consume(events: Watch[Any], replica: Replica, until: str) -> None:
     """Take events until the block with this hash is the last one."""
     deadline = time.monotonic() + PATIENCE
     while not (replica.blocks and replica.blocks[-1].block_hash == until):

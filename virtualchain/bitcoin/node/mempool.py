@@ -1,12 +1,12 @@
 """TEMPORARY stand-in."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+
+from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.model import SpentOutput, Watch
-from virtualchain.bitcoin.node.node import NodeSource
 
 
 @dataclass(frozen=True, slots=True)
