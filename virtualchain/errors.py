@@ -20,6 +20,7 @@
     │   └── DeepFork          the node's chain left the branch that was taken
     ├── Unserializable        a value that cannot be stored or hashed
     │   └── InvalidOp         one that only the app's author can have put there
+    ├── InputRefused          an input that its app would refuse            exit 1
     ├── BuildsDiffer          two builds of an app disagree                 exit 1
     ├── NodesDiffer           two nodes disagree                            exit 1
     ├── UntrustedImport       an export that does not lead to a trusted hash  exit 1
@@ -162,6 +163,10 @@ class Unserializable(VirtualchainError, ValueError):
 
 class InvalidOp(Unserializable):
     """An op that only the app's author can have made: a hashed field is missing, or a type is not JSON's."""
+
+
+class InputRefused(VirtualchainError):
+    """An input that its app would refuse, as things are; it was not sent."""
 
 
 class InvalidProof(VirtualchainError):

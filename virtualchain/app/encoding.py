@@ -39,7 +39,8 @@ _PUBLIC_KEY: Final = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2d
 """That of the private key 1."""
 _SIGNATURE: Final = b"\x30" + bytes(69) + b"\x01"
 _FEE: Final = 1000
-_REST: Final = "if parse looks at outputs or sender, pass them (outputs=, sender=)"
+AROUND_ADVICE: Final = "; if parse looks at outputs or sender, pass them (outputs=, sender=)"
+"""The end of an error that the transaction around a payload may cause."""
 
 
 def build_input(
@@ -282,7 +283,7 @@ class _Writing:
             if name in op and not _agree(value, op[name]):
                 raise self._wrong(
                     f"field {name!r} is {quoted(_plain(value))}, but its encoder wrote {payload.hex()}, in "
-                    f"which parse reads {quoted(_plain(op[name]))}; {_REST}"
+                    f"which parse reads {quoted(_plain(op[name]))}{AROUND_ADVICE}"
                 )
 
     def _parse(self, payload: bytes, body: bytes, tx: Transaction) -> Json:
@@ -313,7 +314,7 @@ class _Writing:
         except Exception as error:  # noqa: BLE001 - an app's code may raise anything
             kind = "" if isinstance(error, ValueError | Unserializable) else f"{type(error).__name__}: "
             reason = f"{kind}{error}"
-        raise self._wrong(f"its encoder wrote {payload.hex()}, which parse rejects: {reason}; {_REST}")
+        raise self._wrong(f"its encoder wrote {payload.hex()}, which parse rejects: {reason}{AROUND_ADVICE}")
 
 
 class _AsksState(Exception):

@@ -60,6 +60,21 @@ def read_outputs(raw: bytes) -> tuple[str, tuple[SpentOutput, ...]]:
     return _txid(raw, outputs_end), paid
 
 
+def write_transaction(inputs: Sequence[TxIn], outputs: Iterable[SpentOutput]) -> bytes:
+    """Serialize a transaction of version 2 without a lock time, with a witness if there is one (BIP 144)."""
+    paid = list(outputs)
+    has_witness = any(item.witness for item in inputs)
+    parts = [b"\x02\0\0\0", b"\0\x01" if has_witness else b"", write_count(len(inputs))]
+    for item in inputs:
+        parts += [bytes.fromhex(item.txid)[::-1], item.vout.to_bytes(4, "little")]
+        parts += [write_count(len(item.script_sig)), item.script_sig, _SEQUENCE.pack(item.sequence)]
+    parts += [write_count(len(paid)), pack_outputs(paid)]
+    for item in inputs if has_witness else ():
+        parts.append(write_count(len(item.witness)))
+        parts += [write_count(len(element)) + element for element in item.witness]
+    return b"".join([*parts, bytes(4)])
+
+
 def pack_outputs(outputs: Iterable[SpentOutput]) -> bytes:
     """Serialize values and scripts one after the other, each as in a transaction."""
     return b"".join(

@@ -23,6 +23,7 @@ from virtualchain.cli.process import Ending, run_guarded
 from virtualchain.cli.prove import check_proof, prove
 from virtualchain.cli.read import consensus, ops, sql, watch
 from virtualchain.cli.rows import prove_row, state_root
+from virtualchain.cli.send import send
 from virtualchain.cli.status import status as status_command
 from virtualchain.cli.sync import advance, resume, run
 from virtualchain.cli.sync import sync as sync_command
@@ -58,6 +59,7 @@ for _command in (
     consensus,
     sql,
     watch,
+    send,
     prove,
     state_root,
     prove_row,

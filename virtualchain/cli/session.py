@@ -82,6 +82,24 @@ def _name_of(use: str, known: list[str]) -> str:
     return name
 
 
+def named_app(options: "Options", name: str) -> object:
+    """Import an app by its module or file, or find it by its name among those of the settings.
+
+    Raises UsageError if it is neither.
+    """
+    from virtualchain.app.declarations import read_contract
+    from virtualchain.loading import load_app
+
+    apps = {read_contract(app).name: app for app in options.named_apps()}
+    if name in apps:
+        return apps[name]
+    try:
+        return load_app(name)
+    except UsageError as error:
+        known = f"the apps named are {', '.join(apps)}" if apps else "no app is named with --app"
+        raise UsageError(f"{error}; {known}") from error
+
+
 # Writing
 
 

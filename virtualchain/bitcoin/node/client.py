@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from http import HTTPStatus
 from http.client import HTTPException
@@ -72,6 +73,12 @@ class NotOffered(NodeError):
     """The node does not have a method or a path, or does not let us use it."""
 
 
+def node_answer(error: NodeError) -> tuple[int, str] | None:
+    """Return the code and the text of the answer that an error reports; None if there was no answer."""
+    cause = error.__cause__
+    return (cause.code, str(cause.message)) if isinstance(cause, JSONRPCException) else None
+
+
 def with_retries(ask: Callable[[], T]) -> T:
     """Call `ask`, and again if the node is unavailable; raises the NodeUnavailable of the last attempt.
 
@@ -114,8 +121,13 @@ class Rpc:
     ) -> None:
         self._url = url
         self._login = login
+        self._tls = tls
         self._pool = pool or Pool(url, tls)
         self._batches = Offer()
+
+    def at(self, path: str) -> "Rpc":
+        """Return the interface at a path below this one, such as a wallet's, with the same login."""
+        return Rpc(replace(self._url, path=f"{self._url.path}{path}"), self._login, self._tls)
 
     def call(self, method: str, *parameters: object) -> Answer:
         """Call a method and return its result, with scripts shortened by `slim`.

@@ -144,6 +144,16 @@ class NodeSource:
         return self._network
 
     @property
+    def url(self) -> NodeUrl:
+        """Where the node is; written as text, it shows no secret."""
+        return self._url
+
+    @property
+    def rpc(self) -> Rpc:
+        """The node's JSON-RPC interface, for what is no source's business, such as its wallets."""
+        return self._rpc
+
+    @property
     def over_rest(self) -> bool:
         """Whether blocks come over REST; over RPC they take several times as long."""
         return self._rest_is_on

@@ -1,0 +1,53 @@
+"""Amounts and fee rates as people write them: exact, in bitcoins or satoshis, never through a float."""
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from virtualchain.bitcoin.transaction import MAX_MONEY
+from virtualchain.errors import UsageError, quoted
+
+BITCOIN: Final = 100_000_000
+"""Satoshi."""
+_AMOUNT: Final = re.compile(r"([0-9]{1,8})(?:\.([0-9]{1,8}))?")
+_SATOSHI: Final = re.compile(r"([0-9]{1,16}) ?sats?")
+_RATE: Final = re.compile(r"[0-9]{1,8}(?:\.[0-9]{1,3})?")
+
+
+def read_amount(text: str) -> int:
+    """Read bitcoins such as `0.001`, or satoshis such as `546sat`; return satoshis. Raises UsageError."""
+    text = text.strip()
+    if satoshi := _SATOSHI.fullmatch(text):
+        amount = int(satoshi[1])
+    elif bitcoins := _AMOUNT.fullmatch(text):
+        amount = int(bitcoins[1]) * BITCOIN + int((bitcoins[2] or "").ljust(8, "0"))
+    else:
+        raise UsageError(
+            f"{quoted(text)} is not an amount: write bitcoins with up to eight decimals, such as 0.001, or "
+            "satoshis, such as 546sat"
+        )
+    if amount > MAX_MONEY:
+        raise UsageError(f"{quoted(text)} is more bitcoins than there can be")
+    return amount
+
+
+def write_amount(satoshi: int) -> str:
+    """Write satoshis as bitcoins, with all eight decimals."""
+    return f"{satoshi // BITCOIN}.{satoshi % BITCOIN:08}"
+
+
+def read_fee_rate(text: str) -> Decimal:
+    """Read satoshis per vbyte, with up to three decimals; raises UsageError."""
+    if not _RATE.fullmatch(text.strip()) or not Decimal(text):
+        raise UsageError(
+            f"{quoted(text)} is not a fee rate: write satoshis per vbyte, above 0, with up to three decimals"
+        )
+    return Decimal(text.strip())
+
+
+def split_payment(text: str) -> tuple[str, int]:
+    """Split ADDRESS=AMOUNT into the address and satoshis; raises UsageError."""
+    address, equals, amount = text.strip().rpartition("=")
+    if not equals or not address.strip():
+        raise UsageError(f"{quoted(text)} is not a payment: write ADDRESS=AMOUNT")
+    return address.strip(), read_amount(amount)
