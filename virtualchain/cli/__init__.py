@@ -19,6 +19,7 @@ from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.forks import pin, rollback, unpin
 from virtualchain.cli.nodes import compare_nodes
 from virtualchain.cli.options import EXAMPLE, Group, Options
+from virtualchain.cli.preview import preview
 from virtualchain.cli.process import Ending, run_guarded
 from virtualchain.cli.prove import check_proof, prove
 from virtualchain.cli.read import consensus, ops, sql, watch
@@ -59,6 +60,7 @@ for _command in (
     consensus,
     sql,
     watch,
+    preview,
     send,
     prove,
     state_root,

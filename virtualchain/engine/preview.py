@@ -25,7 +25,8 @@ from virtualchain.bitcoin.prefetch import fetch, prefetch
 from virtualchain.bitcoin.script import classify
 from virtualchain.bitcoin.senders import Senders
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.bitcoin.transaction import read_transaction
+from virtualchain.bitcoin.transaction import read_transaction, write_transaction
+from virtualchain.bitcoin.unsigned import unlock
 from virtualchain.engine.coverage import watches_of
 from virtualchain.engine.foreseeing import Foreseer, Verdict
 from virtualchain.engine.options import DEFAULTS, Options
@@ -61,7 +62,7 @@ def preview(
     *,
     tx: bytes | str | None = None,
     sender: bytes | str | None = None,
-    outputs: int | Sequence[tuple[int, bytes]] = 2,
+    outputs: int | Sequence[tuple[int, bytes | str]] = 2,
     consensus_hash: str | None = None,
     database: str | None = None,
     bitcoin: str | BlockSource | None = None,
@@ -71,8 +72,10 @@ def preview(
     """Judge one input as if it came in the next block, and keep nothing of it.
 
     The input is a transaction `tx` (bytes or hex), signed or not, or one that is made up from an opcode and
-    fields, as `App.build_input` takes them. That is sent by `sender`, an address or an output script, and has
-    `outputs` after the one with the payload. `database` is that of a deployment in which the app is
+    fields, as `App.build_input` takes them. That is sent by `sender`, an address or an output script, with
+    signatures that are made up, and has
+    `outputs` after the one with the payload: amounts in satoshi, each with an address or a script, or a number
+    of outputs that pay somebody else. `database` is that of a deployment in which the app is
     installed; None is the embedded one. `bitcoin` is the node's URL, or a source: the blocks that it has on
     top of the app's last one are judged first. Without it, the input is judged right after that block.
 
@@ -132,7 +135,7 @@ def make_up(
     fields: Mapping[str, object],
     consensus_hash: str | None,
     sender: bytes | str | None,
-    outputs: int | Sequence[tuple[int, bytes]],
+    outputs: int | Sequence[tuple[int, bytes | str]],
 ) -> tuple[bytes, Mapping[Outpoint, SpentOutput]]:
     """Make a transaction up that carries an input; return what it spends, too.
 
@@ -144,8 +147,13 @@ def make_up(
         contract = contract.on(bound)
         if consensus_hash is None:
             consensus_hash = AppLog(connection, contract.name, live.name).consensus_hash(live.block_id)
-        script = _script(connection, sender, bound) if isinstance(sender, str) else sender
-    around = Around.of(outputs, script)
+        script = None if sender is None else _script(connection, sender, bound)
+        paid = (
+            outputs
+            if isinstance(outputs, int)
+            else [(amount, _script(connection, each, bound)) for amount, each in outputs]
+        )
+    around = Around.of(paid, script)
     payload = write_input(
         contract,
         find_opcode(contract, opcode),
@@ -154,13 +162,19 @@ def make_up(
         consensus_hash=consensus_hash,
         around=around,
     )
-    raw, _ = around.transaction(write_output(contract, payload, around))
+    raw, tx = around.transaction(write_output(contract, payload, around))
     coin = around.spent
+    if script is not None:
+        script_sig, witness = unlock(script)
+        spends = [item._replace(script_sig=script_sig, witness=witness) for item in tx.inputs]
+        raw = write_transaction(spends, tx.paid)
     return raw, {_MADE_UP: SpentOutput(coin.value, bytes.fromhex(coin.script_pubkey), coin.made_at)}
 
 
-def _script(connection: psycopg.Connection, address: str, bound: str) -> bytes:
-    """Return the script that pays an address of a network; raise UsageError if it is not one."""
+def _script(connection: psycopg.Connection, address: bytes | str, bound: str) -> bytes:
+    """Return the script that pays an address of a network, or a script; raise UsageError if it is neither."""
+    if isinstance(address, bytes):
+        return address
     row = connection.execute(queries("views")["script_of"], {"address": address}).fetchone()
     script = None if row is None or row[0] is None else bytes(row[0])
     if script is None or address not in classify(script, network(bound))[1]:

@@ -276,6 +276,15 @@ class InputSender:
         self._test(sent, is_signed=False)
         return replace(sent, raw=_unsigned(raw)), base64.b64decode(psbt)
 
+    def draft(self, order: Order) -> bytes:
+        """Return the transaction that the wallet would send, with signatures that are made up.
+
+        It is not judged. Raises what `send` raises for a wrong request, and for the wallet.
+        """
+        draft = self._draft(order)
+        self._check_node()
+        return self._with_made_up_signatures(self._fund(draft))
+
     def send(
         self, order: Order, *, dry_run: bool = False, note: Callable[[Sent], None] | None = None
     ) -> Sent:
