@@ -144,6 +144,16 @@ class NodeSource:
         return self._network
 
     @property
+    def url(self) -> NodeUrl:
+        """The node's address."""
+        return self._url
+
+    @property
+    def rpc(self) -> Rpc:
+        """What asks the node, for others who do."""
+        return self._rpc
+
+    @property
     def over_rest(self) -> bool:
         """Whether blocks come over REST; over RPC they take several times as long."""
         return self._rest_is_on
