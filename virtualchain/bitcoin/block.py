@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from virtualchain.bitcoin.gate import CheckedBlock
+from virtualchain.bitcoin.header import HEADER_SIZE
 from virtualchain.bitcoin.inclusion import Tree
 from virtualchain.bitcoin.layout import (
     LARGEST_BLOCK,
@@ -41,6 +42,7 @@ from virtualchain.bitcoin.transaction import (
     read_inputs,
     read_transaction,
     unpack_outputs,
+    write_count,
 )
 from virtualchain.errors import MalformedBlock, MissingData
 from virtualchain.model import (
@@ -159,10 +161,24 @@ class Scanner:
             kept = layout if self._keeps_blocks else None
             return Scan(block.header, candidates, self._network, spendings, kept, block.tree)
 
-    def _candidates(self, layout: Layout) -> Iterator[Candidate]:
+    def scan_transactions(self, raws: Sequence[bytes]) -> tuple[Layout, tuple[Candidate, ...]]:
+        """Find the candidates among transactions that are in no block; their txindex is their place here.
+
+        Returns where the transactions are in a layout of their own, too. Raises MalformedBlock if one of them
+        is not exactly one transaction, or is a coinbase.
+        """
+        layout = walk(b"".join((bytes(HEADER_SIZE), write_count(len(raws)), *raws)), self.search)
+        if any(layout.transaction(n) != raw for n, raw in enumerate(raws)):
+            raise MalformedBlock("bytes follow a transaction's end")
+        if any(layout.coinbases):
+            raise MalformedBlock("a transaction in no block has the form of a coinbase")
+        return layout, tuple(self._candidates(layout, has_coinbase=False))
+
+    def _candidates(self, layout: Layout, *, has_coinbase: bool = True) -> Iterator[Candidate]:
         for txindex, searched in self._searched(layout):
             # A coinbase carries an input only for a rule that says so.
-            watches = [watch for watch in searched if txindex or watch.takes_coinbase]
+            is_coinbase = has_coinbase and not txindex
+            watches = [watch for watch in searched if watch.takes_coinbase or not is_coinbase]
             if not watches:
                 continue
             raw = layout.transaction(txindex)

@@ -49,6 +49,8 @@ LARGEST_PRINTED: Final = 300_000_000
 """As many for what prints the scripts that a block spends: at most 24,390 of 10,000 bytes in hex."""
 LARGEST_STREAM: Final = 4_000_000_000
 """Bytes of JSON before its scripts are shortened: prevouts with 10,000-byte scripts have some 60,000 each."""
+LARGEST_LIST: Final = 150_000_000
+"""As many for the ids of all unconfirmed transactions: 67 each, of which 1 GB of them has some millions."""
 _PRINTS_SCRIPTS: Final = {"getblock", "getrawtransaction"}
 
 Answer = Any
@@ -147,13 +149,32 @@ class Rpc:
         Raises what `call` raises, when it is the turn of the first call that failed. What is in front of a
         node may not know batches, and refuse them in any way: then the calls are made one by one.
         """
+        for result in self._results(method, questions):
+            if isinstance(result, NodeError):
+                raise result
+            yield result
+
+    def find_each(self, method: str, questions: Iterable[Sequence[object]]) -> Iterator[Answer | None]:
+        """Call a method as `call_each` does, and yield None if the node does not have what was asked for."""
+        for result in self._results(method, questions):
+            if isinstance(result, NodeError) and not isinstance(result, MissingData):
+                raise result
+            yield None if isinstance(result, MissingData) else result
+
+    def _results(self, method: str, questions: Iterable[Sequence[object]]) -> Iterator[Answer | NodeError]:
         remaining = iter(questions)
         while batch := list(islice(remaining, MOST_IN_BATCH)):
             yield from self._call_together(method, batch)
 
-    def _call_together(self, method: str, batch: list[Sequence[object]]) -> Iterator[Answer]:
+    def _call_or_error(self, method: str, parameters: Sequence[object]) -> Answer | NodeError:
+        try:
+            return self.call(method, *parameters)
+        except MissingData as error:
+            return error
+
+    def _call_together(self, method: str, batch: list[Sequence[object]]) -> Iterator[Answer | NodeError]:
         if len(batch) == 1 or not self._batches.is_due():
-            yield from (self.call(method, *parameters) for parameters in batch)
+            yield from (self._call_or_error(method, parameters) for parameters in batch)
             return
         results: list[Answer | NodeError] | None = None
         try:
@@ -169,14 +190,12 @@ class Rpc:
             pass  # a single call shows whether the node or the batch is at fault
         if results is None:
             for parameters in batch:
-                answer = self.call(method, *parameters)
-                self._batches.refuse()
+                answer = self._call_or_error(method, parameters)
+                if not isinstance(answer, NodeError):
+                    self._batches.refuse()
                 yield answer
             return
-        for result in results:
-            if isinstance(result, NodeError):
-                raise result
-            yield result
+        yield from results
 
     def close(self) -> None:
         """Close the connections; one that is in use is closed when its call ends."""
@@ -244,6 +263,8 @@ class Rpc:
 
 def _limit(method: str, parameters: Sequence[object]) -> int:
     """Return how many bytes an answer may have, or those to a batch together."""
+    if method == "getrawmempool":
+        return LARGEST_LIST
     is_hex = method == "getrawtransaction" and 0 in parameters[1:2]
     return LARGEST_PRINTED if method in _PRINTS_SCRIPTS and not is_hex else LARGEST_ANSWER
 
