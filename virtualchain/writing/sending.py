@@ -453,12 +453,7 @@ class InputSender:
         if order.replaces is not None:
             inputs, fee = self._replaced(order.replaces, fee)
         elif order.sender is not None:
-            coins = self.wallet.coins_of(order.sender)
-            if not coins:
-                raise UsageError(
-                    f"{order.sender} has no coin to send from: pay something to it first ({self.wallet})"
-                )
-            inputs = [coins[0].outpoint]
+            inputs = [self._coin_of(order.sender)]
         psbt = self.wallet.fund(
             inputs, draft.outputs, fee=fee, change_at=order.change_at, change=order.change
         )
@@ -562,7 +557,7 @@ class InputSender:
         if self.database is None:
             return sent
         with self._excused("there is no preview"):
-            raws = [*self._unconfirmed_below(raw), raw]
+            raws = [*self._unconfirmed(raw), raw]
             verdicts = preview_transactions(self.database, self.contract, raws, source=self.source)
             ours = [item for item in verdicts if item.txid == sent.txid and item.payload is not None]
             if not ours:
@@ -573,18 +568,60 @@ class InputSender:
                     self._refuse(sent, ours[-1].step, ours[-1].reason)
         return sent
 
-    def _unconfirmed_below(self, raw: bytes) -> list[bytes]:
-        """Return the unconfirmed transactions on which one depends, in an order that blocks allow."""
-        rpc, counts = self.source.rpc, dict[str, int]()
-        for txid in {item.txid for item in read_inputs(raw)}:
+    def _unconfirmed(self, raw: bytes) -> list[bytes]:
+        """Return unconfirmed transactions that come before one: those below it, and the wallet's own.
+
+        Ancestors are before descendants. What could only come instead of it, as it spends the same coins, is
+        left out.
+        """
+        rpc = self.source.rpc
+        parents = {item.txid for item in read_inputs(raw)}
+        own = self.wallet.unconfirmed() if self._has_wallet() else set()
+        counts: dict[str, int] = {}
+        raws: dict[str, bytes] = {}
+        for txid in parents | own:
             with suppress(MissingData), well_formed_of(self.source, "getmempoolancestors"):
                 counts[txid] = whole_number(rpc.call("getmempoolentry", txid)["ancestorcount"])
                 ancestors = rpc.call("getmempoolancestors", txid, True)
                 counts |= {name: whole_number(entry["ancestorcount"]) for name, entry in ancestors.items()}
-        with suppress(MissingData):
-            ordered = sorted(counts, key=lambda txid: (counts[txid], txid))
-            return [bytes.fromhex(rpc.call("getrawtransaction", txid, 0)) for txid in ordered]
-        return []  # a block has just confirmed some
+        for txid in sorted(counts, key=lambda txid: (counts[txid], txid)):
+            with suppress(MissingData):  # a block may just have confirmed it
+                raws[txid] = bytes.fromhex(rpc.call("getrawtransaction", txid, 0))
+        gone = {(item.txid, item.vout) for item in read_inputs(raw)}
+        kept = []
+        for item in raws.values():
+            txid, outputs = read_outputs(item)
+            if gone.isdisjoint((spent.txid, spent.vout) for spent in read_inputs(item)):
+                kept.append(item)
+            else:
+                gone |= {(txid, vout) for vout in range(len(outputs))}
+        return kept
+
+    def _has_wallet(self) -> bool:
+        """Check whether a wallet is in use, or can be: what is broadcast needs none."""
+        try:
+            return bool(self.wallet)
+        except (UsageError, NodeError):
+            return False
+
+    def _coin_of(self, address: str) -> Outpoint:
+        """Return the coin from which an address sends.
+
+        It is change of the sender's last unconfirmed input, if there is one: then no block can have this
+        input before that one.
+        """
+        coins = self.wallet.coins_of(address)
+        if not coins:
+            raise UsageError(f"{address} has no coin to send from: pay something to it first ({self.wallet})")
+        depths: dict[Outpoint, int] = {}
+        for coin in coins:
+            if not coin.confirmations:
+                with suppress(MissingData, UsageError), well_formed_of(self.source, "getmempoolentry"):
+                    txid, _ = coin.outpoint
+                    depth = whole_number(self.source.rpc.call("getmempoolentry", txid)["ancestorcount"])
+                    self._input_in(bytes.fromhex(self.source.rpc.call("getrawtransaction", txid, 0)))
+                    depths[coin.outpoint] = depth
+        return max(depths, key=lambda coin: (depths[coin], coin)) if depths else coins[0].outpoint
 
     def _refuse(self, sent: Sent, step: str | None, reason: str | None) -> None:
         at = "" if step is None else f" at {step}"

@@ -188,6 +188,16 @@ class Wallet:
             ]
         return sorted(listed, key=lambda coin: (not coin.confirmations, -coin.value, coin.outpoint))
 
+    def unconfirmed(self) -> set[str]:
+        """Return the ids of its transactions that are in no block."""
+        listed = self._call("listsinceblock", self._source.tip().hash)
+        with well_formed_of(self._source, "listsinceblock"):
+            return {
+                read_hash(entry["txid"])
+                for entry in listed["transactions"]
+                if whole_number(entry["confirmations"]) == 0 and not entry.get("abandoned")
+            }
+
     def some_address(self) -> str | None:
         """Return the address of its largest coin; None if it has none that has one."""
         coins = self._call("listunspent", 0)
