@@ -38,7 +38,7 @@ from virtualchain.store.failures import store_error
 from virtualchain.store.foreseen import copy_tables
 from virtualchain.store.log import AppLog
 from virtualchain.store.projections import build_schema
-from virtualchain.store.roles import provide_role
+from virtualchain.store.roles import lend_to_role
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 
@@ -268,7 +268,7 @@ class _Preview:
                 ddl, tracks = contract.projections, contract.tracks
                 made = copy_tables(connection, contract.name, contract.schema, live.name, copy, ddl, tracks)
                 tables = build_schema(contract.schema, copy)
-                provide_role(connection, contract.schema, tables, made)
+                lend_to_role(connection, contract.name, live.name, tables, made)
             yield Foreseer(connection, contract, live.name, self._options, tables=tables, folder=self._folder)
 
 
