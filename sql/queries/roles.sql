@@ -29,9 +29,17 @@ SELECT NOT (
         CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed (privilege)
         WHERE NOT has_table_privilege(%(role)s, format('%%I.%%I', %(tables)s::text, p.name), needed.privilege)));
 
+-- name: role_of_build
+-- The role under which the reducers of a build run; no row if they run as the engine does.
+SELECT vc.role_of(schema) FROM vc.apps WHERE name = %(app)s AND build = %(build)s AND own_role;
+
+-- name: admit_to_schema
+-- Let reducers use a schema with tables of their app.
+GRANT USAGE ON SCHEMA {tables} TO {role};
+
 -- name: admit
--- Grant what the reducers of every app need: their own schema, and two functions on the log.
-GRANT USAGE ON SCHEMA {tables}, vc TO {role};
+-- Grant what the reducers of every app need besides: two functions on the log.
+GRANT USAGE ON SCHEMA vc TO {role};
 GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, text, integer), vc.is_fresh(text, text, text, integer, integer) TO {role};
 
 -- name: admit_to_table

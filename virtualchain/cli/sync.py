@@ -52,7 +52,7 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
 @click.option(
     "--pending",
     is_flag=True,
-    help="Judge unconfirmed inputs, too, as if they came next: virtualchain.pending shows what comes of them.",
+    help="Judge unconfirmed inputs, too, as if they came next: virtualchain.pending shows what they do.",
 )
 @pass_options
 def run(options: Options, wait: bool, pending: bool) -> None:

@@ -24,13 +24,15 @@ from virtualchain.engine.states import AppState, OpaqueState, TableState, loads_
 from virtualchain.errors import InvalidOp, Unserializable, UsageError
 from virtualchain.model import Block, Json, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction, Taken
-from virtualchain.store.foreseen import Captured, RowChange, merged
+from virtualchain.store.foreseen import Captured, Change, RowChange, merged
 from virtualchain.store.log import AppLog, LogRows
 from virtualchain.store.projections import build_schema, projections
 from virtualchain.store.state_files import StateFiles
 
 _Place = tuple[int, int]
 """A candidate of a block: its transaction's place, and which of its payloads it is."""
+_SCAN: _Place = (-1, 0)
+"""In place of a candidate, what is done before all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ class Verdict:
     """If it is refused: parse, check or commit."""
     reason: str | None
     changes: tuple[RowChange, ...]
-    """What it does to rows, in the order in which it touches them. What the app does once a block, in
-    db_scan_block and db_final, counts with the block's last input."""
+    """What it does to rows, in the order in which it touches them. What the app does once a block counts with
+    the block's first input if db_scan_block does it, and with the last if db_final does."""
     block_id: int
     """The block that it was judged in."""
 
@@ -145,19 +147,13 @@ def _verdicts(
     block: Block,
     candidates: Sequence[Candidate],
     verdicts: Verdicts,
-    changes: Sequence[tuple[_Place | None, Sequence[RowChange]]],
+    changes: Sequence[tuple[_Place | None, Sequence[Change]]],
 ) -> list[Verdict]:
     accepted = {(row[1], row[6]): row[4] for row in _rows(verdicts.ops)}
     refused = {(row[0], row[4]): (row[2], row[3]) for row in _rows(verdicts.rejections)}
     judged = [each for each in candidates if _place(each) in accepted or _place(each) in refused]
-    if not judged:
-        return []
-    last = _place(judged[-1])
-    by_place: dict[_Place, list[RowChange]] = {}
-    for place, some in changes:
-        by_place.setdefault(last if place is None else place, []).extend(some)
     made = []
-    for candidate in judged:
+    for candidate, some in zip(judged, _by_candidate(judged, changes), strict=True):
         place = _place(candidate)
         step, reason = refused.get(place, (None, None))
         made.append(
@@ -169,11 +165,26 @@ def _verdicts(
                 accepted[place] if step is None else _parsed(candidate),
                 step,
                 reason,
-                merged(by_place.get(place, ())),
+                merged(some),
                 block.block_id,
             )
         )
     return made
+
+
+def _by_candidate(
+    judged: Sequence[Candidate], changes: Sequence[tuple[_Place | None, Sequence[Change]]]
+) -> list[list[Change]]:
+    """Return the changes of each candidate: one after the other, they find rows as those before left them."""
+    order = {_place(candidate): number for number, candidate in enumerate(judged)} | {_SCAN: 0}
+    mine: list[list[Change]] = [[] for _ in judged]
+    last: dict[tuple[str, str], int] = {}
+    for place, some in changes if judged else ():
+        number = len(judged) - 1 if place is None else order.get(place, 0)
+        for change in some:  # all are parsed before the first is committed, and that may write as well
+            last[change.place] = max(number, last.get(change.place, 0))
+            mine[last[change.place]].append(change)
+    return mine
 
 
 def _place(candidate: Candidate) -> _Place:
@@ -254,26 +265,36 @@ class _ForeseenTables(TableState):
         super().__init__(connection, contract, log, tables, network)
         self._captured = Captured(connection, projections(connection, tables))
         self._block_id = -1
-        self.changes: list[tuple[_Place | None, Sequence[RowChange]]] = []
-        """What calls have done in the block: with the candidate's place, or None for the block as a whole."""
+        self._has_scan = contract.scan is not None
+        self._must_scan = False
+        """Whether the block is to be scanned yet."""
+        self.changes: list[tuple[_Place | None, Sequence[Change]]] = []
+        """What calls have done in the block: with the candidate's place, or None at the block's end."""
 
     def enter(self, block: Block) -> None:
         """Open the app's tables to its callbacks."""
         super().enter(block)
         self._block_id = block.block_id
         self._captured.begin(block.block_id)
+        self._must_scan = self._has_scan
         self.changes = []
 
     def end_call(self, candidate: object) -> None:
         """Note what the call has done."""
+        place = _place(candidate) if isinstance(candidate, Candidate) else _SCAN if self._must_scan else None
+        if candidate is None:
+            self._must_scan = False
         if not self.wrote():
             return
         self._log.leave()
         touched = self.db_state.rows.touched()
-        captured = self._captured.take(touched, statements_wrote=self.db_state.statement_wrote)
+        captured = self._captured.take(
+            touched,
+            statements_wrote=self.db_state.statement_wrote,
+            has_savepoint=candidate is not None,
+        )
         self._log.enter(self._block_id, self._tables)
         if captured:
-            place = _place(candidate) if isinstance(candidate, Candidate) else None
             self.changes.append((place, captured))
 
     def digest(self, block_id: int) -> None:  # type: ignore[override]  # noqa: ARG002 - nobody asks for it

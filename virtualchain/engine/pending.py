@@ -28,7 +28,7 @@ from virtualchain.engine.foreseeing import Foreseer, Verdict
 from virtualchain.engine.machine import Machine
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, ScannedBlock
-from virtualchain.store.foreseen import RowChange, merged
+from virtualchain.store.foreseen import RowChange, net
 from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import as_json
 from virtualchain.store.projections import build_schema, projections
@@ -292,8 +292,8 @@ def _inputs(machine: Machine, block: ScannedBlock) -> list[Input]:
     return [item for item in block.inputs if not magics.isdisjoint(item.magics)]
 
 
-def _net(items: Iterable[_Judged]) -> tuple[RowChange, ...]:
-    return merged(change for item in items if item.verdict is not None for change in item.verdict.changes)
+def _net(items: Iterable[_Judged]) -> list[RowChange]:
+    return net(change for item in items if item.verdict is not None for change in item.verdict.changes)
 
 
 def _as_row(change: RowChange) -> str:

@@ -39,7 +39,7 @@ from virtualchain.store.failures import store_error
 from virtualchain.store.foreseen import copy_tables
 from virtualchain.store.log import AppLog
 from virtualchain.store.projections import build_schema
-from virtualchain.store.roles import provide_role
+from virtualchain.store.roles import lend_to_role
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 
@@ -73,10 +73,9 @@ def preview(
 
     The input is a transaction `tx` (bytes or hex), signed or not, or one that is made up from an opcode and
     fields, as `App.build_input` takes them. That is sent by `sender`, an address or an output script, with
-    signatures that are made up, and has
-    `outputs` after the one with the payload: amounts in satoshi, each with an address or a script, or a number
-    of outputs that pay somebody else. `database` is that of a deployment in which the app is
-    installed; None is the embedded one. `bitcoin` is the node's URL, or a source: the blocks that it has on
+    signatures that are made up. After the output with the payload it has `outputs`: amounts in satoshi, each
+    with an address or a script, or a number of outputs that pay somebody else. `database` is that of a
+    deployment in which the app is installed; None is the embedded one. `bitcoin` is the node's URL, or a source: the blocks that it has on
     top of the app's last one are judged first. Without it, the input is judged right after that block.
 
     Raises UsageError if that is impossible, or `tx` is nothing to the app; AppHalted if a callback fails;
@@ -282,7 +281,7 @@ class _Preview:
                 ddl, tracks = contract.projections, contract.tracks
                 made = copy_tables(connection, contract.name, contract.schema, live.name, copy, ddl, tracks)
                 tables = build_schema(contract.schema, copy)
-                provide_role(connection, contract.schema, tables, made)
+                lend_to_role(connection, contract.name, live.name, tables, made)
             yield Foreseer(connection, contract, live.name, self._options, tables=tables, folder=self._folder)
 
 

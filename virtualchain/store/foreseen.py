@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -30,8 +30,10 @@ _OLDEST: Final = 2**31 - 1
 """No version of a row has this age: ages fall, and are negative in a transaction that writes."""
 _loads = partial(json.loads, parse_float=Decimal)
 
-_Key = tuple[str, str]
-"""A row: its table, and its key as JSON."""
+_Row = tuple[str, str]
+"""A row of a table: its columns as JSON, and their texts, by which rows differ."""
+_Place = tuple[str, str]
+"""Where a row is: its table, and its key, the same for keys that are equal, such as 1.0 and 1.00."""
 _Pairs = Iterable[tuple[Values | None, Values | None]]
 """Rows before and after."""
 
@@ -89,16 +91,38 @@ class RowChange:
         )
 
 
-def merged(changes: Iterable[RowChange]) -> tuple[RowChange, ...]:
+class Change(NamedTuple):
+    """What a call does to a row."""
+
+    place: _Place
+    key: str
+    old: _Row | None
+    new: _Row | None
+
+
+def merged(changes: Iterable[Change]) -> tuple[RowChange, ...]:
     """Return what changes do together, in the order in which rows were first touched."""
-    first: dict[_Key, RowChange] = {}
-    last: dict[_Key, RowChange] = {}
+    first: dict[_Place, Change] = {}
+    last: dict[_Place, Change] = {}
     for change in changes:
-        key = change.table, change.key_json
-        first.setdefault(key, change)
-        last[key] = change
-    together = (replace(change, new_json=last[key].new_json) for key, change in first.items())
-    return tuple(change for change in together if change.old_json != change.new_json)
+        first.setdefault(change.place, change)
+        last[change.place] = change
+    return tuple(
+        RowChange(place[0], change.key, _content(change.old), _content(last[place].new))
+        for place, change in first.items()
+        if change.old != last[place].new
+    )
+
+
+def net(changes: Iterable[RowChange]) -> list[RowChange]:
+    """Return what the changes of several inputs do together."""
+    first: dict[_Place, RowChange] = {}
+    last: dict[_Place, RowChange] = {}
+    for change in changes:
+        place = _place(change.table, change.key_json)
+        first.setdefault(place, change)
+        last[place] = change
+    return [replace(change, new_json=last[place].new_json) for place, change in first.items()]
 
 
 class Captured:
@@ -125,63 +149,69 @@ class Captured:
         """Begin a block."""
         self._block_id = block_id
         self._age = _OLDEST
-        self._now: dict[_Key, str | None] = {}
-        """The rows that the block has touched, as they are: JSON, or None."""
+        self._now: dict[_Place, _Row | None] = {}
+        """The rows that the block has touched, as they are."""
 
-    def take(self, touched: Iterable[tuple[Shape, _Pairs]], *, statements_wrote: bool) -> list[RowChange]:
+    def take(
+        self, touched: Iterable[tuple[Shape, _Pairs]], *, statements_wrote: bool, has_savepoint: bool
+    ) -> list[Change]:
         """Return what has changed since the last time.
 
         `touched` are the rows that were changed one by one and are not written yet; `statements_wrote` says
-        whether statements may have changed others.
+        whether statements may have changed others. Without a savepoint of its own, what the call wrote is not
+        younger, and all rows that the block has touched are compared.
         """
-        changes: list[RowChange] = []
+        if not has_savepoint:
+            self._age = _OLDEST
+        changes: list[Change] = []
         if statements_wrote and self._names:
             changes += self._written()
         for shape, pairs in touched:
             changes += self._kept(shape, pairs)
         return changes
 
-    def _written(self) -> list[RowChange]:
+    def _written(self) -> list[Change]:
         answer = self._pipeline.send(self._statement, [self._block_id, self._age])
         self._pipeline.wait()
-        old: dict[_Key, str] = {}
-        new: dict[_Key, str | None] = {}
-        for index, what, key, content, age in answer.rows():
-            place = self._names[index], key
+        keys: dict[_Place, str] = {}
+        old: dict[_Place, _Row] = {}
+        new: dict[_Place, _Row | None] = {}
+        for index, what, key, content, texts, age in answer.rows():
+            place = _place(self._names[index], key)
+            keys.setdefault(place, key)
             if what == "went":
-                old[place] = content
+                old[place] = content, texts
                 new.setdefault(place, None)
             elif what == "came":
-                new[place] = content
+                new[place] = content, texts
             elif self._now.get(place) is not None:
-                new[place] = None
+                new.setdefault(place, None)
             if age is not None:
                 self._age = min(self._age, age)
         return [
             change
             for place, after in new.items()
-            if (change := self._change(place, self._now.get(place, old.get(place)), after)) is not None
+            if (change := self._change(place, keys[place], old.get(place), after)) is not None
         ]
 
-    def _kept(self, shape: Shape, pairs: _Pairs) -> list[RowChange]:
+    def _kept(self, shape: Shape, pairs: _Pairs) -> list[Change]:
         pairs = list(pairs)
         rows = [row for pair in pairs for row in pair if row is not None]
-        texts = iter(self._texts(shape, rows))
+        shown = iter(self._shown(shape, rows))
         changes = []
-        for before, after in pairs:
-            shown = [None if row is None else next(texts) for row in (before, after)]
-            known = [text for text in shown if text is not None]
-            if not known:
+        for pair in pairs:
+            before, after = (None if row is None else next(shown) for row in pair)
+            known = before or after
+            if known is None:
                 continue
-            place = shape.table, known[0][0]
-            old, new = (None if text is None else text[1] for text in shown)
-            change = self._change(place, self._now.get(place, old), new)
+            old, new = (None if row is None else row[1:] for row in (before, after))
+            change = self._change(_place(shape.table, known[0]), known[0], old, new)
             if change is not None:
                 changes.append(change)
         return changes
 
-    def _texts(self, shape: Shape, rows: Sequence[Values]) -> list[tuple[str, str]]:
-        """Return keys and rows as JSON."""
+    def _shown(self, shape: Shape, rows: Sequence[Values]) -> list[tuple[str, str, str]]:
+        """Return keys and rows as the database writes them."""
         if not rows:
             return []
         statement = self._conversions.get(shape.table)
@@ -196,13 +226,13 @@ class Captured:
         values = [to_database(list(column), place) for place, column in enumerate(zip(*rows, strict=True))]
         answer = self._pipeline.send(statement, values)
         self._pipeline.wait()
-        return [(key, row) for key, row in answer.rows()]
+        return [(key, content, texts) for key, content, texts in answer.rows()]
 
-    def _change(self, place: _Key, old: str | None, new: str | None) -> RowChange | None:
+    def _change(self, place: _Place, key: str, old: _Row | None, new: _Row | None) -> Change | None:
+        """Note a row as it is; return what has changed. `old` counts if nothing was known of it."""
+        old = self._now.get(place, old)
         self._now[place] = new
-        if old == new:
-            return None
-        return RowChange(*place, old, new)
+        return None if old == new else Change(place, key, old, new)
 
 
 def copy_tables(
@@ -217,15 +247,31 @@ def copy_tables(
     connection.execute(_LOAD["begin_load"])
     connection.execute(_LOAD["defer_constraints"])
     for new in made:
+        types = connection.execute(_Q["own_types"], {"tables": new.schema, "table": new.name}).fetchall()
+        own = {name: sql.SQL("::text::") + sql.SQL(type_) for name, type_ in types}
+        values = (sql.Identifier(name) + own.get(name, sql.SQL("")) for name in new.columns)
         statement = sql.SQL(_Q["copy"]).format(
             new=new.table,
             columns=sql.SQL(", ").join(map(sql.Identifier, new.columns)),
+            values=sql.SQL(", ").join(values),
             table=lent[new.name].table,
         )
         connection.execute(statement)
     connection.execute(_LOAD["check_constraints"])
     connection.execute(_LOAD["end_load"])
     return made
+
+
+def _place(table: str, key: str) -> _Place:
+    return table, json.dumps(json.loads(key, parse_int=str, parse_float=_shortest), sort_keys=True)
+
+
+def _shortest(number: str) -> str:
+    return number.rstrip("0").rstrip(".")
+
+
+def _content(row: _Row | None) -> str | None:
+    return None if row is None else row[0]
 
 
 def _parts(projection: Projection) -> dict[str, sql.Composable]:
@@ -242,5 +288,6 @@ def _parts(projection: Projection) -> dict[str, sql.Composable]:
         "key": sql.SQL(", ").join(map(sql.Identifier, projection.key)),
         "columns": sql.SQL(", ").join(map(sql.Identifier, projection.columns)),
         "pairs": key_pairs(projection, row),
+        "texts": projection.texts(row),
         "same_key": sql.SQL(" AND ").join(same),
     }

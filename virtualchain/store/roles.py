@@ -55,10 +55,27 @@ def provide_role(
     is_incomplete = connection.execute(_APPS["is_incomplete"], parameters).fetchone()
     if is_incomplete is not None and not is_incomplete[0]:
         return True  # a GRANT writes to the catalog even if it changes nothing
-    connection.execute(sql.SQL(_APPS["admit"]).format(**names))
+    for query in ("admit", "admit_to_schema"):
+        connection.execute(sql.SQL(_APPS[query]).format(**names))
     for projection in projections:
         connection.execute(sql.SQL(_APPS["admit_to_table"]).format(table=projection.table, **names))
     return True
+
+
+def lend_to_role(
+    connection: psycopg.Connection, app: str, build: str, tables: str, projections: Sequence[Projection]
+) -> None:
+    """Let the role under which a build's reducers run, if there is one, use other tables.
+
+    Only the catalog's rows of these tables are written, so no other session is in the way.
+    """
+    row = connection.execute(_APPS["role_of_build"], {"app": app, "build": build}).fetchone()
+    if row is None:
+        return
+    names = {"role": sql.Identifier(row[0]), "tables": sql.Identifier(tables)}
+    connection.execute(sql.SQL(_APPS["admit_to_schema"]).format(**names))
+    for projection in projections:
+        connection.execute(sql.SQL(_APPS["admit_to_table"]).format(table=projection.table, **names))
 
 
 def drop_role(connection: psycopg.Connection, schema: str) -> None:
