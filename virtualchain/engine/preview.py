@@ -75,8 +75,9 @@ def preview(
     fields, as `App.build_input` takes them. That is sent by `sender`, an address or an output script, with
     signatures that are made up. After the output with the payload it has `outputs`: amounts in satoshi, each
     with an address or a script, or a number of outputs that pay somebody else. `database` is that of a
-    deployment in which the app is installed; None is the embedded one. `bitcoin` is the node's URL, or a source: the blocks that it has on
-    top of the app's last one are judged first. Without it, the input is judged right after that block.
+    deployment in which the app is installed; None is the embedded one. `bitcoin` is the node's URL, or a
+    source: the blocks that it has on top of the app's last one are judged first. Without it, the input is
+    judged right after that block.
 
     Raises UsageError if that is impossible, or `tx` is nothing to the app; AppHalted if a callback fails;
     NodeError; StoreError.
