@@ -60,7 +60,8 @@ def tokens(*, by_statements: bool = False) -> App:
 class Reader:
     """Reads what is pending."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ended: Callable[[], list[BaseException | None]]) -> None:
+        self._ended = ended
         self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
 
     def rows(self, statement: str) -> Rows:
@@ -70,7 +71,7 @@ class Reader:
     def pending(self) -> dict[str, str]:
         """Return the verdicts by letter."""
         rows = self.rows("SELECT payload, verdict FROM virtualchain.pending ORDER BY place")
-        return {bytes(row["payload"]).decode(): row["verdict"] for row in rows}
+        return {bytes(row["payload"]).decode("latin-1"): row["verdict"] for row in rows}
 
     def letters(self, view: str = "letters_pending") -> dict[str, int]:
         """Return the app's rows, as a view shows them."""
@@ -81,6 +82,8 @@ class Reader:
         """Wait until something holds; return the seconds that it took."""
         began = time.monotonic()
         while not holds():
+            if self._ended():
+                pytest.fail(f"the engine has ended: {self._ended()}")
             if time.monotonic() - began > seconds:
                 pytest.fail(f"it does not come to hold: {self.rows('SELECT * FROM virtualchain.pending')}")
             time.sleep(0.01)
@@ -91,25 +94,27 @@ class Reader:
 def following(app: App, url: str, node: Bitcoind, k: int = 1) -> Iterator[Reader]:
     """Follow a node with pending inputs in a thread."""
     with StateEngine(app, database=url, source=node.url, confirmations=k, pending=True) as engine:
-        errors: list[BaseException] = []
+        ended: list[BaseException | None] = []
 
         def follow() -> None:
+            error: BaseException | None = None
             try:
                 engine.follow()
-            except BaseException as error:  # noqa: BLE001 - raised in the test's thread
-                errors.append(error)
+            except BaseException as raised:  # noqa: BLE001 - raised in the test's thread
+                error = raised
+            ended.append(error)
 
         thread = threading.Thread(target=follow)
         thread.start()
-        reader = Reader(url)
+        reader = Reader(url, lambda: ended)
         try:
             yield reader
         finally:
             engine.stop()
             thread.join()
             reader.connection.close()
-        if errors:
-            raise errors[0]
+        if ended[0] is not None:
+            raise ended[0]
 
 
 @pytest.mark.parametrize("by_statements", [False, True], ids=["helper", "statements"])
@@ -148,3 +153,120 @@ def test_pending_inputs_are_shown_until_they_are_in_the_log(
         reader.wait(lambda: reader.pending() == {} and reader.letters("letters") == {"x": 1, "7": 2})
         assert reader.letters() == {"x": 1, "7": 2}
     assert query("SELECT FROM vc.pending") == []
+
+
+def raw_with(node: Bitcoind, payload: bytes, coin: dict[str, Any], *, fee: float = 0.0001) -> str:
+    """Sign a transaction that spends one coin and carries a payload; return it in hex."""
+    wallet = node.rpc("listwallets")[0]
+    address = node.rpc("getnewaddress", "", "bech32m", wallet=wallet)
+    raw = node.rpc(
+        "createrawtransaction",
+        [{"txid": coin["txid"], "vout": coin["vout"], "sequence": 0xFFFFFFFD}],
+        [{"data": payload.hex()}, {address: f"{float(coin['amount']) - fee:.8f}"}],
+    )
+    return str(node.rpc("signrawtransactionwithwallet", raw, wallet=wallet)["hex"])
+
+
+def coins(node: Bitcoind) -> list[dict[str, Any]]:
+    """Return coins that the wallet can spend."""
+    return list(node.rpc("listunspent", 1, wallet=node.rpc("listwallets")[0]))
+
+
+def change_of(node: Bitcoind, raw: str) -> dict[str, Any]:
+    """Return the coin that a transaction of `raw_with` makes."""
+    decoded = node.rpc("decoderawtransaction", raw)
+    return {"txid": decoded["txid"], "vout": 1, "amount": decoded["vout"][1]["value"]}
+
+
+def test_what_leaves_the_mempool_leaves_the_views(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str
+) -> None:
+    """A replacement takes an input's place, with what depends on it; so does a conflict in a block."""
+    node = bitcoind_factory()
+    node.mine(103)
+    node.send(b"lea0")  # makes the wallet
+    node.mine(2)
+    with following(tokens(), database_url, node) as reader:
+        coin, other = coins(node)[:2]
+        first = raw_with(node, b"leaa", coin)
+        node.rpc("sendrawtransaction", first)
+        child = raw_with(node, b"leab", change_of(node, first))
+        node.rpc("sendrawtransaction", child)
+        reader.wait(lambda: reader.pending() == {"a": "accepted", "b": "accepted"})
+        node.rpc("sendrawtransaction", raw_with(node, b"leac", coin, fee=0.01))
+        reader.wait(lambda: reader.pending() == {"c": "accepted"})
+        assert reader.letters().keys() == {"0", "c"}
+        address = node.rpc("getnewaddress", wallet=node.rpc("listwallets")[0])
+        node.rpc("generateblock", address, [raw_with(node, b"lead", coin, fee=0.02)])
+        reader.wait(lambda: reader.pending() == {"d": "accepted"})
+        node.rpc("sendrawtransaction", raw_with(node, b"lead", other))
+        reader.wait(lambda: len(reader.rows("SELECT FROM virtualchain.pending")) == 2)
+        verdicts = reader.rows(
+            "SELECT verdict, block_id IS NULL AS is_unconfirmed FROM virtualchain.pending ORDER BY place"
+        )
+        assert verdicts == [
+            {"verdict": "accepted", "is_unconfirmed": False},
+            {"verdict": "refused", "is_unconfirmed": True},
+        ]
+
+
+def test_a_reorganization_returns_inputs(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str
+) -> None:
+    """What a block held is unconfirmed again, also if the writer had taken the block."""
+    node = bitcoind_factory()
+    node.mine(101)
+    with following(tokens(), database_url, node) as reader:
+        txid = node.send(b"leax")
+        (held,) = node.mine()
+        node.mine()
+        reader.wait(lambda: reader.letters("letters") == {"x": 1} and reader.pending() == {})
+        node.rpc("invalidateblock", held)
+        reader.wait(lambda: reader.pending() == {"x": "accepted"})
+        (row,) = reader.rows("SELECT txid, block_id FROM virtualchain.pending")
+        assert row == {"txid": txid, "block_id": None}
+        node.mine(3)
+        reader.wait(lambda: reader.letters("letters") == {"x": 1} and reader.pending() == {})
+
+
+def test_an_input_that_would_halt_the_app_is_shown(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str
+) -> None:
+    """It is left out, and the others are judged."""
+    node = bitcoind_factory()
+    node.mine(101)
+    with following(tokens(), database_url, node) as reader:
+        node.send(b"lea!")
+        node.send(b"leax")
+        reader.wait(lambda: len(reader.rows("SELECT FROM virtualchain.pending")) == 2)
+        rows = reader.rows("SELECT verdict, step, reason FROM virtualchain.pending ORDER BY place")
+        assert rows == [
+            {"verdict": "accepted", "step": None, "reason": None},
+            {"verdict": "halts", "step": "db_check", "reason": "RuntimeError: an error of the app"},
+        ]
+        assert reader.letters() == {"x": 1}
+
+
+def test_without_a_writer_nothing_is_pending(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str, query: Query
+) -> None:
+    """What a killed writer has left is not shown for long, and the next writer removes it."""
+    node = bitcoind_factory()
+    node.mine(101)
+    with following(tokens(), database_url, node) as reader:
+        node.send(b"leax")
+        reader.wait(lambda: reader.pending() == {"x": "accepted"})
+        with psycopg.connect(database_url) as connection:  # as if it were killed now, and time went by
+            connection.execute("CREATE TABLE kept AS SELECT * FROM vc.pending")
+            connection.execute("CREATE TABLE kept_rows AS SELECT * FROM vc.pending_rows")
+            connection.execute("CREATE TABLE kept_state AS SELECT * FROM vc.pending_state")
+    with psycopg.connect(database_url) as connection:
+        for name in ("", "_rows", "_state"):
+            connection.execute(f"INSERT INTO vc.pending{name} SELECT * FROM kept{name}".encode())
+    assert len(query("SELECT FROM letters.letters_pending")) == 1
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE vc.pending_state SET judged_at = now() - interval '2 minutes'")
+    assert query("SELECT FROM letters.letters_pending") == query("SELECT FROM virtualchain.pending") == []
+    with StateEngine(tokens(), database=database_url, source=node.url, confirmations=1) as engine:
+        engine.build()
+    assert query("SELECT FROM vc.pending") == query("SELECT FROM vc.pending_rows") == []
