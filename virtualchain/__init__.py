@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from virtualchain.reading.watch import watch
     from virtualchain.store.state import State
     from virtualchain.store.values import Jsonb
+    from virtualchain.writing.send import send
 
     __version__: str
 
@@ -54,6 +55,7 @@ __all__ = [
     "parse_json",
     "read_envelope",
     "runestone",
+    "send",
     "watch",
 ]
 
@@ -80,6 +82,7 @@ _ROOMS = {
     "parse_json": "app.fields",
     "read_envelope": "bitcoin.payload",
     "runestone": "bitcoin.payload",
+    "send": "writing.send",
     "watch": "reading.watch",
 }
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from virtualchain.cli.options import Options
     from virtualchain.writing.batch import Line
-    from virtualchain.writing.sending import InputSender, Sent
+    from virtualchain.writing.orders import Sent
+    from virtualchain.writing.sending import InputSender
 
 
 def run_batch(options: "Options", sender: "InputSender", chosen: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from virtualchain.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from virtualchain.bitcoin.node.node import NodeSource
     from virtualchain.bitcoin.source import Tip
-    from virtualchain.writing.sending import InputSender, Sent
+    from virtualchain.writing.orders import Sent
+    from virtualchain.writing.sending import InputSender
 
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
@@ -161,7 +162,8 @@ def _node(options: Options) -> "NodeSource":
 def _sender(options: Options, app: object, source: "NodeSource", chosen: dict[str, Any]) -> "InputSender":
     from virtualchain.app.declarations import read_contract
     from virtualchain.writing.amounts import read_amount, read_fee_rate
-    from virtualchain.writing.sending import MOST_FEE, InputSender, Terms
+    from virtualchain.writing.orders import MOST_FEE, Terms
+    from virtualchain.writing.sending import InputSender
     from virtualchain.writing.wallet import Fee
 
     rate = None if chosen["fee_rate"] is None else read_fee_rate(chosen["fee_rate"])

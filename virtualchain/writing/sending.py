@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Final
@@ -32,7 +32,6 @@ from virtualchain.bitcoin.transaction import (
     write_transaction,
 )
 from virtualchain.bitcoin.unsigned import unlock
-from virtualchain.engine.foreseeing import Verdict
 from virtualchain.engine.preview import preview_transactions
 from virtualchain.errors import (
     InputRefused,
@@ -44,12 +43,12 @@ from virtualchain.errors import (
     VirtualchainError,
     quoted,
 )
-from virtualchain.model import Json, SpentOutput, TxIn
+from virtualchain.model import SpentOutput, TxIn
 from virtualchain.reading import views
 from virtualchain.writing.amounts import write_amount
+from virtualchain.writing.orders import DEFAULT_TERMS, Order, Say, Sent, Terms
 from virtualchain.writing.policy import UNSIGNED, Facts, Rates, is_known, refusal
 from virtualchain.writing.wallet import (
-    ANY_FEE,
     Fee,
     Outpoint,
     Wallet,
@@ -60,8 +59,6 @@ from virtualchain.writing.wallet import (
 
 BURN_SCRIPT: Final = b"\x76\xa9\x14" + bytes(20) + b"\x88\xac"
 """Pay-to-public-key-hash of the all-zero hash, for which nobody has a key."""
-MOST_FEE: Final = 100_000
-"""Satoshi: the highest fee without `most_fee`. At 200 vbytes this is 500 satoshi per vbyte."""
 PSBT_MAGIC: Final = b"psbt\xff"
 _PAUSES: Final = (0.0, 1.0, 3.0, 5.0)
 """Seconds before each attempt to find out whether the node has a transaction, and to hand it over again."""
@@ -75,105 +72,7 @@ _SENDERS: Final[tuple[bytes | None, ...]] = (
     b"\x00\x20" + bytes(range(32)),
 )
 """Scripts of those who may send if nobody is named: p2pkh with a signature, p2wpkh, p2tr, p2sh, p2wsh."""
-_WELL: Final = frozenset({"checked", "unsigned", "sent", "accepted"})
-"""What ends well."""
-_UNDECIDED: Final = 6
-"""The exit code if a wait ends before anything is decided."""
 _TXID: Final = re.compile(r"[0-9a-f]{64}")
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One input to send: what it says, and what its transaction pays to whom."""
-
-    opcode: bytes
-    fields: Mapping[str, object]
-    payments: tuple[SpentOutput, ...] = ()
-    """The outputs after the payload's, in order."""
-    sender: str | None = None
-    """The address whose coin is the first input; None leaves the choice to the wallet."""
-    change: str | None = None
-    """The address of the change; None is the sender's, or one of the wallet's own."""
-    change_at: int | None = None
-    """The number of the change output; None is the last."""
-    replaces: str | None = None
-    """The unconfirmed transaction whose coins it is to spend instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for all inputs that are sent together."""
-
-    fee: Fee = ANY_FEE
-    most_fee: int = MOST_FEE
-    """Satoshi for each transaction."""
-    anyway: bool = False
-    """Whether to send what the app would refuse, or what cannot be previewed."""
-
-
-DEFAULT_TERMS: Final = Terms()
-
-
-@dataclass(slots=True)
-class Sent:
-    """What became of an input."""
-
-    app: str
-    opcode: bytes
-    payload: bytes
-    txid: str
-    raw: bytes = field(repr=False)
-    """Without its signatures if it is unsigned."""
-    status: str
-    """checked, unsigned or sent; after waiting accepted, refused, ignored, replaced, dropped or waiting."""
-    fee: int | None
-    """Satoshi; None if the node does not know what the transaction spends."""
-    vsize: int
-    sender: str | None
-    """The address that the first input spends from, if it has one."""
-    verdict: Verdict | None = None
-    """The preview; None if there was none."""
-    block_id: int | None = None
-    """The block that it is in."""
-    block_hash: str | None = None
-    step: str | None = None
-    reason: str | None = None
-    """Why the app has refused it, at `step`; or how it was lost."""
-    other_txid: str | None = None
-    """The transaction that spends its coins instead."""
-
-    @property
-    def exit_code(self) -> int:
-        """With what a command ends."""
-        return _UNDECIDED if self.status == "waiting" else int(self.status not in _WELL)
-
-    @property
-    def fee_rate(self) -> Decimal | None:
-        """Satoshi per vbyte."""
-        return None if self.fee is None else (Decimal(self.fee) / self.vsize).quantize(Decimal("0.001"))
-
-    def as_dict(self) -> Json:
-        """Return a new dict, as JSON shows it."""
-        return {
-            "status": self.status,
-            "app": self.app,
-            "opcode": self.opcode.hex(),
-            "payload": self.payload.hex(),
-            "txid": self.txid,
-            "sender": self.sender,
-            "fee": self.fee,
-            "vsize": self.vsize,
-            "fee_rate": self.fee_rate,
-            "block_id": self.block_id,
-            "block_hash": self.block_hash,
-            "step": self.step,
-            "reason": self.reason,
-            "other_txid": self.other_txid,
-            "preview": None if self.verdict is None else self.verdict.as_dict(),
-            "raw": self.raw.hex(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +171,9 @@ class InputSender:
         self._check_node()
         psbt = self._fund(draft)
         raw = self._with_made_up_signatures(psbt)
-        sent = self._judged(raw, draft.order.opcode, draft.payload, "unsigned", fee=self._fee_of(psbt))
+        sent = self._judged(
+            raw, order.opcode, draft.payload, "unsigned", fee=self._fee_of(psbt), advice=self._advice(order)
+        )
         self._test(sent, is_signed=False)
         return replace(sent, raw=_unsigned(raw)), base64.b64decode(psbt)
 
@@ -290,7 +191,9 @@ class InputSender:
         self.wallet.require_signing()
         psbt = self._fund(draft)
         raw = self._finalize(self.wallet.sign(psbt))
-        sent = self._judged(raw, draft.order.opcode, draft.payload, "checked", fee=self._fee_of(psbt))
+        sent = self._judged(
+            raw, order.opcode, draft.payload, "checked", fee=self._fee_of(psbt), advice=self._advice(order)
+        )
         self._test(sent, is_signed=True)
         return sent if dry_run else self.hand_over(sent, note)
 
@@ -541,8 +444,10 @@ class InputSender:
             f"transaction {tx.txid} is nothing to app {self.contract.name}: it has no input of it"
         )
 
-    def _judged(self, raw: bytes, opcode: bytes, payload: bytes, status: str, *, fee: int | None) -> Sent:
-        """Preview a transaction; raises InputRefused if the app would refuse its input."""
+    def _judged(
+        self, raw: bytes, opcode: bytes, payload: bytes, status: str, *, fee: int | None, advice: str = ""
+    ) -> Sent:
+        """Preview a transaction; raises InputRefused, with `advice`, if the app would refuse its input."""
         sent = self._described(raw, opcode, payload, status, fee)
         self._limit_fee(fee)
         if self.database is None:
@@ -552,11 +457,14 @@ class InputSender:
             verdicts = preview_transactions(self.database, self.contract, raws, source=self.source)
             ours = [item for item in verdicts if item.txid == sent.txid and item.payload is not None]
             if not ours:
-                self._refuse(sent, None, "it does not see an input in the transaction")
+                self._refuse(f"app {sent.app} does not see an input in the transaction")
             else:
-                sent.verdict = ours[-1]
-                if not ours[-1].is_accepted:
-                    self._refuse(sent, ours[-1].step, ours[-1].reason)
+                verdict = sent.verdict = ours[-1]
+                if not verdict.is_accepted:
+                    self._refuse(
+                        f"app {sent.app} would refuse {opcode_text(opcode)} at {verdict.step}: "
+                        f"{verdict.reason or 'it states no reason'}{advice}"
+                    )
         return sent
 
     def _unconfirmed(self, raw: bytes) -> list[bytes]:
@@ -614,15 +522,28 @@ class InputSender:
                     depths[coin.outpoint] = depth
         return max(depths, key=lambda coin: (depths[coin], coin)) if depths else coins[0].outpoint
 
-    def _refuse(self, sent: Sent, step: str | None, reason: str | None) -> None:
-        at = "" if step is None else f" at {step}"
-        message = (
-            f"app {sent.app} would refuse {opcode_text(sent.opcode)}{at}: {reason or 'it states no reason'}"
+    def _refuse(self, message: str) -> None:
+        if not self.terms.anyway:
+            raise InputRefused(f"{message}; nothing was sent (--anyway sends it)")
+        self._say(f"{message}; it is sent anyway")
+
+    def _advice(self, order: Order) -> str:
+        """Return what may help if the app refuses an order: its own consensus hash may be stale."""
+        seen = order.fields.get("consensus_hash")
+        if seen is None or self.database is None:
+            return ""
+        with views.snapshot(self.database) as connection:
+            (app,) = views.apps(connection, [self.contract.name])
+            last = app["block_id"]
+            digests = views.digests_at(
+                connection, self.contract.name, range(max(last - self.contract.window, 0), last + 1)
+            )
+        if any(item.consensus_hash == seen for item in digests):
+            return ""
+        return (
+            f" (its consensus_hash is of none of the app's last {self.contract.window} blocks: leave "
+            "consensus_hash out, and the current one is passed)"
         )
-        if self.terms.anyway:
-            self._say(f"{message}; it is sent anyway")
-            return
-        raise InputRefused(f"{message}; nothing was sent (--anyway sends it)")
 
     def _described(self, raw: bytes, opcode: bytes, payload: bytes, status: str, fee: int | None) -> Sent:
         tx = read_transaction(raw, self.source.network)

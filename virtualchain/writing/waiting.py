@@ -18,7 +18,7 @@ from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.transaction import read_transaction
 from virtualchain.errors import Halted, MissingData
 from virtualchain.reading import views
-from virtualchain.writing.sending import Say, Sent
+from virtualchain.writing.orders import Say, Sent
 
 PAUSE: Final = 1.0
 """Seconds between two looks; a new block ends the pause."""
