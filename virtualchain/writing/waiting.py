@@ -141,8 +141,7 @@ class Wait:
         """Look into the blocks that are new, from the last one that is still active."""
         while (headers := self._source.headers_after(self._chain[-1].block_id, self._chain[-1].hash)) is None:
             if len(self._chain) == 1:
-                first = self._chain[0].block_id - 1
-                self._chain = [Tip(max(first, 0), self._source.block_hash(max(first, 0)))]
+                self._chain = [self._start()]
             else:
                 left = self._chain.pop()
                 if self._spent_in.get(left.hash) == self._sent.txid:

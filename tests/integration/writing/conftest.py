@@ -102,7 +102,7 @@ def node() -> Iterator[Bitcoind]:
     if program is None:
         pytest.skip("no bitcoind: name one in the environment variable BITCOIND, or put it on PATH")
     node = Bitcoind(program, "-datacarriersize=42", "-fallbackfee=0.0001")
-    node.rpc("createwallet", "payer")
+    node.rpc("createwallet", "payer", False, False, "", False, True, True)  # loaded at each start
     node.rpc("generatetoaddress", 103, node.rpc("getnewaddress", wallet="payer"))
     yield node
     node.stop()
