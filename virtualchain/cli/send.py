@@ -116,7 +116,10 @@ def send(
         began: Tip | None = source.tip()
         match request:
             case Path():
-                sent = sender.broadcast(sender.read(read_file(request)), dry_run=chosen["dry_run"])
+                from virtualchain.writing.psbt import read_signed
+
+                signed = read_signed(source, read_file(request))
+                sent = sender.broadcast(signed, dry_run=chosen["dry_run"])
                 began = None
             case list():
                 from virtualchain.cli.batch import run_batch

@@ -12,7 +12,11 @@ from tests.integration.writing.conftest import World, document, order
 from virtualchain import App, Rejected, send
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs
 from virtualchain.errors import InputRefused, NodeUnavailable, UsageError
+from virtualchain.examples.names import make_app
+from virtualchain.examples.names.params import regtest
 from virtualchain.examples.notary import app as notary
+from virtualchain.examples.runes import app as runes
+from virtualchain.writing.psbt import read_signed
 from virtualchain.writing.sending import BURN_SCRIPT, InputSender
 from virtualchain.writing.wallet import Fee, script_of
 
@@ -141,6 +145,33 @@ def test_the_current_consensus_hash_is_passed(world: World) -> None:
         assert connection.execute("SELECT choice, n FROM votes.votes").fetchall() == [(3, 1)]
 
 
+def test_a_name_is_preordered_with_a_burn(world: World) -> None:
+    """The names' rules find the fee that is burned, the sender's key and a fresh consensus hash."""
+    names = make_app(regtest(first_block=5))
+    world.sync(notary, names)
+    sender = world.paid_address("legacy", "2")
+    options = {"preorder_hash": "ab" * 20, "burn": 40_000_000, "sender": sender}
+    with pytest.raises(InputRefused, match=r"would refuse . at check: no fee was paid"):
+        world.send("namespace_preorder", app=names, preorder_hash="ab" * 20, sender=sender)
+    with pytest.raises(InputRefused, match="at parse: the sender is witness_v0_keyhash"):
+        world.send("namespace_preorder", app=names, **(options | {"sender": world.paid_address()}))
+    sent = world.send("namespace_preorder", app=names, **options)
+    world.mine(syncs=False)
+    world.sync(notary, names)
+    with psycopg.connect(world.url) as connection:
+        rows = connection.execute("SELECT txid, op_fee FROM names.preorders").fetchall()
+    assert rows == [(sent.txid, 40_000_000)]
+
+
+def test_a_runestone_is_sent(world: World) -> None:
+    """Its output is what the runes' payload rule writes, and no push after OP_RETURN."""
+    sender = world.sender(runes, anyway=True)
+    sent = sender.send(order(sender, "", mint="840000:1", pointer=1))
+    first = world.node.rpc("getrawtransaction", sent.txid, True)["vout"][0]
+    assert first["scriptPubKey"]["hex"].startswith("6a5d")
+    world.mine()
+
+
 def test_a_psbt_is_signed_elsewhere_and_broadcast(world: World) -> None:
     """A wallet without keys makes it, the preview judges it, and what comes back is sent, in any form."""
     watching = world.wallet("watching", True, True)
@@ -165,13 +196,16 @@ def test_a_psbt_is_signed_elsewhere_and_broadcast(world: World) -> None:
     assert sent.verdict.is_accepted
     assert not any(item.witness for item in read_inputs(sent.raw))
     with pytest.raises(UsageError, match="no complete signatures yet for its input 0"):
-        sender.read(psbt)
+        read_signed(sender.source, psbt)
     for garbage in (b"", b"hello", b"psbt\xff", base64.b64encode(b"psbt\xff\x01"), psbt[:-30]):
         with pytest.raises(UsageError):
-            sender.read(garbage)
+            read_signed(sender.source, garbage)
     signed = world.node.rpc("walletprocesspsbt", base64.b64encode(psbt).decode(), wallet="payer")["psbt"]
     final = world.node.rpc("finalizepsbt", signed)["hex"]
-    raws = {sender.read(data) for data in (signed.encode(), base64.b64decode(signed), f"{final}\n".encode())}
+    raws = {
+        read_signed(sender.source, data)
+        for data in (signed.encode(), base64.b64decode(signed), f"{final}\n".encode())
+    }
     assert raws == {bytes.fromhex(final)}
     done = sender.broadcast(raws.pop())
     assert (done.status, done.txid, done.fee) == ("sent", sent.txid, sent.fee)
