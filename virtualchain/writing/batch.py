@@ -248,7 +248,7 @@ def _at(line: Line) -> Iterator[None]:
 
 
 def _reword(error: VirtualchainError, message: str) -> None:
-    """Give an error another message, and leave the rest of it as it is."""
+    """Replace an error's message, and leave the rest of it as it is."""
     error.args = (message, *error.args[1:])
 
 

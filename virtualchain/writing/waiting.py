@@ -220,7 +220,7 @@ class Wait:
         return True
 
     def _report(self, line: str) -> None:
-        """Say a line, unless it was the last one that was said."""
+        """Report a line, unless it was the last one."""
         if line != self._last_line:
             self._say(line)
             self._last_line = line

@@ -30,7 +30,7 @@ class World:
 
     node: Bitcoind
     url: str
-    said: list[str]
+    remarks: list[str]
     opened: ExitStack
 
     def source(self) -> NodeSource:
@@ -77,7 +77,7 @@ class World:
             database=self.url,
             wallet=wallet,
             terms=Terms(**terms),
-            say=self.said.append,
+            say=self.remarks.append,
         )
         self.opened.callback(sender.close)
         return sender

@@ -187,7 +187,7 @@ def test_refused_lines_are_sent_anyway(world: World, tmp_path: Path) -> None:
     data = csv(("opcode", "sha256"), ("revoke", document("nobody's")))
     with pytest.raises(InputRefused):
         list(run(world.sender(), data, tmp_path / "results"))
-    (sent,) = run(world.sender(anyway=True), data, tmp_path / "results", say=world.said.append)
+    (sent,) = run(world.sender(anyway=True), data, tmp_path / "results", say=world.remarks.append)
     assert sent.status == "sent"
-    assert any("would refuse 1 of the inputs" in line for line in world.said)
+    assert any("would refuse 1 of the inputs" in line for line in world.remarks)
     world.mine()

@@ -102,7 +102,7 @@ def test_a_database_of_another_network(world: World, database_url: str) -> None:
 
 
 def test_databases_without_the_app(world: World, empty_database_url: str, database_url: str) -> None:
-    """Without a preview nothing is sent, unless anyway; then it is said why there was none."""
+    """Without a preview nothing is sent, unless anyway; then it is remarks why there was none."""
     with pytest.raises(StoreError, match="holds nothing of virtualchain's yet"):
         World(world.node, empty_database_url, [], world.opened).sender()
     with pytest.raises(UsageError, match="this database has no app notary"):
@@ -111,7 +111,7 @@ def test_databases_without_the_app(world: World, empty_database_url: str, databa
     sender = anyway.sender(anyway=True)
     sent = sender.send(order(sender, "claim", sha256=document("blind")))
     assert (sent.status, sent.verdict) == ("sent", None)
-    assert any("there is no preview" in line for line in anyway.said)
+    assert any("there is no preview" in line for line in anyway.remarks)
     world.mine()
 
 
@@ -221,7 +221,7 @@ def test_a_node_that_is_syncing(world: World, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_each_policy_has_its_line(reason: str, kind: type[VirtualchainError], part: str) -> None:
-    """The reasons of Bitcoin Core's and Knots' versions are told apart."""
+    """Bitcoin Core and Knots, in all versions, have the same lines for the same reasons."""
     facts = Facts("http://node", 50, 1000, 100, lambda: Rates(read_fee_rate("0.1"), read_fee_rate("12.50")))
     error = refusal(reason, facts)
     assert type(error) is kind

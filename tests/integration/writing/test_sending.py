@@ -112,7 +112,7 @@ def test_what_the_app_would_refuse_is_not_sent_unless_anyway(world: World) -> No
     assert mempool(world) == before
     sender = world.sender(anyway=True)
     sent = sender.send(order(sender, "revoke", sha256=document("owned"), sender=other))
-    assert "would refuse" in world.said[-1]
+    assert "would refuse" in world.remarks[-1]
     assert sent.txid in mempool(world)
     world.mine()
 

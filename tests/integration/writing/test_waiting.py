@@ -18,7 +18,7 @@ pytestmark = pytest.mark.node
 def waiting(world: World, sender: InputSender, sent: Sent) -> Wait:
     """Return what follows a transaction that was just sent."""
     tip = sender.source.tip()
-    return Wait(sent, sender.contract, sender.source, world.url, began=tip, say=world.said.append)
+    return Wait(sent, sender.contract, sender.source, world.url, began=tip, say=world.remarks.append)
 
 
 def claimed(world: World, name: str) -> tuple[InputSender, Sent, Wait]:
@@ -31,14 +31,14 @@ def claimed(world: World, name: str) -> tuple[InputSender, Sent, Wait]:
 def test_it_says_what_happens_meanwhile(world: World) -> None:
     """First it is in the mempool, then in a block, which somebody must process, then it is accepted."""
     _, sent, wait = claimed(world, "meanwhile")
-    world.said.clear()
+    world.remarks.clear()
     assert wait.until_decided(0).status == "waiting"
-    assert "is in the mempool of" in world.said[-1]
+    assert "is in the mempool of" in world.remarks[-1]
     world.mine(syncs=False)
     assert wait.until_decided(0).status == "waiting"
-    assert f"is in block {sent.block_id}, with 0 of 0 blocks on top; no process writes" in world.said[-1]
+    assert f"is in block {sent.block_id}, with 0 of 0 blocks on top; no process writes" in world.remarks[-1]
     assert wait.until_decided(0).status == "waiting"
-    assert len(world.said) == 2
+    assert len(world.remarks) == 2
     world.sync()
     assert wait.until_decided(0).status == "accepted"
 
@@ -100,7 +100,7 @@ def test_a_reorganization_meanwhile(world: World) -> None:
     world.node.rpc("invalidateblock", block_hash)
     assert wait.until_decided(0).status == "waiting"
     assert sent.block_id is None
-    assert "is no longer active" in world.said[-2]
+    assert "is no longer active" in world.remarks[-2]
     world.mine(2)
     done = wait.until_decided(10)
     assert done.status == "accepted"

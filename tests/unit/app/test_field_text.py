@@ -33,7 +33,7 @@ class Annotated:
     def parse(self, payload: bytes) -> Any:
         """Read nothing."""
 
-    def encode(
+    def encode(  # type: ignore[no-untyped-def] # one parameter has no annotation: that is the case
         self,
         text: str,
         number: int,
@@ -43,7 +43,7 @@ class Annotated:
         perhaps: int | None = None,
         *,
         flag: bool = False,
-        anything=None,  # type: ignore[no-untyped-def] # noqa: ANN001 - that is the case
+        anything=None,  # noqa: ANN001 - the same
     ) -> bytes:
         """Write nothing."""
         return b""
