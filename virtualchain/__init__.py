@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from virtualchain.reading.watch import watch
     from virtualchain.store.state import State
     from virtualchain.store.values import Jsonb
+    from virtualchain.writing.send import send
 
     __version__: str
 
@@ -58,6 +59,7 @@ __all__ = [
     "preview",
     "read_envelope",
     "runestone",
+    "send",
     "watch",
 ]
 
@@ -87,6 +89,7 @@ _ROOMS = {
     "preview": "engine.preview",
     "read_envelope": "bitcoin.payload",
     "runestone": "bitcoin.payload",
+    "send": "writing.send",
     "watch": "reading.watch",
 }
 

@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtualchain.cli.output import counted, say, visible, write_json_line
-from virtualchain.cli.send import read_file, wait_for
+from virtualchain.cli.send import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from virtualchain.cli.options import Options
     from virtualchain.writing.batch import Line
-    from virtualchain.writing.sending import InputSender, Sent
+    from virtualchain.writing.orders import Sent
+    from virtualchain.writing.sending import InputSender
 
 
-def run_batch(options: "Options", sender: "InputSender", chosen: dict[str, Any]) -> None:
-    """Send all lines of a file, print what became of each, and end with the worst exit code."""
-    from virtualchain.writing.batch import Batch, open_results, read_lines
+def run_batch(options: "Options", sender: "InputSender", lines: "list[Line]", chosen: dict[str, Any]) -> None:
+    """Send the lines of a file, print what became of each, and end with the worst exit code."""
+    from virtualchain.writing.batch import Batch, open_results
 
     file: Path = chosen["batch"]
-    lines = read_lines(read_file(file))
     batch = Batch(
         sender,
         lines,

@@ -13,9 +13,12 @@ from virtualchain.cli.session import existing_database, named_app
 from virtualchain.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
+    from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.node.node import NodeSource
     from virtualchain.bitcoin.source import Tip
-    from virtualchain.writing.sending import InputSender, Sent
+    from virtualchain.writing.batch import Line
+    from virtualchain.writing.orders import Sent, Terms
+    from virtualchain.writing.sending import InputSender
 
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
@@ -101,22 +104,32 @@ def send(
     transaction as if it came in the next block: what it would refuse is not sent. An encoder that needs a
     recent consensus hash gets the current one.
     """
-    _check(opcode, chosen)
-    contract_app = named_app(options, name)
-    with closing(_node(options)) as source, closing(_sender(options, contract_app, source, chosen)) as sender:
-        began: Tip | None = source.tip()
-        if chosen["batch"] is not None:
-            from virtualchain.cli.batch import run_batch
+    from virtualchain.app.declarations import read_contract
 
-            run_batch(options, sender, chosen)
-            return
-        if chosen["broadcast"] is not None:
-            sent = sender.broadcast(sender.read(read_file(chosen["broadcast"])), dry_run=chosen["dry_run"])
-            began = None
-        else:
-            sent = _send(sender, opcode, fields, chosen)
+    _check(opcode, chosen)
+    contract, terms = read_contract(named_app(options, name)), _terms(chosen)
+    request = _read_request(contract, opcode, fields, chosen)  # reports mistakes before a node is asked
+    with (
+        closing(_node(options)) as source,
+        closing(_sender(options, contract, source, terms, chosen)) as sender,
+    ):
+        began: Tip | None = source.tip()
+        match request:
+            case Path():
+                from virtualchain.writing.psbt import read_signed
+
+                signed = read_signed(source, read_file(request))
+                sent = sender.broadcast(signed, dry_run=chosen["dry_run"])
+                began = None
+            case list():
+                from virtualchain.cli.batch import run_batch
+
+                run_batch(options, sender, request, chosen)
+                return
+            case _:
+                sent = _send(sender, request, chosen)
         if chosen["wait"] and sent.status == "sent":
-            _show_progress(sent)
+            say(f"sent transaction {sent.txid}; waiting for what app {sent.app} makes of it")
             wait_for(sent, sender, chosen["timeout"], began)
         write_sent(options, sent)
         end(sent)
@@ -158,20 +171,54 @@ def _node(options: Options) -> "NodeSource":
     return source
 
 
-def _sender(options: Options, app: object, source: "NodeSource", chosen: dict[str, Any]) -> "InputSender":
-    from virtualchain.app.declarations import read_contract
+def _terms(chosen: dict[str, Any]) -> "Terms":
     from virtualchain.writing.amounts import read_amount, read_fee_rate
-    from virtualchain.writing.sending import MOST_FEE, InputSender, Terms
+    from virtualchain.writing.orders import MOST_FEE, Terms
     from virtualchain.writing.wallet import Fee
 
     rate = None if chosen["fee_rate"] is None else read_fee_rate(chosen["fee_rate"])
     most = MOST_FEE if chosen["max_fee"] is None else read_amount(chosen["max_fee"])
+    return Terms(Fee(rate, chosen["target"]), most, chosen["anyway"])
+
+
+def _read_request(
+    contract: "Contract", opcode: str | None, fields: tuple[str, ...], chosen: dict[str, Any]
+) -> "Path | list[Line] | dict[str, Any]":
+    """Return the file to broadcast, the lines of a batch, or what an order is made from."""
+    from virtualchain.app.encoding import find_opcode
+    from virtualchain.app.field_text import read_fields, split_fields
+    from virtualchain.writing.amounts import read_amount, split_payment
+    from virtualchain.writing.batch import read_lines
+
+    if chosen["broadcast"] is not None:
+        file: Path = chosen["broadcast"]
+        return file
+    if chosen["batch"] is not None:
+        return read_lines(read_file(chosen["batch"]))
+    if opcode is not None and "=" in opcode and not contract.has_opcodes:
+        fields = (opcode, *fields)
+        opcode = None
+    code = find_opcode(contract, opcode)
+    return {
+        "opcode": code,
+        "fields": read_fields(contract, code, split_fields(fields)),
+        "to": [split_payment(text) for text in chosen["to"]],
+        "burn": None if chosen["burn"] is None else read_amount(chosen["burn"]),
+        **{name: chosen[name] for name in ("sender", "change", "change_at", "replaces")},
+    }
+
+
+def _sender(
+    options: Options, contract: "Contract", source: "NodeSource", terms: "Terms", chosen: dict[str, Any]
+) -> "InputSender":
+    from virtualchain.writing.sending import InputSender
+
     return InputSender(
-        read_contract(app),
+        contract,
         source,
         database=_database(options, is_needed=not chosen["anyway"] or chosen["wait"]),
         wallet=chosen["wallet"],
-        terms=Terms(Fee(rate, chosen["target"]), most, chosen["anyway"]),
+        terms=terms,
         say=say,
     )
 
@@ -186,25 +233,8 @@ def _database(options: Options, *, is_needed: bool) -> str | None:
         return None
 
 
-def _send(
-    sender: "InputSender", opcode: str | None, fields: tuple[str, ...], chosen: dict[str, Any]
-) -> "Sent":
-    from virtualchain.app.encoding import find_opcode
-    from virtualchain.app.field_text import read_fields, split_fields
-    from virtualchain.writing.amounts import read_amount, split_payment
-
-    contract = sender.contract
-    if opcode is not None and "=" in opcode and not contract.has_opcodes:
-        fields = (opcode, *fields)
-        opcode = None
-    texts = split_fields(fields)
-    order = sender.order(
-        opcode,
-        read_fields(contract, find_opcode(contract, opcode), texts),
-        to=[split_payment(text) for text in chosen["to"]],
-        burn=None if chosen["burn"] is None else read_amount(chosen["burn"]),
-        **{name: chosen[name] for name in ("sender", "change", "change_at", "replaces")},
-    )
+def _send(sender: "InputSender", request: dict[str, Any], chosen: dict[str, Any]) -> "Sent":
+    order = sender.order(**request)
     if chosen["psbt"] is None:
         return sender.send(order, dry_run=chosen["dry_run"])
     sent, psbt = sender.unsigned(order)
@@ -232,10 +262,6 @@ def _write(file: Path, psbt: bytes) -> None:
         raise UsageError(f"{file} exists: choose another name") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def _show_progress(sent: "Sent") -> None:
-    say(f"sent transaction {sent.txid}; waiting for what app {sent.app} makes of it")
 
 
 def wait_for(sent: "Sent", sender: "InputSender", timeout: float | None, began: "Tip | None") -> None:

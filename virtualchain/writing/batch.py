@@ -23,8 +23,9 @@ from virtualchain.engine.preview import preview_transactions
 from virtualchain.errors import InputRefused, UsageError, VirtualchainError, quoted
 from virtualchain.model import SpentOutput, TxIn
 from virtualchain.writing.amounts import read_amount, split_payment, write_amount
+from virtualchain.writing.orders import Order, Say, Sent
 from virtualchain.writing.policy import LongChain
-from virtualchain.writing.sending import InputSender, Order, Say, Sent
+from virtualchain.writing.sending import InputSender
 from virtualchain.writing.wallet import REPLACEABLE, Own
 
 OPCODE: Final = "opcode"
@@ -247,7 +248,7 @@ def _at(line: Line) -> Iterator[None]:
 
 
 def _reword(error: VirtualchainError, message: str) -> None:
-    """Give an error another message, and leave the rest of it as it is."""
+    """Replace an error's message, and leave the rest of it as it is."""
     error.args = (message, *error.args[1:])
 
 

@@ -5,38 +5,25 @@ are ever sent again, so an input cannot be sent twice.
 """
 
 import base64
-import binascii
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.encoding import AROUND_ADVICE, Around, find_opcode, write_input, write_output
 from virtualchain.app.fields import opcode_text
-from virtualchain.bitcoin.node.answers import satoshi, whole_number
+from virtualchain.bitcoin.node.answers import whole_number
 from virtualchain.bitcoin.node.client import node_answer
 from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload
-from virtualchain.bitcoin.script import classify
-from virtualchain.bitcoin.transaction import (
-    Transaction,
-    read_inputs,
-    read_outputs,
-    read_transaction,
-    without_witness,
-    write_transaction,
-)
-from virtualchain.bitcoin.unsigned import unlock
-from virtualchain.engine.foreseeing import Verdict
+from virtualchain.bitcoin.transaction import read_outputs, read_transaction
 from virtualchain.engine.preview import preview_transactions
 from virtualchain.errors import (
     InputRefused,
-    MalformedBlock,
     MissingData,
     NodeError,
     NodeUnavailable,
@@ -44,25 +31,27 @@ from virtualchain.errors import (
     VirtualchainError,
     quoted,
 )
-from virtualchain.model import Json, SpentOutput, TxIn
+from virtualchain.model import SpentOutput
 from virtualchain.reading import views
 from virtualchain.writing.amounts import write_amount
-from virtualchain.writing.policy import UNSIGNED, Facts, Rates, is_known, refusal
-from virtualchain.writing.wallet import (
-    ANY_FEE,
-    Fee,
-    Outpoint,
-    Wallet,
-    open_wallet,
-    script_of,
-    well_formed_of,
+from virtualchain.writing.orders import DEFAULT_TERMS, Order, Say, Sent, Terms
+from virtualchain.writing.policy import UNSIGNED, Facts, is_known, refusal
+from virtualchain.writing.psbt import finalize, with_made_up_signatures, without_signatures
+from virtualchain.writing.relay import (
+    fee_of,
+    has_transaction,
+    rates,
+    rejection,
+    replacement,
+    require_synced,
+    sender_of,
+    unconfirmed_before,
+    virtual_size,
 )
+from virtualchain.writing.wallet import Outpoint, Wallet, open_wallet, script_of, well_formed_of
 
 BURN_SCRIPT: Final = b"\x76\xa9\x14" + bytes(20) + b"\x88\xac"
 """Pay-to-public-key-hash of the all-zero hash, for which nobody has a key."""
-MOST_FEE: Final = 100_000
-"""Satoshi: the highest fee without `most_fee`. At 200 vbytes this is 500 satoshi per vbyte."""
-PSBT_MAGIC: Final = b"psbt\xff"
 _PAUSES: Final = (0.0, 1.0, 3.0, 5.0)
 """Seconds before each attempt to find out whether the node has a transaction, and to hand it over again."""
 _PLACEHOLDER: Final = 1000
@@ -75,105 +64,7 @@ _SENDERS: Final[tuple[bytes | None, ...]] = (
     b"\x00\x20" + bytes(range(32)),
 )
 """Scripts of those who may send if nobody is named: p2pkh with a signature, p2wpkh, p2tr, p2sh, p2wsh."""
-_WELL: Final = frozenset({"checked", "unsigned", "sent", "accepted"})
-"""What ends well."""
-_UNDECIDED: Final = 6
-"""The exit code if a wait ends before anything is decided."""
 _TXID: Final = re.compile(r"[0-9a-f]{64}")
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One input to send: what it says, and what its transaction pays to whom."""
-
-    opcode: bytes
-    fields: Mapping[str, object]
-    payments: tuple[SpentOutput, ...] = ()
-    """The outputs after the payload's, in order."""
-    sender: str | None = None
-    """The address whose coin is the first input; None leaves the choice to the wallet."""
-    change: str | None = None
-    """The address of the change; None is the sender's, or one of the wallet's own."""
-    change_at: int | None = None
-    """The number of the change output; None is the last."""
-    replaces: str | None = None
-    """The unconfirmed transaction whose coins it is to spend instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for all inputs that are sent together."""
-
-    fee: Fee = ANY_FEE
-    most_fee: int = MOST_FEE
-    """Satoshi for each transaction."""
-    anyway: bool = False
-    """Whether to send what the app would refuse, or what cannot be previewed."""
-
-
-DEFAULT_TERMS: Final = Terms()
-
-
-@dataclass(slots=True)
-class Sent:
-    """What became of an input."""
-
-    app: str
-    opcode: bytes
-    payload: bytes
-    txid: str
-    raw: bytes = field(repr=False)
-    """Without its signatures if it is unsigned."""
-    status: str
-    """checked, unsigned or sent; after waiting accepted, refused, ignored, replaced, dropped or waiting."""
-    fee: int | None
-    """Satoshi; None if the node does not know what the transaction spends."""
-    vsize: int
-    sender: str | None
-    """The address that the first input spends from, if it has one."""
-    verdict: Verdict | None = None
-    """The preview; None if there was none."""
-    block_id: int | None = None
-    """The block that it is in."""
-    block_hash: str | None = None
-    step: str | None = None
-    reason: str | None = None
-    """Why the app has refused it, at `step`; or how it was lost."""
-    other_txid: str | None = None
-    """The transaction that spends its coins instead."""
-
-    @property
-    def exit_code(self) -> int:
-        """With what a command ends."""
-        return _UNDECIDED if self.status == "waiting" else int(self.status not in _WELL)
-
-    @property
-    def fee_rate(self) -> Decimal | None:
-        """Satoshi per vbyte."""
-        return None if self.fee is None else (Decimal(self.fee) / self.vsize).quantize(Decimal("0.001"))
-
-    def as_dict(self) -> Json:
-        """Return a new dict, as JSON shows it."""
-        return {
-            "status": self.status,
-            "app": self.app,
-            "opcode": self.opcode.hex(),
-            "payload": self.payload.hex(),
-            "txid": self.txid,
-            "sender": self.sender,
-            "fee": self.fee,
-            "vsize": self.vsize,
-            "fee_rate": self.fee_rate,
-            "block_id": self.block_id,
-            "block_hash": self.block_hash,
-            "step": self.step,
-            "reason": self.reason,
-            "other_txid": self.other_txid,
-            "preview": None if self.verdict is None else self.verdict.as_dict(),
-            "raw": self.raw.hex(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,12 +160,18 @@ class InputSender:
         The preview judges it with signatures that are made up. Raises what `send` raises.
         """
         draft = self._draft(order)
-        self._check_node()
+        self._require_synced()
         psbt = self._fund(draft)
-        raw = self._with_made_up_signatures(psbt)
-        sent = self._judged(raw, draft.order.opcode, draft.payload, "unsigned", fee=self._fee_of(psbt))
+        raw = with_made_up_signatures(self.source, psbt)
+        sent = self._judged(
+            raw,
+            order.opcode,
+            draft.payload,
+            "unsigned",
+            advice=self._advice(order),
+        )
         self._test(sent, is_signed=False)
-        return replace(sent, raw=_unsigned(raw)), base64.b64decode(psbt)
+        return replace(sent, raw=without_signatures(raw)), base64.b64decode(psbt)
 
     def draft(self, order: Order) -> bytes:
         """Return the transaction that the wallet would send, with signatures that are made up.
@@ -295,30 +192,19 @@ class InputSender:
         InputRefused if the app would refuse the input, NodeError and StoreError.
         """
         draft = self._draft(order)
-        self._check_node()
+        self._require_synced()
         self.wallet.require_signing()
         psbt = self._fund(draft)
-        raw = self._finalize(self.wallet.sign(psbt))
-        sent = self._judged(raw, draft.order.opcode, draft.payload, "checked", fee=self._fee_of(psbt))
+        raw = finalize(self.source, self.wallet.sign(psbt))
+        sent = self._judged(
+            raw,
+            order.opcode,
+            draft.payload,
+            "checked",
+            advice=self._advice(order),
+        )
         self._test(sent, is_signed=True)
         return sent if dry_run else self.hand_over(sent, note)
-
-    def read(self, data: bytes) -> bytes:
-        """Return the signed transaction in what a signer has written: a PSBT, binary or Base64, or hex.
-
-        Raises UsageError if it is none of these, or signatures are missing.
-        """
-        if data.startswith(PSBT_MAGIC):
-            return self._finalize(base64.b64encode(data).decode("ascii"))
-        text = b"".join(data.split())
-        with suppress(ValueError, MalformedBlock):
-            raw = bytes.fromhex(text.decode("ascii"))
-            read_inputs(raw)
-            return raw
-        with suppress(binascii.Error):
-            if base64.b64decode(text, validate=True).startswith(PSBT_MAGIC):
-                return self._finalize(text.decode("ascii"))
-        raise UsageError("that is neither a PSBT (binary or Base64) nor a transaction in hex")
 
     def broadcast(self, raw: bytes, *, dry_run: bool = False) -> Sent:
         """Send a signed transaction that carries an input of the app; raises what `send` raises.
@@ -326,19 +212,21 @@ class InputSender:
         One that the node has already is not sent again, and is no error.
         """
         opcode, payload = self._input_in(raw)
-        self._check_node()
-        if self._node_has(raw):
+        self._require_synced()
+        if has_transaction(self.source, raw):
             self._say(f"{self.source} has the transaction already")
-            return self._described(raw, opcode, payload, "sent", None)
-        sent = self._judged(raw, opcode, payload, "checked", fee=self._fee_by_coins(raw))
+            return self._described(raw, opcode, payload, "sent")
+        sent = self._judged(raw, opcode, payload, "checked")
         self._test(sent, is_signed=True)
         return sent if dry_run else self.hand_over(sent)
 
     def resume(self, raw: bytes, note: Callable[[Sent], None], *, is_sent: bool) -> Sent:
         """Return what an earlier run has sent, or hand over what it has signed, unless the node has it."""
         opcode, payload = self._input_in(raw)
-        sent = self._described(raw, opcode, payload, "sent", self._fee_by_coins(raw))
-        return sent if is_sent or self._node_has(raw) else self.hand_over(sent, note, is_first=False)
+        sent = self._described(raw, opcode, payload, "sent")
+        if is_sent or has_transaction(self.source, raw):
+            return sent
+        return self.hand_over(sent, note, is_first=False)
 
     def hand_over(
         self, sent: Sent, note: Callable[[Sent], None] | None = None, *, is_first: bool = True
@@ -354,7 +242,7 @@ class InputSender:
         for pause in _PAUSES:
             time.sleep(pause)
             try:
-                if failure is None or not self._node_has(sent.raw):
+                if failure is None or not has_transaction(self.source, sent.raw):
                     self.source.rpc.call_once("sendrawtransaction", sent.raw.hex(), 0)
                 break
             except NodeUnavailable as error:  # it may have arrived: the same bytes can be sent again
@@ -403,17 +291,9 @@ class InputSender:
         """Read the current consensus hash again, for orders that follow."""
         self._consensus_hash = self._look()
 
-    def _check_node(self) -> None:
-        """Raise NodeUnavailable while the node is syncing: it does not know yet what is spent."""
-        with well_formed_of(self.source, "getblockchaininfo"):
-            info = self.source.rpc.call("getblockchaininfo")
-            blocks, headers = whole_number(info["blocks"]), whole_number(info["headers"])
-            # A regtest node calls it the initial download until its tip is new.
-            is_new = self.source.network.name == "regtest" and blocks == headers
-            if info.get("initialblockdownload") and not is_new and not self.terms.anyway:
-                raise NodeUnavailable(
-                    f"{self.source} is still syncing, at block {blocks} of {headers}: send when it is done"
-                )
+    def _require_synced(self) -> None:
+        if not self.terms.anyway:
+            require_synced(self.source)
 
     def _draft(self, order: Order) -> _Draft:
         """Write the payload, and read it back in transactions as the order's may be."""
@@ -437,48 +317,29 @@ class InputSender:
         raise UsageError(str(failure).removesuffix(AROUND_ADVICE)) from failure
 
     def _around(self, order: Order) -> Iterator[Around]:
-        """Yield what the transaction may be: with the sender, or those that there can be, and with change."""
-        named = None if order.sender is None else script_of(self.source, order.sender)
+        """Yield what the transaction may be: with the sender, then those that there can be, and with change.
+
+        A sender that the app does not take is for the preview to find, which judges the real transaction.
+        """
+        named = [] if order.sender is None else [script_of(self.source, order.sender)]
         others = [(output.value, output.script_pubkey) for output in order.payments]
         at = len(others) if order.change_at is None else max(order.change_at - 1, 0)
-        for sender in _SENDERS if named is None else (named,):
+        for sender in (*named, *_SENDERS):
             change = (_PLACEHOLDER, sender or BURN_SCRIPT[:3] + b"\x01" * 20 + BURN_SCRIPT[-2:])
             yield Around([*others[:at], change, *others[at:]], sender)
             yield Around(others, sender)
 
     def _fund(self, draft: _Draft) -> str:
-        """Return the transaction with its coins as PSBT; raises UsageError if the fee is over the limit."""
+        """Return the transaction with its coins as PSBT."""
         order, fee = draft.order, self.terms.fee
         inputs: list[Outpoint] = []
         if order.replaces is not None:
-            inputs, fee = self._replaced(order.replaces, fee)
+            inputs, fee = replacement(self.source, order.replaces, fee)
         elif order.sender is not None:
             inputs = [self._coin_of(order.sender)]
-        psbt = self.wallet.fund(
+        return self.wallet.fund(
             inputs, draft.outputs, fee=fee, change_at=order.change_at, change=order.change
         )
-        self._limit_fee(self._fee_of(psbt))
-        return psbt
-
-    def _replaced(self, txid: str, fee: Fee) -> tuple[list[Outpoint], Fee]:
-        """Return the coins of an unconfirmed transaction, and a fee that may replace it."""
-        try:
-            entry = self.source.rpc.call("getmempoolentry", txid)
-            raw = bytes.fromhex(self.source.rpc.call("getrawtransaction", txid, 0))
-        except MissingData as error:
-            raise UsageError(
-                f"transaction {txid} is not in the mempool of {self.source}, so nothing can replace it: "
-                "it is confirmed, dropped, or of another network"
-            ) from error
-        with well_formed_of(self.source, "getmempoolentry"):
-            paid = satoshi(entry["fees"]["descendant"])
-            vsize = whole_number(entry["vsize"])
-            info = self.source.rpc.call("getmempoolinfo")
-            step = Decimal(satoshi(info.get("incrementalrelayfee", Decimal("0.00001")))) / 1000
-            least = Decimal(paid) / vsize + step + 1
-        if fee.rate is None:
-            fee = Fee(least.quantize(Decimal("0.001")), None)
-        return [(item.txid, item.vout) for item in read_inputs(raw)], fee
 
     def _limit_fee(self, fee: int | None) -> None:
         if fee is not None and fee > self.terms.most_fee:
@@ -486,57 +347,6 @@ class InputSender:
                 f"the fee would be {write_amount(fee)} BTC, over the limit of "
                 f"{write_amount(self.terms.most_fee)} BTC: choose a lower --fee-rate, or raise --max-fee"
             )
-
-    def _finalize(self, psbt: str) -> bytes:
-        """Return a signed PSBT's transaction; raises UsageError if signatures are missing."""
-        rpc = self.source.rpc
-        try:
-            done = rpc.call("finalizepsbt", psbt)
-            missing = [] if done["complete"] else rpc.call("analyzepsbt", psbt)["inputs"]
-        except NodeError as error:
-            answer = node_answer(error)
-            if answer is None:
-                raise
-            raise UsageError(f"the PSBT cannot be read: {answer[1]}") from error
-        with well_formed_of(self.source, "finalizepsbt"):
-            if done["complete"]:
-                return bytes.fromhex(done["hex"])
-            numbers = ", ".join(str(n) for n, item in enumerate(missing) if not item.get("is_final"))
-        raise UsageError(f"the PSBT has no complete signatures yet for its input {numbers}: sign it first")
-
-    def _with_made_up_signatures(self, psbt: str) -> bytes:
-        with well_formed_of(self.source, "decodepsbt"):
-            decoded = self.source.rpc.call("decodepsbt", psbt)
-            spendings = []
-            for spending, known in zip(decoded["tx"]["vin"], decoded["inputs"], strict=True):
-                spent = known.get("witness_utxo") or known["non_witness_utxo"]["vout"][spending["vout"]]
-                script_sig, witness = unlock(
-                    bytes.fromhex(spent["scriptPubKey"]["hex"]),
-                    [bytes.fromhex(item["pubkey"]) for item in known.get("bip32_derivs", ())],
-                    bytes.fromhex(known.get("redeem_script", {}).get("hex", "")),
-                    bytes.fromhex(known.get("witness_script", {}).get("hex", "")),
-                )
-                spendings.append(
-                    (spending["txid"], spending["vout"], script_sig, spending["sequence"], witness)
-                )
-            paid = [
-                SpentOutput(satoshi(output["value"]), bytes.fromhex(output["scriptPubKey"]["hex"]))
-                for output in decoded["tx"]["vout"]
-            ]
-        return write_transaction([TxIn(*item) for item in spendings], paid)
-
-    def _fee_of(self, psbt: str) -> int | None:
-        with well_formed_of(self.source, "decodepsbt"):
-            fee = self.source.rpc.call("decodepsbt", psbt).get("fee")
-            return None if fee is None else satoshi(fee)
-
-    def _fee_by_coins(self, raw: bytes) -> int | None:
-        tx = read_transaction(raw, self.source.network)
-        spent = [(item.txid, item.vout) for item in tx.inputs]
-        coins = self.source.coins(spent)
-        if any(item not in coins for item in spent):
-            return None
-        return sum(coins[item].value for item in spent) - sum(output.value for output in tx.paid)
 
     def _input_in(self, raw: bytes) -> tuple[bytes, bytes]:
         """Return opcode and payload of the app's input in a transaction; raises UsageError without one."""
@@ -550,52 +360,27 @@ class InputSender:
             f"transaction {tx.txid} is nothing to app {self.contract.name}: it has no input of it"
         )
 
-    def _judged(self, raw: bytes, opcode: bytes, payload: bytes, status: str, *, fee: int | None) -> Sent:
-        """Preview a transaction; raises InputRefused if the app would refuse its input."""
-        sent = self._described(raw, opcode, payload, status, fee)
-        self._limit_fee(fee)
+    def _judged(self, raw: bytes, opcode: bytes, payload: bytes, status: str, *, advice: str = "") -> Sent:
+        """Preview a transaction; raises InputRefused, with `advice`, if the app would refuse its input."""
+        sent = self._described(raw, opcode, payload, status)
+        self._limit_fee(sent.fee)
         if self.database is None:
             return sent
         with self._excused("there is no preview"):
-            raws = [*self._unconfirmed(raw), raw]
+            own = self.wallet.unconfirmed() if self._has_wallet() else set()
+            raws = [*unconfirmed_before(self.source, raw, own), raw]
             verdicts = preview_transactions(self.database, self.contract, raws, source=self.source)
             ours = [item for item in verdicts if item.txid == sent.txid and item.payload is not None]
             if not ours:
-                self._refuse(sent, None, "it does not see an input in the transaction")
+                self._refuse(f"app {sent.app} does not see an input in the transaction")
             else:
-                sent.verdict = ours[-1]
-                if not ours[-1].is_accepted:
-                    self._refuse(sent, ours[-1].step, ours[-1].reason)
+                verdict = sent.verdict = ours[-1]
+                if not verdict.is_accepted:
+                    self._refuse(
+                        f"app {sent.app} would refuse {opcode_text(opcode)} at {verdict.step}: "
+                        f"{verdict.reason or 'it states no reason'}{advice}"
+                    )
         return sent
-
-    def _unconfirmed(self, raw: bytes) -> list[bytes]:
-        """Return unconfirmed transactions that come before one: those below it, and the wallet's own.
-
-        Ancestors are before descendants. What could only come instead of it, as it spends the same coins, is
-        left out.
-        """
-        rpc = self.source.rpc
-        parents = {item.txid for item in read_inputs(raw)}
-        own = self.wallet.unconfirmed() if self._has_wallet() else set()
-        counts: dict[str, int] = {}
-        raws: dict[str, bytes] = {}
-        for txid in parents | own:
-            with suppress(MissingData), well_formed_of(self.source, "getmempoolancestors"):
-                counts[txid] = whole_number(rpc.call("getmempoolentry", txid)["ancestorcount"])
-                ancestors = rpc.call("getmempoolancestors", txid, True)
-                counts |= {name: whole_number(entry["ancestorcount"]) for name, entry in ancestors.items()}
-        for txid in sorted(counts, key=lambda txid: (counts[txid], txid)):
-            with suppress(MissingData):  # a block may just have confirmed it
-                raws[txid] = bytes.fromhex(rpc.call("getrawtransaction", txid, 0))
-        gone = {(item.txid, item.vout) for item in read_inputs(raw)}
-        kept = []
-        for item in raws.values():
-            txid, outputs = read_outputs(item)
-            if gone.isdisjoint((spent.txid, spent.vout) for spent in read_inputs(item)):
-                kept.append(item)
-            else:
-                gone |= {(txid, vout) for vout in range(len(outputs))}
-        return kept
 
     def _has_wallet(self) -> bool:
         """Check whether a wallet is in use, or can be: what is broadcast needs none."""
@@ -623,68 +408,52 @@ class InputSender:
                     depths[coin.outpoint] = depth
         return max(depths, key=lambda coin: (depths[coin], coin)) if depths else coins[0].outpoint
 
-    def _refuse(self, sent: Sent, step: str | None, reason: str | None) -> None:
-        at = "" if step is None else f" at {step}"
-        message = (
-            f"app {sent.app} would refuse {opcode_text(sent.opcode)}{at}: {reason or 'it states no reason'}"
-        )
-        if self.terms.anyway:
-            self._say(f"{message}; it is sent anyway")
-            return
-        raise InputRefused(f"{message}; nothing was sent (--anyway sends it)")
+    def _refuse(self, message: str) -> None:
+        if not self.terms.anyway:
+            raise InputRefused(f"{message}; nothing was sent (--anyway sends it)")
+        self._say(f"{message}; it is sent anyway")
 
-    def _described(self, raw: bytes, opcode: bytes, payload: bytes, status: str, fee: int | None) -> Sent:
-        tx = read_transaction(raw, self.source.network)
+    def _advice(self, order: Order) -> str:
+        """Return what may help if the app refuses an order: its own consensus hash may be stale."""
+        seen = order.fields.get("consensus_hash")
+        if seen is None or self.database is None:
+            return ""
+        with views.snapshot(self.database) as connection:
+            (app,) = views.apps(connection, [self.contract.name])
+            last = app["block_id"]
+            digests = views.digests_at(
+                connection, self.contract.name, range(max(last - self.contract.window, 0), last + 1)
+            )
+        if any(item.consensus_hash == seen for item in digests):
+            return ""
+        return (
+            f" (its consensus_hash is of none of the app's last {self.contract.window} blocks: leave "
+            "consensus_hash out, and the current one is passed)"
+        )
+
+    def _described(self, raw: bytes, opcode: bytes, payload: bytes, status: str) -> Sent:
         return Sent(
             app=self.contract.name,
             opcode=opcode,
             payload=payload,
-            txid=tx.txid,
+            txid=read_outputs(raw)[0],
             raw=raw,
             status=status,
-            fee=fee,
+            fee=fee_of(self.source, raw),
             vsize=virtual_size(raw),
-            sender=self._sender_of(tx),
+            sender=sender_of(self.source, raw),
         )
-
-    def _sender_of(self, tx: Transaction) -> str | None:
-        first = (tx.inputs[0].txid, tx.inputs[0].vout)
-        coin = self.source.coins([first]).get(first)
-        addresses = () if coin is None else classify(coin.script_pubkey, self.source.network)[1]
-        return addresses[0] if addresses else None
 
     def _test(self, sent: Sent, *, is_signed: bool) -> None:
         """Ask the node whether it would take a transaction; raise what `refusal` returns if it would not."""
-        with well_formed_of(self.source, "testmempoolaccept"):
-            (result,) = self.source.rpc.call("testmempoolaccept", [sent.raw.hex()], 0)
-            if result["allowed"]:
-                return
-            reason = str(result.get("reject-details") or result["reject-reason"])
-        if is_known(reason) or (not is_signed and UNSIGNED in reason):
+        reason = rejection(self.source, sent.raw)
+        if reason is None or is_known(reason) or (not is_signed and UNSIGNED in reason):
             return
         raise refusal(reason, self._facts(sent))
 
     def _facts(self, sent: Sent) -> Facts:
         script = len(write_output(self.contract, sent.payload))
-        return Facts(str(self.source), script, sent.fee or 0, sent.vsize, self._rates)
-
-    def _rates(self) -> Rates:
-        with well_formed_of(self.source, "getmempoolinfo"):
-            info = self.source.rpc.call("getmempoolinfo")
-            relay, now = satoshi(info["minrelaytxfee"]), satoshi(info["mempoolminfee"])
-            return Rates(Decimal(relay) / 1000, Decimal(now) / 1000)
-
-    def _node_has(self, raw: bytes) -> bool:
-        """Check whether the node has a transaction: in its mempool, or in a block, with an unspent output."""
-        tx = read_transaction(raw, self.source.network)
-        try:
-            self.source.rpc.call("getmempoolentry", tx.txid)
-        except MissingData:
-            return any(
-                self.source.rpc.call("gettxout", tx.txid, vout, False) is not None
-                for vout in range(len(tx.paid))
-            )
-        return True
+        return Facts(str(self.source), script, sent.fee or 0, sent.vsize, lambda: rates(self.source))
 
     def _excused(self, what: str) -> "_Excused":
         return _Excused(self._say, what, self.terms.anyway)
@@ -704,14 +473,3 @@ class _Excused:
             return False
         self._say(f"{self._what}: {error}")
         return True
-
-
-def _unsigned(raw: bytes) -> bytes:
-    """Return a transaction without anything that its inputs show."""
-    stripped = [item._replace(script_sig=b"", witness=()) for item in read_inputs(raw)]
-    return write_transaction(stripped, read_outputs(raw)[1])
-
-
-def virtual_size(raw: bytes) -> int:
-    """Compute a serialized transaction's size in vbytes (BIP 141)."""
-    return (3 * len(without_witness(raw)) + len(raw) + 3) // 4

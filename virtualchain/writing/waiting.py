@@ -16,9 +16,10 @@ from virtualchain.bitcoin.node.client import NotOffered
 from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.transaction import read_transaction
-from virtualchain.errors import Halted, MissingData
+from virtualchain.errors import DatabaseUnavailable, Halted, MissingData, NodeUnavailable
+from virtualchain.model import Block
 from virtualchain.reading import views
-from virtualchain.writing.sending import Say, Sent
+from virtualchain.writing.orders import Say, Sent
 
 PAUSE: Final = 1.0
 """Seconds between two looks; a new block ends the pause."""
@@ -72,16 +73,25 @@ class Wait:
     def until_decided(self, timeout: float | None = None) -> Sent:
         """Wait, and note in `sent` what became of it; its status is `waiting` if `timeout` seconds pass.
 
-        Raises Halted if the app is halted, NodeError, StoreError.
+        A node and a database that cannot be reached for a while are waited for. Raises Halted if the app is
+        halted, NodeError, StoreError.
         """
         deadline = None if timeout is None else self._clock() + timeout
-        while not self._look():
+        while not self._try_to_look():
             left = PAUSE if deadline is None else min(PAUSE, deadline - self._clock())
             if left <= 0:
                 self._sent.status = "waiting"
                 return self._sent
             self._source.wait(left)
         return self._sent
+
+    def _try_to_look(self) -> bool:
+        try:
+            return self._look()
+        except (NodeUnavailable, DatabaseUnavailable) as error:
+            self._missing = 0
+            self._report(f"{error}; trying again")
+            return False
 
     def _look(self) -> bool:
         """Look at node and database once; return whether all is decided."""
@@ -97,6 +107,8 @@ class Wait:
             self._report(f"transaction {sent.txid} is in the mempool of {self._source}")
             return False
         self._missing += 1
+        if not self._source.rpc.call("getmempoolinfo").get("loaded", True):
+            self._missing = 0  # the node has just started
         if self._missing < _LOOKS:
             return False
         if place.other is not None:
@@ -139,19 +151,23 @@ class Wait:
 
     def _follow(self) -> None:
         """Look into the blocks that are new, from the last one that is still active."""
+        while headers := self._headers():
+            for header in headers:
+                raw = self._source.raw_block(header.hash)
+                if any(item in raw for item in self._searched):
+                    self._look_into(header.hash, split_transactions(raw))
+                self._chain.append(Tip(header.block_id, header.hash))
+
+    def _headers(self) -> Sequence[Block]:
+        """Return headers on top of the last block that is still active; forget those that no longer are."""
         while (headers := self._source.headers_after(self._chain[-1].block_id, self._chain[-1].hash)) is None:
             if len(self._chain) == 1:
-                first = self._chain[0].block_id - 1
-                self._chain = [Tip(max(first, 0), self._source.block_hash(max(first, 0)))]
+                self._chain = [self._start()]
             else:
                 left = self._chain.pop()
                 if self._spent_in.get(left.hash) == self._sent.txid:
                     self._report(f"block {left.block_id}, which had it, is no longer active")
-        for header in headers:
-            raw = self._source.raw_block(header.hash)
-            if any(item in raw for item in self._searched):
-                self._look_into(header.hash, split_transactions(raw))
-            self._chain.append(Tip(header.block_id, header.hash))
+        return headers
 
     def _look_into(self, block_hash: str, transactions: Sequence[bytes]) -> None:
         for raw in transactions:
@@ -204,7 +220,7 @@ class Wait:
         return True
 
     def _report(self, line: str) -> None:
-        """Say a line, unless it was the last one that was said."""
+        """Report a line, unless it was the last one."""
         if line != self._last_line:
             self._say(line)
             self._last_line = line

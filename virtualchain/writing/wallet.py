@@ -27,7 +27,7 @@ _NO_FUNDS: Final = -6
 _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[VirtualchainError], str], ...]] = (
     (("rescanning",), NodeUnavailable, "{wallet} is rescanning the chain: try again when it is done"),
     (
-        ("chain of unconfirmed", "too long of a mempool chain"),
+        ("unconfirmed ancestors", "creates a chain of", "too long of a mempool chain"),
         LongChain,
         "{wallet} has only coins of long chains of unconfirmed transactions: wait for a block",
     ),

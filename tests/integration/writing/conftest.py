@@ -1,9 +1,11 @@
 """A real node with wallets, and a deployment of the notary on it."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -13,9 +15,13 @@ from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.examples.notary import app as notary
 from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 from virtualchain.testing.database import DatabaseServer
-from virtualchain.writing.sending import InputSender, Order, Sent, Terms
+from virtualchain.writing.orders import Order, Sent, Terms
+from virtualchain.writing.sending import InputSender
 
-DOCUMENT = "ab" * 32
+
+def document(text: str) -> str:
+    """Return a document's hash."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass
@@ -24,7 +30,7 @@ class World:
 
     node: Bitcoind
     url: str
-    said: list[str]
+    remarks: list[str]
     opened: ExitStack
 
     def source(self) -> NodeSource:
@@ -39,6 +45,11 @@ class World:
         self.node.rpc("generatetoaddress", n, self.address())
         if syncs:
             self.sync()
+
+    def wallet(self, name: str, *options: object) -> str:
+        """Create a wallet, and return its name as paths have it."""
+        self.node.rpc("createwallet", name, *options)
+        return quote(name, safe="")
 
     def sync(self, *apps: object) -> int:
         """Let the apps take the node's blocks."""
@@ -66,7 +77,7 @@ class World:
             database=self.url,
             wallet=wallet,
             terms=Terms(**terms),
-            say=self.said.append,
+            say=self.remarks.append,
         )
         self.opened.callback(sender.close)
         return sender
@@ -91,13 +102,13 @@ def node() -> Iterator[Bitcoind]:
     if program is None:
         pytest.skip("no bitcoind: name one in the environment variable BITCOIND, or put it on PATH")
     node = Bitcoind(program, "-datacarriersize=42", "-fallbackfee=0.0001")
-    node.rpc("createwallet", "payer")
+    node.rpc("createwallet", "payer", False, False, "", False, True, True)  # loaded at each start
     node.rpc("generatetoaddress", 103, node.rpc("getnewaddress", wallet="payer"))
     yield node
     node.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def world(node: Bitcoind, database_server: DatabaseServer) -> Iterator[World]:
     """Provide a deployment of the notary at the node's tip."""
     url = database_server.clone()

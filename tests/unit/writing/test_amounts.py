@@ -1,0 +1,76 @@
+"""Amounts and fee rates are read exactly, or not at all."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtualchain.errors import UsageError
+from virtualchain.writing.amounts import read_amount, read_fee_rate, split_payment, write_amount
+
+
+@given(st.integers(min_value=0, max_value=21_000_000 * 10**8))
+def test_what_is_written_is_read(satoshi: int) -> None:
+    """Every amount has one text, which no float could hold."""
+    assert read_amount(write_amount(satoshi)) == read_amount(f"{satoshi}sat") == satoshi
+
+
+@pytest.mark.parametrize(
+    ("text", "satoshi"),
+    [
+        ("1", 10**8),
+        ("0.1", 10**7),
+        (" 0.00000001 ", 1),
+        ("20999999.9769", 2_099_999_997_690_000),
+        ("546 sats", 546),
+        ("00.5", 5 * 10**7),
+    ],
+)
+def test_amounts_that_people_write(text: str, satoshi: int) -> None:
+    """Decimals may be left out, and blanks do not count."""
+    assert read_amount(text) == satoshi
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-1",
+        "+1",
+        "1e8",
+        "1,5",
+        ".5",
+        "5.",
+        "0.000000001",
+        "1.5sat",
+        "\N{ARABIC-INDIC DIGIT ONE}",
+        "1_0",
+        "nan",
+        "21000001",
+        "0x10",
+        "1 2",
+    ],
+)
+def test_amounts_that_mean_nothing(text: str) -> None:
+    """Nothing is rounded or guessed."""
+    with pytest.raises(UsageError):
+        read_amount(text)
+
+
+def test_fee_rates() -> None:
+    """They have up to three decimals, and are not 0."""
+    assert read_fee_rate("1") == 1
+    assert read_fee_rate(" 0.125 ") == Decimal("0.125")
+    for text in ("0", "0.000", "-1", "1e3", "0.0001", "", "x"):
+        with pytest.raises(UsageError, match="is not a fee rate"):
+            read_fee_rate(text)
+
+
+def test_payments() -> None:
+    """The last equals sign ends the address."""
+    assert split_payment(" bc1q = 0.5 ") == ("bc1q", 5 * 10**7)
+    assert split_payment("a=b=1sat") == ("a=b", 1)
+    for text in ("bc1q", "=1", "bc1q=", "bc1q=x"):
+        with pytest.raises(UsageError):
+            split_payment(text)
