@@ -118,3 +118,7 @@ SELECT set_config('virtualchain.as_of', %(as_of)s, true);
 -- name: timeout
 -- Cancel any statement that takes longer, until the transaction ends.
 SELECT set_config('statement_timeout', %(milliseconds)s, true);
+
+-- name: script_of
+-- The output script that an address stands for; null if it is not one.
+SELECT virtualchain.script_of(%(address)s);

@@ -116,6 +116,18 @@ class TransactionSource(Protocol):
         ...
 
 
+@runtime_checkable
+class CoinSource(Protocol):
+    """A BlockSource that also knows the outputs that a transaction in the next block may spend."""
+
+    def coins(self, outpoints: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], SpentOutput]:
+        """Return those of some outputs, by txid and number, that are unspent in the chain's last block.
+
+        Those of unconfirmed transactions are there, too, with None as `made_at`.
+        """
+        ...
+
+
 @contextmanager
 def at_height(block_id: int) -> Iterator[None]:
     """Add the height to errors about a block, because a source knows only its hash."""

@@ -381,6 +381,7 @@ class _Judge:
             if is_transient(error):
                 raise
             raise halt(self._contract, self._block.block_id, name, None, error) from error
+        self._state.end_call(None)
 
     def _call(
         self, callback: str, candidate: Candidate, run: Callable[[Candidate], T | Rejected]
@@ -400,7 +401,6 @@ class _Judge:
                     self._raise_hidden_failure()
                 if isinstance(result, Rejected) and self._state.wrote():
                     raise _Undone(result.reason)
-                return result
         except Exception as error:
             if is_transient(error):
                 raise
@@ -412,6 +412,8 @@ class _Judge:
             candidate.op.clear()
             candidate.op.update(before)
             return Rejected(str(error))
+        self._state.end_call(candidate)
+        return result
 
     def _begin_call(self) -> bool:
         """Count a call; return whether it is to have a savepoint."""

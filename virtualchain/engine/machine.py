@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -55,7 +56,7 @@ class Advanced:
 
 
 @dataclass(slots=True)
-class _Looked:
+class Looked:
     """What an app finds in a block: its candidates, and how many inputs have one of its magics."""
 
     candidates: list[Candidate]
@@ -98,7 +99,7 @@ class Machine:
         self._connection = connection
         self._tape = Tape(connection)
         self._history = options.history
-        self._looked: tuple[Block, _Looked] | None = None
+        self._looked: tuple[Block, Looked] | None = None
         """What `look` has found for the next block."""
         self.tally = Tally()
         """What became of the app's inputs in the last block that it was advanced by."""
@@ -114,14 +115,15 @@ class Machine:
         """What differs from the digests that are expected, if something does."""
         assert options.state_folder is not None, "the options are a database's: Options.for_database"
         file = state_file(options.state_folder, contract.schema, build, is_live=is_live)
-        self._state: AppState = (
-            TableState(
-                connection, contract, self.log, build_schema(contract.schema, build), self._tape.network
-            )
-            if contract.get_state is None
-            else OpaqueState(contract, StateFiles(connection, contract.name, build, file))
-        )
+        self._state = self._open_state(connection, file)
         self.load()
+
+    def _open_state(self, connection: psycopg.Connection, file: Path) -> AppState:
+        contract, build = self.contract, self.build
+        if contract.get_state is not None:
+            return OpaqueState(contract, StateFiles(connection, contract.name, build, file))
+        tables = build_schema(contract.schema, build)
+        return TableState(connection, contract, self.log, tables, self._tape.network)
 
     def load(self) -> None:
         """Load cursor and state from the database, at the start and after a rollback."""
@@ -217,14 +219,14 @@ class Machine:
 
     def _look(
         self, block: Block, inputs: Sequence[Input], spends: Spends, transaction: BlockTransaction
-    ) -> "_Looked":
+    ) -> Looked:
         """Find the app's payloads, and which transactions it sees because of its tracked set."""
         with self.answering():
             candidates, count = candidates_of(self.contract, block, inputs)
         tracked = Tracked()
         outpoints = spends.all()
         if self.contract.tracks is None or not (outpoints or candidates):
-            return _Looked(candidates, count, tracked)
+            return Looked(candidates, count, tracked)
         assert isinstance(self._state, TableState), "only an app with tables tracks outputs"
         rows = self._state.db_state.rows
         with transaction.part(self.log, is_live=self.place.is_live):
@@ -237,7 +239,7 @@ class Machine:
                 answer = rows.ask_at(sorted(others))
                 transaction.wait()
                 tracked.rows += answer.rows()
-        return _Looked(with_spends(candidates, inputs, tracked.seen), count, tracked)
+        return Looked(with_spends(candidates, inputs, tracked.seen), count, tracked)
 
     def rests(self, block: Block, magics: Iterable[bytes]) -> bool:
         """Return whether a new block is nothing to the app, if these are the magics of its inputs.
@@ -317,7 +319,7 @@ class Machine:
         verdicts.inputs = mine.count
         return verdicts
 
-    def _judge(self, block: Block, mine: "_Looked", transaction: BlockTransaction) -> Verdicts:
+    def _judge(self, block: Block, mine: Looked, transaction: BlockTransaction) -> Verdicts:
         """Judge with statements sent ahead, and again with care where it is needed."""
         care = NO_CARE if self._state.is_transactional else FULL_CARE
         tracked = None if self.contract.tracks is None else mine.tracked

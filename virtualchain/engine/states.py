@@ -58,6 +58,9 @@ class AppState(Protocol):
         Others send their statements ahead, see `State.begin_call`.
         """
 
+    def end_call(self, candidate: object) -> None:
+        """End a call whose writes stay, on a candidate, or on the block as a whole (None)."""
+
     def leave(self) -> None:
         """End the block's callbacks; raise psycopg.Error for a violated deferred constraint.
 
@@ -141,6 +144,9 @@ class TableState:
     def begin_call(self, call: int, *, is_careful: bool) -> None:
         """Begin a call; what was sent in front of one that is careful is waited for."""
         self.db_state.begin_call(call, is_careful=is_careful)
+
+    def end_call(self, candidate: object) -> None:
+        """Do nothing: the block's end counts."""
 
     def savepoint(self) -> AbstractContextManager[object]:
         """Open a savepoint of the database."""
@@ -230,6 +236,9 @@ class OpaqueState:
         """Do nothing: the state is the app's."""
 
     def begin_call(self, call: int, *, is_careful: bool) -> None:
+        """Do nothing: the state is the app's."""
+
+    def end_call(self, candidate: object) -> None:
         """Do nothing: the state is the app's."""
 
     def savepoint(self) -> AbstractContextManager[object]:

@@ -119,6 +119,17 @@ def connect_builder(url: str, build: str) -> psycopg.Connection:
     return connection
 
 
+def connect_foreseer(url: str) -> psycopg.Connection:
+    """Open a session that judges what is not on the tape, and commits nothing: set up like the writer's.
+
+    Raises what `connect_writer` raises, but never waits for a writer.
+    """
+    connection = _connect(url, "preview")
+    with _closed_on_failure(connection, url):
+        _prepare_writing(connection, url)
+    return connection
+
+
 def connect_migrator(url: str, patience: Patience | None = None) -> psycopg.Connection:
     """Open a session that changes the schema: settings pinned like the writer's, without autocommit.
 

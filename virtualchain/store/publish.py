@@ -58,7 +58,7 @@ def _statements(
     current = connection.execute(_Q["live_build"], {"app": app}).fetchone()
     assert current is not None, f"app {app} has no live build"
     (build,) = current
-    row = _free_name("row", projection)
+    row = free_name("row", projection)
     pairs = (
         sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(row, name)) for name in projection.key
     )
@@ -70,7 +70,7 @@ def _statements(
         "births": projection.births,
         "app": sql.Literal(app),
         "build": sql.Literal(build),
-        "era": sql.Identifier(_free_name("era", projection)),
+        "era": sql.Identifier(free_name("era", projection)),
         "row": sql.Identifier(row),
         "texts": projection.texts(row),
         "key": sql.SQL(", ").join(map(sql.Identifier, projection.key)),
@@ -80,7 +80,7 @@ def _statements(
     return view, changes
 
 
-def _free_name(name: str, projection: Projection) -> str:
+def free_name(name: str, projection: Projection) -> str:
     """Return a name that no column has: an alias that a column has means the column, not the row."""
     while name in projection.columns:
         name += "_"

@@ -225,6 +225,11 @@ class State:
         """Return whether the call has changed a row, or run a statement that may have."""
         return self._wrote or self.rows.has_changed
 
+    @property
+    def statement_wrote(self) -> bool:
+        """Whether the call has run a statement that may have changed a row."""
+        return self._wrote
+
     def failure(self) -> Exception | None:
         """Return the failed statement after which the block cannot continue, if there is one."""
         failure, self._failure = self._failure, None

@@ -305,6 +305,14 @@ class _Rows:
                 if change.before != change.after:
                     yield change
 
+    def touched(self) -> list[tuple[Values | None, Values | None]]:
+        """Return the rows that a call which may be undone has changed: as it found them, and as they are."""
+        before: dict[Values, Values | None] = {}
+        for rows, key, row in self._call.journal:
+            if rows is self:
+                before.setdefault(key, row.now)
+        return [(row, self._known[key].now) for key, row in before.items() if key in self._known]
+
     def _texts(self, row: Values | None) -> list[str | None] | None:
         return None if row is None else self.shape.texts(row)
 
@@ -432,6 +440,13 @@ class Tables:
         """Yield what the block did to the rows that are known."""
         for rows in self._rows.values():
             yield from rows.changes()
+
+    def touched(self) -> Iterator[tuple[Shape, list[tuple[Values | None, Values | None]]]]:
+        """Yield, by table, the rows that a call changed one by one, as far as no statement wrote since."""
+        for rows in self._rows.values():
+            touched = rows.touched()
+            if touched:
+                yield rows.shape, touched
 
     def _rows_of(self, name: str) -> _Rows:
         if name in self._refused:

@@ -228,6 +228,16 @@ def _made_at(prevout: Mapping[str, Any]) -> int | None:
     return 2 * height(prevout["height"]) + is_coinbase
 
 
+def coin(answer: Mapping[str, Any], tip: int) -> SpentOutput:
+    """Take an unspent output from what gettxout prints while a block is the last one.
+
+    Raises KeyError, TypeError, ValueError or ArithmeticError for what bitcoind does not print.
+    """
+    made = {"height": tip - height(answer["confirmations"]) + 1, "generated": answer["coinbase"]}
+    script = bytes.fromhex(answer["scriptPubKey"]["hex"])
+    return SpentOutput(satoshi(answer["value"]), script, _made_at(made))
+
+
 def satoshi(bitcoins: object) -> int:
     """Convert an amount from JSON exactly; raises ValueError for a float and for a fraction of a satoshi."""
     if isinstance(bitcoins, bool) or not isinstance(bitcoins, int | Decimal):

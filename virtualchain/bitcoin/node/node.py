@@ -26,7 +26,7 @@ from virtualchain.bitcoin.node.login import NodeUrl, clear_text_warning, find_lo
 from virtualchain.bitcoin.node.transport import tls_for
 from virtualchain.bitcoin.source import MOST_HEADERS, BlockSource, Tip, Wake
 from virtualchain.bitcoin.spending import capped
-from virtualchain.bitcoin.transaction import Transaction, read_transaction
+from virtualchain.bitcoin.transaction import Transaction, read_outputs, read_transaction
 from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable, UsageError, quoted
 from virtualchain.model import Block, SpentOutput, SpentOutputs
 
@@ -259,6 +259,30 @@ class NodeSource:
             raise MissingData(f"{self._url} does not find transactions by their ids: {error}") from error
         with well_formed(self._url, "getrawtransaction"):
             return dict(zip(txids, map(bytes.fromhex, raws), strict=True))
+
+    def coins(self, outpoints: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], SpentOutput]:
+        """Return outputs that are unspent in the chain's last block, or unconfirmed; see `CoinSource`."""
+        asked = sorted(outpoints)
+        coins: dict[tuple[str, int], SpentOutput] = {}
+        heights: dict[str, int] = {}
+        unknown: dict[str, list[int]] = {}
+        with well_formed(self._url, "gettxout"):
+            questions = [(txid, vout, False) for txid, vout in asked]
+            for (txid, vout), coin in zip(asked, self._rpc.call_each("gettxout", questions), strict=True):
+                if coin is None:
+                    unknown.setdefault(txid, []).append(vout)
+                    continue
+                tip = answers.block_hash(coin["bestblock"])
+                if tip not in heights:
+                    heights[tip] = answers.height(self._rpc.call("getblockheader", tip)["height"])
+                coins[txid, vout] = answers.coin(coin, heights[tip])
+        for txid, numbers in unknown.items():
+            with suppress(MissingData), well_formed(self._url, "getrawtransaction"):
+                actual, outputs = read_outputs(bytes.fromhex(self._rpc.call("getrawtransaction", txid, 0)))
+                if actual != txid:
+                    raise ValueError(f"{actual} is another transaction than {txid}")
+                coins |= {(txid, vout): outputs[vout] for vout in numbers if vout < len(outputs)}
+        return coins
 
     def wait(self, timeout: float) -> None:
         """Sleep for `timeout` seconds, or until `wake`, or until the node announces a block."""
