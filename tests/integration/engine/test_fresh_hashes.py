@@ -6,6 +6,7 @@ and judged again.
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from tests.integration.conftest import Rows
 from virtualchain import App, State, parse_json
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.sample import verify_sample
+from virtualchain.bitcoin.node.node import open_source
 from virtualchain.checkpoint.apply import apply
 from virtualchain.checkpoint.create import create
 from virtualchain.engine.options import Options
+from virtualchain.engine.preview import preview_transactions
 from virtualchain.reading import views
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
@@ -341,6 +344,33 @@ def test_an_opaque_app_judges_its_blocks_again_by_what_was_known_then(
         row["reason"]
         for row in query("SELECT reason FROM virtualchain.rejections ORDER BY block_id, txindex")
     ]
+
+
+def test_a_preview_gives_the_same_reasons(
+    fake_node: FakeNode,
+    run: Run,
+    query: Query,
+    hashes: Hashes,
+    database_url: str,
+    fresh_index: Callable[..., str],
+) -> None:
+    """It knows the hashes of blocks that the deployment has not taken yet, as these are judged first."""
+    mine(fake_node, payload(opcode=b"b"))
+    tip = run(an_app())
+    fake_node.mine(n=4)
+    (newest, *_, oldest) = [row[4] for row in reversed(log(fresh_index(an_app()))[2])]
+    inputs = [payload(newest, "newest"), payload(oldest, "oldest"), payload("00" * 16)]
+    txs = [fake_node.send(each) for each in [*inputs, payload(hashes()[tip], "known")]]
+    funding = dict.fromkeys(tx.funding.raw for tx in txs if tx.funding is not None)
+    with closing(open_source(fake_node.url)) as source:
+        foreseen = preview_transactions(
+            database_url, read_contract(an_app()), [*funding, *(tx.raw for tx in txs)], source=source
+        )
+    fake_node.mine(txs)
+    last = run(an_app())
+    assert [each.reason for each in foreseen if each.reason] == reasons(query, last)
+    keys = [each.fields["k"] for each in foreseen if isinstance(each.fields, dict) and each.is_accepted]
+    assert keys == accepted(query, last) == ["newest"]
 
 
 def test_it_begins_at_its_activation_height(
