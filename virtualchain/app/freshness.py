@@ -93,6 +93,6 @@ def staleness(consensus_hash: str, known_at: int | None, block_id: int, window: 
     if age <= window:
         return None
     return (
-        f"stale: {consensus_hash} is the consensus hash of block {known_at}, {age} blocks ago; those of the "
-        f"last {window} are fresh"
+        f"stale: {consensus_hash} is the consensus hash of block {known_at}, {age} blocks ago; "
+        f"the window is {window}"
     )

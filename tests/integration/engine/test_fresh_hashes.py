@@ -104,8 +104,8 @@ def test_the_window_has_s_blocks(fake_node: FakeNode, run: Run, query: Query, ha
     run(app)
     assert accepted(query, h) == ["1", "2", "3", "4"]
     assert reasons(query, h) == [
-        f"stale: {known[h - back]} is the consensus hash of block {h - back}, {back} blocks ago; those of "
-        "the last 4 are fresh"
+        f"stale: {known[h - back]} is the consensus hash of block {h - back}, {back} blocks ago; "
+        "the window is 4"
         for back in (5, 6, 7)
     ]
     assert query("SELECT k FROM fresh.t ORDER BY k") == [{"k": f"{back}"} for back in range(1, 5)]
@@ -136,15 +136,15 @@ def test_what_is_not_a_hash_is_rejected(fake_node: FakeNode, run: Run, query: Qu
     inputs += [payload(known, field="hash"), payload(known, "right")]
     mine(fake_node, *inputs)
     run(app)
-    found = reasons(query, tip + 1)
-    assert len(found) == len(inputs) - 1
-    assert found[0].startswith(
+    rejections = reasons(query, tip + 1)
+    assert len(rejections) == len(inputs) - 1
+    assert rejections[0].startswith(
         "field 'consensus_hash': a value of type NoneType; it must be a consensus hash"
     )
-    assert [reason for reason in found if "lower-case" not in reason] == [
+    assert [reason for reason in rejections if "lower-case" not in reason] == [
         "field 'consensus_hash' is missing; it must be the consensus hash of a recent block"
     ]
-    assert sum("a value of type bytes" in reason for reason in found) == 2
+    assert sum("a value of type bytes" in reason for reason in rejections) == 2
     assert accepted(query, tip + 1) == ["right"]
 
 
@@ -470,11 +470,11 @@ def test_a_flood_of_stale_hashes_reads_no_more_than_it_has(
         )
         connection.execute("SET plan_cache_mode TO force_generic_plan")
         (before,) = connection.execute(read).fetchone() or (0,)
-        found = connection.execute(
+        row = connection.execute(
             """SELECT count(*), min(block_id) FROM vc.newest_blocks('fresh', '1',
                 (SELECT array_agg(md5(n::text)) FROM generate_series(901, 1200) AS n), 40000)"""
         ).fetchone()
         (after,) = connection.execute(read).fetchone() or (0,)
-        assert found == (201, 1000)
+        assert row == (201, 1000)
         assert after - before < 1000
         connection.rollback()
