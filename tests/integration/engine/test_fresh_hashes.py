@@ -23,8 +23,9 @@ from virtualchain.checkpoint.create import create
 from virtualchain.engine.options import Options
 from virtualchain.engine.preview import preview_transactions
 from virtualchain.reading import views
-from virtualchain.testing import FakeNode
+from virtualchain.testing import FakeNode, check_poison
 from virtualchain.testing.database import DatabaseServer
+from virtualchain.testing.poison import Poisoned
 
 Query = Callable[..., Rows]
 Run = Callable[..., int]
@@ -396,15 +397,19 @@ def test_it_begins_at_its_activation_height(
 def test_a_check_never_sees_a_stale_input(
     fake_node: FakeNode, run: Run, query: Query, hashes: Hashes
 ) -> None:
-    """The engine comes first, and what it rejects costs no call; a scan may still change the op."""
+    """The engine comes first, and what it rejects costs no call; an app may still change an op."""
     seen: list[str] = []
+
+    later: list[Any] = []
 
     def check(op: Any, state: State) -> bool:
         seen.append(op["k"])
         assert state.is_fresh(op["consensus_hash"])
+        later[-1]["consensus_hash"] = op["consensus_hash"]
         return True
 
     def scan(ops: list[Any], state: State) -> None:
+        later[:] = ops
         for op in ops:
             op["consensus_hash"] = op.pop("moved", op.get("consensus_hash"))
 
@@ -413,14 +418,10 @@ def test_a_check_never_sees_a_stale_input(
     mine(fake_node, payload(opcode=b"b"))
     tip = run(app)
     fresh = hashes()[tip]
-    mine(
-        fake_node,
-        payload("00" * 16, "stale"),
-        payload(fresh, "fresh"),
-        payload(fresh, "moved", field="moved"),
-    )
+    inputs = [payload("00" * 16, "stale"), payload(fresh, "fresh"), payload(fresh, "moved", field="moved")]
+    mine(fake_node, *inputs, payload("11" * 16, "replaced"))
     run(app)
-    assert seen == ["fresh", "moved"]
+    assert seen == ["fresh", "moved", "replaced"]
     assert reasons(query, tip + 1) == [UNKNOWN + "00" * 16]
 
 
@@ -478,3 +479,20 @@ def test_a_flood_of_stale_hashes_reads_no_more_than_it_has(
         assert row == (201, 1000)
         assert after - before < 1000
         connection.rollback()
+
+
+def test_the_test_kit_reaches_what_comes_after_the_hash(database_url: str) -> None:
+    """No sample can have a hash that will be fresh, so the kit runs the app without that rule."""
+
+    def commit(op: Any, state: State) -> None:
+        raise RuntimeError("reached")
+
+    sample = b"fra" + bytes(16)
+    for step in (None, commit):
+        app = App("typed", magic=b"fr", requires_fresh_hash=True)
+        app.add(b"a", parse=lambda payload: {"consensus_hash": payload.hex()}, commit=step)
+        if step is None:
+            assert check_poison(app, [sample], database_url=database_url).accepted > 0
+        else:
+            with pytest.raises(Poisoned, match="reached"):
+                check_poison(app, [sample], database_url=database_url)
