@@ -178,6 +178,9 @@ class NoState:
         """Return False: nothing can be written."""
         return False
 
+    def end_call(self, candidate: object) -> None:
+        """Do nothing."""
+
 
 def judge(op: Any, fields: Any, step: str) -> Verdicts:
     """Judge a block with one input, for which an app makes this op at a step."""

@@ -12,8 +12,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.integration.conftest import Rows
+from tests.support.easy_signet import easy_signet
 from virtualchain import App, State, parse_json
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.sample import verify_sample
@@ -268,6 +270,43 @@ def test_a_deployment_from_a_checkpoint_gives_the_same_reasons(
         database_server.drop(other)
 
 
+def test_on_another_chain_only_the_checkpoint_s_hash_is_known(
+    fake_node: FakeNode,
+    run: Run,
+    hashes: Hashes,
+    database_url: str,
+    database_server: DatabaseServer,
+    tmp_path: Path,
+) -> None:
+    """After a migration, inputs of the old chain are rejected, those that name the checkpoint are not."""
+    mine(fake_node, payload(opcode=b"b"))
+    fake_node.mine(n=19)
+    base = run(an_app())
+    with views.snapshot(database_url) as connection:
+        create(connection, "fresh", tmp_path / "file")
+    mine(fake_node, payload(opcode=b"b"))
+    run(an_app())
+    old = hashes()
+    other = database_server.clone()
+    try:
+        options = Options(state_folder=tmp_path)
+        apply(other, tmp_path / "file", [read_contract(an_app())], options=options, migrates=True)
+        with easy_signet(base + S - 1) as node:
+            inputs = [payload(old[base], "base"), payload(old[base - 1]), payload(old[base + 1])]
+            for _ in range(2):
+                mine(node, *inputs)
+            run(an_app(), database=other, source=node.url)
+        ops, rejections, snapshots = log(other)
+        assert [row[1] for row in snapshots] == list(range(base, base + S + 2))
+        assert [row[1] for row in ops] == [base + S]
+        assert [row[6].partition(":")[0] for row in rejections] == ["unknown"] * 2 + ["stale"] + [
+            "unknown"
+        ] * 2
+        assert f"of block {base}, {S + 1} blocks ago" in rejections[2][6]
+    finally:
+        database_server.drop(other)
+
+
 class Opaque:
     """An app without tables, with the published callbacks; it cannot load what it saved."""
 
@@ -399,13 +438,12 @@ def test_a_check_never_sees_a_stale_input(
 ) -> None:
     """The engine comes first, and what it rejects costs no call; an app may still change an op."""
     seen: list[str] = []
-
     later: list[Any] = []
 
     def check(op: Any, state: State) -> bool:
         seen.append(op["k"])
         assert state.is_fresh(op["consensus_hash"])
-        later[-1]["consensus_hash"] = op["consensus_hash"]
+        later[-1]["consensus_hash"] = state.consensus_hash(state.block_id - 2)
         return True
 
     def scan(ops: list[Any], state: State) -> None:
@@ -416,6 +454,7 @@ def test_a_check_never_sees_a_stale_input(
     app = an_app(check)
     app.scan(scan)
     mine(fake_node, payload(opcode=b"b"))
+    fake_node.mine(n=2)
     tip = run(app)
     fresh = hashes()[tip]
     inputs = [payload("00" * 16, "stale"), payload(fresh, "fresh"), payload(fresh, "moved", field="moved")]
@@ -450,6 +489,24 @@ def test_undone_calls_change_no_verdict(fake_node: FakeNode, run: Run, query: Qu
     unknown = UNKNOWN + "00" * 16
     assert reasons(query, tip + 1) == [unknown, "refused", unknown, "refused", unknown]
     assert query("SELECT n FROM fresh.t WHERE k = 'checks'") == [{"n": 1}]
+
+
+def test_a_role_of_an_earlier_version_may_look_hashes_up(
+    fake_node: FakeNode, run: Run, query: Query, hashes: Hashes, database_url: str
+) -> None:
+    """An app's role that was made before there was the function is granted it at the next start."""
+    mine(fake_node, payload(opcode=b"b"))
+    tip = run(an_app())
+    [role] = query("SELECT role FROM virtualchain.apps")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            sql.SQL("REVOKE EXECUTE ON FUNCTION vc.newest_blocks FROM {}").format(
+                sql.Identifier(role["role"])
+            )
+        )
+    mine(fake_node, payload(hashes()[tip], "fresh"))
+    run(an_app())
+    assert accepted(query, tip + 1) == ["fresh"]
 
 
 def test_a_flood_of_stale_hashes_reads_no_more_than_it_has(
