@@ -57,6 +57,10 @@ WHERE consensus_hash IS NOT NULL ORDER BY block_id;
 -- Whether a consensus hash belongs to a range of blocks, through a function that an app's role may call.
 SELECT vc.is_fresh(%(app)s, %(build)s, %(consensus_hash)s, %(first)s, %(last)s);
 
+-- name: newest_blocks
+-- For each of some consensus hashes the newest block up to one that has it, through a function that an app's role may call.
+SELECT consensus_hash, block_id FROM vc.newest_blocks(%(app)s, %(build)s, %(hashes)s, %(last)s);
+
 -- name: snapshot
 -- An app's digests at a block.
 SELECT encode(ops_hash, 'hex'), encode(consensus_hash, 'hex'), encode(state_hash, 'hex')

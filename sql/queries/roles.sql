@@ -24,6 +24,7 @@ SELECT NOT (
     has_schema_privilege(%(role)s, %(tables)s, 'USAGE') AND has_schema_privilege(%(role)s, 'vc', 'USAGE')
     AND has_function_privilege(%(role)s, 'vc.consensus_hash(text, text, integer)', 'EXECUTE')
     AND has_function_privilege(%(role)s, 'vc.is_fresh(text, text, text, integer, integer)', 'EXECUTE')
+    AND has_function_privilege(%(role)s, 'vc.newest_blocks(text, text, text[], integer)', 'EXECUTE')
     AND NOT EXISTS (
         SELECT FROM unnest(%(projections)s::text[]) AS p (name)
         CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed (privilege)
@@ -38,9 +39,10 @@ SELECT vc.role_of(schema) FROM vc.apps WHERE name = %(app)s AND build = %(build)
 GRANT USAGE ON SCHEMA {tables} TO {role};
 
 -- name: admit
--- Grant what the reducers of every app need besides: two functions on the log.
+-- Grant what the reducers of every app need besides: three functions on the log.
 GRANT USAGE ON SCHEMA vc TO {role};
-GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, text, integer), vc.is_fresh(text, text, text, integer, integer) TO {role};
+GRANT EXECUTE ON FUNCTION vc.consensus_hash(text, text, integer), vc.is_fresh(text, text, text, integer, integer),
+    vc.newest_blocks(text, text, text[], integer) TO {role};
 
 -- name: admit_to_table
 -- Let reducers read and write a projection; triggers write its history.

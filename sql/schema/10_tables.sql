@@ -207,6 +207,7 @@ CREATE TABLE vc.snapshots (
     FOREIGN KEY (app, build) REFERENCES vc.apps
 );
 CREATE INDEX snapshots_state_number ON vc.snapshots (app, build, block_id) WHERE state_number IS NOT NULL;
+CREATE INDEX snapshots_consensus_hash ON vc.snapshots USING hash (consensus_hash);
 COMMENT ON TABLE vc.snapshots IS 'An app''s digests at each of its blocks; the last row is its cursor.';
 COMMENT ON COLUMN vc.snapshots.app IS 'Name of the app.';
 COMMENT ON COLUMN vc.snapshots.build IS 'The build of the app.';

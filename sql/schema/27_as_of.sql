@@ -101,4 +101,5 @@ $$;
 COMMENT ON FUNCTION vc.changes(text, text, integer) IS 'What a block did to a projection; nothing for a role that may not read its view.';
 
 REVOKE EXECUTE ON FUNCTION vc.guard_block(), vc.refuse_truncate(), vc.writing_block(regclass),
-    vc.consensus_hash(text, text, integer), vc.is_fresh(text, text, text, integer, integer) FROM PUBLIC;
+    vc.consensus_hash(text, text, integer), vc.is_fresh(text, text, text, integer, integer),
+    vc.newest_blocks(text, text, text[], integer) FROM PUBLIC;

@@ -25,6 +25,7 @@ from virtualchain.engine import judge as judging
 from virtualchain.engine.candidates import candidates_of
 from virtualchain.engine.care import FULL_CARE
 from virtualchain.engine.judge import Verdicts
+from virtualchain.engine.lookups import Lookups
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, Output
 from virtualchain.store.log import LogRows
@@ -177,6 +178,9 @@ class NoState:
         """Return False: nothing can be written."""
         return False
 
+    def end_call(self, candidate: object) -> None:
+        """Do nothing."""
+
 
 def judge(op: Any, fields: Any, step: str) -> Verdicts:
     """Judge a block with one input, for which an app makes this op at a step."""
@@ -192,7 +196,7 @@ def judge(op: Any, fields: Any, step: str) -> Verdicts:
     state: Any = NoState()
     contract = read_contract(app)
     candidates, _ = candidates_of(contract, BLOCK, [item])
-    return judging.judge(contract, state, BLOCK, candidates, FULL_CARE, state)
+    return judging.judge(contract, state, BLOCK, candidates, FULL_CARE, state, Lookups(state, 24, 4))
 
 
 @pytest.fixture(scope="module")

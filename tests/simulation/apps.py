@@ -142,6 +142,7 @@ def table_app(name: str, on_step: OnStep, first: int = FIRST, magic: bytes = MAG
         on_step("continue")
 
     app.add(b"o", parse=parse, check=check, commit=commit)
+    app.add(b"f", parse=parse, check=check, commit=commit, requires_fresh_hash="name")
     app.scan(scan)
     app.final(final)
     app.proceed(proceed)
@@ -308,9 +309,15 @@ def random_payloads(dice: Random, block_id: int, most: int = 4, fresh: str | Non
     """
     magics = (EARLY_MAGIC,) if block_id < FIRST else (MAGIC, MAGIC, EARLY_MAGIC)
     return [
-        dice.choice(magics) + b"o" + _random_op(dice, fresh)
+        dice.choice(magics) + _with_opcode(_random_op(dice, fresh))
         for _ in range(dice.choice((0, 1, 1, 2, 3, most)))
     ]
+
+
+def _with_opcode(op: bytes) -> bytes:
+    """Have the engine look at some of the hashes that must be fresh, and the app at the others."""
+    is_engine_s = op.startswith(b"fresh ") and op[-1] % 2
+    return (b"f" if is_engine_s else b"o") + op
 
 
 def _random_op(dice: Random, fresh: str | None) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 from virtualchain.app.code import methods_named
 from virtualchain.app.field_types import Fields, FieldType, read_fields
+from virtualchain.app.freshness import fresh_field
 from virtualchain.app.handlers import (
     SPEND,
     Activations,
@@ -105,6 +106,8 @@ class App:
     """What else senders shall say: "height" adds `height` and `coinbase` of the output that each one was."""
     expected_snapshots: Mapping[int, str] | Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Consensus hashes by block, for all networks or by a network's name: with others, the app stops."""
+    requires_fresh_hash: bool | str = False
+    """Whether ops need a fresh consensus hash: in the field `consensus_hash`, or in the one named here."""
 
     def __post_init__(self) -> None:
         if self.opcodes not in {(), None}:
@@ -130,6 +133,7 @@ class App:
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         *,
         keys: Callable[..., Keys] | None = None,
+        requires_fresh_hash: bool | str | None = None,
         from_block: int = 0,
     ) -> Callable[[H], H]:
         """Register a class with `parse` and, optionally, `check`, `commit` and `encode` for one opcode byte.
@@ -143,10 +147,12 @@ class App:
         `keys(op)` names the rows that `state.table` will be asked for, as a dict from tables to keys: they
         are then read together, for all ops of a block. It only makes that faster.
 
+        `requires_fresh_hash` is that of the app, unless it is set here: True, False or a field's name.
+
         Raises InvalidApp as `add` does, and if the class has a public function that no step calls.
         """
         code = self._code(opcode)
-        return lambda handler: self._register(code, handler, fields, keys, from_block)
+        return lambda handler: self._register(code, handler, fields, keys, from_block, requires_fresh_hash)
 
     @overload
     def spend(self, handler: H) -> H: ...
@@ -181,6 +187,7 @@ class App:
         fields: Iterable[str] | Mapping[str, FieldType] | None,
         keys: Callable[..., Keys] | None,
         from_block: int,
+        requires_fresh_hash: bool | str | None = None,
     ) -> H:
         instance = handler()
         complaint = uncalled_in_handler(instance)
@@ -196,6 +203,7 @@ class App:
             fields=fields,
             keys=keys,
             encode=getattr(instance, "encode", None),
+            requires_fresh_hash=requires_fresh_hash,
             from_block=from_block,
         )
         self._without |= methods_named("encode", handler)
@@ -212,13 +220,14 @@ class App:
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         keys: Callable[..., Keys] | None = None,
         encode: Encode | None = None,
+        requires_fresh_hash: bool | str | None = None,
         from_block: int = 0,
     ) -> None:
         """Register functions for one opcode byte, as `opcode` does for a class.
 
         Raises InvalidApp if the opcode is not one byte, if it already has a handler from that block on, if
-        `fields` are neither names nor names with types, or if a function takes an argument that it cannot
-        receive.
+        `fields` are neither names nor names with types, if `requires_fresh_hash` is neither True, False, nor
+        a field's name, or if a function takes an argument that it cannot receive.
         """
         code = self._code(opcode)
         self._add(
@@ -229,6 +238,7 @@ class App:
             fields=fields,
             keys=keys,
             encode=encode,
+            requires_fresh_hash=requires_fresh_hash,
             from_block=from_block,
         )
         if isinstance(encode, MethodType):
@@ -264,6 +274,7 @@ class App:
         fields: Iterable[str] | Mapping[str, FieldType] | None,
         keys: Callable[..., Keys] | None,
         encode: Encode | None,
+        requires_fresh_hash: bool | str | None,
         from_block: int,
     ) -> None:
         if parse is None:
@@ -272,6 +283,10 @@ class App:
             declared = None if fields is None else read_fields(fields)
         except TypeError as error:
             raise InvalidApp(f"app {self.name}: fields={fields!r} of {described(code)}: {error}") from error
+        try:
+            fresh_field(False if requires_fresh_hash is None else requires_fresh_hash)
+        except TypeError as error:
+            raise InvalidApp(f"app {self.name}: requires_fresh_hash of {described(code)}: {error}") from error
         handler = Handler(
             parse=make_step(self.name, "parse", parse),
             check=None if check is None else make_step(self.name, "check", check),
@@ -279,6 +294,7 @@ class App:
             fields=declared,
             keys=None if keys is None else make_step(self.name, "keys", keys),
             encode=None if encode is None else check_encoder(self.name, code, encode),
+            requires_fresh_hash=requires_fresh_hash,
         )
         if keys is not None:
             self.db_keys = self._keys
@@ -464,6 +480,18 @@ class App:
     def get_max_payload(self) -> int | None:
         """Return the maximum payload length."""
         return self.max_payload
+
+    def get_requires_fresh_hash(self) -> dict[int, dict[bytes, bool | str]]:
+        """Return, by activation height and opcode, which field must be a fresh consensus hash."""
+        required: dict[int, dict[bytes, bool | str]] = {}
+        for code, handlers in self._by_code():
+            for from_block, handler in handlers.all():
+                own = handler.requires_fresh_hash
+                if code is not SPEND:
+                    required.setdefault(from_block, {})[code] = (
+                        self.requires_fresh_hash if own is None else own
+                    )
+        return required
 
     def get_strict_code(self) -> bool:
         """Return whether a change of the code needs a new version."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from virtualchain.app.code import Code
 from virtualchain.app.ddl import bare_sql, with_comments, without_comments
 from virtualchain.app.field_types import Fields, FieldType, described
+from virtualchain.app.freshness import FreshFields
 from virtualchain.app.handlers import opcode_name
 from virtualchain.errors import UsageError
 from virtualchain.model import DEFAULT_RULE, Expected, FindPayload, Json, PayloadRule
@@ -94,6 +95,8 @@ class Contract:
     """By height and opcode, what writes a payload's rest from fields; None if nothing does."""
     opcode_names: Mapping[str, AbstractSet[bytes]] = field(default_factory=dict)
     """Opcodes by the names that people may call them, in lower case."""
+    fresh_fields: FreshFields = field(default_factory=dict)
+    """Which fields must be fresh consensus hashes."""
 
     def on(self, network: str) -> "Contract":
         """Return the contract as it is on a network; raises UsageError if the app is not for that one."""
@@ -144,6 +147,11 @@ class Contract:
         """Return the types of an opcode's fields; none if they were declared without."""
         declared = self._fields(block_id, opcode)
         return declared if isinstance(declared, Mapping) else {}
+
+    def fresh_field(self, block_id: int, opcode: bytes | None) -> str | None:
+        """Return the field of an opcode's ops that must be a fresh consensus hash; None if none must."""
+        rules = () if opcode is None else self.fresh_fields.get(opcode, ())
+        return next((field for from_block, field in reversed(rules) if from_block <= block_id), None)
 
     def _fields(self, block_id: int, opcode: bytes | None) -> Fields | None:
         declared, name = self.opfields.get(opcode), opcode_name(opcode)
@@ -219,6 +227,11 @@ class Contract:
             }
         if types := self._described_types():
             declared["field_types"] = types
+        if self.fresh_fields:
+            declared["requires_fresh_hash"] = {
+                opcode.hex(): [[block_id, field] for block_id, field in rules]
+                for opcode, rules in self.fresh_fields.items()
+            }
         return declared
 
     def _described_types(self) -> list[list[Any]]:

@@ -17,6 +17,7 @@ from virtualchain.app.builder import App
 from virtualchain.app.code import Code, methods_named
 from virtualchain.app.contract import Callback, Contract, no_encoder
 from virtualchain.app.field_types import Fields, read_fields
+from virtualchain.app.freshness import FreshFields, read_fresh_fields
 from virtualchain.app.spelling import uncalled_in_implementation
 from virtualchain.errors import InvalidApp
 from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule, arguments_of
@@ -54,6 +55,7 @@ _OPTIONAL: Final = (
     "get_needs",
     "get_opfields",
     "get_projections",
+    "get_requires_fresh_hash",
     "get_strict_code",
     "get_tracked",
     "get_valid_transaction_window",
@@ -123,7 +125,9 @@ def read_contract(implementation: object, network: str | None = None) -> Contrac
         check_sees_ops=reader.check_sees_ops(),
         encoder=reader.encoder(),
         opcode_names=reader.opcode_names(),
+        fresh_fields=reader.fresh_fields(),
     )
+    _check_fresh_fields(contract)
     return (contract if network is None else contract.on(network)).identified()
 
 
@@ -156,6 +160,19 @@ def schema_name(name: str) -> str:
             f"that are not letters or digits, and is none of {', '.join(sorted(_RESERVED))} and pg_…"
         )
     return schema
+
+
+def _check_fresh_fields(contract: Contract) -> None:
+    """Check that fields which must be fresh hashes can be that; raises InvalidApp."""
+    for opcode, rules in contract.fresh_fields.items():
+        for block_id in sorted({0, *contract.activations, *(block_id for block_id, _ in rules)}):
+            name = contract.fresh_field(block_id, opcode)
+            kind = None if name is None else contract.field_types(block_id, opcode).get(name)
+            if kind is not None and kind.problem("0" * 32) is not None:
+                raise InvalidApp(
+                    f"app {contract.name!r}: field {name!r} of opcode {opcode!r} must be a fresh consensus "
+                    f"hash, 32 hex digits, and is declared as {kind}"
+                )
 
 
 def _rule_name(find_payload: FindPayload | None) -> str:
@@ -289,6 +306,21 @@ class _DeclarationReader:
                 "what it spends; look at the size in parse"
             )
         return value
+
+    def fresh_fields(self) -> FreshFields:
+        value = self.call("get_requires_fresh_hash", default=False)
+        try:
+            declared = read_fresh_fields(value, self.opcodes())
+        except TypeError as error:
+            raise self._invalid(f"returns {value!r} in get_requires_fresh_hash: {error}") from error
+        if declared and not self.window():
+            raise self._invalid("requires fresh hashes and has a window of 0: no hash would be fresh")
+        if declared and self.call("get_tracked") is not None:
+            raise self._invalid(
+                "tracks outputs and requires fresh hashes: an input that the engine rejects could not move "
+                "what it spends; look at state.is_fresh in commit"
+            )
+        return declared
 
     def needs(self) -> frozenset[str]:
         value = self._iterable("get_needs", self.call("get_needs", ()))

@@ -15,6 +15,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.field_types import require_types
 from virtualchain.app.fields import opcode_text, to_json
+from virtualchain.app.freshness import is_hash, malformed
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload
 from virtualchain.bitcoin.script import classify, push
@@ -32,7 +33,6 @@ from virtualchain.model import FindPayload, Json, Sender, SpentOutput
 NEWEST: Final = 2**31 - 1
 """The height at which an app's newest rules apply: the largest that there can be."""
 
-_HASH: Final = re.compile(r"[0-9a-f]{32}")
 _HEX: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{2})")
 _MAINNET: Final = network("mainnet")
 _PUBLIC_KEY: Final = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
@@ -191,6 +191,7 @@ class _Writing:
         self._block_id = block_id
         self._around = around
         self._types = contract.field_types(block_id, opcode)
+        self._fresh = contract.fresh_field(block_id, opcode)
 
     def payload(self, fields: Mapping[str, object], consensus_hash: str | None) -> bytes:
         encode = self._encoder()
@@ -222,15 +223,16 @@ class _Writing:
         parameters = inspect.signature(encode).parameters
         takes_any = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
         names = {name: item for name, item in parameters.items() if item.kind is not item.VAR_KEYWORD}
-        offered: dict[str, object] = {} if consensus_hash is None else {"consensus_hash": consensus_hash}
+        hashes = {"consensus_hash", self._fresh or "consensus_hash"}
+        offered: dict[str, object] = {} if consensus_hash is None else dict.fromkeys(hashes, consensus_hash)
         offered["block_id"] = self._block_id
         arguments = {**{name: offered[name] for name in offered if name in names}, **fields}
         if takes_any and consensus_hash is not None:
-            arguments.setdefault("consensus_hash", consensus_hash)
+            arguments.setdefault(self._fresh or "consensus_hash", consensus_hash)
         unknown = [] if takes_any else [name for name in fields if name not in names]
         optional = {name for name, item in names.items() if item.default is not item.empty}
         missing = [name for name in names if name not in optional and name not in arguments]
-        if missing == ["consensus_hash"] and not unknown:
+        if len(missing) == 1 and missing[0] in hashes and not unknown:
             raise self._wrong(
                 "it needs the consensus hash of a recent block: consensus_hash=…, as `virtualchain "
                 "consensus` prints it"
@@ -240,7 +242,7 @@ class _Writing:
             problems = [f"unknown: {', '.join(unknown)}"] if unknown else []
             problems += [f"missing: {', '.join(missing)}"] if missing else []
             raise self._wrong(f"it takes {taken}; {'; '.join(problems)}")
-        if consensus_hash is not None and not _HASH.fullmatch(str(consensus_hash)):
+        if consensus_hash is not None and not is_hash(consensus_hash):
             raise self._wrong(
                 f"{quoted(str(consensus_hash))} is not a consensus hash: 32 lower-case hex digits"
             )
@@ -279,6 +281,9 @@ class _Writing:
             op = self._parse(payload, body, self._around.transaction(*scripts)[1])
         except _AsksState:
             return  # only a deployment can go on from here
+        problem = None if self._fresh is None else malformed(self._fresh, op)
+        if problem is not None:
+            raise self._wrong(f"its encoder wrote {payload.hex()}, which the engine rejects: {problem}")
         for name, value in arguments.items():
             if name in op and not _agree(value, op[name]):
                 raise self._wrong(

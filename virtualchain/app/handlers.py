@@ -68,6 +68,8 @@ class Handler:
     fields: Fields | None
     keys: Step | None
     encode: Encode | None
+    requires_fresh_hash: bool | str | None
+    """None: as the app declares it."""
 
 
 class Activations(Generic[T]):

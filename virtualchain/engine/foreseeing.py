@@ -136,7 +136,14 @@ class Foreseer(Machine):
         tracked = None if self.contract.tracks is None else mine.tracked
         with transaction.part(self.log, is_live=self.place.is_live):
             verdicts = judge(
-                self.contract, self._state, block, mine.candidates, FULL_CARE, transaction, tracked
+                self.contract,
+                self._state,
+                block,
+                mine.candidates,
+                FULL_CARE,
+                transaction,
+                self._lookups(),
+                tracked,
             )
         changes = self._state.changes if isinstance(self._state, _ForeseenTables) else []
         self._judged = _verdicts(block, mine.candidates, verdicts, changes)
@@ -251,6 +258,15 @@ class _ForeseenLog(AppLog):
     def is_fresh(self, consensus_hash: str, first: int, last: int) -> bool:
         """Return whether one of a range of blocks has this hash."""
         return consensus_hash in self._between(first, last) or super().is_fresh(consensus_hash, first, last)
+
+    def newest_blocks(self, hashes: Sequence[str], last: int) -> dict[str, int]:
+        """Return the newest block up to `last` that has each of these hashes."""
+        foreseen = {
+            item: block_id
+            for block_id, item in sorted(self._hashes.items())
+            if item in hashes and block_id <= last
+        }
+        return super().newest_blocks(hashes, last) | foreseen
 
     def _between(self, first: int, last: int) -> list[str]:
         return [item for block_id, item in sorted(self._hashes.items()) if first <= block_id <= last]

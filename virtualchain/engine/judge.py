@@ -21,7 +21,9 @@ from virtualchain.bitcoin.compiled import outpoints
 from virtualchain.consensus.digests import ops_hash_of_digests
 from virtualchain.engine.candidates import ENGINE_KEYS, Candidate, Described
 from virtualchain.engine.care import Care, NeedsCare
+from virtualchain.engine.freshness import FreshHashes
 from virtualchain.engine.halting import LONGEST_REASON, contained, halt
+from virtualchain.engine.lookups import Lookups
 from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState, TableState
 from virtualchain.engine.tracking import Tracked, described, split
@@ -88,13 +90,14 @@ def judge(
     candidates: Sequence[Candidate],
     care: Care,
     sent: SentAhead,
+    lookups: Lookups,
     tracked: Tracked | None = None,
 ) -> Verdicts:
     """Run an app's callbacks on a block; calls that `care` does not cover have their statements sent ahead.
 
-    `tracked` is there if the app tracks outputs. Raises NeedsCare if another call needs care, AppHalted if a
-    callback fails, psycopg.Error for a transient fault of the database. Whatever is raised, the caller undoes
-    the app's part of the block.
+    `lookups` answers what consensus hashes are of. `tracked` is there if the app tracks outputs. Raises
+    NeedsCare if another call needs care, AppHalted if a callback fails, psycopg.Error for a transient fault
+    of the database. Whatever is raised, the caller undoes the app's part of the block.
     """
     state.enter(block)
     turns = None
@@ -103,7 +106,8 @@ def judge(
         tracked.learn(state.db_state.rows)
         turns = _Turns(contract, state.db_state.rows, block, tracked)
     try:
-        verdicts = _Judge(contract, state, block, care, turns).judge(candidates)
+        fresh = FreshHashes(contract, lookups, block.block_id)
+        verdicts = _Judge(contract, state, block, care, fresh, turns).judge(candidates)
     except (AppHalted, psycopg.Error) as error:
         if not care.is_complete and not is_transient(error) and sent.has_failed():
             raise NeedsCare(sent.failed_call) from error
@@ -127,12 +131,19 @@ class _Judge:
     """
 
     def __init__(
-        self, contract: Contract, state: AppState, block: Block, care: Care, turns: "_Turns | None"
+        self,
+        contract: Contract,
+        state: AppState,
+        block: Block,
+        care: Care,
+        fresh: FreshHashes,
+        turns: "_Turns | None",
     ) -> None:
         self._contract = contract
         self._state = state
         self._block = block
         self._care = care
+        self._fresh = fresh
         self._turns = turns
         self._calls = 0
         """How many calls were made."""
@@ -164,6 +175,7 @@ class _Judge:
                 refused[place] = refusal
         self._read_ahead(parsed)
         self._hook("db_scan_block", self._contract.scan, [candidate.op for candidate in parsed])
+        self._fresh.read_ahead(parsed)
         if self._turns is None:
             for candidate in parsed:
                 self._judge(candidate)
@@ -279,7 +291,8 @@ class _Judge:
             raise halt(self._contract, self._block.block_id, "db_keys", None, error) from error
 
     def _check(self, candidate: Candidate) -> bool:
-        verdict = self._call("db_check", candidate, self._run_check)
+        stale = self._fresh.rejection(candidate)
+        verdict = self._call("db_check", candidate, self._run_check) if stale is None else stale
         if isinstance(verdict, Rejected):
             self._verdicts.reject(candidate, "check", verdict)
         return verdict is True

@@ -6,7 +6,7 @@ app's own role may call, and never includes the block in progress. So the answer
 without such a role, in a replay, and in every process that runs the app.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -40,6 +40,10 @@ class Lookups:
         """Return whether a hash is fresh at a block."""
         first, last = self._stretch(block_id)
         return first <= last and self.log.is_fresh(consensus_hash, first, last)
+
+    def newest_blocks(self, hashes: Sequence[str]) -> dict[str, int]:
+        """Return, for those of these hashes that a block has, the newest such block."""
+        return self.log.newest_blocks(hashes, self.last)
 
     def _stretch(self, block_id: int) -> tuple[int, int]:
         return max(block_id - self.window, _LOWEST), min(block_id, self.last)

@@ -327,7 +327,14 @@ class Machine:
             try:
                 with transaction.part(self.log, is_live=self.place.is_live):
                     return judge(
-                        self.contract, self._state, block, mine.candidates, care, transaction, tracked
+                        self.contract,
+                        self._state,
+                        block,
+                        mine.candidates,
+                        care,
+                        transaction,
+                        self._lookups(),
+                        tracked,
                     )
             except NeedsCare as needed:
                 care = care.after(needed)
@@ -380,7 +387,10 @@ class Machine:
 
     def answering(self) -> AbstractContextManager[None]:
         """Have what the app's callbacks ask answered from this build, up to where it is."""
-        return answering(Lookups(self.log, self.contract.window, self.cursor))
+        return answering(self._lookups())
+
+    def _lookups(self) -> Lookups:
+        return Lookups(self.log, self.contract.window, self.cursor)
 
     def settle(self) -> None:
         """Move saved files into place; call this once every block so far is on disk."""

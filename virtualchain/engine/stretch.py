@@ -129,6 +129,11 @@ class _BorrowedLog(AppLog):
             return True
         return super().is_fresh(consensus_hash, max(self._first, first), last)
 
+    def newest_blocks(self, hashes: Sequence[str], last: int) -> dict[str, int]:
+        """Return the newest block up to `last` that has each of these hashes."""
+        earlier = self._before.newest_blocks(hashes, min(self._first - 1, last))
+        return earlier | super().newest_blocks(hashes, last)
+
 
 def _require_possible(
     connection: psycopg.Connection, live: Build, contract: Contract, first: int, last: int

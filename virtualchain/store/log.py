@@ -24,7 +24,7 @@ _Q = queries("log")
 _ENTER, _LEAVE = (
     statement(sql.SQL(_Q[name]).format(pins=sql.SQL(_Q["pins"])).as_string()) for name in ("enter", "leave")
 )
-_HOLD, _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
+_HOLD, _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _NEWEST_BLOCKS, _DEFER, _CHECK = (
     statement(_Q[name])
     for name in (
         "hold",
@@ -32,6 +32,7 @@ _HOLD, _CURSOR, _CONSENSUS_AT, _CONSENSUS_HASH, _IS_FRESH, _DEFER, _CHECK = (
         "consensus_at",
         "consensus_hash",
         "is_fresh",
+        "newest_blocks",
         "defer_constraints",
         "check_constraints",
     )
@@ -264,6 +265,15 @@ class AppLog:
         answer = self._pipeline.run(_IS_FRESH, stretch)
         self._pipeline.wait()
         return bool(answer.rows()[0][0])
+
+    def newest_blocks(self, hashes: Sequence[str], last: int) -> dict[str, int]:
+        """Return the newest block up to `last` that has each of these consensus hashes, if any has.
+
+        The time grows with the number of hashes, not with that of blocks; the app's own role may ask, too.
+        """
+        answer = self._pipeline.run(_NEWEST_BLOCKS, {**self._place, "hashes": list(hashes), "last": last})
+        self._pipeline.wait()
+        return dict(answer.rows())
 
     def snapshot(self, block_id: int) -> Snapshot:
         """Return the app's digests at a block that has them."""

@@ -179,16 +179,20 @@ class Place:
     first: int
     """The height of the first block of cases."""
     is_lowered: bool
+    takes_any_hash: bool
+    """Whether the app must be run without its rule on fresh hashes."""
 
     @classmethod
     def of(cls, contract: Contract) -> "Place":
         """Find the place for an app."""
         is_lowered = contract.start > _MAX_START
-        return cls(_PREMINE + 1 if is_lowered else max(contract.start, _PREMINE + 1), is_lowered)
+        first = _PREMINE + 1 if is_lowered else max(contract.start, _PREMINE + 1)
+        return cls(first, is_lowered, bool(contract.fresh_fields))
 
     def app(self, app: object) -> object:
         """Return the app as it is run."""
-        return Lowered(app) if self.is_lowered else app
+        lowered = Lowered(app) if self.is_lowered else app
+        return TakingAnyHash(lowered) if self.takes_any_hash else lowered
 
     def node(self) -> FakeNode:
         """Start a node for `mine`; the cases' transactions need none of its coins."""
@@ -203,17 +207,29 @@ class Place:
         node.mine(n=confirmations + 1)
 
 
-class Lowered:
-    """An app, unchanged except that it starts with the chain, as a test cannot mine half a million blocks."""
+class _Changed:
+    """An app, unchanged except for what a subclass has."""
 
     def __init__(self, app: object) -> None:
         self._app = instance_of(app)
 
-    def __reduce__(self) -> tuple[type["Lowered"], tuple[object]]:
-        return Lowered, (self._app,)  # pickle would ask `__getattr__` before there is an app
+    def __reduce__(self) -> tuple[type["_Changed"], tuple[object]]:
+        return type(self), (self._app,)  # pickle would ask `__getattr__` before there is an app
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever attribute the app has
         return getattr(self._app, name)
+
+
+class TakingAnyHash(_Changed):
+    """An app whose inputs may have any consensus hash, as no sample can have one that will be fresh."""
+
+    def get_requires_fresh_hash(self) -> bool:
+        """Return False."""
+        return False
+
+
+class Lowered(_Changed):
+    """An app that starts with the chain, as a test cannot mine half a million blocks."""
 
     def get_first_block_id(self) -> int:
         """Return the genesis block's height."""
