@@ -3,16 +3,44 @@
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.generated import GENERATOR, GeneratedChain, generate, load
 from virtualchain.testing.bitcoind import Bitcoind
 
+LONG = (
+    "integration/engine/test_second_machine.py",
+    "benchmarks/test_benchmarks.py",
+    "integration/testing/test_determinism.py",
+    "integration/runes/test_poison.py",
+    "acceptance/test_wheel.py",
+    "integration/names/test_poison.py",
+    "contract/test_source.py",
+    "simulation/test_simulation.py",
+    "integration/engine/test_large_transactions.py",
+    "property/test_transactions_in_sql.py",
+    "integration/engine/test_faults.py",
+    "integration/engine/test_in_flight.py",
+    "integration/engine/test_large_blocks.py",
+    "acceptance/test_cli_run.py",
+    "acceptance/test_cli_hung.py",
+    "acceptance/test_readme.py",
+)
+"""The files that take longest: they come first, so that no process still has one when the others are done."""
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """Run one process more than there are cores: each often waits for its servers."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,10 @@ DELETE FROM vc.readers WHERE role = %(role)s;
 -- Remove an app from those that readers may read.
 UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(apps);
 
+-- name: any
+-- Whether there is a reader: the statement below, which every opening of a deployment would run, takes milliseconds.
+SELECT FROM vc.readers LIMIT 1;
+
 -- name: missing
 -- The statements that grant what is missing: to readers the database, the views of the log, those of their apps, and the functions that these call. With a reader, temporary tables are revoked from PUBLIC, who has them again in a restored copy.
 WITH ours AS (

@@ -1,12 +1,13 @@
 """The commands checkpoint create, show, apply and keygen."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Commands
+from tests.acceptance.conftest import Commands, Inside
 from tests.support.checkpoints import content, forge, say, words_in
 from virtualchain.testing import ChainBuilder, FakeNode
 from virtualchain.testing.bitcoind import Bitcoind
@@ -15,11 +16,11 @@ from virtualchain.testing.database import DatabaseServer
 APP = ("--app", "words")
 
 
-@pytest.fixture
-def cli(cli: Commands) -> Commands:
-    """Provide the command line, with the app in a module `words`."""
-    (cli.folder / "words.py").write_text("from tests.support.checkpoints import words\napp = words()\n")
-    return cli
+@pytest.fixture(autouse=True)
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the app into a module `words`."""
+    (tmp_path / "words.py").write_text("from tests.support.checkpoints import words\napp = words()\n")
+    monkeypatch.delitem(sys.modules, "words", raising=False)
 
 
 def test_from_one_deployment_to_another(
@@ -53,45 +54,47 @@ def test_from_one_deployment_to_another(
 
 
 def test_signed_and_trusted(
-    cli: Commands, fake_node: FakeNode, options: tuple[str, ...], database_url: str
+    cli: Commands, inside: Inside, fake_node: FakeNode, options: tuple[str, ...], database_url: str
 ) -> None:
     """Only checkpoints signed by a key trusted by option, variable or settings file are accepted."""
     say(fake_node, "one")
-    cli(*APP, *options, "sync")
+    inside(*APP, *options, "sync")
     key = cli("checkpoint", "keygen", "key").out.strip()
-    assert (cli.folder / "key").stat().st_mode & 0o777 == 0o600
-    other = json.loads(cli("--json", "checkpoint", "keygen", "other").out)["public_key"]
-    assert f"signed by       {key}" in cli(*options, "checkpoint", "create", "file", "--sign", "key").out
-    cli(*options, "checkpoint", "create", "unsigned")
-    assert f"signed by       {key}" in cli("checkpoint", "show", "file", "--trust", other, "--trust", key).out
-    refused = cli("checkpoint", "show", "file", "--trust", other, code=1)
+    assert (inside.folder / "key").stat().st_mode & 0o777 == 0o600
+    other = json.loads(inside("--json", "checkpoint", "keygen", "other").out)["public_key"]
+    assert f"signed by       {key}" in inside(*options, "checkpoint", "create", "file", "--sign", "key").out
+    inside(*options, "checkpoint", "create", "unsigned")
+    assert (
+        f"signed by       {key}" in inside("checkpoint", "show", "file", "--trust", other, "--trust", key).out
+    )
+    refused = inside("checkpoint", "show", "file", "--trust", other, code=1)
     assert "valid           NO" in refused.out
     assert f"signed only by {key}, not by a trusted key" in refused.err
-    (cli.folder / "virtualchain.toml").write_text(f'[virtualchain]\ntrust = ["{other}"]\n')
-    refused = cli(*APP, *options, "checkpoint", "apply", "unsigned", code=1)
+    (inside.folder / "virtualchain.toml").write_text(f'[virtualchain]\ntrust = ["{other}"]\n')
+    refused = inside(*APP, *options, "checkpoint", "apply", "unsigned", code=1)
     assert refused.err.count("\n") == 1
     assert "signed by nobody" in refused.err
-    (cli.folder / "virtualchain.toml").write_text('[virtualchain]\ntrust = ["key.pub"]\n')
-    (cli.folder / "key.pub").write_text(key)
-    cli(*APP, *options, "checkpoint", "apply", "file")
-    cli.environment["VIRTUALCHAIN_TRUST"] = f"{other}, {key}"
-    cli("checkpoint", "show", "file")
-    cli("checkpoint", "show", "unsigned", code=1)
+    (inside.folder / "virtualchain.toml").write_text('[virtualchain]\ntrust = ["key.pub"]\n')
+    (inside.folder / "key.pub").write_text(key)
+    inside(*APP, *options, "checkpoint", "apply", "file")
+    inside.set(VIRTUALCHAIN_TRUST=f"{other}, {key}")
+    inside("checkpoint", "show", "file")
+    inside("checkpoint", "show", "unsigned", code=1)
 
 
 def test_a_mistake_gets_one_line(
-    cli: Commands, fake_node: FakeNode, options: tuple[str, ...], database_url: str
+    inside: Inside, fake_node: FakeNode, options: tuple[str, ...], database_url: str
 ) -> None:
     """A failed verification ends with exit code 1, wrong usage with 2."""
     say(fake_node, "one two")
-    cli(*APP, *options, "sync")
-    cli(*options, "checkpoint", "create", "file")
+    inside(*APP, *options, "sync")
+    inside(*options, "checkpoint", "create", "file")
 
     def change(members: dict[str, bytes]) -> None:
         members["projections/2.words"] = members["projections/2.words"].replace(b"one", b"eno", 1)
 
-    forge(cli.folder / "file", cli.folder / "forged", change)
-    shown = cli("--json", "checkpoint", "show", "forged", code=1)
+    forge(inside.folder / "file", inside.folder / "forged", change)
+    shown = inside("--json", "checkpoint", "show", "forged", code=1)
     assert json.loads(shown.out)["valid"] is False
     for arguments, code, complaint in (
         (("checkpoint", "show", "forged"), 1, "its rows have the state hash"),
@@ -106,36 +109,36 @@ def test_a_mistake_gets_one_line(
         ((*APP, *options, "checkpoint", "apply", "file", "--migrate"), 2, "leave out --migrate"),
         ((*APP, *options, "checkpoint", "apply", "file", "--rollback", 500), 2, "nothing above block 500"),
     ):
-        err = cli(*arguments, code=code).err
+        err = inside(*arguments, code=code).err
         assert err.count("\n") == 1
         assert complaint in err
 
 
 def test_a_deep_fork_that_asks_for_a_checkpoint(
-    cli: Commands,
+    inside: Inside,
     fake_node: FakeNode,
     options: tuple[str, ...],
     database_server: DatabaseServer,
     database_url: str,
 ) -> None:
     """The sync stops and names the command; with a checkpoint of the new branch it continues."""
-    (cli.folder / "virtualchain.toml").write_text('[[apps]]\nuse = "words"\non_deep_fork = "checkpoint"\n')
+    (inside.folder / "virtualchain.toml").write_text('[[apps]]\nuse = "words"\non_deep_fork = "checkpoint"\n')
     say(fake_node, "one", "two", "three", "four")
-    cli(*options, "sync")
+    inside(*options, "sync")
     fake_node.reorg(3)
     say(fake_node, "new", "newer")
     fork = fake_node.height - 6
-    stopped = cli(*options, "sync", code=4).err
+    stopped = inside(*options, "sync", code=4).err
     assert f"`virtualchain checkpoint apply FILE --rollback {fork}` continues" in stopped
     other = database_server.create()
     theirs = ("--bitcoin", fake_node.url, "--database", other, "--confirmations", "0")
-    cli(*theirs, "sync")
-    cli(*theirs, "checkpoint", "create", "file", "--block", fake_node.height - 4)
-    refused = cli(*options, "checkpoint", "apply", "file", code=2).err
+    inside(*theirs, "sync")
+    inside(*theirs, "checkpoint", "create", "file", "--block", fake_node.height - 4)
+    refused = inside(*options, "checkpoint", "apply", "file", code=2).err
     assert "the tape has another block there" in refused
-    done = cli(*options, "checkpoint", "apply", "file", "--rollback", fork)
+    done = inside(*options, "checkpoint", "apply", "file", "--rollback", fork)
     assert done.err.startswith("virtualchain: undone: 3 blocks, 3 ops, 6 rows")
-    cli(*options, "sync")
+    inside(*options, "sync")
     assert content(database_url) == content(other)
     assert words_in(database_url) == {"one", "new", "newer"}
     database_server.drop(other)
@@ -143,7 +146,7 @@ def test_a_deep_fork_that_asks_for_a_checkpoint(
 
 @pytest.mark.node
 def test_from_one_network_to_another(
-    cli: Commands,
+    inside: Inside,
     bitcoind_factory: Callable[..., Bitcoind],
     database_server: DatabaseServer,
     tmp_path: Path,
@@ -159,38 +162,38 @@ def test_from_one_network_to_another(
     )
 
     def consensus(where: tuple[object, ...], block: int) -> str:
-        [app] = json.loads(cli(*where, "--json", "consensus", block).out)["apps"]
+        [app] = json.loads(inside(*where, "--json", "consensus", block).out)["apps"]
         return str(app["consensus_hash"])
 
     say(chains[0], "one two", "three")
     deliver(chains[0], nodes[0])
-    cli(*APP, *old, "sync")
+    inside(*APP, *old, "sync")
     at = chains[0].height
     say(chains[0], f"{consensus(old, at)}:fresh")
     deliver(chains[0], nodes[0])
-    cli(*APP, *old, "sync")
+    inside(*APP, *old, "sync")
     at += 1
-    cli(*old, "checkpoint", "create", "file")
+    inside(*old, "checkpoint", "create", "file")
     say(chains[0], f"{consensus(old, at)}:late")
     deliver(chains[0], nodes[0])
-    cli(*APP, *old, "sync")
+    inside(*APP, *old, "sync")
     late = consensus(old, at + 1)
     assert words_in(urls[0]) == {"one", "two", "three", "fresh", "late"}
 
-    cli(*APP, *new, "checkpoint", "apply", "file", "--migrate")
+    inside(*APP, *new, "checkpoint", "apply", "file", "--migrate")
     say(chains[1], f"{consensus(old, at)}:moved {late}:replayed")
     deliver(chains[1], nodes[1])
-    cli(*APP, *new, "sync")
+    inside(*APP, *new, "sync")
     own = consensus(new, chains[1].height)
     say(chains[1], f"{own}:own {late}:again")
     deliver(chains[1], nodes[1])
-    cli(*APP, *new, "sync")
+    inside(*APP, *new, "sync")
     assert words_in(urls[1]) == {"one", "two", "three", "fresh", "moved", "own"}
-    refused = json.loads(cli(*new, "--json", "ops", "--rejected").out)
+    refused = json.loads(inside(*new, "--json", "ops", "--rejected").out)
     assert [row["reason"] for row in refused] == ["the hash is not fresh"] * 2
     say(chains[0], f"{own}:foreign")
     deliver(chains[0], nodes[0])
-    cli(*APP, *old, "sync")
+    inside(*APP, *old, "sync")
     assert "foreign" not in words_in(urls[0])
     for url in urls:
         database_server.drop(url)

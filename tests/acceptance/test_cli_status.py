@@ -17,25 +17,27 @@ APP = ("--app", "apps:notes")
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 
 
-def test_the_writers_own_confirmations_count(cli: Commands, fake_node: FakeNode, database_url: str) -> None:
+def test_the_writers_own_confirmations_count(
+    cli: Commands, inside: Inside, fake_node: FakeNode, database_url: str
+) -> None:
     """While a writer runs, status is about that one, whatever its own settings; afterwards, about these."""
     common = ("--bitcoin", fake_node.url, "--database", database_url)
     writer = cli.start("run", *APP, *common, "--confirmations", 2)
     writer.until_said("has 1 of 2 confirmations")
     for own in ((), ("--confirmations", 5)):
-        printed = json.loads(cli("status", "--json", *common, *own).out)
+        printed = json.loads(inside("status", "--json", *common, *own).out)
         assert (printed["confirmations"], printed["standby"]) == (2, False)
         assert printed["waits_for"].endswith("has 1 of 2 confirmations")
         assert re.search(
-            r"  writer     virtualchain writer \S+, with 2 confirmations\n", cli("status", *common).out
+            r"  writer     virtualchain writer \S+, with 2 confirmations\n", inside("status", *common).out
         )
     assert writer.signal().code == 0
-    printed = json.loads(cli("status", "--json", *common).out)
+    printed = json.loads(inside("status", "--json", *common).out)
     assert (printed["confirmations"], printed["writer"]) == (6, None)
     assert "  writer     none is running\n" in cli("status", *common).out
 
 
-def test_a_standby_says_that_it_is_one(cli: Commands, fake_node: FakeNode) -> None:
+def test_a_standby_says_that_it_is_one(cli: Commands, inside: Inside, fake_node: FakeNode) -> None:
     """It cannot see the writer's lock, so it does not deny that there is a writer, whose K it knows."""
     binaries = next((path for path in installations().values() if (path / "pg_basebackup").is_file()), None)
     if binaries is None:
@@ -57,15 +59,15 @@ def test_a_standby_says_that_it_is_one(cli: Commands, fake_node: FakeNode) -> No
                 assert time.monotonic() < deadline, "the standby does not follow"
                 time.sleep(0.1)
             there = (*node, "--database", copy)
-            printed = json.loads(cli("status", "--json", *there).out)
+            printed = json.loads(inside("status", "--json", *there).out)
             assert (printed["standby"], printed["writer"], printed["confirmations"]) == (True, None, 0)
             assert printed[
                 "waits_for"
             ] == f"waiting for block {fake_node.height + 1}: the node is at block " + str(fake_node.height)
-            assert "standby" in cli("status", *there).out
-            assert "none is running" not in cli("status", *there).out
-            assert "is a standby, which is read-only" in cli("sync", *APP, *there, code=3).err
-            assert '"one"' in cli("ops", "--json", *there).out
+            assert "standby" in inside("status", *there).out
+            assert "none is running" not in inside("status", *there).out
+            assert "is a standby, which is read-only" in inside("sync", *APP, *there, code=3).err
+            assert '"one"' in inside("ops", "--json", *there).out
             assert writer.signal().code == 0
         finally:
             if standby is not None:

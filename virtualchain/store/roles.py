@@ -167,7 +167,8 @@ def forget_app(connection: psycopg.Connection, app: str) -> None:
 
 def admit_readers(connection: psycopg.Connection) -> None:
     """Grant readers the privileges that they should have and do not; lock nothing if there are none."""
-    _run_all(connection, "missing", {})
+    if connection.execute(_READERS["any"]).fetchone() is not None:
+        _run_all(connection, "missing", {})
 
 
 def harden(connection: psycopg.Connection) -> None:

@@ -83,6 +83,7 @@ def check_determinism(
             if database_url is None
             else DatabaseServer(database_url, prefix="determinism")
         )
+        opened.callback(server.drop_template)
         contract = read_contract(app, "regtest")
         cases = _cases(CaseWriter(contract, samples, carry), has_samples=bool(samples))
         blocks = in_blocks(cases, _BLOCK_CASES)
@@ -141,6 +142,7 @@ class Course:
         )
         if other is None:
             return None
+        opened.callback(other.drop_template)
         job = replace(self._job(self._stretches(5)), is_deep=True)
         return Machine(f"with PostgreSQL {other.version()}", other, job, other_hash_seed(2))
 

@@ -146,7 +146,7 @@ class Machine:
 
         With a `hash_seed`, the job is done in so many other processes, one after the other.
         """
-        self.job = replace(job, database=server.create())
+        self.job = replace(job, database=server.clone())
         self.ran = Ran()
         self._name = name
         self._server = server

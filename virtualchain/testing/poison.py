@@ -70,6 +70,7 @@ def check_poison(
             if database_url is None
             else DatabaseServer(database_url, prefix="poison")
         )
+        opened.callback(server.drop_template)
         contract = read_contract(app, "regtest")
         runs = opened.enter_context(_Runs(app, contract, server))
         cases = list(CaseWriter(contract, samples, carry).hostile())

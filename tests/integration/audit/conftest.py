@@ -57,7 +57,7 @@ def clone(server: EmbeddedServer) -> Iterator[Clone]:
         names.append(f"copy_{len(names)}")
         with server.connect_superuser("postgres") as connection:
             connection.execute(
-                sql.SQL("CREATE DATABASE {} OWNER virtualchain TEMPLATE {}").format(
+                sql.SQL("CREATE DATABASE {} OWNER virtualchain TEMPLATE {} STRATEGY file_copy").format(
                     sql.Identifier(names[-1]), sql.Identifier(of)
                 )
             )

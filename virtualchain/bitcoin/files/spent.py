@@ -288,8 +288,12 @@ class Outputs:
         with self._lock:
             try:
                 database = self._up_to_date()
+                needed: dict[str, set[int]] = {}
+                for spending in chain.from_iterable(inputs.values()):
+                    needed.setdefault(spending.txid, set()).add(spending.vout)
+                known: dict[str, dict[int, SpentOutput]] = {}
                 outputs = {
-                    txindex: capped(self._spent(database, number, spendings))
+                    txindex: capped(self._spent(database, number, spendings, needed, known))
                     for txindex, spendings in inputs.items()
                 }
                 if not heights:
@@ -350,13 +354,18 @@ class Outputs:
                 start += len(transaction)
 
     def _spent(
-        self, database: sqlite3.Connection, spender: int, spendings: Sequence[TxIn]
+        self,
+        database: sqlite3.Connection,
+        spender: int,
+        spendings: Sequence[TxIn],
+        needed: Mapping[str, set[int]],
+        known: dict[str, dict[int, SpentOutput]],
     ) -> Iterator[SpentOutput]:
-        """Yield what the inputs of a transaction spend; one that created several outputs is read once."""
-        needed: dict[str, set[int]] = {}
-        for spending in spendings:
-            needed.setdefault(spending.txid, set()).add(spending.vout)
-        known: dict[str, dict[int, SpentOutput]] = {}
+        """Yield what the inputs of a transaction spend.
+
+        A transaction that created several outputs is read once for the whole block: `known` holds those of them
+        that are `needed`.
+        """
         for spending in spendings:
             if spending.txid not in known:
                 outputs = self._outputs_of(database, spending.txid, spender)
