@@ -4,7 +4,6 @@ The copy is made and undone in one transaction of a session of its own. So a pre
 database, takes no lock that a writer asks for, and asks for none that a writer has.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -278,7 +277,7 @@ class _Preview:
                 raise _Moved
             tables = None
             if contract.get_state is None:
-                copy = f"foreseen_{os.getpid()}"
+                copy = f"foreseen_{connection.info.backend_pid}"  # no other session has that name
                 ddl, tracks = contract.projections, contract.tracks
                 made = copy_tables(connection, contract.name, contract.schema, live.name, copy, ddl, tracks)
                 tables = build_schema(contract.schema, copy)

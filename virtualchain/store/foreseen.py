@@ -34,8 +34,8 @@ _Row = tuple[str, str]
 """A row of a table: its columns as JSON, and their texts, by which rows differ."""
 _Place = tuple[str, str]
 """Where a row is: its table, and its key, the same for keys that are equal, such as 1.0 and 1.00."""
-_Pairs = Iterable[tuple[Values | None, Values | None]]
-"""Rows before and after."""
+_Kept = Sequence[tuple[Values, Values | None, Values | None]]
+"""Rows before and after; the first one has their key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Captured:
         """The rows that the block has touched, as they are."""
 
     def take(
-        self, touched: Iterable[tuple[Shape, _Pairs]], *, statements_wrote: bool, has_savepoint: bool
+        self, touched: Iterable[tuple[Shape, _Kept]], *, statements_wrote: bool, has_savepoint: bool
     ) -> list[Change]:
         """Return what has changed since the last time.
 
@@ -166,8 +166,8 @@ class Captured:
         changes: list[Change] = []
         if statements_wrote and self._names:
             changes += self._written()
-        for shape, pairs in touched:
-            changes += self._kept(shape, pairs)
+        for shape, kept in touched:
+            changes += self._kept(shape, kept)
         return changes
 
     def _written(self) -> list[Change]:
@@ -194,18 +194,15 @@ class Captured:
             if (change := self._change(place, keys[place], old.get(place), after)) is not None
         ]
 
-    def _kept(self, shape: Shape, pairs: _Pairs) -> list[Change]:
-        pairs = list(pairs)
-        rows = [row for pair in pairs for row in pair if row is not None]
-        shown = iter(self._shown(shape, rows))
+    def _kept(self, shape: Shape, kept: _Kept) -> list[Change]:
+        given = [row for rows in kept for row in rows if row is not None]
+        shown = iter(self._shown(shape, given))
         changes = []
-        for pair in pairs:
-            before, after = (None if row is None else next(shown) for row in pair)
-            known = before or after
-            if known is None:
-                continue
-            old, new = (None if row is None else row[1:] for row in (before, after))
-            change = self._change(_place(shape.table, known[0]), known[0], old, new)
+        for rows in kept:
+            one, *both = (None if row is None else next(shown) for row in rows)
+            assert one is not None, "the first row is there"
+            old, new = (None if row is None else row[1:] for row in both)
+            change = self._change(_place(shape.table, one[0]), one[0], old, new)
             if change is not None:
                 changes.append(change)
         return changes

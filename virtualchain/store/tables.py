@@ -305,13 +305,22 @@ class _Rows:
                 if change.before != change.after:
                     yield change
 
-    def touched(self) -> list[tuple[Values | None, Values | None]]:
-        """Return the rows that a call which may be undone has changed: as it found them, and as they are."""
+    def touched(self) -> list[tuple[Values, Values | None, Values | None]]:
+        """Return the rows that a call which may be undone has changed: as it found them, and as they are.
+
+        A row of their key comes first: one that came and went in the call may be written by now.
+        """
         before: dict[Values, Values | None] = {}
+        some: dict[Values, Values | None] = {}
         for rows, key, row in self._call.journal:
             if rows is self:
                 before.setdefault(key, row.now)
-        return [(row, self._known[key].now) for key, row in before.items() if key in self._known]
+                some[key] = row.now or some.get(key)
+        return [
+            (one, row, now)
+            for key, row in before.items()
+            if key in self._known and (one := (now := self._known[key].now) or some[key]) is not None
+        ]
 
     def _texts(self, row: Values | None) -> list[str | None] | None:
         return None if row is None else self.shape.texts(row)
@@ -441,7 +450,7 @@ class Tables:
         for rows in self._rows.values():
             yield from rows.changes()
 
-    def touched(self) -> Iterator[tuple[Shape, list[tuple[Values | None, Values | None]]]]:
+    def touched(self) -> Iterator[tuple[Shape, list[tuple[Values, Values | None, Values | None]]]]:
         """Yield, by table, the rows that a call changed one by one, as far as no statement wrote since."""
         for rows in self._rows.values():
             touched = rows.touched()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.foreseeing import Foreseeing
 from virtualchain.app.declarations import read_contract
 from virtualchain.engine.options import Listener, Options
 from virtualchain.engine.versions import build_beside
@@ -20,3 +21,9 @@ def make_build(database_url: str, tmp_path: Path) -> Callable[..., Any]:
         return build_beside(database_url, read_contract(app), build, settings, Listener(**options))
 
     return make
+
+
+@pytest.fixture
+def foresee(database_url: str) -> Foreseeing:
+    """Return a function that judges transactions as the next block."""
+    return Foreseeing(database_url)
