@@ -24,7 +24,12 @@ from virtualchain.bitcoin.prefetch import fetch, prefetch
 from virtualchain.bitcoin.script import classify
 from virtualchain.bitcoin.senders import Senders
 from virtualchain.bitcoin.source import BlockSource
-from virtualchain.bitcoin.transaction import read_transaction, write_transaction
+from virtualchain.bitcoin.transaction import (
+    read_inputs,
+    read_outputs,
+    read_transaction,
+    write_transaction,
+)
 from virtualchain.bitcoin.unsigned import unlock
 from virtualchain.engine.coverage import watches_of
 from virtualchain.engine.foreseeing import Foreseer, Verdict
@@ -231,7 +236,7 @@ class _Preview:
         following = NextBlock(
             parent,
             max(int(time.time()), parent.time + 1),
-            raws,
+            [*self._pending(raws, on_top), *raws],
             self._network,
             spent=spent,
             source=self._source,
@@ -246,6 +251,28 @@ class _Preview:
             for block in on_top:
                 foreseer.foresee(block)
             return [verdict for verdict in foreseer.foresee(scanned) if verdict.txid in ours]
+
+    def _pending(self, raws: Sequence[bytes], on_top: Sequence[ScannedBlock]) -> list[bytes]:
+        """Return the unconfirmed inputs that a writer has noted and that may come before some transactions.
+
+        Those that spend the same outputs would be replaced, and what depends on these or those comes later.
+        """
+        if self._source is None:
+            return []
+        ours = {read_outputs(raw)[0] for raw in raws}
+        taken = {item.txid for block in on_top for item in block.inputs} | ours
+        spent = {(item.txid, item.vout) for raw in raws for item in read_inputs(raw)}
+        after = set(ours)
+        before = []
+        for txid, raw in _unconfirmed(self._connection, self._contract.name):
+            spends = [(item.txid, item.vout) for item in read_inputs(raw)]
+            if txid in taken:
+                continue
+            if spent.isdisjoint(spends) and after.isdisjoint(made for made, _ in spends):
+                before.append(raw)
+            else:
+                after.add(txid)
+        return before
 
     def _on_top(self, last: Block) -> list[ScannedBlock]:
         """Return the blocks that the source has on top of the app's last one."""
@@ -298,3 +325,9 @@ def read_raw(text: str) -> bytes:
     except (ValueError, MalformedBlock) as error:
         raise UsageError(f"that is not a transaction in hex: {error}") from error
     return raw
+
+
+def _unconfirmed(connection: psycopg.Connection, app: str) -> list[tuple[str, bytes]]:
+    """Return the unconfirmed inputs of an app that a writer has noted, as txid and bytes, in their order."""
+    rows = connection.execute(queries("pending")["unconfirmed"], {"app": app}).fetchall()
+    return [(txid, bytes(raw)) for txid, raw in rows]

@@ -179,8 +179,8 @@ class InputSender:
         It is not judged. Raises what `send` raises for a wrong request, and for the wallet.
         """
         draft = self._draft(order)
-        self._check_node()
-        return self._with_made_up_signatures(self._fund(draft))
+        self._require_synced()
+        return with_made_up_signatures(self.source, self._fund(draft))
 
     def send(
         self, order: Order, *, dry_run: bool = False, note: Callable[[Sent], None] | None = None

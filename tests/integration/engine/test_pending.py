@@ -11,7 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.integration.conftest import Query
-from virtualchain import App, Rejected, StateEngine
+from virtualchain import App, Rejected, StateEngine, preview
 from virtualchain.testing.bitcoind import Bitcoind
 
 Rows = list[dict[str, Any]]
@@ -270,3 +270,34 @@ def test_without_a_writer_nothing_is_pending(
     with StateEngine(tokens(), database=database_url, source=node.url, confirmations=1) as engine:
         engine.build()
     assert query("SELECT FROM vc.pending") == query("SELECT FROM vc.pending_rows") == []
+
+
+def test_previews_count_what_is_pending(bitcoind_factory: Callable[..., Bitcoind], database_url: str) -> None:
+    """An input is judged after the unconfirmed ones, unless it replaces them."""
+    node = bitcoind_factory()
+    node.mine(103)
+    node.send(b"lea0")
+    node.mine(2)
+    app = tokens()
+
+    def verdict_on(raw: str) -> tuple[bool, int | None]:
+        verdict = preview(app, tx=raw, database=database_url, bitcoin=node.url)
+        rows = [change.new["n"] for change in verdict.changes if change.new is not None]
+        return verdict.is_accepted, rows[0] if rows else None
+
+    with following(app, database_url, node) as reader:
+        coin, other = coins(node)[:2]
+        first = raw_with(node, b"lea7", coin)
+        assert verdict_on(first) == (True, 1)
+        node.rpc("sendrawtransaction", first)
+        reader.wait(lambda: reader.pending() == {"7": "accepted"})
+        assert verdict_on(first) == (True, 1)
+        assert verdict_on(raw_with(node, b"lea7", other)) == (True, 2)
+        assert verdict_on(raw_with(node, b"lea7", change_of(node, first))) == (True, 2)
+        assert verdict_on(raw_with(node, b"lea7", coin, fee=0.01)) == (True, 1)
+        node.rpc("sendrawtransaction", raw_with(node, b"leax", other))
+        reader.wait(lambda: len(reader.pending()) == 2)
+        assert verdict_on(raw_with(node, b"leax", change_of(node, first))) == (False, None)
+        assert verdict_on(raw_with(node, b"leax", other, fee=0.01)) == (True, 1)
+        node.mine()
+        assert verdict_on(raw_with(node, b"leax", coins(node)[0])) == (False, None)

@@ -88,8 +88,8 @@ def inputs_of(node: Bitcoind, reader: Reader) -> set[str] | None:
 
 def _has_input(tx: dict[str, Any]) -> bool:
     scripts = [output["scriptPubKey"]["hex"] for output in tx["vout"]]
-    data = [script for script in scripts if script.startswith("6a")]
-    return data[-1][4:].startswith(b"lea".hex())
+    last = [script for script in scripts if script.startswith("6a")][-1]
+    return bytes.fromhex(last)[2:].startswith(b"lea")
 
 
 def test_traffic_leaves_no_stale_row(bitcoind_factory: Callable[..., Bitcoind], database_url: str) -> None:
