@@ -363,8 +363,8 @@ class Outputs:
     ) -> Iterator[SpentOutput]:
         """Yield what the inputs of a transaction spend.
 
-        A transaction that created several outputs is read once for the whole block: `known` holds those of them
-        that are `needed`.
+        A transaction that created several outputs is read once for the whole block: `known` holds those of
+        them that are `needed`.
         """
         for spending in spendings:
             if spending.txid not in known:
