@@ -70,9 +70,7 @@ def test_an_input_with_the_current_consensus_hash_is_fresh(
 
 
 def test_an_app_that_writes_runs_on_other_machines(database_url: str) -> None:
-    """Encoders travel with an app to other processes, and change none of its results."""
-    samples = [notary.build_input(opcode, sha256=DOCUMENT) for opcode in ("claim", "transfer", "revoke")]
-    check_determinism(notary, samples=samples, database_url=database_url, seconds=1)
+    """Encoders that only the test has travel with an app to other processes, as those of the examples do."""
     local = App("local", magic=b"lo")
     local.add(
         b"a",

@@ -115,8 +115,7 @@ def create_cluster(folder: Path, binaries: Path, account: Account | None, *, dur
     """Make `folder/data` with the engine's role in it, and files with both roles' passwords next to it.
 
     It is made completely or not at all. If it is not `durable`, which is for tests, the engine's password is
-    hashed once. The caller holds the folder's lock. Raises StoreError with the
-    failing program's message.
+    hashed once. The caller holds the folder's lock. Raises StoreError with the failing program's message.
     """
     for leftover in folder.glob(f"{_WORK_PREFIX}*"):
         shutil.rmtree(leftover, ignore_errors=True)
