@@ -74,7 +74,7 @@ def make(
 
 
 def send(node: Bitcoind, transaction: Made) -> Made:
-    """Give a transaction to the node, whatever fee it pays."""
+    """Send a transaction to the node, whatever fee it pays."""
     assert node.rpc("sendrawtransaction", transaction.raw.hex(), 0, 1_000_000) == transaction.txid
     return transaction
 

@@ -161,18 +161,21 @@ class Scanner:
             kept = layout if self._keeps_blocks else None
             return Scan(block.header, candidates, self._network, spendings, kept, block.tree)
 
-    def scan_transactions(self, raws: Sequence[bytes]) -> tuple[Layout, tuple[Candidate, ...]]:
-        """Find the candidates among transactions that are in no block; their txindex is their place here.
+    def lay_out(self, raws: Sequence[bytes]) -> Layout:
+        """Search transactions that are in no block, one or more; `candidates` picks those with a payload.
 
-        Returns where the transactions are in a layout of their own, too. Raises MalformedBlock if one of them
-        is not exactly one transaction, or is a coinbase.
+        Raises MalformedBlock if one of them is not exactly one transaction, or is a coinbase.
         """
         layout = walk(b"".join((bytes(HEADER_SIZE), write_count(len(raws)), *raws)), self.search)
         if any(layout.transaction(n) != raw for n, raw in enumerate(raws)):
             raise MalformedBlock("bytes follow a transaction's end")
         if any(layout.coinbases):
             raise MalformedBlock("a transaction in no block has the form of a coinbase")
-        return layout, tuple(self._candidates(layout, has_coinbase=False))
+        return layout
+
+    def candidates(self, layout: Layout) -> Iterator[Candidate]:
+        """Find the candidates among the transactions of `lay_out`; their txindex is their place there."""
+        return self._candidates(layout, has_coinbase=False)
 
     def _candidates(self, layout: Layout, *, has_coinbase: bool = True) -> Iterator[Candidate]:
         for txindex, searched in self._searched(layout):

@@ -146,12 +146,18 @@ class Wake:
         # Unlike an Event, a SimpleQueue can be used by a signal handler that interrupts the wait itself.
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def wait(self, timeout: float) -> None:
-        """Sleep for `timeout` seconds, or until `call`; a call made before the wait counts too."""
+    def wait(self, timeout: float) -> bool:
+        """Sleep for `timeout` seconds, or until `call`; a call made before the wait counts too.
+
+        Returns whether there was a call.
+        """
+        was_called = False
         with suppress(queue.Empty):
             self._calls.get(timeout=max(timeout, 0.0))
+            was_called = True
             while True:  # one wait uses up every call made before it
                 self._calls.get_nowait()
+        return was_called
 
     def call(self) -> None:
         """End the current or the next wait."""

@@ -10,7 +10,7 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.script import classify
 from virtualchain.bitcoin.walk import long_count
 from virtualchain.errors import MalformedBlock
-from virtualchain.model import Lazy, Output, SpentOutput, TxIn
+from virtualchain.model import OUTPOINT, Lazy, Output, SpentOutput, TxIn
 
 MAX_MONEY: Final = 21_000_000 * 100_000_000
 """Satoshi: Bitcoin Core's upper limit for any amount."""
@@ -96,6 +96,11 @@ def unpack_outputs(packed: bytes) -> tuple[SpentOutput, ...]:
     if at != len(packed):
         raise MalformedBlock("the outputs that a transaction spends end too early")
     return tuple(outputs)
+
+
+def split_outpoints(packed: bytes) -> list[bytes]:
+    """Split outpoints that are one after the other, see `OUTPOINT`."""
+    return [packed[at : at + OUTPOINT] for at in range(0, len(packed), OUTPOINT)]
 
 
 def hash_transaction(raw: bytes, outputs_end: int) -> bytes:

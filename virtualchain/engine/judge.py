@@ -18,6 +18,7 @@ from virtualchain.app.fields import all_to_json, legible, to_json
 from virtualchain.app.handlers import opcode_name
 from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
 from virtualchain.bitcoin.compiled import outpoints
+from virtualchain.bitcoin.transaction import split_outpoints
 from virtualchain.consensus.digests import ops_hash_of_digests
 from virtualchain.engine.candidates import ENGINE_KEYS, Candidate, Described
 from virtualchain.engine.care import Care, NeedsCare
@@ -26,7 +27,7 @@ from virtualchain.engine.halting import LONGEST_REASON, contained, halt
 from virtualchain.engine.lookups import Lookups
 from virtualchain.engine.options import Tally
 from virtualchain.engine.states import AppState, TableState
-from virtualchain.engine.tracking import Tracked, described, split
+from virtualchain.engine.tracking import Tracked, described
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
 from virtualchain.store.failures import is_rejection, is_transient
@@ -470,7 +471,7 @@ class _Turns:
         self._last, self._spent = candidate.source, spent
         if candidate.payload is None and not spent and self._tracked.before.isdisjoint(because):
             return False
-        spends = split(outpoints(candidate.source.raw, 0)) if spent else []
+        spends = split_outpoints(outpoints(candidate.source.raw, 0)) if spent else []
         self.spends = [n for n, each in enumerate(spends) if each in spent]
         return True
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from virtualchain.bitcoin.compiled import outpoints
-from virtualchain.model import OUTPOINT, Input
+from virtualchain.bitcoin.transaction import split_outpoints
+from virtualchain.model import Input
 from virtualchain.store.tables import Tables
 
 _TXID: Final = 32
@@ -34,7 +35,7 @@ class Spends:
 
     def all(self) -> list[bytes]:
         """List all outpoints."""
-        return [outpoint for _, packed in self.by_txindex for outpoint in split(packed)]
+        return [outpoint for _, packed in self.by_txindex for outpoint in split_outpoints(packed)]
 
 
 @dataclass(slots=True)
@@ -62,16 +63,11 @@ def seen(spends: Spends, with_payload: Collection[int], before: Collection[bytes
     because_of: dict[int, list[bytes]] = {}
     ids: set[bytes] = set()
     for txindex, packed in spends.by_txindex:
-        because = [each for each in split(packed) if each in before or each[:_TXID] in ids]
+        because = [each for each in split_outpoints(packed) if each in before or each[:_TXID] in ids]
         if because or txindex in with_payload:
             because_of[txindex] = because
             ids.add(spends.txid(txindex))
     return because_of
-
-
-def split(packed: bytes) -> list[bytes]:
-    """Split outpoints that are one after the other."""
-    return [packed[at : at + OUTPOINT] for at in range(0, len(packed), OUTPOINT)]
 
 
 def described(outpoint: bytes) -> str:

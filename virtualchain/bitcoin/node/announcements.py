@@ -10,18 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from virtualchain.bitcoin.node import answers
 from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import READ_TIMEOUT, NotOffered, Rpc
 from virtualchain.bitcoin.node.login import Login, NodeUrl
+from virtualchain.bitcoin.node.publisher import Subscription
 from virtualchain.bitcoin.node.transport import Connection, Pool
 from virtualchain.bitcoin.source import Tip
-from virtualchain.errors import MissingData, NodeError, UsageError, quoted
-
-if TYPE_CHECKING:
-    import zmq
+from virtualchain.errors import MissingData, NodeError
 
 _IN_VAIN: Final = 0.05
 """Seconds before the next question after announcements without news; doubled each time, up to `_LONGEST`."""
@@ -30,12 +28,8 @@ _FAILED: Final = (0.0, 3.0, 9.0, 27.0, 57.0)
 """Seconds from the next wait to the next question after failures in a row: a restarted node may offer it."""
 _CLOSING: Final = 1.0
 """Seconds that closing waits for the thread."""
-_SCHEMES: Final = ("tcp://", "ipc://")
-_TOPIC: Final = b"hashblock"
 _QUEUE: Final = 100
 """Messages of ZMQ that are kept."""
-_LONGEST_PART: Final = 1000
-"""Bytes; a part of a message about a block has at most 32."""
 _BETWEEN_MESSAGES: Final = 0.01
 """Seconds before messages are read again if those before held no news."""
 
@@ -76,15 +70,15 @@ class Announcements:
         self._messages: list[str] = []
         self._has_failed = False
 
-    def expect(self, tip: Tip, seconds: float, *, had_news: bool) -> None:
+    def expect(self, tip: Tip, seconds: float, *, had_news: bool, ran_out: bool) -> None:
         """Listen during a wait of so many seconds that begins now.
 
         `tip` is the last one that the follower has seen, and `had_news` says whether it has fetched anything
-        since the wait before.
+        since the wait before. `ran_out`: nothing ended that wait early.
         """
         if self._is_closed.is_set():
             return
-        if self._tip is not None and tip != self._tip and not self._has_announced:
+        if self._tip is not None and tip != self._tip and ran_out and not self._has_announced:
             self._note(f"{self._channel} did not announce block {tip.block_id}: the next look showed it")
         self._tip, self._seconds, self._had_news = tip, seconds, had_news
         self._has_announced = False
@@ -250,71 +244,29 @@ class Zmq:
 
     def __init__(self, url: str) -> None:
         """Check the URL; raises UsageError if it cannot be used, or pyzmq is missing."""
-        try:
-            import zmq  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise UsageError("--zmq needs pyzmq: pip install 'virtualchain[zmq]'") from error
-        if not url.startswith(_SCHEMES):
-            raise UsageError(f"{quoted(url)} is not an address of ZMQ: write tcp://host:port or ipc://path")
-        self._zmq = zmq
-        self._url = url
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket: zmq.Socket[bytes] | None = None
-        try:
-            self._connect().close()
-        except zmq.ZMQError as error:
-            self._context.term()
-            raise UsageError(
-                f"{quoted(url)} cannot be used as an address of ZMQ: {error.strerror}"
-            ) from error
+        self._subscription = Subscription(url, b"hashblock", _QUEUE)
 
     def __str__(self) -> str:
-        return self._url
-
-    def _connect(self) -> "zmq.Socket[bytes]":
-        """Connect, now or once somebody listens there, and again whenever the connection is lost."""
-        zmq = self._zmq
-        connected = self._context.socket(zmq.SUB)
-        try:
-            connected.setsockopt(zmq.IPV6, 1)
-            connected.setsockopt(zmq.LINGER, 0)
-            connected.setsockopt(zmq.MAXMSGSIZE, _LONGEST_PART)
-            connected.setsockopt(zmq.RCVHWM, _QUEUE)
-            connected.setsockopt(zmq.SUBSCRIBE, _TOPIC)
-            connected.connect(self._url)
-        except BaseException:
-            connected.close()
-            raise
-        return connected
+        return str(self._subscription)
 
     def listen(self, tip: Tip, seconds: float) -> bool:
         """Read messages; see `Channel`."""
         deadline = time.monotonic() + seconds
-        with suppress(self._zmq.ContextTerminated):
-            self._socket = self._socket or self._connect()
-            while (left := deadline - time.monotonic()) > 0:
-                if not self._socket.poll(max(1, round(left * 1000))):
-                    return False
-                if self._read_messages(self._socket) not in {None, tip.hash}:
-                    return True
+        while (left := deadline - time.monotonic()) > 0:
+            messages = self._subscription.receive(left)
+            if messages is None:
+                return False
+            hashes = [message.hex() for message in messages if len(message) == 32]
+            if hashes and hashes[-1] != tip.hash:
+                return True
+            if messages:
                 time.sleep(_BETWEEN_MESSAGES)
         return False
 
-    def _read_messages(self, connected: "zmq.Socket[bytes]") -> str | None:
-        """Read the messages that have arrived; return the last block's hash, if any."""
-        last = None
-        with suppress(self._zmq.Again):
-            for _ in range(_QUEUE):
-                match connected.recv_multipart(self._zmq.NOBLOCK):
-                    case [topic, block_hash, *_] if topic == _TOPIC and len(block_hash) == 32:
-                        last = block_hash.hex()
-        return last
-
     def cut(self) -> None:
         """Fail what `listen` waits for, and wait until the socket is closed."""
-        self._context.term()
+        self._subscription.cut()
 
     def close(self) -> None:
         """Close the socket."""
-        if self._socket is not None:
-            self._socket.close()
+        self._subscription.close()

@@ -1,49 +1,51 @@
 """The node's unconfirmed transactions, as far as apps are to see them, in the order of a miner.
 
-The node's list of ids is compared with the list before. Each new transaction is read and searched once, like
-those of a block; only candidates are kept. Of those, the node is asked for fees, and for the transactions
-that are connected to them and so have a say in their order. That is little, so an update costs what has
-changed. What it shows is of one moment: a transaction that is gone when it is asked for, or a tip that
-changes meanwhile, makes it look again.
+Which ones the node has follows from its list of ids, and then from the changes that it publishes, or else
+from the next list. Each new transaction is read and searched once, like those of a block, and only those that
+apps are to see are kept. Of these, the node is asked for fees, and for the transactions that are connected
+with them and so have a say in their order. That is little, so an update costs what has changed. What it shows
+is of one moment: if a transaction is gone when it is asked for, or the tip changes meanwhile, it looks again.
 """
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-from virtualchain.bitcoin.block import Candidate, Scanner
+from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.compiled import outpoints
 from virtualchain.bitcoin.header import display_hash
 from virtualchain.bitcoin.layout import Layout
 from virtualchain.bitcoin.mining_order import Priced, mining_order
-from virtualchain.bitcoin.node import answers
-from virtualchain.bitcoin.node.answers import well_formed
-from virtualchain.bitcoin.node.client import MOST_IN_BATCH, NotOffered
-from virtualchain.bitcoin.node.news import News
+from virtualchain.bitcoin.node.client import MOST_IN_BATCH
+from virtualchain.bitcoin.node.news import Change, News
 from virtualchain.bitcoin.node.node import NodeSource
+from virtualchain.bitcoin.node.questions import Best, Entry, Questions, Signs
 from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.spending import capped, mismatch
-from virtualchain.bitcoin.transaction import MAX_MONEY, Transaction, read_transaction
-from virtualchain.errors import MalformedBlock, MissingData, NodeError, quoted
-from virtualchain.model import OUTPOINT, SpentOutput, Watch
+from virtualchain.bitcoin.transaction import MAX_MONEY, Transaction, read_transaction, split_outpoints
+from virtualchain.errors import MalformedBlock, NodeError
+from virtualchain.model import SpentOutput, Watch
 
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 6
 """How often an update looks again while the node changes."""
+_TRUSTING: Final = 3
+"""Of these, how often it waits for changes that are to be published, before it reads the list."""
+_ON_THE_WAY: Final = 0.005
+"""Seconds that it waits then."""
 _SEARCHED_AT_ONCE: Final = 4 * MOST_IN_BATCH
 """Transactions."""
 _SHARE: Final = 20
-"""What is only looked at in case that it has changed takes at most one part in so many of the time."""
+"""What is read although nothing shows that it has changed takes at most one part in so many of the time."""
+_SHARE_OF_LISTS: Final = 4
+"""Lists that are read because something has changed take at most one part in so many, as far as `wait` sees
+to it."""
 _LONGEST_UNREAD: Final = 2.0
 """Seconds, or more if it takes long, after which the list is read although nothing shows a change."""
-_LATEST: Final = 253_402_300_799
-"""Unix time of the last second of the year 9999."""
-_LARGEST_DELTA: Final = 2**63
-_LARGEST_VSIZE: Final = 1_000_000_000
-"""Virtual bytes: a transaction has at most a million, but a node may count signature checks for more."""
+_DOUBTFUL: Final = 0.1
+"""Seconds until the next update is due after one that did not see everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Unconfirmed:
 
 
 @dataclass(slots=True)
-class _Found:
+class _Kept:
     """A transaction that is to be shown, once everything about it is known."""
 
     transaction: Transaction
@@ -76,16 +78,6 @@ class _Found:
     magics: tuple[bytes, ...]
     spent: tuple[SpentOutput, ...] | None = None
     shown: Unconfirmed | None = None
-
-
-class _Entry(NamedTuple):
-    """What the node says about an unconfirmed transaction."""
-
-    priced: Priced
-    fee: int
-    time: int
-    children: Sequence[str]
-    """Those of the time at which this was read."""
 
 
 class Mempool:
@@ -99,27 +91,35 @@ class Mempool:
         tracks_outputs: bool = False,
         zmq: str | None = None,
     ) -> None:
-        """Prepare to follow; `update` asks the node first.
+        """Prepare to follow; the first `update` asks the node.
 
-        What carries a payload for one of the watches is shown, and with `tracks_outputs` everything. `zmq` is
-        the address of the node's publisher of changes (`zmqpubsequence` in bitcoin.conf). Raises UsageError
-        if that cannot be used.
+        Transactions with a payload for one of the watches are shown. With `tracks_outputs`, all are, or those
+        that `track` asks for. `zmq` is the address of the node's publisher of changes (`zmqpubsequence` in
+        bitcoin.conf). Raises UsageError if that cannot be used.
         """
         self._source = source
-        self._url, self._rpc = source.url, source.rpc
+        self._questions = Questions(source.url, source.rpc)
         self._scanner = Scanner(watches, source.network)
-        self._shows_all = tracks_outputs
+        self._news = News(self._questions.signs, source.wake, zmq)
         self._known: set[str] = set()
-        self._found: dict[str, _Found] = {}
-        self._entries: dict[str, _Entry] = {}
-        """Those of all transactions that are connected with those that are shown."""
+        """All unconfirmed transactions: each was searched."""
+        self._kept: dict[str, _Kept] = {}
+        self._entries: dict[str, Entry] = {}
+        """Those of all transactions that are connected with those that are kept."""
         self._listed: tuple[Unconfirmed, ...] = ()
-        self._tip: Tip | None = None
-        self._signs: object = None
+        self._best: Best | None = None
+        self._signs: Signs | None = None
+        self._number: int | None = None
+        """That of the next change; None if changes are not published."""
+        self._changes: list[Change] = []
+        self._publishes = zmq is not None
         self._is_in_doubt = True
-        self._reading_due = self._entries_due = 0.0
-        self._zmq = zmq
-        self._news = News(self._read_signs, source.wake)
+        self._has_changed = False
+        """Whether what is listed may no longer be what is known."""
+        self._list_time = 0.0
+        self._list_due = self._entries_due = 0.0
+        self._spends = _Spends() if tracks_outputs else None
+        self._tracked: Collection[bytes] | None = None
 
     def update(self) -> bool:
         """Read what has changed since the last call; return whether `transactions` is another list now.
@@ -127,224 +127,267 @@ class Mempool:
         Raises NodeUnavailable; NodeError if the node's answers cannot be right, or if it does not answer what
         has to be asked. It can be called again after an error.
         """
-        before = self._listed
-        with self._naming_methods():
-            self._read_changes()
-            self._read_entries_again()
-            self._listed = tuple(self._in_order())
+        self._news.start()
+        self._read_changes()
+        self._read_entries_again()
+        if not self._has_changed:
+            return False
+        before, self._listed = self._listed, tuple(self._in_order())
+        self._has_changed = False
         return self._listed != before
 
     def transactions(self) -> Sequence[Unconfirmed]:
         """Return those that are to be seen as of the last update, in the order in which a miner takes them.
 
-        That order is explained in `bitcoin/mining_order.py`.
+        The order is that of `virtualchain/bitcoin/mining_order.py`.
         """
         return self._listed
+
+    @property
+    def tip(self) -> Tip | None:
+        """The block on top of which the last update saw them; None before it."""
+        return None if self._best is None else Tip(self._best.block_id, self._best.hash)
+
+    def spends(self) -> Collection[bytes]:
+        """Return all outpoints that unconfirmed transactions spend, with `tracks_outputs`; see `OUTPOINT`."""
+        assert self._spends is not None, "it tracks outputs"
+        return self._spends.spenders.keys()
+
+    def new_spends(self) -> Sequence[bytes]:
+        """Return the outpoints that transactions spend which have come since the last call."""
+        assert self._spends is not None, "it tracks outputs"
+        new, self._spends.new = self._spends.new, []
+        return new
+
+    def track(self, tracked: Collection[bytes]) -> None:
+        """From the next update on, show only candidates and those that spend one of these outpoints.
+
+        What spends an output of a transaction that is shown is shown, too. Before the first call, everything
+        is, which takes more time and memory the more there is.
+        """
+        self._tracked = tracked
+        self._is_in_doubt = True
 
     def wait(self, timeout: float) -> bool:
         """Sleep until `update` may find something, at most `timeout` seconds; `wake` of the source ends it.
 
         Returns whether there may be something.
         """
-        self._news.expect(timeout, self._signs)
-        self._source.wait(timeout)
-        return self._news.has_come()
+        was_in_doubt = self._is_in_doubt
+        self._news.expect(self._signs, (_SHARE_OF_LISTS - 1) * self._list_time)
+        try:
+            self._source.wait(min(timeout, _DOUBTFUL) if was_in_doubt else timeout)
+        finally:
+            has_come = self._news.has_come()
+        message = self._news.silence()
+        if message is not None:
+            self._source.notify(message)
+        return has_come or was_in_doubt
 
     def close(self) -> None:
         """End the thread that waits for changes. The source stays open."""
         self._news.close()
 
-    @contextmanager
-    def _naming_methods(self) -> Iterator[None]:
-        try:
-            yield
-        except (NotOffered, MissingData) as error:
-            raise NodeError(
-                f"{error}. Unconfirmed transactions are followed with getbestblockhash, getblockheader, "
-                "getmempoolentry, getmempoolinfo, getrawmempool, getrawtransaction and gettxout: allow them "
-                "in rpcwhitelist, and use a node of version 0.21 or later"
-            ) from error
-
     # What is in the mempool
 
     def _read_changes(self) -> None:
+        """Read until what is kept is complete, or leave some of it for the next update."""
         looks = []
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             # Signs first: what changes after them shows at the next look.
-            signs, tip = self._read_signs(), self._read_tip()
-            looks.append((signs, tip))
-            is_due = self._is_in_doubt or time.monotonic() >= self._reading_due
-            if not is_due and (signs, tip) == (self._signs, self._tip):
+            signs, best = self._questions.signs(), self._questions.best(self._best)
+            self._changes += self._news.changes()
+            is_due = self._is_in_doubt or best != self._best or time.monotonic() >= self._list_due
+            can_follow = not is_due and attempt < _TRUSTING
+            if can_follow and signs == self._signs and not self._changes:
                 return
-            if self._is_in_doubt:
-                self._entries.clear()
-            self._is_in_doubt = True
-            self._move_to(tip)
-            self._read_list()
-            self._signs = signs
-            self._find_spent()
-            self._read_entries(self._found)
-            if all(found.spent is not None for found in self._found.values()) and (
-                self._found.keys() <= self._entries.keys()
-            ):
-                self._is_in_doubt = False
-                return
-        if len(set(looks)) == 1:
+            self._is_in_doubt, was_in_doubt = True, self._is_in_doubt
+            if can_follow and self._follow():
+                is_all = signs.transactions == len(self._known)
+            else:
+                looks.append((signs, best))
+                self._read_list(best, trusts_entries=not was_in_doubt)
+                is_all = True
+            if self._complete():
+                self._is_in_doubt, self._signs = False, signs if is_all else None
+                if is_all:
+                    return
+                time.sleep(_ON_THE_WAY)
+        if self._is_in_doubt and len(set(looks)) == 1:
             self._raise_inconsistent()
 
-    def _raise_inconsistent(self) -> None:
-        for txid, found in self._found.items():
-            if found.spent is None or txid not in self._entries:
-                missing = "what it spends" if found.spent is None else "its fee"
-                raise NodeError(
-                    f"{self._url} lists transaction {txid} as unconfirmed and does not know {missing}"
-                )
+    def _follow(self) -> bool:
+        """Take the changes that were published; return False if that cannot be all, or none are published."""
+        changes, self._changes = self._changes, []
+        added: dict[str, None] = {}
+        for change in changes:
+            if self._number is None or change.number > self._number:
+                return False
+            if change.number == self._number:  # else it was in the list
+                self._number += 1
+                added.pop(change.txid, None)
+                if change.has_come:
+                    added[change.txid] = None
+                else:
+                    self._forget(change.txid)
+        self._look_at(txid for txid in added if txid not in self._known)
+        return self._number is not None
 
-    def _read_signs(self) -> tuple[int, int, object]:
-        """Read what hardly any change leaves as it is; costs next to nothing."""
-        with well_formed(self._url, "getmempoolinfo"):
-            info = self._rpc.call("getmempoolinfo")
-            fees = info.get("total_fee")
-            size, total = answers.whole_number(info["size"]), answers.whole_number(info["bytes"])
-            return size, total, None if fees is None else answers.satoshi(fees)
-
-    def _read_tip(self) -> Tip:
-        with well_formed(self._url, "getbestblockhash"):
-            block_hash = answers.block_hash(self._rpc.call("getbestblockhash"))
-        if self._tip is not None and self._tip.hash == block_hash:
-            return self._tip
-        with well_formed(self._url, "getblockheader"):
-            header = self._rpc.call("getblockheader", block_hash)
-            return Tip(answers.height(header["height"]), block_hash)
-
-    def _move_to(self, tip: Tip) -> None:
-        """Forget what a block changes about transactions that are still there."""
-        if tip == self._tip:
-            return
-        self._tip = tip
-        self._entries.clear()
-        for found in self._found.values():
-            found.spent = None
-
-    def _read_list(self) -> None:
+    def _read_list(self, best: Best, *, trusts_entries: bool) -> None:
+        """Compare what is known with the node's list."""
+        if best != self._best:
+            is_next = self._best is not None and best.parent == self._best.hash
+            for kept in self._kept.values():
+                # The block may have confirmed it; other branches may have outputs at other heights.
+                if kept.spent and not (is_next and all(each.made_at is not None for each in kept.spent)):
+                    kept.spent = None
+                    self._has_changed = True
+            trusts_entries = trusts_entries and is_next
+            self._best = best
+        if not trusts_entries:
+            self._entries.clear()
         began = time.monotonic()
-        with well_formed(self._url, "getrawmempool"):
-            answer = self._rpc.call("getrawmempool", False, True)
-            txids, _ = answer["txids"], answers.whole_number(answer["mempool_sequence"])
-            listed = set(txids)
-            new = [answers.block_hash(txid) for txid in txids if txid not in self._known]
+        listed, new, number = self._questions.txids(self._known)
         ended = time.monotonic()
-        self._reading_due = ended + max(_LONGEST_UNREAD, _SHARE * (ended - began))
+        self._list_time = ended - began
+        self._list_due = ended + max(_LONGEST_UNREAD, _SHARE * self._list_time)
+        self._number = number if self._publishes else None
         for txid in self._known - listed:
             self._forget(txid)
         self._look_at(new)
 
+    def _raise_inconsistent(self) -> None:
+        for txid, kept in self._kept.items():
+            if kept.spent is None or txid not in self._entries:
+                unknown = "what it spends" if kept.spent is None else "its fee"
+                raise NodeError(
+                    f"{self._source} lists transaction {txid} as unconfirmed and does not know {unknown}"
+                )
+
     def _forget(self, txid: str) -> None:
         self._known.discard(txid)
-        self._found.pop(txid, None)
-        self._entries.pop(txid, None)
+        if self._kept.pop(txid, None) or self._entries.pop(txid, None):
+            self._entries.pop(txid, None)
+            self._has_changed = True
+        if self._spends is not None:
+            self._spends.forget(txid)
 
     def _look_at(self, txids: Iterable[str]) -> None:
         """Read new transactions and search them; those that the node no longer has are left out."""
-        raws = self._read_raws(txids)
-        attached: list[str] = []
-        while batch := dict(islice(raws, _SEARCHED_AT_ONCE)):
-            layout, candidates = self._search(batch)
-            by_place = {each.txindex: each for each in candidates}
-            for n, txid in enumerate(batch):
-                candidate = by_place.get(n)
-                if candidate is None and self._shows_all:
-                    raw = layout.transaction(n)
-                    candidate = Candidate(n, read_transaction(raw, self._source.network), raw, ())
+        connected: list[str] = []
+        for raws, layout, ids in self._read(txids):
+            candidates = {each.txindex: each for each in self._scanner.candidates(layout)}
+            for n, (txid, raw) in enumerate(zip(ids, raws, strict=True)):
+                spent = split_outpoints(outpoints(layout.raw, layout.starts[n]))
+                candidate = candidates.get(n)
                 if candidate is not None:
-                    self._found[txid] = _Found(candidate.transaction, candidate.raw, candidate.magics)
-            self._known.update(batch)
-            attached += self._attached(layout, list(batch))
-        self._read_entries(attached)
+                    self._kept[txid] = _Kept(candidate.transaction, raw, candidate.magics)
+                elif self._is_tracked(spent):
+                    self._keep(txid, raw)
+                if any(each[:32].hex() in self._entries for each in spent):
+                    connected.append(txid)
+                if self._spends is not None:
+                    self._spends.add(txid, spent)
+            self._known.update(ids)
+        self._read_entries(connected)
 
-    def _read_raws(self, txids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        asked = list(dict.fromkeys(txids))
-        with well_formed(self._url, "getrawtransaction"):
-            results = self._rpc.find_each("getrawtransaction", [(txid, 0) for txid in asked])
-            for txid, result in zip(asked, results, strict=True):
-                if result is not None:
-                    yield txid, bytes.fromhex(result)
+    def _read(self, txids: Iterable[str]) -> Iterator[tuple[Sequence[bytes], Layout, Sequence[str]]]:
+        """Read transactions in groups, checked by their ids, without those that the node no longer has."""
+        results = self._questions.raws(txids)
+        while group := list(islice(results, _SEARCHED_AT_ONCE)):
+            raws = [raw for _, raw in group]
+            try:
+                layout = self._scanner.lay_out(raws)
+            except MalformedBlock as error:
+                raise NodeError(
+                    f"{self._source} answers getrawtransaction with other bytes: {error}"
+                ) from error
+            hashes, _ = layout.digests()
+            ids = [display_hash(hashes[at : at + 32]) for at in range(0, len(hashes), 32)]
+            for (txid, _), actual in zip(group, ids, strict=True):
+                if actual != txid:
+                    raise NodeError(f"{self._source} answers a request for transaction {txid} with {actual}")
+            yield raws, layout, ids
 
-    def _search(self, raws: Mapping[str, bytes]) -> tuple[Layout, Sequence[Candidate]]:
-        try:
-            layout, candidates = self._scanner.scan_transactions(list(raws.values()))
-        except MalformedBlock as error:
-            raise NodeError(
-                f"{self._url} answers getrawtransaction with bytes that are not that: {error}"
-            ) from error
-        ids, _ = layout.digests()
-        for n, txid in enumerate(raws):
-            actual = display_hash(ids[32 * n : 32 * n + 32])
-            if actual != txid:
-                raise NodeError(f"{self._url} answers a request for transaction {txid} with {actual}")
-        return layout, candidates
+    def _keep(self, txid: str, raw: bytes) -> None:
+        self._kept[txid] = _Kept(read_transaction(raw, self._source.network), raw, ())
 
-    def _attached(self, layout: Layout, txids: Sequence[str]) -> Iterator[str]:
-        """Find transactions that spend outputs of those whose entries are known."""
-        if not self._entries:
+    # What is shown because of what it spends
+
+    def _is_tracked(self, spent: Iterable[bytes]) -> bool:
+        if self._spends is None:
+            return False
+        return self._tracked is None or any(each in self._tracked for each in spent)
+
+    def _follow_spends(self) -> None:
+        """Keep what spends tracked outputs, or outputs of what is kept, and nothing else but candidates."""
+        if self._spends is None or self._tracked is None:
             return
-        for n, txid in enumerate(txids):
-            spends = outpoints(layout.raw, layout.starts[n])
-            if any(spends[at : at + 32].hex() in self._entries for at in range(0, len(spends), OUTPOINT)):
-                yield txid
+        spenders = self._spends.spenders
+        candidates = {txid for txid, kept in self._kept.items() if kept.magics}
+        reached = candidates | {spenders[each] for each in spenders.keys() & set(self._tracked)}
+        ahead = reached
+        while ahead:
+            for raws, _, ids in self._read(txid for txid in ahead if txid not in self._kept):
+                for txid, raw in zip(ids, raws, strict=True):
+                    self._keep(txid, raw)
+            made = {
+                bytes.fromhex(txid) + n.to_bytes(4, "big")
+                for txid in ahead
+                if txid in self._kept
+                for n in range(len(self._kept[txid].transaction.paid))
+            }
+            ahead = {spenders[each] for each in made & spenders.keys()} - reached
+            reached |= ahead
+        for txid in self._kept.keys() - reached:
+            del self._kept[txid]
+            self._has_changed = True
 
-    # What candidates spend
+    # What is known of those that are kept
+
+    def _complete(self) -> bool:
+        """Find what is not known; return whether it is all there, and of one moment."""
+        self._follow_spends()
+        self._find_spent()
+        self._read_entries(self._kept)
+        return self._kept.keys() <= self._entries.keys() and all(
+            kept.spent is not None for kept in self._kept.values()
+        )
 
     def _find_spent(self) -> None:
-        """Find the spent outputs that are not known, as far as the node still has them and is at the tip."""
-        waiting = [found for found in self._found.values() if found.spent is None]
-        spends = [(each.txid, each.vout) for found in waiting for each in found.transaction.inputs]
-        made = self._unconfirmed_outputs({txid for txid, _ in spends if txid in self._known})
+        """Find the spent outputs that are not known, as far as the node has them and is at the same block."""
+        assert self._best is not None, "the list was read"
+        waiting = [kept for kept in self._kept.values() if kept.spent is None]
+        spends = [(each.txid, each.vout) for kept in waiting for each in kept.transaction.inputs]
+        made = self._transactions({txid for txid, _ in spends if txid in self._known})
         confirmed = [outpoint for outpoint in spends if outpoint[0] not in self._known]
-        with well_formed(self._url, "gettxout"):
-            results = self._rpc.call_each("gettxout", [(*outpoint, False) for outpoint in confirmed])
-            outputs: dict[tuple[str, int], SpentOutput | None] = {
-                outpoint: None if result is None else self._confirmed_output(result)
-                for outpoint, result in zip(confirmed, results, strict=True)
-            }
-        for found in waiting:
-            spent = [
-                made[each.txid].paid[each.vout : each.vout + 1]
-                if each.txid in made
-                else (outputs.get((each.txid, each.vout)),)
-                for each in found.transaction.inputs
-            ]
-            known = [output for each in spent for output in each if output is not None]
-            if len(known) == len(found.transaction.inputs):
-                self._check_spent(found, known)
-                found.spent = capped(known)
+        outputs = self._questions.outputs(confirmed, self._best)
+        outputs |= {
+            (txid, vout): made[txid].paid[vout]
+            for txid, vout in spends
+            if txid in made and vout < len(made[txid].paid)
+        }
+        for kept in waiting:
+            spent = [outputs.get((each.txid, each.vout)) for each in kept.transaction.inputs]
+            known = [output for output in spent if output is not None]
+            if len(known) == len(spent):
+                self._check_spent(kept.transaction, known)
+                kept.spent = capped(known)
+                self._has_changed = True
 
-    def _unconfirmed_outputs(self, txids: Collection[str]) -> dict[str, Transaction]:
-        made = {txid: self._found[txid].transaction for txid in txids if txid in self._found}
-        raws = self._read_raws(txid for txid in txids if txid not in made)
-        while batch := dict(islice(raws, _SEARCHED_AT_ONCE)):
-            self._search(batch)
-            made |= {txid: read_transaction(raw, self._source.network) for txid, raw in batch.items()}
+    def _transactions(self, txids: Collection[str]) -> dict[str, Transaction]:
+        made = {txid: self._kept[txid].transaction for txid in txids if txid in self._kept}
+        for raws, _, ids in self._read(txid for txid in txids if txid not in made):
+            for txid, raw in zip(ids, raws, strict=True):
+                made[txid] = read_transaction(raw, self._source.network)
         return made
 
-    def _confirmed_output(self, answer: Mapping[str, Any]) -> SpentOutput | None:
-        """Read an output; None if the node is at another tip."""
-        assert self._tip is not None, "the tip was read first"
-        if answers.block_hash(answer["bestblock"]) != self._tip.hash:
-            return None
-        block_id = answers.height(self._tip.block_id - answers.whole_number(answer["confirmations"]) + 1)
-        is_coinbase = answer["coinbase"]
-        if not isinstance(is_coinbase, bool) or block_id > self._tip.block_id:
-            raise TypeError(f"{quoted(answer)} does not say which block made an output")
-        value, script = answers.satoshi(answer["value"]), bytes.fromhex(answer["scriptPubKey"]["hex"])
-        return SpentOutput(value, script, 2 * block_id + is_coinbase)
-
-    def _check_spent(self, found: _Found, spent: Sequence[SpentOutput]) -> None:
-        for n, (spending, output) in enumerate(zip(found.transaction.inputs, spent, strict=True)):
+    def _check_spent(self, transaction: Transaction, spent: Sequence[SpentOutput]) -> None:
+        for n, (spending, output) in enumerate(zip(transaction.inputs, spent, strict=True)):
             problem = mismatch(output.script_pubkey, spending)
             if problem is not None:
                 raise NodeError(
-                    f"{self._url} states that input {n} of transaction {found.transaction.txid} spends "
+                    f"{self._source} states that input {n} of transaction {transaction.txid} spends "
                     f"{output.script_pubkey.hex()}, which it cannot: {problem}"
                 )
 
@@ -354,80 +397,90 @@ class Mempool:
         """Read the entries of transactions, and of all that are connected with them."""
         ahead = {txid for txid in txids if txid not in self._entries}
         while ahead:
-            asked, ahead = list(ahead), set()
-            for txid, entry in self._entries_of(asked):
+            neighbors: set[object] = set()
+            for txid, entry in self._questions.entries(ahead):
                 self._entries[txid] = entry
-                ahead.update(entry.priced.parents, entry.children)
-            ahead = {txid for txid in ahead if txid not in self._entries}
+                self._has_changed = True
+                neighbors.update(entry.parents, entry.children)
+            # Others have come or gone since the list was read.
+            ahead = {txid for txid in self._known & neighbors if txid not in self._entries}
 
     def _read_entries_again(self) -> None:
         """Read entries again once in a while: nothing shows that `prioritisetransaction` has changed one."""
         began = time.monotonic()
         if began < self._entries_due:
             return
-        for txid, entry in self._entries_of(list(self._entries)):
-            self._entries[txid] = entry
+        for txid, entry in self._questions.entries(self._entries):
+            if self._entries[txid] != entry:
+                self._entries[txid] = entry
+                self._has_changed = True
         ended = time.monotonic()
         self._entries_due = ended + _SHARE * (ended - began)
 
-    def _entries_of(self, txids: Sequence[str]) -> Iterator[tuple[str, _Entry]]:
-        with well_formed(self._url, "getmempoolentry"):
-            results = self._rpc.find_each("getmempoolentry", [(txid,) for txid in txids])
-            for txid, result in zip(txids, results, strict=True):
-                if result is not None:
-                    yield txid, self._entry(result)
-
-    def _entry(self, answer: Mapping[str, Any]) -> _Entry:
-        vsize, seen_at = answers.whole_number(answer["vsize"]), answers.whole_number(answer["time"])
-        if not 0 < vsize <= _LARGEST_VSIZE or not 0 <= seen_at <= _LATEST:
-            raise ValueError(f"a transaction of {vsize} vbytes at the time {seen_at}")
-        fees = answer["fees"]
-        modified = Decimal(fees["modified"]).scaleb(8)
-        if not abs(modified) < _LARGEST_DELTA or modified != modified.to_integral_value():
-            raise ValueError(f"a fee of {modified} satoshi")
-        # Others have come or gone since the list was read.
-        parents = [txid for txid in answer["depends"] if txid in self._known]
-        children = [txid for txid in answer["spentby"] if txid in self._known]
-        return _Entry(Priced(int(modified), vsize, parents), answers.satoshi(fees["base"]), seen_at, children)
-
     def _in_order(self) -> Iterator[Unconfirmed]:
         self._keep_connected()
-        with well_formed(self._url, "getmempoolentry"):
-            order = mining_order({txid: entry.priced for txid, entry in self._entries.items()})
+        priced = {
+            txid: Priced(
+                entry.modified_fee, entry.vsize, [each for each in entry.parents if each in self._entries]
+            )
+            for txid, entry in self._entries.items()
+        }
+        with self._questions.well_formed_entries():
+            order = mining_order(priced)
         for txid in order:
-            found = self._found.get(txid)
-            if found is not None and found.spent is not None:
-                yield self._shown(txid, found, found.spent)
+            kept = self._kept.get(txid)
+            if kept is not None and kept.spent is not None:
+                yield self._shown(txid, kept, kept.spent)
 
     def _keep_connected(self) -> None:
-        """Forget entries that are no longer connected with what is shown."""
+        """Forget entries that are no longer connected with what is kept."""
         neighbors: dict[str, list[str]] = {txid: [] for txid in self._entries}
         for txid, entry in self._entries.items():
-            for parent in entry.priced.parents:
-                if parent in neighbors:
-                    neighbors[parent].append(txid)
-                    neighbors[txid].append(parent)
-        kept: set[str] = set()
-        ahead = [txid for txid in self._found if txid in neighbors]
+            for parent in self._entries.keys() & entry.parents:
+                neighbors[parent].append(txid)
+                neighbors[txid].append(parent)
+        reached: set[str] = set()
+        ahead = [txid for txid in self._kept if txid in neighbors]
         while ahead:
             txid = ahead.pop()
-            if txid not in kept:
-                kept.add(txid)
+            if txid not in reached:
+                reached.add(txid)
                 ahead += neighbors[txid]
-        for txid in self._entries.keys() - kept:
+        for txid in self._entries.keys() - reached:
             del self._entries[txid]
 
-    def _shown(self, txid: str, found: _Found, spent: tuple[SpentOutput, ...]) -> Unconfirmed:
+    def _shown(self, txid: str, kept: _Kept, spent: tuple[SpentOutput, ...]) -> Unconfirmed:
         entry = self._entries[txid]
-        fee, vsize = entry.fee, entry.priced.vsize
-        spends = sum(output.value for output in spent)
-        if spends - sum(output.value for output in found.transaction.paid) != fee or spends > MAX_MONEY:
+        spends, pays = (sum(each.value for each in outputs) for outputs in (spent, kept.transaction.paid))
+        if spends - pays != entry.fee or spends > MAX_MONEY:
             raise NodeError(
-                f"{self._url} states {fee} satoshi as the fee of transaction {txid}, which spends {spends}"
+                f"{self._source} states {entry.fee} satoshi as the fee of transaction {txid}, which spends "
+                f"{spends} and pays {pays}"
             )
-        shown = Unconfirmed(
-            txid, found.raw, spent, found.magics, fee, vsize, Decimal(fee) / vsize, entry.time
-        )
-        if found.shown != shown:
-            found.shown = shown
-        return found.shown
+        rate = Decimal(entry.fee) / entry.vsize
+        shown = Unconfirmed(txid, kept.raw, spent, kept.magics, entry.fee, entry.vsize, rate, entry.time)
+        if kept.shown != shown:
+            kept.shown = shown
+        return kept.shown
+
+
+class _Spends:
+    """What all unconfirmed transactions spend."""
+
+    def __init__(self) -> None:
+        self.spenders: dict[bytes, str] = {}
+        """The transactions, by outpoint."""
+        self.new: list[bytes] = []
+        self._outpoints: dict[str, Sequence[bytes]] = {}
+
+    def add(self, txid: str, spent: Sequence[bytes]) -> None:
+        """Add a transaction."""
+        self._outpoints[txid] = tuple(spent)
+        self.spenders.update(dict.fromkeys(spent, txid))
+        self.new += spent
+
+    def forget(self, txid: str) -> None:
+        """Take a transaction out, if it is there."""
+        for outpoint in self._outpoints.pop(txid, ()):
+            if self.spenders.get(outpoint) == txid:  # else another one has taken its place
+                del self.spenders[outpoint]

@@ -134,6 +134,8 @@ class NodeSource:
         self._end: Tip | None = None
         """The tip that headers were read up to since the last wait: `tip` may be a later one."""
         self._has_fetched = False
+        self._has_run_out = False
+        """Whether the last wait was not ended early."""
 
     def __str__(self) -> str:
         return str(self._url)
@@ -298,12 +300,16 @@ class NodeSource:
         """Sleep for `timeout` seconds, or until `wake`, or until the node announces a block."""
         seen = self._end or self._tip
         if self._announcements is not None and seen is not None:
-            self._announcements.expect(seen, timeout, had_news=self._has_fetched)
+            self._announcements.expect(seen, timeout, had_news=self._has_fetched, ran_out=self._has_run_out)
             self._has_fetched, self._end = False, None
             for message in self._announcements.messages():
-                if self._notice is not None:
-                    self._notice(message)
-        self._wake.wait(timeout)
+                self.notify(message)
+        self._has_run_out = not self._wake.wait(timeout)
+
+    def notify(self, message: str) -> None:
+        """Report what keeps news from coming to whoever opened the source."""
+        if self._notice is not None:
+            self._notice(message)
 
     def wake(self) -> None:
         """End the current or the next `wait`; may be called from another thread or a signal handler."""
