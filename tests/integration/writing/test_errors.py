@@ -6,6 +6,7 @@ import pytest
 
 from tests.integration.writing.conftest import World, document, order
 from virtualchain import App, StateEngine
+from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.errors import NodeError, NodeUnavailable, StoreError, UsageError, VirtualchainError
 from virtualchain.testing import FakeNode
 from virtualchain.writing.amounts import read_fee_rate
@@ -148,6 +149,7 @@ def test_apps_and_fields_that_nobody_can_write(world: World) -> None:
     assert "app notary has no opcode 'sell'" in refused(world.sender(), "sell")
     assert "the change cannot be output 9" in refused(world.sender(), change_at=9)
     assert "is not a transaction id" in refused(world.sender(), replaces="x")
+    assert "name one" in refused(world.sender(), replaces="00" * 32, sender=world.address())
 
 
 def test_coins_that_are_gone(world: World) -> None:
@@ -156,12 +158,24 @@ def test_coins_that_are_gone(world: World) -> None:
     address = world.paid_address()
     late = sender.send(order(sender, "claim", sha256=document("late"), sender=address), dry_run=True)
     world.node.rpc("sendall", [world.address()], wallet="payer")
-    with pytest.raises(VirtualchainError, match=r"same coins|not pay enough more"):
+    with pytest.raises(NodeError, match="spends the same coins, and would be replaced"):
         sender.broadcast(late.raw)
+    coin = (read_inputs(late.raw)[0].txid, read_inputs(late.raw)[0].vout)
     world.mine()
     with pytest.raises(NodeError, match=r"spends coins that http.* does not have"):
         sender.hand_over(late)
+    assert "cannot be spent: it is spent already" in refused(sender, coins=[coin])
     world.mine(101)
+
+
+def test_a_fee_that_nobody_can_estimate(world: World, bitcoind_factory: Any) -> None:
+    """Without a fallback, a new node's wallet needs a rate."""
+    node = bitcoind_factory("-fallbackfee=0")
+    node.rpc("createwallet", "payer")
+    node.rpc("generatetoaddress", 101, node.rpc("getnewaddress", wallet="payer"))
+    alone = World(node, world.url, [], world.opened)
+    assert "cannot estimate a fee" in refused(alone.sender(anyway=True))
+    assert "cannot estimate a fee" in refused(alone.sender(anyway=True, fee=Fee(target=3)))
 
 
 def test_long_chains_of_unconfirmed_inputs(world: World, bitcoind_factory: Any) -> None:
