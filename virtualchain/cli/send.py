@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options
-from virtualchain.cli.output import say, write_fields, write_json
+from virtualchain.cli.output import say, visible, write_fields, write_json
 from virtualchain.cli.session import existing_database, named_app
 from virtualchain.errors import StoreError, UsageError
 
@@ -40,6 +40,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
     "--sender",
     metavar="ADDRESS",
     help="Send from this address of the wallet; the change returns to it. Default: the wallet chooses coins.",
+)
+@click.option(
+    "--coin",
+    "coins",
+    multiple=True,
+    metavar="TXID:N",
+    help="Spend this output first, for apps whose state is on outputs. Can be repeated.",
 )
 @click.option("--change", metavar="ADDRESS", help="Where the change goes. Default: a new address.")
 @click.option(
@@ -148,9 +155,8 @@ def _check(opcode: str | None, chosen: dict[str, Any]) -> None:
         raise UsageError("--timeout needs --wait")
     if chosen["results"] is not None and chosen["batch"] is None:
         raise UsageError("--results needs --batch")
-    taken = [
-        name for name in ("to", "burn", "sender", "change", "replaces", "change_at") if _is_set(chosen, name)
-    ]
+    names = ("to", "burn", "sender", "coins", "change", "replaces", "change_at")
+    taken = [name for name in names if _is_set(chosen, name)]
     if chosen["broadcast"] is not None and (opcode is not None or taken):
         raise UsageError("--broadcast sends what is in the file: leave out opcode, fields and outputs")
     if chosen["batch"] is not None and (opcode is not None or {"to", "burn", "replaces"} & set(taken)):
@@ -187,7 +193,7 @@ def _read_request(
     """Return the file to broadcast, the lines of a batch, or what an order is made from."""
     from virtualchain.app.encoding import find_opcode
     from virtualchain.app.field_text import read_fields, split_fields
-    from virtualchain.writing.amounts import read_amount, split_payment
+    from virtualchain.writing.amounts import read_amount, read_coin, split_payment
     from virtualchain.writing.batch import read_lines
 
     if chosen["broadcast"] is not None:
@@ -203,6 +209,7 @@ def _read_request(
         "opcode": code,
         "fields": read_fields(contract, code, split_fields(fields)),
         "to": [split_payment(text) for text in chosen["to"]],
+        "coins": [read_coin(text) for text in chosen["coins"]],
         "burn": None if chosen["burn"] is None else read_amount(chosen["burn"]),
         **{name: chosen[name] for name in ("sender", "change", "change_at", "replaces")},
     }
@@ -319,5 +326,5 @@ def end(sent: "Sent") -> None:
         )
     elif sent.exit_code:
         at = "" if sent.step is None else f" at {sent.step}"
-        say(f"transaction {sent.txid} was {sent.status}{at}: {sent.reason}")
+        say(visible(f"transaction {sent.txid} was {sent.status}{at}: {sent.reason}"))
     click.get_current_context().exit(sent.exit_code)

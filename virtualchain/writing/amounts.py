@@ -1,4 +1,4 @@
-"""Amounts and fee rates as people write them: exact, in bitcoins or satoshis, never through a float."""
+"""Amounts, fee rates and coins as people write them: exact, and never through a float."""
 
 import re
 from decimal import Decimal
@@ -11,6 +11,7 @@ BITCOIN: Final = 100_000_000
 """Satoshi."""
 _AMOUNT: Final = re.compile(r"([0-9]{1,8})(?:\.([0-9]{1,8}))?")
 _SATOSHI: Final = re.compile(r"([0-9]{1,16}) ?sats?")
+_COIN: Final = re.compile(r"([0-9a-f]{64}):([0-9]{1,6})")
 _RATE: Final = re.compile(r"[0-9]{1,8}(?:\.[0-9]{1,3})?")
 
 
@@ -51,3 +52,11 @@ def split_payment(text: str) -> tuple[str, int]:
     if not equals or not address.strip():
         raise UsageError(f"{quoted(text)} is not a payment: write ADDRESS=AMOUNT")
     return address.strip(), read_amount(amount)
+
+
+def read_coin(text: str) -> tuple[str, int]:
+    """Read TXID:NUMBER, an output of a transaction; raises UsageError."""
+    coin = _COIN.fullmatch(text.strip())
+    if coin is None:
+        raise UsageError(f"{quoted(text)} is not a coin: write TXID:NUMBER, with 64 lower-case hex digits")
+    return coin[1], int(coin[2])

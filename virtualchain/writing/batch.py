@@ -23,7 +23,7 @@ from virtualchain.engine.preview import preview_transactions
 from virtualchain.errors import InputRefused, UsageError, VirtualchainError, quoted
 from virtualchain.model import SpentOutput, TxIn
 from virtualchain.writing.amounts import read_amount, split_payment, write_amount
-from virtualchain.writing.orders import Order, Say, Sent
+from virtualchain.writing.orders import Order, Say, Sent, one_line
 from virtualchain.writing.policy import LongChain
 from virtualchain.writing.sending import InputSender
 from virtualchain.writing.wallet import REPLACEABLE, Own
@@ -202,7 +202,7 @@ class Batch:
             sender.database, sender.contract, raws, source=sender.source, spent=spent
         )
         refused = [
-            f"line {numbers[verdict.txid]} at {verdict.step}: {verdict.reason}"
+            f"line {numbers[verdict.txid]} at {verdict.step}: {one_line(str(verdict.reason))}"
             for verdict in verdicts
             if not verdict.is_accepted and verdict.payload is not None
         ]

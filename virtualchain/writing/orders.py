@@ -7,7 +7,7 @@ from typing import Final
 
 from virtualchain.engine.foreseeing import Verdict
 from virtualchain.model import Json, SpentOutput
-from virtualchain.writing.wallet import ANY_FEE, Fee
+from virtualchain.writing.wallet import ANY_FEE, Fee, Outpoint
 
 MOST_FEE: Final = 100_000
 """Satoshi: the highest fee without `most_fee`. At 200 vbytes this is 500 satoshi per vbyte."""
@@ -30,6 +30,8 @@ class Order:
     """The outputs after the payload's, in order."""
     sender: str | None = None
     """The address whose coin is the first input; None leaves the choice to the wallet."""
+    coins: tuple[Outpoint, ...] = ()
+    """The first inputs, in order; without any, the sender's coin is the first."""
     change: str | None = None
     """The address of the change; None is the sender's, or one of the wallet's own."""
     change_at: int | None = None
@@ -50,6 +52,11 @@ class Terms:
 
 
 DEFAULT_TERMS: Final = Terms()
+
+
+def one_line(text: str) -> str:
+    """Escape what would end a line or control a terminal, as an app's reason may quote anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(slots=True)

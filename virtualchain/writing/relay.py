@@ -4,7 +4,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from decimal import Decimal
 
-from virtualchain.bitcoin.node.answers import satoshi, whole_number
+from virtualchain.bitcoin.node.answers import block_hash, satoshi, whole_number
+from virtualchain.bitcoin.node.client import NotOffered
 from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.bitcoin.script import classify
 from virtualchain.bitcoin.transaction import read_inputs, read_outputs, read_transaction, without_witness
@@ -31,6 +32,18 @@ def rejection(source: NodeSource, raw: bytes) -> str | None:
     with well_formed_of(source, "testmempoolaccept"):
         (result,) = source.rpc.call("testmempoolaccept", [raw.hex()], 0)
         return None if result["allowed"] else str(result.get("reject-details") or result["reject-reason"])
+
+
+def spenders(source: NodeSource, raw: bytes) -> set[str]:
+    """Return the ids of other unconfirmed transactions that spend what a transaction spends."""
+    outpoints = [{"txid": item.txid, "vout": item.vout} for item in read_inputs(raw)]
+    try:
+        answers = source.rpc.call("gettxspendingprevout", outpoints)
+    except NotOffered:
+        return set()  # before Bitcoin Core 24
+    with well_formed_of(source, "gettxspendingprevout"):
+        found = {block_hash(item["spendingtxid"]) for item in answers if "spendingtxid" in item}
+    return found - {read_outputs(raw)[0]}
 
 
 def rates(source: NodeSource) -> Rates:

@@ -1,6 +1,6 @@
 """`virtualchain.send`: one input, from Python."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,7 @@ from virtualchain.writing.amounts import read_amount, read_fee_rate
 from virtualchain.writing.orders import MOST_FEE, Say, Sent, Terms
 from virtualchain.writing.sending import InputSender
 from virtualchain.writing.waiting import Wait
-from virtualchain.writing.wallet import Fee
+from virtualchain.writing.wallet import Fee, Outpoint
 
 Amount = int | str
 """Satoshi, or text as on the command line: `0.001` bitcoins, `546sat`."""
@@ -28,6 +28,7 @@ def send(
     to: Mapping[str, Amount] | Iterable[tuple[str, Amount]] = (),
     burn: Amount | None = None,
     sender: str | None = None,
+    coins: Sequence[Outpoint] = (),
     change: str | None = None,
     change_at: int | None = None,
     replaces: str | None = None,
@@ -49,7 +50,8 @@ def send(
 
     Fields are passed by name; those with the names of these parameters, in the mapping `fields`. The outputs
     after the payload's are `to`, by address, `burn`, and the change, or have the change at `change_at`.
-    `sender` is the address of the first input; the change returns to it, or to `change`. `replaces` names the
+    `sender` is the address of the first input; the change returns to it, or to `change`. `coins` are the
+    first inputs, if they are to be certain ones: txid and number. `replaces` names the
     unconfirmed transaction whose coins are spent instead. `fee_rate` is in satoshi per vbyte. `database` is
     that of a deployment with the app; None is the embedded one. With `wait`, returns when the app has
     accepted or refused the input, when it is lost, or after `timeout` seconds: see `Sent.status`. `say` gets
@@ -76,6 +78,7 @@ def send(
             to=[(address, _satoshi(amount)) for address, amount in payments],
             burn=None if burn is None else _satoshi(burn),
             sender=sender,
+            coins=coins,
             change=change,
             change_at=change_at,
             replaces=replaces,

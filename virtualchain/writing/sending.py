@@ -34,7 +34,7 @@ from virtualchain.errors import (
 from virtualchain.model import SpentOutput
 from virtualchain.reading import views
 from virtualchain.writing.amounts import write_amount
-from virtualchain.writing.orders import DEFAULT_TERMS, Order, Say, Sent, Terms
+from virtualchain.writing.orders import DEFAULT_TERMS, Order, Say, Sent, Terms, one_line
 from virtualchain.writing.policy import UNSIGNED, Facts, is_known, refusal
 from virtualchain.writing.psbt import finalize, with_made_up_signatures, without_signatures
 from virtualchain.writing.relay import (
@@ -45,6 +45,7 @@ from virtualchain.writing.relay import (
     replacement,
     require_synced,
     sender_of,
+    spenders,
     unconfirmed_before,
     virtual_size,
 )
@@ -119,6 +120,7 @@ class InputSender:
         to: Sequence[tuple[str, int]] = (),
         burn: int | None = None,
         sender: str | None = None,
+        coins: Sequence[Outpoint] = (),
         change: str | None = None,
         change_at: int | None = None,
         replaces: str | None = None,
@@ -136,13 +138,14 @@ class InputSender:
             )
         if replaces is not None and not _TXID.fullmatch(replaces):
             raise UsageError(f"{quoted(replaces)} is not a transaction id: 64 lower-case hex digits")
-        if replaces is not None and sender is not None:
-            raise UsageError("what replaces a transaction is sent by its sender: leave the sender out")
+        if sum((replaces is not None, sender is not None, bool(coins))) > 1:
+            raise UsageError("a sender, coins, or what is replaced decide on the first input: name one")
         return Order(
             find_opcode(self.contract, opcode),
             fields,
             tuple(payments),
             sender,
+            tuple(coins),
             sender if change is None else change,
             change_at,
             replaces,
@@ -170,7 +173,7 @@ class InputSender:
             "unsigned",
             advice=self._advice(order),
         )
-        self._test(sent, is_signed=False)
+        self._test(sent, order.replaces, is_signed=False)
         return replace(sent, raw=without_signatures(raw)), base64.b64decode(psbt)
 
     def draft(self, order: Order) -> bytes:
@@ -203,7 +206,7 @@ class InputSender:
             "checked",
             advice=self._advice(order),
         )
-        self._test(sent, is_signed=True)
+        self._test(sent, order.replaces, is_signed=True)
         return sent if dry_run else self.hand_over(sent, note)
 
     def broadcast(self, raw: bytes, *, dry_run: bool = False) -> Sent:
@@ -217,7 +220,7 @@ class InputSender:
             self._say(f"{self.source} has the transaction already")
             return self._described(raw, opcode, payload, "sent")
         sent = self._judged(raw, opcode, payload, "checked")
-        self._test(sent, is_signed=True)
+        self._test(sent, None, is_signed=True)
         return sent if dry_run else self.hand_over(sent)
 
     def resume(self, raw: bytes, note: Callable[[Sent], None], *, is_sent: bool) -> Sent:
@@ -238,6 +241,18 @@ class InputSender:
         note = note or (lambda _: None)
         if is_first:
             note(replace(sent, status="signed"))
+        try:
+            self._hand_over(sent, note, is_first=is_first)
+        except KeyboardInterrupt:
+            self._say(f"interrupted: look for transaction {sent.txid} before you send this input again")
+            raise
+        sent.status = "sent"
+        note(sent)
+        return sent
+
+    # Steps.
+
+    def _hand_over(self, sent: Sent, note: Callable[[Sent], None], *, is_first: bool) -> None:
         failure: NodeUnavailable | None = None
         for pause in _PAUSES:
             time.sleep(pause)
@@ -262,11 +277,6 @@ class InputSender:
                 f"{failure}; so it is not known whether it has transaction {sent.txid}: before you send this "
                 f"input again, look for it with `bitcoin-cli getmempoolentry {sent.txid}`"
             ) from failure
-        sent.status = "sent"
-        note(sent)
-        return sent
-
-    # Steps.
 
     def _look(self) -> str | None:
         """Check that the database is the app's and the network's; return the current consensus hash."""
@@ -332,7 +342,12 @@ class InputSender:
     def _fund(self, draft: _Draft) -> str:
         """Return the transaction with its coins as PSBT."""
         order, fee = draft.order, self.terms.fee
-        inputs: list[Outpoint] = []
+        inputs = list(order.coins)
+        for txid, vout in inputs:
+            if self.source.rpc.call("gettxout", txid, vout, True) is None:
+                raise UsageError(
+                    f"coin {txid}:{vout} cannot be spent: it is spent already, or never was made"
+                )
         if order.replaces is not None:
             inputs, fee = replacement(self.source, order.replaces, fee)
         elif order.sender is not None:
@@ -378,7 +393,7 @@ class InputSender:
                 if not verdict.is_accepted:
                     self._refuse(
                         f"app {sent.app} would refuse {opcode_text(opcode)} at {verdict.step}: "
-                        f"{verdict.reason or 'it states no reason'}{advice}"
+                        f"{one_line(verdict.reason or 'it states no reason')}{advice}"
                     )
         return sent
 
@@ -444,8 +459,17 @@ class InputSender:
             sender=sender_of(self.source, raw),
         )
 
-    def _test(self, sent: Sent, *, is_signed: bool) -> None:
-        """Ask the node whether it would take a transaction; raise what `refusal` returns if it would not."""
+    def _test(self, sent: Sent, replaces: str | None, *, is_signed: bool) -> None:
+        """Ask the node whether it would take a transaction; raise what `refusal` returns if it would not.
+
+        The only transaction that it may replace is the one that it is to replace.
+        """
+        others = spenders(self.source, sent.raw) - {replaces}
+        if others and not self.terms.anyway:
+            raise NodeError(
+                f"transaction {min(others)} in the mempool of {self.source} spends the same coins, and would "
+                "be replaced: if the wallet sent it meanwhile, run this again, and it chooses others"
+            )
         reason = rejection(self.source, sent.raw)
         if reason is None or is_known(reason) or (not is_signed and UNSIGNED in reason):
             return

@@ -12,7 +12,6 @@ from typing import Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.bitcoin.block import read_inputs, split_transactions
-from virtualchain.bitcoin.node.client import NotOffered
 from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.bitcoin.source import Tip
 from virtualchain.bitcoin.transaction import read_transaction
@@ -20,6 +19,7 @@ from virtualchain.errors import DatabaseUnavailable, Halted, MissingData, NodeUn
 from virtualchain.model import Block
 from virtualchain.reading import views
 from virtualchain.writing.orders import Say, Sent
+from virtualchain.writing.relay import spenders
 
 PAUSE: Final = 1.0
 """Seconds between two looks; a new block ends the pause."""
@@ -131,7 +131,7 @@ class Wait:
                 return _Place(other=spender)
         if in_mempool:
             return _Place(in_mempool=True)
-        return _Place(other=self._spender_in_mempool())
+        return _Place(other=min(spenders(self._source, self._sent.raw), default=None))
 
     def _is_in_mempool(self) -> bool:
         try:
@@ -139,15 +139,6 @@ class Wait:
         except MissingData:
             return False
         return True
-
-    def _spender_in_mempool(self) -> str | None:
-        questions = [{"txid": txid, "vout": vout} for txid, vout in self._outpoints]
-        try:
-            answers = self._source.rpc.call("gettxspendingprevout", questions)
-        except NotOffered:
-            return None
-        others = [str(item["spendingtxid"]) for item in answers if "spendingtxid" in item]
-        return next((txid for txid in others if txid != self._sent.txid), None)
 
     def _follow(self) -> None:
         """Look into the blocks that are new, from the last one that is still active."""

@@ -52,6 +52,11 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[VirtualchainError], str], ...
         "{wallet} refuses the fee as too low: choose a higher --fee-rate ({text})",
     ),
     (
+        ("re-selected input", "Missing solving data", "Unable to find UTXO"),
+        UsageError,
+        "{wallet} cannot spend a coin that was named: it is spent, or not the wallet's ({text})",
+    ),
+    (
         ("eypool",),
         UsageError,
         "{wallet} has no unused address for the change: choose one with --change, or refill its keypool",

@@ -65,7 +65,10 @@ class World:
     def paid_address(self, kind: str = "bech32", amount: str = "1") -> str:
         """Return a new address of the wallet that has a confirmed coin."""
         address = self.address(kind)
-        self.node.rpc("sendtoaddress", address, amount, wallet="payer")
+        mined = [coin for coin in self.node.rpc("listunspent", 101, wallet="payer") if coin["amount"] >= 25]
+        coin = {name: mined[0][name] for name in ("txid", "vout")}  # not one of another such address
+        outputs = [{address: amount}]
+        self.node.rpc("send", outputs, None, "unset", 10, {"inputs": [coin]}, wallet="payer")
         self.mine()
         return address
 
@@ -90,7 +93,7 @@ class World:
 
 def order(through: InputSender, opcode: str, /, **options: Any) -> Order:
     """Make an order; `options` are of the order, or else fields."""
-    own = {"to", "burn", "sender", "change", "change_at", "replaces"}
+    own = {"to", "burn", "sender", "coins", "change", "change_at", "replaces"}
     fields = {name: value for name, value in options.items() if name not in own}
     return through.order(opcode, fields, **{name: options[name] for name in own & options.keys()})
 

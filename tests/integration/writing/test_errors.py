@@ -5,8 +5,16 @@ from typing import Any
 import pytest
 
 from tests.integration.writing.conftest import World, document, order
-from virtualchain import App, StateEngine
-from virtualchain.errors import NodeError, NodeUnavailable, StoreError, UsageError, VirtualchainError
+from virtualchain import App, Rejected, StateEngine
+from virtualchain.bitcoin.transaction import read_inputs
+from virtualchain.errors import (
+    InputRefused,
+    NodeError,
+    NodeUnavailable,
+    StoreError,
+    UsageError,
+    VirtualchainError,
+)
 from virtualchain.testing import FakeNode
 from virtualchain.writing.amounts import read_fee_rate
 from virtualchain.writing.policy import Facts, LongChain, Rates, refusal
@@ -20,6 +28,7 @@ notes.add(
     b"n",
     parse=lambda payload: {"text": payload.decode()},
     encode=lambda text: text.encode(),
+    check=lambda op, state: op["text"] != "no" or Rejected("no,\n\x1b[31mnever"),
 )
 mute = App("mute", magic=b"mu")
 mute.add(b"n", parse=lambda payload: {"text": payload.decode()})
@@ -83,6 +92,13 @@ def test_addresses_of_others_and_of_other_networks(world: World) -> None:
         assert complaint in refused(world.sender(), to=[(address, 1000)])
         assert complaint in refused(world.sender(), change=address)
         assert complaint in refused(world.sender(), sender=address)
+    other = world.wallet("other")
+    txid = world.node.rpc("sendtoaddress", world.address(wallet=other), "1", wallet="payer")
+    world.mine()
+    (coin,) = world.node.rpc("listunspent", 1, wallet=other)
+    assert coin["txid"] == txid
+    assert "cannot spend a coin that was named" in refused(world.sender(), coins=[(txid, coin["vout"])])
+    world.node.rpc("unloadwallet", None, wallet=other)
     stranger = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
     assert f"{stranger} is not an address of wallet 'payer'" in refused(world.sender(), sender=stranger)
 
@@ -126,6 +142,30 @@ def test_a_payload_over_the_nodes_datacarriersize(world: World) -> None:
     assert "the script of its output has 65 bytes, over datacarriersize" in message
 
 
+def test_a_reason_of_several_lines(world: World) -> None:
+    """Whatever an app's reason quotes, the message is one line, and controls no terminal."""
+    world.sync(notes)
+    sender = world.sender(notes)
+    with pytest.raises(InputRefused, match=r"at check: no,\\n\\x1b\[31mnever; nothing was sent"):
+        sender.send(order(sender, "n", text="no"))
+
+
+def test_an_interruption_while_it_is_handed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transaction to look for is named."""
+    sender = world.sender()
+    ask = sender.source.rpc.call_once
+
+    def call_once(method: str, *parameters: object) -> Any:
+        if method == "sendrawtransaction":
+            raise KeyboardInterrupt
+        return ask(method, *parameters)
+
+    monkeypatch.setattr(sender.source.rpc, "call_once", call_once)
+    with pytest.raises(KeyboardInterrupt):
+        sender.send(order(sender, "claim", sha256=document("interrupted")))
+    assert "interrupted: look for transaction " in world.remarks[-1]
+
+
 def test_dust_and_fees(world: World) -> None:
     """Outputs that are too small, and fees that are too low, too high, or over the limit, are refused."""
     assert "(dust)" in refused(world.sender(), to=[(world.address(), 100)])
@@ -148,6 +188,7 @@ def test_apps_and_fields_that_nobody_can_write(world: World) -> None:
     assert "app notary has no opcode 'sell'" in refused(world.sender(), "sell")
     assert "the change cannot be output 9" in refused(world.sender(), change_at=9)
     assert "is not a transaction id" in refused(world.sender(), replaces="x")
+    assert "name one" in refused(world.sender(), replaces="00" * 32, sender=world.address())
 
 
 def test_coins_that_are_gone(world: World) -> None:
@@ -156,12 +197,24 @@ def test_coins_that_are_gone(world: World) -> None:
     address = world.paid_address()
     late = sender.send(order(sender, "claim", sha256=document("late"), sender=address), dry_run=True)
     world.node.rpc("sendall", [world.address()], wallet="payer")
-    with pytest.raises(VirtualchainError, match=r"same coins|not pay enough more"):
+    with pytest.raises(NodeError, match="spends the same coins, and would be replaced"):
         sender.broadcast(late.raw)
+    coin = (read_inputs(late.raw)[0].txid, read_inputs(late.raw)[0].vout)
     world.mine()
     with pytest.raises(NodeError, match=r"spends coins that http.* does not have"):
         sender.hand_over(late)
+    assert "cannot be spent: it is spent already" in refused(sender, coins=[coin])
     world.mine(101)
+
+
+def test_a_fee_that_nobody_can_estimate(world: World, bitcoind_factory: Any) -> None:
+    """Without a fallback, a new node's wallet needs a rate."""
+    node = bitcoind_factory("-fallbackfee=0")
+    node.rpc("createwallet", "payer")
+    node.rpc("generatetoaddress", 101, node.rpc("getnewaddress", wallet="payer"))
+    alone = World(node, world.url, [], world.opened)
+    assert "cannot estimate a fee" in refused(alone.sender(anyway=True))
+    assert "cannot estimate a fee" in refused(alone.sender(anyway=True, fee=Fee(target=3)))
 
 
 def test_long_chains_of_unconfirmed_inputs(world: World, bitcoind_factory: Any) -> None:

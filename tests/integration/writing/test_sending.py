@@ -244,6 +244,19 @@ def test_an_input_replaces_an_unconfirmed_one(world: World) -> None:
         world.send(sha256=document("late"), replaces=second.txid)
 
 
+def test_coins_that_are_named_are_spent_first(world: World) -> None:
+    """In their order, whatever else the wallet adds."""
+    addresses = [world.paid_address() for _ in range(3)]
+    listed = world.node.rpc("listunspent", 1, 9999999, addresses, wallet="payer")
+    coins = [(item["txid"], item["vout"]) for item in listed]
+    payments = [(world.address(), 10 * 10**8)]
+    sent = world.send(sha256=document("coins"), coins=coins, to=payments)
+    inputs = [(item.txid, item.vout) for item in read_inputs(sent.raw)]
+    assert (inputs[:3], len(inputs) > 3) == (coins, True)
+    assert sent.sender == listed[0]["address"]
+    world.mine()
+
+
 def test_the_function_sends(world: World) -> None:
     """`virtualchain.send` does it from Python, and waits."""
     address = world.paid_address()

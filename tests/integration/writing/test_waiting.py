@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.writing.conftest import World, document, order
 from virtualchain import App
-from virtualchain.errors import Halted
+from virtualchain.errors import Halted, MissingData, NodeUnavailable
 from virtualchain.examples.notary import app as notary
 from virtualchain.writing.orders import Sent
 from virtualchain.writing.sending import InputSender
@@ -88,6 +88,30 @@ def test_a_dropped_input(world: World) -> None:
     assert "no longer has it" in str(done.reason)
     assert sender.hand_over(sent).status == "sent"
     assert waiting(world, sender, sent).until_decided(0).status == "waiting"
+    world.mine()
+
+
+def test_a_node_that_is_away_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither silence nor a mempool that is being loaded means that an input is lost."""
+    sender, sent, wait = claimed(world, "away")
+    ask = sender.source.rpc.call
+    looks = iter(range(100))
+
+    def call(method: str, *parameters: object) -> object:
+        number = next(looks)
+        if number < 2:
+            raise NodeUnavailable("the node is restarting")
+        if number < 12 and method == "getmempoolentry":
+            raise MissingData("not in the mempool yet")
+        answer = ask(method, *parameters)
+        return answer | {"loaded": False} if method == "getmempoolinfo" and number < 12 else answer
+
+    monkeypatch.setattr(sender.source.rpc, "call", call)
+    monkeypatch.setattr("virtualchain.writing.waiting.PAUSE", 0.05)
+    world.remarks.clear()
+    assert wait.until_decided(2).status == "waiting"
+    assert world.remarks[0] == "the node is restarting; trying again"
+    assert f"transaction {sent.txid} is in the mempool of" in world.remarks[1]
     world.mine()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtualchain.errors import UsageError
-from virtualchain.writing.amounts import read_amount, read_fee_rate, split_payment, write_amount
+from virtualchain.writing.amounts import read_amount, read_coin, read_fee_rate, split_payment, write_amount
 
 
 @given(st.integers(min_value=0, max_value=21_000_000 * 10**8))
@@ -74,3 +74,11 @@ def test_payments() -> None:
     for text in ("bc1q", "=1", "bc1q=", "bc1q=x"):
         with pytest.raises(UsageError):
             split_payment(text)
+
+
+def test_coins() -> None:
+    """An output is named by its transaction and its number."""
+    assert read_coin(f" {'ab' * 32}:7 ") == ("ab" * 32, 7)
+    for text in ("", "ab" * 32, f"{'AB' * 32}:0", f"{'ab' * 32}:-1", f"{'ab' * 31}:0", f"{'ab' * 32}:x"):
+        with pytest.raises(UsageError, match="is not a coin"):
+            read_coin(text)
