@@ -4,20 +4,8 @@ from tests.integration.conftest import Query, Run
 from tests.support.foreseeing import Foreseeing
 from virtualchain.examples.notary import app as notary
 from virtualchain.testing import FakeNode
-from virtualchain.testing.transactions import Tx
 
 DOCUMENT = "ab" * 32
-
-
-def outcome(query: Query, app: str, tx: Tx) -> tuple[str, str | None]:
-    """Return what became of a transaction."""
-    rows = query(
-        "SELECT 'accepted' AS verdict, NULL AS reason FROM virtualchain.ops WHERE app = %s AND txid = %s "
-        "UNION ALL SELECT 'refused', reason FROM virtualchain.rejections WHERE app = %s AND txid = %s",
-        [app, tx.txid] * 2,
-    )
-    (row,) = rows
-    return row["verdict"], row["reason"]
 
 
 def test_a_claim_is_foreseen(fake_node: FakeNode, run: Run, query: Query, foresee: Foreseeing) -> None:
