@@ -45,8 +45,8 @@ _Q = queries("foreseen")
 MOST_ON_TOP: Final = 200
 """Blocks on top of the app's last one that are judged first; an app that lags more is to catch up."""
 LONGEST_CALL: Final = 20
-"""Seconds that a callback of a preview, or a statement of one, may take. The preview has read the app's tables,
-and whoever drops or alters these tries for longer than that."""
+"""Seconds that a callback of a preview, or a statement of one, may take. The preview has read the app's
+tables, and whoever drops or alters these tries for longer than that."""
 _ATTEMPTS: Final = 10
 """How often a preview begins again because the writer has taken a block meanwhile."""
 _MADE_UP: Final[Outpoint] = ("11" * 32, 0)
@@ -88,7 +88,7 @@ def preview(
         if tx is not None:
             if opcode is not None or fields:
                 raise UsageError("preview takes a transaction, or an opcode and fields, not both")
-            raw = bytes.fromhex(tx) if isinstance(tx, str) else tx
+            raw = read_raw(tx if isinstance(tx, str) else tx.hex())
             verdicts = preview_transactions(url, contract, [raw], source=source, options=options)
             if not verdicts:
                 raise UsageError(f"the transaction is nothing to app {contract.name}: it has no input of it")
