@@ -159,8 +159,8 @@ class Captured:
         ]
 
     def _kept(self, shape: Shape, kept: _Kept) -> list[Change]:
-        given = [row for rows in kept for row in rows if row is not None]
-        shown = iter(self._shown(shape, given))
+        flat = [row for rows in kept for row in rows if row is not None]
+        shown = iter(self._shown(shape, flat))
         changes = []
         for rows in kept:
             one, *both = (None if row is None else next(shown) for row in rows)
