@@ -32,3 +32,44 @@ WHERE a.attrelid = format('%%I.%%I', %(tables)s::text, %(table)s::text)::regclas
 -- name: copy
 -- Fill a projection with the rows of another one.
 INSERT INTO {new} ({columns}, since_block) SELECT {values}, since_block FROM {table}
+
+-- name: is_large
+-- Whether a build has a table of which a copy costs more than what makes copies faster.
+SELECT coalesce(max(pg_relation_size(c.oid)), 0) > 1000000 FROM pg_class AS c
+WHERE c.relnamespace = %(live)s::regnamespace AND c.relkind = 'r' AND c.relname !~ '_(history|births)$';
+
+-- name: restored
+-- Statements that make again what the next query lays aside. The rows that come meanwhile satisfy the foreign keys where they come from.
+SELECT statement FROM (
+    SELECT 1 AS turn, c.oid AS id, format('ALTER TABLE %%s ENABLE TRIGGER keep_history', c.oid::regclass) AS statement
+    FROM pg_class AS c JOIN pg_trigger AS t ON t.tgrelid = c.oid AND t.tgname = 'keep_history'
+    WHERE c.relnamespace = %(tables)s::regnamespace
+    UNION ALL
+    SELECT 2, i.indexrelid, pg_get_indexdef(i.indexrelid)
+    FROM pg_index AS i JOIN pg_trigger AS t ON t.tgrelid = i.indrelid AND t.tgname = 'keep_history'
+    JOIN pg_class AS c ON c.oid = i.indrelid
+    WHERE c.relnamespace = %(tables)s::regnamespace AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid)
+    UNION ALL
+    SELECT 3, f.oid, format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s NOT VALID', f.conrelid::regclass, f.conname, pg_get_constraintdef(f.oid))
+    FROM pg_constraint AS f WHERE f.connamespace = %(tables)s::regnamespace AND f.contype = 'f'
+) AS restored ORDER BY turn, id;
+
+-- name: laid_aside
+-- Statements that lay aside what makes the loading of a copy slow: foreign keys, indexes that are no constraints, the triggers that keep history, and what a crash would need.
+SELECT statement FROM (
+    SELECT 1 AS turn, f.oid AS id, format('ALTER TABLE %%s DROP CONSTRAINT %%I', f.conrelid::regclass, f.conname) AS statement
+    FROM pg_constraint AS f WHERE f.connamespace = %(tables)s::regnamespace AND f.contype = 'f'
+    UNION ALL
+    SELECT 2, i.indexrelid, format('DROP INDEX %%s', i.indexrelid::regclass)
+    FROM pg_index AS i JOIN pg_trigger AS t ON t.tgrelid = i.indrelid AND t.tgname = 'keep_history'
+    JOIN pg_class AS c ON c.oid = i.indrelid
+    WHERE c.relnamespace = %(tables)s::regnamespace AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid)
+    UNION ALL
+    SELECT 3, c.oid, format('ALTER TABLE %%s DISABLE TRIGGER keep_history, SET UNLOGGED', c.oid::regclass)
+    FROM pg_class AS c JOIN pg_trigger AS t ON t.tgrelid = c.oid AND t.tgname = 'keep_history'
+    WHERE c.relnamespace = %(tables)s::regnamespace
+) AS laid_aside ORDER BY turn, id;
+
+-- name: be_brief
+-- End a session that has the transaction wait for it, or a statement of it, after some time.
+SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true), set_config('statement_timeout', %(milliseconds)s, true);

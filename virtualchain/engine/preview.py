@@ -35,7 +35,7 @@ from virtualchain.engine.coverage import watches_of
 from virtualchain.engine.foreseeing import Foreseer, Verdict
 from virtualchain.engine.options import DEFAULTS, Options
 from virtualchain.engine.versions import require_live
-from virtualchain.errors import MalformedBlock, NodeUnavailable, UsageError, quoted
+from virtualchain.errors import MalformedBlock, NodeUnavailable, StoreError, UsageError, quoted
 from virtualchain.model import Block, ScannedBlock, SpentOutput
 from virtualchain.store.builds import Build, contract_of_build, is_by
 from virtualchain.store.database import connect_foreseer, resolve
@@ -47,8 +47,12 @@ from virtualchain.store.roles import lend_to_role
 from virtualchain.store.sql import queries
 from virtualchain.store.tape import Tape
 
+_Q = queries("foreseen")
 MOST_ON_TOP: Final = 200
 """Blocks on top of the app's last one that are judged first; an app that lags more is to catch up."""
+LONGEST_CALL: Final = 20
+"""Seconds that a callback of a preview, or a statement of one, may take. The preview has read the app's
+tables, and whoever drops or alters these tries for longer than that."""
 _ATTEMPTS: Final = 10
 """How often a preview begins again because the writer has taken a block meanwhile."""
 _MADE_UP: Final[Outpoint] = ("11" * 32, 0)
@@ -92,7 +96,7 @@ def preview(
         if tx is not None:
             if opcode is not None or fields:
                 raise UsageError("preview takes a transaction, or an opcode and fields, not both")
-            raw = bytes.fromhex(tx) if isinstance(tx, str) else tx
+            raw = read_raw(tx if isinstance(tx, str) else tx.hex())
             verdicts = preview_transactions(url, contract, [raw], source=source, options=options)
             if not verdicts:
                 raise UsageError(f"the transaction is nothing to app {contract.name}: it has no input of it")
@@ -117,6 +121,7 @@ def preview_transactions(
     order, and none on a transaction that is nothing to the app. Raises UsageError if the app cannot be judged
     here, AppHalted if a callback fails, NodeError, StoreError.
     """
+    started = time.monotonic()
     try:
         with closing(connect_foreseer(url)) as connection, TemporaryDirectory() as folder:
             for _ in range(_ATTEMPTS):
@@ -125,6 +130,13 @@ def preview_transactions(
                     return attempt.judge(raws, spent)
                 except _Moved:
                     continue
+    except psycopg.OperationalError as error:
+        if time.monotonic() - started < LONGEST_CALL:
+            raise store_error(error) from error
+        raise StoreError(
+            f"a callback of app {contract.name} takes longer than {LONGEST_CALL} seconds, so the preview was "
+            "ended: others may have to wait for it"
+        ) from error
     except psycopg.Error as error:
         raise store_error(error) from error
     raise UsageError(
@@ -309,6 +321,7 @@ class _Preview:
                 made = copy_tables(connection, contract.name, contract.schema, live.name, copy, ddl, tracks)
                 tables = build_schema(contract.schema, copy)
                 lend_to_role(connection, contract.name, live.name, tables, made)
+            connection.execute(_Q["be_brief"], {"milliseconds": str(1000 * LONGEST_CALL)})
             yield Foreseer(connection, contract, live.name, self._options, tables=tables, folder=self._folder)
 
 

@@ -195,8 +195,8 @@ class Captured:
         ]
 
     def _kept(self, shape: Shape, kept: _Kept) -> list[Change]:
-        given = [row for rows in kept for row in rows if row is not None]
-        shown = iter(self._shown(shape, given))
+        flat = [row for rows in kept for row in rows if row is not None]
+        shown = iter(self._shown(shape, flat))
         changes = []
         for rows in kept:
             one, *both = (None if row is None else next(shown) for row in rows)
@@ -241,22 +241,36 @@ def copy_tables(
     """
     made = install(connection, app, schema, copy, ddl, tracks)
     lent = {table.name: table for table in projections_in(connection, build_schema(schema, live))}
+    place = {"tables": build_schema(schema, copy), "live": build_schema(schema, live)}
+    restore: list[tuple[str]] = []
+    row = connection.execute(_Q["is_large"], place).fetchone()
+    if row is not None and row[0]:
+        restore = connection.execute(_Q["restored"], place).fetchall()
+        for (statement,) in connection.execute(_Q["laid_aside"], place).fetchall():
+            connection.execute(statement.encode())
     connection.execute(_LOAD["begin_load"])
     connection.execute(_LOAD["defer_constraints"])
     for new in made:
-        types = connection.execute(_Q["own_types"], {"tables": new.schema, "table": new.name}).fetchall()
-        own = {name: sql.SQL("::text::") + sql.SQL(type_) for name, type_ in types}
-        values = (sql.Identifier(name) + own.get(name, sql.SQL("")) for name in new.columns)
-        statement = sql.SQL(_Q["copy"]).format(
-            new=new.table,
-            columns=sql.SQL(", ").join(map(sql.Identifier, new.columns)),
-            values=sql.SQL(", ").join(values),
-            table=lent[new.name].table,
-        )
-        connection.execute(statement)
+        _copy(connection, lent[new.name], new)
     connection.execute(_LOAD["check_constraints"])
     connection.execute(_LOAD["end_load"])
+    for (statement,) in restore:
+        connection.execute(statement.encode())
     return made
+
+
+def _copy(connection: psycopg.Connection, old: Projection, new: Projection) -> None:
+    place = {"tables": new.schema, "table": new.name}
+    types = connection.execute(_Q["own_types"], place).fetchall()
+    own = {name: sql.SQL("::text::") + sql.SQL(type_) for name, type_ in types}
+    values = (sql.Identifier(name) + own.get(name, sql.SQL("")) for name in new.columns)
+    statement = sql.SQL(_Q["copy"]).format(
+        new=new.table,
+        columns=sql.SQL(", ").join(map(sql.Identifier, new.columns)),
+        values=sql.SQL(", ").join(values),
+        table=old.table,
+    )
+    connection.execute(statement)
 
 
 def _place(table: str, key: str) -> _Place:

@@ -1,23 +1,15 @@
 """Previews say what happens to an input in the next block, and leave no trace."""
 
+import pytest
+
 from tests.integration.conftest import Query, Run
 from tests.support.foreseeing import Foreseeing
+from virtualchain.engine.preview import preview
+from virtualchain.errors import UsageError
 from virtualchain.examples.notary import app as notary
 from virtualchain.testing import FakeNode
-from virtualchain.testing.transactions import Tx
 
 DOCUMENT = "ab" * 32
-
-
-def outcome(query: Query, app: str, tx: Tx) -> tuple[str, str | None]:
-    """Return what became of a transaction."""
-    rows = query(
-        "SELECT 'accepted' AS verdict, NULL AS reason FROM virtualchain.ops WHERE app = %s AND txid = %s "
-        "UNION ALL SELECT 'refused', reason FROM virtualchain.rejections WHERE app = %s AND txid = %s",
-        [app, tx.txid] * 2,
-    )
-    (row,) = rows
-    return row["verdict"], row["reason"]
 
 
 def test_a_claim_is_foreseen(fake_node: FakeNode, run: Run, query: Query, foresee: Foreseeing) -> None:
@@ -34,3 +26,24 @@ def test_a_claim_is_foreseen(fake_node: FakeNode, run: Run, query: Query, forese
     run(notary)
     changes = query('SELECT "table", action, key, old, new FROM virtualchain.changes')
     assert [change.as_dict() for change in verdict.changes] == changes
+
+
+@pytest.mark.parametrize("tx", ["", "zz", "00", "é", b"", b"\xff" * 100, "02" * 3, "ff" * 5000])
+def test_what_is_not_a_transaction_is_refused(
+    tx: bytes | str, fake_node: FakeNode, run: Run, database_url: str
+) -> None:
+    """In one line, whatever it is."""
+    fake_node.mine()
+    run(notary)
+    with pytest.raises(UsageError, match="that is not a transaction in hex"):
+        preview(notary, tx=tx, database=database_url)
+
+
+def test_a_transaction_that_is_nothing_to_the_app_is_refused(
+    fake_node: FakeNode, run: Run, database_url: str
+) -> None:
+    """It has no input of the app."""
+    fake_node.mine()
+    run(notary)
+    with pytest.raises(UsageError, match="nothing to app notary"):
+        preview(notary, tx=fake_node.send(b"other").raw, database=database_url)

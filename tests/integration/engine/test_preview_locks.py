@@ -1,14 +1,24 @@
 """Previews wait for no other session, no other session waits for them, and nothing is left of them."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.integration.conftest import Query, Run
 from tests.support.foreseeing import Foreseeing
 from virtualchain import App, State
+from virtualchain.engine import preview
+from virtualchain.engine.versions import remove
+from virtualchain.errors import StoreError
 from virtualchain.testing import FakeNode
 
 TABLES = "CREATE TABLE counts (text text PRIMARY KEY, n integer NOT NULL)"
@@ -123,3 +133,43 @@ def test_previews_do_not_wait_for_each_other(fake_node: FakeNode, run: Run, fore
     with held_preview(foresee, fake_node), held_preview(foresee, fake_node, text=b"b"):
         (verdict,) = foresee(counting(), [fake_node.send(b"cooc")])
         assert [change.new for change in verdict.changes] == [{"text": "c", "n": 1}]
+
+
+def test_a_preview_that_hangs_is_ended(
+    fake_node: FakeNode, run: Run, foresee: Foreseeing, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever needs the app's tables waits for it no longer than they try, and it says so."""
+    monkeypatch.setattr(preview, "LONGEST_CALL", 2)
+    fake_node.mine()
+    run(counting())
+    is_long = pytest.raises(StoreError, match="a callback of app counting takes longer than 2 seconds")
+    with is_long, held_preview(foresee, fake_node):
+        remove(database_url, "counting")
+
+
+def test_a_killed_preview_leaves_nothing(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query
+) -> None:
+    """Its session ends with it."""
+    fake_node.mine()
+    run(counting())
+    before = query("SELECT relname FROM pg_class ORDER BY 1")
+    raw = fake_node.send(b"cooa")
+    program = (
+        "import os, signal, sys\n"
+        "from tests.integration.engine.test_preview_locks import counting\n"
+        "from tests.support.foreseeing import Foreseeing\n"
+        "from virtualchain.testing.transactions import Tx\n"
+        "txs = [Tx(bytes.fromhex(raw), '') for raw in sys.argv[2:]]\n"
+        "Foreseeing(sys.argv[1])(counting('counting', lambda: os.kill(os.getpid(), signal.SIGKILL)), txs)\n"
+    )
+    raws = [raw.raw.hex()] if raw.funding is None else [raw.funding.raw.hex(), raw.raw.hex()]
+    command = [sys.executable, "-c", program, database_url, *raws]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[3], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 20
+    while query("SELECT FROM pg_stat_activity WHERE application_name LIKE '%%preview%%'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert query("SELECT relname FROM pg_class ORDER BY 1") == before
+    assert query("SELECT nspname FROM pg_namespace WHERE nspname LIKE '%%foreseen%%'") == []
