@@ -221,7 +221,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--zmq",
             metavar="URL",
-            help="Where the node publishes new blocks (zmqpubhashblock). Default: `run` asks the node.",
+            help="Where the node publishes new blocks (zmqpubhashblock), and for `run --pending` unconfirmed "
+            "transactions (zmqpubsequence). Default: `run` asks the node.",
         ),
         option(
             "--blocks",

@@ -218,7 +218,10 @@ class StateEngine:
         )
         if pending and isinstance(self._source, NodeSource):
             self._mempool = Mempool(
-                self._source, self._deployment.watches, tracks_outputs=self._deployment.tracks_outputs
+                self._source,
+                self._deployment.watches,
+                tracks_outputs=self._deployment.tracks_outputs,
+                zmq=self._source.publisher,
             )
         for warning in self.warnings:
             self._listener.on_wait(warning)

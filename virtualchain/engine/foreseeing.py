@@ -7,9 +7,9 @@ nothing is added to tape and log, so no other session is in the way of it, or it
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
@@ -26,8 +26,12 @@ from virtualchain.model import Block, Json, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction, Taken
 from virtualchain.store.foreseen import Captured, Change, RowChange, merged
 from virtualchain.store.log import AppLog, LogRows
+from virtualchain.store.pipeline import pipeline_of
 from virtualchain.store.projections import build_schema, projections
 from virtualchain.store.state_files import StateFiles
+
+_AT_ONCE: Final = 5_000
+"""Outpoints that a statement asks for."""
 
 _Place = tuple[int, int]
 """A candidate of a block: its transaction's place, and which of its payloads it is."""
@@ -55,6 +59,8 @@ class Verdict:
     the block's first input if db_scan_block does it, and with the last if db_final does."""
     block_id: int
     """The block that it was judged in."""
+    raw: bytes = field(repr=False)
+    """The transaction, serialized with its witness."""
 
     @property
     def is_accepted(self) -> bool:
@@ -126,6 +132,17 @@ class Foreseer(Machine):
         self._foreseen_log.add(block.block_id, consensus_hash)
         return self._judged
 
+    def tracked(self, outpoints: Sequence[bytes]) -> set[bytes]:
+        """Return those of some outpoints that the app tracks, as its tables are now."""
+        assert isinstance(self._state, TableState), "only an app with tables tracks outputs"
+        rows = self._state.db_state.rows
+        tracked: set[bytes] = set()
+        for start in range(0, len(outpoints), _AT_ONCE):
+            answer = rows.ask_at(outpoints[start : start + _AT_ONCE])
+            pipeline_of(self._connection).wait()
+            tracked |= rows.outputs_in(answer)
+        return tracked
+
     def _open_state(self, connection: psycopg.Connection, file: Path) -> AppState:
         if self.contract.get_state is not None:
             files = StateFiles(connection, self.contract.name, self.build, self._folder / file.name)
@@ -174,6 +191,7 @@ def _verdicts(
                 reason,
                 merged(some),
                 block.block_id,
+                candidate.source.raw,
             )
         )
     return made

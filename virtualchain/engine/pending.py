@@ -42,6 +42,8 @@ MOST_ON_TOP: Final = 200
 """Blocks on top of the tape's last one up to which there is a view of what is pending."""
 _MOST_FAILURES: Final = 20
 """Inputs at which a callback fails that are left out, one after the other, until the rest is not judged."""
+_TXID: Final = 32
+"""Bytes of an outpoint that are the transaction's id."""
 _STILL_SO: Final = 20.0
 """Seconds after which it is recorded that nothing has changed."""
 
@@ -109,6 +111,10 @@ class Pending:
         self._judged_on: tuple[object, ...] | None = None
         """What the last verdicts depend on: the tape's last block, those on top, and the apps."""
         self._judged_at = float("-inf")
+        self._tracked: set[bytes] = set()
+        """The outpoints that apps track, among those that unconfirmed transactions spend."""
+        self._tracked_on: tuple[str, ...] = ()
+        """The chain on which that is so."""
         self._rows: dict[str, dict[tuple[str, int], str]] = {}
         """The rows that are recorded of each app, as JSON, by txid and payload."""
         self._written: dict[str, str] = {}
@@ -138,7 +144,6 @@ class Pending:
 
     def refresh(self) -> bool:
         """Judge again if anything has changed; return whether it has."""
-        changed = self._mempool.update()
         tip = self._deployment.tape.tip()
         if tip is None:
             return False
@@ -146,12 +151,14 @@ class Pending:
         if headers is None or len(headers) > MOST_ON_TOP:
             return False  # the writer is to roll back, or to catch up
         machines = [machine for machine in self._deployment.running if machine.cursor == tip.block_id]
+        changed = self._mempool.update()
+        self._take_on_top(headers)
+        changed = self._track(machines, tip, headers) or changed
         judged_on = (tip.hash, tuple(block.hash for block in headers), tuple(machines))
         if not changed and judged_on == self._judged_on:
             if time.monotonic() - self._judged_at > _STILL_SO:
                 self._note(headers[-1] if headers else tip)
             return False
-        self._take_on_top(headers)
         parent = headers[-1] if headers else tip
         transactions = list(self._mempool.transactions())
         following = self._next_block(parent, transactions[:MOST_JUDGED])
@@ -162,6 +169,33 @@ class Pending:
         self._note(parent)
         self._judged_on = judged_on
         return True
+
+    def _track(self, machines: Sequence[Machine], tip: Block, headers: Sequence[Block]) -> bool:
+        """Have the transactions shown that spend what apps track; return whether others are shown then.
+
+        The apps' tables are asked for all outputs that unconfirmed transactions spend after a new block, and
+        otherwise for those that new ones spend.
+        """
+        tracking = [machine for machine in machines if machine.contract.tracks is not None]
+        if not tracking:
+            return False
+        chain = (tip.hash, *(block.hash for block in headers))
+        new = list(self._mempool.new_spends())
+        if chain != self._tracked_on:
+            self._tracked_on, new = chain, list(self._mempool.spends())
+            before: set[bytes] | None = None
+        else:
+            before = self._tracked
+        made = {bytes.fromhex(item.txid) for block in self._on_top for item in block.inputs}
+        tracked = {each for each in new if each[:_TXID] in made}
+        with self._connection.transaction(force_rollback=True):
+            for machine in tracking:
+                tracked |= self._foreseer(machine).tracked(new)
+        if before is not None and tracked <= before:
+            return False
+        self._tracked = tracked | (before or set())
+        self._mempool.track(self._tracked)
+        return self._mempool.update()
 
     def _take_on_top(self, headers: Sequence[Block]) -> None:
         known = {scanned.block.hash: scanned for scanned in self._on_top}
@@ -203,9 +237,8 @@ class Pending:
         raws |= {item.txid: item.raw for item in transactions}
         places = {block.block.block_id: block is not following for block in blocks}
         judged = [
-            _Judged(each.txid, raws[each.txid], each.block_id if places[each.block_id] else None, each)
+            _Judged(each.txid, each.raw, each.block_id if places[each.block_id] else None, each)
             for each in verdicts
-            if each.txid in raws
         ]
         in_block = {item.txid: block.block.block_id for block in self._on_top for item in block.inputs}
         judged += [

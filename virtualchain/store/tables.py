@@ -306,10 +306,7 @@ class _Rows:
                     yield change
 
     def touched(self) -> list[tuple[Values, Values | None, Values | None]]:
-        """Return the rows that a call which may be undone has changed: as it found them, and as they are.
-
-        A row of their key comes first: one that came and went in the call may be written by now.
-        """
+        """Return a row with the key of each that a call has changed, and that row before the call and now."""
         before: dict[Values, Values | None] = {}
         some: dict[Values, Values | None] = {}
         for rows, key, row in self._call.journal:

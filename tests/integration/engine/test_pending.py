@@ -11,6 +11,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.integration.conftest import Query
+from tests.support.rides import rides_app
+from tests.support.traffic import fund, make, mine, send
 from virtualchain import App, Rejected, StateEngine, preview
 from virtualchain.testing.bitcoind import Bitcoind
 
@@ -301,3 +303,35 @@ def test_previews_count_what_is_pending(bitcoind_factory: Callable[..., Bitcoind
         assert verdict_on(raw_with(node, b"leax", other, fee=0.01)) == (True, 1)
         node.mine()
         assert verdict_on(raw_with(node, b"leax", coins(node)[0])) == (False, None)
+
+
+def test_what_spends_a_tracked_output_is_pending(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str
+) -> None:
+    """Also if it carries no payload, and if the output is of a transaction that is pending itself."""
+    node = bitcoind_factory("-acceptnonstdtxn=1")
+    app = rides_app(by_statements=False)
+    coins_ = fund(node, 5)
+    with following(app, database_url, node) as reader:
+
+        def pending() -> list[tuple[str, bool]]:
+            rows = reader.rows(
+                "SELECT txid, block_id IS NULL AS is_new FROM virtualchain.pending ORDER BY place"
+            )
+            return [(row["txid"], row["is_new"]) for row in rows]
+
+        minted = send(node, make([coins_[0]], 1_000, payload=b"rim7"))
+        send(node, make([coins_[1]], 1_000))
+        reader.wait(lambda: pending() == [(minted.txid, True)])
+        moved = send(node, make([minted.coins[0]], 2_000))
+        reader.wait(lambda: pending() == [(minted.txid, True), (moved.txid, True)])
+        mine(node)
+        reader.wait(lambda: pending() == [(minted.txid, False), (moved.txid, False)])
+        again = send(node, make([moved.coins[0]], 2_000))
+        reader.wait(lambda: pending() == [(minted.txid, False), (moved.txid, False), (again.txid, True)])
+        shown = reader.rows("SELECT txid, vout, amount FROM rides.rides_pending")
+        mine(node, 2)
+        reader.wait(lambda: pending() == [])
+        assert reader.rows("SELECT txid, vout, amount FROM rides.rides") == shown
+        last = send(node, make([again.coins[0]], 2_000))
+        reader.wait(lambda: pending() == [(last.txid, True)])

@@ -55,8 +55,7 @@ class Unconfirmed:
     txid: str
     raw: bytes
     spent: tuple[SpentOutput, ...]
-    """The outputs that its inputs spend, in their order. Where one was made is None if that is unconfirmed,
-    too."""
+    """The outputs that its inputs spend, in their order; `made_at` is None if that is unconfirmed, too."""
     magics: tuple[bytes, ...]
     """As in `Candidate`."""
     fee: int

@@ -99,6 +99,7 @@ def open_source(
             rest_client,
             spent_by_rest=spent_by_rest,
             channel=publisher or LongPolls(address, login, tls),
+            publisher=zmq,
             notice=notice,
         )
         opened.pop_all()
@@ -117,8 +118,11 @@ class NodeSource:
         *,
         spent_by_rest: bool,
         channel: Channel | None = None,
+        publisher: str | None = None,
         notice: Callable[[str], None] | None = None,
     ) -> None:
+        self.publisher: Final = publisher
+        """The address at which the node publishes over ZMQ, if one was named."""
         self._url = url
         self._network = network
         self._rpc = rpc
