@@ -113,6 +113,8 @@ class Pending:
         self._judged_at = float("-inf")
         self._tracked: set[bytes] = set()
         """The outpoints that apps track, among those that unconfirmed transactions spend."""
+        self._made: set[bytes] = set()
+        """The transactions in blocks on top that may have made such outputs."""
         self._tracked_on: tuple[str, ...] = ()
         """The chain on which that is so."""
         self._rows: dict[str, dict[tuple[str, int], str]] = {}
@@ -183,11 +185,11 @@ class Pending:
         new = list(self._mempool.new_spends())
         if chain != self._tracked_on:
             self._tracked_on, new = chain, list(self._mempool.spends())
+            self._made = {bytes.fromhex(txid) for machine in tracking for txid in self._seen_on_top(machine)}
             before: set[bytes] | None = None
         else:
             before = self._tracked
-        made = {bytes.fromhex(item.txid) for block in self._on_top for item in block.inputs}
-        tracked = {each for each in new if each[:_TXID] in made}
+        tracked = {each for each in new if each[:_TXID] in self._made}
         with self._connection.transaction(force_rollback=True):
             for machine in tracking:
                 tracked |= self._foreseer(machine).tracked(new)
@@ -196,6 +198,12 @@ class Pending:
         self._tracked = tracked | (before or set())
         self._mempool.track(self._tracked)
         return self._mempool.update()
+
+    def _seen_on_top(self, machine: Machine) -> set[str]:
+        """Return which transactions an app sees in the blocks on top: it may track what they make."""
+        with suppress(AppHalted):  # that is shown when all is judged
+            return {verdict.txid for verdict in self._foresee(machine, self._on_top)}
+        return set()
 
     def _take_on_top(self, headers: Sequence[Block]) -> None:
         known = {scanned.block.hash: scanned for scanned in self._on_top}

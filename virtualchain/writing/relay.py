@@ -42,8 +42,8 @@ def spenders(source: NodeSource, raw: bytes) -> set[str]:
     except NotOffered:
         return set()  # before Bitcoin Core 24
     with well_formed_of(source, "gettxspendingprevout"):
-        spending = {block_hash(item["spendingtxid"]) for item in answers if "spendingtxid" in item}
-    return spending - {read_outputs(raw)[0]}
+        txids = {block_hash(item["spendingtxid"]) for item in answers if "spendingtxid" in item}
+    return txids - {read_outputs(raw)[0]}
 
 
 def rates(source: NodeSource) -> Rates:

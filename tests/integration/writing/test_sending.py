@@ -120,9 +120,10 @@ def test_what_the_app_would_refuse_is_not_sent_unless_anyway(world: World) -> No
 def test_inputs_of_one_sender_keep_their_order(world: World) -> None:
     """A transfer right after its claim spends the claim's change, so that it comes after it."""
     address, to = world.paid_address(), world.address()
-    world.node.rpc("sendtoaddress", address, "3", wallet="payer")
+    largest = world.node.rpc("sendtoaddress", address, "3", wallet="payer")
     world.mine()
     claim = world.send(sha256=document("ordered"), sender=address)
+    assert read_inputs(claim.raw)[0].txid == largest
     transfer = world.send("transfer", sha256=document("ordered"), sender=address, to=[(to, 1000)])
     assert read_inputs(transfer.raw)[0].txid == claim.txid
     with pytest.raises(InputRefused, match="claimed in block"):  # the wallet's own unconfirmed claim
@@ -229,6 +230,11 @@ def test_an_input_replaces_an_unconfirmed_one(world: World) -> None:
     """It spends the same coins, first the sender's, and pays more; what is confirmed cannot be replaced."""
     address = world.paid_address()
     first = world.send(sha256=document("replaced"), sender=address)
+    below = world.send(sha256=document("below"), sender=address)
+    assert read_inputs(below.raw)[0].txid == first.txid
+    for name in ("replaced", "below"):  # what goes with the first one does not count
+        sender = world.sender()
+        sender.send(order(sender, "claim", sha256=document(name), replaces=first.txid), dry_run=True)
     second = world.send(sha256=document("replacing"), replaces=first.txid)
     assert second.sender == address
     assert second.fee_rate is not None
