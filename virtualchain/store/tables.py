@@ -313,11 +313,8 @@ class _Rows:
             if rows is self:
                 before.setdefault(key, row.now)
                 some[key] = row.now or some.get(key)
-        return [
-            (one, row, now)
-            for key, row in before.items()
-            if key in self._known and (one := (now := self._known[key].now) or some[key]) is not None
-        ]
+        left = [(key, row, self._known[key].now) for key, row in before.items() if key in self._known]
+        return [(one, row, now) for key, row, now in left if (one := now or some[key]) is not None]
 
     def _texts(self, row: Values | None) -> list[str | None] | None:
         return None if row is None else self.shape.texts(row)
