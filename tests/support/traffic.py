@@ -55,13 +55,12 @@ def make(
     outputs: int = 1,
     payload: bytes | None = None,
     script: bytes | None = None,
-    padding: int = 0,
 ) -> Made:
     """Spend coins into equal ones, followed by an OP_RETURN that makes it unique, a script, and a payload."""
     share = (sum(coin.value for coin in spends) - fee) // outputs
     rest = sum(coin.value for coin in spends) - fee - share * outputs
     scripts = [(share + (rest if not n else 0), ANYONE) for n in range(outputs)]
-    scripts.append((0, op_return(b"x" + next(_numbers).to_bytes(8, "big") + bytes(padding))))
+    scripts.append((0, op_return(b"x" + next(_numbers).to_bytes(8, "big"))))
     if script is not None:
         scripts.append((0, script))
     if payload is not None:

@@ -285,6 +285,23 @@ def test_only_what_spends_tracked_outputs(node: Bitcoind, open_mempool: Open) ->
     assert not mempool.spends()
 
 
+def test_a_full_mempool(bitcoind_factory: Callable[..., Bitcoind], open_mempool: Open) -> None:
+    """What a full mempool evicts for others that pay more is no longer shown."""
+    node = bitcoind_factory("-maxmempool=5", "-maxtxfee=1000", "-dustrelayfee=0")
+    mempool = open_mempool(at=node)
+    coins = fund(node, 80)
+    first = send(node, candidate(coins[0]))
+    assert updated(mempool) == [first.txid]
+    for n, coin in enumerate(coins[1:]):
+        send(node, make([coin], 400_000 + 4000 * n, outputs=2000, payload=PAYLOAD))
+        if n % 10 == 0:
+            mempool.update()
+    shown = updated(mempool)
+    assert first.txid not in shown
+    assert 10 < len(shown) < 79
+    assert set(shown) == set(node.rpc("getrawmempool"))
+
+
 # Waiting
 
 

@@ -132,7 +132,14 @@ class Mempool:
         self._read_entries_again()
         if not self._has_changed:
             return False
-        before, self._listed = self._listed, tuple(self._in_order())
+        before = self._listed
+        try:
+            self._listed = tuple(self._in_order())
+        except NodeError:  # nothing that it answered is to be trusted
+            self._is_in_doubt = True
+            for kept in self._kept.values():
+                kept.spent = None
+            raise
         self._has_changed = False
         return self._listed != before
 
