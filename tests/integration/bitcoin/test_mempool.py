@@ -376,6 +376,20 @@ def test_changes_that_are_lost(node: Bitcoind, open_mempool: Open, address: str)
     assert updated(mempool) == [lost.txid, last.txid]
 
 
+def test_changes_that_are_on_their_way(
+    node: Bitcoind, open_mempool: Open, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update right after a replacement shows it, though it is published a moment later."""
+    (coin,) = fund(node, 1)
+    mempool = open_mempool(zmq=address)
+    receive = mempool._news.changes
+    for n in range(10):
+        sent = send(node, candidate(coin, 1000 + 1000 * n))
+        late = [iter(())]
+        monkeypatch.setattr(mempool._news, "changes", lambda late=late: late.pop() if late else receive())
+        assert updated(mempool) == [sent.txid]
+
+
 # Nodes that refuse, or restart
 
 
