@@ -4,6 +4,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from weakref import WeakKeyDictionary
 
 from virtualchain.bitcoin.header import display_hash, sha256d
 from virtualchain.bitcoin.script import op_return
@@ -14,6 +15,8 @@ ANYONE = b"\x51"
 """OP_TRUE: spent by nothing at all."""
 FINAL_BUT_REPLACEABLE = 0xFFFFFFFD
 _MATURE = 100
+_VALUE = 1_000_000
+_AT_ONCE = 1000
 _numbers = count(1)
 
 
@@ -42,14 +45,24 @@ class Made:
         return len(self.raw)
 
 
+_stocks: WeakKeyDictionary[Bitcoind, list[Coin]] = WeakKeyDictionary()
+
+
 def make(
-    spends: Sequence[Coin], fee: int, *, outputs: int = 1, payload: bytes | None = None, padding: int = 0
+    spends: Sequence[Coin],
+    fee: int,
+    *,
+    outputs: int = 1,
+    payload: bytes | None = None,
+    script: bytes | None = None,
 ) -> Made:
-    """Spend coins into equal ones, after a payload and an OP_RETURN that makes it larger and unique."""
+    """Spend coins into equal ones, followed by an OP_RETURN that makes it unique, a script, and a payload."""
     share = (sum(coin.value for coin in spends) - fee) // outputs
     rest = sum(coin.value for coin in spends) - fee - share * outputs
     scripts = [(share + (rest if not n else 0), ANYONE) for n in range(outputs)]
-    scripts.append((0, op_return(b"x" + next(_numbers).to_bytes(8, "big") + bytes(padding))))
+    scripts.append((0, op_return(b"x" + next(_numbers).to_bytes(8, "big"))))
+    if script is not None:
+        scripts.append((0, script))
     if payload is not None:
         scripts.append((0, op_return(payload)))
     raw = b"".join(
@@ -85,18 +98,21 @@ def mine(node: Bitcoind, n: int = 1) -> list[str]:
     return hashes
 
 
-def fund(node: Bitcoind, coins: int, value: int = 1_000_000) -> list[Coin]:
-    """Make confirmed coins; the node's chain grows by as many blocks as it takes."""
-    needed = 1 + coins * value // 4_000_000_000
-    blocks = mine(node, needed)
-    mine(node, _MATURE)
-    made: list[Coin] = []
-    for block_hash in blocks:
-        coinbase = node.rpc("getblock", block_hash, 2)["tx"][0]
-        whole = Coin(coinbase["txid"], 0, round(coinbase["vout"][0]["value"] * 100_000_000))
-        number = min(coins - len(made), whole.value // value - 1)
-        if number > 0:
-            made += send(node, make([whole], whole.value - number * value, outputs=number)).coins
-    mine(node)
-    assert len(made) == coins
-    return made
+def fund(node: Bitcoind, coins: int) -> list[Coin]:
+    """Return confirmed coins of a million satoshi each that were not returned before."""
+    stock = _stocks.setdefault(node, [])
+    if len(stock) < coins:
+        whole = coinbase(node, mine(node)[0])
+        mine(node, _MATURE)
+        fee = whole.value - _AT_ONCE * _VALUE
+        stock += send(node, make([whole], fee, outputs=_AT_ONCE)).coins
+        mine(node)
+    taken, stock[:] = stock[:coins], stock[coins:]
+    assert len(taken) == coins, "fewer are asked for at once"
+    return taken
+
+
+def coinbase(node: Bitcoind, block_hash: str) -> Coin:
+    """Return the coin that a block made."""
+    transaction = node.rpc("getblock", block_hash, 2)["tx"][0]
+    return Coin(transaction["txid"], 0, round(transaction["vout"][0]["value"] * 100_000_000))

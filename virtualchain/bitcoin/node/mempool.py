@@ -131,7 +131,14 @@ class Mempool:
         self._read_entries_again()
         if not self._has_changed:
             return False
-        before, self._listed = self._listed, tuple(self._in_order())
+        before = self._listed
+        try:
+            self._listed = tuple(self._in_order())
+        except NodeError:  # nothing that it answered is to be trusted
+            self._is_in_doubt = True
+            for kept in self._kept.values():
+                kept.spent = None
+            raise
         self._has_changed = False
         return self._listed != before
 
@@ -191,18 +198,19 @@ class Mempool:
 
     def _read_changes(self) -> None:
         """Read until what is kept is complete, or leave some of it for the next update."""
-        looks = []
+        looks, has_changes = [], False
         for attempt in range(_ATTEMPTS):
             # Signs first: what changes after them shows at the next look.
             signs, best = self._questions.signs(), self._questions.best(self._best)
             self._changes += self._news.changes()
+            has_changes = has_changes or bool(self._changes)
             is_due = self._is_in_doubt or best != self._best or time.monotonic() >= self._list_due
             can_follow = not is_due and attempt < _TRUSTING
             if can_follow and signs == self._signs and not self._changes:
                 return
             self._is_in_doubt, was_in_doubt = True, self._is_in_doubt
             if can_follow and self._follow():
-                is_all = signs.transactions == len(self._known)
+                is_all = has_changes and signs.transactions == len(self._known)
             else:
                 looks.append((signs, best))
                 self._read_list(best, trusts_entries=not was_in_doubt)

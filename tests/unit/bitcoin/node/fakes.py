@@ -46,6 +46,14 @@ class StubRpc:
         """Call a method with each of these parameters."""
         return (self.call(method, *parameters) for parameters in questions)
 
+    def find_each(self, method: str, questions: Iterable[Sequence[object]]) -> Iterator[Any]:
+        """Call a method with each of these parameters; None if the data is missing."""
+        for parameters in questions:
+            try:
+                yield self.call(method, *parameters)
+            except MissingData:
+                yield None
+
     def close(self) -> None:
         """Do nothing: there is no connection."""
 
