@@ -53,7 +53,7 @@ class Traffic:
     def make(self, spends: list[Coin], fee: int) -> Made:
         """Make a transaction that carries an input, or nothing."""
         payload = self.dice.choice([*PAYLOADS, None])
-        return make(spends, fee, payload=payload, padding=self.dice.randrange(20))
+        return make(spends, fee, payload=payload)
 
     def try_to_send(self, spends: list[Coin], fee: int | None = None) -> None:
         """Send a transaction, unless the node refuses it."""
