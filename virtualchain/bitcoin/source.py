@@ -159,6 +159,10 @@ class Wake:
                 self._calls.get_nowait()
         return was_called
 
+    def is_called(self) -> bool:
+        """Return whether the next wait would end at once."""
+        return not self._calls.empty()
+
     def call(self) -> None:
         """End the current or the next wait."""
         self._calls.put(None)

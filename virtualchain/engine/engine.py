@@ -340,7 +340,9 @@ class StateEngine:
         assert isinstance(self._source, NodeSource), "it was checked"
         try:
             if self._pending is None:
-                self._pending = Pending(self._deployment, self._source, self._scanner, self._mempool)
+                self._pending = Pending(
+                    self._deployment, self._source, self._scanner, self._mempool, self._listener.on_wait
+                )
             self._pending.refresh()
         except psycopg.Error as error:
             self._recover(error)

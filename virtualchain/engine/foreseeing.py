@@ -5,7 +5,7 @@ nothing is added to tape and log, so no other session is in the way of it, or it
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,11 +83,16 @@ class Verdict:
         }
 
 
+class Interrupted(Exception):
+    """Something more urgent is to be done than to foresee blocks."""
+
+
 class Foreseer(Machine):
     """A build of an app that is advanced by blocks which stay out of tape and log.
 
     Its tables are those of the build, or a copy of them in the schema `tables`. It needs a transaction that
-    is undone at its end; after that it must be loaded again.
+    is undone at its end; after that it must be loaded again. `may_continue` is asked before each call of a
+    callback.
     """
 
     def __init__(
@@ -99,7 +104,9 @@ class Foreseer(Machine):
         *,
         tables: str | None = None,
         folder: Path,
+        may_continue: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._may_continue = may_continue
         self._tables = tables or build_schema(contract.schema, build)
         self._folder = folder
         log = _ForeseenLog(connection, contract.name, build)
@@ -121,7 +128,8 @@ class Foreseer(Machine):
     def foresee(self, scanned: ScannedBlock) -> list[Verdict]:
         """Judge the block after the cursor; return a verdict on each candidate, in their order.
 
-        Raises AppHalted if a callback fails, which ends the transaction, psycopg.Error if the database does.
+        Raises AppHalted if a callback fails, which ends the transaction; psycopg.Error if the database does;
+        Interrupted if it may not continue.
         """
         block, inputs = scanned.block, {item.txindex: item for item in scanned.inputs}
         self._judged = []
@@ -147,7 +155,9 @@ class Foreseer(Machine):
         if self.contract.get_state is not None:
             files = StateFiles(connection, self.contract.name, self.build, self._folder / file.name)
             return _ForeseenFile(self.contract, files)
-        return _ForeseenTables(connection, self.contract, self.log, self._tables, self._tape.network)
+        state = _ForeseenTables(connection, self.contract, self.log, self._tables, self._tape.network)
+        state.may_continue = self._may_continue
+        return state
 
     def _judge(self, block: Block, mine: Looked, transaction: BlockTransaction) -> Verdicts:
         tracked = None if self.contract.tracks is None else mine.tracked
@@ -293,6 +303,8 @@ class _ForeseenLog(AppLog):
 class _ForeseenTables(TableState):
     """Projections whose changes are captured call by call; no state hash is computed."""
 
+    may_continue: Callable[[], bool]
+
     def __init__(
         self, connection: psycopg.Connection, contract: Contract, log: AppLog, tables: str, network: str
     ) -> None:
@@ -312,6 +324,12 @@ class _ForeseenTables(TableState):
         self._captured.begin(block.block_id)
         self._must_scan = self._has_scan
         self.changes = []
+
+    def begin_call(self, call: int, *, is_careful: bool) -> None:
+        """Begin a call, if it may begin."""
+        if not self.may_continue():
+            raise Interrupted
+        super().begin_call(call, is_careful=is_careful)
 
     def end_call(self, candidate: object) -> None:
         """Note what the call has done."""

@@ -8,7 +8,7 @@ their own, from which nothing is derived.
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +24,10 @@ from virtualchain.bitcoin.node.node import NodeSource
 from virtualchain.bitcoin.prefetch import fetch
 from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.engine.deployment import Deployment
-from virtualchain.engine.foreseeing import Foreseer, Verdict
+from virtualchain.engine.foreseeing import Foreseer, Interrupted, Verdict
 from virtualchain.engine.machine import Machine
-from virtualchain.errors import AppHalted
+from virtualchain.engine.options import ignore
+from virtualchain.errors import AppHalted, UsageError
 from virtualchain.model import Block, Input, ScannedBlock
 from virtualchain.store.foreseen import RowChange, net
 from virtualchain.store.giving_way import give_way
@@ -94,12 +95,19 @@ class _Judged:
 class Pending:
     """The pending inputs of one deployment; for the thread that has its session.
 
-    `mempool` belongs to the caller. Raises NodeError, psycopg.Error; then make another one.
+    `mempool` belongs to the caller, and `notify` is called with what an operator should know. Raises
+    NodeError, psycopg.Error; then make another one.
     """
 
     def __init__(
-        self, deployment: Deployment, source: NodeSource, scanner: Scanner, mempool: Mempool
+        self,
+        deployment: Deployment,
+        source: NodeSource,
+        scanner: Scanner,
+        mempool: Mempool,
+        notify: Callable[[str], object] = ignore,
     ) -> None:
+        self._notify = notify
         self._deployment = deployment
         self._connection = deployment.connection
         self._source = source
@@ -107,6 +115,8 @@ class Pending:
         self._mempool = mempool
         self._folder = TemporaryDirectory(prefix="virtualchain-pending-")
         self._foreseers: dict[Machine, Foreseer] = {}
+        self._left_out: set[Machine] = set()
+        """Those that cannot be judged, which was reported."""
         self._on_top: list[ScannedBlock] = []
         self._judged_on: tuple[object, ...] | None = None
         """What the last verdicts depend on: the tape's last block, those on top, and the apps."""
@@ -120,6 +130,8 @@ class Pending:
         self._rows: dict[str, dict[tuple[str, int], str]] = {}
         """The rows that are recorded of each app, as JSON, by txid and payload."""
         self._written: dict[str, str] = {}
+        if deployment.tracks_outputs:
+            mempool.track(())  # else it would keep every transaction until it is said what is tracked
         self._begin()
 
     def _begin(self) -> None:
@@ -145,7 +157,16 @@ class Pending:
                 self._connection.execute(_Q["forget"])
 
     def refresh(self) -> bool:
-        """Judge again if anything has changed; return whether it has."""
+        """Judge again if anything has changed; return whether it has.
+
+        A block that is announced meanwhile, or a stop, ends it early: then nothing is noted.
+        """
+        with suppress(Interrupted):
+            return self._refresh()
+        self._judged_on, self._tracked_on = None, ()
+        return False
+
+    def _refresh(self) -> bool:
         tip = self._deployment.tape.tip()
         if tip is None:
             return False
@@ -201,7 +222,7 @@ class Pending:
 
     def _seen_on_top(self, machine: Machine) -> set[str]:
         """Return which transactions an app sees in the blocks on top: it may track what they make."""
-        with suppress(AppHalted):  # that is shown when all is judged
+        with suppress(AppHalted, UsageError):  # that is shown when all is judged
             return {verdict.txid for verdict in self._foresee(machine, self._on_top)}
         return set()
 
@@ -235,6 +256,11 @@ class Pending:
             try:
                 verdicts = self._foresee(machine, [_without(block, failed) for block in blocks])
                 break
+            except UsageError as error:  # an app whose state cannot be loaded
+                if machine not in self._left_out:
+                    self._left_out.add(machine)
+                    self._notify(f"no pending inputs are shown: {error}")
+                return []
             except AppHalted as halted:
                 txid = str(halted.record["txid"])
                 if halted.record["txid"] is None or txid in failed or len(failed) >= _MOST_FAILURES:
@@ -276,6 +302,7 @@ class Pending:
                 machine.build,
                 self._deployment.options,
                 folder=Path(self._folder.name),
+                may_continue=lambda: not self._source.is_woken(),
             )
         else:
             foreseer.load()

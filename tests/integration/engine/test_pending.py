@@ -335,3 +335,43 @@ def test_what_spends_a_tracked_output_is_pending(
         assert reader.rows("SELECT txid, vout, amount FROM rides.rides") == shown
         last = send(node, make([again.coins[0]], 2_000))
         reader.wait(lambda: pending() == [(last.txid, True)])
+
+
+def test_a_block_does_not_wait_for_what_is_pending(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str
+) -> None:
+    """A block that comes while inputs are judged is taken first."""
+    node = bitcoind_factory()
+    app = App("slow", magic=b"sl")
+    began, may_end = threading.Event(), threading.Event()
+
+    @app.opcode(b"w")
+    class Wait:
+        """Wait for the test, and then for a while."""
+
+        def parse(self, payload: bytes) -> Any:
+            """Accept everything."""
+            return {}
+
+        def check(self, op: Any, state: Any) -> bool:
+            """Take long if it is not in a block."""
+            if state.block_id == 106:  # the block after the one that the test mines
+                began.set()
+                may_end.wait(20)
+                time.sleep(0.2)
+            return True
+
+    coins_ = fund(node, 100)
+    with following(app, database_url, node) as reader:
+        height = node.rpc("getblockcount")
+        node.rpc("generatetodescriptor", 105 - height, "raw(51)")
+        reader.wait(lambda: reader.rows("SELECT FROM virtualchain.blocks WHERE block_id = 104") != [])
+        for coin in coins_:
+            send(node, make([coin], 1_000, payload=b"slw"))
+        assert began.wait(20)
+        node.rpc("generateblock", "raw(51)", [])
+        may_end.set()
+        seconds = reader.wait(
+            lambda: reader.rows("SELECT FROM virtualchain.blocks WHERE block_id = 105") != []
+        )
+        assert seconds < 10, "a hundred inputs take twenty seconds"

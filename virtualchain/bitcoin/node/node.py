@@ -310,6 +310,10 @@ class NodeSource:
                 self.notify(message)
         self._has_run_out = not self._wake.wait(timeout)
 
+    def is_woken(self) -> bool:
+        """Return whether the next wait would end at once, because a block was announced or by `wake`."""
+        return self._wake.is_called()
+
     def notify(self, message: str) -> None:
         """Report what keeps news from coming to whoever opened the source."""
         if self._notice is not None:
