@@ -343,7 +343,7 @@ def test_a_block_does_not_wait_for_what_is_pending(
     """A block that comes while inputs are judged is taken first."""
     node = bitcoind_factory()
     app = App("slow", magic=b"sl")
-    began, may_end = threading.Event(), threading.Event()
+    sent, began, may_end = threading.Event(), threading.Event(), threading.Event()
 
     @app.opcode(b"w")
     class Wait:
@@ -355,19 +355,22 @@ def test_a_block_does_not_wait_for_what_is_pending(
 
         def check(self, op: Any, state: Any) -> bool:
             """Take long if it is not in a block."""
-            if state.block_id == 106:  # the block after the one that the test mines
+            if state.block_id == 106 and sent.is_set():  # the block after the node's last one
                 began.set()
                 may_end.wait(20)
                 time.sleep(0.2)
             return True
 
-    coins_ = fund(node, 100)
+    *coins_, last = fund(node, 100)
     with following(app, database_url, node) as reader:
         height = node.rpc("getblockcount")
         node.rpc("generatetodescriptor", 105 - height, "raw(51)")
         reader.wait(lambda: reader.rows("SELECT FROM virtualchain.blocks WHERE block_id = 104") != [])
         for coin in coins_:
             send(node, make([coin], 1_000, payload=b"slw"))
+        reader.wait(lambda: len(reader.rows("SELECT FROM virtualchain.pending")) == len(coins_))
+        sent.set()
+        node.rpc("sendrawtransaction", make([last], 1_000, payload=b"slw").raw.hex())
         assert began.wait(20)
         node.rpc("generateblock", "raw(51)", [])
         may_end.set()
