@@ -16,6 +16,7 @@ import pytest
 import virtualchain
 from virtualchain.cli import main
 from virtualchain.testing import FakeNode
+from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 
 _PATIENCE = 30.0
 """Seconds after which a test gives up on a command."""
@@ -206,3 +207,34 @@ class Inside:
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
     """Provide the command line without its own process."""
     return Inside(tmp_path, monkeypatch, capsys)
+
+
+@dataclass
+class Place:
+    """A node with a wallet, and the options that name it and the database."""
+
+    node: Bitcoind
+    options: tuple[str, ...]
+
+    def mine(self, n: int = 1) -> None:
+        """Mine blocks with what is in the mempool."""
+        self.node.rpc("generatetoaddress", n, self.address())
+
+    def address(self) -> str:
+        """Return a new address of the wallet."""
+        return str(self.node.rpc("getnewaddress", "", "bech32"))
+
+
+@pytest.fixture
+def place(database_url: str) -> Iterator[Place]:
+    """Provide a node whose only wallet has coins."""
+    program = find_bitcoind()
+    if program is None:
+        pytest.skip("no bitcoind: name one in the environment variable BITCOIND, or put it on PATH")
+    node = Bitcoind(program)
+    options = ("--bitcoin", node.url, "--database", database_url, "--confirmations", "0")
+    place = Place(node, options)
+    node.rpc("createwallet", "mine")
+    place.mine(103)
+    yield place
+    node.stop()

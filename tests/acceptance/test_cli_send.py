@@ -4,14 +4,11 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from tests.acceptance.conftest import Commands, Inside, check_one_line
+from tests.acceptance.conftest import Commands, Inside, Place, check_one_line
 from virtualchain.testing import FakeNode
-from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 
 pytestmark = pytest.mark.node
 
@@ -21,37 +18,6 @@ NOTARY = "virtualchain.examples.notary"
 def document(text: str) -> str:
     """Return a field with a document's hash."""
     return f"sha256={hashlib.sha256(text.encode()).hexdigest()}"
-
-
-@dataclass
-class Place:
-    """A node with a wallet, and the options that name it and the database."""
-
-    node: Bitcoind
-    options: tuple[str, ...]
-
-    def mine(self, n: int = 1) -> None:
-        """Mine blocks with what is in the mempool."""
-        self.node.rpc("generatetoaddress", n, self.address())
-
-    def address(self) -> str:
-        """Return a new address of the wallet."""
-        return str(self.node.rpc("getnewaddress", "", "bech32"))
-
-
-@pytest.fixture
-def place(database_url: str) -> Iterator[Place]:
-    """Provide a node whose only wallet has coins."""
-    program = find_bitcoind()
-    if program is None:
-        pytest.skip("no bitcoind: name one in the environment variable BITCOIND, or put it on PATH")
-    node = Bitcoind(program)
-    options = ("--bitcoin", node.url, "--database", database_url, "--confirmations", "0")
-    place = Place(node, options)
-    node.rpc("createwallet", "mine")
-    place.mine(103)
-    yield place
-    node.stop()
 
 
 def test_two_commands(cli: Commands, place: Place) -> None:
