@@ -104,7 +104,7 @@ class Machine:
         self.tally = Tally()
         """What became of the app's inputs in the last block that it was advanced by."""
         self.place = Place(contract.name, build, is_live)
-        self._magics = frozenset(contract.magics)
+        self.magics: Final = frozenset(contract.magics)
         self._may_rest = (
             contract.get_state is None and contract.proceed is None and not must_judge(contract, ())
         )
@@ -246,7 +246,7 @@ class Machine:
 
         For an app that tracks outputs, `look` comes first.
         """
-        if not self._may_rest or self.condemned is not None or not self._magics.isdisjoint(magics):
+        if not self._may_rest or self.condemned is not None or not self.magics.isdisjoint(magics):
             return False
         if self.must_stop:
             return False

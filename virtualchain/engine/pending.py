@@ -28,7 +28,7 @@ from virtualchain.engine.foreseeing import Foreseer, Interrupted, Verdict
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import ignore
 from virtualchain.errors import AppHalted, UsageError
-from virtualchain.model import Block, Input, ScannedBlock
+from virtualchain.model import Block, ScannedBlock
 from virtualchain.store.foreseen import RowChange, net
 from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import as_json
@@ -38,7 +38,7 @@ from virtualchain.store.sql import queries
 
 _Q = queries("pending")
 MOST_JUDGED: Final = 2_000
-"""Unconfirmed transactions that are judged; a block may have to wait for that."""
+"""Unconfirmed transactions that are judged, so that it ends although others come."""
 MOST_ON_TOP: Final = 200
 """Blocks on top of the tape's last one up to which there is a view of what is pending."""
 _MOST_FAILURES: Final = 20
@@ -188,8 +188,10 @@ class Pending:
         judged = {
             machine.contract.name: self._judge(machine, following, transactions) for machine in machines
         }
-        self._record(judged, {item.txid: item for item in transactions})
-        self._note(parent)
+        with self._connection.transaction():
+            self._record(judged, {item.txid: item for item in transactions})
+            self._note(parent)
+        self._deployment.notifier.pending()
         self._judged_on = judged_on
         return True
 
@@ -248,45 +250,54 @@ class Pending:
     def _judge(
         self, machine: Machine, following: ScannedBlock, transactions: Sequence[Unconfirmed]
     ) -> list[_Judged]:
-        """Judge what is pending for an app; leave out, and note, inputs at which a callback fails."""
+        """Return what would come of all that is pending for an app, in the order in which it is judged.
+
+        Inputs at which a callback fails come after the others, and those that were not judged last.
+        """
+        verdicts, failed = self._verdicts(machine, [*self._on_top, following])
+        blocks = {block.block.block_id for block in self._on_top}
+        judged = [
+            _Judged(each.txid, each.raw, each.block_id if each.block_id in blocks else None, each)
+            for each in verdicts
+        ]
+        judged += [
+            _Judged(
+                item.txid, item.raw, block.block.block_id if block is not following else None, None, halted
+            )
+            for block in [*self._on_top, following]
+            for item in block.inputs
+            if (halted := failed.get(item.txid)) is not None
+        ]
+        judged += [
+            _Judged(item.txid, item.raw, None, None)
+            for item in transactions[MOST_JUDGED:]
+            if not machine.magics.isdisjoint(item.magics)
+        ]
+        return judged
+
+    def _verdicts(
+        self, machine: Machine, blocks: Sequence[ScannedBlock]
+    ) -> tuple[list[Verdict], dict[str, AppHalted]]:
+        """Judge blocks without the inputs at which a callback fails; return which these are, too.
+
+        If that cannot be found out, it is all of them.
+        """
         failed: dict[str, AppHalted] = {}
-        blocks = [*self._on_top, following]
-        verdicts: list[Verdict] = []
         while True:
             try:
-                verdicts = self._foresee(machine, [_without(block, failed) for block in blocks])
-                break
+                return self._foresee(machine, [_without(block, failed) for block in blocks]), failed
             except UsageError as error:  # an app whose state cannot be loaded
                 if machine not in self._left_out:
                     self._left_out.add(machine)
                     self._notify(f"no pending inputs are shown: {error}")
-                return []
+                return [], {}
             except AppHalted as halted:
-                txid = str(halted.record["txid"])
-                if halted.record["txid"] is None or txid in failed or len(failed) >= _MOST_FAILURES:
-                    failed |= {item.txid: halted for block in blocks for item in _inputs(machine, block)}
-                    break
+                txid = halted.record["txid"]
+                if not isinstance(txid, str) or txid in failed or len(failed) >= _MOST_FAILURES:
+                    inputs = (item for block in blocks for item in block.inputs)
+                    mine = (item for item in inputs if not machine.magics.isdisjoint(item.magics))
+                    return [], {item.txid: halted for item in mine}
                 failed[txid] = halted
-        raws = {item.txid: item.raw for block in blocks for item in block.inputs}
-        raws |= {item.txid: item.raw for item in transactions}
-        places = {block.block.block_id: block is not following for block in blocks}
-        judged = [
-            _Judged(each.txid, each.raw, each.block_id if places[each.block_id] else None, each)
-            for each in verdicts
-        ]
-        in_block = {item.txid: block.block.block_id for block in self._on_top for item in block.inputs}
-        judged += [
-            _Judged(txid, raws[txid], in_block.get(txid), None, halted)
-            for txid, halted in failed.items()
-            if txid in raws
-        ]
-        magics = set(machine.contract.magics)
-        judged += [
-            _Judged(item.txid, item.raw, None, None)
-            for item in transactions[MOST_JUDGED:]
-            if not magics.isdisjoint(item.magics)
-        ]
-        return judged
 
     def _foresee(self, machine: Machine, blocks: Sequence[ScannedBlock]) -> list[Verdict]:
         with self._connection.transaction(force_rollback=True):
@@ -311,14 +322,13 @@ class Pending:
     def _record(
         self, judged: Mapping[str, Sequence[_Judged]], unconfirmed: Mapping[str, Unconfirmed]
     ) -> None:
-        """Write what has changed since the last time, all at once."""
-        with self._connection.transaction():
-            self._connection.execute(_Q["remove_others"], {"apps": list(judged)})
-            for app in self._rows.keys() - judged.keys():
-                del self._rows[app]
-                self._written.pop(app, None)
-            for app, items in judged.items():
-                self._record_app(app, items, unconfirmed)
+        """Write what has changed since the last time."""
+        self._connection.execute(_Q["remove_others"], {"apps": list(judged)})
+        for app in self._rows.keys() - judged.keys():
+            del self._rows[app]
+            self._written.pop(app, None)
+        for app, items in judged.items():
+            self._record_app(app, items, unconfirmed)
 
     def _record_app(self, app: str, items: Sequence[_Judged], unconfirmed: Mapping[str, Unconfirmed]) -> None:
         rows = {item.key: item.row(place, unconfirmed) for place, item in enumerate(items)}
@@ -337,11 +347,10 @@ class Pending:
             self._written[app] = written
 
     def _note(self, parent: Block) -> None:
-        """Record that all is so now, and notify those who watch."""
+        """Record that all is so now."""
         place = {"block_id": parent.block_id, "block_hash": parent.hash}
         self._connection.execute(_Q["judged"], place)
         self._judged_at = time.monotonic()
-        self._deployment.notifier.pending()
 
 
 def forget_pending(connection: psycopg.Connection) -> None:
@@ -353,11 +362,6 @@ def forget_pending(connection: psycopg.Connection) -> None:
 
 def _without(block: ScannedBlock, txids: Mapping[str, object]) -> ScannedBlock:
     return replace(block, inputs=tuple(item for item in block.inputs if item.txid not in txids))
-
-
-def _inputs(machine: Machine, block: ScannedBlock) -> list[Input]:
-    magics = set(machine.contract.magics)
-    return [item for item in block.inputs if not magics.isdisjoint(item.magics)]
 
 
 def _net(items: Iterable[_Judged]) -> list[RowChange]:
