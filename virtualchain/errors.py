@@ -166,7 +166,14 @@ class InvalidOp(Unserializable):
 
 
 class InputRefused(VirtualchainError):
-    """An input that its app would refuse, as things are; it was not sent."""
+    """An input that its app would refuse, as things are; it was not sent.
+
+    `details` describes it as `send --json` does, unless it is one of a batch.
+    """
+
+    def __init__(self, message: str, details: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.details = dict(details or {})
 
 
 class InvalidProof(VirtualchainError):

@@ -35,6 +35,9 @@ def test_an_input_is_foreseen_sent_and_seen_on_its_way(cli: Commands, place: Pla
     again = cli("preview", NOTARY, "claim", DOCUMENT, *place.options).out
     assert "notary c: refused in block" in again
     assert "claimed in block" in again
+    refused = json.loads(cli("send", NOTARY, "claim", DOCUMENT, "--json", *place.options, code=1).out)
+    assert (refused["status"], refused["verdict"], refused["step"]) == ("unsent", "refused", "check")
+    assert (sent["verdict"], sent["changes"][0]["action"]) == ("accepted", "insert")
     mine = cli("preview", NOTARY, "revoke", DOCUMENT, "--sender", sent["sender"], *place.options).out
     assert "update documents" in mine
     whole = cli("preview", NOTARY, "--tx", sent["raw"], "--json", *place.options).out

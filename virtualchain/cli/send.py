@@ -10,7 +10,7 @@ import click
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import say, visible, write_fields, write_json
 from virtualchain.cli.session import existing_database, named_app
-from virtualchain.errors import StoreError, UsageError
+from virtualchain.errors import InputRefused, StoreError, UsageError
 
 if TYPE_CHECKING:
     from virtualchain.app.contract import Contract
@@ -134,7 +134,12 @@ def send(
                 run_batch(options, sender, request, chosen)
                 return
             case _:
-                sent = _send(sender, request, chosen)
+                try:
+                    sent = _send(sender, request, chosen)
+                except InputRefused as error:
+                    if options.settings.json:
+                        write_json(error.details)
+                    raise
         if chosen["wait"] and sent.status == "sent":
             say(f"sent transaction {sent.txid}; waiting for what app {sent.app} makes of it")
             wait_for(sent, sender, chosen["timeout"], began)

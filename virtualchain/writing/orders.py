@@ -53,6 +53,9 @@ class Terms:
 
 DEFAULT_TERMS: Final = Terms()
 
+_OPEN: Final = frozenset({"checked", "unsigned", "unsent", "sent", "waiting"})
+"""Of an input that the app has not decided about."""
+
 
 def one_line(text: str) -> str:
     """Escape what would end a line or control a terminal, as an app's reason may quote anything."""
@@ -70,7 +73,8 @@ class Sent:
     raw: bytes = field(repr=False)
     """Without its signatures if it is unsigned."""
     status: str
-    """checked, unsigned or sent; after waiting accepted, refused, ignored, replaced, dropped or waiting."""
+    """checked, unsigned, unsent (the preview refuses it) or sent; after waiting accepted, refused, ignored,
+    replaced, dropped or waiting."""
     fee: int | None
     """Satoshi; None if the node does not know what the transaction spends."""
     vsize: int
@@ -98,9 +102,22 @@ class Sent:
         return None if self.fee is None else (Decimal(self.fee) / self.vsize).quantize(Decimal("0.001"))
 
     def as_dict(self) -> Json:
-        """Return a new dict, as JSON shows it."""
+        """Return a new dict, as JSON shows it.
+
+        Until the app has decided, `verdict`, `step` and `reason` are those of the preview, if there was one.
+        """
+        foreseen = None if self.verdict is None else self.verdict.as_dict()
+        outcome: Json = {
+            "verdict": self.status if self.status in {"accepted", "refused"} else None,
+            "step": self.step,
+            "reason": self.reason,
+        }
+        if foreseen is not None and self.status in _OPEN:
+            outcome = {name: foreseen[name] for name in outcome}
         return {
             "status": self.status,
+            **outcome,
+            "changes": [] if foreseen is None else foreseen["changes"],
             "app": self.app,
             "opcode": self.opcode.hex(),
             "payload": self.payload.hex(),
@@ -111,9 +128,7 @@ class Sent:
             "fee_rate": self.fee_rate,
             "block_id": self.block_id,
             "block_hash": self.block_hash,
-            "step": self.step,
-            "reason": self.reason,
             "other_txid": self.other_txid,
-            "preview": None if self.verdict is None else self.verdict.as_dict(),
+            "preview": foreseen,
             "raw": self.raw.hex(),
         }

@@ -387,13 +387,14 @@ class InputSender:
             verdicts = preview_transactions(self.database, self.contract, raws, source=self.source)
             ours = [item for item in verdicts if item.txid == sent.txid and item.payload is not None]
             if not ours:
-                self._refuse(f"app {sent.app} does not see an input in the transaction")
+                self._refuse(sent, f"app {sent.app} does not see an input in the transaction")
             else:
                 verdict = sent.verdict = ours[-1]
                 if not verdict.is_accepted:
                     self._refuse(
+                        sent,
                         f"app {sent.app} would refuse {opcode_text(opcode)} at {verdict.step}: "
-                        f"{one_line(verdict.reason or 'it states no reason')}{advice}"
+                        f"{one_line(verdict.reason or 'it states no reason')}{advice}",
                     )
         return sent
 
@@ -423,9 +424,10 @@ class InputSender:
                     depths[coin.outpoint] = depth
         return max(depths, key=lambda coin: (depths[coin], coin)) if depths else coins[0].outpoint
 
-    def _refuse(self, message: str) -> None:
+    def _refuse(self, sent: Sent, message: str) -> None:
         if not self.terms.anyway:
-            raise InputRefused(f"{message}; nothing was sent (--anyway sends it)")
+            unsent = replace(sent, status="unsent")
+            raise InputRefused(f"{message}; nothing was sent (--anyway sends it)", unsent.as_dict())
         self._say(f"{message}; it is sent anyway")
 
     def _advice(self, order: Order) -> str:
