@@ -77,7 +77,7 @@ def old_url(empty_database_url: str) -> str:
     """Make a deployment of 0.1.0 with the app, and with a checkpoint."""
     url = empty_database_url
     upgrade_to(url, "0003")
-    # Which the code that installs has had only since 0005 and 0011.
+    # Which the code that installs has had only since 0005, 0011, 0015 and 0016.
     columns = ("code_digest", "last_code_digest", "tracking")
     with psycopg.connect(url) as writer:
         for column in columns:
@@ -87,8 +87,15 @@ def old_url(empty_database_url: str) -> str:
         writer.execute(
             "CREATE FUNCTION vc.as_of(app text, bigint) RETURNS integer LANGUAGE sql RETURN vc.as_of(app)"
         )
+        writer.execute("CREATE TABLE vc.pending_views (schema text, name text)")
+        writer.execute(
+            "CREATE FUNCTION vc.newest_blocks(text, text, text[], integer) RETURNS integer "
+            "LANGUAGE sql RETURN 1"
+        )
     install(url)
     with psycopg.connect(url) as writer:
+        writer.execute("DROP TABLE vc.pending_views")
+        writer.execute("DROP FUNCTION vc.newest_blocks(text, text, text[], integer)")
         # The views of 0.1.0 did not look for their build.
         for name, definition in writer.execute("SELECT name, definition FROM vc.published").fetchall():
             former = re.sub(r"vc\.as_of\('kept', \d+\)", "vc.as_of('kept')", definition)
