@@ -157,6 +157,8 @@ def test_it_ends_like_a_new_one(old_url: str, database_url: str) -> None:
     install(database_url)
     assert functions(old_url) != functions(database_url)
     assert migrations.migrate(old_url) == head()
+    with closing(connect_writer(old_url)) as writer, writer.transaction():
+        register(writer, read_contract(app()))  # the next start: what reducers may call since
     assert functions(old_url) == functions(database_url)
     assert len(functions(old_url)) == 4
     assert schema(old_url) == schema(database_url)
