@@ -62,13 +62,18 @@ def _create_pending_views(
         name = f"{projection.name}_pending"
         if name in taken:
             continue
-        row = free_name("row", projection)
+        row, its = free_name("row", projection), free_name("its", projection)
+        same = (
+            sql.SQL("{} = {}").format(sql.Identifier(its, column), sql.Identifier(row, column))
+            for column in projection.key
+        )
         parts: dict[str, sql.Composable] = {
             "pending": sql.Identifier(schema, name),
             "view": sql.Identifier(schema, projection.name),
             "columns": sql.SQL(", ").join(map(sql.Identifier, projection.columns)),
             "written": sql.SQL(", ").join(sql.Identifier(row, column) for column in projection.columns),
-            "pairs": key_pairs(projection, row),
+            "same_key": sql.SQL(" AND ").join(same),
+            "its": sql.Identifier(its),
             "row": sql.Identifier(row),
             "app": sql.Literal(app),
             "name": sql.Literal(projection.name),

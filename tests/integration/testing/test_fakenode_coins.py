@@ -1,5 +1,7 @@
 """What a fake node knows of unspent outputs and of unconfirmed funding, as a real node has it."""
 
+from typing import Any
+
 import pytest
 
 from tests.integration.conftest import Query, Run
@@ -18,7 +20,7 @@ def test_an_app_author_previews_what_a_fake_node_signed(
     """Coins of the faucet may be unconfirmed, in a block on top, or in the tape."""
     fake_node.mine()
     run(notary)
-    places = {"database": database_url, "bitcoin": fake_node.url}
+    places: dict[str, Any] = {"database": database_url, "bitcoin": fake_node.url}
     alice = key("alice", kind)
     fake_node.mine([fake_node.send(notary.build_input("claim", sha256="cd" * 32), alice)], n=1 + on_top)
     for document in (DOCUMENT, "ef" * 32, "cd" * 32):
