@@ -28,6 +28,7 @@ from virtualchain.engine.foreseeing import Foreseer, Verdict
 from virtualchain.engine.machine import Machine
 from virtualchain.errors import AppHalted
 from virtualchain.model import Block, Input, ScannedBlock
+from virtualchain.store.failures import summarize_error
 from virtualchain.store.foreseen import RowChange, net
 from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import as_json
@@ -38,10 +39,14 @@ from virtualchain.store.sql import queries
 _Q = queries("pending")
 MOST_JUDGED: Final = 2_000
 """Unconfirmed transactions that are judged; a block may have to wait for that."""
+MOST_BYTES: Final = 16_000_000
+"""Bytes of them that are judged: four blocks of the largest size."""
 MOST_ON_TOP: Final = 200
 """Blocks on top of the tape's last one up to which there is a view of what is pending."""
 _MOST_FAILURES: Final = 20
 """Inputs at which a callback fails that are left out, one after the other, until the rest is not judged."""
+_AT_ONCE: Final = 32_000_000
+"""Characters of rows that a statement adds; jsonb holds eight times as many."""
 _TXID: Final = 32
 """Bytes of an outpoint that are the transaction's id."""
 _STILL_SO: Final = 20.0
@@ -58,7 +63,7 @@ class _Judged:
     """The block that holds it; None if it is unconfirmed."""
     verdict: Verdict | None
     """None if it was not judged, or a callback failed."""
-    failure: AppHalted | None = None
+    failure: AppHalted | psycopg.DataError | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -83,11 +88,14 @@ class _Judged:
         return f"{as_json(values)[:-1]},[{changes}]]"
 
     def _outcome(self) -> tuple[str, str | None, str | None]:
+        if isinstance(self.failure, psycopg.DataError):
+            return "unjudged", None, f"what inputs do cannot be shown: {summarize_error(self.failure)}"
         if self.failure is not None:
             record = self.failure.record
             return "halts", str(record["callback"]), str(record["error"])
         if self.verdict is None:
-            return "unjudged", None, f"only the first {MOST_JUDGED} transactions are judged"
+            most = f"{MOST_JUDGED} transactions, and {MOST_BYTES // 1_000_000} megabytes of them"
+            return "unjudged", None, f"only the first {most} are judged"
         return "accepted" if self.verdict.is_accepted else "refused", self.verdict.step, self.verdict.reason
 
 
@@ -119,7 +127,7 @@ class Pending:
         """The chain on which that is so."""
         self._rows: dict[str, dict[tuple[str, int], str]] = {}
         """The rows that are recorded of each app, as JSON, by txid and payload."""
-        self._written: dict[str, str] = {}
+        self._written: dict[str, list[str]] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -163,9 +171,10 @@ class Pending:
             return False
         parent = headers[-1] if headers else tip
         transactions = list(self._mempool.transactions())
-        following = self._next_block(parent, transactions[:MOST_JUDGED])
+        most = _how_many(transactions)
+        following = self._next_block(parent, transactions[:most])
         judged = {
-            machine.contract.name: self._judge(machine, following, transactions) for machine in machines
+            machine.contract.name: self._judge(machine, following, transactions, most) for machine in machines
         }
         self._record(judged, {item.txid: item for item in transactions})
         self._note(parent)
@@ -201,7 +210,7 @@ class Pending:
 
     def _seen_on_top(self, machine: Machine) -> set[str]:
         """Return which transactions an app sees in the blocks on top: it may track what they make."""
-        with suppress(AppHalted):  # that is shown when all is judged
+        with suppress(AppHalted, psycopg.DataError):  # that is shown when all is judged
             return {verdict.txid for verdict in self._foresee(machine, self._on_top)}
         return set()
 
@@ -225,10 +234,10 @@ class Pending:
         return fetch(following, self._scanner, following.block, verify="off")
 
     def _judge(
-        self, machine: Machine, following: ScannedBlock, transactions: Sequence[Unconfirmed]
+        self, machine: Machine, following: ScannedBlock, transactions: Sequence[Unconfirmed], most: int
     ) -> list[_Judged]:
         """Judge what is pending for an app; leave out, and note, inputs at which a callback fails."""
-        failed: dict[str, AppHalted] = {}
+        failed: dict[str, AppHalted | psycopg.DataError] = {}
         blocks = [*self._on_top, following]
         verdicts: list[Verdict] = []
         while True:
@@ -241,6 +250,9 @@ class Pending:
                     failed |= {item.txid: halted for block in blocks for item in _inputs(machine, block)}
                     break
                 failed[txid] = halted
+            except psycopg.DataError as error:  # such as JSON that has no form as jsonb
+                failed |= {item.txid: error for block in blocks for item in _inputs(machine, block)}
+                break
         raws = {item.txid: item.raw for block in blocks for item in block.inputs}
         raws |= {item.txid: item.raw for item in transactions}
         places = {block.block.block_id: block is not following for block in blocks}
@@ -257,7 +269,7 @@ class Pending:
         magics = set(machine.contract.magics)
         judged += [
             _Judged(item.txid, item.raw, None, None)
-            for item in transactions[MOST_JUDGED:]
+            for item in transactions[most:]
             if not magics.isdisjoint(item.magics)
         ]
         return judged
@@ -301,13 +313,25 @@ class Pending:
         if gone:
             self._connection.execute(_Q["remove"], {"app": app, "keys": json.dumps(gone)})
         if added:
-            self._connection.execute(_Q["add"], {"app": app, "rows": f"[{','.join(added)}]"})
+            self._add("add", app, added)
         self._rows[app] = rows
-        written = f"[{','.join(map(_as_row, _net(items)))}]"
-        if written != self._written.get(app, "[]"):
+        written = [_as_row(place, change) for place, change in enumerate(_net(items))]
+        if written != self._written.get(app, []):
             self._connection.execute(_Q["remove_rows"], {"app": app})
-            self._connection.execute(_Q["add_rows"], {"app": app, "rows": written})
+            self._add("add_rows", app, written)
             self._written[app] = written
+
+    def _add(self, query: str, app: str, rows: Sequence[str]) -> None:
+        """Add rows; one that the database cannot hold is left out, so that no input can end the writer."""
+        if len(rows) == 1 or sum(map(len, rows)) <= _AT_ONCE:
+            with suppress(psycopg.DataError, psycopg.errors.ProgramLimitExceeded):
+                with self._connection.transaction():
+                    self._connection.execute(_Q[query], {"app": app, "rows": f"[{','.join(rows)}]"})
+                return
+        if len(rows) > 1:
+            half = len(rows) // 2
+            self._add(query, app, rows[:half])
+            self._add(query, app, rows[half:])
 
     def _note(self, parent: Block) -> None:
         """Record that all is so now, and notify those who watch."""
@@ -337,5 +361,15 @@ def _net(items: Iterable[_Judged]) -> list[RowChange]:
     return net(change for item in items if item.verdict is not None for change in item.verdict.changes)
 
 
-def _as_row(change: RowChange) -> str:
-    return f"[{as_json(change.table)},{change.key_json},{change.new_json or 'null'}]"
+def _as_row(place: int, change: RowChange) -> str:
+    return f"[{as_json(change.table)},{change.key_json},{change.new_json or 'null'},{place}]"
+
+
+def _how_many(transactions: Sequence[Unconfirmed]) -> int:
+    """Return how many of these are judged."""
+    total = 0
+    for number, item in enumerate(transactions[:MOST_JUDGED]):
+        total += len(item.raw)
+        if total > MOST_BYTES:
+            return number
+    return min(len(transactions), MOST_JUDGED)
