@@ -30,10 +30,10 @@ FROM jsonb_array_elements(%(rows)s::jsonb) AS row;
 DELETE FROM vc.pending_rows WHERE app = %(app)s;
 
 -- name: add_rows
--- Add what pending inputs of an app would do to rows: table, key and content of each.
+-- Add what pending inputs of an app would do to rows: table, key, content and place of each.
 INSERT INTO vc.pending_rows (app, "table", place, key, content)
-SELECT %(app)s, row ->> 0, n, row -> 1, nullif(row -> 2, 'null')
-FROM jsonb_array_elements(%(rows)s::jsonb) WITH ORDINALITY AS rows (row, n);
+SELECT %(app)s, row ->> 0, (row -> 3)::integer, row -> 1, nullif(row -> 2, 'null')
+FROM jsonb_array_elements(%(rows)s::jsonb) AS row;
 
 -- name: remove_others
 -- Remove what is pending for other apps than these.

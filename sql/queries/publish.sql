@@ -80,18 +80,18 @@ SELECT name FROM vc.pending_views WHERE schema = %(schema)s;
 
 -- name: record_pending_view
 -- Record such a view.
-INSERT INTO vc.pending_views (schema, name) VALUES (%(schema)s, %(name)s);
+INSERT INTO vc.pending_views (schema, name) VALUES (%(schema)s, %(name)s) ON CONFLICT DO NOTHING;
 
 -- name: forget_pending_view
 -- Delete the record of such a view.
 DELETE FROM vc.pending_views WHERE schema = %(schema)s AND name = %(name)s;
 
 -- name: pending_view
--- The view of a projection as it would be after the pending inputs: the rows that they leave alone, and those that they write.
-CREATE VIEW {pending} AS
+-- The view of a projection as it would be after the pending inputs: the rows that they leave alone, and those that they write. Keys are compared as values: how they are written depends on the reader's session.
+CREATE OR REPLACE VIEW {pending} AS
 SELECT {columns} FROM {view} AS {row} WHERE NOT EXISTS (
-    SELECT FROM vc.pending_rows AS changed WHERE changed.app = {app} AND changed."table" = {name}
-        AND changed.key = jsonb_build_object({pairs})
+    SELECT FROM vc.pending_rows AS changed CROSS JOIN LATERAL jsonb_populate_record(NULL::{view}, changed.key) AS {its}
+    WHERE changed.app = {app} AND changed."table" = {name} AND {same_key}
         AND (SELECT vc.last_shown()) = 2147483647
         AND EXISTS (SELECT FROM vc.pending_state AS s WHERE s.judged_at > statement_timestamp() - interval '1 minute'))
 UNION ALL

@@ -29,6 +29,7 @@ from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import ignore
 from virtualchain.errors import AppHalted, UsageError
 from virtualchain.model import Block, ScannedBlock
+from virtualchain.store.failures import summarize_error
 from virtualchain.store.foreseen import RowChange, net
 from virtualchain.store.giving_way import give_way
 from virtualchain.store.log import as_json
@@ -39,10 +40,14 @@ from virtualchain.store.sql import queries
 _Q = queries("pending")
 MOST_JUDGED: Final = 2_000
 """Unconfirmed transactions that are judged, so that it ends although others come."""
+MOST_BYTES: Final = 16_000_000
+"""Bytes of them that are judged: four blocks of the largest size."""
 MOST_ON_TOP: Final = 200
 """Blocks on top of the tape's last one up to which there is a view of what is pending."""
 _MOST_FAILURES: Final = 20
 """Inputs at which a callback fails that are left out, one after the other, until the rest is not judged."""
+_AT_ONCE: Final = 32_000_000
+"""Characters of rows that a statement adds; jsonb holds eight times as many."""
 _TXID: Final = 32
 """Bytes of an outpoint that are the transaction's id."""
 _STILL_SO: Final = 20.0
@@ -59,7 +64,7 @@ class _Judged:
     """The block that holds it; None if it is unconfirmed."""
     verdict: Verdict | None
     """None if it was not judged, or a callback failed."""
-    failure: AppHalted | None = None
+    failure: AppHalted | psycopg.DataError | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -84,11 +89,14 @@ class _Judged:
         return f"{as_json(values)[:-1]},[{changes}]]"
 
     def _outcome(self) -> tuple[str, str | None, str | None]:
+        if isinstance(self.failure, psycopg.DataError):
+            return "unjudged", None, f"what inputs do cannot be shown: {summarize_error(self.failure)}"
         if self.failure is not None:
             record = self.failure.record
             return "halts", str(record["callback"]), str(record["error"])
         if self.verdict is None:
-            return "unjudged", None, f"only the first {MOST_JUDGED} transactions are judged"
+            most = f"{MOST_JUDGED} transactions, and {MOST_BYTES // 1_000_000} megabytes of them"
+            return "unjudged", None, f"only the first {most} are judged"
         return "accepted" if self.verdict.is_accepted else "refused", self.verdict.step, self.verdict.reason
 
 
@@ -129,7 +137,7 @@ class Pending:
         """The chain on which that is so."""
         self._rows: dict[str, dict[tuple[str, int], str]] = {}
         """The rows that are recorded of each app, as JSON, by txid and payload."""
-        self._written: dict[str, str] = {}
+        self._written: dict[str, list[str]] = {}
         if deployment.tracks_outputs:
             mempool.track(())  # else it would keep every transaction until it is said what is tracked
         self._begin()
@@ -184,9 +192,10 @@ class Pending:
             return False
         parent = headers[-1] if headers else tip
         transactions = list(self._mempool.transactions())
-        following = self._next_block(parent, transactions[:MOST_JUDGED])
+        most = _how_many(transactions)
+        following = self._next_block(parent, transactions[:most])
         judged = {
-            machine.contract.name: self._judge(machine, following, transactions) for machine in machines
+            machine.contract.name: self._judge(machine, following, transactions, most) for machine in machines
         }
         with self._connection.transaction():
             self._record(judged, {item.txid: item for item in transactions})
@@ -224,7 +233,7 @@ class Pending:
 
     def _seen_on_top(self, machine: Machine) -> set[str]:
         """Return which transactions an app sees in the blocks on top: it may track what they make."""
-        with suppress(AppHalted, UsageError):  # that is shown when all is judged
+        with suppress(AppHalted, UsageError, psycopg.DataError):  # that is shown when all is judged
             return {verdict.txid for verdict in self._foresee(machine, self._on_top)}
         return set()
 
@@ -248,7 +257,7 @@ class Pending:
         return fetch(following, self._scanner, following.block, verify="off")
 
     def _judge(
-        self, machine: Machine, following: ScannedBlock, transactions: Sequence[Unconfirmed]
+        self, machine: Machine, following: ScannedBlock, transactions: Sequence[Unconfirmed], most: int
     ) -> list[_Judged]:
         """Return what would come of all that is pending for an app, in the order in which it is judged.
 
@@ -270,19 +279,19 @@ class Pending:
         ]
         judged += [
             _Judged(item.txid, item.raw, None, None)
-            for item in transactions[MOST_JUDGED:]
+            for item in transactions[most:]
             if not machine.magics.isdisjoint(item.magics)
         ]
         return judged
 
     def _verdicts(
         self, machine: Machine, blocks: Sequence[ScannedBlock]
-    ) -> tuple[list[Verdict], dict[str, AppHalted]]:
+    ) -> tuple[list[Verdict], dict[str, AppHalted | psycopg.DataError]]:
         """Judge blocks without the inputs at which a callback fails; return which these are, too.
 
         If that cannot be found out, it is all of them.
         """
-        failed: dict[str, AppHalted] = {}
+        failed: dict[str, AppHalted | psycopg.DataError] = {}
         while True:
             try:
                 return self._foresee(machine, [_without(block, failed) for block in blocks]), failed
@@ -294,10 +303,10 @@ class Pending:
             except AppHalted as halted:
                 txid = halted.record["txid"]
                 if not isinstance(txid, str) or txid in failed or len(failed) >= _MOST_FAILURES:
-                    inputs = (item for block in blocks for item in block.inputs)
-                    mine = (item for item in inputs if not machine.magics.isdisjoint(item.magics))
-                    return [], {item.txid: halted for item in mine}
+                    return [], dict.fromkeys(_txids(machine, blocks), halted)
                 failed[txid] = halted
+            except psycopg.DataError as error:  # such as JSON that has no form as jsonb
+                return [], dict.fromkeys(_txids(machine, blocks), error)
 
     def _foresee(self, machine: Machine, blocks: Sequence[ScannedBlock]) -> list[Verdict]:
         with self._connection.transaction(force_rollback=True):
@@ -338,13 +347,25 @@ class Pending:
         if gone:
             self._connection.execute(_Q["remove"], {"app": app, "keys": json.dumps(gone)})
         if added:
-            self._connection.execute(_Q["add"], {"app": app, "rows": f"[{','.join(added)}]"})
+            self._add("add", app, added)
         self._rows[app] = rows
-        written = f"[{','.join(map(_as_row, _net(items)))}]"
-        if written != self._written.get(app, "[]"):
+        written = [_as_row(place, change) for place, change in enumerate(_net(items))]
+        if written != self._written.get(app, []):
             self._connection.execute(_Q["remove_rows"], {"app": app})
-            self._connection.execute(_Q["add_rows"], {"app": app, "rows": written})
+            self._add("add_rows", app, written)
             self._written[app] = written
+
+    def _add(self, query: str, app: str, rows: Sequence[str]) -> None:
+        """Add rows; one that the database cannot hold is left out, so that no input can end the writer."""
+        if len(rows) == 1 or sum(map(len, rows)) <= _AT_ONCE:
+            with suppress(psycopg.DataError, psycopg.errors.ProgramLimitExceeded):
+                with self._connection.transaction():
+                    self._connection.execute(_Q[query], {"app": app, "rows": f"[{','.join(rows)}]"})
+                return
+        if len(rows) > 1:
+            half = len(rows) // 2
+            self._add(query, app, rows[:half])
+            self._add(query, app, rows[half:])
 
     def _note(self, parent: Block) -> None:
         """Record that all is so now."""
@@ -364,9 +385,25 @@ def _without(block: ScannedBlock, txids: Mapping[str, object]) -> ScannedBlock:
     return replace(block, inputs=tuple(item for item in block.inputs if item.txid not in txids))
 
 
+def _txids(machine: Machine, blocks: Sequence[ScannedBlock]) -> list[str]:
+    """Return which inputs of blocks have a magic of the app."""
+    inputs = [item for block in blocks for item in block.inputs]
+    return [item.txid for item in inputs if not machine.magics.isdisjoint(item.magics)]
+
+
 def _net(items: Iterable[_Judged]) -> list[RowChange]:
     return net(change for item in items if item.verdict is not None for change in item.verdict.changes)
 
 
-def _as_row(change: RowChange) -> str:
-    return f"[{as_json(change.table)},{change.key_json},{change.new_json or 'null'}]"
+def _as_row(place: int, change: RowChange) -> str:
+    return f"[{as_json(change.table)},{change.key_json},{change.new_json or 'null'},{place}]"
+
+
+def _how_many(transactions: Sequence[Unconfirmed]) -> int:
+    """Return how many of these are judged."""
+    total = 0
+    for number, item in enumerate(transactions[:MOST_JUDGED]):
+        total += len(item.raw)
+        if total > MOST_BYTES:
+            return number
+    return min(len(transactions), MOST_JUDGED)

@@ -18,7 +18,8 @@ _Q = queries("publish")
 
 def unpublish(connection: psycopg.Connection, schema: str) -> None:
     """Drop an app's views and their schema."""
-    _drop_pending_views(connection, schema)
+    for name in _pending_views(connection, schema):
+        _drop_pending_view(connection, schema, name)
     for name in _published(connection, schema):
         _drop_view(connection, schema, name)
     connection.execute(sql.SQL(_Q["drop_schema"]).format(schema=sql.Identifier(schema)))
@@ -26,18 +27,20 @@ def unpublish(connection: psycopg.Connection, schema: str) -> None:
 
 def publish(connection: psycopg.Connection, app: str, schema: str, projections: Sequence[Projection]) -> None:
     """Make the views of an app's schema show exactly these projections, and grant them to the readers."""
-    shows_pending = _drop_pending_views(connection, schema)
+    pending = _pending_views(connection, schema)
+    for name in pending - {view for view, _ in _named_pending(projections)}:
+        _drop_pending_view(connection, schema, name)
     for name in _published(connection, schema).keys() - {projection.name for projection in projections}:
         _drop_view(connection, schema, name)
     for projection in projections:
         definition, changes = _statements(connection, app, schema, projection)
-        _create(connection, sql.Identifier(schema, projection.name), definition)
+        _create(connection, schema, projection.name, definition)
         source = {"schema": schema, "tables": projection.schema, "table": projection.name}
         for (comment,) in connection.execute(_Q["copy_comments"], source).fetchall():
             connection.execute(comment.encode())
         view = {"schema": schema, "name": projection.name, "definition": definition, "changes": changes}
         connection.execute(_Q["record"], view)
-    if shows_pending:
+    if pending:
         _create_pending_views(connection, app, schema, projections)
     admit_readers(connection)
 
@@ -49,7 +52,7 @@ def show_pending(
 
     The view of a projection `t` is called `t_pending`, unless another projection is. Needs a transaction.
     """
-    if not connection.execute(_Q["pending_views"], {"schema": schema}).fetchall():
+    if not _pending_views(connection, schema):
         _create_pending_views(connection, app, schema, projections)
         admit_readers(connection)
 
@@ -57,18 +60,19 @@ def show_pending(
 def _create_pending_views(
     connection: psycopg.Connection, app: str, schema: str, projections: Sequence[Projection]
 ) -> None:
-    taken = {projection.name for projection in projections}
-    for projection in projections:
-        name = f"{projection.name}_pending"
-        if name in taken:
-            continue
-        row = free_name("row", projection)
+    for name, projection in _named_pending(projections):
+        row, its = free_name("row", projection), free_name("its", projection)
+        same = (
+            sql.SQL("{} = {}").format(sql.Identifier(its, column), sql.Identifier(row, column))
+            for column in projection.key
+        )
         parts: dict[str, sql.Composable] = {
             "pending": sql.Identifier(schema, name),
             "view": sql.Identifier(schema, projection.name),
             "columns": sql.SQL(", ").join(map(sql.Identifier, projection.columns)),
             "written": sql.SQL(", ").join(sql.Identifier(row, column) for column in projection.columns),
-            "pairs": key_pairs(projection, row),
+            "same_key": sql.SQL(" AND ").join(same),
+            "its": sql.Identifier(its),
             "row": sql.Identifier(row),
             "app": sql.Literal(app),
             "name": sql.Literal(projection.name),
@@ -77,13 +81,21 @@ def _create_pending_views(
         connection.execute(_Q["record_pending_view"], {"schema": schema, "name": name})
 
 
-def _drop_pending_views(connection: psycopg.Connection, schema: str) -> bool:
-    """Drop the views that show what is pending; return whether there were any."""
-    names = [name for (name,) in connection.execute(_Q["pending_views"], {"schema": schema}).fetchall()]
-    for name in names:
-        connection.execute(sql.SQL(_Q["drop_view"]).format(view=sql.Identifier(schema, name)))
-        connection.execute(_Q["forget_pending_view"], {"schema": schema, "name": name})
-    return bool(names)
+def _named_pending(projections: Sequence[Projection]) -> list[tuple[str, Projection]]:
+    """Return the views that show projections as they would be, by name."""
+    taken = {projection.name for projection in projections}
+    named = [(f"{projection.name}_pending", projection) for projection in projections]
+    return [(name, projection) for name, projection in named if name not in taken]
+
+
+def _pending_views(connection: psycopg.Connection, schema: str) -> set[str]:
+    """Return the names of the views that show what is pending."""
+    return {name for (name,) in connection.execute(_Q["pending_views"], {"schema": schema}).fetchall()}
+
+
+def _drop_pending_view(connection: psycopg.Connection, schema: str, name: str) -> None:
+    connection.execute(sql.SQL(_Q["drop_view"]).format(view=sql.Identifier(schema, name)))
+    connection.execute(_Q["forget_pending_view"], {"schema": schema, "name": name})
 
 
 def is_published(
@@ -146,11 +158,14 @@ def _drop_view(connection: psycopg.Connection, schema: str, name: str) -> None:
     connection.execute(_Q["forget"], {"schema": schema, "name": name})
 
 
-def _create(connection: psycopg.Connection, view: sql.Identifier, definition: str) -> None:
+def _create(connection: psycopg.Connection, schema: str, name: str, definition: str) -> None:
     """Create or replace a view; it is dropped first only if its columns change."""
     try:
         with connection.transaction():
             connection.execute(definition.encode())
     except psycopg.errors.InvalidTableDefinition:
-        connection.execute(sql.SQL(_Q["drop_view"]).format(view=view))
+        pending = f"{name}_pending"
+        if pending in _pending_views(connection, schema):
+            _drop_pending_view(connection, schema, pending)
+        connection.execute(sql.SQL(_Q["drop_view"]).format(view=sql.Identifier(schema, name)))
         connection.execute(definition.encode())

@@ -170,6 +170,16 @@ class ChainBuilder:
             self.coins.move(stored)
         return stored.undo
 
+    def unspent(self, outpoint: bytes) -> Coin | None:
+        """Return the coin at an outpoint (36 bytes) if it is unspent in the chain's last block."""
+        self._sync_coins()
+        return self.coins.get(outpoint)
+
+    def unconfirmed(self, txid: str) -> bytes | None:
+        """Return a transaction of the faucet that `mine` has not put into the chain yet."""
+        self._sync_coins()
+        return self._wallet.unconfirmed_funding(txid)
+
     def _mine(self, txs: Sequence[Tx | bytes], bits: int | None) -> str:
         parent = self.tree.tip
         height = parent.height + 1

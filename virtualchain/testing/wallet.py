@@ -81,6 +81,16 @@ class Wallet:
         last = max(grants, key=lambda grant: grant.order, default=None)
         return self._sign([coin for coin, _ in taken], outputs, fee, last.funding if last else None)
 
+    def unconfirmed_funding(self, txid: str) -> bytes | None:
+        """Return a transaction of the faucet that is not in a block and can still be mined."""
+        chain = self._faucet_chain
+        tx = chain.last if chain is not None and self._can_confirm(chain) else None
+        while tx is not None and not self._is_confirmed(tx):
+            if tx.txid == txid:
+                return tx.raw
+            tx = tx.funding
+        return None
+
     def double_spend(
         self, tx: Tx, payload: bytes | None, to: Sequence[tuple[Recipient, int]], fee: int
     ) -> Tx:

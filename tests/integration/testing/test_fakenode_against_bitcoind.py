@@ -243,6 +243,48 @@ def _compare_chains(pair: Pair, hashes: list[str]) -> None:
         pair.call("getrawtransaction", txid, 2, block_hash)
 
 
+def test_unspent_outputs_equal_a_real_nodes(pair: Pair) -> None:
+    """Outputs of every kind of script, spent or not, and what funds a transaction before it is mined."""
+    node = pair.node
+    hashes = [node.chain.tree.chain[0].block.hash, *node.mine(), *_busy_block(node)]
+    unmined = node.send(b"later", "somebody new")
+    assert unmined.funding is not None
+    pair.share()
+    for block_hash in hashes:
+        for tx in pair.real.result("getblock", block_hash, 2)["tx"]:
+            for vout in range(len(tx["vout"]) + 1):
+                pair.call("gettxout", tx["txid"], vout, False)
+    wrong: list[list[object]] = [
+        [],
+        [_NOWHERE],
+        [_NOWHERE, 0],
+        ["zz", 0],
+        ["zz" * 32, 0],
+        [7, 0],
+        [_NOWHERE, "x"],
+    ]
+    wrong += [
+        [_NOWHERE, -1],
+        [_NOWHERE, 1.5],
+        [_NOWHERE, 2**31],
+        [_NOWHERE, 2**32],
+        [_NOWHERE, 0, 1],
+        [_NOWHERE, 0, None, 2],
+    ]
+    for parameters in wrong:
+        pair.call("gettxout", *parameters)
+    raw = unmined.funding.raw.hex()
+    assert pair.real.result("sendrawtransaction", raw) == unmined.funding.txid
+    for verbosity in ([], [0], [1], [2], [False], [True], [None]):
+        pair.call("getrawtransaction", unmined.funding.txid, *verbosity)
+    pair.call("getrawtransaction", unmined.funding.txid, 1, node.tip)
+    pair.call("gettxout", unmined.funding.txid, 0, False)
+    node.mine([unmined])
+    pair.share()
+    pair.call("getrawtransaction", unmined.funding.txid)
+    pair.call("gettxout", unmined.funding.txid, 0, False)
+
+
 _NOWHERE = "00" * 32
 
 

@@ -141,6 +141,17 @@ def transaction_json(tx: RawTx, network: Network, coins: list[Coin] | None, *, p
     return fields | {"hex": tx.raw.hex()}
 
 
+def coin_json(tree: BlockTree, coin: Coin) -> Json:
+    """Describe an unspent output, as `gettxout` does."""
+    return {
+        "bestblock": tree.tip.block.hash,
+        "confirmations": tree.tip.height - coin.height + 1,
+        "value": f"sat:{coin.value}",
+        "scriptPubKey": script_json(coin.script, tree.network),
+        "coinbase": coin.generated,
+    }
+
+
 def spent_json(undo: Undo, network: Network) -> list[list[Json]]:
     """Describe what a block's transactions spend, as `/rest/spenttxouts` does."""
     return [

@@ -11,12 +11,18 @@ from time import monotonic
 from typing import Any, Final
 
 from virtualchain.model import Json
-from virtualchain.testing.fakenode.results import block_json, header_json, transaction_in_block_json
+from virtualchain.testing.fakenode.results import (
+    block_json,
+    coin_json,
+    header_json,
+    transaction_in_block_json,
+    transaction_json,
+)
 from virtualchain.testing.fakenode.server import NO_CONTENT, Answer, json_answer
 from virtualchain.testing.fakenode.state import NodeState, is_hash
 from virtualchain.testing.tree import StoredBlock
 from virtualchain.testing.undo import read_undo
-from virtualchain.testing.wire import cut_transaction
+from virtualchain.testing.wire import cut_transaction, outpoint, read_transaction
 
 WARMING_UP: Final = -28
 _MISC_ERROR = -1
@@ -247,21 +253,12 @@ def _get_raw_transaction(
             "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved",
         )
     level = _verbosity(verbosity, 0)
-    internal_txid = bytes.fromhex(txid)[::-1]
-    if blockhash is None and state.txindex:
-        for stored in filter(state.has, reversed(state.chain.tree.chain)):
-            if internal_txid in state.places(stored):
-                return _get_raw_transaction(state, txid, verbosity, stored.block.hash)
     if blockhash is None:
-        raise RpcError(
-            _NOT_FOUND,
-            "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain"
-            f" transaction queries. {_WALLET_HINT}",
-        )
+        return _find_transaction(state, txid, level)
     stored = _block(state, blockhash, "parameter 3", "Block hash not found")
     if not state.has(stored):
         raise RpcError(_MISC_ERROR, "Block not available")
-    place = state.places(stored).get(internal_txid)
+    place = state.places(stored).get(bytes.fromhex(txid)[::-1])
     if place is None:
         raise RpcError(_NOT_FOUND, f"No such transaction found in the provided block. {_WALLET_HINT}")
     index, start = place
@@ -271,6 +268,31 @@ def _get_raw_transaction(
     undo = state.undo(stored) if level > 1 else None
     coins = None if undo is None else read_undo(undo)[index]
     return transaction_in_block_json(state.chain.tree, stored, tx, coins)
+
+
+def _find_transaction(state: NodeState, txid: str, level: int) -> Json | str:
+    """Find a transaction by its id alone: an unconfirmed one, or one that the index finds."""
+    unconfirmed = state.chain.unconfirmed(txid.lower())
+    if unconfirmed is not None:
+        if level <= 0:
+            return unconfirmed.hex()
+        return transaction_json(read_transaction(unconfirmed), state.chain.network, None, prevouts=False)
+    for stored in filter(state.has, reversed(state.chain.tree.chain)) if state.txindex else ():
+        if bytes.fromhex(txid)[::-1] in state.places(stored):
+            return _get_raw_transaction(state, txid, level, stored.block.hash)
+    raise RpcError(
+        _NOT_FOUND,
+        "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain"
+        f" transaction queries. {_WALLET_HINT}",
+    )
+
+
+def _get_tx_out(state: NodeState, txid: str, n: float, _include_mempool: bool | None = None) -> Json | None:
+    _check_hash(txid, "txid")
+    if not isinstance(n, int) or not 0 <= n < 1 << 32:
+        raise RpcError(_MISC_ERROR, "JSON integer out of range")
+    coin = state.chain.unspent(outpoint(txid, n))
+    return None if coin is None else coin_json(state.chain.tree, coin)
 
 
 def _get_chain_tips(state: NodeState) -> list[Json]:
@@ -337,6 +359,14 @@ METHODS: Final[Mapping[str, Method]] = {
     "getrawtransaction": Method(
         (Param("txid", "string", required=True), Param("verbosity"), Param("blockhash", "string")),
         _get_raw_transaction,
+    ),
+    "gettxout": Method(
+        (
+            Param("txid", "string", required=True),
+            Param("n", "number", required=True),
+            Param("include_mempool", "bool"),
+        ),
+        _get_tx_out,
     ),
     "waitforblockheight": Method(
         (Param("height", "number", required=True), Param("timeout", "number")), _wait_for_block_height
