@@ -46,10 +46,10 @@ def test_an_input_is_foreseen_sent_and_seen_on_its_way(cli: Commands, place: Pla
     writer.until(lambda: pending() == [])
     writer.signal()
     events = [json.loads(line) for line in watch.signal().out.splitlines()]
-    told = [event for event in events if event["event"] == "pending" or event.get("ops")]
-    assert [event["event"] for event in told] == ["pending", "block", "pending"]
-    assert told[0]["inputs"][0]["txid"] == sent["txid"]
-    assert told[2] == {
+    shown = [event for event in events if event["event"] == "pending" or event.get("ops")]
+    assert [event["event"] for event in shown] == ["pending", "block", "pending"]
+    assert shown[0]["inputs"][0]["txid"] == sent["txid"]
+    assert shown[2] == {
         "event": "pending",
         "inputs": [],
         "gone": [{"app": "notary", "txid": sent["txid"], "payload_index": 0}],

@@ -113,9 +113,13 @@ def connect_builder(url: str, build: str) -> psycopg.Connection:
     connection = _connect(url, "builder")
     with _closed_on_failure(connection, url):
         _prepare_writing(connection, url)
-        row = connection.execute(_Q["build_lock"], {"build": build}).fetchone()
-        if not (row and row[0]):
-            raise WriterBusy(f"another process is already making {build}: wait for it to finish")
+        for pause in [*_SHOWN_TRIES * [_PAUSE], None]:  # a session that has just closed may still have it
+            row = connection.execute(_Q["build_lock"], {"build": build}).fetchone()
+            if row and row[0]:
+                break
+            if pause is None:
+                raise WriterBusy(f"another process is already making {build}: wait for it to finish")
+            time.sleep(pause)
     return connection
 
 

@@ -4,6 +4,7 @@ import os
 import pwd
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import platformdirs
@@ -91,11 +92,13 @@ def test_port_is_kept_while_it_is_free(tmp_path: Path) -> None:
     """The next start uses the same port unless another program has taken it."""
     state = tmp_path / "server.json"
     assert last_address(state) is None
-    first = choose_address(state, tmp_path, None)
-    assert first.socket == tmp_path
-    assert choose_address(state, tmp_path, None) == first == last_address(state)
-    with socket.create_server(("127.0.0.1", first.port)):
-        assert choose_address(state, tmp_path, None).port != first.port
+    with TemporaryDirectory(dir="/tmp") as name:  # short enough for a socket
+        folder = Path(name)
+        first = choose_address(state, folder, None)
+        assert first.socket == folder
+        assert choose_address(state, folder, None) == first == last_address(state)
+        with socket.create_server(("127.0.0.1", first.port)):
+            assert choose_address(state, folder, None).port != first.port
 
 
 def test_temporary_socket_folder_is_removed_with_the_server(tmp_path: Path) -> None:
