@@ -16,7 +16,7 @@ import psycopg
 from virtualchain.app.contract import Contract
 from virtualchain.app.fields import all_to_json
 from virtualchain.engine.candidates import ENGINE_KEYS, Candidate
-from virtualchain.engine.care import FULL_CARE
+from virtualchain.engine.care import FULL_CARE, Care, NeedsCare
 from virtualchain.engine.judge import Verdicts, judge
 from virtualchain.engine.machine import Looked, Machine
 from virtualchain.engine.options import Options
@@ -160,21 +160,27 @@ class Foreseer(Machine):
         return state
 
     def _judge(self, block: Block, mine: Looked, transaction: BlockTransaction) -> Verdicts:
+        try:  # few apps write while they parse, and a savepoint for each call takes time
+            verdicts = self._judge_with(Care(start=len(mine.candidates)), block, mine, transaction)
+        except NeedsCare:
+            verdicts = self._judge_with(FULL_CARE, block, mine, transaction)
+        changes = self._state.changes if isinstance(self._state, _ForeseenTables) else []
+        self._judged = _verdicts(block, mine.candidates, verdicts, changes)
+        return verdicts
+
+    def _judge_with(self, care: Care, block: Block, mine: Looked, transaction: BlockTransaction) -> Verdicts:
         tracked = None if self.contract.tracks is None else mine.tracked
         with transaction.part(self.log, is_live=self.place.is_live):
-            verdicts = judge(
+            return judge(
                 self.contract,
                 self._state,
                 block,
                 mine.candidates,
-                FULL_CARE,
+                care,
                 transaction,
                 self._lookups(),
                 tracked,
             )
-        changes = self._state.changes if isinstance(self._state, _ForeseenTables) else []
-        self._judged = _verdicts(block, mine.candidates, verdicts, changes)
-        return verdicts
 
 
 def _verdicts(
@@ -314,6 +320,8 @@ class _ForeseenTables(TableState):
         self._has_scan = contract.scan is not None
         self._must_scan = False
         """Whether the block is to be scanned yet."""
+        self._call: int | None = None
+        """The number of the call that runs, if it has no savepoint."""
         self.changes: list[tuple[_Place | None, Sequence[Change]]] = []
         """What calls have done in the block: with the candidate's place, or None at the block's end."""
 
@@ -329,6 +337,7 @@ class _ForeseenTables(TableState):
         """Begin a call, if it may begin."""
         if not self.may_continue():
             raise Interrupted
+        self._call = None if is_careful else call
         super().begin_call(call, is_careful=is_careful)
 
     def end_call(self, candidate: object) -> None:
@@ -338,16 +347,24 @@ class _ForeseenTables(TableState):
             self._must_scan = False
         if not self.wrote():
             return
-        self._log.leave()
-        touched = self.db_state.rows.touched()
+        if self._call is not None:
+            raise NeedsCare(self._call)
+        statements_wrote = self.db_state.statement_wrote
+        if statements_wrote:
+            self._log.leave()
         captured = self._captured.take(
-            touched,
-            statements_wrote=self.db_state.statement_wrote,
+            self.db_state.rows.touched(),
+            statements_wrote=statements_wrote,
             has_savepoint=candidate is not None,
         )
-        self._log.enter(self._block_id, self._tables)
-        if captured:
-            self.changes.append((place, captured))
+        if statements_wrote:
+            self._log.enter(self._block_id, self._tables)
+        self.changes.append((place, captured))
+
+    def leave(self) -> None:
+        """End the block's callbacks, and find out what is left to know of its changes."""
+        super().leave()
+        self._captured.settle()
 
     def digest(self, block_id: int) -> None:  # type: ignore[override]  # noqa: ARG002 - nobody asks for it
         """Return None."""

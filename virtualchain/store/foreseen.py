@@ -5,7 +5,7 @@ rows: each call has a savepoint of its own, so what it writes is younger than wh
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -151,11 +151,13 @@ class Captured:
         self._age = _OLDEST
         self._now: dict[_Place, _Row | None] = {}
         """The rows that the block has touched, as they are."""
+        self._unread: list[tuple[list[Change], Shape, _Kept]] = []
+        """Rows that were changed one by one, and the lists that their changes belong to."""
 
     def take(
         self, touched: Iterable[tuple[Shape, _Kept]], *, statements_wrote: bool, has_savepoint: bool
     ) -> list[Change]:
-        """Return what has changed since the last time.
+        """Return what has changed since the last time, in a list that is complete after `settle`.
 
         `touched` are the rows that were changed one by one and are not written yet; `statements_wrote` says
         whether statements may have changed others. Without a savepoint of its own, what the call wrote is not
@@ -165,10 +167,21 @@ class Captured:
             self._age = _OLDEST
         changes: list[Change] = []
         if statements_wrote and self._names:
+            self.settle()
             changes += self._written()
-        for shape, kept in touched:
-            changes += self._kept(shape, kept)
+        self._unread += [(changes, shape, kept) for shape, kept in touched]
         return changes
+
+    def settle(self) -> None:
+        """Complete the lists that `take` has returned, with one statement for each table."""
+        unread, self._unread = self._unread, []
+        rows: dict[str, list[Values]] = {}
+        for _, shape, kept in unread:
+            rows.setdefault(shape.table, []).extend(row for each in kept for row in each if row is not None)
+        shapes = {shape.table: shape for _, shape, _ in unread}
+        shown = {table: iter(self._shown(shapes[table], some)) for table, some in rows.items()}
+        for changes, shape, kept in unread:
+            changes.extend(self._kept(shape, kept, shown[shape.table]))
 
     def _written(self) -> list[Change]:
         answer = self._pipeline.send(self._statement, [self._block_id, self._age])
@@ -194,9 +207,7 @@ class Captured:
             if (change := self._change(place, keys[place], old.get(place), after)) is not None
         ]
 
-    def _kept(self, shape: Shape, kept: _Kept) -> list[Change]:
-        flat = [row for rows in kept for row in rows if row is not None]
-        shown = iter(self._shown(shape, flat))
+    def _kept(self, shape: Shape, kept: _Kept, shown: Iterator[tuple[str, str, str]]) -> list[Change]:
         changes = []
         for rows in kept:
             one, *both = (None if row is None else next(shown) for row in rows)
