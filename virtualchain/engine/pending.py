@@ -26,7 +26,7 @@ from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.foreseeing import Foreseer, Verdict
 from virtualchain.engine.machine import Machine
-from virtualchain.errors import AppHalted
+from virtualchain.errors import AppHalted, UsageError
 from virtualchain.model import Block, Input, ScannedBlock
 from virtualchain.store.failures import summarize_error
 from virtualchain.store.foreseen import RowChange, net
@@ -63,7 +63,7 @@ class _Judged:
     """The block that holds it; None if it is unconfirmed."""
     verdict: Verdict | None
     """None if it was not judged, or a callback failed."""
-    failure: AppHalted | psycopg.DataError | None = None
+    failure: Exception | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -88,9 +88,11 @@ class _Judged:
         return f"{as_json(values)[:-1]},[{changes}]]"
 
     def _outcome(self) -> tuple[str, str | None, str | None]:
-        if isinstance(self.failure, psycopg.DataError):
+        if isinstance(self.failure, psycopg.Error):
             return "unjudged", None, f"what inputs do cannot be shown: {summarize_error(self.failure)}"
-        if self.failure is not None:
+        if isinstance(self.failure, UsageError):
+            return "unjudged", None, str(self.failure)
+        if isinstance(self.failure, AppHalted):
             record = self.failure.record
             return "halts", str(record["callback"]), str(record["error"])
         if self.verdict is None:
@@ -237,7 +239,7 @@ class Pending:
         self, machine: Machine, following: ScannedBlock, transactions: Sequence[Unconfirmed], most: int
     ) -> list[_Judged]:
         """Judge what is pending for an app; leave out, and note, inputs at which a callback fails."""
-        failed: dict[str, AppHalted | psycopg.DataError] = {}
+        failed: dict[str, Exception] = {}
         blocks = [*self._on_top, following]
         verdicts: list[Verdict] = []
         while True:
@@ -250,7 +252,10 @@ class Pending:
                     failed |= {item.txid: halted for block in blocks for item in _inputs(machine, block)}
                     break
                 failed[txid] = halted
-            except psycopg.DataError as error:  # such as JSON that has no form as jsonb
+            except (
+                psycopg.DataError,
+                UsageError,
+            ) as error:  # JSON that jsonb refuses, a state that is not loaded
                 failed |= {item.txid: error for block in blocks for item in _inputs(machine, block)}
                 break
         raws = {item.txid: item.raw for block in blocks for item in block.inputs}
