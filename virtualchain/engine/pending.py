@@ -346,13 +346,6 @@ class Pending:
         self._deployment.notifier.pending()
 
 
-def forget_pending(connection: psycopg.Connection) -> None:
-    """Remove what an earlier writer has noted of pending inputs, if it has."""
-    row = connection.execute(_Q["is_there"]).fetchone()
-    if row is not None and row[0]:
-        connection.execute(_Q["forget"])
-
-
 def _without(block: ScannedBlock, txids: Mapping[str, object]) -> ScannedBlock:
     return replace(block, inputs=tuple(item for item in block.inputs if item.txid not in txids))
 

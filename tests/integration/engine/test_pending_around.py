@@ -1,6 +1,7 @@
 """What else is done with a deployment that shows pending inputs: readers, other servers, other apps."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -8,11 +9,15 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pytest
 
+from tests.integration.conftest import Query
 from tests.integration.engine.test_opaque_state import Forgetful, Ledger
 from tests.integration.engine.test_pending import Reader, following, tokens
 from tests.support.traffic import fund, make, mine, send
 from virtualchain import App, StateEngine
-from virtualchain.engine.versions import remove
+from virtualchain.app.declarations import read_contract
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.options import Options
+from virtualchain.engine.versions import build_beside, drop, remove, swap
 from virtualchain.store.database import connect_migrator
 from virtualchain.store.roles import grant_reader
 from virtualchain.testing.bitcoind import Bitcoind
@@ -158,3 +163,46 @@ def test_an_app_that_cannot_load_its_state(
     with psycopg.connect(database_url) as connection:
         counted = connection.execute("SELECT fields FROM virtualchain.ops WHERE app = 'ledger'").fetchall()
     assert [fields["count"] for (fields,) in counted] == [1]
+
+
+def test_whoever_writes_next_removes_what_a_killed_writer_noted(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str, query: Query
+) -> None:
+    """Also a rollback, say, which never looks at unconfirmed transactions."""
+    node = bitcoind_factory()
+    coins = fund(node, 1)
+    with following(tokens(), database_url, node) as reader:
+        send(node, make([coins.pop()], 1000, payload=b"leax"))
+        reader.wait(lambda: len(reader.rows(ALL)) == 1)
+        with psycopg.connect(database_url) as connection:  # as if it were killed now
+            for name in ("pending", "pending_rows", "pending_state"):
+                connection.execute(f"CREATE TABLE kept_{name} AS SELECT * FROM vc.{name}".encode())
+    with psycopg.connect(database_url) as connection:
+        for name in ("pending", "pending_rows", "pending_state"):
+            connection.execute(f"INSERT INTO vc.{name} SELECT * FROM kept_{name}".encode())
+    assert len(query(ALL)) == 1
+    with closing(Deployment(database_url, [], None, Options())):
+        assert query(ALL) == []
+
+
+def test_a_writer_survives_the_swap_and_drop_of_its_build(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str, tmp_path: Path
+) -> None:
+    """The app is left alone, and what is pending for the others is shown."""
+    node = bitcoind_factory()
+    coins = fund(node, 6)
+    apps = [tokens(), other("other")]
+    with following(apps, database_url, node, state_folder=tmp_path) as reader:
+        send(node, make([coins.pop()], 1000, payload=b"leax"))
+        reader.wait(lambda: len(reader.rows(ALL)) == 2)
+        build_beside(database_url, read_contract(tokens(by_statements=True)), "v2")
+        swap(database_url, "letters", "v2")
+        send(node, make([coins.pop()], 1000, payload=b"leay"))
+        reader.wait(lambda: [row["app"] for row in reader.rows(ALL)].count("other") == 2)
+        drop(database_url, "letters", "1")
+        send(node, make([coins.pop()], 1000, payload=b"leaz"))
+        reader.wait(lambda: [row["app"] for row in reader.rows(ALL)].count("other") == 3)
+        mine(node, 2)
+        send(node, make([coins.pop()], 1000, payload=b"le" + b"a0"))
+        reader.wait(lambda: [row["app"] for row in reader.rows(ALL)] == ["other"])
+        assert len(reader.rows("SELECT FROM other.o_pending")) == 4
