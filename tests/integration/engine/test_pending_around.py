@@ -12,6 +12,7 @@ import pytest
 from tests.integration.conftest import Query
 from tests.integration.engine.test_opaque_state import Forgetful, Ledger
 from tests.integration.engine.test_pending import Reader, following, tokens
+from tests.integration.engine.test_pending_views import put_in_place
 from tests.support.traffic import fund, make, mine, send
 from virtualchain import App, StateEngine
 from virtualchain.app.declarations import read_contract
@@ -206,3 +207,26 @@ def test_a_writer_survives_the_swap_and_drop_of_its_build(
         send(node, make([coins.pop()], 1000, payload=b"le" + b"a0"))
         reader.wait(lambda: [row["app"] for row in reader.rows(ALL)] == ["other"])
         assert len(reader.rows("SELECT FROM other.o_pending")) == 4
+
+
+def test_a_halted_app_has_nothing_pending(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str, tmp_path: Path
+) -> None:
+    """The others have; and when it may continue, its inputs are shown again."""
+    node = bitcoind_factory()
+    coins = fund(node, 5)
+    apps = [tokens(), other("other")]
+    with following(apps, database_url, node, state_folder=tmp_path) as reader:
+        send(node, make([coins.pop()], 1000, payload=b"lea!"))
+        reader.wait(lambda: [row["verdict"] for row in reader.rows(ALL)] == ["halts", "accepted"])
+        mine(node, 2)
+        halted = "SELECT FROM virtualchain.apps WHERE status = 'halted'"
+        reader.wait(lambda: len(reader.rows(halted)) == 1 and reader.rows(ALL) == [])
+        send(node, make([coins.pop()], 1000, payload=b"leax"))
+        reader.wait(lambda: [row["app"] for row in reader.rows(ALL)] == ["other"])
+        assert reader.rows("SELECT FROM letters.letters_pending") == []
+    fixed = other("letters")
+    put_in_place(database_url, fixed, node, tmp_path)
+    with following([fixed, apps[1]], database_url, node, state_folder=tmp_path) as reader:
+        reader.wait(lambda: [row["app"] for row in reader.rows(ALL)] == ["letters", "other"])
+        assert reader.rows("SELECT * FROM letters.o_pending ORDER BY 1") == [{"text": "!"}, {"text": "x"}]
