@@ -414,7 +414,8 @@ def _write_pending(event: "PendingEvent") -> None:
     for item in event.inputs:
         place = "unconfirmed" if item.block_id is None else f"in block {item.block_id}"
         opcode = "" if item.opcode is None else f" {opcode_text(item.opcode, item.payload)}"
-        outcome = item.verdict if item.reason is None else f"{item.verdict} at {item.step}: {item.reason}"
+        step = "" if item.step is None else f" at {item.step}"
+        outcome = item.verdict if item.reason is None else f"{item.verdict}{step}: {item.reason}"
         click.echo(visible(f"pending {item.app}{opcode} {item.txid} ({place}): {outcome}"))
     for item in event.gone:
         click.echo(f"no longer pending {item.app} {item.txid}")

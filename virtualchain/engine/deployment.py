@@ -32,9 +32,11 @@ from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
 from virtualchain.store.patience import Patience
 from virtualchain.store.pipeline import EarlierFailed, pipeline_of
+from virtualchain.store.sql import queries
 from virtualchain.store.state_files import sweep
 from virtualchain.store.tape import Tape
 
+_PENDING = queries("pending")
 _MOST_IN_FLIGHT: Final = 50
 
 
@@ -96,6 +98,7 @@ class Deployment:
             for app, policy in options.on_deep_fork.items():
                 set_on_deep_fork(self.connection, app, policy)
             check_consistency(self.connection, repairs)
+            _forget_pending(self.connection)
             self.warnings = self._warnings()
             self.running = [machine for machine in self.machines if machine.log.status() != "halted"]
             self.causes: dict[str, BaseException | None] = {}
@@ -456,3 +459,10 @@ class Deployment:
         self.running.remove(machine)
         if record is not None:
             self.halted[machine.contract.name] = record
+
+
+def _forget_pending(connection: psycopg.Connection) -> None:
+    """Remove what a writer has noted of pending inputs that was killed, if it has."""
+    row = connection.execute(_PENDING["is_there"]).fetchone()
+    if row is not None and row[0]:
+        connection.execute(_PENDING["forget"])

@@ -36,7 +36,7 @@ from virtualchain.engine.options import (
     ignore,
     policies_by_app,
 )
-from virtualchain.engine.pending import Pending, forget_pending
+from virtualchain.engine.pending import Pending
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, roll_back
@@ -340,9 +340,7 @@ class StateEngine:
         assert isinstance(self._source, NodeSource), "it was checked"
         try:
             if self._pending is None:
-                self._pending = Pending(
-                    self._deployment, self._source, self._scanner, self._mempool, self._listener.on_wait
-                )
+                self._pending = Pending(self._deployment, self._source, self._scanner, self._mempool)
             self._pending.refresh()
         except psycopg.Error as error:
             self._recover(error)
@@ -431,7 +429,6 @@ class StateEngine:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
                 deployment.record_writer()
-                forget_pending(deployment.connection)
                 on_failure.pop_all()
         except psycopg.Error as error:
             raise store_error(error) from error

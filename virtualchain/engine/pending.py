@@ -8,7 +8,7 @@ their own, from which nothing is derived.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,6 @@ from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.foreseeing import Foreseer, Interrupted, Verdict
 from virtualchain.engine.machine import Machine
-from virtualchain.engine.options import ignore
 from virtualchain.errors import AppHalted, UsageError
 from virtualchain.model import Block, ScannedBlock
 from virtualchain.store.failures import summarize_error
@@ -64,7 +63,7 @@ class _Judged:
     """The block that holds it; None if it is unconfirmed."""
     verdict: Verdict | None
     """None if it was not judged, or a callback failed."""
-    failure: AppHalted | psycopg.DataError | None = None
+    failure: Exception | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -89,9 +88,11 @@ class _Judged:
         return f"{as_json(values)[:-1]},[{changes}]]"
 
     def _outcome(self) -> tuple[str, str | None, str | None]:
-        if isinstance(self.failure, psycopg.DataError):
+        if isinstance(self.failure, psycopg.Error):
             return "unjudged", None, f"what inputs do cannot be shown: {summarize_error(self.failure)}"
-        if self.failure is not None:
+        if isinstance(self.failure, UsageError):
+            return "unjudged", None, str(self.failure)
+        if isinstance(self.failure, AppHalted):
             record = self.failure.record
             return "halts", str(record["callback"]), str(record["error"])
         if self.verdict is None:
@@ -103,19 +104,12 @@ class _Judged:
 class Pending:
     """The pending inputs of one deployment; for the thread that has its session.
 
-    `mempool` belongs to the caller, and `notify` is called with what an operator should know. Raises
-    NodeError, psycopg.Error; then make another one.
+    `mempool` belongs to the caller. Raises NodeError, psycopg.Error; then make another one.
     """
 
     def __init__(
-        self,
-        deployment: Deployment,
-        source: NodeSource,
-        scanner: Scanner,
-        mempool: Mempool,
-        notify: Callable[[str], object] = ignore,
+        self, deployment: Deployment, source: NodeSource, scanner: Scanner, mempool: Mempool
     ) -> None:
-        self._notify = notify
         self._deployment = deployment
         self._connection = deployment.connection
         self._source = source
@@ -123,8 +117,6 @@ class Pending:
         self._mempool = mempool
         self._folder = TemporaryDirectory(prefix="virtualchain-pending-")
         self._foreseers: dict[Machine, Foreseer] = {}
-        self._left_out: set[Machine] = set()
-        """Those that cannot be judged, which was reported."""
         self._on_top: list[ScannedBlock] = []
         self._judged_on: tuple[object, ...] | None = None
         """What the last verdicts depend on: the tape's last block, those on top, and the apps."""
@@ -286,26 +278,24 @@ class Pending:
 
     def _verdicts(
         self, machine: Machine, blocks: Sequence[ScannedBlock]
-    ) -> tuple[list[Verdict], dict[str, AppHalted | psycopg.DataError]]:
+    ) -> tuple[list[Verdict], dict[str, Exception]]:
         """Judge blocks without the inputs at which a callback fails; return which these are, too.
 
         If that cannot be found out, it is all of them.
         """
-        failed: dict[str, AppHalted | psycopg.DataError] = {}
+        failed: dict[str, Exception] = {}
         while True:
             try:
                 return self._foresee(machine, [_without(block, failed) for block in blocks]), failed
-            except UsageError as error:  # an app whose state cannot be loaded
-                if machine not in self._left_out:
-                    self._left_out.add(machine)
-                    self._notify(f"no pending inputs are shown: {error}")
-                return [], {}
             except AppHalted as halted:
                 txid = halted.record["txid"]
                 if not isinstance(txid, str) or txid in failed or len(failed) >= _MOST_FAILURES:
                     return [], dict.fromkeys(_txids(machine, blocks), halted)
                 failed[txid] = halted
-            except psycopg.DataError as error:  # such as JSON that has no form as jsonb
+            except (
+                psycopg.DataError,
+                UsageError,
+            ) as error:  # JSON that jsonb lacks; a state that is not loaded
                 return [], dict.fromkeys(_txids(machine, blocks), error)
 
     def _foresee(self, machine: Machine, blocks: Sequence[ScannedBlock]) -> list[Verdict]:
@@ -372,13 +362,6 @@ class Pending:
         place = {"block_id": parent.block_id, "block_hash": parent.hash}
         self._connection.execute(_Q["judged"], place)
         self._judged_at = time.monotonic()
-
-
-def forget_pending(connection: psycopg.Connection) -> None:
-    """Remove what an earlier writer has noted of pending inputs, if it has."""
-    row = connection.execute(_Q["is_there"]).fetchone()
-    if row is not None and row[0]:
-        connection.execute(_Q["forget"])
 
 
 def _without(block: ScannedBlock, txids: Mapping[str, object]) -> ScannedBlock:

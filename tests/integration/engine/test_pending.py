@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,9 +93,14 @@ class Reader:
 
 
 @contextmanager
-def following(app: App, url: str, node: Bitcoind, k: int = 1) -> Iterator[Reader]:
+def following(
+    app: App | Sequence[object], url: str, node: Bitcoind, k: int = 1, **options: Any
+) -> Iterator[Reader]:
     """Follow a node with pending inputs in a thread."""
-    with StateEngine(app, database=url, source=node.url, confirmations=k, pending=True) as engine:
+    apps = [app] if isinstance(app, App) else app
+    with StateEngine(
+        *apps, **options, database=url, source=node.url, confirmations=k, pending=True
+    ) as engine:
         ended: list[BaseException | None] = []
 
         def follow() -> None:
