@@ -3,10 +3,12 @@
 The environment variable RUNES_REORG sets how many blocks are replaced (default: 30).
 """
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -33,9 +35,12 @@ from tests.support.tables import deployment
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.audit.verify import verify
+from virtualchain.bitcoin.node.node import open_source
 from virtualchain.bitcoin.script import push
+from virtualchain.engine.preview import preview_transactions
 from virtualchain.examples.runes import app
 from virtualchain.examples.runes.names import number_of
+from virtualchain.store.foreseen import net
 from virtualchain.testing import key
 from virtualchain.testing.bitcoind import Bitcoind
 from virtualchain.testing.database import DatabaseServer
@@ -144,24 +149,74 @@ def test_a_name_is_committed_to_and_etched(
     assert problems == ["no input commits to the name", None]
 
 
+def random_block(miner: Miner, rune: tuple[int, int], dice: Random) -> list[bytes]:
+    """Make transactions for a block: mints, transfers, splits, burns, cenotaphs and etchings."""
+    txs = []
+    for _ in range(dice.randrange(1, 5)):
+        inputs = [miner.coin(dice) for _ in range(dice.randrange(1, 4))]
+        outputs = [ANYBODY] * dice.randrange(1, 4)
+        edict = (*rune, dice.randrange(9), dice.randrange(len(outputs) + 2))
+        messages = (
+            runestone(mint=rune),
+            runestone([edict], mint=rune),
+            runestone(mint=rune, pointer=dice.randrange(len(outputs))),
+            runestone((), (24, 0), mint=rune),
+            runestone([(0, 0, 3, 0)], flags=ETCHING, premine=7),
+            OP_RETURN,
+        )
+        txs.append(miner.tx(inputs, *outputs, dice.choice(messages)))
+    return txs
+
+
 def extend(miner: Miner, rune: tuple[int, int], blocks: int, dice: Random) -> None:
-    """Mine blocks of mints, transfers, splits, burns, cenotaphs and etchings."""
+    """Mine random blocks."""
     for _ in range(blocks):
-        txs = []
-        for _ in range(dice.randrange(1, 5)):
-            inputs = [miner.coin(dice) for _ in range(dice.randrange(1, 4))]
-            outputs = [ANYBODY] * dice.randrange(1, 4)
-            edict = (*rune, dice.randrange(9), dice.randrange(len(outputs) + 2))
-            messages = (
-                runestone(mint=rune),
-                runestone([edict], mint=rune),
-                runestone(mint=rune, pointer=dice.randrange(len(outputs))),
-                runestone((), (24, 0), mint=rune),
-                runestone([(0, 0, 3, 0)], flags=ETCHING, premine=7),
-                OP_RETURN,
-            )
-            txs.append(miner.tx(inputs, *outputs, dice.choice(messages)))
-        miner.mine(*txs)
+        miner.mine(*random_block(miner, rune, dice))
+
+
+def timeless(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a row without the time of its block, which nobody knows before."""
+    return None if row is None else {name: value for name, value in row.items() if name != "timestamp"}
+
+
+def test_what_blocks_do_is_foreseen(database_url: str, miner: Miner, tmp_path: Path) -> None:
+    """On top of blocks that are not in the log yet: which transactions count, and what becomes of rows."""
+    etching = miner.tx([miner.coin()], ANYBODY, runestone(flags=ETCHING | TERMS, cap=10**6, amount=5))
+    rune = (miner.mine(etching), 1)
+    extend(miner, rune, 3, dice := Random(4))
+    foreseen = {}
+    options: dict[str, Any] = {"source": miner.node.url, "confirmations": 2, "state_folder": tmp_path}
+    with closing(open_source(miner.node.url)) as source:
+        for _ in range(12):
+            with StateEngine(app, database=database_url, **options) as engine:
+                engine.build()
+            txs = random_block(miner, rune, dice)
+            verdicts = preview_transactions(database_url, read_contract(app), txs, source=source)
+            foreseen[miner.mine(*txs)] = verdicts
+        miner.mine()
+        miner.mine()
+        with StateEngine(app, database=database_url, **options) as engine:
+            engine.build()
+    ops = "SELECT block_id, txid, fields FROM virtualchain.ops ORDER BY block_id, vtxindex"
+    assert [row for row in query(database_url, ops) if row["block_id"] in foreseen] == [
+        {"block_id": verdict.block_id, "txid": verdict.txid, "fields": verdict.fields}
+        for verdicts in foreseen.values()
+        for verdict in verdicts
+        if verdict.is_accepted
+    ]
+    changes = 'SELECT "table", block_id, key, new FROM virtualchain.changes'
+    actual = {
+        (row["block_id"], row["table"], json.dumps(row["key"], sort_keys=True)): timeless(row["new"])
+        for row in query(database_url, changes)
+        if row["block_id"] in foreseen
+    }
+    assert len(actual) > 50
+    assert actual == {
+        (block_id, change.table, json.dumps(change.key, sort_keys=True)): timeless(change.new)
+        for block_id, verdicts in foreseen.items()
+        for change in net(change for verdict in verdicts for change in verdict.changes)
+        if change.old_json != change.new_json
+    }
 
 
 def test_a_deep_reorganization_leaves_what_a_fresh_index_has(
