@@ -16,9 +16,12 @@ import psycopg
 from psycopg.rows import dict_row
 
 from virtualchain import StateEngine
+from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.script import classify, push
+from virtualchain.bitcoin.transaction import read_inputs
 from virtualchain.consensus.hashing import hash160
+from virtualchain.engine.preview import preview_transactions
 from virtualchain.examples.names import Params, make_app, regtest
 from virtualchain.examples.names.conformance.source import RegistrySource
 from virtualchain.examples.names.params import BURN_SCRIPT
@@ -229,8 +232,12 @@ class NamesChain(Writer):
         source: RegistrySource,
         reader: psycopg.Connection[dict[str, Any]],
         params: Params,
+        url: str,
     ) -> None:
         super().__init__()
+        self._url = url
+        self.foresees = False
+        """Whether what is mined is previewed, and compared with what happens."""
         self.engine = engine
         self.params = params
         self._reader = reader
@@ -249,6 +256,7 @@ class NamesChain(Writer):
     def mine_at(self, placed: Mapping[int, bytes], n: int = 1) -> list[str | None]:
         """Mine transactions at given txindexes; otherwise like `mine`."""
         height = self.height + 1
+        foreseen = self._foresee(placed) if self.foresees else None
         self._append([placed, *[{}] * (n - 1)])
         refused = {
             row["txindex"]: row["reason"]
@@ -259,7 +267,22 @@ class NamesChain(Writer):
             for row in self.query("SELECT txindex FROM virtualchain.ops WHERE block_id = %s", height)
         }
         assert set(placed) == accepted | set(refused)
-        return [refused.get(txindex) for txindex in sorted(placed)]
+        reasons = [refused.get(txindex) for txindex in sorted(placed)]
+        assert foreseen in (None, reasons), "what was foreseen is what happens"
+        return reasons
+
+    def _foresee(self, placed: Mapping[int, bytes]) -> list[str | None] | None:
+        """Preview transactions; return why each would be refused, unless there are gaps between them."""
+        raws = [placed[txindex] for txindex in sorted(placed)]
+        if list(placed) != list(range(1, len(raws) + 1)) or not raws:
+            return None
+        spent = {
+            (spending.txid, spending.vout): output
+            for raw in raws
+            for spending, output in zip(read_inputs(raw), self._source.spent_of(raw), strict=True)
+        }
+        contract = read_contract(make_app(self.params))
+        return [verdict.reason for verdict in preview_transactions(self._url, contract, raws, spent=spent)]
 
     def mine_unread(self, *raws: bytes) -> None:
         """Mine transactions that the registry may ignore."""
@@ -332,6 +355,6 @@ def names_chain(url: str, params: Params | None = None) -> Iterator[NamesChain]:
         ) as engine,
         psycopg.connect(url, row_factory=dict_row, autocommit=True) as reader,
     ):
-        chain = NamesChain(engine, source, reader, params)
+        chain = NamesChain(engine, source, reader, params, url)
         chain.mine()
         yield chain

@@ -33,6 +33,7 @@ FEE = 10**6
 
 def test_of_two_registrations_of_a_name_in_a_block_both_are_refused(chain: NamesChain) -> None:
     """Both are valid, so both are refused; another name in the block is accepted, and this one stays free."""
+    chain.foresees = True
     chain.open_namespace()
     chain.mine_accepted(
         chain.preorder("name.test", ALICE), chain.preorder("name.test", BOB), chain.preorder("b.test", BOB)
@@ -69,6 +70,7 @@ def test_of_two_renewals_in_a_block_the_first_wins(chain: NamesChain) -> None:
 
     So a third renewal marks the second, and then all three are refused.
     """
+    chain.foresees = True
     chain.open_namespace()
     chain.own("name.test")
     renewals = [chain.register("name.test", fee=FEE) for _ in range(2)]

@@ -42,8 +42,8 @@ class SpentOutputs:
 
     def __init__(self, chain: NamesChain) -> None:
         self._declared: dict[bytes, Sequence[SpentOutput]] = {}
-        self._inferred = chain._source._spent_by
-        chain._source._spent_by = self  # type: ignore[method-assign, assignment]
+        self._inferred = chain._source.spent_of
+        chain._source.spent_of = self  # type: ignore[method-assign, assignment]
 
     def __call__(self, raw: bytes) -> Sequence[SpentOutput]:
         """Return the outputs that a transaction spends."""

@@ -39,9 +39,10 @@ class RegistrySource(RecordedSource[PlacedTxs]):
 
     def spent_by(self, made: MadeBlock[PlacedTxs], txindex: int) -> Sequence[SpentOutput]:
         """Return the outputs that a transaction spends, as far as they were recorded or can be inferred."""
-        return self._spent_by(_transaction(made.content, txindex))
+        return self.spent_of(_transaction(made.content, txindex))
 
-    def _spent_by(self, raw: bytes) -> list[SpentOutput]:
+    def spent_of(self, raw: bytes) -> list[SpentOutput]:
+        """Return the outputs that a serialized transaction spends."""
         # If amounts are unknown, the first such input pays for all outputs, and there is no fee.
         unknown_amount = sum(output.value for output in read_outputs(raw)[1])
         spent = []
