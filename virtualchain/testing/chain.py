@@ -10,12 +10,13 @@ because a coinbase can be spent only after 100 blocks.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from virtualchain.bitcoin.networks import network as find_network
-from virtualchain.errors import UsageError
+from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.testing.blocks import MAX_WEIGHT, framed, make_block, subsidy
 from virtualchain.testing.transactions import Key, Tx
 from virtualchain.testing.tree import BlockTree, Coins, StoredBlock
@@ -171,14 +172,21 @@ class ChainBuilder:
         return stored.undo
 
     def unspent(self, outpoint: bytes) -> Coin | None:
-        """Return the coin at an outpoint (36 bytes) if it is unspent in the chain's last block."""
-        self._sync_coins()
-        return self.coins.get(outpoint)
+        """Return the coin at an outpoint (36 bytes) if it is unspent in the chain's last block.
+
+        Nothing is known of a chain with a block that cannot be read.
+        """
+        with suppress(MalformedBlock):
+            self._sync_coins()
+            return self.coins.get(outpoint)
+        return None
 
     def unconfirmed(self, txid: str) -> bytes | None:
-        """Return a transaction of the faucet that `mine` has not put into the chain yet."""
-        self._sync_coins()
-        return self._wallet.unconfirmed_funding(txid)
+        """Return a transaction of the faucet that `mine` has not put into the chain yet; as for `unspent`."""
+        with suppress(MalformedBlock):
+            self._sync_coins()
+            return self._wallet.unconfirmed_funding(txid)
+        return None
 
     def _mine(self, txs: Sequence[Tx | bytes], bits: int | None) -> str:
         parent = self.tree.tip
