@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options
-from virtualchain.cli.output import say, visible, write_fields, write_json
+from virtualchain.cli.output import counted, say, visible, write_fields, write_json, write_json_line
 from virtualchain.cli.session import existing_database, named_app
 from virtualchain.errors import InputRefused, StoreError, UsageError
 
@@ -129,9 +129,7 @@ def send(
                 sent = sender.broadcast(signed, dry_run=chosen["dry_run"])
                 began = None
             case list():
-                from virtualchain.cli.batch import run_batch
-
-                run_batch(options, sender, request, chosen)
+                _send_batch(options, sender, request, chosen)
                 return
             case _:
                 try:
@@ -142,9 +140,9 @@ def send(
                     raise
         if chosen["wait"] and sent.status == "sent":
             say(f"sent transaction {sent.txid}; waiting for what app {sent.app} makes of it")
-            wait_for(sent, sender, chosen["timeout"], began)
-        write_sent(options, sent)
-        end(sent)
+            _wait_for(sent, sender, chosen["timeout"], began)
+        _write_sent(options, sent)
+        _end(sent)
 
 
 def _check(opcode: str | None, chosen: dict[str, Any]) -> None:
@@ -276,7 +274,7 @@ def _write(file: Path, psbt: bytes) -> None:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error
 
 
-def wait_for(sent: "Sent", sender: "InputSender", timeout: float | None, began: "Tip | None") -> None:
+def _wait_for(sent: "Sent", sender: "InputSender", timeout: float | None, began: "Tip | None") -> None:
     """Wait until it is decided what becomes of an input; Ctrl-C ends the wait, and what was sent is shown."""
     from virtualchain.writing.waiting import Wait
 
@@ -285,7 +283,7 @@ def wait_for(sent: "Sent", sender: "InputSender", timeout: float | None, began: 
     wait.until_decided(timeout)
 
 
-def write_sent(options: Options, sent: "Sent") -> None:
+def _write_sent(options: Options, sent: "Sent") -> None:
     """Print what became of an input."""
     if options.settings.json:
         write_json(sent.as_dict())
@@ -323,7 +321,7 @@ def write_sent(options: Options, sent: "Sent") -> None:
     write_fields(f"{sent.app} {opcode_text(sent.opcode)}: {titles[sent.status]}", fields)
 
 
-def end(sent: "Sent") -> None:
+def _end(sent: "Sent") -> None:
     """End the command with the exit code for what became of an input."""
     if sent.status == "waiting":
         say(
@@ -333,3 +331,44 @@ def end(sent: "Sent") -> None:
         at = "" if sent.step is None else f" at {sent.step}"
         say(visible(f"transaction {sent.txid} was {sent.status}{at}: {sent.reason}"))
     click.get_current_context().exit(sent.exit_code)
+
+
+# Batches
+
+
+def _send_batch(options: Options, sender: "InputSender", lines: "list[Line]", chosen: dict[str, Any]) -> None:
+    """Send the lines of a file, print what became of each, and end with the worst exit code."""
+    from virtualchain.writing.batch import Batch, open_results
+
+    file: Path = chosen["batch"]
+    batch = Batch(
+        sender,
+        lines,
+        from_address=chosen["sender"],
+        change=chosen["change"],
+        say=say,
+    )
+    results: Path = chosen["results"] or file.with_name(f"{file.name}.results")
+    began = sender.source.tip()
+    with open_results(results) as done:
+        batch.check(done)
+        if chosen["dry_run"]:
+            say(f"{counted(len(lines), 'input')} checked, and none sent")
+            return
+        sent = []
+        for line, item in batch.run(done, waits=chosen["wait"]):
+            sent.append((line, item))
+            if not chosen["wait"]:
+                _write_line(options, line, item)
+    for line, item in sent if chosen["wait"] else ():
+        _wait_for(item, sender, chosen["timeout"], began if line.number in done.added else None)
+        _write_line(options, line, item)
+    click.get_current_context().exit(max(item.exit_code for _, item in sent))
+
+
+def _write_line(options: Options, line: "Line", sent: "Sent") -> None:
+    if options.settings.json:
+        write_json_line({"line": line.number, **sent.as_dict()})
+        return
+    reason = "" if sent.reason is None else f": {sent.reason}"
+    click.echo(visible(f"line {line.number}: {sent.txid} {sent.status}{reason}"))
