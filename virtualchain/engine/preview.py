@@ -35,7 +35,7 @@ from virtualchain.engine.coverage import watches_of
 from virtualchain.engine.foreseeing import Foreseer, Verdict
 from virtualchain.engine.options import DEFAULTS, Options
 from virtualchain.engine.versions import require_live
-from virtualchain.errors import MalformedBlock, NodeUnavailable, StoreError, UsageError, quoted
+from virtualchain.errors import AppHalted, MalformedBlock, NodeUnavailable, StoreError, UsageError, quoted
 from virtualchain.model import Block, ScannedBlock, SpentOutput
 from virtualchain.store.builds import Build, contract_of_build, is_by
 from virtualchain.store.database import connect_foreseer, resolve
@@ -139,6 +139,8 @@ def preview_transactions(
         ) from error
     except psycopg.Error as error:
         raise store_error(error) from error
+    except AppHalted as error:
+        raise AppHalted(f"nothing has happened, but in a block it would: {error}", error.record) from error
     raise UsageError(
         f"app {contract.name} takes blocks faster than a preview can be made: wait until it is at the tip"
     )

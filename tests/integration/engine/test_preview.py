@@ -4,8 +4,9 @@ import pytest
 
 from tests.integration.conftest import Query, Run
 from tests.support.foreseeing import Foreseeing
+from virtualchain import App
 from virtualchain.engine.preview import preview
-from virtualchain.errors import UsageError
+from virtualchain.errors import AppHalted, UsageError
 from virtualchain.examples.notary import app as notary
 from virtualchain.testing import FakeNode
 
@@ -47,3 +48,16 @@ def test_a_transaction_that_is_nothing_to_the_app_is_refused(
     run(notary)
     with pytest.raises(UsageError, match="nothing to app notary"):
         preview(notary, tx=fake_node.send(b"other").raw, database=database_url)
+
+
+def test_what_would_halt_the_app_halts_nothing(
+    fake_node: FakeNode, run: Run, query: Query, foresee: Foreseeing
+) -> None:
+    """The error says what would happen, and the app runs on."""
+    app = App("brittle", magic=b"br")
+    app.add(b"x", parse=lambda payload: {"share": 1 // len(payload)})
+    fake_node.mine()
+    run(app)
+    with pytest.raises(AppHalted, match=r"nothing has happened, but in a block it would: .*ZeroDiv"):
+        foresee(app, [fake_node.send(b"brx")])
+    assert query("SELECT status, error FROM virtualchain.apps") == [{"status": "running", "error": None}]
