@@ -17,7 +17,7 @@ from virtualchain.app.contract import Contract
 from virtualchain.app.fields import all_to_json
 from virtualchain.engine.candidates import ENGINE_KEYS, Candidate
 from virtualchain.engine.care import FULL_CARE, Care, NeedsCare
-from virtualchain.engine.judge import Verdicts, judge
+from virtualchain.engine.judge import Verdicts
 from virtualchain.engine.machine import Looked, Machine
 from virtualchain.engine.options import Options
 from virtualchain.engine.states import AppState, OpaqueState, TableState, loads_files
@@ -167,20 +167,6 @@ class Foreseer(Machine):
         changes = self._state.changes if isinstance(self._state, _ForeseenTables) else []
         self._judged = _verdicts(block, mine.candidates, verdicts, changes)
         return verdicts
-
-    def _judge_with(self, care: Care, block: Block, mine: Looked, transaction: BlockTransaction) -> Verdicts:
-        tracked = None if self.contract.tracks is None else mine.tracked
-        with transaction.part(self.log, is_live=self.place.is_live):
-            return judge(
-                self.contract,
-                self._state,
-                block,
-                mine.candidates,
-                care,
-                transaction,
-                self._lookups(),
-                tracked,
-            )
 
 
 def _verdicts(

@@ -17,7 +17,7 @@ import psycopg
 from virtualchain.app.contract import Contract
 from virtualchain.consensus.digests import EMPTY_OPS_HASH
 from virtualchain.engine.candidates import Candidate, candidates_of, with_spends
-from virtualchain.engine.care import FULL_CARE, NO_CARE, NeedsCare
+from virtualchain.engine.care import FULL_CARE, NO_CARE, Care, NeedsCare
 from virtualchain.engine.expectations import Expectations, describe_mismatch
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.judge import Verdicts, judge, must_judge
@@ -322,22 +322,26 @@ class Machine:
     def _judge(self, block: Block, mine: Looked, transaction: BlockTransaction) -> Verdicts:
         """Judge with statements sent ahead, and again with care where it is needed."""
         care = NO_CARE if self._state.is_transactional else FULL_CARE
-        tracked = None if self.contract.tracks is None else mine.tracked
         while True:
             try:
-                with transaction.part(self.log, is_live=self.place.is_live):
-                    return judge(
-                        self.contract,
-                        self._state,
-                        block,
-                        mine.candidates,
-                        care,
-                        transaction,
-                        self._lookups(),
-                        tracked,
-                    )
+                return self._judge_with(care, block, mine, transaction)
             except NeedsCare as needed:
                 care = care.after(needed)
+
+    def _judge_with(self, care: Care, block: Block, mine: Looked, transaction: BlockTransaction) -> Verdicts:
+        """Judge in the app's part of the transaction, which is undone if that fails."""
+        tracked = None if self.contract.tracks is None else mine.tracked
+        with transaction.part(self.log, is_live=self.place.is_live):
+            return judge(
+                self.contract,
+                self._state,
+                block,
+                mine.candidates,
+                care,
+                transaction,
+                self._lookups(),
+                tracked,
+            )
 
     def expect(self, expected: Iterable[Expected]) -> None:
         """Compare the app's digests with these from now on, those of blocks that it has taken at once."""

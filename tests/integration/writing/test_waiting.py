@@ -116,7 +116,7 @@ def test_a_node_that_is_away_for_a_while(world: World, monkeypatch: pytest.Monke
 
 
 def test_a_reorganization_meanwhile(world: World) -> None:
-    """A block that is no longer active gives the input back; the next one that has it counts."""
+    """If a block leaves the active chain, its input is unconfirmed again; the next block with it counts."""
     _, sent, wait = claimed(world, "reorganized")
     world.mine(syncs=False)
     assert wait.until_decided(0).status == "waiting"
