@@ -43,6 +43,10 @@ _GONE = ("42P01", "3F000")
 """SQLSTATEs of tables and schemas that do not exist; those of builds have two underscores in their names."""
 
 
+class BlockNotShown(UsageError):
+    """The block that the views were asked to show cannot be shown; the message says which can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which ops or rejections to return; a field that is None does not limit them."""
@@ -66,12 +70,8 @@ def snapshot(url: str, *, of_any_revision: bool = False) -> Iterator[psycopg.Con
     that this version of the code reads; `of_any_revision` leaves that to a caller who migrates it next.
     """
     connection = connect_reader(url)
-    for name in _AS_TEXT:
-        connection.adapters.register_loader(name, TextLoader)
     try:
-        connection.autocommit = False
-        connection.read_only = True
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        set_up(connection)
         pin_transaction(connection)
         if not _value(connection, "has_views"):
             raise StoreError(
@@ -90,6 +90,15 @@ def snapshot(url: str, *, of_any_revision: bool = False) -> Iterator[psycopg.Con
         with suppress(psycopg.Error):
             connection.rollback()
         connection.close()
+
+
+def set_up(connection: psycopg.Connection) -> None:
+    """Let each transaction of a reader's session see the database at one moment, and write nothing."""
+    for name in _AS_TEXT:
+        connection.adapters.register_loader(name, TextLoader)
+    connection.autocommit = False
+    connection.read_only = True
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
 
 def failure(connection: psycopg.Connection, url: str, error: psycopg.Error) -> StoreError:

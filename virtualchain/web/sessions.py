@@ -1,0 +1,138 @@
+"""The server's sessions: few, read-only, and each statement of bounded time."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
+
+from virtualchain.errors import DatabaseUnavailable, StoreError
+from virtualchain.reading import views
+from virtualchain.store.database import connect_reader, is_pooled, pin_transaction
+from virtualchain.store.failures import is_transient
+from virtualchain.store.revision import refuse_other
+from virtualchain.store.sql import queries
+from virtualchain.web.login import reader_url
+
+_Q = queries("web")
+SESSIONS: Final = 8
+"""The most sessions for pages and API; the SQL box and each watch have their own."""
+_WAITING: Final = 64
+_WAIT: Final = 5.0
+"""Requests that may wait for a session, and seconds for which they do."""
+TIMEOUT: Final = 5.0
+"""Seconds that a statement may take."""
+_RETRY: Final = 2.0
+"""Seconds after which a database that could not be reached is tried again."""
+
+
+class Busy(StoreError):
+    """Too many requests at once: the same request may succeed later."""
+
+
+class TooSlow(StoreError):
+    """A statement was canceled because it took too long."""
+
+
+class _Reader(psycopg.Connection[Any]):
+    """How the pool connects."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **_: object) -> Self:
+        connection: Any = connect_reader(conninfo)
+        views.set_up(connection)
+        connection.pinned_by_session = not is_pooled(connection)
+        return connection  # type: ignore[no-any-return]
+
+
+class Sessions:
+    """The pool, which logs in when it is first used, and again after the database was out of reach."""
+
+    def __init__(self, url: Callable[[], str], size: int = SESSIONS) -> None:
+        """Take the URL, of an owner or a reader, from a function that may raise StoreError."""
+        self._given = url
+        self._size = size
+        self._lock = threading.Lock()
+        self._pool: ConnectionPool[Any] | None = None
+        self._url: str | None = None
+        self._failure: tuple[float, Exception] | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL of a reader; raises StoreError while there is none."""
+        self._opened()
+        assert self._url is not None, "the pool is open"
+        return self._url
+
+    @contextmanager
+    def snapshot(self, as_of: str | None = None, *, timeout: float = TIMEOUT) -> Iterator[psycopg.Connection]:
+        """Open a read-only transaction in which the views show a block (None: the last one), and end it.
+
+        Raises StoreError, as Busy if no session is free, as TooSlow if a statement takes too long, and
+        BlockNotShown.
+        """
+        pool = self._opened()
+        try:
+            connection = pool.getconn()
+        except (PoolTimeout, TooManyRequests) as error:
+            if pool.get_stats().get("pool_available", 0) + pool.get_stats().get("pool_size", 0) == 0:
+                raise DatabaseUnavailable("the database does not answer") from error
+            raise Busy("too many requests at once") from error
+        try:
+            if not connection.pinned_by_session:
+                pin_transaction(connection)
+            parameters = {"as_of": as_of or "", "milliseconds": str(int(timeout * 1000))}
+            connection.execute(_Q["begin"], parameters)
+            yield connection
+        except psycopg.errors.QueryCanceled as error:
+            raise TooSlow(f"the query was canceled because it took more than {timeout:g} seconds") from error
+        except psycopg.Error as error:
+            if error.sqlstate == views.NOT_SHOWN:
+                raise views.BlockNotShown(views.complaint(error)) from error
+            if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
+                raise
+            if is_transient(error):
+                raise DatabaseUnavailable(str(views.failure(connection, self.url, error))) from error
+            raise views.failure(connection, self.url, error) from error
+        finally:
+            with suppress(psycopg.Error):
+                connection.rollback()
+            pool.putconn(connection)
+
+    def close(self) -> None:
+        """Close all sessions."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.close(timeout=1.0)
+            self._pool = None
+
+    def _opened(self) -> ConnectionPool[Any]:
+        """Return the pool; log in if there is none yet, but not again right after a failure."""
+        with self._lock:
+            if self._pool is not None:
+                return self._pool
+            if self._failure is not None and time.monotonic() - self._failure[0] < _RETRY:
+                raise self._failure[1]
+            try:
+                url = reader_url(self._given())
+                with views.snapshot(url) as connection:
+                    refuse_other(connection)
+            except StoreError as error:
+                self._failure = time.monotonic(), error
+                raise
+            self._failure, self._url = None, url
+            self._pool = ConnectionPool(
+                url,
+                connection_class=_Reader,
+                min_size=1,
+                max_size=self._size,
+                max_waiting=_WAITING,
+                timeout=_WAIT,
+                max_idle=60.0,
+                check=ConnectionPool.check_connection,
+                open=True,
+            )
+            return self._pool
