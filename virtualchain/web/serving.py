@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from virtualchain.errors import UsageError
 
 _NICE: Final = 10
-"""How far behind a writer on the same machine it stays."""
+"""By how much a writer on the same machine goes first."""
 _BACKLOG: Final = 2048
 _GRACE: Final = 2
 """Seconds that open connections have at the end."""

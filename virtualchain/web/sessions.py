@@ -43,8 +43,8 @@ class _Reader(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, conninfo: str = "", **_: object) -> Self:
         connection: Any = connect_reader(conninfo)
-        views.set_up(connection)
         connection.pinned_by_session = not is_pooled(connection)
+        views.set_up(connection)
         return connection  # type: ignore[no-any-return]
 
 
@@ -53,7 +53,7 @@ class Sessions:
 
     def __init__(self, url: Callable[[], str], size: int = SESSIONS) -> None:
         """Take the URL, of an owner or a reader, from a function that may raise StoreError."""
-        self._given = url
+        self._find_url = url
         self._size = size
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Any] | None = None
@@ -117,7 +117,7 @@ class Sessions:
             if self._failure is not None and time.monotonic() - self._failure[0] < _RETRY:
                 raise self._failure[1]
             try:
-                url = reader_url(self._given())
+                url = reader_url(self._find_url())
                 with views.snapshot(url) as connection:
                     refuse_other(connection)
             except StoreError as error:
