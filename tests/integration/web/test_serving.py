@@ -156,7 +156,7 @@ class TestGate:
                 assert get(base, "/", Host=name).status in {400, 421}, name
 
     def test_a_rate(self, run: Run, database_url: str) -> None:
-        """Who asks too often is told when to come back; in the API by a problem that programs read."""
+        """Who asks too often learns when to come back; in the API from a problem that programs read."""
         run(notary.app)
         with served(database_url, rate=parse_rate("3/minute")) as base:
             statuses = [get(base, "/").status for _ in range(4)]
