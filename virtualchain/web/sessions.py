@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
+from psycopg import sql
 from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 
 from virtualchain.errors import DatabaseUnavailable, StoreError
@@ -25,6 +26,8 @@ _WAIT: Final = 5.0
 """Requests that may wait for a session, and seconds for which they do."""
 TIMEOUT: Final = 5.0
 """Seconds that a statement may take."""
+_UNCHECKED: Final = 1.0
+"""Seconds after its last use in which a session is not checked before it is used again."""
 _RETRY: Final = 2.0
 """Seconds after which a database that could not be reached is tried again."""
 
@@ -43,9 +46,22 @@ class _Reader(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, conninfo: str = "", **_: object) -> Self:
         connection: Any = connect_reader(conninfo)
-        connection.pinned_by_session = not is_pooled(connection)
+        connection.is_pinned = not is_pooled(connection)
         views.set_up(connection)
+        connection.used_at = time.monotonic()
+        connection.autocommit = True  # `snapshot` begins and ends transactions itself
         return connection  # type: ignore[no-any-return]
+
+
+def _check(connection: Any) -> None:  # noqa: ANN401 - the pool's own type
+    """Have the pool replace a session that has ended, unless it was used a moment ago."""
+    if time.monotonic() - connection.used_at > _UNCHECKED:
+        ConnectionPool.check_connection(connection)
+
+
+def _begin(as_of: str | None, timeout: float) -> sql.Composed:
+    milliseconds = sql.Literal(int(timeout * 1000))
+    return sql.SQL(_Q["begin"]).format(as_of=sql.Literal(as_of or ""), milliseconds=milliseconds)
 
 
 class Sessions:
@@ -58,7 +74,8 @@ class Sessions:
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Any] | None = None
         self._url: str | None = None
-        self._failure: tuple[float, Exception] | None = None
+        self._failure: tuple[float, type[StoreError], str] | None = None
+        """The last attempt that failed: when, and how."""
 
     @property
     def url(self) -> str:
@@ -82,10 +99,9 @@ class Sessions:
                 raise DatabaseUnavailable("the database does not answer") from error
             raise Busy("too many requests at once") from error
         try:
-            if not connection.pinned_by_session:
+            connection.execute(_begin(as_of, timeout))
+            if not connection.is_pinned:
                 pin_transaction(connection)
-            parameters = {"as_of": as_of or "", "milliseconds": str(int(timeout * 1000))}
-            connection.execute(_Q["begin"], parameters)
             yield connection
         except psycopg.errors.QueryCanceled as error:
             raise TooSlow(f"the query was canceled because it took more than {timeout:g} seconds") from error
@@ -100,6 +116,7 @@ class Sessions:
         finally:
             with suppress(psycopg.Error):
                 connection.rollback()
+            connection.used_at = time.monotonic()
             pool.putconn(connection)
 
     def close(self) -> None:
@@ -115,13 +132,14 @@ class Sessions:
             if self._pool is not None:
                 return self._pool
             if self._failure is not None and time.monotonic() - self._failure[0] < _RETRY:
-                raise self._failure[1]
+                kind, message = self._failure[1:]
+                raise kind(message)
             try:
                 url = reader_url(self._find_url())
                 with views.snapshot(url) as connection:
                     refuse_other(connection)
             except StoreError as error:
-                self._failure = time.monotonic(), error
+                self._failure = time.monotonic(), type(error), str(error)
                 raise
             self._failure, self._url = None, url
             self._pool = ConnectionPool(
@@ -132,7 +150,7 @@ class Sessions:
                 max_waiting=_WAITING,
                 timeout=_WAIT,
                 max_idle=60.0,
-                check=ConnectionPool.check_connection,
+                check=_check,
                 open=True,
             )
             return self._pool
