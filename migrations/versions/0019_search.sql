@@ -59,11 +59,12 @@ END;
 $$;
 COMMENT ON FUNCTION virtualchain.newest_rejections(text, integer, integer, integer, integer, bytea, text, integer) IS 'The places of an app''s rejections, newest first, perhaps with one opcode or step; see newest_ops.';
 
-CREATE FUNCTION virtualchain.activity(first integer DEFAULT NULL, last integer DEFAULT NULL, parts integer DEFAULT 200, app text DEFAULT NULL)
+CREATE FUNCTION virtualchain.activity(first integer DEFAULT NULL, last integer DEFAULT NULL, parts integer DEFAULT 200, only_app text DEFAULT NULL)
 RETURNS TABLE (app text, first_block_id integer, last_block_id integer, ops bigint, rejections bigint, is_estimate boolean)
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200
+-- Plans do not depend on the range, and to make one takes longer than to count a block.
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    asked CONSTANT text := activity.app;
     lowest integer;
     highest integer;
     width integer;
@@ -93,7 +94,7 @@ BEGIN
             WHERE o.app = a.name AND o.build = a.build AND o.block_id BETWEEN r.low AND r.high) AS accepted
         CROSS JOIN LATERAL (SELECT count(*) AS entries FROM vc.rejections AS o
             WHERE o.app = a.name AND o.build = a.build AND o.block_id BETWEEN r.low AND r.high) AS rejected
-        WHERE a.is_live AND (asked IS NULL OR a.name = asked)
+        WHERE a.is_live AND (only_app IS NULL OR a.name = only_app)
         GROUP BY a.name, r.part
     )
     SELECT c.name, p.low, p.high, round(c.ops * (p.high - p.low + 1) / c.blocks)::bigint,
