@@ -63,8 +63,8 @@ def deployment(database_server: DatabaseServer, tmp_path_factory: pytest.TempPat
         late = an_app("late", first_block_id=100_000)
         apps = (an_app("one"), an_app("two"), many_opcodes(), failing(), notary, Ledger(), late)
         options: dict[str, Any] = {
-            "database": url, "source": node.url, "confirmations": 0, "state_folder": tmp_path_factory.mktemp("s"),
-            "history": None,
+            "database": url, "source": node.url, "confirmations": 0, "history": None,
+            "state_folder": tmp_path_factory.mktemp("states"),
         }  # fmt: skip
         story(node, 3, 20)
         for n in range(12):
@@ -107,7 +107,8 @@ def everything(pages: Pages) -> list[dict[str, Any]]:
     return rows
 
 
-def before_cursor(read: Any, connection: Connection, limit: int, selection: Any, before: str | None) -> Page:
+def one_page(read: Any, connection: Connection, limit: int, selection: Any, before: str | None) -> Page:
+    """Return the page of a list that begins at a cursor."""
     page: Page = read(connection, **selection, before=before, limit=limit)
     return page
 
@@ -117,10 +118,12 @@ def objects(connection: Connection, statement: str) -> list[dict[str, Any]]:
     return [row for (row,) in connection.execute(f"SELECT row_to_json(q) FROM ({statement}) AS q".encode())]
 
 
-OPS = """SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields, payload_index
-    FROM virtualchain.ops WHERE {} ORDER BY block_id DESC, app COLLATE "C" DESC, vtxindex DESC"""
+OPS = """SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields,
+    payload_index FROM virtualchain.ops WHERE {}
+    ORDER BY block_id DESC, app COLLATE "C" DESC, vtxindex DESC"""
 REJECTIONS = """SELECT app, block_id, txindex, txid, opcode, step, reason, payload_index
-    FROM virtualchain.rejections WHERE {} ORDER BY block_id DESC, app COLLATE "C" DESC, txindex DESC, payload_index DESC"""
+    FROM virtualchain.rejections WHERE {}
+    ORDER BY block_id DESC, app COLLATE "C" DESC, txindex DESC, payload_index DESC"""
 
 
 @pytest.mark.parametrize(
@@ -142,13 +145,13 @@ def test_ops_and_rejections_page_by_page(
     """Pages have what the views have, newest first, for one app or all of them."""
     for read, statement in ((journal.ops, OPS), (journal.rejections, REJECTIONS)):
         expected = objects(connection, statement.format(condition))
-        rows = everything(partial(before_cursor, read, connection, limit, selection))
+        rows = everything(partial(one_page, read, connection, limit, selection))
         assert rows == expected
         assert bool(rows) or condition == "false" or read is journal.rejections
 
 
 def test_rejections_of_a_step(connection: Connection) -> None:
-    """A step selects rejections of an app; a step that there is not is a mistake, and so is one of all apps."""
+    """A step selects rejections of an app; it is a mistake without one, and if there is no such step."""
     rows = everything(
         lambda before: journal.rejections(connection, "kinds", step="check", before=before, limit=3)
     )
@@ -189,7 +192,8 @@ def test_blocks(connection: Connection) -> None:
     """Blocks come newest first with the numbers of what is in them, and one is found by height or hash."""
     rows = everything(lambda before: journal.blocks(connection, None if before is None else int(before), 10))
     assert [row["block_id"] for row in rows] == list(range(rows[0]["block_id"], -1, -1))
-    counts = """SELECT b.block_id, (SELECT count(*) FROM virtualchain.ops AS o WHERE o.block_id = b.block_id) AS ops,
+    counts = """SELECT b.block_id,
+        (SELECT count(*) FROM virtualchain.ops AS o WHERE o.block_id = b.block_id) AS ops,
         (SELECT count(*) FROM virtualchain.rejections AS r WHERE r.block_id = b.block_id) AS rejections
         FROM virtualchain.blocks AS b ORDER BY 1 DESC"""
     assert [{name: row[name] for name in ("block_id", "ops", "rejections")} for row in rows] == objects(
@@ -223,10 +227,10 @@ def test_an_op_and_its_transaction(connection: Connection) -> None:
     [expected] = objects(connection, f"SELECT * FROM virtualchain.inputs WHERE txid = '{row['txid']}'")
     assert transaction == {name: expected[name] for name in transaction}
     assert set(transaction) == {"fee", "senders", "outputs", "raw", "evidence", "tracked_by", "magics"}
-    found = journal.transaction(connection, row["txid"].upper())
-    assert found is not None
-    assert [place["block_id"] for place in found.value["places"]] == [row["block_id"]]
-    assert [(op["app"], op["vtxindex"]) for op in found.value["ops"]] == [("kinds", row["vtxindex"])]
+    known = journal.transaction(connection, row["txid"].upper())
+    assert known is not None
+    assert [place["block_id"] for place in known.value["places"]] == [row["block_id"]]
+    assert [(op["app"], op["vtxindex"]) for op in known.value["ops"]] == [("kinds", row["vtxindex"])]
     [rejected] = objects(
         connection, "SELECT * FROM virtualchain.rejections WHERE app = 'kinds' ORDER BY block_id LIMIT 1"
     )
@@ -477,9 +481,11 @@ def test_search(connection: Connection) -> None:
     assert ("row", "apps", "one", "tables", "marks", "row", ("place", str(mark["place"]))) in kinds(
         str(mark["place"])
     )
-    for text in ("", " ", "'", '"', "%", "\\", "a\0b", "\ud800", "x" * 10_000, "9" * 200, "-5", "\\x00", "{}", "NaN",
-        sender["a"][:-1] + "q", "1" * 30, "bc1" + "q" * 40, "٣", "99999999999999999999", "[" * 300, "1e999999"):  # fmt: skip
-        assert search(connection, text) == [] or text == "-5"
+    for text in (
+        *("", " ", "'", '"', "%", "\\", "a\0b", "\ud800", "x" * 10_000, "9" * 200, "\\x00", "{}", "NaN", "٣"),
+        *(sender["a"][:-1] + "q", "1" * 30, "bc1" + "q" * 40, "99999999999999999999", "[" * 300, "1e999999"),
+    ):
+        assert search(connection, text) == []
 
 
 def test_a_reader_sees_what_it_was_granted(deployment: str, database_server: DatabaseServer) -> None:
@@ -493,7 +499,7 @@ def test_a_reader_sees_what_it_was_granted(deployment: str, database_server: Dat
     url = parts._replace(netloc=f"{quote(role, safe='')}:{granted.password}@{place}").geturl()
     with snapshot(url) as connection:
         assert {item.app for item in projections(connection)} == {"one"}
-        with pytest.raises(UsageError, match="has none that user .*mere may read"):
+        with pytest.raises(UsageError, match="has none that user"):
             projection(connection, "two", "owners")
         owners = projection(connection, "one", "owners")
         assert history.row_history(connection, owners, {"name": "a"}).versions

@@ -110,7 +110,7 @@ def test_pages_are_the_rows_in_order(
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_every_value_is_found_by_its_text(connection: Connection, name: str) -> None:
-    """A filter with a value as PostgreSQL writes it has the rows with it, whatever the type; so has a list."""
+    """A filter with a value as PostgreSQL writes it has the rows with it, and so has a list of it."""
     many = projection(connection, "types", "many")
     place = [column.name for column in many.columns].index(name)
     rows = read_rows(connection, many, Query(many.columns, limit=MOST_ROWS)).rows
