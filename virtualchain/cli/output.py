@@ -59,7 +59,7 @@ def write_json_line(value: object) -> None:
 
 def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write an array of objects, one a line; raises UsageError if two columns have the same name."""
-    refuse_same_names(columns)
+    refuse_same_names(columns, "use --csv")
     separator = "[\n"
     for row in rows:
         click.echo(separator + json_text(dict(zip(columns, map(finite, row), strict=True))), nl=False)

@@ -15,7 +15,6 @@ import click
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, sign_option
 from virtualchain.cli.output import (
     counted,
-    json_text,
     say,
     visible,
     write_fields,
@@ -26,6 +25,7 @@ from virtualchain.cli.output import (
 from virtualchain.cli.process import Signals
 from virtualchain.cli.session import chosen_apps, open_reading
 from virtualchain.errors import StoreError, UsageError
+from virtualchain.reading.plain import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

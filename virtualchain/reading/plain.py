@@ -24,12 +24,12 @@ def json_text(value: object, *, ensure_ascii: bool = True, indent: int | None = 
     return _NUMBER.sub(r"\1", text)
 
 
-def refuse_same_names(columns: Sequence[str]) -> None:
+def refuse_same_names(columns: Sequence[str], otherwise: str) -> None:
     """Raise UsageError if two columns have the same name, as no two members of an object may."""
     duplicates = sorted({name for name in columns if columns.count(name) > 1})
     if duplicates:
         raise UsageError(
-            f"two columns are named {duplicates[0]}: give them different names with AS, or use --csv"
+            f"two columns are named {duplicates[0]}: give them different names with AS, or {otherwise}"
         )
 
 

@@ -85,7 +85,11 @@ def link(*parts: object, **parameters: object) -> Markup:
 
 
 def render(
-    template: str, *, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None, **context: Any  # noqa: ANN401 - what the template shows
+    template: str,
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: dict[str, str] | None = None,
+    **context: Any,  # noqa: ANN401 - what the template shows
 ) -> HTMLResponse:
     """Answer with a template."""
     return HTMLResponse(environment().get_template(template).render(context), status, headers)
@@ -98,7 +102,7 @@ def page(handler: Handler) -> Handler:
     def answer(request: Request) -> Response:
         try:
             return handler(request)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is a page for it
             problem = problem_of(error)
             if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 _log.exception("%s failed", request.url.path)
@@ -110,7 +114,9 @@ def page(handler: Handler) -> Handler:
 def problem_page(problem: Problem) -> HTMLResponse:
     """Answer with what went wrong, and what to do; an open page follows what becomes of it."""
     is_away = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
-    return render("problem.html", status=problem.status, headers=problem.headers, problem=problem, live=is_away)
+    return render(
+        "problem.html", status=problem.status, headers=problem.headers, problem=problem, live=is_away
+    )
 
 
 def site_of(request: Request) -> Site:
