@@ -1,4 +1,4 @@
-"""The process in which a stranger's statement runs: if its result is too large, only this one is out of memory.
+"""The process in which a stranger's statement runs: a result that is too large harms nothing else.
 
 It reads one request a line from standard input, and writes an answer in frames: a letter, four bytes of
 length, and so many bytes. `H` has the columns and types as JSON, `D` a part of the result; `Z` ends it, with
