@@ -21,7 +21,7 @@ import psycopg
 
 from virtualchain.errors import DatabaseUnavailable, UsageError, VirtualchainError
 from virtualchain.reading import views
-from virtualchain.reading.plain import json_text, plain_text, refuse_same_names
+from virtualchain.reading.json_text import json_text, plain_text, refuse_same_names
 
 _MEMORY: Final = 1 << 30
 """Bytes of address space."""

@@ -1,7 +1,6 @@
-"""Values of a result as JSON and as text."""
+"""Write values of the database as JSON, without loss: all digits of numerics, bytes as hex."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -43,11 +42,6 @@ def plain_text(value: object) -> str:
         case dict() | list():
             return json_text(value, ensure_ascii=False)
     return str(value)
-
-
-def finite(value: object) -> object:
-    """Convert floats that JSON cannot express to text."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: object) -> object:
