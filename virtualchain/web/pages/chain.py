@@ -37,8 +37,8 @@ def show_block(request: Request) -> Response:
         item = journal.block(connection, place.replace(",", ""))
         if item is None:
             raise NotFound(
-                f"The tape has no block {place}. It may have been replaced, or is not taken yet: see the last "
-                "block on the overview."
+                f"The tape has no block {place}: it may have been replaced, or is not taken yet. Its last "
+                "block is on the overview."
             )
         block = item.value
         block_id = block["block_id"]

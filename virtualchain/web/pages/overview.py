@@ -115,8 +115,8 @@ def warnings(glance: Json) -> list[dict[str, Any]]:
                 {
                     "kind": "is-warn",
                     "title": f"The code of {app['name']} has changed",
-                    "words": f"Its tables were begun with other code of version {app['version']}: `virtualchain "
-                    "upgrade` compares what the two make of the chain.",
+                    "words": "Its tables were begun with other code under the same version: `virtualchain "
+                    "upgrade` derives them with the new code, and says what differs.",
                     "app": app["name"],
                 }
             )

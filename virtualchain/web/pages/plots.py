@@ -55,7 +55,7 @@ def show(request: Request) -> Response:
 
 
 def activity_plot(activity: Sequence[Json], title: str) -> Plot | None:
-    """Plot how many ops and rejections there are in each part of a range of blocks; None if there are none."""
+    """Plot how many ops and rejections each part of a range of blocks has; None if there are none."""
     by_span: dict[tuple[int, int], list[int]] = {}
     for part in activity:
         counts = by_span.setdefault((part["first_block_id"], part["last_block_id"]), [0, 0])
