@@ -37,12 +37,9 @@ def show(request: Request) -> Response:
         glance = journal.deployment(connection)
         activity = [item.value for item in journal.activity(connection, app, first, last)]
         samples = [item.value for item in journal.progress(connection)]
+    title = f"Ops and rejections{f' of {app}' if app else ''} by block"
     plots = [
-        activity_plot(
-            activity,
-            f"Ops and rejections{f' of {app}' if app else ''} by block",
-            range_of(glance, first, last),
-        ),
+        activity_plot(activity, title, range_of(glance, first, last)),
         *progress_plots(samples),
     ]
     return render(
