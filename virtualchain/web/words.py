@@ -34,9 +34,7 @@ _IGNORED: Final = frozenset(
 _HEX: Final = re.compile(r"[0-9a-f]{32,128}", re.ASCII)
 _TOKEN: Final = re.compile(r"(?=.*[0-9])[\\A-Za-z0-9:]{20,}", re.ASCII)
 """What reads best in letters of one width: hashes, addresses, bytes."""
-_OPENINGS: Final = frozenset(
-    "a an as at block format history no not of the there this to too write you".split()
-)
+_OPENINGS: Final = frozenset("a an as at block format history no not the there this to too write".split())
 _PAIRS: Final = 8
 """Fields of an op that a list shows."""
 _MARKS: Final = 2
@@ -354,8 +352,9 @@ def ago(value: object) -> str:
 
 
 FILTERS: Final = {
-    "shown": shown, "sentence": sentence, "text": text, "cell": cell, "brief": brief, "difference": difference,
-    "whole": whole, "plain": plain, "pretty": pretty, "number": number,
-    "counted": counted, "hash": short_hash, "whole_hash": whole_hash, "opcode": opcode, "readable": readable,
-    "size": size, "amount": amount, "duration": duration, "moment": moment, "ago": ago, "bytes": as_bytes,
+    "shown": shown, "sentence": sentence, "text": text, "cell": cell, "brief": brief,
+    "difference": difference, "whole": whole, "plain": plain, "pretty": pretty, "number": number,
+    "counted": counted, "hash": short_hash, "whole_hash": whole_hash, "opcode": opcode,
+    "readable": readable, "size": size, "amount": amount, "duration": duration, "moment": moment,
+    "ago": ago, "bytes": as_bytes,
 }  # fmt: skip

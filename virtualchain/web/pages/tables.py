@@ -88,7 +88,7 @@ def _find(connection: psycopg.Connection, app: str, table: str) -> tuple[Json, P
 
 def lowest_shown(app: Json) -> int:
     """Return the lowest block whose rows can be shown."""
-    return max(app["first_block_id"], app["history_from"] or 0)
+    return max(int(app["first_block_id"]), int(app["history_from"] or 0))
 
 
 def _added(asked: QueryParams) -> list[tuple[str, str]] | None:
