@@ -13,7 +13,7 @@ from limits import RateLimitItem
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from virtualchain.web import api, pages
+from virtualchain.web import api, pages, sql_box
 from virtualchain.web.cache import Cache
 from virtualchain.web.gate import Gate
 from virtualchain.web.live import Live
@@ -48,6 +48,7 @@ def make_application(
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         yield
         await anyio.to_thread.run_sync(sessions.close)
+        sql_box.close()
 
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     application.state.site = Site(sessions, versions, dict(contracts or {}))

@@ -24,7 +24,7 @@ _KINDS: Final = {
 @page
 def show(request: Request) -> Response:
     """Search for a text."""
-    text = request.query_params.get("q", "").strip()
+    text = request.query_params.get("q", "").replace("\0", "").strip()
     with site_of(request).sessions.snapshot() as connection:
         hits = search(connection, text)
     if not hits and "," in text:
