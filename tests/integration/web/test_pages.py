@@ -22,8 +22,8 @@ VOID = frozenset("area base br col embed hr img input link meta source track wbr
 SVG_VOID = frozenset("rect line circle polyline".split())
 ATTRIBUTES = frozenset(
     (
-        "action autocapitalize autocomplete charset class colspan content cx cy d datetime defer dir for height "
-        "hidden href id inputmode lang max maxlength min name open placeholder points r rel required role "
+        "action autocapitalize autocomplete charset class colspan content cx cy d datetime defer dir for "
+        "height hidden href id inputmode lang max maxlength min name open placeholder points r rel required role "
         "rows scope selected size spellcheck src tabindex text-anchor title type value viewbox width x x1 x2 "
         "y y1 y2"
     ).split()
@@ -159,7 +159,7 @@ def test_every_link_leads_somewhere(explored: Explored) -> None:
     while waiting:
         path = waiting.pop()
         kind = re.sub(r"[0-9a-f]{16,}|\d+|=[^&]*", "*", path)
-        if path in seen or by_kind.get(kind, 0) >= 4:
+        if path in seen or by_kind.get(kind, 0) >= 2:
             continue
         seen.add(path)
         by_kind[kind] = by_kind.get(kind, 0) + 1
@@ -179,7 +179,7 @@ def test_every_link_leads_somewhere(explored: Explored) -> None:
     assert {
         "/", "/apps/*", "/apps/*/ops", "/apps/*/rejections", "/apps/*/changes", "/apps/*/ops/*/*", "/blocks",
         "/blocks/*", "/tx/*", "/reorgs", "/plots", "/sql", "/search", "/apps/*/tables/notes",
-        "/apps/*/tables/documents", "/apps/*/tables/documents/row?sha*",
+        "/apps/*/tables/documents", "/apps/*/tables/documents/row?sha**",
     } <= kinds  # fmt: skip
 
 
