@@ -24,3 +24,14 @@ SELECT b.block_id, b.hash, r.reorg_id, r.fork_block_id, r.blocks_undone, r.ops_u
 FROM (SELECT) AS always
 LEFT JOIN (SELECT block_id, hash FROM virtualchain.blocks ORDER BY block_id DESC LIMIT 1) AS b ON true
 LEFT JOIN (SELECT reorg_id, fork_block_id, blocks_undone, ops_undone FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1) AS r ON true;
+
+-- name: enter_app
+-- An app as it is at the block that is shown; unqualified names then resolve to its views, and to those of the log.
+SELECT name, block_id, set_config('search_path', format('%I, virtualchain', schema), true) AS search_path
+FROM virtualchain.apps WHERE name = %(app)s;
+
+-- name: page_rows
+-- The first rows of an app's {query}, as many as a page shows, and one more if there are more.
+SELECT * FROM (
+{query}
+) AS page LIMIT {limit};
