@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options
-from virtualchain.cli.output import json_text, say, visible, write_json
+from virtualchain.cli.output import say, visible, write_json
+from virtualchain.reading.plain import json_text
 from virtualchain.cli.session import existing_database, named_app
 from virtualchain.errors import NodeUnavailable, UsageError
 

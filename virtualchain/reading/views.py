@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -45,6 +46,19 @@ _GONE = ("42P01", "3F000")
 
 class BlockNotShown(UsageError):
     """The block that the views were asked to show cannot be shown; the message says which can."""
+
+
+class QueryRejected(UsageError):
+    """The database rejects a user's statement."""
+
+    def __init__(self, message: str, position: int | None) -> None:
+        """Keep the message, and which character of the statement is wrong, from 1, if the database says so."""
+        super().__init__(message)
+        self.position = position
+
+
+class QueryTooSlow(StoreError):
+    """A user's statement was canceled, because it took too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,21 +252,68 @@ def query(
     UsageError with the database's message if it rejects the statement, StoreError if that takes more than
     `timeout` seconds (None: no limit). Fractions in JSON are Decimals.
     """
+    _prepare(connection, as_of, timeout, role)
+    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+    with _rejected(connection, timeout, role):
+        # With a parameter, even an unused one, the server accepts only a single statement. So it does when
+        # preparing one, but a prepared statement would remain in a pooler's session.
+        cursor.execute(statement.encode(), [True], prepare=False)
+    return _names(cursor), iter(cursor if cursor.description else ())
+
+
+def stream(
+    connection: psycopg.Connection, statement: str, *, as_of: str | None, timeout: float
+) -> tuple[list[str], list[str], Iterator[tuple[Any, ...]]]:
+    """Run one statement of a user as `query` does, but hold no more than a few rows of its result.
+
+    Returns the names of the columns, their types, and the rows. Raises QueryTooSlow after `timeout` seconds,
+    also while rows are read.
+    """
+    _prepare(connection, as_of, timeout, None)
+    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+    rows = cursor.stream(statement.encode(), [True])
+    with _rejected(connection, timeout, None):
+        first = list(islice(rows, 1))
+
+    def remaining() -> Iterator[tuple[Any, ...]]:
+        with _rejected(connection, timeout, None):
+            yield from first
+            yield from rows
+
+    types = connection.adapters.types
+    names = []
+    for column in cursor.description or ():
+        kind = types.get(column.type_code)
+        is_array = kind is not None and kind.array_oid == column.type_code
+        names.append("other" if kind is None else f"{kind.name}[]" if is_array else kind.name)
+    return _names(cursor), names, remaining()
+
+
+def _prepare(
+    connection: psycopg.Connection, as_of: str | None, timeout: float | None, role: str | None
+) -> None:
+    """Set what a user's statement sees, until the transaction ends."""
     search_path(connection)
     exact_json(connection)
     _limit(connection, as_of, timeout)
     if role is not None:
         connection.execute(_Q["become"], {"role": role})
+
+
+def _names(cursor: psycopg.RawCursor[Any]) -> list[str]:
+    return [column.name for column in cursor.description or ()]
+
+
+@contextmanager
+def _rejected(connection: psycopg.Connection, timeout: float | None, role: str | None) -> Iterator[None]:
+    """Raise what the database says of a user's statement as an error of who wrote it."""
     started = time.monotonic()
-    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     try:
-        # With a parameter, even an unused one, the server accepts only a single statement. So it does when
-        # preparing one, but a prepared statement would remain in a pooler's session.
-        cursor.execute(statement.encode(), [True], prepare=False)
+        yield
     except psycopg.errors.QueryCanceled as error:
         if timeout is None or time.monotonic() - started < timeout:
             raise
-        raise StoreError(
+        raise QueryTooSlow(
             f"the query was canceled because it took more than {timeout:g} seconds: narrow it, or raise "
             "--timeout SECONDS (0: no limit)"
         ) from error
@@ -262,12 +323,13 @@ def query(
         denied = role is not None and isinstance(error, psycopg.errors.InsufficientPrivilege)
         hint = f" (it ran as the reader {role}: --own-rights runs it as the URL's user)" if denied else ""
         grant = hint or _missing_grant(connection, error)
-        raise UsageError(f"the database rejects this query: {_one_line(error)}{grant}") from error
+        position = error.diag.statement_position
+        raise QueryRejected(
+            f"the database rejects this query: {_one_line(error)}{grant}",
+            int(position) if position else None,
+        ) from error
     except UnicodeEncodeError as error:
         raise UsageError("the query cannot be encoded as UTF-8") from error
-    if cursor.description is None:
-        return [], iter(())
-    return [column.name for column in cursor.description], iter(cursor)
 
 
 def show_block(connection: psycopg.Connection, as_of: str) -> None:
