@@ -26,12 +26,14 @@ LEFT JOIN (SELECT block_id, hash FROM virtualchain.blocks ORDER BY block_id DESC
 LEFT JOIN (SELECT reorg_id, fork_block_id, blocks_undone, ops_undone FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1) AS r ON true;
 
 -- name: enter_app
--- An app as it is at the block that is shown; unqualified names then resolve to its views, and to those of the log.
-SELECT name, block_id, set_config('search_path', format('%I, virtualchain', schema), true) AS search_path
-FROM virtualchain.apps WHERE name = %(app)s;
+-- An app at the block that is shown, and the blocks that can be; unqualified names then resolve to its views and those of the log.
+SELECT a.block_id, CASE WHEN a.history_from > a.base_block_id THEN a.history_from ELSE (SELECT min(block_id) FROM virtualchain.blocks) END AS lowest,
+    (SELECT u.block_id FROM virtualchain.builds AS u WHERE u.app = a.name AND u.is_live) AS highest,
+    set_config('search_path', format('%%I, virtualchain', a.schema), true) AS search_path
+FROM virtualchain.apps AS a WHERE a.name = %(app)s;
 
 -- name: page_rows
--- The first rows of an app's {query}, as many as a page shows, and one more if there are more.
+-- The first rows of an app's {query}, at most {limit}.
 SELECT * FROM (
 {query}
 ) AS page LIMIT {limit};

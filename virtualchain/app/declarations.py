@@ -469,15 +469,12 @@ class _DeclarationReader:
         return Code(functions, lasting=self.strict_code(), without=self._methods_without_effect())
 
     def _methods_without_effect(self) -> frozenset[tuple[type, str]]:
-        """Name the methods on which no verdict depends: those that write inputs, and the one with the pages."""
+        """Name the methods on which no verdict depends: those that write inputs, and `get_pages`."""
         kind, rule = type(self._implementation), getattr(self._implementation, "find_payload", None)
-        methods = methods_named("db_encode", kind) | methods_named("write", type(rule))
-        return (
-            methods
-            | methods_named("get_pages", kind)
-            |(
-            self._implementation.writing_methods if isinstance(self._implementation, App) else frozenset()
-        )
+        writing = methods_named("db_encode", kind) | methods_named("write", type(rule))
+        if isinstance(self._implementation, App):
+            writing |= self._implementation.writing_methods
+        return writing | methods_named("get_pages", kind)
 
     def encoder(self) -> Callable[[int, bytes], Callable[..., object] | None]:
         """Read what writes payloads: by height and opcode, a function of fields; None if there is none."""

@@ -6,13 +6,15 @@ A page decides nothing: no verdict, digest or fingerprint depends on it.
 import dataclasses
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtualchain.errors import InvalidApp
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _PLACEHOLDER: Final = re.compile(r"%(?:%|\((\w+)\)s)")
@@ -34,15 +36,15 @@ class Page:
             search="SELECT name FROM names WHERE name = %(text)s",
         )
 
-    `serve` shows it at `/apps/APP/pages/name` and `/apps/APP/pages/name/KEY`. In a query, `%(key)s` is the KEY
-    of the path, `%(block_id)s` the block that is shown, and any other `%(…)s` a parameter of the address's
-    query string; what the address does not have is null. docs/apps.md says what a template can use.
+    `serve` shows it at `/apps/APP/pages/name` and `/apps/APP/pages/name/KEY`. In a query, `%(key)s` is that
+    KEY, `%(app)s` the app, `%(block_id)s` its last block that is shown, and any other `%(…)s` a parameter of
+    the address; what the address does not have is null. docs/apps.md says what a template can use.
     """
 
     name: str
     """Its place in addresses: letters, digits, `-` and `_`."""
     template: str | Path
-    """The path of an `.html` file, from the folder of the module that writes `Page(…)`; or the template itself."""
+    """The path of an `.html` file, from the folder of the module with this page; or the template itself."""
     title: str = ""
     """What it is called where it is listed; by default the name."""
     queries: Mapping[str, str] = field(default_factory=dict)
@@ -50,35 +52,31 @@ class Page:
     table: str | None = None
     """A projection: each of its rows links to this page, with the row's key as KEY."""
     search: str | None = None
-    """SQL that finds what a visitor looks for, `%(text)s`: keys of this page, and in a column `label` their text."""
+    """SQL that finds `%(text)s`, which a visitor looks for: keys, and in a column `label` how they read."""
     menu: bool = False
     """Whether the app's page lists it."""
+    place: tuple[str, int] = field(init=False, repr=False, compare=False)
+    """The file and the line that write it."""
 
     def __post_init__(self) -> None:
         """Check all but the template's text; raises InvalidApp, which names the line that writes the page."""
-        object.__setattr__(self, "_place", _author())
+        object.__setattr__(self, "place", _author())
         if not self.title:
             object.__setattr__(self, "title", self.name)
-        problem = self._problem()
-        if problem is not None:
+        for problem in self._problems():
             raise self.invalid(problem)
 
     def invalid(self, problem: str) -> InvalidApp:
         """Make the error for a mistake, with the place of this page in the author's code."""
-        file, line = self._place
+        file, line = self.place
         return InvalidApp(f"the page {self.name!r} {problem} ({file}, line {line})")
-
-    @property
-    def _place(self) -> tuple[str, int]:
-        place: tuple[str, int] = vars(self)["_place"]
-        return place
 
     @property
     def file(self) -> Path | None:
         """The template's file; None if the page has its text instead."""
         if isinstance(self.template, str) and ("\n" in self.template or not self.template.endswith(_SUFFIX)):
             return None
-        return Path(self._place[0]).parent / self.template
+        return Path(self.place[0]).parent / self.template
 
     @property
     def folder(self) -> Path | None:
@@ -86,7 +84,7 @@ class Page:
         file = self.file
         if file is None:
             return None
-        return file.parent if Path(self.template).is_absolute() else Path(self._place[0]).parent
+        return file.parent if Path(self.template).is_absolute() else Path(self.place[0]).parent
 
     def source(self) -> str:
         """Return the template's text; raises InvalidApp if its file cannot be read."""
@@ -97,29 +95,29 @@ class Page:
         except (OSError, UnicodeDecodeError) as error:
             raise self.invalid(f"cannot read its template {str(self.template)!r}: {error}") from error
 
-    def _problem(self) -> str | None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            return "has a name that is not 1 to 40 letters, digits, - and _"
-        if not isinstance(self.template, str | Path):
-            return f"has template={self.template!r}: it must be text, or the path of an .html file"
-        if not isinstance(self.title, str):
-            return f"has title={self.title!r}: it must be text"
-        if not isinstance(self.queries, Mapping):
-            return f"has queries={self.queries!r}: it must be a dict of names to SQL"
-        for name, statement in self.queries.items():
-            if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-                return f"has a query named {name!r}: it must be a name as in Python, and begin with a letter"
-            problem = _problem_of_sql(statement)
-            if problem is not None:
-                return f"has a query {name!r} {problem}"
-        if self.table is not None and (not isinstance(self.table, str) or not self.table):
-            return f"has table={self.table!r}: it must be the name of a projection"
-        if self.search is None:
-            return None
-        problem = _problem_of_sql(self.search)
-        if problem is None and "text" not in parameters(self.search):
-            problem = "without %(text)s, what a visitor looks for"
-        return None if problem is None else f"has a search {problem}"
+    def _problems(self) -> Iterator[str]:
+        """Yield what is wrong: whoever makes a page may pass anything."""
+        values: dict[str, Any] = vars(self)
+        name, template, statements = values["name"], values["template"], values["queries"]
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            yield "has a name that is not 1 to 40 letters, digits, - and _"
+        if not isinstance(template, str | Path):
+            yield f"has template={template!r}: it must be text, or the path of an .html file"
+        if not isinstance(values["title"], str):
+            yield f"has title={values['title']!r}: it must be text"
+        if not isinstance(statements, Mapping):
+            yield f"has queries={statements!r}: it must be a dict of names to SQL"
+            return
+        for key, statement in statements.items():
+            if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
+                yield f"has a query named {key!r}: it must be a name as in Python, and begin with a letter"
+            yield from (f"has a query {key!r} {problem}" for problem in _problems_of_sql(statement))
+        if values["table"] is not None and (not isinstance(values["table"], str) or not values["table"]):
+            yield f"has table={values['table']!r}: it must be the name of a projection"
+        if values["search"] is not None:
+            yield from (f"has a search {problem}" for problem in _problems_of_sql(values["search"]))
+            if "text" not in parameters(values["search"]):
+                yield "has a search without %(text)s, what a visitor looks for"
 
 
 def _author() -> tuple[str, int]:
@@ -149,7 +147,8 @@ def read_pages(pages: object) -> tuple[Page, ...]:
         if page.table in tables:
             raise page.invalid(f"is for the rows of {page.table}, as another one is")
         names.add(page.name)
-        tables |= {page.table} - {None}
+        if page.table is not None:
+            tables.add(page.table)
         _check_syntax(page)
     return read
 
@@ -159,16 +158,16 @@ def parameters(statement: str) -> frozenset[str]:
     return frozenset(filter(None, _PLACEHOLDER.findall(statement)))
 
 
-def _problem_of_sql(statement: object) -> str | None:
+def _problems_of_sql(statement: object) -> Iterator[str]:
     if not isinstance(statement, str) or not statement.strip():
-        return f"that is {statement!r}: it must be SQL"
+        yield f"that is {statement!r}: it must be SQL"
+        return
     for number, line in enumerate(statement.splitlines(), 1):
         if "%" in _PLACEHOLDER.sub("", line):
-            return (
-                f"with a percent sign in its line {number} that is no parameter: write %(name)s for one, and "
-                "%% for the sign itself"
+            yield (
+                f"with a percent sign in its line {number} that is not a parameter: write %(name)s for one, "
+                "and %% for the sign itself"
             )
-    return None
 
 
 def _check_syntax(page: Page) -> None:

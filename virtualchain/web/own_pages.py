@@ -1,12 +1,11 @@
 """Pages of apps' own (`App(pages=…)`): filled from a few bounded queries, and made in a sandbox."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from hashlib import sha256
 from traceback import extract_tb
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import quote, urlencode
 
 import jinja2
@@ -22,7 +21,11 @@ from virtualchain.reading import views
 from virtualchain.store.failures import is_transient
 from virtualchain.store.sql import queries
 from virtualchain.web.problems import NotFound, PageFailed
+from virtualchain.web.rendering import environment, equip
 from virtualchain.web.sessions import TIMEOUT, TooSlow
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _Q = queries("web")
 _LOG: Final = logging.getLogger(__name__)
@@ -72,6 +75,9 @@ class Shown:
     """What a page has to show: the app at a block, the parameters of the address, and rows by query."""
 
     block_id: int | None
+    """The app's last block that is shown."""
+    span: tuple[int, int] | None
+    """The blocks that can be shown; None if there is none."""
     as_of: str | None
     key: str | None
     args: Mapping[str, str]
@@ -81,10 +87,18 @@ class Shown:
 class OwnPages:
     """The pages of the apps whose code is at hand, by app."""
 
-    def __init__(self, contracts: Mapping[str, Contract], site: jinja2.Environment) -> None:
-        """Take the apps, and the site's templates, with the macros that their pages may use."""
+    def __init__(self, contracts: Mapping[str, Contract]) -> None:
+        """Take the apps."""
         self._pages = {name: contract.pages for name, contract in contracts.items() if contract.pages}
-        self._templates = _Templates(site)
+        self._templates = _Templates()
+
+    def digest(self) -> str:
+        """Return another text for other pages: what a browser kept of those before is outdated."""
+        digest = sha256(repr(self._pages).encode())
+        folders = {page.file.parent for _, page in self._all() if page.file is not None}
+        for file in sorted(file for folder in folders for file in folder.glob("*.html")):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
 
     def find(self, app: str, name: str) -> Page:
         """Return a page; raises NotFound."""
@@ -93,7 +107,7 @@ class OwnPages:
                 return page
         if app not in self._pages:
             raise NotFound(
-                f"no page of an app {app!r} is known here: the server has the pages of apps that it is started "
+                f"no page of an app {app!r} is known here: a server has the pages of apps that it is started "
                 "with, as in `virtualchain --app MODULE serve`"
             )
         raise NotFound(f"app {app!r} has no page {name!r}")
@@ -112,11 +126,13 @@ class OwnPages:
         return None
 
     def hits(self, connection: psycopg.Connection, text: str) -> list[tuple[str, Link]]:
-        """Return, with its app, each page that has what a visitor looks for; a search that fails has nothing."""
+        """Return the places, each with its app, that the pages' searches find; one that fails is logged."""
         found = []
-        for app, page in self._with_search():
+        for app, page in self._all():
+            if page.search is None:
+                continue
             try:
-                with connection.transaction():
+                with connection.transaction(force_rollback=True):  # with its time limit and its search path
                     found += [(app, link) for link in _search(connection, app, page, text)]
             except psycopg.errors.QueryCanceled:
                 _LOG.warning("the search of the page %r of app %s takes too long", page.name, app)
@@ -127,14 +143,18 @@ class OwnPages:
                     _LOG.warning("the search of the page %r of app %s fails", page.name, app, exc_info=True)
         return found
 
-    def _with_search(self) -> Iterator[tuple[str, Page]]:
+    def _all(self) -> Iterator[tuple[str, Page]]:
         for app, pages in self._pages.items():
             for page in pages:
-                if page.search is not None:
-                    yield app, page
+                yield app, page
 
-    def render(self, app: str, page: Page, shown: Shown, **more: object) -> str:
+    def render(self, app: str, page: Page, shown: Shown) -> str:
         """Make a page; raises NotFound if its template says so, and PageFailed if it is wrong."""
+
+        def page_path(name: str = page.name, key: object = None, **parameters: object) -> str:
+            values = {"as_of": shown.as_of, **parameters}
+            return path_of(app, name, _text(key), **{name: _text(value) for name, value in values.items()})
+
         try:
             return self._templates.of(page).render(
                 app=app,
@@ -143,19 +163,18 @@ class OwnPages:
                 args=Row(shown.args),
                 as_of=shown.as_of,
                 block_id=shown.block_id,
+                span=shown.span,
                 rows=Row(shown.rows),
                 one=Row({name: rows[0] if rows else None for name, rows in shown.rows.items()}),
-                here=lambda name=page.name, key=None, **values: path_of(
-                    app, name, key, **{"as_of": shown.as_of, **values}
-                ),
-                **more,
+                page_path=page_path,
+                live=shown.as_of is None,
             )
         except VirtualchainError:
             raise
         except Exception as error:
             _LOG.exception("the page %r of app %s fails", page.name, app)
             raise PageFailed(
-                f"the template of the page {page.name!r} of app {app!r} fails{_line(error)}: "
+                f"the template of the page {page.name!r} of app {app!r} fails{_place(error)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
@@ -174,8 +193,9 @@ def read(
     Raises NotFound if the deployment has no such app, UsageError if a parameter does not fit, PageFailed if
     the query is wrong, and TooSlow.
     """
-    block_id = _enter(connection, app)
-    values = {**args, "key": key if key is not None else args.get("key"), "app": app, "block_id": block_id}
+    block_id, span = _enter(connection, app)
+    key = args.get("key") if key is None else key
+    values = {**args, "key": key, "app": app, "block_id": block_id}
     if any("\0" in value for value in values.values() if isinstance(value, str)):
         raise UsageError("the address has a NUL, which no text in the database has")
     rows = {}
@@ -193,21 +213,21 @@ def read(
                 raise UsageError(f"{what} cannot use what the address says: {message}") from error
             _LOG.exception("%s fails", what)
             raise PageFailed(f"{what} fails: {message}") from error
-    return Shown(block_id, as_of, values["key"], args, rows)
+    return Shown(block_id, span, as_of, key, args, rows)
 
 
-def _enter(connection: psycopg.Connection, app: str) -> int | None:
-    """Resolve unqualified names to an app's views; return the app's last block that is shown."""
+def _enter(connection: psycopg.Connection, app: str) -> tuple[int | None, tuple[int, int] | None]:
+    """Resolve unqualified names to an app's views; return the block that is shown, and which can be."""
     row = connection.execute(_Q["enter_app"], {"app": app}).fetchone()
     if row is None:
         raise NotFound(f"this deployment has no app {app!r}")
-    block_id: int | None = row[1]
-    return block_id
+    block_id, lowest, highest, _ = row
+    return block_id, None if highest is None or lowest is None else (lowest, highest)
 
 
 def _run(connection: psycopg.Connection, statement: str, values: Mapping[str, object], most: int) -> Rows:
     """Run a query of an app's author; `most` bounds its rows."""
-    query = sql.SQL(statement.strip().removesuffix(";"))  # type: ignore[arg-type]  # the app's, as its code is
+    query = sql.SQL(statement.strip().removesuffix(";"))  # the author's, as the app's code is
     bounded = sql.SQL(_Q["page_rows"]).format(query=query, limit=sql.Literal(most + 1))
     bound = {name: values.get(name) for name in parameters(statement)}
     with connection.cursor(row_factory=dict_row) as cursor:
@@ -219,9 +239,9 @@ def _run(connection: psycopg.Connection, statement: str, values: Mapping[str, ob
 
 def _search(connection: psycopg.Connection, app: str, page: Page, text: str) -> list[Link]:
     assert page.search is not None, "the caller looked"
-    connection.execute(views_timeout(), {"milliseconds": str(int(_SEARCH * 1000))})
+    connection.execute(queries("views")["timeout"], {"milliseconds": str(int(_SEARCH * 1000))})
     try:
-        block_id = _enter(connection, app)
+        block_id, _ = _enter(connection, app)
     except NotFound:
         return []
     links = []
@@ -233,3 +253,72 @@ def _search(connection: psycopg.Connection, app: str, page: Page, text: str) -> 
         path = path_of(app, page.name, *key.values()) if len(key) == 1 else path_of(app, page.name, **key)
         links.append(Link(path, str(label if label is not None else next(iter(key.values())))))
     return links
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """What a template of an app can do: less than Python, since what it shows comes from anyone."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 - as in Jinja
+        """Return a column of a row, even one with the name of a method of dictionaries."""
+        if isinstance(obj, Row):
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+
+class _Templates:
+    """Templates of pages, each compiled once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, jinja2.Template] = {}
+        self._folders: dict[Path, jinja2.Environment] = {}
+
+    def of(self, page: Page) -> jinja2.Template:
+        """Return the template of a page, which can extend and include the site's, and those beside it."""
+        made = self._made.get(id(page))
+        if made is None:
+            made = self._made[id(page)] = self._make(page)
+        return made
+
+    def _make(self, page: Page) -> jinja2.Template:
+        if page.folder is None or page.file is None:
+            return _sandbox(jinja2.DictLoader({_TEXT: page.source()})).get_template(_TEXT)
+        if page.folder not in self._folders:
+            self._folders[page.folder] = _sandbox(jinja2.FileSystemLoader(page.folder))
+        return self._folders[page.folder].get_template(page.file.relative_to(page.folder).as_posix())
+
+
+def _sandbox(own: jinja2.BaseLoader) -> jinja2.Environment:
+    site = environment()
+    assert site.loader is not None, "it has templates"
+    made = _Sandbox(
+        loader=jinja2.ChoiceLoader([site.loader, own]),
+        autoescape=True,
+        undefined=site.undefined,
+        trim_blocks=site.trim_blocks,
+        lstrip_blocks=site.lstrip_blocks,
+        auto_reload=False,
+    )
+    equip(made)
+    made.globals["not_found"] = _not_found
+    return made
+
+
+def _not_found(message: str) -> NoReturn:
+    """Answer that there is nothing with this key."""
+    raise NotFound(message)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _place(error: Exception) -> str:
+    """Name the line of the template in which an error was raised; nothing if it is not known."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f" in {error.name or _TEXT}, line {error.lineno}"
+    lines = [
+        frame.lineno
+        for frame in extract_tb(error.__traceback__)
+        if frame.filename.endswith((".html", "<template>"))
+    ]
+    return f" in line {lines[-1]}" if lines else ""

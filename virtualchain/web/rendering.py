@@ -7,7 +7,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,8 +16,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from virtualchain.web.problems import Problem, problem_of
-from virtualchain.web.site import Site
 from virtualchain.web.words import FILTERS
+
+if TYPE_CHECKING:
+    from virtualchain.web.site import Site
 
 _FOLDER: Final = Path(__file__).parent
 _log = logging.getLogger(__name__)
@@ -85,7 +87,11 @@ def link(*parts: object, **parameters: object) -> Markup:
 
 
 def render(
-    template: str, *, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None, **context: Any  # noqa: ANN401 - what the template shows
+    template: str,
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: dict[str, str] | None = None,
+    **context: Any,  # noqa: ANN401 - what the template shows
 ) -> HTMLResponse:
     """Answer with a template."""
     return HTMLResponse(environment().get_template(template).render(context), status, headers)
@@ -110,10 +116,12 @@ def page(handler: Handler) -> Handler:
 def problem_page(problem: Problem) -> HTMLResponse:
     """Answer with what went wrong, and what to do; an open page follows what becomes of it."""
     is_away = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
-    return render("problem.html", status=problem.status, headers=problem.headers, problem=problem, live=is_away)
+    return render(
+        "problem.html", status=problem.status, headers=problem.headers, problem=problem, live=is_away
+    )
 
 
-def site_of(request: Request) -> Site:
+def site_of(request: Request) -> "Site":
     """Return what the handlers share."""
     site: Site = request.app.state.site
     return site

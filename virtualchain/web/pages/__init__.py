@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from virtualchain.reading import views
+from virtualchain.web.pages import own
 
 
 def add_to(application: FastAPI) -> None:
@@ -15,3 +16,4 @@ def add_to(application: FastAPI) -> None:
             return PlainTextResponse(str(views.apps(connection)))
 
     application.add_route("/", home)
+    own.add_to(application)

@@ -1,0 +1,27 @@
+"""Pages of apps' own: `/apps/APP/pages/PAGE[/KEY]`."""
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from virtualchain.web import own_pages
+from virtualchain.web.rendering import page, site_of
+
+
+def add_to(application: FastAPI) -> None:
+    """Add the routes."""
+    for path in ("/apps/{app}/pages/{page}", "/apps/{app}/pages/{page}/{key:path}"):
+        application.add_route(path, show)
+
+
+@page
+def show(request: Request) -> HTMLResponse:
+    """Show a page of an app."""
+    site, places = site_of(request), request.path_params
+    shown_page = site.own_pages.find(places["app"], places["page"])
+    args = dict(request.query_params)
+    as_of = args.pop("as_of", "") or None
+    key = places.get("key") or None
+    with site.sessions.snapshot(as_of) as connection:
+        shown = own_pages.read(connection, places["app"], shown_page, key=key, args=args, as_of=as_of)
+    return HTMLResponse(site.own_pages.render(places["app"], shown_page, shown))
