@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import jinja2
 import psycopg
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -18,11 +19,13 @@ from virtualchain.app.contract import Contract
 from virtualchain.app.pages import Page, parameters
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.reading import views
+from virtualchain.reading.search import Hit
 from virtualchain.store.failures import is_transient
 from virtualchain.store.sql import queries
 from virtualchain.web.problems import NotFound, PageFailed
 from virtualchain.web.rendering import environment, equip
 from virtualchain.web.sessions import TIMEOUT, TooSlow
+from virtualchain.web.words import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +42,14 @@ _BAD_VALUE: Final = "22"
 """SQLSTATE class of a value that does not fit."""
 _TEXT: Final = "text of the page"
 """What a template without a file is called."""
+
+
+class Moved(Exception):
+    """What a page shows is at another path of this site."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
 
 
 class Row(dict[str, Any]):
@@ -61,13 +72,22 @@ class Link:
 
 def path_of(app: str, page: str, key: str | None = None, **parameters: str | None) -> str:
     """Return where a page is, for a key and parameters; those that are None are left out."""
-    path = f"/apps/{quote(app, safe='')}/pages/{quote(page, safe='')}"
-    if key is not None and (not key.isprintable() or key in {"", ".", ".."}):
-        parameters = {"key": key, **parameters}  # a browser would change such a path
-    elif key is not None:
-        path += f"/{quote(key, safe='')}"
-    present = {name: value for name, value in parameters.items() if value is not None}
-    return f"{path}?{urlencode(present)}" if present else path
+    parts, values = _place_of(app, page, key, parameters)
+    path = "/" + "/".join(quote(part, safe="") for part in parts)
+    return f"{path}?{urlencode(values)}" if values else path
+
+
+def _place_of(
+    app: str, page: str, key: str | None, parameters: Mapping[str, str | None]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the parts of a path, and its parameters."""
+    parts = ("apps", app, "pages", page)
+    values = {name: value for name, value in parameters.items() if value is not None}
+    if key is None:
+        return parts, values
+    if not key.isprintable() or key in {"", ".", ".."}:  # a browser, or a route, would change such a path
+        return parts, {"key": key, **values}
+    return (*parts, key), values
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +145,21 @@ class OwnPages:
                 return Link(path_of(app, page.name, **{**key, "as_of": as_of}), page.title)
         return None
 
-    def hits(self, connection: psycopg.Connection, text: str) -> list[tuple[str, Link]]:
-        """Return the places, each with its app, that the pages' searches find; one that fails is logged."""
-        found = []
+    def hits(self, connection: psycopg.Connection, text: str) -> list[Hit]:
+        """Return what the pages' searches find; one that fails is logged, and finds nothing."""
+        found: list[Hit] = []
         for app, page in self._all():
-            if page.search is None:
+            if page.search is None or "\0" in text:
                 continue
             try:
                 with connection.transaction(force_rollback=True):  # with its time limit and its search path
-                    found += [(app, link) for link in _search(connection, app, page, text)]
+                    found += _search(connection, app, page, text)
             except psycopg.errors.QueryCanceled:
                 _LOG.warning("the search of the page %r of app %s takes too long", page.name, app)
             except psycopg.Error as error:
                 if is_transient(error):
                     raise
-                if error.sqlstate is not None and not error.sqlstate.startswith(_BAD_VALUE):
+                if not (error.sqlstate or "").startswith(_BAD_VALUE):
                     _LOG.warning("the search of the page %r of app %s fails", page.name, app, exc_info=True)
         return found
 
@@ -149,7 +169,7 @@ class OwnPages:
                 yield app, page
 
     def render(self, app: str, page: Page, shown: Shown) -> str:
-        """Make a page; raises NotFound if its template says so, and PageFailed if it is wrong."""
+        """Make a page; raises NotFound or Moved if its template says so, and PageFailed if it is wrong."""
 
         def page_path(name: str = page.name, key: object = None, **parameters: object) -> str:
             values = {"as_of": shown.as_of, **parameters}
@@ -160,7 +180,7 @@ class OwnPages:
                 app=app,
                 page=page,
                 key=shown.key,
-                args=Row(shown.args),
+                args=dict(shown.args),
                 as_of=shown.as_of,
                 block_id=shown.block_id,
                 span=shown.span,
@@ -169,7 +189,7 @@ class OwnPages:
                 page_path=page_path,
                 live=shown.as_of is None,
             )
-        except VirtualchainError:
+        except (VirtualchainError, Moved):
             raise
         except Exception as error:
             _LOG.exception("the page %r of app %s fails", page.name, app)
@@ -237,22 +257,22 @@ def _run(connection: psycopg.Connection, statement: str, values: Mapping[str, ob
     return rows
 
 
-def _search(connection: psycopg.Connection, app: str, page: Page, text: str) -> list[Link]:
+def _search(connection: psycopg.Connection, app: str, page: Page, text: str) -> Iterator[Hit]:
     assert page.search is not None, "the caller looked"
     connection.execute(queries("views")["timeout"], {"milliseconds": str(int(_SEARCH * 1000))})
     try:
         block_id, _ = _enter(connection, app)
     except NotFound:
-        return []
-    links = []
+        return
     for row in _run(connection, page.search, {"text": text, "app": app, "block_id": block_id}, _MOST_HITS):
         label = row.pop("label", None)
         key = {name: str(value) for name, value in row.items()}
-        if not key:
-            continue
-        path = path_of(app, page.name, *key.values()) if len(key) == 1 else path_of(app, page.name, **key)
-        links.append(Link(path, str(label if label is not None else next(iter(key.values())))))
-    return links
+        first = next(iter(key.values()), None)
+        words = f"{page.title} {first if label is None else label}"
+        parts = (
+            _place_of(app, page.name, first, {}) if len(key) == 1 else _place_of(app, page.name, None, key)
+        )
+        yield Hit("page", app, words, *parts)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -299,8 +319,24 @@ def _sandbox(own: jinja2.BaseLoader) -> jinja2.Environment:
         auto_reload=False,
     )
     equip(made)
-    made.globals["not_found"] = _not_found
+    made.globals |= {"not_found": _not_found, "moved": _moved}
+    made.filters["units"] = units
     return made
+
+
+def units(value: Any, digits: int = 0, symbol: str = "") -> Markup:  # noqa: ANN401 - any number of a row
+    """Write an amount, a number of smallest units: so many digits after the point, but no zeros at the end."""
+    if value is None:
+        return Markup("–")  # noqa: RUF001 - a dash
+    whole, rest = divmod(abs(int(value)), 10 ** max(digits, 0))
+    fraction = f"{rest:0{digits}d}".rstrip("0") if digits > 0 else ""
+    number = f"{'-' if value < 0 else ''}{whole:,}{'.' if fraction else ''}{fraction}"
+    return Markup("{}\u00a0{}").format(number, shown(symbol, 10)) if symbol else Markup(number)  # noqa: S704 - digits
+
+
+def _moved(path: str) -> NoReturn:
+    """Answer with the path where this is shown."""
+    raise Moved(path)
 
 
 def _not_found(message: str) -> NoReturn:

@@ -1,8 +1,10 @@
 """Pages of apps' own: `/apps/APP/pages/PAGE[/KEY]`."""
 
+from http import HTTPStatus
+
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from virtualchain.web import own_pages
 from virtualchain.web.rendering import page, site_of
@@ -15,7 +17,7 @@ def add_to(application: FastAPI) -> None:
 
 
 @page
-def show(request: Request) -> HTMLResponse:
+def show(request: Request) -> Response:
     """Show a page of an app."""
     site, places = site_of(request), request.path_params
     shown_page = site.own_pages.find(places["app"], places["page"])
@@ -24,4 +26,7 @@ def show(request: Request) -> HTMLResponse:
     key = places.get("key") or None
     with site.sessions.snapshot(as_of) as connection:
         shown = own_pages.read(connection, places["app"], shown_page, key=key, args=args, as_of=as_of)
-    return HTMLResponse(site.own_pages.render(places["app"], shown_page, shown))
+    try:
+        return HTMLResponse(site.own_pages.render(places["app"], shown_page, shown))
+    except own_pages.Moved as moved:
+        return RedirectResponse(moved.path, HTTPStatus.SEE_OTHER)
