@@ -55,8 +55,8 @@ app = App(
                 """,
                 "document": "SELECT * FROM documents WHERE sha256 = %(key)s",
                 "history": """
-                    SELECT h.from_block, h.row ->> 'owner' AS owner, (h.row ->> 'revoked')::boolean AS revoked,
-                        o.opcode, o.vtxindex, o.txid
+                    SELECT h.from_block, o.opcode, o.vtxindex, o.txid,
+                        h.row ->> 'owner' AS owner, (h.row ->> 'revoked')::boolean AS revoked
                     FROM row_history(%(app)s, 'documents', jsonb_build_object('sha256', %(key)s::text)) AS h
                     LEFT JOIN ops AS o ON o.app = %(app)s AND o.block_id = h.from_block
                         AND o.fields ->> 'sha256' = %(key)s::text

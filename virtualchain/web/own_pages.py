@@ -325,7 +325,7 @@ def _sandbox(own: jinja2.BaseLoader) -> jinja2.Environment:
 
 
 def units(value: Any, digits: int = 0, symbol: str = "") -> Markup:  # noqa: ANN401 - any number of a row
-    """Write an amount, a number of smallest units: so many digits after the point, but no zeros at the end."""
+    """Write a number of smallest units as an amount, with `digits` after the point but for zeros at the end."""
     if value is None:
         return Markup("–")  # noqa: RUF001 - a dash
     whole, rest = divmod(abs(int(value)), 10 ** max(digits, 0))
