@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from virtualchain.engine.preview import preview
     from virtualchain.errors import VirtualchainError
     from virtualchain.reading.events import BlockEvent, Change, PendingEvent, PendingInput, RollbackEvent
+    from virtualchain.reading.position import Position
     from virtualchain.reading.watch import watch
     from virtualchain.store.state import State
     from virtualchain.store.values import Jsonb
@@ -45,6 +46,7 @@ __all__ = [
     "Page",
     "PendingEvent",
     "PendingInput",
+    "Position",
     "Rejected",
     "RollbackEvent",
     "State",
@@ -77,6 +79,7 @@ _ROOMS = {
     "Page": "app.pages",
     "PendingEvent": "reading.events",
     "PendingInput": "reading.events",
+    "Position": "reading.position",
     "Rejected": "app.builder",
     "RollbackEvent": "reading.events",
     "State": "store.state",

@@ -7,6 +7,10 @@ SELECT true WHERE has_schema_privilege('vc', 'USAGE') AND has_table_privilege('v
 SELECT true FROM virtualchain.deployment RIGHT JOIN (SELECT) AS always ON true
 WHERE NOT EXISTS (SELECT FROM virtualchain.apps AS a WHERE NOT has_schema_privilege(a.schema, 'USAGE'));
 
+-- name: join
+-- Let the owner end the server's sessions, as when it drops the database: since PostgreSQL 16 that takes the role's rights.
+GRANT {role} TO CURRENT_USER WITH INHERIT TRUE;
+
 -- name: begin
 -- Begin a transaction that only reads, and set which block the views show and how long a statement may take: in one message.
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;

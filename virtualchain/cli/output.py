@@ -5,6 +5,7 @@ each row takes several lines instead. There may be many rows, so they are writte
 """
 
 import csv
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,12 +14,11 @@ from typing import Any, Final
 
 import click
 
-from virtualchain.reading.plain import finite, json_text, plain_text, refuse_same_names
+from virtualchain.reading.json_text import json_text, plain_text, refuse_same_names
 
 _LOOK_AHEAD: Final = 500
 """How many rows determine the widths of the columns."""
 _GAP: Final = "  "
-
 
 Row = Sequence[Any]
 
@@ -59,10 +59,11 @@ def write_json_line(value: object) -> None:
 
 def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write an array of objects, one a line; raises UsageError if two columns have the same name."""
-    refuse_same_names(columns)
+    refuse_same_names(columns, "use --csv")
     separator = "[\n"
     for row in rows:
-        click.echo(separator + json_text(dict(zip(columns, map(finite, row), strict=True))), nl=False)
+        keyed = dict(zip(columns, map(_finite, row), strict=True))
+        click.echo(separator + json_text(keyed), nl=False)
         separator = ",\n"
     click.echo("[]" if separator == "[\n" else "\n]")
 
@@ -124,3 +125,8 @@ def _line(row: Row, widths: Sequence[int]) -> str:
 
 def _terminal_width() -> int:
     return shutil.get_terminal_size().columns
+
+
+def _finite(value: object) -> object:
+    """Convert floats that JSON cannot express to text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

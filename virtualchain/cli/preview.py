@@ -7,9 +7,9 @@ import click
 
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import say, visible, write_json
-from virtualchain.reading.plain import json_text
 from virtualchain.cli.session import existing_database, named_app
 from virtualchain.errors import NodeUnavailable, UsageError
+from virtualchain.reading.json_text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,15 +8,14 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
@@ -52,7 +51,7 @@ class QueryRejected(UsageError):
     """The database rejects a user's statement."""
 
     def __init__(self, message: str, position: int | None) -> None:
-        """Keep the message, and which character of the statement is wrong, from 1, if the database says so."""
+        """Keep the message, and the place of the mistake: a character of the statement, from 1."""
         super().__init__(message)
         self.position = position
 
@@ -261,32 +260,50 @@ def query(
     return _names(cursor), iter(cursor if cursor.description else ())
 
 
+@contextmanager
 def stream(
     connection: psycopg.Connection, statement: str, *, as_of: str | None, timeout: float
-) -> tuple[list[str], list[str], Iterator[tuple[Any, ...]]]:
+) -> Iterator[tuple[list[str], list[str], Iterator[tuple[Any, ...]]]]:
     """Run one statement of a user as `query` does, but hold no more than a few rows of its result.
 
-    Returns the names of the columns, their types, and the rows. Raises QueryTooSlow after `timeout` seconds,
-    also while rows are read.
+    Yields the names of the columns, their types, and the rows, which are read inside of the block only.
+    Raises the same errors as `query`, also while rows are read.
     """
     _prepare(connection, as_of, timeout, None)
     cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
-    rows = cursor.stream(statement.encode(), [True])
     with _rejected(connection, timeout, None):
-        first = list(islice(rows, 1))
+        names, types = _describe(connection, statement.encode())
+        if not names:
+            cursor.execute(statement.encode(), [True], prepare=False)
+    if not names:
+        yield names, types, iter(())
+        return
+    rows: Any = cursor.stream(statement.encode(), [True])  # a generator, which cancels the rest when closed
 
-    def remaining() -> Iterator[tuple[Any, ...]]:
+    def explained() -> Iterator[tuple[Any, ...]]:
         with _rejected(connection, timeout, None):
-            yield from first
             yield from rows
 
-    types = connection.adapters.types
-    names = []
-    for column in cursor.description or ():
-        kind = types.get(column.type_code)
-        is_array = kind is not None and kind.array_oid == column.type_code
-        names.append("other" if kind is None else f"{kind.name}[]" if is_array else kind.name)
-    return _names(cursor), names, remaining()
+    with closing(rows):
+        yield names, types, explained()
+
+
+def _describe(connection: psycopg.Connection, statement: bytes) -> tuple[list[str], list[str]]:
+    """Return the names and types of the columns of a statement, by the unnamed prepared statement."""
+    protocol = connection.pgconn
+    result = protocol.prepare(b"", statement)
+    if result.status == pq.ExecStatus.COMMAND_OK:
+        result = protocol.describe_prepared(b"")
+    if result.status != pq.ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(result)
+    columns = [
+        ((result.fname(place) or b"").decode(), result.ftype(place)) for place in range(result.nfields)
+    ]
+    types = [(connection.adapters.types.get(oid), oid) for _, oid in columns]
+    return [name for name, _ in columns], [
+        "other" if kind is None else f"{kind.name}[]" if kind.array_oid == oid else kind.name
+        for kind, oid in types
+    ]
 
 
 def _prepare(

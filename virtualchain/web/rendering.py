@@ -104,7 +104,7 @@ def page(handler: Handler) -> Handler:
     def answer(request: Request) -> Response:
         try:
             return handler(request)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is a page for it
             problem = problem_of(error)
             if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 _log.exception("%s failed", request.url.path)

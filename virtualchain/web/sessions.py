@@ -28,6 +28,8 @@ TIMEOUT: Final = 5.0
 """Seconds that a statement may take."""
 _UNCHECKED: Final = 1.0
 """Seconds after its last use in which a session is not checked before it is used again."""
+_LOST: Final = ("42501", "42P01", "3F000")
+"""SQLSTATEs of rights, tables and schemas that are gone, as when a database is dropped and made again."""
 _RETRY: Final = 2.0
 """Seconds after which a database that could not be reached is tried again."""
 
@@ -59,9 +61,24 @@ def _check(connection: Any) -> None:  # noqa: ANN401 - the pool's own type
         ConnectionPool.check_connection(connection)
 
 
-def _begin(as_of: str | None, timeout: float) -> sql.Composed:
+def _session_of(pool: ConnectionPool[Any]) -> Any:  # noqa: ANN401 - with the attributes that `_Reader` sets
+    """Take a session from the pool; raises Busy if none is free, DatabaseUnavailable if it has none."""
+    try:
+        return pool.getconn()
+    except (PoolTimeout, TooManyRequests) as error:
+        if pool.get_stats().get("pool_size", 0) == 0:
+            raise DatabaseUnavailable("the database does not answer") from error
+        raise Busy("too many requests at once") from error
+
+
+def _begin(connection: Any, as_of: str | None, timeout: float) -> None:  # noqa: ANN401 - as above
+    """Begin a transaction that shows a block, and in which no statement takes longer than `timeout`."""
     milliseconds = sql.Literal(int(timeout * 1000))
-    return sql.SQL(_Q["begin"]).format(as_of=sql.Literal(as_of or ""), milliseconds=milliseconds)
+    statement = sql.SQL(_Q["begin"]).format(as_of=sql.Literal(as_of or ""), milliseconds=milliseconds)
+    connection.execute(statement)
+    if not connection.is_pinned:
+        pin_transaction(connection)
+        views.show_block(connection, as_of or "")
 
 
 class Sessions:
@@ -73,6 +90,7 @@ class Sessions:
         self._size = size
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Any] | None = None
+        self._opened_at = 0.0
         self._url: str | None = None
         self._failure: tuple[float, type[StoreError], str] | None = None
         """The last attempt that failed: when, and how."""
@@ -92,16 +110,17 @@ class Sessions:
         BlockNotShown.
         """
         pool = self._opened()
+        connection = _session_of(pool)
         try:
-            connection = pool.getconn()
-        except (PoolTimeout, TooManyRequests) as error:
-            if pool.get_stats().get("pool_available", 0) + pool.get_stats().get("pool_size", 0) == 0:
-                raise DatabaseUnavailable("the database does not answer") from error
-            raise Busy("too many requests at once") from error
-        try:
-            connection.execute(_begin(as_of, timeout))
-            if not connection.is_pinned:
-                pin_transaction(connection)
+            try:
+                _begin(connection, as_of, timeout)
+            except psycopg.OperationalError:
+                if not connection.closed:
+                    raise
+                pool.putconn(connection)
+                pool.check()  # the others have ended, too, if the server was restarted
+                connection = _session_of(pool)
+                _begin(connection, as_of, timeout)
             yield connection
         except psycopg.errors.QueryCanceled as error:
             raise TooSlow(f"the query was canceled because it took more than {timeout:g} seconds") from error
@@ -110,6 +129,8 @@ class Sessions:
                 raise views.BlockNotShown(views.complaint(error)) from error
             if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
                 raise
+            if error.sqlstate in _LOST:
+                self._log_in_again(pool)
             if is_transient(error):
                 raise DatabaseUnavailable(str(views.failure(connection, self.url, error))) from error
             raise views.failure(connection, self.url, error) from error
@@ -118,6 +139,13 @@ class Sessions:
                 connection.rollback()
             connection.used_at = time.monotonic()
             pool.putconn(connection)
+
+    def _log_in_again(self, pool: ConnectionPool[Any]) -> None:
+        """Let the next request log in: the deployment may have been made again, or its grants changed."""
+        with self._lock:
+            if self._pool is pool and time.monotonic() - self._opened_at > _RETRY:
+                self._pool = None
+                threading.Thread(target=pool.close, daemon=True).start()
 
     def close(self) -> None:
         """Close all sessions."""
@@ -141,7 +169,7 @@ class Sessions:
             except StoreError as error:
                 self._failure = time.monotonic(), type(error), str(error)
                 raise
-            self._failure, self._url = None, url
+            self._failure, self._url, self._opened_at = None, url, time.monotonic()
             self._pool = ConnectionPool(
                 url,
                 connection_class=_Reader,

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Final, Literal
 
@@ -132,8 +133,10 @@ class _Box:
         self._lock = threading.Lock()
         self._idle: list[subprocess.Popen[bytes]] = []
 
-    def run(self, request: dict[str, Any], receive: Any) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ANN401 - a function that takes bytes
-        """Have a process run a statement; pass on its result; return its header and its end."""
+    def run(
+        self, request: dict[str, Any], receive: Callable[[bytes], object]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Have a process run a statement; pass its result to `receive`; return its header and its end."""
         if not self._slots.acquire(timeout=_WAIT):
             raise Busy(f"{_AT_ONCE} statements are running already: try again in a moment")
         try:
@@ -141,19 +144,18 @@ class _Box:
             timer = threading.Timer(request["timeout"] + _GRACE, process.kill)
             timer.start()
             try:
-                outcome = _converse(process, request, receive)
+                header, end = _converse(process, request, receive)
             except BaseException:
-                process.kill()
-                process.wait()
+                _end(process)
                 raise
             finally:
                 timer.cancel()
-            self._return(process)
+            self._return(process, ends=end["ends"])
         finally:
             self._slots.release()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        if "message" in end:
+            raise _error(end)
+        return header, end
 
     def _take(self) -> "subprocess.Popen[bytes]":
         with self._lock:
@@ -168,7 +170,10 @@ class _Box:
             start_new_session=True,
         )
 
-    def _return(self, process: "subprocess.Popen[bytes]") -> None:
+    def _return(self, process: "subprocess.Popen[bytes]", *, ends: bool) -> None:
+        if ends:
+            _end(process)
+            return
         with self._lock:
             self._idle.append(process)
 
@@ -176,8 +181,7 @@ class _Box:
         """End the processes that wait."""
         with self._lock:
             for process in self._idle:
-                process.kill()
-                process.communicate()
+                _end(process)
             self._idle.clear()
 
 
@@ -186,13 +190,21 @@ close: Final = _BOX.close
 """Ends the processes that wait for statements; they also end with this one."""
 
 
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None, "both are pipes"
+        with suppress(BrokenPipeError):
+            pipe.close()
+
+
 def _converse(
-    process: "subprocess.Popen[bytes]",
-    request: dict[str, Any],
-    receive: Any,  # noqa: ANN401 - a function that takes bytes
-) -> tuple[dict[str, Any], dict[str, Any]] | Exception:
-    """Send a request, and receive the frames of its answer; return an error that the process reports."""
-    assert process.stdin is not None and process.stdout is not None, "both are pipes"
+    process: "subprocess.Popen[bytes]", request: dict[str, Any], receive: Callable[[bytes], object]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Send a request, and receive the frames of its answer: its header, its parts, its end or an error."""
+    assert process.stdin is not None, "it is a pipe"
+    assert process.stdout is not None, "it is a pipe"
     header: dict[str, Any] = {}
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -204,10 +216,8 @@ def _converse(
                 receive(content)
             elif kind == b"H":
                 header = json.loads(content)
-            elif kind == b"Z":
-                return header, json.loads(content)
             else:
-                return _error(json.loads(content))
+                return header, json.loads(content)
     except (OSError, EOFError) as error:
         raise UsageError(
             "the statement was stopped, because its result needs too much memory or time: select less"

@@ -1,13 +1,14 @@
-"""The process in which a stranger's statement runs: whatever it returns, only this process can run out of memory.
+"""The process in which a stranger's statement runs: a result that is too large harms nothing else.
 
-It reads one request a line from standard input, and writes an answer in frames: a letter, four bytes of length,
-and so many bytes. `H` has the columns and types as JSON, `D` a part of the result, `Z` ends it with numbers as
-JSON, and `E` ends it with an error as JSON.
+It reads one request a line from standard input, and writes an answer in frames: a letter, four bytes of
+length, and so many bytes. `H` has the columns and types as JSON, `D` a part of the result; `Z` ends it, with
+what there is to say about all of it, and so does `E`, with an error.
 """
 
 import csv
 import io
 import json
+import math
 import os
 import resource
 import struct
@@ -20,7 +21,7 @@ import psycopg
 
 from virtualchain.errors import DatabaseUnavailable, UsageError, VirtualchainError
 from virtualchain.reading import views
-from virtualchain.reading.plain import finite, json_text, plain_text, refuse_same_names
+from virtualchain.reading.json_text import json_text, plain_text, refuse_same_names
 
 _MEMORY: Final = 1 << 30
 """Bytes of address space."""
@@ -38,7 +39,9 @@ _KINDS: Final = (
     (VirtualchainError, "store"),
 )
 """What an error is called in a frame."""
-_TOO_LARGE: Final = "a value of the result is too large to be read here: select a part of it, such as left(…, 1000)"
+_TOO_LARGE: Final = (
+    "a value of the result is too large to be read here: select a part of it, such as left(…, 1000)"
+)
 
 
 def main() -> None:
@@ -47,36 +50,59 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else may write between the frames
-    for line in sys.stdin.buffer:
+    while not _is_worn() and (line := sys.stdin.buffer.readline()):
         try:
             _answer(json.loads(line), out)
         except MemoryError:
             _write_error(out, UsageError(_TOO_LARGE))
         out.flush()
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _WORN:
-            return
+
+
+def _is_worn() -> bool:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _WORN
 
 
 def _answer(request: dict[str, Any], out: BinaryIO) -> None:
     try:
-        with views.snapshot(request["url"]) as connection:
-            _run(connection, request, out)
-    except VirtualchainError as error:
-        # The driver's own words, if it is this process that has no memory left.
-        _write_error(out, UsageError(_TOO_LARGE) if "out of memory for query" in str(error) else error)
-    except psycopg.Error as error:
-        # The driver refuses what needs another protocol, such as COPY.
-        _write_error(out, UsageError(f"this statement cannot be run here: {' '.join(str(error).split())}"))
+        with (
+            views.snapshot(request["url"]) as connection,
+            views.stream(
+                connection, request["statement"], as_of=request["as_of"], timeout=request["timeout"]
+            ) as (columns, types, rows),
+        ):
+            _run(columns, types, rows, request, out)
+    except views.QueryTooSlow:
+        seconds = f"{request['timeout']:g}"
+        error: VirtualchainError = views.QueryTooSlow(
+            f"the query was canceled because it took more than {seconds} seconds: narrow it"
+        )
+        _write_error(out, error)
+    except VirtualchainError as caught:
+        _write_error(out, _explained(caught))
 
 
-def _run(connection: psycopg.Connection, request: dict[str, Any], out: BinaryIO) -> None:
-    """Run the statement, and write its rows as they arrive."""
-    columns, types, rows = views.stream(
-        connection, request["statement"], as_of=request["as_of"], timeout=request["timeout"]
-    )
+def _explained(error: VirtualchainError) -> VirtualchainError:
+    """Return an error in words that fit this place."""
+    cause = error.__cause__
+    if isinstance(cause, psycopg.Error):
+        if cause.sqlstate == views.NOT_SHOWN:
+            return views.BlockNotShown(views.complaint(cause))
+        if cause.sqlstate is None and "out of memory" in str(cause):
+            return UsageError(_TOO_LARGE)
+    return error
+
+
+def _run(
+    columns: Sequence[str],
+    types: Sequence[str],
+    rows: Iterator[Sequence[Any]],
+    request: dict[str, Any],
+    out: BinaryIO,
+) -> None:
+    """Write the rows as they arrive."""
     form = request["form"]
     if form == "json":
-        refuse_same_names(columns)
+        refuse_same_names(columns, "ask for CSV")
     _write(out, b"H", json.dumps({"columns": columns, "types": types}).encode())
     write = {"rows": _lists, "csv": _csv, "json": _objects}[form]
     limit, most = request["limit"], request["bytes"]
@@ -103,7 +129,7 @@ def _run(connection: psycopg.Connection, request: dict[str, Any], out: BinaryIO)
             _write(out, b"D", part.getvalue())
             part = io.BytesIO()
     _write(out, b"D", part.getvalue())
-    _write(out, b"Z", json.dumps({"rows": count, "has_more": has_more}).encode())
+    _write(out, b"Z", json.dumps({"has_more": has_more, "ends": _is_worn()}).encode())
 
 
 def _value(value: Any) -> Any:  # noqa: ANN401 - whatever a column holds
@@ -113,7 +139,9 @@ def _value(value: Any) -> Any:  # noqa: ANN401 - whatever a column holds
             return f"\\x{value.hex()}"
         case list():
             return [_value(item) for item in value]
-    return finite(value)
+        case float() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _lists(_: Sequence[str], rows: Iterator[Sequence[Any]]) -> Iterator[str]:
@@ -147,7 +175,8 @@ def _objects(columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> Iterator[
 def _write_error(out: BinaryIO, error: VirtualchainError) -> None:
     kind = next(name for kind, name in _KINDS if isinstance(error, kind))
     position = error.position if isinstance(error, views.QueryRejected) else None
-    _write(out, b"E", json.dumps({"kind": kind, "message": str(error), "position": position}).encode())
+    report = {"kind": kind, "message": str(error), "position": position, "ends": _is_worn()}
+    _write(out, b"E", json.dumps(report).encode())
 
 
 def _write(out: BinaryIO, kind: bytes, content: bytes) -> None:

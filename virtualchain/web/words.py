@@ -1,6 +1,6 @@
-"""How pages write values: numbers, times and sizes as people do, and text from the chain so that it is harmless.
+"""How pages write values: numbers and times as people do, and text from the chain so that it is harmless.
 
-Whatever comes from the chain or from whoever asks goes through `shown`, in which nothing can hide, reorder its
+Whatever comes from the chain or from whoever asks goes through `shown`: nothing in it can hide, reorder its
 neighbors, or look like something that it is not.
 """
 
@@ -34,15 +34,16 @@ _MARKS: Final = 2
 """Accents on one letter that are shown as such; more of them would run over the lines around them."""
 _DIGITS: Final = 300
 """Digits of an integer that are grouped: longer ones are text."""
+_NOTHING: Final = "\N{EN DASH}"
 _BITCOIN: Final = 100_000_000
 _FEW: Final = 1_000_000
 """Satoshis up to which an amount is written in satoshis."""
 
 
 def shown(value: object, limit: int | None = None, *, lines: bool = False) -> Markup:
-    """Write text that may come from anyone; after `limit` characters it ends with an ellipsis.
+    r"""Write text that may come from anyone; after `limit` characters it ends with an ellipsis.
 
-    What cannot be seen, or changes how its neighbors are read, becomes an escape such as \\u202e. Line breaks
+    What cannot be seen, or changes how its neighbors are read, becomes an escape such as \u202e. Line breaks
     are kept if `lines`.
     """
     text = value if isinstance(value, str) else str(value)
@@ -79,11 +80,13 @@ def _category(character: str) -> str:
 def _escaped(character: str) -> str:
     code = ord(character)
     short = {0x00: "\\0", 0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}.get(code)
-    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+    return short or (
+        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    )
 
 
 def text(value: object, limit: int = CUT) -> Markup:
-    """Write a value of a row or a field, cut to `limit` characters: text as PostgreSQL has it, null as such."""
+    """Write a value of a row or a field, cut to `limit` characters; null and empty text are visible."""
     if value is None:
         return Markup('<span class="null">null</span>')
     written = plain(value)
@@ -106,14 +109,14 @@ def whole(value: object, limit: int = WHOLE) -> Markup:
         )
     if len(written) <= 10 * CUT:
         return box
-    summary = Markup("{} <span class=\"age\">({} characters)</span>").format(
+    summary = Markup('{} <span class="age">({} characters)</span>').format(
         shown(written, CUT), number(len(written))
     )
     return Markup("<details><summary>{}</summary>{}</details>").format(summary, box)
 
 
 def plain(value: object) -> str:
-    """Return a value as text, as PostgreSQL writes it: bytes as \\x00ff, nested values as JSON."""
+    r"""Return a value as text, as PostgreSQL writes it: bytes as \x00ff, nested values as JSON."""
     match value:
         case str():
             return value
@@ -132,7 +135,11 @@ def pretty(value: object) -> str:
     """Write JSON over several lines if it is nested, with all digits of its numbers."""
     try:
         flat = json.dumps(value, ensure_ascii=False, default=_json_number)
-        return flat if len(flat) <= CUT else json.dumps(value, ensure_ascii=False, indent=2, default=_json_number)
+        return (
+            flat
+            if len(flat) <= CUT
+            else json.dumps(value, ensure_ascii=False, indent=2, default=_json_number)
+        )
     except RecursionError:
         return "(nested too deeply to be shown)"
 
@@ -144,7 +151,7 @@ def _json_number(value: object) -> object:
 def number(value: Any) -> str:  # noqa: ANN401 - whatever counts
     """Write a number with separators between thousands."""
     if value is None:
-        return "–"
+        return _NOTHING
     return f"{value:,}"
 
 
@@ -160,9 +167,9 @@ def short_hash(value: str | None, *, zeros: bool = False) -> Markup:
     if len(value) <= 2 * _TAIL:
         return Markup("<code>{}</code>").format(shown(value))
     extra = " tail-only" if zeros else ""
-    return Markup('<code class="hash{}" title="{}"><span class="head">{}</span><span>{}</span></code>').format(
-        extra, value, value[:-_TAIL], value[-_TAIL:]
-    )
+    return Markup(
+        '<code class="hash{}" title="{}"><span class="head">{}</span><span>{}</span></code>'
+    ).format(extra, value, value[:-_TAIL], value[-_TAIL:])
 
 
 def whole_hash(value: str | None) -> Markup:
@@ -173,13 +180,13 @@ def whole_hash(value: str | None) -> Markup:
 
 
 def as_bytes(value: object) -> bytes:
-    """Return bytes, also those that are written as \\x00ff or plain hex."""
+    r"""Return bytes, also those that are written as \x00ff or plain hex."""
     if isinstance(value, str):
         try:
             return bytes.fromhex(value.removeprefix("\\x"))
         except ValueError:
             return value.encode("utf-8", "replace")
-    return b"" if value is None else bytes(value)  # type: ignore[call-overload, no-any-return]
+    return b"" if value is None else bytes(value)  # type: ignore[call-overload]
 
 
 def opcode(value: object, payload: object = b"") -> str:
@@ -201,7 +208,7 @@ def readable(value: object) -> str | None:
 def size(count: int | None) -> str:
     """Write a number of bytes."""
     if count is None:
-        return "–"
+        return _NOTHING
     amount = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1000 or unit == "GB":
@@ -213,7 +220,7 @@ def size(count: int | None) -> str:
 def amount(satoshis: int | None) -> str:
     """Write an amount: few satoshis as such, more of them as bitcoins with all digits."""
     if satoshis is None:
-        return "–"
+        return _NOTHING
     satoshis = int(satoshis)
     if abs(satoshis) < _FEW:
         return f"{satoshis:,} sat"
@@ -223,25 +230,20 @@ def amount(satoshis: int | None) -> str:
 
 def duration(value: object) -> str:
     """Write a duration, of seconds or an interval, with about two digits."""
-    if value is None:
-        return "–"
     seconds = value.total_seconds() if isinstance(value, timedelta) else _seconds(value)
     if seconds is None:
-        return str(value)
-    if seconds < 0.995:
-        return f"{seconds * 1000:.0f} ms"
+        return _NOTHING if value is None else str(value)
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds * 1000:.0f} ms" if seconds < 0.995 else f"{seconds:.1f} s"
     if seconds < 59.5:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
+    days, minutes = divmod(round(seconds / 60), 24 * 60)
     hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days:,} days" if days > 9 or not hours else f"{days} days {hours} h"
+    if days > 9:
+        return f"{days:,} days"
+    if days:
+        return f"{counted(days, 'day')} {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _seconds(value: object) -> float | None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.support.serving import served
@@ -212,3 +213,25 @@ class TestFaults:
                 )
             time.sleep(0.2)
             assert get(base, "/").status == 200
+
+    def test_the_deployment_is_made_again(
+        self, run: Run, database_url: str, database_server: DatabaseServer
+    ) -> None:
+        """A database of the same name, without the grants of the one before, is read after another login."""
+        run(notary.app)
+        with served(database_url) as base:
+            before = get(base, "/")
+            name = conninfo_to_dict(database_url)["dbname"]
+            with psycopg.connect(database_server.url, autocommit=True) as connection:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(str(name))))
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                        sql.Identifier(str(name)), sql.Identifier(database_server.template())
+                    )
+                )
+            deadline = time.monotonic() + 20
+            while (after := get(base, "/")).status != 200 and time.monotonic() < deadline:
+                time.sleep(0.3)
+        assert (before.status, after.status) == (200, 200)
+        assert b"notary" in before.body
+        assert b"notary" not in after.body

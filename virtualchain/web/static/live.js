@@ -40,11 +40,7 @@ function addSliders(root) {
     const slider = holder?.querySelector("input");
     if (!slider || Number(slider.min) >= Number(slider.max)) continue;
     holder.hidden = false;
-    const hint = document.createElement("output");
-    slider.addEventListener("input", () => {
-      field.value = slider.value;
-      hint.textContent = `block ${format.format(slider.value)}`;
-    });
+    slider.addEventListener("input", () => { field.value = slider.value; });
     slider.addEventListener("change", () => form.requestSubmit());
     field.addEventListener("input", () => { slider.value = field.value; });
   }
@@ -97,6 +93,7 @@ function placeOfFocus(main) {
 
 let loadedAt = 0;
 let waiting = null;
+let html = document.querySelector("main").innerHTML; // as the server sent it
 
 function refresh() {
   if (waiting) return;
@@ -109,8 +106,12 @@ function refresh() {
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
       if (!(answer.headers.get("content-type") || "").startsWith("text/html")) return;
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
-      if (!fresh || isBusy(main)) { refresh(); return; }
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const fresh = page.querySelector("main");
+      if (!fresh || fresh.innerHTML === html) return;
+      if (isBusy(main)) { refresh(); return; }
+      html = fresh.innerHTML;
+      document.title = page.title;
       const opened = [...main.querySelectorAll("details")].map((item) => item.open);
       const focus = placeOfFocus(main);
       const scrolled = [...main.querySelectorAll(".scroll")].map((item) => item.scrollLeft);
@@ -125,12 +126,19 @@ function refresh() {
   }, Math.max(0, loadedAt + PAUSE - Date.now()));
 }
 
+let lastBlock = null;
+
+function count(number, thing) {
+  return `${format.format(number)} ${thing}${number === 1 ? "" : "s"}`;
+}
+
 function follow() {
   let isLost = false;
   const stream = new EventSource("/live");
   stream.addEventListener("open", () => {
-    if (isLost) { say("The server answers again."); refresh(); }
+    if (isLost) say("The server answers again.");
     isLost = false;
+    refresh(); // a block may have come before the stream was open
   });
   stream.addEventListener("error", () => {
     if (!isLost) say("The server does not answer. This page shows what it last knew.", "is-lost");
@@ -158,8 +166,6 @@ function follow() {
   addEventListener("pagehide", () => stream.close());
   addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 }
-
-let lastBlock = null;
 
 prepare(document);
 if (document.querySelector("main[data-live]")) follow();

@@ -1,7 +1,6 @@
-"""Values of a result as JSON and as text."""
+"""Write values of the database as JSON, without loss: all digits of numerics, bytes as hex."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -24,12 +23,12 @@ def json_text(value: object, *, ensure_ascii: bool = True, indent: int | None = 
     return _NUMBER.sub(r"\1", text)
 
 
-def refuse_same_names(columns: Sequence[str]) -> None:
+def refuse_same_names(columns: Sequence[str], otherwise: str) -> None:
     """Raise UsageError if two columns have the same name, as no two members of an object may."""
     duplicates = sorted({name for name in columns if columns.count(name) > 1})
     if duplicates:
         raise UsageError(
-            f"two columns are named {duplicates[0]}: give them different names with AS, or use --csv"
+            f"two columns are named {duplicates[0]}: give them different names with AS, or {otherwise}"
         )
 
 
@@ -43,11 +42,6 @@ def plain_text(value: object) -> str:
         case dict() | list():
             return json_text(value, ensure_ascii=False)
     return str(value)
-
-
-def finite(value: object) -> object:
-    """Convert floats that JSON cannot express to text."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: object) -> object:
