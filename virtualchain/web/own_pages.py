@@ -4,8 +4,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 from urllib.parse import quote, urlencode
 
 import jinja2
@@ -27,9 +28,6 @@ from virtualchain.web.rendering import environment, equip
 from virtualchain.web.sessions import TIMEOUT, TooSlow
 from virtualchain.web.words import shown
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _Q = queries("web")
 _LOG: Final = logging.getLogger(__name__)
 MOST_ROWS: Final = 1000
@@ -38,6 +36,8 @@ _MOST_HITS: Final = 10
 """What a page adds to a search at most."""
 _SEARCH: Final = 1.0
 """Seconds that a page's search may take: the visitor waits for all of them."""
+_LIMIT: Final = "rows of a page"
+"""The parameter that bounds a query."""
 _BAD_VALUE: Final = "22"
 """SQLSTATE class of a value that does not fit."""
 _TEXT: Final = "text of the page"
@@ -192,7 +192,6 @@ class OwnPages:
         except (VirtualchainError, Moved):
             raise
         except Exception as error:
-            _LOG.exception("the page %r of app %s fails", page.name, app)
             raise PageFailed(
                 f"the template of the page {page.name!r} of app {app!r} fails{_place(error)}: "
                 f"{type(error).__name__}: {error}"
@@ -231,7 +230,6 @@ def read(
             message = (error.diag.message_primary or str(error)).strip()
             if (error.sqlstate or "").startswith(_BAD_VALUE) and parameters(statement) - {"app", "block_id"}:
                 raise UsageError(f"{what} cannot use what the address says: {message}") from error
-            _LOG.exception("%s fails", what)
             raise PageFailed(f"{what} fails: {message}") from error
     return Shown(block_id, span, as_of, key, args, rows)
 
@@ -248,8 +246,9 @@ def _enter(connection: psycopg.Connection, app: str) -> tuple[int | None, tuple[
 def _run(connection: psycopg.Connection, statement: str, values: Mapping[str, object], most: int) -> Rows:
     """Run a query of an app's author; `most` bounds its rows."""
     query = sql.SQL(statement.strip().removesuffix(";"))  # the author's, as the app's code is
-    bounded = sql.SQL(_Q["page_rows"]).format(query=query, limit=sql.Literal(most + 1))
-    bound = {name: values.get(name) for name in parameters(statement)}
+    # With a parameter, the server accepts a single statement only. No query has one with such a name.
+    bounded = sql.SQL(_Q["page_rows"]).format(query=query, limit=sql.Placeholder(_LIMIT))
+    bound = {_LIMIT: most + 1} | {name: values.get(name) for name in parameters(statement)}
     with connection.cursor(row_factory=dict_row) as cursor:
         fetched = cursor.execute(bounded, bound).fetchall()
     rows = Rows(Row(row) for row in fetched[:most])
@@ -325,7 +324,7 @@ def _sandbox(own: jinja2.BaseLoader) -> jinja2.Environment:
 
 
 def units(value: Any, digits: int = 0, symbol: str = "") -> Markup:  # noqa: ANN401 - any number of a row
-    """Write a number of smallest units as an amount, with `digits` after the point but for zeros at the end."""
+    """Write a number of smallest units as an amount, with up to `digits` digits after the point."""
     if value is None:
         return Markup("–")  # noqa: RUF001 - a dash
     whole, rest = divmod(abs(int(value)), 10 ** max(digits, 0))
@@ -352,9 +351,9 @@ def _place(error: Exception) -> str:
     """Name the line of the template in which an error was raised; nothing if it is not known."""
     if isinstance(error, jinja2.TemplateSyntaxError):
         return f" in {error.name or _TEXT}, line {error.lineno}"
-    lines = [
-        frame.lineno
+    places = [
+        f" in {Path(frame.filename).name}, line {frame.lineno}"
         for frame in extract_tb(error.__traceback__)
         if frame.filename.endswith((".html", "<template>"))
     ]
-    return f" in line {lines[-1]}" if lines else ""
+    return places[-1].replace("<template>", _TEXT) if places else ""
