@@ -1,19 +1,13 @@
 """Pages of apps' own: `/apps/APP/pages/PAGE[/KEY]`."""
 
 from http import HTTPStatus
+from typing import Final
 
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from virtualchain.web import own_pages
 from virtualchain.web.rendering import page, site_of
-
-
-def add_to(application: FastAPI) -> None:
-    """Add the routes."""
-    for path in ("/apps/{app}/pages/{page}", "/apps/{app}/pages/{page}/{key:path}"):
-        application.add_route(path, show)
 
 
 @page
@@ -30,3 +24,6 @@ def show(request: Request) -> Response:
         return HTMLResponse(site.own_pages.render(places["app"], shown_page, shown))
     except own_pages.Moved as moved:
         return RedirectResponse(moved.path, HTTPStatus.SEE_OTHER)
+
+
+ROUTES: Final = (("/apps/{app}/pages/{page}", show), ("/apps/{app}/pages/{page}/{key:path}", show))
