@@ -147,13 +147,13 @@ class OwnPages:
 
     def hits(self, connection: psycopg.Connection, text: str) -> list[Hit]:
         """Return what the pages' searches find; one that fails is logged, and finds nothing."""
-        found: list[Hit] = []
+        hits: list[Hit] = []
         for app, page in self._all():
             if page.search is None or "\0" in text:
                 continue
             try:
                 with connection.transaction(force_rollback=True):  # with its time limit and its search path
-                    found += _search(connection, app, page, text)
+                    hits += _search(connection, app, page, text)
             except psycopg.errors.QueryCanceled:
                 _LOG.warning("the search of the page %r of app %s takes too long", page.name, app)
             except psycopg.Error as error:
@@ -161,7 +161,7 @@ class OwnPages:
                     raise
                 if not (error.sqlstate or "").startswith(_BAD_VALUE):
                     _LOG.warning("the search of the page %r of app %s fails", page.name, app, exc_info=True)
-        return found
+        return hits
 
     def _all(self) -> Iterator[tuple[str, Page]]:
         for app, pages in self._pages.items():

@@ -92,7 +92,7 @@ class TestMistakes:
         ],
     )
     def test_of_all(self, pages: Any, message: str) -> None:
-        """Pages are told apart by their names, and a row has one page."""
+        """No two pages have a name, or the rows of a table, in common."""
         with pytest.raises(InvalidApp, match=message):
             contract(pages=pages)
 
