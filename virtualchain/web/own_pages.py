@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from traceback import extract_tb
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, urlencode
 
@@ -70,7 +71,9 @@ class Link:
     label: str
 
 
-def path_of(app: str, page: str, key: str | None = None, **parameters: str | None) -> str:
+def path_of(
+    app: str, page: str, key: str | None = None, parameters: Mapping[str, str | None] = MappingProxyType({})
+) -> str:
     """Return where a page is, for a key and parameters; those that are None are left out."""
     parts, values = _place_of(app, page, key, parameters)
     path = "/" + "/".join(quote(part, safe="") for part in parts)
@@ -141,8 +144,10 @@ class OwnPages:
         for page in self._pages.get(app, ()):
             if page.table == table:
                 if len(key) == 1:
-                    return Link(path_of(app, page.name, *key.values(), as_of=as_of), page.title)
-                return Link(path_of(app, page.name, **{**key, "as_of": as_of}), page.title)
+                    path = path_of(app, page.name, *key.values(), {"as_of": as_of})
+                else:
+                    path = path_of(app, page.name, None, {**key, "as_of": as_of})
+                return Link(path, page.title)
         return None
 
     def hits(self, connection: psycopg.Connection, text: str) -> list[Hit]:
@@ -171,9 +176,9 @@ class OwnPages:
     def render(self, app: str, page: Page, shown: Shown) -> str:
         """Make a page; raises NotFound or Moved if its template says so, and PageFailed if it is wrong."""
 
-        def page_path(name: str = page.name, key: object = None, **parameters: object) -> str:
+        def page_path(name: str = page.name, /, key: object = None, **parameters: object) -> str:
             values = {"as_of": shown.as_of, **parameters}
-            return path_of(app, name, _text(key), **{name: _text(value) for name, value in values.items()})
+            return path_of(app, name, _text(key), {name: _text(value) for name, value in values.items()})
 
         try:
             return self._templates.of(page).render(

@@ -286,7 +286,7 @@ def of_things(database_server: DatabaseServer) -> Iterator[OfThings]:
 
 def shown(of_things: OfThings, page: str, **parameters: str) -> Answer:
     """Ask for a page of the app."""
-    return get(of_things.base, path_of(APP.name, page, parameters.pop("key", None), **parameters))
+    return get(of_things.base, path_of(APP.name, page, parameters.pop("key", None), parameters))
 
 
 class TestAnyPage:
@@ -382,9 +382,9 @@ class TestAnyPage:
         row = own.of_row(APP.name, "things", {"key": "a/b"}, as_of="5")
         assert row is not None
         assert row.path == "/apps/odd%20things/pages/thing/a%2Fb?as_of=5"
-        pair = own.of_row(APP.name, "pairs", {"a": "1", "b": "&"})
+        pair = own.of_row(APP.name, "pairs", {"a": "1", "b": "&", "app": "2", "name": "3"})
         assert pair is not None
-        assert pair.path == "/apps/odd%20things/pages/pair?a=1&b=%26"
+        assert pair.path == "/apps/odd%20things/pages/pair?a=1&b=%26&app=2&name=3"
         assert get(of_things.base, pair.path).source == "1+&amp;"
         assert own.of_row(APP.name, "nothing", {"a": "1"}) is None
         connection = connect_reader(of_things.database)
