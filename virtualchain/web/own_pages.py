@@ -143,11 +143,9 @@ class OwnPages:
         """Return the page for a row of a projection; None if there is none."""
         for page in self._pages.get(app, ()):
             if page.table == table:
-                if len(key) == 1:
-                    path = path_of(app, page.name, *key.values(), {"as_of": as_of})
-                else:
-                    path = path_of(app, page.name, None, {**key, "as_of": as_of})
-                return Link(path, page.title)
+                is_single = len(key) == 1
+                own, others = (next(iter(key.values())), {}) if is_single else (None, key)
+                return Link(path_of(app, page.name, own, {**others, "as_of": as_of}), page.title)
         return None
 
     def hits(self, connection: psycopg.Connection, text: str) -> list[Hit]:
