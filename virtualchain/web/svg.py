@@ -55,17 +55,31 @@ def _round_step(step: float, *, whole: bool) -> float:
 def time_axis(low: float, high: float) -> Axis:
     """Return an axis of times, in seconds since 1970, with round minutes or hours."""
     if high <= low:
-        high = low + 60
-    steps = (60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
+        high = low + 1
+    steps = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
     step = next((step for step in steps if (high - low) / step <= _TICKS + 1), steps[-1])
     ticks = tuple(float(at) for at in range(math.ceil(low / step) * step, int(high) + 1, step))
-    return Axis(low, high, ticks, lambda at: datetime.fromtimestamp(at, tz=UTC).strftime("%H:%M"))
+    return Axis(
+        low,
+        high,
+        ticks,
+        lambda at: datetime.fromtimestamp(at, tz=UTC).strftime("%H:%M:%S" if step < 60 else "%H:%M"),
+    )
 
 
-def bars(name: str, spans: Sequence[tuple[int, int]], series: Sequence[Sequence[int]]) -> Markup:
-    """Plot counts for ranges of blocks, each a bar, with one series on top of the other."""
+def bars(
+    name: str,
+    spans: Sequence[tuple[int, int]],
+    series: Sequence[Sequence[int]],
+    whole: tuple[int, int] | None = None,
+) -> Markup:
+    """Plot counts for ranges of blocks, each a bar, with one series on top of the other.
+
+    `whole` is the range that the axis shows, by default that of the bars.
+    """
     totals = [sum(values) for values in zip(*series, strict=True)]
-    x = round_axis(spans[0][0], spans[-1][1] + 1, whole=True, tight=True)
+    low, high = whole or (spans[0][0], spans[-1][1])
+    x = round_axis(min(low, spans[0][0]), max(high, spans[-1][1]) + 1, whole=True, tight=True)
     y = round_axis(0, max([*totals, 1]), whole=True)
     parts = [_frame(x, y)]
     base = [0] * len(spans)

@@ -32,6 +32,9 @@ _IGNORED: Final = frozenset(
 )  # fmt: skip
 """Letters and marks that nobody sees."""
 _HEX: Final = re.compile(r"[0-9a-f]{32,128}", re.ASCII)
+_TOKEN: Final = re.compile(r"(?=.*[0-9])[\\A-Za-z0-9:]{20,}", re.ASCII)
+"""What reads best in letters of one width: hashes, addresses, bytes."""
+_OPENINGS: Final = frozenset("a an as at block format history no not the there this to too write".split())
 _PAIRS: Final = 8
 """Fields of an op that a list shows."""
 _MARKS: Final = 2
@@ -96,7 +99,8 @@ def text(value: object, limit: int = CUT) -> Markup:
     written = plain(value)
     if written == "":
         return Markup('<span class="null">empty</span>')
-    return Markup('<span class="text" dir="ltr">{}</span>').format(shown(written, limit))
+    kind = " token" if _TOKEN.fullmatch(written[:200]) else ""
+    return Markup('<span class="text{}" dir="ltr">{}</span>').format(kind, shown(written, limit))
 
 
 def whole(value: object, limit: int = WHOLE) -> Markup:
@@ -117,6 +121,13 @@ def whole(value: object, limit: int = WHOLE) -> Markup:
         shown(written, CUT), number(len(written))
     )
     return Markup("<details><summary>{}</summary>{}</details>").format(summary, box)
+
+
+def sentence(message: str) -> str:
+    """Write a message of virtualchain's as a sentence of its own; a name at its beginning stays as it is."""
+    first = message.split(" ", 1)[0]
+    begun = message[:1].upper() + message[1:] if first in _OPENINGS else message
+    return begun if begun.endswith((".", "?", "!")) else f"{begun}."
 
 
 def cell(value: object, limit: int = CUT) -> Markup:
@@ -341,8 +352,9 @@ def ago(value: object) -> str:
 
 
 FILTERS: Final = {
-    "shown": shown, "text": text, "cell": cell, "brief": brief, "difference": difference,
-    "whole": whole, "plain": plain, "pretty": pretty, "number": number,
-    "counted": counted, "hash": short_hash, "whole_hash": whole_hash, "opcode": opcode, "readable": readable,
-    "size": size, "amount": amount, "duration": duration, "moment": moment, "ago": ago, "bytes": as_bytes,
+    "shown": shown, "sentence": sentence, "text": text, "cell": cell, "brief": brief,
+    "difference": difference, "whole": whole, "plain": plain, "pretty": pretty, "number": number,
+    "counted": counted, "hash": short_hash, "whole_hash": whole_hash, "opcode": opcode,
+    "readable": readable, "size": size, "amount": amount, "duration": duration, "moment": moment,
+    "ago": ago, "bytes": as_bytes,
 }  # fmt: skip

@@ -9,7 +9,7 @@ from virtualchain.engine.expectations import describe_mismatch
 from virtualchain.engine.halting import op_of, place_of
 from virtualchain.reading import journal
 from virtualchain.reading.catalog import projections
-from virtualchain.web.pages.plots import activity_plot
+from virtualchain.web.pages.plots import activity_plot, range_of
 from virtualchain.web.problems import NotFound
 from virtualchain.web.rendering import page, render, site_of
 
@@ -52,7 +52,7 @@ def show(request: Request) -> Response:
         opcodes=opcodes,
         ops=ops,
         rejections=rejections,
-        plot=activity_plot(activity, f"Ops and rejections of {name}"),
+        plot=activity_plot(activity, f"Ops and rejections of {name} by block", range_of(glance)),
         builds=[build for build in glance["builds"] if build["app"] == name],
         lag=None if node is None else max(0, node - reached),
         has_code=glance["writer"] is None or name in (glance["writer"]["apps"] or [name]),

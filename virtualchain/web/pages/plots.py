@@ -37,8 +37,9 @@ def show(request: Request) -> Response:
         glance = journal.deployment(connection)
         activity = [item.value for item in journal.activity(connection, app, first, last)]
         samples = [item.value for item in journal.progress(connection)]
+    title = f"Ops and rejections{f' of {app}' if app else ''} by block"
     plots = [
-        activity_plot(activity, f"Ops and rejections{f' of {app}' if app else ''} by block"),
+        activity_plot(activity, title, range_of(glance, first, last)),
         *progress_plots(samples),
     ]
     return render(
@@ -54,7 +55,17 @@ def show(request: Request) -> Response:
     )
 
 
-def activity_plot(activity: Sequence[Json], title: str) -> Plot | None:
+def range_of(glance: Json, first: int | None = None, last: int | None = None) -> tuple[int, int] | None:
+    """Return the blocks that are plotted: those that are asked for, or all of the tape."""
+    if glance["last_block"] is None:
+        return None
+    return (
+        glance["first_block"] if first is None else first,
+        glance["last_block"]["block_id"] if last is None else last,
+    )
+
+
+def activity_plot(activity: Sequence[Json], title: str, whole: tuple[int, int] | None = None) -> Plot | None:
     """Plot how many ops and rejections each part of a range of blocks has; None if there are none."""
     by_span: dict[tuple[int, int], list[int]] = {}
     for part in activity:
@@ -70,7 +81,7 @@ def activity_plot(activity: Sequence[Json], title: str) -> Plot | None:
         for first, last in spans
     ]
     key = (("is-a", "ops"), ("is-b", "rejections"))
-    return Plot(title, svg.bars(title, spans, series), key, ("Blocks", "Ops", "Rejections"), rows)
+    return Plot(title, svg.bars(title, spans, series, whole), key, ("Blocks", "Ops", "Rejections"), rows)
 
 
 def progress_plots(samples: Sequence[Json]) -> list[Plot]:

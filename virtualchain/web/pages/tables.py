@@ -66,6 +66,7 @@ def show_table(request: Request) -> Response:
         rows=shown,
         count=count,
         as_of=as_of,
+        lowest=lowest_shown(app),
         pairs=pairs,
         headings=[_heading(path, query, pairs, column) for column in shown.columns],
         filters=[_chip(path, pairs, name, value) for name, value in pairs if _is_filter(name)],
@@ -83,6 +84,11 @@ def _find(connection: psycopg.Connection, app: str, table: str) -> tuple[Json, P
         return row, projection(connection, app, table)
     except UsageError as error:
         raise NotFound(str(error)) from error
+
+
+def lowest_shown(app: Json) -> int:
+    """Return the lowest block whose rows can be shown."""
+    return max(int(app["first_block_id"]), int(app["history_from"] or 0))
 
 
 def _added(asked: QueryParams) -> list[tuple[str, str]] | None:
@@ -174,6 +180,7 @@ def show_row(request: Request) -> Response:
         steps=_steps(shown),
         as_of=as_of,
         before=before,
+        lowest=lowest_shown(app),
         table_path=link("apps", app_name, "tables", name, as_of=as_of),
         path=link("apps", app_name, "tables", name, "row"),
         pairs=[(filter_name(column), value) for column, value in key.items()],
