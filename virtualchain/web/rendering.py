@@ -7,7 +7,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,8 +15,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from virtualchain.web.problems import Problem, problem_of
-from virtualchain.web.site import Site
 from virtualchain.web.words import FILTERS, plain
+
+if TYPE_CHECKING:
+    from virtualchain.web.site import Site
 
 _FOLDER: Final = Path(__file__).parent
 _log = logging.getLogger(__name__)
@@ -143,7 +145,7 @@ def problem_page(problem: Problem) -> HTMLResponse:
     )
 
 
-def site_of(request: Request) -> Site:
+def site_of(request: Request) -> "Site":
     """Return what the handlers share."""
     site: Site = request.app.state.site
     return site

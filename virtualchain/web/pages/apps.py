@@ -48,6 +48,7 @@ def show(request: Request) -> Response:
         app=app,
         glance=glance,
         tables=tables,
+        own_pages=site_of(request).own_pages.menu(name),
         opcodes=opcodes,
         ops=ops,
         rejections=rejections,

@@ -14,6 +14,7 @@ _KINDS: Final = {
     "transaction": "Transaction",
     "consensus": "Consensus hash",
     "address": "Address",
+    "page": "Page",
     "row": "Row",
     "rows": "Rows",
     "app": "App",
@@ -25,10 +26,11 @@ _KINDS: Final = {
 def show(request: Request) -> Response:
     """Search for a text."""
     text = request.query_params.get("q", "").replace("\0", "").strip()
-    with site_of(request).sessions.snapshot() as connection:
-        hits = search(connection, text)
+    site = site_of(request)
+    with site.sessions.snapshot() as connection:
+        hits = [*site.own_pages.hits(connection, text), *search(connection, text)]
     if not hits and "," in text:
-        with site_of(request).sessions.snapshot() as connection:
+        with site.sessions.snapshot() as connection:
             hits = search(connection, text.replace(",", ""))  # a height as the pages write it
     if len(hits) == 1:
         return RedirectResponse(path_of(hits[0]), 303)

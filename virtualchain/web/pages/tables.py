@@ -175,6 +175,7 @@ def show_row(request: Request) -> Response:
         app=app,
         table=table,
         key=key,
+        own_page=site_of(request).own_pages.of_row(app_name, name, key, as_of),
         history=shown,
         steps=_steps(shown),
         as_of=as_of,
