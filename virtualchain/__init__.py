@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from virtualchain.app.encoding import build_input, build_output
     from virtualchain.app.field_types import Boolean, Hex, Integer, List, Text
     from virtualchain.app.fields import parse_json
+    from virtualchain.app.pages import Page
     from virtualchain.bitcoin.payload import (
         envelopes,
         first_op_return,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from virtualchain.engine.preview import preview
     from virtualchain.errors import VirtualchainError
     from virtualchain.reading.events import BlockEvent, Change, PendingEvent, PendingInput, RollbackEvent
+    from virtualchain.reading.position import Position
     from virtualchain.reading.watch import watch
     from virtualchain.store.state import State
     from virtualchain.store.values import Jsonb
@@ -41,8 +43,10 @@ __all__ = [
     "Integer",
     "Jsonb",
     "List",
+    "Page",
     "PendingEvent",
     "PendingInput",
+    "Position",
     "Rejected",
     "RollbackEvent",
     "State",
@@ -72,8 +76,10 @@ _ROOMS = {
     "Hex": "app.field_types",
     "Integer": "app.field_types",
     "List": "app.field_types",
+    "Page": "app.pages",
     "PendingEvent": "reading.events",
     "PendingInput": "reading.events",
+    "Position": "reading.position",
     "Rejected": "app.builder",
     "RollbackEvent": "reading.events",
     "State": "store.state",

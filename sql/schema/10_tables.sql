@@ -59,6 +59,7 @@ CREATE TABLE vc.blocks (
     time timestamptz NOT NULL,
     chainwork numeric NOT NULL
 );
+CREATE INDEX blocks_hash_text ON vc.blocks USING hash (encode(hash, 'hex'));
 COMMENT ON TABLE vc.blocks IS 'Every block that was taken, in one unbroken chain.';
 COMMENT ON COLUMN vc.blocks.block_id IS 'Height of the block.';
 COMMENT ON COLUMN vc.blocks.hash IS 'Block hash, in display order.';
@@ -82,6 +83,7 @@ CREATE TABLE vc.inputs (
     branch bytea CHECK (octet_length(branch) % 32 = 0),
     PRIMARY KEY (block_id, txindex)
 );
+CREATE INDEX inputs_txid ON vc.inputs USING hash (encode(txid, 'hex'));
 COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode, or that spends outputs that an app tracks: shared by all apps.';
 COMMENT ON COLUMN vc.inputs.block_id IS 'Height of its block.';
 COMMENT ON COLUMN vc.inputs.txindex IS 'Position of the transaction in its block; the coinbase is 0, and an input only for a payload rule that takes it.';

@@ -25,6 +25,7 @@ from virtualchain.cli.prove import check_proof, prove
 from virtualchain.cli.read import consensus, ops, sql, watch
 from virtualchain.cli.rows import prove_row, state_root
 from virtualchain.cli.send import send
+from virtualchain.cli.serve import serve
 from virtualchain.cli.status import status as status_command
 from virtualchain.cli.sync import advance, resume, run
 from virtualchain.cli.sync import sync as sync_command
@@ -60,6 +61,7 @@ for _command in (
     consensus,
     sql,
     watch,
+    serve,
     preview,
     send,
     prove,

@@ -10,6 +10,7 @@ from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, w
 from virtualchain.cli.output import counted, duration, say, write_fields, write_json
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter, tally_json
+from virtualchain.cli.serve import PORT, port_type, serving
 from virtualchain.cli.session import migrated_deployment, open_engine
 from virtualchain.errors import AppHalted, Halted, UsageError
 
@@ -54,8 +55,14 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
     is_flag=True,
     help="Judge unconfirmed inputs, too, as if they came next: virtualchain.pending shows what they do.",
 )
+@click.option(
+    "--serve", "serves", is_flag=True, help="Serve pages and API as well: see `virtualchain serve`."
+)
+@click.option(
+    "--port", type=port_type, default=PORT, show_default=True, help="The port for --serve; 0: any free one."
+)
 @pass_options
-def run(options: Options, wait: bool, pending: bool) -> None:
+def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) -> None:
     """Follow the chain, processing each block as it becomes stable.
 
     Waits for a node and a database that are not up yet. On Ctrl-C or SIGTERM, finishes the current block and
@@ -65,6 +72,7 @@ def run(options: Options, wait: bool, pending: bool) -> None:
     with (
         Signals() as signals,
         Reporter(follows=True) as reporter,
+        serving(options, port if serves else None),
         open_engine(options, reporter, wait=wait, follows=True, pending=pending) as engine,
     ):
         signals.stop = engine.stop

@@ -98,18 +98,24 @@ class Reader:
 
 
 def grant_reader(
-    connection: psycopg.Connection, role: str, apps: Sequence[str] | None, *, login: bool
+    connection: psycopg.Connection,
+    role: str,
+    apps: Sequence[str] | None,
+    *,
+    login: bool,
+    password: str | None = None,
 ) -> Reader:
     """Let a role read the log's views and those of `apps` (None: all, including later ones).
 
-    The role is created if needed; with `login` it gets a new password. Privileges that PostgreSQL grants to
-    PUBLIC are revoked if we may do that. Needs a transaction. Raises UsageError for a role that is more than
-    a reader, StoreError if we may not create roles, or may not grant a function that the views call.
+    The role is created if needed; with `login` it gets `password`, or else a new one. Privileges that
+    PostgreSQL grants to PUBLIC are revoked if we may do that. Needs a transaction. Raises UsageError for a
+    role that is more than a reader, StoreError if we may not create roles, or may not grant a function that
+    the views call.
     """
     before = _reader_role(connection, role)
     if before["strange"]:
         raise UsageError(f"the role {role} {' and '.join(before['strange'])}: choose another name")
-    password = secrets.token_hex(24) if login else None
+    password = (password or secrets.token_hex(24)) if login else None
     name = {"role": sql.Identifier(role)}
     try:
         if not before["there"]:

@@ -1,0 +1,183 @@
+"""The command `serve`: pages for people and an API for programs; and the server beside a writer."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from virtualchain.cli.options import Command, Options, pass_options
+from virtualchain.cli.output import say, write_json_line
+from virtualchain.errors import UsageError
+
+if TYPE_CHECKING:
+    from virtualchain.app.contract import Contract
+
+PORT: Final = 8080
+_RATE: Final = "1000/second"
+_PAUSES: Final = (1.0, 5.0, 30.0)
+"""Seconds until a server beside a writer that has ended is started again; the last one repeats."""
+_GRACE: Final = 5.0
+"""Seconds that it has to end."""
+
+port_type = click.IntRange(min=0, max=65535)
+
+
+@click.command(cls=Command)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0: all of them."
+)
+@click.option("--port", type=port_type, default=PORT, show_default=True, help="The port; 0: any free one.")
+@click.option(
+    "--rate-limit",
+    default=_RATE,
+    show_default=True,
+    metavar="RATE",
+    help="How many requests one address has; none: any.",
+)
+@click.option(
+    "--cors",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of this origin read the API; * for all. Can be repeated.",
+)
+@click.option(
+    "--proxy",
+    metavar="ADDRESS",
+    help="Believe this reverse proxy who asked and how; a comma separates several.",
+)
+@click.option("--parent", type=int, hidden=True, help="End when this process has ended.")
+@pass_options
+def serve(
+    options: Options,
+    host: str,
+    port: int,
+    rate_limit: str,
+    cors: tuple[str, ...],
+    proxy: str | None,
+    parent: int | None,
+) -> None:
+    """Show the deployment to browsers, and as JSON to programs.
+
+    Only reads, as a mere reader: with or without a writer, on a primary or a standby. Apps that are named
+    with --app bring pages of their own. On Ctrl-C or SIGTERM, ends.
+    """
+    try:
+        from virtualchain.web.application import make_application
+        from virtualchain.web.gate import hosts_of, parse_rate
+        from virtualchain.web.serving import listen
+        from virtualchain.web.serving import serve as answer
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("virtualchain"):
+            raise
+        raise UsageError(
+            f"serve needs the extra web: pip install 'virtualchain[web]' ({error.name} is missing)"
+        ) from error
+    from virtualchain.cli.session import existing_database
+
+    rate = None if rate_limit == "none" else parse_rate(rate_limit)
+    contracts = _contracts(options)
+    opened = listen(host, port)
+    shown, number = opened.getsockname()[:2]
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/"
+
+    def started() -> None:
+        if options.settings.json:
+            write_json_line({"url": url})
+        else:
+            say(f"the deployment is shown at {url}")
+
+    application = make_application(
+        lambda: existing_database(options),
+        contracts=contracts,
+        hosts=None if proxy else hosts_of(shown),
+        rate=rate,
+        origins=cors,
+    )
+    answer(application, opened, proxies=proxy, parent=parent, on_start=started)
+
+
+def _contracts(options: Options) -> "dict[str, Contract]":
+    """Return the contracts of the apps that are named, by name; one that cannot be imported is left out."""
+    from virtualchain.app.declarations import read_contract
+    from virtualchain.loading import load_app
+
+    contracts = {}
+    for setting in options.settings.apps:
+        try:
+            contract = read_contract(load_app(setting.use))
+        except UsageError as error:
+            say(f"{error}; so this app has no pages of its own")
+        else:
+            contracts[contract.name] = contract
+    return contracts
+
+
+@contextmanager
+def serving(options: Options, port: int | None) -> Iterator[None]:
+    """Keep a server of the same deployment beside this process, in one of its own; none without a port."""
+    if port is None:
+        yield
+        return
+    beside = _Beside(
+        [sys.executable, "-m", "virtualchain", *_arguments(options), "serve", "--port", str(port)]
+    )
+    try:
+        yield
+    finally:
+        beside.end()
+
+
+def _arguments(options: Options) -> list[str]:
+    """Write the options of this command line as arguments again."""
+    arguments = []
+    for name, value in options.flags.items():
+        for item in value if isinstance(value, tuple) else (value,):
+            arguments.append(f"--{name.replace('_', '-')}")
+            if item is not True:
+                arguments.append(str(item))
+    return arguments
+
+
+class _Beside:
+    """A server in a process of its own, which is started again if it ends."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = [*command, "--parent", str(os.getpid())]
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, name="serve", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """End it, and wait for that."""
+        self._ended.set()
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+        self._thread.join(_GRACE)
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                self._process.kill()
+
+    def _keep(self) -> None:
+        attempt = 0
+        while not self._ended.is_set():
+            with self._lock:
+                if self._ended.is_set():
+                    return
+                self._process = subprocess.Popen(  # noqa: S603 - our own command
+                    self._command, stdin=subprocess.DEVNULL, start_new_session=True
+                )
+            code = self._process.wait()
+            if self._ended.is_set() or code == UsageError.exit_code:
+                return
+            pause = _PAUSES[min(attempt, len(_PAUSES) - 1)]
+            say(f"the server has ended with code {code}; it is started again in {pause:.0f} s")
+            self._ended.wait(pause)
+            attempt += 1
