@@ -17,6 +17,10 @@ SELECT row_to_json(glance)::text FROM (
     FROM (VALUES (true)) AS always LEFT JOIN virtualchain.deployment AS d ON true
 ) AS glance;
 
+-- name: app
+-- An app, with how far it is.
+SELECT row_to_json(a)::text FROM virtualchain.apps AS a WHERE a.name = %(app)s;
+
 -- name: blocks
 -- Blocks, newest first, with how many ops and rejections they have.
 WITH page AS MATERIALIZED (

@@ -38,6 +38,11 @@ def deployment(connection: psycopg.Connection) -> Json:
     return item.value
 
 
+def app(connection: psycopg.Connection, name: str) -> Item | None:
+    """Return an app, with the columns of virtualchain.apps; None if there is none of that name."""
+    return read_item(connection, _Q["app"], {"app": require_text("the app's name", name)})
+
+
 def blocks(connection: psycopg.Connection, before: int | None = None, limit: int = SHOWN) -> Page:
     """Return blocks below `before`, newest first; the cursor is the last block's height.
 

@@ -1,5 +1,6 @@
 """Answers that are kept while the deployment does not change, and the ETags that say so."""
 
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -52,13 +53,13 @@ class Cache:
             self._answers.clear()
             self._size, self._digest = 0, version.digest
         headers = Headers(scope=scope)
-        etag = f'W/"{version.digest[:20]}{self._salt}"'
+        etag = f'W/"{version.digest[:20]}{self._salt}{_minute(scope["path"])}"'
         if etag in [tag.strip() for tag in headers.get("if-none-match", "").split(",")]:
             start = {"type": "http.response.start", "status": 304, "headers": [(b"etag", etag.encode())]}
             await send(start)
             await send({"type": "http.response.body", "body": b""})
             return
-        key = (scope["path"], scope["query_string"], headers.get("accept"), headers.get("origin"))
+        key = (etag, scope["path"], scope["query_string"], headers.get("accept"), headers.get("origin"))
         kept = self._answers.get(key)
         if kept is None:
             await self._app(scope, receive, _Recorder(self, key, version.digest, etag, send))
@@ -76,6 +77,11 @@ class Cache:
         while len(self._answers) > _MOST or self._size > _TOTAL:
             _, oldest = self._answers.popitem(last=False)
             self._size -= len(oldest.body)
+
+
+def _minute(path: str) -> str:
+    """Return the minute for what people read, which says how long ago things were; nothing for the API."""
+    return "" if path.startswith("/api/") else f"-{int(time.time() // 60):x}"
 
 
 class _Recorder:
