@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from virtualchain.app.contract import Contract
-from virtualchain.web import api, pages
+from virtualchain.web import api, pages, sql_box
 from virtualchain.web.cache import Cache
 from virtualchain.web.gate import Gate
 from virtualchain.web.live import Live
@@ -50,6 +50,7 @@ def make_application(
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         yield
         await anyio.to_thread.run_sync(sessions.close)
+        sql_box.close()
 
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     own_pages = OwnPages(contracts or {})

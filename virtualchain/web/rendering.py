@@ -8,7 +8,7 @@ from http import HTTPStatus
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -82,9 +82,12 @@ def asset(name: str) -> str:
 def link(*parts: object, pairs: Iterable[tuple[str, object]] = (), **parameters: object) -> str:
     """Return a path of this site: each part is one segment; parameters that are None or empty are left out.
 
+    A slash in a part is encoded twice, as the server decodes a path before it looks for slashes in it.
+
     `pairs` are further parameters, which come first, in their order.
     """
-    path = "/" + "/".join(quote(str(part), safe="") for part in parts)
+    encoded = (str(part).replace("%", "%25").replace("/", "%2F") for part in parts)
+    path = "/" + "/".join(quote(part, safe="") for part in encoded)
     named = [(name, value) for name, value in parameters.items() if value not in (None, "")]
     return with_query(path, [*pairs, *named])
 
@@ -122,6 +125,7 @@ def page(handler: Handler) -> Handler:
 
     @wraps(handler)
     def answer(request: Request) -> Response:
+        request.scope["path_params"] = {name: unquote(text) for name, text in request.path_params.items()}
         try:
             return handler(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is a page for it

@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from virtualchain.reading import history, journal
 from virtualchain.reading.catalog import projections
-from virtualchain.reading.pages import Page, read_cursor
 from virtualchain.web.pages.asking import integer
 from virtualchain.web.problems import NotFound
 from virtualchain.web.rendering import page, render, site_of
@@ -24,7 +23,7 @@ def show_blocks(request: Request) -> Response:
         here="/blocks",
         live=before is None,
         blocks=shown.rows,
-        next=_next(shown),
+        next=shown.next,
         before=before,
     )
 
@@ -85,14 +84,9 @@ def show_reorgs(request: Request) -> Response:
         here="/reorgs",
         live=before is None,
         reorgs=shown.rows,
-        next=_next(shown),
+        next=shown.next,
         before=before,
     )
-
-
-def _next(shown: Page) -> str | None:
-    """Return the number after which the next page begins: the cursors of these lists are numbers."""
-    return None if shown.next is None else str(read_cursor(shown.next, int)[0])
 
 
 ROUTES: Final = (

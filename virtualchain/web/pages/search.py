@@ -25,7 +25,7 @@ _KINDS: Final = {
 @page
 def show(request: Request) -> Response:
     """Search for a text."""
-    text = request.query_params.get("q", "").strip()
+    text = request.query_params.get("q", "").replace("\0", "").strip()
     site = site_of(request)
     with site.sessions.snapshot() as connection:
         hits = [*site.own_pages.hits(connection, text), *search(connection, text)]

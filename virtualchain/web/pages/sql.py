@@ -56,7 +56,7 @@ def show(request: Request) -> Response:
         status=problem.status if problem else HTTPStatus.OK,
         headers={"Cache-Control": "no-store"},
         here="/sql",
-        statement=statement,
+        statement=statement.replace("\0", ""),
         marked=_marked(statement, error),
         as_of=as_of,
         result=result,
