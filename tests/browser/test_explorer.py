@@ -88,14 +88,14 @@ PAGES = {
     "own-page": "/apps/notary/pages/document",
     "own-page-key": f"/apps/notary/pages/document/{CONTRACT}",
     "blocks": "/blocks",
-    "block": "/blocks/103",
+    "block": "/blocks/102",
     "transaction": "/tx/TXID",
     "reorgs": "/reorgs",
     "plots": "/plots",
     "search": "/search?q=" + quote(key("alice").address()),
     "search-nothing": "/search?q=nothing",
     "sql": "/sql",
-    "sql-result": "/sql?q=" + quote("SELECT * FROM ops"),
+    "sql-result": "/sql?q=" + quote("SELECT app, block_id, txid, opcode, fields FROM ops LIMIT 5"),
     "sql-mistake": "/sql?q=" + quote("SELECT * FROM nowhere"),
     "api": "/api",
     "problem": "/nothing",
@@ -181,7 +181,7 @@ class TestSearch:
         )
         visitor.goto("/")
         for text, words in (
-            ("103", "Block 103"),
+            ("95", "Block 95"),
             (block_hash, "Block 103"),
             (txid, txid),
             (key("bob").address(), "in block 102"),
@@ -284,14 +284,16 @@ class TestKeyboard:
         seen = []
         for _ in range(40):
             page.keyboard.press("Tab")
-            seen.append(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.id"))
+            seen.append(
+                page.evaluate("document.activeElement.textContent.trim() || document.activeElement.id")
+            )
             outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
             assert outline != "none", seen
             if page.evaluate("document.activeElement.id") == "q":
                 break
-        page.keyboard.type("103")
+        page.keyboard.type("95")
         page.keyboard.press("Enter")
-        page.wait_for_url("**/blocks/103")
+        page.wait_for_url("**/blocks/95")
         assert seen[-1] == "q"
         assert seen[1:4] == ["virtualchain", "Overview", "Blocks"]
 
@@ -316,9 +318,9 @@ class TestWithoutScripts:
             page.locator("thead a").first.click()
             assert "order=sha256" in visitor.path
             assert key("alice").address() in visitor.main
-            page.get_by_role("searchbox").fill("103")
+            page.get_by_role("searchbox").fill("95")
             page.get_by_role("button", name="Search").click()
-            assert visitor.path == "/blocks/103"
+            assert visitor.path == "/blocks/95"
             visitor.goto("/sql")
             page.get_by_label("Statement").fill("SELECT 6 * 7 AS answer")
             page.get_by_role("button", name="Run").click()

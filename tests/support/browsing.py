@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, sync_playwright
 
 WIDE: Final = 1280
 NARROW: Final = 400
@@ -83,9 +83,7 @@ class Visitor:
             self.goto(path)
         self.page.wait_for_timeout(300)  # the stream begins with the state that it finds
 
-    def look(
-        self, width: int, scheme: Any, name: str, *, rules: Sequence[str] | None = None
-    ) -> list[str]:
+    def look(self, width: int, scheme: Any, name: str, *, rules: Sequence[str] | None = None) -> list[str]:
         """Show the page in a width and in light or dark; return what is wrong with it.
 
         `rules` are those that axe checks: all of them if it is empty, none if it is None.
@@ -118,21 +116,23 @@ def visit(browser: Browser, base: str, *, scripts: bool = True, width: int = WID
     page = context.new_page()
     visitor = Visitor(page, base)
 
-    def asked(request: Request) -> None:
-        if not request.url.startswith((base + "/", "data:")):
-            visitor.troubles.append(f"asked for {request.url}")
+    def request(made: Request) -> None:
+        if not made.url.startswith((base + "/", "data:")):
+            visitor.troubles.append(f"asked for {made.url}")
 
-    context.on("request", asked)
+    def dialog(opened: Dialog) -> None:
+        visitor.troubles.append(f"dialog {opened.message}")
+        opened.dismiss()
+
+    def message(written: ConsoleMessage) -> None:
+        # That a page has an error's status is the test's business.
+        if written.type in ("error", "warning") and "Failed to load resource" not in written.text:
+            visitor.troubles.append(written.text)
+
+    context.on("request", request)
     page.on("pageerror", lambda error: visitor.troubles.append(f"error {error}"))
-    page.on("dialog", lambda dialog: (visitor.troubles.append(f"dialog {dialog.message}"), dialog.dismiss()))
-    page.on(
-        "console",
-        lambda message: (
-            visitor.troubles.append(message.text)
-            if message.type in ("error", "warning") and "Failed to load resource" not in message.text
-            else None
-        ),
-    )
+    page.on("dialog", dialog)
+    page.on("console", message)
     try:
         yield visitor
         assert visitor.troubles == []
