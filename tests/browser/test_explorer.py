@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from playwright.sync_api import Browser, expect
 
 from tests.support.browsing import NARROW, OF_A_LOOK, WIDE, Visitor, chromium, visit
-from tests.support.explored import CONTRACT, HTML, mine, stumbling, wall
+from tests.support.explored import CONTRACT, HTML, late, mine, stumbling, wall
 from tests.support.serving import served
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
@@ -19,8 +19,9 @@ from virtualchain.cli import program
 from virtualchain.examples import notary
 from virtualchain.testing import FakeNode, key
 from virtualchain.testing.database import DatabaseServer
+from virtualchain.web.rendering import link
 
-WALL = f"/apps/{quote(wall.name, safe='')}"
+WALL = link("apps", wall.name)
 
 
 class Site(NamedTuple):
@@ -73,8 +74,8 @@ PAGES = {
     "overview": "/",
     "app": "/apps/notary",
     "app-odd": WALL,
-    "app-halted": f"/apps/{stumbling.name}",
-    "app-late": "/apps/late",
+    "app-halted": link("apps", stumbling.name),
+    "app-late": link("apps", late.name),
     "ops": "/apps/notary/ops",
     "ops-odd": f"{WALL}/ops",
     "op": "/apps/notary/ops/102/0",
@@ -101,6 +102,7 @@ PAGES = {
     "problem": "/nothing",
 }
 """Each kind of page, in each of its states."""
+STATUSES = {"problem": 404, "sql-mistake": 400, "api": 404}
 
 
 class TestEveryPage:
@@ -110,7 +112,7 @@ class TestEveryPage:
     def test_look(self, site: Site, visitor: Visitor, name: str) -> None:
         """Nothing is wrong for a screen reader, in either theme; the page does not scroll sideways."""
         txid = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' ORDER BY block_id LIMIT 1")
-        visitor.goto(PAGES[name].replace("TXID", txid))
+        assert visitor.goto(PAGES[name].replace("TXID", txid)) == STATUSES.get(name, 200)
         wrong = visitor.look(WIDE, "light", name, rules=())
         wrong += visitor.look(NARROW, "dark", name, rules=OF_A_LOOK)
         wrong += visitor.look(NARROW, "light", name)
@@ -339,14 +341,14 @@ class TestHostileInputs:
             f"{WALL}/rejections",
             f"{WALL}/tables/notes",
             f"{WALL}/changes?from=100&to=106",
-            f"/apps/{stumbling.name}",
+            link("apps", stumbling.name),
             "/blocks/103",
             *(f"/search?q={quote(each)}" for each in HTML),
             *(f"/sql?q={quote('SELECT ' + _literal(each) + ' AS x')}" for each in HTML),
             f"/sql?q={quote(text)}&as_of={quote(text)}",
-            f"/{quote(text, safe='')}",
-            f"/apps/{quote(text, safe='')}",
-            f"/apps/notary/pages/document/{quote(text, safe='')}",
+            link(text),
+            link("apps", text),
+            link("apps", "notary", "pages", "document", text),
             f"/apps/notary/tables/documents?owner=eq.{quote(text)}",
             *(f"{WALL}/ops/103/{place}" for place in range(len(HTML))),
         ]
