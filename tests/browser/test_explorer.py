@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.support.browsing import NARROW, OF_A_LOOK, WIDE, Visitor, chromium, visit
 from tests.support.explored import CONTRACT, HTML, late, mine, stumbling, wall
+from tests.support.own_pages import names_served, runes_served
 from tests.support.serving import served
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
@@ -79,7 +81,7 @@ PAGES = {
     "ops": "/apps/notary/ops",
     "ops-odd": f"{WALL}/ops",
     "op": "/apps/notary/ops/102/0",
-    "rejections": f"{WALL}/rejections",
+    "rejections": "/apps/notary/rejections",
     "table": "/apps/notary/tables/documents",
     "table-past": "/apps/notary/tables/documents?as_of=104",
     "table-odd": f"{WALL}/tables/notes",
@@ -113,11 +115,38 @@ class TestEveryPage:
         """Nothing is wrong for a screen reader, in either theme; the page does not scroll sideways."""
         txid = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' ORDER BY block_id LIMIT 1")
         assert visitor.goto(PAGES[name].replace("TXID", txid)) == STATUSES.get(name, 200)
-        wrong = visitor.look(WIDE, "light", name, rules=())
-        wrong += visitor.look(NARROW, "dark", name, rules=OF_A_LOOK)
-        wrong += visitor.look(NARROW, "light", name)
-        wrong += visitor.look(WIDE, "dark", name)
-        assert wrong == []
+        assert looked_at(visitor, name) == []
+
+    @pytest.mark.parametrize("app", ["names", "runes"])
+    def test_pages_of_the_examples(self, browser: Browser, database_server: DatabaseServer, app: str) -> None:
+        """A name with its history, and a rune with its holders."""
+        with ExitStack() as opened:
+            if app == "names":
+                base = opened.enter_context(names_served(database_server))
+                pages = {"name": "first.test", "namespace": "test"}
+            else:
+                runes = opened.enter_context(runes_served(database_server))
+                base = runes.base
+                pages = {"rune": f"{runes.etched}:1", "output": f"{runes.etching}:2"}
+            visitor = opened.enter_context(visit(browser, base))
+            for page, key_of_page in pages.items():
+                assert visitor.goto(link("apps", app, "pages", page)) == 200
+                assert looked_at(visitor, f"{app}-{page}s") == []
+                assert visitor.goto(link("apps", app, "pages", page, key_of_page)) == 200
+                assert looked_at(visitor, f"{app}-{page}") == []
+
+
+def looked_at(visitor: Visitor, name: str) -> list[str]:
+    """Look at an open page on a desk and on a phone, by day and by night; return what is wrong with it.
+
+    What does not depend on width and colors is checked once.
+    """
+    return [
+        *visitor.look(WIDE, "light", name, rules=()),
+        *visitor.look(NARROW, "dark", name, rules=OF_A_LOOK),
+        *visitor.look(NARROW, "light", name),
+        *visitor.look(WIDE, "dark", name),
+    ]
 
 
 def command(site: Site, *arguments: str) -> Any:
