@@ -187,11 +187,12 @@ class TestThePast:
         visitor.page.locator("#as-of").fill("104")
         visitor.page.get_by_role("button", name="Show", exact=True).click()
         assert key("alice").address() in visitor.main
-        visitor.page.locator("table.data").get_by_role("link", name="History").first.click()
+        visitor.page.locator("table.data tbody").get_by_role("link").first.click()
         assert key("alice").address() in visitor.main
-        visitor.goto(f"/apps/notary/tables/documents/row?sha256={CONTRACT}")
-        given = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' AND opcode = 't'")
+        assert key("bob").address() not in visitor.main
+        visitor.page.get_by_role("link", name="Show the present").click()
         assert key("bob").address() in visitor.main
+        given = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' AND opcode = 't'")
         visitor.page.locator(f'main a[href="/tx/{given}"]').first.click()
         assert visitor.path == f"/tx/{given}"
 
