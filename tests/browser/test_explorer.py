@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -11,7 +12,8 @@ from click.testing import CliRunner
 from playwright.sync_api import Browser, expect
 
 from tests.support.browsing import NARROW, OF_A_LOOK, WIDE, Visitor, chromium, visit
-from tests.support.explored import CONTRACT, HTML, mine, stumbling, wall
+from tests.support.explored import CONTRACT, HTML, late, mine, stumbling, wall
+from tests.support.own_pages import names_served, runes_served
 from tests.support.serving import served
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
@@ -19,8 +21,9 @@ from virtualchain.cli import program
 from virtualchain.examples import notary
 from virtualchain.testing import FakeNode, key
 from virtualchain.testing.database import DatabaseServer
+from virtualchain.web.rendering import link
 
-WALL = f"/apps/{quote(wall.name, safe='')}"
+WALL = link("apps", wall.name)
 
 
 class Site(NamedTuple):
@@ -73,12 +76,12 @@ PAGES = {
     "overview": "/",
     "app": "/apps/notary",
     "app-odd": WALL,
-    "app-halted": f"/apps/{stumbling.name}",
-    "app-late": "/apps/late",
+    "app-halted": link("apps", stumbling.name),
+    "app-late": link("apps", late.name),
     "ops": "/apps/notary/ops",
     "ops-odd": f"{WALL}/ops",
     "op": "/apps/notary/ops/102/0",
-    "rejections": f"{WALL}/rejections",
+    "rejections": "/apps/notary/rejections",
     "table": "/apps/notary/tables/documents",
     "table-past": "/apps/notary/tables/documents?as_of=104",
     "table-odd": f"{WALL}/tables/notes",
@@ -101,6 +104,7 @@ PAGES = {
     "problem": "/nothing",
 }
 """Each kind of page, in each of its states."""
+STATUSES = {"problem": 404, "sql-mistake": 400, "api": 404}
 
 
 class TestEveryPage:
@@ -110,12 +114,39 @@ class TestEveryPage:
     def test_look(self, site: Site, visitor: Visitor, name: str) -> None:
         """Nothing is wrong for a screen reader, in either theme; the page does not scroll sideways."""
         txid = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' ORDER BY block_id LIMIT 1")
-        visitor.goto(PAGES[name].replace("TXID", txid))
-        wrong = visitor.look(WIDE, "light", name, rules=())
-        wrong += visitor.look(NARROW, "dark", name, rules=OF_A_LOOK)
-        wrong += visitor.look(NARROW, "light", name)
-        wrong += visitor.look(WIDE, "dark", name)
-        assert wrong == []
+        assert visitor.goto(PAGES[name].replace("TXID", txid)) == STATUSES.get(name, 200)
+        assert looked_at(visitor, name) == []
+
+    @pytest.mark.parametrize("app", ["names", "runes"])
+    def test_pages_of_the_examples(self, browser: Browser, database_server: DatabaseServer, app: str) -> None:
+        """A name with its history, and a rune with its holders."""
+        with ExitStack() as opened:
+            if app == "names":
+                base = opened.enter_context(names_served(database_server))
+                pages = {"name": "first.test", "namespace": "test"}
+            else:
+                runes = opened.enter_context(runes_served(database_server))
+                base = runes.base
+                pages = {"rune": f"{runes.etched}:1", "output": f"{runes.etching}:2"}
+            visitor = opened.enter_context(visit(browser, base))
+            for page, key_of_page in pages.items():
+                assert visitor.goto(link("apps", app, "pages", page)) == 200
+                assert looked_at(visitor, f"{app}-{page}s") == []
+                assert visitor.goto(link("apps", app, "pages", page, key_of_page)) == 200
+                assert looked_at(visitor, f"{app}-{page}") == []
+
+
+def looked_at(visitor: Visitor, name: str) -> list[str]:
+    """Look at an open page on a desk and on a phone, by day and by night; return what is wrong with it.
+
+    What does not depend on width and colors is checked once.
+    """
+    return [
+        *visitor.look(WIDE, "light", name, rules=()),
+        *visitor.look(NARROW, "dark", name, rules=OF_A_LOOK),
+        *visitor.look(NARROW, "light", name),
+        *visitor.look(WIDE, "dark", name),
+    ]
 
 
 def command(site: Site, *arguments: str) -> Any:
@@ -156,11 +187,12 @@ class TestThePast:
         visitor.page.locator("#as-of").fill("104")
         visitor.page.get_by_role("button", name="Show", exact=True).click()
         assert key("alice").address() in visitor.main
-        visitor.page.locator("table.data").get_by_role("link", name="History").first.click()
+        visitor.page.locator("table.data tbody").get_by_role("link").first.click()
         assert key("alice").address() in visitor.main
-        visitor.goto(f"/apps/notary/tables/documents/row?sha256={CONTRACT}")
-        given = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' AND opcode = 't'")
+        assert key("bob").address() not in visitor.main
+        visitor.page.get_by_role("link", name="Show the present").click()
         assert key("bob").address() in visitor.main
+        given = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' AND opcode = 't'")
         visitor.page.locator(f'main a[href="/tx/{given}"]').first.click()
         assert visitor.path == f"/tx/{given}"
 
@@ -339,14 +371,14 @@ class TestHostileInputs:
             f"{WALL}/rejections",
             f"{WALL}/tables/notes",
             f"{WALL}/changes?from=100&to=106",
-            f"/apps/{stumbling.name}",
+            link("apps", stumbling.name),
             "/blocks/103",
             *(f"/search?q={quote(each)}" for each in HTML),
             *(f"/sql?q={quote('SELECT ' + _literal(each) + ' AS x')}" for each in HTML),
             f"/sql?q={quote(text)}&as_of={quote(text)}",
-            f"/{quote(text, safe='')}",
-            f"/apps/{quote(text, safe='')}",
-            f"/apps/notary/pages/document/{quote(text, safe='')}",
+            link(text),
+            link("apps", text),
+            link("apps", "notary", "pages", "document", text),
             f"/apps/notary/tables/documents?owner=eq.{quote(text)}",
             *(f"{WALL}/ops/103/{place}" for place in range(len(HTML))),
         ]

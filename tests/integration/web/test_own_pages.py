@@ -11,21 +11,18 @@ import pytest
 from markupsafe import escape
 
 from tests.integration.runes.test_docs import address
-from tests.support.names_chain import ALICE, BOB, names_chain
-from tests.support.runes_chain import ETCHING, TERMS, Spent, commit, fresh_coin, owner, runestone, txid_of
-from tests.support.runes_engine import runes_chain
+from tests.support.names_chain import ALICE, BOB
+from tests.support.own_pages import NAME, OfRunes, names_served, runes_served
+from tests.support.runes_chain import owner
 from tests.support.serving import served
 from virtualchain import App, Page, State, StateEngine
 from virtualchain.app.declarations import read_contract
-from virtualchain.examples import names, runes
-from virtualchain.examples.runes.names import number_of
+from virtualchain.examples import runes
 from virtualchain.store.database import connect_reader
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.web.own_pages import OwnPages, path_of, read
 from virtualchain.web.sessions import Sessions, TooSlow
-
-NAME = "AAAAAAAAAAAAAAB"
 
 
 class Answer(NamedTuple):
@@ -56,16 +53,8 @@ def get(base: str, path: str) -> Answer:
 @pytest.fixture(scope="module")
 def of_names(database_server: DatabaseServer) -> Iterator[str]:
     """Serve a registry in which a name was registered, changed, transferred and revoked."""
-    url = database_server.clone()
-    with names_chain(url) as chain:
-        chain.open_namespace("test", lifetime=30)
-        chain.own("first.test", "second.test")
-        chain.mine_accepted(chain.update("first.test"))
-        chain.mine_accepted(chain.transfer("first.test", ALICE, BOB))
-        chain.mine_accepted(chain.revoke("first.test", BOB))
-        with served(url, contracts={"names": read_contract(names.app)}) as base:
-            yield base
-    database_server.drop(url)
+    with names_served(database_server) as base:
+        yield base
 
 
 class TestNames:
@@ -110,39 +99,11 @@ class TestNames:
         assert "The name other.test was never registered." in page.text
 
 
-class OfRunes(NamedTuple):
-    """A served deployment of Runes."""
-
-    base: str
-    database: str
-    etched: int
-    etching: str
-
-
 @pytest.fixture(scope="module")
 def of_runes(database_server: DatabaseServer) -> Iterator[OfRunes]:
     """Serve a rune that was etched, minted, burned and handed on, with an odd symbol."""
-    url = database_server.clone()
-    ann, bob = owner("ann"), owner("bob")
-    with runes_chain(url) as chain:
-        terms = {"cap": 3, "amount": 50, "offset_end": 100}
-        fields = {
-            "rune": number_of(NAME),
-            "spacers": 1,
-            "divisibility": 2,
-            "symbol": ord("<"),
-            "premine": 123450,
-        }
-        stone = runestone([(0, 0, 23450, 2)], (), flags=ETCHING | TERMS, **fields, **terms)
-        etching = chain.tx([commit(number_of(NAME), fresh_coin(90))], stone, ann, bob)
-        etched = chain.mine(etching)
-        mint = chain.tx([Spent(fresh_coin(90))], runestone(mint=(etched, 1)), bob)
-        chain.mine(mint)
-        burned = chain.tx([Spent(chain.coins(mint, etched + 1)[1])], runestone([(etched, 1, 25, 0)]), bob)
-        chain.mine(burned)
-        with served(url, contracts={"runes": read_contract(runes.app)}) as base:
-            yield OfRunes(base, url, etched, txid_of(etching))
-    database_server.drop(url)
+    with runes_served(database_server) as served_runes:
+        yield served_runes
 
 
 class TestRunes:
