@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -66,6 +66,34 @@ def serve(
     Only reads, as a mere reader: with or without a writer, on a primary or a standby. Apps that are named
     with --app bring pages of their own. On Ctrl-C or SIGTERM, ends.
     """
+    from virtualchain.cli.session import existing_database
+
+    show(
+        options,
+        lambda: existing_database(options),
+        lambda: _contracts(options),
+        host=host,
+        port=port,
+        rate_limit=rate_limit,
+        cors=cors,
+        proxy=proxy,
+        parent=parent,
+    )
+
+
+def show(
+    options: Options,
+    database: Callable[[], str],
+    contracts: "Callable[[], dict[str, Contract]]",
+    *,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    rate_limit: str = _RATE,
+    cors: Sequence[str] = (),
+    proxy: str | None = None,
+    parent: int | None = None,
+) -> None:
+    """Serve the deployment of a database until SIGINT or SIGTERM; the rest is as for `make_application`."""
     try:
         from virtualchain.web.application import make_application
         from virtualchain.web.gate import hosts_of, parse_rate
@@ -77,10 +105,9 @@ def serve(
         raise UsageError(
             f"serve needs the extra web: pip install 'virtualchain[web]' ({error.name} is missing)"
         ) from error
-    from virtualchain.cli.session import existing_database
 
     rate = None if rate_limit == "none" else parse_rate(rate_limit)
-    contracts = _contracts(options)
+    apps = contracts()
     opened = listen(host, port)
     shown, number = opened.getsockname()[:2]
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/"
@@ -92,8 +119,8 @@ def serve(
             say(f"the deployment is shown at {url}")
 
     application = make_application(
-        lambda: existing_database(options),
-        contracts=contracts,
+        database,
+        contracts=apps,
         hosts=None if proxy else hosts_of(shown),
         rate=rate,
         origins=cors,
