@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from virtualchain.engine.preview import preview
     from virtualchain.errors import VirtualchainError
     from virtualchain.reading.events import BlockEvent, Change, PendingEvent, PendingInput, RollbackEvent
+    from virtualchain.reading.position import Position
     from virtualchain.reading.watch import watch
     from virtualchain.store.state import State
     from virtualchain.store.values import Jsonb
@@ -43,6 +44,7 @@ __all__ = [
     "List",
     "PendingEvent",
     "PendingInput",
+    "Position",
     "Rejected",
     "RollbackEvent",
     "State",
@@ -74,6 +76,7 @@ _ROOMS = {
     "List": "app.field_types",
     "PendingEvent": "reading.events",
     "PendingInput": "reading.events",
+    "Position": "reading.position",
     "Rejected": "app.builder",
     "RollbackEvent": "reading.events",
     "State": "store.state",

@@ -30,9 +30,15 @@ SELECT coalesce(max(reorg_id), 0) AS last, min(fork_block_id) FILTER (WHERE reor
 -- The hashes of the given blocks, if they are on the tape.
 SELECT block_id, hash FROM virtualchain.blocks WHERE block_id = ANY(%(block_ids)s) ORDER BY block_id;
 
+-- name: tip
+-- The last block of the tape.
+SELECT coalesce(max(block_id), -1) AS block_id FROM virtualchain.blocks;
+
 -- name: blocks
--- A range of blocks.
-SELECT block_id, hash, time FROM virtualchain.blocks WHERE block_id BETWEEN %(first)s AND %(last)s ORDER BY block_id;
+-- A range of blocks, each with the number of the last rollback that undid a block of its height: it was taken after that.
+SELECT b.block_id, b.hash, b.time,
+    (SELECT coalesce(max(r.reorg_id), 0) FROM virtualchain.reorgs AS r WHERE r.fork_block_id < b.block_id) AS rollbacks
+FROM virtualchain.blocks AS b WHERE b.block_id BETWEEN %(first)s AND %(last)s ORDER BY b.block_id;
 
 -- name: ops
 -- The ops of the chosen apps in a range of blocks.

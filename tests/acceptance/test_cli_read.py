@@ -428,6 +428,11 @@ def test_watch_prints_blocks_and_rollbacks(cli: Commands, fake_node: FakeNode, d
     ]
     assert events[0]["changes"][1]["new"] == {"name": "a", "rank": 1}
     assert events[0]["ops"][0]["fields"] == {"do": "add", "name": "a"}
+    with watching(cli, *options[:2], "--json", "--after", events[1]["position"]) as resumed:
+        again = [json.loads(line) for line in lines_until(resumed, fake_node.tip)]
+    assert again == events[2:]
+    for wrong in (("--after", "x"), ("--after", "1", "--from", "1"), ("--after", f"103-{'ab' * 32}-1")):
+        assert "position" in cli("watch", *options[:2], *wrong, code=2).err
 
 
 def test_watch_refuses_a_block_whose_changes_are_pruned(

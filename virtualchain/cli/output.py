@@ -5,30 +5,21 @@ each row takes several lines instead. There may be many rows, so they are writte
 """
 
 import csv
-import json
 import math
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from itertools import chain, islice
-from secrets import token_hex
 from typing import Any, Final
 
 import click
 
 from virtualchain.errors import UsageError
+from virtualchain.reading.json_text import json_text, plain_text
 
 _LOOK_AHEAD: Final = 500
 """How many rows determine the widths of the columns."""
 _GAP: Final = "  "
-_DIGITS: Final = 300
-"""Numerics with more digits are text in JSON, because few JSON readers accept such numbers."""
-
-_MARK: Final = token_hex(16)
-"""Begins the text of a number whose digits json has no type for: no other text has it, as nobody knows it."""
-_NUMBER: Final = re.compile(f'"{_MARK}([^"]*)"')
 
 Row = Sequence[Any]
 
@@ -49,12 +40,6 @@ def visible(text: str) -> str:
 def counted(number: int, thing: str) -> str:
     """Write a number of things, with the plural if there is not exactly one."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
-def json_text(value: object, *, ensure_ascii: bool = True, indent: int | None = None) -> str:
-    """Write a value as JSON: bytes are hex, and numerics are numbers with all their digits, such as 1.00."""
-    text = json.dumps(value, default=_plain, ensure_ascii=ensure_ascii, indent=indent)
-    return _NUMBER.sub(r"\1", text)
 
 
 def write_rows(columns: Sequence[str], rows: Iterable[Row], *, as_json: bool, as_csv: bool = False) -> None:
@@ -92,12 +77,12 @@ def write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write a line of column names, then the rows, as RFC 4180 says; null is an empty field."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([("" if value is None else _text(value)) for value in row] for row in rows)
+    writer.writerows([("" if value is None else plain_text(value)) for value in row] for row in rows)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write aligned columns, or one field a line if the terminal is too narrow for them."""
-    texts = ([visible("" if value is None else _text(value)) for value in row] for row in rows)
+    texts = ([visible("" if value is None else plain_text(value)) for value in row] for row in rows)
     first_rows = list(islice(texts, _LOOK_AHEAD))
     widths = [max(map(len, column)) for column in zip(columns, *first_rows, strict=True)]
     if sys.stdout.isatty() and sum(widths) + len(_GAP) * (len(widths) - 1) > _terminal_width():
@@ -113,7 +98,7 @@ def write_fields(title: str, fields: Mapping[str, object]) -> None:
     click.secho(visible(title), bold=True)
     width = max(map(len, fields))
     for name, value in fields.items():
-        click.echo(f"{_GAP}{name.ljust(width)}{_GAP}{'-' if value is None else visible(_text(value))}")
+        click.echo(f"{_GAP}{name.ljust(width)}{_GAP}{'-' if value is None else visible(plain_text(value))}")
 
 
 def moment(iso: str) -> str:
@@ -147,25 +132,6 @@ def _terminal_width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def _text(value: object) -> str:
-    """Return a value as PostgreSQL writes it, but bytes as plain hex and nested values as JSON."""
-    match value:
-        case bytes() | bytearray() | memoryview():
-            return bytes(value).hex()
-        case bool():
-            return "true" if value else "false"
-        case dict() | list():
-            return json_text(value, ensure_ascii=False)
-    return str(value)
-
-
 def _finite(value: object) -> object:
     """Convert floats that JSON cannot express to text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: object) -> object:
-    """Convert a value that JSON lacks: bytes to hex, numerics to what `_NUMBER` finds, the rest to text."""
-    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < _DIGITS:
-        return f"{_MARK}{value:f}"
-    return _text(value)

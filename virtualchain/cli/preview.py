@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options
-from virtualchain.cli.output import json_text, say, visible, write_json
+from virtualchain.cli.output import say, visible, write_json
 from virtualchain.cli.session import existing_database, named_app
 from virtualchain.errors import NodeUnavailable, UsageError
+from virtualchain.reading.json_text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

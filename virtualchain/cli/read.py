@@ -6,16 +6,14 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
-from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, sign_option
 from virtualchain.cli.output import (
     counted,
-    json_text,
     say,
     visible,
     write_fields,
@@ -26,14 +24,14 @@ from virtualchain.cli.output import (
 from virtualchain.cli.process import Signals
 from virtualchain.cli.session import chosen_apps, open_reading
 from virtualchain.errors import StoreError, UsageError
+from virtualchain.reading.json_text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import psycopg
 
-    from virtualchain.model import Json
-    from virtualchain.reading.events import BlockEvent, Change, PendingEvent, RollbackEvent
+    from virtualchain.reading.events import BlockEvent, Change, PendingEvent
 
 _COLUMNS: Final[dict[tuple[str, bool], tuple[str, ...]]] = {
     ("ops", False): ("block_id", "vtxindex", "app", "opcode", "txid", "fields"),
@@ -334,28 +332,39 @@ def psql_environment(url: str, settings: "Mapping[str, str]") -> dict[str, str]:
     metavar="BLOCK",
     help="Start with this block. Default: the next new block.",
 )
+@click.option(
+    "--after",
+    metavar="POSITION",
+    help="Continue after this position, as an event has it; if its block was undone, with the rollback.",
+)
 @click.option("--pending", is_flag=True, help="Print pending inputs, too, if a writer runs with --pending.")
 @pass_options
-def watch(options: Options, first: int | None, pending: bool) -> None:
+def watch(options: Options, first: int | None, after: str | None, pending: bool) -> None:
     """Print blocks and their changes as the apps process them.
 
     Rollbacks are printed, too. --app limits this to some apps, here also by name: a block is printed once
     all of these have processed it. Ctrl-C and SIGTERM end the command. With --json, each block and each
     rollback is one object on its own line, and so is each change of what is pending.
     """
+    from virtualchain.reading.event_json import event_json
     from virtualchain.reading.events import PendingEvent, RollbackEvent
+    from virtualchain.reading.position import Position
     from virtualchain.reading.watch import watch as follow
+
+    if first is not None and after is not None:
+        raise UsageError("use either --from, a block to begin with, or --after, a position to continue after")
+    position = None if after is None else Position.parse(after)
 
     with open_reading(options) as connection:
         names = chosen_apps(options, connection)
     with (
         Signals() as signals,
-        follow(options.database, names, first, pending=pending, on_wait=say) as events,
+        follow(options.database, names, first, after=position, pending=pending, on_wait=say) as events,
     ):
         signals.stop = events.close
         for event in events:
             if options.settings.json:
-                write_json_line(_event_json(event))
+                write_json_line(event_json(event))
             elif isinstance(event, RollbackEvent):
                 click.secho(
                     f"rolled back to block {event.block_id} {event.block_hash or ''}".rstrip(), bold=True
@@ -364,35 +373,6 @@ def watch(options: Options, first: int | None, pending: bool) -> None:
                 _write_pending(event)
             else:
                 _write_block(event)
-
-
-def _event_json(event: "BlockEvent | RollbackEvent | PendingEvent") -> "Json":
-    from virtualchain.reading.events import PendingEvent, RollbackEvent
-
-    if isinstance(event, PendingEvent):
-        return {
-            "event": "pending",
-            "inputs": [_fields(item) for item in event.inputs],
-            "gone": [
-                dict(zip(("app", "txid", "payload_index"), item.key, strict=True)) for item in event.gone
-            ],
-        }
-    if isinstance(event, RollbackEvent):
-        return {"event": "rollback", "block_id": event.block_id, "block_hash": event.block_hash}
-    return {
-        "event": "block",
-        "block_id": event.block_id,
-        "block_hash": event.block_hash,
-        "time": event.time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "ops": [_fields(op) for op in event.ops],
-        "changes": [_fields(change) for change in event.changes],
-    }
-
-
-def _fields(value: Any) -> "Json":  # noqa: ANN401 - any frozen dataclass of virtualchain
-    from dataclasses import fields
-
-    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _write_block(event: "BlockEvent") -> None:

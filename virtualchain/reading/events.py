@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from virtualchain.model import Json
+from virtualchain.reading.position import Position
 from virtualchain.reading.views import exact_json
 from virtualchain.store.database import connect_reader, is_pooled, pin_transaction
 from virtualchain.store.patience import Patience
@@ -60,6 +61,13 @@ class BlockEvent:
     time: datetime
     ops: tuple[AcceptedOp, ...]
     changes: tuple[Change, ...]
+    rollbacks: int | None = field(default=None, compare=False)
+    """Number of the last rollback that undid a block of this height, 0 without one."""
+
+    @property
+    def position(self) -> Position:
+        """Where a program is that has applied the event: what `watch` continues after."""
+        return Position(self.block_id, self.block_hash, self.rollbacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,13 @@ class RollbackEvent:
 
     block_id: int
     block_hash: str | None
+    rollbacks: int | None = field(default=None, compare=False)
+    """Number of the rollback, the last one if there were several."""
+
+    @property
+    def position(self) -> Position:
+        """Where a program is that has applied the event: what `watch` continues after."""
+        return Position(self.block_id, self.block_hash, self.rollbacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +182,12 @@ class Session:
         [row] = self._rows("rollbacks", seen=seen)
         return row["last"], row["deepest"]
 
+    def tip(self) -> int:
+        """Return the last block of the tape, -1 if it is empty."""
+        [row] = self._rows("tip")
+        block_id: int = row["block_id"]
+        return block_id
+
     def hashes(self, block_ids: Sequence[int]) -> dict[int, str]:
         """Return the hashes of those of the blocks that are on the tape."""
         return {row["block_id"]: row["hash"] for row in self._rows("hashes", block_ids=list(block_ids))}
@@ -183,6 +204,7 @@ class Session:
                 row["time"],
                 tuple(AcceptedOp(**op) for op in ops.get(row["block_id"], ())),
                 tuple(Change(**change) for change in changes.get(row["block_id"], ())),
+                row["rollbacks"],
             )
             for row in self._rows("blocks", first=first, last=last)
         ]

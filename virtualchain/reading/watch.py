@@ -16,6 +16,7 @@ import psycopg
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.reading import views
 from virtualchain.reading.events import BlockEvent, PendingEvent, PendingInput, RollbackEvent, Session
+from virtualchain.reading.position import Position
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, is_transient
 from virtualchain.store.patience import Patience
@@ -42,6 +43,7 @@ def watch(
     app: str | Sequence[str] | None = ...,
     from_block: int | None = ...,
     *,
+    after: Position | str | None = ...,
     pending: Literal[False] = ...,
     poll: float = ...,
     on_wait: Callable[[str], None] | None = ...,
@@ -54,6 +56,7 @@ def watch(
     app: str | Sequence[str] | None = ...,
     from_block: int | None = ...,
     *,
+    after: Position | str | None = ...,
     pending: bool,
     poll: float = ...,
     on_wait: Callable[[str], None] | None = ...,
@@ -65,6 +68,7 @@ def watch(
     app: str | Sequence[str] | None = None,
     from_block: int | None = None,
     *,
+    after: Position | str | None = None,
     pending: bool = False,
     poll: float = POLL,
     on_wait: Callable[[str], None] | None = None,
@@ -80,19 +84,25 @@ def watch(
     `url` is any database of a deployment, including a standby or one behind a pooler; None is the embedded
     server. With `app`, one or several names, a block is returned once all of these have taken it; without,
     once the first app has. The first event is that of `from_block`, by default that of the next new block.
-    After a RollbackEvent the blocks above its block are returned again, as they are now. `poll` is the
+    After a RollbackEvent the blocks above its block are returned again, as they are now. With `after`, the
+    `position` of an event or its text, it continues there, also in another process or on another server of
+    the deployment: if that block was undone since, the first event is the RollbackEvent. `poll` is the
     interval, in seconds, at which it looks even without a notification. A lost connection is reopened, with
     any number of attempts; `on_wait` is called with the reason before each, and once it is open. It is also
     called if the server is silent, and if the user may read some apps only: the others' changes are left out.
     With `pending`, there is a PendingEvent, too, whenever `virtualchain.pending` shows other inputs or
     verdicts than before; the first one has all that are pending at the start, if there are any.
 
-    Raises UsageError for an app that does not exist, or a `from_block` whose changes have been pruned;
-    StoreError if the database, or a named app, cannot be read at the start, if it later fails for any other
-    reason than a lost connection, or if blocks were pruned before they could be returned.
+    Raises UsageError for an app that does not exist, a `from_block` whose changes have been pruned, or a
+    position that the deployment never had; StoreError if the database, or a named app, cannot be read at the
+    start, if it later fails for any other reason than a lost connection, or if blocks were pruned before they
+    could be returned.
     """
     apps = [app] if isinstance(app, str) else None if app is None else list(app)
-    return Watch(resolve(url), apps, from_block, pending=pending, poll=poll, on_wait=on_wait)
+    if after is not None and from_block is not None:
+        raise UsageError("use either from_block or after: both say where to begin")
+    position = Position.parse(after) if isinstance(after, str) else after
+    return Watch(resolve(url), apps, from_block, position, pending=pending, poll=poll, on_wait=on_wait)
 
 
 class Watch(Generic[_E]):
@@ -103,6 +113,7 @@ class Watch(Generic[_E]):
         url: str,
         apps: list[str] | None,
         from_block: int | None,
+        after: Position | None,
         *,
         pending: bool,
         poll: float,
@@ -115,6 +126,8 @@ class Watch(Generic[_E]):
         self._apps = apps
         self._poll = poll
         self._on_wait = on_wait
+        self._after = after
+        """What the caller knows, until the tape was compared with it."""
         self._closed = threading.Event()
         self._iterating = threading.Lock()
         self._events: deque[Any] = deque()
@@ -202,22 +215,62 @@ class Watch(Generic[_E]):
         with session.transaction():
             available = session.available(self._apps)
             self._next = available.last + 1 if from_block is None else from_block
+            if self._after is not None:
+                self._next = self._after.block_id + 1
             if self._next <= available.pruned:
                 raise UsageError(
                     f"history is kept from block {available.pruned + 1} on: begin there, not with "
                     f"{self._next}"
                 )
-            before = range(max(0, self._next - _KNOWN_BEFORE), self._next)
-            self._known.extend(session.hashes(before).items())
             self._rollbacks, _ = session.rollbacks(0)
+            if self._after is None:
+                self._remember(session, self._next)
+            elif not self._resume(session, self._after) and self._on_wait is not None:
+                self._on_wait(f"the tape ends below block {self._after.block_id}: waiting for it")
+
+    def _remember(self, session: Session, first: int) -> None:
+        """Remember the hashes of the blocks before the first one to return."""
+        before = range(max(0, first - _KNOWN_BEFORE), first)
+        self._known.extend(session.hashes(before).items())
+
+    def _resume(self, session: Session, after: Position) -> bool:
+        """Continue after what the caller knows, with a rollback if that was undone.
+
+        Returns False if the tape does not reach that block yet, as on a standby that lags. Raises UsageError
+        if the tape has another block there, and no rollback explains it.
+        """
+        rollbacks, deepest = session.rollbacks(after.rollbacks or 0)
+        was_undone = deepest is not None and deepest < after.block_id
+        if after.block_hash is None:
+            was_undone = was_undone and after.rollbacks is not None
+        elif session.hashes([after.block_id]).get(after.block_id) == after.block_hash:
+            was_undone = False
+        elif not was_undone and session.tip() < after.block_id:
+            return False
+        elif not was_undone:
+            raise UsageError(
+                f"position {after} is not of this deployment, which never had that block: read the tables "
+                "again, and watch from there"
+            )
+        rollback = None
+        if was_undone and deepest is not None:
+            rollback = RollbackEvent(deepest, session.hashes([deepest]).get(deepest), rollbacks)
+        self._remember(session, (after if rollback is None else rollback).block_id + 1)
+        self._rollbacks, self._after = rollbacks, None
+        if rollback is not None:
+            self._events.append(rollback)
+            self._next = rollback.block_id + 1
+        return True
 
     def _look(self) -> bool:
         """Read what has changed since the last look; return False if nothing has."""
         session = self._session
         assert session is not None, "a session is open during the iteration"
         with session.transaction():
+            if self._after is not None and not self._resume(session, self._after):
+                return False
             rollbacks, deepest = session.rollbacks(self._rollbacks)
-            rollback = self._find_rollback(session, deepest)
+            rollback = self._find_rollback(session, rollbacks, deepest)
             blocks = self._read_blocks(session) if rollback is None else []
             reads_pending = self._shows_pending and rollback is None and len(blocks) < _BATCH
             inputs = session.pending(self._apps) if reads_pending else None
@@ -247,7 +300,7 @@ class Watch(Generic[_E]):
             self._events.append(PendingEvent(changed, gone))
         return bool(changed or gone)
 
-    def _find_rollback(self, session: Session, deepest: int | None) -> RollbackEvent | None:
+    def _find_rollback(self, session: Session, rollbacks: int, deepest: int | None) -> RollbackEvent | None:
         """Return the rollback that the known blocks show; `deepest` is the lowest fork recorded."""
         if not self._known:
             return None
@@ -257,7 +310,7 @@ class Watch(Generic[_E]):
         current = session.hashes([block_id for block_id, _ in self._known])
         shared = [block_id for block_id, block_hash in self._known if current.get(block_id) == block_hash]
         fork = max(shared, default=min(self._known[0][0] - 1, top if deepest is None else deepest))
-        return RollbackEvent(fork, session.hashes([fork]).get(fork))
+        return RollbackEvent(fork, session.hashes([fork]).get(fork), rollbacks)
 
     def _read_blocks(self, session: Session) -> list[BlockEvent]:
         """Read the next blocks that the apps have taken."""

@@ -1,11 +1,12 @@
 """`watch`: a program that applies its events has the same rows as the deployment, whatever happens."""
 
+import copy
 import re
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from tests.integration.reading.test_readers import grant
 from tests.support.moving import an_app, story
 from tests.support.servers import reachable_folder, value
 from virtualchain import BlockEvent, RollbackEvent, StateEngine, watch
+from virtualchain.app.declarations import read_contract
+from virtualchain.engine.deployment import Deployment
+from virtualchain.engine.options import Listener, Options
+from virtualchain.engine.rollback import operators_reorg, roll_back
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.reading.events import Session
 from virtualchain.reading.watch import Watch
@@ -187,6 +192,87 @@ def test_a_rollback_while_disconnected_is_returned(
     [fork] = query("SELECT hash FROM virtualchain.blocks WHERE block_id = %s", [height - 4])
     assert returned[0] == RollbackEvent(height - 4, fork["hash"])
     assert [event.block_id for event in returned[1:]] == list(range(height - 3, height + 2))
+
+
+def test_a_program_continues_after_any_position(
+    fake_node: FakeNode, database_url: str, run: Run, query: Query
+) -> None:
+    """Wherever a replica was stopped, in whatever branch, it gets what changed since then, and no more."""
+    story(fake_node, 1, 6)
+    run(an_app())
+    replica, stopped = Replica(), dict[str, Replica]()
+    with watch(database_url, "plain", 100) as events:
+        for depth in (0, 3, 2, 5, 1, 1):
+            if depth:
+                fake_node.reorg(depth)
+            story(fake_node, depth, 2)
+            run(an_app())
+            while not (replica.blocks and replica.blocks[-1].block_hash == fake_node.tip):
+                event = next(events)
+                replica.take(event)
+                stopped[str(event.position)] = copy.deepcopy(replica)
+    assert replica.rows == expected(query)
+    assert len(stopped) == len(set(stopped)) > 25
+    for position, earlier in stopped.items():
+        if position == str(replica.blocks[-1].position):
+            continue
+        rollbacks = len(earlier.rollbacks)
+        with watch(database_url, "plain", after=position) as events:
+            consume(events, earlier, fake_node.tip)
+        assert earlier.rows == replica.rows, position
+        assert len(earlier.rollbacks) <= rollbacks + 1
+
+
+def test_the_position_of_a_block_is_that_of_its_life(
+    fake_node: FakeNode, database_url: str, run: Run
+) -> None:
+    """It is the same whenever the block is read, and another one if the block was undone in between."""
+    story(fake_node, 1, 5)
+    run(an_app())
+    first = positions(database_url, 103)
+    with closing(Deployment(database_url, [read_contract(an_app())], None, Options(history=1000))) as ours:
+        roll_back(ours, operators_reorg(ours.tape, 104), Listener())
+    run(an_app())
+    again = positions(database_url, 103)
+    assert again[:2] == first[:2]
+    assert [text.rpartition("-") for text in again[2:]] == [
+        (text.rpartition("-")[0], "-", "1") for text in first[2:]
+    ]
+
+
+def positions(url: str, first: int) -> list[str]:
+    """Return the positions of a few blocks."""
+    with watch(url, from_block=first) as events:
+        return [str(event.position) for event in islice(events, 4)]
+
+
+def test_a_position_is_awaited_and_then_compared(
+    fake_node: FakeNode, database_url: str, fresh_index: Callable[..., str], run: Run
+) -> None:
+    """A server that lags gets there first; a block that it never had is named."""
+    story(fake_node, 1, 6)
+    position = positions(fresh_index(an_app()), 103)[-1]
+    strange = f"106-{'ab' * 32}-0"
+    run(an_app(), to=104)
+    waits: list[str] = []
+    with (
+        watch(database_url, after=position, poll=0.1, on_wait=waits.append) as events,
+        watch(database_url, after=strange, poll=0.1) as others,
+    ):
+        assert not events._look()
+        run(an_app(), to=105)
+        assert not events._look()
+        assert waits == ["the tape ends below block 106: waiting for it"]
+        run(an_app())
+        assert next(events).block_id == 107
+        with pytest.raises(UsageError, match="never had that block"):
+            next(others)
+    with pytest.raises(UsageError, match="never had that block"):
+        watch(database_url, after=strange)
+    with pytest.raises(UsageError, match="either from_block or after"):
+        watch(database_url, from_block=1, after="1")
+    with watch(database_url, after="104") as events:
+        assert next(events).block_id == 105
 
 
 def test_a_program_may_begin_at_any_block_that_is_kept(
