@@ -36,13 +36,30 @@ FROM went FULL JOIN came USING (key)
 WHERE went.texts IS DISTINCT FROM came.texts
 ORDER BY key
 
+-- name: versions
+-- The versions of the row of a projection with key $1, an object by column, that blocks below $2 wrote; newest first. {row} is an alias that no column has.
+SELECT since_block, until_block, content, texts
+FROM (
+    SELECT since_block, 2147483647 AS until_block, to_jsonb({row}) - '{{since_block}}'::text[] AS content, ARRAY[{texts}] AS texts
+    FROM {table} AS {row} WHERE {has_key}
+    UNION ALL
+    SELECT since_block, until_block, to_jsonb({row}) - '{{since_block,until_block}}'::text[], ARRAY[{texts}]
+    FROM {history} AS {row} WHERE {has_key}
+) AS versions
+WHERE since_block < $2
+ORDER BY until_block DESC
+
+-- name: has_key
+-- A part of the one above: one column of the key, compared as a value. The births have the columns of the key alone.
+{row}.{column} = (SELECT its.{column} FROM jsonb_populate_record(NULL::{births}, $1) AS its)
+
 -- name: live_build
 -- The serial number of an app's live build.
 SELECT serial FROM vc.apps WHERE name = %(app)s AND is_live;
 
 -- name: published
 -- The statements that the views of an app's schema were made from, by name.
-SELECT name, definition, changes FROM vc.published WHERE schema = %(schema)s;
+SELECT name, definition, changes, versions FROM vc.published WHERE schema = %(schema)s;
 
 -- name: drop_view
 -- Drop the view of a projection that is gone or has other columns.
@@ -54,8 +71,10 @@ DELETE FROM vc.published WHERE schema = %(schema)s AND name = %(name)s;
 
 -- name: record
 -- Record what a view was made from.
-INSERT INTO vc.published (schema, name, definition, changes) VALUES (%(schema)s, %(name)s, %(definition)s, %(changes)s)
-ON CONFLICT (schema, name) DO UPDATE SET definition = EXCLUDED.definition, changes = EXCLUDED.changes;
+INSERT INTO vc.published (schema, name, definition, changes, versions)
+VALUES (%(schema)s, %(name)s, %(definition)s, %(changes)s, %(versions)s)
+ON CONFLICT (schema, name) DO UPDATE
+SET definition = EXCLUDED.definition, changes = EXCLUDED.changes, versions = EXCLUDED.versions;
 
 -- name: copy_comments
 -- The statements that copy the comments of a table and its columns to its view.

@@ -14,12 +14,42 @@ COMMENT ON COLUMN vc.deployment.genesis_hash IS 'Hash of block 0, in display ord
 CREATE TABLE vc.writer (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     confirmations integer NOT NULL CHECK (confirmations >= 0),
-    apps text[] NOT NULL
+    apps text[] NOT NULL,
+    started_at timestamptz,
+    seen_at timestamptz,
+    node_block_id integer,
+    node_hash bytea CHECK (octet_length(node_hash) = 32),
+    waits_for text,
+    version text,
+    stopped_at timestamptz
 );
-COMMENT ON TABLE vc.writer IS 'How the process that follows the chain was started last; the lock shows whether it still runs.';
+COMMENT ON TABLE vc.writer IS 'How the process that follows the chain was started last, and what it reports of itself; the lock shows whether it still runs. Nothing is derived from it.';
 COMMENT ON COLUMN vc.writer.singleton IS 'Always true: there is one row.';
 COMMENT ON COLUMN vc.writer.confirmations IS 'K: how many blocks must be on top of a block before it is taken.';
 COMMENT ON COLUMN vc.writer.apps IS 'The apps whose code it has.';
+COMMENT ON COLUMN vc.writer.started_at IS 'When it was started, by the clock of the database, like the other times here; null if an earlier version was.';
+COMMENT ON COLUMN vc.writer.seen_at IS 'When it reported last: some ten seconds ago at most, unless it is at work on something long, waits for an answer, or is gone.';
+COMMENT ON COLUMN vc.writer.node_block_id IS 'Height of the node''s last block then; null if it has not answered yet.';
+COMMENT ON COLUMN vc.writer.node_hash IS 'Hash of that block, in display order; null if only its height was asked for.';
+COMMENT ON COLUMN vc.writer.waits_for IS 'What it waited for then; null while it takes blocks.';
+COMMENT ON COLUMN vc.writer.version IS 'The version of virtualchain that it runs.';
+COMMENT ON COLUMN vc.writer.stopped_at IS 'When it ended in order; null while it runs, and if it was killed.';
+
+CREATE TABLE vc.progress (
+    at timestamptz PRIMARY KEY,
+    block_id integer,
+    node_block_id integer,
+    inputs bigint NOT NULL CHECK (inputs >= 0),
+    ops bigint NOT NULL CHECK (ops >= 0),
+    rejections bigint NOT NULL CHECK (rejections >= 0)
+);
+COMMENT ON TABLE vc.progress IS 'How far the writer was, every ten seconds of the last day. Nothing is derived from it.';
+COMMENT ON COLUMN vc.progress.at IS 'When that was, by the clock of the database.';
+COMMENT ON COLUMN vc.progress.block_id IS 'Height of the tape''s last block; null if it was empty.';
+COMMENT ON COLUMN vc.progress.node_block_id IS 'Height of the node''s last block, as far as the writer knew it; null if the node had not answered yet.';
+COMMENT ON COLUMN vc.progress.inputs IS 'How many inputs the blocks held that were taken since the sample before.';
+COMMENT ON COLUMN vc.progress.ops IS 'How many inputs apps accepted since then, in these blocks or while catching up.';
+COMMENT ON COLUMN vc.progress.rejections IS 'How many they rejected.';
 
 CREATE TABLE vc.blocks (
     block_id integer PRIMARY KEY CHECK (block_id >= 0),
@@ -302,6 +332,7 @@ CREATE TABLE vc.published (
     name text NOT NULL,
     definition text NOT NULL,
     changes text NOT NULL,
+    versions text NOT NULL,
     PRIMARY KEY (schema, name)
 );
 COMMENT ON TABLE vc.published IS 'The views of the apps'' schemas, and what they were made from: if this version of the code makes others, they are replaced.';
@@ -309,6 +340,7 @@ COMMENT ON COLUMN vc.published.schema IS 'The app''s schema.';
 COMMENT ON COLUMN vc.published.name IS 'Name of the projection, and of its view.';
 COMMENT ON COLUMN vc.published.definition IS 'The statement that made the view.';
 COMMENT ON COLUMN vc.published.changes IS 'The query that returns what block $1 did to the projection.';
+COMMENT ON COLUMN vc.published.versions IS 'The query that returns the versions of the row with key $1 that blocks below $2 wrote, newest first.';
 
 CREATE TABLE vc.pending (
     app text NOT NULL,

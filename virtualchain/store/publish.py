@@ -5,6 +5,7 @@ Each view shows its projection as it is now, or as of the block that the session
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -14,6 +15,16 @@ from virtualchain.store.roles import admit_readers
 from virtualchain.store.sql import queries
 
 _Q = queries("publish")
+
+
+class _Statements(NamedTuple):
+    """The statement that makes a projection's view, and what reads its history."""
+
+    definition: str
+    changes: str
+    """The query for what a block did."""
+    versions: str
+    """The query for the versions of a row."""
 
 
 def unpublish(connection: psycopg.Connection, schema: str) -> None:
@@ -33,13 +44,12 @@ def publish(connection: psycopg.Connection, app: str, schema: str, projections: 
     for name in _published(connection, schema).keys() - {projection.name for projection in projections}:
         _drop_view(connection, schema, name)
     for projection in projections:
-        definition, changes = _statements(connection, app, schema, projection)
-        _create(connection, schema, projection.name, definition)
+        statements = _statements(connection, app, schema, projection)
+        _create(connection, schema, projection.name, statements.definition)
         source = {"schema": schema, "tables": projection.schema, "table": projection.name}
         for (comment,) in connection.execute(_Q["copy_comments"], source).fetchall():
             connection.execute(comment.encode())
-        view = {"schema": schema, "name": projection.name, "definition": definition, "changes": changes}
-        connection.execute(_Q["record"], view)
+        connection.execute(_Q["record"], {"schema": schema, "name": projection.name, **statements._asdict()})
     if pending:
         _create_pending_views(connection, app, schema, projections)
     admit_readers(connection)
@@ -106,15 +116,13 @@ def is_published(
     return expected == _published(connection, schema)
 
 
-def _published(connection: psycopg.Connection, schema: str) -> dict[str, tuple[str, str]]:
+def _published(connection: psycopg.Connection, schema: str) -> dict[str, _Statements]:
     rows = connection.execute(_Q["published"], {"schema": schema}).fetchall()
-    return {name: (definition, changes) for name, definition, changes in rows}
+    return {name: _Statements(*statements) for name, *statements in rows}
 
 
-def _statements(
-    connection: psycopg.Connection, app: str, schema: str, projection: Projection
-) -> tuple[str, str]:
-    """Return the statement that makes a projection's view, and the query for what a block did to it."""
+def _statements(connection: psycopg.Connection, app: str, schema: str, projection: Projection) -> _Statements:
+    """Return what is recorded of a projection's view."""
     current = connection.execute(_Q["live_build"], {"app": app}).fetchone()
     assert current is not None, f"app {app} has no live build"
     (build,) = current
@@ -132,9 +140,22 @@ def _statements(
         "texts": projection.texts(row),
         "key": sql.SQL(", ").join(map(sql.Identifier, projection.key)),
         "pairs": key_pairs(projection, row),
+        "has_key": _has_key(projection, row),
     }
-    view, changes = (sql.SQL(_Q[name]).format(**parts).as_string(connection) for name in ("view", "changes"))
-    return view, changes
+    return _Statements(
+        *(sql.SQL(_Q[name]).format(**parts).as_string(connection) for name in ("view", "changes", "versions"))
+    )
+
+
+def _has_key(projection: Projection, row: str) -> sql.Composed:
+    """Return the condition that a row has the key in the object $1; `row` is the row's alias."""
+    conditions = (
+        sql.SQL(_Q["has_key"]).format(
+            row=sql.Identifier(row), column=sql.Identifier(column), births=projection.births
+        )
+        for column in projection.key
+    )
+    return sql.SQL(" AND ").join(conditions)
 
 
 def key_pairs(projection: Projection, row: str) -> sql.Composed:

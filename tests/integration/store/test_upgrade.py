@@ -77,7 +77,7 @@ def old_url(empty_database_url: str) -> str:
     """Make a deployment of 0.1.0 with the app, and with a checkpoint."""
     url = empty_database_url
     upgrade_to(url, "0003")
-    # Which the code that installs has had only since 0005, 0011, 0015 and 0016.
+    # Which the code that installs has had only since 0005, 0011 and 0015 to 0017.
     columns = ("code_digest", "last_code_digest", "tracking")
     with psycopg.connect(url) as writer:
         for column in columns:
@@ -88,6 +88,7 @@ def old_url(empty_database_url: str) -> str:
             "CREATE FUNCTION vc.as_of(app text, bigint) RETURNS integer LANGUAGE sql RETURN vc.as_of(app)"
         )
         writer.execute("CREATE TABLE vc.pending_views (schema text, name text)")
+        writer.execute("ALTER TABLE vc.published ADD COLUMN versions text")
         writer.execute(
             "CREATE FUNCTION vc.newest_blocks(text, text, text[], integer) RETURNS integer "
             "LANGUAGE sql RETURN 1"
@@ -95,6 +96,7 @@ def old_url(empty_database_url: str) -> str:
     install(url)
     with psycopg.connect(url) as writer:
         writer.execute("DROP TABLE vc.pending_views")
+        writer.execute("ALTER TABLE vc.published DROP COLUMN versions")
         writer.execute("DROP FUNCTION vc.newest_blocks(text, text, text[], integer)")
         # The views of 0.1.0 did not look for their build.
         for name, definition in writer.execute("SELECT name, definition FROM vc.published").fetchall():
@@ -136,8 +138,13 @@ def indexes(url: str) -> list[str]:
     return [text for (text,) in rows]
 
 
-LATER = tuple(
-    f"vc.apps.{name}" for name in ("code_digest", "last_code_digest", "serial", "tracking", "unexpected")
+LATER = (
+    "vc.apps.code_digest",
+    "vc.apps.last_code_digest",
+    "vc.apps.serial",
+    "vc.apps.tracking",
+    "vc.apps.unexpected",
+    "vc.published.versions",
 )
 
 
