@@ -44,6 +44,7 @@ class _Reader(psycopg.Connection[Any]):
     def connect(cls, conninfo: str = "", **_: object) -> Self:
         connection: Any = connect_reader(conninfo)
         views.set_up(connection)
+        views.exact_json(connection)
         connection.pinned_by_session = not is_pooled(connection)
         return connection  # type: ignore[no-any-return]
 
