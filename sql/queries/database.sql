@@ -92,11 +92,6 @@ WHERE
 -- name: probe_space
 -- Write 16 MB to the disk, until the transaction ends.
 CREATE TEMPORARY TABLE probe ON COMMIT DROP AS SELECT FROM generate_series(1, 500000);
--- name: record_writer
--- Record how the writer was started, for `status`; write nothing if it was started like this before.
-INSERT INTO vc.writer AS known (confirmations, apps) VALUES (%(confirmations)s, %(apps)s)
-ON CONFLICT (singleton) DO UPDATE SET confirmations = EXCLUDED.confirmations, apps = EXCLUDED.apps
-WHERE (known.confirmations, known.apps) IS DISTINCT FROM (EXCLUDED.confirmations, EXCLUDED.apps);
 
 -- name: locale
 -- The database's locale, and whether it is C for collation and character type.

@@ -7,9 +7,15 @@ SELECT true WHERE has_schema_privilege('vc', 'USAGE') AND has_table_privilege('v
 SELECT true FROM virtualchain.deployment RIGHT JOIN (SELECT) AS always ON true
 WHERE NOT EXISTS (SELECT FROM virtualchain.apps AS a WHERE NOT has_schema_privilege(a.schema, 'USAGE'));
 
+-- name: join
+-- Let the owner end the server's sessions, as when it drops the database: since PostgreSQL 16 that takes the role's rights.
+GRANT {role} TO CURRENT_USER WITH INHERIT TRUE;
+
 -- name: begin
--- Set, until the transaction ends, what the views show and how long a statement may take.
-SELECT set_config('virtualchain.as_of', %(as_of)s, true), set_config('statement_timeout', %(milliseconds)s, true);
+-- Begin a transaction that only reads, and set which block the views show and how long a statement may take: in one message.
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SET LOCAL virtualchain.as_of = {as_of};
+SET LOCAL statement_timeout = {milliseconds};
 
 -- name: version
 -- What changes when anything that is shown does, but for pending inputs: the tip, the last rollback, and a digest of the rest.

@@ -15,7 +15,17 @@ ELSEWHERE = {
     *("run", "demo", "resume", "rollback", "unpin"),
     *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
-    *("watch", "preview", "send", "export", "import", "advance", "db grant-reader", "db revoke-reader"),
+    *(
+        "watch",
+        "serve",
+        "preview",
+        "send",
+        "export",
+        "import",
+        "advance",
+        "db grant-reader",
+        "db revoke-reader",
+    ),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
 }
 """Commands that need a scenario: their own tests cover --json."""

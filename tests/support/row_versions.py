@@ -1,4 +1,4 @@
-"""The versions of every row of a projection, found without its history: from the view, block by block."""
+"""The versions of every row of a projection, read without its history: from the view, block by block."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,11 +24,11 @@ def versions_by_key(
 
     One that is there at the first block counts as written by it.
     """
-    found: dict[tuple[Any, ...], list[Version]] = {}
+    versions: dict[tuple[Any, ...], list[Version]] = {}
     for block in blocks:
         rows = {tuple(row[column] for column in key): row for row in rows_at(connection, view, block)}
-        for place in rows.keys() | found.keys():
-            before = found.setdefault(place, [])
+        for place in rows.keys() | versions.keys():
+            before = versions.setdefault(place, [])
             row = rows.get(place)
             is_valid = bool(before) and before[0][1] is None
             if is_valid and before[0][2] != row:
@@ -36,7 +36,7 @@ def versions_by_key(
                 is_valid = False
             if row is not None and not is_valid:
                 before.insert(0, (block, None, row))
-    return found
+    return versions
 
 
 def history_of(

@@ -17,7 +17,7 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
 
     With `versions`, each row includes its location and the transaction that wrote it, so that a row which was
     rewritten with the same values differs. Without, what differs between sources is left out, and the serial
-    numbers of builds.
+    numbers of builds. What a writer reports of itself is left out.
     """
     row = sql.SQL(
         "format('%s %s %s', t.ctid, t.xmin, t)"
@@ -27,13 +27,23 @@ def tables(url: str, *, versions: bool = False) -> dict[str, list[str]]:
     with psycopg.connect(url) as connection:
         names = connection.execute(_TABLES).fetchall()
         dump = {f"{schema}.{name}": _rows(connection, row, schema, name) for schema, name in names}
+    for name in ("vc.writer", "vc.progress"):
+        del dump[name]
     if not versions:
         del dump["vc.coinbases"]
     return dump
 
 
 _BUILDS = "SELECT name, schema, build, is_live, history_from FROM vc.apps"
-_MAY_DIFFER = ("vc.alembic_version", "vc.coinbases", "vc.reorgs", "vc.published", "vc.readers", "vc.writer")
+_MAY_DIFFER = (
+    "vc.alembic_version",
+    "vc.coinbases",
+    "vc.progress",
+    "vc.published",
+    "vc.readers",
+    "vc.reorgs",
+    "vc.writer",
+)
 """Tables that may differ between two deployments with the same result."""
 _OWN_COLUMNS = ["build", "history_from", "code_digest", "last_code_digest", "serial", "evidence", "branch"]
 """Columns that may differ; the code does if a test makes an app fail at a chosen moment, and what shows that

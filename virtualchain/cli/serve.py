@@ -50,7 +50,7 @@ port_type = click.IntRange(min=0, max=65535)
     metavar="ADDRESS",
     help="Believe this reverse proxy who asked and how; a comma separates several.",
 )
-@click.option("--parent", type=int, hidden=True)
+@click.option("--parent", type=int, hidden=True, help="End when this process has ended.")
 @pass_options
 def serve(
     options: Options,

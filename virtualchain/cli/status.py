@@ -251,7 +251,7 @@ def _look_ahead(
                 plan = Look(source, confirmations, options.settings.verify or "headers").plan(
                     Tape(connection),
                     first_block_id=min(build.base_block_id + 1 for build in live),
-                    node_tip=lambda: tip.block_id,
+                    node_tip=lambda: tip,
                 )
                 outlook.waits_for = _waits_for(connection, plan, outlook.pruned_below, apps_with_code)
     except NodeError as error:

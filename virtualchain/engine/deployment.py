@@ -26,7 +26,7 @@ from virtualchain.errors import AppHalted, BuildChanged
 from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
-from virtualchain.store.database import connect_writer, record_writer, require_space
+from virtualchain.store.database import connect_writer, require_space
 from virtualchain.store.failures import is_transient, may_be_of_a_value
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
@@ -153,7 +153,7 @@ class Deployment:
 
     def _warnings(self) -> list[str]:
         """Return what is to be said of the apps' code: that it changed, or is missing."""
-        names = self._names()
+        names = self.names()
         return [
             warning
             for build in builds(self.connection)
@@ -161,15 +161,12 @@ class Deployment:
             and (warning := build.warning if build.app in names else build.not_run_warning) is not None
         ]
 
-    def record_writer(self) -> None:
-        """Record for others how this process, which follows the chain, was started."""
-        record_writer(self.connection, self.options.confirmations, sorted(self._names()))
-
     def names_with_code(self) -> set[str]:
         """Return the apps whose live build can be derived again, because its code is here."""
         return {machine.contract.name for machine in self.machines if self._is_live(machine)}
 
-    def _names(self) -> set[str]:
+    def names(self) -> set[str]:
+        """Return the names of the apps."""
         return {machine.contract.name for machine in self.machines}
 
     def start_searches(self) -> None:

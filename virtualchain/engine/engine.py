@@ -39,6 +39,7 @@ from virtualchain.engine.options import (
 from virtualchain.engine.pending import Pending
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
+from virtualchain.engine.report import Report
 from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, roll_back
 from virtualchain.errors import (
     AppHalted,
@@ -191,6 +192,7 @@ class StateEngine:
             on_rollback=on_rollback or ignore,
             may_continue=lambda: not self._stopping,
         )
+        self._report = Report()
         self._dropped_unfinished = False
         self._waits_for: str | None = None
         self._follows = False
@@ -237,6 +239,7 @@ class StateEngine:
         self._leave_pending()
         if self._mempool is not None:
             self._mempool.close()
+        self._report.end(self._deployment.connection)
         self._deployment.close()
         self._source.close()
 
@@ -258,6 +261,7 @@ class StateEngine:
             try:
                 while not self._stopping and self._advance(to):
                     self._faults.clear()
+                    self._report.write(self._deployment.connection)
                 self._deployment.settle()
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
@@ -284,12 +288,15 @@ class StateEngine:
                 raise StoreError.from_database(still) from still
 
     def _with_progress(self, notify: Callable[[Progress], None]) -> Callable[[Progress], None]:
-        """Notify of a block, after which faults are counted from zero again."""
+        """Notify of a block, after which faults are counted from zero again, and report if it is due."""
 
         def note(progress: Progress) -> None:
             self._faults.clear()
             self._garbled = 0
+            self._report.count(progress)
             notify(progress)
+            if progress.app is not None:  # which may catch up for hours; of others, some may not be noted yet
+                self._report.write(self._deployment.connection)
 
         return note
 
@@ -315,6 +322,7 @@ class StateEngine:
                 if self._waits_for is not None:
                     self._listener.on_wait(self._waits_for)
                 self._judge_pending()
+                self._report_waiting()
                 (self._mempool or self._source).wait(POLL)
 
     def _build_or_wait(self) -> None:
@@ -347,6 +355,13 @@ class StateEngine:
         except (NodeError, InUse) as error:
             self._leave_pending()
             self._listener.on_wait(f"pending inputs are not judged: {error}; trying again")
+
+    def _report_waiting(self) -> None:
+        """Report what is waited for."""
+        try:
+            self._report.write(self._deployment.connection, self._waits_for, is_idle=True)
+        except psycopg.Error as error:
+            self._recover(error)
 
     def _leave_pending(self) -> None:
         """Forget what is pending: nobody knows it any more."""
@@ -428,7 +443,7 @@ class StateEngine:
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
-                deployment.record_writer()
+                self._report.begin(deployment.connection, self._options.confirmations, deployment.names())
                 on_failure.pop_all()
         except psycopg.Error as error:
             raise store_error(error) from error
@@ -491,9 +506,10 @@ class StateEngine:
         plan = self._look.plan(
             self._deployment.tape,
             first_block_id=self._deployment.first_block_id(),
-            node_tip=lambda: self._source.tip().block_id,
+            node_tip=self._source.tip,
             pins=pins,
         )
+        self._report.know(self._look.node_tip)
         if self._node_is_away:
             self._node_is_away = False
             self._listener.on_wait(f"connected again: {self._source} answers")
@@ -510,7 +526,7 @@ class StateEngine:
                     drop_unfinished(self._deployment.connection)
                     self._dropped_unfinished = True
                 headers = [block for block in blocks if to is None or block.block_id <= to]
-                self._extend(headers, self._look.node_tip - self._options.confirmations)
+                self._extend(headers, self._look.node_tip.block_id - self._options.confirmations)
                 return bool(headers)
 
     def _extend(self, headers: Sequence[Block], stable_tip: int) -> None:
@@ -520,15 +536,16 @@ class StateEngine:
             try:
                 for scanned in scanned_blocks:
                     near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
-                    self._report(self._deployment.take(scanned, near_tip=near_tip), stable_tip)
+                    self._notify(self._deployment.take(scanned, near_tip=near_tip), stable_tip)
+                    self._report.write(self._deployment.connection)
                     if self._stopping or not self._deployment.running:
                         break
             except NodeError:
-                self._report(self._deployment.land(), stable_tip)
+                self._notify(self._deployment.land(), stable_tip)
                 raise
-        self._report(self._deployment.land(), stable_tip)
+        self._notify(self._deployment.land(), stable_tip)
 
-    def _report(self, landed: Iterable[Landed], stable_tip: int) -> None:
+    def _notify(self, landed: Iterable[Landed], stable_tip: int) -> None:
         for block, inputs, tallies in landed:
             self._listener.on_block(Progress(block, inputs, stable_tip, tallies=tallies))
 

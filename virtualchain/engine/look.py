@@ -11,7 +11,7 @@ from typing import Final
 
 from virtualchain.bitcoin.difficulty import PERIOD, Earlier, check_targets, check_times, check_work
 from virtualchain.bitcoin.header import HEADER_SIZE, branch_work, read_header, work
-from virtualchain.bitcoin.source import BlockSource, at_height
+from virtualchain.bitcoin.source import BlockSource, Tip, at_height
 from virtualchain.engine import planner
 from virtualchain.errors import MalformedBlock, MissingData, NodeUnavailable
 from virtualchain.model import Block, Verification
@@ -79,24 +79,24 @@ class Look:
         self._confirmations = confirmations
         self._headers = _Headers(source, is_trusted=verify == "off")
         self._branch = _Branch(self._headers, ())
-        self.node_tip = -1
-        """The height of the source's active chain, as far as the last plan knows it."""
+        self.node_tip = Tip(-1, "")
+        """The last block of the source's active chain, as far as the last plan knows it."""
 
     def plan(
         self,
         tape: Tape,
         *,
         first_block_id: int,
-        node_tip: Callable[[], int],
+        node_tip: Callable[[], Tip],
         pins: Mapping[int, str] | None = None,
     ) -> planner.Plan:
         """Decide what the tape needs next.
 
-        `first_block_id` is where an empty one starts. `node_tip` returns the height of the source's active
-        chain; it is not called if there are a few blocks to take, whose rows somebody waits for. `pins` are
-        the tape's pins, if they have been read. Raises NodeUnavailable if that chain changed meanwhile,
-        MalformedBlock for a header that no node would accept, and NodeError and UsageError as `planner.plan`
-        does.
+        `first_block_id` is where an empty one starts. `node_tip` returns the last block of the source's
+        active chain; it is not called if there are a few blocks to take, whose rows somebody waits for.
+        `pins` are the tape's pins, if they have been read. Raises NodeUnavailable if that chain changed
+        meanwhile, MalformedBlock for a header that no node would accept, and NodeError and UsageError as
+        `planner.plan` does.
         """
         tip = tape.tip()
         required = tape.pins() if pins is None else pins
@@ -106,21 +106,21 @@ class Look:
         last = following[-1] if following else tip if following is not None else None
         to_take = len(following or ()) - self._confirmations
         shows_tip = last is not None and 0 < to_take <= _FEW and not required
-        self.node_tip = last.block_id if last is not None and shows_tip else node_tip()
-        known = _pins(tape, self._source, required, self.node_tip)
+        self.node_tip = Tip(last.block_id, last.hash) if last is not None and shows_tip else node_tip()
+        known = _pins(tape, self._source, required, self.node_tip.block_id)
         if tip is not None and following is None:
-            return self._plan_on_a_fork(tape, tip, first_block_id, self.node_tip, known)
+            return self._plan_on_a_fork(tape, tip, first_block_id, self.node_tip.block_id, known)
         return planner.plan(
             tip=tip,
             first_block_id=first_block_id,
-            node_tip=self.node_tip if last is None else last.block_id,
+            node_tip=self.node_tip.block_id if last is None else last.block_id,
             confirmations=self._confirmations,
             following=following,
             pins=known,
         )
 
     def _following(
-        self, tape: Tape, tip: Block | None, first_block_id: int, node_tip: Callable[[], int]
+        self, tape: Tape, tip: Block | None, first_block_id: int, node_tip: Callable[[], Tip]
     ) -> list[Block] | None:
         """Read headers after our tip until some have enough confirmations; None if it is not active."""
         if tip is not None:
@@ -128,7 +128,7 @@ class Look:
             if answer is None:
                 return None
             headers = list(answer)
-        elif first_block_id > node_tip():
+        elif first_block_id > node_tip().block_id:
             return []
         else:
             first = self._headers.at(first_block_id)

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
@@ -315,11 +315,6 @@ def _take_lock(connection: Session, *, wait: bool) -> None:
                 connection.report(f"{busy}; waiting for it to end")
                 reported = busy
         time.sleep(_POLL if reported else _PAUSE)
-
-
-def record_writer(connection: psycopg.Connection, confirmations: int, apps: Sequence[str]) -> None:
-    """Record how the process that follows the chain was started: its K, and the apps whose code it has."""
-    connection.execute(_Q["record_writer"], {"confirmations": confirmations, "apps": list(apps)})
 
 
 def _holder(connection: psycopg.Connection) -> str | None:

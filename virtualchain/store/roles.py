@@ -109,7 +109,8 @@ def grant_reader(
 
     The role is created if needed; with `login` it gets `password`, or else a new one. Privileges that
     PostgreSQL grants to PUBLIC are revoked if we may do that. Needs a transaction. Raises UsageError for a
-    role that is more than a reader, StoreError if we may not create roles, or may not grant a function that the views call.
+    role that is more than a reader, StoreError if we may not create roles, or may not grant a function that
+    the views call.
     """
     before = _reader_role(connection, role)
     if before["strange"]:

@@ -25,7 +25,7 @@ class _Answer:
 
 
 class Cache:
-    """Middleware for GET: an answer with status 200 is kept until the version changes, unless it says `no-store`.
+    """Middleware for GET: keeps an answer until the version changes, unless it says `no-store` or has failed.
 
     Each such answer has an ETag, by which a client that has it already is answered without a query.
     """

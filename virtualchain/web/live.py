@@ -75,7 +75,7 @@ class Live:
 
 
 def _describe(before: Version | None, now: Version | None) -> dict[str, object]:
-    """Return what a page is told: the last block, and the rollback if there was one since."""
+    """Return what a page should know: the last block, and the rollback if there was one since."""
     if now is None:
         return {"unreachable": True}
     rollback = None

@@ -9,6 +9,7 @@ import hmac
 import secrets
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from virtualchain.errors import StoreError, UsageError
@@ -19,6 +20,8 @@ from virtualchain.store.sql import queries
 
 _Q = queries("web")
 _ROLE = "virtualchain_web"
+_SINCE_INHERIT = 160000
+"""The version of PostgreSQL since which a grant says whether rights are inherited."""
 _LONGEST_NAME = 63
 """Bytes of a role's name: PostgreSQL would cut a longer one."""
 
@@ -48,6 +51,8 @@ def reader_url(url: str) -> str:
         try:
             with connection.transaction():
                 grant_reader(connection, role, None, login=True, password=password)
+                if connection.info.server_version >= _SINCE_INHERIT:
+                    connection.execute(sql.SQL(_Q["join"]).format(role=sql.Identifier(role)))
         finally:
             connection.close()
         with views.snapshot(reader):

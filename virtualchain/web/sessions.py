@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
+from psycopg import sql
 from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 
 from virtualchain.errors import DatabaseUnavailable, StoreError
@@ -25,6 +26,10 @@ _WAIT: Final = 5.0
 """Requests that may wait for a session, and seconds for which they do."""
 TIMEOUT: Final = 5.0
 """Seconds that a statement may take."""
+_UNCHECKED: Final = 1.0
+"""Seconds after its last use in which a session is not checked before it is used again."""
+_LOST: Final = ("42501", "42P01", "3F000")
+"""SQLSTATEs of rights, tables and schemas that are gone, as when a database is dropped and made again."""
 _RETRY: Final = 2.0
 """Seconds after which a database that could not be reached is tried again."""
 
@@ -43,10 +48,38 @@ class _Reader(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, conninfo: str = "", **_: object) -> Self:
         connection: Any = connect_reader(conninfo)
+        connection.is_pinned = not is_pooled(connection)
         views.set_up(connection)
         views.exact_json(connection)
-        connection.pinned_by_session = not is_pooled(connection)
+        connection.used_at = time.monotonic()
+        connection.autocommit = True  # `snapshot` begins and ends transactions itself
         return connection  # type: ignore[no-any-return]
+
+
+def _check(connection: Any) -> None:  # noqa: ANN401 - the pool's own type
+    """Have the pool replace a session that has ended, unless it was used a moment ago."""
+    if time.monotonic() - connection.used_at > _UNCHECKED:
+        ConnectionPool.check_connection(connection)
+
+
+def _session_of(pool: ConnectionPool[Any]) -> Any:  # noqa: ANN401 - with the attributes that `_Reader` sets
+    """Take a session from the pool; raises Busy if none is free, DatabaseUnavailable if it has none."""
+    try:
+        return pool.getconn()
+    except (PoolTimeout, TooManyRequests) as error:
+        if pool.get_stats().get("pool_size", 0) == 0:
+            raise DatabaseUnavailable("the database does not answer") from error
+        raise Busy("too many requests at once") from error
+
+
+def _begin(connection: Any, as_of: str | None, timeout: float) -> None:  # noqa: ANN401 - as above
+    """Begin a transaction that shows a block, and in which no statement takes longer than `timeout`."""
+    milliseconds = sql.Literal(int(timeout * 1000))
+    statement = sql.SQL(_Q["begin"]).format(as_of=sql.Literal(as_of or ""), milliseconds=milliseconds)
+    connection.execute(statement)
+    if not connection.is_pinned:
+        pin_transaction(connection)
+        views.show_block(connection, as_of or "")
 
 
 class Sessions:
@@ -54,12 +87,14 @@ class Sessions:
 
     def __init__(self, url: Callable[[], str], size: int = SESSIONS) -> None:
         """Take the URL, of an owner or a reader, from a function that may raise StoreError."""
-        self._given = url
+        self._find_url = url
         self._size = size
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Any] | None = None
+        self._opened_at = 0.0
         self._url: str | None = None
-        self._failure: tuple[float, Exception] | None = None
+        self._failure: tuple[float, type[StoreError], str] | None = None
+        """The last attempt that failed: when, and how."""
 
     @property
     def url(self) -> str:
@@ -76,17 +111,17 @@ class Sessions:
         BlockNotShown.
         """
         pool = self._opened()
+        connection = _session_of(pool)
         try:
-            connection = pool.getconn()
-        except (PoolTimeout, TooManyRequests) as error:
-            if pool.get_stats().get("pool_available", 0) + pool.get_stats().get("pool_size", 0) == 0:
-                raise DatabaseUnavailable("the database does not answer") from error
-            raise Busy("too many requests at once") from error
-        try:
-            if not connection.pinned_by_session:
-                pin_transaction(connection)
-            parameters = {"as_of": as_of or "", "milliseconds": str(int(timeout * 1000))}
-            connection.execute(_Q["begin"], parameters)
+            try:
+                _begin(connection, as_of, timeout)
+            except psycopg.OperationalError:
+                if not connection.closed:
+                    raise
+                pool.putconn(connection)
+                pool.check()  # the others have ended, too, if the server was restarted
+                connection = _session_of(pool)
+                _begin(connection, as_of, timeout)
             yield connection
         except psycopg.errors.QueryCanceled as error:
             raise TooSlow(f"the query was canceled because it took more than {timeout:g} seconds") from error
@@ -95,13 +130,23 @@ class Sessions:
                 raise views.BlockNotShown(views.complaint(error)) from error
             if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
                 raise
+            if error.sqlstate in _LOST:
+                self._log_in_again(pool)
             if is_transient(error):
                 raise DatabaseUnavailable(str(views.failure(connection, self.url, error))) from error
             raise views.failure(connection, self.url, error) from error
         finally:
             with suppress(psycopg.Error):
                 connection.rollback()
+            connection.used_at = time.monotonic()
             pool.putconn(connection)
+
+    def _log_in_again(self, pool: ConnectionPool[Any]) -> None:
+        """Let the next request log in: the deployment may have been made again, or its grants changed."""
+        with self._lock:
+            if self._pool is pool and time.monotonic() - self._opened_at > _RETRY:
+                self._pool = None
+                threading.Thread(target=pool.close, daemon=True).start()
 
     def close(self) -> None:
         """Close all sessions."""
@@ -116,15 +161,16 @@ class Sessions:
             if self._pool is not None:
                 return self._pool
             if self._failure is not None and time.monotonic() - self._failure[0] < _RETRY:
-                raise self._failure[1]
+                kind, message = self._failure[1:]
+                raise kind(message)
             try:
-                url = reader_url(self._given())
+                url = reader_url(self._find_url())
                 with views.snapshot(url) as connection:
                     refuse_other(connection)
             except StoreError as error:
-                self._failure = time.monotonic(), error
+                self._failure = time.monotonic(), type(error), str(error)
                 raise
-            self._failure, self._url = None, url
+            self._failure, self._url, self._opened_at = None, url, time.monotonic()
             self._pool = ConnectionPool(
                 url,
                 connection_class=_Reader,
@@ -133,7 +179,7 @@ class Sessions:
                 max_waiting=_WAITING,
                 timeout=_WAIT,
                 max_idle=60.0,
-                check=ConnectionPool.check_connection,
+                check=_check,
                 open=True,
             )
             return self._pool

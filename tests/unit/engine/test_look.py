@@ -12,6 +12,7 @@ from tests.support.chain_source import ChainSource
 from tests.unit.bitcoin.building import mined
 from virtualchain.bitcoin.header import branch_work, read_header
 from virtualchain.bitcoin.networks import Network, network
+from virtualchain.bitcoin.source import Tip
 from virtualchain.engine.look import Look
 from virtualchain.engine.planner import Extend, Plan, Wait
 from virtualchain.errors import MalformedBlock, MissingData, NodeError, NodeUnavailable
@@ -61,7 +62,7 @@ class MemoryTape:
 
 def look_at(tape: MemoryTape, look: Look, node_tip: int, first: int = 0) -> Plan:
     """Make a plan for a tape in memory."""
-    return look.plan(cast("Tape", tape), first_block_id=first, node_tip=lambda: node_tip)
+    return look.plan(cast("Tape", tape), first_block_id=first, node_tip=lambda: Tip(node_tip, ""))
 
 
 def branches() -> tuple[ChainBuilder, list[list[StoredBlock]]]:

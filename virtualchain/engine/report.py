@@ -1,0 +1,120 @@
+"""What the writer reports of itself, for whoever looks at the database: `virtualchain.writer` and `progress`.
+
+Nothing is derived from it. Its statements are of their own, between blocks, so that no block waits for them
+or is undone with them; a fault of the database in one is a fault of the session. Times are the database's;
+the clock here only counts seconds.
+"""
+
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from virtualchain.bitcoin.source import Tip
+from virtualchain.engine.options import Progress
+from virtualchain.store.patience import Patience, Session
+from virtualchain.store.pipeline import pipeline_of
+from virtualchain.store.sql import queries
+
+_Q = queries("report")
+EVERY: Final = 10.0
+"""Seconds between two reports, at least."""
+_SOON: Final = 1.0
+"""Seconds between two reports, at least, if the second one has news and the writer is about to wait."""
+_LONGEST: Final = 1_000
+"""Characters of what is waited for: a node's own words may be in it."""
+
+
+class Report:
+    """What one writer reports, through all of its sessions."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._due = self._began
+        self._noted_at = self._began
+        self._noted: tuple[Tip | None, str | None] = (None, None)
+        self._tip: Tip | None = None
+        self._inputs = self._ops = self._rejections = 0
+
+    def begin(self, connection: psycopg.Connection, confirmations: int, apps: Collection[str]) -> None:
+        """Record in a new session how the writer was started: its K, and the apps whose code it has."""
+        age = time.monotonic() - self._began
+        parameters = {"confirmations": confirmations, "apps": sorted(apps), "age": age, "version": _version()}
+        connection.execute(_Q["begin"], parameters)
+        self._due = time.monotonic()
+
+    def know(self, tip: Tip) -> None:
+        """Take note of the node's last block."""
+        self._tip = tip if tip.block_id >= 0 else None
+
+    def count(self, progress: Progress) -> None:
+        """Count a block's inputs, if it is new to the tape, and what became of them."""
+        if progress.app is None:
+            self._inputs += progress.inputs
+        for tally in progress.tallies.values():
+            self._ops += tally.accepted
+            self._rejections += sum(tally.rejected.values())
+
+    def write(
+        self, connection: psycopg.Connection, waits_for: str | None = None, *, is_idle: bool = False
+    ) -> None:
+        """Write the report if it is due, or if the writer is about to wait and has news.
+
+        Waits for blocks in flight. Raises psycopg.Error.
+        """
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + EVERY
+            self._note(connection, waits_for, now)
+            self._sample(connection)
+        elif is_idle and (self._tip, waits_for) != self._noted and now - self._noted_at >= _SOON:
+            self._note(connection, waits_for, now)
+
+    def end(self, connection: psycopg.Connection) -> None:
+        """Record that the writer ends in order, if the session can still do so; a silent server gets 5 s."""
+        if connection.closed:
+            return
+        assert isinstance(connection, Session), "a session of `database`"
+        connection.patience = Patience(may_continue=lambda: False)
+        with suppress(psycopg.Error):
+            pipeline_of(connection).leave()
+            if connection.info.transaction_status == TransactionStatus.IDLE:
+                self._sample(connection)
+                connection.execute(_Q["end"])
+
+    def _note(self, connection: psycopg.Connection, waits_for: str | None, now: float) -> None:
+        parameters = {
+            "node_block_id": None if self._tip is None else self._tip.block_id,
+            "node_hash": None if self._tip is None else self._tip.hash,
+            "waits_for": None if waits_for is None else _storable(waits_for),
+        }
+        connection.execute(_Q["note"], parameters)
+        self._noted, self._noted_at = (self._tip, waits_for), now
+
+    def _sample(self, connection: psycopg.Connection) -> None:
+        parameters = {
+            "node_block_id": None if self._tip is None else self._tip.block_id,
+            "inputs": self._inputs,
+            "ops": self._ops,
+            "rejections": self._rejections,
+        }
+        connection.execute(_Q["sample"], parameters)
+        self._inputs = self._ops = self._rejections = 0
+
+
+def _storable(text: str) -> str:
+    """Return text as the database can store it."""
+    return text[:_LONGEST].replace("\0", "").encode("utf-8", "replace").decode()
+
+
+@cache
+def _version() -> str | None:
+    """Return the version of this package; None if it is not installed."""
+    with suppress(PackageNotFoundError):
+        return version("virtualchain")
+    return None

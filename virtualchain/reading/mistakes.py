@@ -1,0 +1,39 @@
+"""What the database says about a mistake of whoever asks, as a UsageError in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from virtualchain.errors import UsageError
+from virtualchain.reading.views import NOT_SHOWN, BlockNotShown, complaint
+
+_MISTAKES = ("42725", "42804", "42846", "42883")
+"""SQLSTATEs of values and operators that do not fit a column's type; so are all of class 22."""
+_TOO_COMPLEX = "54"
+"""The class of values that are nested too deeply or are too long."""
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Raise BlockNotShown for such a block, and UsageError for values that do not fit; `what` has them."""
+    try:
+        yield
+    except psycopg.Error as error:
+        state = error.sqlstate or ""
+        if state == NOT_SHOWN:
+            raise BlockNotShown(complaint(error)) from error
+        if state[:2] in ("22", _TOO_COMPLEX) or state in _MISTAKES:
+            raise UsageError(f"{what}: {complaint(error)}") from error
+        raise
+
+
+def require_text(what: str, text: str) -> str:
+    """Return a text; raise UsageError if PostgreSQL cannot hold it."""
+    if "\0" in text:
+        raise UsageError(f"{what} has a NUL byte, which no text in the database has")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} cannot be encoded as UTF-8") from error
+    return text
