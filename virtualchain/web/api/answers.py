@@ -1,12 +1,13 @@
 """What the API's handlers share: parameters, JSON, links to the next page, and problems."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from itertools import chain
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,7 @@ from starlette.responses import Response
 
 from virtualchain.errors import UsageError, VirtualchainError, quoted
 from virtualchain.reading.json_text import json_text
+from virtualchain.reading.pages import WRONG_CURSOR
 from virtualchain.reading.views import HIGHEST
 from virtualchain.web.problems import Problem, problem_of
 from virtualchain.web.site import Site
@@ -29,10 +31,11 @@ PROBLEM: Final = "application/problem+json"
 AppName = Annotated[str, Path(max_length=200, description="The app's name.")]
 TableName = Annotated[str, Path(max_length=200, description="A projection of the app.")]
 BlockId = Annotated[int, Path(ge=0, le=HIGHEST, description="The block's height.")]
+_PLACE: Final = "^([0-9]{1,10}|[0-9a-fA-F]{64})$"
 AsOf = Annotated[
     str | None,
     Query(
-        pattern="^([0-9]{1,10}|[0-9a-fA-F]{64})$",
+        pattern=_PLACE,
         description="Show everything as of this block, a height or a hash. Default: now.",
     ),
 ]
@@ -70,6 +73,31 @@ def next_page(request: Request, cursor: str | None) -> str | None:
     # As it was asked for: behind a proxy, scheme and host may be others.
     path = request.scope.get("raw_path", request.scope["path"].encode()).decode("ascii", "replace")
     return f"{path.partition('?')[0]}?{urlencode([*items, ('after', cursor)])}"
+
+
+def read_height(cursor: str | None) -> int | None:
+    """Return the number that is the cursor of lists of blocks and rollbacks."""
+    if cursor is None:
+        return None
+    if not re.fullmatch("[0-9]{1,18}", cursor, re.ASCII):
+        raise UsageError(WRONG_CURSOR)
+    return int(cursor)
+
+
+def write_path(*parts: object, **parameters: str) -> str:
+    """Return a path of this API; each part is one segment."""
+    path = "/".join((PREFIX, *(quote(str(part), safe="") for part in parts)))
+    return f"{path}?{urlencode(parameters)}" if parameters else path
+
+
+def check_as_of(parameters: Sequence[tuple[str, str]]) -> str | None:
+    """Return the block that parameters name by `as_of`, None if none is; raises UsageError."""
+    blocks = [value for name, value in parameters if name == "as_of"]
+    if not blocks:
+        return None
+    if len(blocks) > 1 or not re.fullmatch(_PLACE, blocks[0], re.ASCII):
+        raise UsageError("as_of is not a block's height or hash")
+    return blocks[0]
 
 
 async def refuse_unknown(request: Request) -> None:
@@ -149,7 +177,3 @@ def _as_postgresql(value: object) -> object:
         return _as_postgresql(asdict(value))
     return value
 
-
-def queried(request: Request, others: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """Return the parameters of a request in order, but for some."""
-    return [item for item in request.query_params.multi_items() if item[0] not in others]
