@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import click
 
-from virtualchain.errors import UsageError
-from virtualchain.reading.json_text import json_text, plain_text
+from virtualchain.reading.json_text import json_text, plain_text, refuse_same_names
 
 _LOOK_AHEAD: Final = 500
 """How many rows determine the widths of the columns."""
@@ -60,11 +59,7 @@ def write_json_line(value: object) -> None:
 
 def write_json_rows(columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write an array of objects, one a line; raises UsageError if two columns have the same name."""
-    duplicates = sorted({name for name in columns if columns.count(name) > 1})
-    if duplicates:
-        raise UsageError(
-            f"two columns are named {duplicates[0]}: give them different names with AS, or use --csv"
-        )
+    refuse_same_names(columns, "use --csv")
     separator = "[\n"
     for row in rows:
         keyed = dict(zip(columns, map(_finite, row), strict=True))

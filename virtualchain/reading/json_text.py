@@ -2,9 +2,12 @@
 
 import json
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from secrets import token_hex
 from typing import Final
+
+from virtualchain.errors import UsageError
 
 _DIGITS: Final = 300
 """Numerics with more digits are text in JSON, because few JSON readers accept such numbers."""
@@ -18,6 +21,15 @@ def json_text(value: object, *, ensure_ascii: bool = True, indent: int | None = 
     """Write a value as JSON: bytes are hex, and numerics are numbers with all their digits, such as 1.00."""
     text = json.dumps(value, default=_plain, ensure_ascii=ensure_ascii, indent=indent)
     return _NUMBER.sub(r"\1", text)
+
+
+def refuse_same_names(columns: Sequence[str], otherwise: str) -> None:
+    """Raise UsageError if two columns have the same name, as no two members of an object may."""
+    duplicates = sorted({name for name in columns if columns.count(name) > 1})
+    if duplicates:
+        raise UsageError(
+            f"two columns are named {duplicates[0]}: give them different names with AS, or {otherwise}"
+        )
 
 
 def plain_text(value: object) -> str:

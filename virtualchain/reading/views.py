@@ -8,14 +8,14 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
@@ -45,6 +45,19 @@ _GONE = ("42P01", "3F000")
 
 class BlockNotShown(UsageError):
     """The block that the views were asked to show cannot be shown; the message says which can."""
+
+
+class QueryRejected(UsageError):
+    """The database rejects a user's statement."""
+
+    def __init__(self, message: str, position: int | None) -> None:
+        """Keep the message, and the place of the mistake: a character of the statement, from 1."""
+        super().__init__(message)
+        self.position = position
+
+
+class QueryTooSlow(StoreError):
+    """A user's statement was canceled, because it took too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,21 +251,86 @@ def query(
     UsageError with the database's message if it rejects the statement, StoreError if that takes more than
     `timeout` seconds (None: no limit). Fractions in JSON are Decimals.
     """
+    _prepare(connection, as_of, timeout, role)
+    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+    with _rejected(connection, timeout, role):
+        # With a parameter, even an unused one, the server accepts only a single statement. So it does when
+        # preparing one, but a prepared statement would remain in a pooler's session.
+        cursor.execute(statement.encode(), [True], prepare=False)
+    return _names(cursor), iter(cursor if cursor.description else ())
+
+
+@contextmanager
+def stream(
+    connection: psycopg.Connection, statement: str, *, as_of: str | None, timeout: float
+) -> Iterator[tuple[list[str], list[str], Iterator[tuple[Any, ...]]]]:
+    """Run one statement of a user as `query` does, but hold no more than a few rows of its result.
+
+    Yields the names of the columns, their types, and the rows, which are read inside of the block only.
+    Raises the same errors as `query`, also while rows are read.
+    """
+    _prepare(connection, as_of, timeout, None)
+    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+    with _rejected(connection, timeout, None):
+        names, types = _describe(connection, statement.encode())
+        if not names:
+            cursor.execute(statement.encode(), [True], prepare=False)
+    if not names:
+        yield names, types, iter(())
+        return
+    rows: Any = cursor.stream(statement.encode(), [True])  # a generator, which cancels the rest when closed
+
+    def explained() -> Iterator[tuple[Any, ...]]:
+        with _rejected(connection, timeout, None):
+            yield from rows
+
+    with closing(rows):
+        yield names, types, explained()
+
+
+def _describe(connection: psycopg.Connection, statement: bytes) -> tuple[list[str], list[str]]:
+    """Return the names and types of the columns of a statement, by the unnamed prepared statement."""
+    protocol = connection.pgconn
+    result = protocol.prepare(b"", statement)
+    if result.status == pq.ExecStatus.COMMAND_OK:
+        result = protocol.describe_prepared(b"")
+    if result.status != pq.ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(result)
+    columns = [
+        ((result.fname(place) or b"").decode(), result.ftype(place)) for place in range(result.nfields)
+    ]
+    types = [(connection.adapters.types.get(oid), oid) for _, oid in columns]
+    return [name for name, _ in columns], [
+        "other" if kind is None else f"{kind.name}[]" if kind.array_oid == oid else kind.name
+        for kind, oid in types
+    ]
+
+
+def _prepare(
+    connection: psycopg.Connection, as_of: str | None, timeout: float | None, role: str | None
+) -> None:
+    """Set what a user's statement sees, until the transaction ends."""
     search_path(connection)
     exact_json(connection)
     _limit(connection, as_of, timeout)
     if role is not None:
         connection.execute(_Q["become"], {"role": role})
+
+
+def _names(cursor: psycopg.RawCursor[Any]) -> list[str]:
+    return [column.name for column in cursor.description or ()]
+
+
+@contextmanager
+def _rejected(connection: psycopg.Connection, timeout: float | None, role: str | None) -> Iterator[None]:
+    """Raise what the database says of a user's statement as an error of who wrote it."""
     started = time.monotonic()
-    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     try:
-        # With a parameter, even an unused one, the server accepts only a single statement. So it does when
-        # preparing one, but a prepared statement would remain in a pooler's session.
-        cursor.execute(statement.encode(), [True], prepare=False)
+        yield
     except psycopg.errors.QueryCanceled as error:
         if timeout is None or time.monotonic() - started < timeout:
             raise
-        raise StoreError(
+        raise QueryTooSlow(
             f"the query was canceled because it took more than {timeout:g} seconds: narrow it, or raise "
             "--timeout SECONDS (0: no limit)"
         ) from error
@@ -262,12 +340,13 @@ def query(
         denied = role is not None and isinstance(error, psycopg.errors.InsufficientPrivilege)
         hint = f" (it ran as the reader {role}: --own-rights runs it as the URL's user)" if denied else ""
         grant = hint or _missing_grant(connection, error)
-        raise UsageError(f"the database rejects this query: {_one_line(error)}{grant}") from error
+        position = error.diag.statement_position
+        raise QueryRejected(
+            f"the database rejects this query: {_one_line(error)}{grant}",
+            int(position) if position else None,
+        ) from error
     except UnicodeEncodeError as error:
         raise UsageError("the query cannot be encoded as UTF-8") from error
-    if cursor.description is None:
-        return [], iter(())
-    return [column.name for column in cursor.description], iter(cursor)
 
 
 def show_block(connection: psycopg.Connection, as_of: str) -> None:

@@ -1,0 +1,306 @@
+"""How pages write values: numbers and times as people do, and text from the chain so that it is harmless.
+
+Whatever comes from the chain or from whoever asks goes through `shown`: nothing in it can hide, reorder its
+neighbors, or look like something that it is not.
+"""
+
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+from markupsafe import Markup, escape
+
+from virtualchain.app.fields import opcode_text
+
+CUT: Final = 80
+"""Characters of a value that a list shows."""
+WHOLE: Final = 20_000
+"""Characters of a value that its own page shows."""
+_TAIL: Final = 8
+"""Characters at the end of a hash that are always shown."""
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_IGNORED: Final = frozenset(
+    (
+        0x00AD, 0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, 0xFFFC,
+        *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0),
+    )
+)  # fmt: skip
+"""Letters and marks that nobody sees."""
+_MARKS: Final = 2
+"""Accents on one letter that are shown as such; more of them would run over the lines around them."""
+_DIGITS: Final = 300
+"""Digits of an integer that are grouped: longer ones are text."""
+_NOTHING: Final = "\N{EN DASH}"
+_BITCOIN: Final = 100_000_000
+_FEW: Final = 1_000_000
+"""Satoshis up to which an amount is written in satoshis."""
+
+
+def shown(value: object, limit: int | None = None, *, lines: bool = False) -> Markup:
+    r"""Write text that may come from anyone; after `limit` characters it ends with an ellipsis.
+
+    What cannot be seen, or changes how its neighbors are read, becomes an escape such as \u202e. Line breaks
+    are kept if `lines`.
+    """
+    text = value if isinstance(value, str) else str(value)
+    is_cut = limit is not None and len(text) > limit
+    if is_cut:
+        text = text[:limit]
+    tail = Markup("…") if is_cut else Markup()
+    if text.isascii() and text.isprintable():
+        return escape(text) + tail
+    parts: list[str] = []
+    marks = 0
+    for character in text:
+        if character == "\n" and lines:
+            parts.append("\n")
+            continue
+        category = _category(character)
+        marks = marks + 1 if category in {"Mn", "Me"} else 0
+        if category in _INVISIBLE or category == "!" or marks > _MARKS:
+            parts.append(f'<span class="esc">{_escaped(character)}</span>')
+        else:
+            parts.append(str(escape(character)))
+    return Markup("".join(parts)) + tail  # noqa: S704 - each part is escaped
+
+
+@lru_cache(maxsize=4096)
+def _category(character: str) -> str:
+    """Return the general category of a character; "!" if it is one that nobody sees."""
+    category = unicodedata.category(character)
+    if ord(character) in _IGNORED or (category == "Zs" and character != " "):
+        return "!"
+    return category
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    short = {0x00: "\\0", 0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}.get(code)
+    return short or (
+        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    )
+
+
+def text(value: object, limit: int = CUT) -> Markup:
+    """Write a value of a row or a field, cut to `limit` characters; null and empty text are visible."""
+    if value is None:
+        return Markup('<span class="null">null</span>')
+    written = plain(value)
+    if written == "":
+        return Markup('<span class="null">empty</span>')
+    return Markup('<span class="text" dir="ltr">{}</span>').format(shown(written, limit))
+
+
+def whole(value: object, limit: int = WHOLE) -> Markup:
+    """Write a value with all of it: what is long or has lines stands in a box, folded if it is very long."""
+    if value is None or plain(value) == "":
+        return text(value)
+    written = plain(value)
+    if len(written) <= 2 * CUT and "\n" not in written:
+        return text(written, len(written))
+    box = Markup('<pre tabindex="0">{}</pre>').format(shown(written, limit, lines=True))
+    if len(written) > limit:
+        box += Markup('<p class="age">The first {} of {} characters.</p>').format(
+            number(limit), number(len(written))
+        )
+    if len(written) <= 10 * CUT:
+        return box
+    summary = Markup('{} <span class="age">({} characters)</span>').format(
+        shown(written, CUT), number(len(written))
+    )
+    return Markup("<details><summary>{}</summary>{}</details>").format(summary, box)
+
+
+def plain(value: object) -> str:
+    r"""Return a value as text, as PostgreSQL writes it: bytes as \x00ff, nested values as JSON."""
+    match value:
+        case str():
+            return value
+        case bytes() | bytearray() | memoryview():
+            return f"\\x{bytes(value).hex()}"
+        case bool():
+            return "true" if value else "false"
+        case dict() | list():
+            return pretty(value)
+        case Decimal():
+            return f"{value:f}" if value.is_finite() and abs(value.adjusted()) < _DIGITS else str(value)
+    return str(value)
+
+
+def pretty(value: object) -> str:
+    """Write JSON over several lines if it is nested, with all digits of its numbers."""
+    try:
+        flat = json.dumps(value, ensure_ascii=False, default=_json_number)
+        return (
+            flat
+            if len(flat) <= CUT
+            else json.dumps(value, ensure_ascii=False, indent=2, default=_json_number)
+        )
+    except RecursionError:
+        return "(nested too deeply to be shown)"
+
+
+def _json_number(value: object) -> object:
+    return plain(value)
+
+
+def number(value: Any) -> str:  # noqa: ANN401 - whatever counts
+    """Write a number with separators between thousands."""
+    if value is None:
+        return _NOTHING
+    return f"{value:,}"
+
+
+def counted(count: int, thing: str) -> str:
+    """Write a number of things, with the plural if there is not exactly one."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def short_hash(value: str | None, *, zeros: bool = False) -> Markup:
+    """Write a hash so that its middle is hidden, but copied with it; of a block hash, its zeros as well."""
+    if not value:
+        return Markup('<span class="null">none</span>')
+    if len(value) <= 2 * _TAIL:
+        return Markup("<code>{}</code>").format(shown(value))
+    extra = " tail-only" if zeros else ""
+    return Markup(
+        '<code class="hash{}" title="{}"><span class="head">{}</span><span>{}</span></code>'
+    ).format(extra, value, value[:-_TAIL], value[-_TAIL:])
+
+
+def whole_hash(value: str | None) -> Markup:
+    """Write a hash with all its digits, to be copied."""
+    if not value:
+        return Markup('<span class="null">none</span>')
+    return Markup('<code class="whole" data-copy>{}</code>').format(shown(value))
+
+
+def as_bytes(value: object) -> bytes:
+    r"""Return bytes, also those that are written as \x00ff or plain hex."""
+    if isinstance(value, str):
+        try:
+            return bytes.fromhex(value.removeprefix("\\x"))
+        except ValueError:
+            return value.encode("utf-8", "replace")
+    return b"" if value is None else bytes(value)  # type: ignore[call-overload]
+
+
+def opcode(value: object, payload: object = b"") -> str:
+    """Write an opcode: a printable character as itself, any other byte as hex."""
+    return opcode_text(as_bytes(value), None if payload is None else b"")
+
+
+def readable(value: object) -> str | None:
+    """Return bytes as text if they are UTF-8 of which nearly all can be printed; None otherwise."""
+    content = as_bytes(value)
+    try:
+        decoded = content.decode()
+    except UnicodeDecodeError:
+        return None
+    visible = sum(character.isprintable() or character in "\n\t" for character in decoded)
+    return decoded if decoded and visible >= 0.8 * len(decoded) else None
+
+
+def size(count: int | None) -> str:
+    """Write a number of bytes."""
+    if count is None:
+        return _NOTHING
+    amount = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            return counted(count, "byte") if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError("there is a largest unit")
+
+
+def amount(satoshis: int | None) -> str:
+    """Write an amount: few satoshis as such, more of them as bitcoins with all digits."""
+    if satoshis is None:
+        return _NOTHING
+    satoshis = int(satoshis)
+    if abs(satoshis) < _FEW:
+        return f"{satoshis:,} sat"
+    whole_coins, rest = divmod(abs(satoshis), _BITCOIN)
+    return f"{'-' if satoshis < 0 else ''}{whole_coins:,}.{rest:08d} BTC"
+
+
+def duration(value: object) -> str:
+    """Write a duration, of seconds or an interval, with about two digits."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _seconds(value)
+    if seconds is None:
+        return _NOTHING if value is None else str(value)
+    if seconds < 9.95:
+        return f"{seconds * 1000:.0f} ms" if seconds < 0.995 else f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    days, minutes = divmod(round(seconds / 60), 24 * 60)
+    hours, minutes = divmod(minutes, 60)
+    if days > 9:
+        return f"{days:,} days"
+    if days:
+        return f"{counted(days, 'day')} {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _seconds(value: object) -> float | None:
+    """Read seconds, or an interval such as 1 day 02:03:04.5."""
+    if isinstance(value, int | float | Decimal):
+        return float(value)
+    words = str(value).split()
+    try:
+        days = float(words[0]) if len(words) > 1 and words[1].startswith("day") else 0.0
+        hours, minutes, seconds = words[-1].split(":") if ":" in words[-1] else ("0", "0", "0")
+        return days * 86_400 + float(hours) * 3600 + float(minutes) * 60 + float(seconds)
+    except (ValueError, IndexError):
+        return None
+
+
+def as_time(value: object) -> datetime | None:
+    """Read a time, as JSON or PostgreSQL writes it; None if Python has no such time."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    try:
+        read = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+
+
+def moment(value: object, *, age: bool = True, seconds: bool = False) -> Markup:
+    """Write a time, and how long ago that is."""
+    if value is None:
+        return Markup('<span class="null">unknown</span>')
+    time = as_time(value)
+    if time is None:
+        return text(value)
+    written = time.strftime("%Y-%m-%d %H:%M:%S UTC" if seconds else "%Y-%m-%d %H:%M UTC")
+    exact = time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    element = Markup('<time datetime="{}">{}</time>').format(exact, written)
+    return element + Markup(' <span class="age">{}</span>').format(ago(time)) if age else element
+
+
+def ago(value: object) -> str:
+    """Write how long ago a time is."""
+    time = as_time(value)
+    if time is None:
+        return ""
+    seconds = (datetime.now(UTC) - time).total_seconds()
+    if seconds < -60:
+        return f"in {duration(-seconds)}"
+    return "just now" if seconds < 60 else f"{duration(seconds)} ago"
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns that rows of JSON have, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+FILTERS: Final = {
+    "shown": shown, "text": text, "whole": whole, "plain": plain, "pretty": pretty, "number": number,
+    "counted": counted, "hash": short_hash, "whole_hash": whole_hash, "opcode": opcode, "readable": readable,
+    "size": size, "amount": amount, "duration": duration, "moment": moment, "ago": ago, "bytes": as_bytes,
+}  # fmt: skip
