@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 import psycopg
 from psycopg import sql
-from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from virtualchain.errors import DatabaseUnavailable, StoreError
 from virtualchain.reading import views
@@ -22,7 +22,7 @@ _Q = queries("web")
 SESSIONS: Final = 8
 """The most sessions for pages and API; the SQL box and each watch have their own."""
 _WAITING: Final = 64
-_WAIT: Final = 5.0
+_WAIT: Final = 3.0
 """Requests that may wait for a session, and seconds for which they do."""
 TIMEOUT: Final = 5.0
 """Seconds that a statement may take."""
@@ -60,16 +60,6 @@ def _check(connection: Any) -> None:  # noqa: ANN401 - the pool's own type
     """Have the pool replace a session that has ended, unless it was used a moment ago."""
     if time.monotonic() - connection.used_at > _UNCHECKED:
         ConnectionPool.check_connection(connection)
-
-
-def _session_of(pool: ConnectionPool[Any]) -> Any:  # noqa: ANN401 - with the attributes that `_Reader` sets
-    """Take a session from the pool; raises Busy if none is free, DatabaseUnavailable if it has none."""
-    try:
-        return pool.getconn()
-    except (PoolTimeout, TooManyRequests) as error:
-        if pool.get_stats().get("pool_size", 0) == 0:
-            raise DatabaseUnavailable("the database does not answer") from error
-        raise Busy("too many requests at once") from error
 
 
 def _begin(connection: Any, as_of: str | None, timeout: float) -> None:  # noqa: ANN401 - as above
@@ -111,7 +101,7 @@ class Sessions:
         BlockNotShown.
         """
         pool = self._opened()
-        connection = _session_of(pool)
+        connection = self._take(pool)
         try:
             try:
                 _begin(connection, as_of, timeout)
@@ -120,7 +110,7 @@ class Sessions:
                     raise
                 pool.putconn(connection)
                 pool.check()  # the others have ended, too, if the server was restarted
-                connection = _session_of(pool)
+                connection = self._take(pool)
                 _begin(connection, as_of, timeout)
             yield connection
         except psycopg.errors.QueryCanceled as error:
@@ -140,6 +130,20 @@ class Sessions:
                 connection.rollback()
             connection.used_at = time.monotonic()
             pool.putconn(connection)
+
+    def _take(self, pool: ConnectionPool[Any]) -> Any:  # noqa: ANN401 - with the attributes that `_Reader` sets
+        """Take a session from the pool; raises Busy if none is free, StoreError if there is none."""
+        try:
+            return pool.getconn()
+        except (TooManyRequests, PoolClosed) as error:
+            raise Busy("too many requests at once") from error
+        except PoolTimeout as error:
+            try:
+                connect_reader(self.url).close()
+            except StoreError:
+                self._log_in_again(pool)
+                raise
+            raise Busy("too many requests at once") from error
 
     def _log_in_again(self, pool: ConnectionPool[Any]) -> None:
         """Let the next request log in: the deployment may have been made again, or its grants changed."""
