@@ -25,7 +25,7 @@ SELECT row_to_json(shown)::text, count(*) OVER (), block_id::text FROM (
         (SELECT count(*) FROM (SELECT FROM virtualchain.rejections AS r WHERE r.block_id = b.block_id LIMIT 1000) AS counted) AS rejections
     FROM (SELECT block_id, hash, time FROM virtualchain.blocks WHERE block_id < %(before)s ORDER BY block_id DESC LIMIT %(limit)s) AS b
 ) AS shown
-ORDER BY block_id DESC;
+ORDER BY shown.block_id DESC;
 
 -- name: block
 -- A block by height or hash, with the digests of the apps that took it.
@@ -118,7 +118,7 @@ WHERE EXISTS (SELECT FROM places) OR shown.pending::text <> '[]';
 SELECT row_to_json(shown)::text, count(*) OVER (), block_id::text FROM (
     SELECT * FROM virtualchain.snapshots WHERE app = %(app)s AND block_id < %(before)s ORDER BY block_id DESC LIMIT %(limit)s
 ) AS shown
-ORDER BY block_id DESC;
+ORDER BY shown.block_id DESC;
 
 -- name: reorgs
 -- Rollbacks, newest first; durations in seconds.
@@ -127,7 +127,7 @@ SELECT row_to_json(shown)::text, count(*) OVER (), reorg_id::text FROM (
         extract(epoch FROM duration)::float8 AS duration, cause, rows_undone
     FROM virtualchain.reorgs WHERE reorg_id < %(before)s ORDER BY reorg_id DESC LIMIT %(limit)s
 ) AS shown
-ORDER BY reorg_id DESC;
+ORDER BY shown.reorg_id DESC;
 
 -- name: pending
 -- Pending inputs, in the order in which they were judged.

@@ -6,16 +6,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from virtualchain.errors import DatabaseUnavailable, UsageError
 from virtualchain.reading import views
 from virtualchain.reading.event_json import event_json
-from virtualchain.reading.events import AnyEvent, PendingEvent, PendingInput, Reader
+from virtualchain.reading.events import PendingEvent, PendingInput, Reader
 from virtualchain.reading.json_text import json_text
 from virtualchain.reading.position import Position
 from virtualchain.reading.resume import present
-from virtualchain.reading.watch import Watch, watch
+from virtualchain.reading.watch import AnyEvent, Watch, watch
 from virtualchain.web.problems import NotFound, problem_of
 from virtualchain.web.sessions import Busy, Sessions
 
@@ -24,10 +24,11 @@ _RING_BYTES: Final = 16 * 1024 * 1024
 """How many events a ring has, and how large they may be together; one at least."""
 _PAUSE: Final = 1.0
 """Seconds after which a session that could not be opened is tried again."""
+_K = TypeVar("_K")
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Behind(Exception):  # noqa: N818 - a client's state, not a mistake
+class Behind(Exception):
     """The ring no longer has the event that a client needs next."""
 
 
@@ -65,6 +66,11 @@ def read_present(sessions: Sessions, app: str | None) -> Position:
         if apps is not None and reader.unreadable(apps):
             raise NotFound(f"this server may not read the tables of {app}")
         return present(reader, apps)
+
+
+def _from(lowest: int, numbers: dict[_K, int]) -> dict[_K, int]:
+    """Return those that are not lower."""
+    return {key: number for key, number in numbers.items() if number >= lowest}
 
 
 class Feed:
@@ -156,7 +162,8 @@ class Feed:
                 if position is None:
                     position = read_present(self._sessions, self.app)
                     self._tell(self._begin, position)
-                with watch(self._sessions.url, self.app, after=position, pending=self.shows_pending) as events:
+                url = self._sessions.url
+                with watch(url, self.app, after=position, pending=self.shows_pending) as events:
                     self._watch = events
                     for event in events:
                         self._tell(self._publish, event, encode(event))
@@ -164,7 +171,7 @@ class Feed:
                             return
             except (DatabaseUnavailable, Busy):
                 self._closed.wait(_PAUSE)
-            except Exception as error:  # all clients must learn of it
+            except Exception as error:  # noqa: BLE001 - all clients must learn of it
                 _LOG.warning("the watch of %s has ended: %s", self.app or "all apps", error)
                 self._tell(self._fail, error)
                 return
@@ -209,9 +216,8 @@ class Feed:
             return
         self._lost = entry.number
         if len(self._numbers) > 2 * _RING:
-            for numbers in (self._numbers, self._numbers_by_block):
-                for key in [key for key, number in numbers.items() if number < self._lost]:
-                    del numbers[key]  # type: ignore[attr-defined]
+            self._numbers = _from(self._lost, self._numbers)
+            self._numbers_by_block = _from(self._lost, self._numbers_by_block)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error

@@ -1,14 +1,15 @@
 """What `/api/v1/watch` sends: one session follows an app, however many clients do.
 
 A feed has the last events in a ring, each encoded once. A client whose position is in the ring continues
-there. Another one is brought up to it by reads of its own, in small batches: an event of the ring and one that
-was read have the same position, so there is neither a gap nor a doubling where they meet. A client that is so
-slow that the ring leaves it behind is cut off; it resumes with its last position.
+there. Another one is brought up to it by reads of its own, in small batches: an event of the ring and one
+that was read have the same position, so there is neither a gap nor a doubling where they meet. A client that
+is so slow that the ring leaves it behind is cut off; it resumes with its last position.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import anyio.to_thread
@@ -45,6 +46,34 @@ _Batch = tuple[list[Entry], Position]
 """Events that follow a position, and the position that they lead to."""
 
 
+@dataclass(slots=True)
+class _Client:
+    """Who is being brought up to a feed's ring."""
+
+    feed: Feed
+    after: Position | None
+    """Where it is; None if it wants what comes from now on."""
+    batch: list[Entry]
+    """What it receives next."""
+    most: int = 1
+    """How many blocks are read at once."""
+
+    @property
+    def number(self) -> int | None:
+        """After which number of the ring it continues; None if it is not there yet."""
+        if self.feed.position is None:
+            return None
+        return self.feed.number if self.after is None else self.feed.find(self.after)
+
+    @property
+    def has_to_read(self) -> bool:
+        """Whether there may be something to read: not before a height that it named is reached."""
+        reached = self.feed.position
+        if self.after is None:
+            return False
+        return self.after.block_hash is not None or reached is None or self.after.block_id <= reached.block_id
+
+
 class Hub:
     """The feeds, by app and whether they show pending inputs; each lives as long as it has clients."""
 
@@ -67,7 +96,7 @@ class Hub:
         if after is not None and feed.find(after) is None:
             with suppress(*_NOT_YET):
                 batch, after = await self._read(app, after, 1)
-        return self._stream(feed, after, batch)
+        return self._stream(_Client(feed, after, batch))
 
     def close(self) -> None:
         """End all feeds."""
@@ -100,12 +129,15 @@ class Hub:
         if self._feeds.get(key) is feed:
             del self._feeds[key]
 
-    async def _stream(self, feed: Feed, after: Position | None, batch: list[Entry]) -> AsyncIterator[bytes]:
+    async def _stream(self, client: _Client) -> AsyncIterator[bytes]:
         """Yield what a client receives, until it or the feed ends."""
+        feed = client.feed
         feed.clients += 1
         try:
             yield b"retry: %d\n\n" % _RETRY
-            async for data in self._events(feed, after, batch):
+            async for data in self._bring_up(client):
+                yield data
+            async for data in _from_ring(feed, client.number or 0):
                 yield data
         except Behind:
             return
@@ -116,32 +148,35 @@ class Hub:
             if not feed.clients:
                 self._end_later(feed)
 
-    async def _events(self, feed: Feed, after: Position | None, batch: list[Entry]) -> AsyncIterator[bytes]:
-        most, waited = 1, 0.0
+    async def _bring_up(self, client: _Client) -> AsyncIterator[bytes]:
+        """Yield what a client receives until the ring has its position."""
+        waited = 0.0
         while True:
-            for entry in batch:
+            for entry in client.batch:
                 yield entry.data
-            number = feed.number if after is None else feed.find(after)
-            if number is not None and feed.position is not None:
+            client.batch = []
+            if client.number is not None:
                 break
-            if feed.failure is not None:
-                raise feed.failure
-            batch = []
-            if after is not None and not _is_ahead(after, feed.position):
-                with suppress(*_NOT_YET):
-                    batch, after = await self._read(feed.app, after, most)
-            if batch:
-                size = sum(len(entry.data) for entry in batch)
-                most = max(1, most // 2) if size > _LARGE else min(2 * most, _MOST_BLOCKS)
-            elif after is None or feed.find(after) is None:
-                waited = 0.0 if await feed.changed(_PAUSE) else waited + _PAUSE
-                if waited >= KEEP_ALIVE:
-                    waited = 0.0
-                    yield _COMMENT
-        if after is None:  # so that it resumes here if there is no event before it is cut off
-            yield b"id: %s\n\n" % str(feed.position).encode()
-        async for data in _from_ring(feed, number):
-            yield data
+            if client.feed.failure is not None:
+                raise client.feed.failure
+            await self._advance(client)
+            if client.batch or client.number is not None:
+                continue
+            waited = 0.0 if await client.feed.changed(_PAUSE) else waited + _PAUSE
+            if waited >= KEEP_ALIVE:
+                waited = 0.0
+                yield _COMMENT
+        if client.after is None:  # so that it resumes here if it is cut off before the first event
+            yield b"id: %s\n\n" % str(client.feed.position).encode()
+
+    async def _advance(self, client: _Client) -> None:
+        """Read what a client receives next, if there is something."""
+        if client.after is None or not client.has_to_read:
+            return
+        with suppress(*_NOT_YET):
+            client.batch, client.after = await self._read(client.feed.app, client.after, client.most)
+            size = sum(len(entry.data) for entry in client.batch)
+            client.most = max(1, client.most // 2) if size > _LARGE else min(2 * client.most, _MOST_BLOCKS)
 
     async def _read(self, app: str | None, after: Position, most: int) -> _Batch:
         """Read the events after a position; clients that ask for the same share the read."""
@@ -168,11 +203,6 @@ class Hub:
                 after = reader.place(after.block_id)
         entries = [Entry(0, event.position, encode(event)) for event in events]
         return entries, events[-1].position if events else after
-
-
-def _is_ahead(after: Position, reached: Position | None) -> bool:
-    """Return whether a client named a height that is not reached yet: there is nothing to read before that."""
-    return after.block_hash is None and reached is not None and after.block_id > reached.block_id
 
 
 async def _from_ring(feed: Feed, number: int) -> AsyncIterator[bytes]:

@@ -33,6 +33,7 @@ def add_to(application: FastAPI) -> Hub:
     api.state.hub = Hub(site.sessions, site.versions)
     for module in _MODULES:
         api.include_router(module.router)
+    application.state.api = api
     application.mount(PREFIX, api)
     application.add_route("/api", guide.show)
     application.add_route("/api/{rest:path}", _nothing)

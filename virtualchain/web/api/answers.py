@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from datetime import datetime, timedelta
 from http import HTTPStatus
 from itertools import chain
 from typing import Annotated, Any, Final
@@ -42,7 +40,10 @@ AsOf = Annotated[
 Limit = Annotated[int, Query(ge=1, le=MOST, description="The most items of a page.")]
 After = Annotated[
     str | None,
-    Query(max_length=20_000, description="The cursor of the page before; take it from that page's `Link` header."),
+    Query(
+        max_length=20_000,
+        description="The cursor of the page before; take it from that page's `Link` header.",
+    ),
 ]
 
 
@@ -54,7 +55,7 @@ def site_of(request: Request) -> Site:
 
 def json_answer(value: object, *, following: str | None = None, keep: bool = True) -> Response:
     """Answer with a value as JSON, and with a link to the page that follows."""
-    return body_answer(json_text(_as_postgresql(value)).encode(), following=following, keep=keep)
+    return body_answer(json_text(value).encode(), following=following, keep=keep)
 
 
 def body_answer(body: bytes, *, following: str | None = None, keep: bool = True) -> Response:
@@ -156,24 +157,3 @@ def _invalid(error: Mapping[str, Any]) -> str:
     """Describe a parameter that is not as it should be."""
     place = ".".join(str(part) for part in error["loc"][1:]) or "the request"
     return f"{place}: {error['msg']}"
-
-
-def _as_postgresql(value: object) -> object:
-    r"""Convert what JSON lacks as PostgreSQL does: bytes to \x and hex, times to ISO 8601."""
-    match value:
-        case bytes() | bytearray() | memoryview():
-            return f"\\x{bytes(value).hex()}"
-        case str() | int() | float() | None:
-            return value
-        case datetime():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case dict():
-            return {key: _as_postgresql(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_as_postgresql(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return _as_postgresql(asdict(value))
-    return value
-

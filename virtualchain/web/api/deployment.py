@@ -14,7 +14,6 @@ from virtualchain.reading import journal, search, views
 from virtualchain.reading.catalog import projections
 from virtualchain.store.builds import code_warning
 from virtualchain.web.api.answers import (
-    PREFIX,
     After,
     AppName,
     AsOf,
@@ -26,6 +25,7 @@ from virtualchain.web.api.answers import (
     read_height,
     refuse_unknown,
     site_of,
+    write_path,
 )
 from virtualchain.web.problems import NotFound, problem_of
 
@@ -48,7 +48,7 @@ def find_app(connection: psycopg.Connection, name: str) -> Json:
 
 @router.get("/status", summary="The apps, the writer and the node, as far as the database knows")
 def status(request: Request) -> Response:
-    """The keys are those of `virtualchain status --json`.
+    """Return an object with the keys of `virtualchain status --json`.
 
     The node is the one that the writer reported last: `reported_at` is when that was.
     """
@@ -171,7 +171,9 @@ def show_app(request: Request, app: AppName, as_of: AsOf = None) -> Response:
         glance = journal.deployment(connection)
         tables = projections(connection, app)
     [row] = [item for item in glance["apps"] if item["name"] == app]
-    builds = [{key: item[key] for key in item if key != "app"} for item in glance["builds"] if item["app"] == app]
+    builds = [
+        {key: item[key] for key in item if key != "app"} for item in glance["builds"] if item["app"] == app
+    ]
     described = [
         {
             "name": table.name,

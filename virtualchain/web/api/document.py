@@ -13,6 +13,7 @@ from starlette.responses import Response
 from virtualchain.model import Json
 from virtualchain.reading import rows, views
 from virtualchain.reading.catalog import Column, Projection, projections
+from virtualchain.reading.pages import MOST_ROWS
 from virtualchain.web.api.answers import PREFIX, PROBLEM, body_answer, refuse_unknown, site_of
 
 router: Final = APIRouter(dependencies=[Depends(refuse_unknown)], tags=["deployment"])
@@ -20,9 +21,9 @@ RESERVED: Final = ("ops", "rejections", "consensus", "changes", "tables")
 """Names of paths below an app: a projection of such a name has only its long path."""
 _TITLE: Final = "virtualchain"
 _ABOUT: Final = (
-    "The state of a deployment as JSON. Lists come in pages: the header `Link` has the next one. `as_of` shows "
-    "everything as of a block. An answer has an ETag, which changes with the deployment's state. Errors are "
-    "problem details (RFC 9457)."
+    "The state of a deployment as JSON. Lists come in pages: the header `Link` has the next one. `as_of` "
+    "shows everything as of a block. An answer has an ETag, which changes with the deployment's state. "
+    "Errors are problem details (RFC 9457)."
 )
 _STATUSES: Final = {
     "400": "A parameter is wrong.",
@@ -129,7 +130,7 @@ def _rows_operation(table: Projection) -> Json:
         _parameter(
             "limit",
             "The most rows of a page.",
-            {"type": "integer", "minimum": 1, "maximum": rows.MOST_ROWS, "default": rows.DEFAULT_ROWS},
+            {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": rows.DEFAULT_ROWS},
         ),
         _parameter("after", "The cursor of the page before.", {"type": "string"}),
         _parameter("as_of", "Show rows as of this block, a height or a hash.", {"type": "string"}),
@@ -180,7 +181,9 @@ def _key_parameters(table: Projection, own: tuple[str, ...]) -> list[Json]:
     ]
 
 
-def _operation(summary: str, table: Projection, parameters: list[Json], schema: Json, about: str | None) -> Json:
+def _operation(
+    summary: str, table: Projection, parameters: list[Json], schema: Json, about: str | None
+) -> Json:
     operation: Json = {
         "tags": [f"app {table.app}"],
         "summary": summary,

@@ -39,7 +39,9 @@ def proving(sessions: Sessions) -> Iterator[psycopg.Connection]:
     try:
         with sessions.snapshot() as connection:
             finished, expired = threading.Event(), threading.Event()
-            watchdog = threading.Thread(target=_cancel_later, args=(connection, finished, expired), daemon=True)
+            watchdog = threading.Thread(
+                target=_cancel_later, args=(connection, finished, expired), daemon=True
+            )
             watchdog.start()
             try:
                 yield connection
@@ -47,12 +49,16 @@ def proving(sessions: Sessions) -> Iterator[psycopg.Connection]:
                 finished.set()
                 watchdog.join()
             if expired.is_set():
-                raise TooSlow(f"the proof took more than {TIMEOUT:g} seconds: `virtualchain prove` has no limit")
+                raise TooSlow(
+                    f"the proof took more than {TIMEOUT:g} seconds: `virtualchain prove` has no limit"
+                )
     finally:
         _turns.release()
 
 
-def _cancel_later(connection: psycopg.Connection, finished: threading.Event, expired: threading.Event) -> None:
+def _cancel_later(
+    connection: psycopg.Connection, finished: threading.Event, expired: threading.Event
+) -> None:
     """Cancel what the connection does after its time, as often as it takes: it may do nothing just then."""
     if finished.wait(TIMEOUT):
         return

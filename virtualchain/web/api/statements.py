@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
-
 from virtualchain.errors import UsageError, quoted
 from virtualchain.web import sql_box
 from virtualchain.web.api.answers import NEVER_KEPT, AsOf, check_as_of, refuse_unknown, site_of
@@ -68,7 +67,7 @@ async def post_sql(
     as_of: AsOf = None,
     form: Annotated[Form, Query(alias="format", description="What the rows are written as.")] = "json",
 ) -> Response:
-    """The same for long statements: the body is the statement, or a JSON object with `query`."""
+    """Return the same for a statement in the body, or in a JSON object with `query`: it may be long."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in {"application/sql", "application/json"}:  # others a page elsewhere may send unasked
         raise HTTPException(

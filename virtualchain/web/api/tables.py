@@ -51,7 +51,7 @@ def rows(request: Request, app: AppName, table: TableName) -> Response:
 
 
 def row(request: Request, app: AppName, table: TableName) -> Response:
-    """Return the versions of the row with a key, the last one first, with the ops that may have caused each."""
+    """Return the versions of a row by its key, the last one first, with the ops that may have caused it."""
     key, own = _key_and(request, ("after", "limit"))
     with site_of(request).sessions.snapshot() as connection:
         projection = find_projection(connection, app, table)

@@ -16,9 +16,9 @@ _HEADERS: Final = {**NEVER_KEPT, "X-Accel-Buffering": "no"}
 """The second keeps a reverse proxy from collecting events."""
 
 
-@router.api_route(
+@router.head("/watch", include_in_schema=False)
+@router.get(
     "/watch",
-    methods=["GET", "HEAD"],
     response_class=StreamingResponse,
     summary="Follow blocks and rollbacks as they happen",
     responses={200: {"content": {_MEDIA: {"schema": {"type": "string"}}}}},
