@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.datetime import TimestamptzLoader
 
 from virtualchain.model import Json
 from virtualchain.reading.position import Position
@@ -191,6 +192,7 @@ class Reader:
 
     def _rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         with self.connection.cursor(row_factory=dict_row) as cursor:
+            cursor.adapters.register_loader("timestamptz", TimestamptzLoader)  # `views` has it as text
             return cursor.execute(_Q[query], parameters).fetchall()
 
 

@@ -1,7 +1,7 @@
-"""Connections that are slow on purpose, or not: what a request's head may take, and what a reader that waits."""
+"""Connections whose clients are slow, on purpose or not: how long they have, and how much they may hold."""
 
 import asyncio
-from typing import Final, cast
+from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -45,7 +45,7 @@ class Connection(HttpToolsProtocol):
             self._await_head()
         super().data_received(data)
         if self._head is not None and self._head > _LONGEST_HEAD:
-            self._transport.abort()
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         """Count the bytes of a head."""
@@ -61,8 +61,8 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Begin to wait for a client that is to take what has been written."""
         super().pause_writing()
-        waiting = self._transport.get_write_buffer_size()
-        self._stalled = self.loop.call_later(_STALL_TIME + waiting / _SLOWEST, self._transport.abort)
+        waiting = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(_STALL_TIME + waiting / _SLOWEST, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Stop waiting: most of it has been taken."""
@@ -71,19 +71,15 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """End a connection without requests, even if its client has not taken the last answer."""
-        if not self._transport.is_closing():
-            self._transport.abort() if self._transport.get_write_buffer_size() else self._transport.close()
+        if not self.transport.is_closing():
+            self.transport.abort() if self.transport.get_write_buffer_size() else self.transport.close()
 
     @property
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    @property
-    def _transport(self) -> asyncio.Transport:
-        return cast("asyncio.Transport", self.transport)
-
     def _await_head(self) -> None:
-        self._late = self.loop.call_later(_HEAD_TIME, self._transport.abort)
+        self._late = self.loop.call_later(_HEAD_TIME, self.transport.abort)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
