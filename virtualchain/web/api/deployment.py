@@ -90,7 +90,11 @@ def status(request: Request) -> Response:
     )
 
 
-@router.get("/health", summary="Whether the server can answer", responses={503: {}})
+@router.get(
+    "/health",
+    summary="Whether the server can answer",
+    responses={503: {"description": "It cannot, or not all is well.", "content": {"application/json": {}}}},
+)
 def health(
     request: Request,
     check: Annotated[

@@ -116,7 +116,8 @@ def _general(api: FastAPI) -> str:
 def _add_problems(operation: Json) -> None:
     problem = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for status, text in _STATUSES.items():
-        operation["responses"][status] = {"description": text, "content": problem}
+        response = operation["responses"].setdefault(status, {"description": text})
+        response["content"] = response.get("content", {}) | problem
 
 
 def _rows_operation(table: Projection) -> Json:

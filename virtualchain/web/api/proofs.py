@@ -106,8 +106,10 @@ def row_proof(request: Request, projection: Projection, key: dict[str, str], at:
 
 @contextmanager
 def _not_found() -> Iterator[None]:
-    """Raise NotFound for what cannot be proved: the parameters have been checked."""
+    """Raise NotFound for what cannot be proved, but not for a text that is no value of a key's column."""
     try:
         yield
     except UsageError as error:
+        if isinstance(error.__cause__, psycopg.DataError):
+            raise
         raise NotFound(str(error)) from error

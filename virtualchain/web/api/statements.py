@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from virtualchain.errors import UsageError, quoted
 from virtualchain.web import sql_box
-from virtualchain.web.api.answers import NEVER_KEPT, AsOf, check_as_of, refuse_unknown, site_of
+from virtualchain.web.api.answers import NEVER_KEPT, PROBLEM, AsOf, check_as_of, refuse_unknown, site_of
 
 router: Final = APIRouter(dependencies=[Depends(refuse_unknown)], tags=["sql"])
 _LONGEST: Final = 64 * 1024
@@ -41,6 +41,14 @@ def get_sql(
 @router.post(
     "/sql",
     summary="Run one SQL statement that only reads",
+    responses={
+        status: {"description": text, "content": {PROBLEM: {}}}
+        for status, text in (
+            (408, "The body took too long."),
+            (413, "The body is too long."),
+            (415, "The body is of another type."),
+        )
+    },
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -119,6 +127,6 @@ def _from_json(text: str, as_of: str | None, form: Form) -> tuple[str, str | Non
     if value.get("as_of") is not None:
         as_of = check_as_of([("as_of", str(value["as_of"]))])
     form = value.get("format", form)
-    if form not in _MEDIA:
+    if form not in ("json", "csv"):
         raise UsageError("format is json or csv")
     return value["query"], as_of, form
