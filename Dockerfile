@@ -11,7 +11,7 @@ COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY virtualchain ./virtualchain
 COPY sql ./sql
 COPY migrations ./migrations
-RUN python -m venv /opt/virtualchain && VIRTUALCHAIN_COMPILED=1 /opt/virtualchain/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/virtualchain && VIRTUALCHAIN_COMPILED=1 /opt/virtualchain/bin/pip install --no-cache-dir '.[web]'
 
 FROM python:3.12-slim
 COPY --from=build /opt/virtualchain /opt/virtualchain

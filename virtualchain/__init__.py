@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from virtualchain.app.encoding import build_input, build_output
     from virtualchain.app.field_types import Boolean, Hex, Integer, List, Text
     from virtualchain.app.fields import parse_json
+    from virtualchain.app.pages import Page
     from virtualchain.bitcoin.payload import (
         envelopes,
         first_op_return,
@@ -42,6 +43,7 @@ __all__ = [
     "Integer",
     "Jsonb",
     "List",
+    "Page",
     "PendingEvent",
     "PendingInput",
     "Position",
@@ -74,6 +76,7 @@ _ROOMS = {
     "Hex": "app.field_types",
     "Integer": "app.field_types",
     "List": "app.field_types",
+    "Page": "app.pages",
     "PendingEvent": "reading.events",
     "PendingInput": "reading.events",
     "Position": "reading.position",

@@ -17,13 +17,22 @@ SELECT row_to_json(glance)::text FROM (
     FROM (VALUES (true)) AS always LEFT JOIN virtualchain.deployment AS d ON true
 ) AS glance;
 
+-- name: app
+-- An app, with how far it is.
+SELECT row_to_json(a)::text FROM virtualchain.apps AS a WHERE a.name = %(app)s;
+
 -- name: blocks
--- Blocks, newest first, with how many ops and rejections they have, counted up to 1,000.
+-- Blocks, newest first, with how many ops and rejections they have.
+WITH page AS MATERIALIZED (
+    SELECT block_id, hash, time FROM virtualchain.blocks WHERE block_id < %(before)s ORDER BY block_id DESC LIMIT %(limit)s
+), counted AS (
+    SELECT first_block_id AS block_id, sum(ops) AS ops, sum(rejections) AS rejections
+    FROM virtualchain.activity((SELECT min(block_id) FROM page), (SELECT max(block_id) FROM page), (SELECT count(*)::integer FROM page))
+    GROUP BY first_block_id
+)
 SELECT row_to_json(shown)::text, count(*) OVER (), block_id::text FROM (
-    SELECT b.block_id, b.hash, b.time,
-        (SELECT count(*) FROM (SELECT FROM virtualchain.ops AS o WHERE o.block_id = b.block_id LIMIT 1000) AS counted) AS ops,
-        (SELECT count(*) FROM (SELECT FROM virtualchain.rejections AS r WHERE r.block_id = b.block_id LIMIT 1000) AS counted) AS rejections
-    FROM (SELECT block_id, hash, time FROM virtualchain.blocks WHERE block_id < %(before)s ORDER BY block_id DESC LIMIT %(limit)s) AS b
+    SELECT p.block_id, p.hash, p.time, coalesce(c.ops, 0) AS ops, coalesce(c.rejections, 0) AS rejections
+    FROM page AS p LEFT JOIN counted AS c USING (block_id)
 ) AS shown
 ORDER BY shown.block_id DESC;
 
@@ -34,56 +43,48 @@ SELECT row_to_json(shown)::text FROM (
         b.time, b.chainwork, b.header, (SELECT min(block_id) FROM virtualchain.blocks) AS first_block_id,
         (SELECT max(block_id) FROM virtualchain.blocks) AS last_block_id,
         coalesce((SELECT json_agg(row_to_json(taken) ORDER BY taken.app COLLATE "C") FROM (
-            SELECT s.app, s.ops_hash, s.consensus_hash, s.state_hash,
-                (SELECT count(*) FROM (SELECT FROM virtualchain.ops AS o
-                    WHERE o.app = s.app AND o.block_id = b.block_id LIMIT 10000) AS counted) AS ops,
-                (SELECT count(*) FROM (SELECT FROM virtualchain.rejections AS r
-                    WHERE r.app = s.app AND r.block_id = b.block_id LIMIT 10000) AS counted) AS rejections
-            FROM virtualchain.snapshots AS s WHERE s.block_id = b.block_id) AS taken), '[]') AS apps
+            SELECT s.app, s.ops_hash, s.consensus_hash, s.state_hash, c.ops, c.rejections
+            FROM virtualchain.snapshots AS s JOIN virtualchain.activity(b.block_id, b.block_id, 1) AS c USING (app)
+            WHERE s.block_id = b.block_id) AS taken), '[]') AS apps
     FROM virtualchain.blocks AS b
     WHERE b.block_id = coalesce(%(block_id)s::integer, (SELECT block_id FROM virtualchain.blocks WHERE hash = %(hash)s::text))
 ) AS shown;
 
 -- name: ops
--- Ops, newest first, as many as fit into 4 MiB, but at least one.
-SELECT (SELECT row_to_json(o)::text FROM (SELECT m.app, m.block_id, m.block_hash, m.time, m.txindex, m.vtxindex, m.txid, m.opcode, m.payload,
-        m.fields, m.payload_index) AS o),
+-- Ops, newest first, as many as fit into 4 MiB, but at least one. A row without an op says how far was looked.
+WITH places AS MATERIALIZED (
+    SELECT a.name AS app, p.block_id, p.vtxindex, p.fits
+    FROM virtualchain.apps AS a
+    CROSS JOIN LATERAL virtualchain.newest_ops(a.name, coalesce(%(block_id)s::integer, 0), %(last)s::integer,
+        CASE WHEN a.name COLLATE "C" > %(last_app)s THEN 0 WHEN a.name = %(last_app)s THEN %(vtxindex)s ELSE 2147483647 END,
+        %(opcode)s::bytea, %(limit)s) AS p
+    WHERE %(app)s::text IS NULL OR a.name = %(app)s
+    ORDER BY p.block_id DESC, a.name COLLATE "C" DESC, p.vtxindex DESC LIMIT %(limit)s
+), measured AS (
+    SELECT o.*, p.fits, row_number() OVER place AS place, count(*) OVER () AS rows,
+        sum(300 + 2 * coalesce(octet_length(o.payload), 0) + 4 * pg_column_size(o.fields)) OVER place AS size
+    FROM places AS p JOIN virtualchain.ops AS o USING (app, block_id, vtxindex)
+    WINDOW place AS (ORDER BY o.block_id DESC, o.app COLLATE "C" DESC, o.vtxindex DESC ROWS UNBOUNDED PRECEDING)
+)
+SELECT CASE WHEN m.fits THEN (SELECT row_to_json(o)::text FROM (SELECT m.app, m.block_id, m.block_hash, m.time, m.txindex, m.vtxindex, m.txid,
+        m.opcode, m.payload, m.fields, m.payload_index) AS o) END,
     m.rows, json_build_array(m.block_id, m.app, m.vtxindex)::text
-FROM (
-    SELECT found.*, row_number() OVER place AS place, count(*) OVER () AS rows,
-        sum(300 + 2 * coalesce(octet_length(found.payload), 0) + 4 * pg_column_size(found.fields)) OVER place AS size
-    FROM (
-        SELECT o.* FROM virtualchain.apps AS a CROSS JOIN LATERAL (
-            SELECT app, block_id, block_hash, time, txindex, vtxindex, txid, opcode, payload, fields, payload_index
-            FROM virtualchain.ops
-            WHERE app = a.name AND (%(block_id)s::integer IS NULL OR block_id = %(block_id)s) AND (%(opcode)s::bytea IS NULL OR opcode = %(opcode)s)
-                AND block_id <= %(last)s
-                AND (NOT %(has_cursor)s OR (block_id, app COLLATE "C", vtxindex) < (%(last)s, %(last_app)s, %(vtxindex)s))
-            ORDER BY block_id DESC, vtxindex DESC LIMIT %(limit)s
-        ) AS o
-        WHERE %(app)s::text IS NULL OR a.name = %(app)s
-        ORDER BY o.block_id DESC, o.app COLLATE "C" DESC, o.vtxindex DESC LIMIT %(limit)s
-    ) AS found
-    WINDOW place AS (ORDER BY found.block_id DESC, found.app COLLATE "C" DESC, found.vtxindex DESC ROWS UNBOUNDED PRECEDING)
-) AS m
-WHERE m.place = 1 OR m.size <= 4194304
-ORDER BY m.place;
+FROM measured AS m WHERE m.place = 1 OR m.size <= 4194304 ORDER BY m.place;
 
 -- name: rejections
--- Rejections, newest first.
-SELECT row_to_json(found)::text, count(*) OVER (), json_build_array(block_id, app, txindex, payload_index)::text FROM (
-    SELECT r.* FROM virtualchain.apps AS a CROSS JOIN LATERAL (
-        SELECT app, block_id, txindex, txid, opcode, step, reason, payload_index
-        FROM virtualchain.rejections
-        WHERE app = a.name AND (%(block_id)s::integer IS NULL OR block_id = %(block_id)s) AND (%(opcode)s::bytea IS NULL OR opcode = %(opcode)s)
-            AND (%(step)s::text IS NULL OR step = %(step)s) AND block_id <= %(last)s
-            AND (NOT %(has_cursor)s OR (block_id, app COLLATE "C", txindex, payload_index) < (%(last)s, %(last_app)s, %(txindex)s, %(payload_index)s))
-        ORDER BY block_id DESC, txindex DESC, payload_index DESC LIMIT %(limit)s
-    ) AS r
+-- Rejections, newest first. A row without one says how far was looked.
+WITH places AS MATERIALIZED (
+    SELECT a.name AS app, p.block_id, p.txindex, p.payload_index, p.fits
+    FROM virtualchain.apps AS a
+    CROSS JOIN LATERAL virtualchain.newest_rejections(a.name, coalesce(%(block_id)s::integer, 0), %(last)s::integer,
+        CASE WHEN a.name COLLATE "C" > %(last_app)s THEN 0 WHEN a.name = %(last_app)s THEN %(txindex)s ELSE 2147483647 END,
+        CASE WHEN a.name = %(last_app)s THEN %(payload_index)s ELSE 0 END, %(opcode)s::bytea, %(step)s::text, %(limit)s) AS p
     WHERE %(app)s::text IS NULL OR a.name = %(app)s
-    ORDER BY r.block_id DESC, r.app COLLATE "C" DESC, r.txindex DESC, r.payload_index DESC LIMIT %(limit)s
-) AS found
-ORDER BY block_id DESC, app COLLATE "C" DESC, txindex DESC, payload_index DESC;
+    ORDER BY p.block_id DESC, a.name COLLATE "C" DESC, p.txindex DESC, p.payload_index DESC LIMIT %(limit)s
+)
+SELECT CASE WHEN p.fits THEN row_to_json(r)::text END, count(*) OVER (), json_build_array(p.block_id, p.app, p.txindex, p.payload_index)::text
+FROM places AS p JOIN virtualchain.rejections AS r USING (app, block_id, txindex, payload_index)
+ORDER BY p.block_id DESC, p.app COLLATE "C" DESC, p.txindex DESC, p.payload_index DESC;
 
 -- name: op
 -- An op with its transaction.
@@ -137,34 +138,19 @@ ORDER BY app COLLATE "C", place LIMIT %(limit)s;
 -- name: opcodes
 -- The opcodes among an app's last ops.
 SELECT row_to_json(counted)::text FROM (
-    SELECT opcode, count(*) AS ops, max(block_id) AS last_block_id FROM (
-        SELECT opcode, block_id FROM virtualchain.ops WHERE app = %(app)s ORDER BY block_id DESC, vtxindex DESC LIMIT 10000) AS last
-    GROUP BY opcode
+    SELECT o.opcode, count(*) AS ops, max(o.block_id) AS last_block_id
+    FROM virtualchain.newest_ops(%(app)s, most => 1000) AS p
+    JOIN virtualchain.ops AS o ON o.app = %(app)s AND o.block_id = p.block_id AND o.vtxindex = p.vtxindex
+    GROUP BY o.opcode
 ) AS counted
 ORDER BY ops DESC, opcode;
 
 -- name: activity
 -- How many ops and rejections there are in each part of a range of blocks.
-WITH span AS (
-    SELECT greatest(%(first)s::integer, min(block_id)) AS first, least(%(last)s::integer, max(block_id)) AS last FROM virtualchain.blocks
-), parts AS (
-    SELECT first, last, (last - first) / %(points)s + 1 AS width FROM span WHERE first <= last
-), counted AS (
-    SELECT app, (block_id - first) / width AS part, count(*) AS ops, 0 AS rejections
-    FROM parts CROSS JOIN virtualchain.ops
-    WHERE block_id BETWEEN first AND last AND (%(app)s::text IS NULL OR app = %(app)s) GROUP BY 1, 2
-    UNION ALL
-    SELECT app, (block_id - first) / width, 0, count(*)
-    FROM parts CROSS JOIN virtualchain.rejections
-    WHERE block_id BETWEEN first AND last AND (%(app)s::text IS NULL OR app = %(app)s) GROUP BY 1, 2
-)
 SELECT row_to_json(shown)::text FROM (
-    SELECT p.first + c.part * p.width AS first_block_id, least(p.first + (c.part + 1) * p.width - 1, p.last) AS last_block_id,
-        b.time, c.app, sum(c.ops) AS ops, sum(c.rejections) AS rejections
-    FROM counted AS c CROSS JOIN parts AS p
-    LEFT JOIN virtualchain.blocks AS b ON b.block_id = least(p.first + (c.part + 1) * p.width - 1, p.last)
-    GROUP BY 1, 2, 3, 4 ORDER BY 1, c.app COLLATE "C"
-) AS shown;
+    SELECT a.*, b.time FROM virtualchain.activity(%(first)s, %(last)s, %(points)s, %(app)s) AS a
+    LEFT JOIN virtualchain.blocks AS b ON b.block_id = a.last_block_id
+) AS shown ORDER BY first_block_id, app COLLATE "C";
 
 -- name: progress
 -- How far the writer was during the last day, in a bounded number of parts of the same length.

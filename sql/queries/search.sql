@@ -8,7 +8,7 @@ UNION ALL
 UNION ALL
 (SELECT DISTINCT 'transaction', NULL, NULL::integer, txid FROM virtualchain.pending WHERE txid = %(hash)s::text)
 UNION ALL
-(SELECT 'consensus', app, block_id, consensus_hash FROM virtualchain.snapshots WHERE consensus_hash = %(consensus_hash)s::text LIMIT 20)
+(SELECT 'consensus', app, block_id, %(consensus_hash)s FROM virtualchain.blocks_of(%(consensus_hash)s::text) LIMIT 20)
 UNION ALL
 (SELECT 'app', name, NULL, NULL FROM virtualchain.apps WHERE strpos(lower(name), %(name)s::text) > 0 ORDER BY name COLLATE "C" LIMIT 20);
 

@@ -75,8 +75,12 @@ SELECT app, build, is_live, version, status, block_id FROM virtualchain.builds
 ORDER BY app COLLATE "C", build COLLATE "C";
 
 -- name: writer
--- How the writer was started last; no row before the first start.
-SELECT confirmations, apps FROM virtualchain.writer;
+-- How the writer was started last, and what it reported last, `age` seconds ago; no row before the first start.
+SELECT confirmations, apps, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS started_at,
+    to_char(seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS seen_at,
+    greatest(extract(epoch FROM now() - seen_at), 0)::float8 AS age, node_block_id, node_hash, waits_for, version,
+    to_char(stopped_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS stopped_at
+FROM virtualchain.writer;
 
 -- name: is_standby
 -- Whether the server is a standby, which cannot see the locks of its primary.

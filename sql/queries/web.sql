@@ -28,3 +28,16 @@ SELECT b.block_id, b.hash, r.reorg_id, r.fork_block_id, r.blocks_undone, r.ops_u
 FROM (SELECT) AS always
 LEFT JOIN (SELECT block_id, hash FROM virtualchain.blocks ORDER BY block_id DESC LIMIT 1) AS b ON true
 LEFT JOIN (SELECT reorg_id, fork_block_id, blocks_undone, ops_undone FROM virtualchain.reorgs ORDER BY reorg_id DESC LIMIT 1) AS r ON true;
+
+-- name: enter_app
+-- An app at the block that is shown, and the blocks that can be; unqualified names then resolve to its views and those of the log.
+SELECT a.block_id, CASE WHEN a.history_from > a.base_block_id THEN a.history_from ELSE (SELECT min(block_id) FROM virtualchain.blocks) END AS lowest,
+    (SELECT u.block_id FROM virtualchain.builds AS u WHERE u.app = a.name AND u.is_live) AS highest,
+    set_config('search_path', format('%%I, virtualchain', a.schema), true) AS search_path
+FROM virtualchain.apps AS a WHERE a.name = %(app)s;
+
+-- name: page_rows
+-- The first rows of an app's {query}, at most {limit}.
+SELECT * FROM (
+{query}
+) AS page LIMIT {limit};

@@ -30,7 +30,7 @@ COMMENT ON COLUMN vc.writer.apps IS 'The apps whose code it has.';
 COMMENT ON COLUMN vc.writer.started_at IS 'When it was started, by the clock of the database, like the other times here; null if an earlier version was.';
 COMMENT ON COLUMN vc.writer.seen_at IS 'When it reported last: some ten seconds ago at most, unless it is at work on something long, waits for an answer, or is gone.';
 COMMENT ON COLUMN vc.writer.node_block_id IS 'Height of the node''s last block then; null if it has not answered yet.';
-COMMENT ON COLUMN vc.writer.node_hash IS 'Hash of that block, in display order; null if only its height was asked for.';
+COMMENT ON COLUMN vc.writer.node_hash IS 'Hash of that block, in display order; null if its height is.';
 COMMENT ON COLUMN vc.writer.waits_for IS 'What it waited for then; null while it takes blocks.';
 COMMENT ON COLUMN vc.writer.version IS 'The version of virtualchain that it runs.';
 COMMENT ON COLUMN vc.writer.stopped_at IS 'When it ended in order; null while it runs, and if it was killed.';
@@ -59,6 +59,7 @@ CREATE TABLE vc.blocks (
     time timestamptz NOT NULL,
     chainwork numeric NOT NULL
 );
+CREATE INDEX blocks_hash_text ON vc.blocks USING hash (encode(hash, 'hex'));
 COMMENT ON TABLE vc.blocks IS 'Every block that was taken, in one unbroken chain.';
 COMMENT ON COLUMN vc.blocks.block_id IS 'Height of the block.';
 COMMENT ON COLUMN vc.blocks.hash IS 'Block hash, in display order.';
@@ -82,6 +83,7 @@ CREATE TABLE vc.inputs (
     branch bytea CHECK (octet_length(branch) % 32 = 0),
     PRIMARY KEY (block_id, txindex)
 );
+CREATE INDEX inputs_txid ON vc.inputs USING hash (encode(txid, 'hex'));
 COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload rule found a registered magic, whatever its opcode, or that spends outputs that an app tracks: shared by all apps.';
 COMMENT ON COLUMN vc.inputs.block_id IS 'Height of its block.';
 COMMENT ON COLUMN vc.inputs.txindex IS 'Position of the transaction in its block; the coinbase is 0, and an input only for a payload rule that takes it.';

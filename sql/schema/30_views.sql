@@ -200,7 +200,7 @@ COMMENT ON COLUMN virtualchain.writer.apps IS 'The apps whose code it has; other
 COMMENT ON COLUMN virtualchain.writer.started_at IS 'When it was started, by the clock of the database, like the other times here; null if an earlier version was.';
 COMMENT ON COLUMN virtualchain.writer.seen_at IS 'When it reported last: some ten seconds ago at most, unless it is at work on something long, waits for an answer, or is gone.';
 COMMENT ON COLUMN virtualchain.writer.node_block_id IS 'Height of the node''s last block then; null if it has not answered yet.';
-COMMENT ON COLUMN virtualchain.writer.node_hash IS 'Hash of that block; null if only its height was asked for.';
+COMMENT ON COLUMN virtualchain.writer.node_hash IS 'Hash of that block; null if its height is.';
 COMMENT ON COLUMN virtualchain.writer.waits_for IS 'What it waited for then; null while it takes blocks.';
 COMMENT ON COLUMN virtualchain.writer.version IS 'The version of virtualchain that it runs.';
 COMMENT ON COLUMN virtualchain.writer.stopped_at IS 'When it ended in order; null while it runs, and if it was killed.';

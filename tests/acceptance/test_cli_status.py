@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.acceptance.conftest import Commands, Inside, mine_notes
 from tests.acceptance.test_cli_run import at
 from tests.support.servers import reachable_folder, standby_of, value
+from virtualchain import __version__
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import installations
@@ -34,7 +36,44 @@ def test_the_writers_own_confirmations_count(
     assert writer.signal().code == 0
     printed = json.loads(inside("status", "--json", *common).out)
     assert (printed["confirmations"], printed["writer"]) == (6, None)
+    assert printed["report"]["stopped_at"] is not None
     assert "  writer     none is running\n" in cli("status", *common).out
+
+
+def test_what_the_writer_reported_is_shown_without_the_node(
+    cli: Commands, inside: Inside, fake_node: FakeNode, database_url: str
+) -> None:
+    """The node's last block, what the writer waits for, and how old that is; and that it was killed."""
+    database = ("--database", database_url)
+    nowhere = ("--bitcoin", "http://user:secret@127.0.0.1:1", *database)
+    writer = cli.start("run", *APP, "--bitcoin", fake_node.url, *database, "--confirmations", 2)
+    writer.until_said("has 1 of 2 confirmations")
+    query = "SELECT waits_for FROM virtualchain.writer"
+    writer.until(lambda: value(database_url, query) is not None)
+    printed = json.loads(inside("status", "--json", *nowhere).out)
+    assert (printed["tip"], printed["waits_for"][:8]) == (None, "the node")
+    report = printed["report"]
+    assert report["node"] == {"block_id": fake_node.height, "hash": fake_node.tip}
+    assert report["waits_for"].endswith("has 1 of 2 confirmations")
+    assert (report["version"], report["stopped_at"]) == (__version__, None)
+    assert report["started_at"] <= report["seen_at"]
+    assert 0 <= report["age"] < 30
+    [app] = printed["apps"]
+    assert app["lag"] == 2
+    ago = r"reported \d+(\.\d)? s ago\n"
+    shown = inside("status", *nowhere)
+    assert "the node was not reached" in shown.err
+    assert re.search(rf"  node       block {fake_node.height} \({fake_node.tip}\), {ago}", shown.out)
+    assert re.search(rf"  waits for  .*has 1 of 2 confirmations, {ago}", shown.out)
+    assert "  lag             2\n" in shown.out
+    writer.signal(signal.SIGKILL)
+    while value(database_url, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"):
+        time.sleep(0.02)
+    shown = inside("status", *nowhere)
+    assert re.search(
+        r"  writer     none is running; the last one ended without a word, seen .* s ago\n", shown.out
+    )
+    assert "confirmations, reported" not in shown.out
 
 
 def test_a_standby_says_that_it_is_one(cli: Commands, inside: Inside, fake_node: FakeNode) -> None:
@@ -65,6 +104,9 @@ def test_a_standby_says_that_it_is_one(cli: Commands, inside: Inside, fake_node:
                 "waits_for"
             ] == f"waiting for block {fake_node.height + 1}: the node is at block " + str(fake_node.height)
             assert "standby" in inside("status", *there).out
+            shown = inside("status", "--bitcoin", "http://127.0.0.1:1", "--database", copy).out
+            assert re.search(r"  node       block \d+ \([0-9a-f]{64}\), reported \d", shown)
+            assert re.search(r"  writer     on the primary, as this is a standby, reported \d", shown)
             assert "none is running" not in inside("status", *there).out
             assert "is a standby, which is read-only" in inside("sync", *APP, *there, code=3).err
             assert '"one"' in inside("ops", "--json", *there).out

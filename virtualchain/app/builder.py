@@ -24,6 +24,7 @@ from virtualchain.app.handlers import (
     make_step,
     opcode_name,
 )
+from virtualchain.app.pages import Page
 from virtualchain.app.spelling import uncalled_in_handler
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.model import FindPayload, Json
@@ -108,6 +109,8 @@ class App:
     """Consensus hashes by block, for all networks or by a network's name: with others, the app stops."""
     requires_fresh_hash: bool | str = False
     """Whether ops need a fresh consensus hash: in the field `consensus_hash`, or in the one named here."""
+    pages: Sequence[Page] = ()
+    """Pages of the app's own in the explorer; they decide nothing."""
 
     def __post_init__(self) -> None:
         if self.opcodes not in {(), None}:
@@ -497,6 +500,10 @@ class App:
         """Return whether a change of the code needs a new version."""
         return self.strict_code
 
+    def get_pages(self) -> Sequence[Page]:
+        """Return the pages."""
+        return self.pages
+
     def functions(self) -> dict[str, Callable[..., Any]]:
         """Return the functions of handlers and hooks, by opcode or kind, step and activation height."""
         functions: dict[str, Callable[..., Any]] = {}
@@ -588,8 +595,6 @@ class App:
         """Call the commit of an op's opcode."""
         handler = self._handler(block_id, opcode, op)
         commit = None if handler is None else handler.commit
-        return (
-            None
-            if commit is None
-            else commit(op, db_state, block_id=block_id, opcode=opcode, txid=txid, vtxindex=vtxindex)
-        )
+        if commit is None:
+            return None
+        return commit(op, db_state, block_id=block_id, opcode=opcode, txid=txid, vtxindex=vtxindex)

@@ -12,6 +12,7 @@ from virtualchain.app.ddl import bare_sql, with_comments, without_comments
 from virtualchain.app.field_types import Fields, FieldType, described
 from virtualchain.app.freshness import FreshFields
 from virtualchain.app.handlers import opcode_name
+from virtualchain.app.pages import Page
 from virtualchain.errors import UsageError
 from virtualchain.model import DEFAULT_RULE, Expected, FindPayload, Json, PayloadRule
 
@@ -97,6 +98,8 @@ class Contract:
     """Opcodes by the names that people may call them, in lower case."""
     fresh_fields: FreshFields = field(default_factory=dict)
     """Which fields must be fresh consensus hashes."""
+    pages: tuple[Page, ...] = ()
+    """Pages of the app's own in the explorer; they decide nothing."""
 
     def on(self, network: str) -> "Contract":
         """Return the contract as it is on a network; raises UsageError if the app is not for that one."""

@@ -18,6 +18,7 @@ from virtualchain.app.code import Code, methods_named
 from virtualchain.app.contract import Callback, Contract, no_encoder
 from virtualchain.app.field_types import Fields, read_fields
 from virtualchain.app.freshness import FreshFields, read_fresh_fields
+from virtualchain.app.pages import Page, read_pages
 from virtualchain.app.spelling import uncalled_in_implementation
 from virtualchain.errors import InvalidApp
 from virtualchain.model import DEFAULT_RULE, FindPayload, PayloadRule, arguments_of
@@ -54,6 +55,7 @@ _OPTIONAL: Final = (
     "get_max_payload",
     "get_needs",
     "get_opfields",
+    "get_pages",
     "get_projections",
     "get_requires_fresh_hash",
     "get_strict_code",
@@ -126,6 +128,7 @@ def read_contract(implementation: object, network: str | None = None) -> Contrac
         encoder=reader.encoder(),
         opcode_names=reader.opcode_names(),
         fresh_fields=reader.fresh_fields(),
+        pages=reader.pages(),
     )
     _check_fresh_fields(contract)
     return (contract if network is None else contract.on(network)).identified()
@@ -419,6 +422,12 @@ class _DeclarationReader:
             )
         return value
 
+    def pages(self) -> tuple[Page, ...]:
+        try:
+            return read_pages(self.call("get_pages", default=()))
+        except InvalidApp as error:
+            raise InvalidApp(f"{self._label}: {error}") from error
+
     def callback(self, name: str, arguments: int) -> Callback:
         function = getattr(self._implementation, name)
         values = [None] * arguments
@@ -457,14 +466,15 @@ class _DeclarationReader:
         callbacks = {name: getattr(self._implementation, name, None) for name in _CALLBACKS}
         handlers = self._implementation.functions() if isinstance(self._implementation, App) else {}
         functions = {name: item for name, item in {**callbacks, **handlers}.items() if item is not None}
-        return Code(functions, lasting=self.strict_code(), without=self._writing_methods())
+        return Code(functions, lasting=self.strict_code(), without=self._methods_without_effect())
 
-    def _writing_methods(self) -> frozenset[tuple[type, str]]:
-        rule = getattr(self._implementation, "find_payload", None)
-        methods = methods_named("db_encode", type(self._implementation)) | methods_named("write", type(rule))
-        return methods | (
-            self._implementation.writing_methods if isinstance(self._implementation, App) else frozenset()
-        )
+    def _methods_without_effect(self) -> frozenset[tuple[type, str]]:
+        """Name the methods on which no verdict depends: those that write inputs, and `get_pages`."""
+        kind, rule = type(self._implementation), getattr(self._implementation, "find_payload", None)
+        writing = methods_named("db_encode", kind) | methods_named("write", type(rule))
+        if isinstance(self._implementation, App):
+            writing |= self._implementation.writing_methods
+        return writing | methods_named("get_pages", kind)
 
     def encoder(self) -> Callable[[int, bytes], Callable[..., object] | None]:
         """Read what writes payloads: by height and opcode, a function of fields; None if there is none."""

@@ -31,6 +31,8 @@ class _Outlook:
     tip: "Tip | None" = None
     pruned_below: int | None = None
     waits_for: str | None = None
+    is_planned: bool = False
+    """Whether `waits_for` is known: the node was reached, and the tape could be read."""
 
 
 @click.command(cls=Command)
@@ -44,7 +46,8 @@ class _Outlook:
 def status(options: Options, check: bool) -> None:
     """Show the state of the apps, the writer and the node.
 
-    If the node cannot be reached, everything else is still shown, from the database. With --expect, the apps'
+    If the node cannot be reached, everything else is still shown, from the database, with what the writer
+    reported last of the node. With --expect, the apps'
     digests are compared with those expected now; without it, what the writer found is shown.
     """
     from virtualchain.reading import views
@@ -76,12 +79,15 @@ def status(options: Options, check: bool) -> None:
         missing = [build for build in live or () if build.app not in apps_with_code]
         warnings += [build.not_run_warning for build in missing if build.not_run_warning is not None]
     tip = outlook.tip
+    report = _report(last)
+    height = None if report is None or report["node"] is None else int(report["node"]["block_id"])
+    height = height if tip is None else tip.block_id
     if options.settings.json:
         node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}
         apps = [
             {
                 **{key: row[key] for key in _APP_KEYS},
-                "lag": _lag(row, tip),
+                "lag": _lag(row, height),
                 "role": row["role"],
                 "status": row["status"],
                 "error": row["error"],
@@ -96,25 +102,24 @@ def status(options: Options, check: bool) -> None:
             "waits_for": outlook.waits_for,
             "confirmations": confirmations,
         }
-        write_json({**chain, **deployment, "warnings": warnings, "apps": apps})
+        write_json({**chain, **deployment, "report": report, "warnings": warnings, "apps": apps})
         _check(rows, outlook, check=check)
         return
     for warning in warnings:
         say(warning)
-    waits_for = outlook.waits_for
     write_fields(
         network or "no network yet",
         {
-            "node": _node(outlook),
-            "writer": _writer(deployment["writer"], confirmations, is_standby=deployment["standby"]),
-            "waits for": None if waits_for is None else waits_for.removeprefix("waiting for "),
+            "node": _node(outlook, report),
+            "writer": _writer(deployment["writer"], confirmations, report, is_standby=deployment["standby"]),
+            "waits for": _awaited(outlook, report if running else None),
             **_pin_fields(deployment["pins"]),
             **_rollback_fields(deployment["last_reorg"]),
             **({"locale": deployment["locale"]} if deployment["locale"] else {}),
         },
     )
     for row in rows:
-        _write_app(row, tip, deployment["builds"])
+        _write_app(row, height, deployment["builds"])
         if options.settings.verbose and row["error"] is not None:
             for line in row["error"]["traceback"].splitlines():
                 click.echo(f"  {visible(line)}")
@@ -151,20 +156,55 @@ def _check(rows: "list[Json]", outlook: _Outlook, *, check: bool) -> None:
         raise NodeUnavailable("the node was not reached")
 
 
-def _node(outlook: _Outlook) -> str | None:
-    if outlook.tip is None:
+def _report(last: "Json | None") -> "Json | None":
+    """Return what the writer reported last, for JSON; None if no writer of this version has started."""
+    if last is None or last["seen_at"] is None:
         return None
+    tip = {"block_id": last["node_block_id"], "hash": last["node_hash"]}
+    return {
+        **{key: last[key] for key in ("started_at", "seen_at", "age", "waits_for", "version", "stopped_at")},
+        "node": None if last["node_block_id"] is None else tip,
+    }
+
+
+def _node(outlook: _Outlook, report: "Json | None") -> str | None:
+    if outlook.tip is None:
+        if report is None or report["node"] is None:
+            return None
+        node = report["node"]
+        return f"block {node['block_id']} ({node['hash']}), {_reported(report)}"
     pruned = "" if outlook.pruned_below is None else f", pruned below {outlook.pruned_below}"
     return f"block {outlook.tip.block_id} ({outlook.tip.hash}){pruned}"
 
 
-def _writer(name: str | None, confirmations: int, *, is_standby: bool) -> str:
+def _reported(report: "Json") -> str:
+    return f"reported {duration(report['age'])} ago"
+
+
+def _awaited(outlook: _Outlook, report: "Json | None") -> str | None:
+    """Describe what is waited for: what the writer reported, if that cannot be seen from here."""
+    if not outlook.is_planned and report is not None and report["stopped_at"] is None:
+        if report["waits_for"] is None:
+            return f"nothing: it was taking blocks, {_reported(report)}"
+        return f"{report['waits_for'].removeprefix('waiting for ')}, {_reported(report)}"
+    return None if outlook.waits_for is None else outlook.waits_for.removeprefix("waiting for ")
+
+
+def _writer(name: str | None, confirmations: int, report: "Json | None", *, is_standby: bool) -> str:
     if is_standby:
-        return "not known here: this database is a standby, so ask its primary"
-    return "none is running" if name is None else f"{name}, with {counted(confirmations, 'confirmation')}"
+        if report is None:
+            return "not known here: this database is a standby, so ask its primary"
+        if report["stopped_at"] is not None:
+            return f"stopped {moment(report['stopped_at'])}, as far as this standby knows"
+        return f"on the primary, as this is a standby, {_reported(report)}"
+    if name is not None:
+        return f"{name}, with {counted(confirmations, 'confirmation')}"
+    if report is None or report["stopped_at"] is not None:
+        return "none is running"
+    return f"none is running; the last one ended without a word, seen {duration(report['age'])} ago"
 
 
-def _write_app(row: "Json", tip: "Tip | None", builds: "list[Json]") -> None:
+def _write_app(row: "Json", height: int | None, builds: "list[Json]") -> None:
     from virtualchain.engine.expectations import describe_mismatch
     from virtualchain.engine.halting import op_of, place_of
 
@@ -173,7 +213,7 @@ def _write_app(row: "Json", tip: "Tip | None", builds: "list[Json]") -> None:
     fields = {
         "block": f"none yet: it starts with block {first}" if row["block_id"] is None else row["block_id"],
         "block hash": row["block_hash"],
-        "lag": _lag(row, tip),
+        "lag": _lag(row, height),
         "consensus hash": row["consensus_hash"],
         "state hash": row["state_hash"],
         "role": row["role"] or "the engine's own, because the database's user does not have CREATEROLE",
@@ -192,16 +232,16 @@ def _write_app(row: "Json", tip: "Tip | None", builds: "list[Json]") -> None:
     write_fields(f"{row['name']} {row['version']}: {row['status'].replace('_', ' ')}", fields)
 
 
-def _lag(row: "Json", tip: "Tip | None") -> int | None:
+def _lag(row: "Json", height: int | None) -> int | None:
     """Count the blocks between the app and the node's tip, including unconfirmed ones.
 
-    None if the tip is not known, or is below the app's first block.
+    None if the tip's height is not known, or is below the app's first block.
     """
     first = int(row["first_block_id"])
-    if tip is None or (row["block_id"] is None and first > tip.block_id):
+    if height is None or (row["block_id"] is None and first > height):
         return None
     reached = first - 1 if row["block_id"] is None else int(row["block_id"])
-    return max(tip.block_id - reached, 0)
+    return max(height - reached, 0)
 
 
 def _next_apps(options: Options, last: "Json | None") -> "Collection[str] | None":
@@ -254,6 +294,7 @@ def _look_ahead(
                     node_tip=lambda: tip,
                 )
                 outlook.waits_for = _waits_for(connection, plan, outlook.pruned_below, apps_with_code)
+                outlook.is_planned = True
     except NodeError as error:
         say(f"the node was not reached: {error}" if outlook.tip is None else f"the node failed: {error}")
         outlook.waits_for = f"the node: {error}"

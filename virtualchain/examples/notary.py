@@ -14,7 +14,7 @@ is an address that a key or a script owns; an anchor, for one, is spent by anybo
 
 from typing import Any
 
-from virtualchain import App, Rejected, State
+from virtualchain import App, Page, Rejected, State
 
 COMPLETE = {"ALL", "DEFAULT"}
 """The hash types of signatures that cover the whole transaction."""
@@ -41,6 +41,30 @@ app = App(
         COMMENT ON COLUMN documents.revoked IS 'Whether the owner withdrew the claim.';
         CREATE INDEX documents_owner ON documents (owner);
     """,
+    pages=[
+        Page(
+            "document",
+            title="Documents",
+            template="pages/document.html",
+            table="documents",
+            menu=True,
+            queries={
+                "documents": """
+                    SELECT * FROM documents WHERE %(key)s::text IS NULL
+                    ORDER BY claimed_at DESC, sha256 LIMIT 50
+                """,
+                "document": "SELECT * FROM documents WHERE sha256 = %(key)s",
+                "history": """
+                    SELECT h.from_block, o.opcode, o.vtxindex, o.txid,
+                        h.row ->> 'owner' AS owner, (h.row ->> 'revoked')::boolean AS revoked
+                    FROM row_history(%(app)s, 'documents', jsonb_build_object('sha256', %(key)s::text)) AS h
+                    LEFT JOIN ops AS o ON o.app = %(app)s AND o.block_id = h.from_block
+                        AND o.fields ->> 'sha256' = %(key)s::text
+                    ORDER BY h.from_block DESC, o.vtxindex DESC
+                """,
+            },
+        )
+    ],
 )
 
 

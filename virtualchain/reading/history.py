@@ -38,7 +38,8 @@ class RowVersion:
     """Ops of the app in `from_block` that may have caused it, the most likely first.
 
     Keys: block_id, vtxindex, txid, opcode, fields (None if they are long), and mentions: how many values the
-    op and the row share, of those that tell rows apart: its key, and the transaction's id.
+    op and the row share, of those that tell rows apart: its key, and the transaction's id. Those that share
+    none are among them only if all do.
     """
     has_more_ops: bool
 
@@ -89,16 +90,16 @@ def row_history(
     assert item is not None, "the query returns one row"
     answer = item.value
     versions = (
-        RowVersion(
-            row["from_block"],
-            row["until_block"],
-            row["row"],
-            tuple(row["ops"][:MOST_OPS]),
-            len(row["ops"]) > MOST_OPS,
-        )
+        RowVersion(row["from_block"], row["until_block"], row["row"], *_likely(row["ops"]))
         for row in answer["versions"]
     )
     return RowHistory(tuple(versions), answer["next"], answer["kept_from"])
+
+
+def _likely(ops: list[Json]) -> tuple[tuple[Json, ...], bool]:
+    """Return those of a block's ops that share a value with the row, or all; and whether there are more."""
+    likely = [op for op in ops if op["mentions"]] or ops
+    return tuple(likely[:MOST_OPS]), len(likely) > MOST_OPS
 
 
 def key_values(projection: Projection, key: Mapping[str, str]) -> dict[str, str]:

@@ -5,14 +5,14 @@ newest first. Hashes and transaction ids are lower-case hex.
 """
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
 from virtualchain.errors import UsageError, quoted
 from virtualchain.model import Json
 from virtualchain.reading.mistakes import require_text
-from virtualchain.reading.pages import Item, Page, read_cursor, read_item, read_items, read_page
+from virtualchain.reading.pages import WRONG_CURSOR, Item, Page, read_cursor, read_item, read_items, read_page
 from virtualchain.reading.views import HIGHEST
 from virtualchain.store.sql import queries
 
@@ -38,10 +38,15 @@ def deployment(connection: psycopg.Connection) -> Json:
     return item.value
 
 
+def app(connection: psycopg.Connection, name: str) -> Item | None:
+    """Return an app, with the columns of virtualchain.apps; None if there is none of that name."""
+    return read_item(connection, _Q["app"], {"app": require_text("the app's name", name)})
+
+
 def blocks(connection: psycopg.Connection, before: int | None = None, limit: int = SHOWN) -> Page:
     """Return blocks below `before`, newest first; the cursor is the last block's height.
 
-    Keys: block_id, hash, time, and how many ops and rejections of all apps there are; from 1,000 on, 1000.
+    Keys: block_id, hash, time, and how many ops and rejections of all apps there are.
     """
     return read_page(connection, _Q["blocks"], {"before": HIGHEST if before is None else before}, limit)
 
@@ -51,7 +56,7 @@ def block(connection: psycopg.Connection, place: str) -> Item | None:
 
     Keys: block_id, hash, prev_hash, next_hash, time, chainwork, header, first_block_id and last_block_id (of
     the tape), and apps: for each app that took it app, ops_hash, consensus_hash, state_hash, and how many ops
-    and rejections there are, from 10,000 on 10000. Raises UsageError for a text that is neither.
+    and rejections there are. Raises UsageError for a text that is neither.
     """
     text = place.strip()
     if re.fullmatch(r"[0-9]{1,10}", text, re.ASCII):
@@ -75,14 +80,14 @@ def ops(
     before: str | None = None,
     limit: int = SHOWN,
 ) -> Page:
-    """Return ops of one app or all, newest first, perhaps of one block, or with one opcode.
+    """Return ops of one app or all, newest first, perhaps of one block, or of an app and with one opcode.
 
-    The columns are those of the view, without canonical. `before` is the cursor of a page.
+    The columns are those of the view, without canonical. `before` is the cursor of a page. If an opcode is
+    rare, a page may have fewer ops than asked for, or none, and others follow.
     """
-    last, name, vtxindex = (HIGHEST, "", 0) if before is None else read_cursor(before, int, str, int)
+    last, name, vtxindex = _start(block_id, before, 1)
     parameters = {
         **_selected(app, block_id, opcode),
-        "has_cursor": before is not None,
         "last": last,
         "last_app": name,
         "vtxindex": vtxindex,
@@ -100,18 +105,19 @@ def rejections(
     before: str | None = None,
     limit: int = SHOWN,
 ) -> Page:
-    """Return rejected inputs of one app or all, newest first, with the columns of the view.
+    """Return rejected inputs of one app or all, newest first, with the columns of the view; see `ops`.
 
     Raises UsageError if `step` is not one of `STEPS`.
     """
     if step is not None and step not in STEPS:
         raise UsageError(f"step is not one of {', '.join(STEPS)}: {quoted(step)}")
-    start = (HIGHEST, "", 0, 0) if before is None else read_cursor(before, int, str, int, int)
+    last, name, txindex, payload_index = _start(block_id, before, 2)
     parameters = {
-        **_selected(app, block_id, opcode),
-        "step": step,
-        "has_cursor": before is not None,
-        **dict(zip(("last", "last_app", "txindex", "payload_index"), start, strict=True)),
+        **_selected(app, block_id, opcode, step),
+        "last": last,
+        "last_app": name,
+        "txindex": txindex,
+        "payload_index": payload_index,
     }
     return read_page(connection, _Q["rejections"], parameters, limit)
 
@@ -165,7 +171,7 @@ def pending(connection: psycopg.Connection, app: str | None = None, limit: int =
 
 
 def opcodes(connection: psycopg.Connection, app: str) -> list[Item]:
-    """Return the opcodes of an app's last 10,000 ops, the most frequent first: opcode, ops, last_block_id."""
+    """Return the opcodes of an app's last 1,000 ops, the most frequent first: opcode, ops, last_block_id."""
     return read_items(connection, _Q["opcodes"], {"app": require_text("the app's name", app)})
 
 
@@ -178,8 +184,9 @@ def activity(
 ) -> list[Item]:
     """Count ops and rejections over a range of blocks, by default over all of them, for a plot.
 
-    Keys: first_block_id and last_block_id of each of at most `points` parts of the range, time (of the last),
-    app, ops, rejections. Parts in which an app did nothing are left out.
+    Keys: app, first_block_id and last_block_id of each of at most `points` parts of the range, ops,
+    rejections, is_estimate (of a range with very many, some blocks of each part are counted), and time, which
+    is that of the last block.
     """
     parameters = {
         "app": None if app is None else require_text("the app's name", app),
@@ -204,11 +211,24 @@ def is_hash(text: str) -> bool:
     return re.fullmatch(r"[0-9A-Fa-f]{64}", text, re.ASCII) is not None
 
 
-def _selected(app: str | None, block_id: int | None, opcode: bytes | None) -> Json:
+def _start(block_id: int | None, before: str | None, numbers: int) -> list[Any]:
+    """Return the place before which a list begins: block, app, and some numbers in the block."""
+    if before is None:
+        return [HIGHEST if block_id is None else min(block_id + 1, HIGHEST), "", *[0] * numbers]
+    place = read_cursor(before, int, str, *[int] * numbers)
+    if block_id is not None and place[0] != block_id:
+        raise UsageError(WRONG_CURSOR)
+    return place
+
+
+def _selected(app: str | None, block_id: int | None, opcode: bytes | None, step: str | None = None) -> Json:
+    if app is None and (opcode, step) != (None, None):
+        raise UsageError("opcode and step select inputs of one app: name it")
     if block_id is not None and not 0 <= block_id <= HIGHEST:
         raise UsageError(f"not a block's height: {block_id}")
     return {
         "app": None if app is None else require_text("the app's name", app),
         "block_id": block_id,
         "opcode": opcode,
+        "step": step,
     }

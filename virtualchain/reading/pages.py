@@ -64,15 +64,16 @@ def read_page(
 ) -> Page:
     """Read a page by a query that returns JSON texts, how many rows there are up to `limit` + 1, and cursors.
 
-    The cursor of a row is a number, or a JSON array, which is encoded. Raises UsageError for a block that
+    The cursor of a row is a number, or a JSON array, which is encoded. A row whose text is null is the place
+    from which the next page continues to search. Raises UsageError for a block that
     cannot be shown, and for a limit that is not from 1 to `MOST_ROWS`.
     """
     if not 1 <= limit <= MOST_ROWS:
         raise UsageError(f"limit is not a number from 1 to {MOST_ROWS}: {limit}")
     rows = _fetch(connection, query, {**parameters, "limit": limit + 1})
     shown = rows[:limit]
-    items = tuple(Item(text) for text, _, _ in shown)
-    if not rows or rows[0][1] <= len(items):
+    items = tuple(Item(text) for text, _, _ in shown if text is not None)
+    if not shown or (rows[0][1] <= len(shown) and shown[-1][0] is not None):
         return Page(items, None)
     cursor: str = shown[-1][2]
     return Page(items, _encode(cursor) if cursor.startswith("[") else cursor)

@@ -423,6 +423,8 @@ def _filter(projection: Projection, name: str, text: str) -> Filter:
         raise UsageError(f"the filter of {name} has a value of more than {_LONGEST_VALUE} characters")
     if operator == "in":
         return Filter(column, operator, _values_of(name, value), is_negated)
+    if operator in _PATTERNS and (len(value) - len(value.rstrip("\\"))) % 2:
+        raise UsageError(f"the filter of {name} ends with a backslash, which escapes what follows it")
     if operator == "is":
         if value not in _IS:
             raise UsageError(f"the filter of {name} has is.{quoted(value)}: after is. comes {', '.join(_IS)}")

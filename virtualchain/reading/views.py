@@ -149,7 +149,11 @@ def writer(connection: psycopg.Connection) -> str | None:
 
 
 def last_start(connection: psycopg.Connection) -> Json | None:
-    """Return how the writer was started last: confirmations, apps; None if it never was."""
+    """Return how the writer was started last, and what it reported last; None if it never was.
+
+    Keys: confirmations, apps, started_at, seen_at, age, node_block_id, node_hash, waits_for, version,
+    stopped_at. The times are ISO 8601; age is the seconds since seen_at.
+    """
     rows = _dicts(connection, "writer", {})
     return rows[0] if rows else None
 

@@ -13,10 +13,12 @@ from limits import RateLimitItem
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from virtualchain.web import api, pages
+from virtualchain.app.contract import Contract
+from virtualchain.web import api, pages, sql_box
 from virtualchain.web.cache import Cache
 from virtualchain.web.gate import Gate
 from virtualchain.web.live import Live
+from virtualchain.web.own_pages import OwnPages
 from virtualchain.web.sessions import SESSIONS, Sessions
 from virtualchain.web.site import Site
 from virtualchain.web.version import Versions
@@ -29,7 +31,7 @@ _THREADS: Final = SESSIONS + 4
 def make_application(
     url: Callable[[], str],
     *,
-    contracts: Mapping[str, object] | None = None,
+    contracts: Mapping[str, Contract] | None = None,
     hosts: Collection[str] | None = None,
     rate: RateLimitItem | None = None,
     origins: Collection[str] = (),
@@ -49,18 +51,20 @@ def make_application(
         yield
         hub.close()
         await anyio.to_thread.run_sync(sessions.close)
+        sql_box.close()
 
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    application.state.site = Site(sessions, versions, dict(contracts or {}))
+    own_pages = OwnPages(contracts or {})
+    application.state.site = Site(sessions, versions, dict(contracts or {}), own_pages)
     application.add_route("/live", live.answer)
     application.mount("/static", StaticFiles(directory=_FOLDER / "static"))
     hub = api.add_to(application)
     pages.add_to(application)
-    kept = Cache(application, versions, _salt(contracts or {}))
+    kept = Cache(application, versions, _salt(contracts or {}, own_pages))
     return Gate(kept, hosts=hosts, rate=rate, origins=origins)
 
 
-def _salt(contracts: Mapping[str, object]) -> str:
-    """Return what makes the ETags of this program and these apps."""
-    parts = [installed_version("virtualchain"), *sorted(contracts)]
+def _salt(contracts: Mapping[str, Contract], own_pages: OwnPages) -> str:
+    """Return what makes the ETags of this program, these apps and their pages."""
+    parts = [installed_version("virtualchain"), *sorted(contracts), own_pages.digest()]
     return sha256("\n".join(parts).encode()).hexdigest()[:8]

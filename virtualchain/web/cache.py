@@ -1,6 +1,7 @@
 """Answers that are kept while the deployment does not change, and the ETags that say so."""
 
 import hashlib
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -18,8 +19,8 @@ _TOTAL: Final = 64 * 1024 * 1024
 NEVER: Final = ("/static/", "/live", "/api/v1/watch")
 """Beginnings of paths whose answers do not depend on the deployment's version, or never end."""
 
-_Key = tuple[str, bytes, str | None]
-"""Path, query, and what the client accepts."""
+_Key = tuple[str, bytes, str | None, str]
+"""Path, query, what the client accepts, and the minute if the answer tells how long ago something was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Cache:
             self._answers.clear()
             self._size, self._digest = 0, version.digest
         headers = Headers(scope=scope)
-        key = (scope["path"], scope["query_string"], headers.get("accept"))
+        key = (scope["path"], scope["query_string"], headers.get("accept"), _minute(scope["path"]))
         etag = self._etag(key, version.digest)
         if etag in [tag.strip() for tag in headers.get("if-none-match", "").split(",")]:
             unchanged = [(b"etag", etag.encode()), (b"cache-control", b"no-cache")]
@@ -92,6 +93,11 @@ class Cache:
         while len(self._answers) > _MOST or self._size > _TOTAL:
             _, oldest = self._answers.popitem(last=False)
             self._size -= len(oldest.body)
+
+
+def _minute(path: str) -> str:
+    """Return the minute for what people read, which says how long ago things were; nothing for the API."""
+    return "" if path.startswith("/api/") else f"-{int(time.time() // 60):x}"
 
 
 class _Recorder:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError
+from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, VirtualchainError
 from virtualchain.reading.views import BlockNotShown
 from virtualchain.web.sessions import Busy, TooSlow
 
@@ -14,6 +14,10 @@ RETRY_AFTER: Final = "2"
 
 class NotFound(UsageError):
     """There is no such app, table, row, block, transaction or page."""
+
+
+class PageFailed(VirtualchainError):
+    """A page of an app's own is wrong: its author must mend it."""
 
 
 class NotOffered(UsageError):
@@ -48,6 +52,7 @@ _BY_ERROR: Final = (
     (TooSlow, HTTPStatus.SERVICE_UNAVAILABLE, "This took too long"),
     (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached"),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be read"),
+    (PageFailed, HTTPStatus.INTERNAL_SERVER_ERROR, "This page of the app does not work"),
 )
 
 

@@ -1,23 +1,24 @@
 """HTML from templates: the environment that all pages share, and an answer for each outcome."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from virtualchain.web.problems import Problem, problem_of
-from virtualchain.web.site import Site
-from virtualchain.web.words import FILTERS
+from virtualchain.web.words import FILTERS, plain
+
+if TYPE_CHECKING:
+    from virtualchain.web.site import Site
 
 _FOLDER: Final = Path(__file__).parent
 _log = logging.getLogger(__name__)
@@ -30,6 +31,11 @@ MENU: Final = (
     ("/sql", "SQL"),
     ("/api", "API"),
 )
+
+_RESERVED: Final = frozenset(
+    {"select", "order", "limit", "after", "before", "as_of", "or", "and", "offset", "not.or", "not.and"}
+)
+"""Parameters of a table's page: a column of such a name is written otherwise."""
 
 Handler = Callable[[Request], Response]
 
@@ -55,6 +61,8 @@ def equip(made: Environment) -> None:
         {
             "asset": asset,
             "link": link,
+            "with_query": with_query,
+            "row_link": row_link,
             "menu": MENU,
             "program_version": installed_version("virtualchain"),
             "here": "",
@@ -71,17 +79,34 @@ def asset(name: str) -> str:
     return f"/static/{name}?v={sha256(content).hexdigest()[:12]}"
 
 
-def link(*parts: object, **parameters: object) -> Markup:
-    """Return a path of this site: each part is one segment, and parameters that are None are left out.
+def link(*parts: object, pairs: Iterable[tuple[str, object]] = (), **parameters: object) -> str:
+    """Return a path of this site: each part is one segment; parameters that are None or empty are left out.
 
-    A parameter whose value is a list is repeated; `pairs` is a list of further parameters, in order.
+    A slash in a part is encoded twice, as the server decodes a path before it looks for slashes in it.
+
+    `pairs` are further parameters, which come first, in their order.
     """
-    path = "/" + "/".join(quote(str(part), safe="") for part in parts)
-    pairs: Any = parameters.pop("pairs", ())
-    query = [(name, value) for name, value in parameters.items() if value not in (None, "")]
-    query = [*pairs, *query]
-    # Markup: the quoted text has no character that HTML gives a meaning, but for &.
-    return Markup((path + ("?" + urlencode(query, doseq=True) if query else "")).replace("&", "&amp;"))  # noqa: S704
+    encoded = (str(part).replace("%", "%25").replace("/", "%2F") for part in parts)
+    path = "/" + "/".join(quote(part, safe="") for part in encoded)
+    named = [(name, value) for name, value in parameters.items() if value not in (None, "")]
+    return with_query(path, [*pairs, *named])
+
+
+def row_link(app: str, table: str, key: Mapping[str, object], as_of: str | None = None) -> str:
+    """Return the path of a row's page."""
+    pairs = [(filter_name(name), plain(value)) for name, value in key.items()]
+    return link("apps", app, "tables", table, "row", pairs=pairs, as_of=as_of)
+
+
+def filter_name(column: str) -> str:
+    """Return the parameter that filters by a column."""
+    return f"filter.{column}" if column in _RESERVED or column.startswith("filter.") else column
+
+
+def with_query(path: str, pairs: Iterable[tuple[str, object]]) -> str:
+    """Return a path with parameters."""
+    query = urlencode(list(pairs))
+    return f"{path}?{query}" if query else path
 
 
 def render(
@@ -100,6 +125,7 @@ def page(handler: Handler) -> Handler:
 
     @wraps(handler)
     def answer(request: Request) -> Response:
+        request.scope["path_params"] = {name: unquote(text) for name, text in request.path_params.items()}
         try:
             return handler(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is a page for it
@@ -119,7 +145,7 @@ def problem_page(problem: Problem) -> HTMLResponse:
     )
 
 
-def site_of(request: Request) -> Site:
+def site_of(request: Request) -> "Site":
     """Return what the handlers share."""
     site: Site = request.app.state.site
     return site

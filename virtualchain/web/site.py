@@ -1,8 +1,10 @@
-"""What all handlers share: how to read, which apps' pages are known, and the settings that pages mention."""
+"""What all handlers share: how to read, which apps' code is at hand, and the pages that those apps bring."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from virtualchain.app.contract import Contract
+from virtualchain.web.own_pages import OwnPages
 from virtualchain.web.sessions import Sessions
 from virtualchain.web.version import Versions
 
@@ -13,5 +15,7 @@ class Site:
 
     sessions: Sessions
     versions: Versions
-    contracts: Mapping[str, object] = field(default_factory=dict)
-    """The contracts of the apps whose code is at hand, by name: they may have pages of their own."""
+    contracts: Mapping[str, Contract] = field(default_factory=dict)
+    """The contracts of the apps whose code is at hand, by name."""
+    own_pages: OwnPages = field(default_factory=lambda: OwnPages({}))
+    """The pages that they bring."""

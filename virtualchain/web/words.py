@@ -5,8 +5,9 @@ neighbors, or look like something that it is not.
 """
 
 import json
+import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -30,6 +31,12 @@ _IGNORED: Final = frozenset(
     )
 )  # fmt: skip
 """Letters and marks that nobody sees."""
+_HEX: Final = re.compile(r"[0-9a-f]{32,128}", re.ASCII)
+_TOKEN: Final = re.compile(r"(?=.*[0-9])[\\A-Za-z0-9:]{20,}", re.ASCII)
+"""What reads best in letters of one width: hashes, addresses, bytes."""
+_OPENINGS: Final = frozenset("a an as at block format history no not the there this to too write".split())
+_PAIRS: Final = 8
+"""Fields of an op that a list shows."""
 _MARKS: Final = 2
 """Accents on one letter that are shown as such; more of them would run over the lines around them."""
 _DIGITS: Final = 300
@@ -92,7 +99,8 @@ def text(value: object, limit: int = CUT) -> Markup:
     written = plain(value)
     if written == "":
         return Markup('<span class="null">empty</span>')
-    return Markup('<span class="text" dir="ltr">{}</span>').format(shown(written, limit))
+    kind = " token" if _TOKEN.fullmatch(written[:200]) else ""
+    return Markup('<span class="text{}" dir="ltr">{}</span>').format(kind, shown(written, limit))
 
 
 def whole(value: object, limit: int = WHOLE) -> Markup:
@@ -113,6 +121,55 @@ def whole(value: object, limit: int = WHOLE) -> Markup:
         shown(written, CUT), number(len(written))
     )
     return Markup("<details><summary>{}</summary>{}</details>").format(summary, box)
+
+
+def sentence(message: str) -> str:
+    """Write a message of virtualchain's as a sentence of its own; a name at its beginning stays as it is."""
+    first = message.split(" ", 1)[0]
+    begun = message[:1].upper() + message[1:] if first in _OPENINGS else message
+    return begun if begun.endswith((".", "?", "!")) else f"{begun}."
+
+
+def cell(value: object, limit: int = CUT) -> Markup:
+    """Write a value of a row in a table: a long run of hex digits like a hash, all else cut to `limit`."""
+    if isinstance(value, str) and _HEX.fullmatch(value):
+        return short_hash(value)
+    return text(value, limit)
+
+
+def brief(fields: Any, limit: int = CUT) -> Markup:  # noqa: ANN401 - JSON
+    """Write an op's fields, or a row's key, on one line: names and values, each cut."""
+    if isinstance(fields, list) and len(fields) == 1:
+        fields = fields[0]
+    if not isinstance(fields, dict):
+        return text(fields, limit)
+    pairs = [
+        Markup('<span class="pair"><span class="age">{}</span> {}</span>').format(
+            shown(name, 40), cell(value, limit)
+        )
+        for name, value in list(fields.items())[:_PAIRS]
+    ]
+    if len(fields) > _PAIRS:
+        pairs.append(Markup('<span class="age">and {} more</span>').format(len(fields) - _PAIRS))
+    return Markup(" ").join(pairs) if pairs else Markup('<span class="null">no fields</span>')
+
+
+def difference(change: Mapping[str, Any]) -> Markup:
+    """Write what a change did to a row: the columns that differ, or all if it was created or deleted."""
+    old, new = change["old"] or {}, change["new"] or {}
+    names = [name for name in dict.fromkeys((*old, *new)) if name not in change["key"] or not (old and new)]
+    parts = []
+    for name in names:
+        if old and new and old.get(name) == new.get(name):
+            continue
+        before = Markup("<del>{}</del>").format(cell(old[name])) if name in old else Markup()
+        after = Markup("<ins>{}</ins>").format(cell(new[name])) if name in new else Markup()
+        parts.append(
+            Markup('<span class="pair"><span class="age">{}</span> {} {}</span>').format(
+                shown(name, 60), before, after
+            )
+        )
+    return Markup(" ").join(parts)
 
 
 def plain(value: object) -> str:
@@ -294,13 +351,10 @@ def ago(value: object) -> str:
     return "just now" if seconds < 60 else f"{duration(seconds)} ago"
 
 
-def table_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the columns that rows of JSON have, in order."""
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
 FILTERS: Final = {
-    "shown": shown, "text": text, "whole": whole, "plain": plain, "pretty": pretty, "number": number,
-    "counted": counted, "hash": short_hash, "whole_hash": whole_hash, "opcode": opcode, "readable": readable,
-    "size": size, "amount": amount, "duration": duration, "moment": moment, "ago": ago, "bytes": as_bytes,
+    "shown": shown, "sentence": sentence, "text": text, "cell": cell, "brief": brief,
+    "difference": difference, "whole": whole, "plain": plain, "pretty": pretty, "number": number,
+    "counted": counted, "hash": short_hash, "whole_hash": whole_hash, "opcode": opcode,
+    "readable": readable, "size": size, "amount": amount, "duration": duration, "moment": moment,
+    "ago": ago, "bytes": as_bytes,
 }  # fmt: skip

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support import representative
+from tests.support.row_versions import history_of, versions_by_key
 from tests.support.servers import value
 from tests.support.state_hashes import state_hash_of_rows
 from tests.support.tables import tables
@@ -73,6 +75,19 @@ def test_state_hash_is_that_of_the_rows(servers: dict[int, EmbeddedServer]) -> N
     assert len(hashes) == 1
     for server in servers.values():
         assert {value(server.url, "SELECT state_hash FROM virtualchain.apps")} == hashes
+
+
+def test_rows_have_the_versions_that_the_views_show(servers: dict[int, EmbeddedServer]) -> None:
+    """On each version, the history of every row is that of the views, whatever the types in its key."""
+    for server in servers.values():
+        options = "-c TimeZone=UTC -c IntervalStyle=iso_8601"
+        with psycopg.connect(server.url, autocommit=True, options=options) as connection:
+            for table, key in (("accounts", ("name", "part")), ("entries", ("id",)), ("marks", ("key",))):
+                expected = versions_by_key(connection, f"representative.{table}", key, range(101, 111))
+                assert len(expected) > 3
+                for values, versions in expected.items():
+                    place = dict(zip(key, values, strict=True))
+                    assert history_of(connection, "representative", table, place) == versions
 
 
 def test_reducers_have_a_role(servers: dict[int, EmbeddedServer]) -> None:

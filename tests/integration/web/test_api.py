@@ -108,7 +108,11 @@ class TestPaths:
         row = ask("apps/odd/tables/ops?id=eq.3").value[0]
         assert len(parameters) == len(row)
         for parameter, (column, value) in zip(parameters, row.items(), strict=True):
-            text = {True: "true", False: "false", None: "null"}.get(value, value) if not isinstance(value, (dict, list)) else None
+            text = (
+                {True: "true", False: "false", None: "null"}.get(value, value)
+                if not isinstance(value, (dict, list))
+                else None
+            )
             if text is None:
                 continue
             rows = ask(f"apps/odd/tables/ops?{quote(parameter)}=eq.{quote(str(text))}").value
@@ -138,7 +142,14 @@ class TestPaths:
         op = ask("apps/odd/ops").value[0]
         block = ask("blocks").value[0]
         digest = ask("apps/odd/consensus").value[0]
-        for text in (op["txid"], block["hash"], str(block["block_id"]), digest["consensus_hash"], "odd", "pairs"):
+        for text in (
+            op["txid"],
+            block["hash"],
+            str(block["block_id"]),
+            digest["consensus_hash"],
+            "odd",
+            "pairs",
+        ):
             hits = ask(f"search?q={text}").value
             assert hits, text
             for hit in hits:
@@ -351,7 +362,7 @@ class TestPages:
             place = block["block_id"]
             with views.snapshot(deployment.url) as connection:
                 _, rows = views.query(
-                    connection, "SELECT at, note FROM odd.pairs ORDER BY at, \"key.at\"", as_of=str(place)
+                    connection, 'SELECT at, note FROM odd.pairs ORDER BY at, "key.at"', as_of=str(place)
                 )
                 expected = [{"at": at, "note": note} for at, note in rows]
             for name in (place, block["hash"]):
@@ -383,13 +394,16 @@ class TestProofs:
 
     def test_the_history_of_a_row(self, ask: Ask) -> None:
         """Its versions follow each other, newest first, also in pages, and name what caused them."""
-        names = {change["key"]["name"] for change in ask("apps/plain/changes?from=100&to=126&table=owners").value}
+        names = {
+            change["key"]["name"] for change in ask("apps/plain/changes?from=100&to=126&table=owners").value
+        }
         assert names
         for name in names:
             path = f"apps/plain/owners/history?name={name}"
             versions = ask(path).value["versions"]
             assert versions, name
-            paged, following = [], f"{path}&limit=1"
+            paged: list[Any] = []
+            following: str | None = f"{path}&limit=1"
             while following is not None:
                 answer = ask(following)
                 paged += answer.value["versions"]
@@ -402,7 +416,10 @@ class TestOrigins:
 
     def test_a_preflight(self, deployment: Served) -> None:
         """A browser is told what such a page may send."""
-        wish = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "content-type"}
+        wish: Any = {
+            "Access_Control_Request_Method": "POST",
+            "Access_Control_Request_Headers": "content-type",
+        }
         with served(deployment.url, origins={"https://a.example"}) as base:
             ask = Served(base, deployment.url, deployment.node).ask
             allowed = ask("sql", "OPTIONS", Origin="https://a.example", **wish)

@@ -20,7 +20,7 @@ from virtualchain import StateEngine
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
-from virtualchain.web import connections, feed, hub
+from virtualchain.web import connections, feed
 
 WATCH = "/api/v1/watch"
 PATIENCE = 30.0
@@ -47,7 +47,7 @@ def build(node: FakeNode, url: str) -> None:
 
 def read_json(base: str, path: str) -> Any:
     """Read a path of the API."""
-    with urlopen(f"{base}/api/v1/{path}") as response:  # noqa: S310 - our own server
+    with urlopen(f"{base}/api/v1/{path}") as response:
         return json.load(response)
 
 
@@ -180,7 +180,9 @@ def test_many_clients_share_a_session(
 
     with served(database_url) as base, ExitStack() as stack:
         first = node.height
-        sources = [stack.enter_context(EventSource(base, f"{WATCH}?app=plain&from={first}")) for _ in range(100)]
+        sources = [
+            stack.enter_context(EventSource(base, f"{WATCH}?app=plain&from={first}")) for _ in range(100)
+        ]
         assert {source.status for source in sources} == {200}
         before = listening()
         story(node, 400, 2)
@@ -196,8 +198,9 @@ def test_a_client_that_does_not_read_is_cut_off(
     """It holds little, others go on meanwhile, and what it missed it has when it resumes."""
     monkeypatch.setattr(connections, "_STALL_TIME", 0.5)
     monkeypatch.setattr(feed, "_RING_BYTES", 20_000)
+    encode = feed.encode
     large = b": " + b"x" * 100_000 + b"\n"
-    monkeypatch.setattr(feed, "encode", lambda event: large + hub.encode(event))
+    monkeypatch.setattr(feed, "encode", lambda event: large + encode(event))
     build(node, database_url)
     with served(database_url) as base, indexing(node, database_url):
         quick, slow = EventSource(base, f"{WATCH}?app=plain"), EventSource(base, f"{WATCH}?app=plain")

@@ -7,6 +7,7 @@ from typing import Final
 from virtualchain.app.builder import App
 from virtualchain.examples.names import collisions
 from virtualchain.examples.names.announce import Announce
+from virtualchain.examples.names.explorer import PAGES
 from virtualchain.examples.names.name_import import NameImport
 from virtualchain.examples.names.name_preorder import NamePreorder
 from virtualchain.examples.names.name_registration import NameRegistration
@@ -46,6 +47,7 @@ def make_app(params: Params, name: str = "names") -> App:
         first_block_id=params.first_block,
         initial_snapshots=params.initial_snapshots,
         valid_transaction_window=WINDOW,
+        pages=PAGES,
     )
     operations = {kind.opcode.decode("ascii"): kind(params) for kind in OPERATIONS}
     for operation in operations.values():

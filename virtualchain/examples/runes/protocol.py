@@ -13,6 +13,7 @@ from virtualchain.examples.runes.entry import Entry
 from virtualchain.examples.runes.etching import is_etching
 from virtualchain.examples.runes.events import digest_of, events_of
 from virtualchain.examples.runes.execution import Transaction, execute
+from virtualchain.examples.runes.explorer import PAGES
 from virtualchain.examples.runes.hardcoded import initial_entries
 from virtualchain.examples.runes.params import FIRST_BLOCK, first_block_of
 from virtualchain.examples.runes.registry import RUNES, Registry, sum_up
@@ -184,6 +185,7 @@ def make_app(
         projections=str(Path(__file__).with_name("projections.sql")),
         version=_version(first_block, initial),
         first_block_id=FIRST_BLOCK if first_block is None else first_block,
+        pages=PAGES,
     )
     app.opcode(fields=MESSAGE_FIELDS, keys=rows_of)(Message)
     app.spend(fields=TRANSFER_FIELDS, keys=rows_of)(Transfer)

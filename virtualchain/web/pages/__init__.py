@@ -1,17 +1,15 @@
 """The pages for people."""
 
 from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
 
-from virtualchain.reading import views
+from virtualchain.web.pages import apps, chain, ops, overview, own, plots, search, sql, tables
+
+_ROOMS = (overview, apps, ops, tables, own, chain, plots, search, sql)
 
 
 def add_to(application: FastAPI) -> None:
-    """Add the routes of the pages to the application."""
-
-    def home(request: Request) -> PlainTextResponse:
-        with request.app.state.site.sessions.snapshot() as connection:
-            return PlainTextResponse(str(views.apps(connection)))
-
-    application.add_route("/", home)
+    """Add the routes of the pages to the application, and last a page for every other path."""
+    for room in _ROOMS:
+        for path, handler in room.ROUTES:
+            application.add_route(path, handler)
+    application.add_route("/{path:path}", search.missing, include_in_schema=False)

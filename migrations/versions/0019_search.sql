@@ -1,0 +1,118 @@
+CREATE INDEX inputs_txid ON vc.inputs USING hash (encode(txid, 'hex'));
+CREATE INDEX blocks_hash_text ON vc.blocks USING hash (encode(hash, 'hex'));
+
+CREATE FUNCTION virtualchain.newest_ops(app text, first integer DEFAULT 0, before_block integer DEFAULT NULL, before_vtxindex integer DEFAULT NULL,
+    opcode bytea DEFAULT NULL, most integer DEFAULT 50)
+RETURNS TABLE (block_id integer, vtxindex integer, fits boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    most_looked_at CONSTANT integer := 50000;
+    last CONSTANT integer := vc.last_shown();
+    live CONSTANT text := (SELECT a.build FROM vc.apps AS a WHERE a.name = newest_ops.app AND a.is_live);
+    looked_at integer := 0;
+BEGIN
+    FOR block_id, vtxindex, fits IN
+        SELECT o.block_id, o.vtxindex, newest_ops.opcode IS NULL OR o.opcode = newest_ops.opcode
+        FROM vc.ops AS o
+        WHERE o.app = newest_ops.app AND o.build = live AND o.block_id >= first AND o.block_id <= last
+            AND (o.block_id, o.vtxindex) < (coalesce(before_block, 2147483647), coalesce(before_vtxindex, 0))
+        ORDER BY o.block_id DESC, o.vtxindex DESC LIMIT most_looked_at
+    LOOP
+        EXIT WHEN most < 1;
+        looked_at := looked_at + 1;
+        IF fits OR looked_at = most_looked_at THEN
+            RETURN NEXT;
+            most := most - 1;
+        END IF;
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION virtualchain.newest_ops(text, integer, integer, integer, bytea, integer) IS 'The places of an app''s ops, newest first: those from block `first` on and before a place, perhaps with one opcode, and no more than `most`. 50,000 are looked at; if that is not enough, the last row is the last that was (fits is false if it has another opcode), and the rest is before it.';
+
+CREATE FUNCTION virtualchain.newest_rejections(app text, first integer DEFAULT 0, before_block integer DEFAULT NULL, before_txindex integer DEFAULT NULL,
+    before_payload_index integer DEFAULT NULL, opcode bytea DEFAULT NULL, step text DEFAULT NULL, most integer DEFAULT 50)
+RETURNS TABLE (block_id integer, txindex integer, payload_index integer, fits boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    most_looked_at CONSTANT integer := 50000;
+    last CONSTANT integer := vc.last_shown();
+    live CONSTANT text := (SELECT a.build FROM vc.apps AS a WHERE a.name = newest_rejections.app AND a.is_live);
+    looked_at integer := 0;
+BEGIN
+    FOR block_id, txindex, payload_index, fits IN
+        SELECT r.block_id, r.txindex, r.payload_index, (newest_rejections.opcode IS NULL OR r.opcode = newest_rejections.opcode)
+            AND (newest_rejections.step IS NULL OR r.step = newest_rejections.step)
+        FROM vc.rejections AS r
+        WHERE r.app = newest_rejections.app AND r.build = live AND r.block_id >= first AND r.block_id <= last
+            AND (r.block_id, r.txindex, r.payload_index)
+                < (coalesce(before_block, 2147483647), coalesce(before_txindex, 0), coalesce(before_payload_index, 0))
+        ORDER BY r.block_id DESC, r.txindex DESC, r.payload_index DESC LIMIT most_looked_at
+    LOOP
+        EXIT WHEN most < 1;
+        looked_at := looked_at + 1;
+        IF fits OR looked_at = most_looked_at THEN
+            RETURN NEXT;
+            most := most - 1;
+        END IF;
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION virtualchain.newest_rejections(text, integer, integer, integer, integer, bytea, text, integer) IS 'The places of an app''s rejections, newest first, perhaps with one opcode or step; see newest_ops.';
+
+CREATE FUNCTION virtualchain.activity(first integer DEFAULT NULL, last integer DEFAULT NULL, parts integer DEFAULT 200, only_app text DEFAULT NULL)
+RETURNS TABLE (app text, first_block_id integer, last_block_id integer, ops bigint, rejections bigint, is_estimate boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200
+-- Plans do not depend on the range, and to make one takes longer than to count a block.
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    lowest integer;
+    highest integer;
+    width integer;
+    sampled integer;
+BEGIN
+    SELECT min(b.block_id), max(b.block_id) INTO lowest, highest FROM vc.blocks AS b WHERE b.block_id <= vc.last_shown();
+    first := greatest(first, lowest);
+    last := least(last, highest);
+    IF first <= last IS NOT TRUE OR parts < 1 THEN
+        RETURN;
+    END IF;
+    width := (last - first) / parts + 1;
+    -- To count a million entries takes a tenth of a second. Beyond that, eight blocks stand for the others of their part.
+    SELECT CASE WHEN sum(greatest(c.reltuples, 0)) * (last - first + 1) / (highest - lowest + 1) > 1000000 AND width > 8 THEN 8 END INTO sampled
+    FROM pg_class AS c WHERE c.oid IN ('vc.ops'::regclass, 'vc.rejections'::regclass);
+    RETURN QUERY
+    WITH ranges AS (
+        SELECT n.part, r.low, least(r.low + CASE WHEN sampled IS NULL THEN width ELSE 1 END - 1, last) AS high
+        FROM generate_series(0, (last - first) / width) AS n (part)
+        CROSS JOIN LATERAL (
+            SELECT first + n.part * width + k * width / coalesce(sampled, 1) AS low FROM generate_series(0, coalesce(sampled, 1) - 1) AS k) AS r
+        WHERE r.low <= last
+    ), counted AS (
+        SELECT a.name, r.part, sum(r.high - r.low + 1) AS blocks, sum(accepted.entries) AS ops, sum(rejected.entries) AS rejections
+        FROM vc.apps AS a CROSS JOIN ranges AS r
+        CROSS JOIN LATERAL (SELECT count(*) AS entries FROM vc.ops AS o
+            WHERE o.app = a.name AND o.build = a.build AND o.block_id BETWEEN r.low AND r.high) AS accepted
+        CROSS JOIN LATERAL (SELECT count(*) AS entries FROM vc.rejections AS o
+            WHERE o.app = a.name AND o.build = a.build AND o.block_id BETWEEN r.low AND r.high) AS rejected
+        WHERE a.is_live AND (only_app IS NULL OR a.name = only_app)
+        GROUP BY a.name, r.part
+    )
+    SELECT c.name, p.low, p.high, round(c.ops * (p.high - p.low + 1) / c.blocks)::bigint,
+        round(c.rejections * (p.high - p.low + 1) / c.blocks)::bigint, sampled IS NOT NULL
+    FROM counted AS c
+    CROSS JOIN LATERAL (SELECT first + c.part * width AS low, least(first + (c.part + 1) * width - 1, last) AS high) AS p
+    ORDER BY p.low, c.name COLLATE "C";
+END;
+$$;
+COMMENT ON FUNCTION virtualchain.activity(integer, integer, integer, text) IS 'How many ops and rejections of each app, or of one, a range of blocks has, in at most so many parts of the same length. If that would take long, some blocks of each part are counted, and the numbers are estimates.';
+
+CREATE FUNCTION virtualchain.blocks_of(consensus_hash text) RETURNS TABLE (app text, block_id integer)
+LANGUAGE sql STABLE STRICT SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT s.app, s.block_id
+    FROM vc.snapshots AS s JOIN vc.apps AS a ON a.name = s.app AND a.build = s.build AND a.is_live
+    WHERE s.consensus_hash = CASE WHEN blocks_of.consensus_hash ~ '^[0-9A-Fa-f]{32}$' THEN decode(blocks_of.consensus_hash, 'hex') END
+        AND s.block_id <= vc.last_shown()
+    ORDER BY s.block_id DESC, s.app COLLATE "C" LIMIT 100;
+END;
+COMMENT ON FUNCTION virtualchain.blocks_of(text) IS 'The apps and blocks with a consensus hash, newest first: none if it is not one.';

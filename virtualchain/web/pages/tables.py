@@ -1,0 +1,271 @@
+"""A projection as a table, one of its rows with its history, and what changed between two blocks."""
+
+from typing import Any, Final
+
+import psycopg
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from virtualchain.errors import UsageError
+from virtualchain.model import Json
+from virtualchain.reading import history, rows, views
+from virtualchain.reading.catalog import Column, Projection, projection, projections
+from virtualchain.web.pages.asking import as_of_of, integer, order_name, require_app, without
+from virtualchain.web.problems import NotFound
+from virtualchain.web.rendering import filter_name, link, page, render, site_of, with_query
+
+_ROWS: Final = 50
+_NEW: Final = ("new-column", "new-operator", "new-value")
+"""Fields of the form that adds a filter: they become one parameter."""
+WORDS: Final = {
+    "eq": "is",
+    "neq": "is not",
+    "gt": "is more than",
+    "gte": "is at least",
+    "lt": "is less than",
+    "lte": "is at most",
+    "like": "is like",
+    "ilike": "is like (any case)",
+    "in": "is one of",
+    "is": "is",
+    "cs": "contains",
+    "cd": "is contained in",
+}
+"""Operators as people read them."""
+_OFFERED: Final = ("eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "in", "is")
+_NUMBERS: Final = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
+
+
+@page
+def show_table(request: Request) -> Response:
+    """Show a page of a projection's rows."""
+    asked = request.query_params
+    app_name, name = request.path_params["app"], request.path_params["table"]
+    path = link("apps", app_name, "tables", name)
+    added = _added(asked)
+    if added is not None:
+        pairs = [*without(asked.multi_items(), *_NEW, "after"), *added]
+        return RedirectResponse(with_query(path, pairs), 303)
+    as_of = as_of_of(asked)
+    with site_of(request).sessions.snapshot() as connection:
+        app, table = _find(connection, app_name, name)
+        query = rows.parse_filters(table, without(asked.multi_items(), *_NEW), limit=_ROWS)
+        if as_of is not None:
+            views.show_block(connection, as_of)
+        shown = rows.read_rows(connection, table, query)
+        count = _count(connection, table, query, shown, as_of)
+    pairs = without(asked.multi_items(), "after", *_NEW)
+    return render(
+        "table.html",
+        live=as_of is None and query.after is None,
+        app=app,
+        table=table,
+        path=path,
+        query=query,
+        rows=shown,
+        count=count,
+        as_of=as_of,
+        lowest=lowest_shown(app),
+        pairs=pairs,
+        headings=[_heading(path, query, pairs, column) for column in shown.columns],
+        filters=[_chip(path, pairs, name, value) for name, value in pairs if _is_filter(name)],
+        next=None if shown.next is None else with_query(path, [*pairs, ("after", shown.next)]),
+        first=None if query.after is None else with_query(path, pairs),
+        operators=[(name, WORDS[name]) for name in _OFFERED],
+        hidden=without(pairs, "as_of"),
+        numbers=_NUMBERS,
+    )
+
+
+def _find(connection: psycopg.Connection, app: str, table: str) -> tuple[Json, Projection]:
+    row = require_app(connection, app)
+    try:
+        return row, projection(connection, app, table)
+    except UsageError as error:
+        raise NotFound(str(error)) from error
+
+
+def lowest_shown(app: Json) -> int:
+    """Return the lowest block whose rows can be shown."""
+    return max(int(app["first_block_id"]), int(app["history_from"] or 0))
+
+
+def _added(asked: QueryParams) -> list[tuple[str, str]] | None:
+    """Return the filter that the form adds, as a parameter; nothing if no column was chosen."""
+    if not any(name in asked for name in _NEW):
+        return None
+    column, operator, value = (asked.get(name, "") for name in _NEW)
+    if not column or (not value and operator != "eq"):
+        return []
+    if operator == "in" and not value.startswith("("):
+        value = f"({value})"
+    return [(filter_name(column), f"{operator or 'eq'}.{value}")]
+
+
+def _is_filter(name: str) -> bool:
+    return name not in ("select", "order", "limit", "as_of")
+
+
+def _count(
+    connection: psycopg.Connection, table: Projection, query: rows.Query, shown: rows.Rows, as_of: str | None
+) -> str:
+    """Say how many rows there are, as far as that is known for little."""
+    if query.after is None and shown.next is None:
+        number = len(shown.rows)
+    elif query.filters or as_of is not None or not table.row_estimate or table.row_estimate < rows.COUNTED:
+        count = rows.count(connection, table, query)
+        if count.is_more:
+            return f"more than {count.rows:,} rows"
+        number = count.rows
+    else:
+        return f"about {table.row_estimate:,} rows"
+    return f"{number:,} row" if number == 1 else f"{number:,} rows"
+
+
+def _heading(path: str, query: rows.Query, pairs: list[tuple[str, str]], column: Column) -> dict[str, Any]:
+    """Describe a column's head: how the rows are sorted by it, and a link that sorts them the next way."""
+    order = next((order for order in query.order if order.column.name == column.name), None)
+    others = without(pairs, "order")
+    following = "desc" if order is not None and not order.descending else "asc"
+    ordered = ("order", f"{order_name(column.name)}.{following}")
+    return {
+        "column": column,
+        "sort": None if order is None else "descending" if order.descending else "ascending",
+        "link": with_query(path, [*others, ordered]),
+    }
+
+
+def _chip(path: str, pairs: list[tuple[str, str]], name: str, value: str) -> dict[str, str]:
+    """Describe a filter: in words, and with a link that removes it."""
+    operator, _, operand = value.removeprefix("not.").partition(".")
+    negation = "not: " if value.startswith("not.") else ""
+    words = f"{negation}{name.removeprefix('filter.')} {WORDS.get(operator, operator)} {operand}"
+    rest = list(pairs)
+    rest.remove((name, value))
+    return {"words": words, "link": with_query(path, rest)}
+
+
+@page
+def show_row(request: Request) -> Response:
+    """Show a row: what it is, and every version of it from its birth."""
+    asked = request.query_params
+    app_name, name = request.path_params["app"], request.path_params["table"]
+    as_of = as_of_of(asked)
+    before = integer(asked, "before")
+    with site_of(request).sessions.snapshot() as connection:
+        app, table = _find(connection, app_name, name)
+        key = {
+            column.removeprefix("filter."): value
+            for column, value in asked.multi_items()
+            if column not in ("as_of", "before")
+        }
+        if as_of is not None:
+            views.show_block(connection, as_of)
+        shown = history.row_history(connection, table, key, before)
+    if not shown.versions and before is None:
+        raise NotFound(
+            f"Table {name} of {app_name} has no row with this key"
+            + (f" as of block {as_of}" if as_of else "")
+            + ", and had none since the block from which its history is kept."
+        )
+    return render(
+        "row.html",
+        live=as_of is None and before is None,
+        app=app,
+        table=table,
+        key=key,
+        own_page=site_of(request).own_pages.of_row(app_name, name, key, as_of),
+        history=shown,
+        steps=_steps(shown),
+        as_of=as_of,
+        before=before,
+        lowest=lowest_shown(app),
+        table_path=link("apps", app_name, "tables", name, as_of=as_of),
+        path=link("apps", app_name, "tables", name, "row"),
+        pairs=[(filter_name(column), value) for column, value in key.items()],
+        older=None
+        if shown.next is None
+        else link(
+            "apps",
+            app_name,
+            "tables",
+            name,
+            "row",
+            pairs=[(filter_name(column), value) for column, value in key.items()],
+            as_of=as_of,
+            before=shown.next,
+        ),
+    )
+
+
+def _steps(shown: history.RowHistory) -> list[dict[str, Any]]:
+    """Return the versions with what each changed, compared with the one before it."""
+    steps = []
+    for place, version in enumerate(shown.versions):
+        earlier = shown.versions[place + 1] if place + 1 < len(shown.versions) else None
+        older, newer = (earlier.row if earlier else None), version.row
+        is_first = earlier is None and shown.next is None
+        steps.append(
+            {
+                "version": version,
+                "action": "deleted" if newer is None else "changed" if older is not None else "created",
+                "is_cut": is_first and shown.kept_from is not None and version.from_block <= shown.kept_from,
+                "changed": {
+                    name: older[name]
+                    for name in newer or {}
+                    if older is not None and name in older and older[name] != (newer or {})[name]
+                },
+            }
+        )
+    return steps
+
+
+@page
+def show_changes(request: Request) -> Response:
+    """Show how an app's rows differ between two blocks."""
+    asked, name = request.query_params, request.path_params["app"]
+    first, last = integer(asked, "from"), integer(asked, "to")
+    table, after = asked.get("table") or None, asked.get("after") or None
+    with site_of(request).sessions.snapshot() as connection:
+        app = require_app(connection, name)
+        tables = projections(connection, name)
+        highest, lowest = app["block_id"], app["history_from"]
+        if last is None:
+            last = highest
+        if first is None and last is not None:
+            first = max(lowest or 0, last - 1)
+        shown = None
+        if first is not None and last is not None:
+            shown = history.net_changes(connection, name, table, first, last, after=after)
+    return render(
+        "changes.html",
+        live="from" not in asked and "to" not in asked,
+        app=app,
+        tables=tables,
+        keys={item.name: item.key for item in tables},
+        first=first,
+        last=last,
+        table=table,
+        lowest=lowest,
+        highest=highest,
+        changes=[] if shown is None else shown.rows,
+        has_blocks=shown is not None,
+        newest=_changes_link(name, first, last, table) if after else None,
+        next=None
+        if shown is None or shown.next is None
+        else _changes_link(name, first, last, table, after=shown.next),
+    )
+
+
+def _changes_link(
+    app: str, first: int | None, last: int | None, table: str | None, after: str | None = None
+) -> str:
+    return link("apps", app, "changes", pairs=[("from", first), ("to", last)], table=table, after=after)
+
+
+ROUTES: Final = (
+    ("/apps/{app}/tables/{table}", show_table),
+    ("/apps/{app}/tables/{table}/row", show_row),
+    ("/apps/{app}/changes", show_changes),
+)
