@@ -15,6 +15,7 @@ ELSEWHERE = {
     *("run", "demo", "resume", "rollback", "unpin"),
     *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
+    *("webhooks list", "webhooks replay", "webhooks run"),
     *("watch", "preview", "send", "export", "import", "advance", "db grant-reader", "db revoke-reader"),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
 }

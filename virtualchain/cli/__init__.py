@@ -30,6 +30,7 @@ from virtualchain.cli.sync import advance, resume, run
 from virtualchain.cli.sync import sync as sync_command
 from virtualchain.cli.transfer import export, import_
 from virtualchain.cli.verify import verify as verify_command
+from virtualchain.cli.webhooks import webhooks
 
 _EPILOG = f"""\b
 Try:  virtualchain demo
@@ -60,6 +61,7 @@ for _command in (
     consensus,
     sql,
     watch,
+    webhooks,
     preview,
     send,
     prove,

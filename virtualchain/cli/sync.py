@@ -60,12 +60,16 @@ def run(options: Options, wait: bool, pending: bool) -> None:
 
     Waits for a node and a database that are not up yet. On Ctrl-C or SIGTERM, finishes the current block and
     exits, without it if that takes long; on a second one, exits immediately. With --json, each block is one
-    object on its own line.
+    object on its own line. Webhooks of virtualchain.toml are delivered meanwhile.
     """
+    from virtualchain.webhooks.deliverer import Deliverer
+
+    webhooks = options.webhooks()
     with (
         Signals() as signals,
         Reporter(follows=True) as reporter,
         open_engine(options, reporter, wait=wait, follows=True, pending=pending) as engine,
+        Deliverer(options.database, webhooks, say),
     ):
         signals.stop = engine.stop
         engine.follow()

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from virtualchain.errors import UsageError
 from virtualchain.model import Json
 from virtualchain.reading.position import Position
 from virtualchain.reading.views import exact_json
@@ -132,29 +133,20 @@ class Available:
     pruned: int
 
 
-class Session:
-    """A database session that polls a deployment, and receives notifications if the server allows it."""
+class NotOnTape(UsageError):
+    """The tape does not have the block of a position, and no rollback explains that."""
 
-    def __init__(self, url: str, patience: Patience | None = None, *, pending: bool = False) -> None:
-        """Open the session, and listen for notifications unless it is on a standby or behind a pooler.
+    is_ahead = False
+    """Whether the tape may still come to it, as on a standby that lags."""
 
-        With `pending`, those about pending inputs are among them.
-        """
-        self.connection = connect_reader(url, patience)
-        exact_json(self.connection)
-        self.connection.read_only = True
-        self.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        try:
-            self.listens = not is_pooled(self.connection)
-            if self.listens:
-                self.connection.execute(_Q["listen"])
-                if pending:
-                    self.connection.execute(_Q["listen_for_pending"])
-        except psycopg.errors.ReadOnlySqlTransaction:
-            self.listens = False
-        except BaseException:
-            self.connection.close()
-            raise
+
+class EventReader:
+    """Reads what events are made of from a deployment, over a connection in autocommit."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self.connection = connection
+        exact_json(connection)
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -163,10 +155,6 @@ class Session:
             pin_transaction(self.connection)
             self.connection.execute(_Q["now"])
             yield
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for a notification; return False if none came in time."""
-        return any(True for _ in self.connection.notifies(timeout=seconds, stop_after=1))
 
     def available(self, apps: list[str] | None) -> Available:
         """Return the blocks that all of the named apps have taken; without names, those that any app has."""
@@ -182,21 +170,40 @@ class Session:
         [row] = self._rows("rollbacks", seen=seen)
         return row["last"], row["deepest"]
 
-    def tip(self) -> int:
-        """Return the last block of the tape, -1 if it is empty."""
-        [row] = self._rows("tip")
-        block_id: int = row["block_id"]
-        return block_id
+    def rollback_since(self, position: Position) -> RollbackEvent | None:
+        """Return what was undone of the blocks up to a position, if any of them was.
+
+        Raises NotOnTape.
+        """
+        last, deepest = self.rollbacks(position.rollbacks or 0)
+        was_undone = deepest is not None and deepest < position.block_id
+        if position.block_hash is None:
+            was_undone = was_undone and position.rollbacks is not None
+        elif self.hashes([position.block_id]).get(position.block_id) == position.block_hash:
+            was_undone = False
+        elif not was_undone:
+            error = NotOnTape(
+                f"position {position} is not of this deployment, which never had that block: read the tables "
+                "again, and continue from there"
+            )
+            [row] = self._rows("tip")
+            error.is_ahead = row["block_id"] < position.block_id
+            raise error
+        if not was_undone or deepest is None:
+            return None
+        return RollbackEvent(deepest, self.hashes([deepest]).get(deepest), last)
 
     def hashes(self, block_ids: Sequence[int]) -> dict[int, str]:
         """Return the hashes of those of the blocks that are on the tape."""
         return {row["block_id"]: row["hash"] for row in self._rows("hashes", block_ids=list(block_ids))}
 
-    def blocks(self, first: int, last: int, apps: list[str] | None) -> list[BlockEvent]:
-        """Return the events of a range of blocks."""
+    def blocks(
+        self, first: int, last: int, apps: list[str] | None, *, with_changes: bool = True
+    ) -> list[BlockEvent]:
+        """Return the events of a range of blocks; without changes, which take longest, if nobody asks."""
         limits = {"first": first, "last": last, "apps": apps}
         ops = _by_block(self._rows("ops", **limits))
-        changes = _by_block(self._rows("changes", **limits))
+        changes = _by_block(self._rows("changes", **limits)) if with_changes else {}
         return [
             BlockEvent(
                 row["block_id"],
@@ -216,6 +223,33 @@ class Session:
     def _rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         with self.connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_Q[query], parameters).fetchall()
+
+
+class Session(EventReader):
+    """A database session that polls a deployment, and receives notifications if the server allows it."""
+
+    def __init__(self, url: str, patience: Patience | None = None, *, pending: bool = False) -> None:
+        """Open the session, and listen for notifications unless it is on a standby or behind a pooler.
+
+        With `pending`, those about pending inputs are among them.
+        """
+        super().__init__(connect_reader(url, patience))
+        self.connection.read_only = True
+        try:
+            self.listens = not is_pooled(self.connection)
+            if self.listens:
+                self.connection.execute(_Q["listen"])
+                if pending:
+                    self.connection.execute(_Q["listen_for_pending"])
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self.listens = False
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a notification; return False if none came in time."""
+        return any(True for _ in self.connection.notifies(timeout=seconds, stop_after=1))
 
 
 def _by_block(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[dict[str, Any]]]:

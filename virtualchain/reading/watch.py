@@ -15,7 +15,14 @@ import psycopg
 
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.reading import views
-from virtualchain.reading.events import BlockEvent, PendingEvent, PendingInput, RollbackEvent, Session
+from virtualchain.reading.events import (
+    BlockEvent,
+    NotOnTape,
+    PendingEvent,
+    PendingInput,
+    RollbackEvent,
+    Session,
+)
 from virtualchain.reading.position import Position
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, is_transient
@@ -236,27 +243,16 @@ class Watch(Generic[_E]):
     def _resume(self, session: Session, after: Position) -> bool:
         """Continue after what the caller knows, with a rollback if that was undone.
 
-        Returns False if the tape does not reach that block yet, as on a standby that lags. Raises UsageError
-        if the tape has another block there, and no rollback explains it.
+        Returns False if the tape does not reach that block yet. Raises NotOnTape, a UsageError.
         """
-        rollbacks, deepest = session.rollbacks(after.rollbacks or 0)
-        was_undone = deepest is not None and deepest < after.block_id
-        if after.block_hash is None:
-            was_undone = was_undone and after.rollbacks is not None
-        elif session.hashes([after.block_id]).get(after.block_id) == after.block_hash:
-            was_undone = False
-        elif not was_undone and session.tip() < after.block_id:
-            return False
-        elif not was_undone:
-            raise UsageError(
-                f"position {after} is not of this deployment, which never had that block: read the tables "
-                "again, and watch from there"
-            )
-        rollback = None
-        if was_undone and deepest is not None:
-            rollback = RollbackEvent(deepest, session.hashes([deepest]).get(deepest), rollbacks)
+        try:
+            rollback = session.rollback_since(after)
+        except NotOnTape as error:
+            if error.is_ahead:
+                return False
+            raise
         self._remember(session, (after if rollback is None else rollback).block_id + 1)
-        self._rollbacks, self._after = rollbacks, None
+        self._after = None
         if rollback is not None:
             self._events.append(rollback)
             self._next = rollback.block_id + 1

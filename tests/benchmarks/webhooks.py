@@ -1,0 +1,69 @@
+"""Webhooks: events a second to a receiver that fails a third of the time and restarts; none lost, all in order.
+
+python -m tests.benchmarks.webhooks --events 10000
+"""
+
+import argparse
+import threading
+import time
+
+from tests.support.moving import an_app
+from tests.support.receivers import Receiver, unreliable, webhook
+from virtualchain import StateEngine
+from virtualchain.testing import FakeNode
+from virtualchain.testing.database import running_server
+from virtualchain.webhooks.deliverer import Deliverer
+
+
+def measure(url: str, receiver: Receiver, events: int, name: str, *, restarts: bool) -> float:
+    """Deliver everything from the first block on, and return how many seconds that takes."""
+    with receiver:
+        started = time.monotonic()
+        with Deliverer(url, [webhook(receiver, name=name, from_block=0)], print):
+            done = threading.Event()
+
+            def restart() -> None:
+                while not done.wait(3):
+                    receiver.stop()
+                    time.sleep(0.3)
+                    receiver.start()
+
+            thread = threading.Thread(target=restart)
+            if restarts:
+                thread.start()
+            try:
+                receiver.wait(lambda receiver: len(receiver.events) >= events, 3600)
+            finally:
+                done.set()
+                if restarts:
+                    thread.join()
+        seconds = time.monotonic() - started
+    assert receiver.blocks == sorted(set(receiver.blocks)), "out of order"
+    assert len(receiver.events) == events, "lost or doubled"
+    assert not receiver.complaints, receiver.complaints
+    return seconds
+
+
+def main() -> None:
+    """Measure both kinds of receiver."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000)
+    events: int = parser.parse_args().events
+    node = FakeNode()
+    with running_server() as server:
+        url = server.clone()
+        for number in range(events):
+            node.mine([node.send(f"mvoadd {number}".encode())])
+        with StateEngine(an_app(), database=url, source=node.url, confirmations=0, history=None) as engine:
+            engine.build()
+        for name, receiver in (("reliable", Receiver()), ("unreliable", unreliable(1))):
+            seconds = measure(url, receiver, events, name, restarts=name == "unreliable")
+            attempts = len(receiver.attempts)
+            print(
+                f"{name}: {events} events, {attempts} attempts, {seconds:.1f} s, {events / seconds:.0f} events/s"
+            )
+    node.close()
+
+
+if __name__ == "__main__":
+    main()
