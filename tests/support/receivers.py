@@ -29,8 +29,9 @@ def verify(secret: str, headers: Any, body: bytes, now: float) -> bool:
 class Receiver:
     """Keeps the events that it is sent, each once, as a program would that follows docs/webhooks.md.
 
-    `decide` is called with the number of each request and returns a status, or `None` to close the
-    connection; whatever it returns, `keeps` decides whether the event was kept before.
+    `decide` is called with the number of each request and returns a status, or None to close the connection.
+    `keeps` is called, too, and returns whether the event is kept in any case; by default it is if the status
+    is 204.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class Receiver:
 
 
 def unreliable(seed: int) -> Receiver:
-    """Make a receiver that fails a third of the time: it answers so, or not at all, and may have kept the event."""
+    """Make a receiver that fails a third of the time, with an answer or without, and may keep the event."""
     dice = random.Random(seed)
     fates: dict[int, tuple[int | None, bool]] = {}
 

@@ -70,7 +70,7 @@ class Message:
     event: str
     """block or rollback."""
     id: str
-    """The position of the event, a slash and the number of the part: the same at each attempt and replay."""
+    """Name of the webhook, position and number of the part: the same at each attempt and replay."""
     body: bytes
 
     def headers(self, key: bytes, timestamp: int) -> Mapping[str, str]:
@@ -93,7 +93,7 @@ def rollback_message(webhook: Webhook, event: RollbackEvent) -> Message:
     """Return the message of a rollback."""
     return Message(
         "rollback",
-        f"{event.position}/1",
+        _id(webhook, event, 1),
         json_text({**event_json(event), **_origin(webhook, event, 1, 1)}).encode(),
     )
 
@@ -115,13 +115,17 @@ def block_messages(webhook: Webhook, event: BlockEvent, *, changes_pruned: bool)
     messages = []
     for number, part in enumerate(parts, 1):
         body = _body({**head, **_origin(webhook, event, number, len(parts))}, part)
-        messages.append(Message("block", f"{event.position}/{number}", body))
+        messages.append(Message("block", _id(webhook, event, number), body))
     return messages
+
+
+def _id(webhook: Webhook, event: BlockEvent | RollbackEvent, part: int) -> str:
+    return f"{webhook.name}/{event.position}/{part}"
 
 
 def _origin(webhook: Webhook, event: BlockEvent | RollbackEvent, part: int, parts: int) -> Json:
     return {
-        "id": f"{event.position}/{part}",
+        "id": _id(webhook, event, part),
         "webhook": webhook.name,
         "app": webhook.setting.app,
         "part": part,

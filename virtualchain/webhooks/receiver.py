@@ -127,7 +127,11 @@ class Receiver:
         try:
             _send(sock, f"POST {self._path} HTTP/1.1\r\n{head}\r\n".encode("ascii") + body, deadline)
             response = TimedResponse(sock, "POST", SILENCE, deadline)
-            response.begin()
+            try:
+                response.begin()
+            except BaseException:
+                response.close()  # it holds the socket open
+                raise
         except BaseException:
             self.close()
             raise
