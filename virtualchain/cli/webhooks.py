@@ -97,10 +97,10 @@ def run(options: Options) -> None:
     """
     from virtualchain.webhooks.deliverer import Deliverer
 
-    found = options.webhooks()
-    if not found:
+    ours = options.webhooks()
+    if not ours:
         raise UsageError("there are no [[webhooks]] in virtualchain.toml")
     with Signals() as signals:
-        deliverer = Deliverer(migrated_deployment(options), found, say)
+        deliverer = Deliverer(migrated_deployment(options), ours, say)
         signals.stop = deliverer.stop
         deliverer.run()

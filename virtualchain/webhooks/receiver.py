@@ -179,7 +179,7 @@ def _pause(retry_after: str | None) -> float | None:
 
 
 def _describe(error: Exception) -> str:
-    """Say why an attempt failed, without address and content, which may be secret."""
+    """Describe why an attempt failed, without address and content, which may be secret."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

@@ -181,7 +181,7 @@ def test_an_attempt_can_be_interrupted() -> None:
 
 
 def test_encryption_is_checked_and_nobody_may_be_there() -> None:
-    """A certificate that nobody trusts, none at all, no server, and no host are told apart."""
+    """A certificate that nobody trusts, none at all, no server, and no host: each has its own reason."""
     with listening(says(OK + b"\r\n")) as url, pytest.raises(NotDelivered, match="no encrypted connection"):
         Receiver(url.replace("http:", "https:")).post({}, BODY)
     with pytest.raises(NotDelivered, match="the connection was refused"):
