@@ -8,6 +8,7 @@ from typing import Any, Final
 from psycopg.rows import dict_row
 
 from virtualchain.errors import StoreError, UsageError
+from virtualchain.reading import views
 from virtualchain.reading.events import EventReader, RollbackEvent
 from virtualchain.reading.position import Position
 from virtualchain.store.database import connect_deliverer, redact
@@ -91,6 +92,12 @@ class Cursors:
                     position = self._position(last)
                 self._execute("add", webhook.name, position, app=app)
 
+    def without_app(self, webhooks: Sequence[Webhook]) -> list[Webhook]:
+        """Return the webhooks whose apps are not installed."""
+        with self._lock:
+            installed = {row["name"] for row in views.apps(self._connection)}
+        return [webhook for webhook in webhooks if webhook.setting.app not in installed]
+
     def replay(self, name: str, first: int) -> int | None:
         """Let a webhook begin again with a block; raises UsageError if it is not known.
 
@@ -162,6 +169,8 @@ class Cursors:
                 cursor = replace(cursor, position=rollback.position, event="rollback", part=0)
                 return cursor, [rollback_message(webhook, rollback)]
             if cursor.part is not None:
+                if self._events.available([webhook.setting.app]).last < cursor.position.block_id:
+                    return cursor, ()  # the app was installed again, and comes to it
                 _, messages = self._read(webhook, cursor.position.block_id)
                 if len(messages) > cursor.part:
                     return cursor, messages[cursor.part :]

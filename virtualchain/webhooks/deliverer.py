@@ -41,6 +41,8 @@ class Deliverer:
         """Why nothing is delivered, as it was reported last."""
         self._elsewhere: Sequence[str] = ()
         """The webhooks that another process delivers, as they were reported last."""
+        self._awaited: set[str] = set()
+        """The apps that are not installed, as they were reported."""
         self._stopping = threading.Event()
         self._patience = Patience(report, lambda: not self._stopping.is_set())
         self._cursors: Cursors | None = None
@@ -77,12 +79,16 @@ class Deliverer:
         cursors = Cursors(self._url, self._patience)
         try:
             cursors.add(self._webhooks)
+            missing = {webhook.setting.app for webhook in cursors.without_app(self._webhooks)} - self._awaited
         except psycopg.Error as error:
             cursors.close()
             raise store_error(error, cursors.database) from error
         except BaseException:
             cursors.close()
             raise
+        for app in sorted(missing):
+            self._report(f"webhooks wait for app {app}, which is not installed")
+        self._awaited |= missing
         return cursors
 
     def _follow(self) -> None:
