@@ -119,7 +119,7 @@ class Worker(threading.Thread):
     def _deliver(self, messages: Sequence[Message]) -> None:
         """Deliver the rest of an event: up to the first failure, or until the webhook is replayed."""
         for message in messages:
-            if self._cursor != self._recorded and not self._record(deliveries=0):
+            if self._stopping or (self._cursor != self._recorded and not self._record(deliveries=0)):
                 return
             try:
                 self.receiver.post(message.headers(self._webhook.key, int(time.time())), message.body)
