@@ -6,6 +6,7 @@ import time
 from tests.acceptance.conftest import Commands, check_one_line, mine_notes
 from tests.acceptance.test_cli_run import at
 from tests.support.receivers import KEY, Receiver
+from tests.support.servers import value
 from virtualchain.testing import FakeNode
 
 FILE = """
@@ -25,6 +26,9 @@ url = "{url}"
 app = "elsewhere"
 secret = "x"
 """
+
+
+DELIVERED = "SELECT delivered FROM virtualchain.webhooks WHERE name = 'notes'"
 
 
 def configure(cli: Commands, node: FakeNode, database: str, receiver: Receiver) -> None:
@@ -68,13 +72,13 @@ def test_run_delivers_and_ends_in_time(cli: Commands, fake_node: FakeNode, datab
 
         process = cli.start("webhooks", "run")
         receiver.wait(lambda receiver: len(receiver.events) == 3)
-        process.until(lambda: json.loads(cli("webhooks", "list", "--json").out)[0]["delivered"] == 3)
+        process.until(lambda: value(database_url, DELIVERED) == 3)
         assert (
             cli("webhooks", "replay", "notes", "--from", 0).out
             == "webhook notes is delivered from block 0 on\n"
         )
         receiver.wait(lambda receiver: len(receiver.attempts) >= 7)
-        assert json.loads(cli("webhooks", "list", "--json").out)[0]["is_delivered"]
+        assert "no process" not in cli("webhooks", "list").out
         assert process.signal().code == 0
     assert receiver.attempts[-3:] == list(dict.fromkeys(receiver.attempts))
     assert [op["fields"]["text"] for event in receiver.events for op in event["ops"]] == [
