@@ -6,12 +6,14 @@ import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from virtualchain.errors import UsageError
+from virtualchain.web.connections import Connection
 
 _NICE: Final = 10
 """By how much a writer on the same machine goes first."""
@@ -61,7 +63,7 @@ def serve(
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     config = uvicorn.Config(
         application,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -91,6 +93,12 @@ class _Server(uvicorn.Server):
         self._on_start()
         if self._parent is not None:
             self._watching = asyncio.create_task(self._end_with(self._parent))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in order, at a second signal at once; uvicorn's own would raise the signal again at the end."""
+        del sig, frame
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
     async def _end_with(self, parent: int) -> None:
         while os.getppid() == parent:
