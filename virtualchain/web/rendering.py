@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.metadata import version as installed_version
@@ -86,10 +86,14 @@ def link(*parts: object, pairs: Iterable[tuple[str, object]] = (), **parameters:
 
     `pairs` are further parameters, which come first, in their order.
     """
-    encoded = (str(part).replace("%", "%25").replace("/", "%2F") for part in parts)
-    path = "/" + "/".join(quote(part, safe="") for part in encoded)
+    path = "/" + "/".join([_encoded(str(part)) for part in parts])
     named = [(name, value) for name, value in parameters.items() if value not in (None, "")]
     return with_query(path, [*pairs, *named])
+
+
+@lru_cache(maxsize=4096)
+def _encoded(part: str) -> str:
+    return quote(part.replace("%", "%25").replace("/", "%2F"), safe="")
 
 
 def row_link(app: str, table: str, key: Mapping[str, object], as_of: str | None = None) -> str:
@@ -105,7 +109,8 @@ def filter_name(column: str) -> str:
 
 def with_query(path: str, pairs: Iterable[tuple[str, object]]) -> str:
     """Return a path with parameters."""
-    query = urlencode(list(pairs))
+    listed = list(pairs)
+    query = urlencode(listed) if listed else ""
     return f"{path}?{query}" if query else path
 
 

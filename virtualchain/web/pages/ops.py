@@ -11,7 +11,6 @@ from virtualchain.errors import UsageError
 from virtualchain.model import Json
 from virtualchain.proof.ops import prove
 from virtualchain.reading import history, journal
-from virtualchain.reading.catalog import projections
 from virtualchain.web.pages.asking import as_of_of, integer, opcode_of, require_app
 from virtualchain.web.problems import NotFound
 from virtualchain.web.rendering import page, render, site_of
@@ -83,7 +82,6 @@ def show_op(request: Request) -> Response:
             raise NotFound(f"{name} has no op {vtxindex} in block {block_id}: it may have been undone.")
         changes = [change.value for change in history.op_changes(connection, name, block_id, vtxindex)]
         others = len(journal.ops(connection, name, block_id=block_id, limit=2).rows) > 1
-        keys = {table.name: table.key for table in projections(connection, name)}
     return render(
         "op.html",
         live=True,
@@ -94,7 +92,6 @@ def show_op(request: Request) -> Response:
         mentioned=[change for change in changes if change["mentions"] or not others],
         unmentioned=[change for change in changes if not change["mentions"] and others],
         others=others,
-        keys=keys,
         is_kept=block_id > app["history_from"] if app["history_from"] is not None else False,
     )
 

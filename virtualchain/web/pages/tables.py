@@ -243,7 +243,6 @@ def show_changes(request: Request) -> Response:
         live="from" not in asked and "to" not in asked,
         app=app,
         tables=tables,
-        keys={item.name: item.key for item in tables},
         first=first,
         last=last,
         table=table,
