@@ -30,7 +30,7 @@ def show(request: Request) -> Response:
     with site.sessions.snapshot() as connection:
         hits = [*site.own_pages.hits(connection, text), *search(connection, text)]
     if not hits and "," in text:
-        with site.sessions.snapshot() as connection:
+        with site.sessions.snapshot(is_foreign=True) as connection:
             hits = search(connection, text.replace(",", ""))  # a height as the pages write it
     if len(hits) == 1:
         return RedirectResponse(path_of(hits[0]), 303)
