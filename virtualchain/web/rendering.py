@@ -14,6 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from virtualchain.consensus.proof_file import write_proof
+from virtualchain.model import Json
 from virtualchain.web.problems import Problem, problem_of
 from virtualchain.web.words import FILTERS, plain
 
@@ -33,7 +35,7 @@ MENU: Final = (
 )
 
 _RESERVED: Final = frozenset(
-    {"select", "order", "limit", "after", "before", "as_of", "or", "and", "offset", "not.or", "not.and"}
+    {"select", "order", "limit", "after", "before", "at", "as_of", "or", "and", "offset", "not.or", "not.and"}
 )
 """Parameters of a table's page: a column of such a name is written otherwise."""
 
@@ -123,6 +125,12 @@ def render(
 ) -> HTMLResponse:
     """Answer with a template."""
     return HTMLResponse(environment().get_template(template).render(context), status, headers)
+
+
+def file_of(proof: Json, name: str) -> Response:
+    """Answer with a proof that a browser saves as a file."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(write_proof(proof), media_type="application/json", headers=headers)
 
 
 def page(handler: Handler) -> Handler:
