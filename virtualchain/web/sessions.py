@@ -118,7 +118,7 @@ class Sessions:
                 _begin(connection, as_of, timeout)
             yield connection
             if not is_foreign:
-                connection.commit()  # a rollback would have the driver forget the session's prepared statements
+                connection.commit()  # at a rollback the driver would drop the prepared statements
         except psycopg.errors.QueryCanceled as error:
             raise TooSlow(f"the query was canceled because it took more than {timeout:g} seconds") from error
         except psycopg.Error as error:
