@@ -18,6 +18,7 @@ LONG = (
     "acceptance/test_wheel.py",
     "integration/names/test_poison.py",
     "contract/test_source.py",
+    "browser/test_explorer.py",
     "simulation/test_simulation.py",
     "integration/engine/test_large_transactions.py",
     "property/test_transactions_in_sql.py",

@@ -1,11 +1,14 @@
 """The command demo, what it suggests to try next, and the commands of the embedded server."""
 
 import json
+import re
 import shlex
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -56,6 +59,18 @@ def test_the_first_minute(cli: Commands, inside: Inside, home: Path) -> None:
     assert (status["running"], str(status["port"]) in url) == (True, True)
     assert "not running" in inside("db", "stop").out
     assert json.loads(inside("--json", "db", "start").out) == status
+
+
+def test_demo_shows_itself(cli: Commands, database_server: DatabaseServer) -> None:
+    """With --serve one command leads from nothing to the pages, and Ctrl-C ends it."""
+    url = f"{database_server.url.rpartition('/')[0]}/pages_demo"
+    running = cli.start("demo", "--database", url, "--serve", "--port", "0")
+    running.until_said("the deployment is shown at ")
+    [base] = re.findall(r"shown at (\S+)", running.err)
+    with urlopen(f"{base}apps/notary/tables/documents?as_of=25", timeout=20) as answer:
+        assert b"As of block 25" in answer.read()
+    assert running.signal(signal.SIGINT).code == 0
+    database_server.drop(url)
 
 
 def test_demo_prints_json(inside: Inside, database_server: DatabaseServer) -> None:

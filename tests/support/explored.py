@@ -24,8 +24,8 @@ HTML: Final = (
 LONGEST: Final = 3_000
 """Bytes of a hostile payload that is sent here: the fake node takes more, but the pages only cut it."""
 CONTRACT: Final = hashlib.sha256(b"contract").hexdigest()
-"""A document: alice claims it in block 102 and gives it to carol in block 105, but, on another branch, to bob in
-block 108."""
+"""A document: alice claims it in block 102 and gives it to carol in block 105; on the branch that wins, she
+gives it to bob in block 108."""
 
 wall = App(
     "wall/b",

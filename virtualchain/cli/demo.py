@@ -12,6 +12,7 @@ import click
 
 from virtualchain.cli.options import EXAMPLE, Command, Options, pass_options
 from virtualchain.cli.output import say, write_fields, write_json, write_rows
+from virtualchain.cli.serve import PORT, port_type, show
 from virtualchain.errors import StoreError, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -28,13 +29,16 @@ _STATEMENT: Final = "SELECT * FROM notary.documents ORDER BY claimed_at"
 
 
 @click.command(cls=Command)
+@click.option("--serve", is_flag=True, help="Then show its database to browsers, until Ctrl-C.")
+@click.option("--port", type=port_type, default=PORT, show_default=True, help="The port for --serve.")
 @pass_options
-def demo(options: Options) -> None:
+def demo(options: Options, serve: bool, port: int) -> None:
     """Run the example app on a made-up chain.
 
     No node is needed. The database, virtualchain_demo on the embedded server, is recreated on each run. The
     name of a database set with --database must end in _demo, because everything in it is dropped.
     """
+    from virtualchain.app.declarations import read_contract
     from virtualchain.engine.engine import StateEngine
     from virtualchain.examples import notary
     from virtualchain.testing import FakeNode
@@ -51,12 +55,14 @@ def demo(options: Options) -> None:
     reorg = _reorg(url)
     if options.settings.json:
         write_json({**before, "fork": {**after, "reorg": reorg}})
-        return
-    _show_story(story, before, tip, last)
-    _show_tables(before)
-    _show_hashes(before)
-    _show_fork(replacement, after, reorg, new_tip)
-    _show_next(is_embedded=options.settings.database is None)
+    else:
+        _show_story(story, before, tip, last)
+        _show_tables(before)
+        _show_hashes(before)
+        _show_fork(replacement, after, reorg, new_tip)
+        _show_next(is_embedded=options.settings.database is None)
+    if serve:
+        show(options, lambda: url, lambda: {"notary": read_contract(notary.app, "regtest")}, port=port)
 
 
 # The story: a few people, a few documents, and what they do with them
@@ -273,6 +279,8 @@ virtualchain ops --rejected
 virtualchain consensus 20
 virtualchain sql "{_FORKS}"
 psql "$VIRTUALCHAIN_DATABASE"
+
+To look at all this in a browser: virtualchain demo --serve
 
 The app is about 100 lines of Python and SQL: virtualchain/examples/notary.py.
 With a Bitcoin node on this machine, for example on regtest, and a database of its own:

@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -64,8 +64,48 @@ def serve(
     """Show the deployment to browsers, and as JSON to programs.
 
     Only reads, as a mere reader: with or without a writer, on a primary or a standby. Apps that are named
-    with --app bring pages of their own. On Ctrl-C or SIGTERM, ends.
+    with --app bring pages of their own. With an owner's URL, webhooks of virtualchain.toml are delivered
+    meanwhile. On Ctrl-C or SIGTERM, ends.
     """
+    from virtualchain.cli.session import existing_database
+
+    with _delivering(options) if parent is None else nullcontext():
+        show(
+            options,
+            lambda: existing_database(options),
+            lambda: _contracts(options),
+            host=host,
+            port=port,
+            rate_limit=rate_limit,
+            cors=cors,
+            proxy=proxy,
+            parent=parent,
+        )
+
+
+def _delivering(options: Options) -> AbstractContextManager[object]:
+    """Deliver the webhooks of the settings, if there are any: a writer that started this server does it."""
+    webhooks = options.webhooks()
+    if not webhooks:
+        return nullcontext()
+    from virtualchain.webhooks.deliverer import Deliverer
+
+    return Deliverer(options.database, webhooks, say)
+
+
+def show(
+    options: Options,
+    database: Callable[[], str],
+    contracts: "Callable[[], dict[str, Contract]]",
+    *,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    rate_limit: str = _RATE,
+    cors: Sequence[str] = (),
+    proxy: str | None = None,
+    parent: int | None = None,
+) -> None:
+    """Serve the deployment of a database until SIGINT or SIGTERM; the rest is as for `make_application`."""
     try:
         from virtualchain.web.application import make_application
         from virtualchain.web.gate import hosts_of, parse_rate
@@ -77,10 +117,9 @@ def serve(
         raise UsageError(
             f"serve needs the extra web: pip install 'virtualchain[web]' ({error.name} is missing)"
         ) from error
-    from virtualchain.cli.session import existing_database
 
     rate = None if rate_limit == "none" else parse_rate(rate_limit)
-    contracts = _contracts(options)
+    apps = contracts()
     opened = listen(host, port)
     shown, number = opened.getsockname()[:2]
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/"
@@ -92,8 +131,8 @@ def serve(
             say(f"the deployment is shown at {url}")
 
     application = make_application(
-        lambda: existing_database(options),
-        contracts=contracts,
+        database,
+        contracts=apps,
         hosts=None if proxy else hosts_of(shown),
         rate=rate,
         origins=cors,

@@ -140,6 +140,14 @@ class Reader:
         """Take a connection whose JSON is exact (`views.exact_json`)."""
         self.connection = connection
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Read everything inside at one moment, as of the current block; for a connection in autocommit."""
+        with self.connection.transaction():
+            pin_transaction(self.connection)
+            self.connection.execute(_Q["now"])
+            yield
+
     def available(self, apps: list[str] | None) -> Available:
         """Return the blocks that all of the named apps have taken; without names, those that any app has."""
         [row] = self._rows("available", apps=apps)
@@ -169,11 +177,13 @@ class Reader:
         """Return the hashes of those of the blocks that are on the tape."""
         return {row["block_id"]: row["hash"] for row in self._rows("hashes", block_ids=list(block_ids))}
 
-    def blocks(self, first: int, last: int, apps: list[str] | None) -> list[BlockEvent]:
-        """Return the events of a range of blocks."""
+    def blocks(
+        self, first: int, last: int, apps: list[str] | None, *, with_changes: bool = True
+    ) -> list[BlockEvent]:
+        """Return the events of a range of blocks; without changes, which take longest, if nobody asks."""
         limits = {"first": first, "last": last, "apps": apps}
         ops = _by_block(self._rows("ops", **limits))
-        changes = _by_block(self._rows("changes", **limits))
+        changes = _by_block(self._rows("changes", **limits)) if with_changes else {}
         return [
             BlockEvent(
                 row["block_id"],
@@ -219,14 +229,6 @@ class Session(Reader):
         except BaseException:
             self.connection.close()
             raise
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Read everything inside at one moment, as of the current block."""
-        with self.connection.transaction():
-            pin_transaction(self.connection)
-            self.connection.execute(_Q["now"])
-            yield
 
     def wait(self, seconds: float) -> bool:
         """Wait for a notification; return False if none came in time."""

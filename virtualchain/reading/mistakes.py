@@ -10,8 +10,6 @@ from virtualchain.reading.views import NOT_SHOWN, BlockNotShown, complaint
 
 _MISTAKES = ("42725", "42804", "42846", "42883")
 """SQLSTATEs of values and operators that do not fit a column's type; so are all of class 22."""
-_TOO_COMPLEX = "54"
-"""The class of values that are nested too deeply or are too long."""
 
 
 @contextmanager
@@ -23,7 +21,7 @@ def explained(what: str) -> Iterator[None]:
         state = error.sqlstate or ""
         if state == NOT_SHOWN:
             raise BlockNotShown(complaint(error)) from error
-        if state[:2] in ("22", _TOO_COMPLEX) or state in _MISTAKES:
+        if state.startswith("22") or state in _MISTAKES:
             raise UsageError(f"{what}: {complaint(error)}") from error
         raise
 

@@ -58,7 +58,7 @@ def find_undone(reader: Reader, after: Position) -> RollbackEvent | None:
     elif not was_undone:
         raise NotThere(
             f"position {after} is not of this deployment, which never had that block: read the tables "
-            "again, and watch from there"
+            "again, and continue from there"
         )
     if not was_undone or deepest is None:
         return None

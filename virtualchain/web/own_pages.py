@@ -8,7 +8,6 @@ from pathlib import Path
 from traceback import extract_tb
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
-from urllib.parse import quote, urlencode
 
 import jinja2
 import psycopg
@@ -25,7 +24,7 @@ from virtualchain.reading.search import Hit
 from virtualchain.store.failures import is_transient
 from virtualchain.store.sql import queries
 from virtualchain.web.problems import NotFound, PageFailed
-from virtualchain.web.rendering import environment, equip
+from virtualchain.web.rendering import environment, equip, link
 from virtualchain.web.sessions import TIMEOUT, TooSlow
 from virtualchain.web.words import shown
 
@@ -76,8 +75,7 @@ def path_of(
 ) -> str:
     """Return where a page is, for a key and parameters; those that are None are left out."""
     parts, values = _place_of(app, page, key, parameters)
-    path = "/" + "/".join(quote(part, safe="") for part in parts)
-    return f"{path}?{urlencode(values)}" if values else path
+    return link(*parts, pairs=values.items())
 
 
 def _place_of(

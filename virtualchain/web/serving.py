@@ -6,6 +6,7 @@ import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -92,6 +93,12 @@ class _Server(uvicorn.Server):
         self._on_start()
         if self._parent is not None:
             self._watching = asyncio.create_task(self._end_with(self._parent))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in order, at a second signal at once; uvicorn's own would raise the signal again at the end."""
+        del sig, frame
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
     async def _end_with(self, parent: int) -> None:
         while os.getppid() == parent:

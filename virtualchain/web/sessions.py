@@ -118,7 +118,7 @@ class Sessions:
                 _begin(connection, as_of, timeout)
             yield connection
             if not is_foreign:
-                connection.commit()  # at a rollback the driver would drop the prepared statements
+                connection.commit()  # after a rollback, the driver forgets what is prepared
         except psycopg.errors.QueryCanceled as error:
             raise TooSlow(f"the query was canceled because it took more than {timeout:g} seconds") from error
         except psycopg.Error as error:

@@ -32,6 +32,8 @@ _IGNORED: Final = frozenset(
 )  # fmt: skip
 """Letters and marks that nobody sees."""
 _HEX: Final = re.compile(r"[0-9a-f]{32,128}", re.ASCII)
+_SPACE: Final = Markup('<span class="esc">\\x20</span>')
+"""A space at the end of a value, which nobody would see."""
 _TOKEN: Final = re.compile(r"(?=.*[0-9])[\\A-Za-z0-9:]{20,}", re.ASCII)
 """What reads best in letters of one width: hashes, addresses, bytes."""
 _OPENINGS: Final = frozenset("a an as at block format history no not the there this to too write".split())
@@ -99,6 +101,12 @@ def text(value: object, limit: int = CUT) -> Markup:
     written = plain(value)
     if written == "":
         return Markup('<span class="null">empty</span>')
+    if written[:1] == " " or written[-1:] == " ":
+        middle = written.strip(" ")
+        before = len(written) - len(written.lstrip(" "))
+        after = len(written) - before - len(middle)
+        inner = _SPACE * min(before, limit) + shown(middle, limit) + _SPACE * min(after, limit)
+        return Markup('<span class="text" dir="ltr">{}</span>').format(inner)
     kind = " token" if _TOKEN.fullmatch(written[:200]) else ""
     return Markup('<span class="text{}" dir="ltr">{}</span>').format(kind, shown(written, limit))
 
@@ -128,6 +136,17 @@ def sentence(message: str) -> str:
     first = message.split(" ", 1)[0]
     begun = message[:1].upper() + message[1:] if first in _OPENINGS else message
     return begun if begun.endswith((".", "?", "!")) else f"{begun}."
+
+
+def message(words: str, limit: int = 2000) -> Markup:
+    """Write a message of virtualchain's as a sentence, with its commands, which are in backticks, as such."""
+    parts = sentence(words)[:limit].split("`")
+    if len(parts) % 2 == 0:
+        return shown("`".join(parts))
+    return Markup().join(
+        Markup("<code>{}</code>").format(shown(part)) if place % 2 else shown(part)
+        for place, part in enumerate(parts)
+    )
 
 
 def cell(value: object, limit: int = CUT) -> Markup:
@@ -352,7 +371,7 @@ def ago(value: object) -> str:
 
 
 FILTERS: Final = {
-    "shown": shown, "sentence": sentence, "text": text, "cell": cell, "brief": brief,
+    "shown": shown, "message": message, "text": text, "cell": cell, "brief": brief,
     "difference": difference, "whole": whole, "plain": plain, "pretty": pretty, "number": number,
     "counted": counted, "hash": short_hash, "whole_hash": whole_hash, "opcode": opcode,
     "readable": readable, "size": size, "amount": amount, "duration": duration, "moment": moment,

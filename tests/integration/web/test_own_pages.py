@@ -11,21 +11,18 @@ import pytest
 from markupsafe import escape
 
 from tests.integration.runes.test_docs import address
-from tests.support.names_chain import ALICE, BOB, names_chain
-from tests.support.runes_chain import ETCHING, TERMS, Spent, commit, fresh_coin, owner, runestone, txid_of
-from tests.support.runes_engine import runes_chain
+from tests.support.names_chain import ALICE, BOB
+from tests.support.own_pages import NAME, OfRunes, names_served, runes_served
+from tests.support.runes_chain import owner
 from tests.support.serving import served
 from virtualchain import App, Page, State, StateEngine
 from virtualchain.app.declarations import read_contract
-from virtualchain.examples import names, runes
-from virtualchain.examples.runes.names import number_of
+from virtualchain.examples import runes
 from virtualchain.store.database import connect_reader
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.web.own_pages import OwnPages, path_of, read
 from virtualchain.web.sessions import Sessions, TooSlow
-
-NAME = "AAAAAAAAAAAAAAB"
 
 
 class Answer(NamedTuple):
@@ -56,16 +53,8 @@ def get(base: str, path: str) -> Answer:
 @pytest.fixture(scope="module")
 def of_names(database_server: DatabaseServer) -> Iterator[str]:
     """Serve a registry in which a name was registered, changed, transferred and revoked."""
-    url = database_server.clone()
-    with names_chain(url) as chain:
-        chain.open_namespace("test", lifetime=30)
-        chain.own("first.test", "second.test")
-        chain.mine_accepted(chain.update("first.test"))
-        chain.mine_accepted(chain.transfer("first.test", ALICE, BOB))
-        chain.mine_accepted(chain.revoke("first.test", BOB))
-        with served(url, contracts={"names": read_contract(names.app)}) as base:
-            yield base
-    database_server.drop(url)
+    with names_served(database_server) as base:
+        yield base
 
 
 class TestNames:
@@ -110,39 +99,11 @@ class TestNames:
         assert "The name other.test was never registered." in page.text
 
 
-class OfRunes(NamedTuple):
-    """A served deployment of Runes."""
-
-    base: str
-    database: str
-    etched: int
-    etching: str
-
-
 @pytest.fixture(scope="module")
 def of_runes(database_server: DatabaseServer) -> Iterator[OfRunes]:
     """Serve a rune that was etched, minted, burned and handed on, with an odd symbol."""
-    url = database_server.clone()
-    ann, bob = owner("ann"), owner("bob")
-    with runes_chain(url) as chain:
-        terms = {"cap": 3, "amount": 50, "offset_end": 100}
-        fields = {
-            "rune": number_of(NAME),
-            "spacers": 1,
-            "divisibility": 2,
-            "symbol": ord("<"),
-            "premine": 123450,
-        }
-        stone = runestone([(0, 0, 23450, 2)], (), flags=ETCHING | TERMS, **fields, **terms)
-        etching = chain.tx([commit(number_of(NAME), fresh_coin(90))], stone, ann, bob)
-        etched = chain.mine(etching)
-        mint = chain.tx([Spent(fresh_coin(90))], runestone(mint=(etched, 1)), bob)
-        chain.mine(mint)
-        burned = chain.tx([Spent(chain.coins(mint, etched + 1)[1])], runestone([(etched, 1, 25, 0)]), bob)
-        chain.mine(burned)
-        with served(url, contracts={"runes": read_contract(runes.app)}) as base:
-            yield OfRunes(base, url, etched, txid_of(etching))
-    database_server.drop(url)
+    with runes_served(database_server) as served_runes:
+        yield served_runes
 
 
 class TestRunes:
@@ -307,7 +268,7 @@ class TestAnyPage:
         for value in ("x", "99999999999", "1; SELECT 2"):
             answer = shown(of_things, "number", n=value)
             assert answer.status == 400
-            assert "the query 'number' of the page 'number'" in answer.text
+            assert "he query 'number' of the page 'number'" in answer.text
         assert shown(of_things, "thing", key="a\0b").status == 400
         assert shown(of_things, "present", block_id="7").source == str(of_things.tip)
         assert shown(of_things, "present", as_of="5").source == "5"
@@ -324,17 +285,17 @@ class TestAnyPage:
         [
             (
                 "wrong",
-                "the query 'absent' of the page 'wrong' of app 'odd things' fails: relation \"nowhere\"",
+                "he query 'absent' of the page 'wrong' of app 'odd things' fails: relation \"nowhere\"",
             ),
-            ("writing", "the query 'write' of the page 'writing'"),
+            ("writing", "he query 'write' of the page 'writing'"),
             (
                 "secret",
-                "the query 'engine' of the page 'secret' of app 'odd things' fails: permission denied",
+                "he query 'engine' of the page 'secret' of app 'odd things' fails: permission denied",
             ),
-            ("two", "the query 'two' of the page 'two'"),
+            ("two", "he query 'two' of the page 'two'"),
             (
                 "undefined",
-                "the template of the page 'undefined' of app 'odd things' fails in text of the page, line 2",
+                "he template of the page 'undefined' of app 'odd things' fails in text of the page, line 2",
             ),
             ("escape", "SecurityError"),
             ("change", "SecurityError"),
@@ -366,7 +327,7 @@ class TestAnyPage:
         )
         try:
             with (
-                pytest.raises(TooSlow, match="the query 'slow' of the page 'slow'"),
+                pytest.raises(TooSlow, match="he query 'slow' of the page 'slow'"),
                 sessions.snapshot(timeout=0.2) as connection,
             ):
                 read(connection, APP.name, page, key=None, args={})
@@ -381,7 +342,7 @@ class TestAnyPage:
         assert own.menu("other") == []
         row = own.of_row(APP.name, "things", {"key": "a/b"}, as_of="5")
         assert row is not None
-        assert row.path == "/apps/odd%20things/pages/thing/a%2Fb?as_of=5"
+        assert row.path == "/apps/odd%20things/pages/thing/a%252Fb?as_of=5"
         pair = own.of_row(APP.name, "pairs", {"a": "1", "b": "&", "app": "2", "name": "3"})
         assert pair is not None
         assert pair.path == "/apps/odd%20things/pages/pair?a=1&b=%26&app=2&name=3"

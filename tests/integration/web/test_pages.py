@@ -24,8 +24,8 @@ ATTRIBUTES = frozenset(
     (
         "action autocapitalize autocomplete charset class colspan content cx cy d datetime defer dir for "
         "height hidden href id inputmode lang max maxlength min name open placeholder points r rel required "
-        "role rows scope selected size spellcheck src tabindex text-anchor title type value viewbox width x x1 "
-        "x2 y y1 y2"
+        "role rows scope selected size spellcheck src tabindex text-anchor title type value viewbox width x "
+        "x1 x2 y y1 y2"
     ).split()
 )
 """The attributes that the templates use, besides those of `aria-` and `data-`."""

@@ -110,7 +110,7 @@ def _is_filter(name: str) -> bool:
 def _count(
     connection: psycopg.Connection, table: Projection, query: rows.Query, shown: rows.Rows, as_of: str | None
 ) -> str:
-    """Say how many rows there are, as far as that is known for little."""
+    """Write how many rows there are, as far as that is known for little."""
     if query.after is None and shown.next is None:
         number = len(shown.rows)
     elif query.filters or as_of is not None or not table.row_estimate or table.row_estimate < rows.COUNTED:
