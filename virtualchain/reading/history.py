@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from virtualchain.errors import UsageError
 from virtualchain.model import Json
 from virtualchain.reading.catalog import Projection
-from virtualchain.reading.mistakes import require_text
+from virtualchain.reading.mistakes import require_height, require_text
 from virtualchain.reading.pages import Item, Page, read_cursor, read_item, read_items, read_page
-from virtualchain.reading.views import HIGHEST
 from virtualchain.store.sql import queries
 
 _Q = queries("versions")
@@ -69,6 +69,7 @@ def row_history(
     UsageError if the key has other columns, or a value that does not fit its column.
     """
     values = key_values(projection, key)
+    require_height(before)
     if not 1 <= limit <= MOST_VERSIONS:
         raise UsageError(f"limit is not a number from 1 to {MOST_VERSIONS}: {limit}")
     item = read_item(
@@ -129,7 +130,7 @@ def block_changes(
 
     They are in the order of app, table and key; empty for a block whose history is not kept.
     """
-    return _changes(connection, app, None, (block_id - 1, block_id), limit, after)
+    return _changes(connection, "in_block", app, None, (block_id - 1, block_id), limit, after)
 
 
 def net_changes(
@@ -148,12 +149,13 @@ def net_changes(
     it does not reach the lower block.
     """
     low = min(first, last)
+    require_height(low)
     pruned = connection.execute(_Q["pruned"], {"app": _name(app), "low": low}).fetchone()
     if pruned is not None:
         raise UsageError(
             f"history of app {pruned[0]} is kept from block {pruned[1]} on: compare no earlier block"
         )
-    return _changes(connection, app, table, (first, last), limit, after)
+    return _changes(connection, "between_blocks", app, table, (first, last), limit, after)
 
 
 def op_changes(connection: psycopg.Connection, app: str, block_id: int, vtxindex: int) -> list[Item]:
@@ -168,6 +170,7 @@ def op_changes(connection: psycopg.Connection, app: str, block_id: int, vtxindex
 
 def _changes(
     connection: psycopg.Connection,
+    which: str,
     app: str | None,
     table: str | None,
     span: tuple[int, int],
@@ -175,21 +178,21 @@ def _changes(
     after: str | None,
 ) -> Page:
     first, last = span
-    if not all(-1 <= block_id <= HIGHEST for block_id in span):
-        raise UsageError(f"not a block's height: {first if not -1 <= first <= HIGHEST else last}")
+    for block_id in span:
+        require_height(block_id)
     last_app, last_table, key = ("", "", "null") if after is None else read_cursor(after, str, str, str)
     parameters = {
         "app": _name(app),
         "table": None if table is None else require_text("the table's name", table),
-        "low": min(span),
-        "high": max(span),
-        "backwards": first > last,
+        "first": first,
+        "last": last,
         "has_cursor": after is not None,
         "last_app": last_app,
         "last_table": last_table,
         "last_key": key,
     }
-    return read_page(connection, _Q["net_changes"], parameters, limit)
+    query = sql.SQL(_Q["changes"]).format(changes=sql.SQL(_Q[which]))
+    return read_page(connection, query, parameters, limit)
 
 
 def _name(app: str | None) -> str | None:
