@@ -26,7 +26,8 @@ def url(database_server: DatabaseServer) -> Iterator[str]:
 def test_values(url: str) -> None:
     """Values are texts as PostgreSQL writes them, and columns keep their order and names."""
     result = sql_box.run(
-        url, "SELECT 1.50 AS a, '\\xff'::bytea AS a, NULL AS n, ARRAY['\\x01'::bytea], 'NaN'::float8, true AS bool"
+        url,
+        "SELECT 1.50 AS a, '\\xff'::bytea AS a, NULL AS n, ARRAY['\\x01'::bytea], 'NaN'::float8, true AS bool",
     )
     assert result.columns == ("a", "a", "n", "array", "float8", "bool")
     assert result.types == ("numeric", "bytea", "text", "bytea[]", "float8", "bool")
