@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
+from urllib.parse import urlsplit
 
 from virtualchain.errors import UsageError
 from virtualchain.loading import with_full_path
@@ -76,6 +77,11 @@ _HEX_KEY = re.compile("[0-9a-fA-F]{64}")
 _PASSWORD = re.compile(r"://[^/?#@]*:[^/?#]+@|\bpassword\s*=")
 """A password in a URL, in its query, or in libpq's `key=value` form."""
 _NUMBER = re.compile("[0-9]{1,9}")
+_WEBHOOK_KEYS = ("url", "app", "name", "opcode", "table", "secret", "secret_file", "secret_env", "from")
+_SECRETS = ("secret", "secret_file", "secret_env")
+_WEBHOOK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
+_HEX_BYTE = re.compile("(?:0x)?([0-9a-fA-F]{2})")
+_HIGHEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +94,56 @@ class AppSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSetting:
+    """An address to which an app's events are posted; see docs/webhooks.md."""
+
+    name: str
+    """Identifies it in the database, so the address may change; the app's name if it has none of its own."""
+    app: str
+    url: str = field(repr=False)
+    """Often secret itself, as it may hold a token."""
+    opcodes: tuple[str, ...] | None = None
+    """Only ops with one of these, as `opcode_text` writes them; None: all, unless only tables are named."""
+    tables: tuple[str, ...] | None = None
+    """Only changes of one of these; None: of all, unless only opcodes are named."""
+    from_block: int | None = None
+    """The first block to deliver; None: the next one when it is first seen."""
+    secret: str | None = field(default=None, repr=False)
+    secret_file: Path | None = None
+    secret_env: str | None = None
+    """Of these three, one is set."""
+
+    @property
+    def receiver(self) -> str:
+        """The part of its address that messages may show."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def key(self, environ: Mapping[str, str]) -> bytes:
+        """Return the secret with which deliveries are signed; raises UsageError if it is not there."""
+        label = f"the secret of webhook {self.name}"
+        if self.secret is not None:
+            return self.secret.encode()
+        if self.secret_file is not None:
+            try:
+                key = self.secret_file.read_bytes().strip()
+            except OSError as error:
+                raise UsageError(f"{label}: {self.secret_file} cannot be read: {error.strerror}") from error
+            if not key:
+                raise UsageError(f"{label}: {self.secret_file} is empty")
+            return key
+        assert self.secret_env is not None, "one of the three is set"
+        if not environ.get(self.secret_env):
+            raise UsageError(f"{label}: the environment variable {self.secret_env} is not set")
+        return environ[self.secret_env].encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The global options; None means not set, so the caller's default applies."""
 
     apps: tuple[AppSetting, ...] = ()
+    webhooks: tuple[WebhookSetting, ...] = ()
     bitcoin: str | None = field(default=None, repr=False)
     """URL of the node."""
     cookie: Path | None = None
@@ -144,7 +196,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
         key: environ[_variable(key)] for key in ("app", "config", *_KINDS) if environ.get(_variable(key))
     }
     config = _find_file(set_flags, variables, folder)
-    values, in_file = ({}, []) if config is None else _read_file(config)
+    values, in_file, webhooks = ({}, [], ()) if config is None else _read_file(config)
     for layer, label in ((variables, _variable), (set_flags, _flag)):
         values = _overlay(values, _layer(layer, label, folder), label)
     in_environment = variables["app"].split(",") if "app" in variables else ()
@@ -153,7 +205,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     settings = {app.use: app for app in in_file}
     apps = [settings.get(use, AppSetting(use)) for use in named] or in_file
     warnings = () if config is None else tuple(_warnings(config))
-    return Settings(apps=tuple(apps), config=config, warnings=warnings, **values)
+    return Settings(apps=tuple(apps), webhooks=webhooks, config=config, warnings=warnings, **values)
 
 
 def _variable(key: str) -> str:
@@ -197,14 +249,14 @@ def _one_source(layer: Mapping[str, Any], label: Callable[[str], str]) -> str | 
     return named[0] if named else None
 
 
-def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting]]:
+def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting], tuple[WebhookSetting, ...]]:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise UsageError(f"{file}: is not TOML: {error}") from error
-    _refuse_unknown(document, ("virtualchain", "apps"), str(file))
+    _refuse_unknown(document, ("virtualchain", "apps", "webhooks"), str(file))
     table = document.get("virtualchain", {})
     if not isinstance(table, dict):
         raise UsageError(f"{file}: virtualchain must be a table, [virtualchain]")
@@ -212,14 +264,21 @@ def _read_file(file: Path) -> tuple[dict[str, Any], list[AppSetting]]:
     _refuse_unknown(table, tuple(_KINDS), label)
     values = {key: _check(_KINDS[key], value, f"{label} {key}", file.parent) for key, value in table.items()}
     _one_source(values, lambda key: f"{label} {key}")
-    return values, _read_apps(document.get("apps", []), file)
+    return (
+        values,
+        _read_apps(document.get("apps", []), file),
+        _read_webhooks(document.get("webhooks", []), file),
+    )
 
 
 def _warnings(file: Path) -> Iterator[str]:
-    """Warn of a password in a file that other users of the machine can read."""
+    """Warn of a password or secret in a file that other users of the machine can read."""
     is_open = os.name == "posix" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
-    table = tomllib.loads(file.read_text(encoding="utf-8")).get("virtualchain", {})
+    document = tomllib.loads(file.read_text(encoding="utf-8"))
+    table = document.get("virtualchain", {})
     held = [key for key in ("bitcoin", "database") if _PASSWORD.search(str(table.get(key, "")))]
+    if any("secret" in webhook for webhook in document.get("webhooks", [])):
+        held.append("secret")
     if is_open and held:
         yield (
             f"{file} holds a password ({', '.join(held)}) and other users can read it: "
@@ -237,6 +296,97 @@ def _read_apps(tables: object, file: Path) -> list[AppSetting]:
             raise UsageError(f"{file}: [[apps]] on_deep_fork must be one of {', '.join(policies)}")
     uses = _app_names([table.get("use") for table in tables], f"{file}: [[apps]] use", file.parent)
     return [AppSetting(**table | {"use": use}) for table, use in zip(tables, uses, strict=True)]
+
+
+def _read_webhooks(tables: object, file: Path) -> tuple[WebhookSetting, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"{file}: webhooks must be tables, one [[webhooks]] for each")
+    webhooks = tuple(_read_webhook(table, f"{file}: [[webhooks]]", file.parent) for table in tables)
+    names = [webhook.name for webhook in webhooks]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"{file}: two [[webhooks]] are named {name}: name them (by default each has its app's name)"
+            )
+    return webhooks
+
+
+def _read_webhook(table: Mapping[str, Any], label: str, folder: Path) -> WebhookSetting:
+    _refuse_unknown(table, _WEBHOOK_KEYS, label)
+    app = table.get("app")
+    if not isinstance(app, str) or not app.strip():
+        raise UsageError(f"{label} app must be the name of an app, as `virtualchain status` shows it")
+    name = table.get("name", app)
+    if not isinstance(name, str) or not _WEBHOOK_NAME.fullmatch(name):
+        raise UsageError(f"{label} name must be at most 63 letters, digits, dots, hyphens and underscores")
+    label = f"{label} {name}:"
+    first = table.get("from")
+    if "from" in table and (type(first) is not int or not 0 <= first <= _HIGHEST):
+        raise UsageError(f"{label} from must be a block: a whole number, 0 or more")
+    secrets = [key for key in _SECRETS if key in table]
+    if len(secrets) != 1:
+        raise UsageError(
+            f"{label} it needs a secret, with which deliveries are signed: set one of {', '.join(_SECRETS)}"
+        )
+    if not isinstance(table[secrets[0]], str) or not table[secrets[0]]:
+        raise UsageError(f"{label} {secrets[0]} must be non-empty text")
+    file = table.get("secret_file")
+    return WebhookSetting(
+        name=name,
+        app=app,
+        url=_webhook_url(table.get("url"), label),
+        opcodes=_names(table, "opcode", label, _opcode),
+        tables=_names(table, "table", label, lambda text: text),
+        from_block=first,
+        secret=table.get("secret"),
+        secret_file=None if file is None else _path(file, f"{label} secret_file", folder),
+        secret_env=table.get("secret_env"),
+    )
+
+
+def _webhook_url(url: object, label: str) -> str:
+    """Check an address; no message quotes it, because it may hold a token."""
+    expected = f"{label} url must be an address such as https://example.org/hook"
+    if not isinstance(url, str):
+        raise UsageError(expected)
+    if not url.isascii() or any(character.isspace() or not character.isprintable() for character in url):
+        raise UsageError(f"{expected}, with other characters than ASCII percent-encoded")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UsageError(expected) from None  # the error may quote it
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise UsageError(expected)
+    if "@" in parts.netloc or "#" in url:
+        raise UsageError(f"{expected}, without user, password and fragment")
+    return url
+
+
+def _names(
+    table: Mapping[str, Any], key: str, label: str, read: Callable[[str], str | None]
+) -> tuple[str, ...] | None:
+    """Read a filter: a text, or a list of some."""
+    if key not in table:
+        return None
+    value = table[key]
+    texts = value if isinstance(value, list) else [value]
+    names = [read(text) if isinstance(text, str) and text else None for text in texts]
+    if not names or None in names:
+        what = "characters, bytes as two hex digits, none or spend" if key == "opcode" else "names of tables"
+        raise UsageError(f"{label} {key} must be one or several of these: {what}")
+    return tuple(name for name in names if name is not None)
+
+
+def _opcode(text: str) -> str | None:
+    """Return an opcode as `virtualchain.app.fields.opcode_text` writes it; None if the text is not one."""
+    if text in {"none", "spend"} or (len(text) == 1 and text.isascii() and text.isprintable()):
+        return text
+    match = _HEX_BYTE.fullmatch(text)
+    if match is None:
+        return None
+    character = chr(int(match[1], 16))
+    return character if character.isascii() and character.isprintable() else f"0x{match[1].lower()}"
 
 
 def _app_names(uses: object, label: str, folder: Path) -> tuple[str, ...]:

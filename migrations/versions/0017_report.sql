@@ -60,17 +60,19 @@ DECLARE
     -- The role that asks; in this function, current_user is the owner.
     reader CONSTANT name := coalesce(nullif(current_setting('role'), 'none'), session_user);
     query text;
+    look text;
     last_shown integer;
     version record;
     texts text[];
 BEGIN
-    SELECT p.versions INTO query
+    SELECT p.versions, format('SELECT EXISTS (SELECT FROM %I.%I)', p.schema, p.name) INTO query, look
     FROM vc.apps AS a JOIN vc.published AS p ON p.schema = a.schema AND p.name = row_history."table"
     WHERE a.name = row_history.app AND a.is_live AND has_schema_privilege(reader, p.schema, 'USAGE')
         AND has_table_privilege(reader, format('%I.%I', p.schema, p.name), 'SELECT');
     IF query IS NULL OR most < 1 THEN
         RETURN;
     END IF;
+    EXECUTE look; -- the view refuses a snapshot that is older than its build, to which the tables may look empty
     last_shown := coalesce(vc.as_of(app), 2147483646);
     FOR version IN EXECUTE query USING key, least(last_shown + 1, below) LOOP
         -- As for virtualchain.changes, a block that wrote the row as it was did not change it.

@@ -40,6 +40,12 @@ SELECT b.block_id, b.hash, b.time,
     (SELECT coalesce(max(r.reorg_id), 0) FROM virtualchain.reorgs AS r WHERE r.fork_block_id < b.block_id) AS rollbacks
 FROM virtualchain.blocks AS b WHERE b.block_id BETWEEN %(first)s AND %(last)s ORDER BY b.block_id;
 
+-- name: place
+-- A block of the tape, with the number of the last rollback that undid a block of its height.
+SELECT b.block_id, b.hash AS block_hash,
+    (SELECT coalesce(max(r.reorg_id), 0) FROM virtualchain.reorgs AS r WHERE r.fork_block_id < b.block_id) AS rollbacks
+FROM virtualchain.blocks AS b WHERE b.block_id = %(block_id)s;
+
 -- name: ops
 -- The ops of the chosen apps in a range of blocks.
 SELECT app, block_id, vtxindex, txindex, txid, opcode, payload, fields, payload_index FROM virtualchain.ops

@@ -241,6 +241,19 @@ COMMENT ON COLUMN virtualchain.pending.vsize IS 'Its virtual size in bytes; null
 COMMENT ON COLUMN virtualchain.pending.fee_rate IS 'Satoshi a virtual byte; null if it is in a block.';
 COMMENT ON COLUMN virtualchain.pending.seen_at IS 'When the node first saw it, by the node''s clock; null if it is in a block.';
 
+CREATE VIEW virtualchain.webhooks AS
+SELECT name, app, block_id, delivered, delivered_at, failures, error, failed_at, next_try FROM vc.webhooks;
+COMMENT ON VIEW virtualchain.webhooks IS 'How far the deliveries of each webhook are.';
+COMMENT ON COLUMN virtualchain.webhooks.name IS 'Name of the webhook.';
+COMMENT ON COLUMN virtualchain.webhooks.app IS 'Name of the app whose events are delivered.';
+COMMENT ON COLUMN virtualchain.webhooks.block_id IS 'The block of the last event; there was nothing to deliver since, or it is being delivered.';
+COMMENT ON COLUMN virtualchain.webhooks.delivered IS 'How many deliveries the receiver has accepted.';
+COMMENT ON COLUMN virtualchain.webhooks.delivered_at IS 'When it accepted the last one.';
+COMMENT ON COLUMN virtualchain.webhooks.failures IS 'How many attempts have failed since then.';
+COMMENT ON COLUMN virtualchain.webhooks.error IS 'Why the last one failed; null if none has.';
+COMMENT ON COLUMN virtualchain.webhooks.failed_at IS 'When it failed.';
+COMMENT ON COLUMN virtualchain.webhooks.next_try IS 'When the next attempt is due.';
+
 CREATE FUNCTION virtualchain.revision() RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -301,17 +314,19 @@ DECLARE
     -- The role that asks; in this function, current_user is the owner.
     reader CONSTANT name := coalesce(nullif(current_setting('role'), 'none'), session_user);
     query text;
+    look text;
     last_shown integer;
     version record;
     texts text[];
 BEGIN
-    SELECT p.versions INTO query
+    SELECT p.versions, format('SELECT EXISTS (SELECT FROM %I.%I)', p.schema, p.name) INTO query, look
     FROM vc.apps AS a JOIN vc.published AS p ON p.schema = a.schema AND p.name = row_history."table"
     WHERE a.name = row_history.app AND a.is_live AND has_schema_privilege(reader, p.schema, 'USAGE')
         AND has_table_privilege(reader, format('%I.%I', p.schema, p.name), 'SELECT');
     IF query IS NULL OR most < 1 THEN
         RETURN;
     END IF;
+    EXECUTE look; -- the view refuses a snapshot that is older than its build, to which the tables may look empty
     last_shown := coalesce(vc.as_of(app), 2147483646);
     FOR version IN EXECUTE query USING key, least(last_shown + 1, below) LOOP
         -- As for virtualchain.changes, a block that wrote the row as it was did not change it.

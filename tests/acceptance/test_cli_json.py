@@ -15,17 +15,8 @@ ELSEWHERE = {
     *("run", "demo", "resume", "rollback", "unpin"),
     *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
-    *(
-        "watch",
-        "serve",
-        "preview",
-        "send",
-        "export",
-        "import",
-        "advance",
-        "db grant-reader",
-        "db revoke-reader",
-    ),
+    *("webhooks list", "webhooks replay", "webhooks run", "export", "import", "advance"),
+    *("watch", "serve", "preview", "send", "db grant-reader", "db revoke-reader"),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
 }
 """Commands that need a scenario: their own tests cover --json."""

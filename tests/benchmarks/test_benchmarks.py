@@ -23,6 +23,7 @@ from tests.benchmarks import (
     rollback,
     sync,
     tip,
+    webhooks,
 )
 from tests.benchmarks.environment import single_ops
 from tests.benchmarks.first_sync import estimate
@@ -129,6 +130,12 @@ def test_rollbacks_are_measured(database_server: DatabaseServer) -> None:
     ]
     assert all(result.index > 0 and result.undo > 0 for result in results)
     assert rollback.table(results, 1).row_count == 4
+
+
+def test_webhooks_are_measured(database_server: DatabaseServer) -> None:
+    """Receivers that fail and that do not get the same events."""
+    results = webhooks.deliveries(database_server, 12)
+    assert results["reliable"][1] == 12 < results["unreliable"][1]
 
 
 def test_every_way_of_keeping_history_is_measured(once: Once) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from virtualchain.web.application import make_application
+from virtualchain.web.connections import Connection
 from virtualchain.web.serving import listen
 
 
@@ -18,7 +19,7 @@ def served(database: str, **options: Any) -> Iterator[str]:
     opened = listen("127.0.0.1", 0)
     application = make_application(lambda: database, **options)
     config = uvicorn.Config(
-        application, http="httptools", lifespan="on", log_level="warning", timeout_graceful_shutdown=1
+        application, http=Connection, lifespan="on", log_level="warning", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[opened])), daemon=True)

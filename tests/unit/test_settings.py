@@ -216,7 +216,7 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
             "[virtualchain] does not know confirmation; allowed: bitcoin, blocks,",
         ),
         ("[virtualchain]\nconfig = 'x'", "[virtualchain] does not know config; allowed:"),
-        ("[app]\nuse = 'x'", "does not know app; allowed: virtualchain, apps"),
+        ("[app]\nuse = 'x'", "does not know app; allowed: virtualchain, apps, webhooks"),
         ("virtualchain = 3", "virtualchain must be a table, [virtualchain]"),
         (
             "[virtualchain]\nconfirmations = -1",

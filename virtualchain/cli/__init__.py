@@ -31,6 +31,7 @@ from virtualchain.cli.sync import advance, resume, run
 from virtualchain.cli.sync import sync as sync_command
 from virtualchain.cli.transfer import export, import_
 from virtualchain.cli.verify import verify as verify_command
+from virtualchain.cli.webhooks import webhooks
 
 _EPILOG = f"""\b
 Try:  virtualchain demo
@@ -62,6 +63,7 @@ for _command in (
     sql,
     watch,
     serve,
+    webhooks,
     preview,
     send,
     prove,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from virtualchain.bitcoin.networks import Network
     from virtualchain.bitcoin.source import BlockSource
     from virtualchain.settings import Policy, Settings
+    from virtualchain.webhooks.messages import Webhook
 
 EPILOG: Final = (
     "The options of `virtualchain --help`, such as --app, --bitcoin, --database and --json, work here too."
@@ -122,6 +123,12 @@ class Options:
         """Return each app's policy for deep forks, by the app's name."""
         names = [contract.name for contract in self.contracts()]
         return dict(zip(names, (app.on_deep_fork for app in self.settings.apps), strict=True))
+
+    def webhooks(self) -> "list[Webhook]":
+        """Return the webhooks of the settings with their secrets; raises UsageError if one is missing."""
+        from virtualchain.webhooks.messages import Webhook
+
+        return [Webhook(setting, setting.key(os.environ)) for setting in self.settings.webhooks]
 
     def source(self, network: str | None = None) -> "BlockSource":
         """Open the block files, or connect to the node; by default, to the one on this machine.

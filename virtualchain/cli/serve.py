@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -64,21 +64,33 @@ def serve(
     """Show the deployment to browsers, and as JSON to programs.
 
     Only reads, as a mere reader: with or without a writer, on a primary or a standby. Apps that are named
-    with --app bring pages of their own. On Ctrl-C or SIGTERM, ends.
+    with --app bring pages of their own. With an owner's URL, webhooks of virtualchain.toml are delivered
+    meanwhile. On Ctrl-C or SIGTERM, ends.
     """
     from virtualchain.cli.session import existing_database
 
-    show(
-        options,
-        lambda: existing_database(options),
-        lambda: _contracts(options),
-        host=host,
-        port=port,
-        rate_limit=rate_limit,
-        cors=cors,
-        proxy=proxy,
-        parent=parent,
-    )
+    with _delivering(options) if parent is None else nullcontext():
+        show(
+            options,
+            lambda: existing_database(options),
+            lambda: _contracts(options),
+            host=host,
+            port=port,
+            rate_limit=rate_limit,
+            cors=cors,
+            proxy=proxy,
+            parent=parent,
+        )
+
+
+def _delivering(options: Options) -> AbstractContextManager[object]:
+    """Deliver the webhooks of the settings, if there are any: a writer that started this server does it."""
+    webhooks = options.webhooks()
+    if not webhooks:
+        return nullcontext()
+    from virtualchain.webhooks.deliverer import Deliverer
+
+    return Deliverer(options.database, webhooks, say)
 
 
 def show(

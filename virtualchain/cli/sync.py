@@ -67,13 +67,17 @@ def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) ->
 
     Waits for a node and a database that are not up yet. On Ctrl-C or SIGTERM, finishes the current block and
     exits, without it if that takes long; on a second one, exits immediately. With --json, each block is one
-    object on its own line.
+    object on its own line. Webhooks of virtualchain.toml are delivered meanwhile.
     """
+    from virtualchain.webhooks.deliverer import Deliverer
+
+    webhooks = options.webhooks()
     with (
         Signals() as signals,
         Reporter(follows=True) as reporter,
         serving(options, port if serves else None),
         open_engine(options, reporter, wait=wait, follows=True, pending=pending) as engine,
+        Deliverer(options.database, webhooks, say),
     ):
         signals.stop = engine.stop
         engine.follow()

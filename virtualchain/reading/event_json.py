@@ -2,10 +2,16 @@
 
 from dataclasses import fields
 from datetime import UTC
-from typing import Any
 
 from virtualchain.model import Json
-from virtualchain.reading.events import BlockEvent, PendingEvent, RollbackEvent
+from virtualchain.reading.events import (
+    AcceptedOp,
+    BlockEvent,
+    Change,
+    PendingEvent,
+    PendingInput,
+    RollbackEvent,
+)
 
 
 def event_json(event: BlockEvent | RollbackEvent | PendingEvent) -> Json:
@@ -13,7 +19,7 @@ def event_json(event: BlockEvent | RollbackEvent | PendingEvent) -> Json:
     if isinstance(event, PendingEvent):
         return {
             "event": "pending",
-            "inputs": [_fields(item) for item in event.inputs],
+            "inputs": [item_json(item) for item in event.inputs],
             "gone": [
                 dict(zip(("app", "txid", "payload_index"), item.key, strict=True)) for item in event.gone
             ],
@@ -29,10 +35,11 @@ def event_json(event: BlockEvent | RollbackEvent | PendingEvent) -> Json:
         "event": "block",
         **place,
         "time": event.time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "ops": [_fields(op) for op in event.ops],
-        "changes": [_fields(change) for change in event.changes],
+        "ops": [item_json(op) for op in event.ops],
+        "changes": [item_json(change) for change in event.changes],
     }
 
 
-def _fields(value: Any) -> Json:  # noqa: ANN401 - any frozen dataclass of virtualchain
+def item_json(value: AcceptedOp | Change | PendingInput) -> Json:
+    """Return an op, a change or a pending input as an object, by its fields."""
     return {field.name: getattr(value, field.name) for field in fields(value)}

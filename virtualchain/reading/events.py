@@ -1,4 +1,4 @@
-"""The events of a deployment, blocks and rollbacks, and the session that reads them."""
+"""The events of a deployment, blocks and rollbacks, and what reads them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.datetime import TimestamptzLoader
 
 from virtualchain.model import Json
 from virtualchain.reading.position import Position
@@ -132,41 +133,20 @@ class Available:
     pruned: int
 
 
-class Session:
-    """A database session that polls a deployment, and receives notifications if the server allows it."""
+class Reader:
+    """Reads events in the transaction of a connection."""
 
-    def __init__(self, url: str, patience: Patience | None = None, *, pending: bool = False) -> None:
-        """Open the session, and listen for notifications unless it is on a standby or behind a pooler.
-
-        With `pending`, those about pending inputs are among them.
-        """
-        self.connection = connect_reader(url, patience)
-        exact_json(self.connection)
-        self.connection.read_only = True
-        self.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        try:
-            self.listens = not is_pooled(self.connection)
-            if self.listens:
-                self.connection.execute(_Q["listen"])
-                if pending:
-                    self.connection.execute(_Q["listen_for_pending"])
-        except psycopg.errors.ReadOnlySqlTransaction:
-            self.listens = False
-        except BaseException:
-            self.connection.close()
-            raise
+    def __init__(self, connection: psycopg.Connection) -> None:
+        """Take a connection whose JSON is exact (`views.exact_json`)."""
+        self.connection = connection
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Read everything inside at one moment, as of the current block."""
+        """Read everything inside at one moment, as of the current block; for a connection in autocommit."""
         with self.connection.transaction():
             pin_transaction(self.connection)
             self.connection.execute(_Q["now"])
             yield
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for a notification; return False if none came in time."""
-        return any(True for _ in self.connection.notifies(timeout=seconds, stop_after=1))
 
     def available(self, apps: list[str] | None) -> Available:
         """Return the blocks that all of the named apps have taken; without names, those that any app has."""
@@ -188,15 +168,22 @@ class Session:
         block_id: int = row["block_id"]
         return block_id
 
+    def place(self, block_id: int) -> Position:
+        """Return the position after a block that is on the tape, as its BlockEvent would have it."""
+        rows = self._rows("place", block_id=block_id)
+        return Position(**rows[0]) if rows else Position(block_id)
+
     def hashes(self, block_ids: Sequence[int]) -> dict[int, str]:
         """Return the hashes of those of the blocks that are on the tape."""
         return {row["block_id"]: row["hash"] for row in self._rows("hashes", block_ids=list(block_ids))}
 
-    def blocks(self, first: int, last: int, apps: list[str] | None) -> list[BlockEvent]:
-        """Return the events of a range of blocks."""
+    def blocks(
+        self, first: int, last: int, apps: list[str] | None, *, with_changes: bool = True
+    ) -> list[BlockEvent]:
+        """Return the events of a range of blocks; without changes, which take longest, if nobody asks."""
         limits = {"first": first, "last": last, "apps": apps}
         ops = _by_block(self._rows("ops", **limits))
-        changes = _by_block(self._rows("changes", **limits))
+        changes = _by_block(self._rows("changes", **limits)) if with_changes else {}
         return [
             BlockEvent(
                 row["block_id"],
@@ -215,7 +202,37 @@ class Session:
 
     def _rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         with self.connection.cursor(row_factory=dict_row) as cursor:
+            cursor.adapters.register_loader("timestamptz", TimestamptzLoader)  # `views` has it as text
             return cursor.execute(_Q[query], parameters).fetchall()
+
+
+class Session(Reader):
+    """A database session that polls a deployment, and receives notifications if the server allows it."""
+
+    def __init__(self, url: str, patience: Patience | None = None, *, pending: bool = False) -> None:
+        """Open the session, and listen for notifications unless it is on a standby or behind a pooler.
+
+        With `pending`, those about pending inputs are among them.
+        """
+        super().__init__(connect_reader(url, patience))
+        exact_json(self.connection)
+        self.connection.read_only = True
+        self.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        try:
+            self.listens = not is_pooled(self.connection)
+            if self.listens:
+                self.connection.execute(_Q["listen"])
+                if pending:
+                    self.connection.execute(_Q["listen_for_pending"])
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self.listens = False
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a notification; return False if none came in time."""
+        return any(True for _ in self.connection.notifies(timeout=seconds, stop_after=1))
 
 
 def _by_block(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[dict[str, Any]]]:

@@ -6,12 +6,10 @@ from contextlib import contextmanager
 import psycopg
 
 from virtualchain.errors import UsageError
-from virtualchain.reading.views import NOT_SHOWN, BlockNotShown, complaint
+from virtualchain.reading.views import HIGHEST, NOT_SHOWN, BlockNotShown, complaint
 
 _MISTAKES = ("42725", "42804", "42846", "42883")
 """SQLSTATEs of values and operators that do not fit a column's type; so are all of class 22."""
-_TOO_COMPLEX = "54"
-"""The class of values that are nested too deeply or are too long."""
 
 
 @contextmanager
@@ -23,7 +21,7 @@ def explained(what: str) -> Iterator[None]:
         state = error.sqlstate or ""
         if state == NOT_SHOWN:
             raise BlockNotShown(complaint(error)) from error
-        if state[:2] in ("22", _TOO_COMPLEX) or state in _MISTAKES:
+        if state.startswith("22") or state in _MISTAKES:
             raise UsageError(f"{what}: {complaint(error)}") from error
         raise
 
@@ -37,3 +35,9 @@ def require_text(what: str, text: str) -> str:
     except UnicodeEncodeError as error:
         raise UsageError(f"{what} cannot be encoded as UTF-8") from error
     return text
+
+
+def require_height(block_id: int | None) -> None:
+    """Raise UsageError for a number that cannot be a block's height; -1 is before the first, None is any."""
+    if block_id is not None and not -1 <= block_id <= HIGHEST:
+        raise UsageError(f"not a block's height: {block_id}")

@@ -163,6 +163,12 @@ def parse_filters(
     )
 
 
+def parameter_of(column: str) -> str:
+    """Return the name of the parameter that filters a column."""
+    is_other = column in (*_OURS, *_UNSUPPORTED) or column.startswith(_COLUMN_PREFIX)
+    return f"{_COLUMN_PREFIX}{column}" if is_other else column
+
+
 def read_rows(connection: psycopg.Connection, projection: Projection, query: Query) -> Rows:
     """Return a page of rows as texts; raises UsageError if a value or the cursor does not fit."""
     names = [column.name for column in query.columns]

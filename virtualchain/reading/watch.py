@@ -17,6 +17,7 @@ from virtualchain.errors import StoreError, UsageError
 from virtualchain.reading import views
 from virtualchain.reading.events import BlockEvent, PendingEvent, PendingInput, RollbackEvent, Session
 from virtualchain.reading.position import Position
+from virtualchain.reading.resume import NotReached, find_undone, refuse_pruned
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, is_transient
 from virtualchain.store.patience import Patience
@@ -217,11 +218,7 @@ class Watch(Generic[_E]):
             self._next = available.last + 1 if from_block is None else from_block
             if self._after is not None:
                 self._next = self._after.block_id + 1
-            if self._next <= available.pruned:
-                raise UsageError(
-                    f"history is kept from block {available.pruned + 1} on: begin there, not with "
-                    f"{self._next}"
-                )
+            refuse_pruned(available, self._next)
             self._rollbacks, _ = session.rollbacks(0)
             if self._after is None:
                 self._remember(session, self._next)
@@ -236,27 +233,16 @@ class Watch(Generic[_E]):
     def _resume(self, session: Session, after: Position) -> bool:
         """Continue after what the caller knows, with a rollback if that was undone.
 
-        Returns False if the tape does not reach that block yet, as on a standby that lags. Raises UsageError
-        if the tape has another block there, and no rollback explains it.
+        Returns False if the tape does not reach that block yet. Raises UsageError if the tape has another
+        block there, and no rollback explains it.
         """
-        rollbacks, deepest = session.rollbacks(after.rollbacks or 0)
-        was_undone = deepest is not None and deepest < after.block_id
-        if after.block_hash is None:
-            was_undone = was_undone and after.rollbacks is not None
-        elif session.hashes([after.block_id]).get(after.block_id) == after.block_hash:
-            was_undone = False
-        elif not was_undone and session.tip() < after.block_id:
+        try:
+            rollback = find_undone(session, after)
+        except NotReached:
             return False
-        elif not was_undone:
-            raise UsageError(
-                f"position {after} is not of this deployment, which never had that block: read the tables "
-                "again, and watch from there"
-            )
-        rollback = None
-        if was_undone and deepest is not None:
-            rollback = RollbackEvent(deepest, session.hashes([deepest]).get(deepest), rollbacks)
         self._remember(session, (after if rollback is None else rollback).block_id + 1)
-        self._rollbacks, self._after = rollbacks, None
+        self._rollbacks, _ = session.rollbacks(0)
+        self._after = None
         if rollback is not None:
             self._events.append(rollback)
             self._next = rollback.block_id + 1

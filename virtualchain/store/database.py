@@ -134,6 +134,17 @@ def connect_foreseer(url: str) -> psycopg.Connection:
     return connection
 
 
+def connect_deliverer(url: str, patience: Patience | None = None) -> psycopg.Connection:
+    """Open a session that records how far webhooks are: autocommit, set up like the writer's.
+
+    Raises what `connect_writer` raises, but never waits for a writer.
+    """
+    connection = _connect(url, "webhooks", patience)
+    with _closed_on_failure(connection, url):
+        _prepare_writing(connection, url)
+    return connection
+
+
 def connect_migrator(url: str, patience: Patience | None = None) -> psycopg.Connection:
     """Open a session that changes the schema: settings pinned like the writer's, without autocommit.
 

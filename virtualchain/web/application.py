@@ -49,6 +49,7 @@ def make_application(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         yield
+        hub.close()
         await anyio.to_thread.run_sync(sessions.close)
         sql_box.close()
 
@@ -57,7 +58,7 @@ def make_application(
     application.state.site = Site(sessions, versions, dict(contracts or {}), own_pages)
     application.add_route("/live", live.answer)
     application.mount("/static", StaticFiles(directory=_FOLDER / "static"))
-    api.add_to(application)
+    hub = api.add_to(application)
     pages.add_to(application)
     kept = Cache(application, versions, _salt(contracts or {}, own_pages))
     return Gate(kept, hosts=hosts, rate=rate, origins=origins)

@@ -1,5 +1,6 @@
 """Answers that are kept while the deployment does not change, and the ETags that say so."""
 
+import hashlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ _TOTAL: Final = 64 * 1024 * 1024
 NEVER: Final = ("/static/", "/live", "/api/v1/watch")
 """Beginnings of paths whose answers do not depend on the deployment's version, or never end."""
 
+_Key = tuple[str, bytes, str | None, str]
+"""Path, query, what the client accepts, and the minute if the answer tells how long ago something was."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
@@ -26,9 +30,10 @@ class _Answer:
 
 
 class Cache:
-    """Middleware for GET: keeps an answer until the version changes, unless it says `no-store` or has failed.
+    """Middleware for GET: answers with status 200 are kept until the version changes, but for `no-store`.
 
-    Each such answer has an ETag, by which a client that has it already is answered without a query.
+    Each such answer has an ETag, by which a client that has it already is answered without a query. HEAD is
+    answered as GET is, without the body.
     """
 
     def __init__(self, app: ASGIApp, versions: Versions, salt: str) -> None:
@@ -36,15 +41,21 @@ class Cache:
         self._app = app
         self._versions = versions
         self._salt = salt
-        self._answers: OrderedDict[tuple[object, ...], _Answer] = OrderedDict()
+        self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
         self._size = 0
         self._digest: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer from what is kept, or have the application answer."""
-        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"].startswith(NEVER):
+        if (
+            scope["type"] != "http"
+            or scope["method"] not in {"GET", "HEAD"}
+            or scope["path"].startswith(NEVER)
+        ):
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         version = await self._versions.current()
         if version is None:
             await self._app(scope, receive, send)
@@ -53,13 +64,13 @@ class Cache:
             self._answers.clear()
             self._size, self._digest = 0, version.digest
         headers = Headers(scope=scope)
-        etag = f'W/"{version.digest[:20]}{self._salt}{_minute(scope["path"])}"'
+        key = (scope["path"], scope["query_string"], headers.get("accept"), _minute(scope["path"]))
+        etag = self._etag(key, version.digest)
         if etag in [tag.strip() for tag in headers.get("if-none-match", "").split(",")]:
-            start = {"type": "http.response.start", "status": 304, "headers": [(b"etag", etag.encode())]}
-            await send(start)
+            unchanged = [(b"etag", etag.encode()), (b"cache-control", b"no-cache")]
+            await send({"type": "http.response.start", "status": 304, "headers": unchanged})
             await send({"type": "http.response.body", "body": b""})
             return
-        key = (etag, scope["path"], scope["query_string"], headers.get("accept"), headers.get("origin"))
         kept = self._answers.get(key)
         if kept is None:
             await self._app(scope, receive, _Recorder(self, key, version.digest, etag, send))
@@ -68,7 +79,12 @@ class Cache:
         await send({**kept.start, "headers": list(kept.start["headers"])})
         await send({"type": "http.response.body", "body": kept.body})
 
-    def keep(self, key: tuple[object, ...], digest: str, start: Message, body: bytes) -> None:
+    def _etag(self, key: _Key, digest: str) -> str:
+        """Return the ETag of an answer: no other resource has it, not even one that must not be kept."""
+        mark = hashlib.blake2b(repr(key).encode(), digest_size=6).hexdigest()
+        return f'W/"{digest[:20]}{self._salt}{mark}"'
+
+    def keep(self, key: _Key, digest: str, start: Message, body: bytes) -> None:
         """Keep an answer, if it still shows the present version."""
         if digest != self._digest or key in self._answers:
             return
@@ -87,7 +103,7 @@ def _minute(path: str) -> str:
 class _Recorder:
     """Passes an answer on, and keeps it if it may be kept and is small."""
 
-    def __init__(self, cache: Cache, key: tuple[object, ...], digest: str, etag: str, send: Send) -> None:
+    def __init__(self, cache: Cache, key: _Key, digest: str, etag: str, send: Send) -> None:
         self._cache, self._key, self._digest, self._etag, self._send = cache, key, digest, etag, send
         self._start: Message | None = None
         self._parts: list[bytes] = []
@@ -110,3 +126,14 @@ class _Recorder:
                 if not message.get("more_body", False):
                     self._cache.keep(self._key, self._digest, self._start, b"".join(self._parts))
         await self._send(message)
+
+
+def _without_body(send: Send) -> Send:
+    """Pass on an answer's headers only; its length stays that of the body."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return sending

@@ -32,6 +32,12 @@ _HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST",
+    "Access-Control-Allow-Headers": "Content-Type, If-None-Match, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
+"""What a page of an allowed origin may send, and for how many seconds a browser remembers that."""
 
 
 def parse_rate(text: str) -> RateLimitItem:
@@ -90,6 +96,9 @@ class Gate:
         if refusal is not None:
             await refusal(scope, receive, sending)
             return
+        if self._is_preflight(scope, headers):
+            await Response(status_code=HTTPStatus.NO_CONTENT, headers=_PREFLIGHT)(scope, receive, sending)
+            return
         self._count(is_stream=is_stream, by=1)
         try:
             await self._app(scope, receive, sending)
@@ -128,6 +137,14 @@ class Gate:
                 f"at most {self._rate} are answered for an address",
             )
         return None
+
+    def _is_preflight(self, scope: Scope, headers: Headers) -> bool:
+        """Return whether a browser asks if a page of an allowed origin may send a request."""
+        return (
+            scope["method"] == "OPTIONS"
+            and "access-control-request-method" in headers
+            and self._allowed_origin(scope, headers) is not None
+        )
 
     def _allowed_origin(self, scope: Scope, headers: Headers) -> str | None:
         origin = headers.get("origin")

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from virtualchain.errors import UsageError
+from virtualchain.web.connections import Connection
 
 _NICE: Final = 10
 """By how much a writer on the same machine goes first."""
@@ -62,7 +63,7 @@ def serve(
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     config = uvicorn.Config(
         application,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_level="warning",

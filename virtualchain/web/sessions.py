@@ -50,6 +50,7 @@ class _Reader(psycopg.Connection[Any]):
         connection: Any = connect_reader(conninfo)
         connection.is_pinned = not is_pooled(connection)
         views.set_up(connection)
+        views.exact_json(connection)
         connection.used_at = time.monotonic()
         connection.autocommit = True  # `snapshot` begins and ends transactions itself
         return connection  # type: ignore[no-any-return]
@@ -93,8 +94,12 @@ class Sessions:
         return self._url
 
     @contextmanager
-    def snapshot(self, as_of: str | None = None, *, timeout: float = TIMEOUT) -> Iterator[psycopg.Connection]:
+    def snapshot(
+        self, as_of: str | None = None, *, timeout: float = TIMEOUT, is_foreign: bool = False
+    ) -> Iterator[psycopg.Connection]:
         """Open a read-only transaction in which the views show a block (None: the last one), and end it.
+
+        With `is_foreign`, statements of others run in it, and whatever they set is undone.
 
         Raises StoreError, as Busy if no session is free, as TooSlow if a statement takes too long, and
         BlockNotShown.
@@ -112,6 +117,8 @@ class Sessions:
                 connection = self._take(pool)
                 _begin(connection, as_of, timeout)
             yield connection
+            if not is_foreign:
+                connection.commit()  # after a rollback, the driver forgets what is prepared
         except psycopg.errors.QueryCanceled as error:
             raise TooSlow(f"the query was canceled because it took more than {timeout:g} seconds") from error
         except psycopg.Error as error:

@@ -42,19 +42,28 @@ class Versions:
         self._lock = asyncio.Lock()
         self._known: Version | None = None
         self._read_at = float("-inf")
+        self._expired = 0
+
+    def expire(self) -> None:
+        """Have it read again for the next request: a client is about to learn of something newer."""
+        self._expired += 1
+        self._read_at = float("-inf")
 
     async def current(self) -> Version | None:
         """Return the version that the database had a moment ago; None if it cannot be read."""
         if time.monotonic() - self._read_at < FRESH:
             return self._known
         async with self._lock:
-            began = time.monotonic()
-            if began - self._read_at >= FRESH:
+            while time.monotonic() - self._read_at >= FRESH:
+                began, expired = time.monotonic(), self._expired
                 try:
                     self._known = await anyio.to_thread.run_sync(self._read)
                 except VirtualchainError:
                     self._known = None
+                if self._expired != expired:
+                    continue
                 self._read_at = began if self._known is not None else time.monotonic()
+                break
             return self._known
 
     def _read(self) -> Version:

@@ -99,12 +99,14 @@ def connection(shared: Connection) -> Iterator[Connection]:
 def everything(pages: Pages) -> list[dict[str, Any]]:
     """Read a list page by page."""
     rows: list[dict[str, Any]] = []
-    page = pages(None)
-    rows += page.rows
-    while page.next is not None:
-        page = pages(page.next)
+    seen: list[str | None] = [None]
+    while True:
+        page = pages(seen[-1])
         rows += page.rows
-    return rows
+        if page.next is None:
+            return rows
+        assert page.next not in seen
+        seen.append(page.next)
 
 
 def one_page(read: Any, connection: Connection, limit: int, selection: Any, before: str | None) -> Page:
@@ -138,7 +140,7 @@ REJECTIONS = """SELECT app, block_id, txindex, txid, opcode, step, reason, paylo
         ("false", {"app": "ledger", "opcode": b"+"}),
     ],
 )
-@pytest.mark.parametrize("limit", [7, 1000])
+@pytest.mark.parametrize("limit", [2, 1000])
 def test_ops_and_rejections_page_by_page(
     connection: Connection, condition: str, selection: dict[str, Any], limit: int
 ) -> None:

@@ -24,6 +24,9 @@ from virtualchain.testing import FakeNode
 ISOLATED = (IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE)
 
 
+HISTORY = """SELECT * FROM virtualchain.row_history('texts', 'texts', '{"text": "a"}')"""
+
+
 @contextmanager
 def old_snapshot(url: str, level: IsolationLevel = ISOLATED[0]) -> Iterator[psycopg.Connection[Any]]:
     """Open a transaction that has its snapshot, but has read nothing of the app."""
@@ -83,6 +86,7 @@ def test_a_swap_under_a_snapshot(
         "SELECT EXISTS (SELECT FROM texts.texts)",
         "SELECT * FROM texts.texts ORDER BY text LIMIT 1",
         "SELECT t.text FROM virtualchain.blocks AS b LEFT JOIN texts.texts AS t ON t.text = b.hash",
+        HISTORY,
         "DECLARE c CURSOR FOR SELECT * FROM texts.texts; FETCH c",
     ],
 )
@@ -140,15 +144,20 @@ def test_a_build_of_the_same_name(
     with old_snapshot(database_url) as reader:
         remove(database_url, "texts")
         run(an_app())
+        refused(reader, HISTORY)
+    with old_snapshot(database_url) as reader:
+        remove(database_url, "texts")
+        run(an_app())
         refused(reader)
     make_v2()
     swap(database_url, "texts", "v2")
-    with old_snapshot(database_url) as reader:
-        swap(database_url, "texts", "1")
-        drop(database_url, "texts", "v2")
-        make_v2()
-        swap(database_url, "texts", "v2")
-        refused(reader)
+    for statement in ("SELECT * FROM texts.texts", HISTORY):
+        with old_snapshot(database_url) as reader:
+            swap(database_url, "texts", "1")
+            drop(database_url, "texts", "v2")
+            make_v2()
+            swap(database_url, "texts", "v2")
+            refused(reader, statement)
 
 
 def test_an_ordinary_transaction_sees_what_is_live(

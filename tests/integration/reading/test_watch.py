@@ -18,6 +18,7 @@ import pytest
 from tests.integration.conftest import Rows
 from tests.integration.reading.test_readers import grant
 from tests.support.moving import an_app, story
+from tests.support.receivers import Receiver, webhook
 from tests.support.servers import reachable_folder, value
 from virtualchain import BlockEvent, RollbackEvent, StateEngine, watch
 from virtualchain.app.declarations import read_contract
@@ -30,6 +31,7 @@ from virtualchain.reading.watch import Watch
 from virtualchain.store.embedded.host import server_account
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
+from virtualchain.webhooks.deliverer import Deliverer
 
 Query = Callable[..., Rows]
 Run = Callable[..., int]
@@ -430,7 +432,7 @@ def standby_of(primary: EmbeddedServer, folder: Path) -> EmbeddedServer:
 
 
 def test_a_watch_of_a_standby_polls(fake_node: FakeNode) -> None:
-    """A standby does not support LISTEN, but a watch of it returns the primary's blocks and rollbacks."""
+    """A standby has no LISTEN, so a watch of it polls; and no webhooks are delivered from it."""
     with reachable_folder() as folder:
         primary = EmbeddedServer(folder, durable=False)
         primary.start()
@@ -455,6 +457,11 @@ def test_a_watch_of_a_standby_polls(fake_node: FakeNode) -> None:
                     returned = list(islice(events, 3))
                     assert isinstance(returned[0], RollbackEvent)
                     assert [event.block_id for event in returned] == [103, 104, 105]
+                reports: list[str] = []
+                with Receiver() as receiver, Deliverer(copy, [webhook(receiver)], reports.append):
+                    time.sleep(0.3)
+                assert len(reports) == 1
+                assert "is a standby, which is read-only" in reports[0]
                 with psycopg.connect(copy) as connection:
                     connection.execute("SET virtualchain.as_of = '103'")
                     assert connection.execute("SELECT max(block_id) FROM virtualchain.blocks").fetchone() == (

@@ -41,7 +41,7 @@ def test_the_commands_are_the_documented_ones() -> None:
     """The commands are listed in the order in which a user needs them."""
     assert [" ".join(path) for path, _ in ALL] == [
         *("demo", "sync", "run", "status", "ops", "consensus", "sql", "watch"),
-        *("serve", "preview", "send"),
+        *("serve", "webhooks", "webhooks list", "webhooks replay", "webhooks run", "preview", "send"),
         *("prove", "state-root", "prove-row", "check-proof", "export", "import"),
         *(
             "advance",

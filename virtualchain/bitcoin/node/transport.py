@@ -155,7 +155,7 @@ class Connection:
                     self.close()
             return
         assert self.sock is not None, "a question has been sent"
-        with _Response(self.sock, self._method, self._silence, self._deadline) as response:
+        with TimedResponse(self.sock, self._method, self._silence, self._deadline) as response:
             response.begin()
             try:
                 yield response
@@ -267,13 +267,18 @@ def _receive(sock: socket.socket, size: int, flags: int, *, silence: float, dead
             return sock.recv(size, flags)
 
 
-class _Response(HTTPResponse):
+class TimedResponse(HTTPResponse):
     """An answer that is read under two clocks, its headers included."""
 
     def __init__(self, sock: socket.socket, method: str, silence: float, deadline: float) -> None:
         super().__init__(sock, method=method)
         self.fp.close()
-        self.fp = io.BufferedReader(_TimedReader(sock, silence, deadline))
+        self._timed = _TimedReader(sock, silence, deadline)
+        self.fp = io.BufferedReader(self._timed)
+
+    def hurry(self, seconds: float) -> None:
+        """Let whatever is still to come take so long at most."""
+        self._timed.deadline = min(self._timed.deadline, time.monotonic() + seconds)
 
     def _read_next_chunk_size(self) -> int:
         size: int = super()._read_next_chunk_size()  # type: ignore[misc]  # it has no types
@@ -289,13 +294,13 @@ class _TimedReader(io.RawIOBase):
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)  # counts as a user of the socket until it is closed
         self._silence = silence
-        self._deadline = deadline
+        self.deadline = deadline
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]  # as its callers call it
-        left = self._deadline - time.monotonic()
+        left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out: the answer comes too slowly")
         self._sock.settimeout(min(left, self._silence))

@@ -18,7 +18,7 @@ def show(request: Request) -> Response:
     args = dict(request.query_params)
     as_of = args.pop("as_of", "") or None
     key = places.get("key") or None
-    with site.sessions.snapshot(as_of) as connection:
+    with site.sessions.snapshot(as_of, is_foreign=True) as connection:
         shown = own_pages.read(connection, places["app"], shown_page, key=key, args=args, as_of=as_of)
     try:
         return HTMLResponse(site.own_pages.render(places["app"], shown_page, shown))

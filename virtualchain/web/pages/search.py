@@ -27,7 +27,7 @@ def show(request: Request) -> Response:
     """Search for a text."""
     text = request.query_params.get("q", "").replace("\0", "").strip()
     site = site_of(request)
-    with site.sessions.snapshot() as connection:
+    with site.sessions.snapshot(is_foreign=True) as connection:
         hits = [*site.own_pages.hits(connection, text), *search(connection, text)]
     if not hits and "," in text:
         with site.sessions.snapshot() as connection:

@@ -1,0 +1,18 @@
+"""Webhooks: how far the deliveries of each are.
+
+Revision: 0018.
+"""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0018"
+down_revision = "0017"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the SQL that is frozen beside this file."""
+    op.get_bind().connection.cursor().execute(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
