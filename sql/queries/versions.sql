@@ -37,18 +37,18 @@ SELECT name, history_from FROM virtualchain.apps
 WHERE (%(app)s::text IS NULL OR name = %(app)s) AND history_from > %(low)s AND (history_from > base_block_id OR base_block_id >= first_block_id)
 ORDER BY history_from DESC, name COLLATE "C" LIMIT 1;
 
--- name: net_changes
--- How rows differ after block `high` from what they were after block `low`, as many as fit into 4 MiB, but at least one; backwards, the other way around.
-WITH net AS (
-    SELECT app, "table", key, (array_agg(old ORDER BY block_id))[1] AS low, (array_agg(new ORDER BY block_id DESC))[1] AS high
-    FROM virtualchain.changes
-    WHERE block_id > %(low)s AND block_id <= %(high)s AND (%(app)s::text IS NULL OR app = %(app)s) AND (%(table)s::text IS NULL OR "table" = %(table)s)
-    GROUP BY app, "table", key
-), turned AS (
-    SELECT app, "table", key, CASE WHEN %(backwards)s THEN high ELSE low END AS old, CASE WHEN %(backwards)s THEN low ELSE high END AS new
-    FROM net WHERE low::text IS DISTINCT FROM high::text
-), found AS (
-    SELECT * FROM turned
+-- name: between_blocks
+-- A part of the one below: how rows differ after a block from what they were after another.
+virtualchain.net_changes(%(first)s, %(last)s, %(app)s, %(table)s)
+
+-- name: in_block
+-- A part of the one below: what a block changed, which takes less time.
+(SELECT app, "table", key, old, new FROM virtualchain.changes WHERE block_id = %(last)s AND (%(app)s::text IS NULL OR app = %(app)s)) AS changed
+
+-- name: changes
+-- Changes of rows, as many as fit into 4 MiB, but at least one.
+WITH found AS (
+    SELECT * FROM {changes}
     WHERE NOT %(has_cursor)s OR (app COLLATE "C", "table" COLLATE "C", key) > (%(last_app)s, %(last_table)s, %(last_key)s::jsonb)
     ORDER BY app COLLATE "C", "table" COLLATE "C", key LIMIT %(limit)s
 ), measured AS (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from virtualchain.errors import UsageError
@@ -129,7 +130,7 @@ def block_changes(
 
     They are in the order of app, table and key; empty for a block whose history is not kept.
     """
-    return _changes(connection, app, None, (block_id - 1, block_id), limit, after)
+    return _changes(connection, "in_block", app, None, (block_id - 1, block_id), limit, after)
 
 
 def net_changes(
@@ -154,7 +155,7 @@ def net_changes(
         raise UsageError(
             f"history of app {pruned[0]} is kept from block {pruned[1]} on: compare no earlier block"
         )
-    return _changes(connection, app, table, (first, last), limit, after)
+    return _changes(connection, "between_blocks", app, table, (first, last), limit, after)
 
 
 def op_changes(connection: psycopg.Connection, app: str, block_id: int, vtxindex: int) -> list[Item]:
@@ -169,6 +170,7 @@ def op_changes(connection: psycopg.Connection, app: str, block_id: int, vtxindex
 
 def _changes(
     connection: psycopg.Connection,
+    which: str,
     app: str | None,
     table: str | None,
     span: tuple[int, int],
@@ -182,15 +184,15 @@ def _changes(
     parameters = {
         "app": _name(app),
         "table": None if table is None else require_text("the table's name", table),
-        "low": min(span),
-        "high": max(span),
-        "backwards": first > last,
+        "first": first,
+        "last": last,
         "has_cursor": after is not None,
         "last_app": last_app,
         "last_table": last_table,
         "last_key": key,
     }
-    return read_page(connection, _Q["net_changes"], parameters, limit)
+    query = sql.SQL(_Q["changes"]).format(changes=sql.SQL(_Q[which]))
+    return read_page(connection, query, parameters, limit)
 
 
 def _name(app: str | None) -> str | None:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import tuple_row
 
 from virtualchain.errors import UsageError
@@ -69,7 +70,10 @@ class Page:
 
 
 def read_page(
-    connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object], limit: int
+    connection: psycopg.Connection,
+    query: LiteralString | sql.Composed,
+    parameters: Mapping[str, object],
+    limit: int,
 ) -> Page:
     """Read a page by a query that returns JSON texts, how many rows there are up to `limit` + 1, and cursors.
 
@@ -140,7 +144,7 @@ def read_cursor(text: str, *types: type) -> list[Any]:
 
 def _fetch(
     connection: psycopg.Connection,
-    query: LiteralString,
+    query: LiteralString | sql.Composed,
     parameters: Mapping[str, object],
     blamed: str = "the request",
 ) -> list[tuple[Any, ...]]:

@@ -96,6 +96,13 @@ def test_every_name_works(
     first = fake_node.height - len(STEPS) + 1
     run(an_app())
     check_changes(query, first)
+    nets = query("SELECT * FROM virtualchain.net_changes(%s, %s)", [first, first + 2])
+    assert sorted(row["table"] for row in nets) == sorted(columns[0] for columns in TABLES for _ in range(2))
+    assert all(
+        len(row[side] or row[other]) == _WIDTH
+        for row in nets
+        for side, other in (("old", "new"), ("new", "old"))
+    )
     fake_node.reorg(3)
     run(an_app())
     assert query("SELECT count(*) AS n FROM virtualchain.changes WHERE block_id > %s", [first + 3]) == [
