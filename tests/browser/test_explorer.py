@@ -110,7 +110,7 @@ PAGES = {
     "problem": "/nothing",
 }
 """Each kind of page, in each of its states."""
-STATUSES = {"problem": 404, "sql-mistake": 400, "api": 404}
+STATUSES = {"problem": 404, "sql-mistake": 400}
 
 
 class TestEveryPage:

@@ -121,7 +121,7 @@ class Visitor:
 
 @contextmanager
 def open_tab(browser: Browser, *, scripts: bool = True) -> Iterator[Visitor]:
-    """Open a tab; it notes if a page's policy is violated, a script fails, or a foreign place is asked for."""
+    """Open a tab that notes violations of the policy, errors, dialogs, and what is asked for elsewhere."""
     context = browser.new_context(java_script_enabled=scripts, reduced_motion="reduce")
     context.set_default_timeout(_WAIT)
     if scripts:
