@@ -120,19 +120,17 @@ class Visitor:
 
 
 @contextmanager
-def visit(browser: Browser, base: str, *, scripts: bool = True, width: int = WIDE) -> Iterator[Visitor]:
-    """Open a tab; fail if the site's policy is violated, a script fails, or anything else is asked for."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, java_script_enabled=scripts, reduced_motion="reduce"
-    )
+def open_tab(browser: Browser, *, scripts: bool = True) -> Iterator[Visitor]:
+    """Open a tab that notes violations of the policy, errors, dialogs, and what is asked for elsewhere."""
+    context = browser.new_context(java_script_enabled=scripts, reduced_motion="reduce")
     context.set_default_timeout(_WAIT)
     if scripts:
         context.add_init_script(_VIOLATIONS)
     page = context.new_page()
-    visitor = Visitor(page, base)
+    visitor = Visitor(page, "")
 
     def request(made: Request) -> None:
-        if not made.url.startswith((base + "/", "data:")):
+        if not made.url.startswith((visitor.base + "/", "data:")):
             visitor.troubles.append(f"asked for {made.url}")
 
     def dialog(opened: Dialog) -> None:
@@ -150,6 +148,17 @@ def visit(browser: Browser, base: str, *, scripts: bool = True, width: int = WID
     page.on("console", message)
     try:
         yield visitor
-        assert visitor.troubles == []
     finally:
         context.close()
+
+
+@contextmanager
+def visit(visitor: Visitor, base: str) -> Iterator[Visitor]:
+    """Visit a site in an open tab, which has to have nothing to note."""
+    visitor.page.goto("about:blank")
+    visitor.page.set_viewport_size({"width": WIDE, "height": 900})
+    visitor.page.emulate_media(color_scheme="light")
+    visitor.base = base
+    visitor.troubles.clear()
+    yield visitor
+    assert visitor.troubles == []
