@@ -105,7 +105,9 @@ def _measure(url: str, chain: Chain, options: argparse.Namespace) -> Report:
     known = chain.first + options.blocks // 4
     with StateEngine(app, database=url, source=chain.url, confirmations=0) as engine:
         engine.build(known)
-    quiet, loaded, loads = [], [], []
+    quiet: list[float] = []
+    loaded: list[float] = []
+    loads = []
     with _serving(url) as base:
         asyncio.run(_ask(base, _different("api/v1/blocks/{}", chain.first, known), 0.5, None, "warm"))
         writer = subprocess.Popen(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
 WIDE: Final = 1280
 NARROW: Final = 400
@@ -25,6 +25,11 @@ document.addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy violated: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`);
 });
 """
+_LISTEN: Final = """() => {
+  window.heard = [];
+  const news = document.querySelector("[role=status]");
+  new MutationObserver(() => window.heard.push(news.textContent)).observe(news, { childList: true });
+}"""
 _AXE: Final = """async (rules) => {
   const options = rules ? { runOnly: rules, resultTypes: ["violations"] } : { resultTypes: ["violations"] };
   const found = await axe.run(document, options);
@@ -44,6 +49,7 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason} (in CI these tests must run)")
         pytest.skip(reason)
+    expect.set_options(timeout=_WAIT)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
         try:
@@ -81,7 +87,16 @@ class Visitor:
         """Open a page that follows the chain, and wait until it does."""
         with self.page.expect_response(f"{self.base}/live"):
             self.goto(path)
+        self.page.evaluate(_LISTEN)
         self.page.wait_for_timeout(300)  # the stream begins with the state that it finds
+
+    def hear(self, words: str) -> None:
+        """Wait until a page that follows the chain has said this, however short it was there."""
+        for _ in range(_WAIT // 100):
+            if any(words in text for text in self.page.evaluate("window.heard")):
+                return
+            self.page.wait_for_timeout(100)
+        pytest.fail(f"not heard: {words!r}, but {self.page.evaluate('window.heard')}")
 
     def look(self, width: int, scheme: Any, name: str, *, rules: Sequence[str] | None = None) -> list[str]:
         """Show the page in a width and in light or dark; return what is wrong with it.

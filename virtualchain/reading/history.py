@@ -10,9 +10,8 @@ from psycopg.types.json import Jsonb
 from virtualchain.errors import UsageError
 from virtualchain.model import Json
 from virtualchain.reading.catalog import Projection
-from virtualchain.reading.mistakes import require_text
+from virtualchain.reading.mistakes import require_height, require_text
 from virtualchain.reading.pages import Item, Page, read_cursor, read_item, read_items, read_page
-from virtualchain.reading.views import HIGHEST
 from virtualchain.store.sql import queries
 
 _Q = queries("versions")
@@ -69,6 +68,7 @@ def row_history(
     UsageError if the key has other columns, or a value that does not fit its column.
     """
     values = key_values(projection, key)
+    require_height(before)
     if not 1 <= limit <= MOST_VERSIONS:
         raise UsageError(f"limit is not a number from 1 to {MOST_VERSIONS}: {limit}")
     item = read_item(
@@ -148,6 +148,7 @@ def net_changes(
     it does not reach the lower block.
     """
     low = min(first, last)
+    require_height(low)
     pruned = connection.execute(_Q["pruned"], {"app": _name(app), "low": low}).fetchone()
     if pruned is not None:
         raise UsageError(
@@ -175,8 +176,8 @@ def _changes(
     after: str | None,
 ) -> Page:
     first, last = span
-    if not all(-1 <= block_id <= HIGHEST for block_id in span):
-        raise UsageError(f"not a block's height: {first if not -1 <= first <= HIGHEST else last}")
+    for block_id in span:
+        require_height(block_id)
     last_app, last_table, key = ("", "", "null") if after is None else read_cursor(after, str, str, str)
     parameters = {
         "app": _name(app),

@@ -11,7 +11,7 @@ import psycopg
 
 from virtualchain.errors import UsageError, quoted
 from virtualchain.model import Json
-from virtualchain.reading.mistakes import require_text
+from virtualchain.reading.mistakes import require_height, require_text
 from virtualchain.reading.pages import WRONG_CURSOR, Item, Page, read_cursor, read_item, read_items, read_page
 from virtualchain.reading.views import HIGHEST
 from virtualchain.store.sql import queries
@@ -188,6 +188,8 @@ def activity(
     rejections, is_estimate (of a range with very many, some blocks of each part are counted), and time, which
     is that of the last block.
     """
+    require_height(first)
+    require_height(last)
     parameters = {
         "app": None if app is None else require_text("the app's name", app),
         "first": first,
@@ -224,8 +226,7 @@ def _start(block_id: int | None, before: str | None, numbers: int) -> list[Any]:
 def _selected(app: str | None, block_id: int | None, opcode: bytes | None, step: str | None = None) -> Json:
     if app is None and (opcode, step) != (None, None):
         raise UsageError("opcode and step select inputs of one app: name it")
-    if block_id is not None and not 0 <= block_id <= HIGHEST:
-        raise UsageError(f"not a block's height: {block_id}")
+    require_height(block_id)
     return {
         "app": None if app is None else require_text("the app's name", app),
         "block_id": block_id,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import psycopg
 
 from virtualchain.errors import UsageError
-from virtualchain.reading.views import NOT_SHOWN, BlockNotShown, complaint
+from virtualchain.reading.views import HIGHEST, NOT_SHOWN, BlockNotShown, complaint
 
 _MISTAKES = ("42725", "42804", "42846", "42883")
 """SQLSTATEs of values and operators that do not fit a column's type; so are all of class 22."""
@@ -35,3 +35,9 @@ def require_text(what: str, text: str) -> str:
     except UnicodeEncodeError as error:
         raise UsageError(f"{what} cannot be encoded as UTF-8") from error
     return text
+
+
+def require_height(block_id: int | None) -> None:
+    """Raise UsageError for a number that cannot be a block's height; -1 is before the first, None is any."""
+    if block_id is not None and not -1 <= block_id <= HIGHEST:
+        raise UsageError(f"not a block's height: {block_id}")

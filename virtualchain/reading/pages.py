@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +20,9 @@ MOST_ROWS = 1000
 """The most rows of a page."""
 WRONG_CURSOR = "the cursor is not one of this list, with these filters and in this order"
 """What is wrong with a cursor that cannot be used."""
+_DEEPEST = 100
+"""The level from which on values are text, if Python cannot parse all of them."""
+_BRACKET_OR_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _INT_DIGITS = 4000
 """Digits of the largest number that becomes an int; Python's own limit is a little higher."""
 
@@ -31,9 +35,14 @@ class Item:
 
     @property
     def value(self) -> Json:
-        """The object. Fractions, and numbers that are too long for an int, are Decimals."""
-        value: Json = json.loads(self.text, parse_float=Decimal, parse_int=_integer)
-        return value
+        """The object. Fractions, and numbers that are too long for an int, are Decimals.
+
+        What is nested so deeply that Python's parser refuses it is the text of its JSON.
+        """
+        try:
+            return _parse(self.text)
+        except RecursionError:
+            return _parse(_shallow(self.text))
 
     @property
     def json(self) -> bytes:
@@ -141,6 +150,27 @@ def _fetch(
 
 def _encode(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _parse(text: str) -> Json:
+    value: Json = json.loads(text, parse_float=Decimal, parse_int=_integer)
+    return value
+
+
+def _shallow(text: str) -> str:
+    """Return JSON in which what is nested too deeply is text."""
+    parts, kept, start, depth = [], 0, 0, 0
+    for token in _BRACKET_OR_TEXT.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            if depth == _DEEPEST:
+                start = token.start()
+        elif token[0] in "]}":
+            if depth == _DEEPEST:
+                parts += [text[kept:start], json.dumps(text[start : token.end()])]
+                kept = token.end()
+            depth -= 1
+    return "".join([*parts, text[kept:]])
 
 
 def _integer(digits: str) -> int | Decimal:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.metadata import version as installed_version
@@ -14,6 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from virtualchain.consensus.proof_file import write_proof
+from virtualchain.model import Json
 from virtualchain.web.problems import Problem, problem_of
 from virtualchain.web.words import FILTERS, plain
 
@@ -33,7 +35,7 @@ MENU: Final = (
 )
 
 _RESERVED: Final = frozenset(
-    {"select", "order", "limit", "after", "before", "as_of", "or", "and", "offset", "not.or", "not.and"}
+    {"select", "order", "limit", "after", "before", "at", "as_of", "or", "and", "offset", "not.or", "not.and"}
 )
 """Parameters of a table's page: a column of such a name is written otherwise."""
 
@@ -86,10 +88,14 @@ def link(*parts: object, pairs: Iterable[tuple[str, object]] = (), **parameters:
 
     `pairs` are further parameters, which come first, in their order.
     """
-    encoded = (str(part).replace("%", "%25").replace("/", "%2F") for part in parts)
-    path = "/" + "/".join(quote(part, safe="") for part in encoded)
+    path = "/" + "/".join([_encoded(str(part)) for part in parts])
     named = [(name, value) for name, value in parameters.items() if value not in (None, "")]
     return with_query(path, [*pairs, *named])
+
+
+@lru_cache(maxsize=4096)
+def _encoded(part: str) -> str:
+    return quote(part.replace("%", "%25").replace("/", "%2F"), safe="")
 
 
 def row_link(app: str, table: str, key: Mapping[str, object], as_of: str | None = None) -> str:
@@ -105,7 +111,8 @@ def filter_name(column: str) -> str:
 
 def with_query(path: str, pairs: Iterable[tuple[str, object]]) -> str:
     """Return a path with parameters."""
-    query = urlencode(list(pairs))
+    listed = list(pairs)
+    query = urlencode(listed) if listed else ""
     return f"{path}?{query}" if query else path
 
 
@@ -118,6 +125,12 @@ def render(
 ) -> HTMLResponse:
     """Answer with a template."""
     return HTMLResponse(environment().get_template(template).render(context), status, headers)
+
+
+def file_of(proof: Json, name: str) -> Response:
+    """Answer with a proof that a browser saves as a file."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(write_proof(proof), media_type="application/json", headers=headers)
 
 
 def page(handler: Handler) -> Handler:

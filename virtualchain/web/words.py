@@ -59,9 +59,8 @@ def shown(value: object, limit: int | None = None, *, lines: bool = False) -> Ma
     is_cut = limit is not None and len(text) > limit
     if is_cut:
         text = text[:limit]
-    tail = Markup("…") if is_cut else Markup()
     if text.isascii() and text.isprintable():
-        return escape(text) + tail
+        return escape(f"{text}…") if is_cut else escape(text)
     parts: list[str] = []
     marks = 0
     for character in text:
@@ -74,7 +73,9 @@ def shown(value: object, limit: int | None = None, *, lines: bool = False) -> Ma
             parts.append(f'<span class="esc">{_escaped(character)}</span>')
         else:
             parts.append(str(escape(character)))
-    return Markup("".join(parts)) + tail  # noqa: S704 - each part is escaped
+    if is_cut:
+        parts.append("…")
+    return Markup("".join(parts))  # noqa: S704 - each part is escaped
 
 
 @lru_cache(maxsize=4096)
@@ -242,10 +243,10 @@ def short_hash(value: str | None, *, zeros: bool = False) -> Markup:
         return Markup('<span class="null">none</span>')
     if len(value) <= 2 * _TAIL:
         return Markup("<code>{}</code>").format(shown(value))
-    extra = " tail-only" if zeros else ""
-    return Markup(
-        '<code class="hash{}" title="{}"><span class="head">{}</span><span>{}</span></code>'
-    ).format(extra, value, value[:-_TAIL], value[-_TAIL:])
+    kind = "hash tail-only" if zeros else "hash"
+    head, tail = shown(value[:-_TAIL]), shown(value[-_TAIL:])
+    parts = f'<span class="head">{head}</span><span>{tail}</span>'
+    return Markup(f'<code class="{kind}" title="{escape(value)}">{parts}</code>')  # noqa: S704 - escaped
 
 
 def whole_hash(value: str | None) -> Markup:
@@ -355,7 +356,7 @@ def moment(value: object, *, age: bool = True, seconds: bool = False) -> Markup:
         return text(value)
     written = time.strftime("%Y-%m-%d %H:%M:%S UTC" if seconds else "%Y-%m-%d %H:%M UTC")
     exact = time.strftime("%Y-%m-%dT%H:%M:%SZ")
-    element = Markup('<time datetime="{}">{}</time>').format(exact, written)
+    element = Markup(f'<time datetime="{exact}">{written}</time>')  # noqa: S704 - both are made here
     return element + Markup(' <span class="age">{}</span>').format(ago(time)) if age else element
 
 

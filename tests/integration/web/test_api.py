@@ -17,6 +17,7 @@ from tests.support.serving import served
 from virtualchain.consensus.row_proofs import RowClaim, state_root
 from virtualchain.proof.checking import Known, check_file
 from virtualchain.reading import views
+from virtualchain.web import proving
 from virtualchain.web.api import proofs
 
 PROBLEM = "application/problem+json"
@@ -301,7 +302,7 @@ class TestMistakes:
 
     def test_few_proofs_at_once(self, ask: Ask) -> None:
         """Proofs cost more than all else, so there are only so many at a time."""
-        with proofs._turns, proofs._turns:
+        with proving._turns, proving._turns:
             busy = ask("apps/odd/ops/103/0/proof?from=111")
         assert (busy.status, "retry-after" in busy.headers) == (503, True)
         assert ask("apps/odd/ops/103/0/proof?from=111").status == 200
@@ -315,7 +316,7 @@ class TestMistakes:
                 connection.execute("SELECT pg_sleep(0.05)")
 
         with monkeypatch.context() as patch:
-            patch.setattr(proofs, "TIMEOUT", 0.3)
+            patch.setattr(proving, "TIMEOUT", 0.3)
             patch.setattr(proofs, "prove", slow)
             answer = ask("apps/odd/ops/103/0/proof?from=112")
             finished.set()

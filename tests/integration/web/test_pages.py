@@ -204,6 +204,9 @@ def test_who_owned_a_document(explored: Explored) -> None:
     proof = get(explored.base, "/apps/notary/ops/108/0/proof.json?from=110")
     assert proof.status == 200
     assert b"virtualchain" in proof.body
+    row = get(explored.base, f"/apps/notary/tables/documents/row/proof.json?sha256={CONTRACT}&at=108")
+    assert row.status == 200
+    assert bob.encode() in row.body
 
 
 def test_the_halted_app(explored: Explored) -> None:

@@ -2,9 +2,9 @@
 
 from fastapi import FastAPI
 
-from virtualchain.web.pages import apps, chain, ops, overview, own, plots, search, sql, tables
+from virtualchain.web.pages import apps, chain, ops, overview, own, plots, rows, search, sql, tables
 
-_ROOMS = (overview, apps, ops, tables, own, chain, plots, search, sql)
+_ROOMS = (overview, apps, ops, tables, rows, own, chain, plots, search, sql)
 
 
 def add_to(application: FastAPI) -> None:

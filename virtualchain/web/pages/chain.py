@@ -6,10 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from virtualchain.reading import history, journal
-from virtualchain.reading.catalog import projections
+from virtualchain.reading.pages import Page
 from virtualchain.web.pages.asking import integer
 from virtualchain.web.problems import NotFound
 from virtualchain.web.rendering import page, render, site_of
+
+_NONE: Final = Page((), None)
 
 
 @page
@@ -41,10 +43,10 @@ def show_block(request: Request) -> Response:
             )
         block = item.value
         block_id = block["block_id"]
-        ops = journal.ops(connection, block_id=block_id)
-        rejections = journal.rejections(connection, block_id=block_id)
+        has_ops, has_rejections = (any(app[kind] for app in block["apps"]) for kind in ("ops", "rejections"))
+        ops = journal.ops(connection, block_id=block_id) if has_ops else _NONE
+        rejections = journal.rejections(connection, block_id=block_id) if has_rejections else _NONE
         changes = history.block_changes(connection, None, block_id)
-        keys = {(table.app, table.name): table.key for table in projections(connection)}
     return render(
         "block.html",
         live=True,
@@ -55,7 +57,6 @@ def show_block(request: Request) -> Response:
         more_rejections=rejections.next is not None,
         changes=changes.rows,
         more_changes=changes.next is not None,
-        keys=keys,
     )
 
 

@@ -1,24 +1,16 @@
 """Ops and rejections of an app, one op with all that is known of it, and its proof."""
 
-import json
-import threading
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from virtualchain.errors import UsageError
-from virtualchain.model import Json
 from virtualchain.proof.ops import prove
 from virtualchain.reading import history, journal
-from virtualchain.reading.catalog import projections
 from virtualchain.web.pages.asking import as_of_of, integer, opcode_of, require_app
 from virtualchain.web.problems import NotFound
-from virtualchain.web.rendering import page, render, site_of
-from virtualchain.web.sessions import Busy
-
-_PROOFS: Final = threading.BoundedSemaphore(2)
-"""How many proofs are made at once."""
+from virtualchain.web.proving import proving
+from virtualchain.web.rendering import file_of, page, render, site_of
 
 
 @page
@@ -83,7 +75,6 @@ def show_op(request: Request) -> Response:
             raise NotFound(f"{name} has no op {vtxindex} in block {block_id}: it may have been undone.")
         changes = [change.value for change in history.op_changes(connection, name, block_id, vtxindex)]
         others = len(journal.ops(connection, name, block_id=block_id, limit=2).rows) > 1
-        keys = {table.name: table.key for table in projections(connection, name)}
     return render(
         "op.html",
         live=True,
@@ -94,7 +85,6 @@ def show_op(request: Request) -> Response:
         mentioned=[change for change in changes if change["mentions"] or not others],
         unmentioned=[change for change in changes if not change["mentions"] and others],
         others=others,
-        keys=keys,
         is_kept=block_id > app["history_from"] if app["history_from"] is not None else False,
     )
 
@@ -110,33 +100,17 @@ def proof(request: Request) -> Response:
     """Make the proof of an op, for whoever trusts the consensus hash of a block."""
     places = request.path_params
     name, block_id, vtxindex = places["app"], _height(places["block"]), _height(places["vtxindex"])
-    if not _PROOFS.acquire(timeout=2.0):
-        raise Busy("other proofs are being made: try again in a moment")
-    try:
-        with site_of(request).sessions.snapshot() as connection:
-            require_app(connection, name)
-            made = prove(
-                connection,
-                name,
-                block_id,
-                vtxindex,
-                part=integer(request.query_params, "part") or 0,
-                trusted_block_id=integer(request.query_params, "from"),
-            )
-    except UsageError as error:
-        raise NotFound(f"{error}") from error
-    finally:
-        _PROOFS.release()
+    with proving(site_of(request).sessions) as connection:
+        require_app(connection, name)
+        made = prove(
+            connection,
+            name,
+            block_id,
+            vtxindex,
+            part=integer(request.query_params, "part") or 0,
+            trusted_block_id=integer(request.query_params, "from"),
+        )
     return file_of(made.proof, f"proof-{block_id}-{vtxindex}-from-{made.trusted_block_id}.json")
-
-
-def file_of(content: Json, name: str) -> Response:
-    """Answer with JSON that a browser saves as a file."""
-    return Response(
-        json.dumps(content, indent=2) + "\n",
-        media_type="application/json",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
 
 
 def _height(text: str) -> int:
