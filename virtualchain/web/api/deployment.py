@@ -132,7 +132,7 @@ def health(
 
 
 def _troubles(glance: Json) -> list[str]:
-    """Say what an operator must look at."""
+    """List what an operator must look at."""
     troubles = []
     for app in glance["apps"]:
         if app["status"] in {"halted", "stopped"}:
