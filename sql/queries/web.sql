@@ -18,12 +18,12 @@ SET LOCAL virtualchain.as_of = {as_of};
 SET LOCAL statement_timeout = {milliseconds};
 
 -- name: version
--- What changes when anything that is shown does, but for pending inputs: the tip, the last rollback, and a digest of the rest.
+-- What changes when anything that is shown does, but for pending inputs and when the writer was seen last: the tip, the last rollback, and a digest of the rest.
 SELECT b.block_id, b.hash, r.reorg_id, r.fork_block_id, r.blocks_undone, r.ops_undone, md5(concat(
     (SELECT string_agg(a::text, '' ORDER BY a.name COLLATE "C") FROM virtualchain.apps AS a),
     (SELECT string_agg(u::text, '' ORDER BY u.app COLLATE "C", u.build COLLATE "C") FROM virtualchain.builds AS u),
     (SELECT string_agg(p::text, '' ORDER BY p.block_id) FROM virtualchain.pins AS p),
-    (SELECT string_agg(w::text, '') FROM virtualchain.writer AS w),
+    (SELECT string_agg((to_jsonb(w) - 'seen_at')::text, '') FROM virtualchain.writer AS w),
     b.block_id, b.hash, r.reorg_id)) AS digest
 FROM (SELECT) AS always
 LEFT JOIN (SELECT block_id, hash FROM virtualchain.blocks ORDER BY block_id DESC LIMIT 1) AS b ON true

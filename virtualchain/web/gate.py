@@ -129,7 +129,11 @@ class Gate:
                 "the server answers too many others just now",
             )
         client = scope.get("client")
-        if self._rate is not None and client is not None and not self._limiter.hit(self._rate, client[0]):
+        if (
+            self._rate is not None
+            and client is not None
+            and not self._limiter.hit(self._rate, _asker(client[0]))
+        ):
             return _refusal(
                 scope,
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -167,6 +171,16 @@ class Gate:
             await send(message)
 
         return sending
+
+
+def _asker(address: str) -> str:
+    """Return whom a rate is counted for: an address, or the network of an IPv6 address, where one has many."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address
 
 
 def _name(host: str) -> str:
