@@ -120,6 +120,8 @@ class Gate:
                 "Misdirected request",
                 f"this server is not known as {host!r}",
             )
+        if any(character in scope["path"] for character in "\0\r\n"):  # which routes do not match
+            return _refusal(scope, HTTPStatus.NOT_FOUND, "Not found", "no path has a line break or NUL")
         is_stream = scope["path"].startswith(STREAMS)
         if self._streams >= _MOST_STREAMS if is_stream else self._waiting >= _MOST_WAITING:
             return _refusal(
@@ -174,7 +176,7 @@ class Gate:
 
 
 def _asker(address: str) -> str:
-    """Return whom a rate is counted for: an address, or the network of an IPv6 address, where one has many."""
+    """Return whom a rate is counted for: an address, or the network of an IPv6 address: it has many."""
     if ":" not in address:
         return address
     try:

@@ -107,7 +107,7 @@ def mine(node: FakeNode) -> None:
         node.mine([node.send(b"odn" + bytes([3 * block + place])) for place in range(3)])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def deployment(database_server: DatabaseServer) -> Iterator[Served]:
     """Serve a deployment of two apps whose chain has forked."""
     url, node = database_server.clone(), FakeNode()
