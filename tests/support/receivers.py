@@ -58,7 +58,8 @@ class Receiver:
         self._ids: set[str] = set()
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
-        self._port = 0
+        self.port = 0
+        """Where it listens, from its first start on."""
         self._connections: set[socket.socket] = set()
 
     def __enter__(self) -> Self:
@@ -71,7 +72,7 @@ class Receiver:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self._port}/hook"
+        return f"http://127.0.0.1:{self.port}/hook"
 
     def start(self) -> None:
         """Listen, on the same port as before."""
@@ -116,8 +117,8 @@ class Receiver:
             def handle_error(self, *_: object) -> None:
                 pass  # a connection that was cut by `stop`
 
-        self._server = Server(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_address[1]
+        self._server = Server(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:

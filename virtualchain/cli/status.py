@@ -79,7 +79,7 @@ def status(options: Options, check: bool) -> None:
         missing = [build for build in live or () if build.app not in apps_with_code]
         warnings += [build.not_run_warning for build in missing if build.not_run_warning is not None]
     tip = outlook.tip
-    report = _report(last)
+    report = views.writer_report(last)
     height = None if report is None or report["node"] is None else int(report["node"]["block_id"])
     height = height if tip is None else tip.block_id
     if options.settings.json:
@@ -154,17 +154,6 @@ def _check(rows: "list[Json]", outlook: _Outlook, *, check: bool) -> None:
         raise Halted(f"halted: {', '.join(halted)}")
     if outlook.tip is None:
         raise NodeUnavailable("the node was not reached")
-
-
-def _report(last: "Json | None") -> "Json | None":
-    """Return what the writer reported last, for JSON; None if no writer of this version has started."""
-    if last is None or last["seen_at"] is None:
-        return None
-    tip = {"block_id": last["node_block_id"], "hash": last["node_hash"]}
-    return {
-        **{key: last[key] for key in ("started_at", "seen_at", "age", "waits_for", "version", "stopped_at")},
-        "node": None if last["node_block_id"] is None else tip,
-    }
 
 
 def _node(outlook: _Outlook, report: "Json | None") -> str | None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def webhooks() -> None:
     """Deliver events of apps to other programs, over HTTP.
 
-    The [[webhooks]] of virtualchain.toml say what is delivered where. `virtualchain run` delivers as well,
-    and of several processes one does.
+    The [[webhooks]] of virtualchain.toml say what is delivered where. `virtualchain run` and `serve` deliver
+    as well, and of several processes one does.
     """
 
 

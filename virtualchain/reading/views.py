@@ -158,6 +158,20 @@ def last_start(connection: psycopg.Connection) -> Json | None:
     return rows[0] if rows else None
 
 
+def writer_report(last: Json | None) -> Json | None:
+    """Return what `last_start` knows of the writer's report, as `status` has it in JSON.
+
+    None if no writer that reports has started.
+    """
+    if last is None or last["seen_at"] is None:
+        return None
+    tip = {"block_id": last["node_block_id"], "hash": last["node_hash"]}
+    return {
+        **{key: last[key] for key in ("started_at", "seen_at", "age", "waits_for", "version", "stopped_at")},
+        "node": None if last["node_block_id"] is None else tip,
+    }
+
+
 def is_standby(connection: psycopg.Connection) -> bool:
     """Return whether the server is a standby: then `writer` knows nothing, as locks are its primary's."""
     return bool(_value(connection, "is_standby"))

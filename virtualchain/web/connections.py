@@ -51,6 +51,8 @@ class Connection(HttpToolsProtocol):
         """Count the bytes of a head."""
         super().on_message_begin()
         self._head = 0
+        if self._late is None:
+            self._await_head()
 
     def on_headers_complete(self) -> None:
         """Stop waiting: the request is here, but for its body."""

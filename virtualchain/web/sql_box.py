@@ -14,6 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Final, Literal
 
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
 from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError
 from virtualchain.reading.views import BlockNotShown, QueryRejected
 from virtualchain.web.sessions import Busy, TooSlow
@@ -56,6 +59,10 @@ class Export:
         self.length = file.tell()
         """Bytes."""
         file.seek(0)
+
+    def close(self) -> None:
+        """Delete the file, whether it was read or not."""
+        self._file.close()
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the content."""
@@ -123,6 +130,23 @@ def _request(
         "limit": limit,
         "bytes": most,
     }
+
+
+class Download(StreamingResponse):
+    """Answers with an export, and deletes its file, even if the client is gone before the end."""
+
+    def __init__(self, exported: Export, media_type: str, headers: dict[str, str]) -> None:
+        """Take the export, which nothing else must read."""
+        length = {"Content-Length": str(exported.length)}
+        super().__init__(exported.chunks(), media_type=media_type, headers={**headers, **length})
+        self._exported = exported
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._exported.close()
 
 
 class _Box:

@@ -58,13 +58,9 @@ def time_axis(low: float, high: float) -> Axis:
         high = low + 1
     steps = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
     step = next((step for step in steps if (high - low) / step <= _TICKS + 1), steps[-1])
-    ticks = tuple(float(at) for at in range(math.ceil(low / step) * step, int(high) + 1, step))
-    return Axis(
-        low,
-        high,
-        ticks,
-        lambda at: datetime.fromtimestamp(at, tz=UTC).strftime("%H:%M:%S" if step < 60 else "%H:%M"),
-    )
+    ticks = tuple(float(at) for at in range(math.ceil(low / step) * step, int(high) + 1, step)) or (low,)
+    form = "%H:%M" if step >= 60 else "%H:%M:%S"
+    return Axis(low, high, ticks, lambda at: datetime.fromtimestamp(at, tz=UTC).strftime(form))
 
 
 def bars(

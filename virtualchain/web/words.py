@@ -136,7 +136,7 @@ def sentence(message: str) -> str:
     """Write a message of virtualchain's as a sentence of its own; a name at its beginning stays as it is."""
     first = message.split(" ", 1)[0]
     begun = message[:1].upper() + message[1:] if first in _OPENINGS else message
-    return begun if begun.endswith((".", "?", "!")) else f"{begun}."
+    return begun if not begun or begun.endswith((".", "?", "!")) else f"{begun}."
 
 
 def message(words: str, limit: int = 2000) -> Markup:

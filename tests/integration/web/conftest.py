@@ -94,8 +94,8 @@ class Served:
             named = {name.replace("_", "-"): text for name, text in headers.items()}
             connection.request(method, whole, body, named)
             response = connection.getresponse()
-            found = {key.lower(): value for key, value in response.getheaders()}
-            return Answer(response.status, found, response.read())
+            fields = {key.lower(): value for key, value in response.getheaders()}
+            return Answer(response.status, fields, response.read())
         finally:
             connection.close()
 

@@ -416,7 +416,7 @@ class TestOrigins:
     """Pages of named origins may use the API, and only these."""
 
     def test_a_preflight(self, deployment: Served) -> None:
-        """A browser is told what such a page may send."""
+        """A browser learns what such a page may send."""
         wish: Any = {
             "Access_Control_Request_Method": "POST",
             "Access_Control_Request_Headers": "content-type",
@@ -453,8 +453,8 @@ def test_the_description_is_kept(deployment: Served) -> None:
         checks.content_type_conformance,
         checks.response_schema_conformance,
     ]
-    for found in description.exclude(path="/watch").get_all_operations():
-        operation = found.ok()
+    for result in description.exclude(path="/watch").get_all_operations():
+        operation = result.ok()
 
         @given(case=operation.as_strategy())
         @settings(

@@ -1,16 +1,18 @@
 """What an attempt does with receivers of every kind: it ends in time, and says why it failed."""
 
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from tests.support.receivers import KEY, verify
 from tests.support.receivers import Receiver as Server
+from tests.unit.bitcoin.node.test_transport import TlsFront, certificate
 from virtualchain.webhooks import receiver
 from virtualchain.webhooks.messages import Message
 from virtualchain.webhooks.receiver import NotDelivered, Receiver
@@ -188,9 +190,22 @@ def test_encryption_is_checked_and_nobody_may_be_there() -> None:
         Receiver(url).post({}, BODY)
     with pytest.raises(NotDelivered, match="its host name cannot be resolved"):
         Receiver("http://nobody.invalid/").post({}, BODY)
-    error = ssl.SSLCertVerificationError("x")
-    error.verify_message = "self-signed certificate"
-    assert receiver._describe(error) == "its certificate is not trusted: self-signed certificate"
+
+
+def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the system trusts is needed, and one for the receiver's name."""
+    authority, own = certificate(tmp_path, x509.DNSName("localhost"))
+    with Server() as server, closing(TlsFront(own, ("127.0.0.1", server.port))) as front:
+        url = f"https://127.0.0.1:{front.port}/"
+        with pytest.raises(NotDelivered, match="its certificate is not trusted: "):
+            post(url, {}, BODY)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        with pytest.raises(NotDelivered, match="is not trusted: IP address mismatch"):
+            post(url, {}, BODY)
+        with closing(Receiver(url.replace("127.0.0.1", "localhost"))) as sender:
+            for _ in range(3):
+                sender.post(MESSAGE.headers(KEY.encode(), int(time.time())), MESSAGE.body)
+    assert (len(server.attempts), len(server.events), server.complaints) == (3, 1, [])
 
 
 def test_a_signature_covers_time_and_body() -> None:

@@ -50,18 +50,25 @@ def find_app(connection: psycopg.Connection, name: str) -> Json:
 def status(request: Request) -> Response:
     """Return an object with the keys of `virtualchain status --json`.
 
-    The node is the one that the writer reported last: `reported_at` is when that was.
+    The node is not asked: `tip` and `waits_for` are those of `report`, what the writer reported last.
     """
     with site_of(request).sessions.snapshot() as connection:
-        glance = journal.deployment(connection)
         rows = views.apps(connection)
-        holder = views.writer(connection)
-    report = glance["writer"] or {}
-    node = report.get("node_block_id")
+        last = views.last_start(connection)
+        deployment = {
+            "writer": views.writer(connection),
+            "standby": views.is_standby(connection),
+            "pins": views.pins(connection),
+            "builds": views.builds(connection),
+            "last_reorg": views.last_reorg(connection),
+        }
+        network = views.network(connection)
+    report = views.writer_report(last) or {"node": None, "waits_for": None}
+    height = report["node"] and report["node"]["block_id"]
     apps = [
         {
             **{key: row[key] for key in _APP_KEYS},
-            "lag": _lag(row, node),
+            "lag": _lag(row, height),
             "role": row["role"],
             "status": row["status"],
             "error": row["error"],
@@ -71,18 +78,13 @@ def status(request: Request) -> Response:
     ]
     return json_answer(
         {
-            "network": glance["network"],
-            "tip": None if node is None else {"block_id": node, "hash": report.get("node_hash")},
+            "network": network,
+            "tip": report["node"],
             "pruned_below": None,
-            "waits_for": report.get("waits_for"),
-            "confirmations": report.get("confirmations"),
-            "writer": holder,
-            "reported_at": report.get("seen_at"),
-            "standby": glance["is_standby"],
-            "pins": glance["pins"],
-            "builds": glance["builds"],
-            "last_reorg": glance["last_reorg"],
-            "pending": glance["pending"],
+            "waits_for": report["waits_for"],
+            "confirmations": None if last is None else last["confirmations"],
+            **deployment,
+            "report": views.writer_report(last),
             "warnings": [code_warning(row["name"], row["version"]) for row in rows if row["code_changed"]],
             "apps": apps,
         },
@@ -130,7 +132,7 @@ def health(
 
 
 def _troubles(glance: Json) -> list[str]:
-    """Say what an operator must look at."""
+    """List what an operator must look at."""
     troubles = []
     for app in glance["apps"]:
         if app["status"] in {"halted", "stopped"}:

@@ -54,20 +54,20 @@ def blocks(
 def block(request: Request, block: str, as_of: AsOf = None) -> Response:
     """Return a block by height or hash, with the digests of the apps that took it."""
     with site_of(request).sessions.snapshot(as_of) as connection:
-        found = journal.block(connection, block)
-    if found is None:
+        known = journal.block(connection, block)
+    if known is None:
         raise NotFound(f"the tape does not have block {quoted(block)}")
-    return body_answer(found.json)
+    return body_answer(known.json)
 
 
 @router.get("/tx/{txid}", summary="A transaction", tags=["chain"])
 def transaction(request: Request, txid: str, as_of: AsOf = None) -> Response:
-    """Return a transaction that an app had a use for: where it is, and what the apps made of it."""
+    """Return a transaction that an app had a use for: its places, and what the apps made of it."""
     with site_of(request).sessions.snapshot(as_of) as connection:
-        found = journal.transaction(connection, txid)
-    if found is None:
+        known = journal.transaction(connection, txid)
+    if known is None:
         raise NotFound("no app has an input, or a pending one, in this transaction")
-    return body_answer(found.json, keep=False)
+    return body_answer(known.json, keep=False)
 
 
 @router.get("/reorgs", summary="The rollbacks that there were", tags=["chain"])
@@ -127,11 +127,11 @@ def rejections(
 def op(request: Request, app: AppName, block_id: BlockId, vtxindex: BlockId, as_of: AsOf = None) -> Response:
     """Return the columns of `virtualchain.ops`, and the transaction."""
     with site_of(request).sessions.snapshot(as_of) as connection:
-        found = journal.op(connection, app, block_id, vtxindex)
-        if found is None:
+        known = journal.op(connection, app, block_id, vtxindex)
+        if known is None:
             _refuse_op(connection, app, block_id, vtxindex)
             raise NotFound(f"app {app} has no op {vtxindex} in block {block_id}")
-    return body_answer(found.json)
+    return body_answer(known.json)
 
 
 @router.get("/apps/{app}/changes", summary="What changed between two blocks", tags=["apps"])

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from virtualchain.errors import UsageError, quoted
 from virtualchain.web import sql_box
@@ -90,8 +90,7 @@ async def post_sql(
 
 def _answer(request: Request, statement: str, as_of: str | None, form: Form) -> Response:
     exported = sql_box.export(site_of(request).sessions.url, statement, form, as_of)
-    headers = {**NEVER_KEPT, "Content-Length": str(exported.length)}
-    return StreamingResponse(exported.chunks(), media_type=_MEDIA[form], headers=headers)
+    return sql_box.Download(exported, _MEDIA[form], NEVER_KEPT)
 
 
 async def _body(request: Request) -> str:

@@ -57,11 +57,11 @@ def row(request: Request, app: AppName, table: TableName) -> Response:
         projection = find_projection(connection, app, table)
         before = _number("after", own.get("after"))
         limit = _number("limit", own.get("limit"))
-        found = row_history(connection, projection, key, before, 50 if limit is None else limit)
-    following = next_page(request, None if found.next is None else str(found.next))
+        history = row_history(connection, projection, key, before, 50 if limit is None else limit)
+    following = next_page(request, None if history.next is None else str(history.next))
     return json_answer(
         {
-            "kept_from": found.kept_from,
+            "kept_from": history.kept_from,
             "versions": [
                 {
                     "from_block": version.from_block,
@@ -70,7 +70,7 @@ def row(request: Request, app: AppName, table: TableName) -> Response:
                     "ops": version.ops,
                     "has_more_ops": version.has_more_ops,
                 }
-                for version in found.versions
+                for version in history.versions
             ],
         },
         following=following,
@@ -113,8 +113,8 @@ def tables(request: Request, app: AppName) -> Response:
     """Return their names and comments; `/apps/{app}` has their columns, too."""
     with site_of(request).sessions.snapshot() as connection:
         find_app(connection, app)
-        found = catalog.projections(connection, app)
-    return json_answer([{"name": item.name, "comment": item.comment} for item in found])
+        listed = catalog.projections(connection, app)
+    return json_answer([{"name": item.name, "comment": item.comment} for item in listed])
 
 
 # The first path always works; the second is short, and not for a projection with the name of another path.

@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Any, Final, Literal
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.reading import journal
@@ -79,10 +79,9 @@ def _file(content: sql_box.Export, form: str) -> Response:
     kind = "text/csv; charset=utf-8" if form == "csv" else "application/json"
     headers = {
         "Cache-Control": "no-store",
-        "Content-Length": str(content.length),
         "Content-Disposition": f'attachment; filename="result.{form}"',
     }
-    return StreamingResponse(content.chunks(), media_type=kind, headers=headers)
+    return sql_box.Download(content, kind, headers)
 
 
 def _marked(statement: str, error: VirtualchainError | None) -> dict[str, Any] | None:
