@@ -180,7 +180,7 @@ class TestThePast:
             assert len(cells) == len(rows)
             for shown, row in zip(cells, rows, strict=True):
                 for value in row.values():
-                    assert any(_said(value) in cell.replace(",", "") for cell in shown), (value, shown)
+                    assert any(_written(value) in cell.replace(",", "") for cell in shown), (value, shown)
         visitor.page.locator("#as-of-slider").focus()
         visitor.page.keyboard.press("ArrowLeft")
         visitor.page.wait_for_url("**as_of=105*")
@@ -198,12 +198,12 @@ class TestThePast:
         assert key("bob").address() not in visitor.main
         visitor.page.get_by_role("link", name="Show the present").click()
         assert key("bob").address() in visitor.main
-        given = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' AND opcode = 't'")
-        visitor.page.locator(f'main a[href="/tx/{given}"]').first.click()
-        assert visitor.path == f"/tx/{given}"
+        transfer = site.one("SELECT txid FROM virtualchain.ops WHERE app = 'notary' AND opcode = 't'")
+        visitor.page.locator(f'main a[href="/tx/{transfer}"]').first.click()
+        assert visitor.path == f"/tx/{transfer}"
 
 
-def _said(value: Any) -> str:
+def _written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -29,6 +29,8 @@ _WORN: Final = 400_000
 """Kilobytes of memory after which the process ends, and another one takes its place."""
 _PART: Final = 256 * 1024
 """Bytes that are collected before they are passed on."""
+_CELLS: Final = 20_000
+"""Values of a result that a page shows: each has a cost there."""
 FRAME: Final = struct.Struct(">cI")
 _KINDS: Final = (
     (views.QueryRejected, "rejected"),
@@ -106,6 +108,8 @@ def _run(
     _write(out, b"H", json.dumps({"columns": columns, "types": types}).encode())
     write = {"rows": _lists, "csv": _csv, "json": _objects}[form]
     limit, most = request["limit"], request["bytes"]
+    if form == "rows":
+        limit = min(limit, max(1, _CELLS // max(1, len(columns))))
     count = length = 0
     part = io.BytesIO()
     has_more = False

@@ -197,6 +197,8 @@ def pages() -> list[Page]:
              queries={"many": "SELECT generate_series(1, 2000)"}),
         Page("few", "{{ rows.few|length }} {{ rows.few.more }}",
              queries={"few": "SELECT generate_series(1, 1000)"}),
+        Page("framed", '{% extends "page.html" %}{% block content %}content {{ page.title }} {{ block_id }}'
+             "{% endblock %}", title="A framed page"),
         Page("number", "{{ one.number.n }}", queries={"number": "SELECT %(n)s::integer + 1 AS n"}),
         Page("present", "{{ block_id }}", queries={"a": "SELECT %(block_id)s::integer, %(app)s::text"}),
         Page("wrong", "text", queries={"fine": "SELECT 1", "absent": "SELECT * FROM nowhere"}),
@@ -272,7 +274,17 @@ class TestAnyPage:
         assert shown(of_things, "thing", key="a\0b").status == 400
         assert shown(of_things, "present", block_id="7").source == str(of_things.tip)
         assert shown(of_things, "present", as_of="5").source == "5"
-        assert shown(of_things, "present", as_of="x").status == 404
+        assert shown(of_things, "present", as_of=f"{of_things.tip:,}").source == str(of_things.tip)
+        for as_of in ("x", "a\0b", "-1", "99999999999", "'"):
+            assert shown(of_things, "present", as_of=as_of).status in {400, 404}, as_of
+
+    def test_the_frame(self, of_things: OfThings) -> None:
+        """It has the key in its title and in the form for the past, where nothing can hide."""
+        answer = shown(of_things, "framed", key="\u202e<b>", more="&")
+        assert "<title>A framed page \\u202e&lt;b&gt; · odd things" in answer.source
+        assert '<input type="hidden" name="key" value="\u202e&lt;b&gt;">' in answer.source
+        assert '<input type="hidden" name="more" value="&amp;">' in answer.source
+        assert "content A framed page 102 The present: after block 102." in " ".join(answer.text.split())
 
     def test_rows(self, of_things: OfThings) -> None:
         """A column may be called as a method is; of many rows, a page has the first, and knows that."""

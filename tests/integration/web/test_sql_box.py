@@ -73,6 +73,8 @@ def test_limits(url: str) -> None:
     wide = sql_box.run(url, "SELECT repeat('x', 1000000) FROM generate_series(1, 1000)")
     assert len(wide.rows) < 10
     assert wide.has_more
+    many = ", ".join(["NULL"] * 1_000)
+    assert len(sql_box.run(url, f"SELECT {many} FROM generate_series(1, 1000)").rows) == 20
     with pytest.raises(UsageError, match="more than 100,000 rows"):
         sql_box.export(url, endless, "csv")
     with pytest.raises(TooSlow, match=r"more than 0\.5 seconds"):

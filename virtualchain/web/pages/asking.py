@@ -18,6 +18,8 @@ _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 def as_of_of(asked: Mapping[str, str]) -> str | None:
     """Return the block that is asked for, by height or hash; separators of thousands are left out."""
     text = asked.get("as_of", "").replace(",", "").strip()
+    if "\0" in text:
+        raise UsageError("as_of is not a block's height or hash")
     return text or None
 
 

@@ -24,7 +24,7 @@ def show_row(request: Request) -> Response:
     as_of = as_of_of(asked)
     before = integer(asked, "before")
     with site_of(request).sessions.snapshot() as connection:
-        app, table = find_table(connection, app_name, name)
+        app, table = find_table(site_of(request), connection, app_name, name)
         key = _key(asked)
         if as_of is not None:
             views.show_block(connection, as_of)
@@ -93,7 +93,7 @@ def proof(request: Request) -> Response:
     asked, app_name, name = request.query_params, request.path_params["app"], request.path_params["table"]
     at = integer(asked, "at")
     with proving(site_of(request).sessions) as connection:
-        _, table = find_table(connection, app_name, name)
+        _, table = find_table(site_of(request), connection, app_name, name)
         values = history.key_values(table, _key(asked))
         made = prove_row(connection, app_name, name, [values[column] for column in table.key], at)
     return file_of(made, f"row-proof{'' if at is None else f'-at-{at}'}.json")

@@ -1,5 +1,6 @@
-"""A projection as a table, one of its rows with its history, and what changed between two blocks."""
+"""A projection as a table: filtered, sorted, page by page, as of any block."""
 
+import time
 from typing import Any, Final
 
 import psycopg
@@ -14,8 +15,13 @@ from virtualchain.reading.catalog import Column, Projection, projection
 from virtualchain.web.pages.asking import as_of_of, order_name, require_app, without
 from virtualchain.web.problems import NotFound
 from virtualchain.web.rendering import filter_name, link, page, render, site_of, with_query
+from virtualchain.web.site import Site
 
 _ROWS: Final = 50
+_FRESH: Final = 30.0
+"""Seconds for which the description of a table is used again."""
+_MOST_KNOWN: Final = 500
+"""How many of them are kept."""
 _NEW: Final = ("new-column", "new-operator", "new-value")
 """Fields of the form that adds a filter: they become one parameter."""
 WORDS: Final = {
@@ -49,7 +55,7 @@ def show_table(request: Request) -> Response:
         return RedirectResponse(with_query(path, pairs), 303)
     as_of = as_of_of(asked)
     with site_of(request).sessions.snapshot() as connection:
-        app, table = find_table(connection, app_name, name)
+        app, table = find_table(site_of(request), connection, app_name, name)
         query = rows.parse_filters(table, without(asked.multi_items(), *_NEW), limit=_ROWS)
         if as_of is not None:
             views.show_block(connection, as_of)
@@ -78,13 +84,25 @@ def show_table(request: Request) -> Response:
     )
 
 
-def find_table(connection: psycopg.Connection, app: str, table: str) -> tuple[Json, Projection]:
-    """Return an app, and a projection of it; raises NotFound."""
+def find_table(site: Site, connection: psycopg.Connection, app: str, table: str) -> tuple[Json, Projection]:
+    """Return an app, and a projection of it; raises NotFound.
+
+    The tables of a build never change, so a description is used again for a while: only its estimate of the
+    number of rows grows old.
+    """
     row = require_app(connection, app)
+    place = (app, row["schema"], row["build"], row["fingerprint"], table)
+    read_at, known = site.tables.get(place, (float("-inf"), None))
+    if known is not None and time.monotonic() - read_at < _FRESH:
+        return row, known
     try:
-        return row, projection(connection, app, table)
+        known = projection(connection, app, table)
     except UsageError as error:
         raise NotFound(str(error)) from error
+    if len(site.tables) >= _MOST_KNOWN:
+        site.tables.clear()
+    site.tables[place] = time.monotonic(), known
+    return row, known
 
 
 def lowest_shown(app: Json) -> int:
