@@ -1,5 +1,6 @@
 """What an error means to who asked over HTTP: a status, and a title; the detail is the error's message."""
 
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -43,6 +44,7 @@ class Problem:
         return {"Cache-Control": "no-store"} | ({"Retry-After": RETRY_AFTER} if is_early else {})
 
 
+_ADDRESS: Final = re.compile(r"(the database )?postgresql://\S+")
 _BY_ERROR: Final = (
     (NotFound, HTTPStatus.NOT_FOUND, "Not found"),
     (NotOffered, HTTPStatus.FORBIDDEN, "Not offered"),
@@ -57,10 +59,16 @@ _BY_ERROR: Final = (
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return what an error means; of one that is not virtualchain's, which is a bug, nothing is shown."""
+    """Return what an error means.
+
+    Where the database is remains in the log. Of an error that is not virtualchain's, which is a bug, nothing
+    is shown at all.
+    """
+    if isinstance(error, DatabaseUnavailable):
+        error = DatabaseUnavailable("it may be starting, or be stopped; the server's log says more")
     for kind, status, title in _BY_ERROR:
         if isinstance(error, kind):
-            return Problem(status, title, str(error))
+            return Problem(status, title, _ADDRESS.sub("the database", str(error)))
     return Problem(
         HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here", "The server's log says more."
     )

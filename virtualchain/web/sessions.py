@@ -1,5 +1,6 @@
 """The server's sessions: few, read-only, and each statement of bounded time."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from virtualchain.store.revision import refuse_other
 from virtualchain.store.sql import queries
 from virtualchain.web.login import reader_url
 
+_LOG: Final = logging.getLogger(__name__)
 _Q = queries("web")
 SESSIONS: Final = 8
 """The most sessions for pages and API; the SQL box and each watch have their own."""
@@ -178,8 +180,12 @@ class Sessions:
                 with views.snapshot(url) as connection:
                     refuse_other(connection)
             except StoreError as error:
+                if self._failure is None or self._failure[2] != str(error):
+                    _LOG.warning("%s", error)
                 self._failure = time.monotonic(), type(error), str(error)
                 raise
+            if self._failure is not None:
+                _LOG.warning("the database is read again")
             self._failure, self._url, self._opened_at = None, url, time.monotonic()
             self._pool = ConnectionPool(
                 url,

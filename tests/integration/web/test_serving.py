@@ -235,3 +235,16 @@ class TestFaults:
         assert (before.status, after.status) == (200, 200)
         assert b"notary" in before.body
         assert b"notary" not in after.body
+
+    def test_where_the_database_is_stays_here(self, empty_database_url: str) -> None:
+        """Visitors learn what is missing, and neither address nor user."""
+        parameters = conninfo_to_dict(empty_database_url)
+        with served(empty_database_url) as base:
+            answers = [get(base, "/"), get(base, "/api/v1/apps")]
+        away = make_conninfo(empty_database_url, port=1)
+        with served(away) as base:
+            answers += [get(base, "/"), get(base, "/api/v1/apps")]
+        assert [answer.status for answer in answers] == [503] * 4
+        for answer in answers:
+            for secret in ("postgresql://", str(parameters["user"]), str(parameters["port"])):
+                assert secret.encode() not in answer.body.replace(b"virtualchain", b"").replace(b"0.1.0", b"")
