@@ -70,7 +70,7 @@ class Ending:
                     break
             else:
                 return  # the command has ended without one
-        time.sleep(_GRACE)
+            time.sleep(_GRACE)  # with the pipe open, because another signal writes to it
         # Past Python's own streams: the main thread may hold their locks, and nobody may read the pipe.
         if self.exit_code == INTERRUPTED and select.select([], [2], [], 0)[1]:
             os.write(2, b"virtualchain: ended while it waited: what was not committed is undone\n")
