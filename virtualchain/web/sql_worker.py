@@ -26,7 +26,9 @@ from virtualchain.reading.json_text import json_text, plain_text, refuse_same_na
 _MEMORY: Final = 1 << 30
 """Bytes of address space."""
 _WORN: Final = 400_000
-"""Kilobytes of memory after which the process ends, and another one takes its place."""
+"""Kilobytes of memory that the process may gain before it ends, and another one takes its place."""
+_AT_START: Final = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+"""What the system counts at the start, which may be as much as the process had that started this one."""
 _PART: Final = 256 * 1024
 """Bytes that are collected before they are passed on."""
 _CELLS: Final = 20_000
@@ -61,7 +63,7 @@ def main() -> None:
 
 
 def _is_worn() -> bool:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _WORN
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _AT_START + _WORN
 
 
 def _answer(request: dict[str, Any], out: BinaryIO) -> None:

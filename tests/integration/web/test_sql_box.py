@@ -124,3 +124,11 @@ def test_a_process_that_dies(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         sql_box.run(url, "SELECT pg_sleep(5)")
     monkeypatch.undo()
     assert sql_box.run(url, "SELECT 1").rows == [["1"]]
+
+
+def test_a_large_server(url: str) -> None:
+    """A process that is started by a large one is not taken for a large one itself."""
+    sql_box.close()
+    ballast = bytearray(b"x" * 500_000_000)
+    assert sql_box.run(url, "SELECT 1").rows == [["1"]]
+    assert len(ballast) == 500_000_000
