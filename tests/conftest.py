@@ -25,6 +25,8 @@ LONG = (
     "integration/engine/test_faults.py",
     "integration/engine/test_in_flight.py",
     "integration/engine/test_large_blocks.py",
+    "integration/web/test_api_watch.py",
+    "integration/webhooks/test_deliveries.py",
     "acceptance/test_cli_run.py",
     "acceptance/test_cli_hung.py",
     "acceptance/test_readme.py",

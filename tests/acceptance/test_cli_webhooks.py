@@ -57,7 +57,7 @@ def test_run_delivers_and_ends_in_time(
         process.until_said(at(fake_node))
         mine_notes(fake_node, "one", "two")
         receiver.wait(lambda receiver: len(receiver.events) == 2)
-        answers.append(20.0)
+        answers.append(9.0)
         mine_notes(fake_node, "three")
         receiver.wait(lambda receiver: len(receiver.attempts) == 3)
         started = time.monotonic()

@@ -237,7 +237,6 @@ def test_states_have_words(explored: Explored) -> None:
     [
         ("/nothing/here", 404, "There is no page /nothing/here"),
         ("/apps/none", 404, "has no app none"),
-        ("/apps/%00", 404, "has no app"),
         ("/apps/notary/tables/none", 404, "has no table"),
         ("/apps/notary/tables/documents?as_of=100000", 404, "block 100000 is not here"),
         ("/apps/notary/tables/documents?as_of=abc", 404, "abc"),
