@@ -79,6 +79,11 @@ def main(arguments: list[str] | None = None) -> Report | None:
     parser = argparse.ArgumentParser(description="Measure the server.")
     parser.add_argument("--blocks", type=int, default=6000)
     parser.add_argument("--rate", type=int, default=500)
+    parser.add_argument(
+        "--pages",
+        type=int,
+        help="how many different ones are asked for beside the engine; default: as many as there are blocks",
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="the time of each measurement")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", nargs=2, help=argparse.SUPPRESS)
@@ -122,8 +127,9 @@ def _measure(url: str, chain: Chain, options: argparse.Namespace) -> Report:
                     if turn % 2 == 0:
                         time.sleep(options.seconds)
                     else:
-                        path = ("api/v1/blocks/{}", "api/v1/apps/served/seen?block_id=eq.{}")[turn // 2 % 2]
-                        paths = _different(path, chain.first, known)
+                        path = ("blocks/{}", "apps/served/tables/seen/row?block_id={}")[turn // 2 % 2]
+                        last = known if options.pages is None else chain.first + options.pages - 1
+                        paths = _different(path, chain.first, last)
                         kind = "blocks" if turn // 2 % 2 == 0 else "rows"
                         loads.append(asyncio.run(_ask(base, paths, options.seconds, options.rate, kind)))
                     if writer.poll() is not None:
