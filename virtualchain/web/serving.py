@@ -1,6 +1,7 @@
 """Runs the application: its socket, its priority, and its end."""
 
 import asyncio
+import logging
 import os
 import resource
 import socket
@@ -61,6 +62,7 @@ def serve(
     with suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     config = uvicorn.Config(
         application,
         http=Connection,
@@ -76,6 +78,14 @@ def serve(
         timeout_graceful_shutdown=_GRACE,
     )
     _Server(config, parent, on_start).run(sockets=[opened])
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out of the log that streams, which never end, were cut off at the server's end."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (
+        isinstance(error, asyncio.CancelledError) or "timeout graceful shutdown" in record.getMessage()
+    )
 
 
 class _Server(uvicorn.Server):
