@@ -1,74 +1,33 @@
 """A pooler in front of the database: readers work and leave nothing behind in it, writers are refused."""
 
 import re
-import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from tests.support import representative
-from tests.support.servers import reachable_folder
+from tests.support.pooler import pooled
 from virtualchain import watch
 from virtualchain.cli import main
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.reading import views
 from virtualchain.store.database import connect_reader, connect_writer
-from virtualchain.store.embedded.host import server_account
 from virtualchain.store.migrate import migrate
 from virtualchain.testing import FakeNode
 
 Run = Callable[..., int]
 Ask = Callable[..., str]
 
-CONFIGURATION = """
-[databases]
-* = host={host} port={port}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {listen}
-unix_socket_dir =
-pool_mode = {mode}
-default_pool_size = 2
-auth_type = scram-sha-256
-auth_file = {users}
-"""
-
 
 @pytest.fixture(params=["transaction", "session"])
 def pooled_url(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
     """Run PgBouncer in front of the test's database."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        pytest.skip("no pgbouncer on PATH: install the package of that name")
-    place = urlsplit(database_url)
-    account = server_account()
-    with reachable_folder() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        listen = probe.getsockname()[1]
-        folder.mkdir()
-        users, configuration = folder / "users.txt", folder / "pgbouncer.ini"
-        users.write_text(f'"{place.username}" "{place.password}"\n')
-        configuration.write_text(
-            CONFIGURATION.format(
-                host=place.hostname, port=place.port, listen=listen, mode=request.param, users=users
-            )
-        )
-        probe.close()
-        # PgBouncer does not run as root, either.
-        with subprocess.Popen(
-            [program, "-q", configuration], user=account.uid if account else None, stderr=subprocess.DEVNULL
-        ) as process:
-            url = place._replace(netloc=place.netloc.rpartition(":")[0] + f":{listen}").geturl()
-            _wait_for(listen)
-            yield url
-            process.terminate()
+    with pooled(database_url, request.param) as url:
+        yield url
 
 
 @pytest.fixture
@@ -83,18 +42,6 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return re.sub(r'"age": [\d.e-]+', "", capsys.readouterr().out)  # of the writer's report
 
     return run_command
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            assert time.monotonic() < deadline, "pgbouncer does not answer"
-            time.sleep(0.02)
-        else:
-            return
 
 
 def wait_for_no_writer(url: str) -> None:

@@ -1,6 +1,7 @@
 """Who the server reads as, which answers it keeps, and what every request passes first."""
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
@@ -21,6 +22,7 @@ from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 from virtualchain.web.gate import parse_rate
 from virtualchain.web.login import reader_url
+from virtualchain.web.serving import listen
 
 Run = Callable[..., int]
 
@@ -248,3 +250,9 @@ class TestFaults:
         for answer in answers:
             for secret in ("postgresql://", str(parameters["user"]), str(parameters["port"])):
                 assert secret.encode() not in answer.body.replace(b"virtualchain", b"").replace(b"0.1.0", b"")
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Asyncio turns Nagle's algorithm off for sockets whose protocol is named: else an answer takes 40 ms."""
+    with listen("127.0.0.1", 0) as opened:
+        assert opened.proto == socket.IPPROTO_TCP
