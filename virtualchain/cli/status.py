@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from virtualchain.model import Expected, Json
     from virtualchain.store.builds import Build
 
-_APP_KEYS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
-
 
 @dataclass(slots=True)
 class _Outlook:
@@ -84,17 +82,7 @@ def status(options: Options, check: bool) -> None:
     height = height if tip is None else tip.block_id
     if options.settings.json:
         node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}
-        apps = [
-            {
-                **{key: row[key] for key in _APP_KEYS},
-                "lag": _lag(row, height),
-                "role": row["role"],
-                "status": row["status"],
-                "error": row["error"],
-                "unexpected": row["unexpected"],
-            }
-            for row in rows
-        ]
+        apps = [views.app_status(row, height) for row in rows]
         chain = {
             "network": network or options.settings.network,
             "tip": node,
@@ -196,13 +184,14 @@ def _writer(name: str | None, confirmations: int, report: "Json | None", *, is_s
 def _write_app(row: "Json", height: int | None, builds: "list[Json]") -> None:
     from virtualchain.engine.expectations import describe_mismatch
     from virtualchain.engine.halting import op_of, place_of
+    from virtualchain.reading import views
 
     first = row["first_block_id"]
     beside = [item["build"] for item in builds if item["app"] == row["name"] and not item["is_live"]]
     fields = {
         "block": f"none yet: it starts with block {first}" if row["block_id"] is None else row["block_id"],
         "block hash": row["block_hash"],
-        "lag": _lag(row, height),
+        "lag": views.lag(row, height),
         "consensus hash": row["consensus_hash"],
         "state hash": row["state_hash"],
         "role": row["role"] or "the engine's own, because the database's user does not have CREATEROLE",
@@ -219,18 +208,6 @@ def _write_app(row: "Json", height: int | None, builds: "list[Json]") -> None:
         fields["op"] = op_of(error)
         fields["fix it, then"] = f"virtualchain resume {row['name']}"
     write_fields(f"{row['name']} {row['version']}: {row['status'].replace('_', ' ')}", fields)
-
-
-def _lag(row: "Json", height: int | None) -> int | None:
-    """Count the blocks between the app and the node's tip, including unconfirmed ones.
-
-    None if the tip's height is not known, or is below the app's first block.
-    """
-    first = int(row["first_block_id"])
-    if height is None or (row["block_id"] is None and first > height):
-        return None
-    reached = first - 1 if row["block_id"] is None else int(row["block_id"])
-    return max(height - reached, 0)
 
 
 def _next_apps(options: Options, last: "Json | None") -> "Collection[str] | None":

@@ -30,6 +30,7 @@ from virtualchain.store.sql import queries
 _Q = queries("views")
 HIGHEST = 2**31 - 1
 """The highest block id: the database stores them as integers."""
+_STATUS_KEYS = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
 _CHUNK = 1000
 """Rows fetched at once."""
 _AS_TEXT = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
@@ -156,6 +157,30 @@ def last_start(connection: psycopg.Connection) -> Json | None:
     """
     rows = _dicts(connection, "writer", {})
     return rows[0] if rows else None
+
+
+def app_status(row: Json, tip: int | None) -> Json:
+    """Return what `status` says of an app, from its row of `apps` and the height of the node's tip."""
+    return {
+        **{key: row[key] for key in _STATUS_KEYS},
+        "lag": lag(row, tip),
+        "role": row["role"],
+        "status": row["status"],
+        "error": row["error"],
+        "unexpected": row["unexpected"],
+    }
+
+
+def lag(row: Json, tip: int | None) -> int | None:
+    """Count the blocks between an app and the node's tip, including unconfirmed ones.
+
+    None if the tip's height is not known, or is below the app's first block.
+    """
+    first = int(row["first_block_id"])
+    if tip is None or (row["block_id"] is None and first > tip):
+        return None
+    reached = first - 1 if row["block_id"] is None else int(row["block_id"])
+    return max(tip - reached, 0)
 
 
 def writer_report(last: Json | None) -> Json | None:

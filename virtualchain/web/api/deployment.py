@@ -30,7 +30,6 @@ from virtualchain.web.api.answers import (
 from virtualchain.web.problems import NotFound, problem_of
 
 router: Final = APIRouter(dependencies=[Depends(refuse_unknown)], tags=["deployment"])
-_APP_KEYS: Final = ("name", "version", "block_id", "block_hash", "consensus_hash", "state_hash")
 _SILENT: Final = 60.0
 """Seconds without a report after which a writer does not count as running."""
 
@@ -65,17 +64,7 @@ def status(request: Request) -> Response:
         network = views.network(connection)
     report = views.writer_report(last) or {"node": None, "waits_for": None}
     height = report["node"] and report["node"]["block_id"]
-    apps = [
-        {
-            **{key: row[key] for key in _APP_KEYS},
-            "lag": _lag(row, height),
-            "role": row["role"],
-            "status": row["status"],
-            "error": row["error"],
-            "unexpected": row["unexpected"],
-        }
-        for row in rows
-    ]
+    apps = [views.app_status(row, height) for row in rows]
     return json_answer(
         {
             "network": network,
@@ -151,15 +140,6 @@ def _troubles(glance: Json) -> list[str]:
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def _lag(row: Json, node_block_id: int | None) -> int | None:
-    """Count the blocks between the app and the node's tip; None if that is not known, or not reached."""
-    first = int(row["first_block_id"])
-    if node_block_id is None or (row["block_id"] is None and first > node_block_id):
-        return None
-    reached = first - 1 if row["block_id"] is None else int(row["block_id"])
-    return max(node_block_id - reached, 0)
 
 
 @router.get("/apps", summary="The apps")
