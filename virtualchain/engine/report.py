@@ -44,7 +44,12 @@ class Report:
     def begin(self, connection: psycopg.Connection, confirmations: int, apps: Collection[str]) -> None:
         """Record in a new session how the writer was started: its K, and the apps whose code it has."""
         age = time.monotonic() - self._began
-        parameters = {"confirmations": confirmations, "apps": sorted(apps), "age": age, "version": _version()}
+        parameters = {
+            "confirmations": confirmations,
+            "apps": sorted(apps),
+            "age": age,
+            "version": own_version(),
+        }
         connection.execute(_Q["begin"], parameters)
         self._due = time.monotonic()
 
@@ -113,7 +118,7 @@ def _storable(text: str) -> str:
 
 
 @cache
-def _version() -> str | None:
+def own_version() -> str | None:
     """Return the version of this package; None if it is not installed."""
     with suppress(PackageNotFoundError):
         return version("virtualchain")
