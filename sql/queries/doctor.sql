@@ -28,7 +28,7 @@ SELECT application_name AS name, state, sync_state,
     pg_wal_lsn_diff(CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END, replay_lsn)::bigint AS bytes,
     extract(epoch FROM replay_lag)::float8 AS seconds
 FROM pg_catalog.pg_stat_replication
-WHERE backend_type IS NULL OR backend_type = 'walsender' ORDER BY application_name COLLATE "C";
+WHERE state IS DISTINCT FROM 'backup' ORDER BY application_name COLLATE "C";
 
 -- name: standby
 -- Of a standby: whether it receives from its primary, how many bytes it has not replayed, and how old the last replayed commit is.
@@ -162,10 +162,12 @@ SELECT pg_has_role(current_user, n.nspowner, 'USAGE') AS owns, r.rolcreaterole O
 FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r ON r.rolname = current_user WHERE n.nspname = 'vc';
 
 -- name: lost_roles
--- Apps whose role does not exist, or may not use the schema of their tables.
-SELECT a.name AS app, a.role FROM virtualchain.apps AS a
+-- Apps whose role does not exist, may not use the schema of their tables, or is more than an app's role.
+SELECT a.name AS app, a.role, coalesce(r.rolcanlogin OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb, false) AS is_more
+FROM virtualchain.apps AS a
 LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = a.role
-WHERE a.role IS NOT NULL AND (r.oid IS NULL OR NOT has_schema_privilege(r.oid, a.schema || '__' || a.build, 'USAGE'))
+WHERE a.role IS NOT NULL AND (r.oid IS NULL OR r.rolcanlogin OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb
+    OR NOT has_schema_privilege(r.oid, a.schema || '__' || a.build, 'USAGE'))
 ORDER BY a.name COLLATE "C";
 
 -- name: readers

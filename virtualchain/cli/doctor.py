@@ -32,10 +32,13 @@ def doctor(options: Options) -> None:
     logging.getLogger("psycopg").addHandler(logging.NullHandler())  # its warnings repeat our errors
     as_json = options.settings.json
     results = []
+    unseen: dict[str, list[str]] = {}
     with closing(Patient(options.settings, expected_digests(options))) as patient:
         for examined in examine(patient):
             results.append(examined)
-            if not as_json:
+            if examined.finding.verdict == "skipped" and examined.finding.advice is None:
+                unseen.setdefault(examined.finding.observed, []).append(examined.name)
+            elif not as_json:
                 _write(examined)
     verdicts = [examined.finding.verdict for examined in results]
     verdict = worst([examined.finding for examined in results])
@@ -52,6 +55,8 @@ def doctor(options: Options) -> None:
         ]
         write_json({"verdict": verdict, "checks": checks})
     else:
+        for reason, names in unseen.items():
+            click.echo(f"skipped  {visible(reason)}: {', '.join(names)}")
         counts = {each: verdicts.count(each) for each in VERDICTS}
         click.echo(
             f"{counts['ok']} ok, {counted(counts['warning'], 'warning')}, "

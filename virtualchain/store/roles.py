@@ -160,6 +160,12 @@ def reader_excess(connection: psycopg.Connection, role: str) -> list[str]:
     return [*known["strange"], *(what for what, is_avoidable in remains if is_avoidable)]
 
 
+def missing_grants(connection: psycopg.Connection) -> int:
+    """Count the privileges that readers should have and do not, as in a copy that was restored."""
+    listing = sql.SQL(_READERS["missing"]).format(called=sql.SQL(_READERS["called"]))
+    return len(connection.execute(listing, {}).fetchall())
+
+
 def _join(connection: psycopg.Connection, name: dict[str, sql.Identifier]) -> None:
     """Let our role become a reader, unless the role is an administrator's to grant."""
     query = "join" if connection.info.server_version >= 160000 else "join_15"

@@ -42,7 +42,7 @@ def halted(patient: Patient) -> Finding:
                     f"`virtualchain resume {row['name']}`",
                 )
             )
-    return combined(findings, f"none of {len(rows)} apps")
+    return combined(findings, f"none of {len(rows)}")
 
 
 def importable(patient: Patient) -> Finding:
@@ -92,7 +92,9 @@ def rules(patient: Patient) -> Finding:
         for contract, build in installed
         if not is_by(patient.database.connection, build, contract)
     ]
-    return combined(findings, f"{len(installed)} apps declare what was installed")
+    return combined(
+        findings, f"as installed: {', '.join(contract.name for contract, _ in installed) or 'none'}"
+    )
 
 
 def code(patient: Patient) -> Finding:

@@ -21,7 +21,7 @@ from virtualchain.operating.doctor.findings import (
 from virtualchain.operating.doctor.patient import Patient
 from virtualchain.reading import views
 from virtualchain.store.revision import current, head, refuse_newer
-from virtualchain.store.roles import reader_excess
+from virtualchain.store.roles import missing_grants, reader_excess
 from virtualchain.webhooks.listing import listed
 
 _SILENT: Final = 60.0
@@ -149,12 +149,25 @@ def roles(patient: Patient) -> Finding:
     connection = patient.deployment
     findings = [
         problem(
+            f"the role {row['role']} of app {row['app']} is more than an app's: it may log in, or more",
+            "take that from the role with ALTER ROLE: the writer does not start until then",
+        )
+        if row["is_more"]
+        else problem(
             f"app {row['app']} has lost its role {row['role']}, or the role its rights",
-            "restart the writer, which makes it again; restore roles with pg_dumpall --globals-only",
+            "restart the writer, which makes it again",
         )
         for row in patient.database.rows("lost_roles")
     ]
     names = [row["role"] for row in patient.database.rows("readers")]
+    missing = missing_grants(connection) if names else 0
+    if missing:
+        findings.append(
+            warning(
+                f"readers lack {missing:,} of their privileges, or PUBLIC has more than it should",
+                "run `virtualchain migrate`, or restart the writer: either grants them",
+            )
+        )
     for name in names:
         excess = reader_excess(connection, name)
         if excess:
@@ -164,7 +177,7 @@ def roles(patient: Patient) -> Finding:
                     f"have an administrator run `virtualchain db grant-reader {name}`, or revoke it",
                 )
             )
-    return combined(findings, f"apps have their roles; {len(names)} readers")
+    return combined(findings, f"those of apps are there; readers: {', '.join(names) or 'none'}")
 
 
 def builds(patient: Patient) -> Finding:

@@ -4,8 +4,8 @@ Nothing here changes anything. The database is read in read-only transactions, o
 server is not started; and whatever does not answer is asked once, not by every check.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -63,12 +63,23 @@ class Node:
         self.url: NodeUrl = read_url(self._text, network)
         tls = tls_for(self.url, settings.cacert)
         self.login: Login = find_login(self.url, settings.cookie, network)
+        self.is_busy = False
+        """Whether it has not answered the last question."""
         self._rpc = Rpc(self.url, self.login, tls)
         self._rest = Rest(self.url, tls)
 
     def ask(self, method: str, *parameters: object) -> Any:  # noqa: ANN401 - any JSON
         """Call a method; raises NodeError."""
-        return self._rpc.call(method, *parameters)
+        with self._asked():
+            return self._rpc.call(method, *parameters)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        self.is_busy = True
+        try:
+            yield
+        finally:
+            self.is_busy = False
 
     def look(self, method: str) -> "Answer":
         """Call a method that answers with an object; raises NodeError."""
@@ -92,18 +103,20 @@ class Node:
 
     def offers(self, path: str) -> bool:
         """Return whether the node has anything at a path of its REST interface; raises NodeUnavailable."""
-        return self._rest.offers(path)
+        with self._asked():
+            return self._rest.offers(path)
 
     def network(self) -> Network:
         """Return the node's network; raises NodeError if it is another one than that of the deployment."""
-        source = open_source(
-            self._text,
-            self._settings.cookie,
-            self._expected,
-            rest=False,
-            cacert=self._settings.cacert,
-            warn=_ignore,
-        )
+        with self._asked():
+            source = open_source(
+                self._text,
+                self._settings.cookie,
+                self._expected,
+                rest=False,
+                cacert=self._settings.cacert,
+                warn=_ignore,
+            )
         with closing(source):
             return source.network
 
@@ -277,8 +290,11 @@ class Patient:
     @property
     def embedded(self) -> EmbeddedServer | None:
         """The embedded server if the database is one of its; it may not be running."""
-        server = EmbeddedServer()
         url = self.settings.database
+        try:
+            server = EmbeddedServer()
+        except UsageError:  # it cannot run here
+            return None
         return server if url is None or server.database_at(url) is not None else None
 
     def _database_url(self) -> str:
@@ -344,9 +360,11 @@ class Patient:
 
     def followed_network(self) -> str | None:
         """Return the network that the deployment follows; None if that is not known."""
-        with suppress(Unknown, psycopg.Error):
+        try:
             return views.network(self.deployment)
-        return None
+        except (Unknown, psycopg.Error):
+            self.rest()
+            return None
 
     def _expected_network(self) -> Network | None:
         name = self.settings.network or self.followed_network()
@@ -367,11 +385,11 @@ class Patient:
             self._database.rest()
 
     def give_up(self, seconds: float) -> None:
-        """Ask no more what did not answer a check in time."""
+        """Ask no more the node or the database if a check waits for its answer."""
         reason = f"it did not answer within {seconds:g} seconds"
         if self._busy_with == "database" or (isinstance(self._database, Database) and self._database.is_busy):
             self.give_up_database(reason)
-        elif not isinstance(self._node, Away):
+        elif self._busy_with == "node" or (isinstance(self._node, Node) and self._node.is_busy):
             self._node = Away(reason, "find out why the node hangs")
 
     def give_up_database(self, reason: str) -> None:

@@ -114,7 +114,7 @@ def locale(patient: Patient) -> Finding:
                 "move to a new database with the locale C, as docs/operating.md explains",
             )
         )
-    if collation["recorded"] != collation["actual"]:
+    if collation["actual"] is not None and collation["recorded"] != collation["actual"]:
         findings.append(
             problem(
                 f"the collation was version {collation['recorded']} and is {collation['actual']} now: "
@@ -325,6 +325,8 @@ def libraries(patient: Patient) -> Finding:
     """List the libraries that the server loads into each session."""
     opened = patient.database
     names = ("shared_preload_libraries", "session_preload_libraries", "local_preload_libraries")
+    for name in names:
+        _ = opened.setting(name)
     return ok(_listed([f"{opened.defaults[name]} ({name})" for name in names if opened.defaults.get(name)]))
 
 

@@ -115,11 +115,17 @@ def bloat(patient: Patient) -> Finding:
     rows = patient.database.rows("bloated", least=_DEAD)
     if not rows:
         return ok("no table has more dead rows than live ones")
-    tables = ", ".join(f"{row['name']} ({row['dead']:,} dead, {row['live']:,} live)" for row in rows)
+    tables = ", ".join(
+        f"{row['name']} ({row['dead']:,} dead, {row['live']:,} live, {_vacuumed(row['age'])})" for row in rows
+    )
     return warning(
         f"many dead rows: {tables}",
         "look for what holds back VACUUM (below), then run VACUUM (ANALYZE) on these tables",
     )
+
+
+def _vacuumed(age: float | None) -> str:
+    return "never vacuumed" if age is None else f"vacuumed {age / 3600:,.1f} hours ago"
 
 
 def transaction_ids(patient: Patient) -> Finding:
@@ -277,9 +283,13 @@ def _knows(stanzas: list[Any], identifier: str) -> bool:
         str(server.get("system-id")) == identifier
         for stanza in stanzas
         if isinstance(stanza, dict)
-        for server in stanza.get("db") or []
+        for server in _list(stanza.get("db"))
         if isinstance(server, dict)
     )
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _ends(stanzas: list[Any] | None, identifier: str) -> Iterator[int]:
@@ -287,7 +297,7 @@ def _ends(stanzas: list[Any] | None, identifier: str) -> Iterator[int]:
     for stanza in stanzas or []:
         if not _knows([stanza], identifier):
             continue
-        for backup in stanza.get("backup") or []:
+        for backup in _list(stanza.get("backup")):
             times = backup.get("timestamp") if isinstance(backup, dict) else None
             end = times.get("stop") if isinstance(times, dict) else None
             if isinstance(end, int) and backup.get("error") is not True:
