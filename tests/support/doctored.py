@@ -9,13 +9,27 @@ from typing import Any
 import psycopg
 
 from tests.support.servers import reachable_folder
-from virtualchain.operating.doctor.examination import CHECKS, examine, make
-from virtualchain.operating.doctor.findings import Finding
+from virtualchain.operating.doctor.examination import CHECKS, LIMIT, examine, make
+from virtualchain.operating.doctor.findings import Checks, Finding
 from virtualchain.operating.doctor.patient import Patient
 from virtualchain.settings import AppSetting, Settings
 from virtualchain.store.embedded.server import EmbeddedServer
 
 NOTARY = (AppSetting("virtualchain.examples.notary"),)
+
+
+def finding_of(check: str, settings: Settings, expect: Any = None, **changes: Any) -> Finding:
+    """Make one check with changed settings."""
+    with closing(Patient(replace(settings, **changes), expect)) as patient:
+        return make(CHECKS[check], patient)
+
+
+def examined(
+    settings: Settings, expect: Any = None, *, limit: float = LIMIT, checks: Checks = CHECKS, **changes: Any
+) -> dict[str, Finding]:
+    """Make all checks with changed settings."""
+    with closing(Patient(replace(settings, **changes), expect)) as patient:
+        return {each.name: each.finding for each in examine(patient, limit, checks)}
 
 
 @dataclass(frozen=True)
@@ -26,14 +40,12 @@ class Clinic:
     settings: Settings
 
     def one(self, check: str, expect: Any = None, **changes: Any) -> Finding:
-        """Make one check with changed settings."""
-        with closing(Patient(replace(self.settings, **changes), expect)) as patient:
-            return make(CHECKS[check], patient)
+        """Make one check."""
+        return finding_of(check, self.settings, expect, **changes)
 
-    def all(self, expect: Any = None, **changes: Any) -> dict[str, Finding]:
-        """Make all checks with changed settings."""
-        with closing(Patient(replace(self.settings, **changes), expect)) as patient:
-            return {examined.name: examined.finding for examined in examine(patient)}
+    def all(self, **changes: Any) -> dict[str, Finding]:
+        """Make all checks."""
+        return examined(self.settings, **changes)
 
     def run(self, *statements: str, database: str = "virtualchain") -> None:
         """Run statements as the superuser, each in a transaction of its own."""

@@ -10,16 +10,16 @@ import psycopg
 from virtualchain.background import begin
 from virtualchain.errors import VirtualchainError, quoted
 from virtualchain.operating.doctor.apps import APPS
-from virtualchain.operating.doctor.findings import PAGE, Check, Finding, Unknown, problem, skipped
+from virtualchain.operating.doctor.findings import PAGE, Check, Checks, Finding, Unknown, problem, skipped
 from virtualchain.operating.doctor.following import FOLLOWING
 from virtualchain.operating.doctor.machine import MACHINE
 from virtualchain.operating.doctor.node import NODE
 from virtualchain.operating.doctor.patient import Away, Patient
-from virtualchain.operating.doctor.server import SERVER
+from virtualchain.operating.doctor.server import DATABASE, SERVER
 from virtualchain.operating.doctor.upkeep import UPKEEP
 from virtualchain.store.patience import ServerSilent
 
-CHECKS: Final = {**MACHINE, **NODE, **SERVER, **UPKEEP, **FOLLOWING, **APPS}
+CHECKS: Final[Checks] = {**MACHINE, **DATABASE, **NODE, **SERVER, **UPKEEP, **FOLLOWING, **APPS}
 """All checks by their names, in the order in which they run."""
 LIMIT: Final = 10.0
 """Seconds for one check."""
@@ -41,9 +41,9 @@ class Examined:
         return f"{PAGE}#{self.name}"
 
 
-def examine(patient: Patient, limit: float = LIMIT) -> Iterator[Examined]:
-    """Run every check and yield what it finds; `limit` is the time for each, in seconds."""
-    for name, check in CHECKS.items():
+def examine(patient: Patient, limit: float = LIMIT, checks: Checks = CHECKS) -> Iterator[Examined]:
+    """Run the checks and yield what each finds; `limit` is the time for one, in seconds."""
+    for name, check in checks.items():
         result = begin(lambda check=check: make(check, patient))  # type: ignore[misc]  # mypy infers no lambda
         try:
             finding = result.result(limit)

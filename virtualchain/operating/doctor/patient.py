@@ -276,7 +276,7 @@ class Patient:
         if self._database is None or self._database.is_lost:
             self._busy_with = "database"
             try:
-                self._database = Database(self._database_url())
+                opened = Database(self._database_url())
             except VirtualchainError as error:
                 self._database = Away(str(error), "start the database, or correct --database")
                 raise self._database from error
@@ -285,6 +285,10 @@ class Patient:
                 raise
             finally:
                 self._busy_with = None
+            if isinstance(self._database, Away):  # given up meanwhile
+                opened.close()
+                raise self._database
+            self._database = opened
         return self._database
 
     @property
@@ -355,6 +359,9 @@ class Patient:
                 raise self._node from error
             finally:
                 self._busy_with = None
+            if isinstance(self._node, Away):  # given up meanwhile
+                node.close()
+                raise self._node
             self._node = node
         return self._node
 
@@ -390,6 +397,8 @@ class Patient:
         if self._busy_with == "database" or (isinstance(self._database, Database) and self._database.is_busy):
             self.give_up_database(reason)
         elif self._busy_with == "node" or (isinstance(self._node, Node) and self._node.is_busy):
+            if isinstance(self._node, Node):
+                self._node.close()
             self._node = Away(reason, "find out why the node hangs")
 
     def give_up_database(self, reason: str) -> None:

@@ -334,8 +334,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "none"
 
 
+DATABASE: Final[Checks] = {"database": database}
+"""Comes first: which network the node must be on is read from there."""
 SERVER: Final[Checks] = {
-    "database": database,
     "database-encryption": encryption,
     "pooler": pooler,
     "server-version": version,
