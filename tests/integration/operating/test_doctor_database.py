@@ -391,7 +391,10 @@ def test_the_space_on_the_disk(well: Clinic, monkeypatch: pytest.MonkeyPatch) ->
     """A small disk is a warning, a full one a problem; so is one that lasts for days only."""
 
     def judged(free: float) -> tuple[str, str]:
-        monkeypatch.setattr(upkeep.shutil, "disk_usage", lambda _: SimpleNamespace(free=int(free)))
+        monkeypatch.setattr(
+            "virtualchain.operating.doctor.upkeep.shutil.disk_usage",
+            lambda _: SimpleNamespace(free=int(free)),
+        )
         finding = well.one("disk")
         return finding.verdict, finding.observed
 
@@ -506,7 +509,7 @@ def test_clocks_connections_and_versions(well: Clinic, monkeypatch: pytest.Monke
     assert [server_checks.is_local(host) for host in ("", "/run", "::1", "127.9.9.9")] == [True] * 4
     assert not any(server_checks.is_local(host) for host in ("10.0.0.1", "db.example.com", "::2"))
     now = time.time
-    monkeypatch.setattr(server_checks.time, "time", lambda: now() + 60)
+    monkeypatch.setattr("virtualchain.operating.doctor.server.time.time", lambda: now() + 60)
     assert "60.0 s" in well.one("server-clock").observed
 
 

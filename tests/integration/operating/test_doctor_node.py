@@ -28,7 +28,6 @@ Answer = Callable[[str, Any], None]
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
     """Return a function that changes some parts of a method's answer; one that is LEFT_OUT is not there."""
-
     methods = dict(rpc.METHODS)
 
     def change(method: str, parts: Any) -> None:
@@ -44,7 +43,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
                 name: part for name, part in whole.items() if name not in parts or parts[name] != LEFT_OUT
             }
 
-        monkeypatch.setitem(rpc.METHODS, method, Method((), changed))  # type: ignore[arg-type]  # it is a dict
+        monkeypatch.setitem(rpc.METHODS, method, Method((), changed))
 
     return change
 
@@ -91,7 +90,19 @@ def test_what_a_node_says(
     assert finding.observed.isprintable()
 
 
-HOSTILE = (None, [], {}, "x" * 100_000, 10**30, -1, True, {"a": [{}]}, [[[]]], "\x1b]0;title\x07", 1e308)
+HOSTILE: tuple[Any, ...] = (
+    None,
+    [],
+    {},
+    "x" * 100_000,
+    10**30,
+    -1,
+    True,
+    {"a": [{}]},
+    [[[]]],
+    "\x1b]0;title\x07",
+    1e308,
+)
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:12])

@@ -115,7 +115,7 @@ def lag(patient: Patient) -> Finding:
 
 def _tip(patient: Patient, last: Json | None) -> int | None:
     with suppress(Unknown):
-        return patient.node.chain.number("blocks")
+        return max(node.chain.number("blocks") for node in patient.nodes())
     return None if last is None else last["node_block_id"]
 
 

@@ -3,7 +3,9 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,6 +13,7 @@ from virtualchain.bitcoin.node.client import NotOffered
 from virtualchain.bitcoin.node.login import clear_text_warning
 from virtualchain.errors import MissingData, NodeError, UsageError, quoted
 from virtualchain.operating.doctor.findings import (
+    Check,
     Checks,
     Finding,
     Unknown,
@@ -20,7 +23,7 @@ from virtualchain.operating.doctor.findings import (
     skipped,
     warning,
 )
-from virtualchain.operating.doctor.patient import Node, Patient
+from virtualchain.operating.doctor.patient import Away, Node, Patient
 
 _OLDEST: Final = 25
 _NEWEST: Final = 30
@@ -39,39 +42,68 @@ _WITHOUT_PEERS: Final = ("regtest",)
 _SPENT: Final = "/rest/spenttxouts/{}.bin"
 
 
-def node(patient: Patient) -> Finding:
-    """Check that the node answers and accepts the login."""
+def reached(patient: Patient) -> Finding:
+    """Check that the node answers and accepts the login; of several, that all do."""
     blocks = patient.settings.blocks
     if blocks is not None:
         if os.access(blocks, os.R_OK):
             return ok(f"blocks come from files in {blocks}")
         return problem(f"the block files in {blocks} cannot be read", "correct --blocks, or the permissions")
-    asked = patient.open_node()
-    chain = asked.chain
-    return ok(f"{asked.url} answers: {quoted(chain.text('chain'))}, block {chain.number('blocks')}")
+    nodes = patient.open_nodes()
+    away = [node for node in nodes if isinstance(node, Away)]
+    there = "; ".join(
+        f"{node.url} answers: {quoted(node.chain.text('chain'))}, block {node.chain.number('blocks')}"
+        for node in nodes
+        if isinstance(node, Node)
+    )
+    if not away:
+        return ok(there)
+    observed, advice = "; ".join(map(str, away)), "; ".join(dict.fromkeys(each.advice for each in away))
+    return warning(f"{observed}; {there}", advice) if there else problem(observed, advice)
 
 
-def tls(patient: Patient) -> Finding:
+def on_each(check: Callable[[Patient, Node], Finding]) -> Check:
+    """Make a check of one node a check of all nodes; those that are away are left out."""
+
+    def made(patient: Patient) -> Finding:
+        nodes = patient.nodes()
+        if len(nodes) == 1:
+            return check(patient, nodes[0])
+        findings = [_of_one(check, patient, node) for node in nodes]
+        bad = [finding for finding in findings if finding.verdict in {"warning", "problem"}]
+        return combined(bad, "; ".join(finding.observed for finding in findings))
+
+    return made
+
+
+def _of_one(check: Callable[[Patient, Node], Finding], patient: Patient, node: Node) -> Finding:
+    """Make a check of one node among several, and say which one it is."""
+    try:
+        finding = check(patient, node)
+    except NodeError as error:
+        finding = problem(" ".join(str(error).split()), "mend that node, or leave it out")
+    return replace(finding, observed=f"{node.url}: {finding.observed}")
+
+
+def tls(_: Patient, asked: Node) -> Finding:
     """Check that no password crosses a network in clear."""
-    asked = patient.node
     complaint = clear_text_warning(asked.url, asked.login)
     if complaint is not None:
         return warning(complaint, "put a proxy with TLS in front of the node, or use a tunnel")
     return ok("encrypted" if asked.url.scheme == "https" else "on this machine")
 
 
-def network(patient: Patient) -> Finding:
+def network(_: Patient, asked: Node) -> Finding:
     """Check that the node is on the network that the deployment follows."""
-    asked = patient.node
     try:
         return ok(asked.network().name)
     except NodeError as error:
         return problem(str(error), "name the node of this deployment's network with --bitcoin")
 
 
-def version(patient: Patient) -> Finding:
+def version(_: Patient, asked: Node) -> Finding:
     """Check that the node's version is one that is known to work."""
-    answer = patient.node.peers
+    answer = asked.peers
     major = answer.number("version") // 10_000
     observed = f"{quoted(answer.text('subversion'))} (version {major})"
     if major < _OLDEST:
@@ -81,9 +113,9 @@ def version(patient: Patient) -> Finding:
     return ok(observed)
 
 
-def syncing(patient: Patient) -> Finding:
+def syncing(_: Patient, asked: Node) -> Finding:
     """Check that the node has all blocks that it knows of."""
-    chain = patient.node.chain
+    chain = asked.chain
     blocks, headers = chain.number("blocks"), chain.number("headers", chain.number("blocks"))
     observed = f"block {blocks} of {headers}"
     if chain.is_set("initialblockdownload") or headers - blocks > 1:
@@ -93,27 +125,25 @@ def syncing(patient: Patient) -> Finding:
     return ok(observed)
 
 
-def warnings(patient: Patient) -> Finding:
+def warnings(_: Patient, asked: Node) -> Finding:
     """Report the warnings that the node states itself."""
-    asked = patient.node
     texts = list(dict.fromkeys([*asked.chain.texts("warnings"), *asked.peers.texts("warnings")]))
     if texts:
         return warning("; ".join(map(quoted, texts)), "look into the node's debug.log")
     return ok("none")
 
 
-def peers(patient: Patient) -> Finding:
+def peers(_: Patient, asked: Node) -> Finding:
     """Check that the node has peers, without which it learns of no block."""
-    asked = patient.node
     count = asked.peers.number("connections")
     if count < 1 and asked.chain.text("chain") not in _WITHOUT_PEERS:
         return warning("the node has no peers", "check its connection, and -connect or -proxy")
     return ok(f"{count:,}")
 
 
-def last_block(patient: Patient) -> Finding:
+def last_block(_: Patient, asked: Node) -> Finding:
     """Check that blocks still arrive."""
-    chain = patient.node.chain
+    chain = asked.chain
     age = time.time() - chain.number("time", 0)
     if not chain.number("time", 0):
         return skipped("the node does not state the time of its last block")
@@ -128,9 +158,8 @@ def last_block(patient: Patient) -> Finding:
     return ok(observed)
 
 
-def clock(patient: Patient) -> Finding:
+def clock(_: Patient, asked: Node) -> Finding:
     """Compare the node's clock with its peers', and ours with the last block's time."""
-    asked = patient.node
     offset, ahead = asked.peers.number("timeoffset", 0), asked.chain.number("time", 0) - time.time()
     findings = []
     if abs(offset) > _OFFSET:
@@ -150,9 +179,9 @@ def clock(patient: Patient) -> Finding:
     return combined(findings, f"{offset:+} s against its peers")
 
 
-def pruned(patient: Patient) -> Finding:
+def pruned(patient: Patient, asked: Node) -> Finding:
     """Check that the node still has the blocks that apps need next."""
-    chain = patient.node.chain
+    chain = asked.chain
     if not chain.is_set("pruned"):
         return ok("the node keeps all blocks")
     lowest = chain.number("pruneheight", 0)
@@ -181,25 +210,24 @@ def _next_blocks(patient: Patient) -> dict[str, int]:
     return needed
 
 
-def rest(patient: Patient) -> Finding:
+def rest(_: Patient, asked: Node) -> Finding:
     """Check that the node's REST interface is on, which makes fetching several times as fast."""
-    if patient.node.offers("/rest/chaininfo.json"):
+    if asked.offers("/rest/chaininfo.json"):
         return ok("on")
     return warning("off, so that fetching takes several times as long", "put rest=1 into its bitcoin.conf")
 
 
-def spent_outputs(patient: Patient) -> Finding:
+def spent_outputs(_: Patient, asked: Node) -> Finding:
     """Check that the node states over REST what a block spends."""
-    asked = patient.node
     if asked.offers(_SPENT.format(asked.block_hash(0))):
         return ok("over REST")
     return ok("over JSON-RPC, which takes longer: Core 30 or Knots 29.4 with REST is faster")
 
 
-def index(patient: Patient) -> Finding:
+def index(_: Patient, asked: Node) -> Finding:
     """Report whether the node has an index of transactions, which is of use only without REST."""
     try:
-        answer = patient.node.look("getindexinfo")
+        answer = asked.look("getindexinfo")
     except NotOffered:
         return ok("the node does not say; it is not needed")
     state = answer.content.get("txindex")
@@ -210,9 +238,9 @@ def index(patient: Patient) -> Finding:
     return ok("there is one")
 
 
-def announcements(patient: Patient) -> Finding:
+def announcements(patient: Patient, asked: Node) -> Finding:
     """Check that the node announces blocks where the settings expect that."""
-    asked, expected_at = patient.node, patient.settings.zmq
+    expected_at = patient.settings.zmq
     published = _published(asked)
     if expected_at is None:
         also = f"; it also publishes at {', '.join(map(quoted, published))}" if published else ""
@@ -277,9 +305,8 @@ def _answers(address: str) -> bool:
     return True
 
 
-def same_chain(patient: Patient) -> Finding:
+def same_chain(patient: Patient, asked: Node) -> Finding:
     """Check that the tape's last block is on the node's chain."""
-    asked = patient.node
     _ = patient.deployment
     tips = patient.database.rows("tape_tip")
     if not tips:
@@ -316,19 +343,19 @@ def _last_shared(patient: Patient, asked: Node, first: int, last: int) -> int:
 
 
 NODE: Final[Checks] = {
-    "node": node,
-    "node-encryption": tls,
-    "node-network": network,
-    "node-version": version,
-    "node-syncing": syncing,
-    "node-warnings": warnings,
-    "node-peers": peers,
-    "node-last-block": last_block,
-    "node-clock": clock,
-    "node-pruned": pruned,
-    "node-rest": rest,
-    "node-spent-outputs": spent_outputs,
-    "node-index": index,
-    "node-announcements": announcements,
-    "node-chain": same_chain,
+    "node": reached,
+    "node-encryption": on_each(tls),
+    "node-network": on_each(network),
+    "node-version": on_each(version),
+    "node-syncing": on_each(syncing),
+    "node-warnings": on_each(warnings),
+    "node-peers": on_each(peers),
+    "node-last-block": on_each(last_block),
+    "node-clock": on_each(clock),
+    "node-pruned": on_each(pruned),
+    "node-rest": on_each(rest),
+    "node-spent-outputs": on_each(spent_outputs),
+    "node-index": on_each(index),
+    "node-announcements": on_each(announcements),
+    "node-chain": on_each(same_chain),
 }

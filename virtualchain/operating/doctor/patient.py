@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -52,14 +52,14 @@ class Away(Exception):
 
 
 class Node:
-    """The node of the settings, asked over JSON-RPC and REST."""
+    """A node of the settings, asked over JSON-RPC and REST."""
 
-    def __init__(self, settings: Settings, network: Network | None) -> None:
-        """Read the address and the login; raises UsageError."""
+    def __init__(self, settings: Settings, place: int, network: Network | None) -> None:
+        """Read the address of the node at a place, and its login; raises UsageError."""
         port = (network or networks.NETWORKS["mainnet"]).rpc_port
         self._settings = settings
         self._expected = network
-        self._text = settings.bitcoin or f"http://127.0.0.1:{port}"
+        self._text = named_nodes(settings)[place] or f"http://127.0.0.1:{port}"
         self.url: NodeUrl = read_url(self._text, network)
         tls = tls_for(self.url, settings.cacert)
         self.login: Login = find_login(self.url, settings.cookie, network)
@@ -124,6 +124,11 @@ class Node:
         """Close the connections."""
         self._rpc.close()
         self._rest.close()
+
+
+def named_nodes(settings: Settings) -> Sequence[str | None]:
+    """Return the addresses of the nodes; None stands for the one on this machine."""
+    return (settings.bitcoin,)
 
 
 def _ignore(_: str) -> None:
@@ -252,9 +257,10 @@ class Patient:
         """Take the settings, and what reads the digests that others expect. Nothing is opened yet."""
         self.settings = settings
         self.expect = expect
-        self._node: Node | Away | None = None
+        self._nodes: list[Node | Away | None] = [None for _ in named_nodes(settings)]
         self._database: Database | Away | None = None
-        self._busy_with: str | None = None
+        self._busy_with: int | Literal["database"] | None = None
+        """What is being opened: the database, or a node, by its place."""
 
     # The database
 
@@ -285,11 +291,16 @@ class Patient:
                 raise
             finally:
                 self._busy_with = None
-            if isinstance(self._database, Away):  # given up meanwhile
-                opened.close()
-                raise self._database
-            self._database = opened
+            return self._keep(opened)
         return self._database
+
+    def _keep(self, opened: Database) -> Database:
+        """Keep a session, unless the database was given up while it was opened."""
+        if isinstance(self._database, Away):
+            opened.close()
+            raise self._database
+        self._database = opened
+        return opened
 
     @property
     def embedded(self) -> EmbeddedServer | None:
@@ -330,40 +341,46 @@ class Patient:
         """Return the installed apps, as `views.apps` does; raises Unknown without a deployment."""
         return views.apps(self.deployment)
 
-    # The node
+    # The nodes
 
-    @property
-    def node(self) -> Node:
-        """The node; raises Unknown if it does not answer, or if blocks come from files."""
-        if self.settings.blocks is not None:
-            raise Unknown("blocks come from files")
+    def open_nodes(self) -> Sequence["Node | Away"]:
+        """Return every named node, which was asked for its chain once, or why it does not answer.
+
+        Raises UsageError for an address that cannot be used.
+        """
+        for place, known in enumerate(self._nodes):
+            if known is None:
+                self._nodes[place] = self._open_node(place)
+        return [node for node in self._nodes if node is not None]
+
+    def _open_node(self, place: int) -> "Node | Away":
+        self._busy_with = place
         try:
-            node = self.open_node()
-            _ = node.chain
-        except (Away, NodeError, UsageError):
-            raise Unknown("the node was not reached") from None
-        return node
-
-    def open_node(self) -> Node:
-        """Return the node, which was asked for its chain once; raises Away, NodeError, UsageError."""
-        if isinstance(self._node, Away):
-            raise self._node
-        if self._node is None:
-            node = Node(self.settings, self._expected_network())
-            self._busy_with = "node"
+            node = Node(self.settings, place, self._expected_network())
             try:
                 _ = node.chain
             except NodeError as error:
                 node.close()
-                self._node = Away(str(error), "start the node, or correct --bitcoin and --cookie")
-                raise self._node from error
-            finally:
-                self._busy_with = None
-            if isinstance(self._node, Away):  # given up meanwhile
-                node.close()
-                raise self._node
-            self._node = node
-        return self._node
+                return Away(str(error), "start the node, or correct --bitcoin and --cookie")
+        finally:
+            self._busy_with = None
+        given_up = self._nodes[place]
+        if given_up is not None:  # meanwhile
+            node.close()
+            return given_up
+        return node
+
+    def nodes(self) -> Sequence[Node]:
+        """Return the nodes that answer; raises Unknown if none does, or if blocks come from files."""
+        if self.settings.blocks is not None:
+            raise Unknown("blocks come from files")
+        try:
+            nodes = [node for node in self.open_nodes() if isinstance(node, Node)]
+        except UsageError:
+            nodes = []
+        if not nodes:
+            raise Unknown("the node was not reached")
+        return nodes
 
     def followed_network(self) -> str | None:
         """Return the network that the deployment follows; None if that is not known."""
@@ -396,10 +413,12 @@ class Patient:
         reason = f"it did not answer within {seconds:g} seconds"
         if self._busy_with == "database" or (isinstance(self._database, Database) and self._database.is_busy):
             self.give_up_database(reason)
-        elif self._busy_with == "node" or (isinstance(self._node, Node) and self._node.is_busy):
-            if isinstance(self._node, Node):
-                self._node.close()
-            self._node = Away(reason, "find out why the node hangs")
+        for place, node in enumerate(self._nodes):
+            is_busy = isinstance(node, Node) and node.is_busy
+            if is_busy or self._busy_with == place:
+                self._nodes[place] = Away(reason, "find out why the node hangs")
+                if isinstance(node, Node):
+                    node.close()
 
     def give_up_database(self, reason: str) -> None:
         """Ask the database no more."""
@@ -407,6 +426,6 @@ class Patient:
 
     def close(self) -> None:
         """Close what is open."""
-        for each in (self._node, self._database):
+        for each in (*self._nodes, self._database):
             if isinstance(each, Node | Database):
                 each.close()
