@@ -18,7 +18,9 @@ _COLORS: Final = {"ok": "green", "warning": "yellow", "problem": "red", "skipped
 @click.command(cls=Command)
 @pass_options
 def doctor(options: Options) -> None:
-    """Check machine, node, database and deployment, and say what to do.
+    """Find out what is not in order, and what to do.
+
+    This machine, the node, the database server, the deployment and its apps are checked.
 
     Nothing is changed, and nothing is started. A writer may run meanwhile. The exit code is 1 if there is a
     problem; warnings do not count. docs/doctor.md describes every check.

@@ -412,8 +412,8 @@ def test_the_space_on_the_disk(well: Clinic, monkeypatch: pytest.MonkeyPatch) ->
     entries = sum(well.value(f"SELECT count(*) FROM vc.{table}") for table in ("blocks", "inputs", "ops"))
     a_day = 200 / entries * size
     for days, verdict in ((100, "ok"), (20, "warning"), (2, "problem")):
-        found_verdict, text = judged(days * a_day * 1.001)
-        assert (found_verdict, f"enough for {days} days" in text) == (verdict, True), text
+        judgment, text = judged(days * a_day * 1.001)
+        assert (judgment, f"enough for {days} days" in text) == (verdict, True), text
     well.run("DELETE FROM vc.progress")
 
 
@@ -430,7 +430,7 @@ def test_backups_that_pgbackrest_lists(well: Clinic, tmp_path: Path, monkeypatch
     program = tmp_path / "pgbackrest"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def found(stanza: str) -> tuple[str, str]:
+    def judge(stanza: str) -> tuple[str, str]:
         program.write_text(f"#!/bin/sh\ncat <<'END'\n{stanza}\nEND\n")
         program.chmod(0o755)
         finding = well.one("backups")
@@ -441,12 +441,12 @@ def test_backups_that_pgbackrest_lists(well: Clinic, tmp_path: Path, monkeypatch
         return f'[{{"name": "main", "db": [{{"system-id": {system}}}], "backup": [{backup}]}}]'
 
     now = int(time.time())
-    assert found(stanza(now - 7200)) == ("ok", "pgBackRest finished the last backup 2 hours ago")
-    assert found(stanza(now - 9 * 86400))[0] == "warning"
-    assert found(stanza('"soon"'))[0] == "problem"
-    assert found(stanza(now, 1))[0] == "skipped"
+    assert judge(stanza(now - 7200)) == ("ok", "pgBackRest finished the last backup 2 hours ago")
+    assert judge(stanza(now - 9 * 86400))[0] == "warning"
+    assert judge(stanza('"soon"'))[0] == "problem"
+    assert judge(stanza(now, 1))[0] == "skipped"
     for garbage in ("", "[]", "[1]", '[{"db": [1]}]', '[{"db": 1}]', "{", "[" * 5000):
-        assert found(garbage)[0] == "skipped", garbage
+        assert judge(garbage)[0] == "skipped", garbage
 
 
 def test_a_standby(well: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:

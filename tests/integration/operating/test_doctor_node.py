@@ -168,20 +168,20 @@ def test_a_pruned_node(fake_node: FakeNode, settings: Settings, database_url: st
 def test_a_node_on_another_chain(fake_node: FakeNode, settings: Settings, database_url: str) -> None:
     """The fork is named, also one below all of the tape; so is a node that lags, and an app that does."""
 
-    def found(check: str = "node-chain") -> Finding:
+    def made(check: str = "node-chain") -> Finding:
         return finding_of(check, settings, database=database_url)
 
-    assert found().verdict == "skipped"
+    assert made().verdict == "skipped"
     late = App("late", b"la", first_block_id=90)
     late.add(b"x", parse=lambda payload: {})
     with StateEngine(late, database=database_url, source=fake_node.url) as engine:
         engine.build()
-    assert (found().verdict, found("lag").verdict) == ("ok", "ok")
+    assert (made().verdict, made("lag").verdict) == ("ok", "ok")
     fake_node.reorg(10, 30)
-    assert "after block 91, 4 before its end" in found().observed
-    assert "app late lags by 20 blocks" in found("lag").observed
+    assert "after block 91, 4 before its end" in made().observed
+    assert "app late lags by 20 blocks" in made("lag").observed
     fake_node.reorg(40, 50)
-    assert "after block 89, 6 before its end" in found().observed
+    assert "after block 89, 6 before its end" in made().observed
     with FakeNode() as lagging:
         lagging.fall_behind(20)
         finding = finding_of("node-chain", settings, database=database_url, bitcoin=lagging.url)

@@ -10,7 +10,7 @@ import psycopg
 from virtualchain.background import begin
 from virtualchain.errors import VirtualchainError, quoted
 from virtualchain.operating.doctor.apps import APPS
-from virtualchain.operating.doctor.findings import PAGE, Check, Checks, Finding, Unknown, problem, skipped
+from virtualchain.operating.doctor.findings import PAGE, Check, Checks, Finding, Unknown, problem, skipped, warning
 from virtualchain.operating.doctor.following import FOLLOWING
 from virtualchain.operating.doctor.machine import MACHINE
 from virtualchain.operating.doctor.node import NODE
@@ -89,8 +89,8 @@ def _failed(error: psycopg.Error) -> Finding:
     if error.sqlstate in _NOT_THERE:
         return skipped(f"this database does not have it: {message}")
     if error.sqlstate == _CANCELED:
-        return problem(
-            f"the server did not answer within seconds: {message}",
-            "find out what it is busy with, in pg_stat_activity",
+        return warning(
+            f"the server took too long to answer: {message}",
+            "find out what it is busy with, or who holds a lock, in pg_stat_activity",
         )
     return problem(f"the database failed: {message}", "look into the server's log")

@@ -213,7 +213,7 @@ class Database:
         return self._connection.closed
 
     def rows(self, query: str, **parameters: object) -> list[Json]:
-        """Return the rows of a query of `doctor.sql`, by column; raises psycopg.Error."""
+        """Return the rows of a query by the names of their columns; raises psycopg.Error."""
         with self.connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_Q[query], parameters).fetchall()
 

@@ -239,7 +239,7 @@ def archiving(patient: Patient) -> Finding:
 
 
 def backups(patient: Patient) -> Finding:
-    """Check the age of the last backup, where it can be known: from pgBackRest."""
+    """Check the age of the last backup, if pgBackRest knows it."""
     opened = patient.database
     identifier = opened.row("identifier")["identifier"]
     listed = _pgbackrest()
