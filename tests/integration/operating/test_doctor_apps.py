@@ -11,13 +11,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.doctored import NOTARY, finding_of
+from tests.support.doctored import NOTARY, examined, finding_of
+from tests.support.old_schema import upgrade_to
 from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.errors import AppHalted
 from virtualchain.examples import notary
 from virtualchain.model import Expected
 from virtualchain.operating.doctor import following, machine
+from virtualchain.operating.doctor.examination import CHECKS
+from virtualchain.operating.doctor.node import NODE
 from virtualchain.settings import AppSetting, Settings, WebhookSetting, load
 from virtualchain.store.builds import add_build
 from virtualchain.store.database import connect_writer
@@ -193,6 +196,17 @@ def test_the_schema(place: Place, empty_database_url: str) -> None:
     assert place.one("schema")[0] == "ok"
     assert place.one("schema", database=empty_database_url)[0] == "warning"
     assert place.one("writer", database=empty_database_url)[0] == "skipped"
+
+
+@pytest.mark.parametrize("revision", ["0001", "0008", "0016"])
+def test_an_older_schema(place: Place, empty_database_url: str, revision: str) -> None:
+    """Of a database that waits for its upgrade, that is the problem; what it does not have is skipped."""
+    upgrade_to(empty_database_url, revision)
+    checks = {name: check for name, check in CHECKS.items() if name not in NODE}
+    findings = examined(place.settings, database=empty_database_url, checks=checks)
+    assert (findings["schema"].verdict, "is older" in findings["schema"].observed) == ("problem", True)
+    others = {name for name, finding in findings.items() if finding.verdict in {"warning", "problem"}}
+    assert others <= {"schema", "writer", "durability", "autovacuum"}
 
 
 def test_the_machine(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

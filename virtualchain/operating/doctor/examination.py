@@ -10,7 +10,16 @@ import psycopg
 from virtualchain.background import begin
 from virtualchain.errors import VirtualchainError, quoted
 from virtualchain.operating.doctor.apps import APPS
-from virtualchain.operating.doctor.findings import PAGE, Check, Checks, Finding, Unknown, problem, skipped, warning
+from virtualchain.operating.doctor.findings import (
+    PAGE,
+    Check,
+    Checks,
+    Finding,
+    Unknown,
+    problem,
+    skipped,
+    warning,
+)
 from virtualchain.operating.doctor.following import FOLLOWING
 from virtualchain.operating.doctor.machine import MACHINE
 from virtualchain.operating.doctor.node import NODE
