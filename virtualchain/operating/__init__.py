@@ -1,1 +1,1 @@
-"""What operators look at: whether a deployment and what it depends on are in order."""
+"""What operators look at: measures of a running deployment, probes, and checks of its surroundings."""

@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from virtualchain.engine.report import own_version
+from virtualchain.engine.measures import installed_version
 from virtualchain.errors import StoreError, UsageError, quoted
 from virtualchain.model import Json
 from virtualchain.operating.doctor.findings import (
@@ -86,9 +86,9 @@ def versions(patient: Patient) -> Finding:
     theirs = None if last is None else last["version"]
     if theirs is None:
         return ok("no writer has reported its version")
-    if theirs != own_version():
+    if theirs != installed_version():
         return warning(
-            f"the writer ran virtualchain {quoted(theirs)}, and this is {own_version()}",
+            f"the writer ran virtualchain {quoted(theirs)}, and this is {installed_version()}",
             "install the same version for both, and restart the writer",
         )
     return ok(str(theirs))

