@@ -18,8 +18,9 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.errors import AppHalted
 from virtualchain.examples import notary
 from virtualchain.model import Expected
-from virtualchain.operating.doctor import following, machine
+from virtualchain.operating.doctor import following, machine, patient
 from virtualchain.operating.doctor.examination import CHECKS
+from virtualchain.operating.doctor.findings import Finding
 from virtualchain.operating.doctor.node import NODE
 from virtualchain.settings import AppSetting, Settings, WebhookSetting, load
 from virtualchain.store.builds import add_build
@@ -207,6 +208,29 @@ def test_an_older_schema(place: Place, empty_database_url: str, revision: str) -
     assert (findings["schema"].verdict, "is older" in findings["schema"].observed) == ("problem", True)
     others = {name for name, finding in findings.items() if finding.verdict in {"warning", "problem"}}
     assert others <= {"schema", "writer", "durability", "autovacuum"}
+
+
+def test_checks_that_cannot_be_made(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock, a folder that is closed, and a check that is broken or ends the process: each has a verdict."""
+
+    def closed(_: object) -> Finding:
+        raise PermissionError(13, "Permission denied", "/root/\x1b")
+
+    def broken(_: object) -> Finding:
+        raise RuntimeError("no\x1b[2J")
+
+    def exits(_: object) -> Finding:
+        raise SystemExit(3)
+
+    checks = {"closed": closed, "broken": broken, "exits": exits}
+    findings = examined(place.settings, checks=checks)
+    assert [finding.verdict for finding in findings.values()] == ["skipped", "problem", "problem"]
+    assert all(finding.observed.isprintable() for finding in findings.values())
+    monkeypatch.setattr(patient, "_STATEMENT", 100)
+    with psycopg.connect(place.url) as connection:
+        connection.execute("LOCK TABLE vc.apps IN ACCESS EXCLUSIVE MODE")
+        verdict, text = place.one("halted-apps")
+    assert (verdict, "took too long" in text) == ("warning", True)
 
 
 def test_the_machine(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

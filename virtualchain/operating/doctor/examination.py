@@ -68,23 +68,34 @@ def make(check: Check, patient: Patient) -> Finding:
     """Make one check; whatever it raises is a finding, too."""
     try:
         return check(patient)
-    except Unknown as reason:
-        return skipped(str(reason))
-    except Away as away:
-        return problem(str(away), away.advice)
-    except VirtualchainError as error:
-        return problem(" ".join(str(error).split()), "mend that, and run the doctor again")
-    except psycopg.Error as error:
-        if isinstance(error, ServerSilent):
-            patient.give_up_database("it does not answer")
-        return _failed(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an app's module may raise anything
-        return problem(
-            f"the check failed: {type(error).__name__}: {quoted(str(error))}",
-            "report this as a bug of virtualchain, unless an app's module raised it",
-        )
+        return _of_error(error, patient)
     finally:
         patient.rest()
+
+
+def _of_error(error: BaseException, patient: Patient) -> Finding:
+    """Describe what kept a check from its end."""
+    match error:
+        case Unknown():
+            finding = skipped(str(error))
+        case Away():
+            finding = problem(str(error), error.advice)
+        case VirtualchainError():
+            finding = problem(" ".join(str(error).split()), "mend that, and run the doctor again")
+        case ServerSilent():
+            patient.give_up_database("it does not answer")
+            finding = problem("the database does not answer", "find out why the server hangs")
+        case psycopg.Error():
+            finding = _failed(error)
+        case OSError():
+            finding = skipped(f"this user may not look there: {quoted(str(error))}")
+        case _:
+            finding = problem(
+                f"the check failed: {type(error).__name__}: {quoted(str(error))}",
+                "report this as a bug of virtualchain, unless an app's module raised it",
+            )
+    return finding
 
 
 def _failed(error: psycopg.Error) -> Finding:
