@@ -355,7 +355,7 @@ def _prepare(
     """Set what a user's statement sees, until the transaction ends."""
     search_path(connection)
     exact_json(connection)
-    _limit(connection, as_of, timeout)
+    limit(connection, as_of, timeout)
     if role is not None:
         connection.execute(_Q["become"], {"role": role})
 
@@ -402,7 +402,7 @@ def complaint(error: psycopg.Error) -> str:
     return _one_line(error, is_ours=True).removeprefix("virtualchain.as_of: ")
 
 
-def _limit(connection: psycopg.Connection, as_of: str | None, timeout: float | None) -> None:
+def limit(connection: psycopg.Connection, as_of: str | None, timeout: float | None) -> None:
     """Set the block that a statement sees, and how long it may take, until the transaction ends."""
     if as_of is not None:
         show_block(connection, as_of)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 from virtualchain.store.builds import refresh_views
-from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
+from virtualchain.store.database import advice, connect_migrator, connect_reader, require_c_locale
 from virtualchain.store.failures import store_error
 from virtualchain.store.giving_way import in_use, keep_trying
 from virtualchain.store.patience import Patience
@@ -43,7 +43,8 @@ def migrate(url: str, patience: Patience | None = None) -> str:
         )
     except psycopg.Error as error:
         kind = type(store_error(error))
-        raise kind(f"the schema could not be upgraded: {' '.join(str(error).split())}") from error
+        reason = f"{' '.join(str(error).split())}{advice(url, error)}"
+        raise kind(f"the schema could not be upgraded: {reason}") from error
     return head()
 
 
