@@ -42,6 +42,7 @@ _KINDS: Mapping[str, _Kind] = {
     "confirmations": "number",
     "cookie": "path",
     "database": "text",
+    "deepest_rollback": "number",
     "expect": "places",
     "history": "history",
     "json": "switch",
@@ -157,6 +158,8 @@ class Settings:
     confirmations: int = 6
     history: int | None = HISTORY
     """By how many blocks the kept history can roll apps back; None: all."""
+    deepest_rollback: int | None = None
+    """How many blocks are undone without an operator; None: any number."""
     network: str | None = None
     json: bool = False
     verbose: bool = False

@@ -265,6 +265,12 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             help="Keep enough history to roll back N blocks, or `all`. Default: 1000.",
         ),
         option(
+            "--deepest-rollback",
+            metavar="BLOCKS",
+            help="Undo at most so many blocks without you: at a deeper fork, stop with exit code 4. Default: "
+            "no limit.",
+        ),
+        option(
             "--network",
             metavar="NAME",
             help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet, "

@@ -214,6 +214,7 @@ def open_engine(
                 on_rollback=reporter.rolled_back,
                 history=options.settings.history,
                 on_deep_fork=policies,
+                deepest_rollback=options.settings.deepest_rollback,
                 expect=expected_digests(options),
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,

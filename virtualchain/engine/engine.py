@@ -44,6 +44,7 @@ from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, 
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
+    DeepFork,
     InUse,
     MissingData,
     NodeError,
@@ -110,7 +111,8 @@ class StateEngine:
     `history` is for how many blocks every app can be rolled back by its history (None: all); below that it is
     derived again from the tape. `on_deep_fork` says what happens when taken blocks are replaced: rollback,
     checkpoint or halt, for all apps or by app; an app that it does not name keeps its policy, at first
-    rollback. Apps with a state of their own have it saved to `state_folder` (default: the user's data
+    rollback. A fork that replaces more blocks than `deepest_rollback` is left to an operator, as with halt,
+    whatever the apps' policies are. Apps with a state of their own have it saved to `state_folder` (default: the user's data
     folder).
 
     `expect` returns the digests that others say the apps have, by app; it is called at the start, and in
@@ -162,6 +164,7 @@ class StateEngine:
         state_folder: Path | None = None,
         history: int | None = HISTORY,
         on_deep_fork: Policy | Mapping[str, Policy] | None = None,
+        deepest_rollback: int | None = None,
         expect: Expect | None = None,
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
@@ -173,6 +176,7 @@ class StateEngine:
             senders=senders,
             history=history,
             on_deep_fork=policies_by_app(declared, on_deep_fork),
+            deepest_rollback=deepest_rollback,
             state_folder=state_folder,
             wait_for_writer=wait_for_writer,
             expected={} if expect is None else expect(),
@@ -555,8 +559,13 @@ class StateEngine:
         If somebody changes the `pins` that the plan is based on, nothing is undone before the next plan.
         """
         self._dropped_unfinished = False
-        refuse_by_policy(self._deployment.connection, reorg)
-        refuse_without_code(self._deployment.connection, reorg, self._deployment.names_with_code())
+        connection = self._deployment.connection
+        try:
+            refuse_by_policy(connection, reorg, self._options.deepest_rollback)
+            refuse_without_code(connection, reorg, self._deployment.names_with_code())
+        except DeepFork as error:
+            self._report.stop_for(str(error))
+            raise
         undone = roll_back(
             self._deployment,
             reorg,

@@ -56,17 +56,24 @@ def operators_reorg(tape: Tape, fork_block_id: int) -> Reorg:
     return Reorg(fork_block_id, None if fork is None else fork.hash, tip, None, "operator")
 
 
-def refuse_by_policy(connection: psycopg.Connection, reorg: Reorg) -> None:
-    """Raise DeepFork if an app that has taken a replaced block leaves the decision to an operator."""
+def refuse_by_policy(connection: psycopg.Connection, reorg: Reorg, deepest: int | None = None) -> None:
+    """Raise DeepFork if an operator must decide: for an app that took a replaced block, or as it is too deep.
+
+    `deepest` is how many blocks may be undone without an operator; None: any number.
+    """
     above = [build for build in builds(connection) if build.is_above(reorg.fork_block_id)]
     beyond = _beyond_checkpoint(above, reorg.fork_block_id, parts_below=reorg.fork_hash is None)
     if beyond is not None:
         raise DeepFork(f"{describe_fork(reorg)}. Nothing was changed, because {beyond}")
     affected = [build for build in above if build.is_live]
     policy = max((build.on_deep_fork for build in affected), key=_STRICTNESS.index, default="rollback")
-    if policy == "rollback":
+    is_too_deep = deepest is not None and reorg.depth > deepest
+    if policy == "rollback" and not is_too_deep:
         return
     names = ", ".join(build.app for build in affected if build.on_deep_fork == policy)
+    why = f"on_deep_fork of {names} is {policy}"
+    if policy == "rollback":
+        why, policy = f"--deepest-rollback is {deepest}", "halt"
     fork = reorg.fork_block_id
     choices = {
         "halt": f"`virtualchain rollback {fork}` undoes them",
@@ -74,7 +81,7 @@ def refuse_by_policy(connection: psycopg.Connection, reorg: Reorg) -> None:
         f"that you accept, `virtualchain rollback {fork}` undoes them",
     }[policy]
     raise DeepFork(
-        f"{describe_fork(reorg)}. Nothing was changed, because on_deep_fork of {names} is {policy}: "
+        f"{describe_fork(reorg)}. Nothing was changed, because {why}: "
         f"{choices}, and `virtualchain pin {reorg.old_tip.block_id} {reorg.old_tip.hash}` stays on this "
         "branch"
     )
