@@ -237,9 +237,10 @@ def expected_digests(options: "Options") -> "Expect | None":
 
 def _hint(source: "BlockSource") -> str | None:
     """Describe what would make fetching faster, if anything."""
-    from virtualchain.bitcoin.node.node import NodeSource
+    from virtualchain.bitcoin.node.several import node_of
 
-    if not isinstance(source, NodeSource) or source.over_rest:
+    node = node_of(source)
+    if node is None or node.over_rest:
         return None
     return f"REST is off at {source}: rest=1 in its bitcoin.conf makes fetching several times as fast"
 

@@ -279,9 +279,10 @@ def _look_ahead(
 
 
 def _pruned_below(source: "BlockSource") -> int | None:
-    from virtualchain.bitcoin.node.node import NodeSource
+    from virtualchain.bitcoin.node.several import node_of
 
-    return source.pruned_below() if isinstance(source, NodeSource) else None
+    node = node_of(source)
+    return None if node is None else node.pruned_below()
 
 
 def _waits_for(

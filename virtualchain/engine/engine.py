@@ -18,7 +18,8 @@ import psycopg
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
-from virtualchain.bitcoin.node.node import NodeSource, open_source
+from virtualchain.bitcoin.node.node import NodeSource
+from virtualchain.bitcoin.node.several import SeveralNodes, node_of, source_of
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.answering import Answering
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
@@ -98,9 +99,9 @@ class StateEngine(Answering):
     `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
     subclass that has the callbacks. Such a class may also be passed as an app, to another engine or with
     --app: then its own part of `__init__` runs, and nothing is opened. `database` is a PostgreSQL URL; None
-    means the embedded server. `source` is a node's URL or a BlockSource; `cookie` is the file with which to
-    log in at the node, if neither the URL has a password nor the file is in its default place. A block is
-    taken once `confirmations` blocks are on top of it.
+    means the embedded server. `source` is a node's URL, the URLs of several nodes, or a BlockSource; `cookie`
+    is the file with which to log in at the node, if neither the URL has a password nor the file is in its
+    default place. A block is taken once `confirmations` blocks are on top of it.
     Every block is checked before anything of it is taken: with `verify="headers"` the chain of headers with
     its work, targets and times, and the block's form; with "merkle" its transactions and witnesses against
     what header and coinbase commit to, too; with "off" only that it is the block of its header. None means
@@ -111,8 +112,8 @@ class StateEngine(Answering):
     derived again from the tape. `on_deep_fork` says what happens when taken blocks are replaced: rollback,
     checkpoint or halt, for all apps or by app; an app that it does not name keeps its policy, at first
     rollback. A fork that replaces more blocks than `deepest_rollback` is left to an operator, as with halt,
-    whatever the apps' policies are. Apps with a state of their own have it saved to `state_folder` (default: the user's data
-    folder).
+    whatever the policies are. Apps with a state of their own have it saved to `state_folder` (default: the
+    user's data folder).
 
     `expect` returns the digests that others say the apps have, by app; it is called at the start, and in
     another thread every ten minutes while `follow` runs. An app with other ones, or with others than it
@@ -149,7 +150,7 @@ class StateEngine(Answering):
         self,
         *apps: object,
         database: str | None = None,
-        source: BlockSource | str,
+        source: BlockSource | str | Sequence[str],
         cookie: Path | str | None = None,
         confirmations: int = 6,
         verify: Verification | None = None,
@@ -203,13 +204,15 @@ class StateEngine(Answering):
         self._patience = Patience(self._listener.on_wait, self._listener.may_continue)
         migrate(self._url, self._patience)
         cookie = None if cookie is None else Path(cookie)
-        self._source = open_source(source, cookie) if isinstance(source, str) else source
-        if verify is None and isinstance(self._source, NodeSource):
+        self._source = source_of(source, cookie, self._listener.on_wait)
+        node = node_of(self._source)
+        if verify is None and node is not None:
             self._options = replace(self._options, verify="headers")
         self._pending: Pending | None = None
         self._mempool: Mempool | None = None
+        self._mempool_of: NodeSource | None = None
         try:
-            if pending and not isinstance(self._source, NodeSource):
+            if pending and node is None:
                 raise UsageError(f"only a node has unconfirmed transactions: {self._source} is none")
             self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
@@ -220,13 +223,8 @@ class StateEngine(Answering):
         self._scanner = Scanner(
             self._deployment.watches, self._source.network, keeps_blocks=self._deployment.tracks_outputs
         )
-        if pending and isinstance(self._source, NodeSource):
-            self._mempool = Mempool(
-                self._source,
-                self._deployment.watches,
-                tracks_outputs=self._deployment.tracks_outputs,
-                zmq=self._source.publisher,
-            )
+        if pending:
+            self._follow_mempool()
         for warning in self.warnings:
             self._listener.on_wait(warning)
 
@@ -268,6 +266,15 @@ class StateEngine(Answering):
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
                 self._recover(error)
+            except NodeError as error:
+                if not self._asks_another(error):
+                    raise
+
+    def _asks_another(self, error: NodeError) -> bool:
+        """Return whether another one of several nodes is asked now, as what this one answered is wrong."""
+        if isinstance(error, NodeUnavailable | MissingData) or not isinstance(self._source, SeveralNodes):
+            return False
+        return self._source.doubt(error)
 
     def _recover(self, error: psycopg.Error) -> None:
         """Continue in a new session after a fault that passes; raise StoreError if it does not.
@@ -347,16 +354,30 @@ class StateEngine(Answering):
         """Judge what is not in a block of the tape yet, if that was asked for."""
         if self._mempool is None or self._node_is_away:
             return
-        assert isinstance(self._source, NodeSource), "it was checked"
+        node, mempool = self._follow_mempool()
         try:
             if self._pending is None:
-                self._pending = Pending(self._deployment, self._source, self._scanner, self._mempool)
+                self._pending = Pending(self._deployment, node, self._scanner, mempool)
             self._pending.refresh()
         except psycopg.Error as error:
             self._recover(error)
         except (NodeError, InUse) as error:
             self._leave_pending()
             self._listener.on_wait(f"pending inputs are not judged: {error}; trying again")
+
+    def _follow_mempool(self) -> tuple[NodeSource, Mempool]:
+        """Follow the unconfirmed transactions of the node that is asked now."""
+        node = node_of(self._source)
+        assert node is not None, "it was checked"
+        if self._mempool is None or self._mempool_of is not node:
+            self._leave_pending()
+            if self._mempool is not None:
+                self._mempool.close()
+            tracks = self._deployment.tracks_outputs
+            watches = self._deployment.watches
+            self._mempool = Mempool(node, watches, tracks_outputs=tracks, zmq=node.publisher)
+            self._mempool_of = node
+        return node, self._mempool
 
     def _report_waiting(self) -> None:
         """Report what is waited for."""

@@ -11,22 +11,25 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import wait
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from virtualchain.background import begin
 from virtualchain.bitcoin.difficulty import check_work
-from virtualchain.bitcoin.header import work
+from virtualchain.bitcoin.header import branch_work
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.node.login import read_url
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.source import BlockSource, Tip
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable, UsageError
 from virtualchain.model import Block, SpentOutput
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -41,6 +44,8 @@ SLOW: Final = 10.0
 HELD_OFF: Final = 60.0
 """Seconds before a node that failed is asked again; doubled with each failure, up to `_LONGEST`."""
 _LONGEST: Final = 3600.0
+_CLOSING: Final = 0.5
+"""Seconds that closing waits for a look at the other nodes."""
 _MOST_COMPARED: Final = 2016
 """Blocks of a branch whose work is compared; what is deeper is for an operator."""
 
@@ -85,6 +90,17 @@ def open_nodes(
     return SeveralNodes(nodes, network, report or (lambda _: None))
 
 
+def source_of(
+    source: BlockSource | str | Sequence[str], cookie: Path | None, report: Callable[[str], None]
+) -> BlockSource:
+    """Return a source as it is, or open the node or nodes with these URLs."""
+    if isinstance(source, str):
+        return open_source(source, cookie)
+    if isinstance(source, Sequence):
+        return open_nodes(source, cookie, report=report)
+    return source
+
+
 def node_of(source: BlockSource) -> NodeSource | None:
     """Return the node that a source asks now; None if it asks none."""
     if isinstance(source, SeveralNodes):
@@ -116,7 +132,7 @@ class _Node:
         return self._name
 
     def open(self, network: Network | None) -> NodeSource:
-        """Connect to it, which checks its network, and leave the connections that are there; raises NodeError."""
+        """Connect to it, beside the connections that there are; checks its network, raises NodeError."""
         source = self._opener(network=network, warn=self._warn)
         assert isinstance(source, NodeSource), "it was opened by its URL"
         self._warn = _ignore  # once is enough
@@ -161,7 +177,7 @@ class _Relation:
     fork: int
     """The last block of both."""
     ours: int
-    """Blocks above it on the chain of the node that is asked."""
+    """Blocks above it on the chain of the node that is asked, of many not all."""
     theirs: int
     has_more_work: bool
     """Whether theirs has, above the fork."""
@@ -201,7 +217,7 @@ class SeveralNodes:
         self._look_due = 0.0
         self._behind_since: float | None = None
         self._splits: dict[_Node, tuple[int, bool]] = {}
-        """Above which block the last look saw other nodes on another branch, and whether that was reported."""
+        """Above which block other nodes were on another branch at the last look; whether it was reported."""
         self._last_block: str | None = None
         self._tip: Tip | None = None
         self._asked = self._open_first(network)
@@ -296,9 +312,13 @@ class SeveralNodes:
                 source.wake()
 
     def close(self) -> None:
-        """Close the connections to all nodes."""
+        """Close the connections to all nodes; a look that is under way is waited for briefly."""
         for node in self._nodes:
             node.close()
+        if self._look is not None:
+            look = self._look[1]
+            look.add_done_callback(lambda look: _close_all(look.result()))
+            wait([look], _CLOSING)
 
     def doubt(self, error: NodeError) -> bool:
         """Ask another node from now on, as what this one answered cannot be right.
@@ -402,22 +422,26 @@ class SeveralNodes:
 
     def _look_at(self, asked: _Node, ours: NodeSource, others: Sequence[_Node]) -> dict[_Node, _Finding]:
         """Look at other nodes, in a thread of its own: one that hangs holds nobody up."""
-        findings = {}
+        findings: dict[_Node, _Finding] = {}
         for node in others:
             is_new = node.source is None or (node.trouble is not None and not node.is_disputed)
-            try:
-                theirs = node.open(self._network) if is_new else node.source
-                assert theirs is not None, "it is new, or was there"
-                opened = theirs if is_new else None
-                _, taken = _timed_tip(theirs)
-                if node.lacks is not None and self._last_block is not None:
-                    theirs.raw_block(self._last_block)
-            except NodeError as error:
-                findings[node] = _Finding(str(error))
-                continue
-            with suppress(NodeError):  # whichever it is of: whoever asks next finds out
+            with ExitStack() as unless_used:
+                try:
+                    theirs = node.open(self._network) if is_new else node.source
+                    assert theirs is not None, "it is new, or was there"
+                    if is_new:
+                        unless_used.callback(theirs.close)
+                    _, taken = _timed_tip(theirs)
+                    if node.lacks is not None and self._last_block is not None:
+                        theirs.raw_block(self._last_block)
+                except NodeError as error:
+                    findings[node] = _Finding(str(error))
+                    continue
                 trouble = _slow(taken) if taken > SLOW else None
-                findings[node] = _Finding(trouble, _relation(asked, ours, node, theirs), opened)
+                with suppress(NodeError):  # whichever it is of: whoever asks next finds out
+                    relation = _relation(asked, ours, node, theirs)
+                    findings[node] = _Finding(trouble, relation, theirs if is_new else None)
+                    unless_used.pop_all()
         return findings
 
     def _act(self, findings: Mapping[_Node, _Finding]) -> None:
@@ -450,7 +474,7 @@ class SeveralNodes:
             self._fall_behind(*max(ahead, key=lambda pair: pair[1].theirs - pair[1].ours))
 
     def _fall_behind(self, node: _Node, relation: _Relation) -> None:
-        """Turn to a node that is ahead of the one that is asked, if that has lasted, or this one is syncing."""
+        """Turn to a node that is ahead of the one that is asked, if that lasts, or this one is syncing."""
         now = time.monotonic()
         if self._behind_since is None:
             self._behind_since = now
@@ -458,7 +482,7 @@ class SeveralNodes:
             where = (
                 f"it is on a branch with less work above block {relation.fork}"
                 if relation.is_split
-                else f"it is {relation.theirs} blocks behind{' and syncing' if relation.is_syncing else ''}"
+                else f"it is more than {BEHIND} blocks behind{' and syncing' if relation.is_syncing else ''}"
             )
             self._asked.fail(where)
             self._turn_to(node, f"{self._asked} is not asked any more: {where}")
@@ -507,60 +531,88 @@ def _close_all(findings: Mapping[_Node, _Finding]) -> None:
 
 
 def _relation(asked: _Node, ours: NodeSource, node: _Node, theirs: NodeSource) -> _Relation:
-    """Compare the chains of two nodes; raises NodeError, also if one of them changes meanwhile."""
+    """Compare the chains of two nodes by their headers, whatever tips they claim; raises NodeError."""
     our_tip, their_tip = ours.tip(), theirs.tip()
+    if our_tip == their_tip:
+        return _Relation(our_tip.block_id, 0, 0, has_more_work=False, dispute=None, is_syncing=False)
     fork = _last_common(ours, theirs, min(our_tip.block_id, their_tip.block_id))
-    our_length, their_length = our_tip.block_id - fork, their_tip.block_id - fork
-    is_split, is_behind = 0 < min(our_length, their_length), our_length == 0 < their_length - BEHIND
-    dispute, has_more_work = None, our_length == 0 < their_length
-    if is_split or max(our_length, their_length) > BEHIND:
-        dispute = _dispute(asked, ours, node, theirs, fork + 1, (our_length, their_length))
-    if is_split and max(our_length, their_length) <= _MOST_COMPARED:
-        has_more_work = _work_above(theirs, fork) > _work_above(ours, fork)
-    is_syncing = is_behind and ours.is_syncing()
-    return _Relation(fork, our_length, their_length, has_more_work, dispute, is_syncing)
+    our_headers, their_headers = (
+        _headers_above(ours, fork, BEHIND + 1),
+        _headers_above(theirs, fork, BEHIND + 1),
+    )
+    has_more_work = bool(their_headers)
+    if our_headers and their_headers:
+        our_headers = _headers_above(ours, fork, _MOST_COMPARED)
+        their_headers = _headers_above(theirs, fork, _MOST_COMPARED)
+        is_short = max(len(our_headers), len(their_headers)) < _MOST_COMPARED
+        has_more_work = is_short and branch_work(their_headers) > branch_work(our_headers)
+    lengths = len(our_headers), len(their_headers)
+    dispute = None
+    if min(lengths) > 0 or max(lengths) > BEHIND:
+        dispute = _dispute(asked, ours, node, theirs, our_headers, their_headers)
+    is_syncing = not our_headers and len(their_headers) > BEHIND and ours.is_syncing()
+    return _Relation(fork, *lengths, has_more_work, dispute, is_syncing)
 
 
 def _last_common(ours: NodeSource, theirs: NodeSource, highest: int) -> int:
     """Return the last block that is on both chains; their first one is, as opening a node has checked."""
-    if ours.block_hash(highest) == theirs.block_hash(highest):
+
+    def is_common(block_id: int) -> bool:
+        our_hash = _hash_at(ours, block_id)
+        return our_hash is not None and our_hash == _hash_at(theirs, block_id)
+
+    if is_common(highest):
         return highest
     common, other = 0, highest
     while other - common > 1:
         middle = (common + other) // 2
-        if ours.block_hash(middle) == theirs.block_hash(middle):
+        if is_common(middle):
             common = middle
         else:
             other = middle
     return common
 
 
-def _work_above(node: NodeSource, fork: int) -> int:
-    """Sum up the work of a chain above a block, each header's checked."""
-    block_id, block_hash, total = fork, node.block_hash(fork), 0
-    while headers := node.headers_after(block_id, block_hash):
-        for header in headers:
+def _hash_at(node: NodeSource, block_id: int) -> str | None:
+    try:
+        return node.block_hash(block_id)
+    except MissingData:
+        return None
+
+
+def _headers_above(node: NodeSource, fork: int, most: int) -> list[Block]:
+    """Read at least `most` headers of a chain above a block, or all, and check the work of each."""
+    headers: list[Block] = []
+    last = fork, node.block_hash(fork)
+    while len(headers) < most and (page := node.headers_after(*last)):
+        for header in page:
             check_work(header, node.network)
-            total += work(header.bits)
-        block_id, block_hash = headers[-1].block_id, headers[-1].hash
-    return total
+        headers += page
+        last = page[-1].block_id, page[-1].hash
+    return headers
 
 
 def _dispute(
-    asked: _Node, ours: NodeSource, node: _Node, theirs: NodeSource, block_id: int, lengths: tuple[int, int]
+    asked: _Node,
+    ours: NodeSource,
+    node: _Node,
+    theirs: NodeSource,
+    our_headers: Sequence[Block],
+    their_headers: Sequence[Block],
 ) -> str | None:
     """Say which of two nodes calls the other one's first block above the fork invalid, if one does."""
-    our_length, their_length = lengths
-    if their_length and ours.is_invalid(block_id, block_hash := theirs.block_hash(block_id)):
-        return _invalid(asked, node, block_id, block_hash)
-    if our_length and theirs.is_invalid(block_id, block_hash := ours.block_hash(block_id)):
-        return _invalid(node, asked, block_id, block_hash)
+    for first in their_headers[:1]:
+        if ours.is_invalid(first.block_id, first.hash):
+            return _invalid(asked, node, first.block_id, first.hash)
+    for first in our_headers[:1]:
+        if theirs.is_invalid(first.block_id, first.hash):
+            return _invalid(node, asked, first.block_id, first.hash)
     return None
 
 
 def _invalid(judge: _Node, other: _Node, block_id: int, block_hash: str) -> str:
     return (
         f"the nodes disagree from block {block_id} on: {judge} calls block {block_hash} of {other} invalid; "
-        "find out which of the two is right, name only that one, and if blocks must be undone, that one undoes "
-        "them"
+        "find out which of the two is right, and name only that one, with which blocks of the other one's "
+        "branch are undone"
     )
