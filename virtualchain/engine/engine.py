@@ -5,6 +5,7 @@ state of its own: after any failure it continues from what is in the database.
 """
 
 import inspect
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -28,6 +29,7 @@ from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
+from virtualchain.engine.measures import AppState, Measures
 from virtualchain.engine.options import (
     Listener,
     Options,
@@ -124,7 +126,8 @@ class StateEngine(Answering):
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
-    `on_rollback` after each rollback. `on_wait` must not query the engine: the database may just be silent.
+    `on_rollback` after each rollback. `measures` counts what is done, for whoever looks at it meanwhile.
+    `on_wait` must not query the engine: the database may just be silent.
 
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
@@ -167,6 +170,7 @@ class StateEngine(Answering):
         expect: Expect | None = None,
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
+        measures: Measures | None = None,
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
@@ -195,13 +199,16 @@ class StateEngine(Answering):
             on_rollback=on_rollback or ignore,
             may_continue=lambda: not self._stopping,
         )
-        self._report = Report()
+        self.measures = measures or Measures()
+        self._report = Report(self.measures)
         self._dropped_unfinished = False
         self._waits_for: str | None = None
+        self._cause = "tip"
+        """The cause of waiting, one of `CAUSES`."""
         self._follows = False
         self._node_is_away = False
         self._url = resolve(database)
-        self._patience = Patience(self._listener.on_wait, self._listener.may_continue)
+        self._patience = Patience(self._listener.on_wait, self._listener.may_continue, self.measures.clock)
         migrate(self._url, self._patience)
         cookie = None if cookie is None else Path(cookie)
         self._source = source_of(source, cookie, self._listener.on_wait)
@@ -267,8 +274,13 @@ class StateEngine(Answering):
             except psycopg.Error as error:
                 self._recover(error)
             except NodeError as error:
+                self.measures.fail(error)
                 if not self._asks_another(error):
                     raise
+            except DeepFork as error:
+                self.measures.fail(error)
+                self._report.stop_for(str(error))
+                raise
 
     def _asks_another(self, error: NodeError) -> bool:
         """Return whether another one of several nodes is asked now, as what this one answered is wrong."""
@@ -309,6 +321,19 @@ class StateEngine(Answering):
 
         return note
 
+    def _measure(self, deployment: Deployment) -> None:
+        """Take note of how far the apps are, and which of them are halted."""
+        self.measures.see(
+            {
+                machine.contract.name: AppState(
+                    machine.cursor,
+                    is_halted=machine.contract.name in deployment.halted,
+                    is_unexpected=machine.unexpected is not None,
+                )
+                for machine in deployment.machines
+            }
+        )
+
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`.
 
@@ -332,20 +357,22 @@ class StateEngine(Answering):
                     self._listener.on_wait(self._waits_for)
                 self._judge_pending()
                 self._report_waiting()
-                (self._mempool or self._source).wait(POLL)
+                with self.measures.clock.waiting(self._cause):
+                    (self._mempool or self._source).wait(POLL)
 
     def _build_or_wait(self) -> None:
         """Build; note what is waited for if that fails now and may succeed later."""
+        self._cause = "tip"
         try:
             self.build()
             self._garbled = 0
         except NodeUnavailable as error:
-            self._waits_for = str(error)
+            self._waits_for, self._cause = str(error), "node"
             self._node_is_away = True
         except InUse as error:
-            self._waits_for = str(error)
+            self._waits_for, self._cause = str(error), "readers"
         except NodeError as error:
-            self._waits_for = str(error)
+            self._waits_for, self._cause = str(error), "node"
             self._garbled += 1
             if self._garbled > _GARBLED:
                 raise
@@ -422,6 +449,9 @@ class StateEngine(Answering):
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
+                self.measures.begin(self._options.confirmations, deployment.first_block_id())
+                self.measures.be_at(deployment.tape.tip())
+                self._measure(deployment)
                 self._report.begin(deployment.connection, self._options.confirmations, deployment.names())
                 on_failure.pop_all()
         except psycopg.Error as error:
@@ -436,7 +466,8 @@ class StateEngine(Answering):
         self._leave_pending()
         self._deployment.close()
         for attempt in count():
-            self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
+            with self.measures.clock.waiting("database"):
+                self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
             try:
                 self._deployment = self._open()
             except StoreError as error:
@@ -446,11 +477,13 @@ class StateEngine(Answering):
                     raise
                 self._listener.on_wait(f"{error}; trying again")
             else:
+                self.measures.reconnect("database")
                 self._listener.on_wait(f"connected again to the database {redact(self._url)}")
                 return
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
+        self.measures.clock.turn()
         if self._follows:
             self._expect_again()
         moved = bool(self._deployment.running) and self._follow_plan(to)
@@ -460,6 +493,7 @@ class StateEngine(Answering):
             # A new session would refuse it, because its code is not that of the live build.
             self._contracts = [contract for contract in self._contracts if contract.name != name]
             self._listener.on_wait(f"app {name} shows another build now: restart with that build's code")
+        self._measure(self._deployment)
         if not self._deployment.running:
             for error in self.halted().values():
                 raise error
@@ -491,6 +525,7 @@ class StateEngine(Answering):
         self._report.know(self._look.node_tip)
         if self._node_is_away:
             self._node_is_away = False
+            self.measures.reconnect("node")
             self._listener.on_wait(f"connected again: {self._source} answers")
         match plan:
             case Wait(reason=reason):
@@ -527,6 +562,8 @@ class StateEngine(Answering):
     def _notify(self, landed: Iterable[Landed], stable_tip: int) -> None:
         for block, inputs, tallies in landed:
             self._listener.on_block(Progress(block, inputs, stable_tip, tallies=tallies))
+        if len(self._deployment.halted) != self.measures.halted:
+            self._measure(self._deployment)
 
     def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.
@@ -535,12 +572,9 @@ class StateEngine(Answering):
         """
         self._dropped_unfinished = False
         connection = self._deployment.connection
-        try:
-            refuse_by_policy(connection, reorg, self._options.deepest_rollback)
-            refuse_without_code(connection, reorg, self._deployment.names_with_code())
-        except DeepFork as error:
-            self._report.stop_for(str(error))
-            raise
+        refuse_by_policy(connection, reorg, self._options.deepest_rollback)
+        refuse_without_code(connection, reorg, self._deployment.names_with_code())
+        started = time.monotonic()
         undone = roll_back(
             self._deployment,
             reorg,
@@ -548,6 +582,8 @@ class StateEngine(Answering):
             still_holds=lambda: self._deployment.tape.pins() == pins,
         )
         if undone is not None:
+            self.measures.undo(undone.blocks, time.monotonic() - started)
+            self.measures.be_at(self._deployment.tape.tip())
             self._listener.on_rollback(reorg, undone)
 
     def _catch_up(self, most: int | None) -> bool:
