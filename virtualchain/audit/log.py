@@ -234,6 +234,7 @@ class _LogAudit:
         last: int,
     ) -> None:
         self._tape = Tape(connection)
+        self._pruned = self._tape.pruned_until()
         self._log = AppLog(connection, build.app, build.build)
         self._first = first
         self._last = min(last, -1 if build.block_id is None else build.block_id)
@@ -361,10 +362,12 @@ class _LogAudit:
                 yield self._build.fault(
                     f"its ops hash is {snapshot.ops_hash}, but its ops have {ops_hash}", block_id=block_id
                 )
-        inputs = self._inputs_of(block_id)
-        yield from self._check_positions(ops, rejections, inputs)
         for op in ops:
             yield from self._check_fields(op)
+        if self._pruned is not None and block_id <= self._pruned:
+            return
+        inputs = self._inputs_of(block_id)
+        yield from self._check_positions(ops, rejections, inputs)
         candidates = {txindex: self._candidates_of(item) for txindex, item in inputs.items()}
         verdicts: list[_Op | _Rejection] = [*ops, *rejections]
         for row in verdicts:

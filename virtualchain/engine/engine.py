@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import wraps
 from itertools import count
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec, Self
+from typing import Final, Self
 
 import psycopg
 
@@ -20,9 +19,9 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.bitcoin.node.several import SeveralNodes, node_of, source_of
+from virtualchain.bitcoin.node.several import asks_another, node_of, source_of
 from virtualchain.bitcoin.source import BlockSource, Wake
-from virtualchain.engine.answering import Answering
+from virtualchain.engine.answering import Answering, unless_only_an_app
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
@@ -42,7 +41,7 @@ from virtualchain.engine.pending import Pending
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.report import Report
-from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, roll_back
+from virtualchain.engine.rollback import refuse_below_pruned, refuse_by_policy, refuse_without_code, roll_back
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
@@ -73,21 +72,7 @@ _GARBLED = 3
 """How many malformed answers in a row a follower tolerates from the node."""
 
 
-_P = ParamSpec("_P")
 _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-
-def _unless_only_an_app(
-    initialize: "Callable[Concatenate[StateEngine, _P], None]",
-) -> "Callable[Concatenate[StateEngine, _P], None]":
-    """Do nothing for an object whose callbacks another engine calls, whatever its class passes on."""
-
-    @wraps(initialize)
-    def guarded(self: "StateEngine", /, *args: _P.args, **options: _P.kwargs) -> None:
-        if not self._is_only_an_app:
-            initialize(self, *args, **options)
-
-    return guarded
 
 
 class StateEngine(Answering):
@@ -132,8 +117,6 @@ class StateEngine(Answering):
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
 
-    _is_only_an_app = False
-
     @classmethod
     def __virtualchain_app__(cls) -> Self:
         """Make an object for its callbacks alone, without source and database, for another engine to call.
@@ -148,7 +131,7 @@ class StateEngine(Answering):
         initialize(**{item.name: None for item in required})
         return app
 
-    @_unless_only_an_app
+    @unless_only_an_app
     def __init__(
         self,
         *apps: object,
@@ -275,18 +258,12 @@ class StateEngine(Answering):
                 self._recover(error)
             except NodeError as error:
                 self.measures.fail(error)
-                if not self._asks_another(error):
+                if not asks_another(self._source, error):
                     raise
             except DeepFork as error:
                 self.measures.fail(error)
                 self._report.stop_for(str(error))
                 raise
-
-    def _asks_another(self, error: NodeError) -> bool:
-        """Return whether another one of several nodes is asked now, as what this one answered is wrong."""
-        if isinstance(error, NodeUnavailable | MissingData) or not isinstance(self._source, SeveralNodes):
-            return False
-        return self._source.doubt(error)
 
     def _recover(self, error: psycopg.Error) -> None:
         """Continue in a new session after a fault that passes; raise StoreError if it does not.
@@ -574,6 +551,7 @@ class StateEngine(Answering):
         connection = self._deployment.connection
         refuse_by_policy(connection, reorg, self._options.deepest_rollback)
         refuse_without_code(connection, reorg, self._deployment.names_with_code())
+        refuse_below_pruned(self._deployment, reorg)
         started = time.monotonic()
         undone = roll_back(
             self._deployment,
@@ -597,7 +575,7 @@ class StateEngine(Answering):
                 return moved
             app = machine.contract.name
             try:
-                searched = backfill_chunk(self._deployment, self._source, machine.contract)
+                searched = backfill_chunk(self._deployment, self._source, machine.contract, machine.cursor)
                 if searched is None and advance_chunk(
                     self._deployment, self._source, machine, self._listener
                 ):

@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 
 from virtualchain.app.contract import Contract
+from virtualchain.engine.coverage import gaps
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import QUIET, Listener
@@ -96,6 +97,25 @@ def refuse_without_code(connection: psycopg.Connection, reorg: Reorg, apps: Coll
             raise DeepFork(
                 f"{describe_fork(reorg)}. Nothing was changed, because {needs}, or remove the app with "
                 f"`virtualchain remove {build.app}`"
+            )
+
+
+def refuse_below_pruned(deployment: Deployment, reorg: Reorg) -> None:
+    """Raise DeepFork if an app must be derived again, and the tape does not have what that needs."""
+    until = deployment.tape.pruned_until()
+    if until is None:
+        return
+    for build in builds(deployment.connection):
+        if not build.is_live or not _is_too_deep(build, reorg.fork_block_id):
+            continue
+        unsearched = gaps(deployment.tape, _contract(deployment, build, reorg.fork_block_id))
+        if unsearched and unsearched[0][0] <= reorg.fork_block_id:
+            raise DeepFork(
+                f"{describe_fork(reorg)}. Nothing was changed, because the history of app {build.app} begins "
+                f"at block {build.history_from}, and it cannot be derived again, as inputs of blocks below "
+                f"{until + 1} were pruned: `virtualchain upgrade {build.app}` searches the node's blocks for "
+                f"them, and `virtualchain checkpoint apply FILE --rollback {reorg.fork_block_id}` continues "
+                "from a checkpoint of it"
             )
 
 

@@ -439,7 +439,7 @@ def test_a_real_node_is_one_of_two(
     """A real node takes over in the middle, by its cookie, and the result is that of the real one alone."""
     for raw in blocks:
         assert bitcoind.rpc("submitblock", raw.hex()) is None
-    options = {"cookie": bitcoind.cookie, "confirmations": 0}
+    options: dict[str, Any] = {"cookie": bitcoind.cookie, "confirmations": 0}
 
     def at(progress: Any) -> None:
         if progress.block.block_id == 60:

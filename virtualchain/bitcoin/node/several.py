@@ -108,6 +108,16 @@ def node_of(source: BlockSource) -> NodeSource | None:
     return source if isinstance(source, NodeSource) else None
 
 
+def asks_another(source: BlockSource, error: NodeError) -> bool:
+    """Have another one of several nodes asked from now on, if an error shows that one answers wrongly.
+
+    Returns whether another one is asked.
+    """
+    if isinstance(error, NodeUnavailable | MissingData) or not isinstance(source, SeveralNodes):
+        return False
+    return source.doubt(error)
+
+
 class _Node:
     """One of several nodes, and what is known of it."""
 
