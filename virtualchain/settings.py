@@ -454,8 +454,11 @@ def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
 
 def _list(kind: _Kind, value: object, label: str, folder: Path) -> tuple[str, ...]:
     """Leave keys and URLs as they are; resolve the names of files like other paths."""
-    is_list = isinstance(value, list | tuple) and (kind != "nodes" or len(value) > 0)
-    if not is_list or not all(isinstance(item, str) and item.strip() for item in value):
+    if (
+        not isinstance(value, list | tuple)
+        or (kind == "nodes" and not value)
+        or not all(isinstance(item, str) and item.strip() for item in value)
+    ):
         raise UsageError(f"{label} must be {_ALLOWED[kind]}")
     if kind == "nodes":
         return tuple(value)

@@ -19,7 +19,9 @@ from virtualchain.errors import UsageError
 @click.option("--dry-run", is_flag=True, help="Only say how much that would free.")
 @pass_options
 def prune(options: Options, before: int | None, keep: int | None, dry_run: bool) -> None:
-    """Free the raw transactions of old inputs, which no app needs again unless it is derived again.
+    """Free the raw transactions of old inputs.
+
+    No app needs them, unless it is derived again.
 
     Blocks, ops, rejections, digests, tables and their history stay. A writer may run meanwhile. Below that
     block, apps cannot be derived again before the node's blocks were searched again, and the tape cannot be

@@ -164,8 +164,9 @@ def test_a_failed_node_is_held_off(
     first.fail("refuse", times=2)
     source.tip()
     assert asks(source, second)
+    until(source, lambda: second.calls["getblockchaininfo"] > 10)  # what was under way has ended
     before = first.calls.total()
-    until(source, lambda: second.calls["getblockchaininfo"] > 10)
+    until(source, lambda: second.calls["getblockchaininfo"] > 20)
     assert (asks(source, second), first.calls.total()) == (True, before)
     second.stop()
     assert source.tip().block_id == first.height
@@ -211,6 +212,8 @@ def test_a_node_that_lags_is_left(
     first.fall_behind(1)
     until(source, lambda: asks(source, second))
     assert f"it is more than 2 blocks behind{' and syncing' if is_syncing else ''}" in turn(messages)[0]
+    until(source, lambda: first.calls["getblockchaininfo"] > 20)
+    assert not [message for message in messages if "well again" in message]
     first.catch_up()
     until(source, lambda: asks(source, first))
 
@@ -281,6 +284,10 @@ def test_two_nodes_that_disagree_about_validity_are_never_mixed(
     with pytest.raises(NodeUnavailable):
         source.tip()
     assert asks(source, first)
+    first.start()
+    second.mine(n=9)
+    until(source, lambda: second.calls["getblockchaininfo"] > 20)
+    assert (asks(source, first), len(messages)) == (True, 1)
 
 
 def test_an_invalid_block_that_shows_when_a_node_fails(

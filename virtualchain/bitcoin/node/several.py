@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from virtualchain.background import begin
-from virtualchain.bitcoin.difficulty import check_work
-from virtualchain.bitcoin.header import branch_work
 from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.node.login import read_url
 from virtualchain.bitcoin.node.node import NodeSource, open_source
+from virtualchain.bitcoin.node.relation import BEHIND, Relation, compare, invalid_note
 from virtualchain.bitcoin.source import BlockSource, Tip
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable, UsageError
 from virtualchain.model import Block, SpentOutput
@@ -35,8 +34,6 @@ T = TypeVar("T")
 
 LOOK: Final = 30.0
 """Seconds between two looks at the nodes that are not asked."""
-BEHIND: Final = 2
-"""Blocks that the node which is asked may be behind another one for any time."""
 PATIENCE: Final = 120.0
 """Seconds for which it may be further behind, or on a branch with less work."""
 SLOW: Final = 10.0
@@ -46,8 +43,6 @@ HELD_OFF: Final = 60.0
 _LONGEST: Final = 3600.0
 _CLOSING: Final = 0.5
 """Seconds that closing waits for a look at the other nodes."""
-_MOST_COMPARED: Final = 2016
-"""Blocks of a branch whose work is compared; what is deeper is for an operator."""
 
 
 def open_nodes(
@@ -166,14 +161,16 @@ class _Node:
         if self.source is not None:
             self.source.close()
 
-    def fail(self, trouble: str) -> None:
-        """Note why it is not to be asked for a while, the longer the more often that happens."""
+    def fail(self, trouble: str, *, is_held_off: bool = True) -> None:
+        """Note why it is not to be asked, and not to be looked at for a while, the longer the more often."""
+        self.trouble = trouble
+        if not is_held_off:
+            return
         now = time.monotonic()
         if now > self._held_off_until + _LONGEST:
             self._failures = 0
         self._held_off_until = now + min(HELD_OFF * 2**self._failures, _LONGEST)
         self._failures = min(self._failures + 1, 10)
-        self.trouble = trouble
 
     def is_held_off(self) -> bool:
         """Return whether it has failed a moment ago."""
@@ -181,33 +178,11 @@ class _Node:
 
 
 @dataclass(frozen=True, slots=True)
-class _Relation:
-    """How the chain of another node relates to that of the node that is asked."""
-
-    fork: int
-    """The last block of both."""
-    ours: int
-    """Blocks above it on the chain of the node that is asked, of many not all."""
-    theirs: int
-    has_more_work: bool
-    """Whether theirs has, above the fork."""
-    dispute: str | None
-    """Which node calls which block invalid."""
-    is_syncing: bool
-    """Whether the node that is asked is further behind, and says that it is syncing."""
-
-    @property
-    def is_split(self) -> bool:
-        """Whether each has a block that the other one's chain does not hold."""
-        return self.ours > 0 and self.theirs > 0
-
-
-@dataclass(frozen=True, slots=True)
 class _Finding:
     """What a look at another node has shown: what is wrong with it, or how its chain relates to ours."""
 
     trouble: str | None
-    relation: _Relation | None = None
+    relation: Relation | None = None
     opened: NodeSource | None = None
     """New connections to it, if it had none that work."""
 
@@ -391,7 +366,8 @@ class SeveralNodes:
                     tip = self._tip
                     if tip is not None and source.is_invalid(tip.block_id, tip.hash):
                         other.is_disputed = True
-                        other.fail(_invalid(other, node, tip.block_id, tip.hash))
+                        note = invalid_note(other, node, tip.block_id, tip.hash)
+                        other.fail(note, is_held_off=False)
                         self._report(f"{other} is not used: {other.trouble}")
                         continue
                 except NodeError as error:
@@ -428,9 +404,9 @@ class SeveralNodes:
             if self._look is None and time.monotonic() >= self._look_due:
                 self._look_due = time.monotonic() + LOOK
                 others = [node for node in self._nodes if node is not self._asked and not node.is_held_off()]
-                self._look = self._asked, begin(partial(self._look_at, self._asked, self.current, others))
+                self._look = self._asked, begin(partial(self._look_at, self.current, others))
 
-    def _look_at(self, asked: _Node, ours: NodeSource, others: Sequence[_Node]) -> dict[_Node, _Finding]:
+    def _look_at(self, ours: NodeSource, others: Sequence[_Node]) -> dict[_Node, _Finding]:
         """Look at other nodes, in a thread of its own: one that hangs holds nobody up."""
         findings: dict[_Node, _Finding] = {}
         for node in others:
@@ -449,28 +425,29 @@ class SeveralNodes:
                     continue
                 trouble = _slow(taken) if taken > SLOW else None
                 with suppress(NodeError):  # whichever it is of: whoever asks next finds out
-                    relation = _relation(asked, ours, node, theirs)
+                    relation = compare(ours, theirs)
                     findings[node] = _Finding(trouble, relation, theirs if is_new else None)
                     unless_used.pop_all()
         return findings
 
     def _act(self, findings: Mapping[_Node, _Finding]) -> None:
         """Note which nodes are well, and turn to a better one than is asked."""
-        better: list[tuple[_Node, _Relation]] = []
+        better: list[tuple[_Node, Relation]] = []
         for node, finding in findings.items():
             relation = finding.relation
             if finding.opened is not None:
                 node.use(finding.opened)
             trouble = finding.trouble or (relation.dispute if relation is not None else None)
             if trouble is not None or relation is None:
-                if node.trouble is None:
+                was_disputed, node.is_disputed = node.is_disputed, finding.trouble is None
+                if node.trouble is None or (node.is_disputed and not was_disputed):
                     self._report(f"{node} is not used: {trouble}")
-                node.is_disputed = finding.trouble is None
-                node.fail(trouble or "")
+                node.fail(trouble or "", is_held_off=not node.is_disputed)
                 continue
-            if node.trouble is not None:
+            is_behind = relation.is_split or relation.ours > BEHIND
+            if node.trouble is not None and (relation.has_more_work or not is_behind):
                 self._report(f"{node} is well again")
-            node.trouble, node.is_disputed, node.lacks = None, False, None
+                node.trouble, node.is_disputed, node.lacks = None, False, None
             self._report_split(node, relation)
             if relation.has_more_work or (relation.ours == 0 and relation.theirs == 0):
                 better.append((node, relation))
@@ -483,7 +460,7 @@ class SeveralNodes:
         else:
             self._fall_behind(*max(ahead, key=lambda pair: pair[1].theirs - pair[1].ours))
 
-    def _fall_behind(self, node: _Node, relation: _Relation) -> None:
+    def _fall_behind(self, node: _Node, relation: Relation) -> None:
         """Turn to a node that is ahead of the one that is asked, if that lasts, or this one is syncing."""
         now = time.monotonic()
         if self._behind_since is None:
@@ -497,7 +474,7 @@ class SeveralNodes:
             self._asked.fail(where)
             self._turn_to(node, f"{self._asked} is not asked any more: {where}")
 
-    def _report_split(self, node: _Node, relation: _Relation) -> None:
+    def _report_split(self, node: _Node, relation: Relation) -> None:
         """Report a node on another branch, once; a branch of one block only if it is still there later."""
         if not relation.is_split:
             self._splits.pop(node, None)
@@ -538,91 +515,3 @@ def _close_all(findings: Mapping[_Node, _Finding]) -> None:
     for finding in findings.values():
         if finding.opened is not None:
             finding.opened.close()
-
-
-def _relation(asked: _Node, ours: NodeSource, node: _Node, theirs: NodeSource) -> _Relation:
-    """Compare the chains of two nodes by their headers, whatever tips they claim; raises NodeError."""
-    our_tip, their_tip = ours.tip(), theirs.tip()
-    if our_tip == their_tip:
-        return _Relation(our_tip.block_id, 0, 0, has_more_work=False, dispute=None, is_syncing=False)
-    fork = _last_common(ours, theirs, min(our_tip.block_id, their_tip.block_id))
-    our_headers, their_headers = (
-        _headers_above(ours, fork, BEHIND + 1),
-        _headers_above(theirs, fork, BEHIND + 1),
-    )
-    has_more_work = bool(their_headers)
-    if our_headers and their_headers:
-        our_headers = _headers_above(ours, fork, _MOST_COMPARED)
-        their_headers = _headers_above(theirs, fork, _MOST_COMPARED)
-        is_short = max(len(our_headers), len(their_headers)) < _MOST_COMPARED
-        has_more_work = is_short and branch_work(their_headers) > branch_work(our_headers)
-    lengths = len(our_headers), len(their_headers)
-    dispute = None
-    if min(lengths) > 0 or max(lengths) > BEHIND:
-        dispute = _dispute(asked, ours, node, theirs, our_headers, their_headers)
-    is_syncing = not our_headers and len(their_headers) > BEHIND and ours.is_syncing()
-    return _Relation(fork, *lengths, has_more_work, dispute, is_syncing)
-
-
-def _last_common(ours: NodeSource, theirs: NodeSource, highest: int) -> int:
-    """Return the last block that is on both chains; their first one is, as opening a node has checked."""
-
-    def is_common(block_id: int) -> bool:
-        our_hash = _hash_at(ours, block_id)
-        return our_hash is not None and our_hash == _hash_at(theirs, block_id)
-
-    if is_common(highest):
-        return highest
-    common, other = 0, highest
-    while other - common > 1:
-        middle = (common + other) // 2
-        if is_common(middle):
-            common = middle
-        else:
-            other = middle
-    return common
-
-
-def _hash_at(node: NodeSource, block_id: int) -> str | None:
-    try:
-        return node.block_hash(block_id)
-    except MissingData:
-        return None
-
-
-def _headers_above(node: NodeSource, fork: int, most: int) -> list[Block]:
-    """Read at least `most` headers of a chain above a block, or all, and check the work of each."""
-    headers: list[Block] = []
-    last = fork, node.block_hash(fork)
-    while len(headers) < most and (page := node.headers_after(*last)):
-        for header in page:
-            check_work(header, node.network)
-        headers += page
-        last = page[-1].block_id, page[-1].hash
-    return headers
-
-
-def _dispute(
-    asked: _Node,
-    ours: NodeSource,
-    node: _Node,
-    theirs: NodeSource,
-    our_headers: Sequence[Block],
-    their_headers: Sequence[Block],
-) -> str | None:
-    """Say which of two nodes calls the other one's first block above the fork invalid, if one does."""
-    for first in their_headers[:1]:
-        if ours.is_invalid(first.block_id, first.hash):
-            return _invalid(asked, node, first.block_id, first.hash)
-    for first in our_headers[:1]:
-        if theirs.is_invalid(first.block_id, first.hash):
-            return _invalid(node, asked, first.block_id, first.hash)
-    return None
-
-
-def _invalid(judge: _Node, other: _Node, block_id: int, block_hash: str) -> str:
-    return (
-        f"the nodes disagree from block {block_id} on: {judge} calls block {block_hash} of {other} invalid; "
-        "find out which of the two is right, and name only that one, with which blocks of the other one's "
-        "branch are undone"
-    )
