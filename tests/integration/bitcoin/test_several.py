@@ -161,9 +161,10 @@ def test_a_failed_node_is_held_off(
     """It is not asked again at once, so that one that fails now and then is not turned to in between."""
     monkeypatch.setattr(several, "HELD_OFF", 3600.0)
     source = open_all(first, second)
-    first.fail("refuse", times=2)
+    first.fail("refuse", times=None)
     source.tip()
     assert asks(source, second)
+    first.heal()
     until(source, lambda: second.calls["getblockchaininfo"] > 10)  # what was under way has ended
     before = first.calls.total()
     until(source, lambda: second.calls["getblockchaininfo"] > 20)
