@@ -101,7 +101,7 @@ def _headers_above(node: NodeSource, fork: int, most: int) -> list[Block]:
 def _dispute(
     ours: NodeSource, theirs: NodeSource, our_headers: Sequence[Block], their_headers: Sequence[Block]
 ) -> str | None:
-    """Say which of two nodes calls the other one's first block above the fork invalid, if one does."""
+    """Return which of two nodes calls the other one's first block above the fork invalid, if one does."""
     for first in their_headers[:1]:
         if ours.is_invalid(first.block_id, first.hash):
             return invalid_note(ours, theirs, first.block_id, first.hash)
@@ -112,7 +112,7 @@ def _dispute(
 
 
 def invalid_note(judge: object, other: object, block_id: int, block_hash: str) -> str:
-    """Say that one node calls a block of another one invalid, and what an operator does then."""
+    """Return that one node calls a block of another one invalid, and what an operator does then."""
     return (
         f"the nodes disagree from block {block_id} on: {judge} calls block {block_hash} of {other} invalid; "
         "find out which of the two is right, and name only that one, with which blocks of the other one's "

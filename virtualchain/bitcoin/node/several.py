@@ -150,7 +150,7 @@ class _Node:
         self.source = source
 
     def opened(self, network: Network | None) -> NodeSource:
-        """Return its connections, made anew if it has failed, as another node may listen there by now."""
+        """Return its connections, made again if it has failed, as another node may listen there by now."""
         if self.source is None or self.trouble is not None:
             self.use(self.open(network))
         assert self.source is not None, "it was just opened"
