@@ -47,7 +47,7 @@ class Clock:
         return _Stage(self, name)
 
     def asking(self) -> "_Asking":
-        """Count the time inside as that of stage `sql`, or of `commit` inside of that: the database is asked."""
+        """Count the time inside as that of stage `sql`, or `commit` inside of that: the database is asked."""
         return _Asking(self, "sql")
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What a writer counts of its own work, and the metrics that follow from it.
+"""What a writer counts of its own work, as samples of metrics.
 
 Plain numbers in memory: one thread counts, others may read at any time. Nothing is derived from them. They
 begin with the process; the report to the database has their last values.
@@ -7,93 +7,24 @@ begin with the process; the report to the database has their last values.
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from virtualchain.clock import CAUSES, Clock
 from virtualchain.errors import DeepFork, MalformedBlock, MissingData, NodeError, NodeUnavailable
-from virtualchain.model import Block, Json
+from virtualchain.metrics import Sample
+from virtualchain.model import Block
 from virtualchain.store.revision import head
 
 STEPS: Final = ("parse", "check", "commit")
-"""Where an input may be refused."""
+"""Where an input may be rejected."""
 DEPTHS: Final = (1, 2, 3, 6, 10, 100, 1000)
 """The upper bounds of the histogram of depths, in blocks."""
 _KINDS: Final = {"unavailable": NodeUnavailable, "malformed": MalformedBlock, "missing": MissingData}
 _OTHER: Final = "other"
 _PREFIX: Final = "virtualchain_"
-
-
-class Metric(NamedTuple):
-    """What is known of a metric: its kind, its labels, and a line for who looks at it."""
-
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-
-
-METRICS: Final[Mapping[str, Metric]] = {
-    "virtualchain_up": Metric("gauge", "Whether a writer runs (1) or not (0)."),
-    "virtualchain_build_info": Metric(
-        "gauge",
-        "Always 1; the labels are versions: of virtualchain, of its schema, and of Python.",
-        ("version", "revision", "python"),
-    ),
-    "virtualchain_started_timestamp_seconds": Metric("gauge", "When the writer was started, in Unix time."),
-    "virtualchain_report_age_seconds": Metric(
-        "gauge", "How old the writer's report is from which the other metrics are; of `serve` alone."
-    ),
-    "virtualchain_height": Metric("gauge", "Height of the last block of the tape."),
-    "virtualchain_node_height": Metric("gauge", "Height of the node's last block, as far as it is known."),
-    "virtualchain_lag_blocks": Metric("gauge", "Blocks from the tape's last one to the stable tip."),
-    "virtualchain_lag_seconds": Metric("gauge", "For how long a stable block has been due; 0 if none is."),
-    "virtualchain_last_block_timestamp_seconds": Metric(
-        "gauge", "Time in the header of the last block of the tape, in Unix time."
-    ),
-    "virtualchain_blocks_total": Metric("counter", "Blocks that were taken onto the tape."),
-    "virtualchain_inputs_total": Metric("counter", "Inputs in these blocks."),
-    "virtualchain_ops_total": Metric("counter", "Inputs that an app accepted.", ("app",)),
-    "virtualchain_refusals_total": Metric(
-        "counter", "Inputs that an app rejected, by step.", ("app", "step")
-    ),
-    "virtualchain_stage_seconds_total": Metric(
-        "counter", "Seconds spent in a stage of the work.", ("stage",)
-    ),
-    "virtualchain_reorganizations_total": Metric("counter", "Rollbacks at forks."),
-    "virtualchain_reorganization_depth_blocks": Metric("histogram", "Blocks that a rollback undid."),
-    "virtualchain_rollback_seconds_total": Metric("counter", "Seconds spent on rollbacks."),
-    "virtualchain_app_height": Metric("gauge", "Height of the last block that an app has taken.", ("app",)),
-    "virtualchain_app_halted": Metric("gauge", "Whether an app is halted (1).", ("app",)),
-    "virtualchain_app_unexpected": Metric(
-        "gauge", "Whether an app has other digests than expected (1).", ("app",)
-    ),
-    "virtualchain_node_errors_total": Metric("counter", "Failures of the node, by kind.", ("kind",)),
-    "virtualchain_reconnects_total": Metric(
-        "counter", "How often the node or the database answered again after it was away.", ("of",)
-    ),
-    "virtualchain_waiting_seconds_total": Metric("counter", "Seconds of waiting, by cause.", ("for",)),
-    "virtualchain_waiting": Metric("gauge", "Whether a cause is waited for now (1).", ("for",)),
-    "virtualchain_deep_fork_refused": Metric(
-        "gauge", "Whether the writer ended because a fork needs an operator's decision (1)."
-    ),
-    "virtualchain_database_size_bytes": Metric("gauge", "Size of the database; absent while it is unknown."),
-}
-"""Every metric, by name; those of the process itself (process_*) are prometheus_client's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A value of a metric."""
-
-    name: str
-    value: float
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def as_json(self) -> Json:
-        """Return it as the database and `status --json` have it."""
-        return {"name": self.name, "labels": dict(self.labels), "value": self.value}
 
 
 @dataclass(slots=True)
