@@ -1,7 +1,7 @@
 """What `run --metrics` answers: /metrics, /health and /ready, from threads that the writer never waits for.
 
-Nobody is logged in, so it listens on this machine unless another address is chosen. A connection has seconds, and
-if there are many, the oldest is closed for the newest: a client that is slow, or means harm, keeps nobody
+Nobody is logged in, so it listens on this machine unless another address is chosen. A connection has seconds,
+and if there are many, the oldest is closed for the newest: a client that is slow, or means harm, keeps nobody
 else from an answer.
 """
 

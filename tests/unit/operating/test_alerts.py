@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import pytest
 
+from virtualchain.engine.measures import AppState, Measures
 from virtualchain.metrics import METRICS
+from virtualchain.operating.exposition import Exposition
 
 DEPLOY: Final = Path(__file__).parents[3] / "docs" / "deploy"
 MONITORING: Final = DEPLOY.parent / "monitoring.md"
@@ -258,6 +260,15 @@ def test_all_metrics_that_alerts_and_dashboard_ask_for_exist(promtool: str, tmp_
     }
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": [group]}))
     run(promtool, "check", "rules", tmp_path / "rules.yml")
+
+
+def test_the_text_is_as_prometheus_wants_it(promtool: str) -> None:
+    """Names, units and help lines pass its linter."""
+    measures = Measures()
+    measures.see({"names": AppState(1, is_halted=False, is_unexpected=False)})
+    text, _ = Exposition(measures.samples, process=True).write(None)
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_the_page_describes_every_metric() -> None:
