@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -42,9 +43,9 @@ def test_a_stage_does_not_count_the_stages_inside_of_it(let_pass: Pass) -> None:
         let_pass(8)
     with clock.stage("commit"), clock.asking():
         let_pass(16)
-    with pytest.raises(ValueError, match="kept"), clock.stage("scan"):
+    with suppress(ValueError), clock.stage("scan"):
         let_pass(32)
-        raise ValueError("kept")
+        raise ValueError
     counted = {stage: seconds for stage, seconds in clock.seconds.items() if seconds}
     assert counted == {"judge": 9, "sql": 6, "commit": 16, "scan": 32}
 
