@@ -60,10 +60,10 @@ def test_waiting_is_counted_by_cause_while_it_lasts(let_pass: Pass) -> None:
             assert (clock.waits_for, clock.waited()["writer"]) == ("writer", 2)
         let_pass(4)
         assert (clock.waits_for, clock.waited()["database"]) == ("database", 5)
-    assert clock.waits_for is None
+    assert not clock.waits_for
     with clock.asking():
         let_pass(SILENT_AFTER)
-        assert clock.waits_for is None
+        assert not clock.waits_for
         let_pass(1)
         assert (clock.waits_for, clock.waited()["database"]) == ("database", 5 + SILENT_AFTER + 1)
     let_pass(64)
@@ -116,7 +116,7 @@ def test_failures_of_a_node_have_few_kinds() -> None:
 def test_the_lag_is_counted_from_the_stable_tip(let_pass: Pass) -> None:
     """Also of an empty tape, and of a node that is lower than the tape."""
     measures = Measures()
-    assert measures.lag is None
+    assert Measures().lag is None
     measures.begin(6, 100)
     measures.know(105)
     assert (measures.lag, measures.lag_seconds) == (0, 0)
