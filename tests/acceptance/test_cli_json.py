@@ -23,6 +23,7 @@ ELSEWHERE = {
 COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",), ("verify",)),
     *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),
+    ("prune", "--keep", "10"),
 )
 SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "create", "more"), ("db", "stop"))
 

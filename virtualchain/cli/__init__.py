@@ -22,6 +22,7 @@ from virtualchain.cli.options import EXAMPLE, Group, Options
 from virtualchain.cli.preview import preview
 from virtualchain.cli.process import Ending, run_guarded
 from virtualchain.cli.prove import check_proof, prove
+from virtualchain.cli.prune import prune
 from virtualchain.cli.read import consensus, ops, sql, watch
 from virtualchain.cli.rows import prove_row, state_root
 from virtualchain.cli.send import send
@@ -77,6 +78,7 @@ for _command in (
     rollback,
     pin,
     unpin,
+    prune,
     verify_command,
     compare_nodes,
     upgrade,

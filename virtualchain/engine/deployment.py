@@ -340,7 +340,7 @@ class Deployment:
         for machine in self.lagging():
             assert tip is not None, "no app lags on an empty tape"
             machine.log.set_status("catching_up", if_live=True)
-            if gaps(self.tape, machine.contract):
+            if gaps(self.tape, machine.contract, machine.cursor):
                 continue
             last = tip.block_id if most is None else min(tip.block_id, machine.cursor + most)
             self.advance_to(machine, last, listener)

@@ -49,6 +49,7 @@ def test_the_commands_are_the_documented_ones() -> None:
             "rollback",
             "pin",
             "unpin",
+            "prune",
             "verify",
             "compare-nodes",
             "upgrade",
