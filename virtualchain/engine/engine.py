@@ -335,7 +335,8 @@ class StateEngine(Answering):
                 self._judge_pending()
                 self._report_waiting()
                 with self.measures.clock.waiting(self._cause):
-                    (self._mempool or self._source).wait(POLL)
+                    waiting = self._source if self._node_is_away else self._mempool or self._source
+                    waiting.wait(POLL)
 
     def _build_or_wait(self) -> None:
         """Build; note what is waited for if that fails now and may succeed later."""

@@ -205,6 +205,8 @@ class SeveralNodes:
         """Above which block other nodes were on another branch at the last look; whether it was reported."""
         self._last_block: str | None = None
         self._tip: Tip | None = None
+        self._turns = self._turns_before = 0
+        """How often another node was turned to, until now and until `tip` was called last."""
         self._asked = self._open_first(network)
 
     def _open_first(self, network: Network | None) -> _Node:
@@ -242,6 +244,7 @@ class SeveralNodes:
     def tip(self) -> Tip:
         """Return the last block of the node that is asked; another one may be from now on."""
         self._look_around()
+        self._turns_before = self._turns
         self._tip, taken = self._ask(_timed_tip)
         if taken > SLOW and self._leave(self._asked, _slow(taken), well=True):
             self._tip, _ = self._ask(_timed_tip)
@@ -308,9 +311,10 @@ class SeveralNodes:
     def doubt(self, error: NodeError) -> bool:
         """Ask another node from now on, as what this one answered cannot be right.
 
-        Returns False if no other one is well.
+        If that has happened since `tip` was called last, the answer may be that of the node before. Returns
+        False if no other one is well.
         """
-        return self._leave(self._asked, str(error), well=True)
+        return self._turns > self._turns_before or self._leave(self._asked, str(error), well=True)
 
     # Asking
 
@@ -385,6 +389,7 @@ class SeveralNodes:
 
     def _turn_to(self, node: _Node, why: str) -> None:
         self._asked, node.trouble = node, None
+        self._turns += 1
         self._behind_since = None
         self._splits.clear()
         self._look_due = time.monotonic() + LOOK
