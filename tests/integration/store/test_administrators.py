@@ -59,8 +59,8 @@ TEXTS = {
     "wal_consistency_checking": "all",
 }
 """Hostile values of settings that are texts."""
-SHORT = "20"
-"""Milliseconds of each timeout: fewer than a migration takes."""
+SHORT = "1000"
+"""Milliseconds of each timeout: less than a migration may take, and more than it takes to pin it."""
 UNTRIED = {
     "debug_discard_caches": "makes everything a hundred times as slow",
     "ignore_checksum_failure": "is refused",
