@@ -61,9 +61,16 @@ TEXTS = {
 """Hostile values of settings that are texts."""
 SHORT = "1000"
 """Milliseconds of each timeout: less than a migration may take, and more than it takes to pin it."""
+LARGE = 100_000
+"""The largest number: much more memory than that would have to be cleared for each statement."""
 UNTRIED = {
+    "debug_print_parse": "fills the server's log",
+    "debug_print_plan": "fills the server's log",
+    "debug_print_raw_parse": "fills the server's log",
+    "debug_print_rewritten": "fills the server's log",
     "debug_discard_caches": "makes everything a hundred times as slow",
     "ignore_checksum_failure": "is refused",
+    "jit_dump_bitcode": "fills the server's folder",
     "post_auth_delay": "is a pause before each session",
     "session_replication_role": "is refused",
     "zero_damaged_pages": "is refused",
@@ -136,7 +143,7 @@ def _extreme(
             others = [word for word in words or () if word != now]
             return others[-1 if high else 0] if others else None
         case "integer" | "real":
-            return most if high else least
+            return f"{min(float(most), LARGE):g}" if high else least
     return TEXTS.get(name)
 
 
