@@ -87,6 +87,7 @@ class Server:
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
         self.databases = DatabaseServer(server.url, prefix="administered")
+        self.configuration = server.folder / "data" / "postgresql.conf"
         self.host = {"port": server._port(), "password": server._password("postgres")}
 
     @contextmanager
@@ -105,7 +106,7 @@ class Server:
         """Give our role settings in a database, as far as the server takes them."""
         with self.superuser() as connection:
             for name, text in settings.items():
-                value = sql.SQL(text) if name == "search_path" else sql.Literal(text)  # type: ignore[arg-type]
+                value = sql.SQL(text) if name == "search_path" else sql.Literal(text)
                 statement = sql.SQL("ALTER ROLE virtualchain IN DATABASE {} SET {} TO {}").format(
                     sql.Identifier(urlsplit(url).path[1:]),
                     sql.SQL(".").join(map(sql.Identifier, name.split("."))),
@@ -187,7 +188,7 @@ def course(server: Server, url: str, nodes: tuple[FakeNode, FakeNode]) -> dict[s
         rows = list(views.query(connection, "SELECT * FROM entries ORDER BY id")[1])
     with watch(url, from_block=103) as events:
         event = next(events)
-    return {**deployment(server.superuser_url(url)), "read": (ops, rows, event.block_id, len(event.changes))}
+    return {**deployment(server.superuser_url(url)), "read": (ops, rows, event.block_id, str(event))}
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,10 @@ def documented() -> dict[str, tuple[str, str]]:
 
 def test_each_session_has_the_settings_that_the_page_lists(servers: dict[int, Server]) -> None:
     """Every kind of session pins what docs/database.md says, and nothing is pinned that it does not list."""
+    refused = re.findall(r"\('(\w+)', '(\w+)', '", queries("fitness")["harmful_settings"])
+    assert len(refused) == 3
+    for name, value in refused:
+        assert f"\n| `{name} = {value}` |" in PAGE.read_text(encoding="utf-8")
     pinned = documented()
     text = "".join(queries("database")[name] for name in ("pin_settings", "pin_writing", "pin_keepalives"))
     assert set(re.findall(r"\('([\w.]+)', '", text)) == set(pinned)
@@ -275,9 +280,7 @@ def test_it_does_not_matter_where_a_setting_is_made(
             for setting in ("DateStyle TO 'SQL, DMY'", "zero_damaged_pages TO on"):
                 admin.execute(f"{commands[way]} SET {setting}".encode())
         elif way == "file":
-            row = admin.execute("SHOW config_file").fetchone()
-            assert row
-            with Path(row[0]).open("a", encoding="utf-8") as file:
+            with server.configuration.open("a", encoding="utf-8") as file:
                 file.write("zero_damaged_pages = on\nDateStyle = 'SQL, DMY'\n")
         else:  # only a superuser may set these
             options = "-c zero_damaged_pages=on -c DateStyle=German"
@@ -305,8 +308,8 @@ def test_it_does_not_matter_where_a_setting_is_made(
             for command in commands.values():
                 admin.execute(f"{command} RESET ALL".encode())
             if way == "file":
-                lines = Path(row[0]).read_text(encoding="utf-8").splitlines()[:-2]
-                Path(row[0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+                lines = server.configuration.read_text(encoding="utf-8").splitlines()[:-2]
+                server.configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")
             admin.execute("SELECT pg_reload_conf()")
 
 
