@@ -327,8 +327,8 @@ def run_all(connection: psycopg.Connection, statements: str) -> None:
             r"table representative__1\.marks has row security",
         ),
         (
-            "ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain GRANT ALL ON TABLES TO stranger",
-            "give .*INSERT.* to stranger on the tables that virtualchain makes",
+            'ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain GRANT ALL ON TABLES TO "a stranger"',
+            'give .*INSERT.* to "a stranger" on the tables that virtualchain makes',
         ),
         (
             "ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain IN SCHEMA vc GRANT SELECT ON TABLES TO PUBLIC",
@@ -339,8 +339,8 @@ def run_all(connection: psycopg.Connection, statements: str) -> None:
             "give CREATE to PUBLIC on the schemas",
         ),
         (
-            "ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain GRANT USAGE ON SEQUENCES TO stranger",
-            "give USAGE to stranger on the sequences",
+            'ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain GRANT USAGE ON SEQUENCES TO "a stranger"',
+            'give USAGE to "a stranger" on the sequences',
         ),
     ],
 )
@@ -372,7 +372,7 @@ def _deployed(server: Server, nodes: tuple[FakeNode, FakeNode]) -> str:
         _DEPLOYED[server] = server.databases.create()
         course(server, _DEPLOYED[server], nodes)
         with server.superuser() as admin:
-            run_all(admin, "CREATE ROLE stranger")
+            run_all(admin, 'CREATE ROLE "a stranger"')
     return _DEPLOYED[server]
 
 
@@ -385,10 +385,10 @@ def test_reading_privileges_for_a_named_role_are_left(
     with server.superuser(url) as admin:
         defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain "
         for kind, right in (("TABLES", "SELECT"), ("SCHEMAS", "USAGE"), ("SEQUENCES", "SELECT")):
-            run_all(admin, f"{defaults} GRANT {right} ON {kind} TO stranger")
+            run_all(admin, f'{defaults} GRANT {right} ON {kind} TO "a stranger"')
         connect_writer(url).close()
         for kind in ("TABLES", "SCHEMAS", "SEQUENCES"):
-            run_all(admin, f"{defaults} REVOKE ALL ON {kind} FROM stranger")
+            run_all(admin, f'{defaults} REVOKE ALL ON {kind} FROM "a stranger"')
 
 
 def test_row_security_while_a_writer_runs_hides_nothing(
