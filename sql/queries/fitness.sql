@@ -43,9 +43,9 @@ JOIN (VALUES ('r', 'tables', 'others could change the deployment, or read all of
     ('n', 'schemas', 'others could put objects beside ours, or use all of them')) AS kind (type, name, effect) ON kind.type = d.defaclobjtype
 CROSS JOIN LATERAL aclexplode(d.defaclacl) AS acl
 LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.defaclnamespace
-CROSS JOIN LATERAL (SELECT quote_ident(d.defaclrole::regrole::name) AS owner, quote_ident(n.nspname) AS schema,
-    CASE WHEN acl.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(acl.grantee::regrole::name) END AS name) AS who
-WHERE d.defaclrole = current_user::regrole AND acl.grantee <> d.defaclrole
+CROSS JOIN LATERAL (SELECT quote_ident(pg_get_userbyid(d.defaclrole)) AS owner, quote_ident(n.nspname) AS schema,
+    CASE WHEN acl.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS name) AS who
+WHERE pg_get_userbyid(d.defaclrole) = current_user AND acl.grantee <> d.defaclrole
     AND (acl.grantee = 0 OR acl.privilege_type NOT IN ('SELECT', 'USAGE') OR d.defaclobjtype = 'S' AND acl.privilege_type = 'USAGE')
     AND n.nspname IS DISTINCT FROM 'public'
 GROUP BY d.oid, who.name, who.owner, who.schema, kind.name, kind.effect

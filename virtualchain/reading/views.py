@@ -22,7 +22,7 @@ from psycopg.types.string import TextLoader
 
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.model import Digests, Json
-from virtualchain.store.database import connect_reader, pin_transaction, redact
+from virtualchain.store.database import connect_reader, hint, pin_transaction, redact
 from virtualchain.store.failures import is_transient, store_error
 from virtualchain.store.revision import refuse_other
 from virtualchain.store.sql import queries
@@ -124,7 +124,8 @@ def failure(connection: psycopg.Connection, url: str, error: psycopg.Error) -> S
         )
     kind = type(store_error(error))
     message = _one_line(error, is_ours=True)  # a place in our own statement helps nobody
-    return kind(f"the database {redact(url)} failed: {message}{_missing_grant(connection, error)}")
+    advice = _missing_grant(connection, error) or hint(message)
+    return kind(f"the database {redact(url)} failed: {message}{advice}")
 
 
 def network(connection: psycopg.Connection) -> str | None:

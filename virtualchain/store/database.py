@@ -70,13 +70,13 @@ _HINTS = (
     (r"authentication failed|no password supplied", "check the user and password"),
     (r'database ".*" does not exist', "create it first, with createdb"),
     (r'role ".*" does not exist', "check the user"),
-    (r"no pg_hba.conf entry", "pg_hba.conf on the server must allow this connection"),
+    (r"no pg_hba.conf entry|pg_hba.conf rejects", "pg_hba.conf on the server must allow this connection"),
     (r"refused|No such file or directory|timeout expired|timed out", "is the server running there?"),
     (r"could not translate host name|resolve host|Name or service not known", "check the host name"),
 )
 
 _FINAL = (
-    "authentication failed|no password supplied|does not exist|no pg_hba.conf entry|not permitted to log in"
+    "authentication failed|no password supplied|does not exist|pg_hba.conf|not permitted to log in"
     "|permission denied for database|not currently accepting connections|SSL error|support SSL"
     "|SSL was required|certificate verify failed|invalid response|invalid port|unsupported frontend protocol"
     "|expected authentication request|received invalid|definition of service|does not match host name"
@@ -409,7 +409,10 @@ def _reason(error: psycopg.Error) -> str:
     """Return the first line of libpq's message, with a hint if there is one."""
     lines = str(error).strip().splitlines() or ["no reason given"]
     message = lines[0].removeprefix("connection failed: ")
-    for pattern, hint in _HINTS:
-        if re.search(pattern, message):
-            return f"{message} ({hint})"
-    return message
+    return f"{message}{hint(message)}"
+
+
+def hint(message: str) -> str:
+    """Return what to do about a server's or a pooler's message, in parentheses; empty if there is nothing."""
+    known = (advice for pattern, advice in _HINTS if re.search(pattern, message))
+    return next((f" ({advice})" for advice in known), "")

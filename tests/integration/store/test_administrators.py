@@ -59,11 +59,18 @@ TEXTS = {
     "wal_consistency_checking": "all",
 }
 """Hostile values of settings that are texts."""
-SHORT = "20"
-"""Milliseconds of each timeout: fewer than a migration takes."""
+SHORT = "1000"
+"""Milliseconds of each timeout: less than a migration may take, and more than it takes to pin it."""
+LARGE = 100_000
+"""The largest number: much more memory than that would have to be cleared for each statement."""
 UNTRIED = {
+    "debug_print_parse": "fills the server's log",
+    "debug_print_plan": "fills the server's log",
+    "debug_print_raw_parse": "fills the server's log",
+    "debug_print_rewritten": "fills the server's log",
     "debug_discard_caches": "makes everything a hundred times as slow",
     "ignore_checksum_failure": "is refused",
+    "jit_dump_bitcode": "fills the server's folder",
     "post_auth_delay": "is a pause before each session",
     "session_replication_role": "is refused",
     "zero_damaged_pages": "is refused",
@@ -80,6 +87,7 @@ class Server:
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
         self.databases = DatabaseServer(server.url, prefix="administered")
+        self.configuration = server.folder / "data" / "postgresql.conf"
         self.host = {"port": server._port(), "password": server._password("postgres")}
 
     @contextmanager
@@ -98,7 +106,7 @@ class Server:
         """Give our role settings in a database, as far as the server takes them."""
         with self.superuser() as connection:
             for name, text in settings.items():
-                value = sql.SQL(text) if name == "search_path" else sql.Literal(text)  # type: ignore[arg-type]
+                value = sql.SQL(text) if name == "search_path" else sql.Literal(text)
                 statement = sql.SQL("ALTER ROLE virtualchain IN DATABASE {} SET {} TO {}").format(
                     sql.Identifier(urlsplit(url).path[1:]),
                     sql.SQL(".").join(map(sql.Identifier, name.split("."))),
@@ -136,7 +144,7 @@ def _extreme(
             others = [word for word in words or () if word != now]
             return others[-1 if high else 0] if others else None
         case "integer" | "real":
-            return most if high else least
+            return f"{min(float(most), LARGE):g}" if high else least
     return TEXTS.get(name)
 
 
@@ -180,7 +188,7 @@ def course(server: Server, url: str, nodes: tuple[FakeNode, FakeNode]) -> dict[s
         rows = list(views.query(connection, "SELECT * FROM entries ORDER BY id")[1])
     with watch(url, from_block=103) as events:
         event = next(events)
-    return {**deployment(server.superuser_url(url)), "read": (ops, rows, event.block_id, len(event.changes))}
+    return {**deployment(server.superuser_url(url)), "read": (ops, rows, event.block_id, str(event))}
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +236,10 @@ def documented() -> dict[str, tuple[str, str]]:
 
 def test_each_session_has_the_settings_that_the_page_lists(servers: dict[int, Server]) -> None:
     """Every kind of session pins what docs/database.md says, and nothing is pinned that it does not list."""
+    refused = re.findall(r"\('(\w+)', '(\w+)', '", queries("fitness")["harmful_settings"])
+    assert len(refused) == 3
+    for name, value in refused:
+        assert f"\n| `{name} = {value}` |" in PAGE.read_text(encoding="utf-8")
     pinned = documented()
     text = "".join(queries("database")[name] for name in ("pin_settings", "pin_writing", "pin_keepalives"))
     assert set(re.findall(r"\('([\w.]+)', '", text)) == set(pinned)
@@ -268,9 +280,7 @@ def test_it_does_not_matter_where_a_setting_is_made(
             for setting in ("DateStyle TO 'SQL, DMY'", "zero_damaged_pages TO on"):
                 admin.execute(f"{commands[way]} SET {setting}".encode())
         elif way == "file":
-            row = admin.execute("SHOW config_file").fetchone()
-            assert row
-            with Path(row[0]).open("a", encoding="utf-8") as file:
+            with server.configuration.open("a", encoding="utf-8") as file:
                 file.write("zero_damaged_pages = on\nDateStyle = 'SQL, DMY'\n")
         else:  # only a superuser may set these
             options = "-c zero_damaged_pages=on -c DateStyle=German"
@@ -298,8 +308,8 @@ def test_it_does_not_matter_where_a_setting_is_made(
             for command in commands.values():
                 admin.execute(f"{command} RESET ALL".encode())
             if way == "file":
-                lines = Path(row[0]).read_text(encoding="utf-8").splitlines()[:-2]
-                Path(row[0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+                lines = server.configuration.read_text(encoding="utf-8").splitlines()[:-2]
+                server.configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")
             admin.execute("SELECT pg_reload_conf()")
 
 
@@ -317,8 +327,8 @@ def run_all(connection: psycopg.Connection, statements: str) -> None:
             r"table representative__1\.marks has row security",
         ),
         (
-            "ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain GRANT ALL ON TABLES TO stranger",
-            "give .*INSERT.* to stranger on the tables that virtualchain makes",
+            'ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain GRANT ALL ON TABLES TO "a stranger"',
+            'give .*INSERT.* to "a stranger" on the tables that virtualchain makes',
         ),
         (
             "ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain IN SCHEMA vc GRANT SELECT ON TABLES TO PUBLIC",
@@ -329,8 +339,8 @@ def run_all(connection: psycopg.Connection, statements: str) -> None:
             "give CREATE to PUBLIC on the schemas",
         ),
         (
-            "ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain GRANT USAGE ON SEQUENCES TO stranger",
-            "give USAGE to stranger on the sequences",
+            'ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain GRANT USAGE ON SEQUENCES TO "a stranger"',
+            'give USAGE to "a stranger" on the sequences',
         ),
     ],
 )
@@ -362,7 +372,7 @@ def _deployed(server: Server, nodes: tuple[FakeNode, FakeNode]) -> str:
         _DEPLOYED[server] = server.databases.create()
         course(server, _DEPLOYED[server], nodes)
         with server.superuser() as admin:
-            run_all(admin, "CREATE ROLE stranger")
+            run_all(admin, 'CREATE ROLE "a stranger"')
     return _DEPLOYED[server]
 
 
@@ -375,10 +385,10 @@ def test_reading_privileges_for_a_named_role_are_left(
     with server.superuser(url) as admin:
         defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE virtualchain "
         for kind, right in (("TABLES", "SELECT"), ("SCHEMAS", "USAGE"), ("SEQUENCES", "SELECT")):
-            run_all(admin, f"{defaults} GRANT {right} ON {kind} TO stranger")
+            run_all(admin, f'{defaults} GRANT {right} ON {kind} TO "a stranger"')
         connect_writer(url).close()
         for kind in ("TABLES", "SCHEMAS", "SEQUENCES"):
-            run_all(admin, f"{defaults} REVOKE ALL ON {kind} FROM stranger")
+            run_all(admin, f'{defaults} REVOKE ALL ON {kind} FROM "a stranger"')
 
 
 def test_row_security_while_a_writer_runs_hides_nothing(
