@@ -17,7 +17,8 @@ titles = App(
     projections="""
         CREATE TABLE owners (name text PRIMARY KEY, since integer NOT NULL, share numeric(8, 3));
         CREATE TABLE titles (
-            place integer PRIMARY KEY, owner text NOT NULL REFERENCES owners DEFERRABLE, sender text, raw bytea
+            place integer PRIMARY KEY, owner text NOT NULL REFERENCES owners DEFERRABLE,
+            sender text, raw bytea
         );
         CREATE INDEX titles_owner ON titles (owner);
     """,
@@ -41,7 +42,8 @@ def _is_free(op: dict[str, Any], state: State) -> bool | Rejected:
 
 def _claim(op: dict[str, Any], state: State, block_id: int) -> None:
     state.execute(
-        "INSERT INTO owners VALUES (%s, %s, 0.5) ON CONFLICT (name) DO UPDATE SET share = owners.share + 0.125",
+        "INSERT INTO owners VALUES (%s, %s, 0.5) "
+        "ON CONFLICT (name) DO UPDATE SET share = owners.share + 0.125",
         [op["name"], block_id],
     )
     values = [op["place"], op["name"], op["sender"], b"\x00\xff"]

@@ -1,12 +1,13 @@
 """The commands for the database: migrate, and db, with the embedded server and the roles of readers."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import click
 
 from virtualchain.cli.options import Command, Group, Options, pass_options
-from virtualchain.cli.output import write_fields, write_json
+from virtualchain.cli.output import say, write_fields, write_json
 from virtualchain.cli.session import chosen_apps, migrated_database, open_reading
 from virtualchain.errors import UsageError
 
@@ -126,6 +127,7 @@ def _write_status(options: Options) -> None:
                 "port": None if address is None else address.port,
                 "folder": str(server.folder),
                 "log": str(server.log),
+                "old": [str(folder) for folder in server.old],
             }
         )
         return
@@ -135,8 +137,49 @@ def _write_status(options: Options) -> None:
             "address": None if address is None else f"127.0.0.1:{address.port}",
             "folder": server.folder,
             "log": server.log,
+            **({"old data": ", ".join(map(str, server.old))} if server.old else {}),
         },
     )
+
+
+@db.command()
+@click.option(
+    "--from-bin",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The bin folder of the PostgreSQL that the data is of; by default it is looked for.",
+)
+@pass_options
+def upgrade(options: Options, from_bin: Path | None) -> None:
+    """Move the server's data to the PostgreSQL that is installed now.
+
+    All databases, roles, passwords and settings are carried along. It takes as much disk again: the old data
+    is kept until `db drop-old`. No writer may be running. If this fails or is interrupted, the data is as it
+    was, and the command can be repeated.
+    """
+    from virtualchain.store.embedded.server import EmbeddedServer
+
+    done = EmbeddedServer().upgrade(from_bin, say)
+    if options.settings.json:
+        databases = list(done.databases)
+        write_json({"from": done.old, "to": done.new, "databases": databases, "old": str(done.kept)})
+    else:
+        click.echo(
+            f"the embedded server is PostgreSQL {done.new} now; its data of PostgreSQL {done.old} is kept in "
+            f"{done.kept} until `virtualchain db drop-old`"
+        )
+
+
+@db.command()
+@pass_options
+def drop_old(options: Options) -> None:
+    """Remove the data that `db upgrade` has kept."""
+    from virtualchain.store.embedded.server import EmbeddedServer
+
+    folders = [str(folder) for folder in EmbeddedServer().drop_old()]
+    if options.settings.json:
+        write_json({"removed": folders})
+    else:
+        click.echo(f"removed {', '.join(folders)}" if folders else "no upgrade has left data")
 
 
 # Readers
