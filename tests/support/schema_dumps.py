@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from virtualchain.store.embedded.host import server_account
+from virtualchain.store.embedded.installation import find_binaries
 from virtualchain.store.revision import head
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import embedded_server, installations
@@ -54,6 +56,12 @@ def keep(revision: str, dump: bytes) -> None:
             member = tarfile.TarInfo(f"{name}.sql")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+
+
+def restore(revision: str, url: str) -> None:
+    """Restore a dump into an empty database."""
+    psql = [find_binaries(None, server_account()) / "psql", "-q", "-v", "ON_ERROR_STOP=1", url]
+    subprocess.run(psql, input=dumps()[revision], check=True, stdout=subprocess.DEVNULL)
 
 
 def make_chain() -> None:

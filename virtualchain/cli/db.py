@@ -7,8 +7,13 @@ from urllib.parse import quote, urlsplit
 import click
 
 from virtualchain.cli.options import Command, Group, Options, pass_options
-from virtualchain.cli.output import say, write_fields, write_json
-from virtualchain.cli.session import chosen_apps, migrated_database, open_reading
+from virtualchain.cli.output import duration, say, write_fields, write_json, write_table
+from virtualchain.cli.session import (
+    chosen_apps,
+    existing_database,
+    migrated_database,
+    open_reading,
+)
 from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,8 +21,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
+@click.option(
+    "--dry-run", is_flag=True, help="Only show the steps, what they lock, and how long they may take."
+)
 @pass_options
-def migrate(options: Options) -> None:
+def migrate(options: Options, dry_run: bool) -> None:
     """Bring the database's schema up to date.
 
     Commands that write do this automatically; this command does nothing else.
@@ -25,11 +33,39 @@ def migrate(options: Options) -> None:
     from virtualchain.store.database import redact
     from virtualchain.store.revision import head
 
+    if dry_run:
+        _show_plan(options)
+        return
     url, revision = migrated_database(options), head()
     if options.settings.json:
         write_json({"database": redact(url), "revision": revision})
     else:
         click.echo(f"{redact(url)} is at revision {revision}")
+
+
+def _show_plan(options: Options) -> None:
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from virtualchain.store.database import connect_reader, redact
+    from virtualchain.store.migration_plan import describe, plan
+    from virtualchain.store.revision import current, head, refuse_newer
+
+    url = existing_database(options)
+    with closing(connect_reader(url)) as connection:
+        revision = current(connection)
+        refuse_newer(revision)
+        steps = plan(connection, revision) if revision else []
+    if options.settings.json:
+        place = {"database": redact(url), "revision": revision, "needed": head()}
+        write_json({**place, "steps": [{**asdict(step), "locks": list(step.locks)} for step in steps]})
+    elif not steps:
+        what = "has no schema yet" if revision is None else f"is at revision {revision} already"
+        click.echo(f"{redact(url)} {what}")
+    else:
+        rows = [(s.revision, duration(s.seconds), ", ".join(s.locks), sum(s.rows.values())) for s in steps]
+        write_table(["step", "about", "not readable meanwhile", "rows"], rows)
+        click.echo(describe(steps, revision or ""))
 
 
 @click.group(cls=Group)

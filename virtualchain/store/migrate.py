@@ -13,6 +13,7 @@ from virtualchain.store.builds import refresh_views
 from virtualchain.store.database import connect_migrator, connect_reader, require_c_locale
 from virtualchain.store.failures import store_error
 from virtualchain.store.giving_way import in_use, keep_trying
+from virtualchain.store.migration_plan import describe, plan
 from virtualchain.store.patience import Patience
 from virtualchain.store.revision import current, head, refuse_newer
 from virtualchain.store.sql import migrations_root, queries
@@ -25,15 +26,18 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     """Upgrade the database at `url` to this version's schema; return the revision that it now has.
 
     This includes the views of the installed apps. All steps run in one transaction: if one fails, the
-    database stays as it was. If someone reads what is to be changed, it gives way, reports that to
-    `patience`, and tries again. Raises StoreError if the schema is newer than this code, if a step fails, or
-    if there is no schema yet and the database's locale is not C; InUse if tables or views stay in use.
+    database stays as it was. How long they may take is reported to `patience` before. If someone reads what
+    is to be changed, it gives way, reports that, too, and tries again. Raises StoreError if the schema is
+    newer than this code, if a step fails, or if there is no schema yet and the database's locale is not C;
+    InUse if tables or views stay in use.
     """
     with closing(connect_reader(url, patience)) as probe:
         revision = current(probe)
         refuse_newer(revision)
         if revision is None:
             require_c_locale(probe, url)
+        elif revision != head() and patience is not None:
+            patience.report(describe(plan(probe, revision), revision))
     change = _refresh if revision == head() else _upgrade
     try:
         keep_trying(
