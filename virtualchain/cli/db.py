@@ -163,6 +163,7 @@ def _write_status(options: Options) -> None:
                 "port": None if address is None else address.port,
                 "folder": str(server.folder),
                 "log": str(server.log),
+                "programs": None if server.programs is None else str(server.programs),
                 "old": [str(folder) for folder in server.old],
             }
         )
@@ -173,6 +174,7 @@ def _write_status(options: Options) -> None:
             "address": None if address is None else f"127.0.0.1:{address.port}",
             "folder": server.folder,
             "log": server.log,
+            "programs": server.programs,
             **({"old data": ", ".join(map(str, server.old))} if server.old else {}),
         },
     )

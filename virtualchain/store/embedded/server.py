@@ -97,6 +97,8 @@ class ServerStatus:
     folder: Path
     address: Address | None
     log: Path
+    programs: Path | None
+    """The `bin` folder of the PostgreSQL that runs it; None before the first start."""
     old: tuple[Path, ...]
     """Data that upgrades have left."""
 
@@ -276,12 +278,12 @@ class EmbeddedServer:
 
     def status(self) -> ServerStatus:
         """Return the server's status now: `running` is false for a server that is still starting."""
-        running = False
+        running, binaries = False, None
         if self._exists():
             binaries = find_binaries(self._binaries, self._account)
             running = self._probe(binaries) is _Answer.READY
         old = tuple(kept_data(self.folder))
-        return ServerStatus(running, self.folder, last_address(self._state), self._log, old)
+        return ServerStatus(running, self.folder, last_address(self._state), self._log, binaries, old)
 
     def _exists(self) -> bool:
         """Check whether the data folder exists."""
