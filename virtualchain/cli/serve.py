@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from virtualchain.cli.options import Command, Options, pass_options
+from virtualchain.cli.options import Command, Options, pass_options, ready_lag_option
 from virtualchain.cli.output import say, write_json_line
 from virtualchain.errors import UsageError
+from virtualchain.metrics import READY_LAG
 
 if TYPE_CHECKING:
     from virtualchain.app.contract import Contract
+    from virtualchain.web.probing import Expose
 
 PORT: Final = 8080
 _RATE: Final = "1000/second"
@@ -50,6 +52,7 @@ port_type = click.IntRange(min=0, max=65535)
     metavar="ADDRESS",
     help="Believe this reverse proxy who asked and how; a comma separates several.",
 )
+@ready_lag_option
 @click.option("--parent", type=int, hidden=True, help="End when this process has ended.")
 @pass_options
 def serve(
@@ -59,13 +62,14 @@ def serve(
     rate_limit: str,
     cors: tuple[str, ...],
     proxy: str | None,
+    ready_lag: int,
     parent: int | None,
 ) -> None:
     """Show the deployment to browsers, and as JSON to programs.
 
     Only reads, as a mere reader: with or without a writer, on a primary or a standby. Apps that are named
     with --app bring pages of their own. With an owner's URL, webhooks of virtualchain.toml are delivered
-    meanwhile. On Ctrl-C or SIGTERM, ends.
+    meanwhile. /health, /ready and /metrics are for monitors. On Ctrl-C or SIGTERM, ends.
     """
     from virtualchain.cli.session import existing_database
 
@@ -80,6 +84,7 @@ def serve(
             cors=cors,
             proxy=proxy,
             parent=parent,
+            ready_lag=ready_lag,
         )
 
 
@@ -104,6 +109,7 @@ def show(
     cors: Sequence[str] = (),
     proxy: str | None = None,
     parent: int | None = None,
+    ready_lag: int = READY_LAG,
 ) -> None:
     """Serve the deployment of a database until SIGINT or SIGTERM; the rest is as for `make_application`."""
     try:
@@ -136,8 +142,21 @@ def show(
         hosts=None if proxy else hosts_of(shown),
         rate=rate,
         origins=cors,
+        expose=_expose(),
+        ready_lag=ready_lag,
     )
     answer(application, opened, proxies=proxy, parent=parent, on_start=started)
+
+
+def _expose() -> "Expose | None":
+    """Return what writes metrics; None without the extra `metrics`."""
+    try:
+        from virtualchain.operating.exposition import expose
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("virtualchain"):
+            raise
+        return None
+    return expose
 
 
 def _contracts(options: Options) -> "dict[str, Contract]":
@@ -157,13 +176,16 @@ def _contracts(options: Options) -> "dict[str, Contract]":
 
 
 @contextmanager
-def serving(options: Options, port: int | None) -> Iterator[None]:
+def serving(options: Options, port: int | None, ready_lag: int) -> Iterator[None]:
     """Keep a server of the same deployment beside this process, in one of its own; none without a port."""
     if port is None:
         yield
         return
     beside = _Beside(
-        [sys.executable, "-m", "virtualchain", *_arguments(options), "serve", "--port", str(port)]
+        [
+            *(sys.executable, "-m", "virtualchain", *_arguments(options), "serve"),
+            *("--port", str(port), "--ready-lag", str(ready_lag)),
+        ]
     )
     try:
         yield

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from virtualchain.engine.deployment import Deployment
     from virtualchain.engine.engine import StateEngine
     from virtualchain.engine.expectations import Expect
+    from virtualchain.engine.measures import Measures
     from virtualchain.engine.options import Progress
 
 _PAUSES: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
@@ -163,15 +164,19 @@ def open_engine(
     follows: bool = False,
     pending: bool = False,
     open_source: "Callable[[], BlockSource] | None" = None,
+    measures: "Measures | None" = None,
 ) -> "Iterator[StateEngine]":
     """Open the engine with the settings; it reports to `reporter`.
 
     With `follows`, waits for node and database to be up, and prints each block if --json is set. With
     `pending`, unconfirmed inputs are judged as well.
-    `open_source` is used instead of the node or the files of the settings.
+    `open_source` is used instead of the node or the files of the settings. `measures` counts what is done.
     """
     from virtualchain.cli.progress import tally_json
     from virtualchain.engine.engine import StateEngine
+    from virtualchain.engine.measures import Measures
+
+    measures = measures or Measures()
 
     reporter.verbose = options.settings.verbose
     if options.settings.verbose and open_source is None:
@@ -217,12 +222,13 @@ def open_engine(
                 expect=expected_digests(options),
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,
+                measures=measures,
             )
         except BaseException:
             source.close()
             raise
 
-    with _patiently(start, reporter) if follows else start() as engine:
+    with _patiently(start, reporter, measures) if follows else start() as engine:
         yield engine
 
 
@@ -243,7 +249,7 @@ def _hint(source: "BlockSource") -> str | None:
     return f"REST is off at {source}: rest=1 in its bitcoin.conf makes fetching several times as fast"
 
 
-def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter") -> _T:
+def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter", measures: "Measures") -> _T:
     """Attempt something until node and database answer: they may be starting at the same time.
 
     It is attempted again as well if readers hold what an upgrade of the schema changes.
@@ -254,7 +260,14 @@ def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter") -> _T:
             result = attempt()
         except (NodeUnavailable, DatabaseUnavailable, InUse) as error:
             reporter.waiting(f"{error}; trying again")
-            time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            cause = "readers"
+            if isinstance(error, NodeUnavailable):
+                cause = "node"
+                measures.fail(error)
+            elif isinstance(error, DatabaseUnavailable):
+                cause = "database"
+            with measures.clock.waiting(cause):
+                time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1
         else:
             if failures:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
+from virtualchain.cli.metrics import exporting, read_address
+from virtualchain.cli.options import (
+    BLOCK_ID,
+    Command,
+    Options,
+    pass_options,
+    ready_lag_option,
+    wait_option,
+)
 from virtualchain.cli.output import counted, duration, say, write_fields, write_json
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter, tally_json
@@ -61,22 +69,40 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
 @click.option(
     "--port", type=port_type, default=PORT, show_default=True, help="The port for --serve; 0: any free one."
 )
+@click.option(
+    "--metrics",
+    "address",
+    metavar="[HOST:]PORT",
+    callback=read_address,
+    help="Answer /metrics, /health and /ready on this port: see docs/monitoring.md; 0: any free one.",
+)
+@ready_lag_option
 @pass_options
-def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) -> None:
+def run(
+    options: Options,
+    wait: bool,
+    pending: bool,
+    serves: bool,
+    port: int,
+    address: tuple[str, int] | None,
+    ready_lag: int,
+) -> None:
     """Follow the chain, processing each block as it becomes stable.
 
     Waits for a node and a database that are not up yet. On Ctrl-C or SIGTERM, finishes the current block and
     exits, without it if that takes long; on a second one, exits immediately. With --json, each block is one
     object on its own line. Webhooks of virtualchain.toml are delivered meanwhile.
     """
+    from virtualchain.engine.measures import Measures
     from virtualchain.webhooks.deliverer import Deliverer
 
-    webhooks = options.webhooks()
+    webhooks, measures = options.webhooks(), Measures()
     with (
         Signals() as signals,
         Reporter(follows=True) as reporter,
-        serving(options, port if serves else None),
-        open_engine(options, reporter, wait=wait, follows=True, pending=pending) as engine,
+        exporting(options, measures, address, ready_lag),
+        serving(options, port if serves else None, ready_lag),
+        open_engine(options, reporter, wait=wait, follows=True, pending=pending, measures=measures) as engine,
         Deliverer(options.database, webhooks, say),
     ):
         signals.stop = engine.stop

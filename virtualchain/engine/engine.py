@@ -5,6 +5,7 @@ state of its own: after any failure it continues from what is in the database.
 """
 
 import inspect
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -20,14 +21,14 @@ from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.source import BlockSource, Wake
+from virtualchain.engine.answering import Answering
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
-from virtualchain.engine.lookups import lookups_of_callback
-from virtualchain.engine.machine import Machine
+from virtualchain.engine.measures import AppState, Measures
 from virtualchain.engine.options import (
     Listener,
     Options,
@@ -44,6 +45,7 @@ from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, 
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
+    DeepFork,
     InUse,
     MissingData,
     NodeError,
@@ -87,7 +89,7 @@ def _unless_only_an_app(
     return guarded
 
 
-class StateEngine:
+class StateEngine(Answering):
     """Runs apps on a chain.
 
     ::
@@ -122,13 +124,13 @@ class StateEngine:
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
-    `on_rollback` after each rollback. `on_wait` must not query the engine: the database may just be silent.
+    `on_rollback` after each rollback. `measures` counts what is done, for whoever looks at it meanwhile.
+    `on_wait` must not query the engine: the database may just be silent.
 
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
 
     _is_only_an_app = False
-    _deployment: Deployment
 
     @classmethod
     def __virtualchain_app__(cls) -> Self:
@@ -165,6 +167,7 @@ class StateEngine:
         expect: Expect | None = None,
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
+        measures: Measures | None = None,
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
@@ -192,13 +195,16 @@ class StateEngine:
             on_rollback=on_rollback or ignore,
             may_continue=lambda: not self._stopping,
         )
-        self._report = Report()
+        self.measures = measures or Measures()
+        self._report = Report(self.measures)
         self._dropped_unfinished = False
         self._waits_for: str | None = None
+        self._cause = "tip"
+        """The cause of waiting, one of `CAUSES`."""
         self._follows = False
         self._node_is_away = False
         self._url = resolve(database)
-        self._patience = Patience(self._listener.on_wait, self._listener.may_continue)
+        self._patience = Patience(self._listener.on_wait, self._listener.may_continue, self.measures.clock)
         migrate(self._url, self._patience)
         cookie = None if cookie is None else Path(cookie)
         self._source = open_source(source, cookie) if isinstance(source, str) else source
@@ -266,6 +272,9 @@ class StateEngine:
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
                 self._recover(error)
+            except (NodeError, DeepFork) as error:
+                self.measures.fail(error)
+                raise
 
     def _recover(self, error: psycopg.Error) -> None:
         """Continue in a new session after a fault that passes; raise StoreError if it does not.
@@ -300,6 +309,19 @@ class StateEngine:
 
         return note
 
+    def _measure(self, deployment: Deployment) -> None:
+        """Take note of how far the apps are, and which of them are halted."""
+        self.measures.see(
+            {
+                machine.contract.name: AppState(
+                    machine.cursor,
+                    is_halted=machine.contract.name in deployment.halted,
+                    is_unexpected=machine.unexpected is not None,
+                )
+                for machine in deployment.machines
+            }
+        )
+
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`.
 
@@ -323,20 +345,22 @@ class StateEngine:
                     self._listener.on_wait(self._waits_for)
                 self._judge_pending()
                 self._report_waiting()
-                (self._mempool or self._source).wait(POLL)
+                with self.measures.clock.waiting(self._cause):
+                    (self._mempool or self._source).wait(POLL)
 
     def _build_or_wait(self) -> None:
         """Build; note what is waited for if that fails now and may succeed later."""
+        self._cause = "tip"
         try:
             self.build()
             self._garbled = 0
         except NodeUnavailable as error:
-            self._waits_for = str(error)
+            self._waits_for, self._cause = str(error), "node"
             self._node_is_away = True
         except InUse as error:
-            self._waits_for = str(error)
+            self._waits_for, self._cause = str(error), "readers"
         except NodeError as error:
-            self._waits_for = str(error)
+            self._waits_for, self._cause = str(error), "node"
             self._garbled += 1
             if self._garbled > _GARBLED:
                 raise
@@ -386,50 +410,6 @@ class StateEngine:
             for name, record in self._deployment.halted.items()
         }
 
-    def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:
-        """Return an app's consensus hash (32 hex digits) at a block; None if it has none there.
-
-        A callback that asks for it, or for what the next three methods return, learns nothing of the block in
-        progress, and asks about its own app only.
-        """
-        lookups = lookups_of_callback(app)
-        if lookups is not None:
-            return lookups.consensus_at(block_id)
-        return self._machine(app).log.consensus_at([block_id]).get(block_id)
-
-    def get_valid_consensus_hashes(self, block_id: int, app: str | None = None) -> list[str]:
-        """Return the hashes that are fresh at a block: of the last S blocks and its own, oldest first."""
-        lookups = lookups_of_callback(app)
-        if lookups is not None:
-            return lookups.valid_hashes(block_id)
-        machine = self._machine(app)
-        return machine.log.consensus_between(block_id - machine.contract.window, block_id)
-
-    def is_consensus_hash_valid(self, block_id: int, consensus_hash: str, app: str | None = None) -> bool:
-        """Return whether a hash is fresh at a block."""
-        lookups = lookups_of_callback(app)
-        if lookups is not None:
-            return lookups.is_valid(block_id, consensus_hash)
-        return consensus_hash in self.get_valid_consensus_hashes(block_id, app)
-
-    def get_current_block(self, app: str | None = None) -> int:
-        """Return the last block that an app was advanced to, or the one before its first."""
-        lookups = lookups_of_callback(app)
-        return self._machine(app).cursor if lookups is None else lookups.last
-
-    def _machine(self, app: str | None) -> Machine:
-        if not hasattr(self, "_deployment"):
-            raise UsageError(
-                "the app has no blocks yet: ask in a callback of a block, or of a running engine"
-            )
-        machines = [item for item in self._deployment.machines if app in {None, item.contract.name}]
-        if len(machines) == 1:
-            return machines[0]
-        names = ", ".join(item.contract.name for item in self._deployment.machines)
-        raise UsageError(
-            f"name one app of {names}" if app is None else f"there is no app {app} among {names}"
-        )
-
     def _open(self) -> Deployment:
         try:
             deployment = Deployment(
@@ -443,6 +423,9 @@ class StateEngine:
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
+                self.measures.begin(self._options.confirmations, deployment.first_block_id())
+                self.measures.be_at(deployment.tape.tip())
+                self._measure(deployment)
                 self._report.begin(deployment.connection, self._options.confirmations, deployment.names())
                 on_failure.pop_all()
         except psycopg.Error as error:
@@ -457,7 +440,8 @@ class StateEngine:
         self._leave_pending()
         self._deployment.close()
         for attempt in count():
-            self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
+            with self.measures.clock.waiting("database"):
+                self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
             try:
                 self._deployment = self._open()
             except StoreError as error:
@@ -467,11 +451,13 @@ class StateEngine:
                     raise
                 self._listener.on_wait(f"{error}; trying again")
             else:
+                self.measures.reconnect("database")
                 self._listener.on_wait(f"connected again to the database {redact(self._url)}")
                 return
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
+        self.measures.clock.turn()
         if self._follows:
             self._expect_again()
         moved = bool(self._deployment.running) and self._follow_plan(to)
@@ -481,6 +467,7 @@ class StateEngine:
             # A new session would refuse it, because its code is not that of the live build.
             self._contracts = [contract for contract in self._contracts if contract.name != name]
             self._listener.on_wait(f"app {name} shows another build now: restart with that build's code")
+        self._measure(self._deployment)
         if not self._deployment.running:
             for error in self.halted().values():
                 raise error
@@ -512,6 +499,7 @@ class StateEngine:
         self._report.know(self._look.node_tip)
         if self._node_is_away:
             self._node_is_away = False
+            self.measures.reconnect("node")
             self._listener.on_wait(f"connected again: {self._source} answers")
         match plan:
             case Wait(reason=reason):
@@ -548,6 +536,8 @@ class StateEngine:
     def _notify(self, landed: Iterable[Landed], stable_tip: int) -> None:
         for block, inputs, tallies in landed:
             self._listener.on_block(Progress(block, inputs, stable_tip, tallies=tallies))
+        if len(self._deployment.halted) != self.measures.halted:
+            self._measure(self._deployment)
 
     def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.
@@ -557,6 +547,7 @@ class StateEngine:
         self._dropped_unfinished = False
         refuse_by_policy(self._deployment.connection, reorg)
         refuse_without_code(self._deployment.connection, reorg, self._deployment.names_with_code())
+        started = time.monotonic()
         undone = roll_back(
             self._deployment,
             reorg,
@@ -564,6 +555,8 @@ class StateEngine:
             still_holds=lambda: self._deployment.tape.pins() == pins,
         )
         if undone is not None:
+            self.measures.undo(undone.blocks, time.monotonic() - started)
+            self.measures.be_at(self._deployment.tape.tip())
             self._listener.on_rollback(reorg, undone)
 
     def _catch_up(self, most: int | None) -> bool:
