@@ -60,8 +60,9 @@ def keep(revision: str, dump: bytes) -> None:
 
 def restore(revision: str, url: str) -> None:
     """Restore a dump into an empty database."""
-    psql = [find_binaries(None, server_account()) / "psql", "-q", "-v", "ON_ERROR_STOP=1", url]
-    subprocess.run(psql, input=dumps()[revision], check=True, stdout=subprocess.DEVNULL)
+    psql = find_binaries(None, server_account()) / "psql"
+    command = [str(psql), "-q", "-v", "ON_ERROR_STOP=1", url]
+    subprocess.run(command, input=dumps()[revision], check=True, stdout=subprocess.DEVNULL)
 
 
 def make_chain() -> None:

@@ -188,7 +188,7 @@ def _write_status(options: Options) -> None:
 )
 @pass_options
 def upgrade(options: Options, from_bin: Path | None) -> None:
-    """Move the server's data to the PostgreSQL that is installed now.
+    """Move the server to the PostgreSQL that is installed now.
 
     All databases, roles, passwords and settings are carried along. It takes as much disk again: the old data
     is kept until `db drop-old`. No writer may be running. If this fails or is interrupted, the data is as it

@@ -31,7 +31,9 @@ def plan(connection: psycopg.Connection, revision: str) -> list[Step]:
     costs = _costs()
     missing = [step for step in known() if step > revision]
     tables = {table for step in missing for table in costs.get(step, {}).get("microseconds", {})}
-    sizes = dict(connection.execute(queries("migrate")["sizes"], {"tables": sorted(tables)}).fetchall())
+    sizes: dict[str, int] = dict(
+        connection.execute(queries("migrate")["sizes"], {"tables": sorted(tables)}).fetchall()
+    )
     steps = []
     for step in missing:
         per_row = costs.get(step, {}).get("microseconds", {})

@@ -1,5 +1,7 @@
 """What the rehearsals of backups share: a deployment that is written to while it is backed up."""
 
+import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +18,17 @@ from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.testing import FakeNode
 
 DIGESTS = "SELECT block_id, ops_hash, consensus_hash, state_hash FROM vc.snapshots WHERE app = %s ORDER BY 1"
+PAGE = Path(__file__).parents[3] / "docs" / "backup.md"
 ROWS = "SELECT place, name, note, raw FROM plain.marks ORDER BY place"
 
 
 class Deployment:
     """A deployment of an app whose random blocks change all of its tables, and the node that it follows."""
 
-    def __init__(self, server: EmbeddedServer, node: FakeNode) -> None:
-        self.server, self.node, self.url = server, node, server.start()
+    def __init__(self, server: EmbeddedServer, node: FakeNode, name: str = "virtualchain") -> None:
+        server.start()
+        self.server, self.node = server, node
+        self.url = server.url if name == "virtualchain" else server.create_database(name)
         self._seed = 0
 
     def mine(self, blocks: int) -> None:
@@ -33,13 +38,13 @@ class Deployment:
 
     def follow(self, url: str | None = None) -> list[str]:
         """Bring this deployment, or a copy of it, to the node's tip; return what the engine reported."""
-        said: list[str] = []
+        reports: list[str] = []
         database = url or self.url
         with StateEngine(
-            an_app(), database=database, source=self.node.url, confirmations=0, on_wait=said.append
+            an_app(), database=database, source=self.node.url, confirmations=0, on_wait=reports.append
         ) as engine:
             assert engine.build() == self.node.height
-        return said
+        return reports
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -80,11 +85,27 @@ def state(url: str) -> list[Any]:
         return [digests, rows, connection.execute(ROWS).fetchall()]
 
 
-def run_as_server(*command: str | Path, text: str = "", **variables: str) -> str:
+def run_as_server(*command: str | Path, text: str = "", folder: Path = Path("/"), **variables: str) -> str:
     """Run a program as the user that servers run as, and return its output."""
-    done = run(list(command), server_account(), text=text, variables=variables)
+    done = run(list(command), server_account(), text=text, folder=folder, variables=variables)
     assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
     return done.stdout
+
+
+def run_page(heading: str, number: int, server: EmbeddedServer, folder: Path, programs: Path) -> None:
+    """Run a block of commands of `docs/backup.md` in a folder, as a superuser of a server."""
+    section = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    commands = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[number]
+    address = server.status().address
+    assert address is not None
+    variables = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(address.port),
+        "PGUSER": "postgres",
+        "PGPASSWORD": server._password("postgres"),
+    }
+    run_as_server("sh", "-e", "-c", commands, folder=folder, **variables)
 
 
 def superuser(server: EmbeddedServer, database: str = "virtualchain") -> str:

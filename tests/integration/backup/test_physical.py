@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.backup.conftest import Deployment, run_as_server, superuser
-from tests.support.servers import standby_of, value
+from tests.integration.backup.conftest import Deployment, run_as_server, run_page, superuser
+from tests.support.servers import value
 from virtualchain.audit.verify import verify
 from virtualchain.engine.versions import remove
 from virtualchain.store.embedded.host import give_to, server_account
@@ -67,9 +67,15 @@ def test_a_base_backup_of_a_running_deployment_goes_on(deployment: Deployment, b
     """What `pg_basebackup` copies while blocks are taken is a deployment: with roles, and the same hashes."""
     binaries = deployment.server._binaries
     assert binaries is not None
+    copied = base / "copied"
+    copied.mkdir()
+    give_to(server_account(), copied)
     with deployment.busy():
-        copy = standby_of(deployment.server, binaries, base / "copied")
-    (base / "copied" / "data" / "standby.signal").unlink()  # not a standby: it is to be written to
+        run_page("Copies of a whole server", 0, deployment.server, copied, binaries)
+    (copied / "base").rename(copied / "data")
+    for file in deployment.server.folder.glob("*.password"):
+        shutil.copy(file, copied)
+    copy = EmbeddedServer(copied, binaries=binaries, durable=False)
     url = copy.start()
     try:
         assert deployment.follow(url) == []
@@ -117,7 +123,7 @@ def test_pgbackrest_brings_back_the_moment_before_a_mistake(deployment: Deployme
     tip = deployment.node.height
     with psycopg.connect(superuser(server), autocommit=True) as connection:
         connection.execute("SELECT pg_create_restore_point('before the mistake')")
-        remove(deployment.url, "plain", str)
+        remove(deployment.url, "plain")
         segment = value(superuser(server), "SELECT pg_walfile_name(pg_current_wal_lsn())")
         connection.execute("SELECT pg_switch_wal()")
         wait_for(connection, f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver")

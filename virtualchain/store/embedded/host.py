@@ -96,8 +96,9 @@ def may_write(account: Account | None, folder: Path) -> bool:
 
 def give_to(account: Account | None, *paths: Path) -> None:
     """Make files or folders that we made the account's own; None leaves them ours."""
-    for path in paths if account else ():
-        os.chown(path, account.uid, account.gid)
+    if account is not None:
+        for path in paths:
+            os.chown(path, account.uid, account.gid)
 
 
 def make_folder(folder: Path) -> None:

@@ -178,8 +178,8 @@ class _Move:
         """Make the new folder, with the old one's settings and nothing else."""
         (old, made), account = self.data, self.account
         settings = "".join(_read(old / "postgresql.conf", account).partition(MARKER)[1:])
-        own = {"settings": settings, "durable": self.durable}
-        initialize(self.work, self.programs[1], account, self.password, *options, **own)
+        new, durable = self.programs[1], self.durable
+        initialize(self.work, new, account, self.password, *options, settings=settings, durable=durable)
         for name in ("pg_hba.conf", "pg_ident.conf", "postgresql.auto.conf"):
             run_step(["tee", made / name], account, _read(old / name, account))
 
@@ -201,12 +201,12 @@ class _Move:
         roles = self._run([new / "pg_dumpall", "--globals-only", *self._at(0)])
         exists = f'CREATE ROLE "?{SUPERUSER}"?;\n'  # as in every cluster
         self._run([new / "psql", "-qX", "-v", "ON_ERROR_STOP=1", *self._at(1)], re.sub(exists, "", roles))
-        listing = [old / "psql", "-qXAt", "-c", queries("embedded")["databases"], *self._at(0)]
-        for name in self._run(listing).splitlines():
+        listing = queries("embedded")["databases"]
+        for name in self._run([old / "psql", "-qXAt", "-c", listing, *self._at(0)]).splitlines():
             dump, is_there = self.work / "dump", name == SUPERUSER
             target = ["--exit-on-error", "--jobs=2", *([] if is_there else ["--create"])]
             self._run([old / "pg_dump", "--format=custom", f"--file={dump}", *self._at(0, name)])
-            self._run([new / "pg_restore", *target, *self._at(1), f"--dbname={SUPERUSER}", dump])
+            self._run([new / "pg_restore", *target, *self._at(1), dump])
             dump.unlink()
         for side in (0, 1):
             self._stop(side)
@@ -228,8 +228,10 @@ class _Move:
             **({} if self.durable else {"fsync": "off"}),
         }
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
-        command = [self.programs[side] / "pg_ctl", "start", "-sw", "-t", "86400", "-D", self.data[side]]
-        self._run([*command, "-l", self.work / f"server-{side}.log", "-o", options])
+        log = self.work / f"server-{side}.log"
+        waiting = ["-s", "-w", "-t", "86400"]
+        start: Command = [self.programs[side] / "pg_ctl", "start", *waiting, "-D", self.data[side]]
+        self._run([*start, "-l", log, "-o", options])
 
     def _stop(self, side: int) -> None:
         self._run([self.programs[side] / "pg_ctl", "stop", "-sw", "-m", "fast", "-D", self.data[side]])
