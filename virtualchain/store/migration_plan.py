@@ -49,7 +49,7 @@ def locked(steps: Sequence[Step]) -> list[str]:
 
 
 def describe(steps: Sequence[Step], revision: str) -> str:
-    """Say in one line what the steps do and how long that may take."""
+    """Describe in one line what the steps do and how long that may take."""
     total = sum(step.seconds for step in steps)
     largest = max(steps, key=lambda step: step.seconds)
     rows = sorted(largest.rows.items(), key=lambda item: item[1])[-1:]

@@ -1,4 +1,4 @@
-"""A running deployment is dumped by pg_dump and restored on another server, where it goes on."""
+"""A running deployment is dumped by pg_dump and restored on another server, and goes on."""
 
 import shutil
 import tempfile
@@ -36,10 +36,10 @@ class Backup:
 @pytest.fixture(scope="module")
 def backup() -> Iterator[Backup]:
     """Dump a deployment on the oldest PostgreSQL while it is written to."""
-    found = list(installations().values())
+    versions = list(installations().values())
     with ExitStack() as stack:
-        source = EmbeddedServer(stack.enter_context(reachable_folder()), binaries=found[0], durable=False)
-        target = EmbeddedServer(stack.enter_context(reachable_folder()), binaries=found[-1], durable=False)
+        source = EmbeddedServer(stack.enter_context(reachable_folder()), binaries=versions[0], durable=False)
+        target = EmbeddedServer(stack.enter_context(reachable_folder()), binaries=versions[-1], durable=False)
         node = stack.enter_context(FakeNode())
         deployment = Deployment(source, node, "chain")
         target.start()
@@ -51,7 +51,7 @@ def backup() -> Iterator[Backup]:
         give_to(server_account(), folder)
         programs = folder / "programs"  # as the page says for two versions: the roles by the newer one's
         programs.mkdir()
-        for name, place in (("pg_dump", found[0]), ("pg_dumpall", found[-1])):
+        for name, place in (("pg_dump", versions[0]), ("pg_dumpall", versions[-1])):
             (programs / name).symlink_to(place / name)
         with deployment.busy():
             run_page("Dumps", 0, source, folder, programs)
@@ -60,7 +60,7 @@ def backup() -> Iterator[Backup]:
             run_as_server(programs / "pg_dump", "-d", deployment.url, *parallel)
         with watch(deployment.url, from_block=node.height) as events:
             position = str(next(iter(events)).position)
-        yield Backup(deployment, folder, target, found[-1], position)
+        yield Backup(deployment, folder, target, versions[-1], position)
         source.stop()
         target.stop()
 

@@ -51,8 +51,8 @@ def base() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def deployment(base: Path) -> Iterator[Deployment]:
     """Run a deployment on Debian's PostgreSQL, which keeps its log for recovery if there is pgBackRest."""
-    found = installations()
-    binaries = found.get(15, next(iter(found.values())))
+    versions = installations()
+    binaries = versions.get(15, next(iter(versions.values())))
     server = EmbeddedServer(base / "postgresql", binaries=binaries, durable=False)
     with ExitStack() as stack:
         node = stack.enter_context(FakeNode())

@@ -61,11 +61,11 @@ def old() -> int:
 @pytest.fixture
 def server(old: int, served: list[FakeNode]) -> Iterator[EmbeddedServer]:
     """Run a deployment on an old PostgreSQL, with a second database, a reader, and settings of its own."""
-    found = installations()
-    if old not in found:
+    versions = installations()
+    if old not in versions:
         pytest.skip(f"there is no PostgreSQL {old}")
     with reachable_folder() as folder:
-        server = EmbeddedServer(folder, binaries=found[old], durable=False)
+        server = EmbeddedServer(folder, binaries=versions[old], durable=False)
         url = server.start()
         with StateEngine(titles, words, database=url, source=served[0].url, confirmations=0) as engine:
             engine.build()

@@ -67,16 +67,16 @@ def test_a_deployment_of_each_revision_continues(
 def test_each_step_locks_what_it_says(empty_database_url: str) -> None:
     """`migrations/steps.toml` names all tables and views that nobody can read while a step runs."""
     restore("0003", empty_database_url)
-    found: dict[str, list[str]] = {}
+    locks: dict[str, list[str]] = {}
     with closing(connect_migrator(empty_database_url)) as connection:
         steps = plan(connection, "0003")
         for step in steps:
             (file,) = (migrations_root() / "versions").glob(f"{step.revision}_*.sql")
             before = connection.execute("SELECT max(oid::bigint) FROM pg_class").fetchone()
             connection.execute(file.read_bytes())
-            found[step.revision] = [name for (name,) in connection.execute(LOCKED, before).fetchall()]
+            locks[step.revision] = [name for (name,) in connection.execute(LOCKED, before).fetchall()]
             connection.commit()
-    assert {step.revision: sorted(step.locks) for step in steps} == found
+    assert {step.revision: sorted(step.locks) for step in steps} == locks
     assert steps[-1].revision == head()
 
 

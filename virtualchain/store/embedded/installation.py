@@ -88,7 +88,7 @@ def find_binaries(binaries: Path | None, account: Account | None) -> Path:
 def find_version(version: int, account: Account | None) -> Path:
     """Return the `bin` folder of an installed PostgreSQL of a major version, that `account` can run.
 
-    Raises UsageError if there is none, with the places where it was looked for.
+    Raises UsageError, which names the places that were searched, if there is none.
     """
     for folder in program_folders():
         if _is_of(folder, version):
