@@ -87,7 +87,8 @@ def test_an_upgrade_says_how_long_it_may_take(inside: Inside, empty_database_url
     here = ("--database", empty_database_url)
     planned = json.loads(inside(*here, "--json", "migrate", "--dry-run").out)
     assert planned["revision"] == "0009"
-    assert [step["revision"] for step in planned["steps"]][::10] == ["0010", head()]
+    revisions = [step["revision"] for step in planned["steps"]]
+    assert (revisions[0], revisions[-1]) == ("0010", head())
     assert planned["steps"][0]["locks"] == ["vc.inputs", "virtualchain.inputs"]
     assert 1000 < planned["steps"][0]["rows"]["vc.inputs"] < 9000
     text = inside(*here, "migrate", "--dry-run").out

@@ -1,5 +1,6 @@
 """The embedded server's data is moved to a newer PostgreSQL, and never lost on the way."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
@@ -64,7 +66,8 @@ def server(old: int, served: list[FakeNode]) -> Iterator[EmbeddedServer]:
     versions = installations()
     if old not in versions:
         pytest.skip(f"there is no PostgreSQL {old}")
-    with reachable_folder() as folder:
+    with reachable_folder() as home:
+        folder = home / "postgresql"
         server = EmbeddedServer(folder, binaries=versions[old], durable=False)
         url = server.start()
         with StateEngine(titles, words, database=url, source=served[0].url, confirmations=0) as engine:
@@ -79,7 +82,9 @@ def server(old: int, served: list[FakeNode]) -> Iterator[EmbeddedServer]:
             connection.execute("CHECKPOINT")
         with (folder / "data" / "postgresql.conf").open("a") as file:
             file.write(ADDED)
-        yield EmbeddedServer(folder, durable=False)
+        upgraded = EmbeddedServer(folder, durable=False)
+        yield upgraded
+        upgraded.stop()
 
 
 def check(server: EmbeddedServer, node: FakeNode) -> None:
@@ -109,17 +114,26 @@ def test_everything_is_carried_along(server: EmbeddedServer, served: list[FakeNo
         server.start()
     with pytest.raises(UsageError, match="does not contain PostgreSQL 15"):
         server.upgrade(find_binaries(None, server_account()))
-    reports: list[str] = []
-    done = server.upgrade(report=reports.append)
-    assert (done.old, set(done.databases)) == (old, {"postgres", "virtualchain", "ünï 'x"})
-    assert reports[0].startswith("moving 3 databases (")
+    done = command(server, "upgrade")
+    kept = server.folder / "data-15"
+    assert (done["from"], done["old"]) == (old, str(kept))
+    assert done["databases"] == ["postgres", "virtualchain", "ünï 'x"]
     check(server, served[1])
     assert {path.name for path in server.folder.iterdir() if path.is_dir()} == {"data", "run", "data-15"}
     with pytest.raises(UsageError, match="already, like the programs in"):
         server.upgrade()
-    assert server.status().old == (done.kept,)
-    assert server.drop_old() == [done.kept]
-    assert not done.kept.exists()
+    assert command(server, "status")["old"] == [str(kept)]
+    assert command(server, "drop-old") == {"removed": [str(kept)]}
+    assert not kept.exists()
+
+
+def command(server: EmbeddedServer, name: str) -> dict[str, Any]:
+    """Run a command of `virtualchain db`, and return what it prints."""
+    environment = {**os.environ, "VIRTUALCHAIN_HOME": str(server.folder.parent)}
+    arguments = [sys.executable, "-m", "virtualchain", "--json", "db", name]
+    done = subprocess.run(arguments, env=environment, stdout=subprocess.PIPE, check=True)
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
 
 
 @pytest.mark.parametrize("old", [16])

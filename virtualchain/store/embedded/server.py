@@ -238,7 +238,9 @@ class EmbeddedServer:
             remove_leftovers(self.folder, find_binaries(self._binaries, self._account), self._account)
             folders = kept_data(self.folder)
             for folder in folders:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder.resolve())
+                if folder.is_symlink():
+                    folder.unlink()
         return folders
 
     def _refuse_upgrade(self, binaries: Path) -> int:

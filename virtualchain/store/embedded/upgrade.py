@@ -231,7 +231,7 @@ class _Move:
         log = self.work / f"server-{side}.log"
         waiting = ["-s", "-w", "-t", "86400"]
         start: Command = [self.programs[side] / "pg_ctl", "start", *waiting, "-D", self.data[side]]
-        self._run([*start, "-l", log, "-o", options])
+        self._run([*start, "-l", log, "-o", options], log=log)
 
     def _stop(self, side: int) -> None:
         self._run([self.programs[side] / "pg_ctl", "stop", "-sw", "-m", "fast", "-D", self.data[side]])
@@ -241,17 +241,17 @@ class _Move:
         place = [f"--host={_socket_folder(self.work)}", f"--port={_PORT + side}", f"--username={SUPERUSER}"]
         return [*place, f"--dbname={make_conninfo(dbname=database)}"]
 
-    def _run(self, command: Command, text: str = "") -> str:
-        """Run a program and return its output; raise StoreError with the end of its messages if it fails."""
+    def _run(self, command: Command, text: str = "", log: Path | None = None) -> str:
+        """Run a program and return its output; raise StoreError with its complaints if it fails."""
         variables = {"PGPASSFILE": str(self.work / "pgpass")}
         done = run(command, self.account, text=text, folder=self.work, variables=variables)
         if done.returncode == 0:
             return done.stdout
         lines = (done.stdout + done.stderr).splitlines()[-6:]
-        named = re.findall(r'"(/[^"]+\.(?:log|txt))"', "\n".join(lines))
-        logged = _read(Path(named[-1]), self.account).splitlines() if named else []
-        errors = [line for line in logged if "error:" in line]
-        reason = "; ".join(line.strip() for line in errors[-2:] or lines if line.strip())
+        logs = [Path(name) for name in re.findall(r'"(/[^"]+\.(?:log|txt))"', "\n".join(lines))]
+        logged = [line for file in (log, *logs) if file for line in _read(file, self.account).splitlines()]
+        complaints = [line for line in logged if re.search("error:|FATAL:|parameter", line)]
+        reason = "; ".join(line.strip() for line in complaints[-2:] or lines if line.strip())
         raise StoreError(f"{Path(command[0]).name} cannot move the data, which is as it was: {reason}")
 
 
