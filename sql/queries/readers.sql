@@ -55,6 +55,10 @@ UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(app
 -- Whether there is a reader: the statement below, which every opening of a deployment would run, takes milliseconds.
 SELECT FROM vc.readers LIMIT 1;
 
+-- name: absent
+-- The readers that are recorded here and that this server has no role for.
+SELECT role FROM vc.readers WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role) ORDER BY role;
+
 -- name: missing
 -- The statements that grant what is missing: to readers the database, the views of the log, those of their apps, and the functions that these call. With a reader, temporary tables are revoked from PUBLIC, who has them again in a restored copy.
 WITH ours AS (

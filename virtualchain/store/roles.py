@@ -192,6 +192,11 @@ def admit_readers(connection: psycopg.Connection) -> None:
         _run_all(connection, "missing", {})
 
 
+def absent_readers(connection: psycopg.Connection) -> list[str]:
+    """Return the readers that this server has no role for, as after a restore without roles."""
+    return [role for (role,) in connection.execute(_READERS["absent"]).fetchall()]
+
+
 def harden(connection: psycopg.Connection) -> None:
     """Revoke the privileges that PostgreSQL grants to PUBLIC and that we may revoke."""
     _run_all(connection, "harden", {})

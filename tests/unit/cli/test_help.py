@@ -61,7 +61,8 @@ def test_the_commands_are_the_documented_ones() -> None:
         ),
         *("checkpoint", "checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
         *("migrate", "db"),
-        *("db start", "db stop", "db status", "db create", "db url", "db grant-reader", "db revoke-reader"),
+        *("db start", "db stop", "db status", "db create", "db url", "db upgrade", "db drop-old"),
+        *("db grant-reader", "db revoke-reader"),
     ]
 
 

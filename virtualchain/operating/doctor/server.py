@@ -95,7 +95,7 @@ def judge_version(major: int, observed: str, today: date) -> Finding:
     if today > _ENDS[major]:
         return warning(
             f"{observed}, which has had no fixes since {_ENDS[major]}",
-            "upgrade the server: back up first, and see docs/operating.md",
+            "upgrade the server, as docs/backup.md describes",
         )
     return ok(observed)
 
