@@ -103,6 +103,11 @@ def node_of(source: BlockSource) -> NodeSource | None:
     return source if isinstance(source, NodeSource) else None
 
 
+def place_of(source: BlockSource) -> int:
+    """Return which of its nodes a source asks now: 1 for the one that was named first, or the only one."""
+    return source.place if isinstance(source, SeveralNodes) else 1
+
+
 def asks_another(source: BlockSource, error: NodeError) -> bool:
     """Have another one of several nodes asked from now on, if an error shows that one answers wrongly.
 
@@ -235,6 +240,11 @@ class SeveralNodes:
         source = self._asked.source
         assert source is not None, "a node is opened before it is asked"
         return source
+
+    @property
+    def place(self) -> int:
+        """Which node is asked now: 1 for the one that was named first."""
+        return self._asked.place + 1
 
     @property
     def network(self) -> Network:
