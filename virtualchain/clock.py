@@ -117,10 +117,6 @@ class _Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
-
-    def _end(self) -> float:
-        """Count the time; return how long it was."""
         clock, outer = self.clock, self.outer
         now = perf_counter()
         whole = now - self.started
@@ -131,7 +127,6 @@ class _Stage:
             clock.seconds[self.name] += whole - self.inner
         if clock.moved is not None:
             clock.moved = now
-        return whole
 
 
 class _Asking(_Stage):
@@ -149,6 +144,7 @@ class _Asking(_Stage):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.clock.asked = None
-        whole = self._end()
+        super().__exit__(kind, error, trace)
+        whole = perf_counter() - self.started
         if whole > SILENT_AFTER:
             self.clock.waited_for["database"] += whole

@@ -150,8 +150,8 @@ WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^(lo_creat|lo
     AND pg_has_role(current_user, p.proowner, 'USAGE');
 
 -- name: remains
--- What a role may do beyond reading its views, because PostgreSQL or an administrator allows it to the role or to everyone.
-SELECT what FROM (VALUES
+-- What a role may do beyond reading its views, because PostgreSQL or an administrator allows it to the role or to everyone; and whether an administrator can prevent it.
+SELECT what, place NOT IN (5, 6) AS is_avoidable FROM (VALUES
     (1, has_database_privilege(%(role)s, current_database(), 'TEMPORARY'), 'create temporary tables'),
     (2, has_schema_privilege(%(role)s, 'public', 'CREATE'), 'create objects in schema public'),
     (3, has_function_privilege(%(role)s, 'lo_create(oid)', 'EXECUTE'), 'create large objects'),

@@ -12,7 +12,7 @@ from virtualchain.cli import program
 from virtualchain.testing import FakeNode
 
 ELSEWHERE = {
-    *("run", "demo", "resume", "rollback", "unpin"),
+    *("run", "doctor", "demo", "resume", "rollback", "unpin"),
     *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
     *("webhooks list", "webhooks replay", "webhooks run", "export", "import", "advance"),
@@ -23,6 +23,7 @@ ELSEWHERE = {
 COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",), ("verify",)),
     *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),
+    ("prune", "--keep", "10"),
 )
 SERVER = (
     *(("db", "start"), ("db", "status"), ("db", "url"), ("db", "create", "more"), ("db", "stop")),

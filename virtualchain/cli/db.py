@@ -297,4 +297,6 @@ def _login_url(database: str, reader: "Reader") -> str | None:
         return make_conninfo(database, user=reader.role, password=reader.password)
     parts = urlsplit(database)
     place = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{quote(reader.role, safe='')}:{reader.password}@{place}").geturl()
+    login = f"{quote(reader.role, safe='')}:{reader.password}@{place}"
+    others = [item for item in parts.query.split("&") if item.partition("=")[0] not in {"user", "password"}]
+    return parts._replace(netloc=login, query="&".join(others)).geturl()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 from virtualchain.store.builds import refresh_views
 from virtualchain.store.database import (
+    advice,
     connect_migrator,
     connect_reader,
     other_locale,
@@ -57,7 +58,8 @@ def migrate(url: str, patience: Patience | None = None) -> str:
         )
     except psycopg.Error as error:
         kind = type(store_error(error))
-        raise kind(f"the schema could not be upgraded: {' '.join(str(error).split())}") from error
+        reason = f"{' '.join(str(error).split())}{advice(url, error)}"
+        raise kind(f"the schema could not be upgraded: {reason}") from error
     return head()
 
 

@@ -108,8 +108,9 @@ class DatabaseServer:
 
 @contextmanager
 def running_server() -> Iterator[DatabaseServer]:
-    """Run a throw-away server: a container if Docker answers, else the embedded server."""
-    with _container() if _docker_answers() else embedded_server() as url:
+    """Run a throw-away server: of VIRTUALCHAIN_PG_BIN, else a container if Docker answers, else embedded."""
+    is_chosen = bool(os.environ.get("VIRTUALCHAIN_PG_BIN"))
+    with _container() if not is_chosen and _docker_answers() else embedded_server() as url:
         yield DatabaseServer(url)
 
 
