@@ -16,6 +16,7 @@ from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
+from virtualchain.cli.doctor import doctor as doctor_command
 from virtualchain.cli.forks import pin, rollback, unpin
 from virtualchain.cli.nodes import compare_nodes
 from virtualchain.cli.options import EXAMPLE, Group, Options
@@ -59,6 +60,7 @@ for _command in (
     sync_command,
     run,
     status_command,
+    doctor_command,
     ops,
     consensus,
     sql,

@@ -12,13 +12,13 @@ from virtualchain.cli.session import chosen_apps, expected_digests, open_reading
 from virtualchain.errors import DeepFork, Halted, NodeError, NodeUnavailable, UnexpectedDigest, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     import psycopg
 
     from virtualchain.bitcoin.source import BlockSource, Tip
     from virtualchain.engine.planner import Plan
-    from virtualchain.model import Expected, Json
+    from virtualchain.model import Json
     from virtualchain.store.builds import Build
 
 
@@ -48,6 +48,7 @@ def status(options: Options, check: bool) -> None:
     reported last of the node. With --expect, the apps'
     digests are compared with those expected now; without it, what the writer found is shown.
     """
+    from virtualchain.operating.expected import compare_digests
     from virtualchain.reading import reported, views
     from virtualchain.store.builds import code_warning
     from virtualchain.store.database import other_locale
@@ -57,7 +58,7 @@ def status(options: Options, check: bool) -> None:
     with open_reading(options) as connection:
         network = views.network(connection)
         rows = views.apps(connection, chosen_apps(options, connection))
-        _compare_digests(connection, rows, expected)
+        compare_digests(connection, rows, expected)
         deployment: dict[str, Any] = {
             "writer": views.writer(connection),
             "standby": views.is_standby(connection),
@@ -115,20 +116,6 @@ def status(options: Options, check: bool) -> None:
             for line in row["error"]["traceback"].splitlines():
                 click.echo(f"  {visible(line)}")
     _check(rows, outlook, check=check)
-
-
-def _compare_digests(
-    connection: "psycopg.Connection", rows: "list[Json]", expected: "Mapping[str, Sequence[Expected]]"
-) -> None:
-    """Compare the apps' digests with those that are expected, by app."""
-    from virtualchain.engine.expectations import Expectations
-    from virtualchain.reading import views
-
-    for row in rows:
-        expectations = Expectations(expected.get(row["name"], ()))
-        digests = views.digests_at(connection, row["name"], expectations.until(views.HIGHEST))
-        mismatches = filter(None, map(expectations.mismatch, digests))
-        row["unexpected"] = next(mismatches, row["unexpected"])
 
 
 def _check(rows: "list[Json]", outlook: _Outlook, *, check: bool) -> None:
