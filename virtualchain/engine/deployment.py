@@ -24,6 +24,7 @@ from virtualchain.engine.machine import NOTHING, Advanced, Machine
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted, BuildChanged
 from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
+from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import connect_writer, require_space
@@ -131,7 +132,9 @@ class Deployment:
         machine.log.set_unexpected(machine.unexpected)
         if machine.unexpected is None:
             return
-        self._on_message(f"app {machine.contract.name}: {describe_mismatch(machine.unexpected)}")
+        app, unexpected = machine.contract.name, machine.unexpected
+        message = f"app {app}: {describe_mismatch(unexpected)}"
+        self._on_message(Notice(message, "digest_unexpected", app=app, **unexpected))
         if machine.must_stop and machine in self.running:
             self._halt(machine, machine.refusal())
 
@@ -155,7 +158,7 @@ class Deployment:
         """Return what is to be said of the apps' code: that it changed, or is missing."""
         names = self.names()
         return [
-            warning
+            Notice(warning, "app_warned", app=build.app)
             for build in builds(self.connection)
             if build.is_live
             and (warning := build.warning if build.app in names else build.not_run_warning) is not None

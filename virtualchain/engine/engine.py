@@ -53,6 +53,7 @@ from virtualchain.errors import (
     VirtualchainError,
 )
 from virtualchain.model import Block, OnUnexpected, Reorg, SenderLevel, Verification
+from virtualchain.notices import Notice
 from virtualchain.settings import HISTORY, Policy, verification
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, store_error
@@ -123,6 +124,8 @@ class StateEngine:
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
     `on_rollback` after each rollback. `on_wait` must not query the engine: the database may just be silent.
+    What it gets is a `virtualchain.notices.Notice`: text that also names its event. `on_turn` is called often
+    while the engine is alive, and not while it hangs: between blocks, and while it waits for anything.
 
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
@@ -165,6 +168,7 @@ class StateEngine:
         expect: Expect | None = None,
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
+        on_turn: Callable[[], None] | None = None,
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
@@ -183,6 +187,7 @@ class StateEngine:
         self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._faults = Faults(PAUSES)
+        self._on_turn = on_turn or ignore
         self._garbled = 0
         """Malformed answers of the node since the last block."""
         self._listener = Listener(
@@ -190,7 +195,7 @@ class StateEngine:
             on_catch_up=self._with_progress(on_catch_up or ignore),
             on_wait=on_wait or ignore,
             on_rollback=on_rollback or ignore,
-            may_continue=lambda: not self._stopping,
+            may_continue=self._may_continue,
         )
         self._report = Report()
         self._dropped_unfinished = False
@@ -249,6 +254,10 @@ class StateEngine:
         self._wake.call()
         self._source.wake()
 
+    def _may_continue(self) -> bool:
+        self._on_turn()
+        return not self._stopping
+
     def build(self, to: int | None = None) -> int:
         """Process blocks up to `to`, or to the stable tip; return the last block processed.
 
@@ -259,7 +268,7 @@ class StateEngine:
         self._faults.clear()
         while True:
             try:
-                while not self._stopping and self._advance(to):
+                while self._may_continue() and self._advance(to):
                     self._faults.clear()
                     self._report.write(self._deployment.connection)
                 self._deployment.settle()
@@ -279,7 +288,7 @@ class StateEngine:
         retry = None if self._stopping else self._faults.add(error, place)
         if retry is None:
             raise failure from error
-        self._listener.on_wait(f"{failure}; trying again")
+        self._listener.on_wait(Notice(f"{failure}; trying again", "database_failed"))
         self._reopen(retry.pauses)
         if retry.condemns and machine is not None:
             try:
@@ -314,7 +323,7 @@ class StateEngine:
             except StoreError as error:
                 if self._listener.may_continue():
                     raise
-                self._listener.on_wait(str(error))
+                self._listener.on_wait(Notice(str(error), "interrupted"))
                 return
             if not self._deployment.running:
                 return
@@ -331,12 +340,12 @@ class StateEngine:
             self.build()
             self._garbled = 0
         except NodeUnavailable as error:
-            self._waits_for = str(error)
+            self._waits_for = Notice(str(error), "waiting_for_node")
             self._node_is_away = True
         except InUse as error:
-            self._waits_for = str(error)
+            self._waits_for = Notice(str(error), "waiting_for_readers")
         except NodeError as error:
-            self._waits_for = str(error)
+            self._waits_for = Notice(str(error), "node_failed")
             self._garbled += 1
             if self._garbled > _GARBLED:
                 raise
@@ -354,7 +363,8 @@ class StateEngine:
             self._recover(error)
         except (NodeError, InUse) as error:
             self._leave_pending()
-            self._listener.on_wait(f"pending inputs are not judged: {error}; trying again")
+            message = f"pending inputs are not judged: {error}; trying again"
+            self._listener.on_wait(Notice(message, "pending_not_judged"))
 
     def _report_waiting(self) -> None:
         """Report what is waited for."""
@@ -465,9 +475,10 @@ class StateEngine:
                 waits = self._follows and isinstance(error, DatabaseUnavailable)
                 if self._stopping or (attempt + 1 >= len(pauses) and not waits):
                     raise
-                self._listener.on_wait(f"{error}; trying again")
+                self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
             else:
-                self._listener.on_wait(f"connected again to the database {redact(self._url)}")
+                message = f"connected again to the database {redact(self._url)}"
+                self._listener.on_wait(Notice(message, "database_connected"))
                 return
 
     def _advance(self, to: int | None) -> bool:
@@ -480,7 +491,8 @@ class StateEngine:
         for name in self._deployment.retire_swapped():
             # A new session would refuse it, because its code is not that of the live build.
             self._contracts = [contract for contract in self._contracts if contract.name != name]
-            self._listener.on_wait(f"app {name} shows another build now: restart with that build's code")
+            message = f"app {name} shows another build now: restart with that build's code"
+            self._listener.on_wait(Notice(message, "app_swapped", app=name))
         if not self._deployment.running:
             for error in self.halted().values():
                 raise error
@@ -492,7 +504,8 @@ class StateEngine:
         try:
             expected = None if self._inquiry is None else self._inquiry.answer()
         except VirtualchainError as error:
-            self._listener.on_wait(f"the digests that are expected could not be read again: {error}")
+            message = f"the digests that are expected could not be read again: {error}"
+            self._listener.on_wait(Notice(message, "expected_unreadable"))
             return
         if expected is not None and expected != self._options.expected:
             self._options = replace(self._options, expected=expected)
@@ -512,7 +525,7 @@ class StateEngine:
         self._report.know(self._look.node_tip)
         if self._node_is_away:
             self._node_is_away = False
-            self._listener.on_wait(f"connected again: {self._source} answers")
+            self._listener.on_wait(Notice(f"connected again: {self._source} answers", "node_connected"))
         match plan:
             case Wait(reason=reason):
                 self._waits_for = reason
@@ -591,9 +604,8 @@ class StateEngine:
                 self._faults.clear()
                 self._garbled = 0
                 first, last = searched
-                self._listener.on_wait(
-                    f"app {app} joins: blocks {first} to {last} were searched for its inputs"
-                )
+                message = f"app {app} joins: blocks {first} to {last} were searched for its inputs"
+                self._listener.on_wait(Notice(message, "app_joins", app=app, first=first, last=last))
         before = {machine: machine.cursor for machine in self._deployment.lagging()}
         self._deployment.catch_up(self._listener, most)
         return moved or any(machine.cursor != cursor for machine, cursor in before.items())

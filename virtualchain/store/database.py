@@ -20,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, WriterBusy, quoted
+from virtualchain.notices import Notice
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.failures import store_error
 from virtualchain.store.patience import Patience, Session
@@ -323,7 +324,8 @@ def _take_lock(connection: Session, *, wait: bool) -> None:
             if not wait:
                 raise WriterBusy(f"{busy}; stop it, or wait until it ends (`sync`, `run` and others: --wait)")
             if busy != reported:
-                connection.report(f"{busy}; waiting for it to end")
+                message = f"{busy}; waiting for it to end"
+                connection.report(Notice(message, "waiting_for_writer"))
                 reported = busy
         time.sleep(_POLL if reported else _PAUSE)
 

@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
+from virtualchain.notices import Notice
+
 REPORT_AFTER: Final = 10.0
 """Seconds of silence until the first report; each further one comes after twice as many."""
 STOP_AFTER: Final = 5.0
@@ -85,15 +87,15 @@ class Session(psycopg.Connection[TupleRow]):
                 ready = yield state
                 if ready:
                     if report_at > REPORT_AFTER:
-                        patience.report(f"{self.database} answers again")
+                        patience.report(Notice(f"{self.database} answers again", "database_connected"))
                     silent_since, report_at = None, REPORT_AFTER
                 else:
                     now = time.monotonic()
                     silent_since = silent_since or now
                     if now - silent_since >= report_at:
-                        patience.report(
-                            f"{self.database} has not answered for {report_at:.0f} s: it is busy, or it hangs"
-                        )
+                        silence = f"has not answered for {report_at:.0f} s: it is busy, or it hangs"
+                        message = f"{self.database} {silence}"
+                        patience.report(Notice(message, "waiting_for_database", seconds=report_at))
                         report_at *= 2
                     if not patience.may_continue():
                         stops_at = stops_at or now + STOP_AFTER
