@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from virtualchain.cli.output import say
 from virtualchain.errors import UsageError
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +64,11 @@ class Options:
     @cached_property
     def settings(self) -> "Settings":
         """The settings from flags, environment and file; raises UsageError."""
-        from virtualchain.cli.output import say
-        from virtualchain.settings import load
+        from virtualchain.settings import exposed_passwords, load
 
         settings = load(self.flags, os.environ, Path.cwd())
-        for warning in settings.warnings:
-            say(warning)
+        for warning in [*settings.warnings, *exposed_passwords(self.flags)]:
+            _warn_of_password(warning)
         return settings
 
     @property
@@ -139,7 +139,6 @@ class Options:
         from virtualchain.bitcoin import networks
         from virtualchain.bitcoin.files.source import open_blocks
         from virtualchain.bitcoin.node.node import open_source
-        from virtualchain.cli.output import say
 
         settings = self.settings
         name = settings.network or network
@@ -154,9 +153,17 @@ class Options:
             expected,
             cacert=settings.cacert,
             zmq=settings.zmq,
-            warn=say,
-            notice=say if settings.verbose else None,
+            warn=_warn_of_password,
+            notice=_tell_details if settings.verbose else None,
         )
+
+
+def _tell_details(message: str) -> None:
+    say(Notice(message, "detail"))
+
+
+def _warn_of_password(message: str) -> None:
+    say(Notice(message, "password_exposed"))
 
 
 pass_options = click.make_pass_decorator(Options, ensure=True)
@@ -281,6 +288,17 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--on-unexpected",
             metavar="halt|continue",
             help="What an app does that has other digests than expected. Default: halt.",
+        ),
+        option(
+            "--log-format",
+            metavar="text|json",
+            help="How to write what is said on standard error: lines for people, or one JSON object for each "
+            "event. Default: text.",
+        ),
+        option(
+            "--log-level",
+            metavar="debug|info|warning|error",
+            help="Say only what matters at least this much. Default: debug, which is everything.",
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),

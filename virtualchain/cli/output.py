@@ -1,4 +1,6 @@
-"""What a command writes: results as JSON, CSV or columns on standard output, messages on standard error.
+"""What a command writes: results as JSON, CSV or columns on standard output.
+
+What it says on standard error goes through `virtualchain.cli.log`.
 
 Nothing is truncated or wrapped, because a hash must survive copying. If the columns do not fit the terminal,
 each row takes several lines instead. There may be many rows, so they are written as they arrive.
@@ -14,6 +16,8 @@ from typing import Any, Final
 
 import click
 
+from virtualchain.cli.log import say as say
+from virtualchain.cli.log import visible as visible
 from virtualchain.reading.json_text import json_text, plain_text, refuse_same_names
 
 _LOOK_AHEAD: Final = 500
@@ -21,19 +25,6 @@ _LOOK_AHEAD: Final = 500
 _GAP: Final = "  "
 
 Row = Sequence[Any]
-
-
-def say(message: str) -> None:
-    """Write a message to the user, on standard error."""
-    for line in message.splitlines():
-        click.echo(f"virtualchain: {visible(line)}", err=True)
-
-
-def visible(text: str) -> str:
-    """Escape control characters: text from the chain or a server must not control the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def counted(number: int, thing: str) -> str:

@@ -13,6 +13,7 @@ import click
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import say, write_json_line
 from virtualchain.errors import UsageError
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from virtualchain.app.contract import Contract
@@ -128,7 +129,7 @@ def show(
         if options.settings.json:
             write_json_line({"url": url})
         else:
-            say(f"the deployment is shown at {url}")
+            say(Notice(f"the deployment is shown at {url}", "serving", url=url))
 
     application = make_application(
         database,
@@ -150,7 +151,8 @@ def _contracts(options: Options) -> "dict[str, Contract]":
         try:
             contract = read_contract(load_app(setting.use))
         except UsageError as error:
-            say(f"{error}; so this app has no pages of its own")
+            message = f"{error}; so this app has no pages of its own"
+            say(Notice(message, "app_warned", app=setting.use))
         else:
             contracts[contract.name] = contract
     return contracts
@@ -217,6 +219,7 @@ class _Beside:
             if self._ended.is_set() or code == UsageError.exit_code:
                 return
             pause = _PAUSES[min(attempt, len(_PAUSES) - 1)]
-            say(f"the server has ended with code {code}; it is started again in {pause:.0f} s")
+            message = f"the server has ended with code {code}; it is started again in {pause:.0f} s"
+            say(Notice(message, "server_ended", exit_code=code, seconds=pause))
             self._ended.wait(pause)
             attempt += 1

@@ -13,6 +13,7 @@ from virtualchain.errors import (
     StoreError,
     UsageError,
 )
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 _PAUSES: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
 """Seconds after each attempt to reach a node and a database that may be starting; the last one repeats."""
+_WAITS: Final = {
+    NodeUnavailable: "waiting_for_node",
+    DatabaseUnavailable: "waiting_for_database",
+    InUse: "waiting_for_readers",
+}
+"""What is waited for, by the error."""
 _T = TypeVar("_T")
 
 
@@ -177,12 +184,13 @@ def open_engine(
     if options.settings.verbose and open_source is None:
         from virtualchain.bitcoin.compiled import IS_COMPILED
 
-        say(f"blocks are scanned by {'compiled' if IS_COMPILED else 'interpreted'} code")
+        message = f"blocks are scanned by {'compiled' if IS_COMPILED else 'interpreted'} code"
+        say(Notice(message, "detail"))
     apps = options.apps()
     policies = options.policies()  # reports mistakes before a node is contacted
     if follows:
         for name, file in options.files().items():
-            say(f"app {name} is in {file}")
+            say(Notice(f"app {name} is in {file}", "app_found", app=name, file=file))
     url = options.database  # the same
 
     def on_block(progress: "Progress") -> None:
@@ -253,10 +261,10 @@ def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter") -> _T:
         try:
             result = attempt()
         except (NodeUnavailable, DatabaseUnavailable, InUse) as error:
-            reporter.waiting(f"{error}; trying again")
+            reporter.waiting(Notice(f"{error}; trying again", _WAITS[type(error)]))
             time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1
         else:
             if failures:
-                say("connected: node and database answer")
+                say(Notice("connected: node and database answer", "connected"))
             return result

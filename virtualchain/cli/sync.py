@@ -13,6 +13,7 @@ from virtualchain.cli.progress import Reporter, tally_json
 from virtualchain.cli.serve import PORT, port_type, serving
 from virtualchain.cli.session import migrated_deployment, open_engine
 from virtualchain.errors import AppHalted, Halted, UsageError
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,10 +84,12 @@ def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) ->
         engine.follow()
     for app, tally in reporter.tallies.items():
         if tally.inputs:
-            say(f"app {app}: {counted(tally.inputs, 'input')}: {tally}")
-    for failure in reporter.failures().values():
-        say(failure)
-    say("stopped" if reporter.last is None else f"stopped after block {reporter.last}")
+            message = f"app {app}: {counted(tally.inputs, 'input')}: {tally}"
+            say(Notice(message, "inputs_counted", app=app, **tally_json(tally)))
+    for app, failure in reporter.failures().items():
+        say(Notice(failure, "inputs_failed", app=app))
+    message = "stopped" if reporter.last is None else f"stopped after block {reporter.last}"
+    say(Notice(message, "stopped", block_id=reporter.last))
 
 
 @click.command(cls=Command)
@@ -165,7 +168,7 @@ def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
     files = options.files()
     names = list(files)
     tallies = {name: reporter.tallies.get(name, Tally()) for name in names}
-    failures = list(reporter.failures().values())
+    failures = reporter.failures()
     with views.snapshot(options.database) as connection:
         rows = views.apps(connection, names)
     meter = reporter.meter
@@ -178,11 +181,16 @@ def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
         ]
         work = {"blocks": meter.blocks, "inputs": meter.inputs, "seconds": round(meter.seconds, 3)}
         write_json(
-            {**work, "waits_for": done.waits_for, "warnings": [*done.warnings, *failures], "apps": apps}
+            {
+                **work,
+                "waits_for": done.waits_for,
+                "warnings": [*done.warnings, *failures.values()],
+                "apps": apps,
+            }
         )
         return
-    for failure in failures:
-        say(failure)
+    for app, failure in failures.items():
+        say(Notice(failure, "inputs_failed", app=app))
     for row in rows:
         write_fields(
             f"{row['name']}: {row['status'].replace('_', ' ')}",
