@@ -20,14 +20,13 @@ from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.source import BlockSource, Wake
+from virtualchain.engine.answering import Answering
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
 from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
-from virtualchain.engine.lookups import lookups_of_callback
-from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import (
     Listener,
     Options,
@@ -88,7 +87,7 @@ def _unless_only_an_app(
     return guarded
 
 
-class StateEngine:
+class StateEngine(Answering):
     """Runs apps on a chain.
 
     ::
@@ -131,7 +130,6 @@ class StateEngine:
     """
 
     _is_only_an_app = False
-    _deployment: Deployment
 
     @classmethod
     def __virtualchain_app__(cls) -> Self:
@@ -395,50 +393,6 @@ class StateEngine:
             name: halted_error(name, record, self._deployment.causes.get(name))
             for name, record in self._deployment.halted.items()
         }
-
-    def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:
-        """Return an app's consensus hash (32 hex digits) at a block; None if it has none there.
-
-        A callback that asks for it, or for what the next three methods return, learns nothing of the block in
-        progress, and asks about its own app only.
-        """
-        lookups = lookups_of_callback(app)
-        if lookups is not None:
-            return lookups.consensus_at(block_id)
-        return self._machine(app).log.consensus_at([block_id]).get(block_id)
-
-    def get_valid_consensus_hashes(self, block_id: int, app: str | None = None) -> list[str]:
-        """Return the hashes that are fresh at a block: of the last S blocks and its own, oldest first."""
-        lookups = lookups_of_callback(app)
-        if lookups is not None:
-            return lookups.valid_hashes(block_id)
-        machine = self._machine(app)
-        return machine.log.consensus_between(block_id - machine.contract.window, block_id)
-
-    def is_consensus_hash_valid(self, block_id: int, consensus_hash: str, app: str | None = None) -> bool:
-        """Return whether a hash is fresh at a block."""
-        lookups = lookups_of_callback(app)
-        if lookups is not None:
-            return lookups.is_valid(block_id, consensus_hash)
-        return consensus_hash in self.get_valid_consensus_hashes(block_id, app)
-
-    def get_current_block(self, app: str | None = None) -> int:
-        """Return the last block that an app was advanced to, or the one before its first."""
-        lookups = lookups_of_callback(app)
-        return self._machine(app).cursor if lookups is None else lookups.last
-
-    def _machine(self, app: str | None) -> Machine:
-        if not hasattr(self, "_deployment"):
-            raise UsageError(
-                "the app has no blocks yet: ask in a callback of a block, or of a running engine"
-            )
-        machines = [item for item in self._deployment.machines if app in {None, item.contract.name}]
-        if len(machines) == 1:
-            return machines[0]
-        names = ", ".join(item.contract.name for item in self._deployment.machines)
-        raise UsageError(
-            f"name one app of {names}" if app is None else f"there is no app {app} among {names}"
-        )
 
     def _open(self) -> Deployment:
         try:

@@ -1,0 +1,1 @@
+"""What operators look at: measures of a running deployment, probes, and checks of its surroundings."""
