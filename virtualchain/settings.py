@@ -245,8 +245,8 @@ def exposed_passwords(flags: Mapping[str, object]) -> list[str]:
     """Return a warning for each option of the command line that holds a password."""
     held = [key for key in _IN_FILES if any(map(_PASSWORD.search, _texts(flags.get(key))))]
     return [
-        f"the password in {_flag(key)} is in the process list, where other users of this machine can read it: "
-        f"set {_variable(key)}, or {_file_variable(key)} to a file that holds it"
+        f"the password in {_flag(key)} is in the process list, where other users of this machine see it: "
+        f"set {_variable(key)} instead, or {_file_variable(key)} to a file that holds it"
         for key in held
     ]
 
@@ -268,7 +268,7 @@ def _value_files(environ: Mapping[str, str], folder: Path) -> dict[str, Path]:
             continue
         if environ.get(_variable(key)):
             raise UsageError(f"{_variable(key)} and {_file_variable(key)} are both set: unset one of them")
-        files[key] = cast("Path", _path(name, _file_variable(key), folder))
+        files[key] = _path(name, _file_variable(key), folder)
     return files
 
 

@@ -1,10 +1,9 @@
-"""What a command says on standard error: lines for people, or one JSON object for each event.
+"""Chooses how a command writes what it says, and makes events of what libraries and Python say.
 
-docs/logs.md describes the events. The format is chosen before anything can be wrong with the command line, so
-that an error in it has the format, too.
+The format is chosen before anything can be wrong with the command line, so that an error in it has the
+format, too.
 """
 
-import json
 import logging
 import os
 import sys
@@ -14,65 +13,15 @@ import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO, cast, get_args
 
-import click
-
-from virtualchain.notices import Level, LogFormat, Notice, notice_of
+from virtualchain.cli.output import choose_log, is_for_programs, line_of, say
+from virtualchain.notices import Level, LogFormat, Notice
 
 _LEVELS: Final = get_args(Level)
 _OPTIONS: Final = ("log_format", "log_level", "config")
-
-
-class _Log:
-    """How this process writes what it says."""
-
-    format: LogFormat = "text"
-    lowest: Level = "debug"
-
-
-def say(message: str, error: BaseException | None = None) -> None:
-    """Say something to the operator; of `error`, the traceback is shown as well."""
-    notice = notice_of(message)
-    if is_heard(notice.level):
-        _write(line_of(notice, error))
-
-
-def is_json() -> bool:
-    """Return whether lines are for programs."""
-    return _Log.format == "json"
-
-
-def is_heard(level: Level) -> bool:
-    """Return whether events of this level are written."""
-    return _LEVELS.index(level) >= _LEVELS.index(_Log.lowest)
-
-
-def line_of(notice: Notice, error: BaseException | None = None) -> bytes | str:
-    """Write an event as it appears on standard error, with the end of the line."""
-    trace = "" if error is None else "".join(traceback.format_exception(error))
-    if _Log.format == "text":
-        return trace + "".join(f"virtualchain: {visible(line)}\n" for line in notice.splitlines())
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    event = {"time": now, "level": notice.level, "event": notice.event, "message": str(notice)}
-    shown = {**event, **notice.fields, **({"traceback": trace} if trace else {})}
-    text = json.dumps(shown, ensure_ascii=False, default=str)
-    # What is not printable could only be in a text, where JSON's escapes are at home.
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text).encode() + b"\n"
-
-
-def _write(line: bytes | str) -> None:
-    click.echo(line, err=True, nl=False)
-
-
-def visible(text: str) -> str:
-    """Escape control characters: text from the chain or a server must not control the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # The choice
@@ -84,9 +33,10 @@ def set_up(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     A value that is not allowed is left for the settings to report.
     """
     chosen = {**_in_file(arguments, environ), **_in_environment(environ), **_in_arguments(arguments)}
-    _Log.format = cast("LogFormat", _allowed(chosen.get("log_format"), get_args(LogFormat), "text"))
-    _Log.lowest = cast("Level", _allowed(chosen.get("log_level"), _LEVELS, "debug"))
-    if _Log.format == "json":
+    log_format = _allowed(chosen.get("log_format"), get_args(LogFormat), "text")
+    lowest = _allowed(chosen.get("log_level"), _LEVELS, "debug")
+    choose_log(cast("LogFormat", log_format), cast("Level", lowest))
+    if is_for_programs():
         _catch_others()
 
 
@@ -169,7 +119,7 @@ def _show_error(
         say(Notice(text, "bug", error=kind.__name__), error)
 
 
-def flush_to(descriptor: int, notice: Notice) -> None:
+def write_past_streams(descriptor: int, notice: Notice) -> None:
     """Write an event past Python's own streams, whose locks another thread may hold."""
     line = line_of(notice)
     os.write(descriptor, line if isinstance(line, bytes) else line.encode())

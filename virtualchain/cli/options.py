@@ -17,7 +17,7 @@ from virtualchain.errors import UsageError
 from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.networks import Network
@@ -54,6 +54,13 @@ class Options:
 
     def __init__(self) -> None:
         self.flags: dict[str, Any] = {}
+        self._is_inherited = False
+
+    def inherit(self, flags: "Mapping[str, Any]") -> None:
+        """Take over the options of the process that started this one, as JSON has them."""
+        self._is_inherited = True
+        for name, value in flags.items():
+            self.flags[name] = tuple(value) if isinstance(value, list) else value
 
     def add(self, name: str, value: object) -> None:
         """Record an option; a value after the command's name replaces one before it, and apps add up."""
@@ -67,7 +74,8 @@ class Options:
         from virtualchain.settings import exposed_passwords, load
 
         settings = load(self.flags, os.environ, Path.cwd())
-        for warning in [*settings.warnings, *exposed_passwords(self.flags)]:
+        exposed = [] if self._is_inherited else exposed_passwords(self.flags)
+        for warning in [*settings.warnings, *exposed]:
             _warn_of_password(warning)
         return settings
 

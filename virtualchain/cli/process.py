@@ -18,7 +18,8 @@ from typing import Final, Self
 
 import click
 
-from virtualchain.cli.log import flush_to, say
+from virtualchain.cli.log import write_past_streams
+from virtualchain.cli.output import say
 from virtualchain.errors import DeepFork, StoreError, UsageError, VirtualchainError
 from virtualchain.notices import Notice
 
@@ -74,7 +75,7 @@ class Ending:
         # Past Python's own streams: the main thread may hold their locks, and nobody may read the pipe.
         if self.exit_code == INTERRUPTED and select.select([], [2], [], 0)[1]:
             message = "ended while it waited: what was not committed is undone"
-            flush_to(2, Notice(message, "interrupted", exit_code=self.exit_code))
+            write_past_streams(2, Notice(message, "interrupted", exit_code=self.exit_code))
         os._exit(self.exit_code)
 
 

@@ -6,8 +6,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from virtualchain.cli.log import is_heard, is_json
-from virtualchain.cli.output import counted, duration, say
+from virtualchain.cli.output import counted, duration, is_for_programs, is_heard, say
 from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Reporter:
         self.meter = Meter()
         self._to = to
         self._follows = follows
-        self._is_terminal = sys.stderr.isatty() and not is_json() and is_heard("info")
+        self._is_terminal = sys.stderr.isatty() and not is_for_programs() and is_heard("info")
         self._interval = _REDRAW if self._is_terminal else _REPEAT
         self._next: float | None = None
         self._bar: Bar | None = None

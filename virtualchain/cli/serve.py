@@ -1,17 +1,18 @@
 """The command `serve`: pages for people and an API for programs; and the server beside a writer."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options
-from virtualchain.cli.output import say, write_json_line
+from virtualchain.cli.output import log_arguments, say, write_json_line
 from virtualchain.errors import UsageError
 from virtualchain.notices import Notice
 
@@ -22,6 +23,8 @@ PORT: Final = 8080
 _RATE: Final = "1000/second"
 _PAUSES: Final = (1.0, 5.0, 30.0)
 """Seconds until a server beside a writer that has ended is started again; the last one repeats."""
+_FLAGS: Final = "VIRTUALCHAIN_FLAGS_OF_PARENT"
+"""The variable that holds, as JSON, the options of the writer's command line for a server beside it."""
 _GRACE: Final = 5.0
 """Seconds that it has to end."""
 
@@ -70,6 +73,8 @@ def serve(
     """
     from virtualchain.cli.session import existing_database
 
+    if parent is not None:
+        options.inherit(json.loads(os.environ.get(_FLAGS, "{}")))
     with _delivering(options) if parent is None else nullcontext():
         show(
             options,
@@ -164,31 +169,20 @@ def serving(options: Options, port: int | None) -> Iterator[None]:
     if port is None:
         yield
         return
-    beside = _Beside(
-        [sys.executable, "-m", "virtualchain", *_arguments(options), "serve", "--port", str(port)]
-    )
+    beside = _Beside(port, options.flags)
     try:
         yield
     finally:
         beside.end()
 
 
-def _arguments(options: Options) -> list[str]:
-    """Write the options of this command line as arguments again."""
-    arguments = []
-    for name, value in options.flags.items():
-        for item in value if isinstance(value, tuple) else (value,):
-            arguments.append(f"--{name.replace('_', '-')}")
-            if item is not True:
-                arguments.append(str(item))
-    return arguments
-
-
 class _Beside:
     """A server in a process of its own, which is started again if it ends."""
 
-    def __init__(self, command: list[str]) -> None:
-        self._command = [*command, "--parent", str(os.getpid())]
+    def __init__(self, port: int, flags: Mapping[str, object]) -> None:
+        command = ["serve", "--port", str(port), "--parent", str(os.getpid())]
+        self._command = [sys.executable, "-m", "virtualchain", *log_arguments(), *command]
+        self._environment = {**os.environ, _FLAGS: json.dumps(flags)}  # others see a command line
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -213,7 +207,10 @@ class _Beside:
                 if self._ended.is_set():
                     return
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
-                    self._command, stdin=subprocess.DEVNULL, start_new_session=True
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
                 )
             code = self._process.wait()
             if self._ended.is_set() or code == UsageError.exit_code:
