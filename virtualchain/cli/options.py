@@ -54,11 +54,9 @@ class Options:
 
     def __init__(self) -> None:
         self.flags: dict[str, Any] = {}
-        self._is_inherited = False
 
     def inherit(self, flags: "Mapping[str, Any]") -> None:
         """Take over the options of the process that started this one, as JSON has them."""
-        self._is_inherited = True
         for name, value in flags.items():
             self.flags[name] = tuple(value) if isinstance(value, list) else value
 
@@ -71,13 +69,19 @@ class Options:
     @cached_property
     def settings(self) -> "Settings":
         """The settings from flags, environment and file; raises UsageError."""
-        from virtualchain.settings import exposed_passwords, load
+        from virtualchain.settings import load
 
         settings = load(self.flags, os.environ, Path.cwd())
-        exposed = [] if self._is_inherited else exposed_passwords(self.flags)
-        for warning in [*settings.warnings, *exposed]:
+        for warning in settings.warnings:
             _warn_of_password(warning)
         return settings
+
+    def warn_of_exposed_passwords(self) -> None:
+        """Warn of passwords on the command line, if this process stays in the process list for long."""
+        from virtualchain.settings import exposed_passwords
+
+        for warning in exposed_passwords(self.flags):
+            _warn_of_password(warning)
 
     @property
     def verbose(self) -> bool:

@@ -75,6 +75,8 @@ def serve(
 
     if parent is not None:
         options.inherit(json.loads(os.environ.get(_FLAGS, "{}")))
+    else:
+        options.warn_of_exposed_passwords()
     with _delivering(options) if parent is None else nullcontext():
         show(
             options,

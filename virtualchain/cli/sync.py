@@ -72,6 +72,7 @@ def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) ->
     """
     from virtualchain.webhooks.deliverer import Deliverer
 
+    options.warn_of_exposed_passwords()
     webhooks = options.webhooks()
     with (
         Signals() as signals,
