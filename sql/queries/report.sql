@@ -21,3 +21,11 @@ ON CONFLICT (at) DO NOTHING;
 -- name: end
 -- Record that the writer ended in order.
 UPDATE vc.writer SET seen_at = now(), stopped_at = now(), waits_for = NULL;
+
+-- name: settings
+-- The settings of the writer that was started last, as that one recorded them.
+SELECT settings FROM vc.writer;
+
+-- name: keep_settings
+-- Record the settings of this writer.
+UPDATE vc.writer SET settings = %(settings)s;

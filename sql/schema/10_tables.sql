@@ -21,7 +21,8 @@ CREATE TABLE vc.writer (
     node_hash bytea CHECK (octet_length(node_hash) = 32),
     waits_for text,
     version text,
-    stopped_at timestamptz
+    stopped_at timestamptz,
+    settings jsonb CHECK (jsonb_typeof(settings) = 'object')
 );
 COMMENT ON TABLE vc.writer IS 'How the process that follows the chain was started last, and what it reports of itself; the lock shows whether it still runs. Nothing is derived from it.';
 COMMENT ON COLUMN vc.writer.singleton IS 'Always true: there is one row.';
@@ -34,6 +35,7 @@ COMMENT ON COLUMN vc.writer.node_hash IS 'Hash of that block, in display order; 
 COMMENT ON COLUMN vc.writer.waits_for IS 'What it waited for then; null while it takes blocks.';
 COMMENT ON COLUMN vc.writer.version IS 'The version of virtualchain that it runs.';
 COMMENT ON COLUMN vc.writer.stopped_at IS 'When it ended in order; null while it runs, and if it was killed.';
+COMMENT ON COLUMN vc.writer.settings IS 'The settings that decide what it takes and does, by name: the next writer says which of them changed; null if an earlier version wrote.';
 
 CREATE TABLE vc.progress (
     at timestamptz PRIMARY KEY,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as Bar
 
+    from virtualchain.cli.service import Service
     from virtualchain.engine.options import Progress, Tally
     from virtualchain.errors import AppHalted
     from virtualchain.model import Reorg
@@ -86,10 +87,13 @@ class Reporter:
     """Reports to the user what the engine does; use it as a context manager.
 
     `to` is the last block requested. With `follows` there is no last block, and each block near the tip gets
-    a line.
+    a line. A service manager is told what it should know through `service`.
     """
 
-    def __init__(self, *, to: int | None = None, follows: bool = False) -> None:
+    def __init__(
+        self, *, to: int | None = None, follows: bool = False, service: "Service | None" = None
+    ) -> None:
+        self._service = service
         self.meter = Meter()
         self._to = to
         self._follows = follows
@@ -123,6 +127,8 @@ class Reporter:
         now = self.meter.count(progress.inputs)
         self._count(progress)
         self.last = block_id = progress.block.block_id
+        if self._service is not None:
+            self._service.block(block_id, progress.stable_tip)
         goal = progress.stable_tip if self._to is None else min(self._to, progress.stable_tip)
         if self._follows and block_id > goal - _NEAR_TIP:
             self._hide()
@@ -161,6 +167,8 @@ class Reporter:
         self._hide()
         if reason != self._last_reason:
             say(reason)
+            if self._service is not None:
+                self._service.waiting(reason)
         self._last_reason = reason
 
     def halted(self, halted: "Mapping[str, AppHalted]") -> None:

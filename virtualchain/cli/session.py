@@ -170,12 +170,13 @@ def open_engine(
     follows: bool = False,
     pending: bool = False,
     open_source: "Callable[[], BlockSource] | None" = None,
+    on_turn: "Callable[[], None] | None" = None,
 ) -> "Iterator[StateEngine]":
     """Open the engine with the settings; it reports to `reporter`.
 
     With `follows`, waits for node and database to be up, and prints each block if --json is set. With
     `pending`, unconfirmed inputs are judged as well.
-    `open_source` is used instead of the node or the files of the settings.
+    `open_source` is used instead of the node or the files of the settings. `on_turn` is the engine's.
     """
     from virtualchain.cli.progress import tally_json
     from virtualchain.engine.engine import StateEngine
@@ -225,6 +226,7 @@ def open_engine(
                 expect=expected_digests(options),
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,
+                on_turn=on_turn,
             )
         except BaseException:
             source.close()

@@ -11,7 +11,9 @@ from virtualchain.cli.output import counted, duration, say, write_fields, write_
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter, tally_json
 from virtualchain.cli.serve import PORT, port_type, serving
+from virtualchain.cli.service import Service
 from virtualchain.cli.session import migrated_deployment, open_engine
+from virtualchain.cli.watching import watching
 from virtualchain.errors import AppHalted, Halted, UsageError
 from virtualchain.notices import Notice
 
@@ -74,14 +76,24 @@ def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) ->
 
     options.warn_of_exposed_passwords()
     webhooks = options.webhooks()
+    service = Service()
     with (
         Signals() as signals,
-        Reporter(follows=True) as reporter,
+        Reporter(follows=True, service=service) as reporter,
         serving(options, port if serves else None),
-        open_engine(options, reporter, wait=wait, follows=True, pending=pending) as engine,
+        watching(options),
+        open_engine(
+            options, reporter, wait=wait, follows=True, pending=pending, on_turn=service.turn
+        ) as engine,
         Deliverer(options.database, webhooks, say),
     ):
-        signals.stop = engine.stop
+
+        def stop() -> None:
+            service.stopping()
+            engine.stop()
+
+        signals.stop = stop
+        service.ready()
         engine.follow()
     for app, tally in reporter.tallies.items():
         if tally.inputs:

@@ -22,6 +22,7 @@ from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.answering import Answering
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
+from virtualchain.engine.changed_settings import note_settings, settings_of
 from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
@@ -180,6 +181,8 @@ class StateEngine(Answering):
             expected={} if expect is None else expect(),
             on_unexpected=on_unexpected,
         )
+        self._verify = verify
+        """What was asked for; None leaves it to the source."""
         self._inquiry = None if expect is None else Inquiry(expect)
         check_runnable(declared, self._options)
         self._wake = Wake()
@@ -408,6 +411,9 @@ class StateEngine(Answering):
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
                 self._report.begin(deployment.connection, self._options.confirmations, deployment.names())
+                settings = settings_of(self._options, self._verify, self._contracts)
+                if (changed := note_settings(deployment.connection, settings)) is not None:
+                    self._listener.on_wait(changed)
                 on_failure.pop_all()
         except psycopg.Error as error:
             raise store_error(error) from error
@@ -427,7 +433,7 @@ class StateEngine(Answering):
             except StoreError as error:
                 # WriterBusy, too: the server may not know yet that our old session has ended.
                 waits = self._follows and isinstance(error, DatabaseUnavailable)
-                if self._stopping or (attempt + 1 >= len(pauses) and not waits):
+                if not self._may_continue() or (attempt + 1 >= len(pauses) and not waits):
                     raise
                 self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
             else:
@@ -505,7 +511,7 @@ class StateEngine(Answering):
                     near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
                     self._notify(self._deployment.take(scanned, near_tip=near_tip), stable_tip)
                     self._report.write(self._deployment.connection)
-                    if self._stopping or not self._deployment.running:
+                    if not self._may_continue() or not self._deployment.running:
                         break
             except NodeError:
                 self._notify(self._deployment.land(), stable_tip)
@@ -540,7 +546,7 @@ class StateEngine(Answering):
         if not lagging:
             return False
         for machine in lagging:
-            if self._stopping:
+            if not self._may_continue():
                 return moved
             app = machine.contract.name
             try:
