@@ -4,6 +4,7 @@ The protocol is that of sd_notify(3). Without NOTIFY_SOCKET in the environment, 
 """
 
 import os
+import socket
 import time
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -16,6 +17,8 @@ _STATUS_EVERY: Final = 1.0
 
 
 class _Notifier(Protocol):
+    socket: socket.socket | None
+
     def notify(self, state: str) -> None:
         """Send a message; failures are ignored."""
 
@@ -66,7 +69,7 @@ def _open() -> _Notifier:
             "NOTIFY_SOCKET is set, as by a unit with Type=notify, and that needs the extra service: "
             "pip install 'virtualchain[service]'"
         ) from error
-    notifier = SystemdNotifier()
+    notifier: _Notifier = SystemdNotifier()
     if notifier.socket is not None:
         notifier.socket.setblocking(False)
     return notifier

@@ -80,8 +80,8 @@ def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) ->
     with (
         Signals() as signals,
         Reporter(follows=True, service=service) as reporter,
-        serving(options, port if serves else None),
         watching(options),
+        serving(options, port if serves else None),
         open_engine(
             options, reporter, wait=wait, follows=True, pending=pending, on_turn=service.turn
         ) as engine,

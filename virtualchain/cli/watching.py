@@ -38,10 +38,9 @@ def read_files(options: "Options") -> set[Path]:
     named += [webhook.secret_file for webhook in settings.webhooks]
     code = [Path(file) for file in options.files().values() if file is not None]
     folders = [file.parent for file in code if file.name == "__init__.py"]
-    loaded = [
-        Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
-    ]
-    within = [file for file in loaded if any(folder in file.parents for folder in folders)]
+    loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    modules = [Path(file) for file in loaded if file is not None]
+    within = [file for file in modules if any(folder in file.parents for folder in folders)]
     return {file for file in (*named, *code, *within) if file is not None}
 
 
