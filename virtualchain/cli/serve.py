@@ -166,14 +166,17 @@ def _contracts(options: Options) -> "dict[str, Contract]":
 
 
 @contextmanager
-def serving(options: Options, port: int | None) -> Iterator[None]:
-    """Keep a server of the same deployment beside this process, in one of its own; none without a port."""
+def serving(options: Options, port: int | None) -> Iterator[Callable[[], object]]:
+    """Keep a server of the same deployment beside this process, in one of its own; none without a port.
+
+    What is yielded begins to end it, from any thread; the end of the context waits for that.
+    """
     if port is None:
-        yield
+        yield lambda: None
         return
     beside = _Beside(port, options.flags)
     try:
-        yield
+        yield beside.begin_to_end
     finally:
         beside.end()
 
@@ -191,12 +194,16 @@ class _Beside:
         self._thread = threading.Thread(target=self._keep, name="serve", daemon=True)
         self._thread.start()
 
-    def end(self) -> None:
-        """End it, and wait for that."""
+    def begin_to_end(self) -> None:
+        """Have it end, without waiting for that."""
         self._ended.set()
         with self._lock:
-            if self._process is not None:
+            if self._process is not None and self._process.poll() is None:
                 self._process.terminate()
+
+    def end(self) -> None:
+        """End it, and wait for that."""
+        self.begin_to_end()
         self._thread.join(_GRACE)
         with self._lock:
             if self._process is not None and self._process.poll() is None:

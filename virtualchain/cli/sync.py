@@ -1,11 +1,14 @@
 """The commands that advance the apps along the chain or the tape: sync, run, advance, resume."""
 
+import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from virtualchain.background import begin
 from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
 from virtualchain.cli.output import counted, duration, say, write_fields, write_json
 from virtualchain.cli.process import Signals
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from virtualchain.engine.engine import StateEngine
     from virtualchain.engine.options import Progress
 
+_FOR_ANSWERS: Final = 0.5
+"""Seconds after a signal within which the node may still answer."""
 _APP_KEYS: Final = (
     "name",
     "version",
@@ -72,6 +77,7 @@ def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) ->
     exits, without it if that takes long; on a second one, exits immediately. With --json, each block is one
     object on its own line. Webhooks of virtualchain.toml are delivered meanwhile.
     """
+    from virtualchain.bitcoin.source import Wake
     from virtualchain.webhooks.deliverer import Deliverer
 
     options.warn_of_exposed_passwords()
@@ -81,17 +87,26 @@ def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) ->
         Signals() as signals,
         Reporter(follows=True, service=service) as reporter,
         watching(options),
-        serving(options, port if serves else None),
+        serving(options, port if serves else None) as end_server,
         open_engine(
             options, reporter, wait=wait, follows=True, pending=pending, on_turn=service.turn
         ) as engine,
         Deliverer(options.database, webhooks, say),
     ):
+        leaving = Wake()
 
         def stop() -> None:
             service.stopping()
             engine.stop()
+            leaving.call()
 
+        def hurry() -> None:
+            leaving.wait(threading.TIMEOUT_MAX)
+            end_server()
+            time.sleep(_FOR_ANSWERS)
+            engine.give_up_node()
+
+        begin(hurry)
         signals.stop = stop
         service.ready()
         engine.follow()

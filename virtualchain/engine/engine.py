@@ -255,6 +255,11 @@ class StateEngine(Answering):
         self._wake.call()
         self._source.wake()
 
+    def give_up_node(self) -> None:
+        """Let no answer of the node hold up the end; for another thread, after `stop`."""
+        if isinstance(self._source, NodeSource):
+            self._source.cut()
+
     def _may_continue(self) -> bool:
         self._on_turn()
         return not self._stopping

@@ -321,7 +321,7 @@ def _take_lock(connection: Session, *, wait: bool) -> None:
         tries += 1
         if tries > (_HIDDEN_TRIES if holder is None else _SHOWN_TRIES):
             busy = f"another writer is at work on this database: {holder or 'a session that is not shown'}"
-            if not wait:
+            if not (wait and connection.may_continue()):
                 raise WriterBusy(f"{busy}; stop it, or wait until it ends (`sync`, `run` and others: --wait)")
             if busy != reported:
                 message = f"{busy}; waiting for it to end"

@@ -58,6 +58,10 @@ class Session(psycopg.Connection[TupleRow]):
         """Report something that the session waits for."""
         (self.patience or _Default.patience).report(message)
 
+    def may_continue(self) -> bool:
+        """Return whether the work that the session is for still goes on."""
+        return (self.patience or _Default.patience).may_continue()
+
     def cursor(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - psycopg's own
         """Make a cursor; `Cursor.stream` looks at the session before it waits."""
         if self.before_use is not None:

@@ -20,7 +20,7 @@ from virtualchain.web.connections import Connection
 _NICE: Final = 10
 """By how much a writer on the same machine goes first."""
 _BACKLOG: Final = 2048
-_GRACE: Final = 2
+_GRACE: Final = 1
 """Seconds that open connections have at the end."""
 _ORPHANED: Final = 1.0
 """Seconds after which a server notices that the process which started it is gone."""
