@@ -243,12 +243,18 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
 
 def exposed_passwords(flags: Mapping[str, object]) -> list[str]:
     """Return a warning for each option of the command line that holds a password."""
-    held = [key for key in _IN_FILES if any(map(_PASSWORD.search, _texts(flags.get(key))))]
+    held = [key for key in _IN_FILES if any(_may_expose(key, text) for text in _texts(flags.get(key)))]
     return [
         f"the password in {_flag(key)} is in the process list, where other users of this machine see it: "
         f"set {_variable(key)} instead, or {_file_variable(key)} to a file that holds it"
         for key in held
     ]
+
+
+def _may_expose(key: str, text: str) -> bool:
+    """Return whether a value holds a password, as a node's path may be one."""
+    path = urlsplit(text).path.strip("/") if key == "bitcoin" else ""
+    return bool(path) or _PASSWORD.search(text) is not None
 
 
 def _texts(value: object) -> list[str]:

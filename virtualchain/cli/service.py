@@ -29,7 +29,7 @@ class Service:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._notifier: _Notifier | None = _open() if environ.get("NOTIFY_SOCKET") else None
         self._feed_every = _watchdog_seconds(environ) / 4
-        self._fed_at = self._reported_at = float("-inf")
+        self._fed_at = self._reported_at = 0.0
 
     def ready(self) -> None:
         """Tell that the start is complete."""

@@ -1,0 +1,105 @@
+"""`run` as a service: what it tells a service manager, and the unit that is shipped."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import ROOT, Commands
+from virtualchain.cli.service import Service
+from virtualchain.testing import FakeNode
+
+UNIT = ROOT / "docs" / "deploy" / "virtualchain.service"
+
+
+class Manager:
+    """Receives what a service tells, on a socket without a file, as systemd's may be."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(30)
+        self._socket.bind(f"\0virtualchain-test-{os.getpid()}")
+        self.address = f"@virtualchain-test-{os.getpid()}"
+        self.told: list[str] = []
+
+    def until(self, pattern: str) -> list[str]:
+        """Wait until something is told that fits; return what was told since the last time."""
+        new: list[str] = []
+        while not (new and re.fullmatch(pattern, new[-1])):
+            new.append(self._socket.recv(4096).decode())
+        self.told += new
+        return new
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    """Provide a service manager."""
+    manager = Manager()
+    yield manager
+    manager.close()
+
+
+def test_run_tells_the_service_manager_how_it_is(
+    cli: Commands, manager: Manager, fake_node: FakeNode, database_url: str
+) -> None:
+    """It waits, is ready once it has started, is alive while the node is away, too, and stops.
+
+    `sync` tells nothing.
+    """
+    cli.environment |= {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "2000000"}
+    options = ("--app", "apps", "--database", database_url, "--bitcoin", fake_node.url, "--confirmations", 0)
+    cli("sync", *options)
+    fake_node.stop()
+    process = cli.start("run", *options)
+    assert [told for told in manager.until("STATUS=.*is it running.*") if told == "READY=1"] == []
+    fake_node.start()
+    manager.until("READY=1")
+    fake_node.mine()
+    manager.until(f"STATUS=block {fake_node.height} of {fake_node.height}")
+    fake_node.stop()
+    manager.until("STATUS=.*is it running.*")
+    manager.until("WATCHDOG=1")
+    assert process.signal().code == 0
+    manager.until("STOPPING=1")
+    assert manager.told.count("READY=1") == 1
+    assert all(told.isprintable() for told in manager.told)
+
+
+def test_a_manager_that_does_not_read_holds_nothing_up(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queue is full soon; what does not fit is lost. The watchdog of another process is not fed."""
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
+    service = Service({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "100", "WATCHDOG_PID": "1"})
+    service.turn()
+    service.waiting("für\nnichts →")
+    for number in range(10_000):
+        service.waiting(str(number))
+    assert manager.until("STATUS=.*") == ["STATUS=f\\xfcr\\nnichts \\u2192"]
+
+
+def test_the_unit_is_valid_and_confined(tmp_path: Path) -> None:
+    """Systemd accepts it, and finds little that it could do to the machine."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/virtualchain/bin/virtualchain", "/bin/true"))
+    subprocess.run(["systemd-analyze", "verify", unit], check=True, capture_output=True)
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_the_unit_restarts_only_what_another_attempt_may_help() -> None:
+    """The exit codes that need a person are those of docs/protocol/interfaces.md that end `run` for good."""
+    prevented = re.search("^RestartPreventExitStatus=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert prevented is not None
+    assert prevented[1].split() == ["1", "2", "4", "70"]
