@@ -51,13 +51,9 @@ def manager() -> Iterator[Manager]:
 def test_run_tells_the_service_manager_how_it_is(
     cli: Commands, manager: Manager, fake_node: FakeNode, database_url: str
 ) -> None:
-    """It waits, is ready once it has started, is alive while the node is away, too, and stops.
-
-    `sync` tells nothing.
-    """
+    """It waits, is ready once it has started, is alive while the node is away, too, and stops."""
     cli.environment |= {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "2000000"}
     options = ("--app", "apps", "--database", database_url, "--bitcoin", fake_node.url, "--confirmations", 0)
-    cli("sync", *options)
     fake_node.stop()
     process = cli.start("run", *options)
     assert [told for told in manager.until("STATUS=.*is it running.*") if told == "READY=1"] == []
@@ -85,6 +81,9 @@ def test_a_manager_that_does_not_read_holds_nothing_up(
     for number in range(10_000):
         service.waiting(str(number))
     assert manager.until("STATUS=.*") == ["STATUS=f\\xfcr\\nnichts \\u2192"]
+    assert service._notifier is not None
+    assert service._notifier.socket is not None
+    service._notifier.socket.close()
 
 
 def test_the_unit_is_valid_and_confined(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def note_settings(connection: psycopg.Connection, settings: Json) -> Notice | No
     connection.execute(_Q["keep_settings"], {"settings": Jsonb(settings)})
     changes = {
         name: [before.get(name, _NONE), settings.get(name, _NONE)]
-        for name in dict.fromkeys([*before, *settings])
+        for name in dict.fromkeys([*settings, *before])
         if before.get(name) != settings.get(name) and (name in settings or not name.startswith(_POLICY))
     }
     if not changes:

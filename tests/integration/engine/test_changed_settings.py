@@ -22,7 +22,8 @@ def test_a_writer_says_what_changed_since_the_last_one(
 
     def said(*apps: App, **options: Any) -> list[str]:
         notices: list[str] = []
-        source = {"database": database_url, "source": fake_node.url, "on_wait": notices.append}
+        source: dict[str, Any] = {"source": fake_node.url, "on_wait": notices.append}
+        source["database"] = database_url
         with StateEngine(*apps, **source, **options) as engine:
             engine.build(3)
             query("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
@@ -34,10 +35,9 @@ def test_a_writer_says_what_changed_since_the_last_one(
     assert said(one, confirmations=6) == []  # the policy stays as it is
     start = "settings changed since the last writer: "
     changed = said(one, other, confirmations=3, history=None, verify="merkle", senders="bound")
-    assert changed == [
-        f"{start}confirmations 6 → 3, history 1000 → all, verify default → merkle, senders node → bound, "
-        "version of other none → 1"
-    ]
+    levels = "verify default → merkle, senders node → bound"
+    rest = f"history 1000 → all, {levels}, version of other none → 1"
+    assert changed == [f"{start}confirmations 6 → 3, {rest}"]
     [notice] = said(an_app("one", "2"), confirmations=3, history=None, verify="merkle", senders="bound")
     assert isinstance(notice, Notice)
     assert notice.fields == {"changes": {"version of one": ["1", "2"], "version of other": ["1", "none"]}}
@@ -50,7 +50,7 @@ def test_what_the_last_writer_did_not_record_is_not_compared(
     options: dict[str, Any] = {"database": database_url, "source": fake_node.url}
     with StateEngine(an_app("one"), **options) as engine:
         engine.build(1)
-    query("UPDATE vc.writer SET settings = NULL")
+    query("UPDATE vc.writer SET settings = NULL RETURNING settings")
     notices: list[str] = []
     with StateEngine(an_app("one"), **options, confirmations=0, on_wait=notices.append) as engine:
         engine.build(1)

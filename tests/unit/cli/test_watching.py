@@ -63,12 +63,6 @@ def test_what_is_read_once_is_watched(tmp_path: Path, monkeypatch: pytest.Monkey
     (package / "unused.py").write_text("")
     options = Options()
     found = {str(file.relative_to(tmp_path)) for file in read_files(options)}
-    assert found == {
-        "virtualchain.toml",
-        "ca.pem",
-        "url",
-        "secret",
-        "package/__init__.py",
-        "package/rules.py",
-    }
+    code = {"package/__init__.py", "package/rules.py"}
+    assert found == {"virtualchain.toml", "ca.pem", "url", "secret", *code}
     assert options.settings.database == "postgresql://127.0.0.1/x"
