@@ -205,6 +205,14 @@ COMMENT ON COLUMN virtualchain.writer.waits_for IS 'What it waited for then; nul
 COMMENT ON COLUMN virtualchain.writer.version IS 'The version of virtualchain that it runs.';
 COMMENT ON COLUMN virtualchain.writer.stopped_at IS 'When it ended in order; null while it runs, and if it was killed.';
 
+CREATE VIEW virtualchain.metrics AS
+SELECT m.name, m.labels, m.value
+FROM vc.writer AS w, LATERAL jsonb_to_recordset(w.metrics) AS m (name text, labels jsonb, value double precision);
+COMMENT ON VIEW virtualchain.metrics IS 'What the writer counted until its last report, as Prometheus gets it: see docs/monitoring.md; no row before the first start.';
+COMMENT ON COLUMN virtualchain.metrics.name IS 'The name of the metric.';
+COMMENT ON COLUMN virtualchain.metrics.labels IS 'Its labels, an object of texts.';
+COMMENT ON COLUMN virtualchain.metrics.value IS 'Its value.';
+
 CREATE VIEW virtualchain.progress AS
 SELECT at, block_id, node_block_id, inputs, ops, rejections FROM vc.progress;
 COMMENT ON VIEW virtualchain.progress IS 'How far the writer was, every ten seconds of the last day.';

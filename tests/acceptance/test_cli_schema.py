@@ -11,6 +11,7 @@ from tests.acceptance.conftest import Inside, check_one_line, mine_notes, notes
 from tests.integration.reading.test_readers import grant
 from virtualchain.cli import session
 from virtualchain.cli.progress import Reporter
+from virtualchain.engine.measures import Measures
 from virtualchain.errors import InUse
 from virtualchain.store import giving_way, migrate
 from virtualchain.store.database import connect_migrator
@@ -96,7 +97,7 @@ def test_a_reader_in_the_way_of_an_upgrade_is_named_at_once(
                 reader.rollback()
 
         with Reporter() as reporter:
-            assert session._patiently(attempt, reporter) == head()
+            assert session._patiently(attempt, reporter, Measures()) == head()
 
 
 def test_a_newer_schema_is_neither_read_nor_written(

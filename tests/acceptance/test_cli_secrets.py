@@ -172,11 +172,7 @@ def test_a_deployment_shows_no_secret(cli: Commands, node: FakeNode, database_ur
         done = process.signal(signal.SIGTERM)
     assert (done.code, done.err.count("the password in --bitcoin")) == (0, 1)
     check(done.out + done.err, "run", database_url)
-    for command in (
-        ("status", "--json"),
-        ("export", "tape"),
-        ("checkpoint", "create", "point", "--app", "notes"),
-    ):
+    for command in ("status --json", "export tape", "checkpoint create point --app notes"):
         done = cli(*command.split(), "-v")
         check(done.out + done.err, command, database_url)
     for written in (*(cli.folder / "tape").rglob("*"), *cli.folder.glob("point*")):

@@ -22,7 +22,6 @@ import os
 import resource
 import statistics
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ from typing import Any, Final
 import psycopg
 from rich.table import Table
 
+from tests.benchmarks import processes
 from tests.benchmarks.environment import temporary_server
 from tests.benchmarks.printing import report
 from tests.benchmarks.stages import Stages
@@ -367,12 +367,10 @@ def cpu_of(pid: int) -> float:
 
 def _run(server: DatabaseServer, worker: str, ops: int, total: int, *options: str) -> dict[str, Any]:
     url = server.clone()
-    command = [sys.executable, "-m", "tests.benchmarks.apply", "--worker", worker, "--database", url]
-    command += ["--ops", str(ops), "--total", str(total), *options]
-    process = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    arguments = ["--worker", worker, "--database", url, "--ops", str(ops), "--total", str(total), *options]
+    result = processes.measured("apply", arguments)
     server.drop(url)
-    measured: dict[str, Any] = json.loads(process.stdout)
-    return measured
+    return result
 
 
 _WORKERS: Final[dict[str, Callable[..., Any]]] = {

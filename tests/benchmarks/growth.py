@@ -21,7 +21,6 @@ import argparse
 import json
 import resource
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks import processes
 from tests.benchmarks.apply import accounts_app, blocks
 from tests.benchmarks.environment import temporary_server
 from virtualchain import App, State
@@ -233,11 +233,9 @@ def _peak() -> int:
 
 def _run(server: DatabaseServer, case: str, rows: Sequence[int], ops: int) -> Result:
     url = server.clone()
-    command = [sys.executable, "-m", "tests.benchmarks.growth", "--worker", case, "--database", url]
-    command += ["--ops", str(ops), "--rows", *map(str, rows)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    arguments = ["--worker", case, "--database", url, "--ops", str(ops), "--rows", *map(str, rows)]
+    measured = processes.measured("growth", arguments)
     server.drop(url)
-    measured = json.loads(process.stdout)
     rates = {int(at): rate for at, rate in measured["rates"].items()}
     return Result(**measured | {"rates": rates})
 

@@ -16,10 +16,7 @@ Generating a full block takes half a second. `--chain FOLDER` uses a chain that
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +24,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from tests.benchmarks import processes
 from tests.benchmarks.environment import Chain, empty_blocks, full_blocks, temporary_server
 from tests.benchmarks.printing import report
 from virtualchain.testing.database import DatabaseServer
@@ -157,16 +155,15 @@ def absent_seconds(chain: Chain, server: DatabaseServer, runs: int) -> dict[str,
 
 
 def _run(task: str, chain: Chain, server: DatabaseServer, last: int, *options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.benchmarks.worker", *_TASKS[task], "--node", chain.url, *options]
-    command += ["--first", str(chain.first), "--last", str(last)]
+    arguments = [*_TASKS[task], "--node", chain.url, *options]
+    arguments += ["--first", str(chain.first), "--last", str(last)]
     if chain.cookie is not None:
-        command += ["--cookie", str(chain.cookie)]
+        arguments += ["--cookie", str(chain.cookie)]
     urls = [server.clone() for _ in range(_PASSES)]
-    process = subprocess.run([*command, "--databases", *urls], stdout=subprocess.PIPE, check=True)
+    result = processes.measured("worker", [*arguments, "--databases", *urls])
     for url in urls:
         server.drop(url)
-    measured: dict[str, Any] = json.loads(process.stdout)
-    return measured
+    return result
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
@@ -35,7 +36,7 @@ from virtualchain.engine.options import Progress
 from virtualchain.model import DEFAULT_RULE, Block, Verification, Watch
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(description="Measure fetching or syncing blocks.")
     parser.add_argument("task", choices=["fetch", "spent", "sync"])
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--stages", action="store_true", help="measure the stages")
     parser.add_argument("--first", type=int, required=True)
     parser.add_argument("--last", type=int, required=True)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     def open_it() -> BlockSource:
         if options.source == "files":

@@ -12,6 +12,7 @@ from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.senders import Senders
 from virtualchain.bitcoin.source import BlockSource, at_height
 from virtualchain.bitcoin.spending import LARGEST_KEPT
+from virtualchain.clock import Clock
 from virtualchain.errors import MalformedBlock
 from virtualchain.model import Block, Input, RestOfBlock, ScannedBlock, SpentOutput, Verification
 
@@ -30,8 +31,9 @@ def prefetch(
     *,
     verify: Verification = "merkle",
     senders: Senders | None = None,
+    clock: Clock | None = None,
 ) -> Generator[ScannedBlock, None, None]:
-    """Fetch and scan the blocks of these headers, in their order; `verify` and `senders` as in `fetch`.
+    """Fetch and scan the blocks of these headers, in their order; the other options are those of `fetch`.
 
     At most `ahead` blocks are fetched or held beyond the one yielded last, and together they take at most
     `MOST_BYTES`: a block that would take more waits until its turn. An error in a block is raised when
@@ -47,7 +49,7 @@ def prefetch(
         def claim(size: int) -> None:
             budget.claim(place, size)
 
-        return fetch(source, scanner, header, verify=verify, senders=checks, claim=claim)
+        return fetch(source, scanner, header, verify=verify, senders=checks, claim=claim, clock=clock)
 
     def submit(most: int) -> list[Future[ScannedBlock]]:
         return [pool.submit(fetch_in_budget, *each) for each in islice(remaining, most)]
@@ -144,24 +146,30 @@ def fetch(
     verify: Verification = "merkle",
     senders: Senders | None = None,
     claim: Callable[[int], None] = _claim_nothing,
+    clock: Clock | None = None,
 ) -> ScannedBlock:
     """Fetch one block, its inputs and the outputs that they spend.
 
     `claim` is called with how many bytes the inputs may take, before what they spend is fetched, and again
     with how many they take. `verify` is how much of the block is checked, as `CheckedBlock` describes, and
-    `senders` who checks what it spends; on the tape, whoever takes the block. Raises what the source raises,
-    and MalformedBlock if the block does not pass.
+    `senders` who checks what it spends; on the tape, whoever takes the block. `clock` counts the seconds of
+    stages `fetch`, `scan` and `senders`. Raises what the source raises, and MalformedBlock if the block does
+    not pass.
     """
-    with at_height(header.block_id):
+    clock = clock or Clock()
+    with clock.stage("fetch"), at_height(header.block_id):
         raw = source.raw_block(header.hash)
-    try:
-        scan = scanner.scan(CheckedBlock(header, raw, source.network, verify, scanner.search))
-    except MalformedBlock as error:
-        raise MalformedBlock(f"{source}: {error}") from error
+    with clock.stage("scan"):
+        try:
+            scan = scanner.scan(CheckedBlock(header, raw, source.network, verify, scanner.search))
+        except MalformedBlock as error:
+            raise MalformedBlock(f"{source}: {error}") from error
     claim(_estimate(scan))
     checks = senders or Senders()
-    spent = checks.spent(source, scan)
-    scanned = ScannedBlock(header, _inputs(source, scan, spent), _rest(source, scan, checks), spent.made_in)
+    with clock.stage("senders"):
+        spent = checks.spent(source, scan)
+        inputs_of_block = _inputs(source, scan, spent)
+    scanned = ScannedBlock(header, inputs_of_block, _rest(source, scan, checks), spent.made_in)
     claim(_size(scan, spent))
     return scanned
 

@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from virtualchain.cli.output import say
 from virtualchain.errors import UsageError
+from virtualchain.metrics import READY_LAG
 from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
@@ -33,6 +34,16 @@ BLOCK_ID: Final = click.IntRange(min=0, max=2**31 - 1)
 """The type of an argument or option that is a block's height."""
 wait_option = click.option(
     "--wait", is_flag=True, help="Wait while another process is writing, instead of giving up."
+)
+
+
+ready_lag_option = click.option(
+    "--ready-lag",
+    type=click.IntRange(min=0),
+    default=READY_LAG,
+    show_default=True,
+    metavar="BLOCKS",
+    help="How many stable blocks may be missing while /ready says yes.",
 )
 
 

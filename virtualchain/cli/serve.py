@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from virtualchain.cli.options import Command, Options, pass_options
+from virtualchain.cli.options import Command, Options, pass_options, ready_lag_option
 from virtualchain.cli.output import log_arguments, say, write_json_line
 from virtualchain.errors import UsageError
+from virtualchain.metrics import READY_LAG
 from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from virtualchain.app.contract import Contract
+    from virtualchain.web.probing import Expose
 
 PORT: Final = 8080
 _RATE: Final = "1000/second"
@@ -54,6 +56,7 @@ port_type = click.IntRange(min=0, max=65535)
     metavar="ADDRESS",
     help="Believe this reverse proxy who asked and how; a comma separates several.",
 )
+@ready_lag_option
 @click.option("--parent", type=int, hidden=True, help="End when this process has ended.")
 @pass_options
 def serve(
@@ -63,13 +66,14 @@ def serve(
     rate_limit: str,
     cors: tuple[str, ...],
     proxy: str | None,
+    ready_lag: int,
     parent: int | None,
 ) -> None:
     """Show the deployment to browsers, and as JSON to programs.
 
     Only reads, as a mere reader: with or without a writer, on a primary or a standby. Apps that are named
     with --app bring pages of their own. With an owner's URL, webhooks of virtualchain.toml are delivered
-    meanwhile. On Ctrl-C or SIGTERM, ends.
+    meanwhile. /health, /ready and /metrics are for monitors. On Ctrl-C or SIGTERM, ends.
     """
     from virtualchain.cli.session import existing_database
 
@@ -88,6 +92,7 @@ def serve(
             cors=cors,
             proxy=proxy,
             parent=parent,
+            ready_lag=ready_lag,
         )
 
 
@@ -112,6 +117,7 @@ def show(
     cors: Sequence[str] = (),
     proxy: str | None = None,
     parent: int | None = None,
+    ready_lag: int = READY_LAG,
 ) -> None:
     """Serve the deployment of a database until SIGINT or SIGTERM; the rest is as for `make_application`."""
     try:
@@ -144,8 +150,21 @@ def show(
         hosts=None if proxy else hosts_of(shown),
         rate=rate,
         origins=cors,
+        expose=_expose(),
+        ready_lag=ready_lag,
     )
     answer(application, opened, proxies=proxy, parent=parent, on_start=started)
+
+
+def _expose() -> "Expose | None":
+    """Return what writes metrics; None without the extra `metrics`."""
+    try:
+        from virtualchain.operating.exposition import expose
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("virtualchain"):
+            raise
+        return None
+    return expose
 
 
 def _contracts(options: Options) -> "dict[str, Contract]":
@@ -166,7 +185,7 @@ def _contracts(options: Options) -> "dict[str, Contract]":
 
 
 @contextmanager
-def serving(options: Options, port: int | None) -> Iterator[Callable[[], object]]:
+def serving(options: Options, port: int | None, ready_lag: int) -> Iterator[Callable[[], object]]:
     """Keep a server of the same deployment beside this process, in one of its own; none without a port.
 
     What is yielded begins to end it, from any thread; the end of the context waits for that.
@@ -174,7 +193,7 @@ def serving(options: Options, port: int | None) -> Iterator[Callable[[], object]
     if port is None:
         yield lambda: None
         return
-    beside = _Beside(port, options.flags)
+    beside = _Beside(["--port", str(port), "--ready-lag", str(ready_lag)], options.flags)
     try:
         yield beside.begin_to_end
     finally:
@@ -184,9 +203,9 @@ def serving(options: Options, port: int | None) -> Iterator[Callable[[], object]
 class _Beside:
     """A server in a process of its own, which is started again if it ends."""
 
-    def __init__(self, port: int, flags: Mapping[str, object]) -> None:
-        command = ["serve", "--port", str(port), "--parent", str(os.getpid())]
-        self._command = [sys.executable, "-m", "virtualchain", *log_arguments(), *command]
+    def __init__(self, arguments: Sequence[str], flags: Mapping[str, object]) -> None:
+        program = [sys.executable, "-m", "virtualchain", *log_arguments()]
+        self._command = [*program, "serve", *arguments, "--parent", str(os.getpid())]
         self._environment = {**os.environ, _FLAGS: json.dumps(flags)}  # others see a command line
         self._ended = threading.Event()
         self._lock = threading.Lock()

@@ -27,16 +27,11 @@ if TYPE_CHECKING:
     from virtualchain.engine.deployment import Deployment
     from virtualchain.engine.engine import StateEngine
     from virtualchain.engine.expectations import Expect
+    from virtualchain.engine.measures import Measures
     from virtualchain.engine.options import Progress
 
 _PAUSES: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
 """Seconds after each attempt to reach a node and a database that may be starting; the last one repeats."""
-_WAITS: Final = {
-    NodeUnavailable: "waiting_for_node",
-    DatabaseUnavailable: "waiting_for_database",
-    InUse: "waiting_for_readers",
-}
-"""What is waited for, by the error."""
 _T = TypeVar("_T")
 
 
@@ -170,16 +165,19 @@ def open_engine(
     follows: bool = False,
     pending: bool = False,
     open_source: "Callable[[], BlockSource] | None" = None,
-    on_turn: "Callable[[], None] | None" = None,
+    measures: "Measures | None" = None,
 ) -> "Iterator[StateEngine]":
     """Open the engine with the settings; it reports to `reporter`.
 
     With `follows`, waits for node and database to be up, and prints each block if --json is set. With
     `pending`, unconfirmed inputs are judged as well.
-    `open_source` is used instead of the node or the files of the settings. `on_turn` is the engine's.
+    `open_source` is used instead of the node or the files of the settings. `measures` counts what is done.
     """
     from virtualchain.cli.progress import tally_json
     from virtualchain.engine.engine import StateEngine
+    from virtualchain.engine.measures import Measures
+
+    measures = measures or Measures()
 
     reporter.verbose = options.settings.verbose
     if options.settings.verbose and open_source is None:
@@ -226,13 +224,13 @@ def open_engine(
                 expect=expected_digests(options),
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,
-                on_turn=on_turn,
+                measures=measures,
             )
         except BaseException:
             source.close()
             raise
 
-    with _patiently(start, reporter) if follows else start() as engine:
+    with _patiently(start, reporter, measures) if follows else start() as engine:
         yield engine
 
 
@@ -253,7 +251,7 @@ def _hint(source: "BlockSource") -> str | None:
     return f"REST is off at {source}: rest=1 in its bitcoin.conf makes fetching several times as fast"
 
 
-def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter") -> _T:
+def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter", measures: "Measures") -> _T:
     """Attempt something until node and database answer: they may be starting at the same time.
 
     It is attempted again as well if readers hold what an upgrade of the schema changes.
@@ -263,8 +261,15 @@ def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter") -> _T:
         try:
             result = attempt()
         except (NodeUnavailable, DatabaseUnavailable, InUse) as error:
-            reporter.waiting(Notice(f"{error}; trying again", _WAITS[type(error)]))
-            time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            cause = "readers"
+            if isinstance(error, NodeUnavailable):
+                cause = "node"
+                measures.fail(error)
+            elif isinstance(error, DatabaseUnavailable):
+                cause = "database"
+            reporter.waiting(Notice(f"{error}; trying again", f"waiting_for_{cause}"))
+            with measures.clock.waiting(cause):
+                time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1
         else:
             if failures:

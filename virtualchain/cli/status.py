@@ -49,7 +49,7 @@ def status(options: Options, check: bool) -> None:
     reported last of the node. With --expect, the apps'
     digests are compared with those expected now; without it, what the writer found is shown.
     """
-    from virtualchain.reading import views
+    from virtualchain.reading import reported, views
     from virtualchain.store.builds import code_warning
     from virtualchain.store.database import other_locale
 
@@ -66,6 +66,8 @@ def status(options: Options, check: bool) -> None:
             "builds": views.builds(connection),
             "last_reorg": views.last_reorg(connection),
             "locale": _locale_warning(other_locale(connection)),
+            "rates": reported.rates(connection),
+            "metrics": [sample.as_json() for sample in reported.samples(connection)],
         }
         last = views.last_start(connection)
         running = last if deployment["writer"] is not None or deployment["standby"] else None
@@ -102,6 +104,7 @@ def status(options: Options, check: bool) -> None:
             "node": _node(outlook, report),
             "writer": _writer(deployment["writer"], confirmations, report, is_standby=deployment["standby"]),
             "waits for": _awaited(outlook, report if running else None),
+            **_work_fields(deployment["rates"], deployment["metrics"]),
             **_pin_fields(deployment["pins"]),
             **_rollback_fields(deployment["last_reorg"]),
             **({"locale": deployment["locale"]} if deployment["locale"] else {}),
@@ -305,6 +308,31 @@ def _waits_for(
             "files (--blocks)"
         )
     return None
+
+
+def _work_fields(rates: "Json | None", metrics: "Sequence[Json]") -> dict[str, str]:
+    """Describe how fast the writer was, and what it has done since it was started."""
+    fields = {}
+    if rates is not None:
+        fields["speed"] = (
+            f"{rates['blocks']:,.1f} blocks/s, {rates['ops']:,.1f} ops/s over {duration(rates['seconds'])}"
+        )
+    totals: dict[str, float] = {}
+    for sample in metrics:
+        totals[sample["name"]] = totals.get(sample["name"], 0.0) + sample["value"]
+    counts = [
+        counted(int(totals.get(f"virtualchain_{name}_total", 0)), thing)
+        for name, thing in (
+            ("blocks", "block"),
+            ("ops", "op"),
+            ("refusals", "rejection"),
+            ("reorganizations", "rollback"),
+            ("node_errors", "node error"),
+        )
+    ]
+    if "virtualchain_blocks_total" in totals:
+        fields["so far"] = ", ".join(counts)
+    return fields
 
 
 def _locale_warning(locale: str | None) -> str | None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from virtualchain.background import begin
-from virtualchain.cli.options import BLOCK_ID, Command, Options, pass_options, wait_option
+from virtualchain.cli.metrics import exporting, read_address
+from virtualchain.cli.options import (
+    BLOCK_ID,
+    Command,
+    Options,
+    pass_options,
+    ready_lag_option,
+    wait_option,
+)
 from virtualchain.cli.output import counted, duration, say, write_fields, write_json
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter, tally_json
@@ -69,8 +77,24 @@ def sync(options: Options, to: int | None, wait: bool) -> None:
 @click.option(
     "--port", type=port_type, default=PORT, show_default=True, help="The port for --serve; 0: any free one."
 )
+@click.option(
+    "--metrics",
+    "address",
+    metavar="[HOST:]PORT",
+    callback=read_address,
+    help="Answer /metrics, /health and /ready on this port: see docs/monitoring.md; 0: any free one.",
+)
+@ready_lag_option
 @pass_options
-def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) -> None:
+def run(
+    options: Options,
+    wait: bool,
+    pending: bool,
+    serves: bool,
+    port: int,
+    address: tuple[str, int] | None,
+    ready_lag: int,
+) -> None:
     """Follow the chain, processing each block as it becomes stable.
 
     Waits for a node and a database that are not up yet. On Ctrl-C or SIGTERM, finishes the current block and
@@ -78,19 +102,19 @@ def run(options: Options, wait: bool, pending: bool, serves: bool, port: int) ->
     object on its own line. Webhooks of virtualchain.toml are delivered meanwhile.
     """
     from virtualchain.bitcoin.source import Wake
+    from virtualchain.engine.measures import Measures
     from virtualchain.webhooks.deliverer import Deliverer
 
     options.warn_of_exposed_passwords()
-    webhooks = options.webhooks()
-    service = Service()
+    webhooks, measures, service = options.webhooks(), Measures(), Service()
+    measures.clock.on_turn = service.turn
     with (
         Signals() as signals,
         Reporter(follows=True, service=service) as reporter,
+        exporting(options, measures, address, ready_lag),
         watching(options),
-        serving(options, port if serves else None) as end_server,
-        open_engine(
-            options, reporter, wait=wait, follows=True, pending=pending, on_turn=service.turn
-        ) as engine,
+        serving(options, port if serves else None, ready_lag) as end_server,
+        open_engine(options, reporter, wait=wait, follows=True, pending=pending, measures=measures) as engine,
         Deliverer(options.database, webhooks, say),
     ):
         leaving = Wake()

@@ -6,7 +6,7 @@ along the tape by the same step, block by block.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
 import psycopg
@@ -17,10 +17,12 @@ from virtualchain.bitcoin.networks import Network
 from virtualchain.bitcoin.prefetch import prefetch
 from virtualchain.bitcoin.senders import Senders
 from virtualchain.bitcoin.source import BlockSource
+from virtualchain.clock import Clock
 from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.expectations import describe_mismatch
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import NOTHING, Advanced, Machine
+from virtualchain.engine.measures import AppState
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted, BuildChanged
 from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
@@ -80,7 +82,9 @@ class Deployment:
         patience: Patience | None = None,
     ) -> None:
         self.options = options.for_database(url)
-        self.connection = connect_writer(url, wait=options.wait_for_writer, patience=patience)
+        self._clock = Clock() if patience is None else patience.clock
+        with self._clock.waiting("writer") if options.wait_for_writer else nullcontext():
+            self.connection = connect_writer(url, wait=options.wait_for_writer, patience=patience)
         self._is_durable = True
         self._waits = True
         """Whether the next block is waited for: the first one is, after a block that failed in flight."""
@@ -172,6 +176,17 @@ class Deployment:
         """Return the names of the apps."""
         return {machine.contract.name for machine in self.machines}
 
+    def app_states(self) -> dict[str, AppState]:
+        """Return how far the apps are, and which of them are halted, by name."""
+        return {
+            machine.contract.name: AppState(
+                machine.cursor,
+                is_halted=machine.contract.name in self.halted,
+                is_unexpected=machine.unexpected is not None,
+            )
+            for machine in self.machines
+        }
+
     def start_searches(self) -> None:
         """Start the apps' searches with the next block."""
         with self.connection.transaction():
@@ -214,7 +229,8 @@ class Deployment:
     ) -> Generator[ScannedBlock, None, None]:
         """Fetch and scan blocks, which are checked as the options say; close the generator to stop early."""
         senders = Senders(self.options.senders, self.tape.hashes_at)
-        return prefetch(source, scanner, headers, verify=self.options.verify, senders=senders)
+        verify = self.options.verify
+        return prefetch(source, scanner, headers, verify=verify, senders=senders, clock=self._clock)
 
     def take(self, scanned: ScannedBlock, *, near_tip: bool) -> list[Landed]:
         """Append a block and advance every running app at its parent, in one transaction.
@@ -230,17 +246,19 @@ class Deployment:
         if near_tip != self._is_durable:
             self._set_durable(durable=near_tip)
         with BlockTransaction(self.connection, block, scanned.inputs, is_new=True) as transaction:
-            inputs = self._look(scanned, transaction)
-            advanced = list(self._advanced(block, inputs, transaction))
+            with self._clock.stage("judge"):
+                inputs = self._look(scanned, transaction)
+                advanced = list(self._advanced(block, inputs, transaction))
             is_asked = any(step is not None and machine.is_to_be_asked for machine, step in advanced)
-            if self._waits or near_tip or is_asked:
-                self._commit(transaction, advanced)
-            else:
-                transaction.send_commit()
+            with self._clock.stage("commit"):
+                if self._waits or near_tip or is_asked:
+                    self._commit(transaction, advanced)
+                else:
+                    transaction.send_commit()
         self._waits = False
         self._in_flight.append(_Flight(transaction, block, len(inputs), advanced))
         if len(self._in_flight) > _MOST_IN_FLIGHT:
-            pipeline_of(self.connection).wait()
+            self._wait()
         landed = list(self._landed())
         if near_tip:
             self.notifier.block(block)
@@ -265,8 +283,12 @@ class Deployment:
 
     def land(self) -> list[Landed]:
         """Wait for the blocks in flight, and return them."""
-        pipeline_of(self.connection).wait()
+        self._wait()
         return list(self._landed())
+
+    def _wait(self) -> None:
+        with self._clock.stage("commit"):
+            pipeline_of(self.connection).wait()
 
     def _commit(
         self, transaction: BlockTransaction, advanced: Sequence[tuple[Machine, Advanced | None]]

@@ -5,6 +5,7 @@ state of its own: after any failure it continues from what is in the database.
 """
 
 import inspect
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -28,6 +29,7 @@ from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
+from virtualchain.engine.measures import Measures
 from virtualchain.engine.options import (
     Listener,
     Options,
@@ -44,6 +46,7 @@ from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, 
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
+    DeepFork,
     InUse,
     MissingData,
     NodeError,
@@ -123,9 +126,9 @@ class StateEngine(Answering):
 
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
-    `on_rollback` after each rollback. `on_wait` must not query the engine: the database may just be silent.
-    What it gets is a `virtualchain.notices.Notice`: text that also names its event. `on_turn` is called often
-    while the engine is alive, and not while it hangs: between blocks, and while it waits for anything.
+    `on_rollback` after each rollback. `measures` counts what is done, for whoever looks at it meanwhile.
+    `on_wait` must not query the engine: the database may just be silent. What it gets is a
+    `virtualchain.notices.Notice`: text that also names its event.
 
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
@@ -167,7 +170,7 @@ class StateEngine(Answering):
         expect: Expect | None = None,
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
-        on_turn: Callable[[], None] | None = None,
+        measures: Measures | None = None,
     ) -> None:
         declared = [read_contract(app) for app in apps or (self,)]
         self._options = Options(
@@ -188,7 +191,6 @@ class StateEngine(Answering):
         self._wake = Wake()
         self._stopping = False  # plain, because a signal handler sets it: an Event's lock may be held then
         self._faults = Faults(PAUSES)
-        self._on_turn = on_turn or ignore
         self._garbled = 0
         """Malformed answers of the node since the last block."""
         self._listener = Listener(
@@ -198,13 +200,16 @@ class StateEngine(Answering):
             on_rollback=on_rollback or ignore,
             may_continue=self._may_continue,
         )
-        self._report = Report()
+        self.measures = measures or Measures()
+        self._report = Report(self.measures)
         self._dropped_unfinished = False
         self._waits_for: str | None = None
+        self._cause = "tip"
+        """The cause of waiting, one of `CAUSES`."""
         self._follows = False
         self._node_is_away = False
         self._url = resolve(database)
-        self._patience = Patience(self._listener.on_wait, self._listener.may_continue)
+        self._patience = Patience(self._listener.on_wait, self._listener.may_continue, self.measures.clock)
         migrate(self._url, self._patience)
         cookie = None if cookie is None else Path(cookie)
         self._source = open_source(source, cookie) if isinstance(source, str) else source
@@ -261,7 +266,7 @@ class StateEngine(Answering):
             self._source.cut()
 
     def _may_continue(self) -> bool:
-        self._on_turn()
+        self.measures.clock.turn()
         return not self._stopping
 
     def build(self, to: int | None = None) -> int:
@@ -281,6 +286,9 @@ class StateEngine(Answering):
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
                 self._recover(error)
+            except (NodeError, DeepFork) as error:
+                self.measures.fail(error)
+                raise
 
     def _recover(self, error: psycopg.Error) -> None:
         """Continue in a new session after a fault that passes; raise StoreError if it does not.
@@ -338,20 +346,22 @@ class StateEngine(Answering):
                     self._listener.on_wait(self._waits_for)
                 self._judge_pending()
                 self._report_waiting()
-                (self._mempool or self._source).wait(POLL)
+                with self.measures.clock.waiting(self._cause):
+                    (self._mempool or self._source).wait(POLL)
 
     def _build_or_wait(self) -> None:
         """Build; note what is waited for if that fails now and may succeed later."""
+        self._cause = "tip"
         try:
             self.build()
             self._garbled = 0
         except NodeUnavailable as error:
-            self._waits_for = Notice(str(error), "waiting_for_node")
+            self._waits_for, self._cause = Notice(str(error), "waiting_for_node"), "node"
             self._node_is_away = True
         except InUse as error:
-            self._waits_for = Notice(str(error), "waiting_for_readers")
+            self._waits_for, self._cause = Notice(str(error), "waiting_for_readers"), "readers"
         except NodeError as error:
-            self._waits_for = Notice(str(error), "node_failed")
+            self._waits_for, self._cause = Notice(str(error), "node_failed"), "node"
             self._garbled += 1
             if self._garbled > _GARBLED:
                 raise
@@ -415,6 +425,9 @@ class StateEngine(Answering):
             with ExitStack() as on_failure:
                 on_failure.callback(deployment.close)
                 deployment.start_searches()
+                self.measures.begin(self._options.confirmations, deployment.first_block_id())
+                self.measures.be_at(deployment.tape.tip())
+                self.measures.see(deployment.app_states())
                 self._report.begin(deployment.connection, self._options.confirmations, deployment.names())
                 settings = settings_of(self._options, self._verify, self._contracts)
                 if (changed := note_settings(deployment.connection, settings)) is not None:
@@ -432,7 +445,8 @@ class StateEngine(Answering):
         self._leave_pending()
         self._deployment.close()
         for attempt in count():
-            self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
+            with self.measures.clock.waiting("database"):
+                self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
             try:
                 self._deployment = self._open()
             except StoreError as error:
@@ -442,6 +456,7 @@ class StateEngine(Answering):
                     raise
                 self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
             else:
+                self.measures.reconnect("database")
                 message = f"connected again to the database {redact(self._url)}"
                 self._listener.on_wait(Notice(message, "database_connected"))
                 return
@@ -458,6 +473,7 @@ class StateEngine(Answering):
             self._contracts = [contract for contract in self._contracts if contract.name != name]
             message = f"app {name} shows another build now: restart with that build's code"
             self._listener.on_wait(Notice(message, "app_swapped", app=name))
+        self.measures.see(self._deployment.app_states())
         if not self._deployment.running:
             for error in self.halted().values():
                 raise error
@@ -490,6 +506,7 @@ class StateEngine(Answering):
         self._report.know(self._look.node_tip)
         if self._node_is_away:
             self._node_is_away = False
+            self.measures.reconnect("node")
             self._listener.on_wait(Notice(f"connected again: {self._source} answers", "node_connected"))
         match plan:
             case Wait(reason=reason):
@@ -526,6 +543,8 @@ class StateEngine(Answering):
     def _notify(self, landed: Iterable[Landed], stable_tip: int) -> None:
         for block, inputs, tallies in landed:
             self._listener.on_block(Progress(block, inputs, stable_tip, tallies=tallies))
+        if len(self._deployment.halted) != self.measures.halted:
+            self.measures.see(self._deployment.app_states())
 
     def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.
@@ -535,6 +554,7 @@ class StateEngine(Answering):
         self._dropped_unfinished = False
         refuse_by_policy(self._deployment.connection, reorg)
         refuse_without_code(self._deployment.connection, reorg, self._deployment.names_with_code())
+        started = time.monotonic()
         undone = roll_back(
             self._deployment,
             reorg,
@@ -542,6 +562,8 @@ class StateEngine(Answering):
             still_holds=lambda: self._deployment.tape.pins() == pins,
         )
         if undone is not None:
+            self.measures.undo(undone.blocks, time.monotonic() - started)
+            self.measures.be_at(self._deployment.tape.tip())
             self._listener.on_rollback(reorg, undone)
 
     def _catch_up(self, most: int | None) -> bool:

@@ -30,6 +30,7 @@ from virtualchain.errors import AppHalted, BuildChanged, DeepFork, UnexpectedDig
 from virtualchain.model import Block, Digests, Expected, Input, Json, RestOfBlock, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction, Place, Taken
 from virtualchain.store.log import AppLog, Snapshot
+from virtualchain.store.patience import clock_of
 from virtualchain.store.pipeline import EarlierFailed
 from virtualchain.store.projections import build_schema
 from virtualchain.store.state_files import StateFiles, state_file
@@ -97,6 +98,7 @@ class Machine:
         self.build = build
         self.log = log or AppLog(connection, contract.name, build)
         self._connection = connection
+        self._clock = clock_of(connection)
         self._tape = Tape(connection)
         self._history = options.history
         self._looked: tuple[Block, Looked] | None = None
@@ -148,12 +150,12 @@ class Machine:
                 if beside_writer and not self._is_current(block, transaction):
                     self.load()
                     return
-                if scanned.rest is not None:
-                    self.look(block, inputs, scanned.rest, transaction)
-                transaction.inputs = taken = [item for _, item in sorted(inputs.items())]
-                consensus_hash = self.step(block, taken, transaction)
-                if transaction.commit():
-                    self.log.hold(is_live=self.place.is_live)  # says what somebody did to the build
+                with self._clock.stage("judge"):
+                    if scanned.rest is not None:
+                        self.look(block, inputs, scanned.rest, transaction)
+                    transaction.inputs = taken = [item for _, item in sorted(inputs.items())]
+                    consensus_hash = self.step(block, taken, transaction)
+                self._commit(transaction)
             yield Advanced(block, len(taken), consensus_hash, self.tally)
 
     def advance(self, last: int, *, beside_writer: bool = False) -> Iterator[Advanced]:
@@ -174,10 +176,15 @@ class Machine:
                     if beside_writer and not self._is_current(block, transaction):
                         self.load()
                         return
-                    consensus_hash = self.step(block, taken, transaction)
-                    if transaction.commit():
-                        self.log.hold(is_live=self.place.is_live)  # says what somebody did to the build
+                    with self._clock.stage("judge"):
+                        consensus_hash = self.step(block, taken, transaction)
+                    self._commit(transaction)
                 yield Advanced(block, len(taken), consensus_hash, self.tally)
+
+    def _commit(self, transaction: BlockTransaction) -> None:
+        with self._clock.stage("commit"):
+            if transaction.commit():
+                self.log.hold(is_live=self.place.is_live)  # says what somebody did to the build
 
     def look(
         self, block: Block, inputs: dict[int, Input], rest: RestOfBlock, transaction: BlockTransaction
@@ -429,9 +436,10 @@ class Machine:
             raise halt(self.contract, block.block_id, "db_save", None, error) from error
 
     def _append(self, block: Block, verdicts: Verdicts, transaction: BlockTransaction) -> str:
-        state_hash = self._digest(block)
-        ops_hash = verdicts.ops_hash()
-        consensus_hash = self._priors.consensus_hash(block.block_id, ops_hash)
+        with self._clock.stage("digests"):
+            state_hash = self._digest(block)
+            ops_hash = verdicts.ops_hash()
+            consensus_hash = self._priors.consensus_hash(block.block_id, ops_hash)
         snapshot = Snapshot(block.block_id, ops_hash, consensus_hash, state_hash, self._state.number)
         transaction.take(Taken(self.place, verdicts.ops, verdicts.rejections, snapshot))
         self._compare(block, snapshot)

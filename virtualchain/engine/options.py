@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Self, get_args
 
 from virtualchain.app.contract import Contract
+from virtualchain.engine.measures import STEPS
 from virtualchain.errors import UsageError, quoted
 from virtualchain.model import Block, Expected, OnUnexpected, Reorg, SenderLevel, Verification
 from virtualchain.settings import HISTORY, Policy, alternatives
@@ -17,7 +18,6 @@ from virtualchain.store.state_files import default_folder
 
 CHUNK = 100
 """Blocks that are searched, or fetched for an app that lags, at once."""
-_STEPS: Final = ("parse", "check", "commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Tally:
 
     def __add__(self, later: "Tally") -> "Tally":
         """Add what became of the inputs of later blocks."""
-        steps = sorted({*self.rejected, *later.rejected}, key=_STEPS.index)
+        steps = sorted({*self.rejected, *later.rejected}, key=STEPS.index)
         return Tally(
             self.inputs + later.inputs,
             self.accepted + later.accepted,

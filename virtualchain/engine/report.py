@@ -8,14 +8,14 @@ the clock here only counts seconds.
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.types.json import Jsonb
 
 from virtualchain.bitcoin.source import Tip
+from virtualchain.engine.measures import Measures, installed_version
 from virtualchain.engine.options import Progress
 from virtualchain.store.patience import Patience, Session
 from virtualchain.store.pipeline import pipeline_of
@@ -33,32 +33,40 @@ _LONGEST: Final = 1_000
 class Report:
     """What one writer reports, through all of its sessions."""
 
-    def __init__(self) -> None:
+    def __init__(self, measures: Measures) -> None:
+        self._measures = measures
+        self._counted = self._totals()
+        """What was counted until the last sample."""
         self._began = time.monotonic()
         self._due = self._began
         self._noted_at = self._began
         self._noted: tuple[Tip | None, str | None] = (None, None)
         self._tip: Tip | None = None
-        self._inputs = self._ops = self._rejections = 0
 
     def begin(self, connection: psycopg.Connection, confirmations: int, apps: Collection[str]) -> None:
         """Record in a new session how the writer was started: its K, and the apps whose code it has."""
         age = time.monotonic() - self._began
-        parameters = {"confirmations": confirmations, "apps": sorted(apps), "age": age, "version": _version()}
+        parameters = {
+            "confirmations": confirmations,
+            "apps": sorted(apps),
+            "age": age,
+            "version": installed_version(),
+            "metrics": self._metrics(),
+        }
         connection.execute(_Q["begin"], parameters)
         self._due = time.monotonic()
 
     def know(self, tip: Tip) -> None:
         """Take note of the node's last block."""
         self._tip = tip if tip.block_id >= 0 else None
+        self._measures.know(tip.block_id)
 
     def count(self, progress: Progress) -> None:
-        """Count a block's inputs, if it is new to the tape, and what became of them."""
+        """Count a block, if it is new to the tape, and what became of its inputs."""
         if progress.app is None:
-            self._inputs += progress.inputs
-        for tally in progress.tallies.values():
-            self._ops += tally.accepted
-            self._rejections += sum(tally.rejected.values())
+            self._measures.take(progress.block, progress.inputs)
+        for app, tally in progress.tallies.items():
+            self._measures.judge(app, progress.block.block_id, tally.accepted, tally.rejected)
 
     def write(
         self, connection: psycopg.Connection, waits_for: str | None = None, *, is_idle: bool = False
@@ -85,36 +93,38 @@ class Report:
             pipeline_of(connection).leave()
             if connection.info.transaction_status == TransactionStatus.IDLE:
                 self._sample(connection)
-                connection.execute(_Q["end"])
+                connection.execute(_Q["end"], {"metrics": self._metrics()})
 
     def _note(self, connection: psycopg.Connection, waits_for: str | None, now: float) -> None:
         parameters = {
             "node_block_id": None if self._tip is None else self._tip.block_id,
             "node_hash": None if self._tip is None else self._tip.hash,
             "waits_for": None if waits_for is None else _storable(waits_for),
+            "metrics": self._metrics(),
         }
         connection.execute(_Q["note"], parameters)
         self._noted, self._noted_at = (self._tip, waits_for), now
 
     def _sample(self, connection: psycopg.Connection) -> None:
+        totals = self._totals()
+        inputs, ops, rejections = (now - then for now, then in zip(totals, self._counted, strict=True))
         parameters = {
             "node_block_id": None if self._tip is None else self._tip.block_id,
-            "inputs": self._inputs,
-            "ops": self._ops,
-            "rejections": self._rejections,
+            "inputs": inputs,
+            "ops": ops,
+            "rejections": rejections,
         }
         connection.execute(_Q["sample"], parameters)
-        self._inputs = self._ops = self._rejections = 0
+        self._counted = totals
+
+    def _totals(self) -> tuple[int, int, int]:
+        measures = self._measures
+        return measures.inputs, sum(measures.ops.values()), sum(measures.refusals.values())
+
+    def _metrics(self) -> Jsonb:
+        return Jsonb([sample.as_json() for sample in self._measures.samples()])
 
 
 def _storable(text: str) -> str:
     """Return text as the database can store it."""
     return text[:_LONGEST].replace("\0", "").encode("utf-8", "replace").decode()
-
-
-@cache
-def _version() -> str | None:
-    """Return the version of this package; None if it is not installed."""
-    with suppress(PackageNotFoundError):
-        return version("virtualchain")
-    return None

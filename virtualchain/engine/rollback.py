@@ -20,6 +20,7 @@ from virtualchain.errors import BuildChanged, DeepFork, InUse, UsageError
 from virtualchain.model import Reorg
 from virtualchain.store.builds import Build, Replacement, builds, find_build, lock_builds, replace_views
 from virtualchain.store.giving_way import give_way
+from virtualchain.store.patience import clock_of
 from virtualchain.store.rollback import NOTHING, Counts, Undone, count_replaced, record, undo
 from virtualchain.store.tape import Tape
 
@@ -207,13 +208,14 @@ def apply(
         replacements.append(replace_build(connection, build, successor))
     undone = undo(connection, fork, counts)
     if replacements:
-        give_way(
-            connection,
-            sorted({item.app for item in replacements}),
-            lambda: replace_views(connection, replacements),
-            listener.on_wait,
-            listener.may_continue,
-        )
+        with clock_of(connection).waiting("readers"):
+            give_way(
+                connection,
+                sorted({item.app for item in replacements}),
+                lambda: replace_views(connection, replacements),
+                listener.on_wait,
+                listener.may_continue,
+            )
     record(connection, prepared.reorg, undone, time.monotonic() - prepared.started)
     return undone
 

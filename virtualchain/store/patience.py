@@ -7,15 +7,16 @@ the work is to stop in any case.
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
 
+from virtualchain.clock import SILENT_AFTER, Clock
 from virtualchain.notices import Notice
 
-REPORT_AFTER: Final = 10.0
+REPORT_AFTER: Final = SILENT_AFTER
 """Seconds of silence until the first report; each further one comes after twice as many."""
 STOP_AFTER: Final = 5.0
 """Seconds that a silent server still has to answer once the work is to stop."""
@@ -28,6 +29,8 @@ class Patience:
 
     report: Callable[[str], object] = str
     may_continue: Callable[[], bool] = lambda: True
+    clock: Clock = field(default_factory=Clock)
+    """What counts the seconds."""
 
 
 class _Default:
@@ -54,6 +57,11 @@ class Session(psycopg.Connection[TupleRow]):
     before_use: Callable[[], None] | None = None
     """What is called before anything else uses it, by whoever has its lock."""
 
+    @property
+    def clock(self) -> Clock:
+        """What counts the seconds that are spent on the work, and on the server's answers."""
+        return (self.patience or _Default.patience).clock
+
     def report(self, message: str) -> None:
         """Report something that the session waits for."""
         (self.patience or _Default.patience).report(message)
@@ -73,11 +81,13 @@ class Session(psycopg.Connection[TupleRow]):
         """Wait for an answer; raises ServerSilent if the work is to stop and none comes."""
         if self.before_use is not None:
             self.before_use()
-        return super().wait(self._watched(gen), *arguments, **options)
+        with self.clock.asking():
+            return super().wait(self._watched(gen), *arguments, **options)
 
     def exchange(self, gen: Generator[Any, Any, _T]) -> _T:
         """Wait as `wait` does, for what was sent ahead."""
-        return super().wait(self._watched(gen))
+        with self.clock.asking():
+            return super().wait(self._watched(gen))
 
     def _watched(self, gen: Generator[Any, Any, _T]) -> Generator[Any, Any, _T]:
         """Pass on what psycopg and its generator exchange; no readiness is a tenth of a second of silence."""
@@ -116,3 +126,9 @@ class Session(psycopg.Connection[TupleRow]):
         raise ServerSilent(
             f"no answer for {STOP_AFTER:.0f} s after the request to stop; what was not committed is undone"
         )
+
+
+def clock_of(connection: psycopg.Connection) -> Clock:
+    """Return what counts the seconds of a session of ours."""
+    assert isinstance(connection, Session), "a session of `database`"
+    return connection.clock

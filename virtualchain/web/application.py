@@ -14,11 +14,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from virtualchain.app.contract import Contract
+from virtualchain.metrics import READY_LAG
 from virtualchain.web import api, pages, sql_box
 from virtualchain.web.cache import Cache
 from virtualchain.web.gate import Gate
 from virtualchain.web.live import Live
 from virtualchain.web.own_pages import OwnPages
+from virtualchain.web.probing import Expose, Probes
 from virtualchain.web.sessions import SESSIONS, Sessions
 from virtualchain.web.site import Site
 from virtualchain.web.version import Versions
@@ -35,15 +37,19 @@ def make_application(
     hosts: Collection[str] | None = None,
     rate: RateLimitItem | None = None,
     origins: Collection[str] = (),
+    expose: Expose | None = None,
+    ready_lag: int = READY_LAG,
 ) -> ASGIApp:
     """Return the application that shows the deployment of a database.
 
     `url` returns the URL of an owner or a reader, and may raise StoreError while there is none; `contracts`
-    are those of the apps whose code is at hand, by name; the rest is as for `Gate`.
+    are those of the apps whose code is at hand, by name; `expose` and `ready_lag` are as for `Probes`, and
+    the rest as for `Gate`.
     """
     sessions = Sessions(url)
     versions = Versions(sessions)
     live = Live(versions)
+    probes = Probes(url, expose, ready_lag)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -51,6 +57,7 @@ def make_application(
         yield
         hub.close()
         await anyio.to_thread.run_sync(sessions.close)
+        await anyio.to_thread.run_sync(probes.close)
         sql_box.close()
 
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -61,7 +68,7 @@ def make_application(
     hub = api.add_to(application)
     pages.add_to(application)
     kept = Cache(application, versions, _salt(contracts or {}, own_pages))
-    return Gate(kept, hosts=hosts, rate=rate, origins=origins)
+    return Gate(kept, hosts=hosts, rate=rate, origins=origins, probes=probes.router)
 
 
 def _salt(contracts: Mapping[str, Contract], own_pages: OwnPages) -> str:

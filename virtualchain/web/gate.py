@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from virtualchain.errors import UsageError
+from virtualchain.web.probing import PATHS
 from virtualchain.web.problems import Problem
 
 _MOST_WAITING: Final = 256
@@ -71,15 +72,18 @@ class Gate:
         hosts: Collection[str] | None,
         rate: RateLimitItem | None,
         origins: Collection[str] = (),
+        probes: ASGIApp | None = None,
     ) -> None:
         """Wrap `app`; `hosts` are the names it is reached by (None: any), `rate` is that of one address.
 
-        Pages of `origins` (all, if `*` is among them) may read the API.
+        Pages of `origins` (all, if `*` is among them) may read the API. `probes` answers the paths of
+        monitors, for which nothing but the name counts.
         """
         self._app = app
         self._hosts = hosts
         self._rate = rate
         self._origins = origins
+        self._probes = probes
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._waiting = 0
         self._streams = 0
@@ -90,11 +94,15 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refuse(scope, headers)
+        probes = self._probes if scope["path"] in PATHS else None
+        refusal = self._refuse_name(scope, headers) or (None if probes else self._refuse(scope))
         is_stream = scope["path"].startswith(STREAMS)
         sending = self._with_headers(send, self._allowed_origin(scope, headers))
         if refusal is not None:
             await refusal(scope, receive, sending)
+            return
+        if probes is not None:
+            await probes(scope, receive, sending)
             return
         if self._is_preflight(scope, headers):
             await Response(status_code=HTTPStatus.NO_CONTENT, headers=_PREFLIGHT)(scope, receive, sending)
@@ -111,7 +119,7 @@ class Gate:
         else:
             self._waiting += by
 
-    def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
+    def _refuse_name(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
             return _refusal(
@@ -120,6 +128,9 @@ class Gate:
                 "Misdirected request",
                 f"this server is not known as {host!r}",
             )
+        return None
+
+    def _refuse(self, scope: Scope) -> Response | None:
         if any(character in scope["path"] for character in "\0\r\n"):  # which routes do not match
             return _refusal(scope, HTTPStatus.NOT_FOUND, "Not found", "no path has a line break or NUL")
         is_stream = scope["path"].startswith(STREAMS)

@@ -295,6 +295,7 @@ def test_previews_count_what_is_pending(bitcoind_factory: Callable[..., Bitcoind
     with following(app, database_url, node) as reader:
         coin, other = coins(node)[:2]
         first = raw_with(node, b"lea7", coin)
+        reader.wait(lambda: reader.letters("letters") == {"0": 1})
         assert verdict_on(first) == (True, 1)
         node.rpc("sendrawtransaction", first)
         reader.wait(lambda: reader.pending() == {"7": "accepted"})

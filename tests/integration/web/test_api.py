@@ -78,12 +78,13 @@ class TestPaths:
             answer.value  # noqa: B018 - it is JSON
             head = ask(whole, "HEAD")
             assert (head.status, head.body) == (200, b"")
-            assert head.headers["content-length"] == str(len(answer.body)), whole
+            assert int(head.headers["content-length"]) > 0
             tag = answer.headers.get("etag")
             assert head.headers.get("etag") == tag
-            if tag is None:
+            if tag is None:  # it holds ages, whose digits change
                 assert answer.headers["cache-control"] == "no-store"
             else:
+                assert head.headers["content-length"] == str(len(answer.body)), whole
                 assert tag not in tags, "another resource has this ETag"
                 tags.add(tag)
                 assert ask(whole, If_None_Match=tag).status == 304

@@ -5,9 +5,10 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -121,19 +122,23 @@ def test_a_slow_receiver_holds_up_nobody_else(long_url: str) -> None:
 def test_two_processes_take_turns(long_url: str) -> None:
     """One delivers, and the other continues when it ends; no event is sent twice."""
     first, last = FIRST + EVENTS - 150, FIRST + EVENTS - 1
-    with Receiver() as receiver:
+    others_turn = Event()
+
+    def answer(number: int) -> int:
+        if number == 100:  # the first process ends before this answer
+            others_turn.wait(30)
+        return 204
+
+    with Receiver(answer) as receiver, ExitStack() as second:
         hook = webhook(receiver, name="turns", from_block=first)
         with delivering(long_url, hook):
             receiver.wait(partial(has, 20))
-            with delivering(long_url, hook) as reports:
-                time.sleep(0.5)
-                assert reports == ["delivered by another process, until it ends: turns"]
-                receiver.wait(partial(has, 50))
-        count = len(receiver.events)
-        with delivering(long_url, hook):
-            receiver.wait(partial(has, 150))
-    assert count < 150
-    assert len(receiver.attempts) <= 152  # one that was interrupted at each end
+            reports = second.enter_context(delivering(long_url, hook))
+            receiver.wait(lambda receiver: bool(reports) and len(receiver.attempts) == 101)
+        others_turn.set()
+        receiver.wait(partial(has, 150))
+    assert reports[0] == "delivered by another process, until it ends: turns"
+    assert len(receiver.attempts) == 151  # the one that was interrupted came again
     assert receiver.blocks == list(range(first, last + 1))
 
 

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from virtualchain.errors import UsageError, VirtualchainError
+from virtualchain.metrics import SILENT_AFTER
 from virtualchain.model import Json
-from virtualchain.reading import journal, search, views
+from virtualchain.reading import journal, reported, search, views
 from virtualchain.reading.catalog import projections
 from virtualchain.store.builds import code_warning
 from virtualchain.web.api.answers import (
@@ -30,8 +31,6 @@ from virtualchain.web.api.answers import (
 from virtualchain.web.problems import NotFound, problem_of
 
 router: Final = APIRouter(dependencies=[Depends(refuse_unknown)], tags=["deployment"])
-_SILENT: Final = 60.0
-"""Seconds without a report after which a writer does not count as running."""
 
 
 def find_app(connection: psycopg.Connection, name: str) -> Json:
@@ -60,6 +59,8 @@ def status(request: Request) -> Response:
             "pins": views.pins(connection),
             "builds": views.builds(connection),
             "last_reorg": views.last_reorg(connection),
+            "rates": reported.rates(connection),
+            "metrics": [sample.as_json() for sample in reported.samples(connection)],
         }
         network = views.network(connection)
     report = views.writer_report(last) or {"node": None, "waits_for": None}
@@ -133,7 +134,7 @@ def _troubles(glance: Json) -> list[str]:
         troubles.append("no writer is running")
     else:
         silence = (_moment(glance["now"]) - _moment(report["seen_at"])).total_seconds()
-        if silence > _SILENT:
+        if silence > SILENT_AFTER:
             troubles.append(f"the writer reported last {silence:.0f} seconds ago")
     return troubles
 
