@@ -39,7 +39,7 @@ class Clock:
         self.moved: float | None = None
         """When the work moved last; None before the first turn of the loop."""
         self.on_turn: Callable[[], object] = lambda: None
-        """What is called whenever the loop turns, by its thread: a service manager hears of it."""
+        """What is called whenever the loop turns, by its thread: for a service manager."""
         self.threads = _Threads()
         self._waits: tuple[str, float] | None = None
         self.lock = threading.Lock()

@@ -46,13 +46,13 @@ def _allowed(value: object, allowed: Sequence[str], otherwise: str) -> str:
 
 def _in_arguments(arguments: Sequence[str]) -> dict[str, str]:
     """Return the options as they stand on the command line; the last one counts."""
-    found = {}
+    options = {}
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, is_joined, value = argument.partition("=")
         key = name.removeprefix("--").replace("-", "_")
         if name.startswith("--") and key in _OPTIONS:
-            found[key] = value if is_joined else following
-    return found
+            options[key] = value if is_joined else following
+    return options
 
 
 def _in_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -48,7 +48,7 @@ def log_arguments() -> list[str]:
 
 
 def say(message: str, error: BaseException | None = None) -> None:
-    """Say something to the operator; of `error`, the traceback is shown as well."""
+    """Report something to the operator, with the traceback of `error`."""
     notice = notice_of(message)
     if is_heard(notice.level):
         click.echo(line_of(notice, error), err=True, nl=False)

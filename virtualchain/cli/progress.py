@@ -87,7 +87,7 @@ class Reporter:
     """Reports to the user what the engine does; use it as a context manager.
 
     `to` is the last block requested. With `follows` there is no last block, and each block near the tip gets
-    a line. A service manager is told what it should know through `service`.
+    a line. `service` passes on to a service manager what that should know.
     """
 
     def __init__(

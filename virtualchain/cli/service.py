@@ -1,6 +1,6 @@
-"""Tells a service manager such as systemd how a command is: that it is ready, alive, and ending.
+"""Reports to a service manager such as systemd how a command is: that it is ready, alive, and ending.
 
-The protocol is that of sd_notify(3). Without NOTIFY_SOCKET in the environment, nothing is told.
+The protocol is that of sd_notify(3). Without NOTIFY_SOCKET in the environment, nothing is sent.
 """
 
 import os
@@ -24,7 +24,7 @@ class _Notifier(Protocol):
 
 
 class Service:
-    """How this process is, as a service manager is to know it; raises UsageError if it cannot be told."""
+    """How this process is, as a service manager is to know it; raises UsageError if it cannot be notified."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._notifier: _Notifier | None = _open() if environ.get("NOTIFY_SOCKET") else None
@@ -32,31 +32,31 @@ class Service:
         self._fed_at = self._reported_at = 0.0
 
     def ready(self) -> None:
-        """Tell that the start is complete."""
-        self._tell("READY=1")
+        """Report that the start is complete."""
+        self._send("READY=1")
 
     def turn(self) -> None:
-        """Tell that the main loop is alive; called whenever it turns, and by nothing else."""
+        """Report that the main loop is alive; called whenever it turns, and by nothing else."""
         if self._notifier is not None and time.monotonic() - self._fed_at >= self._feed_every:
             self._fed_at = time.monotonic()
-            self._tell("WATCHDOG=1")
+            self._send("WATCHDOG=1")
 
     def waiting(self, reason: str) -> None:
-        """Tell what is waited for."""
+        """Report what is waited for."""
         # The library encodes as Latin-1, and the manager expects UTF-8: both have ASCII.
-        self._tell(f"STATUS={visible(reason).encode('ascii', 'backslashreplace').decode()}")
+        self._send(f"STATUS={visible(reason).encode('ascii', 'backslashreplace').decode()}")
 
     def block(self, block_id: int, goal: int) -> None:
-        """Tell which block was processed, once a second at most."""
+        """Report which block was processed, once a second at most."""
         if self._notifier is not None and time.monotonic() - self._reported_at >= _STATUS_EVERY:
             self._reported_at = time.monotonic()
-            self._tell(f"STATUS=block {block_id:,} of {goal:,}")
+            self._send(f"STATUS=block {block_id:,} of {goal:,}")
 
     def stopping(self) -> None:
-        """Tell that the process ends now."""
-        self._tell("STOPPING=1")
+        """Report that the process ends now."""
+        self._send("STOPPING=1")
 
-    def _tell(self, state: str) -> None:
+    def _send(self, state: str) -> None:
         if self._notifier is not None:
             self._notifier.notify(state)
 

@@ -20,7 +20,7 @@ def test_a_writer_says_what_changed_since_the_last_one(
 ) -> None:
     """Settings and versions of apps, once; not at the first start, and not in a new session of one writer."""
 
-    def said(*apps: App, **options: Any) -> list[str]:
+    def reported(*apps: App, **options: Any) -> list[str]:
         notices: list[str] = []
         source: dict[str, Any] = {"source": fake_node.url, "on_wait": notices.append}
         source["database"] = database_url
@@ -31,14 +31,14 @@ def test_a_writer_says_what_changed_since_the_last_one(
         return [line for line in notices if isinstance(line, Notice) and line.event == "settings_changed"]
 
     one, other = an_app("one"), an_app("other")
-    assert said(one, confirmations=6, on_deep_fork="halt") == []
-    assert said(one, confirmations=6) == []  # the policy stays as it is
+    assert reported(one, confirmations=6, on_deep_fork="halt") == []
+    assert reported(one, confirmations=6) == []  # the policy stays as it is
     start = "settings changed since the last writer: "
-    changed = said(one, other, confirmations=3, history=None, verify="merkle", senders="bound")
+    changed = reported(one, other, confirmations=3, history=None, verify="merkle", senders="bound")
     levels = "verify default → merkle, senders node → bound"
     rest = f"history 1000 → all, {levels}, version of other none → 1"
     assert changed == [f"{start}confirmations 6 → 3, {rest}"]
-    [notice] = said(an_app("one", "2"), confirmations=3, history=None, verify="merkle", senders="bound")
+    [notice] = reported(an_app("one", "2"), confirmations=3, history=None, verify="merkle", senders="bound")
     assert isinstance(notice, Notice)
     assert notice.fields == {"changes": {"version of one": ["1", "2"], "version of other": ["1", "none"]}}
 

@@ -1,4 +1,4 @@
-"""The files that a running command has read: what changes in them is said once, and nothing else is."""
+"""The files that a running command has read: what changes in them is reported once, and nothing else is."""
 
 import os
 from pathlib import Path
@@ -25,10 +25,10 @@ def test_each_change_is_said_once(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("changed", "gone", "touched", "kept", "later")]
     for file in files[:4]:
         file.write_text("as it was")
-    said: list[str] = []
-    watch = Watch(files, said.append)
+    lines: list[str] = []
+    watch = Watch(files, lines.append)
     watch.look()
-    assert said == []
+    assert lines == []
     changed, gone, touched, kept, later = files
     changed.write_text("otherwise")
     gone.unlink()
@@ -38,10 +38,10 @@ def test_each_change_is_said_once(tmp_path: Path) -> None:
     watch.look()
     watch.look()
     after = ": this process still uses what it read at its start, until a restart"
-    assert said == [f"{changed} has changed{after}", f"{gone} is gone{after}", f"{later} has changed{after}"]
+    assert lines == [f"{changed} has changed{after}", f"{gone} is gone{after}", f"{later} has changed{after}"]
     touched.write_text("now, too")
     watch.look()
-    assert said[3:] == [f"{touched} has changed{after}"]
+    assert lines[3:] == [f"{touched} has changed{after}"]
 
 
 def test_what_is_read_once_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_what_is_read_once_is_watched(tmp_path: Path, monkeypatch: pytest.Monkey
     (package / "rules.py").write_text("def parse(payload): return {}\n")
     (package / "unused.py").write_text("")
     options = Options()
-    found = {str(file.relative_to(tmp_path)) for file in read_files(options)}
+    watched = {str(file.relative_to(tmp_path)) for file in read_files(options)}
     code = {"package/__init__.py", "package/rules.py"}
-    assert found == {"virtualchain.toml", "ca.pem", "url", "secret", *code}
+    assert watched == {"virtualchain.toml", "ca.pem", "url", "secret", *code}
     assert options.settings.database == "postgresql://127.0.0.1/x"
