@@ -88,7 +88,7 @@ class Sample:
 
 
 def unready(samples: Sequence[Sample], most: int = READY_LAG) -> list[str]:
-    """Say why the deployment lacks, or may lack, more than `most` stable blocks; empty: it does not.
+    """Return why the deployment lacks, or may lack, more than `most` stable blocks; empty: it does not.
 
     A halted app is no reason: the others follow, and each app's height is there to look at.
     """

@@ -45,15 +45,17 @@ _Kind = Literal[
     "places",
     "log_format",
     "log_level",
+    "nodes",
 ]
 
 _KINDS: Mapping[str, _Kind] = {
-    "bitcoin": "text",
+    "bitcoin": "nodes",
     "blocks": "path",
     "cacert": "path",
     "confirmations": "number",
     "cookie": "path",
     "database": "text",
+    "deepest_rollback": "number",
     "expect": "places",
     "history": "history",
     "json": "switch",
@@ -85,6 +87,7 @@ _ALLOWED: Mapping[str, str] = {
     "switch": "true or false",
     "history": "a whole number of blocks, 0 or more, or all",
     "keys": "public keys: 64 hex digits each, or files with one",
+    "nodes": "the URL of a node, or of several: blanks separate them in a variable, the file has a list",
     "places": "files, or URLs that begin with http:// or https://",
     **{kind: alternatives(choices) for kind, choices in _CHOICES.items()},
 }
@@ -163,8 +166,8 @@ class Settings:
 
     apps: tuple[AppSetting, ...] = ()
     webhooks: tuple[WebhookSetting, ...] = ()
-    bitcoin: str | None = field(default=None, repr=False)
-    """URL of the node."""
+    bitcoin: tuple[str, ...] = field(default=(), repr=False)
+    """URLs of the nodes, in the order in which they are asked; none: the node on this machine."""
     cookie: Path | None = None
     cacert: Path | None = None
     """Certificates to trust for a node over https, PEM; None: the system's."""
@@ -176,6 +179,8 @@ class Settings:
     confirmations: int = 6
     history: int | None = HISTORY
     """By how many blocks the kept history can roll apps back; None: all."""
+    deepest_rollback: int | None = None
+    """How many blocks are undone without an operator; None: any number."""
     network: str | None = None
     json: bool = False
     verbose: bool = False
@@ -505,6 +510,8 @@ def _from_text(kind: _Kind, value: object) -> object:
         return value
     if kind in {"keys", "places"}:
         return value.split(",")
+    if kind == "nodes":  # a password may have a comma
+        return value.split()
     if kind in {"number", "history"} and _NUMBER.fullmatch(value):
         return int(value)
     return _SWITCHES.get(value.lower(), value) if kind == "switch" else value
@@ -516,23 +523,27 @@ def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
             return None
         case ("number" | "history", int()) if not isinstance(value, bool) and value >= 0:
             return value
-        case ("switch", bool()):
-            return value
-        case ("text", str()) if value:
+        case ("switch", bool()) | ("text", str()) if value != "":
             return value
         case (_, str()) if value in _CHOICES.get(kind, ()) or (kind == "verify" and value in _OLD_LEVELS):
             return _OLD_LEVELS.get(value, value)
-        case ("path" | "keys" | "places", _):
+        case ("nodes", str()):
+            return _list(kind, [value], label, folder)
+        case ("path" | "keys" | "places" | "nodes", _):
             return (_path if kind == "path" else partial(_list, kind))(value, label, folder)
     raise UsageError(f"{label} must be {_ALLOWED[kind]}")
 
 
 def _list(kind: _Kind, value: object, label: str, folder: Path) -> tuple[str, ...]:
     """Leave keys and URLs as they are; resolve the names of files like other paths."""
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(item, str) and item.strip() for item in value
+    if (
+        not isinstance(value, list | tuple)
+        or (kind == "nodes" and not value)
+        or not all(isinstance(item, str) and item.strip() for item in value)
     ):
         raise UsageError(f"{label} must be {_ALLOWED[kind]}")
+    if kind == "nodes":
+        return tuple(value)
     is_file = _is_key_file if kind == "keys" else _is_file
     items = [item.strip() for item in value]
     if any("://" in item and not item.startswith(("http://", "https://")) for item in items):

@@ -3,9 +3,14 @@
 SELECT pg_backend_pid();
 
 -- name: pin_settings
--- Pin what affects the text form of values, the meaning of literals and statements, which keys fit an index, and which block views show; for the session, or until the transaction ends.
+-- Disable the timeouts that could end the session, its transaction or a statement; pin what affects the text form of values, the meaning of literals and statements, which keys fit an index, that an error does not end the session, and which block views show; for the session, or until the transaction ends.
 SELECT set_config(name, setting, %(is_local)s)
 FROM (VALUES
+    ('statement_timeout', '0'),
+    ('idle_session_timeout', '0'),
+    ('idle_in_transaction_session_timeout', '0'),
+    ('transaction_timeout', '0'),
+    ('lock_timeout', '0'),
     ('search_path', ''),
     ('client_encoding', 'UTF8'),
     ('TimeZone', 'UTC'),
@@ -26,32 +31,25 @@ FROM (VALUES
     ('default_text_search_config', 'pg_catalog.simple'),
     ('gin_fuzzy_search_limit', '0'),
     ('default_toast_compression', 'pglz'),
+    ('client_min_messages', 'notice'), -- a flood of messages would slow everything down
+    ('exit_on_error', 'off'),
     ('virtualchain.as_of', ''), -- not that of the environment, the role or the database
     ('virtualchain.block_id', '')
-) AS pinned (name, setting);
+) AS pinned (name, setting)
+WHERE name <> 'transaction_timeout' OR current_setting('server_version_num')::integer >= 170000;
 
 -- name: pin_writing
--- Pin how transactions run, that commits wait for the disk and how new tables are stored, and disable the timeouts that could end the writer's session.
+-- Pin how transactions run, that commits wait for the disk and how new tables are stored. Row security that would hide rows is an error.
 SELECT set_config(name, setting, false)
 FROM (VALUES
     ('default_transaction_isolation', 'read committed'),
     ('default_transaction_read_only', 'off'),
     ('default_transaction_deferrable', 'off'),
     ('default_table_access_method', 'heap'),
-    ('row_security', 'on'),
+    ('row_security', 'off'),
     ('jit', 'off'), -- it takes longer than any statement of a block
-    ('synchronous_commit', 'on'),
-    ('lock_timeout', '0'),
-    ('statement_timeout', '0'),
-    ('transaction_timeout', '0'), -- since PostgreSQL 17
-    ('idle_in_transaction_session_timeout', '0'),
-    ('idle_session_timeout', '0')
-) AS pinned (name, setting)
-WHERE current_setting(name, true) IS NOT NULL;
-
--- name: triggers_fire
--- Whether ordinary triggers fire in this session: only a superuser can disable them, or enable them again.
-SELECT current_setting('session_replication_role') <> 'replica';
+    ('synchronous_commit', 'on')
+) AS pinned (name, setting);
 
 -- name: pin_keepalives
 -- Let the server notice within about a minute that a writer's machine is gone, and release its lock.

@@ -49,9 +49,11 @@ def pooled(url: str, mode: str) -> Iterator[str]:
         with subprocess.Popen(
             [program, "-q", configuration], user=account.uid if account else None, stderr=subprocess.DEVNULL
         ) as process:
-            _wait_for(listen)
-            yield place._replace(netloc=place.netloc.rpartition(":")[0] + f":{listen}").geturl()
-            process.terminate()
+            try:
+                _wait_for(listen)
+                yield place._replace(netloc=place.netloc.rpartition(":")[0] + f":{listen}").geturl()
+            finally:
+                process.terminate()
 
 
 def _wait_for(port: int) -> None:

@@ -153,15 +153,16 @@ class Options:
 
         return [Webhook(setting, setting.key(os.environ)) for setting in self.settings.webhooks]
 
-    def source(self, network: str | None = None) -> "BlockSource":
-        """Open the block files, or connect to the node; by default, to the one on this machine.
+    def source(self, network: str | None = None, *, of_first: bool = False) -> "BlockSource":
+        """Open the block files, or connect to the node or nodes; by default, to the one on this machine.
 
+        `of_first`: of several nodes, only to the first, whose wallet or mempool is meant.
         The source must be on the network of --network. Without that option, `network` selects the default
         port and is checked instead.
         """
         from virtualchain.bitcoin import networks
         from virtualchain.bitcoin.files.source import open_blocks
-        from virtualchain.bitcoin.node.node import open_source
+        from virtualchain.bitcoin.node.several import open_nodes
 
         settings = self.settings
         name = settings.network or network
@@ -169,15 +170,16 @@ class Options:
         if settings.blocks is not None:
             return open_blocks(settings.blocks, expected)
         port = (expected or networks.NETWORKS["mainnet"]).rpc_port
-        url = settings.bitcoin or f"http://127.0.0.1:{port}"
-        return open_source(
-            url,
+        urls = settings.bitcoin or (f"http://127.0.0.1:{port}",)
+        return open_nodes(
+            urls[:1] if of_first else urls,
             settings.cookie,
             expected,
             cacert=settings.cacert,
             zmq=settings.zmq,
             warn=_warn_of_password,
             notice=_tell_details if settings.verbose else None,
+            report=say,
         )
 
 
@@ -242,8 +244,10 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         ),
         option(
             "--bitcoin",
+            multiple=True,
             metavar="URL",
-            help="The node: http://user:password@host:port, or https://…. Default: the node on this machine.",
+            help="The node: http://user:password@host:port, or https://…. Can be repeated: if one fails, the "
+            "next one is asked. Default: the node on this machine.",
         ),
         option(
             "--cookie",
@@ -258,8 +262,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--zmq",
             metavar="URL",
-            help="Where the node publishes new blocks (zmqpubhashblock), and for `run --pending` unconfirmed "
-            "transactions (zmqpubsequence). Default: `run` asks the node.",
+            help="Where the node, or the first one, publishes new blocks (zmqpubhashblock), and for "
+            "`run --pending` unconfirmed transactions (zmqpubsequence). Default: `run` asks the node.",
         ),
         option(
             "--blocks",
@@ -293,6 +297,12 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--history",
             metavar="N",
             help="Keep enough history to roll back N blocks, or `all`. Default: 1000.",
+        ),
+        option(
+            "--deepest-rollback",
+            metavar="BLOCKS",
+            help="Undo at most so many blocks without you: at a deeper fork, stop with exit code 4. Default: "
+            "no limit.",
         ),
         option(
             "--network",

@@ -221,6 +221,7 @@ def open_engine(
                 on_rollback=reporter.rolled_back,
                 history=options.settings.history,
                 on_deep_fork=policies,
+                deepest_rollback=options.settings.deepest_rollback,
                 expect=expected_digests(options),
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,
@@ -244,9 +245,10 @@ def expected_digests(options: "Options") -> "Expect | None":
 
 def _hint(source: "BlockSource") -> str | None:
     """Describe what would make fetching faster, if anything."""
-    from virtualchain.bitcoin.node.node import NodeSource
+    from virtualchain.bitcoin.node.several import node_of
 
-    if not isinstance(source, NodeSource) or source.over_rest:
+    node = node_of(source)
+    if node is None or node.over_rest:
         return None
     return f"REST is off at {source}: rest=1 in its bitcoin.conf makes fetching several times as fast"
 

@@ -3,7 +3,7 @@
 Nothing is derived from what is recorded for this.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import psycopg
@@ -36,8 +36,8 @@ def settings_of(options: Options, verify: Verification | None, contracts: Sequen
     }
 
 
-def note_settings(connection: psycopg.Connection, settings: Json) -> Notice | None:
-    """Record the settings of this writer, and return what is to be said if the last one had others.
+def note_settings(connection: psycopg.Connection, settings: Json, report: Callable[[str], object]) -> None:
+    """Record the settings of this writer, and report which of them the last one had otherwise.
 
     The policy of an app that the settings do not name stays as it is.
     """
@@ -49,7 +49,7 @@ def note_settings(connection: psycopg.Connection, settings: Json) -> Notice | No
         for name in dict.fromkeys([*settings, *before])
         if before.get(name) != settings.get(name) and (name in settings or not name.startswith(_POLICY))
     }
-    if not changes:
-        return None
-    shown = ", ".join(f"{name} {old} → {new}" for name, (old, new) in changes.items())
-    return Notice(f"settings changed since the last writer: {shown}", "settings_changed", changes=changes)
+    if changes:
+        shown = ", ".join(f"{name} {old} → {new}" for name, (old, new) in changes.items())
+        message = f"settings changed since the last writer: {shown}"
+        report(Notice(message, "settings_changed", changes=changes))

@@ -24,13 +24,13 @@ from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import NOTHING, Advanced, Machine
 from virtualchain.engine.measures import AppState
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
-from virtualchain.errors import AppHalted, BuildChanged
+from virtualchain.errors import AppHalted, BuildChanged, StoreError
 from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
 from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
-from virtualchain.store.database import connect_writer, require_space
-from virtualchain.store.failures import is_transient, may_be_of_a_value
+from virtualchain.store.database import advice, connect_writer, require_space
+from virtualchain.store.failures import is_transient, may_be_of_a_value, store_error
 from virtualchain.store.history import check_consistency
 from virtualchain.store.notifications import Notifier
 from virtualchain.store.patience import Patience
@@ -114,6 +114,11 @@ class Deployment:
                 if machine not in self.running
             }
             self.expect(options.expected)
+        except psycopg.Error as error:
+            self.close()
+            if known := advice(url, error):
+                raise StoreError(f"{store_error(error)}{known}") from error
+            raise
         except BaseException:
             self.close()
             raise
@@ -355,7 +360,7 @@ class Deployment:
         for machine in self.lagging():
             assert tip is not None, "no app lags on an empty tape"
             machine.log.set_status("catching_up", if_live=True)
-            if gaps(self.tape, machine.contract):
+            if gaps(self.tape, machine.contract, machine.cursor):
                 continue
             last = tip.block_id if most is None else min(tip.block_id, machine.cursor + most)
             self.advance_to(machine, last, listener)

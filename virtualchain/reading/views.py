@@ -22,7 +22,7 @@ from psycopg.types.string import TextLoader
 
 from virtualchain.errors import StoreError, UsageError
 from virtualchain.model import Digests, Json
-from virtualchain.store.database import connect_reader, pin_transaction, redact
+from virtualchain.store.database import connect_reader, hint, pin_transaction, redact
 from virtualchain.store.failures import is_transient, store_error
 from virtualchain.store.revision import refuse_other
 from virtualchain.store.sql import queries
@@ -124,7 +124,8 @@ def failure(connection: psycopg.Connection, url: str, error: psycopg.Error) -> S
         )
     kind = type(store_error(error))
     message = _one_line(error, is_ours=True)  # a place in our own statement helps nobody
-    return kind(f"the database {redact(url)} failed: {message}{_missing_grant(connection, error)}")
+    advice = _missing_grant(connection, error) or hint(message)
+    return kind(f"the database {redact(url)} failed: {message}{advice}")
 
 
 def network(connection: psycopg.Connection) -> str | None:
@@ -355,7 +356,7 @@ def _prepare(
     """Set what a user's statement sees, until the transaction ends."""
     search_path(connection)
     exact_json(connection)
-    _limit(connection, as_of, timeout)
+    limit(connection, as_of, timeout)
     if role is not None:
         connection.execute(_Q["become"], {"role": role})
 
@@ -402,7 +403,7 @@ def complaint(error: psycopg.Error) -> str:
     return _one_line(error, is_ours=True).removeprefix("virtualchain.as_of: ")
 
 
-def _limit(connection: psycopg.Connection, as_of: str | None, timeout: float | None) -> None:
+def limit(connection: psycopg.Connection, as_of: str | None, timeout: float | None) -> None:
     """Set the block that a statement sees, and how long it may take, until the transaction ends."""
     if as_of is not None:
         show_block(connection, as_of)

@@ -1,8 +1,8 @@
 """Connections to the database: the one that writes, and those that read.
 
 A deployment is one database with one writer. The writer's session holds an advisory lock, which PostgreSQL
-releases however the session ends, so a lock never goes stale. Both kinds of session pin the settings that
-affect the text form of values, because digests are computed from that text.
+releases however the session ends, so a lock never goes stale. All sessions pin the settings that could change
+a result: an administrator may have set others for the server, the database or the role.
 
 Readers may connect through a pooler such as PgBouncer. Their transactions then run in several server
 sessions, which other clients share: no setting may outlive its transaction, and nothing may be prepared.
@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import quote
 
 import psycopg
@@ -23,6 +23,7 @@ from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, Wri
 from virtualchain.notices import Notice
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.failures import store_error
+from virtualchain.store.fitness import advice_on, refuse_unsafe
 from virtualchain.store.patience import Patience, Session
 from virtualchain.store.sql import queries
 
@@ -44,19 +45,43 @@ _PAUSE = 0.1
 
 # Patterns in libpq's message for a failed connection, and advice. libpq reports no SQLSTATE for these.
 _HINTS = (
+    (
+        r"could not (access|load)( file| library) .*|access to library",
+        (
+            "session_preload_libraries or local_preload_libraries names it: have a superuser install it, or "
+            "RESET that setting for the server, database or role"
+        ),
+    ),
+    (
+        r"too many (connections|clients)|connection slots are reserved",
+        "end other sessions, or raise CONNECTION LIMIT of the role or database, or max_connections",
+    ),
+    (r"definition of service", "it must be in pg_service.conf, or in the file that PGSERVICEFILE names"),
+    (r"does not match host name", "use a name that the certificate has"),
+    (r"root certificate file", "name the file of the authority that signed it with sslrootcert"),
+    (
+        r"certificate verify failed",
+        "sslrootcert must name the authority that signed the server's",
+    ),
+    (r"channel binding", "it needs TLS and SCRAM on the server, and no pooler in between"),
+    (
+        r"transaction blocks not allowed in statement pooling mode",
+        "use a pool in transaction or session mode",
+    ),
     (r"authentication failed|no password supplied", "check the user and password"),
     (r'database ".*" does not exist', "create it first, with createdb"),
     (r'role ".*" does not exist', "check the user"),
-    (r"no pg_hba.conf entry", "pg_hba.conf on the server must allow this connection"),
+    (r"no pg_hba.conf entry|pg_hba.conf rejects", "pg_hba.conf on the server must allow this connection"),
     (r"refused|No such file or directory|timeout expired|timed out", "is the server running there?"),
     (r"could not translate host name|resolve host|Name or service not known", "check the host name"),
 )
 
 _FINAL = (
-    "authentication failed|no password supplied|does not exist|no pg_hba.conf entry|not permitted to log in"
+    "authentication failed|no password supplied|does not exist|pg_hba.conf|not permitted to log in"
     "|permission denied for database|not currently accepting connections|SSL error|support SSL"
     "|SSL was required|certificate verify failed|invalid response|invalid port|unsupported frontend protocol"
-    "|expected authentication request|received invalid"
+    "|expected authentication request|received invalid|definition of service|does not match host name"
+    "|root certificate file|channel binding|could not access file|could not load library|access to library"
 )
 """Failures of a connection that no waiting ends, unlike those of a server that is not up yet."""
 
@@ -79,16 +104,22 @@ def redact(url: str) -> str:
         parameters = _parameters(url)
     except UsageError:
         return "postgresql://***"
-    user, password, name = (str(parameters.get(key) or "") for key in ("user", "password", "dbname"))
+    user, password, name, service = (
+        str(parameters.get(key) or "") for key in ("user", "password", "dbname", "service")
+    )
     hosts = str(parameters.get("host") or parameters.get("hostaddr") or "").split(",")
     ports = str(parameters.get("port") or "").split(",")
     ports = ports * len(hosts) if len(ports) == 1 else ports
-    addresses = [
-        quote(host, safe=":[]") + (port and f":{port}") for host, port in zip(hosts, ports, strict=False)
-    ]
+    addresses = [_host(host) + (port and f":{port}") for host, port in zip(hosts, ports, strict=False)]
     secret = ":***" if password else ""
-    login = f"{quote(user, safe='')}{secret}@" if user else ""
-    return f"postgresql://{login}{','.join(addresses)}/{quote(name, safe='')}"
+    login = f"{quote(user, safe='')}{secret}@" if user or password else ""
+    of_service = f"?service={quote(service, safe='')}" if service else ""
+    return f"postgresql://{login}{','.join(addresses)}/{quote(name, safe='')}{of_service}"
+
+
+def _host(name: str) -> str:
+    """Write a host's name, address, or folder of its socket as in a URL."""
+    return f"[{name}]" if ":" in name else quote(name, safe="")
 
 
 def connect_writer(url: str, *, wait: bool = False, patience: Patience | None = None) -> psycopg.Connection:
@@ -153,10 +184,7 @@ def connect_migrator(url: str, patience: Patience | None = None) -> psycopg.Conn
     """
     connection = _connect(url, "migration", patience)
     with _closed_on_failure(connection, url):
-        _refuse_pooler(connection, url)
-        _refuse_standby(connection, url)
-        _pin(connection, is_local=False)
-        connection.execute(_Q["pin_writing"])
+        _prepare_writing(connection, url)
         connection.autocommit = False
     return connection
 
@@ -184,11 +212,11 @@ def _prepare_writing(connection: psycopg.Connection, url: str) -> None:
     connection.execute(_Q["pin_keepalives"])
     connection.execute(_Q["pin_writing"])
     _refuse_standby(connection, url)
-    _refuse_silent_triggers(connection, url)
+    refuse_unsafe(connection, redact(url))
 
 
 def pin_transaction(connection: psycopg.Connection) -> None:
-    """Pin the settings that affect the text form of values until the transaction ends."""
+    """Pin what `connect_reader` pins, until the transaction ends."""
     _pin(connection, is_local=True)
 
 
@@ -271,6 +299,14 @@ def require_c_locale(connection: psycopg.Connection, url: str) -> None:
         )
 
 
+def advice(url: str, error: psycopg.Error) -> str:
+    """Return what to do about a change that the database at `url` refused; empty if that is not known."""
+    if error.sqlstate is not None:
+        with suppress(StoreError, psycopg.Error), closing(connect_reader(url)) as connection:
+            return advice_on(connection, error)
+    return ""
+
+
 def require_space(connection: psycopg.Connection) -> None:
     """Raise psycopg.Error if the server's disk does not hold a few more megabytes."""
     with connection.transaction():
@@ -296,16 +332,6 @@ def _refuse_standby(connection: psycopg.Connection, url: str) -> None:
     """Refuse a hot standby, which accepts no writes."""
     if connection.info.parameter_status("in_hot_standby") == "on":
         raise StoreError(f"{redact(url)} is a standby, which is read-only: give the primary server's URL")
-
-
-def _refuse_silent_triggers(connection: psycopg.Connection, url: str) -> None:
-    """Refuse a session in which the projections' triggers would not fire, so that no history is kept."""
-    row = connection.execute(_Q["triggers_fire"]).fetchone()
-    if not (row and row[0]):
-        raise StoreError(
-            f"{redact(url)} sets session_replication_role to replica, which silences the triggers that keep "
-            "history: have a superuser reset it for this database and user"
-        )
 
 
 def _take_lock(connection: Session, *, wait: bool) -> None:
@@ -362,7 +388,10 @@ def _parameters(url: str) -> dict[str, str | int | None]:
     if not url.strip():
         raise UsageError("the database URL is empty: give one, or leave it unset to use the embedded server")
     if url.startswith(("postgresql://", "postgres://")):
-        user_info = url.partition("://")[2].rpartition("@")[0]
+        rest = url.partition("://")[2]
+        authority, _, query = rest.partition("?")
+        # A parameter may have an @, as the name of an abstract socket does.
+        user_info = (authority if re.match("[a-z_]+=", query) else rest).rpartition("@")[0]
         # Unencoded, these characters end the password early, and messages would show the rest as a host.
         if re.search(r"[/@?#\[\]\s]", user_info):
             raise UsageError(
@@ -382,7 +411,10 @@ def _reason(error: psycopg.Error) -> str:
     """Return the first line of libpq's message, with a hint if there is one."""
     lines = str(error).strip().splitlines() or ["no reason given"]
     message = lines[0].removeprefix("connection failed: ")
-    for pattern, hint in _HINTS:
-        if re.search(pattern, message):
-            return f"{message} ({hint})"
-    return message
+    return f"{message}{hint(message)}"
+
+
+def hint(message: str) -> str:
+    """Return what to do about a server's or a pooler's message, in parentheses; empty if there is nothing."""
+    known = (advice for pattern, advice in _HINTS if re.search(pattern, message))
+    return next((f" ({advice})" for advice in known), "")

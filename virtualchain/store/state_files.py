@@ -4,6 +4,7 @@ The copy in the database is written in the block's transaction and is authoritat
 to read: it is moved into place after the commit, and rewritten from the database whenever the app is loaded.
 """
 
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,7 +28,10 @@ _SUFFIXES: Final = (".state", ".new")
 def default_folder(url: str) -> Path:
     """Return the folder for the saved files of the deployment in the database at `url`."""
     parameters = conninfo_to_dict(url)
+    service = parameters.get("service") or os.environ.get("PGSERVICE")  # it may name all the others
     address = ":".join(str(parameters.get(name) or "") for name in ("host", "port", "dbname"))
+    if service:
+        address += f":{service}"
     digest = sha256(address.encode()).hexdigest()[:8]
     return _parent() / f"{parameters.get('dbname') or 'default'}-{digest}"
 

@@ -222,7 +222,8 @@ def _drop_roles(url: str) -> None:
 
 
 def _run(url: str, query: str, name: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
+    with closing(connect_migrator(url)) as connection:
+        connection.autocommit = True
         connection.execute(sql.SQL(_DATABASE[query]).format(name=sql.Identifier(name)))
 
 

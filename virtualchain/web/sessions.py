@@ -71,7 +71,7 @@ def _begin(connection: Any, as_of: str | None, timeout: float) -> None:  # noqa:
     connection.execute(statement)
     if not connection.is_pinned:
         pin_transaction(connection)
-        views.show_block(connection, as_of or "")
+        views.limit(connection, as_of or "", timeout)
 
 
 class Sessions:
