@@ -30,6 +30,7 @@ def settings_of(options: Options, verify: Verification | None, contracts: Sequen
         "history": "all" if options.history is None else options.history,
         "verify": verify or "default",
         "senders": options.senders,
+        "deepest_rollback": _NONE if options.deepest_rollback is None else options.deepest_rollback,
         "on_unexpected": options.on_unexpected,
         **{f"{_POLICY}{app}": policy for app, policy in sorted(options.on_deep_fork.items())},
         **{f"version of {contract.name}": contract.version for contract in contracts},

@@ -19,7 +19,7 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.bitcoin.node.several import asks_another, node_of, source_of
+from virtualchain.bitcoin.node.several import asks_another, cut, node_of, source_of
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.answering import Answering, unless_only_an_app
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
@@ -245,8 +245,7 @@ class StateEngine(Answering):
 
     def give_up_node(self) -> None:
         """Let no answer of the node hold up the end; for another thread, after `stop`."""
-        if isinstance(self._source, NodeSource | SeveralNodes):
-            self._source.cut()
+        cut(self._source)
 
     def build(self, to: int | None = None) -> int:
         """Process blocks up to `to`, or to the stable tip; return the last block processed.

@@ -8,9 +8,9 @@ from virtualchain.notices import Notice
 from virtualchain.testing import FakeNode
 
 
-def an_app(name: str, version: str = "1") -> App:
+def an_app(name: str) -> App:
     """Make an app without projections."""
-    app = App(name, magic=b"st", version=version)
+    app = App(name, magic=b"st", version="1")
     app.add(b"o", parse=lambda payload: {"text": payload.decode()})
     return app
 
@@ -38,9 +38,10 @@ def test_a_writer_says_what_changed_since_the_last_one(
     levels = "verify default → merkle, senders node → bound"
     rest = f"history 1000 → all, {levels}, version of other none → 1"
     assert changed == [f"{start}confirmations 6 → 3, {rest}"]
-    [notice] = reported(an_app("one", "2"), confirmations=3, history=None, verify="merkle", senders="bound")
+    same: dict[str, Any] = {"history": None, "verify": "merkle", "senders": "bound"}
+    [notice] = reported(one, confirmations=3, deepest_rollback=9, **same)
     assert isinstance(notice, Notice)
-    assert notice.fields == {"changes": {"version of one": ["1", "2"], "version of other": ["1", "none"]}}
+    assert notice.fields == {"changes": {"deepest_rollback": ["none", 9], "version of other": ["1", "none"]}}
 
 
 def test_what_the_last_writer_did_not_record_is_not_compared(

@@ -104,6 +104,12 @@ def node_of(source: BlockSource) -> NodeSource | None:
     return source if isinstance(source, NodeSource) else None
 
 
+def cut(source: BlockSource) -> None:
+    """Have all questions to a node or several ones fail, for another thread; other sources just answer."""
+    if isinstance(source, NodeSource | SeveralNodes):
+        source.cut()
+
+
 def asks_another(source: BlockSource, error: NodeError) -> bool:
     """Have another one of several nodes asked from now on, if an error shows that one answers wrongly.
 
