@@ -62,6 +62,14 @@ class Clock:
         finally:
             self._wait_for(None if outer is None else outer[0])
 
+    def lose(self, cause: str) -> None:
+        """Count the time until `find` as waited for a cause that did not answer, also while it is asked again."""
+        self._wait_for(cause)
+
+    def find(self) -> None:
+        """Note that what was lost has answered."""
+        self._wait_for(None)
+
     def _wait_for(self, cause: str | None) -> None:
         now = monotonic()
         if self._waits is not None:

@@ -110,3 +110,8 @@ def unready(samples: Sequence[Sample], most: int = READY_LAG) -> list[str]:
     elif lag > most:
         reasons.append(f"{lag:.0f} stable blocks are missing, and {most} may be")
     return reasons
+
+
+def awaits_decision(samples: Sequence[Sample]) -> bool:
+    """Return whether the writer ended because a deep fork needs an operator's decision."""
+    return any(sample.name == "virtualchain_deep_fork_refused" and sample.value for sample in samples)

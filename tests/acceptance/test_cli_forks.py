@@ -170,6 +170,9 @@ def test_a_policy_in_the_settings_file_stops_the_deployment(
     assert f"`virtualchain rollback {fork}` undoes them" in failed.err
     assert notes(database_url) == ["one", "two", "three"]
     assert "on_deep_fork of notes is halt" in inside(*options, "status").out
+    assert "on_deep_fork of notes is halt" in inside(*options, "status", "--check", code=4).err
+    examined = inside(*options, "doctor", code=1)
+    assert "problem  writer: none is running: 'deep fork above block" in " ".join(examined.out.split(" " * 9))
     inside(*options, "rollback", fork)
     inside(*options, "sync")
     assert notes(database_url) == ["one"]

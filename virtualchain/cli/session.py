@@ -270,10 +270,11 @@ def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter", measures: "Mea
             elif isinstance(error, DatabaseUnavailable):
                 cause = "database"
             reporter.waiting(Notice(f"{error}; trying again", f"waiting_for_{cause}"))
-            with measures.clock.waiting(cause):
-                time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            measures.clock.lose(cause)  # until an attempt succeeds, and one may take long
+            time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1
         else:
+            measures.clock.find()
             if failures:
                 say(Notice("connected: node and database answer", "connected"))
             return result

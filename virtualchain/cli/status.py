@@ -10,6 +10,7 @@ from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import counted, duration, moment, say, visible, write_fields, write_json
 from virtualchain.cli.session import chosen_apps, expected_digests, open_reading
 from virtualchain.errors import DeepFork, Halted, NodeError, NodeUnavailable, UnexpectedDigest, UsageError
+from virtualchain.metrics import awaits_decision
 from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class _Outlook:
 @click.option(
     "--check",
     is_flag=True,
-    help="Exit with 1 if an app has other digests than expected, with 4 if one is halted, or with 3 if the "
-    "node was not reached.",
+    help="Exit with 1 if an app has other digests than expected, with 4 if one is halted or a deep fork waits "
+    "for a decision, or with 3 if the node was not reached.",
 )
 @pass_options
 def status(options: Options, check: bool) -> None:
@@ -60,6 +61,7 @@ def status(options: Options, check: bool) -> None:
         network = views.network(connection)
         rows = views.apps(connection, chosen_apps(options, connection))
         compare_digests(connection, rows, expected)
+        samples = reported.samples(connection)
         deployment: dict[str, Any] = {
             "writer": views.writer(connection),
             "standby": views.is_standby(connection),
@@ -68,7 +70,7 @@ def status(options: Options, check: bool) -> None:
             "last_reorg": views.last_reorg(connection),
             "locale": _locale_warning(other_locale(connection)),
             "rates": reported.rates(connection),
-            "metrics": [sample.as_json() for sample in reported.samples(connection)],
+            "metrics": [sample.as_json() for sample in samples],
         }
         last = views.last_start(connection)
         running = last if deployment["writer"] is not None or deployment["standby"] else None
@@ -84,6 +86,7 @@ def status(options: Options, check: bool) -> None:
     report = views.writer_report(last)
     height = None if report is None or report["node"] is None else int(report["node"]["block_id"])
     height = height if tip is None else tip.block_id
+    fork = report["waits_for"] if report is not None and awaits_decision(samples) else None
     if options.settings.json:
         node = None if tip is None else {"block_id": tip.block_id, "hash": tip.hash}
         apps = [views.app_status(row, height) for row in rows]
@@ -95,7 +98,7 @@ def status(options: Options, check: bool) -> None:
             "confirmations": confirmations,
         }
         write_json({**chain, **deployment, "report": report, "warnings": warnings, "apps": apps})
-        _check(rows, outlook, check=check)
+        _check(rows, outlook, fork, check=check)
         return
     for warning in warnings:
         say(Notice(warning, "note", "warning"))
@@ -116,11 +119,14 @@ def status(options: Options, check: bool) -> None:
         if options.settings.verbose and row["error"] is not None:
             for line in row["error"]["traceback"].splitlines():
                 click.echo(f"  {visible(line)}")
-    _check(rows, outlook, check=check)
+    _check(rows, outlook, fork, check=check)
 
 
-def _check(rows: "list[Json]", outlook: _Outlook, *, check: bool) -> None:
-    """Raise, with `check`, the error whose exit code says what an operator must look at."""
+def _check(rows: "list[Json]", outlook: _Outlook, fork: str | None, *, check: bool) -> None:
+    """Raise, with `check`, the error whose exit code says what an operator must look at.
+
+    `fork` is the deep fork that waits for a decision.
+    """
     from virtualchain.engine.expectations import describe_mismatch
 
     if not check:
@@ -131,6 +137,8 @@ def _check(rows: "list[Json]", outlook: _Outlook, *, check: bool) -> None:
     halted = [row["name"] for row in rows if row["status"] == "halted"]
     if halted:
         raise Halted(f"halted: {', '.join(halted)}")
+    if fork is not None:
+        raise DeepFork(fork)
     if outlook.tip is None:
         raise NodeUnavailable("the node was not reached")
 

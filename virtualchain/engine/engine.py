@@ -342,6 +342,7 @@ class StateEngine(Answering):
         except NodeUnavailable as error:
             self._waits_for, self._cause = Notice(str(error), "waiting_for_node"), "node"
             self._node_is_away = True
+            self.measures.clock.lose("node")
         except InUse as error:
             self._waits_for, self._cause = Notice(str(error), "waiting_for_readers"), "readers"
         except NodeError as error:
@@ -441,22 +442,21 @@ class StateEngine(Answering):
         """
         self._leave_pending()
         self._deployment.close()
-        for attempt in count():
-            with self.measures.clock.waiting("database"):
+        with self.measures.clock.waiting("database"):
+            for attempt in count():
                 self._wake.wait(pauses[min(attempt, len(pauses) - 1)])
-            try:
-                self._deployment = self._open()
-            except StoreError as error:
-                # WriterBusy, too: the server may not know yet that our old session has ended.
-                waits = self._follows and isinstance(error, DatabaseUnavailable)
-                if not self._listener.may_continue() or (attempt + 1 >= len(pauses) and not waits):
-                    raise
-                self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
-            else:
-                self.measures.reconnect("database")
-                message = f"connected again to the database {redact(self._url)}"
-                self._listener.on_wait(Notice(message, "database_connected"))
-                return
+                try:
+                    self._deployment = self._open()
+                    break
+                except StoreError as error:
+                    # WriterBusy, too: the server may not know yet that our old session has ended.
+                    waits = self._follows and isinstance(error, DatabaseUnavailable)
+                    if not self._listener.may_continue() or (attempt + 1 >= len(pauses) and not waits):
+                        raise
+                    self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
+        self.measures.reconnect("database")
+        message = f"connected again to the database {redact(self._url)}"
+        self._listener.on_wait(Notice(message, "database_connected"))
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
@@ -503,6 +503,7 @@ class StateEngine(Answering):
         self._report.know(self._look.node_tip, place_of(self._source))
         if self._node_is_away:
             self._node_is_away = False
+            self.measures.clock.find()
             self.measures.reconnect("node")
             self._listener.on_wait(Notice(f"connected again: {self._source} answers", "node_connected"))
         match plan:

@@ -236,6 +236,32 @@ def test_a_fork_that_is_refused_stays_on_record(fake_node: FakeNode, database_ur
     assert reported(database_url)["reorganizations_total",] == 0
 
 
+def test_a_node_is_waited_for_until_it_answers(
+    fake_node: FakeNode, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that takes questions and never answers is away, not only in the pauses between two of them."""
+    asked, wait = threading.Event(), fake_node._faults.wait
+    monkeypatch.setattr("virtualchain.bitcoin.node.client.RETRY_PAUSES", ())
+
+    def hang(seconds: float | None) -> None:
+        asked.set()
+        wait(seconds)
+
+    monkeypatch.setattr(fake_node._faults, "wait", hang)
+    options: dict[str, Any] = {"database": database_url, "source": fake_node.url, "confirmations": 0}
+    with following(an_app(), **options) as (_, url):
+        until(url, lambda shown: shown["waiting", "tip"])
+        fake_node.fail("refuse", 1, on="/rest/headers")
+        fake_node.fail("hang", None, on="/rest/headers")
+        assert asked.wait(15), "it is asked again"
+        assert scrape(url)["waiting", "node"] == 1
+        status, _, body = ask(url, "/ready")
+        assert (status, json.loads(body)["reasons"]) == (503, ["the node is waited for"])
+        fake_node.heal()
+        until(url, lambda shown: shown["waiting", "tip"])
+        assert scrape(url)["waiting_seconds_total", "node"] > 0
+
+
 def test_a_database_that_is_away_or_silent_delays_no_scrape(
     fake_node: FakeNode, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

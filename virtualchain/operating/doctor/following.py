@@ -7,6 +7,7 @@ from typing import Final
 
 from virtualchain.engine.measures import installed_version
 from virtualchain.errors import StoreError, UsageError, quoted
+from virtualchain.metrics import awaits_decision
 from virtualchain.model import Json
 from virtualchain.operating.doctor.findings import (
     Checks,
@@ -19,7 +20,7 @@ from virtualchain.operating.doctor.findings import (
     warning,
 )
 from virtualchain.operating.doctor.patient import Patient
-from virtualchain.reading import views
+from virtualchain.reading import reported, views
 from virtualchain.store.revision import current, head, refuse_newer
 from virtualchain.store.roles import missing_grants, reader_excess
 from virtualchain.webhooks.listing import listed
@@ -62,6 +63,11 @@ def writer(patient: Patient) -> Finding:
             return ok(f"{name} runs, and has not reported yet")
         return warning("none has run yet", "start `virtualchain run`")
     if report["stopped_at"] is not None and name is None:
+        if awaits_decision(reported.samples(connection)):
+            return problem(
+                f"none is running: {quoted(report['waits_for'])}",
+                "decide: undo the blocks, apply a checkpoint, or pin the branch to stay on",
+            )
         return warning(
             f"none is running; the last one stopped {report['stopped_at']}", "start `virtualchain run`"
         )
@@ -70,7 +76,7 @@ def writer(patient: Patient) -> Finding:
     if name is None and not is_standby:
         return problem(
             f"none is running; the last one ended without a word, {age} ago",
-            "look into its log and the system's (out of memory?), and start `virtualchain run`",
+            "look into its log and the system's (no memory left, a full disk?), and start `virtualchain run`",
         )
     if report["age"] > _SILENT:
         return warning(
