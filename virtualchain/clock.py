@@ -63,7 +63,7 @@ class Clock:
             self._wait_for(None if outer is None else outer[0])
 
     def lose(self, cause: str) -> None:
-        """Count the time until `find` as waited for a cause that did not answer, also while it is asked again."""
+        """Count the time until `find` as waited for what did not answer, also while it is asked again."""
         self._wait_for(cause)
 
     def find(self) -> None:

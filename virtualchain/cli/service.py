@@ -44,7 +44,8 @@ class Service:
     def waiting(self, reason: str) -> None:
         """Report what is waited for."""
         # The library encodes as Latin-1, and the manager expects UTF-8: both have ASCII.
-        self._send(f"STATUS={visible(reason).encode('ascii', 'backslashreplace').decode()}")
+        reason = visible(reason).replace("→", "->").replace("…", "...")
+        self._send(f"STATUS={reason.encode('ascii', 'backslashreplace').decode()}")
 
     def block(self, block_id: int, goal: int) -> None:
         """Report which block was processed, once a second at most."""

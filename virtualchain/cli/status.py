@@ -39,8 +39,8 @@ class _Outlook:
 @click.option(
     "--check",
     is_flag=True,
-    help="Exit with 1 if an app has other digests than expected, with 4 if one is halted or a deep fork waits "
-    "for a decision, or with 3 if the node was not reached.",
+    help="Exit with 1 if an app has other digests than expected, with 4 if one is halted or a deep fork "
+    "needs a decision, or with 3 if the node was not reached.",
 )
 @pass_options
 def status(options: Options, check: bool) -> None:

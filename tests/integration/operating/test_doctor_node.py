@@ -64,7 +64,7 @@ CASES = (
     ("node-warnings", CHAIN, {"warnings": "Unknown rules\x1b[31m"}, "warning", "Unknown rules\\x1b[31m"),
     ("node-warnings", PEERS, {"warnings": ["one", "two"]}, "warning", "'one'; 'two'"),
     ("node-peers", CHAIN, {"chain": "main"}, "warning", "no peers"),
-    ("node-last-block", CHAIN, {"chain": "main", "time": 1_600_000_000}, "warning", "minutes ago"),
+    ("node-last-block", CHAIN, {"chain": "main", "time": 1_600_000_000}, "warning", " days, "),
     ("node-clock", PEERS, {"timeoffset": -90}, "warning", "differs from its peers' by 90 s"),
     ("node-clock", CHAIN, {"time": LATER}, "problem", "hours ahead of this machine's clock"),
     ("node-index", "getindexinfo", {"txindex": {"synced": False}}, "warning", "being built"),

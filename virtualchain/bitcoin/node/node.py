@@ -198,6 +198,10 @@ class NodeSource:
         path = f"/rest/headers/{MOST_HEADERS}/{block_hash}.bin"
         answer = self._by_rest(path, MOST_HEADERS * HEADER_SIZE, b"".join)
         if answer is not None:
+            if len(answer) % HEADER_SIZE:
+                raise MalformedBlock(
+                    f"{self._url} answers {path} with {len(answer):,} bytes, not with headers"
+                )
             headers = headers_from(block_id, answer)
             if not headers:
                 return None

@@ -38,8 +38,8 @@ def halted(patient: Patient) -> Finding:
             findings.append(
                 problem(
                     f"app {row['name']} is halted{where}{'' if place is None else f' ({place})'}",
-                    "mend the cause that `virtualchain status` shows, then run "
-                    f"`virtualchain resume {row['name']}`",
+                    "mend the cause that `virtualchain status` shows, stop the writer, run "
+                    f"`virtualchain resume {row['name']}`, and start it again",
                 )
             )
     return combined(findings, f"none of {len(rows)}")

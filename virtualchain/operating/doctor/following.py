@@ -63,14 +63,7 @@ def writer(patient: Patient) -> Finding:
             return ok(f"{name} runs, and has not reported yet")
         return warning("none has run yet", "start `virtualchain run`")
     if report["stopped_at"] is not None and name is None:
-        if awaits_decision(reported.samples(connection)):
-            return problem(
-                f"none is running: {quoted(report['waits_for'])}",
-                "decide: undo the blocks, apply a checkpoint, or pin the branch to stay on",
-            )
-        return warning(
-            f"none is running; the last one stopped {report['stopped_at']}", "start `virtualchain run`"
-        )
+        return _stopped(report, needs_decision=awaits_decision(reported.samples(connection)))
     age = timedelta(seconds=round(report["age"]))
     waits_for = "" if report["waits_for"] is None else f"; {quoted(report['waits_for'])}"
     if name is None and not is_standby:
@@ -84,6 +77,17 @@ def writer(patient: Patient) -> Finding:
             "see whether it hangs, or works on one very large block or another long task",
         )
     return ok(f"{name or 'on the primary'}, reported {age} ago{waits_for}")
+
+
+def _stopped(report: Json, *, needs_decision: bool) -> Finding:
+    if needs_decision:
+        return problem(
+            f"none is running: {quoted(report['waits_for'])}",
+            "decide: undo the blocks, apply a checkpoint, or pin the branch to stay on; then start it again",
+        )
+    return warning(
+        f"none is running; the last one stopped {report['stopped_at']}", "start `virtualchain run`"
+    )
 
 
 def versions(patient: Patient) -> Finding:

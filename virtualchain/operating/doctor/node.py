@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -149,7 +150,7 @@ def last_block(_: Patient, asked: Node) -> Finding:
         return skipped("the node does not state the time of its last block")
     if chain.text("chain") in _WITHOUT_PEERS or chain.is_set("initialblockdownload"):
         return ok("not expected every ten minutes here")
-    observed = f"{max(age, 0) / 60:,.0f} minutes ago"
+    observed = f"{timedelta(minutes=max(age, 0) // 60)} ago"
     if age > _SILENT:
         return warning(
             f"the node's last block is from {observed}",
