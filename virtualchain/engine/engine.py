@@ -328,8 +328,8 @@ class StateEngine(Answering):
                 if self._waits_for is not None:
                     self._listener.on_wait(self._waits_for)
                 self._judge_pending()
-                self._report_waiting()
                 with self.measures.clock.waiting(self._cause):
+                    self._report_waiting()  # so that the report has what is waited for, too
                     waiting = self._source if self._node_is_away else self._mempool or self._source
                     waiting.wait(POLL)
 

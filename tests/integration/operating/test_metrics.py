@@ -254,7 +254,7 @@ def test_a_node_is_waited_for_until_it_answers(
         fake_node.fail("refuse", 1, on="/rest/headers")
         fake_node.fail("hang", None, on="/rest/headers")
         assert asked.wait(15), "it is asked again"
-        assert scrape(url)["waiting", "node"] == 1
+        assert scrape(url)["waiting", "node"] == reported(database_url)["waiting", "node"] == 1
         status, _, body = ask(url, "/ready")
         assert (status, json.loads(body)["reasons"]) == (503, ["the node is waited for"])
         fake_node.heal()
