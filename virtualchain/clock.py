@@ -4,7 +4,7 @@ One thread works and its helpers fetch; another thread may read at any time. Not
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, perf_counter
 from types import TracebackType
@@ -38,6 +38,8 @@ class Clock:
         """Since when the database is asked, if it is."""
         self.moved: float | None = None
         """When the work moved last; None before the first turn of the loop."""
+        self.on_turn: Callable[[], object] = lambda: None
+        """What is called whenever the loop turns, by its thread: for a service manager."""
         self.threads = _Threads()
         self._waits: tuple[str, float] | None = None
         self.lock = threading.Lock()
@@ -85,9 +87,14 @@ class Clock:
             return "database"
         return None if waits is None else waits[0]
 
-    def turn(self) -> None:
-        """Note that the main loop turns; from the first turn on, `is_moving` means something."""
+    def turn(self) -> bool:
+        """Note that the main loop turns, and return True, for conditions of the loop.
+
+        From the first turn on, `is_moving` means something.
+        """
         self.moved = perf_counter()
+        self.on_turn()
+        return True
 
     def is_moving(self) -> bool:
         """Return whether the work moves, or waits for an answer of the database.
@@ -117,10 +124,6 @@ class _Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
-
-    def _end(self) -> float:
-        """Count the time; return how long it was."""
         clock, outer = self.clock, self.outer
         now = perf_counter()
         whole = now - self.started
@@ -131,7 +134,6 @@ class _Stage:
             clock.seconds[self.name] += whole - self.inner
         if clock.moved is not None:
             clock.moved = now
-        return whole
 
 
 class _Asking(_Stage):
@@ -149,6 +151,7 @@ class _Asking(_Stage):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.clock.asked = None
-        whole = self._end()
+        super().__exit__(kind, error, trace)
+        whole = perf_counter() - self.started
         if whole > SILENT_AFTER:
             self.clock.waited_for["database"] += whole

@@ -44,7 +44,11 @@ WITH block AS (
     ON CONFLICT (block_id, txindex) DO UPDATE -- another app's search has already found it
     SET magics = ARRAY(SELECT DISTINCT m FROM unnest(inputs.magics || EXCLUDED.magics) AS m ORDER BY m),
         tracked_by = nullif(ARRAY(SELECT DISTINCT a FROM unnest(inputs.tracked_by || EXCLUDED.tracked_by) AS a ORDER BY a), '{}'),
-        spent_at = coalesce(inputs.spent_at, EXCLUDED.spent_at), branch = coalesce(inputs.branch, EXCLUDED.branch)
+        spent_at = coalesce(inputs.spent_at, EXCLUDED.spent_at), branch = coalesce(inputs.branch, EXCLUDED.branch),
+        -- what was pruned comes back
+        raw = coalesce(inputs.raw, EXCLUDED.raw), spent = coalesce(inputs.spent, EXCLUDED.spent),
+        unusual_keys = CASE WHEN inputs.raw IS NULL THEN EXCLUDED.unusual_keys ELSE inputs.unusual_keys END,
+        evidence = CASE WHEN inputs.raw IS NULL THEN EXCLUDED.evidence ELSE inputs.evidence END
 ), rooted AS (
     INSERT INTO vc.coinbases (block_id, coinbase, branch)
     SELECT %(block_id)s, decode(%(coinbase)s, 'hex'), decode(%(coinbase_branch)s, 'hex') WHERE %(coinbase)s IS NOT NULL

@@ -41,7 +41,9 @@ WHERE name = %(app)s AND build = %(build)s
 -- Record which blocks a build that tracks outputs has covered, before other code runs it, or it goes; as in `coverage`.
 -- Another build that covers them, too, will record it then.
 WITH covered AS (
-    SELECT name, build, tracking, tracking_from, (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS until_block
+    SELECT name, build, tracking,
+        greatest(tracking_from, (SELECT until_block + 1 FROM vc.coverage WHERE magic = '' AND rule = 'pruned')) AS tracking_from,
+        (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS until_block
     FROM vc.apps AS a WHERE name = %(app)s AND tracking_from = base_block_id + 1
 )
 INSERT INTO vc.coverage AS kept (magic, rule, from_block, until_block)

@@ -21,3 +21,8 @@ SELECT pg_advisory_xact_lock(hashtext('virtualchain migrate'));
 -- name: create_schema
 -- Create the schema of Alembic's version table, which Alembic expects to exist.
 CREATE SCHEMA IF NOT EXISTS vc;
+
+-- name: sizes
+-- About how many rows tables have: as VACUUM last estimated, or by their size if it never has.
+SELECT name, CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE pg_table_size(c.oid) / 300 END::bigint
+FROM unnest(%(tables)s::text[]) AS name JOIN pg_catalog.pg_class AS c ON c.oid = to_regclass(name);

@@ -6,6 +6,10 @@ SELECT network, genesis_hash FROM virtualchain.deployment;
 -- The first and the last block of a node's tape; null if it has none.
 SELECT min(block_id) AS first, max(block_id) AS last FROM virtualchain.blocks;
 
+-- name: pruned_below
+-- The first block of a node's tape whose inputs are all complete; null if all are.
+SELECT pruned_below FROM virtualchain.deployment;
+
 -- name: block_hash
 -- The hash of a block.
 SELECT hash FROM virtualchain.blocks WHERE block_id = %(block_id)s;

@@ -55,6 +55,10 @@ UPDATE vc.readers SET apps = array_remove(apps, %(app)s) WHERE %(app)s = ANY(app
 -- Whether there is a reader: the statement below, which every opening of a deployment would run, takes milliseconds.
 SELECT FROM vc.readers LIMIT 1;
 
+-- name: absent
+-- The readers that are recorded here and that this server has no role for.
+SELECT role FROM vc.readers WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role) ORDER BY role;
+
 -- name: missing
 -- The statements that grant what is missing: to readers the database, the views of the log, those of their apps, and the functions that these call. With a reader, temporary tables are revoked from PUBLIC, who has them again in a restored copy.
 WITH ours AS (
@@ -146,8 +150,8 @@ WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^(lo_creat|lo
     AND pg_has_role(current_user, p.proowner, 'USAGE');
 
 -- name: remains
--- What a role may do beyond reading its views, because PostgreSQL or an administrator allows it to the role or to everyone.
-SELECT what FROM (VALUES
+-- What a role may do beyond reading its views, because PostgreSQL or an administrator allows it to the role or to everyone; and whether an administrator can prevent it.
+SELECT what, place NOT IN (5, 6) AS is_avoidable FROM (VALUES
     (1, has_database_privilege(%(role)s, current_database(), 'TEMPORARY'), 'create temporary tables'),
     (2, has_schema_privilege(%(role)s, 'public', 'CREATE'), 'create objects in schema public'),
     (3, has_function_privilege(%(role)s, 'lo_create(oid)', 'EXECUTE'), 'create large objects'),

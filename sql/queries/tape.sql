@@ -56,14 +56,66 @@ SELECT min(block_id) FROM (
 -- name: coverage
 -- The searched ranges; an open end means up to the tape's tip. A build that tracks outputs has what they are spent by up to its cursor;
 -- but not if other rules or other code made the state that it began to track with: by its own, other outputs would have been tracked.
-SELECT magic, rule, from_block, until_block FROM vc.coverage
+-- What was pruned counts as not searched.
+SELECT magic, rule, from_block, until_block FROM vc.coverage WHERE rule <> 'pruned'
 UNION ALL
-SELECT '', vc.tracking_rule(name, tracking), tracking_from, until_block
+SELECT '', vc.tracking_rule(name, tracking), s.from_block, s.until_block
 FROM vc.apps AS a CROSS JOIN LATERAL (
-    SELECT max(block_id) AS until_block FROM vc.snapshots WHERE app = a.name AND build = a.build
+    SELECT greatest(tracking_from, (SELECT until_block + 1 FROM vc.coverage WHERE magic = '' AND rule = 'pruned')) AS from_block,
+        (SELECT max(block_id) FROM vc.snapshots WHERE app = a.name AND build = a.build) AS until_block
 ) AS s
-WHERE tracking_from = base_block_id + 1 AND until_block >= tracking_from
+WHERE tracking_from = base_block_id + 1 AND s.until_block >= s.from_block
 ORDER BY magic, rule, from_block;
+
+-- name: pruned
+-- The last block of which inputs were pruned.
+SELECT until_block FROM vc.coverage WHERE magic = '' AND rule = 'pruned';
+
+-- name: prune_part
+-- Up to which block inputs can be pruned at once from a block on, so that they are few; at least that block.
+SELECT coalesce((SELECT greatest(block_id - 1, %(first)s) FROM vc.inputs
+    WHERE block_id BETWEEN %(first)s AND %(last)s AND raw IS NOT NULL
+    ORDER BY block_id, txindex OFFSET %(most)s LIMIT 1), %(last)s);
+
+-- name: count_prunable
+-- How many inputs of a range of blocks can be pruned, and how many bytes they take with their coinbases.
+SELECT count(*), coalesce(sum(pg_column_size(raw) + pg_column_size(spent) + coalesce(pg_column_size(spent_at), 0)
+        + coalesce(pg_column_size(branch), 0)), 0)
+    + (SELECT coalesce(sum(pg_column_size(coinbase) + pg_column_size(branch)), 0) FROM vc.coinbases WHERE block_id BETWEEN %(first)s AND %(last)s)
+FROM vc.inputs WHERE block_id BETWEEN %(first)s AND %(last)s AND raw IS NOT NULL;
+
+-- name: prune_inputs
+-- Drop what is large of the inputs in a range of blocks: they keep their place, id, magics and fee.
+UPDATE vc.inputs SET raw = NULL, spent = NULL, unusual_keys = '{}', spent_at = NULL, branch = NULL
+WHERE block_id BETWEEN %(first)s AND %(last)s AND raw IS NOT NULL;
+
+-- name: prune_coinbases
+-- Drop the coinbases of a range of blocks: there is no branch left that they belong to.
+DELETE FROM vc.coinbases WHERE block_id BETWEEN %(first)s AND %(last)s;
+
+-- name: forget_pruned_searches
+-- Delete searches that ended within what is pruned, and of several that begin there the shorter ones.
+DELETE FROM vc.coverage AS c WHERE from_block <= %(last)s AND rule <> 'pruned' AND (until_block <= %(last)s OR EXISTS (
+    SELECT FROM vc.coverage AS other
+    WHERE (other.magic, other.rule) = (c.magic, c.rule) AND other.from_block <= %(last)s
+        AND (coalesce(other.until_block, 2147483647), c.from_block) > (coalesce(c.until_block, 2147483647), other.from_block)));
+
+-- name: begin_searches_later
+-- Let searches begin after what is pruned.
+UPDATE vc.coverage SET from_block = %(last)s + 1 WHERE from_block <= %(last)s AND rule <> 'pruned';
+
+-- name: lengthen_pruned
+-- Record that inputs are pruned up to a block.
+UPDATE vc.coverage SET until_block = greatest(until_block, %(last)s) WHERE magic = '' AND rule = 'pruned';
+
+-- name: vacuum
+-- Make room of the rows that pruning has replaced, for its next ones and for new inputs.
+VACUUM vc.inputs, vc.coinbases;
+
+-- name: begin_pruned
+-- Record that inputs are pruned, for the first time.
+INSERT INTO vc.coverage (magic, rule, from_block, until_block)
+SELECT '', 'pruned', min(block_id), %(last)s FROM vc.blocks;
 
 -- name: open_coverage
 -- Record that from this block on, a search covers every new block.

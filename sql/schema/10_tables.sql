@@ -22,7 +22,8 @@ CREATE TABLE vc.writer (
     waits_for text,
     version text,
     stopped_at timestamptz,
-    metrics jsonb
+    metrics jsonb,
+    settings jsonb CHECK (jsonb_typeof(settings) = 'object')
 );
 COMMENT ON TABLE vc.writer IS 'How the process that follows the chain was started last, and what it reports of itself; the lock shows whether it still runs. Nothing is derived from it.';
 COMMENT ON COLUMN vc.writer.singleton IS 'Always true: there is one row.';
@@ -32,10 +33,11 @@ COMMENT ON COLUMN vc.writer.started_at IS 'When it was started, by the clock of 
 COMMENT ON COLUMN vc.writer.seen_at IS 'When it reported last: some ten seconds ago at most, unless it is at work on something long, waits for an answer, or is gone.';
 COMMENT ON COLUMN vc.writer.node_block_id IS 'Height of the node''s last block then; null if it has not answered yet.';
 COMMENT ON COLUMN vc.writer.node_hash IS 'Hash of that block, in display order; null if its height is.';
-COMMENT ON COLUMN vc.writer.waits_for IS 'What it waited for then; null while it takes blocks.';
+COMMENT ON COLUMN vc.writer.waits_for IS 'What it waited for then; null while it takes blocks. Of one that has ended, what an operator must decide before another can go on.';
 COMMENT ON COLUMN vc.writer.version IS 'The version of virtualchain that it runs.';
 COMMENT ON COLUMN vc.writer.stopped_at IS 'When it ended in order; null while it runs, and if it was killed.';
 COMMENT ON COLUMN vc.writer.metrics IS 'What it counted until then: an array of objects with name, labels and value; null if an earlier version ran.';
+COMMENT ON COLUMN vc.writer.settings IS 'The settings that decide what it takes and does, by name: the next writer says which of them changed; null if an earlier version wrote.';
 
 CREATE TABLE vc.progress (
     at timestamptz PRIMARY KEY,
@@ -74,9 +76,9 @@ CREATE TABLE vc.inputs (
     block_id integer NOT NULL REFERENCES vc.blocks,
     txindex integer NOT NULL CHECK (txindex >= 0),
     txid bytea NOT NULL CHECK (octet_length(txid) = 32),
-    raw bytea NOT NULL,
+    raw bytea,
     magics bytea[] NOT NULL,
-    spent bytea NOT NULL,
+    spent bytea,
     unusual_keys jsonb NOT NULL,
     fee bigint NOT NULL,
     evidence text CHECK (evidence IN ('undo', 'transaction', 'node', 'export', 'bound', 'proof')),
@@ -90,15 +92,15 @@ COMMENT ON TABLE vc.inputs IS 'Every transaction in which a registered payload r
 COMMENT ON COLUMN vc.inputs.block_id IS 'Height of its block.';
 COMMENT ON COLUMN vc.inputs.txindex IS 'Position of the transaction in its block; the coinbase is 0, and an input only for a payload rule that takes it.';
 COMMENT ON COLUMN vc.inputs.txid IS 'Transaction id, in display order. Not unique on Bitcoin: the key is the position.';
-COMMENT ON COLUMN vc.inputs.raw IS 'The whole transaction as it is in the block, including witnesses.';
+COMMENT ON COLUMN vc.inputs.raw IS 'The whole transaction as it is in the block, including witnesses; null if it was pruned.';
 COMMENT ON COLUMN vc.inputs.magics IS 'The registered magics that its payloads start with; none, if only tracking asked for it.';
-COMMENT ON COLUMN vc.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction; a long script is replaced by its size and hash.';
+COMMENT ON COLUMN vc.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction; a long script is replaced by its size and hash; null if it was pruned.';
 COMMENT ON COLUMN vc.inputs.unusual_keys IS 'For inputs that do not reveal their public keys where others do, by the number of the input, those keys: what vc.public_keys cannot see without hashing.';
 COMMENT ON COLUMN vc.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
 COMMENT ON COLUMN vc.inputs.evidence IS 'What shows that the senders are right: undo (undo data of a node, whose checksum fits), transaction (the transactions that created the outputs), bound (scripts that the input reveals or that a transaction shows; amounts are the source''s word), proof (the transactions that created the outputs, and the blocks that hold these), node (the word of a node or another source) or export (that of an export); null if it was taken before this was recorded.';
-COMMENT ON COLUMN vc.inputs.spent_at IS 'For each input, where the output that it spends was made: twice the height of the block, plus one if its coinbase made it; null if no app needs that.';
+COMMENT ON COLUMN vc.inputs.spent_at IS 'For each input, where the output that it spends was made: twice the height of the block, plus one if its coinbase made it; null if no app needs that, or if it was pruned.';
 COMMENT ON COLUMN vc.inputs.tracked_by IS 'The apps whose tracking asked for it: it spends an output that they tracked before the block, or one of a transaction in the block that they see; null if there is none.';
-COMMENT ON COLUMN vc.inputs.branch IS 'The Merkle branch from the transaction to the root that its block''s header states, from the bottom up, 32 bytes each; null if it was not checked when the input was taken.';
+COMMENT ON COLUMN vc.inputs.branch IS 'The Merkle branch from the transaction to the root that its block''s header states, from the bottom up, 32 bytes each; null if it was not checked when the input was taken, or if it was pruned.';
 
 CREATE TABLE vc.coinbases (
     block_id integer PRIMARY KEY REFERENCES vc.blocks,
@@ -117,7 +119,7 @@ CREATE TABLE vc.coverage (
     until_block integer CHECK (until_block >= from_block),
     PRIMARY KEY (magic, rule, from_block)
 );
-COMMENT ON TABLE vc.coverage IS 'Which blocks of the tape were searched for which magic, or have what outputs that an app tracked were spent by (then the magic is empty, and the rule begins with tracking:). While a search continues its end is open, so that no row is updated per block.';
+COMMENT ON TABLE vc.coverage IS 'Which blocks of the tape were searched for which magic, or have what outputs that an app tracked were spent by (then the magic is empty, and the rule begins with tracking:). While a search continues its end is open, so that no row is updated per block. One row with the rule pruned and an empty magic: of the blocks up to its end, raw transactions were dropped, and no search that is recorded begins below.';
 COMMENT ON COLUMN vc.coverage.magic IS 'The magic that was searched for.';
 COMMENT ON COLUMN vc.coverage.rule IS 'Name of the payload rule that was used, and whether it was searched without opcodes and with heights.';
 COMMENT ON COLUMN vc.coverage.from_block IS 'The first block that was searched.';

@@ -27,11 +27,11 @@ COMMENT ON COLUMN virtualchain.inputs.block_id IS 'Height of its block.';
 COMMENT ON COLUMN virtualchain.inputs.txindex IS 'Position of the transaction in its block.';
 COMMENT ON COLUMN virtualchain.inputs.txid IS 'Transaction id.';
 COMMENT ON COLUMN virtualchain.inputs.magics IS 'The registered magics that its payloads start with.';
-COMMENT ON COLUMN virtualchain.inputs.senders IS 'For each input of the transaction the output that it spends.';
-COMMENT ON COLUMN virtualchain.inputs.outputs IS 'The outputs of the transaction.';
+COMMENT ON COLUMN virtualchain.inputs.senders IS 'For each input of the transaction the output that it spends; null if it was pruned.';
+COMMENT ON COLUMN virtualchain.inputs.outputs IS 'The outputs of the transaction; null if it was pruned.';
 COMMENT ON COLUMN virtualchain.inputs.fee IS 'Sum of inputs minus sum of outputs, in satoshi.';
-COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses.';
-COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction: fast to search for a script.';
+COMMENT ON COLUMN virtualchain.inputs.raw IS 'The whole transaction, including witnesses; null if it was pruned.';
+COMMENT ON COLUMN virtualchain.inputs.spent IS 'The outputs that the transaction spends, in the order of its inputs, each serialized as in a transaction: fast to search for a script; null if it was pruned.';
 COMMENT ON COLUMN virtualchain.inputs.heights IS 'For each input the height of the block that made the output which it spends; null if no app needs that.';
 COMMENT ON COLUMN virtualchain.inputs.tracked_by IS 'The apps that it was kept for because of an output which it spends.';
 COMMENT ON COLUMN virtualchain.inputs.branch IS 'The Merkle branch that shows that it is in its block; null if it was not kept.';
@@ -186,10 +186,13 @@ COMMENT ON COLUMN virtualchain.changes.old IS 'The row before the block, an obje
 COMMENT ON COLUMN virtualchain.changes.new IS 'The row after the block; null for a delete.';
 
 CREATE VIEW virtualchain.deployment AS
-SELECT network, encode(genesis_hash, 'hex') AS genesis_hash FROM vc.deployment;
+SELECT network, encode(genesis_hash, 'hex') AS genesis_hash,
+    (SELECT until_block + 1 FROM vc.coverage WHERE magic = '' AND rule = 'pruned') AS pruned_below
+FROM vc.deployment;
 COMMENT ON VIEW virtualchain.deployment IS 'The one chain that this database follows; no row before the first start.';
 COMMENT ON COLUMN virtualchain.deployment.network IS 'mainnet, testnet3, testnet4, signet, regtest, or a custom signet: signet- and the eight hex digits of its message start.';
 COMMENT ON COLUMN virtualchain.deployment.genesis_hash IS 'Hash of block 0.';
+COMMENT ON COLUMN virtualchain.deployment.pruned_below IS 'Of inputs in blocks below this one, raw transactions were dropped (`virtualchain prune`); null if of none.';
 
 CREATE VIEW virtualchain.writer AS
 SELECT confirmations, apps, started_at, seen_at, node_block_id, encode(node_hash, 'hex') AS node_hash, waits_for, version, stopped_at
@@ -201,7 +204,7 @@ COMMENT ON COLUMN virtualchain.writer.started_at IS 'When it was started, by the
 COMMENT ON COLUMN virtualchain.writer.seen_at IS 'When it reported last: some ten seconds ago at most, unless it is at work on something long, waits for an answer, or is gone.';
 COMMENT ON COLUMN virtualchain.writer.node_block_id IS 'Height of the node''s last block then; null if it has not answered yet.';
 COMMENT ON COLUMN virtualchain.writer.node_hash IS 'Hash of that block; null if its height is.';
-COMMENT ON COLUMN virtualchain.writer.waits_for IS 'What it waited for then; null while it takes blocks.';
+COMMENT ON COLUMN virtualchain.writer.waits_for IS 'What it waited for then; null while it takes blocks. Of one that has ended, what an operator must decide before another can go on.';
 COMMENT ON COLUMN virtualchain.writer.version IS 'The version of virtualchain that it runs.';
 COMMENT ON COLUMN virtualchain.writer.stopped_at IS 'When it ended in order; null while it runs, and if it was killed.';
 

@@ -134,6 +134,28 @@ def test_pin_and_unpin(
     assert notes(database_url) == ["one"]
 
 
+def test_a_fork_deeper_than_allowed_stops_the_deployment(
+    inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
+) -> None:
+    """Exit code 4, and status says why without the node; `rollback`, as the message says, lets it go on."""
+    (inside.folder / "virtualchain.toml").write_text(
+        '[virtualchain]\ndeepest_rollback = 2\n[[apps]]\nuse = "apps:notes"\n'
+    )
+    mine_notes(fake_node, *"abcde")
+    inside(*options, "sync")
+    fake_node.reorg(3)
+    fork = fake_node.height - 4
+    failed = inside(*options, "sync", code=4)
+    assert f"--deepest-rollback is 2: `virtualchain rollback {fork}` undoes them" in failed.err
+    assert "--deepest-rollback is 2" in json.loads(inside(*options, "--json", "status").out)["waits_for"]
+    down = ("--bitcoin", "http://u:p@127.0.0.1:9", *options[2:])
+    assert "--deepest-rollback is 2" in inside(*down, "status").out
+    assert notes(database_url) == [*"abcde"]
+    inside(*options, "rollback", fork)
+    inside(*options, "sync")
+    assert notes(database_url) == [*"ab"]
+
+
 def test_a_policy_in_the_settings_file_stops_the_deployment(
     inside: Inside, fake_node: FakeNode, database_url: str, options: tuple[str, ...]
 ) -> None:

@@ -12,19 +12,23 @@ from virtualchain.cli import program
 from virtualchain.testing import FakeNode
 
 ELSEWHERE = {
-    *("run", "demo", "resume", "rollback", "unpin"),
+    *("run", "doctor", "demo", "resume", "rollback", "unpin"),
     *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
     *("webhooks list", "webhooks replay", "webhooks run", "export", "import", "advance"),
-    *("watch", "serve", "preview", "send", "db grant-reader", "db revoke-reader"),
+    *("watch", "serve", "preview", "send", "db grant-reader", "db revoke-reader", "db upgrade"),
     *("checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
 }
 """Commands that need a scenario: their own tests cover --json."""
 COMMANDS = (
     *(("migrate",), ("sync",), ("status",), ("ops",), ("ops", "--rejected"), ("consensus",), ("verify",)),
     *(("sql", "SELECT 1 AS a"), ("sql", "-"), ("pin", "1000000", "ab" * 32)),
+    ("prune", "--keep", "10"),
 )
-SERVER = (("db", "start"), ("db", "status"), ("db", "url"), ("db", "create", "more"), ("db", "stop"))
+SERVER = (
+    *(("db", "start"), ("db", "status"), ("db", "url"), ("db", "create", "more"), ("db", "stop")),
+    ("db", "drop-old"),
+)
 
 
 def names(group: click.Group, before: str = "") -> Iterator[str]:
@@ -62,8 +66,9 @@ def test_the_embedded_servers_commands_print_json(inside: Inside) -> None:
             printed = [json.loads(inside(*command, "--json").out) for command in SERVER]
         finally:
             inside("db", "stop")
-    assert [server.get("running") for server in printed] == [True, True, None, None, False]
+    assert [server.get("running") for server in printed] == [True, True, None, None, False, None]
     assert printed[2]["url"].startswith("postgresql://virtualchain:")
+    assert printed[5] == {"removed": []}
     assert printed[3]["url"] == printed[2]["url"].removesuffix("virtualchain") + "more"
 
 

@@ -1,5 +1,6 @@
 """Databases with an older or a newer schema: each command has one line for them, and exit code 3."""
 
+import json
 from urllib.parse import quote, urlsplit
 
 import psycopg
@@ -9,6 +10,7 @@ from sqlalchemy import create_engine, pool
 
 from tests.acceptance.conftest import Inside, check_one_line, mine_notes, notes
 from tests.integration.reading.test_readers import grant
+from tests.support.schema_dumps import restore
 from virtualchain.cli import session
 from virtualchain.cli.progress import Reporter
 from virtualchain.engine.measures import Measures
@@ -75,6 +77,27 @@ def test_writing_upgrades_an_older_schema(
     assert notes(empty_database_url) == ["one"]
 
 
+def test_an_upgrade_says_how_long_it_may_take(inside: Inside, empty_database_url: str) -> None:
+    """`migrate --dry-run` lists the steps and changes nothing; `migrate` says it before it begins."""
+    restore("0009", empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        rows = "INSERT INTO vc.inputs SELECT (jsonb_populate_record(i, jsonb_build_object('txindex', n))).* "
+        rows += "FROM vc.inputs AS i, generate_series(100, 1099) AS n WHERE i.block_id = 12 AND i.txindex = 1"
+        connection.execute(rows.encode())
+    here = ("--database", empty_database_url)
+    planned = json.loads(inside(*here, "--json", "migrate", "--dry-run").out)
+    assert planned["revision"] == "0009"
+    revisions = [step["revision"] for step in planned["steps"]]
+    assert (revisions[0], revisions[-1]) == ("0010", head())
+    assert planned["steps"][0]["locks"] == ["vc.inputs", "virtualchain.inputs"]
+    assert 1000 < planned["steps"][0]["rows"]["vc.inputs"] < 9000
+    text = inside(*here, "migrate", "--dry-run").out
+    assert f"upgrading the schema from 0009 to {head()}: about a second; readers of apps, inputs, ops" in text
+    assert "upgrading the schema from 0009" in inside(*here, "migrate").err
+    assert inside(*here, "migrate").err == ""
+    assert "is at revision" in inside(*here, "migrate", "--dry-run").out
+
+
 def test_a_reader_in_the_way_of_an_upgrade_is_named_at_once(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,8 +110,9 @@ def test_a_reader_in_the_way_of_an_upgrade_is_named_at_once(
         reader.execute("SELECT * FROM vc.apps")
         with pytest.raises(InUse):
             migrate.migrate(empty_database_url, Patience(reasons.append))
-        assert len(reasons) == 1
-        assert "in use by a dashboard (server process" in reasons[0]
+        assert len(reasons) == 2
+        assert reasons[0].startswith(f"upgrading the schema from {FIRST} to {head()}: about a second")
+        assert "in use by a dashboard (server process" in reasons[1]
 
         def attempt() -> str:
             try:

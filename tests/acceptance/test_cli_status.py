@@ -103,6 +103,9 @@ def test_a_standby_says_that_it_is_one(cli: Commands, inside: Inside, fake_node:
             assert printed[
                 "waits_for"
             ] == f"waiting for block {fake_node.height + 1}: the node is at block " + str(fake_node.height)
+            samples = {sample["name"]: sample["value"] for sample in printed["metrics"]}
+            assert (samples["virtualchain_up"], samples["virtualchain_height"]) == (1, fake_node.height)
+            assert samples["virtualchain_report_age_seconds"] < 60
             assert "standby" in inside("status", *there).out
             shown = inside("status", "--bitcoin", "http://127.0.0.1:1", "--database", copy).out
             assert re.search(r"  node       block \d+ \([0-9a-f]{64}\), reported \d", shown)

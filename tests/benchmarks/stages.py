@@ -37,7 +37,11 @@ STAGES: Final[dict[str, tuple[tuple[Any, str], ...]]] = {
     "check": ((_Judge, "_check"),),
     "commit": ((_Judge, "_commit"),),
     "reducers' statements": ((State, "execute"), (State, "query"), (State, "one")),
-    "rows of tape and log": ((BlockTransaction, "take"), (BlockTransaction, "commit")),
+    "rows of tape and log": (
+        (BlockTransaction, "take"),
+        (BlockTransaction, "commit"),
+        (BlockTransaction, "send_commit"),
+    ),
     "state hash": ((History, "state_number"),),
     "the rest of a step": ((Machine, "step"),),
     "database commit": ((psycopg.Transaction, "__exit__"),),

@@ -1,8 +1,8 @@
 """One contract for all sources: a real node, a fake one and files give the same answers.
 
 Each test runs over JSON-RPC only, with an index of transactions and without, over REST as older nodes have
-it, over REST with /rest/spenttxouts, on the real node's own files and on one file, with the generated chain,
-for which the generator recorded the truth.
+it, over REST with /rest/spenttxouts, with two nodes of which the first is down, on the real node's own files
+and on one file, with the generated chain, for which the generator recorded the truth.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,9 @@ from virtualchain.bitcoin.files.source import open_blocks
 from virtualchain.bitcoin.gate import CheckedBlock
 from virtualchain.bitcoin.header import HEADER_SIZE, read_header
 from virtualchain.bitcoin.networks import network
+from virtualchain.bitcoin.node import client
 from virtualchain.bitcoin.node.node import NodeSource, open_source
+from virtualchain.bitcoin.node.several import open_nodes
 from virtualchain.bitcoin.payload import watch
 from virtualchain.bitcoin.prefetch import fetch, prefetch
 from virtualchain.bitcoin.source import BlockSource, HeightSource, Tip
@@ -55,19 +57,28 @@ FILES = [
 ]
 
 
-@pytest.fixture(params=[*NODES, *FILES])
+SEVERAL = [pytest.param(("several", "first down"), id="several nodes, first down")]
+
+
+@pytest.fixture(params=[*NODES, *FILES, *SEVERAL])
 def subject(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
     """Open the source under test."""
     kind, way = request.param
-    openers = {"bitcoind": _on_bitcoind, "fake node": _on_fake_node, "files": _on_files}
+    openers = {
+        "bitcoind": _on_bitcoind,
+        "fake node": _on_fake_node,
+        "files": _on_files,
+        "several": _on_several,
+    }
     yield from openers[kind](request, generated, way)
 
 
-@pytest.fixture(params=NODES)
+@pytest.fixture(params=[*NODES, *SEVERAL])
 def node_subject(request: pytest.FixtureRequest, generated: GeneratedChain) -> Iterator[Subject]:
     """Open a source that can say which blocks are invalid."""
     kind, way = request.param
-    yield from (_on_bitcoind if kind == "bitcoind" else _on_fake_node)(request, generated, way)
+    openers = {"bitcoind": _on_bitcoind, "fake node": _on_fake_node, "several": _on_several}
+    yield from openers[kind](request, generated, way)
 
 
 def _on_files(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
@@ -116,6 +127,23 @@ def _on_fake_node(request: pytest.FixtureRequest, generated: GeneratedChain, way
     yield Subject(source, node.invalidate)
     source.close()
     node.close()
+
+
+def _on_several(request: pytest.FixtureRequest, generated: GeneratedChain, way: str) -> Iterator[Subject]:
+    request.getfixturevalue("monkeypatch").setattr(client, "RETRY_PAUSES", ())
+    nodes = [FakeNode.from_blocks("regtest", request.getfixturevalue("fake_chain")) for _ in range(2)]
+    source = open_nodes([node.url for node in nodes])
+    assert way == "first down"
+    nodes[0].stop()
+
+    def invalidate(block_id: int) -> None:
+        for node in nodes:
+            node.invalidate(block_id)
+
+    yield Subject(source, invalidate)
+    source.close()
+    for node in nodes:
+        node.close()
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def sample(service: Service, day: int, event: str, before: Sample | None) -> Sam
 
 def differences(service: Service) -> list[str]:
     """Compare with a deployment that takes the final chain at once, and have the tables verified."""
-    found = service.ask(_STATE)
+    disturbed = service.ask(_STATE)
     other = service.server.create_database("undisturbed")
     with StateEngine(
         ledger, notary, database=other, source=service.node.url, confirmations=CONFIRMATIONS
@@ -99,7 +99,9 @@ def differences(service: Service) -> list[str]:
     expected = service.ask(_STATE)
     service.url = url
     lines = [
-        f"{mine} instead of {theirs}" for mine, theirs in zip(found, expected, strict=True) if mine != theirs
+        f"{mine} instead of {theirs}"
+        for mine, theirs in zip(disturbed, expected, strict=True)
+        if mine != theirs
     ]
     command = [sys.executable, "-m", "virtualchain", "verify", "--database", url]
     command += ["--app", "tests.soak.apps", "--app", "virtualchain.examples.notary"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from virtualchain.errors import UsageError
-from virtualchain.settings import AppSetting, Settings, load
+from virtualchain.settings import AppSetting, Settings, exposed_passwords, load
 
 FILE = """
 [virtualchain]
@@ -79,7 +79,7 @@ def test_the_file_overrides_the_defaults(tmp_path: Path, monkeypatch: pytest.Mon
     file = write(tmp_path, FILE)
     assert load({}, {}, tmp_path) == Settings(
         apps=(AppSetting("names:app", "halt"), AppSetting("notary", "rollback")),
-        bitcoin="http://file:8332",
+        bitcoin=("http://file:8332",),
         confirmations=1,
         cookie=tmp_path / "home" / "cookie",
         database="postgresql://file",
@@ -89,6 +89,19 @@ def test_the_file_overrides_the_defaults(tmp_path: Path, monkeypatch: pytest.Mon
         verify="merkle",
         config=file,
     )
+
+
+def test_several_nodes(tmp_path: Path) -> None:
+    """The file has one URL or a list, a variable blanks between URLs, as passwords may have commas."""
+    several = ("http://u:a,b@one:8332", "http://two:8332")
+    write(tmp_path, f"[virtualchain]\nbitcoin = {list(several)}")
+    assert load({}, {}, tmp_path).bitcoin == several
+    other = {"VIRTUALCHAIN_BITCOIN": " http://three  http://u:c,d@four "}
+    assert load({}, other, tmp_path).bitcoin == ("http://three", "http://u:c,d@four")
+    assert load({"bitcoin": several}, other, tmp_path).bitcoin == several
+    for wrong in ("[]", "['']", "[8332]"):
+        write(tmp_path, f"[virtualchain]\nbitcoin = {wrong}")
+        assert "bitcoin must be the URL of a node, or of several" in failure(tmp_path)
 
 
 @pytest.mark.parametrize("key", FLAGS)
@@ -106,6 +119,8 @@ def test_a_variable_overrides_the_file_and_a_flag_overrides_both(tmp_path: Path,
         expected_env, expected_flag = tmp_path / expected_env, tmp_path / expected_flag
     if key == "confirmations":
         expected_env = 0
+    if key == "bitcoin":
+        expected_env, expected_flag = (expected_env,), (expected_flag,)
     assert getattr(from_env, key) == expected_env
     assert getattr(from_flag, key) == expected_flag
     for other in set(Settings.__slots__) - {key} - ({"bitcoin"} if key == "blocks" else set()):
@@ -117,10 +132,10 @@ def test_the_highest_layer_that_names_a_source_wins(tmp_path: Path) -> None:
     write(tmp_path, FILE)
     node, files = {"VIRTUALCHAIN_BITCOIN": "http://env:8332"}, {"VIRTUALCHAIN_BLOCKS": "env/blocks"}
     for flags, environ, bitcoin, blocks in (
-        ({}, files, None, tmp_path / "env" / "blocks"),
-        ({"blocks": "flag"}, node, None, tmp_path / "flag"),
-        ({"bitcoin": "http://flag:8332"}, files, "http://flag:8332", None),
-        ({}, {}, "http://file:8332", None),
+        ({}, files, (), tmp_path / "env" / "blocks"),
+        ({"blocks": "flag"}, node, (), tmp_path / "flag"),
+        ({"bitcoin": ("http://flag:8332",)}, files, ("http://flag:8332",), None),
+        ({}, {}, ("http://file:8332",), None),
     ):
         settings = load(flags, environ, tmp_path)
         assert (settings.bitcoin, settings.blocks) == (bitcoin, blocks)
@@ -228,7 +243,7 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
         ),
         ("[virtualchain]\nconfirmations = true", "[virtualchain] confirmations must be a whole number"),
         ("[virtualchain]\nconfirmations = 6.0", "[virtualchain] confirmations must be a whole number"),
-        ("[virtualchain]\nbitcoin = 8332", "[virtualchain] bitcoin must be non-empty text"),
+        ("[virtualchain]\nbitcoin = 8332", "[virtualchain] bitcoin must be the URL of a node, or of several"),
         ("[virtualchain]\nnetwork = ''", "[virtualchain] network must be non-empty text"),
         ("[virtualchain]\nblocks = 1", "[virtualchain] blocks must be a path"),
         ("[virtualchain]\ncookie = ''", "[virtualchain] cookie must be a path"),
@@ -308,7 +323,7 @@ def test_a_mistake_in_the_environment_names_the_variable(
     [
         ({"confirmations": -1}, "--confirmations must be a whole number, 0 or more"),
         ({"confirmations": "x"}, "--confirmations must be a whole number, 0 or more"),
-        ({"bitcoin": ""}, "--bitcoin must be non-empty text"),
+        ({"bitcoin": ("",)}, "--bitcoin must be the URL of a node"),
         ({"blocks": ""}, "--blocks must be a path"),
         ({"verify": "Merkle"}, "--verify must be off, headers or merkle"),
         ({"verify": ""}, "--verify must be off, headers or merkle"),
@@ -356,7 +371,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 def test_no_password_is_in_a_message(tmp_path: Path) -> None:
     """A message about a wrong value does not quote the value."""
-    write(tmp_path, "[virtualchain]\nbitcoin = ['http://user:secret@host']")
+    write(tmp_path, "[virtualchain]\nbitcoin = ['http://user:secret@host', 8332]")
     assert "secret" not in failure(tmp_path)
 
 
@@ -410,3 +425,68 @@ def test_an_apps_file_has_one_name_in_all_layers(tmp_path: Path) -> None:
     assert load({}, environ, here).apps == (AppSetting(full, "halt"), AppSetting("plain"))
     with pytest.raises(UsageError, match="more than once"):
         load({"app": ["token.py", "./token.py"]}, {}, here)
+
+
+def test_a_file_can_hold_a_value(tmp_path: Path) -> None:
+    """As containers have their secrets; white space around it does not count, and flags override it."""
+    (tmp_path / "url").write_text("  postgresql://u:p@host/name\r\n\n")
+    environ = {"VIRTUALCHAIN_DATABASE_FILE": "url", "VIRTUALCHAIN_BITCOIN_FILE": ""}
+    loaded = load({}, environ, tmp_path)
+    assert (loaded.database, loaded.value_files) == ("postgresql://u:p@host/name", (tmp_path / "url",))
+    assert load({"database": "postgresql://flag"}, environ, tmp_path).database == "postgresql://flag"
+    assert "u:p" not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b" \n", "is empty: it must hold one line with the value"),
+        (b"s3cret\nmore", "is not text on one line: it must hold the value and nothing else"),
+        (b"s3cret\0", "is not text on one line: it must hold the value and nothing else"),
+        (b"s3cret\xff\xfe", "is not text on one line: it must hold the value and nothing else"),
+        (b"s3cret" * 20_000, "is too long: it must hold one line with the value"),
+    ],
+)
+def test_a_file_that_holds_no_value_is_refused(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    """The message names variable and file, and quotes nothing of it; a folder is no file."""
+    file = tmp_path / "url"
+    if content is not None:
+        file.write_bytes(content)
+    for key in ("bitcoin", "database", "zmq", "expect"):
+        variable = f"VIRTUALCHAIN_{key.upper()}_FILE"
+        with pytest.raises(UsageError) as caught:
+            load({}, {variable: str(file)}, tmp_path)
+        assert str(caught.value) == f"{variable}: {file} {complaint}"
+    with pytest.raises(UsageError, match="Is a directory"):
+        load({}, {"VIRTUALCHAIN_DATABASE_FILE": "."}, tmp_path)
+
+
+def test_a_value_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """Nobody could tell which one holds."""
+    environ = {"VIRTUALCHAIN_DATABASE_FILE": "url", "VIRTUALCHAIN_DATABASE": "postgresql://x"}
+    complaint = "VIRTUALCHAIN_DATABASE and VIRTUALCHAIN_DATABASE_FILE are both set: unset one of them"
+    with pytest.raises(UsageError, match=re.escape(complaint)):
+        load({}, environ, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "exposed"),
+    [
+        ({"database": "postgresql://u:secret@h/n", "bitcoin": "http://127.0.0.1:8332"}, ["database"]),
+        ({"database": "host=h password=secret"}, ["database"]),
+        ({"database": "postgresql://h/n?password=secret"}, ["database"]),
+        ({"database": "postgresql://u@h/n"}, []),
+        (
+            {"bitcoin": "http://u:secret@h:1", "expect": ("list.json", "https://u:secret@h/l")},
+            ["bitcoin", "expect"],
+        ),
+        ({"bitcoin": "https://h/secret"}, ["bitcoin"]),
+        ({"bitcoin": ("http://127.0.0.1:8332/", "https://h/secret/")}, ["bitcoin"]),
+    ],
+)
+def test_passwords_on_the_command_line_are_found(flags: Mapping[str, object], exposed: list[str]) -> None:
+    """Each option that holds one is named, with what to do instead; the path of a node's URL may be one."""
+    warnings = exposed_passwords(flags)
+    assert [warning.split()[3] for warning in warnings] == [f"--{name}" for name in exposed]
+    assert "secret" not in "".join(warnings)

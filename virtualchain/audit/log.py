@@ -26,7 +26,7 @@ from virtualchain.bitcoin.payload import (
 )
 from virtualchain.consensus import prior_block_ids
 from virtualchain.consensus.series import Series
-from virtualchain.errors import VirtualchainError
+from virtualchain.errors import StoreError, VirtualchainError
 from virtualchain.model import FindPayload, Input
 from virtualchain.store.log import AppLog
 from virtualchain.store.sql import queries
@@ -234,6 +234,9 @@ class _LogAudit:
         last: int,
     ) -> None:
         self._tape = Tape(connection)
+        pruned = self._tape.pruned_until()
+        self._pruned = -1 if pruned is None else pruned
+        """The last block of which inputs cannot be read."""
         self._log = AppLog(connection, build.app, build.build)
         self._first = first
         self._last = min(last, -1 if build.block_id is None else build.block_id)
@@ -361,10 +364,12 @@ class _LogAudit:
                 yield self._build.fault(
                     f"its ops hash is {snapshot.ops_hash}, but its ops have {ops_hash}", block_id=block_id
                 )
-        inputs = self._inputs_of(block_id)
-        yield from self._check_positions(ops, rejections, inputs)
         for op in ops:
             yield from self._check_fields(op)
+        inputs = self._inputs_of(block_id)
+        if block_id <= self._pruned:
+            return
+        yield from self._check_positions(ops, rejections, inputs)
         candidates = {txindex: self._candidates_of(item) for txindex, item in inputs.items()}
         verdicts: list[_Op | _Rejection] = [*ops, *rejections]
         for row in verdicts:
@@ -503,11 +508,15 @@ class _LogAudit:
 
     def _inputs_of(self, block_id: int) -> Mapping[int, Input]:
         """Return a block's inputs that may be the app's, by txindex; blocks are asked for in order."""
-        if block_id > self._inputs_until:
+        if block_id > max(self._inputs_until, self._pruned):
             self._inputs_until = min(block_id + _STRETCH - 1, self._last)
             self._inputs = {}
-            for item in self._tape.inputs(block_id, self._inputs_until, self._build.magics, self._build.app):
-                self._inputs.setdefault(item.block_id, {})[item.txindex] = item
+            magics, app = self._build.magics, self._build.app
+            try:
+                for item in self._tape.inputs(block_id, self._inputs_until, magics, app):
+                    self._inputs.setdefault(item.block_id, {})[item.txindex] = item
+            except StoreError:  # one is gone that was not pruned: the audit of the tape names it
+                self._pruned = self._inputs_until
         return self._inputs.get(block_id, {})
 
     def _fault_of(self, message: str, row: _Op | _Rejection) -> Fault:

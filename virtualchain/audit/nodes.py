@@ -248,8 +248,10 @@ class _App:
     def _taped(self, last: int) -> tuple[int, int] | None:
         """Return the blocks up to one in which both tapes have the app's inputs."""
         firsts = [
-            max(row["base_block_id"] + 1, tape["first"]) if tape["first"] is not None else None
-            for row, tape in zip(self._rows, self._tapes, strict=True)
+            max(row["base_block_id"] + 1, tape["first"], side.value("pruned_below") or 0)
+            if tape["first"] is not None
+            else None
+            for row, tape, side in zip(self._rows, self._tapes, self._sides, strict=True)
         ]
         bounds = _common(firsts, [last, last])
         if bounds is None:

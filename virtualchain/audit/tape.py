@@ -50,12 +50,13 @@ def check_tape(
             yield Fault(f"the database has {bound[1]} as the genesis hash of {bound[0]}", table="deployment")
         lowest, highest = max(first, bottom), min(last, tip)
         recent = {block.block_id: block for block in tape.blocks(lowest - PERIOD, lowest - 1)}
+        pruned = tape.pruned_until()
         for start in range(lowest, highest + 1, _STRETCH):
             until = min(start + _STRETCH - 1, highest)
             blocks: dict[int, Block] = {}
             yield from _check_blocks(connection, start, until, blocks)
             yield from _check_rules(blocks, recent, chain)
-            yield from _check_inputs(connection, start, until, blocks, chain)
+            yield from _check_inputs(connection, start, until, blocks, chain, pruned)
             yield from _check_branches(connection, start, until, blocks, chain)
             on_progress(f"tape: block {until:,} of {highest:,}")
             if 0 in blocks and bound is not None and blocks[0].hash != bound[1]:
@@ -104,7 +105,9 @@ def check_searches(connection: psycopg.Connection, build: AuditedBuild) -> Itera
     first, last = max(build.first_block_id, build.base_block_id + 1), build.block_id
     if build.tracking is not None or last is None:
         return
-    rows = Tape(connection).coverage()
+    tape = Tape(connection)
+    rows, pruned = tape.coverage(), tape.pruned_until()
+    first = first if pruned is None else max(first, pruned + 1)
     for magic in build.magics:
         searched = [row for row in rows if row.magic == magic and _is_search_by(row.rule, build.rule)]
         for start, end in uncovered(searched, first, last) if first <= last else ():
@@ -171,13 +174,27 @@ def _check_rules(blocks: Mapping[int, Block], recent: dict[int, Block], chain: N
 
 
 def _check_inputs(
-    connection: psycopg.Connection, first: int, last: int, blocks: dict[int, Block], network: Network
+    connection: psycopg.Connection,
+    first: int,
+    last: int,
+    blocks: dict[int, Block],
+    network: Network,
+    pruned: int | None,
 ) -> Iterator[Fault]:
+    """Check the inputs of a stretch of blocks; of those up to `pruned` there may be nothing to check."""
     with connection.cursor("audited_inputs") as cursor:
         cursor.itersize = _ROWS
         for row in cursor.execute(_Q["inputs"], {"first": first, "last": last}):
             block_id, txindex = int(row[0]), int(row[1])
             if block_id not in blocks:  # reported with its block
+                continue
+            if row[7] is None:
+                if pruned is None or block_id > pruned:
+                    yield Fault(
+                        "its raw transaction is missing, and was not pruned",
+                        block_id=block_id,
+                        txindex=txindex,
+                    )
                 continue
             try:
                 check_input(row, blocks, network)

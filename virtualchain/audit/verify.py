@@ -102,6 +102,12 @@ def verify(
             if chain_of(connection) is not None or Tape(connection).tip() is None:
                 collect(check_log(connection, build, known.get((build.app, build.build)), on_progress))
             collect(check_state(connection, build, on_progress))
+        pruned = Tape(connection).pruned_until()
+        if pruned is not None:
+            report.notes.append(
+                f"the inputs of blocks below {pruned + 1} were pruned: ops and rejections there were not "
+                "compared with them"
+            )
         live = [row for row in builds(connection) if row.is_live]
         unsearched = {
             contract.name: next((first for first, _ in gaps(Tape(connection), contract)), HIGHEST)

@@ -11,17 +11,20 @@ from typing import Final
 import click
 from click.shell_completion import shell_complete
 
+from virtualchain.cli import log
 from virtualchain.cli.builds import compare, drop, remove, replay, swap, upgrade
 from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
+from virtualchain.cli.doctor import doctor as doctor_command
 from virtualchain.cli.forks import pin, rollback, unpin
 from virtualchain.cli.nodes import compare_nodes
 from virtualchain.cli.options import EXAMPLE, Group, Options
 from virtualchain.cli.preview import preview
 from virtualchain.cli.process import Ending, run_guarded
 from virtualchain.cli.prove import check_proof, prove
+from virtualchain.cli.prune import prune
 from virtualchain.cli.read import consensus, ops, sql, watch
 from virtualchain.cli.rows import prove_row, state_root
 from virtualchain.cli.send import send
@@ -58,6 +61,7 @@ for _command in (
     sync_command,
     run,
     status_command,
+    doctor_command,
     ops,
     consensus,
     sql,
@@ -77,6 +81,7 @@ for _command in (
     rollback,
     pin,
     unpin,
+    prune,
     verify_command,
     compare_nodes,
     upgrade,
@@ -99,6 +104,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if instruction := os.environ.get(_COMPLETE):
         sys.exit(shell_complete(program, {"obj": Options()}, "virtualchain", _COMPLETE, instruction))
+    log.set_up(sys.argv[1:], os.environ)
     options = Options()
 
     def work() -> None:

@@ -1,13 +1,19 @@
 """The commands for the database: migrate, and db, with the embedded server and the roles of readers."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import click
 
 from virtualchain.cli.options import Command, Group, Options, pass_options
-from virtualchain.cli.output import write_fields, write_json
-from virtualchain.cli.session import chosen_apps, migrated_database, open_reading
+from virtualchain.cli.output import duration, say, write_fields, write_json, write_table
+from virtualchain.cli.session import (
+    chosen_apps,
+    existing_database,
+    migrated_database,
+    open_reading,
+)
 from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,8 +21,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
+@click.option(
+    "--dry-run", is_flag=True, help="Only show the steps, what they lock, and how long they may take."
+)
 @pass_options
-def migrate(options: Options) -> None:
+def migrate(options: Options, dry_run: bool) -> None:
     """Bring the database's schema up to date.
 
     Commands that write do this automatically; this command does nothing else.
@@ -24,11 +33,39 @@ def migrate(options: Options) -> None:
     from virtualchain.store.database import redact
     from virtualchain.store.revision import head
 
+    if dry_run:
+        _show_plan(options)
+        return
     url, revision = migrated_database(options), head()
     if options.settings.json:
         write_json({"database": redact(url), "revision": revision})
     else:
         click.echo(f"{redact(url)} is at revision {revision}")
+
+
+def _show_plan(options: Options) -> None:
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from virtualchain.store.database import connect_reader, redact
+    from virtualchain.store.migration_plan import describe, plan
+    from virtualchain.store.revision import current, head, refuse_newer
+
+    url = existing_database(options)
+    with closing(connect_reader(url)) as connection:
+        revision = current(connection)
+        refuse_newer(revision)
+        steps = plan(connection, revision) if revision else []
+    if options.settings.json:
+        place = {"database": redact(url), "revision": revision, "needed": head()}
+        write_json({**place, "steps": [{**asdict(step), "locks": list(step.locks)} for step in steps]})
+    elif not steps:
+        what = "has no schema yet" if revision is None else f"is at revision {revision} already"
+        click.echo(f"{redact(url)} {what}")
+    else:
+        rows = [(s.revision, duration(s.seconds), ", ".join(s.locks), sum(s.rows.values())) for s in steps]
+        write_table(["step", "about", "not readable meanwhile", "rows"], rows)
+        click.echo(describe(steps, revision or ""))
 
 
 @click.group(cls=Group)
@@ -126,6 +163,8 @@ def _write_status(options: Options) -> None:
                 "port": None if address is None else address.port,
                 "folder": str(server.folder),
                 "log": str(server.log),
+                "programs": None if server.programs is None else str(server.programs),
+                "old": [str(folder) for folder in server.old],
             }
         )
         return
@@ -135,8 +174,50 @@ def _write_status(options: Options) -> None:
             "address": None if address is None else f"127.0.0.1:{address.port}",
             "folder": server.folder,
             "log": server.log,
+            "programs": server.programs,
+            **({"old data": ", ".join(map(str, server.old))} if server.old else {}),
         },
     )
+
+
+@db.command()
+@click.option(
+    "--from-bin",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The bin folder of the PostgreSQL that the data is of; by default it is looked for.",
+)
+@pass_options
+def upgrade(options: Options, from_bin: Path | None) -> None:
+    """Move the server to the PostgreSQL that is installed now.
+
+    All databases, roles, passwords and settings are carried along. It takes as much disk again: the old data
+    is kept until `db drop-old`. No writer may be running. If this fails or is interrupted, the data is as it
+    was, and the command can be repeated.
+    """
+    from virtualchain.store.embedded.server import EmbeddedServer
+
+    done = EmbeddedServer().upgrade(from_bin, say)
+    if options.settings.json:
+        databases = list(done.databases)
+        write_json({"from": done.old, "to": done.new, "databases": databases, "old": str(done.kept)})
+    else:
+        click.echo(
+            f"the embedded server is PostgreSQL {done.new} now; its data of PostgreSQL {done.old} is kept in "
+            f"{done.kept} until `virtualchain db drop-old`"
+        )
+
+
+@db.command()
+@pass_options
+def drop_old(options: Options) -> None:
+    """Remove the data that `db upgrade` has kept."""
+    from virtualchain.store.embedded.server import EmbeddedServer
+
+    folders = [str(folder) for folder in EmbeddedServer().drop_old()]
+    if options.settings.json:
+        write_json({"removed": folders})
+    else:
+        click.echo(f"removed {', '.join(folders)}" if folders else "no upgrade has left data")
 
 
 # Readers

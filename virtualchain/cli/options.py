@@ -15,9 +15,10 @@ from click.shell_completion import CompletionItem
 from virtualchain.cli.output import say
 from virtualchain.errors import UsageError
 from virtualchain.metrics import READY_LAG
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.networks import Network
@@ -65,6 +66,11 @@ class Options:
     def __init__(self) -> None:
         self.flags: dict[str, Any] = {}
 
+    def inherit(self, flags: "Mapping[str, Any]") -> None:
+        """Take over the options of the process that started this one, as JSON has them."""
+        for name, value in flags.items():
+            self.flags[name] = tuple(value) if isinstance(value, list) else value
+
     def add(self, name: str, value: object) -> None:
         """Record an option; a value after the command's name replaces one before it, and apps add up."""
         if value in {None, False, ()}:
@@ -74,13 +80,19 @@ class Options:
     @cached_property
     def settings(self) -> "Settings":
         """The settings from flags, environment and file; raises UsageError."""
-        from virtualchain.cli.output import say
         from virtualchain.settings import load
 
         settings = load(self.flags, os.environ, Path.cwd())
         for warning in settings.warnings:
-            say(warning)
+            _warn_of_password(warning)
         return settings
+
+    def warn_of_exposed_passwords(self) -> None:
+        """Warn of passwords on the command line, if this process stays in the process list for long."""
+        from virtualchain.settings import exposed_passwords
+
+        for warning in exposed_passwords(self.flags):
+            _warn_of_password(warning)
 
     @property
     def verbose(self) -> bool:
@@ -141,16 +153,16 @@ class Options:
 
         return [Webhook(setting, setting.key(os.environ)) for setting in self.settings.webhooks]
 
-    def source(self, network: str | None = None) -> "BlockSource":
-        """Open the block files, or connect to the node; by default, to the one on this machine.
+    def source(self, network: str | None = None, *, of_first: bool = False) -> "BlockSource":
+        """Open the block files, or connect to the node or nodes; by default, to the one on this machine.
 
+        `of_first`: of several nodes, only to the first, whose wallet or mempool is meant.
         The source must be on the network of --network. Without that option, `network` selects the default
         port and is checked instead.
         """
         from virtualchain.bitcoin import networks
         from virtualchain.bitcoin.files.source import open_blocks
-        from virtualchain.bitcoin.node.node import open_source
-        from virtualchain.cli.output import say
+        from virtualchain.bitcoin.node.several import open_nodes
 
         settings = self.settings
         name = settings.network or network
@@ -158,16 +170,25 @@ class Options:
         if settings.blocks is not None:
             return open_blocks(settings.blocks, expected)
         port = (expected or networks.NETWORKS["mainnet"]).rpc_port
-        url = settings.bitcoin or f"http://127.0.0.1:{port}"
-        return open_source(
-            url,
+        urls = settings.bitcoin or (f"http://127.0.0.1:{port}",)
+        return open_nodes(
+            urls[:1] if of_first else urls,
             settings.cookie,
             expected,
             cacert=settings.cacert,
             zmq=settings.zmq,
-            warn=say,
-            notice=say if settings.verbose else None,
+            warn=_warn_of_password,
+            notice=_tell_details if settings.verbose else None,
+            report=say,
         )
+
+
+def _tell_details(message: str) -> None:
+    say(Notice(message, "detail"))
+
+
+def _warn_of_password(message: str) -> None:
+    say(Notice(message, "password_exposed"))
 
 
 pass_options = click.make_pass_decorator(Options, ensure=True)
@@ -223,8 +244,10 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         ),
         option(
             "--bitcoin",
+            multiple=True,
             metavar="URL",
-            help="The node: http://user:password@host:port, or https://…. Default: the node on this machine.",
+            help="The node: http://user:password@host:port, or https://…. Can be repeated: if one fails, the "
+            "next one is asked. Default: the node on this machine.",
         ),
         option(
             "--cookie",
@@ -239,8 +262,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         option(
             "--zmq",
             metavar="URL",
-            help="Where the node publishes new blocks (zmqpubhashblock), and for `run --pending` unconfirmed "
-            "transactions (zmqpubsequence). Default: `run` asks the node.",
+            help="Where the node, or the first one, publishes new blocks (zmqpubhashblock), and for "
+            "`run --pending` unconfirmed transactions (zmqpubsequence). Default: `run` asks the node.",
         ),
         option(
             "--blocks",
@@ -276,6 +299,12 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             help="Keep enough history to roll back N blocks, or `all`. Default: 1000.",
         ),
         option(
+            "--deepest-rollback",
+            metavar="BLOCKS",
+            help="Undo at most so many blocks without you: at a deeper fork, stop with exit code 4. Default: "
+            "no limit.",
+        ),
+        option(
             "--network",
             metavar="NAME",
             help="The network that the node or the files must be on: mainnet, testnet3, testnet4, signet, "
@@ -292,6 +321,17 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--on-unexpected",
             metavar="halt|continue",
             help="What an app does that has other digests than expected. Default: halt.",
+        ),
+        option(
+            "--log-format",
+            metavar="text|json",
+            help="How to write what is said on standard error: lines for people, or one JSON object for each "
+            "event. Default: text.",
+        ),
+        option(
+            "--log-level",
+            metavar="debug|info|warning|error",
+            help="Say only what matters at least this much. Default: debug, which is everything.",
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),

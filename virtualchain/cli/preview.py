@@ -103,9 +103,9 @@ class _Node:
     def __init__(self, options: Options, *, is_needed: bool) -> None:
         self.source: BlockSource | None = None
         try:
-            self.source = options.source()
+            self.source = options.source(of_first=True)
         except NodeUnavailable as error:
-            if is_needed or options.settings.bitcoin is not None:
+            if is_needed or options.settings.bitcoin:
                 raise
             say(f"judged without the blocks of a node: {error}")
 

@@ -175,7 +175,7 @@ def _node(options: Options) -> "NodeSource":
 
     if options.settings.blocks is not None:
         raise UsageError("block files send nothing: name a node with --bitcoin, and no --blocks")
-    source = options.source()
+    source = options.source(of_first=True)
     assert isinstance(source, NodeSource), "it is not of files"
     return source
 

@@ -13,6 +13,7 @@ from virtualchain.errors import (
     StoreError,
     UsageError,
 )
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,12 +183,13 @@ def open_engine(
     if options.settings.verbose and open_source is None:
         from virtualchain.bitcoin.compiled import IS_COMPILED
 
-        say(f"blocks are scanned by {'compiled' if IS_COMPILED else 'interpreted'} code")
+        message = f"blocks are scanned by {'compiled' if IS_COMPILED else 'interpreted'} code"
+        say(Notice(message, "detail"))
     apps = options.apps()
     policies = options.policies()  # reports mistakes before a node is contacted
     if follows:
         for name, file in options.files().items():
-            say(f"app {name} is in {file}")
+            say(Notice(f"app {name} is in {file}", "app_found", app=name, file=file))
     url = options.database  # the same
 
     def on_block(progress: "Progress") -> None:
@@ -219,6 +221,7 @@ def open_engine(
                 on_rollback=reporter.rolled_back,
                 history=options.settings.history,
                 on_deep_fork=policies,
+                deepest_rollback=options.settings.deepest_rollback,
                 expect=expected_digests(options),
                 on_unexpected=options.settings.on_unexpected,
                 pending=pending,
@@ -242,9 +245,10 @@ def expected_digests(options: "Options") -> "Expect | None":
 
 def _hint(source: "BlockSource") -> str | None:
     """Describe what would make fetching faster, if anything."""
-    from virtualchain.bitcoin.node.node import NodeSource
+    from virtualchain.bitcoin.node.several import node_of
 
-    if not isinstance(source, NodeSource) or source.over_rest:
+    node = node_of(source)
+    if node is None or node.over_rest:
         return None
     return f"REST is off at {source}: rest=1 in its bitcoin.conf makes fetching several times as fast"
 
@@ -259,17 +263,17 @@ def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter", measures: "Mea
         try:
             result = attempt()
         except (NodeUnavailable, DatabaseUnavailable, InUse) as error:
-            reporter.waiting(f"{error}; trying again")
             cause = "readers"
             if isinstance(error, NodeUnavailable):
                 cause = "node"
                 measures.fail(error)
             elif isinstance(error, DatabaseUnavailable):
                 cause = "database"
+            reporter.waiting(Notice(f"{error}; trying again", f"waiting_for_{cause}"))
             with measures.clock.waiting(cause):
                 time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1
         else:
             if failures:
-                say("connected: node and database answer")
+                say(Notice("connected: node and database answer", "connected"))
             return result

@@ -10,15 +10,16 @@ from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import counted, duration, moment, say, visible, write_fields, write_json
 from virtualchain.cli.session import chosen_apps, expected_digests, open_reading
 from virtualchain.errors import DeepFork, Halted, NodeError, NodeUnavailable, UnexpectedDigest, UsageError
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     import psycopg
 
     from virtualchain.bitcoin.source import BlockSource, Tip
     from virtualchain.engine.planner import Plan
-    from virtualchain.model import Expected, Json
+    from virtualchain.model import Json
     from virtualchain.store.builds import Build
 
 
@@ -48,6 +49,7 @@ def status(options: Options, check: bool) -> None:
     reported last of the node. With --expect, the apps'
     digests are compared with those expected now; without it, what the writer found is shown.
     """
+    from virtualchain.operating.expected import compare_digests
     from virtualchain.reading import reported, views
     from virtualchain.store.builds import code_warning
     from virtualchain.store.database import other_locale
@@ -57,7 +59,7 @@ def status(options: Options, check: bool) -> None:
     with open_reading(options) as connection:
         network = views.network(connection)
         rows = views.apps(connection, chosen_apps(options, connection))
-        _compare_digests(connection, rows, expected)
+        compare_digests(connection, rows, expected)
         deployment: dict[str, Any] = {
             "writer": views.writer(connection),
             "standby": views.is_standby(connection),
@@ -96,13 +98,13 @@ def status(options: Options, check: bool) -> None:
         _check(rows, outlook, check=check)
         return
     for warning in warnings:
-        say(warning)
+        say(Notice(warning, "note", "warning"))
     write_fields(
         network or "no network yet",
         {
             "node": _node(outlook, report),
             "writer": _writer(deployment["writer"], confirmations, report, is_standby=deployment["standby"]),
-            "waits for": _awaited(outlook, report if running else None),
+            "waits for": _awaited(outlook, report if running else None, report),
             **_work_fields(deployment["rates"], deployment["metrics"]),
             **_pin_fields(deployment["pins"]),
             **_rollback_fields(deployment["last_reorg"]),
@@ -115,20 +117,6 @@ def status(options: Options, check: bool) -> None:
             for line in row["error"]["traceback"].splitlines():
                 click.echo(f"  {visible(line)}")
     _check(rows, outlook, check=check)
-
-
-def _compare_digests(
-    connection: "psycopg.Connection", rows: "list[Json]", expected: "Mapping[str, Sequence[Expected]]"
-) -> None:
-    """Compare the apps' digests with those that are expected, by app."""
-    from virtualchain.engine.expectations import Expectations
-    from virtualchain.reading import views
-
-    for row in rows:
-        expectations = Expectations(expected.get(row["name"], ()))
-        digests = views.digests_at(connection, row["name"], expectations.until(views.HIGHEST))
-        mismatches = filter(None, map(expectations.mismatch, digests))
-        row["unexpected"] = next(mismatches, row["unexpected"])
 
 
 def _check(rows: "list[Json]", outlook: _Outlook, *, check: bool) -> None:
@@ -161,12 +149,17 @@ def _reported(report: "Json") -> str:
     return f"reported {duration(report['age'])} ago"
 
 
-def _awaited(outlook: _Outlook, report: "Json | None") -> str | None:
-    """Describe what is waited for: what the writer reported, if that cannot be seen from here."""
+def _awaited(outlook: _Outlook, report: "Json | None", last: "Json | None") -> str | None:
+    """Describe what is waited for: what the writer reported, if that cannot be seen from here.
+
+    `last` is the last report, also of a writer that has ended.
+    """
     if not outlook.is_planned and report is not None and report["stopped_at"] is None:
         if report["waits_for"] is None:
             return f"nothing: it was taking blocks, {_reported(report)}"
         return f"{report['waits_for'].removeprefix('waiting for ')}, {_reported(report)}"
+    if not outlook.is_planned and last is not None and last["stopped_at"] is not None and last["waits_for"]:
+        return f"an operator since {moment(last['stopped_at'])}: {last['waits_for']}"
     return None if outlook.waits_for is None else outlook.waits_for.removeprefix("waiting for ")
 
 
@@ -222,7 +215,7 @@ def _next_apps(options: Options, last: "Json | None") -> "Collection[str] | None
         try:
             return [contract.name for contract in options.contracts()]
         except UsageError as error:  # which only a writer has to care about
-            say(str(error))
+            say(Notice(str(error), "note", "warning"))
     return None if last is None else last["apps"]
 
 
@@ -262,21 +255,26 @@ def _look_ahead(
                     first_block_id=min(build.base_block_id + 1 for build in live),
                     node_tip=lambda: tip,
                 )
-                outlook.waits_for = _waits_for(connection, plan, outlook.pruned_below, apps_with_code)
+                deepest = options.settings.deepest_rollback
+                outlook.waits_for = _waits_for(
+                    connection, plan, outlook.pruned_below, apps_with_code, deepest
+                )
                 outlook.is_planned = True
     except NodeError as error:
-        say(f"the node was not reached: {error}" if outlook.tip is None else f"the node failed: {error}")
+        what = "was not reached" if outlook.tip is None else "failed"
+        say(Notice(f"the node {what}: {error}", "node_failed"))
         outlook.waits_for = f"the node: {error}"
     except UsageError as error:
-        say(str(error))
+        say(Notice(str(error), "note", "warning"))
         outlook.waits_for = str(error)
     return outlook
 
 
 def _pruned_below(source: "BlockSource") -> int | None:
-    from virtualchain.bitcoin.node.node import NodeSource
+    from virtualchain.bitcoin.node.several import node_of
 
-    return source.pruned_below() if isinstance(source, NodeSource) else None
+    node = node_of(source)
+    return None if node is None else node.pruned_below()
 
 
 def _waits_for(
@@ -284,6 +282,7 @@ def _waits_for(
     plan: "Plan",
     pruned_below: int | None,
     apps_with_code: "Collection[str] | None",
+    deepest: int | None,
 ) -> str | None:
     from virtualchain.engine.planner import Wait
     from virtualchain.engine.rollback import describe_fork, refuse_by_policy, refuse_without_code
@@ -293,7 +292,7 @@ def _waits_for(
         return plan.reason
     if isinstance(plan, Reorg):
         try:
-            refuse_by_policy(connection, plan)
+            refuse_by_policy(connection, plan, deepest)
             if apps_with_code is not None:
                 refuse_without_code(connection, plan, apps_with_code)
         except DeepFork as error:

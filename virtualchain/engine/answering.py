@@ -1,9 +1,31 @@
 """The lookups of consensus hashes that `StateEngine` has, for programs and for apps' callbacks."""
 
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.lookups import lookups_of_callback
 from virtualchain.engine.machine import Machine
 from virtualchain.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_P = ParamSpec("_P")
+_Engine = TypeVar("_Engine", bound="Answering")
+
+
+def unless_only_an_app(
+    initialize: "Callable[Concatenate[_Engine, _P], None]",
+) -> "Callable[Concatenate[_Engine, _P], None]":
+    """Do nothing for an object whose callbacks another engine calls, whatever its class passes on."""
+
+    @wraps(initialize)
+    def guarded(self: _Engine, /, *args: _P.args, **options: _P.kwargs) -> None:
+        if not self._is_only_an_app:
+            initialize(self, *args, **options)
+
+    return guarded
 
 
 class Answering:
@@ -12,6 +34,7 @@ class Answering:
     A running callback gets what its own app's log had before the block in progress.
     """
 
+    _is_only_an_app = False
     _deployment: Deployment
 
     def get_consensus_at(self, block_id: int, app: str | None = None) -> str | None:

@@ -21,15 +21,17 @@ from virtualchain.model import Block, ScannedBlock
 from virtualchain.store.block_transaction import BlockTransaction
 
 
-def backfill_chunk(deployment: Deployment, source: BlockSource, contract: Contract) -> tuple[int, int] | None:
-    """Search one chunk of the blocks that an app still needs searched; return its ends.
+def backfill_chunk(
+    deployment: Deployment, source: BlockSource, contract: Contract, after: int = -1
+) -> tuple[int, int] | None:
+    """Search one chunk of the blocks above `after` that an app still needs searched; return its ends.
 
     Returns None if no block is left, or if the node does not have a block while its chain does not hold the
     tape's tip: it lags, or is on another branch, and the next plan says what that means. Raises
     NodeUnavailable if the node's chain is not the tape's now, MissingData if the node no longer has a block,
     and whatever else the source raises.
     """
-    unsearched = gaps(deployment.tape, contract)
+    unsearched = gaps(deployment.tape, contract, after)
     bottom = deployment.tape.bottom()
     if contract.tracks is not None and bottom is not None:
         # What it sees depends on its state: it is advanced from blocks. Here they are only put on the tape.
@@ -64,7 +66,8 @@ def advance_chunk(deployment: Deployment, source: BlockSource, machine: Machine,
     Where the tape has it all, it is advanced along that, else along blocks that are fetched again. Returns
     whether it moved; if not, the node lags or is on another branch. Raises what `backfill_chunk` raises.
     """
-    unsearched = gaps(deployment.tape, machine.contract) if machine.contract.tracks is not None else []
+    tracks = machine.contract.tracks is not None
+    unsearched = gaps(deployment.tape, machine.contract, machine.cursor) if tracks else []
     if not unsearched:
         return False
     before = machine.cursor

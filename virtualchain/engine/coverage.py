@@ -37,15 +37,16 @@ def cover(tape: Tape, contracts: Sequence[Contract]) -> None:
         tape.open_coverage(magic, rule, following)
 
 
-def gaps(tape: Tape, contract: Contract) -> list[tuple[int, int]]:
+def gaps(tape: Tape, contract: Contract, after: int = -1) -> list[tuple[int, int]]:
     """Return the stretches of blocks, from an app's first to the tape's last, not yet searched for it.
 
-    Both ends are included; they are in order. An app is advanced along the tape only if there is none. What
+    Both ends are included; they are in order. An app that has taken block `after` needs only those above it:
+    what it has taken may have been pruned. An app is advanced along the tape only if there is none. What
     an app that tracks outputs sees depends on its state, so blocks count as searched for it only if a build
     by the same rules and code has taken them.
     """
-    tip = tape.tip()
-    if tip is None or contract.start > tip.block_id:
+    tip, start = tape.tip(), max(contract.start, after + 1)
+    if tip is None or start > tip.block_id:
         return []
     searches = [(item.magic, item.rule) for item in _watches(contract)]
     if contract.tracking is not None:
@@ -54,9 +55,7 @@ def gaps(tape: Tape, contract: Contract) -> list[tuple[int, int]]:
     unsearched = [
         gap
         for search in searches
-        for gap in uncovered(
-            [row for row in covered if (row.magic, row.rule) == search], contract.start, tip.block_id
-        )
+        for gap in uncovered([row for row in covered if (row.magic, row.rule) == search], start, tip.block_id)
     ]
     return _joined(unsearched)
 
@@ -67,8 +66,15 @@ def require_searched(tape: Tape, contract: Contract, last: int) -> None:
     if unsearched and unsearched[0][0] <= last:
         raise UsageError(
             f"app {contract.name} cannot be derived from the tape: from block {unsearched[0][0]} on it was "
-            f"not searched for what this code needs: `virtualchain upgrade {contract.name}` does so"
+            f"not searched for what this code needs{pruned_note(tape)}: `virtualchain upgrade "
+            f"{contract.name}` does so"
         )
+
+
+def pruned_note(tape: Tape) -> str:
+    """Return what a message about blocks that were not searched adds if inputs were pruned."""
+    until = tape.pruned_until()
+    return "" if until is None else f" (inputs of blocks below {until + 1} were pruned)"
 
 
 def _watches(contract: Contract) -> list[Watch]:

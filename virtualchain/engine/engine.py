@@ -9,26 +9,27 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import wraps
 from itertools import count
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec, Self
+from typing import Final, Self
 
 import psycopg
 
 from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
-from virtualchain.bitcoin.node.node import NodeSource, open_source
+from virtualchain.bitcoin.node.node import NodeSource
+from virtualchain.bitcoin.node.several import asks_another, cut, node_of, place_of, source_of
 from virtualchain.bitcoin.source import BlockSource, Wake
-from virtualchain.engine.answering import Answering
+from virtualchain.engine.answering import Answering, unless_only_an_app
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
+from virtualchain.engine.changed_settings import note_settings, settings_of
 from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
-from virtualchain.engine.measures import AppState, Measures
+from virtualchain.engine.measures import Measures
 from virtualchain.engine.options import (
     Listener,
     Options,
@@ -41,7 +42,7 @@ from virtualchain.engine.pending import Pending
 from virtualchain.engine.planner import Extend, Wait
 from virtualchain.engine.rebuild import drop_unfinished
 from virtualchain.engine.report import Report
-from virtualchain.engine.rollback import refuse_by_policy, refuse_without_code, roll_back
+from virtualchain.engine.rollback import refuse_below_pruned, refuse_by_policy, refuse_without_code, roll_back
 from virtualchain.errors import (
     AppHalted,
     DatabaseUnavailable,
@@ -55,6 +56,7 @@ from virtualchain.errors import (
     VirtualchainError,
 )
 from virtualchain.model import Block, OnUnexpected, Reorg, SenderLevel, Verification
+from virtualchain.notices import Notice
 from virtualchain.settings import HISTORY, Policy, verification
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, store_error
@@ -72,21 +74,7 @@ _GARBLED = 3
 """How many malformed answers in a row a follower tolerates from the node."""
 
 
-_P = ParamSpec("_P")
 _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-
-def _unless_only_an_app(
-    initialize: "Callable[Concatenate[StateEngine, _P], None]",
-) -> "Callable[Concatenate[StateEngine, _P], None]":
-    """Do nothing for an object whose callbacks another engine calls, whatever its class passes on."""
-
-    @wraps(initialize)
-    def guarded(self: "StateEngine", /, *args: _P.args, **options: _P.kwargs) -> None:
-        if not self._is_only_an_app:
-            initialize(self, *args, **options)
-
-    return guarded
 
 
 class StateEngine(Answering):
@@ -100,9 +88,9 @@ class StateEngine(Answering):
     `apps` are implementations (`App` objects, modules, classes); without any, the engine itself is one: a
     subclass that has the callbacks. Such a class may also be passed as an app, to another engine or with
     --app: then its own part of `__init__` runs, and nothing is opened. `database` is a PostgreSQL URL; None
-    means the embedded server. `source` is a node's URL or a BlockSource; `cookie` is the file with which to
-    log in at the node, if neither the URL has a password nor the file is in its default place. A block is
-    taken once `confirmations` blocks are on top of it.
+    means the embedded server. `source` is a node's URL, the URLs of several nodes, or a BlockSource; `cookie`
+    is the file with which to log in at the node, if neither the URL has a password nor the file is in its
+    default place. A block is taken once `confirmations` blocks are on top of it.
     Every block is checked before anything of it is taken: with `verify="headers"` the chain of headers with
     its work, targets and times, and the block's form; with "merkle" its transactions and witnesses against
     what header and coinbase commit to, too; with "off" only that it is the block of its header. None means
@@ -112,8 +100,9 @@ class StateEngine(Answering):
     `history` is for how many blocks every app can be rolled back by its history (None: all); below that it is
     derived again from the tape. `on_deep_fork` says what happens when taken blocks are replaced: rollback,
     checkpoint or halt, for all apps or by app; an app that it does not name keeps its policy, at first
-    rollback. Apps with a state of their own have it saved to `state_folder` (default: the user's data
-    folder).
+    rollback. A fork that replaces more blocks than `deepest_rollback` is left to an operator, as with halt,
+    whatever the policies are. Apps with a state of their own have it saved to `state_folder` (default: the
+    user's data folder).
 
     `expect` returns the digests that others say the apps have, by app; it is called at the start, and in
     another thread every ten minutes while `follow` runs. An app with other ones, or with others than it
@@ -125,12 +114,11 @@ class StateEngine(Answering):
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
     `on_rollback` after each rollback. `measures` counts what is done, for whoever looks at it meanwhile.
-    `on_wait` must not query the engine: the database may just be silent.
+    `on_wait` must not query the engine: the database may just be silent. What it gets is a
+    `virtualchain.notices.Notice`: text that also names its event.
 
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
-
-    _is_only_an_app = False
 
     @classmethod
     def __virtualchain_app__(cls) -> Self:
@@ -146,12 +134,12 @@ class StateEngine(Answering):
         initialize(**{item.name: None for item in required})
         return app
 
-    @_unless_only_an_app
+    @unless_only_an_app
     def __init__(
         self,
         *apps: object,
         database: str | None = None,
-        source: BlockSource | str,
+        source: BlockSource | str | Sequence[str],
         cookie: Path | str | None = None,
         confirmations: int = 6,
         verify: Verification | None = None,
@@ -164,6 +152,7 @@ class StateEngine(Answering):
         state_folder: Path | None = None,
         history: int | None = HISTORY,
         on_deep_fork: Policy | Mapping[str, Policy] | None = None,
+        deepest_rollback: int | None = None,
         expect: Expect | None = None,
         on_unexpected: OnUnexpected = "halt",
         pending: bool = False,
@@ -176,11 +165,13 @@ class StateEngine(Answering):
             senders=senders,
             history=history,
             on_deep_fork=policies_by_app(declared, on_deep_fork),
+            deepest_rollback=deepest_rollback,
             state_folder=state_folder,
             wait_for_writer=wait_for_writer,
             expected={} if expect is None else expect(),
             on_unexpected=on_unexpected,
         )
+        self._verify = verify  # as asked for: None leaves it to the source
         self._inquiry = None if expect is None else Inquiry(expect)
         check_runnable(declared, self._options)
         self._wake = Wake()
@@ -193,7 +184,7 @@ class StateEngine(Answering):
             on_catch_up=self._with_progress(on_catch_up or ignore),
             on_wait=on_wait or ignore,
             on_rollback=on_rollback or ignore,
-            may_continue=lambda: not self._stopping,
+            may_continue=lambda: self.measures.clock.turn() and not self._stopping,
         )
         self.measures = measures or Measures()
         self._report = Report(self.measures)
@@ -207,13 +198,15 @@ class StateEngine(Answering):
         self._patience = Patience(self._listener.on_wait, self._listener.may_continue, self.measures.clock)
         migrate(self._url, self._patience)
         cookie = None if cookie is None else Path(cookie)
-        self._source = open_source(source, cookie) if isinstance(source, str) else source
-        if verify is None and isinstance(self._source, NodeSource):
+        self._source = source_of(source, cookie, self._listener.on_wait)
+        node = node_of(self._source)
+        if verify is None and node is not None:
             self._options = replace(self._options, verify="headers")
         self._pending: Pending | None = None
         self._mempool: Mempool | None = None
+        self._mempool_of: NodeSource | None = None
         try:
-            if pending and not isinstance(self._source, NodeSource):
+            if pending and node is None:
                 raise UsageError(f"only a node has unconfirmed transactions: {self._source} is none")
             self._contracts = [contract.on(self._source.network.name) for contract in declared]
             self._deployment = self._open()
@@ -224,13 +217,8 @@ class StateEngine(Answering):
         self._scanner = Scanner(
             self._deployment.watches, self._source.network, keeps_blocks=self._deployment.tracks_outputs
         )
-        if pending and isinstance(self._source, NodeSource):
-            self._mempool = Mempool(
-                self._source,
-                self._deployment.watches,
-                tracks_outputs=self._deployment.tracks_outputs,
-                zmq=self._source.publisher,
-            )
+        if pending:
+            self._follow_mempool()
         for warning in self.warnings:
             self._listener.on_wait(warning)
 
@@ -255,6 +243,10 @@ class StateEngine(Answering):
         self._wake.call()
         self._source.wake()
 
+    def give_up_node(self) -> None:
+        """Let no answer of the node hold up the end; for another thread, after `stop`."""
+        cut(self._source)
+
     def build(self, to: int | None = None) -> int:
         """Process blocks up to `to`, or to the stable tip; return the last block processed.
 
@@ -265,15 +257,20 @@ class StateEngine(Answering):
         self._faults.clear()
         while True:
             try:
-                while not self._stopping and self._advance(to):
+                while self._listener.may_continue() and self._advance(to):
                     self._faults.clear()
                     self._report.write(self._deployment.connection)
                 self._deployment.settle()
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
                 self._recover(error)
-            except (NodeError, DeepFork) as error:
+            except NodeError as error:
                 self.measures.fail(error)
+                if not asks_another(self._source, error):
+                    raise
+            except DeepFork as error:
+                self.measures.fail(error)
+                self._report.stop_for(str(error))
                 raise
 
     def _recover(self, error: psycopg.Error) -> None:
@@ -288,7 +285,7 @@ class StateEngine(Answering):
         retry = None if self._stopping else self._faults.add(error, place)
         if retry is None:
             raise failure from error
-        self._listener.on_wait(f"{failure}; trying again")
+        self._listener.on_wait(Notice(f"{failure}; trying again", "database_failed"))
         self._reopen(retry.pauses)
         if retry.condemns and machine is not None:
             try:
@@ -309,19 +306,6 @@ class StateEngine(Answering):
 
         return note
 
-    def _measure(self, deployment: Deployment) -> None:
-        """Take note of how far the apps are, and which of them are halted."""
-        self.measures.see(
-            {
-                machine.contract.name: AppState(
-                    machine.cursor,
-                    is_halted=machine.contract.name in deployment.halted,
-                    is_unexpected=machine.unexpected is not None,
-                )
-                for machine in deployment.machines
-            }
-        )
-
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`.
 
@@ -336,7 +320,7 @@ class StateEngine(Answering):
             except StoreError as error:
                 if self._listener.may_continue():
                     raise
-                self._listener.on_wait(str(error))
+                self._listener.on_wait(Notice(str(error), "interrupted"))
                 return
             if not self._deployment.running:
                 return
@@ -346,7 +330,8 @@ class StateEngine(Answering):
                 self._judge_pending()
                 self._report_waiting()
                 with self.measures.clock.waiting(self._cause):
-                    (self._mempool or self._source).wait(POLL)
+                    waiting = self._source if self._node_is_away else self._mempool or self._source
+                    waiting.wait(POLL)
 
     def _build_or_wait(self) -> None:
         """Build; note what is waited for if that fails now and may succeed later."""
@@ -355,12 +340,12 @@ class StateEngine(Answering):
             self.build()
             self._garbled = 0
         except NodeUnavailable as error:
-            self._waits_for, self._cause = str(error), "node"
+            self._waits_for, self._cause = Notice(str(error), "waiting_for_node"), "node"
             self._node_is_away = True
         except InUse as error:
-            self._waits_for, self._cause = str(error), "readers"
+            self._waits_for, self._cause = Notice(str(error), "waiting_for_readers"), "readers"
         except NodeError as error:
-            self._waits_for, self._cause = str(error), "node"
+            self._waits_for, self._cause = Notice(str(error), "node_failed"), "node"
             self._garbled += 1
             if self._garbled > _GARBLED:
                 raise
@@ -369,16 +354,31 @@ class StateEngine(Answering):
         """Judge what is not in a block of the tape yet, if that was asked for."""
         if self._mempool is None or self._node_is_away:
             return
-        assert isinstance(self._source, NodeSource), "it was checked"
+        node, mempool = self._follow_mempool()
         try:
             if self._pending is None:
-                self._pending = Pending(self._deployment, self._source, self._scanner, self._mempool)
+                self._pending = Pending(self._deployment, node, self._scanner, mempool)
             self._pending.refresh()
         except psycopg.Error as error:
             self._recover(error)
         except (NodeError, InUse) as error:
             self._leave_pending()
-            self._listener.on_wait(f"pending inputs are not judged: {error}; trying again")
+            message = f"pending inputs are not judged: {error}; trying again"
+            self._listener.on_wait(Notice(message, "pending_not_judged"))
+
+    def _follow_mempool(self) -> tuple[NodeSource, Mempool]:
+        """Follow the unconfirmed transactions of the node that is asked now."""
+        node = node_of(self._source)
+        assert node is not None, "it was checked"
+        if self._mempool is None or self._mempool_of is not node:
+            self._leave_pending()
+            if self._mempool is not None:
+                self._mempool.close()
+            tracks = self._deployment.tracks_outputs
+            watches = self._deployment.watches
+            self._mempool = Mempool(node, watches, tracks_outputs=tracks, zmq=node.publisher)
+            self._mempool_of = node
+        return node, self._mempool
 
     def _report_waiting(self) -> None:
         """Report what is waited for."""
@@ -425,8 +425,10 @@ class StateEngine(Answering):
                 deployment.start_searches()
                 self.measures.begin(self._options.confirmations, deployment.first_block_id())
                 self.measures.be_at(deployment.tape.tip())
-                self._measure(deployment)
+                self.measures.see(deployment.app_states())
                 self._report.begin(deployment.connection, self._options.confirmations, deployment.names())
+                settings = settings_of(self._options, self._verify, self._contracts)
+                note_settings(deployment.connection, settings, self._listener.on_wait)
                 on_failure.pop_all()
         except psycopg.Error as error:
             raise store_error(error) from error
@@ -447,17 +449,17 @@ class StateEngine(Answering):
             except StoreError as error:
                 # WriterBusy, too: the server may not know yet that our old session has ended.
                 waits = self._follows and isinstance(error, DatabaseUnavailable)
-                if self._stopping or (attempt + 1 >= len(pauses) and not waits):
+                if not self._listener.may_continue() or (attempt + 1 >= len(pauses) and not waits):
                     raise
-                self._listener.on_wait(f"{error}; trying again")
+                self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
             else:
                 self.measures.reconnect("database")
-                self._listener.on_wait(f"connected again to the database {redact(self._url)}")
+                message = f"connected again to the database {redact(self._url)}"
+                self._listener.on_wait(Notice(message, "database_connected"))
                 return
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
-        self.measures.clock.turn()
         if self._follows:
             self._expect_again()
         moved = bool(self._deployment.running) and self._follow_plan(to)
@@ -466,8 +468,9 @@ class StateEngine(Answering):
         for name in self._deployment.retire_swapped():
             # A new session would refuse it, because its code is not that of the live build.
             self._contracts = [contract for contract in self._contracts if contract.name != name]
-            self._listener.on_wait(f"app {name} shows another build now: restart with that build's code")
-        self._measure(self._deployment)
+            message = f"app {name} shows another build now: restart with that build's code"
+            self._listener.on_wait(Notice(message, "app_swapped", app=name))
+        self.measures.see(self._deployment.app_states())
         if not self._deployment.running:
             for error in self.halted().values():
                 raise error
@@ -479,7 +482,8 @@ class StateEngine(Answering):
         try:
             expected = None if self._inquiry is None else self._inquiry.answer()
         except VirtualchainError as error:
-            self._listener.on_wait(f"the digests that are expected could not be read again: {error}")
+            message = f"the digests that are expected could not be read again: {error}"
+            self._listener.on_wait(Notice(message, "expected_unreadable"))
             return
         if expected is not None and expected != self._options.expected:
             self._options = replace(self._options, expected=expected)
@@ -496,11 +500,11 @@ class StateEngine(Answering):
             node_tip=self._source.tip,
             pins=pins,
         )
-        self._report.know(self._look.node_tip)
+        self._report.know(self._look.node_tip, place_of(self._source))
         if self._node_is_away:
             self._node_is_away = False
             self.measures.reconnect("node")
-            self._listener.on_wait(f"connected again: {self._source} answers")
+            self._listener.on_wait(Notice(f"connected again: {self._source} answers", "node_connected"))
         match plan:
             case Wait(reason=reason):
                 self._waits_for = reason
@@ -526,7 +530,7 @@ class StateEngine(Answering):
                     near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
                     self._notify(self._deployment.take(scanned, near_tip=near_tip), stable_tip)
                     self._report.write(self._deployment.connection)
-                    if self._stopping or not self._deployment.running:
+                    if not self._listener.may_continue() or not self._deployment.running:
                         break
             except NodeError:
                 self._notify(self._deployment.land(), stable_tip)
@@ -537,7 +541,7 @@ class StateEngine(Answering):
         for block, inputs, tallies in landed:
             self._listener.on_block(Progress(block, inputs, stable_tip, tallies=tallies))
         if len(self._deployment.halted) != self.measures.halted:
-            self._measure(self._deployment)
+            self.measures.see(self._deployment.app_states())
 
     def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.
@@ -545,8 +549,10 @@ class StateEngine(Answering):
         If somebody changes the `pins` that the plan is based on, nothing is undone before the next plan.
         """
         self._dropped_unfinished = False
-        refuse_by_policy(self._deployment.connection, reorg)
-        refuse_without_code(self._deployment.connection, reorg, self._deployment.names_with_code())
+        connection = self._deployment.connection
+        refuse_by_policy(connection, reorg, self._options.deepest_rollback)
+        refuse_without_code(connection, reorg, self._deployment.names_with_code())
+        refuse_below_pruned(self._deployment, reorg)
         started = time.monotonic()
         undone = roll_back(
             self._deployment,
@@ -566,11 +572,11 @@ class StateEngine(Answering):
         if not lagging:
             return False
         for machine in lagging:
-            if self._stopping:
+            if not self._listener.may_continue():
                 return moved
             app = machine.contract.name
             try:
-                searched = backfill_chunk(self._deployment, self._source, machine.contract)
+                searched = backfill_chunk(self._deployment, self._source, machine.contract, machine.cursor)
                 if searched is None and advance_chunk(
                     self._deployment, self._source, machine, self._listener
                 ):
@@ -584,9 +590,8 @@ class StateEngine(Answering):
                 self._faults.clear()
                 self._garbled = 0
                 first, last = searched
-                self._listener.on_wait(
-                    f"app {app} joins: blocks {first} to {last} were searched for its inputs"
-                )
+                message = f"app {app} joins: blocks {first} to {last} were searched for its inputs"
+                self._listener.on_wait(Notice(message, "app_joins", app=app, first=first, last=last))
         before = {machine: machine.cursor for machine in self._deployment.lagging()}
         self._deployment.catch_up(self._listener, most)
         return moved or any(machine.cursor != cursor for machine, cursor in before.items())

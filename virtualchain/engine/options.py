@@ -120,6 +120,8 @@ class Options:
     """For how many blocks apps can be rolled back by their history; None: all."""
     on_deep_fork: Mapping[str, Policy] = field(default_factory=dict)
     """What happens when taken blocks are replaced, by app; an app that is not named keeps its policy."""
+    deepest_rollback: int | None = None
+    """How many blocks are undone without an operator; None: any number."""
     expected: Mapping[str, Sequence[Expected]] | None = None
     """The digests that others say apps have, by app; each app's own declarations come on top. None: nothing
     is compared here, and what the last writer found stays on record."""
@@ -170,6 +172,8 @@ def check_runnable(contracts: Sequence[Contract], options: Options) -> None:
     ):
         if value not in levels:
             raise UsageError(f"{name}={quoted(value)}: choose {alternatives(levels)}")
+    if options.deepest_rollback is not None and options.deepest_rollback < 0:
+        raise UsageError(f"deepest_rollback={options.deepest_rollback}: name a number of blocks, 0 or more")
     confirmations = options.confirmations
     for contract in contracts:
         if contract.confirmations is not None and confirmations < contract.confirmations:

@@ -42,6 +42,7 @@ class Report:
         self._noted_at = self._began
         self._noted: tuple[Tip | None, str | None] = (None, None)
         self._tip: Tip | None = None
+        self._stops_for: str | None = None
 
     def begin(self, connection: psycopg.Connection, confirmations: int, apps: Collection[str]) -> None:
         """Record in a new session how the writer was started: its K, and the apps whose code it has."""
@@ -56,10 +57,14 @@ class Report:
         connection.execute(_Q["begin"], parameters)
         self._due = time.monotonic()
 
-    def know(self, tip: Tip) -> None:
-        """Take note of the node's last block."""
+    def know(self, tip: Tip, place: int) -> None:
+        """Take note of the node's last block, and which of several nodes it is."""
         self._tip = tip if tip.block_id >= 0 else None
-        self._measures.know(tip.block_id)
+        self._measures.know(tip.block_id, place)
+
+    def stop_for(self, decision: str) -> None:
+        """Take note of what an operator must decide before a writer can go on."""
+        self._stops_for = decision
 
     def count(self, progress: Progress) -> None:
         """Count a block, if it is new to the tape, and what became of its inputs."""
@@ -93,7 +98,8 @@ class Report:
             pipeline_of(connection).leave()
             if connection.info.transaction_status == TransactionStatus.IDLE:
                 self._sample(connection)
-                connection.execute(_Q["end"], {"metrics": self._metrics()})
+                stops_for = None if self._stops_for is None else _storable(self._stops_for)
+                connection.execute(_Q["end"], {"stops_for": stops_for, "metrics": self._metrics()})
 
     def _note(self, connection: psycopg.Connection, waits_for: str | None, now: float) -> None:
         parameters = {

@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 
 from virtualchain.app.contract import Contract
+from virtualchain.engine.coverage import gaps
 from virtualchain.engine.deployment import Deployment
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import QUIET, Listener
@@ -57,17 +58,24 @@ def operators_reorg(tape: Tape, fork_block_id: int) -> Reorg:
     return Reorg(fork_block_id, None if fork is None else fork.hash, tip, None, "operator")
 
 
-def refuse_by_policy(connection: psycopg.Connection, reorg: Reorg) -> None:
-    """Raise DeepFork if an app that has taken a replaced block leaves the decision to an operator."""
+def refuse_by_policy(connection: psycopg.Connection, reorg: Reorg, deepest: int | None = None) -> None:
+    """Raise DeepFork if an operator must decide: for an app that took a replaced block, or as it is too deep.
+
+    `deepest` is how many blocks may be undone without an operator; None: any number.
+    """
     above = [build for build in builds(connection) if build.is_above(reorg.fork_block_id)]
     beyond = _beyond_checkpoint(above, reorg.fork_block_id, parts_below=reorg.fork_hash is None)
     if beyond is not None:
         raise DeepFork(f"{describe_fork(reorg)}. Nothing was changed, because {beyond}")
     affected = [build for build in above if build.is_live]
     policy = max((build.on_deep_fork for build in affected), key=_STRICTNESS.index, default="rollback")
-    if policy == "rollback":
+    is_too_deep = deepest is not None and reorg.depth > deepest
+    if policy == "rollback" and not is_too_deep:
         return
     names = ", ".join(build.app for build in affected if build.on_deep_fork == policy)
+    why = f"on_deep_fork of {names} is {policy}"
+    if policy == "rollback":
+        why, policy = f"--deepest-rollback is {deepest}", "halt"
     fork = reorg.fork_block_id
     choices = {
         "halt": f"`virtualchain rollback {fork}` undoes them",
@@ -75,7 +83,7 @@ def refuse_by_policy(connection: psycopg.Connection, reorg: Reorg) -> None:
         f"that you accept, `virtualchain rollback {fork}` undoes them",
     }[policy]
     raise DeepFork(
-        f"{describe_fork(reorg)}. Nothing was changed, because on_deep_fork of {names} is {policy}: "
+        f"{describe_fork(reorg)}. Nothing was changed, because {why}: "
         f"{choices}, and `virtualchain pin {reorg.old_tip.block_id} {reorg.old_tip.hash}` stays on this "
         "branch"
     )
@@ -89,6 +97,25 @@ def refuse_without_code(connection: psycopg.Connection, reorg: Reorg, apps: Coll
             raise DeepFork(
                 f"{describe_fork(reorg)}. Nothing was changed, because {needs}, or remove the app with "
                 f"`virtualchain remove {build.app}`"
+            )
+
+
+def refuse_below_pruned(deployment: Deployment, reorg: Reorg) -> None:
+    """Raise DeepFork if an app must be derived again, and the tape does not have what that needs."""
+    until = deployment.tape.pruned_until()
+    if until is None:
+        return
+    for build in builds(deployment.connection):
+        if not build.is_live or not _is_too_deep(build, reorg.fork_block_id):
+            continue
+        unsearched = gaps(deployment.tape, _contract(deployment, build, reorg.fork_block_id))
+        if unsearched and unsearched[0][0] <= reorg.fork_block_id:
+            raise DeepFork(
+                f"{describe_fork(reorg)}. Nothing was changed, because the history of app {build.app} begins "
+                f"at block {build.history_from}, and it cannot be derived again, as inputs of blocks below "
+                f"{until + 1} were pruned: `virtualchain upgrade {build.app}` searches the node's blocks for "
+                f"them, and `virtualchain checkpoint apply FILE --rollback {reorg.fork_block_id}` continues "
+                "from a checkpoint of it"
             )
 
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from virtualchain.app.contract import Contract
-from virtualchain.engine.coverage import gaps
+from virtualchain.engine.coverage import gaps, pruned_note
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to
@@ -154,7 +154,8 @@ def _require_possible(
         raise UsageError("it cannot load the state that it saved")
     unsearched = [gap for gap in gaps(tape, contract) if gap[0] <= last and gap[1] >= first]
     if unsearched:
-        raise UsageError(f"block {max(first, unsearched[0][0])} was not searched for what this code needs")
+        lowest = max(first, unsearched[0][0])
+        raise UsageError(f"block {lowest} was not searched for what this code needs{pruned_note(tape)}")
     return contract
 
 

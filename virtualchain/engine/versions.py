@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 
 from virtualchain.app.contract import Contract
-from virtualchain.engine.coverage import gaps
+from virtualchain.engine.coverage import gaps, pruned_note
 from virtualchain.engine.machine import Machine
 from virtualchain.engine.options import CHUNK, DEFAULTS, QUIET, Listener, Options
 from virtualchain.engine.rebuild import advance_to, report_steps
@@ -184,7 +184,8 @@ def _install(
     elif unsearched and (last is None or unsearched[0][0] <= last):
         raise UsageError(
             f"blocks {unsearched[0][0]} to {unsearched[0][1]} were not searched for the inputs of version "
-            f"{contract.version}: `virtualchain upgrade {app}` does so, and puts that version in place"
+            f"{contract.version}{pruned_note(Tape(connection))}: `virtualchain upgrade {app}` does so, and "
+            "puts that version in place"
         )
     build = find_build(connection, app, name)
     if build is None:

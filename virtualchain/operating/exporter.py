@@ -1,7 +1,7 @@
 """What `run --metrics` answers: /metrics, /health and /ready, from threads that the writer never waits for.
 
-Nobody is logged in, so it listens on this machine unless it is told otherwise. A connection has seconds, and
-if there are many, the oldest is closed for the newest: a client that is slow, or means harm, keeps nobody
+Nobody is logged in, so it listens on this machine unless another address is chosen. A connection has seconds,
+and if there are many, the oldest is closed for the newest: a client that is slow, or means harm, keeps nobody
 else from an answer.
 """
 
@@ -73,8 +73,10 @@ class Exporter:
             self._server.server_close()
 
     def _samples(self) -> list[Sample]:
-        found, known = self._measures.samples(), self._size.bytes
-        return found if known is None else [*found, Sample("virtualchain_database_size_bytes", float(known))]
+        samples, known = self._measures.samples(), self._size.bytes
+        return (
+            samples if known is None else [*samples, Sample("virtualchain_database_size_bytes", float(known))]
+        )
 
     def _answer(self, path: str, accept: str | None) -> tuple[HTTPStatus, bytes, str]:
         """Return the status, body and media type for a path."""
@@ -155,7 +157,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's own
-        """Say nothing: the client is gone, or was sent away."""
+        """Ignore it: the client is gone, or was sent away."""
 
 
 class _Handler(BaseHTTPRequestHandler):

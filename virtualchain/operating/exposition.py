@@ -22,13 +22,13 @@ class _Samples(Collector):
 
     def collect(self) -> Iterator[Family]:
         """Yield the metrics that have samples, in the order of `METRICS`."""
-        found: dict[str, list[Sample]] = {}
+        families: dict[str, list[Sample]] = {}
         for sample in self._ask():
-            found.setdefault(_family(sample.name), []).append(sample)
+            families.setdefault(_family(sample.name), []).append(sample)
         for name, metric in METRICS.items():
-            if name in found:
+            if name in families:
                 family = Family(name.removesuffix(_TOTAL), metric.help, metric.kind)
-                for sample in sorted(found[name], key=_place):
+                for sample in sorted(families[name], key=_place):
                     family.add_sample(sample.name, dict(sample.labels), sample.value)
                 yield family
 

@@ -20,10 +20,10 @@ def samples(connection: psycopg.Connection) -> list[Sample]:
     """
     last = views.last_start(connection)
     rows = connection.execute(_Q["samples"]).fetchall()
-    found = [Sample(name, value, labels) for name, value, labels in rows if name != _UP]
+    others = [Sample(name, value, labels) for name, value, labels in rows if name != _UP]
     if last is not None and last["age"] is not None:
-        found.append(Sample("virtualchain_report_age_seconds", last["age"]))
-    return [Sample(_UP, float(_is_up(connection, last))), *found, Sample(_SIZE, float(size(connection)))]
+        others.append(Sample("virtualchain_report_age_seconds", last["age"]))
+    return [Sample(_UP, float(_is_up(connection, last))), *others, Sample(_SIZE, float(size(connection)))]
 
 
 _SIZE: Final = "virtualchain_database_size_bytes"

@@ -1,5 +1,6 @@
 """Upgrade a database to the schema that this version of the code needs, with Alembic."""
 
+from collections.abc import Iterator
 from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -10,11 +11,20 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 from virtualchain.store.builds import refresh_views
-from virtualchain.store.database import advice, connect_migrator, connect_reader, require_c_locale
+from virtualchain.store.database import (
+    advice,
+    connect_migrator,
+    connect_reader,
+    other_locale,
+    redact,
+    require_c_locale,
+)
 from virtualchain.store.failures import store_error
 from virtualchain.store.giving_way import in_use, keep_trying
+from virtualchain.store.migration_plan import describe, plan
 from virtualchain.store.patience import Patience
 from virtualchain.store.revision import current, head, refuse_newer
+from virtualchain.store.roles import absent_readers
 from virtualchain.store.sql import migrations_root, queries
 
 _ALEMBIC = Lock()
@@ -25,15 +35,20 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     """Upgrade the database at `url` to this version's schema; return the revision that it now has.
 
     This includes the views of the installed apps. All steps run in one transaction: if one fails, the
-    database stays as it was. If someone reads what is to be changed, it gives way, reports that to
-    `patience`, and tries again. Raises StoreError if the schema is newer than this code, if a step fails, or
-    if there is no schema yet and the database's locale is not C; InUse if tables or views stay in use.
+    database stays as it was. How long they may take is reported to `patience` before, and so is what a copy
+    that was restored on another server lacks. If someone reads what
+    is to be changed, it gives way, reports that, too, and tries again. Raises StoreError if the schema is
+    newer than this code, if a step fails, or if there is no schema yet and the database's locale is not C;
+    InUse if tables or views stay in use.
     """
     with closing(connect_reader(url, patience)) as probe:
         revision = current(probe)
         refuse_newer(revision)
         if revision is None:
             require_c_locale(probe, url)
+        elif patience is not None:
+            for line in _tell(probe, url, revision):
+                patience.report(line)
     change = _refresh if revision == head() else _upgrade
     try:
         keep_trying(
@@ -46,6 +61,25 @@ def migrate(url: str, patience: Patience | None = None) -> str:
         reason = f"{' '.join(str(error).split())}{advice(url, error)}"
         raise kind(f"the schema could not be upgraded: {reason}") from error
     return head()
+
+
+def _tell(connection: psycopg.Connection, url: str, revision: str) -> Iterator[str]:
+    """Yield what is to be known before an existing deployment is written to: it may be a restored copy."""
+    if revision != head():
+        yield describe(plan(connection, revision), revision)
+        return
+    locale = other_locale(connection)
+    if locale is not None:
+        yield (
+            f"the database {redact(url)} has another locale than C ({locale}), so its apps may differ from "
+            "those of other nodes: restore it into one with locale C, or see docs/operating.md"
+        )
+    absent = absent_readers(connection)
+    if absent:
+        yield (
+            f"this server has no role {', '.join(absent)}, recorded here to read this deployment: "
+            "`virtualchain db grant-reader ROLE --login` makes it again, `db revoke-reader ROLE` forgets it"
+        )
 
 
 def alembic_config() -> "Config":

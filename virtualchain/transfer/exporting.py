@@ -81,6 +81,8 @@ def _faults(
 ) -> Iterator[Fault]:
     """Yield what is wrong with what the tables to be exported show: the tape, the log, or an app's rows."""
     names = {table.name for table in tables}
+    if "inputs" in names:
+        _refuse_pruned(Tape(connection), lowest)
     if names & {"blocks", "inputs"}:
         yield from check_tape(connection, max(lowest, 0), highest)
     for build in audited_builds(connection):
@@ -88,6 +90,15 @@ def _faults(
             yield from check_log(connection, build)
         if build.is_live and any(name.startswith(f"{build.schema}.") for name in names):
             yield from check_current_rows(connection, build)
+
+
+def _refuse_pruned(tape: Tape, lowest: int) -> None:
+    until, bottom = tape.pruned_until(), tape.bottom()
+    if until is not None and bottom is not None and max(lowest, bottom.block_id) <= until:
+        raise UsageError(
+            f"the inputs of blocks below {until + 1} were pruned, and a tape without them leads nowhere: "
+            f"export it from block {until + 1} on (--from {until + 1}), or from a deployment that has them"
+        )
 
 
 @contextmanager

@@ -84,11 +84,11 @@ class Probes:
         with self._lock:
             if self._kept is not None and time.monotonic() - self._kept[0] < _KEEPS:
                 return self._kept[1]
-            found: list[Sample] | StoreError
+            answer: list[Sample] | StoreError
             try:
                 with self._sessions.snapshot() as connection:
-                    found = reported.samples(connection)
+                    answer = reported.samples(connection)
             except StoreError as error:
-                found = error
-            self._kept = time.monotonic(), found
-            return found
+                answer = error
+            self._kept = time.monotonic(), answer
+            return answer

@@ -94,13 +94,12 @@ class Reader:
 
 @contextmanager
 def following(
-    app: App | Sequence[object], url: str, node: Bitcoind, k: int = 1, **options: Any
+    app: App | Sequence[object], url: str, node: Bitcoind | Sequence[str], k: int = 1, **options: Any
 ) -> Iterator[Reader]:
-    """Follow a node with pending inputs in a thread."""
+    """Follow a node, or several by their URLs, with pending inputs in a thread."""
     apps = [app] if isinstance(app, App) else app
-    with StateEngine(
-        *apps, **options, database=url, source=node.url, confirmations=k, pending=True
-    ) as engine:
+    source = node.url if isinstance(node, Bitcoind) else node
+    with StateEngine(*apps, **options, database=url, source=source, confirmations=k, pending=True) as engine:
         ended: list[BaseException | None] = []
 
         def follow() -> None:
@@ -122,6 +121,23 @@ def following(
             reader.connection.close()
         if ended[0] is not None:
             raise ended[0]
+
+
+def test_the_mempool_is_that_of_the_node_that_is_asked(
+    bitcoind_factory: Callable[..., Bitcoind], database_url: str
+) -> None:
+    """If another node takes over, what it has is pending, and nothing else."""
+    first, second = bitcoind_factory(), bitcoind_factory()
+    first.mine(101)
+    for block_id in range(1, 102):
+        second.rpc("submitblock", first.rpc("getblock", first.rpc("getblockhash", block_id), 0))
+    with following(tokens(), database_url, [first.url, second.url]) as reader:
+        raw = first.rpc("getrawtransaction", first.send(b"lea7"))
+        reader.wait(lambda: reader.pending() == {"7": "accepted"})
+        first.stop()
+        reader.wait(lambda: reader.pending() == {})
+        second.rpc("sendrawtransaction", raw)
+        reader.wait(lambda: reader.pending() == {"7": "accepted"})
 
 
 @pytest.mark.parametrize("by_statements", [False, True], ids=["helper", "statements"])

@@ -10,7 +10,8 @@ from tests.integration.conftest import Query, Run
 from tests.support.moving import an_app, story
 from tests.support.tables import deployment
 from virtualchain import StateEngine
-from virtualchain.errors import DeepFork
+from virtualchain.engine.rollback import operators_reorg, roll_back
+from virtualchain.errors import DeepFork, UsageError
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import DatabaseServer
 
@@ -233,6 +234,52 @@ def test_the_strictest_policy_decides(fake_node: FakeNode, run: Run, database_ur
         run(an_app("one"), an_app("two"))
     assert deployment(database_url) == before
     run(an_app("one"), an_app("two"), on_deep_fork="rollback")
+
+
+def test_a_fork_is_undone_without_an_operator_only_up_to_a_depth(
+    fake_node: FakeNode, run: Run, database_url: str, query: Query
+) -> None:
+    """One as deep is undone; a deeper one stops all apps, also at a restart, and as it grows."""
+    apps = an_app("one"), an_app("two")
+    story(fake_node, 1, 12)
+    tip = run(*apps, deepest_rollback=3)
+    fake_node.reorg(3, 4)
+    assert run(*apps, deepest_rollback=3) == tip + 1
+    before = deployment(database_url)
+    fake_node.reorg(4)
+    for depth in (3, 0):
+        for _ in range(2):
+            with pytest.raises(DeepFork, match=f"4 blocks were .*--deepest-rollback is {depth}: `virtualch"):
+                run(*apps, deepest_rollback=depth)
+            fake_node.mine()
+    assert deployment(database_url) == before
+    [writer] = query("SELECT waits_for, stopped_at FROM virtualchain.writer")
+    assert writer["waits_for"].startswith(f"deep fork above block {tip - 3}")
+    assert writer["stopped_at"] is not None
+    with pytest.raises(DeepFork, match=r"on_deep_fork of two is checkpoint: `virtualchain checkpoint apply"):
+        run(*apps, deepest_rollback=3, on_deep_fork={"two": "checkpoint"})
+    assert run(*apps, deepest_rollback=4, on_deep_fork="rollback") == fake_node.height
+    assert query("SELECT waits_for FROM virtualchain.writer") == [{"waits_for": None}]
+
+
+def test_a_follower_stops_at_a_fork_that_is_too_deep(
+    fake_node: FakeNode, run: Run, database_url: str
+) -> None:
+    """`follow` raises it like `build`; undone by an operator, the new branch is followed."""
+    story(fake_node, 1, 12)
+    tip = run(an_app())
+    fake_node.reorg(4)
+    options: dict[str, Any] = {"source": fake_node.url, "confirmations": 0, "deepest_rollback": 3}
+    with (
+        StateEngine(an_app(), database=database_url, **options) as engine,
+        pytest.raises(DeepFork, match="deepest-rollback is 3"),
+    ):
+        engine.follow()
+    with StateEngine(an_app(), database=database_url, **options) as engine:
+        assert roll_back(engine._deployment, operators_reorg(engine._deployment.tape, tip - 4)) is not None
+        assert engine.build() == fake_node.height
+    with pytest.raises(UsageError, match="deepest_rollback=-1"):
+        run(an_app(), deepest_rollback=-1)
 
 
 def test_a_policy_of_an_app_below_the_fork_does_not_count(fake_node: FakeNode, run: Run) -> None:

@@ -68,10 +68,10 @@ def scrape(url: str) -> Samples:
 def until(url: str, holds: Callable[[Samples], object]) -> Samples:
     """Scrape until it is as expected."""
     deadline = time.monotonic() + 15
-    while not holds(found := scrape(url)):
-        assert time.monotonic() < deadline, found
+    while not holds(shown := scrape(url)):
+        assert time.monotonic() < deadline, shown
         time.sleep(0.02)
-    return found
+    return shown
 
 
 @contextmanager
@@ -111,40 +111,40 @@ def test_all_of_a_writers_work_is_counted(fake_node: FakeNode, query: Query, dat
     story(fake_node, 1, 30)
     options: dict[str, Any] = {"database": database_url, "source": fake_node.url, "confirmations": 0}
     with following(an_app("one"), an_app("two"), **options) as (_, url):
-        found = until(url, lambda now: now.get(("height",)) == fake_node.height)
-        blocks = found["blocks_total",]
-        lags = found["lag_blocks",], found["lag_seconds",]
-        assert (found["node_height",], *lags) == (fake_node.height, 0, 0)
+        shown = until(url, lambda now: now.get(("height",)) == fake_node.height)
+        blocks = shown["blocks_total",]
+        lags = shown["lag_blocks",], shown["lag_seconds",]
+        assert (shown["node_height",], *lags) == (fake_node.height, 0, 0)
         for name, table in (("ops_total", "ops"), ("refusals_total", "rejections")):
             for app in ("one", "two"):
                 [row] = query(f"SELECT count(*) AS n FROM virtualchain.{table} WHERE app = '{app}'")
-                assert sum(value for key, value in found.items() if key[:2] == (name, app)) == row["n"] > 0
+                assert sum(value for key, value in shown.items() if key[:2] == (name, app)) == row["n"] > 0
         [row] = query("SELECT count(*) AS n FROM virtualchain.inputs")
-        assert found["inputs_total",] == row["n"]
-        assert found["app_height", "one"] == fake_node.height
-        stages = {key[1]: value for key, value in found.items() if key[0] == "stage_seconds_total"}
+        assert shown["inputs_total",] == row["n"]
+        assert shown["app_height", "one"] == fake_node.height
+        stages = {key[1]: value for key, value in shown.items() if key[0] == "stage_seconds_total"}
         assert all(0 < seconds < 30 for seconds in stages.values()), stages
-        assert found["reorganization_depth_blocks_bucket", "+Inf"] == 0
+        assert shown["reorganization_depth_blocks_bucket", "+Inf"] == 0
 
         fake_node.reorg(5)
-        found = until(url, lambda now: now["reorganizations_total",] and now["lag_blocks",] == 0)
-        assert found["blocks_total",] > blocks
+        shown = until(url, lambda now: now["reorganizations_total",] and now["lag_blocks",] == 0)
+        assert shown["blocks_total",] > blocks
         depths = [
-            found["reorganization_depth_blocks_bucket", bound] for bound in ("3.0", "6.0", "1000.0", "+Inf")
+            shown["reorganization_depth_blocks_bucket", bound] for bound in ("3.0", "6.0", "1000.0", "+Inf")
         ]
         assert depths == [0, 1, 1, 1]
-        assert (found["reorganization_depth_blocks_sum",], found["rollback_seconds_total",] > 0) == (5, True)
+        assert (shown["reorganization_depth_blocks_sum",], shown["rollback_seconds_total",] > 0) == (5, True)
 
         fake_node.stop()
-        found = until(url, lambda now: now["waiting", "node"])
-        assert found["node_errors_total", "unavailable"] > 0
+        shown = until(url, lambda now: now["waiting", "node"])
+        assert shown["node_errors_total", "unavailable"] > 0
         status, _, body = ask(url, "/ready")
         assert (status, json.loads(body)["reasons"]) == (503, ["the node is waited for"])
         assert ask(url, "/health")[0] == 200
         fake_node.start()
-        found = until(url, lambda now: now["waiting", "tip"])
-        assert found["reconnects_total", "node"] == 1
-        assert found["waiting_seconds_total", "node"] > 0
+        shown = until(url, lambda now: now["waiting", "tip"])
+        assert shown["reconnects_total", "node"] == 1
+        assert shown["waiting_seconds_total", "node"] > 0
         assert ask(url, "/ready")[0] == 200
 
         settled = scrape(url)
@@ -154,7 +154,7 @@ def test_all_of_a_writers_work_is_counted(fake_node: FakeNode, query: Query, dat
             time.sleep(0.02)
         later = reported(database_url)
         assert set(settled) - set(later) == {("database_size_bytes",)}
-    assert reported(database_url)["blocks_total",] == found["blocks_total",], "the last report stays"
+    assert reported(database_url)["blocks_total",] == shown["blocks_total",], "the last report stays"
 
 
 def _agree(shown: Samples, in_database: Samples) -> bool:
@@ -176,10 +176,10 @@ def test_the_same_is_said_by_the_server_and_for_a_mere_reader(
         assert ask(web, "/ready")[0] == 503, "there is no deployment yet"
         with following(an_app("one"), **options) as (_, url):
             until(url, lambda now: now.get(("height",)) == fake_node.height)
-            found = until(web, lambda now: _agree(scrape(url), now | {("up",): 1.0}))
-            assert found["up",] == 1
-            assert 0 <= found["report_age_seconds",] < 10
-            assert found["database_size_bytes",] > 1_000_000
+            shown = until(web, lambda now: _agree(scrape(url), now | {("up",): 1.0}))
+            assert shown["up",] == 1
+            assert 0 <= shown["report_age_seconds",] < 10
+            assert shown["database_size_bytes",] > 1_000_000
             assert ask(web, "/ready") == (200, "application/json", '{"ready":true,"reasons":[]}')
         until(web, lambda now: now["up",] == 0)
         status, _, body = ask(web, "/ready")
@@ -206,8 +206,8 @@ def test_a_deployment_that_lags_is_not_ready(
     measures = Measures()
     with following(an_app("one"), app, measures=measures, ready_lag=0, **options) as (_, url):
         assert waits.wait(10)
-        found = until(url, lambda now: now["lag_seconds",] > 0)
-        assert found["lag_blocks",] > 0
+        shown = until(url, lambda now: now["lag_seconds",] > 0)
+        assert shown["lag_blocks",] > 0
         status, _, body = ask(url, "/ready")
         assert (status, "stable blocks are missing, and 0 may be" in body) == (503, True)
         monkeypatch.setattr("virtualchain.clock.STUCK_AFTER", 0.0)
@@ -215,9 +215,9 @@ def test_a_deployment_that_lags_is_not_ready(
         monkeypatch.undo()
         monkeypatch.setattr("virtualchain.engine.engine.POLL", 0.05)
         goes_on.set()
-        found = until(url, lambda now: now["app_halted", "slow"] and now["lag_blocks",] == 0)
-        assert found["app_halted", "one"] == 0
-        assert found["app_height", "slow"] < found["app_height", "one"] == found["height",]
+        shown = until(url, lambda now: now["app_halted", "slow"] and now["lag_blocks",] == 0)
+        assert shown["app_halted", "one"] == 0
+        assert shown["app_height", "slow"] < shown["app_height", "one"] == shown["height",]
         assert ask(url, "/ready")[0] == 200, "the others follow"
         monkeypatch.setattr(time, "time", lambda: 0.0)
         assert min(scrape(url).values()) >= 0, "whatever the clock says"
@@ -255,8 +255,8 @@ def test_a_database_that_is_away_or_silent_delays_no_scrape(
         until(url, lambda now: now["reconnects_total", "database"] == 1)
         with other.transaction():
             other.execute("LOCK TABLE vc.writer")
-            found = until(url, lambda now: now["waiting", "database"])
-            assert found["waiting_seconds_total", "database"] > 0.2
+            shown = until(url, lambda now: now["waiting", "database"])
+            assert shown["waiting_seconds_total", "database"] > 0.2
             assert ask(url, "/health")[0] == 200
             assert "the database is waited for" in ask(url, "/ready")[2]
             until(url, lambda now: ("database_size_bytes",) not in now)
@@ -325,9 +325,9 @@ def test_two_writers_in_one_process_count_for_themselves(
         following(an_app("one"), database=database_url, **options) as (_, first),
         following(an_app("two"), database=beside, **options) as (_, second),
     ):
-        found = until(first, lambda now: now.get(("height",)) == fake_node.height)
-        assert ("ops_total", "one") in found
-        assert ("ops_total", "two") not in found
+        shown = until(first, lambda now: now.get(("height",)) == fake_node.height)
+        assert ("ops_total", "one") in shown
+        assert ("ops_total", "two") not in shown
         until(second, lambda now: now.get(("height",)) == fake_node.height)
         fake_node.reorg(2)
         assert until(first, lambda now: now["reorganizations_total",])["reorganizations_total",] == 1

@@ -164,7 +164,9 @@ class TestGate:
         with served(database_url, rate=parse_rate("3/minute")) as base:
             statuses = [get(base, "/").status for _ in range(4)]
             refused = get(base, "/api/v1/apps")
+            probes = [get(base, path).status for path in ("/health", "/ready", "/metrics")]
         assert statuses == [200, 200, 200, 429]
+        assert probes == [200, 503, 404], "monitors are not limited"
         assert refused.headers["content-type"] == "application/problem+json"
         assert json.loads(refused.body)["status"] == 429
         assert "retry-after" in refused.headers

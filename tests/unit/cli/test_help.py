@@ -40,7 +40,7 @@ ALL = list(commands(program))
 def test_the_commands_are_the_documented_ones() -> None:
     """The commands are listed in the order in which a user needs them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("demo", "sync", "run", "status", "ops", "consensus", "sql", "watch"),
+        *("demo", "sync", "run", "status", "doctor", "ops", "consensus", "sql", "watch"),
         *("serve", "webhooks", "webhooks list", "webhooks replay", "webhooks run", "preview", "send"),
         *("prove", "state-root", "prove-row", "check-proof", "export", "import"),
         *(
@@ -49,6 +49,7 @@ def test_the_commands_are_the_documented_ones() -> None:
             "rollback",
             "pin",
             "unpin",
+            "prune",
             "verify",
             "compare-nodes",
             "upgrade",
@@ -60,7 +61,8 @@ def test_the_commands_are_the_documented_ones() -> None:
         ),
         *("checkpoint", "checkpoint create", "checkpoint show", "checkpoint apply", "checkpoint keygen"),
         *("migrate", "db"),
-        *("db start", "db stop", "db status", "db create", "db url", "db grant-reader", "db revoke-reader"),
+        *("db start", "db stop", "db status", "db create", "db url", "db upgrade", "db drop-old"),
+        *("db grant-reader", "db revoke-reader"),
     ]
 
 

@@ -171,6 +171,11 @@ class NodeSource:
             self._tip = Tip(answers.height(info["blocks"]), answers.block_hash(info["bestblockhash"]))
         return self._tip
 
+    def is_syncing(self) -> bool:
+        """Check whether the node says that it is far from the chain's last block."""
+        with well_formed(self._url, "getblockchaininfo"):
+            return self._rpc.call("getblockchaininfo")["initialblockdownload"] is True
+
     def pruned_below(self) -> int | None:
         """Return the lowest block that a pruned node still has; None if it has them all."""
         with well_formed(self._url, "getblockchaininfo"):
@@ -322,6 +327,12 @@ class NodeSource:
     def wake(self) -> None:
         """End the current or the next `wait`; may be called from another thread or a signal handler."""
         self._wake.call()
+
+    def cut(self) -> None:
+        """Have all questions fail, those that wait for their answers, too; for another thread."""
+        self._rpc.cut()
+        if self._rest is not None:
+            self._rest.cut()
 
     def close(self) -> None:
         """Close the connections."""

@@ -7,6 +7,7 @@ able to reach its folders. We never change the permissions of folders that we di
 import os
 import pwd
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,17 +55,25 @@ def home() -> Path:
     return platformdirs.user_data_path("virtualchain", appauthor=False)
 
 
-def run(command: Command, account: Account | None, *, text: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    command: Command,
+    account: Account | None,
+    *,
+    text: str = "",
+    folder: str | Path = "/",
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
     """Run a program as `account`, with `text` as its standard input; raise StoreError if it does not start.
 
-    Its environment is nearly empty: PG… variables would affect the server, and others may be secret.
+    It runs in `folder`. Its environment is nearly empty but for `variables`: PG… variables would affect the
+    server, and others may be secret.
     """
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     try:
         return subprocess.run(  # noqa: S603 - the program is PostgreSQL's or a system tool, never user input
             command,
-            env=environment | {"LC_ALL": "C"},
-            cwd="/",
+            env=environment | {"LC_ALL": "C"} | dict(variables or {}),
+            cwd=folder,
             input=text,
             capture_output=True,
             encoding="utf-8",
@@ -83,6 +92,13 @@ def run(command: Command, account: Account | None, *, text: str = "") -> subproc
 def may_write(account: Account | None, folder: Path) -> bool:
     """Ask the operating system whether `account` may write to a folder."""
     return run(["test", "-w", folder], account).returncode == 0
+
+
+def give_to(account: Account | None, *paths: Path) -> None:
+    """Make files or folders that we made the account's own; None leaves them ours."""
+    if account is not None:
+        for path in paths:
+            os.chown(path, account.uid, account.gid)
 
 
 def make_folder(folder: Path) -> None:

