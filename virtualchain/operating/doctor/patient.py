@@ -57,12 +57,18 @@ class Node:
     def __init__(self, settings: Settings, place: int, network: Network | None) -> None:
         """Read the address of the node at a place, and its login; raises UsageError."""
         port = (network or networks.NETWORKS["mainnet"]).rpc_port
-        self._settings = settings
         self._expected = network
         self._text = named_nodes(settings)[place] or f"http://127.0.0.1:{port}"
         self.url: NodeUrl = read_url(self._text, network)
-        tls = tls_for(self.url, settings.cacert)
-        self.login: Login = find_login(self.url, settings.cookie, network)
+        is_only = len(named_nodes(settings)) == 1
+        # As `open_nodes` has it: of several nodes, not every one takes every setting.
+        takes_cookie = is_only or (self.url.is_local and not self.url.password)
+        self._cookie = settings.cookie if takes_cookie else None
+        self._cacert = settings.cacert if is_only or self.url.scheme == "https" else None
+        self.publisher: str | None = settings.zmq if place == 0 else None
+        """Where it should publish blocks; None if it is asked for them."""
+        tls = tls_for(self.url, self._cacert)
+        self.login: Login = find_login(self.url, self._cookie, network)
         self.is_busy = False
         """Whether it has not answered the last question."""
         self._rpc = Rpc(self.url, self.login, tls)
@@ -111,10 +117,10 @@ class Node:
         with self._asked():
             source = open_source(
                 self._text,
-                self._settings.cookie,
+                self._cookie,
                 self._expected,
                 rest=False,
-                cacert=self._settings.cacert,
+                cacert=self._cacert,
                 warn=_ignore,
             )
         with closing(source):
@@ -128,7 +134,7 @@ class Node:
 
 def named_nodes(settings: Settings) -> Sequence[str | None]:
     """Return the addresses of the nodes; None stands for the one on this machine."""
-    return (settings.bitcoin,)
+    return settings.bitcoin or (None,)
 
 
 def _ignore(_: str) -> None:
