@@ -44,7 +44,7 @@ class Place:
 
     def __init__(self, node: FakeNode, url: str, folder: Path) -> None:
         self.node, self.url, self.folder = node, url, folder
-        self.settings = Settings(bitcoin=node.url, database=url, confirmations=0)
+        self.settings = Settings(bitcoin=(node.url,), database=url, confirmations=0)
 
     def app(self, name: str, version: str = "1", commit: str = "commit=lambda op, state: None") -> AppSetting:
         """Write a file with an app, and return the setting that names it."""

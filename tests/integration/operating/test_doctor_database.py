@@ -69,7 +69,7 @@ def well(node: FakeNode) -> Iterator[Clinic]:
         deployment(node, server.url),
     ):
         patch.setenv("VIRTUALCHAIN_HOME", str(server.folder.parent))
-        yield Clinic(server, Settings(database=server.url, bitcoin=node.url, confirmations=0, apps=NOTARY))
+        yield Clinic(server, Settings(database=server.url, bitcoin=(node.url,), confirmations=0, apps=NOTARY))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def sick(node: FakeNode) -> Iterator[Clinic]:
     with server_with(SICK, binaries=versions[min(versions)], durable=False) as server:
         with deployment(node, server.url):
             pass
-        yield Clinic(server, Settings(database=server.url, bitcoin=node.url, confirmations=0, apps=NOTARY))
+        yield Clinic(server, Settings(database=server.url, bitcoin=(node.url,), confirmations=0, apps=NOTARY))
 
 
 def test_a_healthy_deployment_shows_nothing(well: Clinic) -> None:

@@ -397,7 +397,7 @@ def test_a_pruned_transaction(explored: Explored) -> None:
     with psycopg.connect(explored.database, autocommit=True) as connection, ExitStack() as stack:
         [app, block_id, number, txindex, txid] = (
             connection.execute(
-                "SELECT app, block_id, vtxindex, txindex, txid FROM virtualchain.ops ORDER BY block_id LIMIT 1"
+                "SELECT app, block_id, vtxindex, txindex, txid FROM virtualchain.ops ORDER BY 2 LIMIT 1"
             ).fetchone()
             or [None] * 5
         )
