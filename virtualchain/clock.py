@@ -4,7 +4,7 @@ One thread works and its helpers fetch; another thread may read at any time. Not
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, perf_counter
 from types import TracebackType
@@ -38,6 +38,8 @@ class Clock:
         """Since when the database is asked, if it is."""
         self.moved: float | None = None
         """When the work moved last; None before the first turn of the loop."""
+        self.on_turn: Callable[[], object] = lambda: None
+        """What is called whenever the loop turns, by its thread: for a service manager."""
         self.threads = _Threads()
         self._waits: tuple[str, float] | None = None
         self.lock = threading.Lock()
@@ -85,9 +87,14 @@ class Clock:
             return "database"
         return None if waits is None else waits[0]
 
-    def turn(self) -> None:
-        """Note that the main loop turns; from the first turn on, `is_moving` means something."""
+    def turn(self) -> bool:
+        """Note that the main loop turns, and return True, for conditions of the loop.
+
+        From the first turn on, `is_moving` means something.
+        """
         self.moved = perf_counter()
+        self.on_turn()
+        return True
 
     def is_moving(self) -> bool:
         """Return whether the work moves, or waits for an answer of the database.

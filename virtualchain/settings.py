@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from virtualchain.errors import UsageError
 from virtualchain.loading import with_full_path
 from virtualchain.model import OnUnexpected, SenderLevel, Verification
+from virtualchain.notices import Level, LogFormat
 
 HISTORY = 1000
 """By how many blocks apps can be rolled back, by default."""
@@ -42,6 +43,8 @@ _Kind = Literal[
     "history",
     "keys",
     "places",
+    "log_format",
+    "log_level",
     "nodes",
 ]
 
@@ -56,6 +59,8 @@ _KINDS: Mapping[str, _Kind] = {
     "expect": "places",
     "history": "history",
     "json": "switch",
+    "log_format": "log_format",
+    "log_level": "log_level",
     "network": "text",
     "on_unexpected": "on_unexpected",
     "senders": "senders",
@@ -69,6 +74,8 @@ _OLD_LEVELS: Mapping[object, Verification] = {"header": "headers"}
 _SOURCES: Sequence[str] = ("bitcoin", "blocks")
 """Where blocks come from: exactly one of them; if several layers name one, the highest layer wins."""
 _CHOICES: Mapping[str, Sequence[str]] = {
+    "log_format": get_args(LogFormat),
+    "log_level": get_args(Level),
     "on_unexpected": get_args(OnUnexpected),
     "senders": get_args(SenderLevel),
     "verify": get_args(Verification),
@@ -88,6 +95,9 @@ _SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "
 _HEX_KEY = re.compile("[0-9a-fA-F]{64}")
 _PASSWORD = re.compile(r"://[^/?#@]*:[^/?#]+@|\bpassword\s*=")
 """A password in a URL, in its query, or in libpq's `key=value` form."""
+_IN_FILES = ("bitcoin", "database", "expect", "zmq")
+"""What may hold a password, so that a file can hold it, too."""
+_LONGEST_VALUE = 65_536
 _NUMBER = re.compile("[0-9]{1,9}")
 _WEBHOOK_KEYS = ("url", "app", "name", "opcode", "table", "secret", "secret_file", "secret_env", "from")
 _SECRETS = ("secret", "secret_file", "secret_env")
@@ -174,6 +184,8 @@ class Settings:
     network: str | None = None
     json: bool = False
     verbose: bool = False
+    log_format: LogFormat = "text"
+    log_level: Level = "debug"
     verify: Verification | None = None
     """How much of the chain is checked; None: the headers of a node, everything from other sources."""
     senders: SenderLevel = "node"
@@ -185,6 +197,8 @@ class Settings:
     on_unexpected: OnUnexpected = "halt"
     config: Path | None = None
     """The file that was read."""
+    value_files: tuple[Path, ...] = ()
+    """The files that variables such as VIRTUALCHAIN_DATABASE_FILE name, and that were read."""
     warnings: tuple[str, ...] = ()
     """What the user should know of that file."""
 
@@ -201,14 +215,17 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     `flags` are the command line's options by name (`app`: a sequence); None, False and an empty sequence mean
     that an option is not set. An empty variable counts as unset. Relative paths start at `folder`, the
     working directory; those in the file start at the file's folder. Apps named by flags or environment
-    replace those of the file, but keep the policy that the file sets for them.
+    replace those of the file, but keep the policy that the file sets for them. What a variable can set, a
+    file can hold that the variable's name with _FILE names, if it is one that may hold a password.
 
     Raises UsageError for any mistake; it names the flag, variable or key and what is allowed.
     """
     set_flags = {key: flag for key, flag in flags.items() if flag is not None and flag is not False}
+    files = _value_files(environ, folder)
     variables = {
         key: environ[_variable(key)] for key in ("app", "config", *_KINDS) if environ.get(_variable(key))
     }
+    variables |= {key: _read_value(file, key) for key, file in files.items()}
     config = _find_file(set_flags, variables, folder)
     values, in_file, webhooks = ({}, [], ()) if config is None else _read_file(config)
     for layer, label in ((variables, _variable), (set_flags, _flag)):
@@ -219,7 +236,72 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     settings = {app.use: app for app in in_file}
     apps = [settings.get(use, AppSetting(use)) for use in named] or in_file
     warnings = () if config is None else tuple(_warnings(config))
-    return Settings(apps=tuple(apps), webhooks=webhooks, config=config, warnings=warnings, **values)
+    return Settings(
+        apps=tuple(apps),
+        webhooks=webhooks,
+        config=config,
+        value_files=tuple(files.values()),
+        warnings=warnings,
+        **values,
+    )
+
+
+def exposed_passwords(flags: Mapping[str, object]) -> list[str]:
+    """Return a warning for each option of the command line that holds a password."""
+    held = [key for key in _IN_FILES if any(_may_expose(key, text) for text in _texts(flags.get(key)))]
+    return [
+        f"the password in {_flag(key)} is in the process list, where other users of this machine see it: "
+        f"set {_variable(key)} instead, or {_file_variable(key)} to a file that holds it"
+        for key in held
+    ]
+
+
+def _may_expose(key: str, text: str) -> bool:
+    """Return whether a value holds a password, as a node's path may be one."""
+    path = urlsplit(text).path.strip("/") if key == "bitcoin" else ""
+    return bool(path) or _PASSWORD.search(text) is not None
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value or "")]
+
+
+def _file_variable(key: str) -> str:
+    return f"{_variable(key)}_FILE"
+
+
+def _value_files(environ: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    """Return the files that hold values, by the key; raise UsageError if a value is given twice."""
+    files = {}
+    for key in _IN_FILES:
+        name = environ.get(_file_variable(key))
+        if not name:
+            continue
+        if environ.get(_variable(key)):
+            raise UsageError(f"{_variable(key)} and {_file_variable(key)} are both set: unset one of them")
+        files[key] = _path(name, _file_variable(key), folder)
+    return files
+
+
+def _read_value(file: Path, key: str) -> str:
+    """Read a value, without the white space around it; raises UsageError, which never quotes the content."""
+    label = f"{_file_variable(key)}: {file}"
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_LONGEST_VALUE + 1)
+    except OSError as error:
+        raise UsageError(f"{label} cannot be read: {error.strerror}") from error
+    if len(content) > _LONGEST_VALUE:
+        raise UsageError(f"{label} is too long: it must hold one line with the value")
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        text = "\0"
+    if not text:
+        raise UsageError(f"{label} is empty: it must hold one line with the value")
+    if not text.isprintable():
+        raise UsageError(f"{label} is not text on one line: it must hold the value and nothing else")
+    return text
 
 
 def _variable(key: str) -> str:

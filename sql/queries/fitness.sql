@@ -3,7 +3,7 @@
 SELECT to_regclass('vc.apps') IS NOT NULL;
 
 -- name: harmful_settings
--- A setting that only a superuser may change back, and with which rows are lost or not kept; where it was set, and what resets it.
+-- A setting that only a superuser may change back, and with which rows are lost or not kept: its effect, its place, and what resets it.
 SELECT format('%s is %s, set %s, which %s', s.name, s.setting, place.described, bad.effect), place.command
 FROM (VALUES
     ('session_replication_role', 'replica', 'silences the triggers that keep history'),

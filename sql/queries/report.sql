@@ -22,3 +22,11 @@ ON CONFLICT (at) DO NOTHING;
 -- name: end
 -- Record that the writer ended in order, and what an operator must decide before another one can go on.
 UPDATE vc.writer SET seen_at = now(), stopped_at = now(), waits_for = %(stops_for)s, metrics = %(metrics)s;
+
+-- name: settings
+-- The settings of the writer that was started last, as that one recorded them.
+SELECT settings FROM vc.writer;
+
+-- name: keep_settings
+-- Record the settings of this writer.
+UPDATE vc.writer SET settings = %(settings)s;

@@ -22,7 +22,8 @@ CREATE TABLE vc.writer (
     waits_for text,
     version text,
     stopped_at timestamptz,
-    metrics jsonb
+    metrics jsonb,
+    settings jsonb CHECK (jsonb_typeof(settings) = 'object')
 );
 COMMENT ON TABLE vc.writer IS 'How the process that follows the chain was started last, and what it reports of itself; the lock shows whether it still runs. Nothing is derived from it.';
 COMMENT ON COLUMN vc.writer.singleton IS 'Always true: there is one row.';
@@ -36,6 +37,7 @@ COMMENT ON COLUMN vc.writer.waits_for IS 'What it waited for then; null while it
 COMMENT ON COLUMN vc.writer.version IS 'The version of virtualchain that it runs.';
 COMMENT ON COLUMN vc.writer.stopped_at IS 'When it ended in order; null while it runs, and if it was killed.';
 COMMENT ON COLUMN vc.writer.metrics IS 'What it counted until then: an array of objects with name, labels and value; null if an earlier version ran.';
+COMMENT ON COLUMN vc.writer.settings IS 'The settings that decide what it takes and does, by name: the next writer says which of them changed; null if an earlier version wrote.';
 
 CREATE TABLE vc.progress (
     at timestamptz PRIMARY KEY,

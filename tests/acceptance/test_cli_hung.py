@@ -96,15 +96,14 @@ def test_sync_ends_while_the_database_hangs(
 
 
 def test_run_ends_while_the_node_hangs(cli: Commands, fake_node: FakeNode, common: tuple[Any, ...]) -> None:
-    """A node that accepts a request and never answers it delays the end as little."""
+    """A node that accepts a request and never answers it is given up, and the end is in order."""
     process = cli.start("run", *common)
     process.until_said(at(fake_node))
     fake_node.fail("hang", None)
     time.sleep(4)  # by then it has asked
     done = ended_within_10_seconds(process)
-    assert done.err.splitlines()[-1] == (
-        "virtualchain: ended while it waited: what was not committed is undone"
-    )
+    last = f"virtualchain: stopped after block {fake_node.height}"
+    assert (done.code, done.err.splitlines()[-1]) == (0, last)
 
 
 @pytest.mark.parametrize("command", ["sync", "run"])
@@ -124,4 +123,4 @@ def test_a_first_process_ends_on_sigterm(
     os.kill(inner, signal.SIGTERM)
     done = outer.end()
     assert time.monotonic() - started < 10
-    assert done.code == 130
+    assert done.code == (130 if command == "sync" else 0)

@@ -38,7 +38,10 @@ def test_run_follows_until_a_signal(
     assert value(database_url, TEXTS) == "later"
     done = process.signal(signal.SIGTERM)
     assert (done.code, done.out) == (0, "")
-    lines = done.err.splitlines()
+    exposed, lines = done.err.splitlines()[:2], done.err.splitlines()[2:]
+    assert [line.partition(" is in the process list")[0] for line in exposed] == [
+        f"virtualchain: the password in --{name}" for name in ("bitcoin", "database")
+    ]
     counts = "2 inputs: notes: 1 accepted, 1 rejected at check"
     assert f"virtualchain: block {fake_node.height} ({block_hash}), {counts}" in lines
     assert lines[0] == f"virtualchain: app notes is in {cli.folder / 'apps.py'}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from virtualchain.errors import UsageError
-from virtualchain.settings import AppSetting, Settings, load
+from virtualchain.settings import AppSetting, Settings, exposed_passwords, load
 
 FILE = """
 [virtualchain]
@@ -425,3 +425,68 @@ def test_an_apps_file_has_one_name_in_all_layers(tmp_path: Path) -> None:
     assert load({}, environ, here).apps == (AppSetting(full, "halt"), AppSetting("plain"))
     with pytest.raises(UsageError, match="more than once"):
         load({"app": ["token.py", "./token.py"]}, {}, here)
+
+
+def test_a_file_can_hold_a_value(tmp_path: Path) -> None:
+    """As containers have their secrets; white space around it does not count, and flags override it."""
+    (tmp_path / "url").write_text("  postgresql://u:p@host/name\r\n\n")
+    environ = {"VIRTUALCHAIN_DATABASE_FILE": "url", "VIRTUALCHAIN_BITCOIN_FILE": ""}
+    loaded = load({}, environ, tmp_path)
+    assert (loaded.database, loaded.value_files) == ("postgresql://u:p@host/name", (tmp_path / "url",))
+    assert load({"database": "postgresql://flag"}, environ, tmp_path).database == "postgresql://flag"
+    assert "u:p" not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b" \n", "is empty: it must hold one line with the value"),
+        (b"s3cret\nmore", "is not text on one line: it must hold the value and nothing else"),
+        (b"s3cret\0", "is not text on one line: it must hold the value and nothing else"),
+        (b"s3cret\xff\xfe", "is not text on one line: it must hold the value and nothing else"),
+        (b"s3cret" * 20_000, "is too long: it must hold one line with the value"),
+    ],
+)
+def test_a_file_that_holds_no_value_is_refused(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    """The message names variable and file, and quotes nothing of it; a folder is no file."""
+    file = tmp_path / "url"
+    if content is not None:
+        file.write_bytes(content)
+    for key in ("bitcoin", "database", "zmq", "expect"):
+        variable = f"VIRTUALCHAIN_{key.upper()}_FILE"
+        with pytest.raises(UsageError) as caught:
+            load({}, {variable: str(file)}, tmp_path)
+        assert str(caught.value) == f"{variable}: {file} {complaint}"
+    with pytest.raises(UsageError, match="Is a directory"):
+        load({}, {"VIRTUALCHAIN_DATABASE_FILE": "."}, tmp_path)
+
+
+def test_a_value_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """Nobody could tell which one holds."""
+    environ = {"VIRTUALCHAIN_DATABASE_FILE": "url", "VIRTUALCHAIN_DATABASE": "postgresql://x"}
+    complaint = "VIRTUALCHAIN_DATABASE and VIRTUALCHAIN_DATABASE_FILE are both set: unset one of them"
+    with pytest.raises(UsageError, match=re.escape(complaint)):
+        load({}, environ, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "exposed"),
+    [
+        ({"database": "postgresql://u:secret@h/n", "bitcoin": "http://127.0.0.1:8332"}, ["database"]),
+        ({"database": "host=h password=secret"}, ["database"]),
+        ({"database": "postgresql://h/n?password=secret"}, ["database"]),
+        ({"database": "postgresql://u@h/n"}, []),
+        (
+            {"bitcoin": "http://u:secret@h:1", "expect": ("list.json", "https://u:secret@h/l")},
+            ["bitcoin", "expect"],
+        ),
+        ({"bitcoin": "https://h/secret"}, ["bitcoin"]),
+        ({"bitcoin": ("http://127.0.0.1:8332/", "https://h/secret/")}, ["bitcoin"]),
+    ],
+)
+def test_passwords_on_the_command_line_are_found(flags: Mapping[str, object], exposed: list[str]) -> None:
+    """Each option that holds one is named, with what to do instead; the path of a node's URL may be one."""
+    warnings = exposed_passwords(flags)
+    assert [warning.split()[3] for warning in warnings] == [f"--{name}" for name in exposed]
+    assert "secret" not in "".join(warnings)

@@ -11,6 +11,7 @@ from typing import Final
 import click
 from click.shell_completion import shell_complete
 
+from virtualchain.cli import log
 from virtualchain.cli.builds import compare, drop, remove, replay, swap, upgrade
 from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
@@ -103,6 +104,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if instruction := os.environ.get(_COMPLETE):
         sys.exit(shell_complete(program, {"obj": Options()}, "virtualchain", _COMPLETE, instruction))
+    log.set_up(sys.argv[1:], os.environ)
     options = Options()
 
     def work() -> None:

@@ -16,6 +16,7 @@ from virtualchain.cli.session import (
     open_reading,
 )
 from virtualchain.errors import BuildsDiffer, UsageError
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from virtualchain.app.contract import Contract
@@ -168,8 +169,8 @@ def upgrade(options: Options, name: str) -> None:
         say("interrupted, and nothing was replaced: run it again to continue")
         return
     block_id = None if done.difference is None else done.difference.block_id
-    for failure in reporter.failures().values():
-        say(failure)
+    for app, failure in reporter.failures().items():
+        say(Notice(failure, "inputs_failed", app=app))
     if options.settings.json:
         fields = {"name": name, "build": done.now.name, "version": contract.version}
         write_json({**fields, "block_id": done.now.block_id, "before": done.before.name, "differs": block_id})

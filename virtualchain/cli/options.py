@@ -15,9 +15,10 @@ from click.shell_completion import CompletionItem
 from virtualchain.cli.output import say
 from virtualchain.errors import UsageError
 from virtualchain.metrics import READY_LAG
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from virtualchain.app.contract import Contract
     from virtualchain.bitcoin.networks import Network
@@ -65,6 +66,11 @@ class Options:
     def __init__(self) -> None:
         self.flags: dict[str, Any] = {}
 
+    def inherit(self, flags: "Mapping[str, Any]") -> None:
+        """Take over the options of the process that started this one, as JSON has them."""
+        for name, value in flags.items():
+            self.flags[name] = tuple(value) if isinstance(value, list) else value
+
     def add(self, name: str, value: object) -> None:
         """Record an option; a value after the command's name replaces one before it, and apps add up."""
         if value in {None, False, ()}:
@@ -74,13 +80,19 @@ class Options:
     @cached_property
     def settings(self) -> "Settings":
         """The settings from flags, environment and file; raises UsageError."""
-        from virtualchain.cli.output import say
         from virtualchain.settings import load
 
         settings = load(self.flags, os.environ, Path.cwd())
         for warning in settings.warnings:
-            say(warning)
+            _warn_of_password(warning)
         return settings
+
+    def warn_of_exposed_passwords(self) -> None:
+        """Warn of passwords on the command line, if this process stays in the process list for long."""
+        from virtualchain.settings import exposed_passwords
+
+        for warning in exposed_passwords(self.flags):
+            _warn_of_password(warning)
 
     @property
     def verbose(self) -> bool:
@@ -151,7 +163,6 @@ class Options:
         from virtualchain.bitcoin import networks
         from virtualchain.bitcoin.files.source import open_blocks
         from virtualchain.bitcoin.node.several import open_nodes
-        from virtualchain.cli.output import say
 
         settings = self.settings
         name = settings.network or network
@@ -166,10 +177,18 @@ class Options:
             expected,
             cacert=settings.cacert,
             zmq=settings.zmq,
-            warn=say,
-            notice=say if settings.verbose else None,
+            warn=_warn_of_password,
+            notice=_tell_details if settings.verbose else None,
             report=say,
         )
+
+
+def _tell_details(message: str) -> None:
+    say(Notice(message, "detail"))
+
+
+def _warn_of_password(message: str) -> None:
+    say(Notice(message, "password_exposed"))
 
 
 pass_options = click.make_pass_decorator(Options, ensure=True)
@@ -302,6 +321,17 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--on-unexpected",
             metavar="halt|continue",
             help="What an app does that has other digests than expected. Default: halt.",
+        ),
+        option(
+            "--log-format",
+            metavar="text|json",
+            help="How to write what is said on standard error: lines for people, or one JSON object for each "
+            "event. Default: text.",
+        ),
+        option(
+            "--log-level",
+            metavar="debug|info|warning|error",
+            help="Say only what matters at least this much. Default: debug, which is everything.",
         ),
         option("--config", metavar="FILE", help="Read settings from FILE. Default: ./virtualchain.toml."),
         option("--json", is_flag=True, help="Print JSON, and nothing else, on standard output."),

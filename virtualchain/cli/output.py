@@ -1,19 +1,26 @@
-"""What a command writes: results as JSON, CSV or columns on standard output, messages on standard error.
+"""What a command writes: results as JSON, CSV or columns on standard output.
+
+On standard error, it says what happens: lines for people, or one JSON object for each event. docs/logs.md
+describes the events, and `virtualchain.cli.log` chooses the format.
 
 Nothing is truncated or wrapped, because a hash must survive copying. If the columns do not fit the terminal,
 each row takes several lines instead. There may be many rows, so they are written as they arrive.
 """
 
 import csv
+import json
 import math
 import shutil
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 
+from virtualchain.notices import Level, LogFormat, Notice, notice_of
 from virtualchain.reading.json_text import json_text, plain_text, refuse_same_names
 
 _LOOK_AHEAD: Final = 500
@@ -23,10 +30,52 @@ _GAP: Final = "  "
 Row = Sequence[Any]
 
 
-def say(message: str) -> None:
-    """Write a message to the user, on standard error."""
-    for line in message.splitlines():
-        click.echo(f"virtualchain: {visible(line)}", err=True)
+class _Log:
+    """How this process writes what it says."""
+
+    format: LogFormat = "text"
+    lowest: Level = "debug"
+
+
+def choose_log(log_format: LogFormat, lowest: Level) -> None:
+    """Choose how everything is written from now on that is said, and the lowest level that is."""
+    _Log.format, _Log.lowest = log_format, lowest
+
+
+def log_arguments() -> list[str]:
+    """Return the arguments by which another process writes as this one does."""
+    return ["--log-format", _Log.format, "--log-level", _Log.lowest]
+
+
+def say(message: str, error: BaseException | None = None) -> None:
+    """Report something to the operator, with the traceback of `error`."""
+    notice = notice_of(message)
+    if is_heard(notice.level):
+        click.echo(line_of(notice, error), err=True, nl=False)
+
+
+def is_for_programs() -> bool:
+    """Return whether what is said is written as JSON."""
+    return _Log.format == "json"
+
+
+def is_heard(level: Level) -> bool:
+    """Return whether events of this level are written."""
+    levels = get_args(Level)
+    return levels.index(level) >= levels.index(_Log.lowest)
+
+
+def line_of(notice: Notice, error: BaseException | None = None) -> bytes | str:
+    """Write an event as it appears on standard error, with the end of the line."""
+    trace = "" if error is None else "".join(traceback.format_exception(error))
+    if _Log.format == "text":
+        return trace + "".join(f"virtualchain: {visible(line)}\n" for line in notice.splitlines())
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    event = {"time": now, "level": notice.level, "event": notice.event, "message": str(notice)}
+    shown = {**event, **notice.fields, **({"traceback": trace} if trace else {})}
+    text = json.dumps(shown, ensure_ascii=False, default=str)
+    # What is not printable could only be in a text, where JSON's escapes are at home.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text).encode() + b"\n"
 
 
 def visible(text: str) -> str:

@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -19,8 +18,10 @@ from typing import Final, Self
 
 import click
 
+from virtualchain.cli.log import write_past_streams
 from virtualchain.cli.output import say
-from virtualchain.errors import StoreError, VirtualchainError
+from virtualchain.errors import DeepFork, StoreError, UsageError, VirtualchainError
+from virtualchain.notices import Notice
 
 INTERRUPTED: Final = 130
 """128 plus the number of SIGINT, as in shells."""
@@ -73,7 +74,8 @@ class Ending:
             time.sleep(_GRACE)  # with the pipe open, because another signal writes to it
         # Past Python's own streams: the main thread may hold their locks, and nobody may read the pipe.
         if self.exit_code == INTERRUPTED and select.select([], [2], [], 0)[1]:
-            os.write(2, b"virtualchain: ended while it waited: what was not committed is undone\n")
+            message = "ended while it waited: what was not committed is undone"
+            write_past_streams(2, Notice(message, "interrupted", exit_code=self.exit_code))
         os._exit(self.exit_code)
 
 
@@ -131,7 +133,7 @@ def run_guarded(work: Callable[[], object], is_verbose: Callable[[], bool]) -> i
         _discard_output()
         return 0
     except click.ClickException as error:
-        say(_click_message(error))
+        say(Notice(_click_message(error), "usage_error", exit_code=error.exit_code))
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defense
         return _report(error, is_verbose)
@@ -144,13 +146,23 @@ def _report(error: Exception, is_verbose: Callable[[], bool]) -> int:
         error if isinstance(error, VirtualchainError) else _database_error(error) or _full_disk_error(error)
     )
     if expected is None:
-        traceback.print_exception(error)
-        say("this is a bug: please report it, with the lines above")
+        message = "this is a bug: please report it, with the lines above"
+        say(Notice(message, "bug", error=type(error).__name__, exit_code=_BUG), error)
         return _BUG
-    if is_verbose():
-        traceback.print_exception(error)
-    say(f"{expected}{_advice(error)}")
+    fields = {"error": type(expected).__name__, "exit_code": expected.exit_code}
+    message = f"{expected}{_advice(error)}"
+    say(Notice(message, _event(expected), **fields), error if is_verbose() else None)
     return expected.exit_code
+
+
+def _event(error: VirtualchainError) -> str:
+    """Return the event that a command ends with."""
+    match error:
+        case UsageError():
+            return "usage_error"
+        case DeepFork():
+            return "deep_fork_refused"
+    return "failed"
 
 
 def _database_error(error: Exception) -> VirtualchainError | None:

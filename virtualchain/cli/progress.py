@@ -2,18 +2,19 @@
 
 import sys
 import time
-import traceback
 from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from virtualchain.cli.output import counted, duration, say
+from virtualchain.cli.output import counted, duration, is_for_programs, is_heard, say
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.progress import Progress as Bar
 
+    from virtualchain.cli.service import Service
     from virtualchain.engine.options import Progress, Tally
     from virtualchain.errors import AppHalted
     from virtualchain.model import Reorg
@@ -86,14 +87,17 @@ class Reporter:
     """Reports to the user what the engine does; use it as a context manager.
 
     `to` is the last block requested. With `follows` there is no last block, and each block near the tip gets
-    a line.
+    a line. `service` passes on to a service manager what that should know.
     """
 
-    def __init__(self, *, to: int | None = None, follows: bool = False) -> None:
+    def __init__(
+        self, *, to: int | None = None, follows: bool = False, service: "Service | None" = None
+    ) -> None:
+        self._service = service
         self.meter = Meter()
         self._to = to
         self._follows = follows
-        self._is_terminal = sys.stderr.isatty()
+        self._is_terminal = sys.stderr.isatty() and not is_for_programs() and is_heard("info")
         self._interval = _REDRAW if self._is_terminal else _REPEAT
         self._next: float | None = None
         self._bar: Bar | None = None
@@ -123,12 +127,15 @@ class Reporter:
         now = self.meter.count(progress.inputs)
         self._count(progress)
         self.last = block_id = progress.block.block_id
+        if self._service is not None:
+            self._service.block(block_id, progress.stable_tip)
         goal = progress.stable_tip if self._to is None else min(self._to, progress.stable_tip)
         if self._follows and block_id > goal - _NEAR_TIP:
             self._hide()
             verdicts = "; ".join(f"{app}: {tally}" for app, tally in progress.tallies.items() if tally.inputs)
             line = f"block {block_id} ({progress.block.hash}), {counted(progress.inputs, 'input')}"
-            say(f"{line}: {verdicts}" if verdicts else line)
+            message = f"{line}: {verdicts}" if verdicts else line
+            say(Notice(message, "block_taken", **_block_fields(progress)))
         else:
             self._show_periodically(now, self.meter, progress, goal)
         if self._follows:
@@ -140,31 +147,37 @@ class Reporter:
         if progress.app != self._catching_up[0]:
             self._catching_up = progress.app, Meter()
             self._hide()
-            say(f"app {progress.app} is catching up from the tape to block {progress.stable_tip:,}")
+            message = f"app {progress.app} is catching up from the tape to block {progress.stable_tip:,}"
+            say(Notice(message, "app_catches_up", app=progress.app, goal=progress.stable_tip))
         meter = self._catching_up[1]
         self._show_periodically(meter.count(progress.inputs), meter, progress, progress.stable_tip)
 
     def rolled_back(self, reorg: "Reorg", undone: "Undone") -> None:
         """Report what the rollback at a deep fork undid."""
         self._hide()
-        say(
+        message = (
             f"deep fork: blocks above {reorg.fork_block_id} were replaced; undone: "
             f"{counted(undone.blocks, 'block')}, {counted(undone.ops, 'op')}, {counted(undone.rows, 'row')}"
         )
+        fields = {"blocks_undone": undone.blocks, "ops_undone": undone.ops, "rows_undone": undone.rows}
+        say(Notice(message, "rolled_back", fork_block_id=reorg.fork_block_id, **fields))
 
     def waiting(self, reason: str) -> None:
         """Report what the engine waits for, if the reason is a new one."""
         self._hide()
         if reason != self._last_reason:
             say(reason)
+            if self._service is not None:
+                self._service.waiting(reason)
         self._last_reason = reason
 
     def halted(self, halted: "Mapping[str, AppHalted]") -> None:
         """Report each app that halts while others continue, once."""
         for name in sorted(set(halted) - self._halted):
-            if self.verbose:
-                traceback.print_exception(halted[name])
-            say(f"{halted[name]}. The other apps continue")
+            error = halted[name]
+            fields = {"app": name, **{key: error.record.get(key) for key in ("block_id", "callback", "txid")}}
+            message = f"{error}. The other apps continue"
+            say(Notice(message, "app_halted", **fields), error if self.verbose else None)
             self._halted.add(name)
 
     def inputs(self, app: str) -> str:
@@ -191,7 +204,7 @@ class Reporter:
             if app not in self._warned and self.tallies[app].inputs >= _MANY:
                 self._warned.add(app)
                 self._hide()
-                say(failure)
+                say(Notice(failure, "inputs_failed", app=app))
 
     def _show_periodically(self, now: float, meter: Meter, progress: "Progress", goal: int) -> None:
         if self._next is None or now >= self._next:
@@ -208,15 +221,24 @@ class Reporter:
 
     def _show(self, meter: Meter, progress: "Progress", goal: int) -> None:
         block_id = progress.block.block_id
-        rates = meter.summary(goal - block_id)
+        left = goal - block_id
+        rates = meter.summary(left)
         prefix = "" if progress.app is None else f"{progress.app}: "
         place = f"{prefix}block {block_id:,} of {goal:,}"
         if not self._is_terminal:
-            say(f"{place}, {rates}")
+            blocks, inputs = meter.rates()
+            fields = {
+                "app": progress.app,
+                "block_id": block_id,
+                "goal": goal,
+                "blocks_per_second": round(blocks, 1),
+                "inputs_per_second": round(inputs, 1),
+            }
+            say(Notice(f"{place}, {rates}", "progress", **fields))
             return
         bar = self._bar or _make_bar()
         done = meter.blocks
-        bar.update(bar.task_ids[0], completed=done, total=done + goal - block_id, place=place, rates=rates)
+        bar.update(bar.task_ids[0], completed=done, total=done + left, place=place, rates=rates)
         if self._bar is None:
             self._bar = bar
             bar.start()
@@ -225,6 +247,19 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _block_fields(progress: "Progress") -> dict[str, object]:
+    """Return what a block's event tells programs: sums over the apps, and what became of it in each."""
+    tallies = progress.tallies.values()
+    return {
+        "block_id": progress.block.block_id,
+        "block_hash": progress.block.hash,
+        "inputs": progress.inputs,
+        "accepted": sum(tally.accepted for tally in tallies),
+        "rejected": sum(sum(tally.rejected.values()) for tally in tallies),
+        "apps": {app: tally_json(tally) for app, tally in progress.tallies.items()},
+    }
 
 
 def tally_json(tally: "Tally") -> dict[str, object]:

@@ -1,19 +1,21 @@
 """The command `serve`: pages for people and an API for programs; and the server beside a writer."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from virtualchain.cli.options import Command, Options, pass_options, ready_lag_option
-from virtualchain.cli.output import say, write_json_line
+from virtualchain.cli.output import log_arguments, say, write_json_line
 from virtualchain.errors import UsageError
 from virtualchain.metrics import READY_LAG
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from virtualchain.app.contract import Contract
@@ -23,6 +25,8 @@ PORT: Final = 8080
 _RATE: Final = "1000/second"
 _PAUSES: Final = (1.0, 5.0, 30.0)
 """Seconds until a server beside a writer that has ended is started again; the last one repeats."""
+_FLAGS: Final = "VIRTUALCHAIN_FLAGS_OF_PARENT"
+"""The variable that holds, as JSON, the options of the writer's command line for a server beside it."""
 _GRACE: Final = 5.0
 """Seconds that it has to end."""
 
@@ -73,6 +77,10 @@ def serve(
     """
     from virtualchain.cli.session import existing_database
 
+    if parent is not None:
+        options.inherit(json.loads(os.environ.get(_FLAGS, "{}")))
+    else:
+        options.warn_of_exposed_passwords()
     with _delivering(options) if parent is None else nullcontext():
         show(
             options,
@@ -134,7 +142,7 @@ def show(
         if options.settings.json:
             write_json_line({"url": url})
         else:
-            say(f"the deployment is shown at {url}")
+            say(Notice(f"the deployment is shown at {url}", "serving", url=url))
 
     application = make_application(
         database,
@@ -169,58 +177,52 @@ def _contracts(options: Options) -> "dict[str, Contract]":
         try:
             contract = read_contract(load_app(setting.use))
         except UsageError as error:
-            say(f"{error}; so this app has no pages of its own")
+            message = f"{error}; so this app has no pages of its own"
+            say(Notice(message, "app_warned", app=setting.use))
         else:
             contracts[contract.name] = contract
     return contracts
 
 
 @contextmanager
-def serving(options: Options, port: int | None, ready_lag: int) -> Iterator[None]:
-    """Keep a server of the same deployment beside this process, in one of its own; none without a port."""
+def serving(options: Options, port: int | None, ready_lag: int) -> Iterator[Callable[[], object]]:
+    """Keep a server of the same deployment beside this process, in one of its own; none without a port.
+
+    What is yielded begins to end it, from any thread; the end of the context waits for that.
+    """
     if port is None:
-        yield
+        yield lambda: None
         return
-    beside = _Beside(
-        [
-            *(sys.executable, "-m", "virtualchain", *_arguments(options), "serve"),
-            *("--port", str(port), "--ready-lag", str(ready_lag)),
-        ]
-    )
+    beside = _Beside(["--port", str(port), "--ready-lag", str(ready_lag)], options.flags)
     try:
-        yield
+        yield beside.begin_to_end
     finally:
         beside.end()
-
-
-def _arguments(options: Options) -> list[str]:
-    """Write the options of this command line as arguments again."""
-    arguments = []
-    for name, value in options.flags.items():
-        for item in value if isinstance(value, tuple) else (value,):
-            arguments.append(f"--{name.replace('_', '-')}")
-            if item is not True:
-                arguments.append(str(item))
-    return arguments
 
 
 class _Beside:
     """A server in a process of its own, which is started again if it ends."""
 
-    def __init__(self, command: list[str]) -> None:
-        self._command = [*command, "--parent", str(os.getpid())]
+    def __init__(self, arguments: Sequence[str], flags: Mapping[str, object]) -> None:
+        program = [sys.executable, "-m", "virtualchain", *log_arguments()]
+        self._command = [*program, "serve", *arguments, "--parent", str(os.getpid())]
+        self._environment = {**os.environ, _FLAGS: json.dumps(flags)}  # others see a command line
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, name="serve", daemon=True)
         self._thread.start()
 
-    def end(self) -> None:
-        """End it, and wait for that."""
+    def begin_to_end(self) -> None:
+        """Have it end, without waiting for that."""
         self._ended.set()
         with self._lock:
-            if self._process is not None:
+            if self._process is not None and self._process.poll() is None:
                 self._process.terminate()
+
+    def end(self) -> None:
+        """End it, and wait for that."""
+        self.begin_to_end()
         self._thread.join(_GRACE)
         with self._lock:
             if self._process is not None and self._process.poll() is None:
@@ -233,12 +235,16 @@ class _Beside:
                 if self._ended.is_set():
                     return
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
-                    self._command, stdin=subprocess.DEVNULL, start_new_session=True
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
                 )
             code = self._process.wait()
             if self._ended.is_set() or code == UsageError.exit_code:
                 return
             pause = _PAUSES[min(attempt, len(_PAUSES) - 1)]
-            say(f"the server has ended with code {code}; it is started again in {pause:.0f} s")
+            message = f"the server has ended with code {code}; it is started again in {pause:.0f} s"
+            say(Notice(message, "server_ended", exit_code=code, seconds=pause))
             self._ended.wait(pause)
             attempt += 1

@@ -13,6 +13,7 @@ from virtualchain.errors import (
     StoreError,
     UsageError,
 )
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,12 +183,13 @@ def open_engine(
     if options.settings.verbose and open_source is None:
         from virtualchain.bitcoin.compiled import IS_COMPILED
 
-        say(f"blocks are scanned by {'compiled' if IS_COMPILED else 'interpreted'} code")
+        message = f"blocks are scanned by {'compiled' if IS_COMPILED else 'interpreted'} code"
+        say(Notice(message, "detail"))
     apps = options.apps()
     policies = options.policies()  # reports mistakes before a node is contacted
     if follows:
         for name, file in options.files().items():
-            say(f"app {name} is in {file}")
+            say(Notice(f"app {name} is in {file}", "app_found", app=name, file=file))
     url = options.database  # the same
 
     def on_block(progress: "Progress") -> None:
@@ -261,17 +263,17 @@ def _patiently(attempt: "Callable[[], _T]", reporter: "Reporter", measures: "Mea
         try:
             result = attempt()
         except (NodeUnavailable, DatabaseUnavailable, InUse) as error:
-            reporter.waiting(f"{error}; trying again")
             cause = "readers"
             if isinstance(error, NodeUnavailable):
                 cause = "node"
                 measures.fail(error)
             elif isinstance(error, DatabaseUnavailable):
                 cause = "database"
+            reporter.waiting(Notice(f"{error}; trying again", f"waiting_for_{cause}"))
             with measures.clock.waiting(cause):
                 time.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1
         else:
             if failures:
-                say("connected: node and database answer")
+                say(Notice("connected: node and database answer", "connected"))
             return result

@@ -10,6 +10,7 @@ from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import counted, duration, moment, say, visible, write_fields, write_json
 from virtualchain.cli.session import chosen_apps, expected_digests, open_reading
 from virtualchain.errors import DeepFork, Halted, NodeError, NodeUnavailable, UnexpectedDigest, UsageError
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -97,7 +98,7 @@ def status(options: Options, check: bool) -> None:
         _check(rows, outlook, check=check)
         return
     for warning in warnings:
-        say(warning)
+        say(Notice(warning, "note", "warning"))
     write_fields(
         network or "no network yet",
         {
@@ -214,7 +215,7 @@ def _next_apps(options: Options, last: "Json | None") -> "Collection[str] | None
         try:
             return [contract.name for contract in options.contracts()]
         except UsageError as error:  # which only a writer has to care about
-            say(str(error))
+            say(Notice(str(error), "note", "warning"))
     return None if last is None else last["apps"]
 
 
@@ -260,10 +261,11 @@ def _look_ahead(
                 )
                 outlook.is_planned = True
     except NodeError as error:
-        say(f"the node was not reached: {error}" if outlook.tip is None else f"the node failed: {error}")
+        what = "was not reached" if outlook.tip is None else "failed"
+        say(Notice(f"the node {what}: {error}", "node_failed"))
         outlook.waits_for = f"the node: {error}"
     except UsageError as error:
-        say(str(error))
+        say(Notice(str(error), "note", "warning"))
         outlook.waits_for = str(error)
     return outlook
 

@@ -1,11 +1,14 @@
 """The commands that advance the apps along the chain or the tape: sync, run, advance, resume."""
 
+import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from virtualchain.background import begin
 from virtualchain.cli.metrics import exporting, read_address
 from virtualchain.cli.options import (
     BLOCK_ID,
@@ -19,8 +22,11 @@ from virtualchain.cli.output import counted, duration, say, write_fields, write_
 from virtualchain.cli.process import Signals
 from virtualchain.cli.progress import Reporter, tally_json
 from virtualchain.cli.serve import PORT, port_type, serving
+from virtualchain.cli.service import Service
 from virtualchain.cli.session import migrated_deployment, open_engine
+from virtualchain.cli.watching import watching
 from virtualchain.errors import AppHalted, Halted, UsageError
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
     from virtualchain.engine.engine import StateEngine
     from virtualchain.engine.options import Progress
 
+_FOR_ANSWERS: Final = 0.5
+"""Seconds after a signal within which the node may still answer."""
 _APP_KEYS: Final = (
     "name",
     "version",
@@ -93,26 +101,47 @@ def run(
     exits, without it if that takes long; on a second one, exits immediately. With --json, each block is one
     object on its own line. Webhooks of virtualchain.toml are delivered meanwhile.
     """
+    from virtualchain.bitcoin.source import Wake
     from virtualchain.engine.measures import Measures
     from virtualchain.webhooks.deliverer import Deliverer
 
-    webhooks, measures = options.webhooks(), Measures()
+    options.warn_of_exposed_passwords()
+    webhooks, measures, service = options.webhooks(), Measures(), Service()
+    measures.clock.on_turn = service.turn
     with (
         Signals() as signals,
-        Reporter(follows=True) as reporter,
+        Reporter(follows=True, service=service) as reporter,
         exporting(options, measures, address, ready_lag),
-        serving(options, port if serves else None, ready_lag),
+        watching(options),
+        serving(options, port if serves else None, ready_lag) as end_server,
         open_engine(options, reporter, wait=wait, follows=True, pending=pending, measures=measures) as engine,
         Deliverer(options.database, webhooks, say),
     ):
-        signals.stop = engine.stop
+        leaving = Wake()
+
+        def stop() -> None:
+            service.stopping()
+            engine.stop()
+            leaving.call()
+
+        def hurry() -> None:
+            leaving.wait(threading.TIMEOUT_MAX)
+            end_server()
+            time.sleep(_FOR_ANSWERS)
+            engine.give_up_node()
+
+        begin(hurry)
+        signals.stop = stop
+        service.ready()
         engine.follow()
     for app, tally in reporter.tallies.items():
         if tally.inputs:
-            say(f"app {app}: {counted(tally.inputs, 'input')}: {tally}")
-    for failure in reporter.failures().values():
-        say(failure)
-    say("stopped" if reporter.last is None else f"stopped after block {reporter.last}")
+            message = f"app {app}: {counted(tally.inputs, 'input')}: {tally}"
+            say(Notice(message, "inputs_counted", app=app, **tally_json(tally)))
+    for app, failure in reporter.failures().items():
+        say(Notice(failure, "inputs_failed", app=app))
+    message = "stopped" if reporter.last is None else f"stopped after block {reporter.last}"
+    say(Notice(message, "stopped", block_id=reporter.last))
 
 
 @click.command(cls=Command)
@@ -191,7 +220,7 @@ def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
     files = options.files()
     names = list(files)
     tallies = {name: reporter.tallies.get(name, Tally()) for name in names}
-    failures = list(reporter.failures().values())
+    failures = reporter.failures()
     with views.snapshot(options.database) as connection:
         rows = views.apps(connection, names)
     meter = reporter.meter
@@ -204,11 +233,16 @@ def _summarize(options: Options, reporter: Reporter, done: _Done) -> None:
         ]
         work = {"blocks": meter.blocks, "inputs": meter.inputs, "seconds": round(meter.seconds, 3)}
         write_json(
-            {**work, "waits_for": done.waits_for, "warnings": [*done.warnings, *failures], "apps": apps}
+            {
+                **work,
+                "waits_for": done.waits_for,
+                "warnings": [*done.warnings, *failures.values()],
+                "apps": apps,
+            }
         )
         return
-    for failure in failures:
-        say(failure)
+    for app, failure in failures.items():
+        say(Notice(failure, "inputs_failed", app=app))
     for row in rows:
         write_fields(
             f"{row['name']}: {row['status'].replace('_', ' ')}",

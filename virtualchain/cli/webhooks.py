@@ -100,6 +100,7 @@ def run(options: Options) -> None:
     ours = options.webhooks()
     if not ours:
         raise UsageError("there are no [[webhooks]] in virtualchain.toml")
+    options.warn_of_exposed_passwords()
     with Signals() as signals:
         deliverer = Deliverer(migrated_deployment(options), ours, say)
         signals.stop = deliverer.stop

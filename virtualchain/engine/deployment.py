@@ -22,9 +22,11 @@ from virtualchain.engine.coverage import cover, gaps, watches_of
 from virtualchain.engine.expectations import describe_mismatch
 from virtualchain.engine.halting import contained, halt
 from virtualchain.engine.machine import NOTHING, Advanced, Machine
+from virtualchain.engine.measures import AppState
 from virtualchain.engine.options import Listener, Options, Progress, Tally, ignore
 from virtualchain.errors import AppHalted, BuildChanged, StoreError
 from virtualchain.model import Block, Expected, Input, Json, ScannedBlock
+from virtualchain.notices import Notice
 from virtualchain.store.block_transaction import BlockTransaction
 from virtualchain.store.builds import builds, live_build, register, set_on_deep_fork
 from virtualchain.store.database import advice, connect_writer, require_space
@@ -139,7 +141,9 @@ class Deployment:
         machine.log.set_unexpected(machine.unexpected)
         if machine.unexpected is None:
             return
-        self._on_message(f"app {machine.contract.name}: {describe_mismatch(machine.unexpected)}")
+        app, unexpected = machine.contract.name, machine.unexpected
+        message = f"app {app}: {describe_mismatch(unexpected)}"
+        self._on_message(Notice(message, "digest_unexpected", app=app, **unexpected))
         if machine.must_stop and machine in self.running:
             self._halt(machine, machine.refusal())
 
@@ -163,7 +167,7 @@ class Deployment:
         """Return what is to be said of the apps' code: that it changed, or is missing."""
         names = self.names()
         return [
-            warning
+            Notice(warning, "app_warned", app=build.app)
             for build in builds(self.connection)
             if build.is_live
             and (warning := build.warning if build.app in names else build.not_run_warning) is not None
@@ -176,6 +180,17 @@ class Deployment:
     def names(self) -> set[str]:
         """Return the names of the apps."""
         return {machine.contract.name for machine in self.machines}
+
+    def app_states(self) -> dict[str, AppState]:
+        """Return how far the apps are, and which of them are halted, by name."""
+        return {
+            machine.contract.name: AppState(
+                machine.cursor,
+                is_halted=machine.contract.name in self.halted,
+                is_unexpected=machine.unexpected is not None,
+            )
+            for machine in self.machines
+        }
 
     def start_searches(self) -> None:
         """Start the apps' searches with the next block."""

@@ -19,16 +19,17 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.bitcoin.node.several import asks_another, node_of, source_of
+from virtualchain.bitcoin.node.several import asks_another, cut, node_of, place_of, source_of
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.answering import Answering, unless_only_an_app
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
+from virtualchain.engine.changed_settings import note_settings, settings_of
 from virtualchain.engine.deployment import Deployment, Landed
 from virtualchain.engine.expectations import Expect, Inquiry
 from virtualchain.engine.faults import Faults
 from virtualchain.engine.halting import halted_error, missing_blocks_record
 from virtualchain.engine.look import Look
-from virtualchain.engine.measures import AppState, Measures
+from virtualchain.engine.measures import Measures
 from virtualchain.engine.options import (
     Listener,
     Options,
@@ -55,6 +56,7 @@ from virtualchain.errors import (
     VirtualchainError,
 )
 from virtualchain.model import Block, OnUnexpected, Reorg, SenderLevel, Verification
+from virtualchain.notices import Notice
 from virtualchain.settings import HISTORY, Policy, verification
 from virtualchain.store.database import redact, resolve
 from virtualchain.store.failures import PAUSES, store_error
@@ -112,7 +114,8 @@ class StateEngine(Answering):
     After each block's transaction `on_block` is called, and `on_catch_up` for each block that a lagging app
     takes from the tape; `on_wait` before waiting, with the reason, and with what needs the user's attention;
     `on_rollback` after each rollback. `measures` counts what is done, for whoever looks at it meanwhile.
-    `on_wait` must not query the engine: the database may just be silent.
+    `on_wait` must not query the engine: the database may just be silent. What it gets is a
+    `virtualchain.notices.Notice`: text that also names its event.
 
     Raises UsageError if the apps cannot be run this way, StoreError, NodeError.
     """
@@ -168,6 +171,7 @@ class StateEngine(Answering):
             expected={} if expect is None else expect(),
             on_unexpected=on_unexpected,
         )
+        self._verify = verify  # as asked for: None leaves it to the source
         self._inquiry = None if expect is None else Inquiry(expect)
         check_runnable(declared, self._options)
         self._wake = Wake()
@@ -180,7 +184,7 @@ class StateEngine(Answering):
             on_catch_up=self._with_progress(on_catch_up or ignore),
             on_wait=on_wait or ignore,
             on_rollback=on_rollback or ignore,
-            may_continue=lambda: not self._stopping,
+            may_continue=lambda: self.measures.clock.turn() and not self._stopping,
         )
         self.measures = measures or Measures()
         self._report = Report(self.measures)
@@ -239,6 +243,10 @@ class StateEngine(Answering):
         self._wake.call()
         self._source.wake()
 
+    def give_up_node(self) -> None:
+        """Let no answer of the node hold up the end; for another thread, after `stop`."""
+        cut(self._source)
+
     def build(self, to: int | None = None) -> int:
         """Process blocks up to `to`, or to the stable tip; return the last block processed.
 
@@ -249,7 +257,7 @@ class StateEngine(Answering):
         self._faults.clear()
         while True:
             try:
-                while not self._stopping and self._advance(to):
+                while self._listener.may_continue() and self._advance(to):
                     self._faults.clear()
                     self._report.write(self._deployment.connection)
                 self._deployment.settle()
@@ -277,7 +285,7 @@ class StateEngine(Answering):
         retry = None if self._stopping else self._faults.add(error, place)
         if retry is None:
             raise failure from error
-        self._listener.on_wait(f"{failure}; trying again")
+        self._listener.on_wait(Notice(f"{failure}; trying again", "database_failed"))
         self._reopen(retry.pauses)
         if retry.condemns and machine is not None:
             try:
@@ -298,19 +306,6 @@ class StateEngine(Answering):
 
         return note
 
-    def _measure(self, deployment: Deployment) -> None:
-        """Take note of how far the apps are, and which of them are halted."""
-        self.measures.see(
-            {
-                machine.contract.name: AppState(
-                    machine.cursor,
-                    is_halted=machine.contract.name in deployment.halted,
-                    is_unexpected=machine.unexpected is not None,
-                )
-                for machine in deployment.machines
-            }
-        )
-
     def follow(self) -> None:
         """Build, wait for new blocks, and build again, until `stop`.
 
@@ -325,7 +320,7 @@ class StateEngine(Answering):
             except StoreError as error:
                 if self._listener.may_continue():
                     raise
-                self._listener.on_wait(str(error))
+                self._listener.on_wait(Notice(str(error), "interrupted"))
                 return
             if not self._deployment.running:
                 return
@@ -345,12 +340,12 @@ class StateEngine(Answering):
             self.build()
             self._garbled = 0
         except NodeUnavailable as error:
-            self._waits_for, self._cause = str(error), "node"
+            self._waits_for, self._cause = Notice(str(error), "waiting_for_node"), "node"
             self._node_is_away = True
         except InUse as error:
-            self._waits_for, self._cause = str(error), "readers"
+            self._waits_for, self._cause = Notice(str(error), "waiting_for_readers"), "readers"
         except NodeError as error:
-            self._waits_for, self._cause = str(error), "node"
+            self._waits_for, self._cause = Notice(str(error), "node_failed"), "node"
             self._garbled += 1
             if self._garbled > _GARBLED:
                 raise
@@ -368,7 +363,8 @@ class StateEngine(Answering):
             self._recover(error)
         except (NodeError, InUse) as error:
             self._leave_pending()
-            self._listener.on_wait(f"pending inputs are not judged: {error}; trying again")
+            message = f"pending inputs are not judged: {error}; trying again"
+            self._listener.on_wait(Notice(message, "pending_not_judged"))
 
     def _follow_mempool(self) -> tuple[NodeSource, Mempool]:
         """Follow the unconfirmed transactions of the node that is asked now."""
@@ -429,8 +425,10 @@ class StateEngine(Answering):
                 deployment.start_searches()
                 self.measures.begin(self._options.confirmations, deployment.first_block_id())
                 self.measures.be_at(deployment.tape.tip())
-                self._measure(deployment)
+                self.measures.see(deployment.app_states())
                 self._report.begin(deployment.connection, self._options.confirmations, deployment.names())
+                settings = settings_of(self._options, self._verify, self._contracts)
+                note_settings(deployment.connection, settings, self._listener.on_wait)
                 on_failure.pop_all()
         except psycopg.Error as error:
             raise store_error(error) from error
@@ -451,17 +449,17 @@ class StateEngine(Answering):
             except StoreError as error:
                 # WriterBusy, too: the server may not know yet that our old session has ended.
                 waits = self._follows and isinstance(error, DatabaseUnavailable)
-                if self._stopping or (attempt + 1 >= len(pauses) and not waits):
+                if not self._listener.may_continue() or (attempt + 1 >= len(pauses) and not waits):
                     raise
-                self._listener.on_wait(f"{error}; trying again")
+                self._listener.on_wait(Notice(f"{error}; trying again", "waiting_for_database"))
             else:
                 self.measures.reconnect("database")
-                self._listener.on_wait(f"connected again to the database {redact(self._url)}")
+                message = f"connected again to the database {redact(self._url)}"
+                self._listener.on_wait(Notice(message, "database_connected"))
                 return
 
     def _advance(self, to: int | None) -> bool:
         """Take the next stretch of blocks and let lagging apps catch up; return whether any moved."""
-        self.measures.clock.turn()
         if self._follows:
             self._expect_again()
         moved = bool(self._deployment.running) and self._follow_plan(to)
@@ -470,8 +468,9 @@ class StateEngine(Answering):
         for name in self._deployment.retire_swapped():
             # A new session would refuse it, because its code is not that of the live build.
             self._contracts = [contract for contract in self._contracts if contract.name != name]
-            self._listener.on_wait(f"app {name} shows another build now: restart with that build's code")
-        self._measure(self._deployment)
+            message = f"app {name} shows another build now: restart with that build's code"
+            self._listener.on_wait(Notice(message, "app_swapped", app=name))
+        self.measures.see(self._deployment.app_states())
         if not self._deployment.running:
             for error in self.halted().values():
                 raise error
@@ -483,7 +482,8 @@ class StateEngine(Answering):
         try:
             expected = None if self._inquiry is None else self._inquiry.answer()
         except VirtualchainError as error:
-            self._listener.on_wait(f"the digests that are expected could not be read again: {error}")
+            message = f"the digests that are expected could not be read again: {error}"
+            self._listener.on_wait(Notice(message, "expected_unreadable"))
             return
         if expected is not None and expected != self._options.expected:
             self._options = replace(self._options, expected=expected)
@@ -500,11 +500,11 @@ class StateEngine(Answering):
             node_tip=self._source.tip,
             pins=pins,
         )
-        self._report.know(self._look.node_tip)
+        self._report.know(self._look.node_tip, place_of(self._source))
         if self._node_is_away:
             self._node_is_away = False
             self.measures.reconnect("node")
-            self._listener.on_wait(f"connected again: {self._source} answers")
+            self._listener.on_wait(Notice(f"connected again: {self._source} answers", "node_connected"))
         match plan:
             case Wait(reason=reason):
                 self._waits_for = reason
@@ -530,7 +530,7 @@ class StateEngine(Answering):
                     near_tip = scanned.block.block_id > stable_tip - NEAR_TIP
                     self._notify(self._deployment.take(scanned, near_tip=near_tip), stable_tip)
                     self._report.write(self._deployment.connection)
-                    if self._stopping or not self._deployment.running:
+                    if not self._listener.may_continue() or not self._deployment.running:
                         break
             except NodeError:
                 self._notify(self._deployment.land(), stable_tip)
@@ -541,7 +541,7 @@ class StateEngine(Answering):
         for block, inputs, tallies in landed:
             self._listener.on_block(Progress(block, inputs, stable_tip, tallies=tallies))
         if len(self._deployment.halted) != self.measures.halted:
-            self._measure(self._deployment)
+            self.measures.see(self._deployment.app_states())
 
     def _roll_back(self, reorg: Reorg, pins: Mapping[int, str]) -> None:
         """Undo the blocks that the node's chain does not hold; the next plan extends the tape again.
@@ -572,7 +572,7 @@ class StateEngine(Answering):
         if not lagging:
             return False
         for machine in lagging:
-            if self._stopping:
+            if not self._listener.may_continue():
                 return moved
             app = machine.contract.name
             try:
@@ -590,9 +590,8 @@ class StateEngine(Answering):
                 self._faults.clear()
                 self._garbled = 0
                 first, last = searched
-                self._listener.on_wait(
-                    f"app {app} joins: blocks {first} to {last} were searched for its inputs"
-                )
+                message = f"app {app} joins: blocks {first} to {last} were searched for its inputs"
+                self._listener.on_wait(Notice(message, "app_joins", app=app, first=first, last=last))
         before = {machine: machine.cursor for machine in self._deployment.lagging()}
         self._deployment.catch_up(self._listener, most)
         return moved or any(machine.cursor != cursor for machine, cursor in before.items())

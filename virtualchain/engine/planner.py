@@ -12,6 +12,7 @@ from itertools import pairwise
 from virtualchain.bitcoin.header import branch_work
 from virtualchain.errors import NodeUnavailable, UsageError
 from virtualchain.model import Block, Reorg
+from virtualchain.notices import Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _wait_for_pin(pins: Pins, ours: Branch | None, following: Sequence[Block]) -
         return None
     pinned = f"{missing} ({pins.required[missing]})"
     return Wait(
-        f"waiting for the node: its chain does not hold the pinned block {pinned}",
+        _other_chain(f"its chain does not hold the pinned block {pinned}"),
         ours.first.block_id - 1 if ours is not None else None,
     )
 
@@ -150,9 +151,15 @@ def _extend(
     if stable:
         return Extend(stable)
     if node_tip < next_id:
-        return Wait(f"waiting for block {next_id}: the node is at block {node_tip}", None)
-    have = node_tip - next_id
-    return Wait(f"at the stable tip: block {next_id} has {have} of {confirmations} confirmations", None)
+        reason = f"waiting for block {next_id}: the node is at block {node_tip}"
+    else:
+        have = node_tip - next_id
+        reason = f"at the stable tip: block {next_id} has {have} of {confirmations} confirmations"
+    return Wait(Notice(reason, "waiting_for_block", block_id=next_id, node_block_id=node_tip), None)
+
+
+def _other_chain(what: str) -> Notice:
+    return Notice(f"waiting for the node: {what}", "waiting_for_chain")
 
 
 def _leave_or_wait(
@@ -176,10 +183,12 @@ def _leave_or_wait(
             cause="pin" if pinned else "work" if has_more_work else "invalid",
         )
     if theirs is None:
-        return Wait(f"waiting for the node: it is at block {node_tip}, we are at block {tip.block_id}", fork)
+        return Wait(_other_chain(f"it is at block {node_tip}, we are at block {tip.block_id}"), fork)
     return Wait(
-        f"waiting for the node: above block {fork} it follows another branch with no more work than ours"
-        f" (up to block {theirs.last.block_id}, we are at block {tip.block_id})",
+        _other_chain(
+            f"above block {fork} it follows another branch with no more work than ours"
+            f" (up to block {theirs.last.block_id}, we are at block {tip.block_id})"
+        ),
         fork,
     )
 

@@ -22,6 +22,7 @@ from virtualchain.engine.rebuild import put_in_place
 from virtualchain.engine.versions import build_beside, drop, naming_dependents
 from virtualchain.errors import AppHalted, InUse, NodeUnavailable, UsageError
 from virtualchain.model import Block, ScannedBlock
+from virtualchain.notices import Notice
 from virtualchain.store.builds import Build, builds, is_by, live_build
 from virtualchain.store.log import AppLog
 from virtualchain.store.state_files import default_folder, discard
@@ -112,7 +113,8 @@ def _search(
                 "run it again when the node has it"
             )
         first, last = searched
-        listener.on_wait(f"app {contract.name}: blocks {first} to {last} were searched for its inputs")
+        message = f"app {contract.name}: blocks {first} to {last} were searched for its inputs"
+        listener.on_wait(Notice(message, "app_joins", app=contract.name, first=first, last=last))
 
 
 def _name(connection: psycopg.Connection, contract: Contract) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 import psycopg
 
 from virtualchain.errors import StoreError, UsageError
+from virtualchain.notices import Notice
 from virtualchain.reading import views
 from virtualchain.reading.events import BlockEvent, PendingEvent, PendingInput, RollbackEvent, Session
 from virtualchain.reading.position import Position
@@ -223,7 +224,8 @@ class Watch(Generic[_E]):
             if self._after is None:
                 self._remember(session, self._next)
             elif not self._resume(session, self._after) and self._on_wait is not None:
-                self._on_wait(f"the tape ends below block {self._after.block_id}: waiting for it")
+                message = f"the tape ends below block {self._after.block_id}: waiting for it"
+                self._on_wait(Notice(message, "waiting_for_block", block_id=self._after.block_id))
 
     def _remember(self, session: Session, first: int) -> None:
         """Remember the hashes of the blocks before the first one to return."""
@@ -328,7 +330,7 @@ class Watch(Generic[_E]):
         self._disconnect()
         while not self._closed.is_set():
             if self._on_wait is not None:
-                self._on_wait(f"{message}; trying again")
+                self._on_wait(Notice(f"{message}; trying again", "waiting_for_database"))
             if self._closed.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
                 return
             try:
@@ -338,7 +340,8 @@ class Watch(Generic[_E]):
                 attempt += 1
             else:
                 if self._on_wait is not None:
-                    self._on_wait(f"connected again to the database {redact(self._url)}")
+                    message = f"connected again to the database {redact(self._url)}"
+                    self._on_wait(Notice(message, "database_connected"))
                 return
 
     def _open(self) -> Session:

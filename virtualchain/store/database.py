@@ -20,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from virtualchain.errors import DatabaseUnavailable, StoreError, UsageError, WriterBusy, quoted
+from virtualchain.notices import Notice
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.failures import store_error
 from virtualchain.store.fitness import advice_on, refuse_unsafe
@@ -346,10 +347,11 @@ def _take_lock(connection: Session, *, wait: bool) -> None:
         tries += 1
         if tries > (_HIDDEN_TRIES if holder is None else _SHOWN_TRIES):
             busy = f"another writer is at work on this database: {holder or 'a session that is not shown'}"
-            if not wait:
+            if not (wait and connection.may_continue()):
                 raise WriterBusy(f"{busy}; stop it, or wait until it ends (`sync`, `run` and others: --wait)")
             if busy != reported:
-                connection.report(f"{busy}; waiting for it to end")
+                message = f"{busy}; waiting for it to end"
+                connection.report(Notice(message, "waiting_for_writer"))
                 reported = busy
         time.sleep(_POLL if reported else _PAUSE)
 

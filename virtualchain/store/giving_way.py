@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import psycopg
 
 from virtualchain.errors import InUse
+from virtualchain.notices import Notice
 from virtualchain.store.sql import queries
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ def keep_trying(
         except psycopg.errors.LockNotAvailable:
             message = describe()
             if on_wait is not None and number == 0:
-                on_wait(f"{message}: trying again")
+                on_wait(Notice(f"{message}: trying again", "waiting_for_readers"))
         if not may_continue():
             break
         time.sleep(_PAUSE)

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from virtualchain.model import Block, Json
+from virtualchain.notices import Notice
 from virtualchain.store.sql import queries
 
 _Q = queries("notifications")
@@ -54,11 +55,11 @@ class Notifier:
                 self._try_to_send(query, parameters)
         except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.LockNotAvailable) as error:
             if not self._fails:
-                self._on_message(self._reason(error, notices))
+                self._on_message(Notice(self._reason(error, notices), "not_notified"))
             self._fails = True
         else:
             if self._fails:
-                self._on_message("notifications are sent again")
+                self._on_message(Notice("notifications are sent again", "notified_again"))
             self._fails = False
         finally:
             self._connection.remove_notice_handler(keep)

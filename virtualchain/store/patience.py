@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from virtualchain.clock import SILENT_AFTER, Clock
+from virtualchain.notices import Notice
 
 REPORT_AFTER: Final = SILENT_AFTER
 """Seconds of silence until the first report; each further one comes after twice as many."""
@@ -65,6 +66,10 @@ class Session(psycopg.Connection[TupleRow]):
         """Report something that the session waits for."""
         (self.patience or _Default.patience).report(message)
 
+    def may_continue(self) -> bool:
+        """Return whether the work that the session is for still goes on."""
+        return (self.patience or _Default.patience).may_continue()
+
     def cursor(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - psycopg's own
         """Make a cursor; `Cursor.stream` looks at the session before it waits."""
         if self.before_use is not None:
@@ -96,15 +101,15 @@ class Session(psycopg.Connection[TupleRow]):
                 ready = yield state
                 if ready:
                     if report_at > REPORT_AFTER:
-                        patience.report(f"{self.database} answers again")
+                        patience.report(Notice(f"{self.database} answers again", "database_connected"))
                     silent_since, report_at = None, REPORT_AFTER
                 else:
                     now = time.monotonic()
                     silent_since = silent_since or now
                     if now - silent_since >= report_at:
-                        patience.report(
-                            f"{self.database} has not answered for {report_at:.0f} s: it is busy, or it hangs"
-                        )
+                        silence = f"has not answered for {report_at:.0f} s: it is busy, or it hangs"
+                        message = f"{self.database} {silence}"
+                        patience.report(Notice(message, "waiting_for_database", seconds=report_at))
                         report_at *= 2
                     if not patience.may_continue():
                         stops_at = stops_at or now + STOP_AFTER

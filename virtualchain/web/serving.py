@@ -12,6 +12,7 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import LOGGING_CONFIG
 
 from virtualchain.errors import UsageError
 from virtualchain.web.connections import Connection
@@ -19,7 +20,7 @@ from virtualchain.web.connections import Connection
 _NICE: Final = 10
 """By how much a writer on the same machine goes first."""
 _BACKLOG: Final = 2048
-_GRACE: Final = 2
+_GRACE: Final = 1
 """Seconds that open connections have at the end."""
 _ORPHANED: Final = 1.0
 """Seconds after which a server notices that the process which started it is gone."""
@@ -56,6 +57,7 @@ def serve(
     """Answer requests until SIGINT or SIGTERM, or until the process `parent` is gone.
 
     Headers of `proxies`, addresses separated by commas, say who asked. `on_start` is called once it answers.
+    What goes wrong is logged as the program has set up Python's logging, or else on standard error.
     """
     with suppress(OSError):
         os.nice(_NICE)
@@ -68,6 +70,7 @@ def serve(
         http=Connection,
         ws="none",
         lifespan="on",
+        log_config=None if logging.getLogger().handlers else LOGGING_CONFIG,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -5,6 +5,7 @@ is that it returns nobody knows before: so what receives it is a process with li
 """
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from virtualchain.reading.views import BlockNotShown, QueryRejected
 from virtualchain.web.sessions import Busy, TooSlow
 from virtualchain.web.sql_worker import FRAME
 
+_LOG: Final = logging.getLogger(__name__)
 TIMEOUT: Final = 10.0
 """Seconds that a statement may take."""
 SHOWN: Final = 1000
@@ -257,6 +259,9 @@ def _read(stream: IO[bytes], length: int) -> bytes:
 
 def _error(report: dict[str, Any]) -> Exception:
     message = report["message"]
+    if report["kind"] == "bug":
+        _LOG.error("a statement failed because of a bug: please report it\n%s", message)
+        message = "the statement failed because of a bug, which the server's log describes"
     match report["kind"]:
         case "rejected":
             return QueryRejected(message, report["position"])

@@ -13,6 +13,7 @@ import os
 import resource
 import struct
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, Final
@@ -83,6 +84,11 @@ def _answer(request: dict[str, Any], out: BinaryIO) -> None:
         _write_error(out, error)
     except VirtualchainError as caught:
         _write_error(out, _explained(caught))
+    except MemoryError:
+        raise
+    except Exception as bug:  # noqa: BLE001 - the server reports it: only it knows where its log goes
+        report = {"kind": "bug", "message": "".join(traceback.format_exception(bug)), "ends": True}
+        _write(out, b"E", json.dumps(report).encode())
 
 
 def _explained(error: VirtualchainError) -> VirtualchainError:

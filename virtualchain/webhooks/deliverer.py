@@ -9,6 +9,7 @@ from typing import Final, Self
 import psycopg
 
 from virtualchain.errors import DatabaseUnavailable, StoreError
+from virtualchain.notices import Notice
 from virtualchain.reading.events import Session
 from virtualchain.store.failures import describe_error, store_error
 from virtualchain.store.patience import Patience
@@ -87,7 +88,8 @@ class Deliverer:
             cursors.close()
             raise
         for app in sorted(missing):
-            self._report(f"webhooks wait for app {app}, which is not installed")
+            message = f"webhooks wait for app {app}, which is not installed"
+            self._report(Notice(message, "webhook_waits", app=app))
         self._awaited |= missing
         return cursors
 
@@ -114,7 +116,8 @@ class Deliverer:
             error = store_error(error)
         reason = str(error) if isinstance(error, StoreError) else f"a bug: {describe_error(error)}"
         if reason != self._trouble:
-            self._report(f"webhooks are not delivered: {reason}; trying again")
+            message = f"webhooks are not delivered: {reason}; trying again"
+            self._report(Notice(message, "webhook_failed", reason=reason))
         self._trouble = reason
 
     def _deliver(self, cursors: Cursors) -> None:
@@ -139,11 +142,12 @@ class Deliverer:
     def _say_what_runs(self, workers: Mapping[str, Worker]) -> None:
         """Report that webhooks are delivered again, and which other processes deliver, if that is news."""
         if self._trouble is not None:
-            self._report("webhooks are delivered again")
+            self._report(Notice("webhooks are delivered again", "webhook_recovered"))
             self._trouble = None
         elsewhere = [webhook.name for webhook in self._webhooks if webhook.name not in workers]
         if elsewhere and elsewhere != self._elsewhere:
-            self._report(f"delivered by another process, until it ends: {', '.join(elsewhere)}")
+            message = f"delivered by another process, until it ends: {', '.join(elsewhere)}"
+            self._report(Notice(message, "webhook_elsewhere", webhooks=elsewhere))
         self._elsewhere = elsewhere
 
     def _wait(self, session: Session, workers: Sequence[Worker]) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import psycopg
 
+from virtualchain.notices import Notice
 from virtualchain.reading.resume import NotReached, NotThere
 from virtualchain.reading.views import OLD_SNAPSHOT
 from virtualchain.store.failures import is_transient, store_error
@@ -135,7 +136,8 @@ class Worker(threading.Thread):
                 return
             self._failures = 0
             if self._is_reported:
-                self._report(f"webhook {self._webhook.name}: delivered again")
+                name = self._webhook.name
+                self._report(Notice(f"webhook {name}: delivered again", "webhook_recovered", webhook=name))
                 self._is_reported = False
 
     def _record(self, *, deliveries: int) -> bool:
@@ -153,5 +155,7 @@ class Worker(threading.Thread):
         self._due = time.monotonic() + pause
         self._cursors.fail(self._webhook, self._cursor, error, pause)
         if pause >= _REPORTED_PAUSE and not self._is_reported:
-            self._report(f"webhook {self._webhook.name}: not delivered: {error}; trying again")
+            name = self._webhook.name
+            message = f"webhook {name}: not delivered: {error}; trying again"
+            self._report(Notice(message, "webhook_failed", webhook=name, reason=error))
             self._is_reported = True

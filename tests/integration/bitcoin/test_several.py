@@ -379,6 +379,7 @@ def test_a_node_that_fails_in_the_middle_of_a_sync(
 
     with engine(database_url, first, second, on_block=at, on_wait=messages.append) as running:
         assert running.build() == second.height
+        assert running.measures.node_place == 2
     assert len(turn(messages)) == 1
     assert deployment(database_url) == deployment(fresh_index(an_app(), source=second.url))
 

@@ -104,7 +104,7 @@ def test_how_far_apps_are(place: Place) -> None:
         pass
     place.node.mine(n=7)
     assert place.one("lag") == ("warning", "app notary lags by 7 blocks")
-    files = {"bitcoin": None, "blocks": place.folder}
+    files = {"bitcoin": (), "blocks": place.folder}
     assert place.one("lag", **files)[0] == "ok"
     place.run("UPDATE vc.writer SET node_block_id = NULL")
     assert place.one("lag", **files)[0] == "skipped"

@@ -196,6 +196,25 @@ def test_block_files(settings: Settings, tmp_path: Path) -> None:
     assert finding_of("node", settings, bitcoin=(), blocks=tmp_path / "none").verdict == "problem"
 
 
+def test_several_nodes(settings: Settings, fake_node: FakeNode) -> None:
+    """Each node is examined; one that is away is a warning as long as another answers."""
+    with FakeNode(rest=False) as other:
+        both = {"bitcoin": (fake_node.url, other.url), "zmq": "tcp://127.0.0.1:1"}
+        assert finding_of("node", settings, **both).verdict == "ok"
+        finding = finding_of("node-rest", settings, **both)
+        assert (finding.verdict, finding.observed.count("http://")) == ("warning", 1)
+        assert str(other.url.rpartition(":")[2]) in finding.observed
+        assert finding_of("node-announcements", settings, **both).observed.count("http://") == 1
+        other.fail("garbage", None, on="getnetworkinfo")
+        finding = finding_of("node-version", settings, **both)
+        assert (finding.verdict, finding.observed.count("http://")) == ("problem", 2), finding
+    findings = examined(settings, checks=NODE, bitcoin=(fake_node.url, other.url))
+    assert [*not_ok(findings)] == ["node"]
+    assert findings["node"].verdict == "warning"
+    fake_node.stop()
+    assert finding_of("node", settings, bitcoin=(fake_node.url, other.url)).verdict == "problem"
+
+
 def test_announcements(settings: Settings, answer: Answer) -> None:
     """What the settings expect of ZMQ is compared with what the node publishes, and with who listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -4,12 +4,10 @@ An announcement is only a reason to look. What it says is not used, and the foll
 at its usual times: a message that is lost costs at most one such pause, a forged one costs one look.
 """
 
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 from virtualchain.bitcoin.node import answers
@@ -17,7 +15,6 @@ from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import READ_TIMEOUT, NotOffered, Rpc
 from virtualchain.bitcoin.node.login import Login, NodeUrl
 from virtualchain.bitcoin.node.publisher import Subscription
-from virtualchain.bitcoin.node.transport import Connection, Pool
 from virtualchain.bitcoin.source import Tip
 from virtualchain.errors import MissingData, NodeError
 
@@ -178,7 +175,7 @@ class LongPolls:
 
     def __init__(self, url: NodeUrl, login: Login, tls: ssl.SSLContext | None) -> None:
         self._url = url
-        self._rpc = Rpc(url, login, tls, _CuttablePool(url, tls))
+        self._rpc = Rpc(url, login, tls)
         self._compares = True
 
     def __str__(self) -> str:
@@ -207,36 +204,12 @@ class LongPolls:
 
     def cut(self) -> None:
         """Cut the connection."""
-        self._rpc.close()
+        self._rpc.cut()
 
     def close(self) -> None:
         """Close the connection."""
+        self._rpc.cut()
         self._rpc.close()
-
-
-class _CuttablePool(Pool):
-    """A pool for one question at a time, which closing cuts off."""
-
-    _used: Connection | None = None
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Lend a connection."""
-        with super().connection() as connection:
-            self._used = connection
-            try:
-                yield connection
-            finally:
-                self._used = None
-
-    def close(self) -> None:
-        """Close the connections, and have the question that waits for its answer fail."""
-        super().close()
-        used = self._used
-        sock = None if used is None else used.sock
-        if sock is not None:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
 
 
 class Zmq:

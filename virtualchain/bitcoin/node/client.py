@@ -118,13 +118,11 @@ class Rpc:
     A connection is kept for the next call of any thread, so threads that end leave none behind.
     """
 
-    def __init__(
-        self, url: NodeUrl, login: Login, tls: ssl.SSLContext | None = None, pool: Pool | None = None
-    ) -> None:
+    def __init__(self, url: NodeUrl, login: Login, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
         self._login = login
         self._tls = tls
-        self._pool = pool or Pool(url, tls)
+        self._pool = Pool(url, tls)
         self._batches = Offer()
 
     def at(self, path: str) -> "Rpc":
@@ -196,6 +194,10 @@ class Rpc:
                 yield answer
             return
         yield from results
+
+    def cut(self) -> None:
+        """Have all calls fail, those that wait for their answers, too; for another thread."""
+        self._pool.cut()
 
     def close(self) -> None:
         """Close the connections; one that is in use is closed when its call ends."""
@@ -436,6 +438,10 @@ class Rest:
         """Check whether the node has anything at `path`; raises NodeUnavailable."""
         status, _ = with_retries(lambda: self._get(path, 1 << 16, b"".join))
         return status == HTTPStatus.OK
+
+    def cut(self) -> None:
+        """Have all questions fail, those that wait for their answers, too; for another thread."""
+        self._pool.cut()
 
     def close(self) -> None:
         """Close the connections."""

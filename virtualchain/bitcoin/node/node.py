@@ -328,6 +328,12 @@ class NodeSource:
         """End the current or the next `wait`; may be called from another thread or a signal handler."""
         self._wake.call()
 
+    def cut(self) -> None:
+        """Have all questions fail, those that wait for their answers, too; for another thread."""
+        self._rpc.cut()
+        if self._rest is not None:
+            self._rest.cut()
+
     def close(self) -> None:
         """Close the connections."""
         self.wake()

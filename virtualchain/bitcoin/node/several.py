@@ -26,6 +26,7 @@ from virtualchain.bitcoin.node.relation import BEHIND, Relation, compare, invali
 from virtualchain.bitcoin.source import BlockSource, Tip
 from virtualchain.errors import MissingData, NodeError, NodeUnavailable, UsageError
 from virtualchain.model import Block, SpentOutput
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -109,6 +110,17 @@ def node_of(source: BlockSource) -> NodeSource | None:
     if isinstance(source, SeveralNodes):
         return source.current
     return source if isinstance(source, NodeSource) else None
+
+
+def place_of(source: BlockSource) -> int:
+    """Return which of its nodes a source asks now: 1 for the one that was named first, or the only one."""
+    return source.place if isinstance(source, SeveralNodes) else 1
+
+
+def cut(source: BlockSource) -> None:
+    """Have all questions to a node or several ones fail, for another thread; other sources just answer."""
+    if isinstance(source, NodeSource | SeveralNodes):
+        source.cut()
 
 
 def asks_another(source: BlockSource, error: NodeError) -> bool:
@@ -227,7 +239,8 @@ class SeveralNodes:
                 errors.append(error)
             else:
                 for failed in self._nodes[: node.place]:
-                    self._report(f"{failed} is not used: {failed.trouble}; {node} is asked")
+                    message = f"{failed} is not used: {failed.trouble}; {node} is asked"
+                    self._report(Notice(message, "node_unused", node=str(failed)))
                 return node
         may_come = any(isinstance(error, NodeUnavailable) for error in errors)
         raise (NodeUnavailable if may_come else NodeError)(
@@ -243,6 +256,11 @@ class SeveralNodes:
         source = self._asked.source
         assert source is not None, "a node is opened before it is asked"
         return source
+
+    @property
+    def place(self) -> int:
+        """Which node is asked now: 1 for the one that was named first."""
+        return self._asked.place + 1
 
     @property
     def network(self) -> Network:
@@ -306,6 +324,12 @@ class SeveralNodes:
             source = node.source
             if source is not None:
                 source.wake()
+
+    def cut(self) -> None:
+        """Have all questions fail, those that wait for their answers, too; for another thread."""
+        for node in self._nodes:
+            if node.source is not None:
+                node.source.cut()
 
     def close(self) -> None:
         """Close the connections to all nodes; a look that is under way is waited for briefly."""
@@ -380,7 +404,8 @@ class SeveralNodes:
                         other.is_disputed = True
                         note = invalid_note(other, node, tip.block_id, tip.hash)
                         other.fail(note, is_held_off=False)
-                        self._report(f"{other} is not used: {other.trouble}")
+                        message = f"{other} is not used: {other.trouble}"
+                        self._report(Notice(message, "node_unused", node=str(other)))
                         continue
                 except NodeError as error:
                     other.fail(str(error))
@@ -401,7 +426,8 @@ class SeveralNodes:
         self._behind_since = None
         self._splits.clear()
         self._look_due = time.monotonic() + LOOK
-        self._report(f"{why}; {node} is asked from now on")
+        message = f"{why}; {node} is asked from now on"
+        self._report(Notice(message, "node_switched", node=str(node), reason=why))
 
     # Looking at the others
 
@@ -454,12 +480,13 @@ class SeveralNodes:
             if trouble is not None or relation is None:
                 was_disputed, node.is_disputed = node.is_disputed, finding.trouble is None
                 if node.trouble is None or (node.is_disputed and not was_disputed):
-                    self._report(f"{node} is not used: {trouble}")
+                    message = f"{node} is not used: {trouble}"
+                    self._report(Notice(message, "node_unused", node=str(node)))
                 node.fail(trouble or "", is_held_off=not node.is_disputed)
                 continue
             is_behind = relation.is_split or relation.ours > BEHIND
             if node.trouble is not None and (relation.has_more_work or not is_behind):
-                self._report(f"{node} is well again")
+                self._report(Notice(f"{node} is well again", "node_recovered", node=str(node)))
                 node.trouble, node.is_disputed, node.lacks = None, False, None
             self._report_split(node, relation)
             if relation.has_more_work or (relation.ours == 0 and relation.theirs == 0):
@@ -497,12 +524,14 @@ class SeveralNodes:
         is_due = min(relation.ours, relation.theirs) > 1 or not is_new
         if is_due and (is_new or not was_reported):
             more, less = (node, self._asked) if relation.has_more_work else (self._asked, node)
-            self._report(
+            message = (
                 f"the nodes disagree from block {relation.fork + 1} on: {self._asked} has "
                 f"{_blocks(relation.ours)} there and {node} has {_blocks(relation.theirs)}, and {less} is on "
                 f"the branch with less work; compare both with a node that you trust, and name only those "
                 f"that agree with it; until then, {more} counts"
             )
+            nodes = [str(self._asked), str(node)]
+            self._report(Notice(message, "nodes_disagree", nodes=nodes, fork_block_id=relation.fork))
         self._splits[node] = relation.fork, is_due
 
 

@@ -4,6 +4,7 @@ Whoever answers chooses how much and how slowly. So an answer is read in pieces 
 two clocks: one for silence, one for the whole answer, which a byte now and then cannot stop.
 """
 
+import errno
 import io
 import re
 import selectors
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from virtualchain.bitcoin.node.login import NodeUrl
-from virtualchain.errors import UsageError
+from virtualchain.errors import NodeError, UsageError
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for connecting, and as many for agreeing on encryption."""
@@ -88,6 +89,7 @@ class Connection:
         self._may_be_plain = tls is None and sys.platform == "linux"  # elsewhere waits are not as exact
         self._method = ""
         self._silence = self._deadline = 0.0
+        self._is_cut = False
 
     @property
     def sock(self) -> socket.socket | None:
@@ -123,6 +125,8 @@ class Connection:
         self._http.connect()
         sock = self._http.sock
         assert sock is not None, "it has connected"
+        if self._is_cut:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "it was cut")
         if self._may_be_plain:
             sock.settimeout(None)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SLICE)
@@ -174,6 +178,14 @@ class Connection:
         receive(head.end(), socket.MSG_WAITALL)
         return _PlainAnswer(int(head[1]), int(fields[0][1]), receive)
 
+    def cut(self) -> None:
+        """Have the question that waits for its answer fail; for another thread."""
+        self._is_cut = True
+        sock = self.sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
@@ -199,29 +211,44 @@ def _is_readable(sock: socket.socket) -> bool:
 
 
 class Pool:
-    """The connections that no question uses now."""
+    """The connections to a node: each is used by one question at a time."""
 
     def __init__(self, url: NodeUrl, tls: ssl.SSLContext | None) -> None:
         self._url = url
         self._tls = tls
         self._idle: deque[Connection] = deque()
-        self._closed = False
+        self._used: set[Connection] = set()
+        self._closed = self._is_cut = False
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend a connection; whatever interrupts its use closes it, as an answer may be half read."""
+        """Lend a connection; whatever interrupts its use closes it, as an answer may be half read.
+
+        Raises NodeError after `cut`.
+        """
         try:
             connection = self._idle.pop()
         except IndexError:
             connection = Connection(self._url, self._tls)
+        self._used.add(connection)
         try:
+            if self._is_cut:
+                raise NodeError(f"{self._url} is not asked any more, because this process ends")
             yield connection
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._used.discard(connection)
         self._idle.append(connection)
         if self._closed:
             self.close()
+
+    def cut(self) -> None:
+        """Have all questions fail, those that wait for their answers, too; for another thread."""
+        self._is_cut = True
+        for connection in self._used.copy():
+            connection.cut()
 
     def close(self) -> None:
         """Close the connections; one that is in use is closed when its question is answered."""

@@ -64,6 +64,8 @@ class Node:
         self._cookie, self._cacert = settings.cookie, settings.cacert
         if len(named_nodes(settings)) > 1:
             self._cookie, self._cacert = files_of_one(self.url, settings.cookie, settings.cacert)
+        self.publisher: str | None = settings.zmq if place == 0 else None
+        """Where it should publish blocks; None if it is asked for them."""
         tls = tls_for(self.url, self._cacert)
         self.login: Login = find_login(self.url, self._cookie, network)
         self.is_busy = False
