@@ -27,6 +27,8 @@ LONG = (
     "integration/engine/test_large_blocks.py",
     "integration/web/test_api_watch.py",
     "integration/webhooks/test_deliveries.py",
+    "integration/embedded/test_upgrade.py",
+    "integration/backup/test_physical.py",
     "acceptance/test_cli_run.py",
     "acceptance/test_cli_hung.py",
     "acceptance/test_readme.py",

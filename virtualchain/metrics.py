@@ -38,6 +38,9 @@ METRICS: Final[Mapping[str, Metric]] = {
     ),
     "virtualchain_height": Metric("gauge", "Height of the last block of the tape."),
     "virtualchain_node_height": Metric("gauge", "Height of the node's last block, as far as it is known."),
+    "virtualchain_node_in_use": Metric(
+        "gauge", "Which of the nodes is asked: 1 for the one that was named first."
+    ),
     "virtualchain_lag_blocks": Metric("gauge", "Blocks from the tape's last one to the stable tip."),
     "virtualchain_lag_seconds": Metric("gauge", "For how long a stable block has been due; 0 if none is."),
     "virtualchain_last_block_timestamp_seconds": Metric(

@@ -90,9 +90,9 @@ def test_what_cannot_be_answered_is_refused_before_a_block_is_taken(
         port = taken.getsockname()[1]
         done = inside("run", "--metrics", port, *common, code=2)
         check_one_line(done, f"--metrics: 127.0.0.1 port {port} cannot be used: Address already in use")
-    for address in ("http", "70000", ":9733", "::1:9733", "-1"):
+    for address in ("http", "70000", ":9108", "::1:9108", "-1"):
         assert (
-            "write 9733, 0.0.0.0:9733 or [::1]:9733"
+            "write 9108, 0.0.0.0:9108 or [::1]:9108"
             in inside("run", "--metrics", address, *common, code=2).err
         )
     for name in [name for name in sys.modules if name.startswith("virtualchain.operating")]:

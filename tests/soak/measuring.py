@@ -99,7 +99,9 @@ def differences(service: Service) -> list[str]:
     expected = service.ask(_STATE)
     service.url = url
     lines = [
-        f"{mine} instead of {theirs}" for mine, theirs in zip(disturbed, expected, strict=True) if mine != theirs
+        f"{mine} instead of {theirs}"
+        for mine, theirs in zip(disturbed, expected, strict=True)
+        if mine != theirs
     ]
     command = [sys.executable, "-m", "virtualchain", "verify", "--database", url]
     command += ["--app", "tests.soak.apps", "--app", "virtualchain.examples.notary"]

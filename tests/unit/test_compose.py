@@ -63,7 +63,7 @@ def test_our_containers_are_started_with_what_the_command_knows(
 
 
 def test_the_image_is_pinned_and_runs_as_nobody() -> None:
-    """Its bases have exact versions, and its user is a number, so that orchestrators can see it is not root."""
+    """Its bases have exact versions, and its user is a number: so orchestrators see that it is not root."""
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
     assert all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base) for base in bases)

@@ -20,7 +20,7 @@ HOST: Final = "127.0.0.1"
 def read_address(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, int] | None:
-    """Read a port, or an address and a port: 9733, 0.0.0.0:9733, [::1]:9733."""
+    """Read a port, or an address and a port: 9108, 0.0.0.0:9108, [::1]:9108."""
     if value is None:
         return None
     host, colon, port = value.rpartition(":")
@@ -29,7 +29,7 @@ def read_address(
     is_port = port.isascii() and port.isdigit() and int(port) < 2**16
     if not is_port or (colon and not name) or (":" in host and not is_bracketed):
         raise click.BadParameter(
-            f"{value!r} is no port: write 9733, 0.0.0.0:9733 or [::1]:9733", context, parameter
+            f"{value!r} is no port: write 9108, 0.0.0.0:9108 or [::1]:9108", context, parameter
         )
     return name or HOST, int(port)
 

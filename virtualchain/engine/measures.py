@@ -51,6 +51,7 @@ class Measures:
         """Rejected inputs by app and step."""
         self.tip: Block | None = None
         """The last block of the tape."""
+        self.node_place: int | None = None
         self.node_height: int | None = None
         self.node_seen: float | None = None
         """When the node last answered what its tip is, by the monotonic clock."""
@@ -86,8 +87,9 @@ class Measures:
         self.tip = tip
         self._note_lag()
 
-    def know(self, block_id: int) -> None:
-        """Take note of the height of the node's last block."""
+    def know(self, block_id: int, place: int = 1) -> None:
+        """Take note of the height of the node's last block, and which of several nodes it is, from 1."""
+        self.node_place = place
         self.node_height, self.node_seen = block_id, time.monotonic()
         self._note_lag()
 
@@ -162,6 +164,7 @@ class Measures:
         for name, value in (
             ("height", None if tip is None else tip.block_id),
             ("node_height", self.node_height),
+            ("node_in_use", self.node_place),
             ("lag_blocks", lag),
             ("lag_seconds", None if lag is None else self.lag_seconds),
             ("last_block_timestamp_seconds", None if tip is None else tip.time),

@@ -16,11 +16,11 @@ _REFUSED = ("harmful_settings", "open_defaults")
 def refuse_unsafe(connection: psycopg.Connection, where: str) -> None:
     """Raise StoreError if something in the database at `where` could make results wrong, or open to others.
 
-    The message names what it is, where it was set, and the command that mends it.
+    The message names it, the place that sets it, and the command that mends it.
     """
     for query in _REFUSED:
         _refuse(connection, query, where)
-    row = connection.execute(_Q["is_migrated"]).fetchone()
+    row = connection.execute(_Q["has_apps"]).fetchone()
     if row and row[0]:
         _refuse(connection, "hidden_rows", where)
 

@@ -183,7 +183,8 @@ def test_what_a_pruned_node_lacks_comes_from_another(
     old, last = source.block_hash(5), source.block_hash(first.height)
     assert source.raw_block(old) == second.chain.tree.chain[5].raw
     assert asks(source, second)
-    until(source, lambda: second.calls["getblockchaininfo"] > 5)
+    before = first.calls["getblockchaininfo"]
+    until(source, lambda: first.calls["getblockchaininfo"] > before + 6)
     assert asks(source, second)
     source.raw_block(last)
     until(source, lambda: asks(source, first))
@@ -378,6 +379,7 @@ def test_a_node_that_fails_in_the_middle_of_a_sync(
 
     with engine(database_url, first, second, on_block=at, on_wait=messages.append) as running:
         assert running.build() == second.height
+        assert running.measures.node_place == 2
     assert len(turn(messages)) == 1
     assert deployment(database_url) == deployment(fresh_index(an_app(), source=second.url))
 

@@ -44,7 +44,7 @@ class Place:
 
     def __init__(self, node: FakeNode, url: str, folder: Path) -> None:
         self.node, self.url, self.folder = node, url, folder
-        self.settings = Settings(bitcoin=node.url, database=url, confirmations=0)
+        self.settings = Settings(bitcoin=(node.url,), database=url, confirmations=0)
 
     def app(self, name: str, version: str = "1", commit: str = "commit=lambda op, state: None") -> AppSetting:
         """Write a file with an app, and return the setting that names it."""
@@ -104,7 +104,7 @@ def test_how_far_apps_are(place: Place) -> None:
         pass
     place.node.mine(n=7)
     assert place.one("lag") == ("warning", "app notary lags by 7 blocks")
-    files = {"bitcoin": None, "blocks": place.folder}
+    files = {"bitcoin": (), "blocks": place.folder}
     assert place.one("lag", **files)[0] == "ok"
     place.run("UPDATE vc.writer SET node_block_id = NULL")
     assert place.one("lag", **files)[0] == "skipped"

@@ -69,7 +69,7 @@ def well(node: FakeNode) -> Iterator[Clinic]:
         deployment(node, server.url),
     ):
         patch.setenv("VIRTUALCHAIN_HOME", str(server.folder.parent))
-        yield Clinic(server, Settings(database=server.url, bitcoin=node.url, confirmations=0, apps=NOTARY))
+        yield Clinic(server, Settings(database=server.url, bitcoin=(node.url,), confirmations=0, apps=NOTARY))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def sick(node: FakeNode) -> Iterator[Clinic]:
     with server_with(SICK, binaries=versions[min(versions)], durable=False) as server:
         with deployment(node, server.url):
             pass
-        yield Clinic(server, Settings(database=server.url, bitcoin=node.url, confirmations=0, apps=NOTARY))
+        yield Clinic(server, Settings(database=server.url, bitcoin=(node.url,), confirmations=0, apps=NOTARY))
 
 
 def test_a_healthy_deployment_shows_nothing(well: Clinic) -> None:
@@ -135,11 +135,18 @@ class Case:
 
 CASES = (
     Case(
-        "durability",
+        "refused-settings",
         (f"{DATABASE} SET zero_damaged_pages TO on",),
         (f"{DATABASE} RESET zero_damaged_pages",),
         "problem",
-        "zero_damaged_pages is on",
+        "ALTER DATABASE virtualchain RESET zero_damaged_pages",
+    ),
+    Case(
+        "refused-settings",
+        ("ALTER TABLE vc.ops ENABLE ROW LEVEL SECURITY",),
+        ("ALTER TABLE vc.ops DISABLE ROW LEVEL SECURITY",),
+        "problem",
+        "row security",
     ),
     Case(
         "timeouts",
@@ -150,17 +157,10 @@ CASES = (
     ),
     Case(
         "transaction-defaults",
-        (f"{DATABASE} SET session_replication_role TO replica",),
-        (f"{DATABASE} RESET session_replication_role",),
-        "problem",
-        "session_replication_role",
-    ),
-    Case(
-        "transaction-defaults",
         (f"{ROLE} SET default_transaction_read_only TO on",),
         (f"{ROLE} RESET default_transaction_read_only",),
         "warning",
-        "default_transaction_read_only",
+        "read-only by default",
     ),
     Case(
         "transaction-defaults",

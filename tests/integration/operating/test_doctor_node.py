@@ -51,7 +51,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
 @pytest.fixture
 def settings(fake_node: FakeNode) -> Settings:
     """Return settings with a node, and with a database that does not answer."""
-    return Settings(bitcoin=fake_node.url, database="postgresql://127.0.0.1:1/none", confirmations=0)
+    return Settings(bitcoin=(fake_node.url,), database="postgresql://127.0.0.1:1/none", confirmations=0)
 
 
 CHAIN, PEERS = "getblockchaininfo", "getnetworkinfo"
@@ -126,7 +126,7 @@ def test_a_node_that_answers_anything(settings: Settings, answer: Answer, value:
 def test_a_node_that_is_not_there(settings: Settings, fake_node: FakeNode) -> None:
     """A node that is away, or refuses the login, is one problem; passwords are not shown."""
     wrong = fake_node.url.replace("password", "hunter2")
-    findings = examined(settings, bitcoin=wrong)
+    findings = examined(settings, bitcoin=(wrong,))
     assert findings["node"].verdict == "problem"
     assert "refuses the password" in findings["node"].observed
     fake_node.stop()
@@ -146,9 +146,9 @@ def test_networks_and_encryption(settings: Settings, monkeypatch: pytest.MonkeyP
 def test_nodes_with_less(fake_node: FakeNode, settings: Settings) -> None:
     """What an older node, or one without REST, offers less is named."""
     with FakeNode(rest=False) as without, FakeNode(spent_outputs=False) as older:
-        assert finding_of("node-rest", settings, bitcoin=without.url).verdict == "warning"
+        assert finding_of("node-rest", settings, bitcoin=(without.url,)).verdict == "warning"
         for node in (without, older):
-            assert "JSON-RPC" in finding_of("node-spent-outputs", settings, bitcoin=node.url).observed
+            assert "JSON-RPC" in finding_of("node-spent-outputs", settings, bitcoin=(node.url,)).observed
 
 
 def test_a_pruned_node(fake_node: FakeNode, settings: Settings, database_url: str) -> None:
@@ -184,16 +184,35 @@ def test_a_node_on_another_chain(fake_node: FakeNode, settings: Settings, databa
     assert "after block 89, 6 before its end" in made().observed
     with FakeNode() as lagging:
         lagging.fall_behind(20)
-        finding = finding_of("node-chain", settings, database=database_url, bitcoin=lagging.url)
+        finding = finding_of("node-chain", settings, database=database_url, bitcoin=(lagging.url,))
     assert (finding.verdict, "the node is at block 81" in finding.observed) == ("warning", True)
 
 
 def test_block_files(settings: Settings, tmp_path: Path) -> None:
     """Files take the node's place; files that are not there are a problem."""
-    findings = examined(settings, bitcoin=None, blocks=tmp_path)
+    findings = examined(settings, bitcoin=(), blocks=tmp_path)
     assert findings["node"].verdict == "ok"
     assert {finding.verdict for name, finding in findings.items() if name in NODE} == {"ok", "skipped"}
-    assert finding_of("node", settings, bitcoin=None, blocks=tmp_path / "none").verdict == "problem"
+    assert finding_of("node", settings, bitcoin=(), blocks=tmp_path / "none").verdict == "problem"
+
+
+def test_several_nodes(settings: Settings, fake_node: FakeNode) -> None:
+    """Each node is examined; one that is away is a warning as long as another answers."""
+    with FakeNode(rest=False) as other:
+        both = {"bitcoin": (fake_node.url, other.url), "zmq": "tcp://127.0.0.1:1"}
+        assert finding_of("node", settings, **both).verdict == "ok"
+        finding = finding_of("node-rest", settings, **both)
+        assert (finding.verdict, finding.observed.count("http://")) == ("warning", 1)
+        assert str(other.url.rpartition(":")[2]) in finding.observed
+        assert finding_of("node-announcements", settings, **both).observed.count("http://") == 1
+        other.fail("garbage", None, on="getnetworkinfo")
+        finding = finding_of("node-version", settings, **both)
+        assert (finding.verdict, finding.observed.count("http://")) == ("problem", 2), finding
+    findings = examined(settings, checks=NODE, bitcoin=(fake_node.url, other.url))
+    assert [*not_ok(findings)] == ["node"]
+    assert findings["node"].verdict == "warning"
+    fake_node.stop()
+    assert finding_of("node", settings, bitcoin=(fake_node.url, other.url)).verdict == "problem"
 
 
 def test_announcements(settings: Settings, answer: Answer) -> None:
@@ -244,7 +263,7 @@ def test_a_real_node(bitcoind_factory: Callable[..., Bitcoind]) -> None:
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     node = bitcoind_factory(f"-zmqpubhashblock={address}", "-txindex=1")
     node.mine()
-    settings = Settings(bitcoin=node.url, zmq=address, database="postgresql://127.0.0.1:1/none")
+    settings = Settings(bitcoin=(node.url,), zmq=address, database="postgresql://127.0.0.1:1/none")
     findings = {name: finding for name, finding in examined(settings).items() if name in NODE}
     assert not_ok(findings) == {}
     assert [name for name, finding in findings.items() if finding.verdict == "skipped"] == ["node-chain"]

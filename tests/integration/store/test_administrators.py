@@ -103,7 +103,7 @@ class Server:
         return urlsplit(url)._replace(netloc=login).geturl()
 
     def set(self, url: str, settings: Mapping[str, str]) -> None:
-        """Give our role settings in a database, as far as the server takes them."""
+        """Set defaults of our role in a database, as far as the server takes them."""
         with self.superuser() as connection:
             for name, text in settings.items():
                 value = sql.SQL(text) if name == "search_path" else sql.Literal(text)
@@ -127,8 +127,8 @@ class Server:
         with self.superuser() as connection:
             connection.execute("LOAD 'plpgsql'")
             rows = connection.execute(SETTABLE).fetchall()
-        found = {name: _extreme(name, *row, high=high) for name, *row in rows if name not in UNTRIED}
-        return {name: value for name, value in found.items() if value is not None}
+        extremes = {name: _extreme(name, *row, high=high) for name, *row in rows if name not in UNTRIED}
+        return {name: value for name, value in extremes.items() if value is not None}
 
 
 def _extreme(
@@ -153,12 +153,12 @@ def servers() -> Iterator[dict[int, Server]]:
     """Run a server of the oldest and of the newest version that are installed."""
     with ExitStack() as stack:
         started = {}
-        found = installations()
-        for version in sorted({min(found), max(found)}):
+        installed = installations()
+        for version in sorted({min(installed), max(installed)}):
             folder = Path(tempfile.mkdtemp(prefix="virtualchain-tests-"))
             stack.callback(shutil.rmtree, folder)
             folder.chmod(0o711)
-            server = EmbeddedServer(folder / "postgresql", binaries=found[version], durable=False)
+            server = EmbeddedServer(folder / "postgresql", binaries=installed[version], durable=False)
             stack.callback(server.stop)
             server.start()
             started[version] = Server(server)

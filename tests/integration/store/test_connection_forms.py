@@ -169,7 +169,7 @@ def forms(place: Place) -> dict[str, tuple[str, dict[str, str]]]:
     )
     keywords = "'" + escaped.replace("'", "\\'") + "'"
     local = f"127.0.0.1:{place.port}"
-    found: dict[str, tuple[str, dict[str, str]]] = {
+    listed: dict[str, tuple[str, dict[str, str]]] = {
         "a URL": (f"postgresql://{place.login()}@{local}/virtualchain", {}),
         "keywords": (
             f"host=127.0.0.1 port={place.port} dbname=virtualchain user=odd password={keywords}",
@@ -202,11 +202,11 @@ def forms(place: Place) -> dict[str, tuple[str, dict[str, str]]]:
         ),
     }
     if place.has_ipv6:
-        found["IPv6"] = f"postgresql://{place.login()}@[::1]:{place.port}/virtualchain", {}
+        listed["IPv6"] = f"postgresql://{place.login()}@[::1]:{place.port}/virtualchain", {}
     if place.has_tls:
-        found["TLS"] = _secured(place), {}
-        found["TLS with channel binding"] = f"{_secured(place)}&channel_binding=require", {}
-    return found
+        listed["TLS"] = _secured(place), {}
+        listed["TLS with channel binding"] = f"{_secured(place)}&channel_binding=require", {}
+    return listed
 
 
 def _secured(place: Place, **changes: str) -> str:

@@ -236,6 +236,8 @@ def test_what_depends_on_more_than_the_row(writer: psycopg.Connection, column: s
 )
 def test_collations(writer: psycopg.Connection, column: str, complaint: str) -> None:
     """Text has the collation C, or nodes would disagree on order, equality and classes of characters."""
+    if "pg_c_utf8" in column and writer.info.server_version < 170000:
+        pytest.skip("PostgreSQL has this collation since version 17")
     types = """CREATE COLLATION mine (provider = libc, locale = 'C.UTF-8');
         CREATE DOMAIN named AS text COLLATE mine;"""
     message = refusal(writer, f"{types} CREATE TABLE t (a int PRIMARY KEY, b {column})")

@@ -1,9 +1,11 @@
 """The pages: each can be reached, is well formed, and shows whatever strangers wrote without harm."""
 
+import json
 import re
 import time
 import unicodedata
 from collections.abc import Iterator
+from contextlib import ExitStack
 from html.parser import HTMLParser
 from typing import NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -388,3 +390,29 @@ class TestWords:
             "1 h 2 min",
             "2 days 7 h",
         ]
+
+
+def test_a_pruned_transaction(explored: Explored) -> None:
+    """Its pages say that it was pruned, and the API has null for what is gone."""
+    with psycopg.connect(explored.database, autocommit=True) as connection, ExitStack() as stack:
+        [app, block_id, number, txindex, txid] = (
+            connection.execute(
+                "SELECT app, block_id, vtxindex, txindex, txid FROM virtualchain.ops ORDER BY 2 LIMIT 1"
+            ).fetchone()
+            or [None] * 5
+        )
+        place = [block_id, txindex]
+        kept = connection.execute(
+            "SELECT raw, spent FROM vc.inputs WHERE block_id = %s AND txindex = %s", place
+        ).fetchone()
+        change = "UPDATE vc.inputs SET raw = %s, spent = %s WHERE block_id = %s AND txindex = %s"
+        connection.execute(change, [None, None, *place])
+        try:
+            base = stack.enter_context(served(explored.database))  # which has no pages of before
+            for path in (f"/tx/{txid}", f"/apps/{app}/ops/{block_id}/{number}"):
+                assert "with its senders and outputs, was pruned here" in read(base, path).words
+            answer = get(base, f"/api/v1/apps/{app}/ops/{block_id}/{number}")
+            transaction = json.loads(answer.body)["transaction"]
+            assert [transaction[name] for name in ("raw", "senders", "outputs")] == [None] * 3
+        finally:
+            connection.execute(change, [*(kept or ()), *place])

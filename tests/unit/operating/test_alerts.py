@@ -22,7 +22,7 @@ SOON: Final = 18
 """How many of them most cases need."""
 LONG: Final = ("the first sync", "the database grows", "a full disk", "a disk that fills")
 """Cases that need all."""
-WRITER: Final = 'job="virtualchain", instance="writer:9733"'
+WRITER: Final = 'job="virtualchain", instance="writer:9108"'
 SERVER: Final = 'job="virtualchain-serve", instance="server:8080"'
 DISK: Final = 'job="node", instance="host:9100", mountpoint="/var/lib/postgresql"'
 
@@ -62,6 +62,7 @@ def healthy(place: str) -> Series:
             "started_timestamp_seconds": constant(10),
             "height": steady(100, 1),
             "node_height": steady(106, 1),
+            "node_in_use": constant(1),
             "lag_blocks": constant(0),
             "last_block_timestamp_seconds": steady(0, 300),
             "app_height__app__names": steady(100, 1),
@@ -143,6 +144,7 @@ CASES: Final[dict[str, tuple[str | None, Series]]] = {
         "VirtualchainNodeAway",
         of(WRITER, waiting__for__node=constant(1), node_errors_total__kind__unavailable=steady(0, 9)),
     ),
+    "another node": ("VirtualchainNodeReplaced", of(WRITER, node_in_use=constant(2))),
     "the node restarts": (None, of(WRITER, waiting__for__node=f"0x{SOON - 1} 1x{STEPS}")),
     "the node lies": ("VirtualchainNodeErrors", of(WRITER, node_errors_total__kind__malformed=steady(0, 5))),
     "the database is away": ("VirtualchainDatabaseAway", of(WRITER, waiting__for__database=constant(1))),

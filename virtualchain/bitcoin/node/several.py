@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from virtualchain.background import begin
 from virtualchain.bitcoin.networks import Network
-from virtualchain.bitcoin.node.login import read_url
+from virtualchain.bitcoin.node.login import NodeUrl, read_url
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.node.relation import BEHIND, Relation, compare, invalid_note
 from virtualchain.bitcoin.source import BlockSource, Tip
@@ -73,17 +73,25 @@ def open_nodes(
         raise UsageError(f"the node {repeated[0]} is named twice" if repeated else "no node is named")
     nodes = []
     for place, (url, address) in enumerate(zip(urls, addresses, strict=True)):
-        takes_cookie = address.is_local and not address.password
+        own_cookie, own_cacert = files_of_one(address, cookie, cacert)
         opener = partial(
             open_source,
             url,
-            cookie if takes_cookie else None,
-            cacert=cacert if address.scheme == "https" else None,
+            own_cookie,
+            cacert=own_cacert,
             zmq=zmq if place == 0 else None,
             notice=notice,
         )
         nodes.append(_Node(place, names[place], opener, warn))
     return SeveralNodes(nodes, network, report or (lambda _: None))
+
+
+def files_of_one(
+    address: NodeUrl, cookie: Path | None, cacert: Path | None
+) -> tuple[Path | None, Path | None]:
+    """Return which of the files `cookie` and `cacert` of several nodes are for the one at an address."""
+    takes_cookie = address.is_local and not address.password
+    return cookie if takes_cookie else None, cacert if address.scheme == "https" else None
 
 
 def source_of(
@@ -102,6 +110,11 @@ def node_of(source: BlockSource) -> NodeSource | None:
     if isinstance(source, SeveralNodes):
         return source.current
     return source if isinstance(source, NodeSource) else None
+
+
+def place_of(source: BlockSource) -> int:
+    """Return which of its nodes a source asks now: 1 for the one that was named first, or the only one."""
+    return source.place if isinstance(source, SeveralNodes) else 1
 
 
 def cut(source: BlockSource) -> None:
@@ -243,6 +256,11 @@ class SeveralNodes:
         source = self._asked.source
         assert source is not None, "a node is opened before it is asked"
         return source
+
+    @property
+    def place(self) -> int:
+        """Which node is asked now: 1 for the one that was named first."""
+        return self._asked.place + 1
 
     @property
     def network(self) -> Network:

@@ -238,9 +238,9 @@ def index(_: Patient, asked: Node) -> Finding:
     return ok("there is one")
 
 
-def announcements(patient: Patient, asked: Node) -> Finding:
+def announcements(_: Patient, asked: Node) -> Finding:
     """Check that the node announces blocks where the settings expect that."""
-    expected_at = patient.settings.zmq
+    expected_at = asked.publisher
     published = _published(asked)
     if expected_at is None:
         also = f"; it also publishes at {', '.join(map(quoted, published))}" if published else ""

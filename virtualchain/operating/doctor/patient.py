@@ -23,6 +23,7 @@ from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import Rest, Rpc
 from virtualchain.bitcoin.node.login import Login, NodeUrl, find_login, read_url
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.node.several import files_of_one
 from virtualchain.bitcoin.node.transport import tls_for
 from virtualchain.engine.expectations import Expect
 from virtualchain.errors import NodeError, UsageError, VirtualchainError
@@ -57,12 +58,16 @@ class Node:
     def __init__(self, settings: Settings, place: int, network: Network | None) -> None:
         """Read the address of the node at a place, and its login; raises UsageError."""
         port = (network or networks.NETWORKS["mainnet"]).rpc_port
-        self._settings = settings
         self._expected = network
         self._text = named_nodes(settings)[place] or f"http://127.0.0.1:{port}"
         self.url: NodeUrl = read_url(self._text, network)
-        tls = tls_for(self.url, settings.cacert)
-        self.login: Login = find_login(self.url, settings.cookie, network)
+        self._cookie, self._cacert = settings.cookie, settings.cacert
+        if len(named_nodes(settings)) > 1:
+            self._cookie, self._cacert = files_of_one(self.url, settings.cookie, settings.cacert)
+        self.publisher: str | None = settings.zmq if place == 0 else None
+        """Where it should publish blocks; None if it is asked for them."""
+        tls = tls_for(self.url, self._cacert)
+        self.login: Login = find_login(self.url, self._cookie, network)
         self.is_busy = False
         """Whether it has not answered the last question."""
         self._rpc = Rpc(self.url, self.login, tls)
@@ -111,10 +116,10 @@ class Node:
         with self._asked():
             source = open_source(
                 self._text,
-                self._settings.cookie,
+                self._cookie,
                 self._expected,
                 rest=False,
-                cacert=self._settings.cacert,
+                cacert=self._cacert,
                 warn=_ignore,
             )
         with closing(source):
@@ -128,7 +133,7 @@ class Node:
 
 def named_nodes(settings: Settings) -> Sequence[str | None]:
     """Return the addresses of the nodes; None stands for the one on this machine."""
-    return (settings.bitcoin,)
+    return settings.bitcoin or (None,)
 
 
 def _ignore(_: str) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
-from virtualchain.errors import quoted
-from virtualchain.operating.doctor.findings import Checks, Finding, combined, ok, problem, warning
+from virtualchain.errors import StoreError, quoted
+from virtualchain.operating.doctor.findings import Checks, Finding, Unknown, combined, ok, problem, warning
 from virtualchain.operating.doctor.patient import Database, Patient
 from virtualchain.store.database import OLDEST_SERVER, other_locale
+from virtualchain.store.fitness import refuse_unsafe
 
 _ENDS: Final = {
     15: date(2027, 11, 11),
@@ -21,10 +22,8 @@ _ENDS: Final = {
 _DIFFERENCE: Final = 5.0
 """Seconds by which two clocks may differ."""
 _DANGEROUS: Final = (
-    ("fsync", "off", "a crash of the machine may destroy the database"),
-    ("full_page_writes", "off", "a crash of the machine may damage pages"),
-    ("zero_damaged_pages", "on", "damaged pages are emptied without an error"),
-    ("ignore_checksum_failure", "on", "damaged pages are read without an error"),
+    ("fsync", "a crash of the machine may destroy the database"),
+    ("full_page_writes", "a crash of the machine may damage pages"),
 )
 _TIMEOUTS: Final = (
     "statement_timeout",
@@ -34,7 +33,7 @@ _TIMEOUTS: Final = (
     "idle_session_timeout",
 )
 _SHORT: Final = 60_000
-"""Milliseconds: commands that read may take longer."""
+"""Milliseconds: a query of an analyst may take longer."""
 _CROWDED: Final = 0.8
 _LEAST_BUFFERS: Final = 64 << 20
 _LEAST_WAL: Final = 256 << 20
@@ -96,7 +95,7 @@ def judge_version(major: int, observed: str, today: date) -> Finding:
     if today > _ENDS[major]:
         return warning(
             f"{observed}, which has had no fixes since {_ENDS[major]}",
-            "upgrade the server: back up first, and see docs/operating.md",
+            "upgrade the server, as docs/backup.md describes",
         )
     return ok(observed)
 
@@ -142,9 +141,9 @@ def durability(patient: Patient) -> Finding:
     """Check that a crash cannot damage the database, and that damage is noticed."""
     opened = patient.database
     findings = [
-        problem(f"{name} is {bad}: {effect}", f"turn {name} {'on' if bad == 'off' else 'off'}")
-        for name, bad, effect in _DANGEROUS
-        if opened.defaults.get(name) == bad
+        problem(f"{name} is off: {effect}", f"turn {name} on")
+        for name, effect in _DANGEROUS
+        if opened.defaults.get(name) == "off"
     ]
     if opened.defaults.get("data_checksums") == "off":
         findings.append(
@@ -173,52 +172,51 @@ def commits(patient: Patient) -> Finding:
     )
 
 
-def timeouts(patient: Patient) -> Finding:
-    """Check for timeouts that would end what only reads; the writer turns them off for itself."""
-    opened = patient.database
-    values = {name: int(opened.defaults.get(name, "0")) for name in _TIMEOUTS}
-    short = {name: value for name, value in values.items() if 0 < value < _SHORT}
-    if short:
-        listed = ", ".join(f"{name} is {value / 1000:g} s" for name, value in short.items())
-        return warning(
-            f"{listed}: commands that only read may be cut off; the writer turns it off for itself",
-            "set a minute or more, or nothing, for the user of `serve`, `watch`, `verify` and `export`",
-        )
-    return ok(", ".join(f"{name} {value / 1000:g} s" for name, value in values.items() if value) or "none")
-
-
-def transactions(patient: Patient) -> Finding:
-    """Check the defaults of transactions, which the writer sets for itself, and the mode of triggers."""
-    opened = patient.database
-    findings = []
-    if opened.setting("session_replication_role") == "replica":
-        findings.append(
-            problem(
-                "session_replication_role is replica: the triggers that keep history do not fire",
-                "have a superuser reset it for this database and user; the writer does not start until then",
-            )
-        )
-    if opened.setting("default_transaction_read_only") == "on" and _is_owner(opened):
-        findings.append(
-            warning(
-                "default_transaction_read_only is on for the writer's user",
-                "reset it: the writer overrides it, and other programs of this user fail",
-            )
-        )
-    isolation = opened.setting("default_transaction_isolation")
-    if isolation == "serializable":
-        findings.append(
-            warning(
-                "default_transaction_isolation is serializable, which makes readers slower and fail at times",
-                "reset it: virtualchain does not need it",
-            )
-        )
-    return combined(findings, f"read and write, {isolation}")
+def refused(patient: Patient) -> Finding:
+    """Check for what a writer refuses to work with: see docs/database.md."""
+    connection = patient.deployment
+    if not _is_owner(patient.database):
+        raise Unknown("this user only reads")
+    try:
+        refuse_unsafe(connection, patient.database.name)
+    except StoreError as error:
+        return problem(str(error), "a writer does not start until then")
+    return ok("none")
 
 
 def _is_owner(opened: Database) -> bool:
     rows = opened.rows("rights")
     return bool(rows and rows[0]["owns"])
+
+
+def timeouts(patient: Patient) -> Finding:
+    """Check for short timeouts: our sessions turn them off for themselves, other programs do not."""
+    opened = patient.database
+    values = {name: int(opened.defaults.get(name, "0")) for name in _TIMEOUTS}
+    listed = ", ".join(f"{name} is {value / 1000:g} s" for name, value in values.items() if value)
+    if any(0 < value < _SHORT for value in values.values()):
+        return warning(
+            f"{listed}: virtualchain's sessions turn it off, and other programs of this user are cut off",
+            "set it for the roles that need it, and not for the server, the database or this user",
+        )
+    return ok(listed or "none")
+
+
+def transactions(patient: Patient) -> Finding:
+    """Check the defaults of transactions: our sessions set their own, other programs do not."""
+    opened = patient.database
+    isolation = opened.setting("default_transaction_isolation")
+    changed = [isolation] if isolation == "serializable" else []
+    # A role that only reads should have it: `db grant-reader` sets it.
+    if opened.setting("default_transaction_read_only") == "on" and _is_owner(opened):
+        changed.append("read-only")
+    if changed:
+        return warning(
+            f"transactions of this user are {' and '.join(changed)} by default: virtualchain's sessions set "
+            "their own, and other programs may fail",
+            "reset default_transaction_isolation and default_transaction_read_only: see docs/database.md",
+        )
+    return ok(isolation)
 
 
 def locks(patient: Patient) -> Finding:
@@ -344,6 +342,7 @@ SERVER: Final[Checks] = {
     "server-clock": clock,
     "durability": durability,
     "synchronous-standbys": commits,
+    "refused-settings": refused,
     "timeouts": timeouts,
     "transaction-defaults": transactions,
     "locks": locks,

@@ -247,7 +247,7 @@ def backups(patient: Patient) -> Finding:
     if listed is None or (not ends and not _knows(listed, identifier)):
         return skipped(
             "nothing is known of backups here: pgBackRest is not installed, or not set up for this server",
-            "make sure that there is a backup on another machine, and that somebody has tried to restore it",
+            "make sure that there is a backup on another machine, as docs/backup.md describes",
         )
     if not ends:
         return problem("pgBackRest has no backup of this server yet", "run pgbackrest backup")
