@@ -23,6 +23,7 @@ from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import Rest, Rpc
 from virtualchain.bitcoin.node.login import Login, NodeUrl, find_login, read_url
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.node.several import files_of_one
 from virtualchain.bitcoin.node.transport import tls_for
 from virtualchain.engine.expectations import Expect
 from virtualchain.errors import NodeError, UsageError, VirtualchainError
@@ -60,11 +61,9 @@ class Node:
         self._expected = network
         self._text = named_nodes(settings)[place] or f"http://127.0.0.1:{port}"
         self.url: NodeUrl = read_url(self._text, network)
-        is_only = len(named_nodes(settings)) == 1
-        # As `open_nodes` has it: of several nodes, not every one takes every setting.
-        takes_cookie = is_only or (self.url.is_local and not self.url.password)
-        self._cookie = settings.cookie if takes_cookie else None
-        self._cacert = settings.cacert if is_only or self.url.scheme == "https" else None
+        self._cookie, self._cacert = settings.cookie, settings.cacert
+        if len(named_nodes(settings)) > 1:
+            self._cookie, self._cacert = files_of_one(self.url, settings.cookie, settings.cacert)
         self.publisher: str | None = settings.zmq if place == 0 else None
         """Where it should publish blocks; None if it is asked for them."""
         tls = tls_for(self.url, self._cacert)
