@@ -8,17 +8,8 @@ from typing import Final
 from virtualchain.engine.measures import installed_version
 from virtualchain.errors import StoreError, UsageError, quoted
 from virtualchain.model import Json
-from virtualchain.operating.doctor.findings import (
-    Checks,
-    Finding,
-    Unknown,
-    combined,
-    ok,
-    problem,
-    skipped,
-    warning,
-)
-from virtualchain.operating.doctor.patient import Patient
+from virtualchain.operating.doctor.findings import Checks, Finding, combined, ok, problem, skipped, warning
+from virtualchain.operating.doctor.patient import Patient, Unknown
 from virtualchain.reading import views
 from virtualchain.store.revision import current, head, refuse_newer
 from virtualchain.store.roles import missing_grants, reader_excess

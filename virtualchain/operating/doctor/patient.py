@@ -29,7 +29,6 @@ from virtualchain.engine.expectations import Expect
 from virtualchain.errors import NodeError, UsageError, VirtualchainError
 from virtualchain.loading import load_app
 from virtualchain.model import Json
-from virtualchain.operating.doctor.findings import Unknown
 from virtualchain.reading import views
 from virtualchain.settings import Settings
 from virtualchain.store.database import connect_reader, is_pooled, pin_transaction, redact
@@ -42,6 +41,10 @@ _STATEMENT: Final = 4_000
 """Milliseconds for one statement: less than the silence after which a session is given up."""
 _LARGEST: Final = 2**63 - 1
 _LONGEST_LIST: Final = 1000
+
+
+class Unknown(Exception):
+    """A check cannot know what it asks for; its text says why."""
 
 
 class Away(Exception):
