@@ -39,6 +39,8 @@ EVENTS: Final[Mapping[str, Level]] = {
     "nodes_disagree": "error",
     "database_failed": "warning",
     "database_connected": "info",
+    "database_differs": "warning",
+    "schema_upgrades": "info",
     "connected": "info",
     # What happens to apps
     "rolled_back": "warning",

@@ -1,6 +1,7 @@
--- name: is_migrated
--- Whether the database has virtualchain's tables.
-SELECT to_regclass('vc.apps') IS NOT NULL;
+-- name: has_apps
+-- Whether the database has virtualchain's tables, and our role may read which apps there are.
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'vc' AND c.relname = 'apps' AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'));
 
 -- name: harmful_settings
 -- A setting that only a superuser may change back, and with which rows are lost or not kept: its effect, its place, and what resets it.

@@ -6,6 +6,10 @@ SELECT to_regclass('virtualchain.apps') IS NOT NULL;
 -- The network that the deployment follows; no row before its first start.
 SELECT network FROM virtualchain.deployment;
 
+-- name: inputs_pruned_below
+-- The block below which inputs were pruned; null if none were.
+SELECT pruned_below FROM virtualchain.deployment;
+
 -- name: apps
 -- Every app, or those named, with its last block and status.
 -- A database that was not upgraded yet has neither code_changed nor unexpected.

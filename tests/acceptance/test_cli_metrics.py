@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client import parser as text_format
 
-from tests.acceptance.conftest import Commands, Inside, Running, check_one_line
+from tests.acceptance.conftest import Commands, Done, Inside, Running
 from tests.acceptance.test_cli_hung import stopped_backend
 from tests.acceptance.test_cli_run import at
 from virtualchain.testing import FakeNode
@@ -34,6 +34,13 @@ def ask(process: Running, path: str = "/metrics") -> str:
     [url] = re.findall(r"metrics are at (\S+)/metrics", process.err)
     with urlopen(url + path, timeout=10) as answer:
         return str(answer.read().decode())
+
+
+def check_last_line(done: Done, complaint: str) -> None:
+    """Check that a command ended with a line that contains a text, after what it says of passwords."""
+    *warnings, last = done.err.splitlines()
+    assert complaint in last, done.err
+    assert all("is in the process list" in line for line in warnings), done.err
 
 
 def samples(text: str) -> dict[str, float]:
@@ -89,7 +96,7 @@ def test_what_cannot_be_answered_is_refused_before_a_block_is_taken(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = inside("run", "--metrics", port, *common, code=2)
-        check_one_line(done, f"--metrics: 127.0.0.1 port {port} cannot be used: Address already in use")
+        check_last_line(done, f"--metrics: 127.0.0.1 port {port} cannot be used: Address already in use")
     for address in ("http", "70000", ":9108", "::1:9108", "-1"):
         assert (
             "write 9108, 0.0.0.0:9108 or [::1]:9108"
@@ -99,6 +106,6 @@ def test_what_cannot_be_answered_is_refused_before_a_block_is_taken(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     done = inside("run", "--metrics", 0, *common, code=2)
-    check_one_line(
+    check_last_line(
         done, "--metrics needs prometheus_client, which is missing: pip install 'virtualchain[metrics]'"
     )

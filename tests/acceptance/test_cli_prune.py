@@ -19,6 +19,8 @@ def test_prune(inside: Inside, fake_node: FakeNode, database_url: str, options: 
         assert "name either --before BLOCK or --keep BLOCKS" in inside(*options, "prune", *limits, code=2).err
     done = inside(*options, "prune", "--before", str(below))
     assert done.out.startswith(f"3 inputs below block {below} pruned, which frees ")
+    assert f"pruned below block {below}" in inside(*options, "status").out
+    assert json.loads(inside(*options, "--json", "status").out)["inputs_pruned_below"] == below
     printed = json.loads(inside(*options, "--json", "prune", "--keep", "2").out)
     assert printed == {"before": below, "inputs": 0, "bytes": 0, "dry_run": False, "complete": True}
     mine_notes(fake_node, "f")

@@ -24,7 +24,7 @@ from virtualchain.testing.database import DatabaseServer
 
 STATUS_KEYS = {
     *("network", "tip", "pruned_below", "waits_for", "confirmations", "writer", "standby", "pins", "builds"),
-    *("last_reorg", "locale", "report", "warnings", "apps"),
+    *("inputs_pruned_below", "last_reorg", "locale", "rates", "metrics", "report", "warnings", "apps"),
 }
 APP_KEYS = {
     "name",

@@ -114,7 +114,7 @@ def check_block(compiled: ModuleType, raw: bytes) -> Any:
     return check(layout, "walk_block", compiled, lambda: layout.walk(raw, SEARCH))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(raw=st.one_of(BLOCKS, mutated_blocks(), st.binary(max_size=300).map(HEADER.__add__), st.binary()))
 def test_any_block(compiled: ModuleType, raw: bytes) -> None:
     """Layout, matches and errors are the same."""
@@ -134,7 +134,7 @@ def check_scripts(compiled: ModuleType, raw: bytes) -> Any:
     return check(compiled_or_not, "output_scripts", compiled, lambda: compiled_or_not.output_scripts(raw))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(raw=BLOCKS, data=st.data())
 def test_output_scripts(compiled: ModuleType, raw: bytes, data: st.DataObject) -> None:
     """They are those of the outputs of a decoded transaction, and a shipped payload rule finds the same."""
@@ -162,7 +162,7 @@ def check_outpoints(compiled: ModuleType, raw: bytes, at: int = 0) -> Any:
     return check(compiled_or_not, "outpoints", compiled, lambda: compiled_or_not.outpoints(raw, at))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(raw=BLOCKS, data=st.data())
 def test_outpoints(compiled: ModuleType, raw: bytes, data: st.DataObject) -> None:
     """They are those of the inputs of a decoded transaction, wherever it begins and whatever follows."""
@@ -179,7 +179,7 @@ def test_outpoints(compiled: ModuleType, raw: bytes, data: st.DataObject) -> Non
         assert check_outpoints(compiled, whole[:size]) == "a transaction ends too early"
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(raw=st.one_of(mutated_blocks(), st.binary(max_size=200)), at=st.integers(0, 250))
 def test_outpoints_of_any_bytes(compiled: ModuleType, raw: bytes, at: int) -> None:
     """Results and errors are the same, also for a place past the end."""
@@ -288,7 +288,7 @@ def test_hashes_of_every_length(fast: ModuleType) -> None:
         assert fast.merkle_rows(digests) == hashes.merkle_rows(digests)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     ops_hash=st.binary(min_size=32, max_size=32),
     prior=st.lists(st.binary(min_size=16, max_size=16), max_size=40),
@@ -355,7 +355,7 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
     return (data[at : at + size] for at in range(0, len(data), size))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     data=st.one_of(SPENT.map(answer_of), st.binary(max_size=60)),
     cut=st.one_of(st.none(), st.integers(0, 300)),
@@ -377,7 +377,7 @@ def test_any_spent_outputs(
     assert read(size) == read(10_000)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     data=st.one_of(UNDO.map(undo_bytes), st.binary(max_size=80)),
     cut=st.one_of(st.none(), st.integers(0, 300)),

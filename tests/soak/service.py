@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -205,9 +205,7 @@ class Service:
     def crash_database(self) -> None:
         """Kill the database server, as a power failure does."""
         pid = int((self.server.folder / "data" / "postmaster.pid").read_text().split()[0])
-        for child in _tree(pid):
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+        _signal(_tree(pid), signal.SIGKILL)
         # Where nobody takes note of ended processes, as in some containers, the server's number stays in use.
         for lock in (*self.server.folder.glob("data/postmaster.pid"), *self.server.folder.glob("run/.s.*")):
             lock.unlink()
@@ -237,11 +235,9 @@ class Service:
         for seconds in (0.3, 0.3, 11, 0.3):
             self.mine(5)
             children = _tree(pid)
-            for child in children:
-                os.kill(child, signal.SIGSTOP)
+            _signal(children, signal.SIGSTOP)
             time.sleep(seconds)
-            for child in children:
-                os.kill(child, signal.SIGCONT)
+            _signal(children, signal.SIGCONT)
 
     def jump_clock(self) -> None:
         """Set the clock of the process a day back, then a week forward, then right."""
@@ -285,3 +281,10 @@ def _tree(pid: int) -> list[int]:
     """Return a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *map(int, children)]
+
+
+def _signal(processes: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to processes, some of which may have ended."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)

@@ -8,6 +8,7 @@ import click
 
 from virtualchain.cli.output import say
 from virtualchain.errors import UsageError
+from virtualchain.notices import Notice
 
 if TYPE_CHECKING:
     from virtualchain.cli.options import Options
@@ -52,5 +53,5 @@ def exporting(
         ) from error
     exporter = Exporter(measures, options.database, *address, ready_lag=ready_lag)
     with exporter.running():
-        say(f"metrics are at {exporter.url}")
+        say(Notice(f"metrics are at {exporter.url}", "serving", url=exporter.url))
         yield

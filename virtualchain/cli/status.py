@@ -66,6 +66,7 @@ def status(options: Options, check: bool) -> None:
             "writer": views.writer(connection),
             "standby": views.is_standby(connection),
             "pins": views.pins(connection),
+            "inputs_pruned_below": views.inputs_pruned_below(connection),
             "builds": views.builds(connection),
             "last_reorg": views.last_reorg(connection),
             "locale": _locale_warning(other_locale(connection)),
@@ -110,6 +111,7 @@ def status(options: Options, check: bool) -> None:
             "waits for": _awaited(outlook, report if running else None, report),
             **_work_fields(deployment["rates"], deployment["metrics"]),
             **_pin_fields(deployment["pins"]),
+            **_pruned_fields(deployment["inputs_pruned_below"]),
             **_rollback_fields(deployment["last_reorg"]),
             **({"locale": deployment["locale"]} if deployment["locale"] else {}),
         },
@@ -352,6 +354,10 @@ def _locale_warning(locale: str | None) -> str | None:
 def _pin_fields(pins: "list[Json]") -> dict[str, str]:
     blocks = ", ".join(f"block {pin['block_id']} ({pin['hash']})" for pin in pins)
     return {"pinned": blocks} if blocks else {}
+
+
+def _pruned_fields(block_id: int | None) -> dict[str, str]:
+    return {} if block_id is None else {"inputs": f"pruned below block {block_id}"}
 
 
 def _rollback_fields(reorg: "Json | None") -> dict[str, str]:

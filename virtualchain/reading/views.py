@@ -134,6 +134,12 @@ def network(connection: psycopg.Connection) -> str | None:
     return name
 
 
+def inputs_pruned_below(connection: psycopg.Connection) -> int | None:
+    """Return the block below which `prune` dropped transactions of inputs; None if it did not."""
+    block_id: int | None = _value(connection, "inputs_pruned_below")
+    return block_id
+
+
 def pins(connection: psycopg.Connection) -> list[Json]:
     """Return the blocks that the followed chain must hold: block_id, hash."""
     return _dicts(connection, "pins", {})

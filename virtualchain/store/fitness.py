@@ -20,7 +20,7 @@ def refuse_unsafe(connection: psycopg.Connection, where: str) -> None:
     """
     for query in _REFUSED:
         _refuse(connection, query, where)
-    row = connection.execute(_Q["is_migrated"]).fetchone()
+    row = connection.execute(_Q["has_apps"]).fetchone()
     if row and row[0]:
         _refuse(connection, "hidden_rows", where)
 

@@ -10,6 +10,7 @@ import psycopg
 if TYPE_CHECKING:
     from alembic.config import Config
 
+from virtualchain.notices import Notice
 from virtualchain.store.builds import refresh_views
 from virtualchain.store.database import (
     advice,
@@ -63,22 +64,24 @@ def migrate(url: str, patience: Patience | None = None) -> str:
     return head()
 
 
-def _tell(connection: psycopg.Connection, url: str, revision: str) -> Iterator[str]:
+def _tell(connection: psycopg.Connection, url: str, revision: str) -> Iterator[Notice]:
     """Yield what is to be known before an existing deployment is written to: it may be a restored copy."""
     if revision != head():
-        yield describe(plan(connection, revision), revision)
+        yield Notice(describe(plan(connection, revision), revision), "schema_upgrades")
         return
     locale = other_locale(connection)
     if locale is not None:
-        yield (
+        yield Notice(
             f"the database {redact(url)} has another locale than C ({locale}), so its apps may differ from "
-            "those of other nodes: restore it into one with locale C, or see docs/operating.md"
+            "those of other nodes: restore it into one with locale C, or see docs/operating.md",
+            "database_differs",
         )
     absent = absent_readers(connection)
     if absent:
-        yield (
+        yield Notice(
             f"this server has no role {', '.join(absent)}, recorded here to read this deployment: "
-            "`virtualchain db grant-reader ROLE --login` makes it again, `db revoke-reader ROLE` forgets it"
+            "`virtualchain db grant-reader ROLE --login` makes it again, `db revoke-reader ROLE` forgets it",
+            "database_differs",
         )
 
 

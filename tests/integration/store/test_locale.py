@@ -16,6 +16,7 @@ from virtualchain.examples import notary
 from virtualchain.store.database import connect_reader, other_locale
 from virtualchain.store.embedded.server import EmbeddedServer
 from virtualchain.store.migrate import migrate
+from virtualchain.store.patience import Patience
 from virtualchain.store.revision import current, head
 from virtualchain.testing import FakeNode
 from virtualchain.testing.database import installations
@@ -139,14 +140,17 @@ def test_a_template_with_another_locale(servers: dict[int, EmbeddedServer], crea
 def test_a_deployment_in_another_locale_keeps_running(
     servers: dict[int, EmbeddedServer], create: Create, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was made before the rule: it is upgraded and used, and reading it names its locale."""
+    """It was made before the rule: it is upgraded and used, and each start names its locale."""
     for server in servers.values():
         url = create(server, "LOCALE_PROVIDER libc LOCALE 'C.UTF-8' ENCODING 'UTF8' TEMPLATE template0")
         assert url is not None
         with monkeypatch.context() as before:
             before.setattr("virtualchain.store.migrate.require_c_locale", lambda *_: None)
             migrate(url)
-        assert migrate(url) == head()
+        reports: list[str] = []
+        assert migrate(url, Patience(reports.append)) == head()
+        assert len(reports) == 1
+        assert "has another locale than C (libc, LC_COLLATE C.UTF-8, LC_CTYPE C.UTF-8)" in reports[0]
         with FakeNode() as node:
             node.mine([node.send(b"stoone")])
             with StateEngine(notary.app, database=url, source=node.url, confirmations=0) as engine:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from virtualchain.background import begin
 from virtualchain.bitcoin.networks import Network
-from virtualchain.bitcoin.node.login import read_url
+from virtualchain.bitcoin.node.login import NodeUrl, read_url
 from virtualchain.bitcoin.node.node import NodeSource, open_source
 from virtualchain.bitcoin.node.relation import BEHIND, Relation, compare, invalid_note
 from virtualchain.bitcoin.source import BlockSource, Tip
@@ -73,17 +73,25 @@ def open_nodes(
         raise UsageError(f"the node {repeated[0]} is named twice" if repeated else "no node is named")
     nodes = []
     for place, (url, address) in enumerate(zip(urls, addresses, strict=True)):
-        takes_cookie = address.is_local and not address.password
+        own_cookie, own_cacert = files_of_one(address, cookie, cacert)
         opener = partial(
             open_source,
             url,
-            cookie if takes_cookie else None,
-            cacert=cacert if address.scheme == "https" else None,
+            own_cookie,
+            cacert=own_cacert,
             zmq=zmq if place == 0 else None,
             notice=notice,
         )
         nodes.append(_Node(place, names[place], opener, warn))
     return SeveralNodes(nodes, network, report or (lambda _: None))
+
+
+def files_of_one(
+    address: NodeUrl, cookie: Path | None, cacert: Path | None
+) -> tuple[Path | None, Path | None]:
+    """Return which of the files `cookie` and `cacert` of several nodes are for the one at an address."""
+    takes_cookie = address.is_local and not address.password
+    return cookie if takes_cookie else None, cacert if address.scheme == "https" else None
 
 
 def source_of(

@@ -11,16 +11,8 @@ from virtualchain.engine.expectations import describe_mismatch
 from virtualchain.engine.halting import place_of
 from virtualchain.errors import UsageError
 from virtualchain.loading import load_app
-from virtualchain.operating.doctor.findings import (
-    Checks,
-    Finding,
-    Unknown,
-    combined,
-    problem,
-    skipped,
-    warning,
-)
-from virtualchain.operating.doctor.patient import Patient
+from virtualchain.operating.doctor.findings import Checks, Finding, combined, problem, skipped, warning
+from virtualchain.operating.doctor.patient import Patient, Unknown
 from virtualchain.operating.expected import compare_digests
 from virtualchain.store.builds import Build, code_warning, is_by
 from virtualchain.store.builds import builds as all_builds

@@ -10,20 +10,11 @@ import psycopg
 from virtualchain.background import begin
 from virtualchain.errors import VirtualchainError, quoted
 from virtualchain.operating.doctor.apps import APPS
-from virtualchain.operating.doctor.findings import (
-    PAGE,
-    Check,
-    Checks,
-    Finding,
-    Unknown,
-    problem,
-    skipped,
-    warning,
-)
+from virtualchain.operating.doctor.findings import PAGE, Check, Checks, Finding, problem, skipped, warning
 from virtualchain.operating.doctor.following import FOLLOWING
 from virtualchain.operating.doctor.machine import MACHINE
 from virtualchain.operating.doctor.node import NODE
-from virtualchain.operating.doctor.patient import Away, Patient
+from virtualchain.operating.doctor.patient import Away, Patient, Unknown
 from virtualchain.operating.doctor.server import DATABASE, SERVER
 from virtualchain.operating.doctor.upkeep import UPKEEP
 from virtualchain.store.patience import ServerSilent

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-if TYPE_CHECKING:
-    from virtualchain.operating.doctor.patient import Patient
+from virtualchain.operating.doctor.patient import Patient
 
 Verdict = Literal["ok", "warning", "problem", "skipped"]
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "warning", "problem", "skipped")
@@ -25,11 +24,7 @@ class Finding:
     """What to do; None if there is nothing to do."""
 
 
-class Unknown(Exception):
-    """A check cannot know what it asks for; its text says why."""
-
-
-Check = Callable[["Patient"], Finding]
+Check = Callable[[Patient], Finding]
 Checks = Mapping[str, Check]
 """Checks by their names, in the order in which they run."""
 

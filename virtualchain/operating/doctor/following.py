@@ -9,17 +9,8 @@ from virtualchain.engine.measures import installed_version
 from virtualchain.errors import StoreError, UsageError, quoted
 from virtualchain.metrics import awaits_decision
 from virtualchain.model import Json
-from virtualchain.operating.doctor.findings import (
-    Checks,
-    Finding,
-    Unknown,
-    combined,
-    ok,
-    problem,
-    skipped,
-    warning,
-)
-from virtualchain.operating.doctor.patient import Patient
+from virtualchain.operating.doctor.findings import Checks, Finding, combined, ok, problem, skipped, warning
+from virtualchain.operating.doctor.patient import Patient, Unknown
 from virtualchain.reading import reported, views
 from virtualchain.store.revision import current, head, refuse_newer
 from virtualchain.store.roles import missing_grants, reader_excess

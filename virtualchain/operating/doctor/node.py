@@ -17,14 +17,13 @@ from virtualchain.operating.doctor.findings import (
     Check,
     Checks,
     Finding,
-    Unknown,
     combined,
     ok,
     problem,
     skipped,
     warning,
 )
-from virtualchain.operating.doctor.patient import Away, Node, Patient
+from virtualchain.operating.doctor.patient import Away, Node, Patient, Unknown
 
 _OLDEST: Final = 25
 _NEWEST: Final = 30

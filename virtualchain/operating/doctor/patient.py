@@ -23,12 +23,12 @@ from virtualchain.bitcoin.node.answers import well_formed
 from virtualchain.bitcoin.node.client import Rest, Rpc
 from virtualchain.bitcoin.node.login import Login, NodeUrl, find_login, read_url
 from virtualchain.bitcoin.node.node import open_source
+from virtualchain.bitcoin.node.several import files_of_one
 from virtualchain.bitcoin.node.transport import tls_for
 from virtualchain.engine.expectations import Expect
 from virtualchain.errors import NodeError, UsageError, VirtualchainError
 from virtualchain.loading import load_app
 from virtualchain.model import Json
-from virtualchain.operating.doctor.findings import Unknown
 from virtualchain.reading import views
 from virtualchain.settings import Settings
 from virtualchain.store.database import connect_reader, is_pooled, pin_transaction, redact
@@ -41,6 +41,10 @@ _STATEMENT: Final = 4_000
 """Milliseconds for one statement: less than the silence after which a session is given up."""
 _LARGEST: Final = 2**63 - 1
 _LONGEST_LIST: Final = 1000
+
+
+class Unknown(Exception):
+    """A check cannot know what it asks for; its text says why."""
 
 
 class Away(Exception):
@@ -60,11 +64,9 @@ class Node:
         self._expected = network
         self._text = named_nodes(settings)[place] or f"http://127.0.0.1:{port}"
         self.url: NodeUrl = read_url(self._text, network)
-        is_only = len(named_nodes(settings)) == 1
-        # As `open_nodes` has it: of several nodes, not every one takes every setting.
-        takes_cookie = is_only or (self.url.is_local and not self.url.password)
-        self._cookie = settings.cookie if takes_cookie else None
-        self._cacert = settings.cacert if is_only or self.url.scheme == "https" else None
+        self._cookie, self._cacert = settings.cookie, settings.cacert
+        if len(named_nodes(settings)) > 1:
+            self._cookie, self._cacert = files_of_one(self.url, settings.cookie, settings.cacert)
         self.publisher: str | None = settings.zmq if place == 0 else None
         """Where it should publish blocks; None if it is asked for them."""
         tls = tls_for(self.url, self._cacert)

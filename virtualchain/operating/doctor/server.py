@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from virtualchain.errors import StoreError, quoted
-from virtualchain.operating.doctor.findings import Checks, Finding, Unknown, combined, ok, problem, warning
-from virtualchain.operating.doctor.patient import Database, Patient
+from virtualchain.operating.doctor.findings import Checks, Finding, combined, ok, problem, warning
+from virtualchain.operating.doctor.patient import Database, Patient, Unknown
 from virtualchain.store.database import OLDEST_SERVER, other_locale
 from virtualchain.store.fitness import refuse_unsafe
 

@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from virtualchain.errors import quoted
-from virtualchain.operating.doctor.findings import (
-    Checks,
-    Finding,
-    Unknown,
-    combined,
-    ok,
-    problem,
-    skipped,
-    warning,
-)
-from virtualchain.operating.doctor.patient import Patient
+from virtualchain.operating.doctor.findings import Checks, Finding, combined, ok, problem, skipped, warning
+from virtualchain.operating.doctor.patient import Patient, Unknown
 from virtualchain.operating.doctor.server import is_local
 
 _LITTLE: Final = 1 << 30

@@ -57,6 +57,7 @@ def status(request: Request) -> Response:
             "writer": views.writer(connection),
             "standby": views.is_standby(connection),
             "pins": views.pins(connection),
+            "inputs_pruned_below": views.inputs_pruned_below(connection),
             "builds": views.builds(connection),
             "last_reorg": views.last_reorg(connection),
             "rates": reported.rates(connection),
