@@ -71,7 +71,7 @@ def soak(
         service = opened.enter_context(closing(Service(folder, Random(seed))))
         samples: list[Sample] = []
         for day, (event, happen) in zip(range(days), cycle(EVENTS.items()), strict=False):
-            if time.monotonic() - began > seconds:
+            if samples and time.monotonic() - began > seconds:
                 break
             service.mine(blocks_a_day // 2)
             happen(service)

@@ -160,8 +160,9 @@ def test_joining_resumes_where_it_was_interrupted(
     one, two = an_app("one", b"aa"), an_app("two", b"bb")
     run(one)
 
-    def interrupt(_: str) -> None:
-        raise InterruptedError
+    def interrupt(message: str) -> None:
+        if "joins" in message:
+            raise InterruptedError
 
     with pytest.raises(InterruptedError):
         run(one, two, on_wait=interrupt)
