@@ -84,7 +84,7 @@ def test_a_manager_that_does_not_read_holds_nothing_up(
     service.waiting("für\nnichts →")
     for number in range(10_000):
         service.waiting(str(number))
-    assert manager.until("STATUS=.*") == ["STATUS=f\\xfcr\\nnichts \\u2192"]
+    assert manager.until("STATUS=.*") == ["STATUS=f\\xfcr\\nnichts ->"]
     assert service._notifier is not None
     assert service._notifier.socket is not None
     service._notifier.socket.close()
