@@ -1,6 +1,8 @@
 """What the doctor finds of a deployment, its apps and the machine: each disorder, provoked."""
 
+import os
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -256,11 +258,9 @@ def test_the_machine(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert place.one("open-files") == ("warning", "at most 512 open files")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    monkeypatch.setattr(
-        "virtualchain.operating.doctor.machine.shutil.disk_usage", lambda _: SimpleNamespace(free=10**8)
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     assert place.one("home-folder")[0] == "warning"
-    monkeypatch.setattr("virtualchain.operating.doctor.machine.os.access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     assert place.one("home-folder")[0] == "skipped"
 
 

@@ -509,7 +509,7 @@ def test_clocks_connections_and_versions(well: Clinic, monkeypatch: pytest.Monke
     assert [server_checks.is_local(host) for host in ("", "/run", "::1", "127.9.9.9")] == [True] * 4
     assert not any(server_checks.is_local(host) for host in ("10.0.0.1", "db.example.com", "::2"))
     now = time.time
-    monkeypatch.setattr("virtualchain.operating.doctor.server.time.time", lambda: now() + 60)
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
     assert "60.0 s" in well.one("server-clock").observed
 
 
