@@ -41,6 +41,9 @@ METRICS: Final[Mapping[str, Metric]] = {
     "virtualchain_node_in_use": Metric(
         "gauge", "Which of the nodes is asked: 1 for the one that was named first."
     ),
+    "virtualchain_nodes_disagree": Metric(
+        "gauge", "Whether another node is on another branch, or calls a block of this one invalid (1)."
+    ),
     "virtualchain_lag_blocks": Metric("gauge", "Blocks from the tape's last one to the stable tip."),
     "virtualchain_lag_seconds": Metric("gauge", "For how long a stable block has been due; 0 if none is."),
     "virtualchain_last_block_timestamp_seconds": Metric(

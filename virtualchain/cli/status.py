@@ -339,6 +339,8 @@ def _work_fields(rates: "Json | None", metrics: "Sequence[Json]") -> dict[str, s
     ]
     if "virtualchain_blocks_total" in totals:
         fields["so far"] = ", ".join(counts)
+    if totals.get("virtualchain_nodes_disagree"):
+        fields["NODES"] = "they disagree about the chain: the writer's log says which, and what to do"
     return fields
 
 

@@ -19,7 +19,7 @@ from virtualchain.app.declarations import read_contract
 from virtualchain.bitcoin.block import Scanner
 from virtualchain.bitcoin.node.mempool import Mempool
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.bitcoin.node.several import asks_another, cut, node_of, place_of, source_of
+from virtualchain.bitcoin.node.several import asks_another, cut, node_of, source_of, standing_of
 from virtualchain.bitcoin.source import BlockSource, Wake
 from virtualchain.engine.answering import Answering, unless_only_an_app
 from virtualchain.engine.backfill import advance_chunk, backfill_chunk
@@ -500,7 +500,7 @@ class StateEngine(Answering):
             node_tip=self._source.tip,
             pins=pins,
         )
-        self._report.know(self._look.node_tip, place_of(self._source))
+        self._report.know(self._look.node_tip, *standing_of(self._source))
         if self._node_is_away:
             self._node_is_away = False
             self.measures.clock.find()

@@ -52,6 +52,7 @@ class Measures:
         self.tip: Block | None = None
         """The last block of the tape."""
         self.node_place: int | None = None
+        self.nodes_disagree = False
         self.node_height: int | None = None
         self.node_seen: float | None = None
         """When the node last answered what its tip is, by the monotonic clock."""
@@ -87,9 +88,12 @@ class Measures:
         self.tip = tip
         self._note_lag()
 
-    def know(self, block_id: int, place: int = 1) -> None:
-        """Take note of the height of the node's last block, and which of several nodes it is, from 1."""
-        self.node_place = place
+    def know(self, block_id: int, place: int = 1, *, is_disputed: bool = False) -> None:
+        """Take note of the height of the node's last block, and how it stands among several nodes.
+
+        `place` says which it is, from 1; `is_disputed`, whether another one disagrees with it.
+        """
+        self.node_place, self.nodes_disagree = place, is_disputed
         self.node_height, self.node_seen = block_id, time.monotonic()
         self._note_lag()
 
@@ -186,6 +190,7 @@ class Measures:
             yield "waiting_seconds_total", seconds, {"for": cause}
         for cause in CAUSES:
             yield "waiting", cause == waits_for, {"for": cause}
+        yield "nodes_disagree", self.nodes_disagree, {}
         yield "deep_fork_refused", self.deep_fork_refused, {}
 
     def _app_values(self) -> Iterator[tuple[str, float, dict[str, str]]]:

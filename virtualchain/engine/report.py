@@ -57,10 +57,10 @@ class Report:
         connection.execute(_Q["begin"], parameters)
         self._due = time.monotonic()
 
-    def know(self, tip: Tip, place: int) -> None:
-        """Take note of the node's last block, and which of several nodes it is."""
+    def know(self, tip: Tip, place: int, is_disputed: bool) -> None:
+        """Take note of the node's last block, which of several nodes it is, and if another one disagrees."""
         self._tip = tip if tip.block_id >= 0 else None
-        self._measures.know(tip.block_id, place)
+        self._measures.know(tip.block_id, place, is_disputed=is_disputed)
 
     def stop_for(self, decision: str) -> None:
         """Take note of what an operator must decide before a writer can go on."""

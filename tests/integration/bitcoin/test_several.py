@@ -11,7 +11,7 @@ from tests.support.tables import deployment
 from virtualchain import StateEngine
 from virtualchain.bitcoin.node import client, several
 from virtualchain.bitcoin.node.node import NodeSource
-from virtualchain.bitcoin.node.several import SeveralNodes, open_nodes
+from virtualchain.bitcoin.node.several import SeveralNodes, open_nodes, standing_of
 from virtualchain.bitcoin.source import Tip
 from virtualchain.engine import engine as indexer
 from virtualchain.errors import DeepFork, MissingData, NodeError, NodeUnavailable, UsageError
@@ -252,7 +252,9 @@ def test_a_branch_with_less_work_is_not_turned_to(
     second.reorg(3, 3)
     first.mine()
     source = open_all(first, second)
+    assert standing_of(source) == (1, False)
     until(source, lambda: messages)
+    assert standing_of(source) == (1, True)
     assert f"the nodes disagree from block {first.height - 3} on" in messages[0]
     until(source, lambda: second.calls["getblockchaininfo"] > 10)
     assert (asks(source, first), len(messages)) == (True, 1)
@@ -282,6 +284,7 @@ def test_two_nodes_that_disagree_about_validity_are_never_mixed(
     until(source, lambda: messages)
     assert f"the nodes disagree from block {first.height - 3} on" in messages[0]
     assert "invalid; find out which of the two is right" in messages[0]
+    assert standing_of(source) == (1, True)
     first.stop()
     with pytest.raises(NodeUnavailable):
         source.tip()

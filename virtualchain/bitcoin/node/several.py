@@ -112,9 +112,12 @@ def node_of(source: BlockSource) -> NodeSource | None:
     return source if isinstance(source, NodeSource) else None
 
 
-def place_of(source: BlockSource) -> int:
-    """Return which of its nodes a source asks now: 1 for the one that was named first, or the only one."""
-    return source.place if isinstance(source, SeveralNodes) else 1
+def standing_of(source: BlockSource) -> tuple[int, bool]:
+    """Return which node a source asks now, and whether another one disagrees with it.
+
+    The first is 1 for the node that was named first, or the only one.
+    """
+    return (source.place, source.is_disputed) if isinstance(source, SeveralNodes) else (1, False)
 
 
 def cut(source: BlockSource) -> None:
@@ -261,6 +264,12 @@ class SeveralNodes:
     def place(self) -> int:
         """Which node is asked now: 1 for the one that was named first."""
         return self._asked.place + 1
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether another node is on another branch, or calls ours invalid, as far as that was reported."""
+        is_split = any(was_reported for _, was_reported in self._splits.values())
+        return is_split or any(node.is_disputed for node in self._nodes)
 
     @property
     def network(self) -> Network:
