@@ -83,6 +83,7 @@ def test_run_says_everything_as_events(
     done = process.signal(signal.SIGTERM)
     read = events(done.err)
     assert (done.code, names(read)[-1]) == (0, "stopped")
+    assert [event for event in read if event["level"] == "error"] == [], "nothing was wrong"
     by_name = {event["event"]: event for event in read}
     assert by_name["settings_changed"]["changes"] == {"confirmations": [0, 1]}
     assert by_name["rolled_back"]["blocks_undone"] == 1

@@ -215,8 +215,10 @@ class _Beside:
 
     def begin_to_end(self) -> None:
         """Have it end, without waiting for that."""
-        self._ended.set()
         with self._lock:
+            if self._ended.is_set():
+                return  # a second signal would not let it end in order
+            self._ended.set()
             if self._process is not None and self._process.poll() is None:
                 self._process.terminate()
 

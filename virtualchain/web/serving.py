@@ -84,10 +84,16 @@ def serve(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Leave out of the log that streams, which never end, were cut off at the server's end."""
+    """Leave out of the log that streams, which never end, were cut off at the server's end.
+
+    Or everything was, at a second signal: uvicorn then logs a traceback as its message.
+    """
     error = record.exc_info[1] if record.exc_info else None
+    message = record.getMessage()
     return not (
-        isinstance(error, asyncio.CancelledError) or "timeout graceful shutdown" in record.getMessage()
+        isinstance(error, asyncio.CancelledError)
+        or "timeout graceful shutdown" in message
+        or "asyncio.exceptions.CancelledError" in message
     )
 
 
