@@ -158,7 +158,10 @@ def test_a_user_without_rights(
 
 @pytest.mark.usefixtures("impatient")
 def test_a_full_disk(inside: Inside, fake_node: FakeNode, small_disk: Path) -> None:
-    """Once there is space again, the same command continues after the last committed block."""
+    """Once there is space again, the same command continues after the last committed block.
+
+    Whether the start finds the disk full, or a block does after some attempts, depends on the pages in use.
+    """
     inside.set(VIRTUALCHAIN_HOME=str(small_disk / "home"))
     common = ("sync", *APP, "--bitcoin", fake_node.url)
     inside(*common, "--to", 3)
@@ -167,7 +170,6 @@ def test_a_full_disk(inside: Inside, fake_node: FakeNode, small_disk: Path) -> N
         fill(filler)
         fake_node.mine(n=1000)
         done = inside(*common, code=3)
-        assert "trying again" in done.err
         assert done.out == ""
         last = done.err.splitlines()[-1]
         assert "No space left on device" in last
