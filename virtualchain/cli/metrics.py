@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from virtualchain.engine.measures import Measures
 
 HOST: Final = "127.0.0.1"
-"""Where it listens unless told otherwise."""
+"""Where it listens if only a port is named."""
 
 
 def read_address(

@@ -1,4 +1,4 @@
-"""What an upgrade of the schema will do, told before it begins: steps, what they lock, how long they take."""
+"""What an upgrade of the schema is about to do: its steps, what they lock, and how long they may take."""
 
 import tomllib
 from collections.abc import Mapping, Sequence

@@ -216,7 +216,7 @@ def test_checks_that_cannot_be_made(place: Place, monkeypatch: pytest.MonkeyPatc
     """A lock, a folder that is closed, and a check that is broken or ends the process: each has a verdict."""
 
     def closed(_: object) -> Finding:
-        raise PermissionError(13, "Permission denied", "/root/\x1b")
+        raise PermissionError(13, "Permission denied", "closed/\x1b")
 
     def broken(_: object) -> Finding:
         raise RuntimeError("no\x1b[2J")

@@ -514,7 +514,7 @@ def test_clocks_connections_and_versions(well: Clinic, monkeypatch: pytest.Monke
 
 
 def test_a_pooler(well: Clinic) -> None:
-    """Behind a pooler that shares sessions, every check still has its verdict, and only that is named."""
+    """Through a pooler that shares sessions, every check has its verdict, and only the pooler is named."""
     with pooled(well.settings.database or "", "transaction") as url:
         assert [*not_ok(well.all(database=url))] == ["pooler"]
 
