@@ -307,7 +307,8 @@ def _waits_for(
                 refuse_without_code(connection, plan, apps_with_code)
         except DeepFork as error:
             return str(error)
-        return f"{describe_fork(plan)}: the next sync or run undoes them"
+        fork = describe_fork(plan)
+        return f"{fork}: the next sync or run undoes them, if its settings are those of this command"
     first = plan.blocks[0].block_id
     if pruned_below is not None and first < pruned_below:
         return (
