@@ -252,18 +252,27 @@ class _Subject:
                 job = Job(self.walk.node.url, 0, Path(folder), stretches, database=url)
                 ran = perform(self.app, job) if elsewhere is None else elsewhere.perform(job)
             replay = Side("a fresh replay of the chain", url, ran)
+            self._require_no_halt(ran)
             lines = describe_difference(self.name, self.side, replay, self.walk.names)
             lines = lines or _describe_history(self.name, self.side, replay)
         finally:
             self.server.drop(url)
         if lines:
             raise ReorgDiffers(self._report(lines))
-        if ran.halt is not None:
-            case = self.walk.names.get(ran.halt["txid"] or "", "no single transaction")
-            raise UsageError(
-                f"app {self.name} halts in block {ran.halt['block_id']}, with and without forks; check_poison"
-                f" finds such transactions: {ran.halt['callback']} fails with {ran.halt['error']} ({case})"
-            )
+
+    def _require_no_halt(self, replay: Ran) -> None:
+        """Raise UsageError if the app halts at the same place in the replay."""
+        halts = [ran.halt for ran in (self.ran, replay) if ran.halt is not None]
+        if len(halts) < 2 or any(
+            halts[0][name] != halts[1][name] for name in ("block_id", "txid", "callback")
+        ):
+            return
+        halt = halts[0]
+        case = self.walk.names.get(halt["txid"] or "", "no single transaction")
+        raise UsageError(
+            f"app {self.name} halts in block {halt['block_id']}, in a fresh replay, too; check_poison finds such "
+            f"transactions: {halt['callback']} fails with {halt['error']} ({case})"
+        )
 
     def _report(self, lines: Sequence[str]) -> str:
         steps = self.walk.done

@@ -46,6 +46,9 @@ _Q = queries("testing")
 _OWN_NAMES: Final = ("app", "consensus_hash", "fee", "sender", "spends", "to")
 """What `Story.send` takes itself; a field with such a name is passed in `fields`."""
 
+_NUMBERS: Final = count(1)
+"""For the names of copies: several scenarios may be open at once."""
+
 Output = tuple[Tx, int]
 """An output of a transaction, by its number."""
 
@@ -126,9 +129,10 @@ class _Copies:
                 "own, as pytest's fixture `database_url` does"
             )
         own = urlsplit(url).path.removeprefix("/")
-        pristine = DatabaseServer(url, prefix="scenario", template=own).clone()
+        number = next(_NUMBERS)
+        pristine = DatabaseServer(url, prefix=f"scenario_{number}", template=own).clone()
         self._server = DatabaseServer(
-            url, prefix="replay", template=urlsplit(pristine).path.removeprefix("/")
+            url, prefix=f"replay_{number}", template=urlsplit(pristine).path.removeprefix("/")
         )
 
     @contextmanager
@@ -246,7 +250,7 @@ class Story:
             )
         most = self.node.height - self._before
         if not 1 <= depth <= most:
-            raise UsageError(f"the story has {most} blocks: {depth} of them cannot be replaced")
+            raise UsageError(f"the story has {most} blocks so far: the last {depth} cannot be replaced")
         tree = self.node.chain.tree
         needed = tree.tip.chainwork - tree.chain[-depth - 1].chainwork + 1
         easy = tree.chain[1].block.bits

@@ -61,11 +61,7 @@ def foreign_environment(hash_seed: int | None = None, *, shifts_clock: bool = Fa
 
 def described() -> tuple[str, ...]:
     """List what differs in another process here."""
-    clock = (
-        "the same clock, as libfaketime is not installed"
-        if _clock() is None
-        else f"a clock {_AHEAD} days ahead"
-    )
+    clock = "the same clock, for want of libfaketime" if _clock() is None else f"a clock {_AHEAD} days ahead"
     return (
         *("another hash seed", "another time zone", f"the locale {_other_locale()}", clock),
         *("no environment variables but those of Python, PostgreSQL and virtualchain", "another folder"),
