@@ -270,8 +270,8 @@ class _Subject:
         halt = halts[0]
         case = self.walk.names.get(halt["txid"] or "", "no single transaction")
         raise UsageError(
-            f"app {self.name} halts in block {halt['block_id']}, in a fresh replay, too; check_poison finds such "
-            f"transactions: {halt['callback']} fails with {halt['error']} ({case})"
+            f"app {self.name} halts in block {halt['block_id']}, in a fresh replay, too; check_poison finds "
+            f"such transactions: {halt['callback']} fails with {halt['error']} ({case})"
         )
 
     def _report(self, lines: Sequence[str]) -> str:
