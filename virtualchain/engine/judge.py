@@ -11,11 +11,10 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 
 from virtualchain import consensus
-from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
-from virtualchain.app.handlers import opcode_name
+from virtualchain.app.handlers import Rejected, opcode_name
 from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
 from virtualchain.bitcoin.compiled import outpoints
 from virtualchain.bitcoin.transaction import split_outpoints
