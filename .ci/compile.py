@@ -38,7 +38,7 @@ def compile_modules(folder: Path) -> list[Path]:
     from setuptools import Distribution, Extension  # noqa: PLC0415 - may be missing
 
     flags: dict[str, Any] = {} if os.name == "nt" else {"extra_compile_args": ["-O2", "-g0", "-w"]}
-    # Sources have relative paths, because the modules contain them: a build must have the same bytes anywhere.
+    # The modules contain the paths of their sources: with relative ones, a build has the same bytes anywhere.
     with TemporaryDirectory() as temporary, chdir(temporary):
         copies = {f"_{name}": _copy(PACKAGE / f"{name}.py") for name in PURE}
         extensions = cythonize(

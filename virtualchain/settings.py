@@ -205,16 +205,13 @@ class Settings:
 
 
 def verification(name: object) -> Verification | None:
-    """Return the level of `verify` that a name stands for; None if there is none. An old name is warned of."""
-    if name in _OLD_LEVELS:
-        level = _OLD_LEVELS[name]
-        warnings.warn(
-            f"verify: {name!r} is called {level!r} now, and from version 0.4.0 on it is refused: write {level!r}",
-            FutureWarning,
-            stacklevel=4,  # whoever made the engine
-        )
-        return level
-    return cast("Verification", name) if name in get_args(Verification) else None
+    """Return the level of `verify` that a name stands for; None if there is none. Warn of an old name."""
+    if name not in _OLD_LEVELS:
+        return cast("Verification", name) if name in get_args(Verification) else None
+    level = _OLD_LEVELS[name]
+    message = f"verify: {name!r} is called {level!r} now, and version 0.4.0 will refuse it: write {level!r}"
+    warnings.warn(message, FutureWarning, stacklevel=4)  # whoever made the engine
+    return level
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
@@ -226,8 +223,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     replace those of the file, but keep the policy that the file sets for them. What a variable can set, a
     file can hold that the variable's name with _FILE names, if it is one that may hold a password.
 
-    Raises UsageError for any mistake; it names the flag, variable or key and what is allowed. What is deprecated
-    causes a FutureWarning.
+    Raises UsageError for any mistake; it names the flag, variable or key and what is allowed. Warns with
+    FutureWarning of what is deprecated.
     """
     set_flags = {key: flag for key, flag in flags.items() if flag is not None and flag is not False}
     files = _value_files(environ, folder)
@@ -534,10 +531,8 @@ def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
             return value
         case ("switch", bool()) | ("text", str()) if value != "":
             return value
-        case ("verify", str()) if level := verification(value):
-            return level
-        case (_, str()) if value in _CHOICES.get(kind, ()):
-            return value
+        case (_, str()) if value in _CHOICES.get(kind, ()) or (kind == "verify" and verification(value)):
+            return verification(value) if kind == "verify" else value
         case ("nodes", str()):
             return _list(kind, [value], label, folder)
         case ("path" | "keys" | "places" | "nodes", _):

@@ -79,7 +79,7 @@ class Options:
 
     @cached_property
     def settings(self) -> "Settings":
-        """The settings from flags, environment and file; raises UsageError. Reports what is deprecated in them."""
+        """The settings from flags, environment and file; raises UsageError, reports what is deprecated."""
         import warnings
 
         from virtualchain.settings import load
