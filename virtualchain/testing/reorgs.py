@@ -281,10 +281,10 @@ class _Subject:
             f"after {forks} fork{'' if forks == 1 else 's'}" if len(steps) > 1 else "even before a fork"
         )
         listed = "\n".join(f"- {line}" for line in lines)
-        told = "\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1))
+        walked = "\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1))
         return (
             f"app {self.name} {what}:\n{listed}\nThese steps led there; "
-            f"check_reorgs(…, seed={self.walk.seed}, forks={forks}) repeats them:\n{told}\n"
+            f"check_reorgs(…, seed={self.walk.seed}, forks={forks}) repeats them:\n{walked}\n"
             f"Instead, {UNDONE_WITH_ITS_BLOCK}; {SAME_EVERYWHERE}."
         )
 

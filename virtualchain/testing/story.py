@@ -205,10 +205,10 @@ class Story:
         consensus hash gets the last one unless it is passed. Fields that are named like an argument of this
         method go into `fields`. With several apps, `app` names the one whose opcode it is.
 
-        Raises UsageError for a payload that is no input of any app, and for what `App.build_input` refuses;
-        but whether the app accepts the input is not asked here.
+        Raises UsageError for a payload that is not an input of any app, and for what `App.build_input`
+        refuses; but whether the app accepts the input is not asked here.
         """
-        given = {**(fields or {}), **more}
+        values = {**(fields or {}), **more}
         coins = [self._owned(each) for each in _as_outputs(spends)]
         senders = _as_keys(sender, has_coins=bool(coins))
         recipients = [_as_recipient(each) for each in to]
@@ -216,10 +216,10 @@ class Story:
         outputs: list[tuple[Recipient, int]] = list(recipients)
         name = "a payment"
         if what is not None:
-            contract, payload, name = self._payload(what, app, given, consensus_hash, payer, recipients)
+            contract, payload, name = self._payload(what, app, values, consensus_hash, payer, recipients)
             outputs.insert(0, (write_output(contract, payload), 0))
-        elif given:
-            raise UsageError(f"a transaction without an opcode has no fields: {', '.join(given)}")
+        elif values:
+            raise UsageError(f"a transaction without an opcode has no fields: {', '.join(values)}")
         tx = self.node.send(None, senders, outputs, fee=fee, coins=coins, is_alone=True)
         for owner in [*senders, *(as_key(who) for who, _ in recipients if not isinstance(who, bytes))]:
             self._names.add_key(owner)
@@ -289,17 +289,17 @@ class Story:
         """
         engine, name = self._running(), self._contract(app).name
         at = engine.get_current_block(name) if block_id is None else block_id
-        found = engine.get_consensus_at(at, name)
-        if found is None:
+        digest = engine.get_consensus_at(at, name)
+        if digest is None:
             raise UsageError(f"app {name} has no consensus hash at block {at}")
-        return found
+        return digest
 
     def state_hash(self, app: str | None = None) -> str:
         """Return an app's state hash at its last block; raises UsageError if it has none."""
-        found = self._book(self._contract(app)).state_hash()
-        if found is None:
+        digest = self._book(self._contract(app)).state_hash()
+        if digest is None:
             raise UsageError(f"app {self._contract(app).name} has no state hash")
-        return found
+        return digest
 
     def expect(
         self,
@@ -484,7 +484,7 @@ class Story:
             for contract in candidates
         )
         raise UsageError(
-            f"{payload!r} is no input: payloads {starts}. To send it all the same, put "
+            f"{payload!r} is not an input: payloads {starts}. To send it all the same, put "
             "story.node.send(payload) into the block"
         )
 

@@ -44,7 +44,7 @@ def an_app(longest: int = 3, **declared: Any) -> App:
 def test_a_file_is_written_once_and_then_compared(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A change without a new version, one with it, and one of declarations alone are told apart."""
+    """A change without a new version, one with it, and one of declarations alone are distinguished."""
     file = tmp_path / "golden.json"
     report = check_golden(an_app(), file, SAMPLES, database_url=database_url)
     assert report.is_written

@@ -78,7 +78,7 @@ def test_a_story_with_forks(database_url: str) -> None:
 
 
 def test_a_restart_and_a_bare_transaction(database_url: str) -> None:
-    """The engine begins again in the middle; what is no input of the app passes by."""
+    """The engine begins again in the middle; what is not an input of the app passes by."""
     with scenario(notary.app, database_url) as story:
         story.block(story.send("claim", sha256=DOCUMENT), story.node.send(b"somebody else's"))
         story.restart()
@@ -258,7 +258,10 @@ MISTAKES: Sequence[tuple[Callable[[Story], object], str]] = [
     (lambda s: s.expect(rejections=[("chck", "x")]), "the steps are parse, check and commit, not 'chck'"),
     (lambda s: s.send("p", word="x"), "app words has no opcode 'p'; it has o"),
     (lambda s: s.send("o", wrd="x"), "it takes word; unknown: wrd; missing: word"),
-    (lambda s: s.send(b"xyo"), r"b'xyo' is no input: payloads of words .* b'wd' and one of the opcodes b'o'"),
+    (
+        lambda s: s.send(b"xyo"),
+        r"b'xyo' is not an input: payloads of words .* b'wd' and one of the opcodes b'o'",
+    ),
     (lambda s: s.send(b"wdo", word="x"), "a whole payload has no fields: word"),
     (lambda s: s.send(None, word="x"), "a transaction without an opcode has no fields: word"),
     (
@@ -279,7 +282,7 @@ MISTAKES: Sequence[tuple[Callable[[Story], object], str]] = [
 
 @pytest.fixture(scope="module")
 def story_of_words(database_server: DatabaseServer) -> Iterator[Story]:
-    """Tell a story that the mistakes share: none but the last one changes it."""
+    """Yield a story that the mistakes share: none but the last one changes it."""
     url = database_server.clone()
     with scenario(an_app(), url) as story:
         with pytest.raises(UsageError, match="nothing has happened yet: mine a block"):
@@ -412,7 +415,7 @@ def test_what_a_scenario_needs(database_url: str, database_server: DatabaseServe
 def copies(server: DatabaseServer) -> list[tuple[str]]:
     """List the databases that scenarios have made for replays."""
     with psycopg.connect(server.url) as connection:
-        found = connection.execute(
+        names = connection.execute(
             "SELECT datname FROM pg_database WHERE datname ~ '^(scenario|replay)' ORDER BY 1"
         )
-        return found.fetchall()
+        return names.fetchall()
