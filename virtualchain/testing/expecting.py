@@ -22,6 +22,8 @@ from virtualchain.testing.tracing import shortened
 from virtualchain.testing.transactions import Key
 
 _Q = queries("testing")
+_AROUND: Final = 60
+"""Characters before and after the first difference of long values."""
 _MOST_LED: Final = 40
 """Lines that are shown of what led to a difference."""
 _PLAIN: Final = (bool, int, float, Decimal, str, bytes, bytearray)
@@ -72,6 +74,17 @@ class Names:
         for address, name in self._addresses.items():
             text = text.replace(address, f"{address} ({name})")
         return shortened(text)
+
+    def show_both(self, actual: object, expected: object) -> str:
+        """Write two values that differ; of long ones, what is around the first difference."""
+        shown, other_text = self.show(actual), self.show(expected)
+        if shown == other_text:
+            one, other = repr(actual), repr(expected)
+            pairs = enumerate(zip(one, other, strict=False))
+            at = next((place for place, (mine, its) in pairs if mine != its), min(len(one), len(other)))
+            cut = slice(max(0, at - _AROUND), at + _AROUND)
+            shown, other_text = f"…{one[cut]}…", f"…{other[cut]}… (from character {cut.start} on)"
+        return f"{shown}, expected {other_text}"
 
     def show_fields(self, fields: Mapping[str, object]) -> str:
         """Write an op or a row."""
@@ -279,7 +292,7 @@ def _compare_table(names: Names, table: Table, expected: Sequence[Mapping[str, o
             yield f"  differs: {names.show_fields(key)}"
             for column, value in row.items():
                 if not _same(match[column], value):
-                    yield f"    {column} is {names.show(match[column])}, expected {names.show(value)}"
+                    yield f"    {column} is {names.show_both(match[column], value)}"
     for row in missing:
         yield f"  missing: {names.show_fields(row)}"
     shown = {column for row in expected for column in row} | set(table.key)
@@ -350,9 +363,7 @@ class _Expected:
                 known = ", ".join(op.fields) or "none"
                 lines.append(f"{name} is none of its fields ({known}), expected {book.names.show(value)}")
             elif not _same(op.fields[name], value):
-                lines.append(
-                    f"{name} is {book.names.show(op.fields[name])}, expected {book.names.show(value)}"
-                )
+                lines.append(f"{name} is {book.names.show_both(op.fields[name], value)}")
         return lines
 
     def text(self, book: Book) -> str:
@@ -377,7 +388,7 @@ def _compare_rejections(book: Book, expected: Sequence[tuple[str, str]]) -> Iter
         lambda item: f"in {item.step}: {item.reason} ({_place(book, item)})",
         lambda item: f"in {item[0]}: {item[1]}",
         lambda one, other: [
-            f"{what} is {book.names.show(is_)}, expected {book.names.show(should_be)}"
+            f"{what} is {book.names.show_both(is_, should_be)}"
             for what, is_, should_be in (("step", other.step, one[0]), ("reason", other.reason, one[1]))
             if is_ != should_be
         ],

@@ -208,12 +208,23 @@ def _compare(path: Path, kept: Mapping[str, Any], actual: Mapping[str, Any]) -> 
             f"app {app} has version {version}, and {path} is of version {kept['version']}. What changes "
             f"first:{listed}\nIf that is what the new version is for, {_HOW}"
         )
+    if [_hashes(block) for block in kept["blocks"]] == [_hashes(block) for block in actual["blocks"]] and (
+        kept["fingerprint"] == actual["fingerprint"]
+    ):
+        raise RulesChanged(
+            f"app {app} has the hashes of {path}, but the log words something in another way:{listed}\n"
+            f"No node differs because of that: {_HOW}"
+        )
     what = "declares other rules" if kept["fingerprint"] != actual["fingerprint"] else "has other results"
     raise RulesChanged(
         f"app {app} {what} than in {path}, and its version is still {version}. What changes first:{listed}\n"
         f"Nodes with the old code and nodes with the new would differ and not know why. Undo the change, or "
         f"give the app a new version; then {_HOW}"
     )
+
+
+def _hashes(block: Mapping[str, Any]) -> list[object]:
+    return [block.get(name) for name in ("block_id", *_HASHES)]
 
 
 def _differences(kept: Sequence[Mapping[str, Any]], actual: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -23,7 +23,7 @@ from virtualchain.testing.advice import SAME_EVERYWHERE, UNDONE_WITH_ITS_BLOCK
 from virtualchain.testing.blocks import bits_for
 from virtualchain.testing.cases import AtOnce, Carry, Case, CaseWriter, Place
 from virtualchain.testing.database import DatabaseServer, running_server
-from virtualchain.testing.differences import Side, describe_difference, verdicts
+from virtualchain.testing.differences import Side, describe_difference, halt_alike, verdicts
 from virtualchain.testing.elsewhere import Elsewhere
 from virtualchain.testing.machines import Job, Ran, Stretch, packed, perform
 from virtualchain.testing.tracing import shortened, tracing
@@ -262,12 +262,9 @@ class _Subject:
 
     def _require_no_halt(self, replay: Ran) -> None:
         """Raise UsageError if the app halts at the same place in the replay."""
-        halts = [ran.halt for ran in (self.ran, replay) if ran.halt is not None]
-        if len(halts) < 2 or any(
-            halts[0][name] != halts[1][name] for name in ("block_id", "txid", "callback")
-        ):
+        halt = self.ran.halt
+        if halt is None or not halt_alike(self.ran, replay):
             return
-        halt = halts[0]
         case = self.walk.names.get(halt["txid"] or "", "no single transaction")
         raise UsageError(
             f"app {self.name} halts in block {halt['block_id']}, in a fresh replay, too; check_poison finds "

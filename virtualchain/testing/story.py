@@ -32,7 +32,7 @@ from virtualchain.testing.advice import SAME_EVERYWHERE, UNDONE_WITH_ITS_BLOCK
 from virtualchain.testing.blocks import bits_for, work
 from virtualchain.testing.cases import MAX_START, AtOnce, Lowered
 from virtualchain.testing.database import DatabaseServer, running_server
-from virtualchain.testing.differences import Side, describe_difference
+from virtualchain.testing.differences import Side, describe_difference, halt_alike
 from virtualchain.testing.expecting import Book, Expectation, Names, Unexpected
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.halts import describe_halt
@@ -93,44 +93,60 @@ def _opened(apps: Sequence[object], url: str, confirmations: int, *, replays: bo
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         contracts = [read_contract(app, "regtest") for app in apps]
-        first = max(contract.start for contract in contracts)
         played = [
-            _as_played(app, contract, confirmations, is_lowered=first > MAX_START)
-            for app, contract in zip(apps, contracts, strict=True)
+            _as_played(app, contract, confirmations) for app, contract in zip(apps, contracts, strict=True)
         ]
-        copies = _Copies(url)
-        opened.callback(copies.drop_all)
+        _require_new(url)
+        copies = _Copies(url) if replays else None
+        if copies is not None:
+            opened.callback(copies.drop_all)
         node = opened.enter_context(FakeNode())
-        if node.height + 1 < first <= MAX_START:
+        first = max((item.start for item in contracts if item.start <= MAX_START), default=0)
+        if node.height + 1 < first:
             node.mine(n=first - node.height - 1)
-        story = Story(node, played, contracts, url, confirmations, folder, copies if replays else None)
+        story = Story(node, played, contracts, url, confirmations, folder, copies)
         opened.callback(story.close)
         story.begin()
         yield story
 
 
-def _as_played(app: object, contract: Contract, confirmations: int, *, is_lowered: bool) -> object:
+def _as_played(app: object, contract: Contract, confirmations: int) -> object:
     """Return an app as it can be run on a short chain."""
-    app = Lowered(app) if is_lowered else app
+    app = Lowered(app) if contract.start > MAX_START else app
     return AtOnce(app) if confirmations < (contract.confirmations or 0) else app
+
+
+def _require_new(url: str) -> None:
+    """Raise UsageError if the database at `url` has been used."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(_Q["is_migrated"]).fetchone()
+        last = connection.execute(_Q["last_block"]).fetchone() if row and row[0] else None
+    if last is not None and last[0] is not None:
+        raise UsageError(
+            f"the database of a scenario must be new, but it has block {last[0]}: give each scenario its "
+            "own, as pytest's fixture `database_url` does"
+        )
 
 
 class _Copies:
     """Databases that are as the scenario's own was at the beginning."""
 
     def __init__(self, url: str) -> None:
-        """Copy the database at `url`; raise UsageError if it is not new."""
-        with psycopg.connect(url, autocommit=True) as connection:
-            row = connection.execute(_Q["is_migrated"]).fetchone()
-            last = connection.execute(_Q["last_block"]).fetchone() if row and row[0] else None
-        if last is not None and last[0] is not None:
-            raise UsageError(
-                f"the database of a scenario must be new, but it has block {last[0]}: give each scenario its "
-                "own, as pytest's fixture `database_url` does"
-            )
+        """Copy the database at `url`; raise UsageError if that is impossible."""
         own = urlsplit(url).path.removeprefix("/")
         number = next(_NUMBERS)
-        pristine = DatabaseServer(url, prefix=f"scenario_{number}", template=own).clone()
+        try:
+            pristine = DatabaseServer(url, prefix=f"scenario_{number}", template=own).clone()
+        except psycopg.errors.ObjectInUse as error:
+            raise UsageError(
+                "a scenario begins with a copy of its database, and somebody is connected to that: connect "
+                "to it inside of the scenario, or leave the replays out (replays=False)"
+            ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UsageError(
+                "a scenario makes databases for its replays: let the role do so (ALTER ROLE … CREATEDB), or "
+                "leave the replays out (replays=False)"
+            ) from error
         self._server = DatabaseServer(
             url, prefix=f"replay_{number}", template=urlsplit(pristine).path.removeprefix("/")
         )
@@ -358,6 +374,8 @@ class Story:
         with self._copies.copy() as url:
             with self._open(url, next(self._folders)) as engine, suppress(AppHalted):
                 self._build(engine, ran)
+            if halt_alike(self._ran, ran):
+                return  # which `block` has raised
             first = Side("the story", self.database_url, self._ran)
             second = Side("a fresh replay of its chain", url, ran)
             for name in self._contracts:

@@ -74,6 +74,9 @@ def test_a_file_is_written_once_and_then_compared(
     with pytest.raises(RulesChanged, match="is tried with other samples"):
         check_golden(an_app(), file, SAMPLES[:1], database_url=database_url)
     assert file.read_text() == written
+    file.write_text(written.replace("check: refused", "check: no"))
+    with pytest.raises(RulesChanged, match=r"(?s)has the hashes of .*\n- input: .*\nNo node differs"):
+        check_golden(an_app(), file, SAMPLES, database_url=database_url)
 
     monkeypatch.setenv(UPDATE, "1")
     assert check_golden(an_app(4), file, SAMPLES, database_url=database_url).is_written

@@ -90,16 +90,18 @@ def test_several_apps_with_heights_and_confirmations(database_url: str) -> None:
     """Each app has its expectations by name; the chain begins where the last of them does."""
     first = an_app(first_block_id=110, confirmations=3)
     other = App("others", magic=b"xx", first_block_id={"mainnet": 800_000, "regtest": 120})
+    high = App("high", magic=b"hi", first_block_id=800_000)
+    high.add(b"o", parse=lambda payload: {"size": len(payload)})
     other.add(b"o", parse=lambda payload: {"size": len(payload)})
-    with scenario(first, other, database_url=database_url, confirmations=1) as story:
+    with scenario(first, other, high, database_url=database_url, confirmations=1) as story:
         assert story.block(story.send("o", word="hi", app="words"), story.send(b"xxo123")) == 120
         story.expect("words", ops=[], rows={"words": []})
         story.mine()
         story.expect("words", ops=[{"opcode": "o", "word": "hi"}])
         story.expect("others", ops=[{"size": 3}])
-        with pytest.raises(UsageError, match="name one of the apps words, others: app="):
+        with pytest.raises(UsageError, match="name one of the apps words, others, high: app="):
             story.expect(ops=[])
-        with pytest.raises(UsageError, match="no app word: there is words, others"):
+        with pytest.raises(UsageError, match="no app word: there is words, others, high"):
             story.consensus_hash(app="word")
 
 
@@ -212,6 +214,13 @@ def test_what_a_failed_expectation_shows(database_url: str) -> None:
             story, rows={"words": []}
         )
         assert "  1. extra: o word='one' (block 102)" in differs(story, ops=[{"word": "two"}])
+        long = "a" * 900
+        story.block(story.send("o", word=f"{long}x{long}"))
+        shown = differs(story, ops=[{"word": "one"}, {"word": "two"}, {"word": f"{long}y{long}"}])
+        assert (
+            f"word is …{'a' * 60}x{'a' * 59}…, expected …{'a' * 60}y{'a' * 59}… (from character 841 on)"
+            in shown
+        )
         assert "  differs: word='one'\n    flag is True, expected False" in differs(
             story, rows={"words": [{"number": 102, "flag": False}, {"word": "two"}]}
         )
@@ -328,7 +337,7 @@ def test_a_halt_shows_op_line_and_values(database_url: str) -> None:
 
     other = App("others", magic=b"xx")
     other.add(b"o", parse=lambda payload: {})
-    with scenario(an_app(commit), other, database_url, replays=False) as story:
+    with scenario(an_app(commit), other, database_url) as story:
         story.block(story.send("o", word="one", app="words"))
         with pytest.raises(AppHalted) as raised:
             story.block(story.send("o", word="two", sender="bob", app="words"))
@@ -399,6 +408,14 @@ def test_what_a_scenario_needs(database_url: str, database_server: DatabaseServe
     for arguments in ((), (database_url,), ("words", database_url)):
         with pytest.raises(UsageError, match="scenario takes one or more apps"), scenario(*arguments):
             pytest.fail("there is no app")
+    with (
+        psycopg.connect(database_url),
+        pytest.raises(
+            UsageError, match="somebody is connected to that: connect to it inside of the scenario"
+        ),
+        scenario(an_app(), database_url),
+    ):
+        pytest.fail("the database cannot be copied")
     with scenario(an_app(), database_url) as story:
         story.mine()
     with pytest.raises(UsageError, match="the scenario has ended"):
