@@ -153,17 +153,16 @@ def write_sbom(wheel: Path, work: Path) -> Path:
     run(sys.executable, "-m", "venv", "--without-pip", place)
     run(sys.executable, "-m", "pip", "--python", place, "install", "--quiet", wheel)
     file = wheel.with_name(f"{'-'.join(wheel.name.split('-')[:2])}.cdx.json")
-    command = (
-        "environment",
-        "--output-reproducible",
-        "--mc-type",
-        "library",
-        "--pyproject",
-        ROOT / "pyproject.toml",
-    )
-    run(sys.executable, "-m", "cyclonedx_py", *command, "--output-file", file, place)
+    describe(place, file)
     report(f"{file.name}: written")
     return file
+
+
+def describe(environment: Path, file: Path) -> None:
+    """Write the bill of materials of an environment; no network is needed."""
+    command = ("environment", "--output-reproducible", "--mc-type", "library")
+    project = ROOT / "pyproject.toml"
+    run(sys.executable, "-m", "cyclonedx_py", *command, "--pyproject", project, "-o", file, environment)
 
 
 def unpack(sdist: Path, folder: Path) -> Path:
