@@ -8,7 +8,7 @@ and what may change when. A parameter has a line of its own, so that a new optio
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,27 @@ MODULES = (
     "virtualchain",
     "virtualchain.consensus",
     "virtualchain.lib.indexer",
-    # "virtualchain.lib.python2",
+    "virtualchain.lib.python2",
     "virtualchain.testing",
 )
 FORMAT = re.compile(r'"(virtualchain-[a-z-]+-\d+)"')
 PLAIN = (bool, int, str, float, bytes, type(None))
+
+
+def changes(recorded: Sequence[str], now: Sequence[str]) -> str | None:
+    """Describe what differs from the record, and what to do; None if nothing does."""
+    gone, new = sorted({*recorded} - {*now}), sorted({*now} - {*recorded})
+    lines = []
+    if gone:
+        lines += ["Public names are gone, or mean something else:", *gone]
+        lines.append(
+            "Keep them, with a warning that says what to write instead: docs/releases.md#deprecation. "
+            "If they were never released, or their time has come, name it in CHANGELOG.md, and record it:"
+        )
+    if new:
+        lines += ["Public names are new:", *new]
+        lines.append("If they are meant to be public, describe them, and record them:")
+    return "\n".join([*lines, "python -m tests.support.public_names"]) if lines else None
 
 
 def public_names(url: str) -> list[str]:
@@ -95,7 +111,7 @@ def _parameters(place: str, function: Any) -> Iterator[str]:
     for number, parameter in enumerate(parameters):
         if parameter.name in {"self", "cls"} or parameter.name.startswith("_"):
             continue
-        mark = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        mark = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(parameter.kind.name, "")
         at = "" if mark or parameter.kind is parameter.KEYWORD_ONLY else f"{number} "
         default = parameter.default
         shown = repr(default) if isinstance(default, PLAIN) else "…"

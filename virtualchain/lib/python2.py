@@ -13,6 +13,8 @@ from virtualchain.app.builder import Rejected
 from virtualchain.errors import InvalidApp
 from virtualchain.model import Json
 
+__all__ = ["Adapted", "adapt"]
+
 _NEEDED: Final = ("get_opcodes", "db_parse", "db_check", "db_commit")
 _PASSED_ON: Final = ("db_continue", "db_encode", "find_payload")
 _OF_RULES: Final = ("db_parse", "db_scan_block", "db_check", "db_commit", "db_save", "get_db_state")

@@ -5,6 +5,7 @@ They follow the chains that were recorded from that library, and must have its h
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from virtualchain import StateEngine
 from virtualchain.app.declarations import read_contract
 from virtualchain.errors import AppHalted, InvalidApp
 from virtualchain.lib.python2 import adapt
+from virtualchain.loading import load_app
 from virtualchain.testing import FakeNode
 
 Json = dict[str, Any]
@@ -266,6 +268,28 @@ def test_a_recorded_chain_has_its_recorded_hashes(
             assert not engine.halted()
     with psycopg.connect(database_url) as connection:
         check_log(connection, "state", chain)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "python2.md"
+
+
+def test_the_example_of_the_page(
+    fake_node: FakeNode, query: Query, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found as the page names it, and runs; a fork is undone."""
+    (code, *_) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (tmp_path / "words.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    app = load_app("./words.py")
+    fake_node.mine([fake_node.send(b"worhi", sender="alice"), fake_node.send(b"worhi", sender="bob")])
+    fake_node.mine([fake_node.send(b"wodhi", sender="bob"), fake_node.send(b"worho", sender="bob")])
+    with StateEngine(app, database=database_url, source=fake_node.url, confirmations=0) as engine:
+        engine.build()
+        fake_node.reorg(1, 2)
+        engine.build()
+    assert [row["word"] for row in query("SELECT word FROM words.words")] == ["hi"]
+    (op,) = query("SELECT block_id, fields FROM virtualchain.ops")
+    assert (op["block_id"], op["fields"]["word"]) == (102, "hi")
 
 
 # Refusals
