@@ -177,6 +177,8 @@ class Host:
         packed = self._read(values, size)
         try:
             fields = unpack(packed)
+            if len(fields) != len(given.fields):
+                raise ValueError(f"{len(fields)} values for {', '.join(given.fields) or 'no fields'}")
             op = dict(zip(given.fields, fields, strict=True))
             to_json(op)
             for name, value in op.items():

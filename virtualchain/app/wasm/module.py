@@ -1,6 +1,7 @@
 """A WebAssembly module, checked: what it may import, what it exports, and what its sandbox can do."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import InitVar, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,8 @@ _MOST_PAGES: Final = 256
 _STACK: Final = 256 * 1024
 _MOST_TABLE_ELEMENTS: Final = 10_000
 _TABLES: Final = 4
-"""The number of the section that has a module's tables."""
+_START: Final = 8
+"""The numbers of the sections with a module's tables, and with the function that runs by itself."""
 
 _SETTINGS: Final = {
     "consume_fuel": True,
@@ -117,57 +119,64 @@ class Module:
         return {name: value for name, value in vars(self).items() if name not in {"compiled", "wants_keys"}}
 
     def _problems(self) -> list[str]:
-        wasmtime = _wasmtime()
-        module = self.compiled[1]
-        problems = []
-        for item in module.imports:
-            shape = IMPORTS.get(item.name or "")
-            if item.module != "virtualchain" or shape is None:
-                problems.append(
-                    f"imports {item.module}.{item.name}: a module has nothing but the functions "
-                    f"{', '.join(IMPORTS)} of virtualchain"
-                )
-            elif not isinstance(item.type, wasmtime.FuncType) or _shape(item.type) != shape:
-                problems.append(
-                    f"imports {item.name} with other parameters: it takes and returns i32, {shape}"
-                )
-        exports = {item.name: item.type for item in module.exports}
-        memory = exports.get("memory")
-        if not isinstance(memory, wasmtime.MemoryType):
-            problems.append("has no export memory")
-        elif memory.limits.max != memory.limits.min or memory.limits.min > _MOST_PAGES:
-            problems.append(
-                f"has a memory that can grow, or of more than {_MOST_PAGES} pages: whether memory can grow "
-                "depends on the machine, so minimum and maximum must be the same (--initial-memory and "
-                "--max-memory of wasm-ld)"
-            )
-        if not all(least == most for least, most in _tables(vars(self)["bytes_"])):
+        exports = {item.name: item.type for item in self.compiled[1].exports}
+        problems = [*self._wrong_imports(), *_wrong_memory(exports.get("memory"))]
+        code = vars(self)["bytes_"]
+        if any(section == _START for section, _ in _sections(code)):
+            problems.append("has a start function: what is to be done belongs into block")
+        if not all(least == most for least, most in _tables(code)):
             problems.append("has a table that can grow: minimum and maximum must be the same")
         for name in ("block", *(["keys"] if "keys" in exports else [])):
             function = exports.get(name)
-            if not isinstance(function, wasmtime.FuncType):
+            if not isinstance(function, _wasmtime().FuncType):
                 problems.append(f"has no exported function {name}")
             elif [str(kind) for kind in function.params] != _ENTRY or function.results:
                 problems.append(f"exports {name} with other parameters: it takes (i32, i64, i32)")
         return problems
 
+    def _wrong_imports(self) -> Iterator[str]:
+        for item in self.compiled[1].imports:
+            shape = IMPORTS.get(item.name or "")
+            if item.module != "virtualchain" or shape is None:
+                yield (
+                    f"imports {item.module}.{item.name}: a module has nothing but the functions "
+                    f"{', '.join(IMPORTS)} of virtualchain"
+                )
+            elif not isinstance(item.type, _wasmtime().FuncType) or _shape(item.type) != shape:
+                yield f"imports {item.name} with other parameters: it has {_described(*shape)}"
 
-def _tables(code: bytes) -> list[tuple[int, int | None]]:
-    """Return minimum and maximum of each table of a module that has been validated; None if there is none."""
-    at, found = 8, []
+
+def _wrong_memory(memory: Any) -> Iterator[str]:  # noqa: ANN401 - whatever has that name
+    if not isinstance(memory, _wasmtime().MemoryType):
+        yield "has no export memory"
+    elif memory.limits.max != memory.limits.min or memory.limits.min > _MOST_PAGES:
+        yield (
+            f"has a memory that can grow, or of more than {_MOST_PAGES} pages: whether it can grow depends on "
+            "the machine, so minimum and maximum must be the same (--initial-memory and --max-memory of wasm-ld)"
+        )
+
+
+def _sections(code: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the number of each section of a module that has been validated, and where its content begins."""
+    at = 8
     while at < len(code):
         section, (size, at) = code[at], _number(code, at + 1)
-        end = at + size
-        if section == _TABLES:
-            count, at = _number(code, at)
-            for _ in range(count):
-                has_most = code[at + 1] & 1  # after the type of the elements
-                least, at = _number(code, at + 2)
-                most: int | None = None
-                if has_most:
-                    most, at = _number(code, at)
-                found.append((least, most))
-        at = end
+        yield section, at
+        at += size
+
+
+def _tables(code: bytes) -> list[tuple[int, int | None]]:
+    """Return minimum and maximum of each table; None if there is none."""
+    found = []
+    for section, start in _sections(code):
+        count, at = _number(code, start) if section == _TABLES else (0, start)
+        for _ in range(count):
+            has_most = code[at + 1] & 1  # after the type of the elements
+            least, at = _number(code, at + 2)
+            most: int | None = None
+            if has_most:
+                most, at = _number(code, at)
+            found.append((least, most))
     return found
 
 
