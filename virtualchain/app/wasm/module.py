@@ -151,8 +151,9 @@ def _wrong_memory(memory: Any) -> Iterator[str]:  # noqa: ANN401 - whatever has 
         yield "has no export memory"
     elif memory.limits.max != memory.limits.min or memory.limits.min > _MOST_PAGES:
         yield (
-            f"has a memory that can grow, or of more than {_MOST_PAGES} pages: whether it can grow depends on "
-            "the machine, so minimum and maximum must be the same (--initial-memory and --max-memory of wasm-ld)"
+            f"has a memory that can grow, or of more than {_MOST_PAGES} pages: whether it can grow depends "
+            "on the machine, so minimum and maximum must be the same (--initial-memory and --max-memory of "
+            "wasm-ld)"
         )
 
 
