@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from virtualchain.app.wasm.host import Given, Host, Verdict
+from virtualchain.app.wasm.host import Candidate, Host, Verdict
 from virtualchain.app.wasm.module import IMPORTS, Module
 from virtualchain.model import Json
 from virtualchain.store.columns import Column, Shape
@@ -90,5 +90,5 @@ def compiled(text: str) -> bytes:
 
 def run(text: str, inputs: int = 1, *, state: State | None = None, fuel: int = FUEL) -> list[Verdict]:
     """Return a module's verdicts of some inputs, each a record of its number."""
-    given = [Given(f"{number:064x}", bytes([number]) * 32, ("a", "b")) for number in range(inputs)]
-    return Host(Module.of(compiled(text), "it.wasm"), state or State(), given, fuel).verdicts()
+    records = [Candidate(f"{number:064x}", bytes([number]) * 32, ("a", "b")) for number in range(inputs)]
+    return Host(Module.of(compiled(text), "it.wasm"), state or State(), records, fuel).verdicts()

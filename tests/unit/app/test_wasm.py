@@ -155,10 +155,10 @@ HELD = put_bytes(2048, ROW) + put_bytes(2100, KEY) + put_bytes(2200, OP)
 
 def test_what_an_input_changes_is_seen_by_the_next_and_dropped_if_it_is_refused() -> None:
     """An accepted input has its writes and its op; a refused one leaves nothing; each sees those before."""
-    found = f"(if (i32.ge_s {GET} (i32.const 0)) (then (i32.store8 (i32.const 2062) (i32.const 33))))"
+    mark = f"(if (i32.ge_s {GET} (i32.const 0)) (then (i32.store8 (i32.const 2062) (i32.const 33))))"
     gone = f"(if (i32.eq {GET} (i32.const -1)) (then {ACCEPT}))"
     delete = call("delete", *ACCOUNTS, 2100, len(KEY))
-    body = NEXT + PUT + REFUSE + (NEXT + found + PUT + ACCEPT) * 2 + NEXT + delete + gone + NEXT
+    body = NEXT + PUT + REFUSE + (NEXT + mark + PUT + ACCEPT) * 2 + NEXT + delete + gone + NEXT
     refused, first, second, third = run(wat(body, extra=HELD), 4)
     assert (refused.reason, refused.writes) == ("why", ())
     assert first.op == {"a": 1, "b": "b"}
@@ -259,7 +259,7 @@ def test_what_a_module_may_not_do_is_never_a_verdict(name: str) -> None:
 
 
 def test_a_long_reason_is_cut_and_an_empty_one_is_none() -> None:
-    """A module cannot make the engine keep more, and what is no text does not halt the app."""
+    """A module cannot make the engine keep more, and bytes that are not text do not halt the app."""
     first, second = run(wat(NEXT + call("refuse", 0, 65536) + NEXT + call("refuse", *NOTHING) + NEXT), 2)
     assert len(first.reason or "") == 1000
     assert second.reason == "refused"

@@ -10,7 +10,7 @@ from virtualchain.app.author import author
 from virtualchain.app.builder import App
 from virtualchain.app.handlers import Rejected
 from virtualchain.app.layout import COMPLETE, OWNED, ReadLayout, WriteLayout
-from virtualchain.app.wasm.host import Given, Host, Verdict
+from virtualchain.app.wasm.host import Candidate, Host, Verdict
 from virtualchain.app.wasm.module import Module, ModuleFailed
 from virtualchain.errors import InvalidApp
 from virtualchain.model import Json
@@ -62,7 +62,7 @@ class WasmScan:
             return
         fields = dict(self.fields)
         inputs = [
-            Given(
+            Candidate(
                 op["virtualchain_txid"],
                 bytes.fromhex(op["virtualchain_txid"]) + bytes.fromhex(op[_INPUT]),
                 fields[op["virtualchain_opcode"]],

@@ -25,7 +25,7 @@ _Place = tuple[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Candidate:
     """An input as the module gets it."""
 
     txid: str
@@ -47,14 +47,14 @@ class Verdict:
 class Host:
     """The engine's side of one block; a new instance of the module has no memory of any other."""
 
-    def __init__(self, module: Module, state: Any, inputs: Sequence[Given], fuel: int) -> None:  # noqa: ANN401 - a `State`
+    def __init__(self, module: Module, state: Any, inputs: Sequence[Candidate], fuel: int) -> None:  # noqa: ANN401 - a `State`
         self._module = module
         self._state = state
         self._inputs = inputs
         self._fuel = fuel
         self._at = -1
         self._verdicts: list[Verdict] = []
-        self._wanted: dict[str, list[object]] = {}
+        self._keys_by_table: dict[str, list[object]] = {}
         self._rows: dict[_Place, tuple[Any, ...] | None] = {}
         """What the inputs before have changed."""
         self._pending: dict[_Place, tuple[Any, ...] | None] = {}
@@ -66,7 +66,7 @@ class Host:
         """Return what the module says of each input; raises ModuleFailed, and what the database raises."""
         if self._module.wants_keys:
             self._call("keys")
-            self._state.rows.read_ahead(self._wanted)
+            self._state.rows.read_ahead(self._keys_by_table)
         self._is_judging = True
         self._call("block")
         if len(self._verdicts) < len(self._inputs):
@@ -138,8 +138,8 @@ class Host:
     def _get(self, table: int, table_size: int, key: int, key_size: int, room: int, size: int) -> int:
         """Write the values of a row; return their length, and write nothing if there is too little room."""
         name = self._table_name(table, table_size)
-        found = self._key(name, self._read(key, key_size))
-        row = None if found is None else self._row(name, found)
+        place = self._key(name, self._read(key, key_size))
+        row = None if place is None else self._row(name, place)
         if row is None:
             return _NO_ROW
         values = pack(row)
@@ -167,19 +167,19 @@ class Host:
         """Delete a row, if there is one and the input is accepted."""
         self._require_turn("delete")
         name = self._table_name(table, table_size)
-        found = self._key(name, self._read(key, size))
-        if found is not None:
-            self._pending[name, found] = None
+        place = self._key(name, self._read(key, size))
+        if place is not None:
+            self._pending[name, place] = None
 
     def _accept(self, values: int, size: int) -> None:
         """Accept the current input, as an op with these values of its fields."""
-        given = self._require_turn("accept")
+        candidate = self._require_turn("accept")
         packed = self._read(values, size)
         try:
             fields = unpack(packed)
-            if len(fields) != len(given.fields):
-                raise ValueError(f"{len(fields)} values for {', '.join(given.fields) or 'no fields'}")
-            op = dict(zip(given.fields, fields, strict=True))
+            if len(fields) != len(candidate.fields):
+                raise ValueError(f"{len(fields)} values for {', '.join(candidate.fields) or 'no fields'}")
+            op = dict(zip(candidate.fields, fields, strict=True))
             to_json(op)
             for name, value in op.items():
                 text_of(value, name)
@@ -209,9 +209,9 @@ class Host:
         if self._is_judging:
             raise self._failed("calls want outside of keys")
         name = self._table_name(table, table_size)
-        found = self._key(name, self._read(key, size))
-        if found is not None:
-            self._wanted.setdefault(name, []).append(found)
+        place = self._key(name, self._read(key, size))
+        if place is not None:
+            self._keys_by_table.setdefault(name, []).append(place)
 
     def _is_text(self, text: int, size: int) -> int:
         """Return whether bytes are text that a field or a column can hold."""
@@ -222,7 +222,7 @@ class Host:
 
     # What these have in common.
 
-    def _require_turn(self, what: str) -> Given:
+    def _require_turn(self, what: str) -> Candidate:
         if not self._is_judging or not len(self._verdicts) == self._at < len(self._inputs):
             raise self._failed(f"calls {what}, and there is no input to be decided")
         return self._inputs[self._at]

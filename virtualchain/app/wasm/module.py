@@ -168,7 +168,7 @@ def _sections(code: bytes) -> Iterator[tuple[int, int]]:
 
 def _tables(code: bytes) -> list[tuple[int, int | None]]:
     """Return minimum and maximum of each table; None if there is none."""
-    found = []
+    limits = []
     for section, start in _sections(code):
         count, at = _number(code, start) if section == _TABLES else (0, start)
         for _ in range(count):
@@ -177,8 +177,8 @@ def _tables(code: bytes) -> list[tuple[int, int | None]]:
             most: int | None = None
             if has_most:
                 most, at = _number(code, at)
-            found.append((least, most))
-    return found
+            limits.append((least, most))
+    return limits
 
 
 def _number(code: bytes, at: int) -> tuple[int, int]:
