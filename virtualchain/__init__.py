@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from virtualchain.app.field_types import Boolean, Hex, Integer, List, Text
     from virtualchain.app.fields import parse_json
     from virtualchain.app.pages import Page
+    from virtualchain.app.wasm.declare import wasm_app
     from virtualchain.bitcoin.payload import (
         envelopes,
         first_op_return,
@@ -64,6 +65,7 @@ __all__ = [
     "read_envelope",
     "runestone",
     "send",
+    "wasm_app",
     "watch",
 ]
 
@@ -96,6 +98,7 @@ _ROOMS = {
     "read_envelope": "bitcoin.payload",
     "runestone": "bitcoin.payload",
     "send": "writing.send",
+    "wasm_app": "app.wasm.declare",
     "watch": "reading.watch",
 }
 
