@@ -262,7 +262,7 @@ def _values(statement: Statement, parameters: Parameters) -> list[Any]:
         if place in statement.not_text and is_text(value):
             raise UsageError(
                 f"parameter {shown(name)} is text that a cast would have the server read, and how depends on "
-                "its version: read it in Python, and pass the value"
+                "its version: read it in Python, and pass the value (docs/mistakes.md#sql-text)"
             )
         values.append(to_database(value, name))
     return values
