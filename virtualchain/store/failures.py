@@ -19,6 +19,12 @@ _OF_A_VALUE: Final = ("08", "22", "53", "54")
 _NOT_OF_A_VALUE: Final = ("53300",)
 """Those of them that no value causes: too many connections."""
 
+_ADVICE: Final = {
+    "22": "look at values in Python before a statement uses them (docs/mistakes.md#values)",
+    "23": "reject in check what breaks a constraint (docs/mistakes.md#constraints)",
+}
+"""By SQLSTATE class, what an author should write instead."""
+
 _AWAY: Final = ("57P01", "57P02", "57P03")
 """SQLSTATEs of a server that is shutting down, was reset, or is starting."""
 _PROTOCOL_VIOLATION: Final = "08P01"
@@ -80,7 +86,8 @@ def store_error(error: BaseException, what: str = "the database") -> StoreError:
 def summarize_error(error: BaseException) -> str:
     """Describe an error on one line, without the parts that depend on the server's version or language."""
     if isinstance(error, psycopg.Error) and error.sqlstate:
-        return f"{error.sqlstate} {type(error).__name__}"
+        advice = _ADVICE.get(error.sqlstate[:2])
+        return f"{error.sqlstate} {type(error).__name__}" + (f": {advice}" if advice else "")
     return describe_error(error).splitlines()[0]
 
 

@@ -6,7 +6,6 @@ decides whether an error of the statement may reject an input. That is so if no 
 error is raised.
 """
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from virtualchain.store.guard.casts import Casts
 from virtualchain.store.guard.catalog import Catalog
 from virtualchain.store.guard.functions import function_complaints
 from virtualchain.store.guard.parameters import number_parameters
-from virtualchain.store.guard.refusal import Section, forbidden
+from virtualchain.store.guard.refusal import forbidden, in_section
 from virtualchain.store.guard.row_order import RowOrder
 from virtualchain.store.guard.shape import has_safe_shape
 from virtualchain.store.guard.sources import Reader
@@ -113,11 +112,11 @@ def _examine(statement: str, catalog: Catalog, *, has_parameters: bool) -> State
     tables = [
         catalog.tables[table.name] for table in tree.find_all(exp.Table) if table.name in catalog.tables
     ]
-    complaints: Iterable[tuple[str, Section]] = chain(  # the gravest first
+    complaints = chain(  # the gravest first
         Syntax(tree, catalog, reader, casts).complaints(),
         word_complaints(tokens, readable, tables),
         function_complaints(tokens, reader.ctes, catalog.are_immutable),
-        ((complaint, "row-order") for complaint in rows.complaints()),
+        in_section("row-order", rows.complaints()),
     )
     for complaint, section in complaints:
         raise forbidden(complaint, statement, section)

@@ -7,7 +7,7 @@ from sqlglot import exp
 
 from virtualchain.store.guard.casts import Casts
 from virtualchain.store.guard.catalog import Catalog
-from virtualchain.store.guard.refusal import Section
+from virtualchain.store.guard.refusal import Section, in_section
 from virtualchain.store.guard.sources import Reader, depth
 from virtualchain.store.guard.tokens import DIALECT
 
@@ -79,24 +79,24 @@ class Syntax:
                 yield complaint, section
         match node:
             case exp.Table():
-                yield from ((complaint, "own-tables") for complaint in self._table(node))
+                yield from in_section("own-tables", self._table(node))
             case exp.Column() | exp.Dot():
-                yield from ((complaint, "own-tables") for complaint in self._column(node))
+                yield from in_section("own-tables", self._column(node))
             case exp.Lock() if node.args.get("wait") is not None:
                 yield "NOWAIT and SKIP LOCKED depend on other sessions (leave them out)", "one-statement"
             case exp.Collate() if node.expression.name not in {"C", "POSIX"}:
                 name = node.expression.name
                 yield f'the collation {name} depends on the host (leave it out, or write "C")', "versions"
             case exp.Cast():
-                yield from ((complaint, "sql-text") for complaint in self._casts.complaints(node))
-        yield from ((complaint, "versions") for complaint in self._newer(node))
+                yield from in_section("sql-text", self._casts.complaints(node))
+        yield from in_section("versions", self._newer(node))
 
     def _newer(self, node: exp.Expr) -> Iterator[str]:
         """Look for what only newer versions of PostgreSQL have."""
         match node:
             case exp.Subquery() | exp.Values() if isinstance(node.parent, exp.From | exp.Join):
                 if not node.alias:
-                    yield "only newer versions of PostgreSQL take a subquery in FROM without a name (write … AS x)"
+                    yield "only newer versions of PostgreSQL take a subquery in FROM without a name (add AS x)"
             case exp.Merge() if node.args.get("returning") is not None:
                 yield "only newer versions of PostgreSQL have MERGE … RETURNING (query the rows)"
             case exp.Column() if node.table in {"old", "new"} and node.find_ancestor(exp.Returning):

@@ -11,7 +11,7 @@ from sqlglot import Token, TokenType
 
 from virtualchain.store.guard.catalog import Table
 from virtualchain.store.guard.literals import literal_complaints, moment_complaints
-from virtualchain.store.guard.refusal import Section
+from virtualchain.store.guard.refusal import Section, in_section
 from virtualchain.store.guard.tokens import STRINGS, is_word
 
 _SESSION_WORDS: Final = frozenset(
@@ -37,10 +37,10 @@ def word_complaints(
         word = token.text.lower()
         is_call = after is not None and after.token_type is TokenType.L_PAREN
         if token.token_type in STRINGS:
-            for complaint in literal_complaints(token, kind, text[token.start : token.end + 1]):
-                yield complaint, "sql-text"
-            for complaint in moment_complaints(token) if reads_moments else ():
-                yield complaint, "sql-text"
+            yield from in_section(
+                "sql-text", literal_complaints(token, kind, text[token.start : token.end + 1])
+            )
+            yield from in_section("sql-text", moment_complaints(token) if reads_moments else ())
         elif not is_word(token):
             continue
         elif kind is TokenType.DOT and is_call:
