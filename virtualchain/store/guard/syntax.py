@@ -96,7 +96,7 @@ class Syntax:
         match node:
             case exp.Subquery() | exp.Values() if isinstance(node.parent, exp.From | exp.Join):
                 if not node.alias:
-                    yield "only newer versions of PostgreSQL take a subquery in FROM without a name (add AS x)"
+                    yield "only newer versions of PostgreSQL take a subquery in FROM without AS (name it)"
             case exp.Merge() if node.args.get("returning") is not None:
                 yield "only newer versions of PostgreSQL have MERGE … RETURNING (query the rows)"
             case exp.Column() if node.table in {"old", "new"} and node.find_ancestor(exp.Returning):
