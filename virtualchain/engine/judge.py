@@ -29,7 +29,7 @@ from virtualchain.engine.states import AppState, TableState
 from virtualchain.engine.tracking import Tracked, described
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
-from virtualchain.store.failures import is_rejection, is_transient
+from virtualchain.store.failures import Refused, is_rejection, is_transient
 from virtualchain.store.log import Op, OpRows, Rejection, RejectionRows
 from virtualchain.store.tables import Tables
 
@@ -407,6 +407,8 @@ class _Judge:
             if not isinstance(error, _Undone) and not is_rejection(error):
                 raise self._halt(callback, candidate, error) from error
             if not is_careful:
+                if isinstance(error, Refused) and not self._state.wrote():
+                    return Rejected(str(error))  # as if the callback had returned it: nothing is to be undone
                 raise NeedsCare(self._calls - 1) from error
             self._state.undo()
             candidate.op.clear()

@@ -15,7 +15,8 @@ from virtualchain.store.guard.refusal import ForbiddenStatement, short
 from virtualchain.store.guard.statements import Statement, examine
 from virtualchain.store.log import AppLog
 from virtualchain.store.pipeline import Answer, pipeline_of
-from virtualchain.store.tables import Table, Tables
+from virtualchain.store.table import Table
+from virtualchain.store.tables import Tables
 from virtualchain.store.values import base_value, is_text, shown, to_database
 
 _MOST_STATEMENTS: Final = 1_000
