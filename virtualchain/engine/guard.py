@@ -128,7 +128,7 @@ def _changed(line: str, line_now: str) -> str:
 
 
 def _of(owner: object) -> str:
-    """Say where something is named."""
+    """Describe where something is named."""
     if isinstance(owner, FunctionType):
         code = owner.__code__
         return f", which {code.co_qualname} names ({code.co_filename}, line {code.co_firstlineno}),"

@@ -45,15 +45,15 @@ class Index:
     """What the rules say about objects, whatever name they go by in the app's code."""
 
     def __init__(self) -> None:
-        self._found: dict[int, tuple[object, Ruled]] = {}
+        self._ruled: dict[int, tuple[object, Ruled]] = {}
         for name, value in ruled():
             rule = rule_of_name(name)
             if rule is not None:
-                self._found.setdefault(id(value), (value, Ruled(name, rule)))
+                self._ruled.setdefault(id(value), (value, Ruled(name, rule)))
 
     def find(self, value: object) -> Ruled | None:
         """Return what the rules say about an object; None if it is allowed."""
-        hit = self._found.get(id(value))
+        hit = self._ruled.get(id(value))
         return None if hit is None else hit[1]
 
 
