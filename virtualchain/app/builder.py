@@ -186,7 +186,8 @@ class App(Callbacks):
         complaint = uncalled_in_handler(instance)
         if complaint is not None:
             raise InvalidApp(
-                f"app {self.name}: {handler.__name__}, the handler of {described(code)}, {complaint}"
+                f"app {self.name}: {handler.__name__}, the handler of {described(code)}, {complaint} "
+                "(docs/mistakes.md#names)"
             )
         self._add(
             code,
