@@ -116,6 +116,12 @@ class _Look:
 
     def findings(self) -> Iterator[Finding]:
         """Yield the mistakes, in no particular order."""
+        defaults = (
+            *(self._function.__defaults__ or ()),
+            *(self._function.__kwdefaults__ or {}).values(),
+        )
+        for ruled in filter(None, map(self._index.find, defaults)):
+            yield self._finding(ruled.rule, ruled.name, self._tree)
         order = SetOrder(self._tree, self._is_set)
         body = self._tree.body if isinstance(self._tree.body, list) else [self._tree.body]
         waiting: list[tuple[ast.AST, bool]] = [(each, False) for each in body]
