@@ -63,6 +63,7 @@ WRONG = {
     "a global name": ("n = 0", "global n; n = 1", "state"),
     "a dict of a module": ("seen = {}", "seen['a'] = 1", "state"),
     "a list in a dict of a module": ("seen = {'a': []}\nfirst = seen['a']", "first.append(1)", "state"),
+    "an iterator of a module": ("import itertools\nnumbers = itertools.count()", "next(numbers)", "state"),
     "an attribute of a class": ("class A:\n    n = 0", "A.n += 1", "state"),
     "an item that is deleted": ("seen = {}", "del seen['a']", "state"),
 }

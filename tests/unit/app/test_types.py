@@ -29,7 +29,7 @@ app = App("guestbook", magic=b"gb")
 """
 WRONG = """
 @app.opcode(b"a")
-class Swapped(Handler[Message]):
+class Swapped(Handler[Message]):  # error: Value of type variable "H"
     def parse(self, payload: str) -> Message: ...  # error: Signature of "parse" incompatible
     def check(self, state: State, op: Message) -> bool: ...  # error: Signature of "check" incompatible
     def commit(self, op: Message, state: State) -> str: ...  # error: Signature of "commit" incompatible
@@ -56,8 +56,8 @@ class Rows(Handler[Message]):
         state.table("entries", Entry).put({"author": 1, "entries": 1})  # error: Incompatible types
         op["txt"]  # error: TypedDict "Message" has no key "txt"
 
-@app.scan
-def scan(ops: list[Message]) -> None: ...  # error: Value of type variable "F"
+@app.scan  # error: Value of type variable "F"
+def scan(ops: list[Message]) -> None: ...
 """
 
 
