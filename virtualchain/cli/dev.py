@@ -3,6 +3,7 @@
 import sys
 import threading
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,21 +15,19 @@ from virtualchain.cli.serve import port_type
 if TYPE_CHECKING:
     from virtualchain.dev.outcomes import Outcome
     from virtualchain.dev.session import Session
+    from virtualchain.dev.site import Site
 
-_PORT: Final = 8090
 _PROMPT: Final = "dev> "
-_LOOK: Final = 0.1
+_LOOK: Final = 0.05
 """Seconds between two looks at the files."""
 
 
 @click.command(cls=Command)
 @click.option("--fresh", is_flag=True, help="Begin with a new chain.")
-@click.option(
-    "--port", type=port_type, default=_PORT, show_default=True, help="The port of the pages; 0: any free one."
-)
+@click.option("--port", type=port_type, help="The port of the pages; 0: any free one. Default: 8090.")
 @click.option("--no-pages", is_flag=True, help="Show no pages.")
 @pass_options
-def dev(options: Options, fresh: bool, port: int, no_pages: bool) -> None:
+def dev(options: Options, fresh: bool, port: int | None, no_pages: bool) -> None:
     """Run an app while you write it, on a throw-away chain.
 
     The app is loaded again whenever one of its files changes, and derived from the chain's blocks. A prompt
@@ -54,12 +53,37 @@ def dev(options: Options, fresh: bool, port: int, no_pages: bool) -> None:
         databases = Databases(base_url(options.flags.get("database"), project.name))
         session = Session(project, chain, databases, prompt.show)
         opened.callback(session.close)
+        if not no_pages and (site := _site(session, port, prompt)) is not None:
+            opened.callback(site.close)
         prompt.show(session.load())
         ended = threading.Event()
         opened.callback(ended.set)
         threading.Thread(target=_watch, args=(session, ended), name="files", daemon=True).start()
         well = prompt.run(session)
     click.get_current_context().exit(int(not well))
+
+
+def _site(session: "Session", port: int | None, prompt: "Prompt") -> "Site | None":
+    """Show the pages, if what they need is installed."""
+    from virtualchain.dev.outcomes import Outcome
+
+    try:
+        from virtualchain.dev.site import Site
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("virtualchain"):
+            raise
+        words = f"no pages: pip install 'virtualchain[web]' ({error.name} is missing)"
+        prompt.show(Outcome("pages", {"url": None}, [words]))
+        return None
+
+    def say(line: str, outcome: "Outcome") -> None:
+        prompt.show(replace(outcome, lines=[f"form> {line}", *outcome.lines]))
+
+    site = Site(port, session.state, session.do, say)
+    session.on_load = site.show
+    words = f"pages: {site.url} and a form for inputs: {site.form}"
+    prompt.show(Outcome("pages", {"url": site.url, "form": site.form}, [words]))
+    return site
 
 
 def _watch(session: "Session", ended: threading.Event) -> None:

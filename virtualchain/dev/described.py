@@ -13,7 +13,8 @@ def describe(contract: Contract) -> Json:
     """Describe an app as JSON.
 
     Keys: name, version, schema, magics (hex), first_block_id, confirmations, and opcodes: objects with
-    opcode, names, fields (with name, type and optional) and writable: whether its payloads can be written.
+    opcode, code (hex), names, fields (with name, type and optional) and writable: whether its payloads can be
+    written.
     """
     return {
         "name": contract.name,
@@ -44,6 +45,7 @@ def _opcode(contract: Contract, code: bytes) -> Json:
         fields.append({"name": name, "type": hint if kind is None else str(kind), "optional": optional})
     return {
         "opcode": opcode_text(code) if code else None,
+        "code": code.hex(),
         "names": names,
         "fields": fields,
         "writable": encode is not None,

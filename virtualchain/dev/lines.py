@@ -143,9 +143,7 @@ def explain(command: str | None) -> str:
             (each.collect_usage_pieces(root), each.get_short_help_str(100))
             for each in _COMMANDS.commands.values()
         ]
-        left = [
-            " ".join([name, *pieces]) for name, (pieces, _) in zip(_COMMANDS.commands, rows, strict=True)
-        ]
+        left = [" ".join([name, *pieces]) for name, (pieces, _) in zip(_COMMANDS.commands, rows, strict=True)]
         width = max(map(len, left))
         return "\n".join(f"{words:{width}}  {text}" for words, (_, text) in zip(left, rows, strict=True))
     found = _COMMANDS.commands.get(command)
@@ -208,7 +206,9 @@ def _command(text: str, *parameters: click.Parameter) -> Callable[[Callable[...,
             callback=function,
             help=text,
             add_help_option=False,
-            options_metavar="[OPTIONS]" if any(isinstance(each, click.Option) for each in parameters) else None,
+            options_metavar="[OPTIONS]"
+            if any(isinstance(each, click.Option) for each in parameters)
+            else None,
         )
         _COMMANDS.add_command(command)
         return command

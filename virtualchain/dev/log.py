@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import psycopg
 
@@ -35,15 +35,18 @@ def block_outcomes(
     which it is not recorded which input made them.
     """
     with _open(url) as connection:
-        [event] = Reader(connection).blocks(block_id, block_id, [app]) or [None]
+        events = Reader(connection).blocks(block_id, block_id, [app])
         chosen = views.Selection(apps=[app], first=block_id, last=block_id)
         refused = list(views.rejections(connection, chosen))
-    ops = [] if event is None else event.ops
-    found = [(op.txindex, op.txid, op.opcode, op.payload, op.fields, None, None) for op in ops]
+    found: list[tuple[Any, ...]] = [
+        (op.txindex, op.txid, op.opcode, op.payload, op.fields, None, None)
+        for event in events
+        for op in event.ops
+    ]
     found += [
         (row["txindex"], row["txid"], row["opcode"], b"", None, row["step"], row["reason"]) for row in refused
     ]
-    changes = [] if event is None else [_change(item_json(change)) for change in event.changes]
+    changes = [_change(item_json(change)) for event in events for change in event.changes]
     inputs, said = [], []
     for _, txid, opcode, payload, fields, step, reason in sorted(found, key=lambda item: item[:2]):
         text = opcode_text(opcode, payload)

@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
@@ -30,6 +31,11 @@ class Ended(StoreError):
     """The process that has the app has ended, or was ended, before it answered."""
 
 
+def pipe() -> tuple[Connection, Connection]:
+    """Return the two ends of a pipe, of which one goes to a new process."""
+    return _CONTEXT.Pipe()
+
+
 def start(target: Callable[..., None], *arguments: object) -> BaseProcess:
     """Start a process that ends with this one."""
     process = _CONTEXT.Process(target=target, args=arguments, daemon=True)
@@ -53,7 +59,7 @@ class WorkerProcess:
         """Start it; `is_wanted` is asked while it works, and False ends it."""
         self.database = load.database
         self._is_wanted = is_wanted
-        self._connection, theirs = _CONTEXT.Pipe()
+        self._connection, theirs = pipe()
         self._process = start(worker.main, theirs, load)
         theirs.close()
 

@@ -24,7 +24,7 @@ from virtualchain.testing import Tx
 from virtualchain.writing.sending import BURN_SCRIPT
 
 Show = Callable[[Outcome], None]
-OnLoad = Callable[[str, str], None]
+OnLoad = Callable[[str | None, str | None], None]
 
 
 class Session:
@@ -36,17 +36,15 @@ class Session:
         chain: Chain,
         databases: Databases,
         show: Show,
-        on_load: OnLoad = lambda use, database: None,
     ) -> None:
-        """`show` gets what nobody has asked for, from any thread.
-
-        `on_load` is called after each load that succeeds, with what names the app and with its database.
-        """
+        """`show` gets what nobody has asked for, from any thread."""
         self._project = project
         self._chain = chain
         self._databases = databases
         self._show = show
-        self._on_load = on_load
+        self.on_load: OnLoad = lambda use, database: None
+        """Called after each load that succeeds, and after a first one that does not: with what names the app,
+        and with its database."""
         self._lock = threading.RLock()
         self._files = Watched(project.folder, project.kept, project.config)
         self._worker: WorkerProcess | None = None
@@ -83,8 +81,8 @@ class Session:
         try:
             request = lines.read_line(line)
         except UsageError as error:
-            return mistake(line.split()[0], str(error))
-        return None if request is None else self.do(request, line.split()[0])
+            return mistake(line.split(maxsplit=1)[0], str(error))
+        return None if request is None else self.do(request, line.split(maxsplit=1)[0])
 
     def do(self, request: lines.Request, word: str) -> Outcome:
         """Do what is asked for; `word` is what a mistake is reported of."""
@@ -193,7 +191,7 @@ class Session:
 
     def _status(self) -> Outcome:
         app, chain = self._app, self._chain
-        said = []
+        said: list[str] = []
         if self._failure is not None:
             said += failed(self._failure, "status", "the app on disk is not loaded").lines
         if self._halted is not None:
@@ -260,7 +258,7 @@ class Session:
         self._app = loaded.app or {}
         self._halted, self._failure = failure, None
         self._project.tell_database(worker.database)
-        self._on_load(use, worker.database)
+        self.on_load(use, worker.database)
         self._databases.prepare(keeps=worker.database)
         return self._loaded(built)
 
@@ -282,6 +280,8 @@ class Session:
     def _not_loaded(self, failure: Failure) -> Outcome:
         self._failure = failure
         self._databases.prepare()
+        if self._database is None:
+            self.on_load(None, None)
         title = "the app cannot be loaded" if failure.block_id is None else _halt_title(failure)
         more = [] if self._worker is None else ["meanwhile the app is as it was loaded before"]
         return failed(failure, "failed", title, more)
@@ -304,8 +304,8 @@ class Session:
             raise UsageError(f"no app is loaded: {'write `reload`' if self._failure is None else 'mend it'}")
         if self._halted is not None:
             raise UsageError(
-                f"the app is halted before block {self._halted.block_id}: mend it and save, or undo the block "
-                "with `fork`"
+                f"the app is halted before block {self._halted.block_id}: mend it and save, or undo the "
+                "block with `fork`"
             )
         return self._worker
 

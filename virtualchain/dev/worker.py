@@ -32,6 +32,8 @@ from virtualchain.store.rollback import Undone
 
 _CHANGE: Final = 1000
 """Satoshi of the change in a transaction that is made up."""
+_IDLE: Final = 10.0
+"""Seconds without a call after which the engine looks at the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def main(connection: Connection, load: Load) -> None:
         loaded = worker.load()
         connection.send(Loaded(loaded[0], loaded[1], reading.files()))
         while loaded[1] is None:
+            while not connection.poll(_IDLE):
+                worker.build()  # so that the engine reports that it runs
             name, arguments = connection.recv()
             try:
                 answer: object = getattr(worker, name)(*arguments)
