@@ -88,7 +88,7 @@ class Chain:
         """Replace the last `depth` blocks by others, the first with what is held; return that."""
         if depth >= self.height:
             raise UsageError(
-                f"the chain has {self.height} blocks: a fork can replace {self.height - 1} of them, not {depth}"
+                f"the chain has {self.height} blocks: a fork can replace up to {self.height - 1}"
             )
         taken: list[Tx] = []
 

@@ -87,7 +87,7 @@ def of_block(error: AppHalted, app: str) -> Failure:
         f"mend app {app} and save: it is loaded again, and takes the block by itself",
         *place,
         values=values,
-        callback=str(record["callback"]),
+        callback=str(record["callback"]).removeprefix("db_").removesuffix("_block"),
         block_id=int(str(record["block_id"])),
         txid=None if record["txid"] is None else str(record["txid"]),
         op=op_of(record),

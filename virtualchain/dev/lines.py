@@ -198,6 +198,7 @@ _rows = click.IntRange(1, 1000)
 
 def _command(text: str, *parameters: click.Parameter) -> Callable[[Callable[..., Request]], object]:
     """Add a line, whose help is `text`."""
+    has_options = any(isinstance(each, click.Option) for each in parameters)
 
     def add(function: Callable[..., Request]) -> object:
         command = click.Command(
@@ -206,9 +207,7 @@ def _command(text: str, *parameters: click.Parameter) -> Callable[[Callable[...,
             callback=function,
             help=text,
             add_help_option=False,
-            options_metavar="[OPTIONS]"
-            if any(isinstance(each, click.Option) for each in parameters)
-            else None,
+            options_metavar="[OPTIONS]" if has_options else None,
         )
         _COMMANDS.add_command(command)
         return command

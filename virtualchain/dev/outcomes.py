@@ -43,8 +43,10 @@ def failed(failure: Failure, event: str, title: str, more: Sequence[str] = ()) -
     lines += [f"  op      {failure.op}"] if failure.op is not None else []
     lines += [f"  in      {failure.place}"] if failure.place is not None else []
     lines += [f"          {failure.source}"] if failure.source else []
-    for number, (name, value) in enumerate(failure.values.items()):
-        lines.append(f"  {'' if number else 'values':6}  {name} = {value}")
+    lines += [
+        f"  {'' if number else 'values':6}  {name} = {value}"
+        for number, (name, value) in enumerate(failure.values.items())
+    ]
     lines += [f"  to do   {failure.advice}", *more]
     return Outcome(event, {"failure": failure.as_dict()}, lines, is_bad=True)
 

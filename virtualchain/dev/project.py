@@ -64,7 +64,7 @@ class Project:
 
     @property
     def name(self) -> str:
-        """A name for the project's databases: that of its folder, and what tells apart folders of one name."""
+        """A name for the project's databases: that of its folder, and a digest of its path."""
         digest = sha256(str(self.folder).encode()).hexdigest()[:8]
         try:
             words = schema_name(self.folder.name[:_LONGEST])
@@ -90,8 +90,8 @@ class Project:
             holder = os.read(self._lock, 20).decode("ascii", "replace").strip()
             os.close(self._lock)
             raise WriterBusy(
-                f"another `virtualchain dev` is at work in {self.folder} (process {holder or 'unknown'}): use "
-                "its prompt or its page, or end it first"
+                f"another `virtualchain dev` is at work in {self.folder} (process {holder or 'unknown'}): "
+                "use its prompt or its page, or end it first"
             ) from error
         os.ftruncate(self._lock, 0)
         os.write(self._lock, f"{os.getpid()}\n".encode())

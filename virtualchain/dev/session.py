@@ -18,6 +18,7 @@ from virtualchain.dev.outcomes import Outcome, failed, mistake, verdict_lines
 from virtualchain.dev.process import Ended, WorkerProcess
 from virtualchain.dev.project import Project
 from virtualchain.dev.worker import Built, Load, Writing
+from virtualchain.engine.options import ignore
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.model import Json
 from virtualchain.testing import Tx
@@ -42,7 +43,7 @@ class Session:
         self._chain = chain
         self._databases = databases
         self._show = show
-        self.on_load: OnLoad = lambda use, database: None
+        self.on_load: OnLoad = ignore
         """Called after each load that succeeds, and after a first one that does not: with what names the app,
         and with its database."""
         self._lock = threading.RLock()

@@ -10,14 +10,16 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtualchain.dev import lines, pages, process
 from virtualchain.dev.outcomes import Outcome, mistake
 from virtualchain.errors import UsageError
 from virtualchain.model import Json
 from virtualchain.web.serving import listen
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 PORT: Final = 8090
 _KEPT: Final = 20

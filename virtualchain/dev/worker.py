@@ -11,9 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.encoding import Around, find_opcode, write_input, write_output
 from virtualchain.app.field_text import read_fields, split_fields
@@ -29,6 +28,9 @@ from virtualchain.loading import load_app
 from virtualchain.model import Json, Reorg, SpentOutput
 from virtualchain.notices import notice_of
 from virtualchain.store.rollback import Undone
+
+if TYPE_CHECKING:
+    from virtualchain.app.contract import Contract
 
 _CHANGE: Final = 1000
 """Satoshi of the change in a transaction that is made up."""
