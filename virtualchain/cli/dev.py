@@ -11,9 +11,11 @@ import click
 from virtualchain.cli.options import Command, Options, pass_options
 from virtualchain.cli.output import visible, write_json_line, write_table
 from virtualchain.cli.serve import port_type
+from virtualchain.errors import UsageError
 
 if TYPE_CHECKING:
     from virtualchain.dev.outcomes import Outcome
+    from virtualchain.dev.real_node import RealNode
     from virtualchain.dev.session import Session
     from virtualchain.dev.site import Site
 
@@ -24,10 +26,18 @@ _LOOK: Final = 0.05
 
 @click.command(cls=Command)
 @click.option("--fresh", is_flag=True, help="Begin with a new chain.")
+@click.option(
+    "--node",
+    "kind",
+    type=click.Choice(["fake", "bitcoind", "auto"]),
+    default="fake",
+    show_default=True,
+    help="Who serves the chain: a made-up node, a regtest bitcoind of its own, or that if there is one.",
+)
 @click.option("--port", type=port_type, help="The port of the pages; 0: any free one. Default: 8090.")
 @click.option("--no-pages", is_flag=True, help="Show no pages.")
 @pass_options
-def dev(options: Options, fresh: bool, port: int | None, no_pages: bool) -> None:
+def dev(options: Options, fresh: bool, kind: str, port: int | None, no_pages: bool) -> None:
     """Run an app while you write it, on a throw-away chain.
 
     The app is loaded again whenever one of its files changes, and derived from the chain's blocks. A prompt
@@ -48,7 +58,8 @@ def dev(options: Options, fresh: bool, port: int | None, no_pages: bool) -> None
     with ExitStack() as opened:
         project = Project(options.flags)
         opened.callback(project.close)
-        chain = Chain(project.chain, fresh=fresh)
+        real = _real_node(kind)
+        chain = Chain(project.chain, fresh=fresh, real=real)
         opened.callback(chain.close)
         databases = Databases(base_url(options.flags.get("database"), project.name))
         session = Session(project, chain, databases, prompt.show)
@@ -61,6 +72,18 @@ def dev(options: Options, fresh: bool, port: int | None, no_pages: bool) -> None
         threading.Thread(target=_watch, args=(session, ended), name="files", daemon=True).start()
         well = prompt.run(session)
     click.get_current_context().exit(int(not well))
+
+
+def _real_node(kind: str) -> "RealNode | None":
+    """Start a bitcoind if one is asked for; raises UsageError if there is none that must be."""
+    from virtualchain.dev.real_node import RealNode, find
+
+    program = None if kind == "fake" else find()
+    if program is None and kind == "bitcoind":
+        raise UsageError(
+            "no bitcoind: put it on PATH, or name it in the environment variable BITCOIND; or use --node fake"
+        )
+    return None if program is None else RealNode(program)
 
 
 def _site(session: "Session", port: int | None, prompt: "Prompt") -> "Site | None":

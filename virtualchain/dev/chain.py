@@ -1,4 +1,7 @@
-"""The chain of `virtualchain dev`: a fake node's, kept in a file, and the inputs that wait for a block."""
+"""The chain of `virtualchain dev`: kept in a file, and served by a fake node, or given to a real one as well.
+
+Besides, the inputs that wait for the next block.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +14,15 @@ from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.next_block import Outpoint
 from virtualchain.bitcoin.script import classify
 from virtualchain.bitcoin.transaction import read_inputs
-from virtualchain.errors import UsageError, quoted
+from virtualchain.dev.real_node import PEOPLE, RealNode
+from virtualchain.errors import NodeError, UsageError, quoted
 from virtualchain.model import SpentOutput
 from virtualchain.testing import FakeNode, Key, Tx, key
-from virtualchain.testing.wire import outpoint
+from virtualchain.testing.wire import outpoint, read_block, read_transaction
 
 NETWORK: Final = "regtest"
-PREMINE: Final = 10
-"""Blocks at the beginning, whose coins named senders get. A real node would have them wait for 100 blocks."""
+_GRANT: Final = 100_000_000
+"""Satoshi that each wallet of a real node has at the beginning."""
 _SHORTEST_ADDRESS: Final = 26
 """Characters; whatever is shorter is a name."""
 
@@ -38,12 +42,13 @@ class Held:
 class Chain:
     """A chain that grows block by block; each change is in the file before anybody else knows of it."""
 
-    def __init__(self, file: Path, *, fresh: bool) -> None:
-        """Continue the chain of a file, or begin a new one.
+    def __init__(self, file: Path, *, fresh: bool, real: RealNode | None = None) -> None:
+        """Continue the chain of a file, or begin a new one; `real` is a node that gets each of its blocks.
 
-        Raises UsageError, with the command that mends it, if the file does not hold a chain.
+        Raises UsageError, with the command that mends it, if the file does not hold a chain; NodeError.
         """
         self._file = file
+        self._real = real
         self.held: list[Held] = []
         """In the order in which the next block will have them."""
         if file.exists() and not fresh:
@@ -55,10 +60,18 @@ class Chain:
                 ) from error
         else:
             self.node = self._begin()
+        self._give()
 
     def close(self) -> None:
-        """Stop the node; inputs that are held are gone."""
+        """Stop the nodes; inputs that are held are gone."""
         self.node.close()
+        if self._real is not None:
+            self._real.close()
+
+    @property
+    def url(self) -> str:
+        """The URL of the node that the app follows."""
+        return self.node.url if self._real is None else self._real.url
 
     @property
     def height(self) -> int:
@@ -70,6 +83,7 @@ class Chain:
         self.node.close()
         self.held.clear()
         self.node = self._begin()
+        self._give()
 
     def hold(self, script: bytes, sender: Key, payments: Sequence[tuple[bytes, int]]) -> Held:
         """Sign a transaction with the payload's output and others, and keep it for the next block."""
@@ -80,7 +94,7 @@ class Chain:
     def mine(self, blocks: int) -> list[Tx]:
         """Mine blocks, the first with what is held; return that."""
         taken = [held.tx for held in self.held]
-        self.node.mine(taken, blocks)
+        self.node.mine([*taken, *self._sent_elsewhere()], blocks)
         self._keep()
         return taken
 
@@ -115,13 +129,36 @@ class Chain:
         return raws, spent
 
     def _begin(self) -> FakeNode:
-        node = FakeNode(NETWORK, premine=PREMINE)
+        node = FakeNode(NETWORK)
+        if self._real is not None:
+            node.mine([node.send(None, name, to=[(name, _GRANT)]) for name in PEOPLE])
         node.save(self._file)
         return node
 
     def _keep(self) -> None:
         self.node.save(self._file)
         self.held.clear()
+        self._give()
+
+    def _give(self) -> None:
+        """Let the real node, if there is one, have the blocks."""
+        if self._real is not None:
+            tree = self.node.chain.tree
+            try:
+                self._real.give(
+                    [(stored.block.hash, stored.raw) for stored in tree.blocks], tree.tip.block.hash
+                )
+            except NodeError as error:
+                raise NodeError(f"{error}; begin a new chain with `reset`, or with --fresh") from error
+
+    def _sent_elsewhere(self) -> list[bytes]:
+        """Return what waits in the real node's mempool but was in a block of a branch that it has left."""
+        waiting = [] if self._real is None else self._real.waiting()
+        if not waiting:
+            return []
+        blocks = self.node.chain.tree.blocks
+        known = {tx.txid for stored in blocks for tx in read_block(stored.raw)}
+        return [raw for raw in waiting if read_transaction(raw).txid not in known]
 
     def _sign(self, script: bytes, sender: Key, payments: Sequence[tuple[bytes, int]]) -> Tx:
         return self.node.chain.send(None, sender, to=[(script, 0), *payments])

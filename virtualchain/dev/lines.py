@@ -365,7 +365,7 @@ def _address(name: Key) -> Request:
     return Address(name)
 
 
-@_command("Show the app, its opcodes and tables, the chain, and where all this is.")
+@_command("Show the app, what it takes, the chain, and where all this is.")
 def _status() -> Request:
     return Plain("status")
 

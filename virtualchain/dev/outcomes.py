@@ -68,9 +68,8 @@ def change_lines(changes: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for change in changes:
         lines.append(f"  {change['action']:6}  {change['table']} {_json(change['key'])}")
-        for side in ("old", "new"):
-            if change[side] is not None:
-                lines.append(f"    {side}   {_json(change[side])}")
+        sides = [side for side in ("old", "new") if change[side] is not None]
+        lines += [f"    {side}   {_json(change[side])}" for side in sides]
     return lines
 
 

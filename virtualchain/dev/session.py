@@ -177,7 +177,7 @@ class Session:
             )
             data |= outcomes
             said += words
-        if not sent:
+        if not data["inputs"]:
             said.append(f"mined {mined}")
         said += [f"note: {remark}" for remark in built.remarks]
         if built.failure is not None:
@@ -201,8 +201,8 @@ class Session:
             said.append(f"app {app['name']} {app['version']}; it takes")
             said += [f"  {_signature(opcode)}" for opcode in app["opcodes"]]
         said.append(f"chain: {chain.height} blocks, {_counted(len(chain.held), 'input')} held")
-        said.append(f"node: {chain.node.url}")
-        data = {**self.state(), "node": chain.node.url, "kept": str(self._project.kept)}
+        said.append(f"node: {chain.url}")
+        data = {**self.state(), "node": chain.url, "kept": str(self._project.kept)}
         if self._database is not None:
             file = self._project.kept / "database"
             data["database_file"] = str(file)
@@ -230,7 +230,7 @@ class Session:
             use = self._project.app()
         except UsageError as error:
             return self._not_loaded(of_load(error))
-        load = Load(use, self._databases.take(), self._chain.node.url, self._project.kept / "state")
+        load = Load(use, self._databases.take(), self._chain.url, self._project.kept / "state")
         worker = WorkerProcess(load, lambda: not self._files.have_changed())
         failure: Failure | None
         built: Built | None = None
