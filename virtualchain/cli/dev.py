@@ -48,16 +48,17 @@ def dev(options: Options, fresh: bool, kind: str, port: int | None, no_pages: bo
     dropped and made, the beginning of a name: it must end in _dev.
     """
     from virtualchain.dev import process
-    from virtualchain.dev.chain import Chain
-    from virtualchain.dev.databases import Databases, base_url
     from virtualchain.dev.project import Project
-    from virtualchain.dev.session import Session
 
-    process.get_ready()
     prompt = Prompt(as_json=options.settings.json)
     with ExitStack() as opened:
         project = Project(options.flags)
         opened.callback(project.close)
+        process.get_ready(pages=not no_pages)  # it imports what the processes need while this one does
+        from virtualchain.dev.chain import Chain
+        from virtualchain.dev.databases import Databases, base_url
+        from virtualchain.dev.session import Session
+
         real = _real_node(kind)
         chain = Chain(project.chain, fresh=fresh, real=real)
         opened.callback(chain.close)

@@ -14,10 +14,10 @@ from virtualchain.dev.databases import Databases
 from virtualchain.dev.failures import Failure, of_load
 from virtualchain.dev.files import Watched
 from virtualchain.dev.log import block_outcomes, log, rows, run_sql
+from virtualchain.dev.messages import Built, Load, Writing
 from virtualchain.dev.outcomes import Outcome, failed, mistake, verdict_lines
 from virtualchain.dev.process import Ended, WorkerProcess
 from virtualchain.dev.project import Project
-from virtualchain.dev.worker import Built, Load, Writing
 from virtualchain.engine.options import ignore
 from virtualchain.errors import UsageError, VirtualchainError
 from virtualchain.model import Json
