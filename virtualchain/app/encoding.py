@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.field_types import require_types
 from virtualchain.app.fields import opcode_text, to_json
 from virtualchain.app.freshness import is_hash, malformed
+from virtualchain.app.handlers import Rejected
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload
 from virtualchain.bitcoin.script import classify, push
@@ -173,13 +173,14 @@ def write_input(
     block_id: int = NEWEST,
     consensus_hash: str | None = None,
     around: Around | None = None,
+    reads_back: bool = True,
 ) -> bytes:
     """Write a payload by the rules of a block, and read it back in a transaction.
 
-    Raises UsageError as `App.build_input` does.
+    Without `reads_back`, it may be one that the app rejects. Raises UsageError as `App.build_input` does.
     """
     writing = _Writing(contract, opcode, block_id, Around.of(2, None) if around is None else around)
-    return writing.payload(fields, consensus_hash)
+    return writing.payload(fields, consensus_hash, reads_back=reads_back)
 
 
 class _Writing:
@@ -193,12 +194,13 @@ class _Writing:
         self._types = contract.field_types(block_id, opcode)
         self._fresh = contract.fresh_field(block_id, opcode)
 
-    def payload(self, fields: Mapping[str, object], consensus_hash: str | None) -> bytes:
+    def payload(self, fields: Mapping[str, object], consensus_hash: str | None, *, reads_back: bool) -> bytes:
         encode = self._encoder()
         arguments = self._arguments(encode, fields, consensus_hash)
         body = self._encode(encode, arguments)
         payload = self._with_start(body)
-        self._read_back(payload, body, arguments)
+        if reads_back:
+            self._read_back(payload, body, arguments)
         return payload
 
     def _wrong(self, problem: str) -> UsageError:

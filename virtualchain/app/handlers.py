@@ -1,7 +1,7 @@
 """Handlers: the functions that an app registers for an opcode, and the heights from which they apply."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -32,6 +32,9 @@ _OPTIONAL: Final = {
 }
 """By step, the arguments that a function receives by name if its signature has them."""
 
+Keys = Mapping[str, Iterable[object]]
+"""Keys of rows, by table; a key of several columns is a tuple."""
+
 Encode = Callable[..., bytes]
 """Writes what follows magic and opcode in a payload, from fields by name."""
 _ASKED_BY_BUILD_INPUT: Final = frozenset({"outputs", "sender"})
@@ -39,6 +42,21 @@ _ASKED_BY_BUILD_INPUT: Final = frozenset({"outputs", "sender"})
 
 SPEND: Final = None
 """The key of what belongs to transactions without a payload, in place of an opcode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Returned (not raised) by parse, check or commit: the input is rejected, and `reason` is recorded."""
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        """Convert the reason to text; it may be an exception."""
+        object.__setattr__(self, "reason", str(self.reason))
+
+    def __bool__(self) -> bool:
+        """Return False, as a check that rejects does."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)

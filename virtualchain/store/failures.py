@@ -35,6 +35,10 @@ class ValueDoesNotFit(VirtualchainError):
         super().__init__("a value is out of range, too long, or divided by zero")
 
 
+class Refused(VirtualchainError):
+    """A helper such as `Table.spend` refuses the input, with this reason, before it has written anything."""
+
+
 def does_not_fit(error: BaseException) -> bool:
     """Return whether the server refused a value, by the closed list of docs/determinism.md."""
     return isinstance(error, psycopg.Error) and error.sqlstate in _DOES_NOT_FIT
@@ -42,7 +46,7 @@ def does_not_fit(error: BaseException) -> bool:
 
 def is_rejection(error: BaseException) -> bool:
     """Return whether an error of a callback rejects the input, and does not halt the app."""
-    return isinstance(error, ValueDoesNotFit | Unserializable) and not isinstance(error, InvalidOp)
+    return isinstance(error, ValueDoesNotFit | Unserializable | Refused) and not isinstance(error, InvalidOp)
 
 
 def is_transient(error: BaseException) -> bool:

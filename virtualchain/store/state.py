@@ -15,7 +15,8 @@ from virtualchain.store.guard.refusal import ForbiddenStatement, short
 from virtualchain.store.guard.statements import Statement, examine
 from virtualchain.store.log import AppLog
 from virtualchain.store.pipeline import Answer, pipeline_of
-from virtualchain.store.tables import Table, Tables
+from virtualchain.store.table import Table
+from virtualchain.store.tables import Tables
 from virtualchain.store.values import base_value, is_text, shown, to_database
 
 _MOST_STATEMENTS: Final = 1_000
@@ -95,6 +96,25 @@ class State:
     def one(self, statement: LiteralString, parameters: Parameters = None) -> Json | None:
         """Run one query; return its first row as a dict, or None."""
         return next(iter(self._send(self._known(statement, parameters), parameters).dicts()), None)
+
+    def refusal(self, statement: LiteralString, parameters: Parameters = None) -> str | None:
+        """Run one query of a check, with one column; return why it refuses, or None if it does not.
+
+        Of text, each row that is not null is a reason, and the least one is returned. Of boolean, there must
+        be a row, and each must be true: the reason is then "". Raises UsageError for any other column, and
+        otherwise as `execute`.
+        """
+        answer = self._send(self._known(statement, parameters), parameters)
+        rows = answer.rows()
+        match answer.types:
+            case ["bool"]:
+                return None if rows and all(row[0] is True for row in rows) else ""
+            case ["text" | "varchar"]:
+                return min((row[0] for row in rows if row[0] is not None), default=None)
+        raise UsageError(
+            f"a query of a check has one column, a reason (text) or a condition (boolean), not "
+            f"{', '.join(answer.types) or 'none'}: {short(statement)}"
+        )
 
     def table(self, name: str) -> Table:
         """Return one of the app's tables, to read and write it row by row, without SQL.

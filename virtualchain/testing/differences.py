@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Final
+from typing import Final, Protocol
 
 import psycopg
 from psycopg import sql
@@ -13,24 +13,50 @@ from virtualchain.store.builds import live_build
 from virtualchain.store.database import connect_reader
 from virtualchain.store.projections import Projection, build_schema, projections
 from virtualchain.store.sql import queries
-from virtualchain.testing.machines import Machine
+from virtualchain.testing.machines import Ran
 from virtualchain.testing.tracing import Asked, shortened
 
 _Q = queries("testing")
 _DIGESTS: Final = "digests"
 
+
+class Compared(Protocol):
+    """One of two that have taken the same blocks."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def url(self) -> str:
+        """The URL of its database."""
+
+    @property
+    def ran(self) -> Ran:
+        """What its run came to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two that are compared, if it is no `Machine`."""
+
+    name: str
+    url: str
+    ran: Ran
+
+
 Verdicts = list[tuple[int, str | None, str, str]]
 """Block, transaction, verdict and details of each row, in an order that is the same on every machine."""
 
 
-def verdicts(machine: Machine, above: int = -1) -> Verdicts:
+def verdicts(machine: Compared, above: int = -1) -> Verdicts:
     """Return the verdicts and digests of all blocks above one."""
     with closing(connect_reader(machine.url)) as connection:
         return connection.execute(_Q["verdicts"], {"above": above}).fetchall()
 
 
 def describe_difference(
-    app: str, first: Machine, second: Machine, names: Mapping[str, str], above: int = -1
+    app: str, first: Compared, second: Compared, names: Mapping[str, str], above: int = -1
 ) -> list[str]:
     """Describe where two machines differ first, in blocks above one: op, statement, table and row.
 
@@ -58,10 +84,12 @@ def describe_difference(
         lines.append(f"statement: {_describe_asked(*asked)}")
     elif second.ran.halt is not None and (last := traces[1].last(block_id, txid)) is not None:
         lines.append(f"last statement: {last}")
+    if row is None and asked is None and difference.digests is not None:
+        lines.append(f"digests of ops, history and state: {difference.digests}")
     return lines if row is None else [*lines, str(row)]
 
 
-def last_block(machine: Machine) -> int:
+def last_block(machine: Compared) -> int:
     """Return the last block with digests."""
     return max((row[0] for row in verdicts(machine)), default=-1)
 
@@ -74,9 +102,11 @@ class _Difference:
     txid: str | None
     verdicts: str | None
     """Both verdicts, if they are of an op."""
+    digests: str | None = None
+    """Both digests, if only these differ."""
 
     @classmethod
-    def find(cls, first: Machine, second: Machine, txids: list[str], above: int) -> "_Difference | None":
+    def find(cls, first: Compared, second: Compared, txids: list[str], above: int) -> "_Difference | None":
         pairs = zip_longest(verdicts(first, above), verdicts(second, above))
         one, other = next(((one, other) for one, other in pairs if one != other), (None, None))
         halt = second.ran.halt or first.ran.halt
@@ -91,7 +121,8 @@ class _Difference:
         block_id = min(row[0] for row in (one, other) if row is not None)
         rows = [row if row is not None and row[0] == block_id else None for row in (one, other)]
         if all(row is None or row[2] == _DIGESTS for row in rows):
-            return cls(block_id, None, None)
+            texts = ["none" if row is None else row[3] for row in rows]
+            return cls(block_id, None, None, " <> ".join(texts))
         # A transaction that only one machine has is compared with the next one of the other.
         known = {txid: place for place, txid in enumerate(txids)}
         txid = min((row[1] for row in rows if row and row[1]), key=lambda item: known.get(item, -1))
@@ -120,7 +151,7 @@ class _Row:
         return f"table {self.table}, row {shortened(self.key)}: {values}"
 
 
-def _first_row(app: str, first: Machine, second: Machine, block_id: int) -> _Row | None:
+def _first_row(app: str, first: Compared, second: Compared, block_id: int) -> _Row | None:
     """Return the first row as of a block that differs, if there is one."""
     ours, theirs = (_rows(machine, app, block_id) for machine in (first, second))
     for table, rows in ours.items():
@@ -131,7 +162,7 @@ def _first_row(app: str, first: Machine, second: Machine, block_id: int) -> _Row
     return None
 
 
-def _rows(machine: Machine, app: str, block_id: int) -> dict[str, dict[str, str]]:
+def _rows(machine: Compared, app: str, block_id: int) -> dict[str, dict[str, str]]:
     """Return each table's rows as of a block, by key."""
     with closing(connect_reader(machine.url)) as connection:
         live = live_build(connection, app)

@@ -23,7 +23,7 @@ from virtualchain.testing.fakenode.saving import load_chain, save_chain
 from virtualchain.testing.fakenode.server import LoopbackServer
 from virtualchain.testing.fakenode.service import Service
 from virtualchain.testing.fakenode.state import NodeState
-from virtualchain.testing.transactions import Key, Tx
+from virtualchain.testing.transactions import Key, OwnedCoin, Tx
 from virtualchain.testing.wallet import FEE, Recipient
 
 
@@ -123,10 +123,12 @@ class FakeNode:
         to: Sequence[tuple[Recipient, int]] = (),
         *,
         fee: int = FEE,
+        coins: Sequence[OwnedCoin] = (),
+        is_alone: bool = False,
     ) -> Tx:
         """Sign a transaction for `mine`, without passing it to the node; see `ChainBuilder.send`."""
         with self._lock:
-            return self.chain.send(payload, sender, to, fee=fee)
+            return self.chain.send(payload, sender, to, fee=fee, coins=coins, is_alone=is_alone)
 
     def double_spend(
         self,
