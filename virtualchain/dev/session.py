@@ -165,10 +165,12 @@ class Session:
         worker = self._worker
         if worker is None or self._halted is not None:
             outcome = self._load()  # a fork may have undone what the app was halted for
-            said = [f"mined {mined}", *outcome.lines]
-            return Outcome(event, {"first": first, "last": last, **outcome.data}, said, is_bad=outcome.is_bad)
+            texts = [f"mined {mined}", *outcome.lines]
+            return Outcome(
+                event, {"first": first, "last": last, **outcome.data}, texts, is_bad=outcome.is_bad
+            )
         built: Built = self._ask(worker, "build")
-        said = [_undone(built.undone)] if built.undone is not None else []
+        texts = [_undone(built.undone)] if built.undone is not None else []
         data: Json = {"first": first, "last": last, "undone": built.undone, "inputs": [], "changes": []}
         if built.block_id >= first:
             txids = [tx.txid for tx in sent]
@@ -176,38 +178,38 @@ class Session:
                 worker.database, str(self._app["name"]), first, txids, self._labels()
             )
             data |= outcomes
-            said += words
+            texts += words
         if not data["inputs"]:
-            said.append(f"mined {mined}")
-        said += [f"note: {remark}" for remark in built.remarks]
+            texts.append(f"mined {mined}")
+        texts += [f"note: {remark}" for remark in built.remarks]
         if built.failure is not None:
             self._halted = built.failure
-            return failed(built.failure, event, _halt_title(built.failure), said)
+            return failed(built.failure, event, _halt_title(built.failure), texts)
         if built.block_id < last and event != "send":
-            said.append(
+            texts.append(
                 f"the app has taken block {built.block_id}: it takes a block once "
                 f"{_counted(self._app['confirmations'], 'other')} follow"
             )
-        return Outcome(event, data, said)
+        return Outcome(event, data, texts)
 
     def _status(self) -> Outcome:
         app, chain = self._app, self._chain
-        said: list[str] = []
+        texts: list[str] = []
         if self._failure is not None:
-            said += failed(self._failure, "status", "the app on disk is not loaded").lines
+            texts += failed(self._failure, "status", "the app on disk is not loaded").lines
         if self._halted is not None:
-            said += failed(self._halted, "status", _halt_title(self._halted)).lines
+            texts += failed(self._halted, "status", _halt_title(self._halted)).lines
         if app:
-            said.append(f"app {app['name']} {app['version']}; it takes")
-            said += [f"  {_signature(opcode)}" for opcode in app["opcodes"]]
-        said.append(f"chain: {chain.height} blocks, {_counted(len(chain.held), 'input')} held")
-        said.append(f"node: {chain.url}")
+            texts.append(f"app {app['name']} {app['version']}; it takes")
+            texts += [f"  {_signature(opcode)}" for opcode in app["opcodes"]]
+        texts.append(f"chain: {chain.height} blocks, {_counted(len(chain.held), 'input')} held")
+        texts.append(f"node: {chain.url}")
         data = {**self.state(), "node": chain.url, "kept": str(self._project.kept)}
         if self._database is not None:
             file = self._project.kept / "database"
             data["database_file"] = str(file)
-            said.append(f"database: export VIRTUALCHAIN_DATABASE_FILE={file}")
-        return Outcome("status", data, said)
+            texts.append(f"database: export VIRTUALCHAIN_DATABASE_FILE={file}")
+        return Outcome("status", data, texts)
 
     # Loads
 
@@ -268,15 +270,15 @@ class Session:
         if built.failure is not None:
             return failed(built.failure, "halted", _halt_title(built.failure))
         data = {"app": app["name"], "version": app["version"], "block_id": built.block_id}
-        said = [f"loaded app {app['name']} {app['version']}; it has taken block {built.block_id}"]
+        texts = [f"loaded app {app['name']} {app['version']}; it has taken block {built.block_id}"]
         if app["first_block_id"] > self._chain.height + 1:
             first = app["first_block_id"]
-            said.append(
+            texts.append(
                 f"note: the app's first block is {first}, and inputs before it are nothing to it: declare "
                 f'first_block_id={{"mainnet": {first}, "regtest": 0}}'
             )
-        said += [f"note: {remark}" for remark in built.remarks]
-        return Outcome("loaded", data, said)
+        texts += [f"note: {remark}" for remark in built.remarks]
+        return Outcome("loaded", data, texts)
 
     def _not_loaded(self, failure: Failure) -> Outcome:
         self._failure = failure
