@@ -4,6 +4,7 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -101,7 +102,8 @@ def _site(session: "Session", port: int | None, prompt: "Prompt") -> "Site | Non
         return None
 
     def say(line: str, outcome: "Outcome") -> None:
-        prompt.show(replace(outcome, lines=[f"form> {line}", *outcome.lines]))
+        asked = [f"form> {line}"] if line else []
+        prompt.show(replace(outcome, lines=[*asked, *outcome.lines]))
 
     site = Site(port, session.state, session.do, say)
     session.on_load = site.show
@@ -128,6 +130,8 @@ class Prompt:
     def run(self, session: "Session") -> bool:
         """Do line after line, until the last one or `quit`; return whether all went well."""
         well = True
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # an encoder refuses what is not text
         with suppress(EOFError):
             while (line := self._read()) is not None:
                 outcome = session.run(line)

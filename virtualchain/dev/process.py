@@ -104,6 +104,5 @@ class WorkerProcess:
         self._process.join(_GRACE)
         code = self._process.exitcode
         return Ended(
-            f"the process that runs the app has ended (exit code {code}): a callback may have ended it; mend "
-            "the app and save, or write `reload`"
+            f"the process that runs the app has ended (exit code {code}): a callback may have ended it"
         )

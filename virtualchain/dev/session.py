@@ -47,6 +47,7 @@ class Session:
         """Called after each load that succeeds, and after a first one that does not: with what names the app,
         and with its database."""
         self._lock = threading.RLock()
+        self._closes = False
         self._files = Watched(project.folder, project.kept, project.config)
         self._worker: WorkerProcess | None = None
         self._database: str | None = None
@@ -58,7 +59,8 @@ class Session:
         """Why the app as it is on disk is not the one that is loaded."""
 
     def close(self) -> None:
-        """End the app's process; what was sent stays in the chain's file."""
+        """End the app's process, even if it is at work; what was sent stays in the chain's file."""
+        self._closes = True
         with self._lock:
             self._forget_worker()
             self._databases.close()
@@ -223,8 +225,10 @@ class Session:
         if not self._files.have_settled():
             return
         with self._lock:
-            if self._files.have_changed():
-                self._show(self._load())
+            if self._files.have_changed() and not self._closes:
+                outcome = self._load()
+                if not self._closes:
+                    self._show(outcome)
 
     def _load(self) -> Outcome:
         self._files.begin()
@@ -232,10 +236,14 @@ class Session:
             use = self._project.app()
         except UsageError as error:
             return self._not_loaded(of_load(error))
-        load = Load(use, self._databases.take(), self._chain.url, self._project.kept / "state")
-        worker = WorkerProcess(load, lambda: not self._files.have_changed())
         failure: Failure | None
         built: Built | None = None
+        try:
+            database = self._databases.take()
+        except VirtualchainError as error:
+            return self._not_loaded(Failure(str(error), "then write `reload`"))
+        load = Load(use, database, self._chain.url, self._project.kept / "state")
+        worker = WorkerProcess(load, self._is_wanted)
         try:
             loaded = worker.loaded()
             self._files.note(loaded.files)
@@ -245,7 +253,7 @@ class Session:
                 failure = built.failure
         except VirtualchainError as error:
             worker.end()
-            if self._files.have_changed():
+            if self._files.have_changed() and not self._closes:
                 self._databases.prepare()
                 return self._load()
             return self._not_loaded(Failure(str(error), "mend the app and save, or write `reload`"))
@@ -290,6 +298,10 @@ class Session:
         return failed(failure, "failed", title, more)
 
     # Small things
+
+    def _is_wanted(self) -> bool:
+        """Return whether an app that is at work shall go on with it."""
+        return not self._closes and not self._files.have_changed()
 
     def _ask(self, worker: WorkerProcess, method: str, *arguments: object) -> Any:  # noqa: ANN401 - as the method
         answer, read = worker.ask(method, *arguments)

@@ -54,24 +54,28 @@ class Site:
         """Show an app as it is on disk now, and its database."""
         before = self._process
         ours, theirs = process.pipe()
-        self._process = process.start(entry.show, self._socket, use, database, self._token, theirs)
+        started = process.start(entry.show, self._socket, use, database, self._token, theirs)
         theirs.close()
-        threading.Thread(target=self._serve, args=(ours,), name="form", daemon=True).start()
+        self._process = started
+        threading.Thread(target=self._serve, args=(ours, started), name="form", daemon=True).start()
         if before is not None:
             process.end(before)
 
     def close(self) -> None:
         """End the process, and close the port."""
-        if self._process is not None:
-            process.end(self._process)
+        last, self._process = self._process, None
+        if last is not None:
+            process.end(last)
         self._socket.close()
 
-    def _serve(self, pipe: Connection) -> None:
+    def _serve(self, pipe: Connection, served: "BaseProcess") -> None:
         """Answer what one process asks, until it ends."""
         with suppress(EOFError, OSError):
             while True:
                 what, argument = pipe.recv()
                 pipe.send(self._take(argument) if what == "do" else self._look(argument))
+        if served is self._process:
+            self._say("", mistake("pages", "the process of the pages has ended: `reload` starts another one"))
 
     def _take(self, words: list[str]) -> int:
         """Do what a form asks for; return the number of what came of it."""
