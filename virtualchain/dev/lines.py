@@ -321,7 +321,7 @@ def _drop() -> Request:
 
 
 @_command(
-    "Show rows of a table: all, or those that fit.\n\nFilters are written as for the API: owner=alice, "
+    "Show rows of a table: all, or those that fit.\n\nFilters are written as for the API: owner=eq.alice, "
     "block_id=gte.12, order=name.desc, limit=5.",
     click.Argument(["table"]),
     click.Argument(["filters"], nargs=-1, metavar="[COLUMN=VALUE]..."),
