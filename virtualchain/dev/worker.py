@@ -21,6 +21,7 @@ from virtualchain.dev.described import describe
 from virtualchain.dev.failures import Failure, of_block, of_load
 from virtualchain.dev.messages import Built, Load, Loaded, Problem, Writing
 from virtualchain.engine.engine import StateEngine
+from virtualchain.engine.options import Options
 from virtualchain.engine.preview import carry, preview_transactions
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
 from virtualchain.loading import load_app
@@ -80,6 +81,7 @@ class Worker:
                 source=self._load.node,
                 confirmations=self._contract.confirmations or 0,
                 state_folder=self._load.state_folder,
+                guard=True,
                 on_wait=self._remark,
                 on_rollback=self._roll_back,
             )
@@ -110,7 +112,11 @@ class Worker:
         payload, around = self._written(writing)
         raw, made_up = carry(self._contract, payload, around)
         verdicts = preview_transactions(
-            self._load.database, self._contract, [*before, raw], spent={**spent, **made_up}
+            self._load.database,
+            self._contract,
+            [*before, raw],
+            spent={**spent, **made_up},
+            options=Options(guard=True),
         )
         if not verdicts or verdicts[-1].raw != raw:
             raise UsageError(self._unseen(payload))

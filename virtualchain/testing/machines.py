@@ -121,6 +121,8 @@ class Job:
     """Whether the app is derived again from the tape at the end."""
     is_deep: bool = False
     """Whether the engine is called deep in a stack."""
+    guard: bool = False
+    """Whether callbacks are watched."""
 
 
 @dataclass(slots=True)
@@ -332,6 +334,7 @@ class _Worker:
             confirmations=self._job.confirmations,
             state_folder=self._job.folder,
             history=None,
+            guard=self._job.guard,
         ) as engine:
             engine.build(last)
 
