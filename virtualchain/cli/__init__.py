@@ -17,6 +17,7 @@ from virtualchain.cli.checkpoint import checkpoint
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
+from virtualchain.cli.dev import dev as dev_command
 from virtualchain.cli.doctor import doctor as doctor_command
 from virtualchain.cli.forks import pin, rollback, unpin
 from virtualchain.cli.nodes import compare_nodes
@@ -58,6 +59,7 @@ def program(context: click.Context) -> None:
 
 for _command in (
     demo_command,
+    dev_command,
     sync_command,
     run,
     status_command,

@@ -40,7 +40,7 @@ ALL = list(commands(program))
 def test_the_commands_are_the_documented_ones() -> None:
     """The commands are listed in the order in which a user needs them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("demo", "sync", "run", "status", "doctor", "ops", "consensus", "sql", "watch"),
+        *("demo", "dev", "sync", "run", "status", "doctor", "ops", "consensus", "sql", "watch"),
         *("serve", "webhooks", "webhooks list", "webhooks replay", "webhooks run", "preview", "send"),
         *("prove", "state-root", "prove-row", "check-proof", "export", "import"),
         *(
