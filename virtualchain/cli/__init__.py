@@ -19,6 +19,7 @@ from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
 from virtualchain.cli.doctor import doctor as doctor_command
 from virtualchain.cli.forks import pin, rollback, unpin
+from virtualchain.cli.init import init
 from virtualchain.cli.nodes import compare_nodes
 from virtualchain.cli.options import EXAMPLE, Group, Options
 from virtualchain.cli.preview import preview
@@ -57,6 +58,7 @@ def program(context: click.Context) -> None:
 
 
 for _command in (
+    init,
     demo_command,
     sync_command,
     run,
