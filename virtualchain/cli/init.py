@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 )
 @pass_options
 def init(options: Options, /, name: str, start: str, into: Path | None, magic: str | None) -> None:
-    """Make a project for a new app, with tests, that runs at once.
+    """Make a project for a new app that runs at once.
 
-    NAME is the app's name, which is also that of its module and of its schema in the database. Nothing that
-    exists is overwritten.
+    NAME is the app's name, and that of its module and of its schema in the database. The project has the app
+    with its tables, tests, settings, and what pip and a CI need. Nothing that exists is overwritten.
     """
     from virtualchain.scaffold.naming import check_magic, check_name, magic_of
 
@@ -80,8 +80,8 @@ def _show(project: "Project", *, is_derived: bool) -> None:
     if project.magic is not None:
         source = "the first letters of its name" if is_derived else "as you chose"
         click.echo(
-            f"Its payloads start with the magic {project.magic} ({source}). To have another one, change magic=\n"
-            f"in {project.name}.py and its tests before the first input is on a public chain."
+            f"Its payloads start with the magic {project.magic} ({source}). To have another one, change it\n"
+            f"in {project.name}.py before the first input is on a public chain."
         )
     click.echo("\nNext:")
     for command in _next(project):

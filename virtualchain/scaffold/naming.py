@@ -50,8 +50,8 @@ def check_name(name: str) -> str:
     owner = packages_distributions().get(name)
     if owner:
         raise UsageError(
-            f"{name} is a module of the installed package {owner[0]}, which the app would hide: choose another "
-            f"name, such as {name}_app"
+            f"{name} is a module of the installed package {owner[0]}, which the app would hide: choose "
+            f"another name, such as {name}_app"
         )
     return name
 
@@ -65,8 +65,8 @@ def check_magic(magic: str) -> str:
     """Return a magic that an app's payloads can start with; raise UsageError for any other."""
     if not _MAGIC.fullmatch(magic):
         raise UsageError(
-            f"--magic {quoted(magic)}: it is 2 to 16 characters of ASCII, without spaces, quotes, backslashes "
-            "and backticks; in the app's file you can write any bytes"
+            f"--magic {quoted(magic)}: it is 2 to 16 characters of ASCII, without spaces, quotes and "
+            "backslashes; in the app's file you can write any bytes"
         )
     for known, owner in _KNOWN.items():
         if known.startswith(magic):

@@ -57,7 +57,7 @@ STARTS: Final = {
         (
             ('    "notary",\n', '    "$name",\n'),
             ('magic=b"nt"', 'magic=b"$magic"'),
-            ("``nt``", "``$magic``"),
+            ("with the payload ``nt``, one opcode", "with the app's magic, one opcode"),
             ('version="2"', 'version="1"'),
         ),
     ),
@@ -113,9 +113,13 @@ def create(name: str, folder: Path, magic: str | None, start: str = "points") ->
             (made / path).write_text(content, encoding="utf-8")
         made.rename(folder)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"cannot write {folder}: there is no folder {folder.parent}: create it first") from error
+        raise UsageError(
+            f"cannot write {folder}: there is no folder {folder.parent}: create it first"
+        ) from error
     except PermissionError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}: choose a folder of yours with --into") from error
+        raise UsageError(
+            f"cannot write {folder}: {error.strerror}: choose a folder of yours with --into"
+        ) from error
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
