@@ -70,3 +70,24 @@ SELECT ROW({key})::text AS key, to_jsonb(r)::text FROM (
     UNION ALL
     SELECT {columns}, since_block FROM {history} WHERE since_block <= {block_id} AND until_block > {block_id}) AS r
 ORDER BY ROW({key})::text COLLATE "C";
+
+-- name: last_block
+-- The last block of the tape.
+SELECT max(block_id) FROM vc.blocks;
+
+-- name: ops_of_app
+-- The ops of an app, in order.
+SELECT block_id, txid, opcode, fields FROM virtualchain.ops WHERE app = %(app)s ORDER BY block_id, vtxindex;
+
+-- name: rejections_of_app
+-- The rejections of an app, in order.
+SELECT block_id, txid, step, reason FROM virtualchain.rejections WHERE app = %(app)s
+ORDER BY block_id, txindex, payload_index;
+
+-- name: hashes_of_app
+-- The consensus hash and the state hash of an app at its last block.
+SELECT consensus_hash, state_hash FROM virtualchain.snapshots WHERE app = %(app)s ORDER BY block_id DESC LIMIT 1;
+
+-- name: rows
+-- All rows of a projection, in the order of its key.
+SELECT {columns} FROM {table} ORDER BY {key};

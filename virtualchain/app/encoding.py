@@ -173,13 +173,14 @@ def write_input(
     block_id: int = NEWEST,
     consensus_hash: str | None = None,
     around: Around | None = None,
+    reads_back: bool = True,
 ) -> bytes:
     """Write a payload by the rules of a block, and read it back in a transaction.
 
-    Raises UsageError as `App.build_input` does.
+    Without `reads_back`, it may be one that the app rejects. Raises UsageError as `App.build_input` does.
     """
     writing = _Writing(contract, opcode, block_id, Around.of(2, None) if around is None else around)
-    return writing.payload(fields, consensus_hash)
+    return writing.payload(fields, consensus_hash, reads_back=reads_back)
 
 
 class _Writing:
@@ -193,12 +194,13 @@ class _Writing:
         self._types = contract.field_types(block_id, opcode)
         self._fresh = contract.fresh_field(block_id, opcode)
 
-    def payload(self, fields: Mapping[str, object], consensus_hash: str | None) -> bytes:
+    def payload(self, fields: Mapping[str, object], consensus_hash: str | None, *, reads_back: bool) -> bytes:
         encode = self._encoder()
         arguments = self._arguments(encode, fields, consensus_hash)
         body = self._encode(encode, arguments)
         payload = self._with_start(body)
-        self._read_back(payload, body, arguments)
+        if reads_back:
+            self._read_back(payload, body, arguments)
         return payload
 
     def _wrong(self, problem: str) -> UsageError:

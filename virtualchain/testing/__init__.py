@@ -3,8 +3,10 @@
 from virtualchain.bitcoin.script import op_return
 from virtualchain.testing.chain import BuiltBlock, ChainBuilder
 from virtualchain.testing.determinism import DeterminismReport, check_determinism
+from virtualchain.testing.expecting import Unexpected
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.poison import PoisonReport, check_poison
+from virtualchain.testing.story import ReplayDiffers, Story, scenario
 from virtualchain.testing.transactions import Key, Tx, foreign, key
 
 __all__ = [
@@ -14,10 +16,14 @@ __all__ = [
     "FakeNode",
     "Key",
     "PoisonReport",
+    "ReplayDiffers",
+    "Story",
     "Tx",
+    "Unexpected",
     "check_determinism",
     "check_poison",
     "foreign",
     "key",
     "op_return",
+    "scenario",
 ]

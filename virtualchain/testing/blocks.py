@@ -117,6 +117,16 @@ def work(bits: int) -> int:
     return (1 << 256) // (target(bits) + 1)
 
 
+def bits_for(least: int) -> int:
+    """Return the compact target of a block that has at least so much work, and little more."""
+    largest = (1 << 256) // least - 1
+    size = (largest.bit_length() + 7) // 8
+    mantissa = largest >> 8 * (size - 3)
+    if mantissa & 0x800000:  # the sign of a compact number
+        mantissa, size = mantissa >> 8, size + 1
+    return size << 24 | mantissa
+
+
 def framed(network: Network, blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Frame blocks as in `blk*.dat`, for `bitcoind -loadblock`; the genesis block must come first."""
     for raw in blocks:

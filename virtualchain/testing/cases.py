@@ -31,7 +31,7 @@ _FEW_PAYLOADS: Final = 8
 _SPENT_SAMPLES: Final = 16
 """How often each sample is sent for its outputs to be spent: every way is tried early and late."""
 _BLOCK_BYTES: Final = 700_000
-_MAX_START: Final = 300
+MAX_START: Final = 300
 """Empty blocks are mined up to an app's first block if it is at most this; otherwise the app starts lower."""
 _PREMINE: Final = 20
 """Blocks before the first case, which may look for consensus hashes there."""
@@ -185,7 +185,7 @@ class Place:
     @classmethod
     def of(cls, contract: Contract) -> "Place":
         """Find the place for an app."""
-        is_lowered = contract.start > _MAX_START
+        is_lowered = contract.start > MAX_START
         first = _PREMINE + 1 if is_lowered else max(contract.start, _PREMINE + 1)
         return cls(first, is_lowered, bool(contract.fresh_fields))
 
@@ -226,6 +226,13 @@ class TakingAnyHash(_Changed):
     def get_requires_fresh_hash(self) -> bool:
         """Return False."""
         return False
+
+
+class AtOnce(_Changed):
+    """An app that takes blocks with fewer confirmations than it asks for."""
+
+    def get_confirmations(self) -> None:
+        """Return None: any number will do."""
 
 
 class Lowered(_Changed):

@@ -18,7 +18,7 @@ from typing import Self
 from virtualchain.bitcoin.networks import network as find_network
 from virtualchain.errors import MalformedBlock, UsageError
 from virtualchain.testing.blocks import MAX_WEIGHT, framed, make_block, subsidy
-from virtualchain.testing.transactions import Key, Tx
+from virtualchain.testing.transactions import Key, OwnedCoin, Tx
 from virtualchain.testing.tree import BlockTree, Coins, StoredBlock
 from virtualchain.testing.undo import Coin, Undo, created_coins, make_undo
 from virtualchain.testing.wallet import FEE, Recipient, Wallet, as_key
@@ -98,20 +98,22 @@ class ChainBuilder:
         to: Sequence[tuple[Recipient, int]] = (),
         *,
         fee: int = FEE,
+        coins: Sequence[OwnedCoin] = (),
     ) -> Tx:
         """Sign a transaction, not mined yet: the payload's OP_RETURN, the outputs `to` (satoshi), the change.
 
         Each sender, a name or `key(name, kind)`, adds one input; the first one pays and receives the
         change. Senders need no funds: if one has no suitable coin, a faucet sends it some in a transaction
-        that `mine` puts before this one. Raises UsageError if the faucet does not have enough either.
+        that `mine` puts before this one. `coins` are spent besides, after those of the senders;
+        with them, there need be no sender. Raises UsageError if the faucet does not have enough either.
         """
         senders = [sender] if isinstance(sender, str | Key) else list(sender)
-        if not senders or fee < 0:
+        if not (senders or coins) or fee < 0:
             raise UsageError(
                 f"a transaction needs a sender and a fee that is not negative, not {senders} and {fee}"
             )
         self._sync_coins()
-        return self._wallet.send(payload, [as_key(who) for who in senders], to, fee)
+        return self._wallet.send(payload, [as_key(who) for who in senders], to, fee, coins)
 
     def double_spend(
         self,

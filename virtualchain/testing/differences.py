@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Final
+from typing import Final, Protocol
 
 import psycopg
 from psycopg import sql
@@ -13,24 +13,50 @@ from virtualchain.store.builds import live_build
 from virtualchain.store.database import connect_reader
 from virtualchain.store.projections import Projection, build_schema, projections
 from virtualchain.store.sql import queries
-from virtualchain.testing.machines import Machine
+from virtualchain.testing.machines import Ran
 from virtualchain.testing.tracing import Asked, shortened
 
 _Q = queries("testing")
 _DIGESTS: Final = "digests"
 
+
+class Compared(Protocol):
+    """One of two that have taken the same blocks."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def url(self) -> str:
+        """The URL of its database."""
+
+    @property
+    def ran(self) -> Ran:
+        """What its run came to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two that are compared, if it is no `Machine`."""
+
+    name: str
+    url: str
+    ran: Ran
+
+
 Verdicts = list[tuple[int, str | None, str, str]]
 """Block, transaction, verdict and details of each row, in an order that is the same on every machine."""
 
 
-def verdicts(machine: Machine, above: int = -1) -> Verdicts:
+def verdicts(machine: Compared, above: int = -1) -> Verdicts:
     """Return the verdicts and digests of all blocks above one."""
     with closing(connect_reader(machine.url)) as connection:
         return connection.execute(_Q["verdicts"], {"above": above}).fetchall()
 
 
 def describe_difference(
-    app: str, first: Machine, second: Machine, names: Mapping[str, str], above: int = -1
+    app: str, first: Compared, second: Compared, names: Mapping[str, str], above: int = -1
 ) -> list[str]:
     """Describe where two machines differ first, in blocks above one: op, statement, table and row.
 
@@ -61,7 +87,7 @@ def describe_difference(
     return lines if row is None else [*lines, str(row)]
 
 
-def last_block(machine: Machine) -> int:
+def last_block(machine: Compared) -> int:
     """Return the last block with digests."""
     return max((row[0] for row in verdicts(machine)), default=-1)
 
@@ -76,7 +102,7 @@ class _Difference:
     """Both verdicts, if they are of an op."""
 
     @classmethod
-    def find(cls, first: Machine, second: Machine, txids: list[str], above: int) -> "_Difference | None":
+    def find(cls, first: Compared, second: Compared, txids: list[str], above: int) -> "_Difference | None":
         pairs = zip_longest(verdicts(first, above), verdicts(second, above))
         one, other = next(((one, other) for one, other in pairs if one != other), (None, None))
         halt = second.ran.halt or first.ran.halt
@@ -120,7 +146,7 @@ class _Row:
         return f"table {self.table}, row {shortened(self.key)}: {values}"
 
 
-def _first_row(app: str, first: Machine, second: Machine, block_id: int) -> _Row | None:
+def _first_row(app: str, first: Compared, second: Compared, block_id: int) -> _Row | None:
     """Return the first row as of a block that differs, if there is one."""
     ours, theirs = (_rows(machine, app, block_id) for machine in (first, second))
     for table, rows in ours.items():
@@ -131,7 +157,7 @@ def _first_row(app: str, first: Machine, second: Machine, block_id: int) -> _Row
     return None
 
 
-def _rows(machine: Machine, app: str, block_id: int) -> dict[str, dict[str, str]]:
+def _rows(machine: Compared, app: str, block_id: int) -> dict[str, dict[str, str]]:
     """Return each table's rows as of a block, by key."""
     with closing(connect_reader(machine.url)) as connection:
         live = live_build(connection, app)

@@ -72,14 +72,21 @@ class Wallet:
         senders: Sequence[Key],
         to: Sequence[tuple[Recipient, int]],
         fee: int,
+        coins: Sequence[OwnedCoin] = (),
     ) -> Tx:
-        """Sign a transaction with one coin of each sender; the first one pays and receives the change."""
+        """Sign a transaction with one coin of each sender, and then these coins.
+
+        The first one that it spends pays, together with `coins`, and its owner receives the change.
+        """
         outputs = _outputs(payload, to)
-        amount = sum(value for _, value in outputs) + fee
+        amount = max(0, sum(value for _, value in outputs) + fee - sum(coin.value for coin in coins))
         taken = [self._take_coin(sender, 0 if index else amount) for index, sender in enumerate(senders)]
         grants = [grant for _, grant in taken if grant is not None]
         last = max(grants, key=lambda grant: grant.order, default=None)
-        return self._sign([coin for coin, _ in taken], outputs, fee, last.funding if last else None)
+        self._signed_away.update(coin.outpoint for coin in coins)
+        return self._sign(
+            [*(coin for coin, _ in taken), *coins], outputs, fee, last.funding if last else None
+        )
 
     def unconfirmed_funding(self, txid: str) -> bytes | None:
         """Return a transaction of the faucet that is not in a block and can still be mined."""

@@ -21,7 +21,7 @@ from virtualchain.testing.chain import PREMINE, BuiltBlock, ChainBuilder
 from virtualchain.testing.fakenode.server import LoopbackServer
 from virtualchain.testing.fakenode.service import Service
 from virtualchain.testing.fakenode.state import NodeState
-from virtualchain.testing.transactions import Key, Tx
+from virtualchain.testing.transactions import Key, OwnedCoin, Tx
 from virtualchain.testing.wallet import FEE, Recipient
 
 
@@ -107,10 +107,11 @@ class FakeNode:
         to: Sequence[tuple[Recipient, int]] = (),
         *,
         fee: int = FEE,
+        coins: Sequence[OwnedCoin] = (),
     ) -> Tx:
         """Sign a transaction for `mine`, without passing it to the node; see `ChainBuilder.send`."""
         with self._lock:
-            return self.chain.send(payload, sender, to, fee=fee)
+            return self.chain.send(payload, sender, to, fee=fee, coins=coins)
 
     def double_spend(
         self,
