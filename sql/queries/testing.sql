@@ -91,3 +91,12 @@ SELECT consensus_hash, state_hash FROM virtualchain.snapshots WHERE app = %(app)
 -- name: rows
 -- All rows of a projection, in the order of its key.
 SELECT {columns} FROM {table} ORDER BY {key};
+
+-- name: changes_of_app
+-- What each block did to the rows of an app, each change as text.
+SELECT jsonb_build_array(block_id, "table", key, action, old, new)::text FROM virtualchain.changes
+WHERE app = %(app)s ORDER BY block_id, "table" COLLATE "C", key::text COLLATE "C", action COLLATE "C";
+
+-- name: earlier_rows
+-- The rows of a projection as they were before they were changed, each as text.
+SELECT to_jsonb(h)::text FROM {history} AS h ORDER BY 1;

@@ -6,6 +6,7 @@ from virtualchain.testing.determinism import DeterminismReport, check_determinis
 from virtualchain.testing.expecting import Unexpected
 from virtualchain.testing.fakenode import FakeNode
 from virtualchain.testing.poison import PoisonReport, check_poison
+from virtualchain.testing.reorgs import ReorgDiffers, ReorgReport, check_reorgs
 from virtualchain.testing.story import ReplayDiffers, Story, scenario
 from virtualchain.testing.transactions import Key, Tx, foreign, key
 
@@ -16,12 +17,15 @@ __all__ = [
     "FakeNode",
     "Key",
     "PoisonReport",
+    "ReorgDiffers",
+    "ReorgReport",
     "ReplayDiffers",
     "Story",
     "Tx",
     "Unexpected",
     "check_determinism",
     "check_poison",
+    "check_reorgs",
     "foreign",
     "key",
     "op_return",

@@ -55,6 +55,11 @@ SAME_EVERYWHERE: Final = (
     "several rows, sort sets, and use no clock, chance, environment variable or state outside the tables"
 )
 
+UNDONE_WITH_ITS_BLOCK: Final = (
+    "keep state in the app's tables alone: what a variable, an attribute or a file keeps is not undone with "
+    "its block when the chain forks"
+)
+
 
 def advice_for(error: str) -> str | None:
     """Return how to avoid an error, given as its class and text."""

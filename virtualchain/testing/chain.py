@@ -99,13 +99,15 @@ class ChainBuilder:
         *,
         fee: int = FEE,
         coins: Sequence[OwnedCoin] = (),
+        is_alone: bool = False,
     ) -> Tx:
         """Sign a transaction, not mined yet: the payload's OP_RETURN, the outputs `to` (satoshi), the change.
 
         Each sender, a name or `key(name, kind)`, adds one input; the first one pays and receives the
         change. Senders need no funds: if one has no suitable coin, a faucet sends it some in a transaction
         that `mine` puts before this one. `coins` are spent besides, after those of the senders;
-        with them, there need be no sender. Raises UsageError if the faucet does not have enough either.
+        with them, there need be no sender. If it `is_alone`, the senders' coins are the faucet's, so that it
+        needs no other transaction. Raises UsageError if the faucet does not have enough either.
         """
         senders = [sender] if isinstance(sender, str | Key) else list(sender)
         if not (senders or coins) or fee < 0:
@@ -113,7 +115,7 @@ class ChainBuilder:
                 f"a transaction needs a sender and a fee that is not negative, not {senders} and {fee}"
             )
         self._sync_coins()
-        return self._wallet.send(payload, [as_key(who) for who in senders], to, fee, coins)
+        return self._wallet.send(payload, [as_key(who) for who in senders], to, fee, coins, is_alone=is_alone)
 
     def double_spend(
         self,

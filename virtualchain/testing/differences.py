@@ -84,6 +84,8 @@ def describe_difference(
         lines.append(f"statement: {_describe_asked(*asked)}")
     elif second.ran.halt is not None and (last := traces[1].last(block_id, txid)) is not None:
         lines.append(f"last statement: {last}")
+    if row is None and asked is None and difference.digests is not None:
+        lines.append(f"digests of ops, history and state: {difference.digests}")
     return lines if row is None else [*lines, str(row)]
 
 
@@ -100,6 +102,8 @@ class _Difference:
     txid: str | None
     verdicts: str | None
     """Both verdicts, if they are of an op."""
+    digests: str | None = None
+    """Both digests, if only these differ."""
 
     @classmethod
     def find(cls, first: Compared, second: Compared, txids: list[str], above: int) -> "_Difference | None":
@@ -117,7 +121,8 @@ class _Difference:
         block_id = min(row[0] for row in (one, other) if row is not None)
         rows = [row if row is not None and row[0] == block_id else None for row in (one, other)]
         if all(row is None or row[2] == _DIGESTS for row in rows):
-            return cls(block_id, None, None)
+            texts = ["none" if row is None else row[3] for row in rows]
+            return cls(block_id, None, None, " <> ".join(texts))
         # A transaction that only one machine has is compared with the next one of the other.
         known = {txid: place for place, txid in enumerate(txids)}
         txid = min((row[1] for row in rows if row and row[1]), key=lambda item: known.get(item, -1))

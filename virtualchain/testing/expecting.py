@@ -278,7 +278,7 @@ def _compare_table(names: Names, table: Table, expected: Sequence[Mapping[str, o
             key = {column: match[column] for column in table.key}
             yield f"  differs: {names.show_fields(key)}"
             for column, value in row.items():
-                if match[column] != value:
+                if not _same(match[column], value):
                     yield f"    {column} is {names.show(match[column])}, expected {names.show(value)}"
     for row in missing:
         yield f"  missing: {names.show_fields(row)}"
@@ -289,7 +289,12 @@ def _compare_table(names: Names, table: Table, expected: Sequence[Mapping[str, o
 
 
 def _agrees(expected: Mapping[str, object], actual: Mapping[str, object]) -> bool:
-    return all(actual[column] == value for column, value in expected.items())
+    return all(_same(actual[column], value) for column, value in expected.items())
+
+
+def _same(actual: object, expected: object) -> bool:
+    """Compare two values; Python takes True for 1, which no column and no op does."""
+    return actual == expected and {type(actual), type(expected)} != {bool, int}
 
 
 def _nearest(
@@ -298,7 +303,7 @@ def _nearest(
     """Return the row that was probably meant: that with the key, or with the most equal columns."""
     if set(table.key) <= expected.keys():
         return next((row for row in rows if all(row[name] == expected[name] for name in table.key)), None)
-    scores = [sum(row[name] == value for name, value in expected.items()) for row in rows]
+    scores = [sum(_same(row[name], value) for name, value in expected.items()) for row in rows]
     best = max(scores, default=0)
     return rows[scores.index(best)] if best or len(rows) == 1 else None
 
@@ -344,7 +349,7 @@ class _Wanted:
             if name not in op.fields:
                 known = ", ".join(op.fields) or "none"
                 lines.append(f"{name} is none of its fields ({known}), expected {book.names.show(value)}")
-            elif op.fields[name] != value:
+            elif not _same(op.fields[name], value):
                 lines.append(
                     f"{name} is {book.names.show(op.fields[name])}, expected {book.names.show(value)}"
                 )

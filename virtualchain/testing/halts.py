@@ -15,12 +15,13 @@ _NOT_SHOWN: Final = (State, ModuleType, FunctionType, MethodType, type)
 _MOST_VALUES: Final = 12
 
 
-def describe_halt(error: AppHalted, names: Mapping[str, str], trace: Trace) -> str:
+def describe_halt(app: str, error: AppHalted, names: Mapping[str, str], trace: Trace) -> str:
     """Describe a halt over several lines; `names` describes transactions, `trace` has the statements."""
     record = error.record
     txid = record.get("txid")
     op = op_of(record)
-    lines = [str(error).partition(" (")[0] if op else str(error)]
+    summary = str(record["error"]).partition("\n")[0]
+    lines = [f"app {app} halts in block {record['block_id']}: {record['callback']} fails with {summary}"]
     if txid is not None:
         lines.append(f"input: {names.get(str(txid), 'a transaction')} ({txid})")
     if op is not None:
@@ -55,4 +56,11 @@ def _values(error: AppHalted, record: Mapping[str, object]) -> Iterator[tuple[st
         if name != "self" and not isinstance(value, _NOT_SHOWN)
     }
     for name, value in list(shown.items())[:_MOST_VALUES]:
-        yield name, shortened(repr(value))
+        yield name, shortened(repr(_without_additions(value)))
+
+
+def _without_additions(value: object) -> object:
+    """Leave out of an op what the engine adds to it."""
+    if not isinstance(value, dict):
+        return value
+    return {name: item for name, item in value.items() if not str(name).startswith("virtualchain_")}

@@ -176,7 +176,7 @@ class Machine:
     def run_here(self, app: object) -> None:
         """Do the job in this process, unless others have done it."""
         if not self.ran.is_elsewhere:
-            self.ran = _perform(app, self.job)
+            self.ran = perform(app, self.job)
 
     def drop(self) -> None:
         """Drop the database."""
@@ -204,7 +204,7 @@ def packed(app: object) -> Parcel | None:
         return None
 
 
-def _perform(app: object, job: Job) -> Ran:
+def perform(app: object, job: Job) -> Ran:
     """Do a job in this process."""
     ran = Ran()
     worker = _Worker(app, job)
@@ -243,15 +243,13 @@ def _perform_elsewhere(parcel: Parcel, job: Job, hash_seed: int, processes: int)
 
 def _in_another_process(parcel: Parcel, job: Job, hash_seed: int) -> Ran | None:
     """Have a new process unpack the app and do the job; None if it cannot unpack it."""
-    zone = next(zone for zone in _ZONES if zone != os.environ.get("TZ"))
-    environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "TZ": zone}
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result")
         header, task = pickle.dumps(sys.path), pickle.dumps((parcel, job, result))
         done = subprocess.run(  # noqa: S603 - this Python, with a constant program
             [sys.executable, "-c", _START],
             input=header + task,
-            env=environment,
+            env=foreign_environment(hash_seed),
             capture_output=True,
             timeout=_PATIENCE,
             check=False,
@@ -263,17 +261,29 @@ def _in_another_process(parcel: Parcel, job: Job, hash_seed: int) -> Ran | None:
         return answer
 
 
-def work() -> None:
-    """Do the job on standard input: the main program of another process."""
+def foreign_environment(hash_seed: int | None = None) -> dict[str, str]:
+    """Return the environment of another process, with another hash seed and time zone."""
+    zone = next(zone for zone in _ZONES if zone != os.environ.get("TZ"))
+    seed = other_hash_seed() if hash_seed is None else hash_seed
+    return os.environ | {"PYTHONHASHSEED": str(seed), "TZ": zone}
+
+
+def be_elsewhere() -> None:
+    """Note that this process runs an app for another one."""
     global _is_elsewhere  # noqa: PLW0603 - it says what kind of process this is
     _is_elsewhere = True
+
+
+def work() -> None:
+    """Do the job on standard input: the main program of another process."""
+    be_elsewhere()
     parcel, job, result = pickle.load(sys.stdin.buffer)  # noqa: S301 - see `shipping`
     try:
         app = unpack(parcel)
     except Exception:  # noqa: BLE001 - an app's module may raise anything
         answer = None
     else:
-        answer = _perform(app, job)
+        answer = perform(app, job)
     result.write_bytes(pickle.dumps(answer))
 
 

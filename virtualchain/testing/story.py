@@ -28,7 +28,7 @@ from virtualchain.bitcoin.payload import split_payload
 from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError, quoted
 from virtualchain.store.sql import queries
-from virtualchain.testing.advice import SAME_EVERYWHERE
+from virtualchain.testing.advice import SAME_EVERYWHERE, UNDONE_WITH_ITS_BLOCK
 from virtualchain.testing.blocks import bits_for, work
 from virtualchain.testing.cases import MAX_START, AtOnce, Lowered
 from virtualchain.testing.database import DatabaseServer, running_server
@@ -51,7 +51,7 @@ Output = tuple[Tx, int]
 
 
 class ReplayDiffers(VirtualchainError, AssertionError):
-    """After a story's forks, an app has not what a fresh replay of the same chain has."""
+    """An app has not what it has in a fresh replay of the same chain; the message says where."""
 
 
 @contextmanager
@@ -216,7 +216,7 @@ class Story:
             outputs.insert(0, (write_output(contract, payload), 0))
         elif given:
             raise UsageError(f"a transaction without an opcode has no fields: {', '.join(given)}")
-        tx = self.node.send(None, senders, outputs, fee=fee, coins=coins)
+        tx = self.node.send(None, senders, outputs, fee=fee, coins=coins, is_alone=True)
         for owner in [*senders, *(as_key(who) for who, _ in recipients if not isinstance(who, bytes))]:
             self._names.add_key(owner)
         self._names.transactions[tx.txid] = f"{name} by {payer.name}"
@@ -224,7 +224,8 @@ class Story:
 
     def block(self, *transactions: Tx) -> int:
         """Mine a block of these transactions, in this order, and let the apps take it; return its height."""
-        self.node.mine(_as_transactions("block", transactions))
+        with self._naming():
+            self.node.mine(_as_transactions("block", transactions))
         return self._take()
 
     def mine(self, n: int = 1) -> int:
@@ -250,9 +251,10 @@ class Story:
         needed = tree.tip.chainwork - tree.chain[-depth - 1].chainwork + 1
         easy = tree.chain[1].block.bits
         bits = bits_for(needed - work(easy) * (len(lists) - 1)) if needed > work(easy) * len(lists) else easy
-        self.node.reorg(depth, 1, lists[0], bits=bits)
-        for block in lists[1:]:
-            self.node.mine(block, bits=easy)
+        with self._naming():
+            self.node.reorg(depth, 1, lists[0], bits=bits)
+            for block in lists[1:]:
+                self.node.mine(block, bits=easy)
         height = self._take()
         self.replay()
         return height
@@ -359,8 +361,8 @@ class Story:
                 if lines:
                     listed = "\n".join(f"- {line}" for line in lines)
                     raise ReplayDiffers(
-                        f"app {name} has not what its chain says, after block {self.height}:\n{listed}\n"
-                        f"Instead, {SAME_EVERYWHERE}."
+                        f"app {name} is other than in a fresh replay, after block {self.height}:\n{listed}\n"
+                        f"Instead, {UNDONE_WITH_ITS_BLOCK}; {SAME_EVERYWHERE}."
                     )
 
     def _open(self, url: str, folder: Path) -> StateEngine:
@@ -383,10 +385,19 @@ class Story:
                 halted = engine.halted()
             except AppHalted as halt:
                 halted = engine.halted() or {"": halt}
-        for error in halted.values():
+        for app, error in halted.items():
             ran.halt = error.record
-            message = describe_halt(error, self._names.transactions, ran.trace)
+            message = describe_halt(app, error, self._names.transactions, ran.trace)
             raise AppHalted(message, error.record) from error.__cause__
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Add to an error what the transaction is that it speaks of."""
+        try:
+            yield
+        except UsageError as error:
+            named = [name for txid, name in self._names.transactions.items() if txid in str(error)]
+            raise UsageError(f"{', '.join(named) or 'the block'}: {error}") from error
 
     def _take(self) -> int:
         self._is_replayed = False

@@ -73,14 +73,20 @@ class Wallet:
         to: Sequence[tuple[Recipient, int]],
         fee: int,
         coins: Sequence[OwnedCoin] = (),
+        *,
+        is_alone: bool = False,
     ) -> Tx:
         """Sign a transaction with one coin of each sender, and then these coins.
 
-        The first one that it spends pays, together with `coins`, and its owner receives the change.
+        The first one that it spends pays, together with `coins`, and its owner receives the change. If it
+        `is_alone`, the senders' coins are the faucet's, and no other transaction is needed for it.
         """
         outputs = _outputs(payload, to)
         amount = max(0, sum(value for _, value in outputs) + fee - sum(coin.value for coin in coins))
-        taken = [self._take_coin(sender, 0 if index else amount) for index, sender in enumerate(senders)]
+        taken = [
+            self._take_coin(sender, 0 if index else amount, is_granted=is_alone)
+            for index, sender in enumerate(senders)
+        ]
         grants = [grant for _, grant in taken if grant is not None]
         last = max(grants, key=lambda grant: grant.order, default=None)
         self._signed_away.update(coin.outpoint for coin in coins)
@@ -121,23 +127,26 @@ class Wallet:
         self._spent_by[tx.txid] = coins
         return tx
 
-    def _take_coin(self, sender: Key, amount: int) -> tuple[OwnedCoin, _Grant | None]:
+    def _take_coin(self, sender: Key, amount: int, *, is_granted: bool) -> tuple[OwnedCoin, _Grant | None]:
         """Take a sender's coin that pays `amount` and leaves no dust; fund the sender first if necessary."""
         chain = self._faucet_chain
         if chain is not None and self._checked_at is not self._coins.at and not self._can_confirm(chain):
             self._faucet_chain = None
         self._checked_at = self._coins.at
-        choice = self._choose(sender, amount)
+        choice = self._choose(sender, amount, is_granted=is_granted)
         if choice is None:
             self._fund(sender, amount)
-            choice = self._choose(sender, amount)
+            choice = self._choose(sender, amount, is_granted=is_granted)
             assert choice is not None, "the faucet has just granted such a coin"
         value, place = choice
         self._signed_away.add(place)
         return OwnedCoin(sender, place, value), self._grants(sender).pop(place, None)
 
-    def _choose(self, sender: Key, amount: int) -> tuple[int, bytes] | None:
-        """Choose a sender's coin, the faucet's first, then the smallest; return its value and outpoint."""
+    def _choose(self, sender: Key, amount: int, *, is_granted: bool) -> tuple[int, bytes] | None:
+        """Choose a sender's coin, the faucet's first, then the smallest; return its value and outpoint.
+
+        If it must be one that `is_granted`, only the faucet's count.
+        """
         grants = self._grants(sender)
         owned = {place: coin.value for place, coin in self._coins.owned(sender.script_pubkey).items()}
         pending = {
@@ -146,7 +155,9 @@ class Wallet:
         suitable = [
             (place not in grants, value, place)
             for place, value in (owned | pending).items()
-            if place not in self._signed_away and (value == amount or value >= amount + _DUST)
+            if place not in self._signed_away
+            and (place in grants or not is_granted)
+            and (value == amount or value >= amount + _DUST)
         ]
         return min(suitable)[1:] if suitable else None
 

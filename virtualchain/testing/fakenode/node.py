@@ -108,10 +108,11 @@ class FakeNode:
         *,
         fee: int = FEE,
         coins: Sequence[OwnedCoin] = (),
+        is_alone: bool = False,
     ) -> Tx:
         """Sign a transaction for `mine`, without passing it to the node; see `ChainBuilder.send`."""
         with self._lock:
-            return self.chain.send(payload, sender, to, fee=fee, coins=coins)
+            return self.chain.send(payload, sender, to, fee=fee, coins=coins, is_alone=is_alone)
 
     def double_spend(
         self,
