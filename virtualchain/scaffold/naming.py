@@ -21,7 +21,7 @@ _KNOWN: Final = {
     "X2": "Stacks",
 }
 """Magics that are in use: whoever takes one of them, or how it begins, gets the inputs of others."""
-_OWN: Final = frozenset({"test", "tests", "conftest", "setup", "build", "dist"})
+_OWN: Final = frozenset({"build", "conftest", "dist", "pages", "setup", "tests"})
 """Names that something else in a project has."""
 
 

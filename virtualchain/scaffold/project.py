@@ -38,6 +38,14 @@ class Start:
     """What is replaced in the copies."""
     has_magic: bool = True
 
+    def templates(self) -> dict[str, str]:
+        """Return the template of each file that is made from one, with $name in the file's path."""
+        return {**self.files, **{path: f"every/{source}" for path, source in _EVERY.items()}}
+
+    def files_of(self, name: str) -> list[str]:
+        """Return the paths of all files of a project, the app's own first."""
+        return [Template(path).substitute(name=name) for path in (*self.files, *self.copies, *_EVERY)]
+
 
 STARTS: Final = {
     "points": Start(
@@ -136,12 +144,10 @@ def _contents(name: str, magic: str | None, start: Start) -> dict[str, str]:
         "version": virtualchain.__version__,
         "packaged": "".join(f'    "{Template(file).substitute(name=name)}",\n' for file in _packaged(start)),
     }
-    sources = [
-        *((path, _template(source)) for path, source in start.files.items()),
-        *((path, _copy(source, start)) for path, source in start.copies.items()),
-        *((path, _template(f"every/{source}")) for path, source in _EVERY.items()),
-    ]
-    return {Template(path).substitute(values): Template(text).substitute(values) for path, text in sources}
+    texts = {path: _template(source) for path, source in start.templates().items()}
+    texts |= {path: _copy(source, start) for path, source in start.copies.items()}
+    made = {Template(path).substitute(name=name): Template(text) for path, text in texts.items()}
+    return {path: made[path].substitute(values) for path in start.files_of(name)}
 
 
 def _packaged(start: Start) -> list[str]:
