@@ -100,3 +100,12 @@ WHERE app = %(app)s ORDER BY block_id, "table" COLLATE "C", key::text COLLATE "C
 -- name: earlier_rows
 -- The rows of a projection as they were before they were changed, each as text.
 SELECT to_jsonb(h)::text FROM {history} AS h ORDER BY 1;
+
+-- name: changes_by_block
+-- What each block did to the rows of an app: the block, and the change as text.
+SELECT block_id, concat("table", ' ', key, ' ', action, ' ', new) FROM virtualchain.changes
+WHERE app = %(app)s ORDER BY block_id, "table" COLLATE "C", key::text COLLATE "C", action COLLATE "C";
+
+-- name: hashes_by_block
+-- The hashes of an app, by block.
+SELECT block_id, consensus_hash, state_hash FROM virtualchain.snapshots WHERE app = %(app)s ORDER BY block_id;

@@ -5,6 +5,7 @@ from virtualchain.testing.chain import BuiltBlock, ChainBuilder
 from virtualchain.testing.determinism import DeterminismReport, check_determinism
 from virtualchain.testing.expecting import Unexpected
 from virtualchain.testing.fakenode import FakeNode
+from virtualchain.testing.golden import GoldenReport, RulesChanged, check_golden
 from virtualchain.testing.poison import PoisonReport, check_poison
 from virtualchain.testing.reorgs import ReorgDiffers, ReorgReport, check_reorgs
 from virtualchain.testing.story import ReplayDiffers, Story, scenario
@@ -15,15 +16,18 @@ __all__ = [
     "ChainBuilder",
     "DeterminismReport",
     "FakeNode",
+    "GoldenReport",
     "Key",
     "PoisonReport",
     "ReorgDiffers",
     "ReorgReport",
     "ReplayDiffers",
+    "RulesChanged",
     "Story",
     "Tx",
     "Unexpected",
     "check_determinism",
+    "check_golden",
     "check_poison",
     "check_reorgs",
     "foreign",

@@ -1,7 +1,7 @@
-"""Fixtures for pytest, available to every project that has virtualchain installed.
+"""Fixtures and an option for pytest, available to every project that has virtualchain installed.
 
-pytest imports this module in each of its runs, so the module only declares fixtures; a fixture imports what
-it needs when it is used.
+pytest imports this module in each of its runs, so the module only declares them; a fixture imports what it
+needs when it is used.
 """
 
 # Imports inside of functions, for that reason:
@@ -17,6 +17,24 @@ if TYPE_CHECKING:
     from virtualchain.testing import FakeNode
     from virtualchain.testing.bitcoind import Bitcoind
     from virtualchain.testing.database import DatabaseServer
+
+
+_UPDATE_GOLDEN = "VIRTUALCHAIN_UPDATE_GOLDEN"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which `check_golden` writes its files again."""
+    parser.getgroup("virtualchain").addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the files of check_golden again, instead of comparing with them",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell `check_golden` about the option; each worker of pytest-xdist does so for itself."""
+    if config.getoption("update_golden"):
+        os.environ[_UPDATE_GOLDEN] = "1"
 
 
 @pytest.fixture(scope="session")
