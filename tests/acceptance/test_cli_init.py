@@ -168,9 +168,9 @@ def test_the_folder_has_the_usual_rights(inside: Inside, work: Path) -> None:
 def test_every_template_is_used_and_has_known_placeholders() -> None:
     """A file that no start uses would ship for nothing; a placeholder that is unknown would fail a user."""
     used = {f"{name}.template" for start in scaffold.STARTS.values() for name in start.templates().values()}
-    found = {str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*") if path.is_file()}
-    assert found == used
-    for name in sorted(found):
+    shipped = {str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*") if path.is_file()}
+    assert shipped == used
+    for name in sorted(shipped):
         placeholders = string.Template((TEMPLATES / name).read_text()).get_identifiers()
         assert set(placeholders) <= {"name", "magic", "summary", "version", "next_release", "packaged"}, name
 

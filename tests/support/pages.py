@@ -22,9 +22,9 @@ class Block(NamedTuple):
     text: str
 
 
-def code_blocks(text: str) -> list[Block]:
+def code_blocks(page: str) -> list[Block]:
     """Return the code blocks of a page, in order."""
-    return [Block(*found) for found in _BLOCK.findall(text)]
+    return [Block(language, text) for language, text in _BLOCK.findall(page)]
 
 
 def write_block(folder: Path, block: Block) -> None:

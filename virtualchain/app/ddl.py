@@ -48,8 +48,8 @@ def with_comments(text: str, comments: Mapping[tuple[str, ...], str | None]) -> 
 
 def table_names(text: str) -> list[str]:
     """Return the names of the tables that SQL creates, in order."""
-    found = (_CREATED.match(statement) for statement in _statements(text))
-    return [_unquoted(match["table"]) for match in found if match is not None]
+    matches = (_CREATED.match(statement) for statement in _statements(text))
+    return [_unquoted(match["table"]) for match in matches if match is not None]
 
 
 def _statements(text: str) -> list[str]:
