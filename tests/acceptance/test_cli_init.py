@@ -140,7 +140,7 @@ def test_it_says_what_it_made_and_what_to_do_next(inside: Inside, work: Path) ->
     """The files, the magic and how to change it, and three commands."""
     shown = inside("init", "points", "--into", "my points").out
     files = {str(path.relative_to(work / "my points")) for path in work.rglob("*") if path.is_file()}
-    assert files == set(scaffold.STARTS["points"].files_of("points"))
+    assert files == set(scaffold.STARTS["app"].files_of("points"))
     assert all(f"  {file}\n" in shown for file in files)
     assert "the magic poin (the first letters of its name)" in shown
     assert shown.endswith("Next:\n  cd 'my points'\n  pytest\n  virtualchain dev\n")

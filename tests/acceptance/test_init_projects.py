@@ -8,7 +8,7 @@ import pytest
 from tests.support.pages import ROOT, code_blocks, environment, write_block
 from virtualchain.scaffold.project import STARTS, create
 
-CHOSEN = "fork_decides or claimed_once or claim_wins or (test_my_points and (hostile_inputs or as_before))"
+CHOSEN = "fork_decides or claimed_once or claim_wins or (test_my_app and (hostile_inputs or as_before))"
 """The stories of all projects. What they do by the test kit alone takes long, and has tests of its own."""
 
 
@@ -39,7 +39,7 @@ def test_the_type_checker_is_content(projects: Path) -> None:
     made = {"points": "tutorial", **{f"my_{start}": start for start in STARTS}}
     files = [file for name, folder in made.items() for file in (f"{folder}/{name}.py", f"{folder}/tests")]
     paths = {"MYPYPATH": ":".join(str(projects / folder) for folder in made.values())}
-    _run(projects, "mypy", "--config-file", "points/pyproject.toml", *files, **paths)
+    _run(projects, "mypy", "--config-file", "app/pyproject.toml", *files, **paths)
 
 
 def test_the_tests_pass(projects: Path) -> None:
@@ -48,7 +48,7 @@ def test_the_tests_pass(projects: Path) -> None:
     command = ("pytest", "-q", "-p", "no:randomly", "-p", "no:xdist", "--import-mode=importlib", "-k", CHOSEN)
     shown = _run(projects, *command, *(f"{start}/tests" for start in STARTS), **paths)
     assert "10 passed" in shown
-    assert (projects / "points" / "tests" / "golden.json").is_file()
+    assert (projects / "app" / "tests" / "golden.json").is_file()
 
 
 def _settings(project: Path, start: str) -> str:

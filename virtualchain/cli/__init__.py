@@ -17,6 +17,7 @@ from virtualchain.cli.completing import COMPLETE, completion
 from virtualchain.cli.db import db as db_command
 from virtualchain.cli.db import migrate
 from virtualchain.cli.demo import demo as demo_command
+from virtualchain.cli.dev import dev as dev_command
 from virtualchain.cli.doctor import doctor as doctor_command
 from virtualchain.cli.forks import pin, rollback, unpin
 from virtualchain.cli.init import init
@@ -55,7 +56,7 @@ def program(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-program.add_section("Make an app", init, demo_command)
+program.add_section("Make an app", init, dev_command, demo_command)
 program.add_section("Run it", sync_command, run, status_command, doctor_command)
 program.add_section("Read its state", ops, consensus, sql, watch, serve, webhooks)
 program.add_section("Write inputs", preview, send)

@@ -22,6 +22,7 @@ _DIGEST: Final = "17ac43c1d8549c3181b200f1bf97eb7d"
 
 LESSONS: Final = {
     "init": Lesson("docs/tutorial.md", ("init points", "init deeds --from notary --magic dd")),
+    "dev": Lesson("docs/dev.md", ("dev", "dev --node auto --fresh")),
     "demo": Lesson("docs/tutorial.md", ("demo", "demo --serve")),
     "sync": Lesson("docs/operating.md", ("sync", "sync --network regtest --confirmations 0")),
     "run": Lesson("docs/operating.md", ("run", "run --pending --serve --metrics 9100")),

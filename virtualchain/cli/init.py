@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--from",
     "start",
     type=click.Choice(list(STARTS)),
-    default="points",
+    default="app",
     show_default=True,
     help="What to start from: an app of two opcodes, the same as a plain module, or an example.",
 )

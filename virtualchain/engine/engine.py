@@ -261,6 +261,7 @@ class StateEngine(Answering):
                     self._faults.clear()
                     self._report.write(self._deployment.connection)
                 self._deployment.settle()
+                self._report.write(self._deployment.connection, self._waits_for)
                 return self._deployment.last_block_id()
             except psycopg.Error as error:
                 self._recover(error)

@@ -48,14 +48,14 @@ class Start:
 
 
 STARTS: Final = {
-    "points": Start(
+    "app": Start(
         "points that anyone can claim once, and pay to others",
-        {"$name.py": "points/app.py", "$name.sql": "points/app.sql", "tests/test_$name.py": "points/test.py"},
+        {"$name.py": "app/app.py", "$name.sql": "app/app.sql", "tests/test_$name.py": "app/test.py"},
         {},
     ),
     "module": Start(
         "points that anyone can claim once, and pay to others, as a module of callbacks without `App`",
-        {"$name.py": "module/app.py", "$name.sql": "points/app.sql", "tests/test_$name.py": "module/test.py"},
+        {"$name.py": "module/app.py", "$name.sql": "app/app.sql", "tests/test_$name.py": "module/test.py"},
         {},
     ),
     "notary": Start(
@@ -100,7 +100,7 @@ class Project:
     """Paths within the folder, the app's own first."""
 
 
-def create(name: str, folder: Path, magic: str | None, start: str = "points") -> Project:
+def create(name: str, folder: Path, magic: str | None, start: str = "app") -> Project:
     """Write a project into a new folder.
 
     The files are written beside the folder's place, and then moved there in one step: an interruption or a

@@ -44,7 +44,7 @@ ALL = list(commands(program))
 def test_the_commands_are_the_documented_ones() -> None:
     """The commands are listed in the order in which a user needs them."""
     assert [" ".join(path) for path, _ in ALL] == [
-        *("init", "demo", "sync", "run", "status", "doctor", "ops", "consensus", "sql", "watch"),
+        *("init", "dev", "demo", "sync", "run", "status", "doctor", "ops", "consensus", "sql", "watch"),
         *("serve", "webhooks", "webhooks list", "webhooks replay", "webhooks run", "preview", "send"),
         *("resume", "rollback", "pin", "unpin"),
         *("upgrade", "replay", "compare", "swap", "drop", "remove"),
