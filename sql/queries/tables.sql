@@ -15,6 +15,10 @@ SELECT CAST(({expression}) AS {type})
 -- The rows of one projection with these keys, or with keys that begin so.
 SELECT {own_columns} FROM unnest({keys}) AS k ({key}) JOIN {table} AS r USING ({key})
 
+-- name: edge
+-- The first rows of one projection whose keys begin so, in the order of their keys, or the last ones, from the end.
+SELECT {own_columns} FROM {table} AS r WHERE {condition} ORDER BY {order} LIMIT {most}
+
 -- name: at
 -- The rows of one projection for these outputs; each takes 36 bytes.
 SELECT {own_columns} FROM ({outpoints}) AS k JOIN {table} AS r USING (txid, vout)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.field_types import require_types
 from virtualchain.app.fields import opcode_text, to_json
 from virtualchain.app.freshness import is_hash, malformed
+from virtualchain.app.handlers import Rejected
 from virtualchain.bitcoin.networks import network
 from virtualchain.bitcoin.payload import last_op_return, payloads, split_payload
 from virtualchain.bitcoin.script import classify, push

@@ -107,7 +107,7 @@ def _replay_into(options: Options, name: str, build: str) -> None:
             url,
             contract,
             build,
-            EngineOptions(history=options.settings.history),
+            EngineOptions(history=options.settings.history, guard=options.settings.guard),
             Listener(on_catch_up=reporter.catching_up, may_continue=signals.may_continue),
         )
     if not signals.may_continue():
@@ -159,6 +159,7 @@ def upgrade(options: Options, name: str) -> None:
                 verify=options.settings.verify or "merkle",
                 senders=options.settings.senders,
                 history=options.settings.history,
+                guard=options.settings.guard,
             ),
             Listener(
                 on_catch_up=reporter.catching_up,

@@ -373,6 +373,11 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             help="What an app does that has other digests than expected. Default: halt.",
         ),
         option(
+            "--guard",
+            is_flag=True,
+            help="Halt an app whose callbacks read the clock, files, the network and the like, or refuse it.",
+        ),
+        option(
             "--log-format",
             metavar="text|json",
             help="How to write what is said on standard error: lines for people, or one JSON object for each "

@@ -6,9 +6,9 @@ the whole series of the app on its chain: so verdict and reason are the same on 
 
 from collections.abc import Iterable
 
-from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Contract
 from virtualchain.app.freshness import is_hash, malformed, staleness
+from virtualchain.app.handlers import Rejected
 from virtualchain.engine.candidates import Candidate
 from virtualchain.engine.lookups import Lookups
 

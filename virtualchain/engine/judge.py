@@ -11,11 +11,10 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 
 from virtualchain import consensus
-from virtualchain.app.builder import Rejected
 from virtualchain.app.contract import Callback, Contract
 from virtualchain.app.field_types import FieldType, require_types
 from virtualchain.app.fields import all_to_json, legible, to_json
-from virtualchain.app.handlers import opcode_name
+from virtualchain.app.handlers import Rejected, opcode_name
 from virtualchain.bitcoin.block import MOST_KEPT, read_inputs
 from virtualchain.bitcoin.compiled import outpoints
 from virtualchain.bitcoin.transaction import split_outpoints
@@ -30,7 +29,7 @@ from virtualchain.engine.states import AppState, TableState
 from virtualchain.engine.tracking import Tracked, described
 from virtualchain.errors import AppHalted, InvalidOp, Unserializable
 from virtualchain.model import Block, Input, Json
-from virtualchain.store.failures import is_rejection, is_transient
+from virtualchain.store.failures import Refused, is_rejection, is_transient
 from virtualchain.store.log import Op, OpRows, Rejection, RejectionRows
 from virtualchain.store.tables import Tables
 
@@ -408,6 +407,8 @@ class _Judge:
             if not isinstance(error, _Undone) and not is_rejection(error):
                 raise self._halt(callback, candidate, error) from error
             if not is_careful:
+                if isinstance(error, Refused) and not self._state.wrote():
+                    return Rejected(str(error))  # as if the callback had returned it: nothing is to be undone
                 raise NeedsCare(self._calls - 1) from error
             self._state.undo()
             candidate.op.clear()

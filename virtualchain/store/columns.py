@@ -60,7 +60,12 @@ class Column:
         """Whether equal values have the same text, unlike 1.0 and 1.00."""
         return self.kind != "numeric" or self.modifier >= 0
 
-    def fit(self, value: object) -> object:
+    @property
+    def is_integer(self) -> bool:
+        """Whether it holds whole numbers of up to 64 bits."""
+        return self.kind in _INTEGERS
+
+    def fit(self, value: object) -> Any:  # noqa: ANN401 - what the column holds
         """Return what the server would store of a value.
 
         Raises TypeError for a value of another type, ValueDoesNotFit and Unserializable for one that does
@@ -84,13 +89,20 @@ class Column:
                 return self._number(value)
         return value
 
-    def add(self, value: object, amount: object) -> object:
+    def add(self, value: object, amount: object) -> Any:  # noqa: ANN401 - as above
         """Return the sum of a stored value, or of 0 in place of null, and an amount."""
+        return self.fit(_sum(0 if value is None else value, self._number_of(amount)))
+
+    def fit_amount(self, amount: object) -> Any:  # noqa: ANN401 - as above
+        """Return an amount as the column would store it: rounded to its scale."""
+        return self.fit(self._number_of(amount))
+
+    def _number_of(self, amount: object) -> object:
         amount = base_value(amount)
         if type(amount) not in _NUMBERS or _KINDS[self.kind] not in _NUMBERS:
             raise TypeError(f"column {self.name} has the type {self.type}: {amount!r} cannot be added to it")
         to_database(amount, self.name)
-        return self.fit(_sum(0 if value is None else value, amount))
+        return amount
 
     def text(self, value: object) -> str | None:
         """Return the text of a stored value, as the type's output function writes it."""
@@ -193,9 +205,9 @@ class Shape:
         parts = tuple(map(base_value, self._parts(key)))
         return fitted if fitted == parts and None not in parts else None
 
-    def find_prefix(self, prefix: tuple[object, ...]) -> Values | None:
+    def find_prefix(self, prefix: tuple[object, ...], *, may_be_empty: bool = False) -> Values | None:
         """Return the beginning of a key by which to look for rows; None if no row can have it."""
-        if not 0 < len(prefix) < len(self.key):
+        if not (0 if may_be_empty else 1) <= len(prefix) < len(self.key):
             raise UsageError(f"keys of table {self.table} do not begin with {len(prefix)} values: {prefix!r}")
         try:
             fitted = tuple(

@@ -19,6 +19,12 @@ _OF_A_VALUE: Final = ("08", "22", "53", "54")
 _NOT_OF_A_VALUE: Final = ("53300",)
 """Those of them that no value causes: too many connections."""
 
+_ADVICE: Final = {
+    "22": "look at values in Python before a statement uses them (docs/mistakes.md#values)",
+    "23": "reject in check what breaks a constraint (docs/mistakes.md#constraints)",
+}
+"""By SQLSTATE class, what an author should write instead."""
+
 _AWAY: Final = ("57P01", "57P02", "57P03")
 """SQLSTATEs of a server that is shutting down, was reset, or is starting."""
 _PROTOCOL_VIOLATION: Final = "08P01"
@@ -35,6 +41,10 @@ class ValueDoesNotFit(VirtualchainError):
         super().__init__("a value is out of range, too long, or divided by zero")
 
 
+class Refused(VirtualchainError):
+    """A helper such as `Table.spend` refuses the input, with this reason, before it has written anything."""
+
+
 def does_not_fit(error: BaseException) -> bool:
     """Return whether the server refused a value, by the closed list of docs/determinism.md."""
     return isinstance(error, psycopg.Error) and error.sqlstate in _DOES_NOT_FIT
@@ -42,7 +52,7 @@ def does_not_fit(error: BaseException) -> bool:
 
 def is_rejection(error: BaseException) -> bool:
     """Return whether an error of a callback rejects the input, and does not halt the app."""
-    return isinstance(error, ValueDoesNotFit | Unserializable) and not isinstance(error, InvalidOp)
+    return isinstance(error, ValueDoesNotFit | Unserializable | Refused) and not isinstance(error, InvalidOp)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -80,7 +90,8 @@ def store_error(error: BaseException, what: str = "the database") -> StoreError:
 def summarize_error(error: BaseException) -> str:
     """Describe an error on one line, without the parts that depend on the server's version or language."""
     if isinstance(error, psycopg.Error) and error.sqlstate:
-        return f"{error.sqlstate} {type(error).__name__}"
+        advice = _ADVICE.get(error.sqlstate[:2])
+        return f"{error.sqlstate} {type(error).__name__}" + (f": {advice}" if advice else "")
     return describe_error(error).splitlines()[0]
 
 

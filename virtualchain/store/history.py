@@ -13,8 +13,8 @@ from virtualchain.consensus.state_hash import NumberUpdate, digest_number, row_e
 from virtualchain.errors import StoreError
 from virtualchain.store.pipeline import Answer, pipeline_of
 from virtualchain.store.projections import Projection, build_schema, projections
+from virtualchain.store.rows import Change
 from virtualchain.store.sql import queries
-from virtualchain.store.tables import Change
 
 _Q = queries("history")
 

@@ -11,16 +11,17 @@ from unittest import mock
 from virtualchain.app.contract import Callback
 from virtualchain.store.failures import summarize_error
 from virtualchain.store.state import State
-from virtualchain.store.tables import Table
+from virtualchain.store.table import Table
 
 _STEPS: Final = {7: "parse", 6: "check", 5: "commit"}
 """Callbacks of one op, by the number of their arguments; those of a whole block have two."""
 _WRITES: Final = re.compile(
-    r"\s*(?:(?:WITH|INSERT|UPDATE|DELETE|MERGE)\b|\S+\.(?:put|add|delete)\()", re.IGNORECASE
+    r"\s*(?:(?:WITH|INSERT|UPDATE|DELETE|MERGE)\b|\S+\.(?:put|append|update|add|spend|move|delete|pop)\()",
+    re.IGNORECASE,
 )
 _TXID: Final = 3
 _STATEMENTS: Final = ("execute", "query", "one")
-_ROWS: Final = ("get", "put", "add", "delete")
+_ROWS: Final = (*("put", "append", "update", "add", "spend", "move", "delete", "pop"),)
 _LONGEST: Final = 400
 
 
@@ -144,11 +145,11 @@ class _Recorder:
 
     def handling(self, handle: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handle)
-        def wrapper(table: Table, argument: Any, **amounts: Any) -> Any:  # noqa: ANN401 - as `Table` has it
-            parts = [repr(argument), *(f"{name}={amount!r}" for name, amount in amounts.items())]
+        def wrapper(table: Table[Any], *arguments: Any, **amounts: Any) -> Any:  # noqa: ANN401 - as `Table` has it
+            parts = [*map(repr, arguments), *(f"{name}={amount!r}" for name, amount in amounts.items())]
             call = f"{table.name}.{handle.__name__}({', '.join(parts)})"
             try:
-                result = handle(table, argument, **amounts)
+                result = handle(table, *arguments, **amounts)
             except Exception as error:
                 self._record(call, None, summarize_error(error))
                 raise

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, cast
 
@@ -135,7 +135,7 @@ def random_op(dice: random.Random, keys: int) -> bytes:
     return b"ito" + json.dumps(op, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def deployment(url: str) -> dict[str, Any]:
+def deployment(url: str, app: str = "items", tables: Sequence[str] = ("items", "totals")) -> dict[str, Any]:
     """Return everything that must not depend on how rows are written."""
     with psycopg.connect(url) as connection:
         return {
@@ -145,8 +145,8 @@ def deployment(url: str) -> dict[str, Any]:
                 "ops": "SELECT block_id, vtxindex, fields FROM vc.ops ORDER BY 1, 2",
                 "rejections": "SELECT block_id, txindex, step, reason FROM vc.rejections ORDER BY 1, 2",
                 **{
-                    f"{table}{twin}": f"SELECT DISTINCT r::text FROM items__1.{table}{twin} AS r ORDER BY 1"
-                    for table in ("items", "totals")
+                    f"{table}{twin}": f"SELECT DISTINCT r::text FROM {app}__1.{table}{twin} AS r ORDER BY 1"
+                    for table in tables
                     for twin in ("", "_history", "_births")
                 },
             }.items()
@@ -206,7 +206,7 @@ def test_a_fork_brings_rows_back(
     }
 
 
-WRONG: dict[str, Callable[[State], object]] = {
+WRONG: dict[str, Callable[[State], Any]] = {
     "no such table": lambda state: state.table("nothing"),
     "its column list has the type": lambda state: state.table("lists"),
     "is numeric without a precision": lambda state: state.table("numbers"),
