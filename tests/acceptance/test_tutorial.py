@@ -15,16 +15,20 @@ from virtualchain.testing.bitcoind import Bitcoind, find_bitcoind
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 ON_A_NODE = "## A real node"
 INSTALL = "pip install"
+DEV = "virtualchain dev\n"
 SERVE = "virtualchain serve\n"
 LATER = {"pytest\n": "\n", "--update-golden\nmypy": "--update-golden -q -k 'fork_decides or comes_back'"}
 """The rest of this is tried by tests/acceptance/test_init_projects.py."""
 
 
-def test_the_project_grows_as_the_tutorial_says(tmp_path: Path) -> None:
+def test_the_project_grows_as_the_tutorial_says(tmp_path: Path, database_url: str) -> None:
     """From `init` to a page: each change fits the file that it is for, and tests and checkers pass."""
-    with Shell(tmp_path, tmp_path / "output", {}) as shell:
+    variables = {"DEV": f"virtualchain dev --no-pages --database {database_url}_dev"}
+    with Shell(tmp_path, tmp_path / "output", variables) as shell:
         before, _, _ = PAGE.partition(ON_A_NODE)
         shown = _follow(before, tmp_path / "points", shell)
+    assert "refused at check: the sender has 70 points" in shown
+    assert re.findall(r"^bcrt1\w+ +(\d+) ", shown, re.MULTILINE) == ["70", "30", "100"]
     assert "2 passed" in shown
     _check_style(tmp_path / "points")
 
@@ -42,7 +46,7 @@ def test_the_app_runs_on_a_node_as_the_tutorial_says(
     project = tmp_path / "points"
     create("points", project, "poin")
     for block in code_blocks(before):
-        if block.language != "sh":
+        if block.language not in {"sh", "text"}:
             write_block(project, block)
     variables = {
         "VIRTUALCHAIN_DATABASE": database_url,
@@ -64,8 +68,12 @@ def _follow(text: str, project: Path, shell: Shell) -> str:
     """Do what a part of the page says; return what its commands print."""
     shown = ""
     for block in code_blocks(text):
-        if block.language != "sh":
+        if block.language == "text":  # what is typed into the program that was started last
+            shown += shell.run(f"$DEV <<'END'\n{block.text}END\n")
+        elif block.language != "sh":
             write_block(project, block)
+        elif block.text == DEV:
+            continue
         elif block.text == SERVE:
             _look(shell)
         else:
