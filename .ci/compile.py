@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import sys
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
@@ -21,7 +22,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PURE = ("walk", "addresses")
 """What Cython compiles; to import `name.py` compiled is to import `_name`."""
-PACKAGE = Path(__file__).parents[1] / "virtualchain" / "bitcoin"
+PACKAGE = Path(__file__).resolve().parents[1] / "virtualchain" / "bitcoin"
 STAND_IN = "from virtualchain.bitcoin import interpreted as cython  # the build puts `import cython` here"
 DIRECTIVES = {
     "annotation_typing": False,  # the types are in decorators
@@ -37,32 +38,31 @@ def compile_modules(folder: Path) -> list[Path]:
     from setuptools import Distribution, Extension  # noqa: PLC0415 - may be missing
 
     flags: dict[str, Any] = {} if os.name == "nt" else {"extra_compile_args": ["-O2", "-g0", "-w"]}
-    with TemporaryDirectory() as temporary:
-        copies = {f"_{name}": _copy(PACKAGE / f"{name}.py", Path(temporary)) for name in PURE}
+    # The modules contain the paths of their sources: with relative ones, a build has the same bytes anywhere.
+    with TemporaryDirectory() as temporary, chdir(temporary):
+        copies = {f"_{name}": _copy(PACKAGE / f"{name}.py") for name in PURE}
         extensions = cythonize(
             [Extension(f"virtualchain.bitcoin.{name}", [copy], **flags) for name, copy in copies.items()],
             compiler_directives=DIRECTIVES,
             quiet=True,
         )
-        hashes = PACKAGE / "hashes.c"
-        macros = [("SOURCE", f'"{_digest(hashes)}"')]
-        extensions.append(
-            Extension("virtualchain.bitcoin._hashes", [str(hashes)], define_macros=macros, **flags)
-        )
+        hashes = shutil.copy(PACKAGE / "hashes.c", "hashes.c")
+        macros = [("SOURCE", f'"{_digest(PACKAGE / hashes)}"')]
+        extensions.append(Extension("virtualchain.bitcoin._hashes", [hashes], define_macros=macros, **flags))
         distribution = Distribution({"name": "virtualchain", "ext_modules": extensions})
         command: Any = distribution.get_command_obj("build_ext")
-        command.build_lib = command.build_temp = temporary
+        command.build_lib = command.build_temp = "built"
         command.ensure_finalized()
         command.run()
         return [_place(Path(command.get_ext_fullpath(each.name)), folder) for each in extensions]
 
 
-def _copy(source: Path, folder: Path) -> str:
-    """Write a source as Cython takes it, with its digest; returns the path."""
+def _copy(source: Path) -> str:
+    """Write a source into the working directory as Cython takes it, with its digest; returns its name."""
     text = source.read_text(encoding="utf-8")
     if text.count(STAND_IN) != 1:
         raise RuntimeError(f"{source} does not contain the line: {STAND_IN}")
-    copy = folder / f"_{source.name}"
+    copy = Path(f"_{source.name}")
     text = f'{text.replace(STAND_IN, "import cython")}\nSOURCE = "{_digest(source)}"\n'
     copy.write_text(text, encoding="utf-8")
     return str(copy)

@@ -61,6 +61,7 @@ EVENTS: Final[Mapping[str, Level]] = {
     "webhook_elsewhere": "info",
     # What is wrong
     "password_exposed": "warning",
+    "deprecated": "warning",
     "log": "info",
     "python_warning": "warning",
     "interrupted": "warning",

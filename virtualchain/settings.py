@@ -10,6 +10,7 @@ import re
 import shlex
 import stat
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,7 +72,7 @@ _KINDS: Mapping[str, _Kind] = {
     "zmq": "text",
 }
 _OLD_LEVELS: Mapping[object, Verification] = {"header": "headers"}
-"""How `verify` was called before there was a third level."""
+"""How `verify` was called before there was a third level: deprecated since 0.2.0."""
 _SOURCES: Sequence[str] = ("bitcoin", "blocks")
 """Where blocks come from: exactly one of them; if several layers name one, the highest layer wins."""
 _CHOICES: Mapping[str, Sequence[str]] = {
@@ -206,10 +207,14 @@ class Settings:
     """What the user should know of that file."""
 
 
-def verification(name: str) -> Verification | None:
-    """Return the level of `verify` that a name, perhaps an old one, stands for; None if there is none."""
-    level = _OLD_LEVELS.get(name, name)
-    return cast("Verification", level) if level in get_args(Verification) else None
+def verification(name: object) -> Verification | None:
+    """Return the level of `verify` that a name stands for; None if there is none. Warn of an old name."""
+    if name not in _OLD_LEVELS:
+        return cast("Verification", name) if name in get_args(Verification) else None
+    level = _OLD_LEVELS[name]
+    message = f"verify: {name!r} is called {level!r} now, and version 0.4.0 will refuse it: write {level!r}"
+    warnings.warn(message, FutureWarning, stacklevel=4)  # whoever made the engine
+    return level
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> Settings:
@@ -221,7 +226,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path) 
     replace those of the file, but keep the policy that the file sets for them. What a variable can set, a
     file can hold that the variable's name with _FILE names, if it is one that may hold a password.
 
-    Raises UsageError for any mistake; it names the flag, variable or key and what is allowed.
+    Raises UsageError for any mistake; it names the flag, variable or key and what is allowed. Warns with
+    FutureWarning of what is deprecated.
     """
     set_flags = {key: flag for key, flag in flags.items() if flag is not None and flag is not False}
     files = _value_files(environ, folder)
@@ -528,8 +534,8 @@ def _check(kind: _Kind, value: object, label: str, folder: Path) -> object:
             return value
         case ("switch", bool()) | ("text", str()) if value != "":
             return value
-        case (_, str()) if value in _CHOICES.get(kind, ()) or (kind == "verify" and value in _OLD_LEVELS):
-            return _OLD_LEVELS.get(value, value)
+        case (_, str()) if value in _CHOICES.get(kind, ()) or (kind == "verify" and verification(value)):
+            return verification(value) if kind == "verify" else value
         case ("nodes", str()):
             return _list(kind, [value], label, folder)
         case ("path" | "keys" | "places" | "nodes", _):

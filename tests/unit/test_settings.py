@@ -342,6 +342,7 @@ def test_a_mistake_in_a_flag_names_it(tmp_path: Path, flags: Mapping[str, object
     ("name", "level"),
     [("off", "off"), ("headers", "headers"), ("header", "headers"), ("merkle", "merkle")],
 )
+@pytest.mark.filterwarnings("ignore:verify:FutureWarning")
 def test_levels_of_verify_and_senders(tmp_path: Path, name: str, level: str) -> None:
     """They have the same names in every layer, and `header`, as one was called before, still counts."""
     assert load({"verify": name}, {}, tmp_path).verify == level
@@ -353,6 +354,13 @@ def test_levels_of_verify_and_senders(tmp_path: Path, name: str, level: str) -> 
     assert load({"senders": "node"}, {"VIRTUALCHAIN_SENDERS": "proved"}, tmp_path).senders == "node"
     assert Settings().senders == "node"
     assert Settings().verify is None
+
+
+def test_an_old_name_is_deprecated(tmp_path: Path) -> None:
+    """A warning says what to write instead; the new name causes none, and `pytest` would fail here."""
+    with pytest.warns(FutureWarning, match="verify: 'header' is called 'headers' now.*write 'headers'"):
+        load({"verify": "header"}, {}, tmp_path)
+    load({"verify": "headers"}, {}, tmp_path)
 
 
 def test_an_explicit_file_must_exist(tmp_path: Path) -> None:

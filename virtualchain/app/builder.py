@@ -4,9 +4,11 @@ The engine runs *implementations*: modules, classes or objects with the callback
 contract (`virtualchain.app.contract` lists and checks them). An `App` is one of them: `Callbacks` has them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MethodType
 from typing import Any, TypeVar, overload
 
@@ -26,17 +28,19 @@ from virtualchain.app.handlers import (
     described,
     make_step,
 )
+from virtualchain.app.layout import ReadLayout, WriteLayout
 from virtualchain.app.pages import Page
-from virtualchain.app.shapes import Checked, Committed, Hook, Parsed, Parses, ParsesSpends, Proceed
+from virtualchain.app.shapes import Checked, Committed, HasLayout, Hook, Parsed, Parses, ParsesSpends, Proceed
 from virtualchain.app.spelling import uncalled_in_handler
+from virtualchain.app.sql_steps import SqlCheck, SqlCommit, read_steps
 from virtualchain.errors import InvalidApp, UsageError
 from virtualchain.model import FindPayload, Json
 
 __all__ = ["App", "Rejected"]
 
 A = TypeVar("A", bound=type[Any])
-H = TypeVar("H", bound=type[Parses])
-S = TypeVar("S", bound=type[ParsesSpends])
+H = TypeVar("H", bound=type[Parses] | type[HasLayout])
+S = TypeVar("S", bound=type[ParsesSpends] | type[HasLayout])
 F = TypeVar("F", bound=Hook)
 P = TypeVar("P", bound=Proceed)
 
@@ -131,6 +135,8 @@ class App(Callbacks):
     ) -> Callable[[H], H]:
         """Register a class with `parse` and, optionally, `check`, `commit` and `encode` for one opcode byte.
 
+        In place of methods it may have text: a `layout` in place of parse, and SQL, as for `add`.
+
         An app with `opcodes=None` registers one for all payloads, without an opcode.
 
         `fields` names the fields that enter the consensus hash, in order; by default all, sorted by name. As
@@ -186,7 +192,8 @@ class App(Callbacks):
         complaint = uncalled_in_handler(instance)
         if complaint is not None:
             raise InvalidApp(
-                f"app {self.name}: {handler.__name__}, the handler of {described(code)}, {complaint}"
+                f"app {self.name}: {handler.__name__}, the handler of {described(code)}, {complaint} "
+                "(docs/mistakes.md#names)"
             )
         self._add(
             code,
@@ -196,6 +203,7 @@ class App(Callbacks):
             fields=fields,
             keys=keys,
             encode=getattr(instance, "encode", None),
+            layout=getattr(instance, "layout", None),
             requires_fresh_hash=requires_fresh_hash,
             from_block=from_block,
         )
@@ -207,16 +215,20 @@ class App(Callbacks):
         self,
         opcode: bytes | None = None,
         *,
-        parse: Callable[..., Parsed] | None,
-        check: Callable[..., Checked] | None = None,
-        commit: Callable[..., Committed] | None = None,
+        parse: Callable[..., Parsed] | None = None,
+        check: Callable[..., Checked] | str | Path | None = None,
+        commit: Callable[..., Committed] | str | Path | None = None,
         fields: Iterable[str] | Mapping[str, FieldType] | None = None,
         keys: Callable[..., Keys] | None = None,
         encode: Encode | None = None,
+        layout: str | None = None,
         requires_fresh_hash: bool | str | None = None,
         from_block: int = 0,
     ) -> None:
         """Register functions for one opcode byte, as `opcode` does for a class.
+
+        A `layout` stands for parse, fields and encode; check and commit may be SQL, or the path of a `.sql`
+        file from the folder of the calling module (docs/reducers.md).
 
         Raises InvalidApp if the opcode is not one byte, if it already has a handler from that block on, if
         `fields` are neither names nor names with types, if `requires_fresh_hash` is neither True, False, nor
@@ -231,6 +243,7 @@ class App(Callbacks):
             fields=fields,
             keys=keys,
             encode=encode,
+            layout=layout,
             requires_fresh_hash=requires_fresh_hash,
             from_block=from_block,
         )
@@ -262,14 +275,22 @@ class App(Callbacks):
         code: bytes | None,
         *,
         parse: Callable[..., Parsed] | None,
-        check: Callable[..., Checked] | None,
-        commit: Callable[..., Committed] | None,
+        check: Callable[..., Checked] | str | Path | None,
+        commit: Callable[..., Committed] | str | Path | None,
         fields: Iterable[str] | Mapping[str, FieldType] | None,
         keys: Callable[..., Keys] | None,
         encode: Encode | None,
+        layout: str | None,
         requires_fresh_hash: bool | str | None,
         from_block: int,
     ) -> None:
+        if layout is not None:
+            if parse is not None or fields is not None or code is SPEND:
+                problem = "no payload" if code is SPEND else "parse or fields, too, which follow from it"
+                raise InvalidApp(f"app {self.name}: {described(code)}: a handler with a layout has {problem}")
+            with self._named(code):
+                read = ReadLayout.of(layout)
+            parse, fields, encode = read, read.types, encode or WriteLayout(read)
         if parse is None:
             raise InvalidApp(f"app {self.name}: the handler of {described(code)} has no parse")
         try:
@@ -280,6 +301,9 @@ class App(Callbacks):
             fresh_field(False if requires_fresh_hash is None else requires_fresh_hash)
         except TypeError as error:
             raise InvalidApp(f"app {self.name}: requires_fresh_hash of {described(code)}: {error}") from error
+        with self._named(code):
+            check = read_steps(SqlCheck, check, declared) if isinstance(check, str | Path) else check
+            commit = read_steps(SqlCommit, commit, declared) if isinstance(commit, str | Path) else commit
         handler = Handler(
             parse=make_step(self.name, "parse", parse),
             check=None if check is None else make_step(self.name, "check", check),
@@ -294,6 +318,14 @@ class App(Callbacks):
         if not self._handlers.setdefault(code, Activations()).add(from_block, handler):
             since = f" from block {from_block} on" if from_block else ""
             raise InvalidApp(f"app {self.name}: {described(code)} already has a handler{since}")
+
+    @contextmanager
+    def _named(self, code: bytes | None) -> Iterator[None]:
+        """Put the app and the opcode in front of what a declaration is found to have wrong."""
+        try:
+            yield
+        except InvalidApp as error:
+            raise InvalidApp(f"app {self.name}: {described(code)}: {error}") from error
 
     @overload
     def scan(self, function: F) -> F: ...

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-_QUOTED: Final = r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"""
-_PART: Final = re.compile(rf"(?P<quoted>{_QUOTED})|(?:\s|--[^\n]*|/\*.*?\*/)+", re.DOTALL)
-_STATEMENT: Final = re.compile(rf"(?:{_QUOTED}|[^;])*+(?:;|\Z)", re.DOTALL)
+QUOTED: Final = r"""[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"""
+"""A literal or a name in quotes, of any kind."""
+_PART: Final = re.compile(rf"(?P<quoted>{QUOTED})|(?:\s|--[^\n]*|/\*.*?\*/)+", re.DOTALL)
+_STATEMENT: Final = re.compile(rf"(?:{QUOTED}|[^;])*+(?:;|\Z)", re.DOTALL)
 _COMMENT: Final = re.compile(r"\s*COMMENT\s+ON\s", re.IGNORECASE)
 _NAME: Final = r'[A-Za-z_]\w*|"(?:[^"]|"")+"'
 _CREATED: Final = re.compile(rf"\s*CREATE TABLE (?:IF NOT EXISTS )?(?P<table>{_NAME})", re.IGNORECASE)

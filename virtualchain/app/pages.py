@@ -3,18 +3,14 @@
 A page decides nothing: no verdict, digest or fingerprint depends on it.
 """
 
-import dataclasses
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from virtualchain.app.author import author
 from virtualchain.errors import InvalidApp
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _PLACEHOLDER: Final = re.compile(r"%(?:%|\((\w+)\)s)")
@@ -60,7 +56,7 @@ class Page:
 
     def __post_init__(self) -> None:
         """Check all but the template's text; raises InvalidApp, which names the line that writes the page."""
-        object.__setattr__(self, "place", _author())
+        object.__setattr__(self, "place", author())
         if not self.title:
             object.__setattr__(self, "title", self.name)
         for problem in self._problems():
@@ -118,15 +114,6 @@ class Page:
             yield from (f"has a search {problem}" for problem in _problems_of_sql(values["search"]))
             if "text" not in parameters(values["search"]):
                 yield "has a search without %(text)s, what a visitor looks for"
-
-
-def _author() -> tuple[str, int]:
-    """Return the file and the line of the code that makes a page."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as namedtuple does
-    while frame is not None and frame.f_globals.get("__name__") in {__name__, dataclasses.__name__}:
-        frame = frame.f_back
-    assert frame is not None, "somebody calls it"
-    return frame.f_code.co_filename, frame.f_lineno
 
 
 def read_pages(pages: object) -> tuple[Page, ...]:

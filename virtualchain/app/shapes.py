@@ -69,6 +69,14 @@ class Parses(Protocol):
         """Turn a payload into an op."""
 
 
+class HasLayout(Protocol):
+    """A handler that describes payloads instead of parsing them."""
+
+    @property
+    def layout(self) -> str:
+        """The parts of a payload."""
+
+
 class ParsesSpends(Protocol):
     """A handler of transactions without a payload."""
 

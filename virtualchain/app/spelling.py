@@ -6,6 +6,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Final
+from warnings import catch_warnings, simplefilter
 
 from virtualchain.app.code import package
 
@@ -71,7 +72,9 @@ def _names(instance: object, own: Collection[type]) -> set[str]:
 
 def _is_callable(instance: object, name: str) -> bool:
     try:
-        return callable(getattr(instance, name, None))
+        with catch_warnings():  # Python 3.13 has one for a `partial`, which a filter may make an error
+            simplefilter("ignore")
+            return callable(getattr(instance, name, None))
     except Exception:  # noqa: BLE001 - a property of the app's that fails is not a function
         return False
 

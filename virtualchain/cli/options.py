@@ -80,10 +80,16 @@ class Options:
 
     @cached_property
     def settings(self) -> "Settings":
-        """The settings from flags, environment and file; raises UsageError."""
+        """The settings from flags, environment and file; raises UsageError, reports what is deprecated."""
+        import warnings
+
         from virtualchain.settings import load
 
-        settings = load(self.flags, os.environ, Path.cwd())
+        with warnings.catch_warnings(record=True) as deprecated:
+            warnings.simplefilter("always", FutureWarning)
+            settings = load(self.flags, os.environ, Path.cwd())
+        for text in {str(warning.message) for warning in deprecated if warning.category is FutureWarning}:
+            say(Notice(text, "deprecated"))
         for warning in settings.warnings:
             _warn_of_password(warning)
         return settings

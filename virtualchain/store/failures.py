@@ -20,8 +20,8 @@ _NOT_OF_A_VALUE: Final = ("53300",)
 """Those of them that no value causes: too many connections."""
 
 _ADVICE: Final = {
-    "22": "look at values in Python before a statement uses them (docs/mistakes.md#values)",
-    "23": "reject in check what breaks a constraint (docs/mistakes.md#constraints)",
+    "22": "look at values in Python before a statement uses them: docs/mistakes.md#values",
+    "23": "reject in check what breaks a constraint: docs/mistakes.md#constraints",
 }
 """By SQLSTATE class, what an author should write instead."""
 
@@ -90,14 +90,16 @@ def store_error(error: BaseException, what: str = "the database") -> StoreError:
 def summarize_error(error: BaseException) -> str:
     """Describe an error on one line, without the parts that depend on the server's version or language."""
     if isinstance(error, psycopg.Error) and error.sqlstate:
-        advice = _ADVICE.get(error.sqlstate[:2])
-        return f"{error.sqlstate} {type(error).__name__}" + (f": {advice}" if advice else "")
+        return f"{error.sqlstate} {type(error).__name__}"
     return describe_error(error).splitlines()[0]
 
 
 def describe_error(error: BaseException) -> str:
     """Return an error's class, text and notes, even if asking for its text fails."""
+    advice = _ADVICE.get((error.sqlstate or "")[:2]) if isinstance(error, psycopg.Error) else None
     try:
-        return "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+        first, *others = str(error).splitlines() or [""]
+        text = "\n".join([first + (f" ({advice})" if advice else ""), *others])
+        return "; ".join([f"{type(error).__name__}: {text}", *getattr(error, "__notes__", ())])
     except Exception:  # noqa: BLE001 - an app's error may run any code
         return f"{type(error).__name__}, whose text cannot be read"

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from virtualchain.app.handlers import Rejected
     from virtualchain.store.state import State
 
@@ -32,6 +34,10 @@ class Handler(Generic[Op]):
 
     if TYPE_CHECKING:
         parse: Callable[Concatenate[bytes, ...], Op | Rejected | None]
-        check: Callable[Concatenate[Op, State, ...], bool | Rejected]
-        commit: Callable[Concatenate[Op, State, ...], Op | Sequence[Op] | Rejected | Literal[False] | None]
+        check: Callable[Concatenate[Op, State, ...], bool | Rejected] | str | Path
+        commit: (
+            Callable[Concatenate[Op, State, ...], Op | Sequence[Op] | Rejected | Literal[False] | None]
+            | str
+            | Path
+        )
         encode: Callable[..., bytes]

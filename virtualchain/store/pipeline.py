@@ -81,6 +81,14 @@ class Answer:
         names = [(result.fname(place) or b"").decode() for place in range(result.nfields)]
         return [dict(zip(names, row, strict=True)) for row in rows]
 
+    @property
+    def types(self) -> list[str]:
+        """The types of the columns, as the catalog names them; unknown ones by their number."""
+        result = self._result()
+        numbers = [result.ftype(place) for place in range(result.nfields)]
+        known = {number: psycopg.adapters.types.get(number) for number in numbers}
+        return [str(number) if (info := known[number]) is None else info.name for number in numbers]
+
     def _result(self) -> PGresult:
         if self.result is None:
             raise psycopg.OperationalError("no answer has come")

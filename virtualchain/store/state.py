@@ -121,6 +121,25 @@ class State:
             self._require_columns("query", statement, first, row)
         return first
 
+    def refusal(self, statement: LiteralString, parameters: Parameters = None) -> str | None:
+        """Run one query of a check, with one column; return why it refuses, or None if it does not.
+
+        Of text, each row that is not null is a reason, and the least one is returned. Of boolean, there must
+        be a row, and each must be true: the reason is then "". Raises UsageError for any other column, and
+        otherwise as `execute`.
+        """
+        answer = self._send(self._known(statement, parameters), parameters)
+        rows = answer.rows()
+        match answer.types:
+            case ["bool"]:
+                return None if rows and all(row[0] is True for row in rows) else ""
+            case ["text" | "varchar"]:
+                return min((row[0] for row in rows if row[0] is not None), default=None)
+        raise UsageError(
+            f"a query of a check has one column, a reason (text) or a condition (boolean), not "
+            f"{', '.join(answer.types) or 'none'}: {short(statement)}"
+        )
+
     @overload
     def table(self, name: str) -> Table[Json]: ...
     @overload

@@ -20,7 +20,7 @@ _WRITES: Final = re.compile(
     re.IGNORECASE,
 )
 _TXID: Final = 3
-_STATEMENTS: Final = ("execute", "query", "one")
+_STATEMENTS: Final = ("execute", "query", "one", "refusal")
 _ROWS: Final = (*("put", "append", "update", "add", "spend", "move", "delete", "pop"),)
 _LONGEST: Final = 400
 

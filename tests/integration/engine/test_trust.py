@@ -187,10 +187,10 @@ def test_what_a_level_of_verify_refuses(
 
 
 def test_an_old_name_of_a_level(fake_node: FakeNode, build: Build) -> None:
-    """`header` is `headers`."""
+    """`header` is `headers`, with a warning."""
     fake_node.mine([fake_node.send(b"sto1")])
     reheaded(fake_node, works=False)
-    with pytest.raises(MalformedBlock, match="no proof of work"):
+    with pytest.warns(FutureWarning), pytest.raises(MalformedBlock, match="no proof of work"):
         build(fake_node, verify="header")
 
 

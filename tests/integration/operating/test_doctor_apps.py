@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.doctored import NOTARY, examined, finding_of
 from tests.support.old_schema import upgrade_to
-from virtualchain import StateEngine
+from virtualchain import StateEngine, __version__
 from virtualchain.app.declarations import read_contract
 from virtualchain.errors import AppHalted
 from virtualchain.examples import notary
@@ -96,7 +96,7 @@ def test_the_writer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (verdict, "ended without a word" in text) == ("problem", True)
     assert place.one("writer-version") == (
         "warning",
-        "the writer ran virtualchain '0.0.1\\x1b', and this is 0.1.0",
+        f"the writer ran virtualchain '0.0.1\\x1b', and this is {__version__}",
     )
 
 

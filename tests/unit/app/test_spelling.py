@@ -122,7 +122,7 @@ def test_what_only_the_handler_itself_uses_is_its_own() -> None:
     assert (Constants.limit, Tuple.__name__) == (5, "Tuple")
 
 
-@pytest.mark.parametrize("wrong", [5, "check", object()])
+@pytest.mark.parametrize("wrong", [5, b"check", object()])
 def test_a_step_that_is_not_a_function_is_an_error(wrong: Any) -> None:
     """It is named with what it is."""
     with pytest.raises(InvalidApp, match=r"app x: check is .*: it must be a function"):

@@ -267,6 +267,11 @@ def test_a_path_is_kept(scripted: ScriptedServer) -> None:
 
 # https
 
+_USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+AUTHORITY = x509.KeyUsage(
+    **dict.fromkeys((*_USES, "encipher_only", "decipher_only"), False), key_cert_sign=True, crl_sign=True
+)
+
 
 def certificate(folder: Path, *names: x509.GeneralName) -> tuple[Path, Path]:
     """Write the certificate of an authority, and one that it signed for a server, with its key."""
@@ -289,7 +294,9 @@ def certificate(folder: Path, *names: x509.GeneralName) -> tuple[Path, Path]:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key()), critical=False
             )
         )
-        if not is_authority:
+        if is_authority:  # from Python 3.13 on, it must say what it signs
+            builder = builder.add_extension(AUTHORITY, critical=True)
+        else:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         text = builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         if not is_authority:
