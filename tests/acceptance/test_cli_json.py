@@ -12,7 +12,7 @@ from virtualchain.cli import program
 from virtualchain.testing import FakeNode
 
 ELSEWHERE = {
-    *("run", "doctor", "demo", "resume", "rollback", "unpin"),
+    *("run", "doctor", "demo", "dev", "resume", "rollback", "unpin"),
     *("compare-nodes", "upgrade", "replay", "compare", "swap", "drop", "remove"),
     *("prove", "state-root", "prove-row", "check-proof"),
     *("webhooks list", "webhooks replay", "webhooks run", "export", "import", "advance"),

@@ -158,11 +158,7 @@ def _shown(name: str, value: object) -> str | None:
     if _SECRET.search(name):
         return "(not shown)"
     if isinstance(value, (*_PLAIN, *_NESTED)):
-        try:
-            text = _Shortened().repr(value)
-        except Exception as error:  # noqa: BLE001 - a subclass of the app's may do anything
-            return f"(cannot be shown: {type(error).__name__})"
-        return _short(_LOGIN.sub("://***@", text))
+        return _short(_LOGIN.sub("://***@", _Shortened().repr(value)))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
         inner = ", ".join(f"{key}={_shown(key, each)}" for key, each in fields.items())

@@ -271,8 +271,8 @@ def _input(way: Way, chosen: Mapping[str, Any]) -> Input:
 
 @_command(
     "Send an input, and mine it with those that are held.\n\n"
-    "OPCODE is a byte or the name of its handler; a value with blanks is put in quotes. An encoder that needs "
-    "a recent consensus hash gets the current one.",
+    "OPCODE is a byte or the name of its handler; a value with blanks stands in quotes. An encoder "
+    "that needs a recent consensus hash gets the current one.",
     *_input_parameters(),
 )
 def _send(**chosen: Any) -> Request:  # noqa: ANN401 - click's own
