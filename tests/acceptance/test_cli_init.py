@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import string
 from pathlib import Path
 
@@ -107,11 +106,25 @@ def test_a_place_that_cannot_be_is_named(inside: Inside, work: Path, into: str) 
     check_one_line(inside("init", "points", "--into", into, code=2), "there is no folder")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_of_somebody_else_is_named(inside: Inside, work: Path) -> None:
-    """Where nothing may be written, one line says so."""
-    work.chmod(0o500)
-    check_one_line(inside("init", "points", code=2), "choose a folder of yours")
+@pytest.mark.parametrize("into", ["n" * 300, "/proc/points"])
+def test_a_place_where_nothing_can_be_written_is_named(inside: Inside, work: Path, into: str) -> None:
+    """A name that is too long, and a file system that takes no folders: one line says so."""
+    check_one_line(inside("init", "points", "--into", into, code=2), "with --into")
+    assert list(work.iterdir()) == []
+
+
+def test_a_home_is_found_and_an_unknown_one_is_no_bug(inside: Inside, work: Path) -> None:
+    """A tilde is expanded if the shell has not done so."""
+    inside("init", "points", "--into", "~/made")
+    assert (inside.folder / "made" / "points.py").is_file()
+    check_one_line(inside("init", "points", "--into", "~nobody_at_all/made", code=2), "there is no folder")
+
+
+def test_wrong_settings_are_reported_before_anything_is_written(inside: Inside, work: Path) -> None:
+    """A mistake in a virtualchain.toml nearby leaves no project."""
+    (work / "virtualchain.toml").write_text("[virtualchain]\nnetwerk = 1\n")
+    check_one_line(inside("init", "points", code=2), "netwerk")
+    assert [path.name for path in work.iterdir()] == ["virtualchain.toml"]
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,14 @@ def init(options: Options, /, name: str, start: str, into: Path | None, magic: s
     """
     from virtualchain.scaffold.naming import check_magic, check_name, magic_of
 
+    as_json = options.settings.json  # reports mistakes in the settings before anything is written
     check_name(name)
     if not STARTS[start].has_magic and magic is not None:
         raise UsageError(f"--magic: payloads of {start} have none: leave it out")
     chosen = check_magic(magic or magic_of(name)) if STARTS[start].has_magic else None
-    folder = Path(os.path.normpath(Path(into or name).expanduser()))
+    folder = Path(os.path.expanduser(into or name))  # noqa: PTH111 - Path's own fails for unknown users
     project = create(name, folder, chosen, start)
-    if options.settings.json:
+    if as_json:
         write_json(_described(project))
     else:
         _show(project, is_derived=magic is None)

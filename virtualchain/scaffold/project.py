@@ -1,5 +1,6 @@
 """Writing a project: all of its files or none, and never over what is there."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -104,7 +105,8 @@ def create(name: str, folder: Path, magic: str | None, start: str = "app") -> Pr
     """Write a project into a new folder.
 
     The files are written beside the folder's place, and then moved there in one step: an interruption or a
-    full disk leaves nothing. Raises UsageError if something is there already, or if it cannot be written.
+    full disk leaves nothing. Raises UsageError if something is there already, or if it cannot be written,
+    and OSError if the disk is full.
     """
     if os.path.lexists(folder):
         raise UsageError(
@@ -120,14 +122,13 @@ def create(name: str, folder: Path, magic: str | None, start: str = "app") -> Pr
             (made / path).parent.mkdir(parents=True, exist_ok=True)
             (made / path).write_text(content, encoding="utf-8")
         made.rename(folder)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(
-            f"cannot write {folder}: there is no folder {folder.parent}: create it first"
-        ) from error
-    except PermissionError as error:
-        raise UsageError(
-            f"cannot write {folder}: {error.strerror}: choose a folder of yours with --into"
-        ) from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        reason = f"there is no folder {folder.parent}: create it first"
+        if folder.parent.is_dir():
+            reason = f"{error.strerror}: choose another folder with --into"
+        raise UsageError(f"cannot write {folder}: {reason}") from error
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
