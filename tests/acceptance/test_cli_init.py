@@ -48,7 +48,7 @@ def work(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("a" * 41, "1 to 40 characters"),
         ("tests", "tools"),
         ("pages", "tools"),
-        ("psycopg", "installed package psycopg"),
+        ("psycopg", "psycopg_app"),
         ("omni", "Omni Layer"),
     ],
 )

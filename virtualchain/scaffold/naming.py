@@ -3,7 +3,8 @@
 import keyword
 import re
 import sys
-from importlib.metadata import packages_distributions
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Final
 
 from virtualchain.app.declarations import schema_name
@@ -47,11 +48,11 @@ def check_name(name: str) -> str:
         raise UsageError(str(error)) from error
     if name in _OWN:
         raise UsageError(f"{name} is what tools call their own files in a project: choose another name")
-    owner = packages_distributions().get(name)
-    if owner:
+    other = PathFinder.find_spec(name, [place for place in sys.path if place not in {"", str(Path.cwd())}])
+    if other is not None and other.origin is not None:
         raise UsageError(
-            f"{name} is a module of the installed package {owner[0]}, which the app would hide: choose "
-            f"another name, such as {name}_app"
+            f"{name} is a module that is installed ({other.origin}), and the app would hide it: choose another "
+            f"name, such as {name}_app"
         )
     return name
 
