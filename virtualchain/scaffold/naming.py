@@ -51,8 +51,8 @@ def check_name(name: str) -> str:
     other = PathFinder.find_spec(name, [place for place in sys.path if place not in {"", str(Path.cwd())}])
     if other is not None and other.origin is not None:
         raise UsageError(
-            f"{name} is a module that is installed ({other.origin}), and the app would hide it: choose another "
-            f"name, such as {name}_app"
+            f"{name} is a module that is installed ({other.origin}), and the app would hide it: choose "
+            f"another name, such as {name}_app"
         )
     return name
 
