@@ -185,7 +185,22 @@ def test_every_template_is_used_and_has_known_placeholders() -> None:
     assert shipped == used
     for name in sorted(shipped):
         placeholders = string.Template((TEMPLATES / name).read_text()).get_identifiers()
-        assert set(placeholders) <= {"name", "magic", "summary", "version", "next_release", "packaged"}, name
+        assert set(placeholders) <= {"name", "magic", "summary", "versions", "packaged"}, name
+
+
+@pytest.mark.parametrize(
+    ("version", "versions"),
+    [
+        ("0.2.0", ">=0.2.0,<0.3"),
+        ("0.9rc1", ">=0.9rc1,<0.10"),
+        ("0.2.1.dev3+local", ">=0.2.1.dev3,<0.3"),
+        ("1.4.2", ">=1.4.2,<2"),
+        ("2", ">=2,<3"),
+    ],
+)
+def test_a_project_needs_a_version_with_the_same_api(version: str, versions: str) -> None:
+    """Before 1.0 a minor version may change it, afterwards a major one."""
+    assert scaffold._versions(version) == versions
 
 
 def test_what_is_replaced_in_an_example_is_there() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -141,8 +142,7 @@ def _contents(name: str, magic: str | None, start: Start) -> dict[str, str]:
         "name": name,
         "magic": magic or "",
         "summary": start.summary,
-        "next_release": _next_release(virtualchain.__version__),
-        "version": virtualchain.__version__,
+        "versions": _versions(virtualchain.__version__),
         "packaged": "".join(f'    "{Template(file).substitute(name=name)}",\n' for file in _packaged(start)),
     }
     texts = {path: _template(source) for path, source in start.templates().items()}
@@ -169,7 +169,8 @@ def _copy(source: str, start: Start) -> str:
     return text
 
 
-def _next_release(version: str) -> str:
-    """Return the next version that may change the API, as semantic versioning counts before 1.0."""
-    major, minor, *_ = version.split(".")
-    return f"0.{int(minor) + 1}" if major == "0" else str(int(major) + 1)
+def _versions(version: str) -> str:
+    """Return the versions of virtualchain that a project works with: this one, and all with the same API."""
+    public = version.partition("+")[0]  # what follows is the builder's own, and no requirement can have it
+    major, minor = map(int, re.findall(r"\d+", f"{public}.0")[:2])
+    return f">={public},<{f'0.{minor + 1}' if major == 0 else major + 1}"
