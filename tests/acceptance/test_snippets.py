@@ -49,6 +49,7 @@ REASONS: Final = {
     ("docs/backup.md", "pg_create_restore_point"): "takes a superuser; tests/integration/backup runs it",
     ("docs/embedding.md", "from django.db"): "Django is not installed for tests",
     ("docs/operating.md", "CREATE DATABASE"): "makes a database; the tests make theirs so",
+    ("docs/tutorial.md", "points.py"): "tests/acceptance/test_tutorial.py follows the page",
     ("docs/sql.md", "REVOKE EXECUTE"): "changes the rights of everybody on the server's functions",
     ("docs/writing.md", "entries_pending"): "needs `run --pending`; test_pending_views.py has it",
     ("docs/writing.md", "wait=True, **places"): "spends coins of a wallet; tests/integration/writing sends",
