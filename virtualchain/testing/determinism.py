@@ -16,6 +16,7 @@ from typing import Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.script import op_return
 from virtualchain.bitcoin.source import BlockSource
 from virtualchain.checkpoint.create import create
@@ -63,6 +64,7 @@ def check_determinism(
     other_database_url: str | None = None,
     carry: Carry = op_return,
     seconds: float = 25.0,
+    guard: bool = True,
 ) -> DeterminismReport:
     """Run an app (anything that `StateEngine` accepts) on machines that differ, and compare what they have.
 
@@ -75,6 +77,9 @@ def check_determinism(
     the app again, or begin with a checkpoint. One uses another version of PostgreSQL: the server of
     `other_database_url`, or else an installation on this computer, if there is one. After `seconds` no
     further machine is started.
+
+    The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
+    (docs/mistakes.md).
 
     An app that cannot be sent to another process, for example because its callbacks refer to an open file, is
     run in this one alone; the report says so.
@@ -90,9 +95,11 @@ def check_determinism(
         )
         opened.callback(server.drop_template)
         contract = read_contract(app, "regtest")
+        if guard:
+            require_no_mistake(contract)
         cases = _cases(CaseWriter(contract, samples, carry), has_samples=bool(samples))
         blocks = in_blocks(cases, _BLOCK_CASES)
-        course = opened.enter_context(_mined(app, contract, blocks))
+        course = replace(opened.enter_context(_mined(app, contract, blocks)), guard=guard)
         machines = run_everywhere(course, server, other_database_url, seconds, opened)
         return _report(course, blocks, machines)
 
@@ -126,10 +133,13 @@ class Course:
     """For what machines keep outside of their databases."""
     names: Mapping[str, str]
     """Descriptions of transactions, by txid."""
+    guard: bool = False
+    """Whether callbacks are watched on the first machine."""
 
     def plain(self, server: DatabaseServer) -> Machine:
         """Make the machine that the others are compared with: this process, with one session."""
-        return Machine("the first machine", server, self._job([Stretch(self.last)]))
+        job = replace(self._job([Stretch(self.last)]), guard=self.guard)
+        return Machine("the first machine", server, job)
 
     def rough(self, server: DatabaseServer) -> Machine:
         """Make a machine that differs in all that may differ on one server."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.script import op_return
 from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
@@ -56,12 +57,16 @@ def check_golden(
     *,
     database_url: str | None = None,
     carry: Carry = op_return,
+    guard: bool = True,
 ) -> GoldenReport:
     """Compare what an app (anything that `StateEngine` accepts) makes of its samples with a file.
 
     A relative `path` begins at the folder of the file that calls this function. `samples`, `database_url` and
     `carry` are as for `check_poison`; each sample is sent by alice, by alice again, and by bob, and the chain
     is always the same.
+
+    The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
+    (docs/mistakes.md).
 
     The file is written if there is none, except in CI (CI=true), and written again with `--update-golden`, an
     option that pytest has with virtualchain, or with VIRTUALCHAIN_UPDATE_GOLDEN=1 in the environment.
@@ -74,12 +79,14 @@ def check_golden(
         raise UsageError("check_golden needs samples: good payloads, at least one for each opcode")
     path = Path(sys._getframe(1).f_code.co_filename).parent / path  # noqa: SLF001 - the test's folder
     contract = read_contract(app, "regtest")
+    if guard:
+        require_no_mistake(contract)
     is_missing, is_update = not path.exists(), _is_set(UPDATE)
     if is_missing and _is_set("CI") and not is_update:
         raise RulesChanged(
             f"there is no golden file {path}: run the test once outside of CI, and commit what it writes"
         )
-    actual = _course(app, contract, samples, database_url, carry)
+    actual = _course(app, contract, samples, database_url, carry, guard=guard)
     is_written = is_missing or is_update
     if is_written:
         _write(path, actual)
@@ -95,7 +102,7 @@ def _is_set(name: str) -> bool:
 
 
 def _course(
-    app: object, contract: Contract, samples: Sequence[bytes], url: str | None, carry: Carry
+    app: object, contract: Contract, samples: Sequence[bytes], url: str | None, carry: Carry, *, guard: bool
 ) -> dict[str, Any]:
     """Run the app over its samples; return what belongs into the file."""
     writer = CaseWriter(contract, samples, carry)
@@ -120,6 +127,7 @@ def _course(
             node.url,
             last,
             opened,
+            guard=guard,
         )
         return {
             "app": contract.name,
@@ -130,10 +138,19 @@ def _course(
         }
 
 
-def _run(app: object, contract: Contract, database: str, source: str, last: int, opened: ExitStack) -> None:
+def _run(
+    app: object,
+    contract: Contract,
+    database: str,
+    source: str,
+    last: int,
+    opened: ExitStack,
+    *,
+    guard: bool,
+) -> None:
     folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
     with StateEngine(
-        app, database=database, source=source, confirmations=0, state_folder=folder, history=None
+        app, database=database, source=source, confirmations=0, state_folder=folder, history=None, guard=guard
     ) as engine:
         try:
             engine.build(last)

@@ -121,6 +121,8 @@ class Job:
     """Whether the engine is called deep in a stack."""
     shifts_clock: bool = False
     """Whether the first of several processes has another clock."""
+    guard: bool = False
+    """Whether callbacks are watched."""
 
 
 @dataclass(slots=True)
@@ -321,6 +323,7 @@ class _Worker:
                 confirmations=self._job.confirmations,
                 state_folder=self._job.folder,
                 history=None,
+                guard=self._job.guard,
             ) as engine,
             self._another_folder(),
         ):

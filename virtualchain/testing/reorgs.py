@@ -12,6 +12,7 @@ from typing import Final
 from psycopg import sql
 
 from virtualchain.app.declarations import read_contract
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.script import op_return
 from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError
@@ -63,6 +64,7 @@ def check_reorgs(
     forks: int = 8,
     seed: int = 1,
     carry: Carry = op_return,
+    guard: bool = True,
 ) -> ReorgReport:
     """Run an app (anything that `StateEngine` accepts) through random forks, and compare it after each.
 
@@ -71,6 +73,9 @@ def check_reorgs(
     back to a branch that was left. Some forks are seen together, and sometimes the engine starts again. After
     each look, verdicts, digests, rows and their history are compared with those of a replay of the chain as
     it is then, in a new process with another hash seed.
+
+    The guard is on, unless `guard` is False: callbacks that read the clock, files and the like are errors
+    (docs/mistakes.md).
 
     What happens follows from the `seed`. Raises ReorgDiffers, which lists the steps and names the first
     block, op, statement and row that differ. Raises UsageError if the app halts in the replay, too, or if no
@@ -86,13 +91,15 @@ def check_reorgs(
         )
         opened.callback(server.drop_template)
         contract = read_contract(app, "regtest")
+        if guard:
+            require_no_mistake(contract)
         place = Place.of(contract)
         app = place.app(AtOnce(app) if contract.confirmations else app)
         parcel = packed(app)
         elsewhere = None if parcel is None else opened.enter_context(Elsewhere(parcel))
         walk = _Walk(seed, place, CaseWriter(contract, samples, carry), has_samples=bool(samples))
         opened.callback(walk.node.close)
-        subject = _Subject(app, contract.name, server, walk, opened)
+        subject = _Subject(app, contract.name, server, walk, opened, guard)
         # Waited for here, when this process has done what it can meanwhile.
         replayer = elsewhere if elsewhere is not None and elsewhere.has_app() else None
         for step in walk.steps(forks):
@@ -210,6 +217,7 @@ class _Subject:
     server: DatabaseServer
     walk: _Walk
     opened: ExitStack
+    guard: bool
     ran: Ran = field(default_factory=Ran)
     side: Side = field(init=False)
     _folder: Path = field(init=False)
@@ -238,6 +246,7 @@ class _Subject:
                         confirmations=0,
                         state_folder=folder,
                         history=None,
+                        guard=self.guard,
                     )
                 self._engine.build()
             except AppHalted as halted:

@@ -24,6 +24,7 @@ import psycopg
 from virtualchain.app.contract import Contract
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.encoding import Around, find_opcode, write_input, write_output
+from virtualchain.app.lint.look import require_no_mistake
 from virtualchain.bitcoin.payload import split_payload
 from virtualchain.engine.engine import StateEngine
 from virtualchain.errors import AppHalted, UsageError, VirtualchainError, quoted
@@ -59,7 +60,11 @@ class ReplayDiffers(VirtualchainError, AssertionError):
 
 @contextmanager
 def scenario(
-    *apps: object, database_url: str | None = None, confirmations: int = 0, replays: bool = True
+    *apps: object,
+    database_url: str | None = None,
+    confirmations: int = 0,
+    replays: bool = True,
+    guard: bool = True,
 ) -> "Iterator[Story]":
     """Run apps (anything that `StateEngine` accepts) on a chain that the test writes block by block.
 
@@ -69,8 +74,9 @@ def scenario(
 
     After each fork, and at the end, what the apps have is compared with a fresh replay of the chain as it is
     then: raises ReplayDiffers, which names the first block, op, statement and row that differ. That takes
-    about 0.2 seconds each time; `replays=False` leaves it out. Raises UsageError if there is no app, or the
-    database is not new.
+    about 0.2 seconds each time; `replays=False` leaves it out. The guard is on, unless `guard` is False:
+    callbacks that read the clock, files and the like are errors (docs/mistakes.md). Raises UsageError if
+    there is no app, or the database is not new.
     """
     if apps and isinstance(apps[-1], str) and database_url is None:
         *apps, database_url = apps  # type: ignore[assignment] # the last one is text
@@ -83,16 +89,20 @@ def scenario(
     with ExitStack() as opened:
         if database_url is None:
             database_url = opened.enter_context(running_server()).clone()
-        story = opened.enter_context(_opened(apps, database_url, confirmations, replays=replays))
+        story = opened.enter_context(_opened(apps, database_url, confirmations, replays=replays, guard=guard))
         yield story
         story.replay()
 
 
 @contextmanager
-def _opened(apps: Sequence[object], url: str, confirmations: int, *, replays: bool) -> "Iterator[Story]":
+def _opened(
+    apps: Sequence[object], url: str, confirmations: int, *, replays: bool, guard: bool
+) -> "Iterator[Story]":
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         contracts = [read_contract(app, "regtest") for app in apps]
+        for contract in contracts if guard else ():
+            require_no_mistake(contract)
         played = [
             _as_played(app, contract, confirmations) for app, contract in zip(apps, contracts, strict=True)
         ]
@@ -104,7 +114,7 @@ def _opened(apps: Sequence[object], url: str, confirmations: int, *, replays: bo
         first = max((item.start for item in contracts if item.start <= MAX_START), default=0)
         if node.height + 1 < first:
             node.mine(n=first - node.height - 1)
-        story = Story(node, played, contracts, url, confirmations, folder, copies)
+        story = Story(node, played, contracts, url, confirmations, folder, copies, guard=guard)
         opened.callback(story.close)
         story.begin()
         yield story
@@ -177,6 +187,8 @@ class Story:
         confirmations: int,
         folder: Path,
         copies: _Copies | None,
+        *,
+        guard: bool,
     ) -> None:
         self.node = node
         """The node, for what a story has no words for: its transactions can be put into `block`, too."""
@@ -187,6 +199,7 @@ class Story:
         self._confirmations = confirmations
         self._folders = (folder / str(number) for number in count())
         self._copies = copies
+        self._guard = guard
         self._first = node.height + 1
         self._before = node.height
         self._names = Names()
@@ -396,6 +409,7 @@ class Story:
             confirmations=self._confirmations,
             state_folder=folder,
             history=None,
+            guard=self._guard,
         )
 
     def _build(self, engine: StateEngine, ran: Ran) -> None:
