@@ -44,7 +44,7 @@ from virtualchain.testing.database import DatabaseServer
 
 REASONS: Final = {
     ("README.md", "from guestbook import app"): "tests/acceptance/test_readme.py runs it with pytest",
-    ("docs/apps.md", "fake_node.reorg"): "tests/unit/testing calls all of these methods",
+    ("docs/testing.md", "fake_node.reorg"): "tests/unit/testing calls all of these methods",
     ("docs/api.md", "urllib.request.Request"): "follows a server until it is stopped",
     ("docs/backup.md", "pg_create_restore_point"): "takes a superuser; tests/integration/backup runs it",
     ("docs/embedding.md", "from django.db"): "Django is not installed for tests",
