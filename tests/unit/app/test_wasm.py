@@ -228,6 +228,8 @@ HALTS: dict[str, tuple[str, str]] = {
     "a pointer beyond the memory": ("(drop (i32.load (i32.const 65536)))", "out of bounds"),
     "room beyond the memory": (f"(drop {call('next', 65530, 100)})", "names 32 bytes at 65530"),
     "room that wraps": (f"(drop {call('next', -1, -1)})", "bytes at 4294967295"),
+    "text beyond the memory": (f"(drop {call('is_text', 65530, 100)})", "names 100 bytes at 65530"),
+    "a reason that wraps": (NEXT + call("refuse", -1, 5), "names 5 bytes at 4294967295"),
     "too little room": (f"(drop {call('next', 1024, 31)})", "has room for 31 bytes"),
     "an undecided input": (NEXT, "has decided 0 of 1 inputs"),
     "the next before the last": (NEXT + NEXT, "has neither accepted nor refused this one"),
