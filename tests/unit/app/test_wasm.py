@@ -14,6 +14,7 @@ from virtualchain import wasm_app
 from virtualchain.app.declarations import read_contract
 from virtualchain.app.wasm.module import Module, ModuleFailed
 from virtualchain.app.wasm.packing import pack, unpack
+from virtualchain.engine.judge import must_judge
 from virtualchain.errors import InvalidApp
 
 
@@ -258,6 +259,14 @@ def test_what_a_module_may_not_do_is_never_a_verdict(name: str) -> None:
     with pytest.raises(ModuleFailed, match=r"it\.wasm") as failed:
         run(wat(body, extra=extra))
     assert message in str(failed.value)
+
+
+def test_a_block_without_inputs_does_not_begin_a_turn() -> None:
+    """A module costs nothing there; any other `scan` is called for every block."""
+    assert not must_judge(read_contract(app(wat(""))), ())
+    other = app(wat(""))
+    other.scan(lambda ops, state: None, from_block=5)
+    assert must_judge(read_contract(other), ())
 
 
 def test_a_long_reason_is_cut_and_an_empty_one_is_none() -> None:
